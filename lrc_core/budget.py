@@ -1,0 +1,188 @@
+"""The only place where ranks become parameters and ratios.
+
+Conventions: a rank-k factor pair of an m x n layer costs k(m+n) parameters; a layer whose factors would cost at least
+as much as the dense matrix stays dense and costs mn. ``keep`` is the share of the block linears' parameters kept;
+the interface shows ``1 - keep`` as the compression rate. Embeddings, head, norms and biases are never compressed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+from lrc_core.errors import BudgetError
+from lrc_core.types import LinearShape
+
+Ranks = Mapping[str, int]
+"""Rank of every layer by full module name. A rank at or above the break-even means: dense."""
+
+
+def break_even(layer: LinearShape) -> float:
+    """k* = mn/(m+n), the rank at which factors cost what the dense matrix costs."""
+    return layer.params / (layer.out_features + layer.in_features)
+
+
+def is_dense(layer: LinearShape, rank: int) -> bool:
+    """Whether a layer of that rank is stored dense."""
+    return rank * (layer.out_features + layer.in_features) >= layer.params
+
+
+def largest_low_rank(layer: LinearShape) -> int:
+    """The largest rank that still saves parameters (0 when none does)."""
+    return math.ceil(break_even(layer)) - 1
+
+
+def layer_params(layer: LinearShape, rank: int) -> int:
+    """Parameters of a layer kept at ``rank``: min(k(m+n), mn)."""
+    return min(rank * (layer.out_features + layer.in_features), layer.params)
+
+
+def layer_ratio(layer: LinearShape, rank: int) -> float:
+    """Share R of the layer that is kept, in (0, 1]."""
+    return layer_params(layer, rank) / layer.params
+
+
+def plan_params(layers: Iterable[LinearShape], ranks: Ranks) -> int:
+    """Parameters of all block linears under ``ranks``."""
+    return sum(layer_params(layer, ranks[layer.name]) for layer in layers)
+
+
+def keep_ratio(layers: Sequence[LinearShape], ranks: Ranks) -> float:
+    """Share of the block linears' parameters kept (the denominator of ARA, SVD-LLM, LEMS, Dobi-SVD)."""
+    return plan_params(layers, ranks) / sum(layer.params for layer in layers)
+
+
+def whole_model_ratio(linear_ratio: float, params_linear: int, params_total: int) -> float:
+    """Share of ALL parameters kept (the denominator of LLRC): what is not a block linear is kept whole."""
+    return 1 - (1 - linear_ratio) * params_linear / params_total
+
+
+def dense_ranks(layers: Iterable[LinearShape]) -> dict[str, int]:
+    """The dense model as ranks."""
+    return {layer.name: layer.full_rank for layer in layers}
+
+
+def normalised(layers: Iterable[LinearShape], ranks: Ranks) -> dict[str, int]:
+    """Ranks with every dense layer written as its full rank and every other at least 1.
+
+    Raises:
+        BudgetError: a layer is missing or its rank is below 0 or above min(m, n).
+    """
+    result = {}
+    for layer in layers:
+        if layer.name not in ranks:
+            raise BudgetError(f"No rank is given for layer {layer.name}.")
+        rank = int(ranks[layer.name])
+        if not 0 <= rank <= layer.full_rank:
+            raise BudgetError(f"Rank {rank} of {layer.name} is outside 0..{layer.full_rank}.")
+        result[layer.name] = layer.full_rank if is_dense(layer, rank) else max(1, rank)
+    return result
+
+
+def check_target(layers: Sequence[LinearShape], keep: float) -> int:
+    """Parameters that a target allows.
+
+    Args:
+        layers: the block linears.
+        keep: share to keep, in (0, 1].
+
+    Raises:
+        BudgetError: not a number in (0, 1], or below the smallest plan (every layer at rank 1).
+    """
+    if not (isinstance(keep, int | float) and math.isfinite(keep) and 0 < keep <= 1):
+        raise BudgetError(
+            f"The share to keep must be above 0 and at most 1, not {keep}.", "A compression of 20 % keeps 0.8."
+        )
+    total = sum(layer.params for layer in layers)
+    allowed = math.floor(keep * total + 1e-9 * total)
+    smallest = plan_params(layers, {layer.name: 1 for layer in layers})
+    if allowed < smallest:
+        raise BudgetError(
+            f"Keeping {keep:.4f} is impossible: rank 1 in every layer already keeps {smallest / total:.4f}.",
+            f"Ask for at least {smallest / total:.4f}.",
+        )
+    return allowed
+
+
+def uniform_ranks(layers: Sequence[LinearShape], keep: float) -> dict[str, int]:
+    """k = floor(keep * mn/(m+n)) for every layer, at least 1; the dense model at keep 1."""
+    if keep >= 1:
+        return dense_ranks(layers)
+    return {layer.name: max(1, math.floor(keep * break_even(layer) + 1e-9)) for layer in layers}
+
+
+def fit_budget(
+    layers: Sequence[LinearShape], ranks: Ranks, keep: float, priority: Mapping[str, float] | None = None
+) -> dict[str, int]:
+    """Make ranks meet a target: never above it, and at least 99.5 % of it used or within one rank of a layer.
+
+    Ranks that are too large are scaled down by one common factor (low-rank layers first, dense ones only when that is
+    not enough); what is left over is spent one rank at a time, layers of the highest priority first.
+
+    Args:
+        layers: the block linears.
+        ranks: wanted ranks.
+        keep: share of parameters to keep.
+        priority: larger is served first when the remainder is spent; by default the layer with the smallest ratio.
+
+    Raises:
+        BudgetError: the target is impossible.
+    """
+    allowed = check_target(layers, keep)
+    if keep >= 1:
+        return dense_ranks(layers)
+    fitted = normalised(layers, ranks)
+    if plan_params(layers, fitted) > allowed:
+        fitted = _shrunk(layers, fitted, allowed)
+    _spend_remainder(layers, fitted, allowed, priority)
+    return fitted
+
+
+def _shrunk(layers: Sequence[LinearShape], ranks: dict[str, int], allowed: int) -> dict[str, int]:
+    """Scale low-rank layers by the largest common factor that fits; if none does, let dense layers take part."""
+    for capped in (ranks, {layer.name: min(ranks[layer.name], largest_low_rank(layer)) for layer in layers}):
+        low, high = 0.0, 1.0
+        if plan_params(layers, _scaled(layers, capped, low)) > allowed:
+            continue
+        for _ in range(50):
+            middle = (low + high) / 2
+            if plan_params(layers, _scaled(layers, capped, middle)) <= allowed:
+                low = middle
+            else:
+                high = middle
+        return _scaled(layers, capped, low)
+    return {layer.name: 1 for layer in layers}
+
+
+def _scaled(layers: Sequence[LinearShape], ranks: Ranks, factor: float) -> dict[str, int]:
+    return {
+        layer.name: ranks[layer.name]
+        if is_dense(layer, ranks[layer.name])
+        else max(1, math.floor(factor * ranks[layer.name] + 1e-9))
+        for layer in layers
+    }
+
+
+def _spend_remainder(
+    layers: Sequence[LinearShape], ranks: dict[str, int], allowed: int, priority: Mapping[str, float] | None
+) -> None:
+    """Add ranks in place while any still fits. Each round visits the layers once, so the remainder is spread."""
+    left = allowed - plan_params(layers, ranks)
+    while True:
+        order = sorted(
+            (layer for layer in layers if not is_dense(layer, ranks[layer.name])),
+            key=lambda layer: (
+                -priority[layer.name] if priority else layer_ratio(layer, ranks[layer.name]),
+                layer.name,
+            ),
+        )
+        spent = False
+        for layer in order:
+            step = layer_params(layer, ranks[layer.name] + 1) - layer_params(layer, ranks[layer.name])
+            if step <= left:
+                ranks[layer.name] += 1
+                left -= step
+                spent = True
+        if not spent:
+            break
+    ranks.update(normalised(layers, ranks))

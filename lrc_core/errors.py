@@ -1,0 +1,68 @@
+"""The errors a user can meet. Each names the thing that is wrong and, where there is one, the remedy."""
+
+from __future__ import annotations
+
+
+class LrcError(Exception):
+    """Base of every expected failure.
+
+    Args:
+        message: what is wrong, naming the layer, file or value.
+        remedy: what the user can do about it; shown after the message.
+    """
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.remedy}".strip()
+
+
+class BudgetError(LrcError):
+    """A target that no plan can meet."""
+
+
+class PlanError(LrcError):
+    """A plan that cannot be read, or that belongs to another model."""
+
+
+class SettingsError(LrcError):
+    """A setting that is unknown, of the wrong type or out of range."""
+
+
+class UnknownNameError(LrcError):
+    """A registry was asked for a name it does not have."""
+
+
+class ModelError(LrcError):
+    """A model that cannot be found, read or compressed."""
+
+
+class PackError(LrcError):
+    """The starter pack cannot be fetched or does not match its checksum."""
+
+
+class TextError(LrcError):
+    """A text that cannot be read or is too short."""
+
+
+class NumericalError(LrcError):
+    """A loss, weight or moment that is not finite."""
+
+
+class EvaluationError(LrcError):
+    """An evaluation task that is unknown or cannot run."""
+
+
+class RunError(LrcError):
+    """A run folder that is missing, damaged or in the wrong state for what was asked."""
+
+
+class ResourceError(LrcError):
+    """Not enough memory or disk for what was asked."""
+
+
+class CancelledError(LrcError):
+    """The work was stopped because the user asked for it; nothing is wrong."""

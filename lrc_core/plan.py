@@ -1,0 +1,160 @@
+"""A plan: which rank every layer keeps. One documented JSON file that every command and page reads and writes.
+
+``plan.json``::
+
+    {"format": "lrc-plan", "version": 1,
+     "model": {"source", "revision", "fingerprint", "architecture"},
+     "decomposition": "whitened", "method": "llrc",
+     "keep_target": 0.8, "keep_achieved": 0.7998, "keep_whole_model": 0.842,
+     "ranks": {"model.layers.0.self_attn.q_proj": 121, ...},     low-rank layers only
+     "dense": ["model.layers.0.mlp.up_proj", ...],               every other block linear
+     "kept": {"model.layers.0.self_attn.q_proj": [0, 1, 4, ...]} or null: kept indices where they are not the first k
+     "weights_file": null,      name of a safetensors file beside the plan with updated weights
+     "structure_file": null,    name of a file beside the plan that describes a pruned structure
+     "origin": {...}}           how it came about (run id, preset, settings, seed, step); never needed to apply it
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from lrc_core.budget import Ranks, is_dense, keep_ratio, normalised, whole_model_ratio
+from lrc_core.errors import BudgetError, PlanError
+from lrc_core.types import LinearShape, ModelCard, ModelIdentity
+
+FORMAT, VERSION = "lrc-plan", 1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """See the module's description for the meaning of each field."""
+
+    model: ModelIdentity
+    decomposition: str
+    method: str
+    keep_target: float
+    keep_achieved: float
+    keep_whole_model: float
+    ranks: Mapping[str, int]
+    dense: tuple[str, ...]
+    kept: Mapping[str, tuple[int, ...]] | None = None
+    weights_file: str | None = None
+    structure_file: str | None = None
+    origin: Mapping[str, Any] = field(default_factory=dict)
+
+    def full_ranks(self, layers: Sequence[LinearShape]) -> dict[str, int]:
+        """Rank of every layer, dense ones at full rank.
+
+        Raises:
+            PlanError: the plan's layers are not the model's.
+        """
+        names = {layer.name for layer in layers}
+        planned = set(self.ranks) | set(self.dense)
+        if names != planned:
+            example = sorted(names ^ planned)[0]
+            raise PlanError(
+                f"The plan does not fit this model: layer {example} is only in one of them.",
+                "Use a plan that was made for this model.",
+            )
+        return {layer.name: self.ranks.get(layer.name, layer.full_rank) for layer in layers}
+
+    def check_model(self, card: ModelCard) -> None:
+        """Refuse a plan of another model.
+
+        Raises:
+            PlanError: names both models.
+        """
+        if self.model.fingerprint != card.identity.fingerprint:
+            raise PlanError(
+                f"This plan was made for {self.model.source} ({self.model.fingerprint[:12]}), "
+                f"not for {card.identity.source} ({card.identity.fingerprint[:12]}).",
+                "Allocate again on this model, or load the model that the plan names.",
+            )
+        ranks = self.full_ranks(card.layers)
+        try:
+            normalised(card.layers, ranks)
+        except BudgetError as error:
+            raise PlanError(f"The plan is damaged: {error}") from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able form, with format and version."""
+        data = asdict(self)
+        data["dense"] = list(self.dense)
+        data["kept"] = None if self.kept is None else {name: list(kept) for name, kept in self.kept.items()}
+        return {"format": FORMAT, "version": VERSION, **data}
+
+    @classmethod
+    def from_dict(cls, data: Any, where: str = "The plan") -> Self:
+        """Inverse of :meth:`to_dict`.
+
+        Raises:
+            PlanError: not a plan, of a newer version, or damaged.
+        """
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            raise PlanError(f"{where} is not a plan file.", f'A plan is JSON with "format": "{FORMAT}".')
+        if data.get("version") != VERSION:
+            raise PlanError(f"{where} has version {data.get('version')}; this program reads version {VERSION}.")
+        try:
+            fields = {key: value for key, value in data.items() if key not in ("format", "version")}
+            fields["model"] = ModelIdentity(**fields["model"])
+            fields["dense"] = tuple(fields["dense"])
+            fields["ranks"] = {str(name): int(rank) for name, rank in fields["ranks"].items()}
+            if fields.get("kept") is not None:
+                fields["kept"] = {name: tuple(int(i) for i in kept) for name, kept in fields["kept"].items()}
+            return cls(**fields)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise PlanError(f"{where} is damaged: {error}.") from error
+
+    def save(self, path: Path) -> None:
+        """Write the plan as JSON, replacing the file in one step."""
+        temporary = path.with_name(path.name + ".tmp")
+        temporary.write_text(json.dumps(self.to_dict(), indent=1), encoding="utf-8")
+        temporary.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a plan.
+
+        Raises:
+            PlanError: no such file, not JSON, not a plan.
+        """
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise PlanError(f"Cannot read the plan {path}: {error.strerror}.") from error
+        except ValueError as error:
+            raise PlanError(f"{path} is not JSON: {error}.") from error
+        return cls.from_dict(data, str(path))
+
+
+def make_plan(
+    card: ModelCard,
+    ranks: Ranks,
+    *,
+    decomposition: str,
+    method: str,
+    keep_target: float,
+    kept: Mapping[str, Sequence[int]] | None = None,
+    origin: Mapping[str, Any] | None = None,
+) -> Plan:
+    """A plan from the rank of every layer, with achieved ratios filled in and dense layers listed."""
+    final = normalised(card.layers, ranks)
+    dense = tuple(layer.name for layer in card.layers if is_dense(layer, final[layer.name]))
+    achieved = keep_ratio(card.layers, final)
+    low = {name: rank for name, rank in final.items() if name not in set(dense)}
+    return Plan(
+        model=card.identity,
+        decomposition=decomposition,
+        method=method,
+        keep_target=keep_target,
+        keep_achieved=achieved,
+        keep_whole_model=whole_model_ratio(achieved, card.params_linear, card.params_total),
+        ranks=low,
+        dense=dense,
+        kept=None if kept is None else {name: tuple(kept[name]) for name in low},
+        origin=dict(origin or {}),
+    )

@@ -1,0 +1,114 @@
+"""Explicit registration of methods. Entries are torch-free; implementations load when first used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from importlib import import_module
+from typing import Any, Generic, Protocol, TypeVar
+
+from lrc_core.errors import SettingsError, UnknownNameError
+from lrc_core.settings import build
+
+
+class Entry(Protocol):
+    """What can be registered: anything with a name."""
+
+    @property
+    def name(self) -> str:
+        """The name users type."""
+
+
+E = TypeVar("E", bound=Entry)
+
+
+class Registry(Generic[E]):
+    """Names to entries, in order of registration.
+
+    Args:
+        noun: what is registered, for error messages ("allocator").
+    """
+
+    def __init__(self, noun: str) -> None:
+        self._noun = noun
+        self._entries: dict[str, E] = {}
+
+    def register(self, entry: E) -> E:
+        """Add an entry.
+
+        Raises:
+            ValueError: the name is taken (a programming error, not a user's).
+        """
+        if entry.name in self._entries:
+            raise ValueError(f"{self._noun} {entry.name!r} is registered twice")
+        self._entries[entry.name] = entry
+        return entry
+
+    def get(self, name: str) -> E:
+        """The entry of that name.
+
+        Raises:
+            UnknownNameError: with the closest known names.
+        """
+        if name not in self._entries:
+            close = get_close_matches(name, self._entries, n=2)
+            hint = f"Did you mean {' or '.join(close)}?" if close else f"Known: {', '.join(self._entries)}."
+            raise UnknownNameError(f"There is no {self._noun} {name!r}.", hint)
+        return self._entries[name]
+
+    def names(self) -> tuple[str, ...]:
+        """All names, in order of registration."""
+        return tuple(self._entries)
+
+    def __iter__(self) -> Iterator[E]:
+        return iter(self._entries.values())
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+
+@dataclass(frozen=True)
+class MethodEntry:
+    """A decomposition or an allocator as users meet it.
+
+    Attributes:
+        name: what the command line and the run record say.
+        label: what the app shows.
+        summary: one plain sentence.
+        source: paper and equation.
+        color: the one colour this method has in every chart (hex).
+        implementation: ``"package.module:function"``, imported when first called.
+        settings_class: flat frozen dataclass of settings.
+        presets: named overrides of the settings' defaults.
+        learns: whether it trains (has a live view, a path of recorded plans, and resumes).
+    """
+
+    name: str
+    label: str
+    summary: str
+    source: str
+    color: str
+    implementation: str
+    settings_class: type
+    presets: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {"quick": {}})
+    learns: bool = False
+
+    def load(self) -> Any:
+        """Import and return the implementing function."""
+        module, function = self.implementation.split(":")
+        return getattr(import_module(module), function)
+
+    def settings(self, preset: str | None = None, overrides: Mapping[str, Any] | None = None) -> Any:
+        """Settings of a preset with single values overridden.
+
+        Raises:
+            SettingsError: unknown preset, unknown key or bad value.
+        """
+        if preset is not None and preset not in self.presets:
+            raise SettingsError(f"{self.label} has no preset {preset!r}.", f"Choose one of {', '.join(self.presets)}.")
+        return build(self.settings_class, {**(self.presets[preset] if preset else {}), **(overrides or {})})
+
+
+DECOMPOSITIONS: Registry[MethodEntry] = Registry("decomposition")
+ALLOCATORS: Registry[MethodEntry] = Registry("method")

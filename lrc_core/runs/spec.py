@@ -1,0 +1,198 @@
+"""What a job is asked to do. Immutable; its hash is the run's id, so asking twice joins the same run. No torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, ClassVar, Self
+
+from lrc_core.errors import RunError
+
+SPEC_VERSION = 1
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """A model as the user names it. A hub token is never part of it: it comes from the environment.
+
+    Attributes:
+        source: ``starter``, hub id, directory or GGUF file.
+        revision: hub revision, "" for the default branch.
+        trust_remote_code: the user's consent to run the model's own code.
+        allow_pickle: the user's consent to load weights that are not safetensors.
+    """
+
+    source: str = "starter"
+    revision: str = ""
+    trust_remote_code: bool = False
+    allow_pickle: bool = False
+
+
+@dataclass(frozen=True)
+class CalibrationSpec:
+    """Text for second moments, probes and mask training; only calibration parts of built-in texts are read.
+
+    Attributes:
+        texts: names of built-in texts (``wiki``, ``c4``), files, or hub data sets; an equal share of each.
+        windows: token windows for the second moments.
+        window: tokens in a window.
+        seed: chooses the windows.
+    """
+
+    texts: tuple[str, ...] = ("wiki", "c4")
+    windows: int = 128
+    window: int = 512
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class EvaluationSpec:
+    """What is measured of a compressed model.
+
+    Attributes:
+        texts: ``gensim``, ``c4`` (report parts), files, or hub data sets.
+        window: tokens in a window.
+        max_windows: windows a text, 0 for all.
+        stride: tokens between window starts; 0 means the window, so that windows do not overlap.
+        bos: ``auto`` (as the tokenizer does), ``yes`` or ``no``.
+        tasks: zero-shot tasks.
+        items: items a task, 0 for all.
+        include_path: folder of the user's own lm-eval task files, or "".
+        seed: chooses items and bootstrap samples.
+    """
+
+    texts: tuple[str, ...] = ("gensim", "c4")
+    window: int = 512
+    max_windows: int = 40
+    stride: int = 0
+    bos: str = "auto"
+    tasks: tuple[str, ...] = ()
+    items: int = 100
+    include_path: str = ""
+    seed: int = 0
+
+
+class _Spec:
+    """Shared behaviour of the job kinds."""
+
+    kind: ClassVar[str]
+    model: ModelRef
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able form with kind and version."""
+        return {"kind": self.kind, "version": SPEC_VERSION, **json.loads(json.dumps(asdict(self)))}  # type: ignore[call-overload]
+
+    @property
+    def run_id(self) -> str:
+        """``kind-`` and twelve hexadecimal digits of the spec's hash."""
+        text = json.dumps(self.to_dict(), sort_keys=True)
+        return f"{self.kind}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+@dataclass(frozen=True)
+class FetchSpec(_Spec):
+    """Download a model (or the starter pack) and check that it can be compressed."""
+
+    kind: ClassVar[str] = "fetch"
+    model: ModelRef = ModelRef()
+
+
+@dataclass(frozen=True)
+class SpectraSpec(_Spec):
+    """Singular spectra of every block linear under each decomposition."""
+
+    kind: ClassVar[str] = "spectra"
+    model: ModelRef = ModelRef()
+    decompositions: tuple[str, ...] = ("svd", "asvd", "whitened")
+    calibration: CalibrationSpec = CalibrationSpec()
+
+
+@dataclass(frozen=True)
+class AllocateSpec(_Spec):
+    """Choose the rank of every layer.
+
+    Attributes:
+        settings: the method's settings, complete (presets are resolved before the spec is made).
+    """
+
+    kind: ClassVar[str] = "allocate"
+    model: ModelRef = ModelRef()
+    method: str = "uniform"
+    decomposition: str = "whitened"
+    keep: float = 0.8
+    preset: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    calibration: CalibrationSpec = CalibrationSpec()
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class EvaluateSpec(_Spec):
+    """Measure one plan, or the dense model.
+
+    Attributes:
+        plan: content of a plan file, None for the dense model.
+        plan_folder: folder that holds the plan's weights or structure file, or "".
+    """
+
+    kind: ClassVar[str] = "evaluate"
+    model: ModelRef = ModelRef()
+    plan: Mapping[str, Any] | None = None
+    plan_folder: str = ""
+    calibration: CalibrationSpec = CalibrationSpec()
+    evaluation: EvaluationSpec = EvaluationSpec()
+
+
+@dataclass(frozen=True)
+class CompareSpec(_Spec):
+    """Allocate with each method at each target, evaluate every plan and the dense model. Cells are runs of their own.
+
+    Attributes:
+        presets: preset of each method that is not on its first one.
+    """
+
+    kind: ClassVar[str] = "compare"
+    model: ModelRef = ModelRef()
+    methods: tuple[str, ...] = ("uniform", "strs", "llrc")
+    keeps: tuple[float, ...] = (0.9, 0.8)
+    decomposition: str = "whitened"
+    presets: Mapping[str, str] = field(default_factory=dict)
+    calibration: CalibrationSpec = CalibrationSpec()
+    evaluation: EvaluationSpec = EvaluationSpec()
+    seed: int = 0
+
+
+Spec = FetchSpec | SpectraSpec | AllocateSpec | EvaluateSpec | CompareSpec
+_KINDS: dict[str, type[Any]] = {
+    spec.kind: spec for spec in (FetchSpec, SpectraSpec, AllocateSpec, EvaluateSpec, CompareSpec)
+}
+_PARTS: dict[str, type[Any]] = {"model": ModelRef, "calibration": CalibrationSpec, "evaluation": EvaluationSpec}
+
+
+def spec_from_dict(data: Any, where: str = "The spec") -> Spec:
+    """Inverse of ``Spec.to_dict``.
+
+    Raises:
+        RunError: unknown kind or version, or a damaged record.
+    """
+    try:
+        if data["version"] != SPEC_VERSION:
+            raise RunError(f"{where} has version {data['version']}; this program reads version {SPEC_VERSION}.")
+        spec_class = _KINDS[data["kind"]]
+        values = {key: value for key, value in data.items() if key not in ("kind", "version")}
+        for key, part in _PARTS.items():
+            if key in values:
+                values[key] = _with_tuples(part, values[key])
+        spec: Spec = _with_tuples(spec_class, values)
+        return spec
+    except (KeyError, TypeError) as error:
+        raise RunError(f"{where} is damaged: {error}.", "Delete the run and start it again.") from error
+
+
+def _with_tuples(record: type[Any], values: Mapping[str, Any]) -> Any:
+    known = {f.name for f in fields(record)}
+    if unknown := set(values) - known:
+        raise TypeError(f"unknown field {sorted(unknown)[0]!r}")
+    return record(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})

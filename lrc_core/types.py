@@ -1,0 +1,119 @@
+"""Frozen records and small callables that every floor shares. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+
+@dataclass(frozen=True)
+class LinearShape:
+    """One linear layer of a decoder block, by its full module name.
+
+    Attributes:
+        name: full module name, e.g. ``model.layers.3.mlp.up_proj``.
+        block: index of the decoder block, from 0.
+        kind: path inside the block, e.g. ``mlp.up_proj``; one column of a heatmap.
+        out_features: m, rows of the weight.
+        in_features: n, columns of the weight.
+    """
+
+    name: str
+    block: int
+    kind: str
+    out_features: int
+    in_features: int
+
+    @property
+    def params(self) -> int:
+        """Parameters of the dense weight (biases are never compressed and not counted)."""
+        return self.out_features * self.in_features
+
+    @property
+    def full_rank(self) -> int:
+        """min(m, n)."""
+        return min(self.out_features, self.in_features)
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """What a plan, a decomposition or a run was made for.
+
+    Attributes:
+        source: what the user typed: ``starter``, a hub id, a directory or a GGUF file.
+        revision: hub revision (commit), or "" for local models.
+        fingerprint: hash over the weights' names, shapes and contents; equal weights, equal fingerprint.
+        architecture: the model class, e.g. ``LlamaForCausalLM``.
+    """
+
+    source: str
+    revision: str
+    fingerprint: str
+    architecture: str
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """The figures a page shows of a model without holding it.
+
+    Attributes:
+        params_total: all parameters, tied ones once.
+        params_linear: parameters of the block linears, what a budget is about.
+        dtype_bytes: bytes per parameter as loaded.
+    """
+
+    identity: ModelIdentity
+    name: str
+    params_total: int
+    params_linear: int
+    n_blocks: int
+    hidden_size: int
+    vocab_size: int
+    max_positions: int
+    dtype: str
+    dtype_bytes: int
+    device: str
+    layers: tuple[LinearShape, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON-able form."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """Inverse of :meth:`to_dict`."""
+        fields = dict(data)
+        fields["identity"] = ModelIdentity(**fields["identity"])
+        fields["layers"] = tuple(LinearShape(**layer) for layer in fields["layers"])
+        return cls(**fields)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One tick of a long computation.
+
+    Attributes:
+        phase: what is being done, in plain words ("collecting second moments").
+        step: steps done in this phase.
+        total: steps of this phase, 0 when unknown.
+        values: named figures of this tick (losses, achieved ratio, ...), JSON-able.
+    """
+
+    phase: str
+    step: int = 0
+    total: int = 0
+    values: dict[str, Any] | None = None
+
+
+OnProgress = Callable[[Progress], None]
+ShouldStop = Callable[[], bool]
+
+
+def ignore_progress(_: Progress) -> None:
+    """The default ``on_progress``: nobody is watching."""
+
+
+def never_stop() -> bool:
+    """The default ``should_stop``."""
+    return False
