@@ -1,0 +1,1 @@
+"""Models: fetching, reading, and finding their linears by structure."""
