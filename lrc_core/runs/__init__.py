@@ -1,0 +1,1 @@
+"""Run folders: what was asked, how it goes, what came out. Typed, versioned, atomic; no torch."""
