@@ -1,0 +1,4 @@
+"""What a model is worth: perplexity, zero-shot accuracy, a text sample, size and speed.
+
+Import ``zero_shot`` only where it is used: it brings lm-eval, which takes seconds to import.
+"""

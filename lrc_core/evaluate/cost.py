@@ -1,0 +1,124 @@
+"""Size and speed of a model, counted and measured (two small products are not automatically faster than one large)."""
+
+from __future__ import annotations
+
+import inspect
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lrc_core.errors import CancelledError
+from lrc_core.evaluate.running import evaluating, max_positions
+from lrc_core.types import ShouldStop, never_stop
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a model costs on the device it lies on.
+
+    Attributes:
+        params: parameters, tied ones once.
+        bytes: bytes of parameters and buffers as held, tied ones once.
+        prefill_tokens_per_s: tokens of a prompt read per second, batch 1.
+        decode_tokens_per_s: tokens written per second with the key-value cache, batch 1.
+    """
+
+    params: int
+    bytes: int
+    prefill_tokens_per_s: float
+    decode_tokens_per_s: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able form."""
+        return asdict(self)
+
+
+def count_params(model: nn.Module) -> int:
+    """Parameters of a model, tied ones once."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def count_bytes(model: nn.Module) -> int:
+    """Bytes of parameters and buffers as held, tied ones once."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in chain(model.parameters(), model.buffers()))
+
+
+def measure_cost(
+    model: nn.Module,
+    *,
+    prompt_tokens: int = 256,
+    new_tokens: int = 24,
+    repeats: int = 5,
+    seed: int = 0,
+    should_stop: ShouldStop = never_stop,
+) -> Cost:
+    """Count parameters and bytes, and time reading a prompt and writing tokens after it, batch 1.
+
+    Both speeds are medians after a warm-up: of ``repeats`` readings of the prompt, and of ``new_tokens`` single steps.
+    The prompt is random tokens, since only its length matters for speed.
+
+    Args:
+        model: a Hugging Face causal LM, on any device.
+        prompt_tokens: length of the prompt; shortened where the model takes fewer positions.
+        new_tokens: single steps timed.
+        repeats: readings of the prompt timed.
+        seed: chooses the prompt.
+        should_stop: asked between timings.
+
+    Raises:
+        CancelledError: ``should_stop`` said so.
+    """
+    limit = max_positions(model)
+    if limit is not None:
+        new_tokens = min(new_tokens, max(1, limit // 4))
+        prompt_tokens = min(prompt_tokens, limit - new_tokens - 2)
+    device = next(model.parameters()).device
+    vocabulary = int(model.get_input_embeddings().num_embeddings)  # type: ignore[operator]
+    generator = torch.Generator().manual_seed(seed)
+    prompt = torch.randint(0, vocabulary, (1, prompt_tokens), generator=generator).to(device)
+    with evaluating(model):
+        prefill, output = _timed(lambda: _forward(model, prompt), repeats, device, should_stop)
+        state = {"output": output}
+        decode, _ = _timed(lambda: _decode_step(model, state), new_tokens, device, should_stop)
+    return Cost(count_params(model), count_bytes(model), prompt_tokens / prefill, 1 / decode)
+
+
+def _forward(model: nn.Module, ids: Tensor, cache: Any = None) -> Any:
+    # A server computes the head for the last position only; older models always compute it for all.
+    last_only = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
+    return model(input_ids=ids, past_key_values=cache, use_cache=True, **last_only)
+
+
+def _decode_step(model: nn.Module, state: dict[str, Any]) -> None:
+    """Write one token after ``state["output"]`` and keep the new output there."""
+    output = state["output"]
+    token = output.logits[:, -1].argmax(-1, keepdim=True)  # [1, 1]
+    state["output"] = _forward(model, token, output.past_key_values)
+
+
+def _timed(action: Callable[[], Any], repeats: int, device: torch.device, should_stop: ShouldStop) -> tuple[float, Any]:
+    """Median seconds of ``repeats`` actions after one more to warm up, and what the last one returned."""
+    seconds = []
+    for _ in range(repeats + 1):
+        if should_stop():
+            raise CancelledError("The measurement was cancelled.")
+        _synchronise(device)
+        start = time.perf_counter()
+        result = action()
+        _synchronise(device)
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds[1:]), result
+
+
+def _synchronise(device: torch.device) -> None:
+    """Wait for the device: its work is queued, and the clock would stop too early."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from lrc_core.errors import CancelledError
+from lrc_core.evaluate.cost import count_bytes, count_params, measure_cost
+from tests.tiny_models import FAMILIES, HIDDEN, VOCAB, tiny_model
+
+
+def test_tied_parameters_count_once_and_buffers_count_in_bytes() -> None:
+    model = tiny_model("llama")
+    head = VOCAB * HIDDEN
+    assert model.config.tie_word_embeddings
+    assert count_params(model) == sum(value.numel() for value in model.state_dict().values()) - head
+    module = nn.Linear(3, 2).to(torch.bfloat16)
+    module.register_buffer("table", torch.zeros(5))
+    assert (count_params(module), count_bytes(module)) == (8, 2 * 8 + 4 * 5)
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_measures_every_family_and_leaves_it_as_found(family: str) -> None:
+    model = tiny_model(family)
+    model.train()
+    cost = measure_cost(model, prompt_tokens=32, new_tokens=3, repeats=2)
+    assert cost.params == count_params(model)
+    assert cost.prefill_tokens_per_s > 0
+    assert cost.decode_tokens_per_s > 0
+    assert model.training
+    assert set(cost.to_dict()) == {"params", "bytes", "prefill_tokens_per_s", "decode_tokens_per_s"}
+
+
+def test_a_prompt_beyond_the_models_positions_is_shortened() -> None:
+    assert measure_cost(tiny_model("gpt2"), prompt_tokens=10_000, new_tokens=10_000, repeats=1).params > 0
+
+
+def test_cancel() -> None:
+    with pytest.raises(CancelledError):
+        measure_cost(tiny_model("llama"), should_stop=lambda: True)
