@@ -1,0 +1,80 @@
+"""Start and stop worker processes on this machine. No torch."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+from lrc_core.errors import ResourceError
+from lrc_core.runs.files import disk_errors
+from lrc_core.runs.process import process_of
+from lrc_core.runs.records import Status
+from lrc_core.runs.store import Run
+
+EXECUTE_VARIABLE = "LRC_TEST_EXECUTE"
+"""Environment variable that hands ``--execute`` to workers; for tests."""
+
+
+def start_worker(run: Run) -> int:
+    """Start a detached worker: it survives this process, its terminal and its signals.
+
+    Returns:
+        Its process id, which is also its process group's.
+
+    Raises:
+        ResourceError: the system cannot start a process, or the disk is full.
+    """
+    root = str(Path(__file__).resolve().parents[2])
+    inherited = os.environ.get("PYTHONPATH")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([root, inherited] if inherited else [root])}
+    command = [sys.executable, "-m", "lrc_core.jobs.worker", str(run.path.resolve())]
+    if replacement := os.environ.get(EXECUTE_VARIABLE):
+        command += ["--execute", replacement]
+    path = run.path / "stdout.log"
+    with disk_errors(path):
+        output = path.open("ab")
+    with output:
+        try:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd=run.path,
+                env=environment,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise ResourceError(
+                f"The worker of run {run.id} could not be started: {error.strerror or error}.",
+                "Close other programs, then resume the run.",
+            ) from error
+    # Somebody has to collect the exit code, or the dead worker stays as a zombie while this process lives.
+    threading.Thread(target=process.wait, name=f"reap-{process.pid}", daemon=True).start()
+    return process.pid
+
+
+def signal_worker(run: Run, status: Status, number: signal.Signals) -> bool:
+    """Signal the worker's process group, if that process is really this run's own worker.
+
+    A part of a comparison is recorded by the comparison's process, which must not be hit for it.
+
+    Returns:
+        Whether a signal was sent.
+    """
+    process = process_of(status)
+    if process is None:
+        return False
+    with suppress(psutil.Error, OSError):  # the process is just going away
+        command = process.cmdline()
+        if str(run.path.resolve()) in command and os.getpgid(process.pid) == process.pid:
+            os.killpg(process.pid, number)
+            return True
+    return False

@@ -1,0 +1,280 @@
+"""Submit, watch and stop jobs. No torch: pages and the command line call this.
+
+The interface is narrow on purpose (submit, cancel, resume, reconcile, delete; polling is reading the run folder), so
+that a cluster's scheduler can stand behind it with the same run folders.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from dataclasses import replace
+
+from lrc_core.errors import LrcError, RunError
+from lrc_core.jobs.launch import signal_worker, start_worker
+from lrc_core.jobs.preflight import check
+from lrc_core.jobs.queue import START_GRACE_S, DeviceQueue
+from lrc_core.runs.process import host_name, is_alive, start_time
+from lrc_core.runs.records import Status
+from lrc_core.runs.spec import Spec
+from lrc_core.runs.store import Run, RunStore
+
+STALE_BEAT_S = 120.0
+"""Without a sign of life for so long, a worker on another machine counts as dead."""
+TERM_AFTER_S, KILL_AFTER_S = 20.0, 40.0
+"""How long after the request a cancel turns into SIGTERM and SIGKILL."""
+POLL_S = 0.1
+
+
+def submit(spec: Spec, *, store: RunStore | None = None) -> Run:
+    """Make sure that a spec's run is done, running or queued, and return it at once.
+
+    A run of the same spec is joined, whoever asked for it first. One that was cancelled, failed or was interrupted is
+    returned as it is, to be offered for :func:`resume`; it is never restarted silently.
+
+    Args:
+        spec: what to do.
+        store: where; the user's runs by default.
+
+    Raises:
+        LrcError: the pre-flight found that the job cannot succeed; nothing was queued.
+    """
+    store = store or RunStore()
+    if not (store.root / spec.run_id / "spec.json").exists():
+        check(spec)
+    run = store.create(spec)
+    with store.lock():
+        status = run.status()
+        if status.state == "queued" and is_alive(status) is False:
+            _launch(store, run, status)
+    return run
+
+
+def resume(run_id: str, *, store: RunStore | None = None) -> Run:
+    """Queue a cancelled, failed or interrupted run again; it goes on from its checkpoint.
+
+    Raises:
+        RunError: there is no such run, it is damaged, done, or has not stopped.
+    """
+    store = store or RunStore()
+    run = store.open(run_id)
+    _reconcile_one(store, run)
+    with store.lock():
+        status = run.status()
+        if status.state == "done":
+            raise RunError(f"Run {run_id} is done; there is nothing to resume.", f"See `lrc runs show {run_id}`.")
+        if not status.final:
+            raise RunError(f"Run {run_id} is {status.state}.", f"See `lrc runs show {run_id}`.")
+        with run.claim() as free:
+            if not free:
+                raise RunError(f"The worker of run {run_id} is still ending.", "Try again in a few seconds.")
+            run.clear_cancel()
+            now = time.time()
+            fresh = Status(created_at=status.created_at, queued_at=now, updated_at=now, attempt=status.attempt + 1)
+            run.write_status(fresh)
+        _launch(store, run, fresh)
+    return run
+
+
+def cancel(run_id: str, *, store: RunStore | None = None, wait: bool = False) -> Status:
+    """Ask a run to stop. A queued one stops at once; a running one at its next step, and is made to after a grace.
+
+    Args:
+        run_id: the run; one that is final is left as it is.
+        store: where it lies.
+        wait: return only when the run has stopped (at most about a minute).
+
+    Returns:
+        The run's status afterwards.
+
+    Raises:
+        RunError: there is no such run, or it is damaged.
+    """
+    store = store or RunStore()
+    run = store.open(run_id)
+    with store.lock():
+        status = run.status()
+        if status.final:
+            return status
+        run.request_cancel()
+        if status.state == "queued":
+            with run.claim() as free:
+                if free:
+                    return _end(store, run, status, "cancelled", "Cancelled while it was queued.")
+    if wait:
+        _see_it_stop(store, run)
+    else:
+        threading.Thread(target=_see_it_stop, args=(store, run), name=f"cancel-{run_id}", daemon=True).start()
+    return run.status()
+
+
+def delete(run_id: str, *, store: RunStore | None = None) -> None:
+    """Remove a run and its files; damaged ones as well.
+
+    Raises:
+        RunError: there is no such run, or it is queued or running (cancel it first).
+    """
+    store = store or RunStore()
+    _reconcile_one(store, store.open(run_id))
+    store.delete(run_id)
+
+
+def reconcile(*, store: RunStore | None = None) -> list[Run]:
+    """Bring records into line with reality: runs whose process has died become interrupted.
+
+    On this machine the process itself is asked (a laptop that slept has an old heartbeat and a healthy worker); for a
+    worker elsewhere the heartbeat decides. Cancels that a worker does not heed are pressed on.
+
+    Returns:
+        The runs that changed.
+    """
+    store = store or RunStore()
+    changed = []
+    for summary in store.list():
+        if summary.state in ("queued", "running", "cancelling"):
+            run = Run(summary.path)
+            if _reconcile_one(store, run):
+                changed.append(run)
+            elif summary.state == "cancelling":
+                _press(run)
+    return changed
+
+
+def replace_queued(spec: Spec, *, store: RunStore | None = None) -> list[str]:
+    """Drop what a new wish supersedes: queued runs of the same kind and model. Running ones are never touched.
+
+    A run that has never computed is removed; one that was waiting to be resumed is cancelled and keeps its checkpoint.
+
+    Args:
+        spec: what is wanted now; its own run is kept.
+        store: where the runs lie.
+
+    Returns:
+        Ids of the dropped runs.
+    """
+    store = store or RunStore()
+    dropped = []
+    for summary in store.list():
+        other = summary.spec
+        if summary.state != "queued" or other is None or summary.id == spec.run_id:
+            continue
+        if (other.kind, other.model) == (spec.kind, spec.model) and _drop(store, Run(summary.path)):
+            dropped.append(summary.id)
+    return dropped
+
+
+def queue_position(run_id: str, *, store: RunStore | None = None) -> int:
+    """How many jobs will have the device before this one."""
+    return len(DeviceQueue(store or RunStore()).ahead(run_id))
+
+
+def _launch(store: RunStore, run: Run, status: Status) -> None:
+    """Start the worker of a queued run; the caller holds the store's lock, for which the new worker waits."""
+    DeviceQueue(store).enter(run, status.queued_at)
+    try:
+        pid = start_worker(run)
+    except LrcError as error:
+        _end(store, run, status, "failed", error.message, error.remedy)
+        raise
+    run.write_status(replace(status, pid=pid, pid_started=start_time(pid), host=host_name(), updated_at=time.time()))
+
+
+def _drop(store: RunStore, run: Run) -> bool:
+    with store.lock():
+        try:
+            with run.claim() as free:
+                status = run.status()
+                if not free or status.state != "queued":
+                    return False
+                run.request_cancel()
+                _end(store, run, status, "cancelled", "A newer request took its place.")
+                if status.attempt == 1:
+                    store.discard(run)
+                return True
+        except RunError:  # another process was faster
+            return False
+
+
+def _reconcile_one(store: RunStore, run: Run) -> bool:
+    """Record that a run's process has died; False when it lives or the run is final or damaged."""
+    try:
+        if not _looks_dead(run, run.status()):
+            return False
+        with store.lock(), run.claim() as free:
+            status = run.status()
+            if not free or not _looks_dead(run, status):
+                return False
+            _end_dead(store, run, status)
+            return True
+    except LrcError:
+        return False
+
+
+def _looks_dead(run: Run, status: Status) -> bool:
+    if status.final:
+        return False
+    now = time.time()
+    if status.pid is None:
+        return now - status.updated_at > START_GRACE_S
+    alive = is_alive(status)
+    if alive is None:
+        age = run.heartbeat_age(now)
+        return (now - status.updated_at if age is None else age) > STALE_BEAT_S
+    return not alive
+
+
+def _end_dead(store: RunStore, run: Run, status: Status) -> None:
+    if (run.path / "result.json").exists():
+        _end(store, run, status, "done")
+    elif run.cancel_requested():
+        _end(store, run, status, "cancelled", "The worker was stopped.")
+    elif status.state == "queued":
+        _end(store, run, status, "interrupted", "The worker died before it began.", "Resume the run.")
+    else:
+        _end(
+            store,
+            run,
+            status,
+            "interrupted",
+            "The worker died without a word: it was killed, memory ran out, or the machine went down.",
+            "Resume the run; it goes on from its checkpoint. If memory ran out, use fewer or shorter windows.",
+        )
+
+
+def _end(store: RunStore, run: Run, status: Status, state: str, error: str = "", remedy: str = "") -> Status:
+    now = time.time()
+    ended = replace(status, state=state, error=error, remedy=remedy, ended_at=now, updated_at=now)
+    run.write_status(ended)
+    DeviceQueue(store).leave(run.id)
+    return ended
+
+
+def _see_it_stop(store: RunStore, run: Run) -> None:
+    """Watch a cancelled run until it has stopped, with growing pressure."""
+    give_up = time.monotonic() + KILL_AFTER_S + 20
+    while time.monotonic() < give_up:
+        try:
+            if run.status().final:
+                return
+        except LrcError:  # deleted meanwhile
+            return
+        if _reconcile_one(store, run):
+            return
+        _press(run)
+        time.sleep(POLL_S)
+
+
+def _press(run: Run) -> None:
+    """Signal a worker that has not heeded its cancel request for a while."""
+    try:
+        age = time.time() - (run.path / "cancel").stat().st_mtime
+        status = run.status()
+    except (OSError, LrcError):
+        return
+    if status.state != "cancelling":
+        return
+    if age > KILL_AFTER_S:
+        signal_worker(run, status, signal.SIGKILL)
+    elif age > TERM_AFTER_S:
+        signal_worker(run, status, signal.SIGTERM)

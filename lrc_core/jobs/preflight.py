@@ -1,0 +1,146 @@
+"""What can be said before a job is queued: names, targets, settings, files, and the model by its headers. No torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import lrc_core.allocate
+import lrc_core.decompose  # noqa: F401 - registers the decompositions, as the line above does the allocators
+from lrc_core.errors import BudgetError, EvaluationError, ModelError, ResourceError, SettingsError, TextError
+from lrc_core.plan import Plan
+from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
+from lrc_core.runs.spec import (
+    AllocateSpec,
+    CalibrationSpec,
+    CompareSpec,
+    EvaluateSpec,
+    EvaluationSpec,
+    ModelRef,
+    Spec,
+    SpectraSpec,
+)
+
+
+def check(spec: Spec) -> None:
+    """Refuse a job that cannot succeed, before it waits for its turn.
+
+    Raises:
+        LrcError: naming the value, file or model that is wrong.
+    """
+    if isinstance(spec, SpectraSpec):
+        check_decompositions(spec.decompositions)
+    elif isinstance(spec, AllocateSpec):
+        check_keep(spec.keep)
+        check_decompositions([spec.decomposition])
+        ALLOCATORS.get(spec.method).settings(None, spec.settings)
+    elif isinstance(spec, CompareSpec):
+        _check_compare(spec)
+    elif isinstance(spec, EvaluateSpec) and spec.plan is not None:
+        Plan.from_dict(dict(spec.plan))
+    if isinstance(spec, SpectraSpec | AllocateSpec | EvaluateSpec | CompareSpec):
+        check_calibration(spec.calibration)
+    if isinstance(spec, EvaluateSpec | CompareSpec):
+        check_evaluation(spec.evaluation)
+    check_model(spec.model)
+
+
+def check_keep(keep: float) -> None:
+    """Refuse a share that no model can keep; what the smallest plan of a model allows is checked by the job.
+
+    Raises:
+        BudgetError: not a number above 0 and at most 1.
+    """
+    if not (isinstance(keep, int | float) and math.isfinite(keep) and 0 < keep <= 1):
+        raise BudgetError(
+            f"The share to keep must be above 0 and at most 1, not {keep}.", "A compression of 20 % keeps 0.8."
+        )
+
+
+def check_decompositions(names: Iterable[str]) -> None:
+    """Refuse unknown decompositions.
+
+    Raises:
+        UnknownNameError: with the closest known names.
+    """
+    for name in names:
+        DECOMPOSITIONS.get(name)
+
+
+def _check_compare(spec: CompareSpec) -> None:
+    for keep in spec.keeps:
+        check_keep(keep)
+    check_decompositions([spec.decomposition])
+    for method in spec.methods:
+        ALLOCATORS.get(method).settings(spec.presets.get(method))
+    if unused := set(spec.presets) - set(spec.methods):
+        raise SettingsError(f"A preset is given for {sorted(unused)[0]!r}, which is not compared.")
+    if not spec.methods or not spec.keeps:
+        raise SettingsError("A comparison needs at least one method and one share to keep.")
+
+
+def check_calibration(calibration: CalibrationSpec) -> None:
+    """Refuse calibration without text or windows.
+
+    Raises:
+        TextError, SettingsError: naming the file or the number.
+    """
+    _check_texts(calibration.texts)
+    _check_number("calibration windows", calibration.windows, 1)
+    _check_number("calibration window", calibration.window, 2)
+
+
+def check_evaluation(evaluation: EvaluationSpec) -> None:
+    """Refuse an evaluation whose files or numbers cannot be right.
+
+    Raises:
+        TextError, EvaluationError, SettingsError: naming the file or the number.
+    """
+    _check_texts(evaluation.texts)
+    _check_number("window", evaluation.window, 2)
+    for name, value in (
+        ("max-windows", evaluation.max_windows),
+        ("stride", evaluation.stride),
+        ("items", evaluation.items),
+    ):
+        _check_number(name, value, 0)
+    if evaluation.stride > evaluation.window:
+        raise SettingsError(f"The stride {evaluation.stride} is longer than the window {evaluation.window}.")
+    if evaluation.bos not in ("auto", "yes", "no"):
+        raise SettingsError(f"BOS cannot be {evaluation.bos!r}.", "Choose one of auto, yes, no.")
+    if evaluation.include_path and not Path(evaluation.include_path).is_dir():
+        raise EvaluationError(f"There is no folder {evaluation.include_path} of task files.")
+
+
+def check_model(model: ModelRef) -> None:
+    """Look at the model's headers without loading it.
+
+    Raises:
+        ModelError: it cannot be found, read or compressed.
+        ResourceError: there is not enough disk for it.
+    """
+    from lrc_core.models.preflight import preflight
+
+    found = preflight(model)
+    if found.problems:
+        raise ModelError(" ".join(found.problems))
+    if found.disk_needed > found.disk_available:
+        needed, free = found.disk_needed / 1e9, found.disk_available / 1e9
+        raise ResourceError(
+            f"{model.source} needs {needed:.1f} GB of disk, but {free:.1f} GB are free.",
+            "Free some space; `lrc doctor --clean` empties the cache of decompositions.",
+        )
+
+
+def _check_texts(texts: Sequence[str]) -> None:
+    if not texts:
+        raise TextError("No text is named.", "The built-in ones are wiki, c4 and gensim.")
+    for text in texts:
+        if Path(text).is_absolute() and not Path(text).is_file():
+            raise TextError(f"There is no text file {text}.")
+
+
+def _check_number(name: str, value: int, least: int) -> None:
+    if value < least:
+        raise SettingsError(f"The number given for {name} is {value}, but must be at least {least}.")
