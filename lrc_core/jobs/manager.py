@@ -66,7 +66,7 @@ def resume(run_id: str, *, store: RunStore | None = None) -> Run:
             raise RunError(f"Run {run_id} is done; there is nothing to resume.", f"See `lrc runs show {run_id}`.")
         if not status.final:
             raise RunError(f"Run {run_id} is {status.state}.", f"See `lrc runs show {run_id}`.")
-        with run.claim() as free:
+        with run.claim(wait_s=2) as free:
             if not free:
                 raise RunError(f"The worker of run {run_id} is still ending.", "Try again in a few seconds.")
             run.clear_cancel()
@@ -201,7 +201,7 @@ def _reconcile_one(store: RunStore, run: Run) -> bool:
     try:
         if not _looks_dead(run, run.status()):
             return False
-        with store.lock(), run.claim() as free:
+        with store.lock(), run.claim(wait_s=2) as free:  # a killed process lets go a moment after it counts as dead
             status = run.status()
             if not free or not _looks_dead(run, status):
                 return False

@@ -7,6 +7,7 @@ import fcntl
 import itertools
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -131,17 +132,23 @@ def locked(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def lock_if_free(path: Path) -> Iterator[bool]:
-    """Try to hold a lock file without waiting; yields whether it is held."""
+def lock_if_free(path: Path, wait_s: float = 0.0) -> Iterator[bool]:
+    """Try to hold a lock file, for ``wait_s`` seconds at most; yields whether it is held."""
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
+        deadline = time.monotonic() + wait_s
+        while not (held := _locks(descriptor)) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        yield held
     finally:
         os.close(descriptor)
+
+
+def _locks(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -161,11 +161,15 @@ class Run:
         except OSError:
             return None
 
-    def claim(self) -> AbstractContextManager[bool]:
-        """Try to become the one process that works on this run; yields whether it is. Ends with the process."""
+    def claim(self, wait_s: float = 0.0) -> AbstractContextManager[bool]:
+        """Try to become the one process that works on this run; yields whether it is. Ends with the process.
+
+        Args:
+            wait_s: how long to wait; a worker that has written its end needs a moment to let go.
+        """
         if not self.path.is_dir():
             raise RunError(f"The run folder {self.path} is gone.")
-        return lock_if_free(self.path / ".claim")
+        return lock_if_free(self.path / ".claim", wait_s)
 
 
 def _parsed(data: bytes) -> Iterator[dict[str, Any]]:
@@ -306,8 +310,9 @@ class RunStore:
         """
         with self.lock():
             run = self.open(run_id)
-            with run.claim() as free:
-                if not free or self._summary(run).state in ("queued", "running", "cancelling"):
+            unfinished = self._summary(run).state in ("queued", "running", "cancelling")
+            with run.claim(wait_s=0 if unfinished else 2) as free:
+                if unfinished or not free:
                     raise RunError(f"Run {run_id} is not finished.", f"Cancel it first: `lrc runs cancel {run_id}`.")
                 self.discard(run)
 

@@ -1,0 +1,331 @@
+"""Jobs as real processes: joined, queued in order, cancelled, killed, resumed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lrc_core.errors import BudgetError, ModelError, ResourceError, RunError, TextError, UnknownNameError
+from lrc_core.jobs import launch, manager, preflight
+from lrc_core.jobs.launch import EXECUTE_VARIABLE
+from lrc_core.runs.process import host_name, process_of
+from lrc_core.runs.records import Status
+from lrc_core.runs.spec import AllocateSpec, CalibrationSpec, CompareSpec, EvaluationSpec, ModelRef, SpectraSpec
+from lrc_core.runs.store import Run, RunStore
+from tests.core.job_helpers import wait_for
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[RunStore]:
+    monkeypatch.setattr("lrc_core.jobs.manager.check", lambda spec: None)
+    store = RunStore()
+    yield store
+    for summary in store.list():
+        process = process_of(summary.status) if summary.status is not None else None
+        if process is not None and process.pid != os.getpid():
+            process.kill()
+
+
+@pytest.fixture
+def doing(monkeypatch: pytest.MonkeyPatch) -> Any:
+    return lambda name: monkeypatch.setenv(EXECUTE_VARIABLE, f"tests.core.job_helpers:{name}")
+
+
+def spec(seed: int = 0) -> SpectraSpec:
+    return SpectraSpec(calibration=CalibrationSpec(seed=seed))
+
+
+def wait_state(run: Run, *states: str) -> Status:
+    wait_for(lambda: run.status().state in states, f"{states}, log: {run.log_tail()}")
+    return run.status()
+
+
+def go(store: RunStore) -> None:
+    (store.root / "go").touch()
+
+
+def counting(run: Run) -> Status:
+    wait_for(lambda: run.status().step > 0, f"a first step, log: {run.log_tail()}")
+    return run.status()
+
+
+def test_a_job_runs_to_its_end_in_a_process_of_its_own(store: RunStore, doing: Any) -> None:
+    doing("finish")
+    run = manager.submit(spec())
+    status = wait_state(run, "done", "failed")
+    assert status.state == "done", status
+    assert run.result() == {"run_id": run.id, "pid_ran": True}
+    assert status.pid != os.getpid()
+    assert status.host == host_name()
+    assert run.events()[-1]["phase"] == "working"
+    assert manager.submit(spec()).status().attempt == 1, "a done run is returned, not started again"
+
+
+def test_two_processes_submitting_at_once_start_one_worker(store: RunStore, doing: Any) -> None:
+    doing("work")
+    code = (
+        "import lrc_core.jobs.manager as m, lrc_core.runs.spec as s\n"
+        "m.check = lambda spec: None\n"
+        "print(m.submit(s.SpectraSpec()).status().pid, flush=True)\n"
+    )
+    command = [sys.executable, "-c", code]
+    tabs = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    pids = {tab.communicate(timeout=30)[0].strip() for tab in tabs}
+    assert len(pids) == 1, pids
+    run = store.open(SpectraSpec().run_id)
+    assert str(counting(run).pid) in pids, "it survived the processes that asked for it"
+    go(store)
+    assert wait_state(run, "done").attempt == 1
+
+
+def test_a_failed_job_is_offered_for_resume_not_restarted(store: RunStore, doing: Any) -> None:
+    doing("fail")
+    run = manager.submit(spec())
+    status = wait_state(run, "failed")
+    assert (status.error, status.remedy) == ("model.layers.0.q_proj holds NaN.", "Download it again.")
+    assert manager.submit(spec()).status().state == "failed"
+    doing("finish")
+    manager.resume(run.id)
+    assert wait_state(run, "done").attempt == 2
+
+
+def test_a_running_job_is_cancelled_and_goes_on_from_its_checkpoint(store: RunStore, doing: Any) -> None:
+    doing("work")
+    run = manager.submit(spec())
+    counting(run)
+    assert manager.cancel(run.id, wait=True).state == "cancelled"
+    done = int((run.path / "checkpoint" / "step.json").read_text())
+    with pytest.raises(RunError, match="There is no run"):
+        manager.resume("spectra-000000000000")
+    go(store)
+    manager.resume(run.id)
+    wait_state(run, "done")
+    assert run.result() == {"first": done, "steps": done}
+    assert manager.cancel(run.id).state == "done", "cancelling what is final changes nothing"
+    with pytest.raises(RunError, match="nothing to resume"):
+        manager.resume(run.id)
+
+
+def test_kill_minus_nine_is_noticed_and_resumed(store: RunStore, doing: Any) -> None:
+    doing("work")
+    run = manager.submit(spec())
+    status = counting(run)
+    with pytest.raises(RunError, match="running"):
+        manager.resume(run.id)
+    assert manager.reconcile() == []
+    os.kill(status.pid, signal.SIGKILL)  # type: ignore[arg-type]
+    wait_for(lambda: process_of(status) is None, "the worker's death")
+    assert run.status().state == "running", "nobody has looked yet"
+    assert [changed.id for changed in manager.reconcile()] == [run.id]
+    assert run.status().state == "interrupted"
+    assert "died" in run.status().error
+    manager.resume(run.id)
+    assert counting(run).attempt == 2
+    go(store)
+    wait_state(run, "done")
+    assert run.result()["first"] > 0  # type: ignore[index]
+
+
+def test_sigterm_is_a_cancel(store: RunStore, doing: Any) -> None:
+    doing("work")
+    run = manager.submit(spec())
+    os.kill(counting(run).pid, signal.SIGTERM)  # type: ignore[arg-type]
+    assert wait_state(run, "cancelled", "failed").state == "cancelled"
+
+
+def test_a_worker_that_does_not_listen_is_stopped_by_sigterm(
+    store: RunStore, doing: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    doing("deaf")
+    monkeypatch.setattr(manager, "TERM_AFTER_S", 0.2)
+    run = manager.submit(spec())
+    wait_for(lambda: run.status().phase == "not listening", "the deaf worker")
+    assert manager.cancel(run.id, wait=True).state == "cancelled"
+
+
+def test_a_stopped_worker_is_killed(store: RunStore, doing: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    doing("deaf")
+    monkeypatch.setattr(manager, "TERM_AFTER_S", 0.1)
+    monkeypatch.setattr(manager, "KILL_AFTER_S", 0.3)
+    run = manager.submit(spec())
+    wait_for(lambda: run.status().phase == "not listening", "the deaf worker")
+    os.kill(run.status().pid, signal.SIGSTOP)  # type: ignore[arg-type]
+    assert manager.cancel(run.id, wait=True).state == "cancelled"
+
+
+def test_one_job_at_a_time_in_the_order_of_submission(store: RunStore, doing: Any) -> None:
+    doing("work")
+    first = manager.submit(spec(0))
+    counting(first)
+    doing("in_turn")
+    others = [manager.submit(spec(seed)) for seed in (5, 3, 4)]
+    assert [run.status().state for run in others] == ["queued"] * 3
+    assert [manager.queue_position(run.id) for run in others] == [1, 2, 3]
+    go(store)
+    for run in others:
+        wait_state(run, "done")
+    lines = (store.root / "order.txt").read_text().splitlines()
+    assert lines == [f"{word} {run.id}" for run in others for word in ("begin", "end")]
+
+
+def test_a_queued_job_is_cancelled_and_deleted_at_once(store: RunStore, doing: Any) -> None:
+    doing("work")
+    first, second, third = (manager.submit(spec(seed)) for seed in range(3))
+    counting(first)
+    with pytest.raises(RunError, match="Cancel it first"):
+        manager.delete(second.id)
+    assert manager.cancel(second.id).state == "cancelled"
+    waiting = second.status()
+    manager.delete(second.id)
+    wait_for(lambda: process_of(waiting) is None, "the waiting worker to leave")
+    assert not second.path.exists()
+    assert manager.queue_position(third.id) == 1
+    with pytest.raises(RunError, match="Cancel it first"):
+        manager.delete(first.id)
+    go(store)
+    wait_state(third, "done")
+    manager.delete(first.id)
+    assert store.ids() == [third.id]
+
+
+def test_a_cancelled_queued_job_resumed_at_once_has_one_worker(store: RunStore, doing: Any) -> None:
+    doing("work")
+    first, second = manager.submit(spec(0)), manager.submit(spec(1))
+    counting(first)
+    old = second.status()
+    manager.cancel(second.id)
+    manager.resume(second.id)
+    wait_for(lambda: process_of(old) is None, "the first waiting worker to leave")
+    assert process_of(second.status()) is not None
+    go(store)
+    assert wait_state(second, "done").attempt == 2
+
+
+def test_the_queue_goes_on_when_the_first_is_killed(store: RunStore, doing: Any) -> None:
+    doing("work")
+    first, second, third = (manager.submit(spec(seed)) for seed in range(3))
+    for run in (first, second):
+        wait_for(lambda run=run: process_of(run.status()), "its process")
+    os.kill(second.status().pid, signal.SIGKILL)  # type: ignore[arg-type]
+    os.kill(counting(first).pid, signal.SIGKILL)  # type: ignore[arg-type]
+    counting(third)
+    manager.reconcile()
+    assert [run.status().state for run in (first, second)] == ["interrupted", "interrupted"]
+
+
+def test_a_newer_wish_replaces_queued_jobs_only(store: RunStore, doing: Any) -> None:
+    doing("work")
+    running, old, other = (
+        manager.submit(AllocateSpec(keep=0.9)),
+        manager.submit(AllocateSpec(keep=0.8)),
+        manager.submit(spec()),
+    )
+    counting(running)
+    wish = AllocateSpec(keep=0.7)
+    assert manager.replace_queued(wish) == [old.id]
+    assert set(store.ids()) == {running.id, other.id}
+    new = manager.submit(wish)
+    manager.cancel(new.id)
+    manager.resume(new.id)
+    assert manager.replace_queued(AllocateSpec(keep=0.6)) == [new.id]
+    assert new.status().state == "cancelled", "what was resumed keeps its folder"
+    assert running.status().state == "running"
+    assert manager.replace_queued(replace(wish, model=ModelRef("elsewhere"))) == []
+
+
+def test_a_dead_pid_that_another_process_took_is_not_mistaken_for_the_worker(store: RunStore) -> None:
+    run = store.create(spec())
+    run.write_status(Status(state="running", pid=os.getpid(), pid_started=1.0, host=host_name()))
+    manager.reconcile()
+    assert run.status().state == "interrupted"
+
+
+def test_a_worker_of_another_machine_is_judged_by_its_heartbeat(store: RunStore) -> None:
+    run = store.create(spec())
+    run.write_status(Status(state="running", pid=1, pid_started=1.0, host="another-machine", updated_at=1.0))
+    run.beat()
+    assert manager.reconcile() == []
+    old = time.time() - 1000
+    os.utime(run.path / "heartbeat", (old, old))
+    manager.reconcile()
+    assert run.status().state == "interrupted"
+
+
+def test_reconcile_trusts_a_written_result_and_bears_damage(store: RunStore) -> None:
+    done, damaged, starting = (store.create(spec(seed)) for seed in range(3))
+    done.write_status(Status(state="running", pid=2**22 - 1, pid_started=1.0, host=host_name()))
+    done.write_result({"answer": 42})
+    (damaged.path / "status.json").write_text("{")
+    manager.reconcile()
+    assert done.status().state == "done"
+    assert starting.status().state == "queued", "its worker may be on its way"
+    starting.write_status(replace(starting.status(), updated_at=1.0))
+    manager.reconcile()
+    assert starting.status().state == "interrupted"
+    with pytest.raises(RunError, match=r"status\.json"):
+        manager.submit(spec(1))
+    manager.delete(damaged.id)
+
+
+def test_signals_reach_a_runs_own_worker_only(store: RunStore) -> None:
+    run = store.create(spec())
+    process = process_of(Status(pid=os.getpid(), pid_started=0.0, host=host_name()))
+    assert process is None
+    mine = Status(state="running", pid=os.getpid(), pid_started=manager.start_time(os.getpid()), host=host_name())
+    assert process_of(mine) is not None
+    assert not launch.signal_worker(run, mine, signal.SIGKILL)
+
+
+def test_a_worker_that_cannot_start_fails_the_run(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_memory(*_: Any, **__: Any) -> None:
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(subprocess, "Popen", no_memory)
+    with pytest.raises(ResourceError, match="could not be started"):
+        manager.submit(spec())
+    assert store.open(spec().run_id).status().state == "failed"
+
+
+def test_nothing_is_queued_when_the_preflight_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "check_model", lambda model: None)
+    with pytest.raises(BudgetError):
+        manager.submit(AllocateSpec(keep=float("nan")))
+    assert RunStore().list() == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [
+        (CompareSpec(keeps=(0.9, 1.5)), BudgetError),
+        (CompareSpec(keeps=(0.0,)), BudgetError),
+        (AllocateSpec(keep=-0.5), BudgetError),
+        (AllocateSpec(method="magic"), UnknownNameError),
+        (SpectraSpec(decompositions=("svdd",)), UnknownNameError),
+        (SpectraSpec(calibration=CalibrationSpec(texts=("/no/such/file.txt",))), TextError),
+        (CompareSpec(evaluation=EvaluationSpec(texts=("/no/such/file.txt",)), methods=("uniform",)), TextError),
+    ],
+)
+def test_preflight_names_what_is_wrong(wrong: Any, error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "check_model", lambda model: None)
+    with pytest.raises(error):
+        preflight.check(wrong)
+
+
+def test_preflight_refuses_a_model_with_problems(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(model: ModelRef) -> None:
+        raise ModelError("no config.json")
+
+    monkeypatch.setattr(preflight, "check_model", refuse)
+    with pytest.raises(ModelError):
+        preflight.check(SpectraSpec())
