@@ -1,0 +1,301 @@
+"""The training loop of LLRC: masks on, steps, plans passed on the way, checkpoints."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from lrc_core.allocate.llrc_losses import (
+    draw_noise,
+    gumbel_sigmoid,
+    log_ratio,
+    mean_logit,
+    oscillating_alpha,
+    total_variation,
+    weighted_logit,
+)
+from lrc_core.allocate.llrc_start import starting_logits
+from lrc_core.allocate.protocol import Allocation, Context, Recorded
+from lrc_core.allocate.teacher import Distiller
+from lrc_core.budget import fit_budget, is_dense, keep_ratio
+from lrc_core.errors import CancelledError, NumericalError
+from lrc_core.lowrank.masked import MaskedLinear, masked_layers
+from lrc_core.models.linears import get_module, weight_of
+from lrc_core.types import Progress
+
+if TYPE_CHECKING:
+    from lrc_core.allocate.llrc import LlrcSettings
+
+_CHECKPOINT_SECONDS = 30.0
+_RANKS_EVERY = 5  # steps between the rank snapshots that a live view draws
+
+
+@dataclass
+class _State:
+    """Everything a resumed run needs to go on bit for bit."""
+
+    logits: Tensor
+    optimizer: dict[str, Any] | None = None
+    noise: Tensor | None = None
+    step: int = 0
+    reached: int | None = None  # step at which the target was first met
+    recorded: list[dict[str, Any]] = field(default_factory=list)
+
+
+class MaskTraining:
+    """One LLRC run.
+
+    Args:
+        context: model, factors, text and target.
+        settings: see :class:`~lrc_core.allocate.llrc.LlrcSettings`.
+    """
+
+    def __init__(self, context: Context, settings: LlrcSettings) -> None:
+        self.context, self.settings = context, settings
+        self.layers = context.layers
+        self.sizes = [layer.full_rank for layer in self.layers]
+        self.device = next(context.model.parameters()).device
+        self.noise_generator = torch.Generator()
+        self.factors = self._load_factors()
+        self.windows = context.windows(settings.documents, settings.window, context.seed)
+        self.distiller = Distiller(context.model, settings.distillation)
+        self.state = self._restore() or self._start()
+        self.logits = torch.nn.Parameter(self.state.logits.to(self.device))
+        self.optimizer = torch.optim.Adam([self.logits], lr=settings.learning_rate)
+        if self.state.optimizer is not None:
+            self.optimizer.load_state_dict(self.state.optimizer)
+        if self.state.noise is not None:
+            self.noise_generator.set_state(self.state.noise)
+
+    # -- preparation ---------------------------------------------------------------------------------------------
+
+    def _load_factors(self) -> dict[str, tuple[Tensor, Tensor]]:
+        loaded = {}
+        for layer in self.layers:
+            weight = weight_of(get_module(self.context.model, layer.name))
+            found = self.context.source.factors(layer.name, layer.block)
+            loaded[layer.name] = (
+                found.left.to(weight.device, weight.dtype),
+                found.right.to(weight.device, weight.dtype),
+            )
+        return loaded
+
+    def _start(self) -> _State:
+        self.noise_generator.manual_seed(self.context.seed)
+        parts = starting_logits(self.context, self.settings, self.factors, self._batches_in_order())
+        return _State(torch.cat(parts))
+
+    def _batches_in_order(self) -> list[Tensor]:
+        return list(self.windows.split(self.settings.batch))[: self.settings.ramp_batches]
+
+    def _batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """Indices and tokens of a step: a new seeded order every time the text has been seen once."""
+        count, size = len(self.windows), min(self.settings.batch, len(self.windows))
+        epoch, position = divmod(step, count // size)
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(self.context.seed * 7919 + epoch))
+        chosen = order[position * size : (position + 1) * size]
+        return chosen, self.windows[chosen].to(self.device)
+
+    # -- the run -------------------------------------------------------------------------------------------------
+
+    def run(self) -> Allocation:
+        """Train until the target has settled, then return the plan."""
+        settings = self.settings
+        saved = started = time.monotonic()
+        first = self.state.step
+        self._record_passed(self.count())
+        with masked_layers(self.context.model, self.factors) as masked:
+            while not self._finished():
+                if self.context.should_stop():
+                    self._save()
+                    raise CancelledError("Mask training was cancelled.", "Resume the run: it goes on from this step.")
+                values = self._step(masked)
+                self.state.step += 1
+                keep = self._after_step()
+                speed = (self.state.step - first) * settings.batch * settings.window / (time.monotonic() - started)
+                self._report(keep, {**values, "tokens_per_s": round(speed, 1)})
+                if time.monotonic() - saved > _CHECKPOINT_SECONDS:
+                    self._save()
+                    saved = time.monotonic()
+        self._save()
+        return self._result()
+
+    def _finished(self) -> bool:
+        state, settings = self.state, self.settings
+        settled = state.reached is not None and state.step >= state.reached + settings.settle_steps
+        return settled or state.step >= settings.max_steps
+
+    def _step(self, masked: dict[str, MaskedLinear]) -> dict[str, float]:
+        """One optimizer step; returns the figures a live view shows."""
+        noise = draw_noise(self.settings.noise, self.logits.numel(), self.noise_generator).to(self.device)
+        masks = gumbel_sigmoid(self.logits, noise, self.settings.temperature).split(self.sizes)
+        ranks = self.count()
+        for layer, mask in zip(self.layers, masks, strict=True):
+            dense = self.settings.dense_switch and is_dense(layer, ranks[layer.name])
+            masked[layer.name].mask = None if dense else mask
+        chosen, tokens = self._batch(self.state.step)
+        distill, compression, tv, alpha = self._losses(masked, chosen, tokens, masks, ranks)
+        loss = alpha * compression + self.settings.distill_weight * distill + self.settings.tv_weight * tv
+        if not torch.isfinite(loss):
+            raise NumericalError(
+                f"The loss of step {self.state.step} is not finite.", "Lower the learning rate, or compute in float32."
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        parts = {"loss": loss, "distill": distill, "compression": compression, "tv": tv}
+        return {**{name: round(float(part), 6) for name, part in parts.items()}, "alpha": round(alpha, 6)}
+
+    def _losses(
+        self,
+        masked: dict[str, MaskedLinear],
+        chosen: Tensor,
+        tokens: Tensor,
+        masks: Sequence[Tensor],
+        ranks: dict[str, int],
+    ) -> tuple[Tensor, Tensor, Tensor, float]:
+        zero = torch.zeros((), device=self.device)
+        with self._dense(masked):
+            target = self.distiller.teacher(chosen, tokens)
+        distill = self.distiller.loss(tokens, target) if self.settings.distillation != "none" else zero
+        alpha = self._alpha(keep_ratio(self.layers, ranks))
+        compression = self._compression(masks) if self.settings.compression != "none" else zero
+        tv = total_variation(masks) if self.settings.tv_weight else zero
+        return distill, compression, tv, alpha
+
+    def _dense(self, masked: dict[str, MaskedLinear]) -> Any:
+        """A context in which the model is the dense one; nothing to do when the teacher's answer is remembered."""
+        return nullcontext() if not self.distiller.needs_teacher else _Unmasked(masked)
+
+    def _compression(self, masks: Sequence[Tensor]) -> Tensor:
+        if self.settings.compression == "mean_logit":
+            return mean_logit(self.logits.split(self.sizes))
+        if self.settings.compression == "weighted_logit":
+            costs = [layer.out_features + layer.in_features for layer in self.layers]
+            return weighted_logit(self.logits.split(self.sizes), costs)
+        kept = sum(
+            (
+                mask.sum() * (layer.out_features + layer.in_features)
+                for layer, mask in zip(self.layers, masks, strict=True)
+            ),
+            torch.zeros((), device=self.device),
+        )
+        return log_ratio(kept / sum(layer.params for layer in self.layers), self.context.keep)
+
+    def _alpha(self, keep: float) -> float:
+        """Weight of the compression loss at this step; 0 while the kept share is where it should be."""
+        settings = self.settings
+        goal = self.context.keep
+        if settings.pace_steps:
+            goal = 1 - (1 - goal) * min(1.0, (self.state.step + 1) / settings.pace_steps)
+        # At the end of the pace the target itself must be reached, on the way a line is followed.
+        slack = settings.tolerance if goal <= self.context.keep and self.state.reached is not None else 0.0
+        if settings.compression == "none" or keep <= goal + slack:
+            return 0.0
+        return oscillating_alpha(self.state.step, settings.alpha_low, settings.alpha_high, settings.alpha_period)
+
+    # -- counting, recording, reporting ---------------------------------------------------------------------------
+
+    def count(self) -> dict[str, int]:
+        """Rank of every layer under the noise-free mask (logit > 0), at least 1."""
+        counts = [max(1, int((part > 0).sum())) for part in self.logits.detach().split(self.sizes)]
+        return {layer.name: count for layer, count in zip(self.layers, counts, strict=True)}
+
+    def _after_step(self) -> float:
+        ranks = self.count()
+        keep = keep_ratio(self.layers, ranks)
+        if self.state.reached is None and keep <= self.context.keep + 1e-9:
+            self.state.reached = self.state.step
+        self._record_passed(ranks)
+        return keep
+
+    def _record_passed(self, ranks: dict[str, int]) -> None:
+        """Record a plan at every whole percent of compression that the training has passed for the first time."""
+        keep = keep_ratio(self.layers, ranks)
+        done = {entry["percent"] for entry in self.state.recorded}
+        last = math.floor(100 * (1 - self.context.keep) + 1e-6)
+        for percent in range(1, min(last, math.floor(100 * (1 - keep) + 1e-6)) + 1):
+            if percent not in done:
+                fitted, kept = self._export(ranks, 1 - percent / 100)
+                entry = {"percent": percent, "ranks": fitted, "kept": kept, "step": self.state.step}
+                self.state.recorded.append(entry)
+                self.context.on_recorded(Recorded(1 - percent / 100, fitted, kept, self.state.step))
+
+    def _export(self, ranks: dict[str, int], keep: float) -> tuple[dict[str, int], dict[str, list[int]] | None]:
+        """Ranks that use the budget exactly and, for any-k, the indices with the largest logits."""
+        fitted = fit_budget(self.layers, ranks, keep)
+        if self.settings.export == "top_k":
+            return fitted, None
+        parts = self.logits.detach().split(self.sizes)
+        kept = {
+            layer.name: sorted(part.topk(fitted[layer.name]).indices.tolist())
+            for layer, part in zip(self.layers, parts, strict=True)
+        }
+        return fitted, kept
+
+    def _report(self, keep: float, values: dict[str, float]) -> None:
+        step, settings = self.state.step, self.settings
+        end = settings.max_steps if self.state.reached is None else self.state.reached + settings.settle_steps
+        figures = {**values, "keep": round(keep, 6), "target": self.context.keep}
+        self.context.on_progress(Progress("training masks", step, max(min(end, settings.max_steps), step), figures))
+        if step % _RANKS_EVERY == 0 or self._finished():
+            self.context.on_ranks(step, keep, self.count())
+
+    def _result(self) -> Allocation:
+        ranks, kept = self._export(self.count(), self.context.keep)
+        details = {
+            "steps": self.state.step,
+            "reached_at": self.state.reached,
+            "keep_before_fitting": keep_ratio(self.layers, self.count()),
+        }
+        return Allocation(ranks, kept, details)
+
+    # -- checkpoints ----------------------------------------------------------------------------------------------
+
+    @property
+    def _path(self) -> Path:
+        return self.context.checkpoint / "masks.pt"
+
+    def _save(self) -> None:
+        self.context.checkpoint.mkdir(parents=True, exist_ok=True)
+        state = {
+            "logits": self.logits.detach().cpu(),
+            "optimizer": self.optimizer.state_dict(),
+            "noise": self.noise_generator.get_state(),
+            "step": self.state.step,
+            "reached": self.state.reached,
+            "recorded": self.state.recorded,
+        }
+        temporary = self._path.with_suffix(".tmp")
+        torch.save(state, temporary)
+        temporary.replace(self._path)
+
+    def _restore(self) -> _State | None:
+        if not self._path.exists():
+            return None
+        return _State(**torch.load(self._path, map_location="cpu", weights_only=True))
+
+
+class _Unmasked:
+    """Take the masks off for the duration of a with-block."""
+
+    def __init__(self, masked: dict[str, MaskedLinear]) -> None:
+        self._masked = masked
+        self._masks: dict[str, Tensor | None] = {}
+
+    def __enter__(self) -> None:
+        self._masks = {name: module.mask for name, module in self._masked.items()}
+        for module in self._masked.values():
+            module.mask = None
+
+    def __exit__(self, *_: object) -> None:
+        for name, module in self._masked.items():
+            module.mask = self._masks[name]

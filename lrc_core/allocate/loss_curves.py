@@ -1,0 +1,88 @@
+"""From a predicted loss per discarded component to the price of every component. numpy only; shared by allocators."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lrc_core.budget import largest_low_rank
+from lrc_core.types import LinearShape
+
+Array = NDArray[np.float64]
+
+
+def component_prices(layer: LinearShape, losses: Array) -> Array:
+    """Loss per saved parameter at which each component of a layer is worth dropping.
+
+    The points (parameters, loss of dropping everything beyond k) of all ranks that save anything, and the dense layer
+    (mn, 0), have a lower convex hull; a component costs the slope of the segment that it lies on. All components
+    between the dense layer and the first hull vertex cost the same: they are only worth dropping together, because a
+    rank at or above break-even saves nothing.
+
+    Args:
+        layer: the layer.
+        losses: [r] predicted loss of dropping each component, in the order of the spectrum, not negative.
+
+    Returns:
+        [r] prices, not increasing.
+    """
+    per_rank = layer.out_features + layer.in_features
+    tail = np.concatenate([np.cumsum(losses[::-1])[::-1], [0.0]])  # tail[k]: loss of keeping the first k
+    ranks = np.arange(largest_low_rank(layer) + 1)
+    costs = np.append(ranks * per_rank, layer.params).astype(np.float64)
+    values = np.append(tail[ranks], 0.0)
+    hull = lower_hull(costs, values)
+    prices = np.empty(layer.full_rank)
+    for start, end in pairwise(hull):
+        slope = (values[start] - values[end]) / (costs[end] - costs[start])
+        last = layer.full_rank if end == len(costs) - 1 else int(ranks[end])
+        prices[int(ranks[start]) : last] = slope
+    return prices
+
+
+def lower_hull(x: Array, y: Array) -> list[int]:
+    """Indices of the lower convex hull of points with increasing x, first and last included (monotone chain)."""
+    hull: list[int] = []
+    for i in range(len(x)):
+        while len(hull) >= 2:
+            a, b = hull[-2], hull[-1]
+            if (y[b] - y[a]) * (x[i] - x[a]) < (y[i] - y[a]) * (x[b] - x[a]):
+                break
+            hull.pop()
+        hull.append(i)
+    return hull
+
+
+def ranks_at_price(layers: Sequence[LinearShape], prices: Mapping[str, Array], price: float) -> dict[str, int]:
+    """Keep every component that costs more than ``price`` (prices do not increase along a spectrum)."""
+    return {layer.name: int(np.searchsorted(-prices[layer.name], -price, side="left")) for layer in layers}
+
+
+def dropping_order(layers: Sequence[LinearShape], prices: Mapping[str, Array]) -> dict[str, Array]:
+    """Compression rate at which each component goes when components go in the order of their price.
+
+    Returns:
+        For every layer [r] values in [0, 1]: the share of all parameters saved by dropping everything at most as
+        expensive.
+    """
+    total = sum(layer.params for layer in layers)
+    flat, saved = [], []
+    for layer in layers:
+        per_rank = layer.out_features + layer.in_features
+        kept = np.minimum(np.arange(layer.full_rank + 1) * per_rank, layer.params)
+        flat.append(prices[layer.name])
+        # Parameters freed by dropping component i after all later ones; none while the layer stays above break-even.
+        saved.append(np.diff(kept).astype(np.float64))
+    every, freed = np.concatenate(flat), np.concatenate(saved)
+    order = np.argsort(every, kind="stable")
+    cumulative = np.cumsum(freed[order]) / total
+    # Components of one price go together: they all get the rate reached after the last of them.
+    sorted_prices = every[order]
+    last = np.searchsorted(sorted_prices, sorted_prices, side="right") - 1
+    rates = np.empty_like(cumulative)
+    rates[order] = cumulative[last]
+    sizes = np.cumsum([layer.full_rank for layer in layers])[:-1]
+    return {layer.name: part for layer, part in zip(layers, np.split(rates, sizes), strict=True)}

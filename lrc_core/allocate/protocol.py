@@ -1,0 +1,98 @@
+"""What every allocator is given and returns. An allocator knows neither text nor tokenizer: it gets token windows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from lrc_core.types import LinearShape, OnProgress, ShouldStop, ignore_progress, never_stop
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from lrc_core.lowrank.apply import FactorSource
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A plan passed on the way to the target.
+
+    Attributes:
+        keep: the share of parameters it keeps, a whole percent.
+        ranks: rank of every layer.
+        kept: kept indices where they are not the first k.
+        step: training step at which it was passed.
+    """
+
+    keep: float
+    ranks: Mapping[str, int]
+    kept: Mapping[str, Sequence[int]] | None = None
+    step: int = 0
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """What an allocator found.
+
+    Attributes:
+        ranks: rank of every layer, within the budget.
+        kept: kept indices where they are not the first k.
+        details: figures worth keeping in the run's result, JSON-able.
+    """
+
+    ranks: Mapping[str, int]
+    kept: Mapping[str, Sequence[int]] | None = None
+    details: Mapping[str, Any] | None = None
+
+
+def _ignore_recorded(_: Recorded) -> None:
+    """Nobody wants the plans on the way."""
+
+
+def _ignore_ranks(_: int, __: float, ___: Mapping[str, int]) -> None:
+    """Nobody watches the ranks change."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What an allocator works with.
+
+    Attributes:
+        model: the dense model in evaluation mode; every allocator leaves it as it found it.
+        layers: its block linears.
+        source: factors and spectra of every layer.
+        windows: ``windows(count, window, seed)`` gives [n, window] token ids of the calibration text.
+        keep: share of the block linears' parameters to keep.
+        seed: for everything random.
+        checkpoint: a folder of the allocator's own, kept between attempts of the same run.
+        on_progress: told at every step.
+        should_stop: asked at every step.
+        on_recorded: told of every plan passed on the way.
+        on_ranks: ``on_ranks(step, keep, ranks)``, told now and then how the ranks stand.
+    """
+
+    model: nn.Module
+    layers: tuple[LinearShape, ...]
+    source: FactorSource
+    windows: Callable[[int, int, int], Tensor]
+    keep: float
+    seed: int
+    checkpoint: Path
+    on_progress: OnProgress = ignore_progress
+    should_stop: ShouldStop = never_stop
+    on_recorded: Callable[[Recorded], None] = _ignore_recorded
+    on_ranks: Callable[[int, float, Mapping[str, int]], None] = _ignore_ranks
+
+
+class Allocator(Protocol):
+    """The function that a registry entry loads."""
+
+    def __call__(self, context: Context, settings: Any) -> Allocation:
+        """Choose the ranks.
+
+        Raises:
+            BudgetError: the target is impossible.
+            CancelledError: ``context.should_stop`` said so; the checkpoint lets the next attempt go on.
+        """

@@ -1,0 +1,109 @@
+"""The dense model's answers that mask training is held to, remembered window by window."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lrc_core.allocate.llrc_losses import hidden_distance, prediction_divergence
+from lrc_core.models.linears import decoder_blocks
+from lrc_core.models.partial import hidden_of
+
+_TOKENS_PER_CHUNK = 512  # log-softmax over the vocabulary is taken this many tokens at a time
+
+
+class _HeadReached(Exception):  # noqa: N818 - control flow, not an error
+    """Leaves the model's forward before the head is computed."""
+
+
+class Distiller:
+    """Distillation losses of a model whose masks change against the same model without masks.
+
+    The dense model's states are computed when a window is first seen and then remembered ([window, hidden] each on
+    the CPU), so that later passes over the text cost no second forward pass.
+
+    Args:
+        model: a causal language model whose linears may be masked.
+        kind: ``hidden``, ``logits``, ``text`` or ``none``.
+    """
+
+    def __init__(self, model: nn.Module, kind: str) -> None:
+        self._model, self._kind = model, kind
+        self._head: nn.Module = model.get_output_embeddings()  # type: ignore[operator]
+        self._middle = decoder_blocks(model)[len(decoder_blocks(model)) // 2 - 1]
+        self._memory: dict[int, tuple[Tensor, ...]] = {}
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether the dense model is asked at all."""
+        return self._kind in ("hidden", "logits")
+
+    @torch.no_grad()
+    def teacher(self, chosen: Tensor, tokens: Tensor) -> tuple[Tensor, ...]:
+        """States of the dense model; call it while the model IS dense.
+
+        Args:
+            chosen: [batch] indices of the windows, what the memory goes by.
+            tokens: [batch, window].
+
+        Returns:
+            For ``hidden`` the middle and the last state, for ``logits`` the last one: [batch, window, hidden] each.
+        """
+        if not self.needs_teacher:
+            return ()
+        missing = [row for row, index in enumerate(chosen.tolist()) if index not in self._memory]
+        if missing:
+            states = self._states(tokens[missing])
+            for position, row in enumerate(missing):
+                self._memory[int(chosen[row])] = tuple(state[position].cpu() for state in states)
+        remembered = [self._memory[index] for index in chosen.tolist()]
+        return tuple(torch.stack(parts).to(tokens.device) for parts in zip(*remembered, strict=True))
+
+    def loss(self, tokens: Tensor, teacher: tuple[Tensor, ...]) -> Tensor:
+        """Scalar loss of the model as it is now.
+
+        Args:
+            tokens: [batch, window].
+            teacher: what :meth:`teacher` gave for them.
+        """
+        if self._kind == "hidden":
+            return hidden_distance(self._states(tokens), teacher)
+        if self._kind == "logits":
+            (last,) = self._states(tokens)
+            return self._divergence(last.flatten(0, 1), teacher[0].flatten(0, 1))
+        logits = self._model(input_ids=tokens, use_cache=False).logits[:, :-1]
+        return nn.functional.cross_entropy(logits.float().flatten(0, 1), tokens[:, 1:].flatten())
+
+    def _divergence(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """KL over tokens, chunk by chunk."""
+        total = torch.zeros((), device=student.device)
+        for mine, theirs in zip(student.split(_TOKENS_PER_CHUNK), teacher.split(_TOKENS_PER_CHUNK), strict=True):
+            with torch.no_grad():
+                answers = self._head(theirs)
+            total = total + prediction_divergence(self._head(mine), answers) * len(mine)
+        return total / len(student)
+
+    def _states(self, tokens: Tensor) -> tuple[Tensor, ...]:
+        """The wanted hidden states; the head is not computed."""
+        caught: list[Tensor] = []
+
+        def keep(_: nn.Module, __: Any, output: Any) -> None:
+            caught.append(hidden_of(output))
+
+        def stop(_: nn.Module, args: tuple[Any, ...]) -> None:
+            caught.append(args[0])
+            raise _HeadReached
+
+        handles = [self._head.register_forward_pre_hook(stop)]
+        if self._kind == "hidden":
+            handles.append(self._middle.register_forward_hook(keep))
+        try:
+            self._model(input_ids=tokens, use_cache=False)
+        except _HeadReached:
+            pass
+        finally:
+            for handle in handles:
+                handle.remove()
+        return tuple(caught)

@@ -1,0 +1,163 @@
+"""Second moments and mean absolute values of the inputs of every block linear, accumulated in a stream.
+
+The model is walked block by block: the hidden states of all windows move on together, so at any time only one block's
+statistics and one set of hidden states are held, however deep the model is. Linears that receive the same tensor
+(query, key and value; gate and up) share one statistic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lrc_core.decompose.factorise import InputStatistics
+from lrc_core.errors import CancelledError, NumericalError
+from lrc_core.models.linears import get_module
+from lrc_core.models.partial import first_block_input, run_block
+from lrc_core.types import LinearShape, OnProgress, Progress, ShouldStop, ignore_progress, never_stop
+
+
+@dataclass(frozen=True)
+class BlockStatistics:
+    """Statistics of one block.
+
+    Attributes:
+        group_of: input group of every linear, by full module name.
+        groups: statistics of every input group.
+    """
+
+    group_of: dict[str, str]
+    groups: dict[str, InputStatistics]
+
+    def of(self, name: str) -> InputStatistics:
+        """Statistics of a linear's inputs."""
+        return self.groups[self.group_of[name]]
+
+
+class _Accumulator:
+    """Running sums over the inputs of one group."""
+
+    def __init__(self, features: int, device: torch.device) -> None:
+        wide = torch.float32 if device.type == "mps" else torch.float64  # mps has no float64
+        self.second = torch.zeros(features, features, dtype=wide, device=device)
+        self.absolute = torch.zeros(features, dtype=wide, device=device)
+        self.tokens = 0
+
+    def add(self, inputs: Tensor) -> None:
+        rows = inputs.detach().reshape(-1, inputs.shape[-1]).float()
+        with _exact_products(inputs.dtype):
+            self.second += rows.T @ rows
+        self.absolute += rows.abs().sum(0)
+        self.tokens += rows.shape[0]
+
+    def finish(self, name: str) -> InputStatistics:
+        second = (self.second / self.tokens).float().cpu()
+        if not torch.isfinite(second).all():
+            raise NumericalError(
+                f"The inputs of {name} are not finite on the calibration text.",
+                "Check the model for NaN weights, or compute in float32.",
+            )
+        return InputStatistics(second, (self.absolute / self.tokens).float().cpu(), self.tokens)
+
+
+@contextmanager
+def _exact_products(dtype: torch.dtype) -> Iterator[None]:
+    """Let products of numbers that ARE bfloat16 run on bfloat16 units with float32 sums: as exact, and 2.7x as fast."""
+    before = torch.get_float32_matmul_precision()
+    if dtype == torch.bfloat16:
+        torch.set_float32_matmul_precision("medium")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+class _Recorder:
+    """Forward pre-hooks on the linears of one block; removes its own handles."""
+
+    def __init__(self, model: nn.Module, names: Sequence[str]) -> None:
+        self.group_of: dict[str, str] = {}
+        self.sums: dict[str, _Accumulator] = {}
+        self._seen: dict[tuple[int, int], str] = {}
+        self._alive: list[Tensor] = []
+        self._handles = [get_module(model, name).register_forward_pre_hook(self._hook(name)) for name in names]
+
+    def _hook(self, name: str) -> Any:
+        def record(_: nn.Module, args: tuple[Any, ...]) -> None:
+            inputs: Tensor = args[0]
+            # The same storage at the same version is the same input; it is kept alive so that no address is reused.
+            key = (inputs.data_ptr(), inputs._version)
+            if key not in self._seen:
+                self._seen[key] = name
+                self._alive.append(inputs)
+                self.sums.setdefault(name, _Accumulator(inputs.shape[-1], inputs.device)).add(inputs)
+            self.group_of[name] = self._seen[key]
+
+        return record
+
+    def next_batch(self) -> None:
+        """Forget which tensors were seen; statistics stay."""
+        self._seen.clear()
+        self._alive.clear()
+
+    def __enter__(self) -> _Recorder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self.next_batch()
+
+
+def block_statistics(
+    model: nn.Module,
+    layers: Sequence[LinearShape],
+    windows: Tensor,
+    *,
+    batch: int = 8,
+    on_progress: OnProgress = ignore_progress,
+    should_stop: ShouldStop = never_stop,
+) -> Iterator[tuple[int, BlockStatistics]]:
+    """Walk the blocks in order and yield the statistics of each.
+
+    Args:
+        model: a causal language model in evaluation mode; left as it was found.
+        layers: its block linears.
+        windows: [n, window] token ids.
+        batch: windows that run together.
+        on_progress: told after every batch.
+        should_stop: asked before every batch.
+
+    Yields:
+        Block index and its statistics.
+
+    Raises:
+        CancelledError: ``should_stop`` said so.
+        NumericalError: inputs are not finite; names the layer.
+    """
+    device = next(model.parameters()).device
+    batches = [chunk.to(device) for chunk in windows.split(batch)]
+    blocks = sorted({layer.block for layer in layers})
+    hidden = [first_block_input(model, tokens) for tokens in batches]
+    for index in blocks:
+        names = [layer.name for layer in layers if layer.block == index]
+        with _Recorder(model, names) as recorder:
+            for position, tokens in enumerate(batches):
+                if should_stop():
+                    raise CancelledError("Calibration was cancelled.")
+                recorder.next_batch()
+                hidden[position] = run_block(model, tokens, index, hidden[position])
+                on_progress(
+                    Progress(
+                        "collecting second moments", index * len(batches) + position + 1, len(blocks) * len(batches)
+                    )
+                )
+        yield (
+            index,
+            BlockStatistics(recorder.group_of, {name: sums.finish(name) for name, sums in recorder.sums.items()}),
+        )

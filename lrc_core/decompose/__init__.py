@@ -1,0 +1,78 @@
+"""Decompositions: a weight (and what is known of its inputs) in, factors of every rank at once out.
+
+Importing this package registers the methods and loads no torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lrc_core.registry import DECOMPOSITIONS, MethodEntry
+from lrc_core.settings import setting
+
+
+@dataclass(frozen=True)
+class NoSettings:
+    """Nothing to set."""
+
+
+@dataclass(frozen=True)
+class AsvdSettings:
+    """Settings of ASVD."""
+
+    alpha: float = setting(
+        0.5,
+        "Exponent",
+        "How strongly inputs with large activations count; 0.5 is the paper's.",
+        minimum=0.0,
+        maximum=2.0,
+    )
+
+
+@dataclass(frozen=True)
+class WhitenedSettings:
+    """Settings of the whitened decomposition."""
+
+    damping: float = setting(
+        1e-6,
+        "Damping",
+        "Share of the mean input energy added to the second moment when it is not positive definite; raised tenfold "
+        "until it is.",
+        minimum=0.0,
+        maximum=1.0,
+    )
+
+
+SVD = DECOMPOSITIONS.register(
+    MethodEntry(
+        name="svd",
+        label="Plain SVD",
+        summary="Best approximation of the weight itself; knows nothing of the data.",
+        source="Eckart and Young 1936",
+        color="#7f7f7f",
+        implementation="lrc_core.decompose.factorise:plain",
+        settings_class=NoSettings,
+    )
+)
+ASVD = DECOMPOSITIONS.register(
+    MethodEntry(
+        name="asvd",
+        label="ASVD",
+        summary="Scales every input by how large it usually is before decomposing.",
+        source="arXiv 2312.05821, section 3",
+        color="#cc79a7",
+        implementation="lrc_core.decompose.factorise:activation_scaled",
+        settings_class=AsvdSettings,
+    )
+)
+WHITENED = DECOMPOSITIONS.register(
+    MethodEntry(
+        name="whitened",
+        label="Whitened (SVD-LLM)",
+        summary="Best approximation of the layer's output on the calibration text.",
+        source="arXiv 2403.07378, section 3.1",
+        color="#0072b2",
+        implementation="lrc_core.decompose.factorise:whitened",
+        settings_class=WhitenedSettings,
+    )
+)

@@ -1,0 +1,177 @@
+"""Tensors in, factors out: plain SVD, ASVD and the whitened SVD of SVD-LLM.
+
+All three decompose M = W T for an input transform T (identity, diagonal, Cholesky factor of the input's second
+moment) and undo T afterwards. Only the eigenproblem of the smaller Gram side is solved, in float64: the same singular
+values and factors as a full SVD at a fraction of the time. Where the output side is the smaller one (m <= n) T never
+has to be inverted, because the right factor is then U^T W.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from lrc_core.decompose import AsvdSettings, NoSettings, WhitenedSettings
+from lrc_core.errors import NumericalError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+_SCALE_FLOOR = 1e-6  # added to the mean absolute input, as ASVD does, so that dead inputs keep a finite inverse
+
+
+@dataclass(frozen=True)
+class Factors:
+    """Factors of every rank at once: W_k = left[:, :k] @ right[:k].
+
+    Attributes:
+        left: [m, r] float tensor, r = min(m, n).
+        right: [r, n].
+        sigma: [r] singular values of the decomposed matrix, descending.
+    """
+
+    left: Tensor
+    right: Tensor
+    sigma: Tensor
+
+
+@dataclass(frozen=True)
+class InputStatistics:
+    """What calibration knows of a layer's inputs x.
+
+    Attributes:
+        second_moment: [n, n], mean over tokens of x x^T.
+        abs_mean: [n], mean over tokens of abs(x).
+        tokens: how many tokens were seen.
+    """
+
+    second_moment: Tensor
+    abs_mean: Tensor
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Transform:
+    """An invertible input transform T.
+
+    Attributes:
+        matrix: [n] for a diagonal, [n, n] lower triangular otherwise, None for the identity; float64.
+        damping: what was added to the diagonal of the second moment to make it positive definite (0 when nothing was).
+    """
+
+    matrix: Tensor | None = None
+    damping: float = 0.0
+
+    def apply(self, weight: Tensor) -> Tensor:
+        """W T, [m, n]."""
+        if self.matrix is None:
+            return weight
+        return weight * self.matrix if self.matrix.ndim == 1 else weight @ self.matrix
+
+    def times(self, columns: Tensor) -> Tensor:
+        """T times columns [n, r]."""
+        if self.matrix is None:
+            return columns
+        return columns * self.matrix[:, None] if self.matrix.ndim == 1 else self.matrix @ columns
+
+    def undo(self, rows: Tensor) -> Tensor:
+        """Rows [r, n] times the inverse of T."""
+        if self.matrix is None:
+            return rows
+        if self.matrix.ndim == 1:
+            return rows / self.matrix
+        return torch.linalg.solve_triangular(self.matrix, rows, upper=False, left=False)
+
+
+def plain(_: InputStatistics | None, __: NoSettings) -> Transform:
+    """Plain SVD: T is the identity."""
+    return Transform()
+
+
+def activation_scaled(inputs: InputStatistics, settings: AsvdSettings) -> Transform:
+    """ASVD (arXiv 2312.05821, eq. 6): T = diag(s^alpha), s the mean absolute input."""
+    scale = (inputs.abs_mean.double() + _SCALE_FLOOR) ** settings.alpha
+    return Transform(scale)
+
+
+def whitened(inputs: InputStatistics, settings: WhitenedSettings) -> Transform:
+    """SVD-LLM (arXiv 2403.07378, section 3.1): T = L with L L^T = E[x x^T].
+
+    The discarded sigma^2 is then the mean squared output error per token on the calibration text.
+
+    Raises:
+        NumericalError: the second moment is not finite, or is zero.
+    """
+    moment = inputs.second_moment.double()
+    scale = float(moment.diagonal().mean())
+    if not torch.isfinite(moment).all():
+        raise NumericalError("The second moment of a layer's inputs is not finite.", "Check the model for NaN weights.")
+    if scale <= 0:
+        raise NumericalError("A layer's inputs are all zero on the calibration text.", "Use another text.")
+    added = 0.0
+    while True:
+        damped = moment + added * scale * torch.eye(moment.shape[0], dtype=moment.dtype, device=moment.device)
+        root, failed = torch.linalg.cholesky_ex(damped)
+        # A pivot near rounding error passes Cholesky but makes the inverse meaningless: damp that as well.
+        if not failed and float(root.diagonal().min()) ** 2 > 1e-10 * scale:
+            return Transform(root, added)
+        added = max(added * 10, settings.damping or 1e-12)
+
+
+def singular_values(weight: Tensor, transform: Transform) -> Tensor:
+    """Singular values of W T, descending.
+
+    Args:
+        weight: [m, n], any float type.
+        transform: input transform.
+
+    Returns:
+        [min(m, n)] float64.
+    """
+    return torch.linalg.eigvalsh(_small_gram(weight.double(), transform)).clamp_min(0).sqrt().flip(0)
+
+
+def factorise(weight: Tensor, transform: Transform) -> Factors:
+    """Factors of W under an input transform.
+
+    Args:
+        weight: [m, n], any float type.
+        transform: input transform.
+
+    Returns:
+        float32 factors; full rank reproduces W.
+    """
+    values, vectors = torch.linalg.eigh(_small_gram(weight.double(), transform))
+    sigma = values.clamp_min(0).sqrt().flip(0).float()
+    vectors = vectors.flip(1)
+    # Only the eigenproblem and the inverse need float64; the products with W are as exact as float32 factors can be.
+    weight = weight.float()
+    if weight.shape[0] <= weight.shape[1]:
+        left = vectors.float().contiguous()
+        return Factors(left, left.T @ weight, sigma)
+    right = transform.undo(vectors.T).float().contiguous()
+    return Factors(weight @ transform.times(vectors).float(), right, sigma)
+
+
+def in_parallel(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    """Map a function over layers, one core each: eigenproblems of this size gain little from threads of their own.
+
+    Restores torch's thread count. On an accelerator call the function directly.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            return list(pool.map(function, items))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _small_gram(weight: Tensor, transform: Transform) -> Tensor:
+    """M M^T or M^T M of M = W T, whichever is smaller; symmetric float64."""
+    matrix = transform.apply(weight)
+    return matrix @ matrix.T if matrix.shape[0] <= matrix.shape[1] else matrix.T @ matrix

@@ -1,0 +1,83 @@
+"""Putting a plan on a model and taking it off again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from lrc_core.budget import Ranks, is_dense
+from lrc_core.decompose.factorise import Factors
+from lrc_core.errors import PlanError
+from lrc_core.lowrank.linear import LowRankLinear
+from lrc_core.models.linears import get_module, replace_module, weight_of
+from lrc_core.types import LinearShape
+
+
+class FactorSource(Protocol):
+    """Whatever can hand out the factors of a layer; :class:`~lrc_core.decompose.store.FactorStore` does."""
+
+    def factors(self, name: str, block: int) -> Factors:
+        """Factors of one layer at every rank."""
+
+    def sigma(self, name: str, block: int) -> Tensor:
+        """Singular values of one layer, descending."""
+
+
+def low_rank_layer(module: nn.Module, factors: Factors, kept: slice | Sequence[int]) -> LowRankLinear:
+    """The low-rank form of a linear, in the dtype and on the device of the original.
+
+    Args:
+        module: nn.Linear or Conv1D.
+        factors: its factors.
+        kept: which components: a slice (the first k) or indices.
+    """
+    weight = weight_of(module)
+    index = kept if isinstance(kept, slice) else torch.as_tensor(list(kept), dtype=torch.long)
+    left = factors.left[:, index].to(weight.device, weight.dtype).contiguous()
+    right = factors.right[index].to(weight.device, weight.dtype).contiguous()
+    return LowRankLinear(left, right, getattr(module, "bias", None))
+
+
+@contextmanager
+def compressed(
+    model: nn.Module,
+    layers: Sequence[LinearShape],
+    ranks: Ranks,
+    source: FactorSource,
+    kept: Mapping[str, Sequence[int]] | None = None,
+) -> Iterator[nn.Module]:
+    """The model with every low-rank layer swapped in; the very same modules are put back at the end.
+
+    Args:
+        model: a causal language model.
+        layers: its block linears.
+        ranks: rank of every layer; a rank at or above break-even leaves the layer dense, bit for bit.
+        source: where the factors come from.
+        kept: indices of the kept components where they are not the first k (LLRC's any-k).
+
+    Raises:
+        PlanError: kept indices disagree with the rank or lie outside the spectrum.
+    """
+    originals: dict[str, nn.Module] = {}
+    try:
+        for layer in layers:
+            rank = ranks[layer.name]
+            if is_dense(layer, rank):
+                continue
+            chosen: slice | Sequence[int] = slice(0, rank)
+            if kept is not None and layer.name in kept:
+                chosen = kept[layer.name]
+                if len(set(chosen)) != rank or not all(0 <= i < layer.full_rank for i in chosen):
+                    raise PlanError(f"The kept components of {layer.name} do not match its rank {rank}.")
+            module = get_module(model, layer.name)
+            replacement = low_rank_layer(module, source.factors(layer.name, layer.block), chosen)
+            originals[layer.name] = module
+            replace_module(model, layer.name, replacement)
+        yield model
+    finally:
+        for name, module in originals.items():
+            replace_module(model, name, module)

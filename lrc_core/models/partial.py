@@ -1,0 +1,158 @@
+"""Running part of a model: from a block onwards, or one block alone, with the model's own code around it.
+
+Blocks that are left out are replaced by pass-throughs during the call, so embeddings, rotary tables, attention masks,
+the final norm and the head stay whatever the architecture makes them. Nothing is left behind on the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from lrc_core.models.linears import decoder_blocks
+
+_RETURNS_TUPLE: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+
+
+class _BlockDone(Exception):  # noqa: N818 - control flow, not an error
+    """Leaves the model's forward as soon as the wanted block has run."""
+
+
+def hidden_of(output: Any) -> Tensor:
+    """The hidden states in a block's output, which is a tensor or a tuple that starts with one."""
+    hidden: Tensor = output[0] if isinstance(output, tuple) else output
+    return hidden
+
+
+@torch.no_grad()
+def block_inputs(model: nn.Module, tokens: Tensor) -> tuple[list[Tensor], Tensor]:
+    """Run the whole model once and keep what enters every block.
+
+    Args:
+        model: a causal language model.
+        tokens: [batch, window] token ids on the model's device.
+
+    Returns:
+        The input of every block, [batch, window, hidden] each, and the logits [batch, window, vocab].
+    """
+    inputs: list[Tensor] = []
+
+    def keep(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        inputs.append((args[0] if args else kwargs["hidden_states"]).detach())
+
+    handles = [block.register_forward_pre_hook(keep, with_kwargs=True) for block in decoder_blocks(model)]
+    try:
+        logits: Tensor = model(input_ids=tokens, use_cache=False).logits
+    finally:
+        for handle in handles:
+            handle.remove()
+    return inputs, logits
+
+
+@torch.no_grad()
+def first_block_input(model: nn.Module, tokens: Tensor) -> Tensor:
+    """What enters the first block: embeddings and whatever the architecture adds to them, [batch, window, hidden]."""
+    caught: list[Tensor] = []
+
+    def catch(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        caught.append((args[0] if args else kwargs["hidden_states"]).detach())
+        raise _BlockDone
+
+    handle = decoder_blocks(model)[0].register_forward_pre_hook(catch, with_kwargs=True)
+    try:
+        model(input_ids=tokens, use_cache=False)
+    except _BlockDone:
+        pass
+    finally:
+        handle.remove()
+    return caught[0]
+
+
+def logits_from(model: nn.Module, tokens: Tensor, start: int, hidden: Tensor) -> Tensor:
+    """Logits when block ``start`` receives ``hidden``; the blocks before it are not run.
+
+    Args:
+        model: a causal language model.
+        tokens: [batch, window], the tokens that ``hidden`` belongs to.
+        start: index of the first block to run.
+        hidden: [batch, window, hidden].
+
+    Returns:
+        [batch, window, vocab]
+    """
+    with _from_block(model, start, hidden):
+        logits: Tensor = model(input_ids=tokens, use_cache=False).logits
+        return logits
+
+
+@torch.no_grad()
+def run_block(model: nn.Module, tokens: Tensor, index: int, hidden: Tensor) -> Tensor:
+    """Output of one block given its input, [batch, window, hidden]; nothing else is run."""
+    caught: list[Tensor] = []
+
+    def catch(_: nn.Module, __: Any, output: Any) -> None:
+        caught.append(hidden_of(output))
+        raise _BlockDone
+
+    handle = decoder_blocks(model)[index].register_forward_hook(catch)
+    try:
+        with _from_block(model, index, hidden):
+            model(input_ids=tokens, use_cache=False)
+    except _BlockDone:
+        pass
+    finally:
+        handle.remove()
+    return caught[0]
+
+
+@contextmanager
+def _from_block(model: nn.Module, start: int, hidden: Tensor) -> Iterator[None]:
+    """Blocks before ``start`` hand their input on unchanged; ``start`` receives ``hidden``."""
+    blocks = decoder_blocks(model)
+    as_tuple = start > 0 and _returns_tuple(model)
+
+    def skip(*args: Any, **kwargs: Any) -> Any:
+        passed = args[0] if args else kwargs["hidden_states"]
+        return (passed,) if as_tuple else passed
+
+    def inject(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})
+
+    skipped = list(blocks)[:start]
+    handle = blocks[start].register_forward_pre_hook(inject, with_kwargs=True)
+    try:
+        for block in skipped:
+            block.forward = skip
+        yield
+    finally:
+        handle.remove()
+        for block in skipped:
+            del block.forward
+
+
+@torch.no_grad()
+def _returns_tuple(model: nn.Module) -> bool:
+    """Whether the model's blocks return a tuple, found by running the first one on one token, once per model."""
+    if model not in _RETURNS_TUPLE:
+        outputs: list[Any] = []
+
+        def catch(_: nn.Module, __: Any, output: Any) -> None:
+            outputs.append(output)
+            raise _BlockDone
+
+        handle = decoder_blocks(model)[0].register_forward_hook(catch)
+        try:
+            model(
+                input_ids=torch.zeros(1, 1, dtype=torch.long, device=next(model.parameters()).device), use_cache=False
+            )
+        except _BlockDone:
+            pass
+        finally:
+            handle.remove()
+        _RETURNS_TUPLE[model] = isinstance(outputs[0], tuple)
+    return _RETURNS_TUPLE[model]
