@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-from pathlib import Path
-
 import torch
 
 from lrc_core.errors import ResourceError
-from lrc_core.models.resources import cpu_memory_available
+from lrc_core.models.resources import cpu_has_bf16, cpu_memory_available
 
 DTYPES: dict[str, torch.dtype] = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
-_BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # the last is Arm's name
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -63,17 +59,6 @@ def named_dtype(name: str, device: torch.device) -> torch.dtype:
     if name not in DTYPES:
         raise ResourceError(f"There is no precision {name!r}.", f"Choose auto, {', '.join(DTYPES)}.")
     return DTYPES[name]
-
-
-@lru_cache(maxsize=1)
-def cpu_has_bf16() -> bool:
-    """Whether the processor has bfloat16 instructions (avx512_bf16 or amx_bf16 on x86, bf16 on Arm)."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return False  # not Linux; a Mac computes on mps
-    flags = (line for line in text.splitlines() if line.lower().startswith(("flags", "features")))
-    return bool(_BF16_FLAGS & set(next(flags, "").split()))
 
 
 def memory_available(device: torch.device) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from functools import lru_cache
 from pathlib import Path
 
 import psutil
@@ -12,6 +13,19 @@ _CGROUPS = (
     (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
     (Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"), Path("/sys/fs/cgroup/memory/memory.usage_in_bytes")),
 )
+
+_BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # the last is Arm's name
+
+
+@lru_cache(maxsize=1)
+def cpu_has_bf16() -> bool:
+    """Whether the processor has bfloat16 instructions (avx512_bf16 or amx_bf16 on x86, bf16 on Arm)."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return False  # not Linux; a Mac computes on mps
+    flags = (line for line in text.splitlines() if line.lower().startswith(("flags", "features")))
+    return bool(_BF16_FLAGS & set(next(flags, "").split()))
 
 
 def cpu_memory_available() -> int:
