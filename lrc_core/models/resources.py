@@ -67,3 +67,13 @@ def human_bytes(count: float) -> str:
             return f"{count:.0f} {unit}" if unit in ("B", "kB") else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"
+
+
+def unpacks_to_float32(params: int) -> bool:
+    """Whether a GGUF model of that size is unpacked to float32; a larger one, to save disk and memory, to bfloat16."""
+    return params <= 2_000_000_000
+
+
+def unpacked_bytes(params: int) -> int:
+    """Size of a GGUF model once unpacked."""
+    return params * (4 if unpacks_to_float32(params) else 2)

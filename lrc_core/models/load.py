@@ -1,0 +1,252 @@
+"""Loading a model for work: from the starter pack, a folder, a GGUF file or the hub."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from lrc_core.errors import CancelledError, LrcError, ModelError, ResourceError
+from lrc_core.models import starter
+from lrc_core.models.device import memory_available, named_dtype, pick_device
+from lrc_core.models.fingerprint import fingerprint
+from lrc_core.models.gguf_convert import unpacked_gguf
+from lrc_core.models.hub import cached_snapshot, fetch_snapshot
+from lrc_core.models.linears import block_linears, decoder_blocks
+from lrc_core.models.quiet import quiet_transformers
+from lrc_core.models.resources import cpu_memory_available, human_bytes
+from lrc_core.models.source import ModelFiles, find_source, look_through
+from lrc_core.runs.spec import ModelRef
+from lrc_core.types import (
+    ModelCard,
+    ModelIdentity,
+    OnProgress,
+    Progress,
+    ShouldStop,
+    ignore_progress,
+    never_stop,
+)
+
+_LOG = logging.getLogger(__name__)
+_MEMORY_REMEDY = "Close other programs, take a smaller model, or use a machine with more memory."
+_UNKNOWN_POSITIONS = 2048
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready for work.
+
+    Attributes:
+        model: in evaluation mode, without gradients, on ``device`` in ``dtype``.
+        tokenizer: the model's own.
+        card: its figures and identity.
+        warnings: what the user should know, in plain sentences.
+    """
+
+    model: Any
+    tokenizer: Any
+    card: ModelCard
+    device: torch.device
+    dtype: torch.dtype
+    warnings: tuple[str, ...]
+
+
+def load_model(
+    ref: ModelRef,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    on_progress: OnProgress = ignore_progress,
+    should_stop: ShouldStop = never_stop,
+) -> LoadedModel:
+    """Load a model, fetching it first where necessary.
+
+    Weights are read in their stored precision, checked and fingerprinted, and only then converted.
+
+    Args:
+        ref: the model as the user names it.
+        device: ``auto``, ``cuda``, ``mps`` or ``cpu``.
+        dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
+        on_progress: told of downloads and loading.
+        should_stop: asked often.
+
+    Raises:
+        ModelError: not found, damaged, incomplete, or not a model that can be compressed.
+        NumericalError: a weight is NaN or infinite; names the tensor.
+        PackError: the starter model cannot be fetched.
+        ResourceError: unknown device, or not enough memory or disk.
+        CancelledError: the user asked to stop.
+    """
+    chosen = pick_device(device)
+    precision = named_dtype(dtype, chosen)
+    folder, revision = _local_folder(ref, on_progress, should_stop)
+    files = look_through(folder, allow_pickle=ref.allow_pickle)
+    _require_memory(files, ref, chosen, precision)
+    with _memory_errors(ref):
+        model, warnings = _read_model(files, ref, on_progress, should_stop)
+        tokenizer = _read_tokenizer(folder, ref)
+        layers = block_linears(model)
+        identity = ModelIdentity(
+            ref.source, revision, fingerprint(model, on_progress, should_stop), type(model).__name__
+        )
+        on_progress(Progress(f"moving the model to {chosen}"))
+        move(model, chosen, precision)
+    model.eval().requires_grad_(False)
+    card = _card(model, identity, layers, chosen, precision)
+    if len(tokenizer) > card.vocab_size:
+        warnings.append(f"The tokenizer knows {len(tokenizer)} tokens, the model only {card.vocab_size}.")
+    for warning in warnings:
+        _LOG.warning(warning)
+    return LoadedModel(model, tokenizer, card, chosen, precision, tuple(warnings))
+
+
+def move(model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
+    """Move a model and convert its parameters, in place; tied parameters stay tied.
+
+    Buffers keep their precision: rotary frequencies in bfloat16 would bend every position.
+    """
+    for module in model.modules():
+        for parameter in module.parameters(recurse=False):
+            if parameter.is_floating_point():
+                parameter.data = parameter.data.to(device=device, dtype=dtype)
+            else:
+                parameter.data = parameter.data.to(device)
+        for name, buffer in module.named_buffers(recurse=False):
+            module._buffers[name] = buffer.to(device)
+
+
+def _local_folder(ref: ModelRef, on_progress: OnProgress, should_stop: ShouldStop) -> tuple[Path, str]:
+    """The folder to load from and the revision, after whatever fetching or unpacking it takes."""
+    source = find_source(ref)
+    if source.kind == "starter":
+        return starter.ensure_model(on_progress, should_stop), ""
+    if source.kind == "gguf":
+        assert source.path is not None
+        return unpacked_gguf(source.path, on_progress, should_stop), ""
+    if source.kind == "folder":
+        assert source.path is not None
+        return source.path, ""
+    # A commit never changes, so a complete copy of it needs no question to the hub.
+    pinned = cached_snapshot(ref) if len(ref.revision) == 40 else None
+    folder = pinned or fetch_snapshot(ref, on_progress, should_stop)
+    return folder, folder.name
+
+
+def _require_memory(files: ModelFiles, ref: ModelRef, device: torch.device, dtype: torch.dtype) -> None:
+    params = sum(tensor.numel for tensor in files.tensors)
+    needed = max(files.weight_bytes, params * dtype.itemsize if device.type == "cpu" else 0)
+    if (free := cpu_memory_available()) < needed:
+        raise ResourceError(
+            f"Loading {ref.source} needs about {human_bytes(needed)} of memory, and {human_bytes(free)} are free.",
+            _MEMORY_REMEDY,
+        )
+    if device.type != "cpu" and (free := memory_available(device)) < params * dtype.itemsize:
+        raise ResourceError(
+            f"{ref.source} needs {human_bytes(params * dtype.itemsize)} on {device}, and {human_bytes(free)} are free.",
+            "Close other programs on that device, or choose the device cpu.",
+        )
+
+
+@contextmanager
+def _memory_errors(ref: ModelRef) -> Iterator[None]:
+    """Say "out of memory" as that."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not _is_memory_error(error):
+            raise
+        raise ResourceError(f"Out of memory while loading {ref.source}.", _MEMORY_REMEDY) from error
+
+
+def _is_memory_error(error: BaseException) -> bool:
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _read_model(
+    files: ModelFiles, ref: ModelRef, on_progress: OnProgress, should_stop: ShouldStop
+) -> tuple[Any, list[str]]:
+    """The model on the CPU in its stored precision, and warnings."""
+    from transformers import AutoModelForCausalLM
+
+    on_progress(Progress("loading the weights"))
+    try:
+        with quiet_transformers("loading the weights", on_progress, should_stop):
+            model, info = AutoModelForCausalLM.from_pretrained(
+                files.folder,
+                dtype="auto",
+                use_safetensors=not files.pickled,
+                trust_remote_code=ref.trust_remote_code,
+                local_files_only=True,
+                output_loading_info=True,
+            )
+    except LrcError:
+        raise
+    except Exception as error:  # transformers and a model's own code raise whatever they like
+        if _is_memory_error(error):
+            raise
+        raise _load_failure(files, ref, error) from error
+    if should_stop():
+        raise CancelledError("Stopped while loading the weights.")
+    if incomplete := sorted(info["missing_keys"]) or sorted(str(key[0]) for key in info["mismatched_keys"]):
+        raise ModelError(
+            f"The weights in {files.folder} do not fit {files.architecture}: {incomplete[0]} is missing or of another "
+            f"shape ({len(incomplete)} tensors are).",
+            "The model is incomplete, or its config.json belongs to another one.",
+        )
+    unused = sorted(info["unexpected_keys"])
+    return model, [f"{len(unused)} tensors of the model are not used, e.g. {unused[0]}."] if unused else []
+
+
+def _load_failure(files: ModelFiles, ref: ModelRef, error: Exception) -> ModelError:
+    reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    if "trust_remote_code" in str(error) and not ref.trust_remote_code:
+        return ModelError(
+            f"{ref.source} needs its own code to run, which is not allowed.",
+            "Read that code, and allow the model's own code if you trust it.",
+        )
+    return ModelError(
+        f"transformers cannot load {ref.source} ({files.architecture or 'unknown architecture'}): {reason}",
+        "Check that it is a causal language model that this version of transformers knows.",
+    )
+
+
+def _read_tokenizer(folder: Path, ref: ModelRef) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=ref.trust_remote_code, local_files_only=True)
+    except Exception as error:  # many kinds, none of them documented
+        raise ModelError(
+            f"{folder} has no tokenizer that can be read: {str(error).splitlines()[0] if str(error) else error!r}",
+            "Copy the tokenizer files (tokenizer.json, tokenizer_config.json) into the model's folder.",
+        ) from error
+
+
+def _card(model: Any, identity: ModelIdentity, layers: Any, device: torch.device, dtype: torch.dtype) -> ModelCard:
+    config = model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
+    source = identity.source
+    if source == "starter":
+        name = starter.MODEL_NAME
+    else:
+        name = Path(source).expanduser().resolve().stem if Path(source).expanduser().exists() else source
+    positions = getattr(config, "max_position_embeddings", None) or _UNKNOWN_POSITIONS
+    return ModelCard(
+        identity=identity,
+        name=name,
+        params_total=sum(parameter.numel() for parameter in model.parameters()),
+        params_linear=sum(layer.params for layer in layers),
+        n_blocks=len(decoder_blocks(model)),
+        hidden_size=int(config.hidden_size),
+        vocab_size=int(model.get_input_embeddings().weight.shape[0]),
+        max_positions=int(positions),
+        dtype=str(dtype).removeprefix("torch."),
+        dtype_bytes=dtype.itemsize,
+        device=str(device),
+        layers=layers,
+    )
