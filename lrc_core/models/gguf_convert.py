@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,7 @@ from lrc_core.models.aside import disk_errors, fill_aside, locked, require_disk
 from lrc_core.models.headers import gguf_header
 from lrc_core.models.quiet import quiet_transformers
 from lrc_core.models.resources import unpacked_bytes, unpacks_to_float32
-from lrc_core.models.source import look_through
-from lrc_core.paths import cache_home
+from lrc_core.models.source import is_whole, unpacked_folder
 from lrc_core.types import OnProgress, Progress, ShouldStop
 
 
@@ -97,20 +95,6 @@ def _forget_origin(folder: Path) -> None:
         )
 
 
-def unpacked_folder(path: Path) -> Path:
-    """Where the unpacked model of a GGUF file is kept; the name changes when the file does.
-
-    Raises:
-        ModelError: the file cannot be read.
-    """
-    try:
-        facts = path.stat()
-    except OSError as error:
-        raise ModelError(f"Cannot read {path}: {error.strerror}.") from error
-    key = hashlib.sha256(f"{path.resolve()} {facts.st_size} {facts.st_mtime_ns}".encode()).hexdigest()[:16]
-    return cache_home() / "gguf" / f"{path.stem}-{key}"
-
-
 def unpacked_gguf(path: Path, on_progress: OnProgress, should_stop: ShouldStop) -> Path:
     """The folder of a GGUF file's unpacked model, made at the first call and kept in the cache.
 
@@ -120,20 +104,12 @@ def unpacked_gguf(path: Path, on_progress: OnProgress, should_stop: ShouldStop) 
         CancelledError: the user asked to stop.
     """
     folder = unpacked_folder(path)
-    if _is_whole(folder):
+    if is_whole(folder):
         return folder
     header = gguf_header(path)
     label = f"unpacked {path.name}"
     with disk_errors(folder.parent), locked(folder.with_suffix(".lock"), label, on_progress, should_stop):
-        if not _is_whole(folder):
+        if not is_whole(folder):
             require_disk(folder.parent, unpacked_bytes(sum(tensor.numel for tensor in header.tensors)), label)
             fill_aside(folder, lambda aside: convert_gguf(path, aside, on_progress, should_stop))
     return folder
-
-
-def _is_whole(folder: Path) -> bool:
-    try:
-        look_through(folder, allow_pickle=False)
-    except ModelError:
-        return False
-    return True

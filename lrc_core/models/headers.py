@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import math
+import mmap
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from lrc_core.errors import ModelError
 
@@ -117,11 +118,12 @@ def gguf_header(path: Path) -> GgufHeader:
         ModelError: not readable, not GGUF, of an unknown version, damaged, or cut short; names the file.
     """
     try:
-        size = path.stat().st_size
         with path.open("rb") as stream:
             if stream.read(4) != b"GGUF":
                 raise ModelError(f"{path} is not a GGUF file.", "Choose a file that ends in .gguf.")
-            header, end = _GgufReader(stream, size).read()
+            with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                size = len(data)
+                header, end = _GgufReader(data).read()
     except OSError as error:
         raise ModelError(f"Cannot read {path}: {error.strerror}.") from error
     except (struct.error, ValueError, KeyError, OverflowError) as error:
@@ -134,9 +136,9 @@ def gguf_header(path: Path) -> GgufHeader:
 class _GgufReader:
     """Walks through a GGUF header. Everything is little-endian."""
 
-    def __init__(self, stream: IO[bytes], size: int) -> None:
-        self._stream = stream
-        self._size = size
+    def __init__(self, data: mmap.mmap) -> None:
+        self._data = data
+        self._offset = 4  # after the magic
 
     def read(self) -> tuple[GgufHeader, int]:
         version = self._scalar("I")
@@ -158,7 +160,7 @@ class _GgufReader:
             tensors.append(tensor)
             data_end = max(data_end, offset + tensor.bytes)
         alignment = int(metadata.get("general.alignment", 32))
-        start = -(-self._stream.tell() // alignment) * alignment
+        start = -(-self._offset // alignment) * alignment
         return GgufHeader(metadata, lengths, tuple(tensors)), start + data_end
 
     def _tensor(self) -> tuple[TensorHeader, int]:
@@ -174,21 +176,21 @@ class _GgufReader:
         return TensorHeader(name, tuple(reversed(dimensions)), kind.name, size), offset
 
     def _scalar(self, code: str) -> Any:
-        layout = struct.Struct("<" + code)
-        return layout.unpack(self._stream.read(layout.size))[0]
+        layout = "<" + code
+        value = struct.unpack_from(layout, self._data, self._offset)[0]
+        self._offset += struct.calcsize(layout)
+        return value
 
     def _length(self, width: int) -> int:
         count: int = self._scalar("Q")
-        if count * width > self._size:
+        if count * width > len(self._data) - self._offset:
             raise ValueError("it announces more data than the file holds")
         return count
 
     def _string(self) -> str:
         count = self._length(1)
-        data = self._stream.read(count)
-        if len(data) < count:
-            raise ValueError("it ends within a name")
-        return data.decode("utf-8", errors="replace")
+        self._offset += count
+        return self._data[self._offset - count : self._offset].decode("utf-8", errors="replace")
 
     def _skip_array(self) -> int:
         kind = self._scalar("I")
@@ -197,9 +199,10 @@ class _GgufReader:
         if kind == _GGUF_STRING:
             count = self._length(8)
             for _ in range(count):
-                self._stream.seek(self._length(1), 1)
+                length = self._length(1)  # reads, and thereby moves the offset
+                self._offset += length
             return count
         width = struct.calcsize("<" + _GGUF_SCALARS[kind])
         count = self._length(width)
-        self._stream.seek(count * width, 1)
+        self._offset += count * width
         return count

@@ -5,6 +5,7 @@ A name is ``starter``, a folder, a GGUF file, or a hub id; a folder that exists 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from typing import Any
 
 from lrc_core.errors import ModelError
 from lrc_core.models.headers import TensorHeader, safetensors_header
+from lrc_core.paths import cache_home
 from lrc_core.runs.spec import ModelRef
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
@@ -108,6 +110,29 @@ def look_through(folder: Path, *, allow_pickle: bool) -> ModelFiles:
             "Use a safetensors version of the model, or allow pickled weights if you trust their origin.",
         )
     return ModelFiles(folder, config, (), sum(path.stat().st_size for path in folder.glob("*.bin")), pickled=True)
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether a folder holds a complete safetensors model."""
+    try:
+        look_through(folder, allow_pickle=False)
+    except ModelError:
+        return False
+    return True
+
+
+def unpacked_folder(path: Path) -> Path:
+    """Where the unpacked model of a GGUF file is kept; the name changes when the file does.
+
+    Raises:
+        ModelError: the file cannot be read.
+    """
+    try:
+        facts = path.stat()
+    except OSError as error:
+        raise ModelError(f"Cannot read {path}: {error.strerror}.") from error
+    key = hashlib.sha256(f"{path.resolve()} {facts.st_size} {facts.st_mtime_ns}".encode()).hexdigest()[:16]
+    return cache_home() / "gguf" / f"{path.stem}-{key}"
 
 
 def check_config(config: Mapping[str, Any], where: str) -> None:

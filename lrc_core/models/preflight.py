@@ -1,0 +1,282 @@
+"""What can be known of a model before it is loaded: does it exist, can it be compressed, will it fit. No torch."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lrc_core.errors import LrcError, ModelError
+from lrc_core.models import starter
+from lrc_core.models.headers import GgufHeader, TensorHeader, gguf_header
+from lrc_core.models.hub import cached_snapshot, look_at
+from lrc_core.models.resources import (
+    cpu_has_bf16,
+    cpu_memory_available,
+    disk_available,
+    gpu_memory_available,
+    human_bytes,
+    unpacked_bytes,
+)
+from lrc_core.models.source import architecture_of, find_source, is_whole, look_through, unpacked_folder
+from lrc_core.paths import cache_home
+from lrc_core.runs.spec import ModelRef
+
+_ROOM = 1_000_000_000
+"""Bytes for Python, torch and the activations of a few windows."""
+_BLOCK_WEIGHT = re.compile(r"(.*?)(?:^|\.)(\d+)\.(.+)\.weight")
+_STARTER_SHAPES = {
+    "attn.q": (576, 576), "attn.k": (192, 576), "attn.v": (192, 576), "attn.o": (576, 576),
+    "mlp.gate": (1536, 576), "mlp.up": (1536, 576), "mlp.down": (576, 1536),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """Answer of :func:`preflight`. Sizes in bytes; 0 and "" where unknown.
+
+    Attributes:
+        kind: ``starter``, ``folder``, ``gguf``, ``hub``, or "" when the name stands for nothing.
+        exists: it was found.
+        params: parameters stored in the weight files.
+        weight_bytes: size of the weights as stored.
+        memory_needed: estimate for calibration and training with full-rank factors in memory, everything included.
+        memory_available: free main memory.
+        gpu_memory_available: free memory of the GPU, None where there is none.
+        disk_needed: what is still to be downloaded or unpacked, and one decomposition's factors.
+        disk_available: free on the disk of the cache.
+        warnings: it will work, but the user should know.
+        problems: it will not work; each says why and what to do.
+    """
+
+    source: str
+    kind: str = ""
+    exists: bool = False
+    architecture: str = ""
+    params: int = 0
+    weight_bytes: int = 0
+    n_blocks: int = 0
+    hidden_size: int = 0
+    memory_needed: int = 0
+    memory_available: int = 0
+    gpu_memory_available: int | None = None
+    disk_needed: int = 0
+    disk_available: int = 0
+    revision: str = ""
+    warnings: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Nothing stands in the way."""
+        return not self.problems
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON-able form."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What one kind of source could find out."""
+
+    architecture: str
+    tensors: tuple[TensorHeader, ...]
+    weight_bytes: int
+    hidden_size: int
+    fetch_bytes: int = 0
+    revision: str = ""
+    warnings: tuple[str, ...] = ()
+    n_blocks: int = 0
+    own_code: bool = False
+
+
+def preflight(ref: ModelRef) -> Preflight:
+    """Look at a model without loading it. Never raises for what is wrong with the model: that is in ``problems``."""
+    free = {
+        "memory_available": cpu_memory_available(),
+        "gpu_memory_available": gpu_memory_available(),
+        "disk_available": disk_available(cache_home()),
+    }
+    kind = ""
+    try:
+        source = find_source(ref)
+        kind = source.kind
+        facts = _FINDERS[kind](ref, source.path)
+    except LrcError as error:
+        exists = kind in ("folder", "gguf")
+        return Preflight(ref.source, kind, exists=exists, problems=(str(error),), **free)  # type: ignore[arg-type]
+    shapes = block_shapes(facts.tensors)
+    params = sum(tensor.numel for tensor in facts.tensors)
+    found = Preflight(
+        source=ref.source,
+        kind=kind,
+        exists=True,
+        architecture=facts.architecture,
+        params=params,
+        weight_bytes=facts.weight_bytes,
+        n_blocks=len(shapes) or facts.n_blocks,
+        hidden_size=facts.hidden_size,
+        memory_needed=_memory(shapes, params, facts.weight_bytes),
+        disk_needed=facts.fetch_bytes + _factor_elements(shapes) * 4,
+        revision=facts.revision,
+        **free,  # type: ignore[arg-type]
+    )
+    return _judged(found, facts, ref, bool(shapes))
+
+
+def block_shapes(tensors: tuple[TensorHeader, ...]) -> dict[int, list[tuple[int, int]]]:
+    """Shapes of the two-dimensional weights of every numbered block, by the tensors' names.
+
+    The blocks are those tensors ``<prefix>.<number>.<rest>.weight`` whose common prefix covers most parameters.
+    """
+    groups: dict[str, dict[int, list[tuple[int, int]]]] = defaultdict(lambda: defaultdict(list))
+    for tensor in tensors:
+        match = _BLOCK_WEIGHT.fullmatch(tensor.name)
+        if match and len(tensor.shape) == 2:
+            groups[match.group(1)][int(match.group(2))].append((tensor.shape[0], tensor.shape[1]))
+    largest = max(groups.values(), key=_weight_elements, default={})
+    return dict(sorted(largest.items()))
+
+
+def _from_starter(ref: ModelRef, _: Path | None) -> _Facts:
+    status = next(part for part in starter.pack_status() if part.name == starter.MODEL.name)
+    if status.present:
+        return _from_folder(ref, Path(status.path))
+    tensors = [TensorHeader("model.embed_tokens.weight", (49152, 576), "F32", 4 * 49152 * 576)]
+    for block in range(30):
+        for name, (rows, columns) in _STARTER_SHAPES.items():
+            tensors.append(
+                TensorHeader(f"model.layers.{block}.{name}.weight", (rows, columns), "F32", 4 * rows * columns)
+            )
+    return _Facts(
+        "LlamaForCausalLM",
+        tuple(tensors),
+        sum(tensor.bytes for tensor in tensors),
+        576,
+        fetch_bytes=starter.MODEL.disk,
+        warnings=(f"It is downloaded at first use ({human_bytes(status.download_bytes)}).",),
+    )
+
+
+def _from_folder(ref: ModelRef, folder: Path | None) -> _Facts:
+    assert folder is not None
+    files = look_through(folder, allow_pickle=ref.allow_pickle)
+    return _Facts(
+        files.architecture,
+        files.tensors,
+        files.weight_bytes,
+        _hidden_size(files.config),
+        n_blocks=_blocks_by_config(files.config),
+        own_code="auto_map" in files.config,
+    )
+
+
+def _from_gguf(_: ModelRef, path: Path | None) -> _Facts:
+    assert path is not None
+    header = gguf_header(path)
+    unpacked = is_whole(unpacked_folder(path))
+    return _Facts(
+        header.architecture,
+        header.tensors,
+        sum(tensor.bytes for tensor in header.tensors),
+        int(_gguf_number(header, "embedding_length")),
+        fetch_bytes=0 if unpacked else unpacked_bytes(sum(tensor.numel for tensor in header.tensors)),
+        n_blocks=int(_gguf_number(header, "block_count")),
+        warnings=() if unpacked else ("It is unpacked into the cache at first use, which takes a while.",),
+    )
+
+
+def _from_hub(ref: ModelRef, _: Path | None) -> _Facts:
+    if folder := cached_snapshot(ref):
+        local = _from_folder(ref, folder)
+        return _Facts(**{**vars(local), "revision": folder.name})
+    remote = look_at(ref)
+    return _Facts(
+        architecture_of(remote.config),
+        remote.tensors,
+        remote.weight_bytes,
+        _hidden_size(remote.config),
+        fetch_bytes=remote.download_bytes,
+        revision=remote.revision,
+        warnings=(f"It is downloaded at first use ({human_bytes(remote.download_bytes)}).",),
+        n_blocks=_blocks_by_config(remote.config),
+        own_code="auto_map" in remote.config,
+    )
+
+
+_FINDERS = {"starter": _from_starter, "folder": _from_folder, "gguf": _from_gguf, "hub": _from_hub}
+
+
+def _judged(found: Preflight, facts: _Facts, ref: ModelRef, has_blocks: bool) -> Preflight:
+    """With warnings and problems filled in."""
+    warnings, problems = list(facts.warnings), []
+    if facts.tensors and not has_blocks:
+        problems.append(str(ModelError("It has no numbered decoder blocks.", "Choose a causal language model.")))
+    if found.disk_needed > found.disk_available:
+        problems.append(
+            f"It needs {human_bytes(found.disk_needed)} on the disk of {cache_home()}, which has "
+            f"{human_bytes(found.disk_available)} left. Free some space, or set LRC_CACHE to a folder on another disk."
+        )
+    if found.weight_bytes > found.memory_available:
+        problems.append(
+            f"Its weights take {human_bytes(found.weight_bytes)} of memory, and {human_bytes(found.memory_available)} "
+            "are free. Close other programs, take a smaller model, or use a machine with more memory."
+        )
+    elif found.memory_needed > found.memory_available:
+        warnings.append(
+            f"Training its ranks needs about {human_bytes(found.memory_needed)} of memory, and "
+            f"{human_bytes(found.memory_available)} are free."
+        )
+    gpu = found.gpu_memory_available
+    if gpu is not None and found.memory_needed > gpu:
+        warnings.append(
+            f"Training its ranks needs about {human_bytes(found.memory_needed)}, and the GPU has {human_bytes(gpu)} "
+            "free. Choose the device cpu if it does not fit."
+        )
+    if facts.own_code and not ref.trust_remote_code:
+        warnings.append("It brings code of its own, which is not run; transformers must know the architecture itself.")
+    if not facts.tensors:
+        warnings.append("Its weights are pickled: their shapes are known only after loading, so sizes are rough.")
+    return Preflight(**{**vars(found), "warnings": tuple(warnings), "problems": tuple(problems)})
+
+
+def _memory(shapes: Mapping[int, list[tuple[int, int]]], params: int, weight_bytes: int) -> int:
+    """Weights, second moments of the inputs (float32, an upper bound: some linears share theirs), full-rank factors."""
+    width = 2 if cpu_has_bf16() or gpu_memory_available() is not None else 4
+    moments = sum(min(4 * columns * columns, 2**32) for block in shapes.values() for _, columns in block)
+    return max(weight_bytes, params * width) + moments + _factor_elements(shapes) * width + _ROOM
+
+
+def _factor_elements(shapes: Mapping[int, list[tuple[int, int]]]) -> int:
+    """Elements of the full-rank factors of all block linears: (m + n) min(m, n) each."""
+    return sum((rows + columns) * min(rows, columns) for block in shapes.values() for rows, columns in block)
+
+
+def _weight_elements(blocks: Mapping[int, list[tuple[int, int]]]) -> int:
+    return sum(rows * columns for block in blocks.values() for rows, columns in block)
+
+
+def _text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    inner = config.get("text_config")
+    return inner if isinstance(inner, dict) else config
+
+
+def _hidden_size(config: Mapping[str, Any]) -> int:
+    return _first_number(_text_config(config), ("hidden_size", "n_embd", "d_model", "dim"))
+
+
+def _blocks_by_config(config: Mapping[str, Any]) -> int:
+    return _first_number(_text_config(config), ("num_hidden_layers", "n_layer", "n_layers", "num_layers"))
+
+
+def _first_number(config: Mapping[str, Any], names: tuple[str, ...]) -> int:
+    return next((value for name in names if isinstance(value := config.get(name), int)), 0)
+
+
+def _gguf_number(header: GgufHeader, name: str) -> int:
+    value = header.metadata.get(f"{header.architecture}.{name}", 0)
+    return int(value) if isinstance(value, int) else 0
