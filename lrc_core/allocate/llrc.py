@@ -35,8 +35,8 @@ class LlrcSettings:
         "mean_logit",
         "Compression loss",
         "mean_logit: the mean logit of every layer, averaged (the paper's); weighted_logit: the mean over all "
-        "components weighted by their parameters, one price per parameter whatever the layer; log_ratio: the log of the kept share over "
-        "the target (the authors' simplified code, from ARS); none: switched off.",
+        "components weighted by their parameters, one price per parameter whatever the layer; log_ratio: the log of "
+        "the kept share over the target (the authors' simplified code, from ARS); none: switched off.",
         choices=("mean_logit", "weighted_logit", "log_ratio", "none"),
     )
     alpha_low: float = setting(0.1, "Lowest alpha", "Lower bound of the oscillating compression weight.", minimum=0)

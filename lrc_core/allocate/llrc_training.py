@@ -90,11 +90,8 @@ class MaskTraining:
 
     def _start(self) -> _State:
         self.noise_generator.manual_seed(self.context.seed)
-        parts = starting_logits(self.context, self.settings, self.factors, self._batches_in_order())
-        return _State(torch.cat(parts))
-
-    def _batches_in_order(self) -> list[Tensor]:
-        return list(self.windows.split(self.settings.batch))[: self.settings.ramp_batches]
+        batches = [self._batch(step)[1] for step in range(self.settings.ramp_batches)]
+        return _State(torch.cat(starting_logits(self.context, self.settings, self.factors, batches)))
 
     def _batch(self, step: int) -> tuple[Tensor, Tensor]:
         """Indices and tokens of a step: a new seeded order every time the text has been seen once."""
@@ -152,7 +149,7 @@ class MaskTraining:
         loss.backward()
         self.optimizer.step()
         parts = {"loss": loss, "distill": distill, "compression": compression, "tv": tv}
-        return {**{name: round(float(part), 6) for name, part in parts.items()}, "alpha": round(alpha, 6)}
+        return {**{name: round(float(part.detach()), 6) for name, part in parts.items()}, "alpha": round(alpha, 6)}
 
     def _losses(
         self,

@@ -67,6 +67,7 @@ class Context:
         keep: share of the block linears' parameters to keep.
         seed: for everything random.
         checkpoint: a folder of the allocator's own, kept between attempts of the same run.
+        shared: a folder of all runs that differ in nothing but their target, for what does not depend on it.
         on_progress: told at every step.
         should_stop: asked at every step.
         on_recorded: told of every plan passed on the way.
@@ -80,6 +81,7 @@ class Context:
     keep: float
     seed: int
     checkpoint: Path
+    shared: Path
     on_progress: OnProgress = ignore_progress
     should_stop: ShouldStop = never_stop
     on_recorded: Callable[[Recorded], None] = _ignore_recorded

@@ -80,10 +80,10 @@ def allocate(context: Context, settings: StrsSettings) -> Allocation:
 
 
 def _measure(context: Context, settings: StrsSettings) -> list[Probe]:
-    """Every layer at every ratio, read from the checkpoint as far as an earlier attempt got."""
+    """Every layer at every ratio. Probes do not depend on the target, so all targets share one file of them."""
     from lrc_core.allocate.probing import LayerProber  # torch
 
-    path = context.checkpoint / "probes.jsonl"
+    path = context.shared / "probes.jsonl"
     probes = []
     if path.exists():
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -94,7 +94,7 @@ def _measure(context: Context, settings: StrsSettings) -> list[Probe]:
     missing = [(layer, ratio) for layer, ratio in wanted if (layer.name, ratio) not in done]
     if not missing:
         return probes
-    context.checkpoint.mkdir(parents=True, exist_ok=True)
+    context.shared.mkdir(parents=True, exist_ok=True)
     prober = LayerProber(
         context.model, context.source, context.windows(settings.windows, settings.window, context.seed)
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from functools import lru_cache
 from pathlib import Path
 
@@ -77,3 +78,13 @@ def unpacks_to_float32(params: int) -> bool:
 def unpacked_bytes(params: int) -> int:
     """Size of a GGUF model once unpacked."""
     return params * (4 if unpacks_to_float32(params) else 2)
+
+
+def peak_memory_bytes() -> int:
+    """Largest resident set of this process so far. Linux counts in KiB, macOS in bytes; 0 where it is not known."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

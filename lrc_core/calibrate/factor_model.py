@@ -1,0 +1,176 @@
+"""From a model and its calibration windows to cached moments, spectra and factors. Each is computed once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lrc_core.calibrate.moments import BlockStatistics, block_statistics
+from lrc_core.decompose.blockfiles import BlockFiles
+from lrc_core.decompose.factorise import Factors, InputStatistics, Transform, factorise, in_parallel, singular_values
+from lrc_core.decompose.store import FactorStore, disk_cost
+from lrc_core.errors import CancelledError, ResourceError
+from lrc_core.models.linears import get_module, weight_of
+from lrc_core.registry import MethodEntry
+from lrc_core.types import LinearShape, OnProgress, Progress, ShouldStop, ignore_progress, never_stop
+
+VERSION = 1  # part of every cache key: raise it when the numbers that the code computes change
+_ROOM = 256 * 2**20  # bytes that must stay free on the disk
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """A model, what identifies it, and the text that its statistics come from.
+
+    Attributes:
+        model: the dense model.
+        layers: its block linears.
+        fingerprint: of the weights.
+        windows: [n, window] token ids.
+        cache: folder of cached moments and factors.
+    """
+
+    model: nn.Module
+    layers: tuple[LinearShape, ...]
+    fingerprint: str
+    windows: Tensor
+    cache: Path
+
+    def key(self, *parts: Any, text: bool = True) -> str:
+        """Cache key over everything that changes a result: weights, tokens, precision, code version and ``parts``."""
+        dtype = str(next(self.model.parameters()).dtype)
+        digest = hashlib.sha256(json.dumps([VERSION, self.fingerprint, dtype, *parts], sort_keys=True).encode())
+        if text:
+            digest.update(str(tuple(self.windows.shape)).encode() + self.windows.numpy().tobytes())
+        return digest.hexdigest()[:20]
+
+
+class MomentStore(BlockFiles):
+    """Second moments and mean absolute values of all inputs, one file a block."""
+
+    def write_statistics(self, block: int, found: BlockStatistics) -> None:
+        """Store one block's statistics.
+
+        Raises:
+            ResourceError: the disk is full.
+        """
+        tensors = {f"{group}.second": inputs.second_moment for group, inputs in found.groups.items()}
+        tensors |= {f"{group}.abs": inputs.abs_mean for group, inputs in found.groups.items()}
+        self.write(block, tensors)
+
+    def statistics(self, layer: LinearShape) -> InputStatistics:
+        """Statistics of one layer's inputs."""
+        group = self.description["group_of"][layer.name]
+        tokens = int(self.description["tokens"])
+        return InputStatistics(
+            self.read(layer.block, f"{group}.second"), self.read(layer.block, f"{group}.abs"), tokens
+        )
+
+
+def moments(
+    calibrated: Calibrated, on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop
+) -> MomentStore:
+    """Second moments of every block linear's inputs, computed once for a model and its windows."""
+    store = MomentStore(calibrated.cache / "moments" / calibrated.key())
+    if store.complete:
+        return store
+    group_of: dict[str, str] = {}
+    tokens = calibrated.windows.numel()
+    for block, found in block_statistics(
+        calibrated.model, calibrated.layers, calibrated.windows, on_progress=on_progress, should_stop=should_stop
+    ):
+        store.write_statistics(block, found)
+        group_of.update(found.group_of)
+    store.finish({"group_of": group_of, "tokens": tokens, "fingerprint": calibrated.fingerprint})
+    return store
+
+
+def factors(
+    calibrated: Calibrated,
+    entry: MethodEntry,
+    settings: Any,
+    on_progress: OnProgress = ignore_progress,
+    should_stop: ShouldStop = never_stop,
+) -> FactorStore:
+    """Factors of every block linear under one decomposition, computed once.
+
+    Raises:
+        ResourceError: the disk has no room for them; says how much they need.
+    """
+    data_free = entry.name == "svd"
+    key = calibrated.key(entry.name, asdict(settings), text=not data_free)
+    store = FactorStore(calibrated.cache / "decompositions" / f"{entry.name}-{key}")
+    if store.complete:
+        return store
+    cost = disk_cost(calibrated.layers, store.folder)
+    if cost.free < cost.bytes + _ROOM:
+        raise ResourceError(
+            f"The factors need {cost.bytes / 1e9:.1f} GB on disk, but only {cost.free / 1e9:.1f} GB are free.",
+            "Free some space; `lrc doctor --clean` removes cached decompositions.",
+        )
+    damped: dict[str, float] = {}
+    for block, transforms in _transforms(calibrated, entry, settings, on_progress, should_stop):
+        damped.update({name: found.damping for name, found in transforms.items() if found.damping})
+        store.write_factors(block, _each(calibrated, transforms, factorise))
+        on_progress(Progress(f"decomposing ({entry.label})", block + 1, calibrated.layers[-1].block + 1))
+    store.finish({"decomposition": entry.name, "fingerprint": calibrated.fingerprint, "damped": damped})
+    return store
+
+
+def spectra(
+    calibrated: Calibrated,
+    entry: MethodEntry,
+    settings: Any,
+    on_progress: OnProgress = ignore_progress,
+    should_stop: ShouldStop = never_stop,
+) -> dict[str, Tensor]:
+    """Singular values of every block linear under one decomposition, without its factors.
+
+    Returns:
+        [r] float64 on the CPU, descending, by full module name.
+    """
+    found: dict[str, Tensor] = {}
+    for block, transforms in _transforms(calibrated, entry, settings, on_progress, should_stop):
+        found.update(_each(calibrated, transforms, singular_values))
+        on_progress(Progress(f"singular values ({entry.label})", block + 1, calibrated.layers[-1].block + 1))
+    return found
+
+
+def _transforms(
+    calibrated: Calibrated, entry: MethodEntry, settings: Any, on_progress: OnProgress, should_stop: ShouldStop
+) -> Iterator[tuple[int, dict[str, Transform]]]:
+    """Input transforms block by block. Layers that share their inputs share the transform."""
+    make = entry.load()
+    store = None if entry.name == "svd" else moments(calibrated, on_progress, should_stop)
+    group_of: Mapping[str, str] = {} if store is None else store.description["group_of"]
+    for block in sorted({layer.block for layer in calibrated.layers}):
+        if should_stop():
+            raise CancelledError("The decomposition was cancelled.")
+        by_group: dict[str, Transform] = {}
+        result = {}
+        for layer in (layer for layer in calibrated.layers if layer.block == block):
+            group = group_of.get(layer.name, "")
+            if group not in by_group:
+                by_group[group] = make(None if store is None else store.statistics(layer), settings)
+            result[layer.name] = by_group[group]
+        yield block, result
+
+
+def _each(calibrated: Calibrated, transforms: Mapping[str, Transform], function: Any) -> dict[str, Any]:
+    """Apply a decomposition to every layer of a block, on the CPU one core a layer."""
+    names: Sequence[str] = list(transforms)
+
+    def one(name: str) -> Factors | Tensor:
+        weight = weight_of(get_module(calibrated.model, name)).detach().cpu()
+        result: Factors | Tensor = function(weight, transforms[name])
+        return result
+
+    with torch.no_grad():
+        return dict(zip(names, in_parallel(one, names), strict=True))

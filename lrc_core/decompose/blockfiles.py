@@ -1,0 +1,89 @@
+"""Tensors on disk, one safetensors file a decoder block: written whole or not at all, read lazily."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from lrc_core.errors import ResourceError, RunError
+
+_DONE = "complete.json"
+_CLEAN = "`lrc doctor --clean` removes cached decompositions."
+
+
+class BlockFiles:
+    """A folder of ``block-0000.safetensors``, ... and, once all are there, ``complete.json`` that says what they are.
+
+    Args:
+        folder: where the files lie; created when first written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @property
+    def complete(self) -> bool:
+        """Whether every block has been written."""
+        return (self.folder / _DONE).exists()
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What was given to :meth:`finish`."""
+        data: dict[str, Any] = json.loads((self.folder / _DONE).read_text(encoding="utf-8"))
+        return data
+
+    def has_block(self, block: int) -> bool:
+        """Whether a block has been written."""
+        return self._file(block).exists()
+
+    def write(self, block: int, tensors: Mapping[str, Tensor]) -> None:
+        """Store one block.
+
+        Raises:
+            ResourceError: the disk is full.
+        """
+        temporary = self._file(block).with_suffix(".tmp")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, str(temporary))
+            temporary.replace(self._file(block))
+        except (OSError, SafetensorError) as error:
+            temporary.unlink(missing_ok=True)
+            raise ResourceError(
+                f"Cannot write {self._file(block)}: {error}.", f"Free some disk space; {_CLEAN}"
+            ) from error
+
+    def finish(self, description: Mapping[str, Any]) -> None:
+        """Mark the folder complete and say what it was made from."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        temporary = self.folder / (_DONE + ".tmp")
+        temporary.write_text(json.dumps(dict(description), indent=1), encoding="utf-8")
+        temporary.replace(self.folder / _DONE)
+
+    def read(self, block: int, key: str) -> Tensor:
+        """One tensor.
+
+        Raises:
+            RunError: the file is missing or damaged.
+        """
+        path = self._file(block)
+        try:
+            with safe_open(str(path), "pt") as file:
+                tensor: Tensor = file.get_tensor(key)
+                return tensor
+        except (OSError, SafetensorError) as error:
+            raise RunError(f"{key} cannot be read from {path}: {error}.", f"Make it anew: {_CLEAN}") from error
+
+    def delete(self) -> None:
+        """Remove the folder."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _file(self, block: int) -> Path:
+        return self.folder / f"block-{block:04d}.safetensors"
