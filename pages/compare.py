@@ -1,0 +1,209 @@
+"""Compare: methods side by side at the same budget, as measured."""
+
+from __future__ import annotations
+
+import json
+
+import streamlit as st
+
+from lrc_core.runs.spec import CalibrationSpec, CompareSpec, EvaluationSpec, ModelRef
+from pages.ui import compare_data as measured
+from pages.ui import compare_views, data, forms, jobs, state, words
+from pages.ui.frame import empty, frame, guard, sample_note
+from pages.ui.methods import ALLOCATORS, DECOMPOSITIONS, decomposition_label, method_label
+
+DECOMPOSITION, KEEP, VIEW, GROUP, RUN = "co_decomposition", "co_rate", "co_view", "co_group", "co_run"
+
+
+def unfinished(ref: ModelRef) -> bool:
+    """Panels of comparisons and evaluations that are under way or stopped; whether there were any."""
+    views = [view for view in data.all_runs(ref, samples=False) if view.kind in ("compare", "evaluate")]
+    shown = [view for view in views if not view.final] + [view for view in views[:1] if view.status.resumable]
+    for view in shown[:3]:
+        jobs.panel(view.id)
+    return bool(shown)
+
+
+def new_comparison(ref: ModelRef) -> None:
+    """The form that starts a comparison."""
+    names = list(ALLOCATORS.names())
+    with st.form("co_form", border=False):
+        left, right = st.columns(2)
+        methods = left.pills(
+            "Methods", names, selection_mode="multi", default=names, format_func=method_label, key="co_new_methods"
+        )
+        rates = right.multiselect(
+            "Compressions",
+            [5, 10, 15, 20, 25, 30, 40, 50],
+            default=[10, 20],
+            format_func=lambda rate: f"{rate} %",
+            key="co_new_rates",
+        )
+        decomposition = left.selectbox(
+            "Decomposition",
+            list(DECOMPOSITIONS.names()),
+            index=list(DECOMPOSITIONS.names()).index("whitened"),
+            format_func=decomposition_label,
+            key="co_new_decomposition",
+        )
+        presets = {
+            name: right.selectbox(
+                f"Preset of {ALLOCATORS.get(name).label}", list(ALLOCATORS.get(name).presets), key=f"co_new_{name}"
+            )
+            for name in names
+            if len(ALLOCATORS.get(name).presets) > 1
+        }
+        evaluation = forms.evaluation("co_new")
+        if not st.form_submit_button("Start the comparison", type="primary", icon=":material/play_arrow:"):
+            return
+    if not methods or not rates:
+        st.warning("Choose at least one method and one compression.")
+        return
+    spec = CompareSpec(
+        model=ref,
+        methods=tuple(name for name in names if name in methods),
+        keeps=tuple(round(1 - rate / 100, 6) for rate in sorted(rates)),
+        decomposition=decomposition,
+        presets={
+            name: preset for name, preset in presets.items() if preset != next(iter(ALLOCATORS.get(name).presets))
+        },
+        evaluation=evaluation,
+    )
+    if jobs.submit(spec):
+        st.rerun()
+
+
+def choose(groups: list[measured.Group]) -> tuple[measured.Group, str, float]:
+    """Which measurements, decomposition and budget are shown."""
+    index = 0
+    if len(groups) > 1:
+        index = st.selectbox(
+            "Measured with", range(len(groups)), format_func=lambda number: groups[number].label, key=GROUP,
+            help="Only what was measured with the same texts, windows and tasks stands side by side.",
+        )  # fmt: skip
+    group = groups[index]
+    left, right = st.columns(2)
+    names = measured.decompositions_of(group) or ["whitened"]
+    decomposition = left.segmented_control(
+        "Decomposition",
+        names,
+        default="whitened" if "whitened" in names else names[0],
+        format_func=decomposition_label,
+        required=True,
+        key=DECOMPOSITION,
+        bind="query-params",
+    ) or names[0]  # fmt: skip
+    rates = [round(100 * (1 - keep)) for keep in measured.keeps_of(group, decomposition)] or [state.DEFAULT_RATE]
+    rate = right.segmented_control(
+        "Compression",
+        rates,
+        default=20 if 20 in rates else rates[0],
+        format_func=lambda value: f"{value} %",
+        required=True,
+        key=KEEP,
+        bind="query-params",
+    )
+    return group, decomposition, 1 - (rate or rates[0]) / 100
+
+
+def fill_missing(ref: ModelRef, group: measured.Group, decomposition: str) -> None:
+    """Cells that nobody has measured, and the job that measures them."""
+    cells = measured.missing(group, decomposition, ALLOCATORS.names())
+    if not cells:
+        return
+    named = ", ".join(f"{method_label(method)} at {words.percent(1 - keep)}" for method, keep in cells)
+    with st.container(border=True):
+        st.markdown(f":material/grid_off: **Not measured yet:** {named}.")
+        if group.sample:
+            st.caption(
+                "The rows shown are shipped ones: the job measures them again on this computer, with these cells."
+            )
+        if st.button("Measure these cells", icon=":material/play_arrow:", key="co_fill"):
+            calibration = group.calibrations[0] if group.calibrations else CalibrationSpec()
+            evaluation: EvaluationSpec = group.evaluation
+            spec = CompareSpec(
+                model=ref,
+                methods=tuple(ALLOCATORS.names()),
+                keeps=tuple(measured.keeps_of(group, decomposition)),
+                decomposition=decomposition,
+                presets=_presets(group),
+                calibration=calibration,
+                evaluation=evaluation,
+            )
+            if jobs.submit(spec):
+                st.rerun()
+
+
+def _presets(group: measured.Group) -> dict[str, str]:
+    """The presets that the group's newest comparison used."""
+    return next((dict(view.spec.presets) for view in group.views if view.kind == "compare"), {})
+
+
+def downloads(group: measured.Group, decomposition: str) -> None:
+    """The whole table for other programs."""
+    rows = [dict(row) for row in group.at(decomposition, None)]
+    with st.container(horizontal=True):
+        st.download_button(
+            "Table (CSV)",
+            measured.table(rows, method_label).to_csv(index=False),
+            f"comparison-{decomposition}.csv",
+            "text/csv",
+            icon=":material/download:",
+            on_click="ignore",
+            key="co_csv",
+        )
+        st.download_button(
+            "Table (JSON)",
+            json.dumps({"rows": rows}, indent=1),
+            f"comparison-{decomposition}.json",
+            "application/json",
+            icon=":material/download:",
+            on_click="ignore",
+            key="co_json",
+        )
+
+
+def body(ref: ModelRef) -> None:
+    groups = measured.groups(ref)
+    if not groups:
+        busy = unfinished(ref)
+        if not busy:
+            empty(
+                "Nothing measured yet",
+                "A comparison allocates with every method at the same budget, and measures each plan and the "
+                "dense model. Rows appear here as they come.",
+                ":material/balance:",
+            )
+        with st.expander("Start a comparison", icon=":material/add:", expanded=not busy):
+            new_comparison(ref)
+        return
+    st.caption(words.prose("compare"))
+    group, decomposition, keep = choose(groups)
+    unfinished(ref)
+    rows = group.at(decomposition, keep)
+    for note in measured.differences(group.at(decomposition, None), group):
+        st.caption(f":material/info: {note}")
+    view = st.segmented_control(
+        "View",
+        list(compare_views.VIEWS),
+        default="overview",
+        format_func=lambda name: compare_views.VIEWS[name][0],
+        required=True,
+        key=VIEW,
+        bind="query-params",
+        label_visibility="collapsed",
+    )
+    with guard():
+        compare_views.VIEWS[view or "overview"][1](group, decomposition, rows, ref)
+    fill_missing(ref, group, decomposition)
+    downloads(group, decomposition)
+    sample_note(group.sample, *(source.id for source in group.views))
+    with st.expander("Start another comparison", icon=":material/add:"):
+        new_comparison(ref)
+
+
+model_ref = frame("compare")
+st.title("Compare")
+with guard():
+    body(model_ref)
+jobs.rerun_if_asked()

@@ -1,0 +1,219 @@
+"""Runs: every job with its state, log, settings and command; and what the caches take."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import streamlit as st
+
+from lrc_core.errors import LrcError, ResourceError
+from lrc_core.jobs import manager
+from lrc_core.paths import cache_home
+from lrc_core.runs.store import RunSummary
+from pages.ui import data, jobs, live, state, words
+from pages.ui.frame import PAGES, empty, frame, guard, page_link
+
+RUN, STATES = "ru_run", "ru_states"
+LOG_LINES = 60
+PAGE_OF = {"fetch": "home", "spectra": "spectra", "allocate": "allocate", "evaluate": "compare", "compare": "compare"}
+
+
+def title(summary: RunSummary) -> str:
+    return jobs.title_of(summary.spec) if summary.spec is not None else "Damaged run"
+
+
+def overview(summaries: list[RunSummary]) -> pd.DataFrame:
+    """One row a run."""
+    return pd.DataFrame(
+        {
+            "State": [jobs.BADGES.get(summary.state, jobs.BADGES["damaged"])[2] for summary in summaries],
+            "What": [title(summary) for summary in summaries],
+            "Model": [state.model_label(summary.spec.model) if summary.spec else "" for summary in summaries],
+            "Phase": [_phase(summary) for summary in summaries],
+            "Asked for": pd.to_datetime([summary.created_at for summary in summaries], unit="s"),
+            "Run": [summary.id for summary in summaries],
+        }
+    )
+
+
+def _phase(summary: RunSummary) -> str:
+    status = summary.status
+    if status is None or status.final or not status.phase:
+        return ""
+    return status.phase + (f" {status.step}/{status.total}" if status.total else "")
+
+
+def listing(summaries: list[RunSummary]) -> str:
+    """The list with its filter, and the chosen run's id."""
+    present = list(dict.fromkeys(summary.state for summary in summaries))
+    chosen_states = st.pills(
+        "Show",
+        present,
+        selection_mode="multi",
+        default=present,
+        format_func=lambda name: (
+            f"{jobs.BADGES.get(name, jobs.BADGES['damaged'])[2]} {sum(summary.state == name for summary in summaries)}"
+        ),
+        key=STATES,
+    )
+    shown = [summary for summary in summaries if summary.state in (chosen_states or present)]
+    st.dataframe(
+        overview(shown),
+        hide_index=True,
+        alt="All runs with their states",
+        height=min(380, 38 + 35 * max(1, len(shown))),
+        column_config={"Asked for": st.column_config.DatetimeColumn(format="distance")},
+    )
+    by_id = {summary.id: summary for summary in summaries}
+    return st.selectbox(
+        "Look at",
+        list(by_id),
+        key=RUN,
+        bind="query-params",
+    )
+
+
+def detail(summary: RunSummary) -> None:
+    """One run: progress, command, settings, log, and what can be done with it."""
+    if summary.spec is None:
+        st.error("Delete it; other runs are not affected.", title=summary.damaged, icon=":material/broken_image:")
+        remove(summary)
+        return
+    jobs.panel(
+        summary.id, live=live.allocate_live if summary.kind == "allocate" and summary.state == "running" else None
+    )
+    with st.container(horizontal=True, vertical_alignment="center"):
+        info = PAGES[PAGE_OF[summary.kind]]
+        link = {"model": summary.spec.model.source}
+        if summary.kind == "allocate":
+            link["al_run"] = summary.id
+        page_link(info.file, f"See it on {info.title}", info.icon, query=link)
+        remove(summary)
+    st.markdown("**Command**")
+    jobs.command(summary.spec)
+    with st.expander("Settings", icon=":material/settings:"):
+        st.code(json.dumps(summary.spec.to_dict(), indent=2, ensure_ascii=False), language="json")
+    with st.expander("Log", icon=":material/article:", expanded=summary.state in ("failed", "interrupted")):
+        tail = data.own_store().open(summary.id).log_tail(LOG_LINES)
+        st.code(tail or "The log is empty.", language=None, height=320 if tail.count("\n") > 14 else "content")
+    st.caption(f":material/folder: `{summary.path}`")
+
+
+def remove(summary: RunSummary) -> None:
+    """Delete with a confirmation; a run under way must be cancelled first."""
+    if summary.status is not None and not summary.status.final:
+        return
+    with st.popover("Delete …", icon=":material/delete:"):
+        st.markdown(f"Delete **{title(summary)}** with everything in its folder? Its plans and figures are lost.")
+        st.button(
+            "Delete for good", type="primary", key=f"ru_delete_{summary.id}", on_click=_delete, args=(summary.id,)
+        )
+
+
+def _delete(run_id: str) -> None:
+    try:
+        manager.delete(run_id)
+    except LrcError as error:
+        st.toast(str(error), icon=":material/error:", duration="long")
+    else:
+        st.toast(f"{run_id} was deleted.", icon=":material/delete:")
+
+
+def folder_size(folder: Path) -> int:
+    """Bytes of the files in a folder; files that vanish meanwhile count nothing."""
+    total = 0
+    for path in folder.rglob("*") if folder.is_dir() else []:
+        try:
+            total += path.stat().st_size if path.is_file() else 0
+        except OSError:
+            continue
+    return total
+
+
+def clean(folder: Path) -> None:
+    """Remove the contents of a cache folder."""
+    try:
+        for entry in list(folder.iterdir()):
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+    except OSError as error:
+        raise ResourceError(
+            f"{folder} could not be cleaned: {error.strerror}.", "Check the folder's permissions."
+        ) from error
+
+
+def _clean_pressed(folder: Path) -> None:
+    try:
+        clean(folder)
+    except LrcError as error:
+        st.toast(str(error), icon=":material/error:", duration="long")
+    else:
+        st.toast("The cache was cleaned.", icon=":material/mop:")
+
+
+def caches(busy: bool) -> None:
+    """What can be computed or fetched again, and how much disk it takes."""
+    st.subheader("Disk")
+    factors = cache_home() / "decompositions"
+    entries = (
+        sorted((path for path in factors.iterdir() if path.is_dir()), key=lambda path: path.name)
+        if factors.is_dir()
+        else []
+    )
+    free = shutil.disk_usage(_existing(cache_home())).free
+    with st.grid(4, min_column_width=150):
+        st.metric("Decompositions", words.data_size(folder_size(factors)), help=str(factors))
+        st.metric("Starter pack", words.data_size(folder_size(cache_home() / "starter")))
+        st.metric("Runs", words.data_size(folder_size(data.own_store().root)), help=str(data.own_store().root))
+        st.metric("Free", words.data_size(free))
+    st.caption(
+        "Decompositions are kept so that the next job on a model starts at once; they can always be computed again."
+    )
+    if entries:
+        st.dataframe(
+            pd.DataFrame(
+                {
+                    "Decomposition": [path.name for path in entries],
+                    "Size": [words.data_size(folder_size(path)) for path in entries],
+                }
+            ),
+            hide_index=True,
+            alt="Cached decompositions and their sizes",
+        )
+        with st.popover("Clean the decompositions …", icon=":material/mop:", disabled=busy):
+            st.markdown(f"Remove **{words.data_size(folder_size(factors))}** of computed factors? Runs and plans stay.")
+            st.button("Clean now", type="primary", key="ru_clean", on_click=_clean_pressed, args=(factors,))
+        if busy:
+            st.caption("Jobs are under way: the cache can be cleaned when they have finished.")
+
+
+def _existing(path: Path) -> Path:
+    """The path or its closest parent that exists."""
+    return path if path.exists() or path == path.parent else _existing(path.parent)
+
+
+def body() -> None:
+    st.caption(words.prose("runs"))
+    summaries = data.own_store().list()
+    if summaries:
+        chosen = listing(summaries)
+        with guard():
+            detail(next(summary for summary in summaries if summary.id == chosen))
+    else:
+        empty(
+            "No runs yet", "Every job that you start, here or with `lrc`, is listed on this page.", ":material/history:"
+        )
+    with guard():
+        caches(any(summary.status is not None and not summary.status.final for summary in summaries))
+
+
+frame("runs")
+st.title("Runs")
+with guard():
+    body()
+jobs.rerun_if_asked()

@@ -1,0 +1,173 @@
+"""The views of the Compare page: each draws one side of the same rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pandas as pd
+import streamlit as st
+
+from lrc_core.runs.spec import ModelRef
+from pages.ui import compare_data as measured
+from pages.ui import compare_figures as charts
+from pages.ui import data, figures, rank_charts, words
+from pages.ui.frame import empty
+
+Rows = list[measured.Row]
+
+
+def overview(group: measured.Group, decomposition: str, rows: Rows, ref: ModelRef) -> None:
+    """Perplexity bars and the table."""
+    st.plotly_chart(
+        charts.perplexity_bars(rows),
+        config=figures.config("perplexity"),
+        alt="Perplexity by method: " + "; ".join(_sentence(row) for row in charts.ordered(rows)),
+        key="co_bars",
+    )
+    st.dataframe(
+        _readable(charts.ordered(rows)),
+        hide_index=True,
+        alt="The rows of this comparison",
+        column_config={"Run": st.column_config.TextColumn(width="small")},
+    )
+
+
+def _sentence(row: measured.Row) -> str:
+    scores = ", ".join(f"{text} {words.figure(score['value'])}" for text, score in row["perplexity"].items())
+    return f"{charts.bar_name(row)}: {scores}"
+
+
+def _readable(rows: Rows) -> pd.DataFrame:
+    """Rows with values and errors in one cell, for reading."""
+    records = []
+    for row in rows:
+        record = {
+            "Method": charts.label(str(row["method"])),
+            "Removed": words.percent(1 - float(row.get("keep_achieved", row["keep_target"])), 2),
+            "Of the whole model": words.percent(1 - float(row["keep_whole_model"]), 2)
+            if row.get("keep_whole_model") is not None
+            else "–",
+        }
+        for text, score in row["perplexity"].items():
+            record[f"Perplexity, {text}"] = words.with_error(score["value"], score.get("stderr"))
+        for task, score in (row.get("zero_shot") or {}).items():
+            record[task] = words.with_error(100 * score["acc"], 100 * (score.get("acc_stderr") or 0), 1) + " %"
+        cost = row.get("cost") or {}
+        record["Size"] = words.data_size(cost["bytes"]) if cost.get("bytes") else "–"
+        record["Run"] = str(row.get("run_id", ""))
+        records.append(record)
+    return pd.DataFrame(records)
+
+
+def curves(group: measured.Group, decomposition: str, rows: Rows, ref: ModelRef) -> None:
+    """Perplexity over all measured rates."""
+    log = st.toggle("Logarithmic", key="co_log", bind="query-params")
+    st.plotly_chart(
+        charts.perplexity_curves(group.at(decomposition, None), log=log),
+        config=figures.config("perplexity-over-compression"),
+        alt="Perplexity over compression, one line a method",
+        key="co_curves",
+    )
+
+
+def zero_shot(group: measured.Group, decomposition: str, rows: Rows, ref: ModelRef) -> None:
+    """Accuracy per task."""
+    if not charts.tasks_of(rows):
+        empty("No tasks measured", "Start a comparison with zero-shot tasks below.", ":material/quiz:")
+        return
+    metric = st.segmented_control(
+        "Accuracy",
+        ["acc", "acc_norm"],
+        default="acc",
+        format_func=lambda name: {"acc": "Plain", "acc_norm": "Normalised by length"}[name],
+        required=True,
+        key="co_metric",
+        bind="query-params",
+    )
+    items = {score.get("n") for row in rows for score in (row.get("zero_shot") or {}).values() if score.get("n")}
+    st.plotly_chart(
+        charts.zero_shot_bars(rows, metric or "acc"),
+        config=figures.config("zero-shot"),
+        alt="Zero-shot accuracy by task and method",
+        key="co_tasks",
+    )
+    if items:
+        st.caption(f"{', '.join(f'{n:,}' for n in sorted(items))} items a task; whiskers are one standard error.")
+
+
+def ranks(group: measured.Group, decomposition: str, rows: Rows, ref: ModelRef) -> None:
+    """Where two methods spend their parameters differently."""
+    known = data.newest_card(ref)
+    plans = {str(row["method"]): plan for row in rows if (plan := measured.plan_of(row)) is not None}
+    if known is None or len(plans) < 2:
+        empty(
+            "Not enough plans at this rate",
+            "The plans of two methods at the same rate are needed.",
+            ":material/grid_on:",
+        )
+        return
+    card, names = known[0], [name for name in reversed(charts.methods_of(rows)) if name in plans]
+    left, right = st.columns(2)
+    first = left.selectbox("First", names, index=0, format_func=charts.label, key="co_first", bind="query-params")
+    second = right.selectbox("Second", names, index=1, format_func=charts.label, key="co_second", bind="query-params")
+    one, two = plans[first].full_ranks(card.layers), plans[second].full_ranks(card.layers)
+    st.markdown(f"**Share of each layer kept: {charts.label(first)} minus {charts.label(second)}**")
+    st.altair_chart(
+        rank_charts.difference_chart(card, one, two),
+        alt=f"Share kept under {charts.label(first)} minus under {charts.label(second)}",
+    )
+    left, right = st.columns(2)
+    for column, name, plan in ((left, first, one), (right, second, two)):
+        with column:
+            st.markdown(
+                f"**{charts.label(name)}** :small[:gray[{words.percent(1 - plans[name].keep_achieved, 2)} removed]]"
+            )
+            st.altair_chart(rank_charts.rank_chart(card, plan), alt=f"Ranks of {charts.label(name)}")
+
+
+def samples(group: measured.Group, decomposition: str, rows: Rows, ref: ModelRef) -> None:
+    """What each model writes, word for word."""
+    shown = [row for row in charts.ordered(rows) if (row.get("sample") or {}).get("text")]
+    if not shown:
+        empty("No text samples in these rows", "Newer comparisons record one beside every score.", ":material/notes:")
+        return
+    st.caption(
+        "The most likely continuation of one prompt, word for word. Good perplexity with garbage here is a warning."
+    )
+    st.markdown("**Prompt**")
+    st.text(shown[0]["sample"].get("prompt", ""))
+    with st.grid(2, min_column_width=320):
+        for row in shown:
+            with st.container(border=True, height="stretch"):
+                st.markdown(f"**{charts.bar_name(row)}**")
+                st.text(row["sample"]["text"])
+
+
+def cost(group: measured.Group, decomposition: str, rows: Rows, ref: ModelRef) -> None:
+    """Bytes and speed."""
+    shown = [row for row in rows if row.get("cost")]
+    if not shown:
+        empty(
+            "No size or speed in these rows", "Newer comparisons measure them beside every score.", ":material/speed:"
+        )
+        return
+    st.plotly_chart(
+        charts.speed_bars(shown),
+        config=figures.config("size-and-speed"),
+        alt="Bytes, prefill and decode speed by method",
+        key="co_speed",
+    )
+    st.caption(
+        "Measured on the computer that made the run. Two small products are not automatically faster than one large: "
+        "the number of bytes always falls, the speed only where memory or arithmetic was the limit."
+    )
+
+
+VIEWS: dict[str, tuple[str, Callable[[measured.Group, str, Rows, ModelRef], None]]] = {
+    "overview": ("Overview", overview),
+    "curve": ("Curve", curves),
+    "tasks": ("Zero-shot", zero_shot),
+    "ranks": ("Ranks", ranks),
+    "text": ("Text", samples),
+    "cost": ("Size and speed", cost),
+}

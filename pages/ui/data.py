@@ -1,0 +1,260 @@
+"""What the pages read: run folders of the user and the shipped samples. Files only, never a model."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import streamlit as st
+
+from lrc_core.errors import LrcError, PlanError, RunError
+from lrc_core.plan import Plan
+from lrc_core.runs.records import Status
+from lrc_core.runs.spec import ModelRef, Spec
+from lrc_core.runs.store import Run, RunStore
+from lrc_core.types import ModelCard
+from pages.ui.state import same_model
+from pages.ui.words import ASSETS, percent
+
+SAMPLES = ASSETS / "samples"
+
+
+@dataclass(frozen=True)
+class RunView:
+    """One readable run as the pages see it.
+
+    Attributes:
+        run: its folder.
+        spec: what was asked for.
+        status: where it stood when it was read.
+        sample: shipped with the program, not the user's own.
+    """
+
+    run: Run
+    spec: Spec
+    status: Status
+    sample: bool
+
+    @property
+    def id(self) -> str:
+        return self.run.id
+
+    @property
+    def path(self) -> Path:
+        return self.run.path
+
+    @property
+    def kind(self) -> str:
+        return self.spec.kind
+
+    @property
+    def done(self) -> bool:
+        return self.status.state == "done"
+
+    @property
+    def final(self) -> bool:
+        return self.status.final
+
+
+def own_store() -> RunStore:
+    return RunStore()
+
+
+def _views(store: RunStore, sample: bool) -> list[RunView]:
+    """Damaged folders are left out: the Runs page lists them with their own words."""
+    return [
+        RunView(Run(summary.path), summary.spec, summary.status, sample)
+        for summary in store.list()
+        if summary.spec is not None and summary.status is not None
+    ]
+
+
+def all_runs(ref: ModelRef | None = None, kind: str | None = None, samples: bool = True) -> list[RunView]:
+    """Runs of a model (or of all), newest first, the user's own before the shipped samples."""
+    views = _views(own_store(), sample=False)
+    if samples:
+        views += _views(RunStore(SAMPLES), sample=True)
+    return [
+        view
+        for view in views
+        if (kind is None or view.kind == kind) and (ref is None or same_model(view.spec.model, ref))
+    ]
+
+
+def open_run(run_id: str) -> RunView | None:
+    """A run of the user or a sample by id; None when there is none that can be read."""
+    for store, sample in ((own_store(), False), (RunStore(SAMPLES), True)):
+        try:
+            run = store.open(run_id)
+            return RunView(run, run.spec, run.status(), sample)
+        except LrcError:
+            continue
+    return None
+
+
+def stamp(path: Path) -> tuple[int, int]:
+    """What changes when a file changes: its time and size (zeros when it is missing)."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return 0, 0
+    return stat.st_mtime_ns, stat.st_size
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def _json(path: str, stamp: tuple[int, int]) -> Any:
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file of a run folder, cached until it changes.
+
+    Raises:
+        RunError: missing or damaged.
+    """
+    try:
+        return _json(str(path), stamp(path))
+    except FileNotFoundError as error:
+        raise RunError(f"{path} is missing.", "Delete the run on the Runs page and start it again.") from error
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read: {error}.", "Delete the run and start it again.") from error
+
+
+def card_of(view: RunView) -> ModelCard:
+    """The model card of a spectra or allocate run."""
+    try:
+        return ModelCard.from_dict(read_json(view.path / "card.json"))
+    except (KeyError, TypeError) as error:
+        raise RunError(
+            f"{view.path / 'card.json'} is damaged: {error}.", "Delete the run and start it again."
+        ) from error
+
+
+@dataclass(frozen=True)
+class Spectra:
+    """Singular values of every layer under each decomposition, descending."""
+
+    card: ModelCard
+    decompositions: tuple[str, ...]
+    values: dict[str, dict[str, np.ndarray]]
+
+
+@st.cache_data(max_entries=6, show_spinner="Reading spectra …")
+def _spectra(path: str, stamp: tuple[int, int]) -> dict[str, dict[str, np.ndarray]]:
+    values: dict[str, dict[str, np.ndarray]] = {}
+    with np.load(path) as archive:
+        for key in archive.files:
+            decomposition, _, layer = key.partition("/")
+            values.setdefault(decomposition, {})[layer] = archive[key].astype(np.float64)
+    return values
+
+
+def spectra_of(view: RunView) -> Spectra:
+    """The spectra of a finished run.
+
+    Raises:
+        RunError: the file is missing or damaged, or lacks a layer of the card.
+    """
+    card, path = card_of(view), view.path / "spectra.npz"
+    try:
+        values = _spectra(str(path), stamp(path))
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise RunError(f"{path} cannot be read: {error}.", "Delete the run and start it again.") from error
+    for decomposition, by_layer in values.items():
+        for layer in card.layers:
+            if layer.name not in by_layer:
+                raise RunError(
+                    f"{path} lacks {layer.name} under {decomposition}.", "Delete the run and start it again."
+                )
+    return Spectra(card, tuple(values), values)
+
+
+def best_spectra(ref: ModelRef) -> RunView | None:
+    """The run whose spectra are shown: the user's newest finished one, else a sample."""
+    done = [view for view in all_runs(ref, "spectra") if view.done]
+    return done[0] if done else None
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """One plan that a run recorded, learned or computed, at one rate."""
+
+    view: RunView
+    compression: float
+    path: Path
+    final: bool
+
+    @property
+    def words(self) -> str:
+        return f"{percent(self.compression)} · {self.view.id}" + (" · sample" if self.view.sample else "")
+
+
+def recorded_plans(views: list[RunView]) -> list[Recorded]:
+    """Every plan in allocate runs: those written on the way, and the final ones."""
+    found = []
+    for view in views:
+        folder = view.path / "plans"
+        for path in sorted(folder.glob("*.json")) if folder.is_dir() else []:
+            if path.stem.isdigit():
+                found.append(Recorded(view, int(path.stem) / 100, path, final=False))
+        if (view.path / "plan.json").is_file():
+            found.append(Recorded(view, 1 - view.spec.keep, view.path / "plan.json", final=True))
+    return found
+
+
+def nearest(plans: list[Recorded], compression: float) -> Recorded | None:
+    """The recorded plan closest to a rate; at equal distance the final one, then the newer run."""
+    if not plans:
+        return None
+    return min(
+        plans, key=lambda plan: (round(abs(plan.compression - compression), 6), not plan.final, plan.view.sample)
+    )
+
+
+@st.cache_data(max_entries=128, show_spinner=False)
+def _plan(path: str, stamp: tuple[int, int]) -> Plan:
+    return Plan.load(Path(path))
+
+
+def load_plan(path: Path) -> Plan:
+    """A plan file, cached until it changes."""
+    if not path.is_file():
+        raise PlanError(f"The plan {path} is missing.", "Delete the run on the Runs page and start it again.")
+    return _plan(str(path), stamp(path))
+
+
+def last_ranks(view: RunView, card: ModelCard) -> tuple[int, dict[str, int]] | None:
+    """The newest complete snapshot of a training run: step and rank of every layer. Bears a half last line."""
+    try:
+        with (view.path / "ranks.jsonl").open("rb") as file:
+            file.seek(0, 2)
+            file.seek(max(0, file.tell() - 64 * (len(card.layers) + 8)))
+            lines = file.read().splitlines()
+    except OSError:
+        return None
+    for line in reversed(lines):
+        try:
+            snapshot = json.loads(line)
+            ranks = snapshot["ranks"]
+            if len(ranks) == len(card.layers):
+                names = (layer.name for layer in card.layers)
+                return int(snapshot["step"]), dict(zip(names, (int(rank) for rank in ranks), strict=True))
+        except (ValueError, KeyError, TypeError):
+            continue
+    return None
+
+
+def newest_card(ref: ModelRef) -> tuple[ModelCard, RunView] | None:
+    """A card of this model from any run that wrote one."""
+    for view in all_runs(ref):
+        if view.kind in ("spectra", "allocate") and (view.path / "card.json").is_file():
+            return card_of(view), view
+    return None
+
+
+def fetched(ref: ModelRef) -> bool:
+    """Whether a job of the user's own has already brought this model in."""
+    return any(view.done for view in all_runs(ref, samples=False) if view.kind != "compare")

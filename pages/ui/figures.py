@@ -1,0 +1,240 @@
+"""Plotly figures of finished things: spectra and measure heatmaps. Pure functions; colours follow the theme."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from lrc_core.budget import break_even
+from lrc_core.decompose.measures import cumulative_energy
+from lrc_core.types import LinearShape, ModelCard
+from pages.ui.methods import decomposition_color, decomposition_label
+from pages.ui.words import kind_labels
+
+CONFIG = {"displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"], "scrollZoom": False}
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+LAYER_COLORS = ("#1b8a86", "#d9762b", "#6a86d1", "#c05a94", "#a8952b", "#7f8c8a")
+_MARGIN = {"l": 56, "r": 8, "t": 24, "b": 8}
+
+
+def config(name: str) -> dict[str, object]:
+    """Chart options with the name of the PNG that the camera button saves."""
+    return {**CONFIG, "toImageButtonOptions": {"format": "png", "filename": name, "scale": 2}}
+
+
+def kinds_of(card: ModelCard) -> tuple[str, ...]:
+    """Kinds of layer in the order of their first appearance in a block."""
+    return tuple(dict.fromkeys(layer.kind for layer in card.layers))
+
+
+def grid(card: ModelCard, values: Mapping[str, float]) -> np.ndarray:
+    """Values by layer name as [blocks, kinds], NaN where a block has no such layer."""
+    kinds = {kind: column for column, kind in enumerate(kinds_of(card))}
+    cells = np.full((card.n_blocks, len(kinds)), np.nan)
+    for layer in card.layers:
+        cells[layer.block, kinds[layer.kind]] = values[layer.name]
+    return cells
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How a heatmap's values are shown.
+
+    Attributes:
+        title: of the colour bar, with the unit.
+        format: d3 format of ticks and hover.
+        limits: fixed ends of the colours, None for the data's.
+    """
+
+    title: str
+    format: str = ".3~r"
+    limits: tuple[float, float] | None = None
+
+
+def layer_heatmap(
+    card: ModelCard, values: Mapping[str, float], scale: Scale, hover: Mapping[str, str], selected: Sequence[str] = ()
+) -> go.Figure:
+    """Blocks down, kinds across, with an invisible square marker on every cell that reports clicks.
+
+    Args:
+        card: gives the grid.
+        values: one figure a layer.
+        scale: how they are shown.
+        hover: what the pointer says of a layer, HTML.
+        selected: layers that are outlined.
+    """
+    kinds, labels = kinds_of(card), kind_labels(kinds_of(card))
+    low, high = scale.limits or (None, None)
+    figure = go.Figure(
+        go.Heatmap(
+            z=grid(card, values),
+            x=[labels[kind] for kind in kinds],
+            y=list(range(card.n_blocks)),
+            xgap=2,
+            ygap=1 if card.n_blocks > 40 else 2,
+            zmin=low,
+            zmax=high,
+            hoverinfo="skip",
+            colorbar={
+                "title": {"text": scale.title, "side": "right"},
+                "tickformat": scale.format,
+                "thickness": 12,
+                "outlinewidth": 0,
+            },
+        )
+    )
+    figure.add_trace(_click_targets(card, labels, hover))
+    for layer in card.layers:
+        if layer.name in selected:
+            figure.add_shape(**_outline(kinds.index(layer.kind), layer.block))
+    figure.update_xaxes(
+        range=[-0.5, len(kinds) - 0.5],
+        side="top",
+        showgrid=False,
+        zeroline=False,
+        fixedrange=True,
+        tickangle=0 if len(kinds) < 6 else -30,
+    )
+    figure.update_yaxes(
+        range=[card.n_blocks - 0.5, -0.5],
+        title="Block",
+        showgrid=False,
+        zeroline=False,
+        fixedrange=True,
+        dtick=_tick_step(card.n_blocks),
+    )
+    figure.update_layout(height=heatmap_height(card.n_blocks), margin=_MARGIN, dragmode=False, showlegend=False)
+    return figure
+
+
+def heatmap_height(n_blocks: int) -> int:
+    """Pixels: tall enough to hit a cell, never endless."""
+    return int(min(900, max(280, 90 + 18 * n_blocks)))
+
+
+def _tick_step(n_blocks: int) -> int:
+    return 1 if n_blocks <= 12 else 5 if n_blocks <= 60 else 10
+
+
+def _click_targets(card: ModelCard, labels: Mapping[str, str], hover: Mapping[str, str]) -> go.Scatter:
+    invisible = {"marker": {"opacity": 0}}
+    return go.Scatter(
+        x=[labels[layer.kind] for layer in card.layers],
+        y=[layer.block for layer in card.layers],
+        customdata=[layer.name for layer in card.layers],
+        text=[hover[layer.name] for layer in card.layers],
+        mode="markers",
+        marker={"symbol": "square", "size": 18, "opacity": 0},
+        selected=invisible,
+        unselected=invisible,
+        hovertemplate="%{text}<extra></extra>",
+        showlegend=False,
+    )
+
+
+def _outline(column: int, row: int) -> dict[str, object]:
+    return {
+        "type": "rect",
+        "x0": column - 0.5,
+        "x1": column + 0.5,
+        "y0": row - 0.5,
+        "y1": row + 0.5,
+        "line": {"color": "#e07b1f", "width": 3},
+    }
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One spectrum to draw."""
+
+    layer: LinearShape
+    decomposition: str
+    sigma: np.ndarray
+    color: str
+    dash: str
+
+    @property
+    def label(self) -> str:
+        return f"{self.layer.block} · {self.layer.kind}"
+
+
+def curves_of(
+    layers: Sequence[LinearShape], values: Mapping[str, Mapping[str, np.ndarray]], shown: Sequence[str]
+) -> list[Curve]:
+    """Curves of some layers under some decompositions: one layer is coloured by decomposition, several by layer."""
+    curves = []
+    for index, layer in enumerate(layers):
+        for number, decomposition in enumerate(shown):
+            alone = len(layers) == 1
+            color = decomposition_color(decomposition) if alone else LAYER_COLORS[index % len(LAYER_COLORS)]
+            dash = "solid" if alone else DASHES[number % len(DASHES)]
+            curves.append(Curve(layer, decomposition, values[decomposition][layer.name], color, dash))
+    return curves
+
+
+def spectrum_figure(curves: Sequence[Curve], *, log: bool, cut: int | None, with_layer: bool) -> go.Figure:
+    """Singular values above, cumulative energy below, over the same axis of directions.
+
+    Args:
+        curves: what to draw.
+        log: logarithmic values.
+        cut: rank that the slider's compression leaves, None to mark none.
+        with_layer: whether the legend names the layer (several are drawn).
+    """
+    figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.07, row_heights=[0.58, 0.42])
+    for curve in curves:
+        name = decomposition_label(curve.decomposition)
+        name = f"{curve.label} · {name}" if with_layer else name
+        line = {"color": curve.color, "dash": curve.dash, "width": 2}
+        index = np.arange(1, len(curve.sigma) + 1)
+        relative = curve.sigma / curve.sigma[0] if curve.sigma[0] > 0 else curve.sigma
+        tip = f"{name}<br>direction %{{x}}: %{{y:.3~g}}<extra></extra>"
+        figure.add_scatter(x=index, y=relative, name=name, line=line, hovertemplate=tip, row=1, col=1)
+        energy = cumulative_energy(curve.sigma)
+        tip = f"{name}<br>first %{{x}} hold %{{y:.1%}}<extra></extra>"
+        figure.add_scatter(x=index, y=energy, name=name, line=line, hovertemplate=tip, showlegend=False, row=2, col=1)
+    _mark_ranks(figure, curves, cut)
+    figure.update_yaxes(
+        title="Value / largest",
+        type="log" if log else "linear",
+        exponentformat="power",
+        row=1,
+        col=1,
+        rangemode="tozero",
+    )
+    if log:
+        figure.update_yaxes(dtick=1, row=1, col=1)
+    figure.update_yaxes(title="Cumulative energy", tickformat=".0%", range=[0, 1.03], row=2, col=1)
+    figure.update_xaxes(title="Direction, largest first", row=2, col=1)
+    figure.update_layout(
+        height=540,
+        margin={**_MARGIN, "t": 40},
+        hovermode="closest",
+        legend={"orientation": "h", "yanchor": "top", "y": -0.13, "xanchor": "left", "x": 0},
+    )
+    return figure
+
+
+def _mark_ranks(figure: go.Figure, curves: Sequence[Curve], cut: int | None) -> None:
+    """Vertical lines: where factors cost what the dense layer costs, and where the current compression cuts."""
+    evens = sorted({round(break_even(curve.layer)) for curve in curves})
+    marks = [(even, "break-even", "dash") for even in evens[:3]]
+    if cut is not None:
+        marks.append((cut, "cut", "dot"))
+    for position, (rank, word, dash) in enumerate(sorted(marks)):
+        for row in (1, 2):
+            figure.add_vline(x=rank, line={"color": "#8a9593", "width": 1.5, "dash": dash}, row=row, col=1)
+        figure.add_annotation(
+            x=rank,
+            y=1.0,
+            yref="y domain",
+            text=f"{word} {rank}",
+            showarrow=False,
+            yanchor="bottom",
+            xanchor="right" if position == 0 and len(marks) > 1 else "left",
+            font={"size": 12},
+        )

@@ -1,0 +1,124 @@
+"""Forms generated from settings dataclasses: label, help, range and default come from the field itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import streamlit as st
+
+from lrc_core.errors import TextError
+from lrc_core.registry import MethodEntry
+from lrc_core.runs.spec import CalibrationSpec, EvaluationSpec
+from lrc_core.settings import FieldInfo, fields_of
+
+
+def method_settings(entry: MethodEntry, preset: str, prefix: str, changed: Callable[[], None]) -> dict[str, Any]:
+    """Widgets for every setting of a method; returns the values that differ from the preset.
+
+    Args:
+        entry: the method.
+        preset: its preset, the source of the defaults.
+        prefix: of the widgets' keys, which are also the query parameters.
+        changed: called when the user changes one.
+    """
+    base = entry.settings(preset or None)
+    values = {}
+    infos = fields_of(entry.settings_class)
+    if not infos:
+        st.caption("This method has nothing to set.")
+    columns = st.columns(2)
+    for index, info in enumerate(infos):
+        default = getattr(base, info.name)
+        with columns[index % 2]:
+            value = _widget(info, default, f"{prefix}_{entry.name}_{preset}_{info.name}", changed)
+        if value != default:
+            values[info.name] = value
+    return values
+
+
+def _widget(info: FieldInfo, default: Any, key: str, changed: Callable[[], None]) -> Any:
+    shared: dict[str, Any] = {"help": info.help, "key": key, "on_change": changed, "bind": "query-params"}
+    if info.type is bool:
+        return st.toggle(info.label, value=bool(default), **shared)
+    if info.choices:
+        options = list(info.choices)
+        return st.selectbox(info.label, options, index=options.index(default), **shared)
+    if info.type is int:
+        low = None if info.minimum is None else int(info.minimum)
+        high = None if info.maximum is None else int(info.maximum)
+        return st.number_input(info.label, low, high, int(default), step=1, **shared)
+    if info.type is float:
+        low = None if info.minimum is None else float(info.minimum)
+        high = None if info.maximum is None else float(info.maximum)
+        return st.number_input(
+            info.label, low, high, float(default), step=_step(float(default)), format="%.6g", **shared
+        )
+    return st.text_input(info.label, value=str(default), **shared)
+
+
+def _step(default: float) -> float:
+    """The power of ten just below the default: 0.03 is changed by 0.01."""
+    return 0.01 if default == 0 else 10.0 ** math.floor(math.log10(abs(default)))
+
+
+def calibration(prefix: str, changed: Callable[[], None]) -> CalibrationSpec:
+    """Text, windows and seed of the calibration."""
+    base = CalibrationSpec()
+    texts = st.text_input(
+        "Calibration texts",
+        ", ".join(base.texts),
+        key=f"{prefix}_texts",
+        on_change=changed,
+        bind="query-params",
+        help="Built-in texts (wiki, c4), paths of UTF-8 or JSONL files, or hub data sets, separated by commas.",
+    )
+    left, middle, right = st.columns(3)
+    shared: dict[str, Any] = {"on_change": changed, "bind": "query-params"}
+    windows = left.number_input("Windows", 1, 100_000, base.windows, key=f"{prefix}_windows", **shared)
+    window = middle.number_input("Tokens a window", 8, 32_768, base.window, key=f"{prefix}_window", **shared)
+    seed = right.number_input("Seed", 0, 2**31 - 1, base.seed, key=f"{prefix}_seed", **shared)
+    return CalibrationSpec(_names(texts, "calibration"), int(windows), int(window), int(seed))
+
+
+def evaluation(prefix: str) -> EvaluationSpec:
+    """Texts, windows and tasks of the measurements."""
+    base = EvaluationSpec()
+    texts = st.text_input(
+        "Texts for perplexity",
+        ", ".join(base.texts),
+        key=f"{prefix}_texts",
+        help="gensim and c4 are built in (report parts, never calibrated on); or paths of files, separated by commas.",
+    )
+    tasks = st.multiselect(
+        "Zero-shot tasks",
+        list(TASKS),
+        default=["arc_easy", "piqa"],
+        key=f"{prefix}_tasks",
+        accept_new_options=True,
+        help="The listed ones are in the starter pack and need no network; any task that lm-eval knows can be typed.",
+    )
+    left, middle, right = st.columns(3)
+    window = left.number_input("Tokens a window", 8, 32_768, base.window, key=f"{prefix}_window")
+    windows = middle.number_input(
+        "Windows a text", 0, 100_000, base.max_windows, key=f"{prefix}_windows", help="0: all"
+    )
+    items = right.number_input("Items a task", 0, 100_000, base.items, key=f"{prefix}_items", help="0: all")
+    return EvaluationSpec(
+        texts=_names(texts, "evaluation"),
+        window=int(window),
+        max_windows=int(windows),
+        tasks=tuple(str(task) for task in tasks),
+        items=int(items),
+    )
+
+
+TASKS = ("arc_easy", "arc_challenge", "piqa", "hellaswag", "winogrande", "openbookqa", "boolq")
+
+
+def _names(text: str, what: str) -> tuple[str, ...]:
+    names = tuple(part.strip() for part in text.split(",") if part.strip())
+    if not names:
+        raise TextError(f"No {what} text is named.", "Name at least one, for example c4.")
+    return names

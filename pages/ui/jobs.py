@@ -1,0 +1,173 @@
+"""Starting jobs and watching them. Everything shown is read from the run's folder, so a reload loses nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+import streamlit as st
+
+from lrc_core.errors import LrcError
+from lrc_core.jobs import manager
+from lrc_core.runs.records import Status
+from lrc_core.runs.spec import Spec
+from pages.ui import data, words
+from pages.ui.frame import guard, show_error
+from pages.ui.methods import method_label
+
+BADGES = {
+    "queued": (":material/schedule:", "orange", "Waiting"),
+    "running": (":material/sync:", "green", "Running"),
+    "cancelling": (":material/hourglass_bottom:", "orange", "Stopping"),
+    "cancelled": (":material/cancel:", "gray", "Cancelled"),
+    "failed": (":material/error:", "red", "Failed"),
+    "interrupted": (":material/power_off:", "orange", "Interrupted"),
+    "done": (":material/check_circle:", "green", "Finished"),
+    "damaged": (":material/broken_image:", "red", "Damaged"),
+}
+KINDS = {
+    "fetch": "Fetch the model",
+    "spectra": "Spectra",
+    "allocate": "Allocate",
+    "evaluate": "Evaluate",
+    "compare": "Compare",
+}
+
+
+def submit(spec: Spec, env: Mapping[str, str] | None = None) -> str | None:
+    """Start or join a job; returns its id, or shows why it could not be started."""
+    try:
+        with st.spinner("Checking and queueing …"):
+            run = manager.submit(spec, env=env) if env else manager.submit(spec)
+    except LrcError as error:
+        show_error(error)
+        return None
+    return str(run.id)
+
+
+def state_badge(state: str) -> None:
+    """A badge with icon, colour and word, so that colour is never alone."""
+    icon, color, word = BADGES.get(state, BADGES["damaged"])
+    st.badge(word, icon=icon, color=color)  # type: ignore[arg-type]
+
+
+def title_of(spec: Spec) -> str:
+    """What a job does, in a few words."""
+    if spec.kind == "allocate":
+        return f"{method_label(spec.method)} at {words.percent(1 - spec.keep)}"
+    if spec.kind == "compare":
+        return f"Compare at {', '.join(words.percent(1 - keep) for keep in spec.keeps)}"
+    if spec.kind == "evaluate":
+        plan = spec.plan or {}
+        if not plan:
+            return "Evaluate the dense model"
+        name, rate = method_label(str(plan.get("method"))), words.percent(1 - float(plan.get("keep_target", 1)))
+        return f"Evaluate {name} at {rate}"
+    return KINDS[spec.kind]
+
+
+def command(spec: Spec) -> None:
+    """The command line that does the same, ready to copy."""
+    st.code(manager.command_for(spec), language="bash", wrap_lines=True)
+
+
+def panel(run_id: str, *, live: Callable[[data.RunView], None] | None = None, every: float = 1.5) -> None:
+    """Progress of a job with its buttons; polls while the job is not final and reruns the page when it becomes so.
+
+    Args:
+        run_id: the job.
+        live: draws more under the progress, also refreshed.
+        every: seconds between looks.
+    """
+    view = data.open_run(run_id)
+    if view is None:
+        st.warning("It was deleted, or the link is from another computer.", title=f"There is no run {run_id[:60]} here")
+        return
+    polling = not view.final
+    st.fragment(_panel, run_every=every if polling else None, key=f"panel_{run_id}")(run_id, live, polling)
+
+
+def _panel(run_id: str, live: Callable[[data.RunView], None] | None, polling: bool) -> None:
+    with guard():
+        view = data.open_run(run_id)
+        if view is None or (polling and view.final):
+            st.rerun()  # the page around shows the finished state, and polling stops
+        with st.container(border=True, key=f"job_{run_id}"):
+            _head(view)
+            _progress(view.status)
+            if live is not None:
+                live(view)
+            _failure(view)
+
+
+def _head(view: data.RunView) -> None:
+    with st.container(horizontal=True, vertical_alignment="center"):
+        state_badge(view.status.state)
+        st.markdown(f"**{title_of(view.spec)}** :small[:gray[`{view.id}`]]", width="content")
+        st.space("stretch")
+        _buttons(view)
+
+
+def _buttons(view: data.RunView) -> None:
+    if view.sample:
+        return
+    if view.status.state in ("queued", "running"):
+        st.button(
+            "Cancel", icon=":material/stop:", key=f"cancel_{view.id}", on_click=_act, args=(manager.cancel, view.id)
+        )
+    elif view.status.resumable:
+        st.button(
+            "Resume",
+            icon=":material/play_arrow:",
+            key=f"resume_{view.id}",
+            on_click=_act,
+            args=(manager.resume, view.id),
+        )
+
+
+def _act(action: Callable[[str], object], run_id: str) -> None:
+    """Call the manager from a button; a refusal is said, not raised."""
+    try:
+        action(run_id)
+    except LrcError as error:
+        st.toast(str(error), icon=":material/error:", duration="long")
+    else:
+        st.session_state["rerun_page"] = True
+
+
+def rerun_if_asked() -> None:
+    """After a button inside a fragment: redraw the whole page once, so that polling starts or stops."""
+    if st.session_state.pop("rerun_page", False):
+        st.rerun()
+
+
+def _progress(status: Status) -> None:
+    now = time.time()
+    if status.state == "queued":
+        st.caption(f"Asked for {words.ago(status.queued_at)}. It starts when the device is free.")
+        return
+    if status.final:
+        if status.ended_at:
+            took = words.duration(status.ended_at - status.started_at) if status.started_at else "–"
+            st.caption(f"Ended {words.ago(status.ended_at)}, after {took}.")
+        return
+    steps = (
+        f"step {status.step:,} of {status.total:,}" if status.total else f"step {status.step:,}" if status.step else ""
+    )
+    left = status.eta_s(now)
+    parts = [
+        status.phase.capitalize() or "Starting",
+        steps,
+        f"about {words.duration(left)} left" if left is not None else "",
+    ]
+    st.progress(status.fraction or 0.0, text=" · ".join(part for part in parts if part))
+
+
+def _failure(view: data.RunView) -> None:
+    status = view.status
+    if status.state == "failed":
+        st.error(status.remedy or "The log on the Runs page says more.", title=status.error or "The job failed")
+    elif status.state == "interrupted":
+        st.warning(
+            "Its process is gone. Nothing that it had written is lost: resume to go on from the last checkpoint."
+        )

@@ -1,0 +1,104 @@
+"""Which model the pages talk about: in the URL, so that a link says it, and in one small file, to be remembered.
+
+Consents (running a model's own code, loading pickled weights) are only read from the file: a link must not grant them.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from lrc_core.paths import runs_home
+from lrc_core.runs.spec import ModelRef
+
+MODEL, REVISION = "model", "revision"
+RATE = "rate"
+"""Key and query parameter of the compression slider, in whole percent; shared by Allocate and Spectra on purpose."""
+DEFAULT_RATE, LARGEST_RATE = 20, 80
+_LONGEST_SOURCE = 400
+
+
+def settings_path() -> Path:
+    """The user's small settings file, beside the run folders."""
+    return runs_home() / ".app-settings.json"
+
+
+def read_settings() -> dict[str, Any]:
+    """The remembered settings; empty when there are none or the file is damaged."""
+    try:
+        data = json.loads(settings_path().read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def write_settings(**changes: Any) -> None:
+    """Change some settings, keeping the others. A disk that cannot be written costs the memory, not the page."""
+    path = settings_path()
+    temporary = path.with_suffix(".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps({**read_settings(), **changes}, indent=1), encoding="utf-8")
+        temporary.replace(path)
+    except OSError:
+        st.toast("Your choice could not be saved to disk; it holds for this tab only.", icon=":material/warning:")
+
+
+def current_model() -> ModelRef:
+    """The model of this tab: the URL's, else the remembered one, else the starter. Writes it into the URL."""
+    remembered = read_settings()
+    source = str(st.query_params.get(MODEL, ""))[:_LONGEST_SOURCE].strip()
+    revision = str(st.query_params.get(REVISION, ""))[:_LONGEST_SOURCE].strip()
+    if not source:
+        last = remembered.get("model") or {}
+        source, revision = str(last.get("source") or "starter"), str(last.get("revision") or "")
+        if source != "starter":
+            show_in_url(ModelRef(source, revision))
+    consent = (remembered.get("consents") or {}).get(source) or {}
+    return ModelRef(
+        source,
+        revision,
+        trust_remote_code=bool(consent.get("trust_remote_code")),
+        allow_pickle=bool(consent.get("allow_pickle")),
+    )
+
+
+def show_in_url(ref: ModelRef) -> None:
+    """Put a model into the query parameters."""
+    st.query_params[MODEL] = ref.source
+    if ref.revision:
+        st.query_params[REVISION] = ref.revision
+    elif REVISION in st.query_params:
+        del st.query_params[REVISION]
+
+
+def choose_model(ref: ModelRef) -> None:
+    """Make a model the current one, here and at the next start."""
+    settings = read_settings()
+    consents = dict(settings.get("consents") or {})
+    consents[ref.source] = {"trust_remote_code": ref.trust_remote_code, "allow_pickle": ref.allow_pickle}
+    write_settings(model={"source": ref.source, "revision": ref.revision}, consents=consents)
+    show_in_url(ref)
+
+
+def same_model(one: ModelRef, other: ModelRef) -> bool:
+    """Whether two references name the same weights; consents do not matter for that."""
+    plain = {"trust_remote_code": False, "allow_pickle": False}
+    return replace(one, **plain) == replace(other, **plain)
+
+
+def model_label(ref: ModelRef) -> str:
+    """A short name for captions."""
+    if ref.source == "starter":
+        return "SmolLM2-135M (starter)"
+    name = Path(ref.source).name if "/" in ref.source and Path(ref.source).exists() else ref.source
+    return f"{name} @ {ref.revision[:12]}" if ref.revision else name
+
+
+def carried() -> dict[str, list[str]]:
+    """Query parameters for a link to another page: all of them, so that coming back finds everything as it was."""
+    return {key: st.query_params.get_all(key) for key in st.query_params}

@@ -1,0 +1,107 @@
+"""The app in-process: an AppTest that starts at app.py, on run folders of the test's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import streamlit as st
+from streamlit.testing.v1 import AppTest
+
+from lrc_core.models.preflight import Preflight
+from lrc_core.runs.store import RunStore
+from lrc_core.types import ModelCard
+from pages.ui import cards, data
+from tests.pages import run_factory
+
+ROOT = Path(__file__).parents[2]
+Open = Callable[..., AppTest]
+
+
+@pytest.fixture
+def store() -> RunStore:
+    """The user's runs (a temporary folder)."""
+    return RunStore()
+
+
+@pytest.fixture
+def card() -> ModelCard:
+    return run_factory.make_card()
+
+
+@pytest.fixture(autouse=True)
+def samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunStore:
+    """Shipped samples: none, until a test writes some."""
+    folder = tmp_path / "samples"
+    monkeypatch.setattr(data, "SAMPLES", folder)
+    return RunStore(folder)
+
+
+@pytest.fixture(autouse=True)
+def report(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
+    """What the pre-flight says; a test may change it."""
+    content: dict[str, object] = {
+        "kind": "starter",
+        "exists": True,
+        "architecture": "LlamaForCausalLM",
+        "params": 134_515_008,
+        "weight_bytes": 269_030_016,
+        "n_blocks": 30,
+        "hidden_size": 576,
+        "memory_needed": 1_500_000_000,
+        "memory_available": 9_000_000_000,
+        "disk_needed": 2_000_000_000,
+        "disk_available": 50_000_000_000,
+        "warnings": (),
+        "problems": (),
+    }
+    monkeypatch.setattr(cards, "preflight", lambda ref: Preflight(source=ref.source, **content))
+    return content
+
+
+@pytest.fixture
+def submitted(monkeypatch: pytest.MonkeyPatch, store: RunStore) -> list[tuple[object, dict[str, str] | None]]:
+    """Specs that pages submit, with the environment; the runs are queued and nothing is started."""
+    from lrc_core.jobs import manager
+
+    seen: list[tuple[object, dict[str, str] | None]] = []
+
+    def submit(spec, *, env=None, store=store):
+        seen.append((spec, env))
+        return store.create(spec)
+
+    monkeypatch.setattr(manager, "submit", submit)
+    return seen
+
+
+@pytest.fixture
+def open_page() -> Iterator[Open]:
+    """``open_page("spectra", rate="30")``: the page as a link with these query parameters opens it."""
+    st.cache_data.clear()
+    st.cache_resource.clear()
+
+    def opener(page: str = "home", **query: str | list[str]) -> AppTest:
+        app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=30)
+        for key, value in query.items():
+            app.query_params[key] = value
+        if page != "home":
+            app.switch_page(f"pages/{page}.py")
+        app.run()
+        assert not app.exception
+        return app
+
+    yield opener
+
+
+def text_of(app: AppTest) -> str:
+    """Everything that is written on the page, for looking words up."""
+    parts = [
+        element.value
+        for kind in ("title", "subheader", "markdown", "caption", "code", "text")
+        for element in app.get(kind)
+    ]
+    for alerts in (app.error, app.warning, app.info):
+        parts += [f"{getattr(alert.proto, 'title', '')} {alert.value}" for alert in alerts]
+    parts += [element.proto.body for element in app.get("html")]
+    return "\n".join(str(part) for part in parts)

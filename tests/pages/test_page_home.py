@@ -1,0 +1,112 @@
+"""Home: the picture, the card, the picker with its pre-flight."""
+
+from __future__ import annotations
+
+import json
+
+from lrc_core.errors import ModelError
+from lrc_core.paths import runs_home
+from lrc_core.runs.spec import SpectraSpec
+from pages.ui import cards, state
+from tests.pages import run_factory
+from tests.pages.conftest import text_of
+
+
+def test_it_stands_without_any_run(open_page):
+    text = text_of(open_page())
+    assert "Not fetched yet" in text
+    assert "A picture of a real layer will be here" in text
+
+
+def test_three_sentences(open_page):
+    first = open_page().markdown
+    intro = next(element.value for element in first if element.value.startswith("Every linear layer"))
+    assert intro.count(". ") + 1 == 3
+
+
+def test_the_sample_is_shown_and_labelled(open_page, samples, card):
+    run = run_factory.spectra_run(samples, card)
+    text = text_of(open_page())
+    assert "Sample" in text and run.id in text
+    assert "SmolLM2-135M" in text and "LlamaForCausalLM" in text
+
+
+def test_the_users_run_takes_the_place_of_the_sample(open_page, samples, store, card):
+    run_factory.spectra_run(samples, card)
+    run_factory.spectra_run(store, card)
+    assert "badge[:material/inventory_2: Sample]" not in text_of(open_page())
+
+
+def test_another_model_has_no_sample_card_but_still_a_picture(open_page, samples, card):
+    run_factory.spectra_run(samples, card)
+    text = text_of(open_page(model="owner/other"))
+    assert "Not fetched yet" in text
+    assert "The curve is the measured spectrum" in text
+
+
+def test_preflight_then_fetch(open_page, submitted):
+    app = open_page()
+    app.button(key="home_check").click().run()
+    assert "134.5 M" in text_of(app) and "≈ 1.5 GB" in text_of(app)
+    app.button(key="home_start").click().run()
+    assert [spec for spec, _ in submitted] == [SpectraSpec()]
+    assert "Waiting" in str([badge.value for badge in app.get("markdown")])
+
+
+def test_problems_are_said_before_anything_is_fetched(open_page, report):
+    report.update(problems=("The config names no decoder blocks.",), warnings=("Memory is short.",))
+    app = open_page()
+    app.button(key="home_check").click().run()
+    assert "names no decoder blocks" in text_of(app)
+    assert "Memory is short" in text_of(app)
+
+
+def test_an_unknown_model_is_an_error_in_words(open_page, monkeypatch):
+    def refuse(ref):
+        raise ModelError(f"There is no model {ref.source}.", "Check the spelling.")
+
+    monkeypatch.setattr(cards, "preflight", refuse)
+    app = open_page(model="owner/nothing")
+    app.button(key="home_check").click().run()
+    assert "There is no model owner/nothing." in text_of(app)
+    assert "Check the spelling." in text_of(app)
+
+
+def test_the_token_goes_into_the_jobs_environment_and_nowhere_else(open_page, submitted):
+    app = open_page(model="owner/gated", revision="abc")
+    app.text_input(key="home_hub_token").set_value("hf_secret_value")
+    app.button(key="home_start").click().run()
+    spec, env = submitted[0]
+    assert env == {"HF_TOKEN": "hf_secret_value"}
+    assert (spec.model.source, spec.model.revision) == ("owner/gated", "abc")
+    written = [path.read_bytes() for path in runs_home().rglob("*") if path.is_file()]
+    assert written and not any(b"hf_secret_value" in content for content in written)
+    assert "hf_secret_value" not in str(dict(app.query_params))
+
+
+def test_the_choice_is_remembered_and_a_link_grants_no_consent(open_page, submitted):
+    app = open_page(model="owner/other")
+    app.checkbox(key="home_trust_hub").check()
+    app.button(key="home_use").click().run()
+    assert json.loads(state.settings_path().read_text())["model"] == {"source": "owner/other", "revision": ""}
+    again = open_page()
+    assert again.query_params["model"] == "owner/other"
+    again.button(key="home_start").click().run()
+    assert submitted[0][0].model.trust_remote_code
+    stranger = open_page(model="owner/stranger", trust_remote_code="true")
+    stranger.button(key="home_start").click().run()
+    assert not submitted[1][0].model.trust_remote_code
+
+
+def test_a_failed_fetch_says_why_and_offers_to_resume(open_page, store, card):
+    run = run_factory.spectra_run(store, card, done=False)
+    run_factory.set_state(run, "failed", error="The download was cut off.", remedy="Resume the run.")
+    app = open_page()
+    assert "The download was cut off." in text_of(app)
+    assert app.button(key=f"resume_{run.id}").label == "Resume"
+
+
+def test_damaged_settings_file_is_no_obstacle(open_page):
+    state.settings_path().parent.mkdir(parents=True)
+    state.settings_path().write_text("{half")
+    assert "Low-rank compression explorer" in text_of(open_page())
