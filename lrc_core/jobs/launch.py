@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,8 +23,12 @@ EXECUTE_VARIABLE = "LRC_TEST_EXECUTE"
 """Environment variable that hands ``--execute`` to workers; for tests."""
 
 
-def start_worker(run: Run) -> int:
+def start_worker(run: Run, env: Mapping[str, str] | None = None) -> int:
     """Start a detached worker: it survives this process, its terminal and its signals.
+
+    Args:
+        run: the run; its log is appended to.
+        env: variables that only this worker gets.
 
     Returns:
         Its process id, which is also its process group's.
@@ -33,7 +38,11 @@ def start_worker(run: Run) -> int:
     """
     root = str(Path(__file__).resolve().parents[2])
     inherited = os.environ.get("PYTHONPATH")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([root, inherited] if inherited else [root])}
+    environment = {
+        **os.environ,
+        **(env or {}),
+        "PYTHONPATH": os.pathsep.join([root, inherited] if inherited else [root]),
+    }
     command = [sys.executable, "-m", "lrc_core.jobs.worker", str(run.path.resolve())]
     if replacement := os.environ.get(EXECUTE_VARIABLE):
         command += ["--execute", replacement]

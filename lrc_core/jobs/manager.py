@@ -9,9 +9,11 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 
 from lrc_core.errors import LrcError, RunError
+from lrc_core.jobs.command import command_for
 from lrc_core.jobs.launch import signal_worker, start_worker
 from lrc_core.jobs.preflight import check
 from lrc_core.jobs.queue import START_GRACE_S, DeviceQueue
@@ -26,8 +28,20 @@ TERM_AFTER_S, KILL_AFTER_S = 20.0, 40.0
 """How long after the request a cancel turns into SIGTERM and SIGKILL."""
 POLL_S = 0.1
 
+__all__ = [
+    "cancel",
+    "command_for",
+    "delete",
+    "poll",
+    "queue_position",
+    "reconcile",
+    "replace_queued",
+    "resume",
+    "submit",
+]
 
-def submit(spec: Spec, *, store: RunStore | None = None) -> Run:
+
+def submit(spec: Spec, *, store: RunStore | None = None, env: Mapping[str, str] | None = None) -> Run:
     """Make sure that a spec's run is done, running or queued, and return it at once.
 
     A run of the same spec is joined, whoever asked for it first. One that was cancelled, failed or was interrupted is
@@ -36,6 +50,7 @@ def submit(spec: Spec, *, store: RunStore | None = None) -> Run:
     Args:
         spec: what to do.
         store: where; the user's runs by default.
+        env: environment variables for the worker alone, such as ``HF_TOKEN``; never written anywhere.
 
     Raises:
         LrcError: the pre-flight found that the job cannot succeed; nothing was queued.
@@ -47,12 +62,29 @@ def submit(spec: Spec, *, store: RunStore | None = None) -> Run:
     with store.lock():
         status = run.status()
         if status.state == "queued" and is_alive(status) is False:
-            _launch(store, run, status)
+            _launch(store, run, status, env)
     return run
 
 
-def resume(run_id: str, *, store: RunStore | None = None) -> Run:
+def poll(run_id: str, *, store: RunStore | None = None) -> Status:
+    """Where a run stands, after a look whether its process lives.
+
+    Raises:
+        RunError: there is no such run, or it is damaged.
+    """
+    store = store or RunStore()
+    run = store.open(run_id)
+    _reconcile_one(store, run)
+    return run.status()
+
+
+def resume(run_id: str, *, store: RunStore | None = None, env: Mapping[str, str] | None = None) -> Run:
     """Queue a cancelled, failed or interrupted run again; it goes on from its checkpoint.
+
+    Args:
+        run_id: the run.
+        store: where it lies.
+        env: as for :func:`submit`.
 
     Raises:
         RunError: there is no such run, it is damaged, done, or has not stopped.
@@ -73,7 +105,7 @@ def resume(run_id: str, *, store: RunStore | None = None) -> Run:
             now = time.time()
             fresh = Status(created_at=status.created_at, queued_at=now, updated_at=now, attempt=status.attempt + 1)
             run.write_status(fresh)
-        _launch(store, run, fresh)
+        _launch(store, run, fresh, env)
     return run
 
 
@@ -169,11 +201,11 @@ def queue_position(run_id: str, *, store: RunStore | None = None) -> int:
     return len(DeviceQueue(store or RunStore()).ahead(run_id))
 
 
-def _launch(store: RunStore, run: Run, status: Status) -> None:
+def _launch(store: RunStore, run: Run, status: Status, env: Mapping[str, str] | None) -> None:
     """Start the worker of a queued run; the caller holds the store's lock, for which the new worker waits."""
     DeviceQueue(store).enter(run, status.queued_at)
     try:
-        pid = start_worker(run)
+        pid = start_worker(run, env)
     except LrcError as error:
         _end(store, run, status, "failed", error.message, error.remedy)
         raise

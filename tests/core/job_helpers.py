@@ -7,12 +7,15 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from lrc_core.errors import CancelledError, ModelError
+from lrc_core.plan import Plan, make_plan
 from lrc_core.runs.store import Run
-from lrc_core.types import OnProgress, Progress, ShouldStop
+from lrc_core.types import LinearShape, ModelCard, ModelIdentity, OnProgress, Progress, ShouldStop
 
 
-def wait_for(condition: Callable[[], Any], what: str, seconds: float = 20.0) -> Any:
+def wait_for(condition: Callable[[], Any], what: str, seconds: float = 60.0) -> Any:
     """Poll until the condition holds and return its value."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -65,4 +68,65 @@ def in_turn(run: Run, *, on_progress: OnProgress, should_stop: ShouldStop) -> di
         file.flush()
         time.sleep(0.05)
         file.write(f"end {run.id}\n")
+    return {}
+
+
+CARD = ModelCard(
+    identity=ModelIdentity("starter", "", "f" * 64, "LlamaForCausalLM"),
+    name="tiny",
+    params_total=200,
+    params_linear=96,
+    n_blocks=2,
+    hidden_size=6,
+    vocab_size=10,
+    max_positions=16,
+    dtype="float32",
+    dtype_bytes=4,
+    device="cpu",
+    layers=tuple(LinearShape(f"model.layers.{i}.mlp.up_proj", i, "mlp.up_proj", 8, 6) for i in range(2)),
+)
+
+
+def a_plan(rank: int = 2, **origin: Any) -> Plan:
+    """A small plan of ``CARD``."""
+    ranks = {layer.name: rank for layer in CARD.layers}
+    return make_plan(CARD, ranks, decomposition="whitened", method="llrc", keep_target=0.8, origin=origin)
+
+
+def a_row(method: str, keep: float) -> dict[str, Any]:
+    """A row of an evaluation."""
+    accuracy = {"acc": 0.5, "acc_stderr": 0.05, "acc_norm": 0.6, "acc_norm_stderr": 0.05, "n": 100}
+    return {
+        "method": method,
+        "decomposition": "whitened",
+        "keep_target": keep,
+        "keep_achieved": keep,
+        "perplexity": {"gensim": {"value": 20.0, "stderr": 0.5}},
+        "zero_shot": {"arc_easy": accuracy},
+        "run_id": "evaluate-000000000000",
+        "sample": {"prompt": "The sea", "text": "is\nblue."},
+        "wall_s": 1.5,
+    }
+
+
+def canned(run: Run, *, on_progress: OnProgress, should_stop: ShouldStop) -> dict[str, Any]:
+    """What the pipeline would leave behind, in small."""
+    on_progress(Progress("pretending", 1, 1, {"loss": 2.5}))
+    spec = run.spec
+    if spec.kind == "spectra":
+        sigmas = {f"{d}/{layer.name}": np.arange(6, 0, -1.0) for d in spec.decompositions for layer in CARD.layers}
+        np.savez(run.path / "spectra.npz", **sigmas)
+        return {"card": CARD.to_dict(), "decompositions": list(spec.decompositions), "wall_s": 1.0}
+    if spec.kind == "allocate":
+        (run.path / "plans").mkdir(exist_ok=True)
+        a_plan(3, run_id=run.id).save(run.path / "plans" / "10.json")
+        a_plan(2, run_id=run.id).save(run.path / "plan.json")
+        recorded = [{"compression": 10, "keep_achieved": 0.9, "file": "plans/10.json"}]
+        plan = a_plan(2, run_id=run.id).to_dict()
+        return {"card": CARD.to_dict(), "plan": plan, "recorded": recorded, "wall_s": 61.0}
+    if spec.kind == "evaluate":
+        return a_row("dense" if spec.plan is None else str(spec.plan["method"]), 1.0)
+    if spec.kind == "compare":
+        rows = [a_row(method, keep) for method in spec.methods for keep in spec.keeps]
+        return {"model": spec.model.source, "rows": [a_row("dense", 1.0), *rows]}
     return {}

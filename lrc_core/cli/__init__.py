@@ -1,0 +1,52 @@
+"""The command line: ``lrc COMMAND``. JSON on standard output, progress and errors on standard error."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from lrc_core.cli.output import note
+from lrc_core.cli.parser import build_parser
+from lrc_core.errors import CancelledError, LrcError
+
+INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: its words, by default those of the process.
+
+    Returns:
+        0 when it succeeded, 1 when it failed, 2 when the words make no sense, 130 when it was stopped.
+    """
+    arguments = build_parser().parse_args(argv)
+    try:
+        return int(arguments.handler(arguments))
+    except CancelledError as error:
+        _failed(str(error))
+        return INTERRUPTED
+    except LrcError as error:
+        return _failed(str(error))
+    except KeyboardInterrupt:
+        _failed("Stopped.")
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if os.environ.get("LRC_DEBUG"):
+            raise
+        from lrc_core.runs.recorder import in_words
+
+        return _failed(f"{in_words(error).message} Set LRC_DEBUG=1 to see where.")
+
+
+def _failed(words: str) -> int:
+    note("lrc: " + " ".join(words.split()))
+    return 1
+
+
+__all__ = ["main"]

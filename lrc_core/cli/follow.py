@@ -1,0 +1,142 @@
+"""Submitting a job and watching it from a terminal. Ctrl-C cancels the job; a closed terminal leaves it working."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from lrc_core.cli.output import duration, note
+from lrc_core.errors import CancelledError, LrcError, RunError
+from lrc_core.jobs import manager
+from lrc_core.runs.records import Status
+from lrc_core.runs.spec import Spec
+from lrc_core.runs.store import Run, RunStore
+from lrc_core.types import Progress
+
+POLL_S, LOOK_S, SPARSE_S = 0.2, 2.0, 15.0
+_FIGURES = ("keep", "target", "loss", "perplexity")
+
+
+class ProgressLine:
+    """One line that is rewritten on a terminal; elsewhere a new line for each phase and every quarter of a minute."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._last_phase = ""
+        self._last_at = 0.0
+        self._width = 0
+
+    def show(self, text: str, phase: str) -> None:
+        """Show ``text``; ``phase`` tells when it is worth a line of its own."""
+        if self._terminal:
+            sys.stderr.write("\r" + text[:150].ljust(self._width))
+            sys.stderr.flush()
+            self._width = min(len(text), 150)
+            return
+        now = time.monotonic()
+        if phase != self._last_phase or now - self._last_at >= SPARSE_S:
+            self._last_phase, self._last_at = phase, now
+            note(text)
+
+    def on_progress(self, progress: Progress) -> None:
+        """As a callback of work in this very process."""
+        self.show(_line(progress.phase, progress.step, progress.total, progress.values, None), progress.phase)
+
+    def close(self) -> None:
+        """Leave the line for what follows."""
+        if self._terminal and self._width:
+            sys.stderr.write("\r" + " " * self._width + "\r")
+            sys.stderr.flush()
+            self._width = 0
+
+
+def start(spec: Spec, *, resume: bool) -> Run:
+    """Submit a job, or go on with its stopped run when that was asked for.
+
+    Raises:
+        RunError: the run was stopped or failed before, and ``resume`` is not set.
+        LrcError: the pre-flight refused.
+    """
+    store = RunStore()
+    manager.reconcile(store=store)
+    run = manager.submit(spec, store=store)
+    status = run.status()
+    if not status.resumable:
+        return run
+    if resume:
+        return manager.resume(run.id, store=store)
+    why = f" ({status.error})" if status.error else ""
+    raise RunError(
+        f"This job was {status.state} before{why}.", f"Go on with it: `lrc runs resume {run.id}`, or add --resume."
+    )
+
+
+def result_of(run: Run) -> dict[str, Any]:
+    """Watch a run to its end and return its result.
+
+    Raises:
+        CancelledError: it was cancelled, here by Ctrl-C or elsewhere.
+        LrcError: it failed, in the worker's words.
+    """
+    line = ProgressLine()
+    try:
+        status = _watch(run, line)
+    except KeyboardInterrupt:
+        line.close()
+        status = _cancel(run)
+    finally:
+        line.close()
+    if status.state == "done":
+        result = run.result()
+        if result is None:
+            raise RunError(f"Run {run.id} is done but has no result.", f"Run `lrc runs delete {run.id}`.")
+        return result
+    if status.state == "cancelled":
+        raise CancelledError(f"Run {run.id} was cancelled.", f"Go on with it: `lrc runs resume {run.id}`.")
+    raise LrcError(status.error or f"Run {run.id} {status.state}.", f"{status.remedy} [run {run.id}]".strip())
+
+
+def _watch(run: Run, line: ProgressLine) -> Status:
+    looked = 0.0
+    while True:
+        if time.monotonic() - looked > LOOK_S:
+            looked = time.monotonic()
+            status = manager.poll(run.id, store=RunStore(run.path.parent))
+        else:
+            status = run.status()
+        if status.final:
+            return status
+        if status.state == "queued":
+            ahead = manager.queue_position(run.id, store=RunStore(run.path.parent))
+            line.show(f"{run.id}: queued, {ahead} before it" if ahead else f"{run.id}: starting", f"queued {ahead}")
+        else:
+            eta = status.eta_s(time.time())
+            text = _line(status.phase, status.step, status.total, status.values, eta)
+            line.show(f"{run.id}: {text}", status.phase)
+        time.sleep(POLL_S)
+
+
+def _cancel(run: Run) -> Status:
+    note(f"Cancelling {run.id} (Ctrl-C again leaves it to stop by itself).")
+    try:
+        return manager.cancel(run.id, store=RunStore(run.path.parent), wait=True)
+    except KeyboardInterrupt:
+        raise CancelledError(
+            f"Run {run.id} will stop at its next step.", f"Go on with it: `lrc runs resume {run.id}`."
+        ) from None
+
+
+def _line(phase: str, step: int, total: int, values: Mapping[str, Any] | None, eta: float | None) -> str:
+    parts = [phase or "working"]
+    if total > 0:
+        parts.append(f"{step}/{total}")
+    elif step > 0:
+        parts.append(str(step))
+    for name in _FIGURES:
+        if isinstance(value := (values or {}).get(name), int | float):
+            parts.append(f"{name} {value:.4g}")
+    if eta is not None:
+        parts.append(f"{duration(eta)} left")
+    return " · ".join(parts)

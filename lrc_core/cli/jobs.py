@@ -1,0 +1,177 @@
+"""Commands that submit a job: the same job, in the same run folder, as the app's buttons."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lrc_core.budget import break_even
+from lrc_core.cli import specs
+from lrc_core.cli.follow import result_of, start
+from lrc_core.cli.output import duration, emit, emit_json, emit_table, note, percent
+from lrc_core.decompose.measures import effective_rank, energy_rank
+from lrc_core.errors import RunError
+from lrc_core.runs.files import disk_errors
+from lrc_core.runs.spec import Spec
+from lrc_core.runs.store import Run, RunStore
+from lrc_core.types import ModelCard
+
+
+def fetch(arguments: argparse.Namespace) -> int:
+    """``lrc fetch``."""
+    return _job(arguments, specs.fetch_spec(arguments), lambda run, _: emit(f"{run.spec.model.source} is ready."))
+
+
+def spectra(arguments: argparse.Namespace) -> int:
+    """``lrc spectra``."""
+    return _job(arguments, specs.spectra_spec(arguments), print_spectra)
+
+
+def allocate(arguments: argparse.Namespace) -> int:
+    """``lrc allocate``."""
+    if arguments.detach and arguments.save:
+        raise RunError("--save needs the finished plan.", "Leave --detach away, or copy plan.json later.")
+    return _job(arguments, specs.allocate_spec(arguments), print_plan)
+
+
+def evaluate(arguments: argparse.Namespace) -> int:
+    """``lrc evaluate``."""
+    return _job(arguments, specs.evaluate_spec(arguments, RunStore()), print_row)
+
+
+def compare(arguments: argparse.Namespace) -> int:
+    """``lrc compare``."""
+    return _job(arguments, specs.compare_spec(arguments), lambda _, result: print_rows(result["rows"]))
+
+
+def _job(arguments: argparse.Namespace, spec: Spec, show: Any) -> int:
+    run = start(spec, resume=arguments.resume)
+    if arguments.detach:
+        print_started(run, as_json=arguments.json)
+        return 0
+    note(f"Run {run.id}")
+    result = result_of(run)
+    if target := getattr(arguments, "save", None):
+        with disk_errors(Path(target)):
+            shutil.copyfile(run.path / "plan.json", target)
+    print_result(run, result, as_json=arguments.json, show=show)
+    return 0
+
+
+def print_started(run: Run, *, as_json: bool) -> None:
+    """What ``--detach`` says."""
+    state = run.status().state
+    if as_json:
+        emit_json({"run_id": run.id, "state": state})
+    else:
+        emit(run.id)
+        note(f"It is {state}; follow it with `lrc runs show {run.id}`.")
+
+
+def print_result(run: Run, result: dict[str, Any], *, as_json: bool, show: Any = None) -> None:
+    """The result of a finished run, as JSON or for people."""
+    if as_json:
+        # A comparison's shape is fixed: model and rows. Every other result says which run it came from.
+        emit_json(result if run.spec.kind == "compare" else {**result, "run_id": run.id})
+        return
+    (show or _SHOW[run.spec.kind])(run, result)
+    if wall := result.get("wall_s"):
+        note(f"Took {duration(wall)}.")
+
+
+def print_spectra(run: Run, result: dict[str, Any]) -> None:
+    """One line a kind of layer: means over the blocks."""
+    card = ModelCard.from_dict(result["card"])
+    names = list(result["decompositions"])
+    rows = []
+    with np.load(run.path / "spectra.npz") as arrays:
+        for kind in dict.fromkeys(layer.kind for layer in card.layers):
+            layers = [layer for layer in card.layers if layer.kind == kind]
+            shape = f"{layers[0].out_features}x{layers[0].in_features}"
+            cells = [kind, shape, f"{break_even(layers[0]):.0f}"]
+            for name in names:
+                sigmas = [arrays[f"{name}/{layer.name}"] for layer in layers]
+                cells.append(f"{np.mean([effective_rank(sigma) for sigma in sigmas]):.0f}")
+                cells.append(f"{np.mean([energy_rank(sigma, 0.95) for sigma in sigmas]):.0f}")
+            rows.append(cells)
+    header = ["layer", "shape", "break-even"]
+    for name in names:
+        header += [f"{name} effective", f"{name} 95 %"]
+    emit_table(header, rows)
+    emit(f"Ranks, means over {card.n_blocks} blocks. All spectra: {run.path / 'spectra.npz'}")
+
+
+def print_plan(run: Run, result: dict[str, Any]) -> None:
+    """Ratios of a plan and where it lies."""
+    plan = result["plan"]
+    emit_table(
+        ["method", "decomposition", "kept", "target", "whole model", "low-rank", "dense"],
+        [
+            [
+                plan["method"],
+                plan["decomposition"],
+                percent(plan["keep_achieved"]),
+                percent(plan["keep_target"]),
+                percent(plan["keep_whole_model"]),
+                str(len(plan["ranks"])),
+                str(len(plan["dense"])),
+            ]
+        ],
+    )
+    if recorded := result.get("recorded"):
+        rates = ", ".join(str(entry["compression"]) for entry in recorded)
+        emit(f"Plans recorded on the way, in percent of compression: {rates}  (--plan {run.id}@NN)")
+    emit(f"Plan: {run.path / 'plan.json'}")
+
+
+def print_row(_: Run, row: dict[str, Any]) -> None:
+    """One evaluation, with its text sample."""
+    print_rows([row])
+    if sample := row.get("sample"):
+        emit(f"{sample['prompt']} → {' '.join(str(sample['text']).split())}")
+
+
+def print_rows(rows: Sequence[Mapping[str, Any]]) -> None:
+    """A table of evaluations."""
+    texts = list(dict.fromkeys(text for row in rows for text in row.get("perplexity", {})))
+    tasks = list(dict.fromkeys(task for row in rows for task in row.get("zero_shot", {})))
+    header = ["method", "target", "kept", *(f"{Path(text).name} ppl" for text in texts), *tasks]
+    emit_table(
+        header,
+        [
+            [
+                str(row["method"]),
+                percent(row["keep_target"]),
+                percent(row["keep_achieved"]),
+                *(_with_error(row["perplexity"].get(text), "value", 2) for text in texts),
+                *(_accuracy(row["zero_shot"].get(task)) for task in tasks),
+            ]
+            for row in rows
+        ],
+    )
+
+
+def _accuracy(scores: Mapping[str, Any] | None) -> str:
+    name = "acc_norm" if scores and scores.get("acc_norm") is not None else "acc"
+    return _with_error(scores, name, 3)
+
+
+def _with_error(scores: Mapping[str, Any] | None, name: str, digits: int) -> str:
+    if not scores or scores.get(name) is None:
+        return "–"
+    error = scores.get("stderr" if name == "value" else f"{name}_stderr")
+    return f"{scores[name]:.{digits}f}" + (f" ±{error:.{digits}f}" if error is not None else "")
+
+
+_SHOW: dict[str, Any] = {
+    "fetch": lambda run, _: emit(f"{run.spec.model.source} is ready."),
+    "spectra": print_spectra,
+    "allocate": print_plan,
+    "evaluate": print_row,
+    "compare": lambda _, result: print_rows(result["rows"]),
+}

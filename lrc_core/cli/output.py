@@ -1,0 +1,64 @@
+"""What the command line writes: results to standard output, everything else to standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from lrc_core.runs.files import plain
+
+
+def emit_json(data: Any) -> None:
+    """The one JSON document of a command."""
+    sys.stdout.write(json.dumps(data, indent=1, default=plain) + "\n")
+
+
+def emit(text: str = "") -> None:
+    """A line of a result for people."""
+    sys.stdout.write(text + "\n")
+
+
+def note(text: str) -> None:
+    """A line beside the result."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def emit_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Aligned columns: the first to the left, numbers to the right."""
+    table = [list(header), *(list(row) for row in rows)]
+    widths = [max(len(row[column]) for row in table) for column in range(len(header))]
+    numeric = [all(_is_number(row[column]) for row in table[1:]) for column in range(len(header))]
+    for row in table:
+        cells = (
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(row, widths, numeric, strict=True)
+        )
+        emit("  ".join(cells).rstrip())
+
+
+def _is_number(cell: str) -> bool:
+    return not cell or cell[0].isdigit() or cell[0] in "-–+."
+
+
+def percent(share: float) -> str:
+    """0.8 as ``80.0 %``."""
+    return f"{100 * share:.1f} %"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words of two units at most."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def moment(at: float) -> str:
+    """Local date and time of unix seconds, ``–`` for never."""
+    return datetime.fromtimestamp(at).strftime("%Y-%m-%d %H:%M") if at > 0 else "–"

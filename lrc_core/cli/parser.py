@@ -1,0 +1,168 @@
+"""Words of the command line. Importing this loads neither torch nor a model library, so that ``--help`` is instant."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any, NoReturn
+
+from lrc_core import __version__
+
+Handler = Callable[[argparse.Namespace], int]
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong."""
+
+    def error(self, message: str) -> NoReturn:
+        sys.stderr.write(f"{self.prog}: {message} (see `{self.prog} --help`)\n")
+        raise SystemExit(2)
+
+
+def _lazily(module: str, function: str) -> Handler:
+    """A handler whose module is imported when it is called."""
+
+    def handle(arguments: argparse.Namespace) -> int:
+        return int(getattr(import_module(f"lrc_core.cli.{module}"), function)(arguments))
+
+    return handle
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of every command; each sets ``handler``."""
+    parser = _Parser(prog="lrc", description="Low-rank compression of causal language models: see, learn, compare.")
+    parser.add_argument("--version", action="version", version=f"lrc {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for add in (_doctor, _starter, _fetch, _spectra, _allocate, _evaluate, _compare, _runs, _bench):
+        add(commands)
+    return parser
+
+
+def _command(commands: Any, name: str, handler: Handler, words: str, **kwargs: Any) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=words, description=words, **kwargs)
+    parser.set_defaults(handler=handler)
+    parser.add_argument("--json", action="store_true", help="print one JSON document and nothing else on stdout")
+    return parser
+
+
+def _doctor(commands: Any) -> None:
+    parser = _command(commands, "doctor", _lazily("doctor", "doctor"), "Show what this machine offers, and the caches.")
+    parser.add_argument("--clean", action="store_true", help="remove what can be computed again (not the starter pack)")
+
+
+def _starter(commands: Any) -> None:
+    _command(commands, "starter", _lazily("doctor", "starter"), "Fetch the starter pack: a model, texts and tasks.")
+
+
+def _fetch(commands: Any) -> None:
+    parser = _command(commands, "fetch", _lazily("jobs", "fetch"), "Download a model and check that it fits.")
+    _model(parser)
+    _job(parser)
+
+
+def _spectra(commands: Any) -> None:
+    parser = _command(commands, "spectra", _lazily("jobs", "spectra"), "Singular spectra of every block linear.")
+    _model(parser)
+    parser.add_argument("--decompositions", nargs="+", metavar="D", help="default: svd asvd whitened")
+    parser.add_argument("--text", action="append", metavar="TEXT", help="calibration text (repeatable): built-in, file")
+    _calibration(parser)
+    _job(parser)
+
+
+def _allocate(commands: Any) -> None:
+    parser = _command(commands, "allocate", _lazily("jobs", "allocate"), "Choose the rank of every layer.")
+    _model(parser)
+    parser.add_argument("--method", default="llrc", help="uniform, strs, llrc (default: llrc)")
+    parser.add_argument("--keep", type=float, default=0.8, help="share of the block linears to keep (default: 0.8)")
+    parser.add_argument("--decomposition", default="whitened", help="svd, asvd, whitened (default: whitened)")
+    parser.add_argument("--preset", help="named settings of the method (default: its first, quick)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting (repeatable)")
+    parser.add_argument("--text", action="append", metavar="TEXT", help="calibration text (repeatable): built-in, file")
+    _calibration(parser)
+    parser.add_argument("--calibration-seed", type=int, metavar="N", help="default: the seed")
+    parser.add_argument("--save", metavar="FILE", help="also write the plan to this file")
+    _job(parser)
+
+
+def _evaluate(commands: Any) -> None:
+    parser = _command(commands, "evaluate", _lazily("jobs", "evaluate"), "Measure a plan, or the dense model.")
+    _model(parser)
+    parser.add_argument(
+        "--plan", metavar="FILE|RUN", help="plan file, run id, or RUN@20 for the plan recorded at 20 %% compression"
+    )
+    _evaluation(parser)
+    _job(parser)
+
+
+def _compare(commands: Any) -> None:
+    parser = _command(commands, "compare", _lazily("jobs", "compare"), "Compare methods at the same budgets.")
+    _model(parser)
+    parser.add_argument("--keep", type=float, nargs="+", default=[0.9, 0.8], help="shares to keep (default: 0.9 0.8)")
+    parser.add_argument("--methods", nargs="+", default=["uniform", "strs", "llrc"], help="default: uniform strs llrc")
+    parser.add_argument("--decomposition", default="whitened", help="svd, asvd, whitened (default: whitened)")
+    parser.add_argument(
+        "--preset", action="append", default=[], metavar="NAME|METHOD=NAME", help="preset of all methods, or of one"
+    )
+    _evaluation(parser)
+    parser.add_argument("--evaluation-seed", type=int, metavar="N", help="default: the seed")
+    _job(parser)
+
+
+def _model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", nargs="?", default="starter", metavar="MODEL", help="starter, hub id, folder or GGUF")
+    parser.add_argument("--revision", default="", help="hub revision")
+    parser.add_argument("--trust-remote-code", action="store_true", help="consent to run the model's own code")
+    parser.add_argument("--allow-pickle", action="store_true", help="consent to weights that are not safetensors")
+
+
+def _calibration(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--windows", type=int, metavar="N", help="calibration windows (default: 128)")
+    parser.add_argument("--window", type=int, metavar="N", help="tokens in a window (default: 512)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
+
+
+def _evaluation(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--text", action="append", metavar="TEXT", help="text to report on (repeatable): built-in, file"
+    )
+    parser.add_argument("--window", type=int, metavar="N", help="tokens in a window (default: 512)")
+    parser.add_argument("--max-windows", type=int, metavar="N", help="windows a text, 0 for all (default: 40)")
+    parser.add_argument("--stride", type=int, metavar="N", help="tokens between window starts, 0: the window")
+    parser.add_argument("--bos", choices=("auto", "yes", "no"), help="start windows with BOS (default: auto)")
+    parser.add_argument("--tasks", nargs="*", metavar="TASK", help="zero-shot tasks: any that lm-eval knows")
+    parser.add_argument("--items", type=int, metavar="N", help="items a task, 0 for all (default: 100)")
+    parser.add_argument("--include-path", metavar="DIR", help="folder of your own lm-eval task files")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
+    parser.add_argument("--calibration-text", action="append", metavar="TEXT", help="repeatable; default: wiki, c4")
+    parser.add_argument("--windows", type=int, metavar="N", help="calibration windows (default: 128)")
+    parser.add_argument("--calibration-window", type=int, metavar="N", help="tokens in them (default: 512)")
+    parser.add_argument("--calibration-seed", type=int, metavar="N")
+
+
+def _job(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--detach", action="store_true", help="print the run's id at once and let it work")
+    parser.add_argument("--resume", action="store_true", help="go on with a run that was stopped or failed")
+
+
+def _runs(commands: Any) -> None:
+    group = commands.add_parser("runs", help="Runs: list, show, cancel, resume, delete.")
+    actions = group.add_subparsers(metavar="ACTION", required=True)
+    _command(actions, "list", _lazily("runs", "list_runs"), "All runs, newest first.")
+    show = _command(actions, "show", _lazily("runs", "show"), "One run: state, command, result, log.")
+    show.add_argument("run", metavar="RUN")
+    show.add_argument("--log", type=int, default=20, metavar="LINES", help="lines of its log (default: 20)")
+    cancel = _command(actions, "cancel", _lazily("runs", "cancel"), "Stop a run; it can be resumed.")
+    cancel.add_argument("run", metavar="RUN")
+    resume = _command(actions, "resume", _lazily("runs", "resume"), "Go on with a run that was stopped or failed.")
+    resume.add_argument("run", metavar="RUN")
+    resume.add_argument("--detach", action="store_true", help="return at once and let it work")
+    delete = _command(actions, "delete", _lazily("runs", "delete"), "Remove runs and their files.")
+    delete.add_argument("run", metavar="RUN", nargs="+")
+
+
+def _bench(commands: Any) -> None:
+    parser = _command(commands, "bench", _lazily("doctor", "bench"), "Measure this program's own speed as a ratio.")
+    parser.add_argument("name", choices=("spectra", "probe", "mask-step"))
+    _model(parser)

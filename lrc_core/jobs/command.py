@@ -1,0 +1,145 @@
+"""The command line that does what a spec says, ready to copy. Reading it back gives the same spec. No torch."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Any
+
+import lrc_core.allocate  # noqa: F401 - registers the allocators
+from lrc_core.jobs.plans import find_plan, words_for
+from lrc_core.registry import ALLOCATORS
+from lrc_core.runs.spec import (
+    AllocateSpec,
+    CalibrationSpec,
+    CompareSpec,
+    EvaluateSpec,
+    EvaluationSpec,
+    ModelRef,
+    Spec,
+    SpectraSpec,
+)
+from lrc_core.runs.store import RunStore
+
+COMPARE_TASKS = ("arc_easy", "piqa")
+"""Zero-shot tasks of a comparison when none are named: two of the starter pack's, so that no network is needed."""
+NO_PRESET = "none"
+"""How the command line says that settings are given without a preset."""
+
+
+def command_for(spec: Spec, store: RunStore | None = None) -> str:
+    """The ``lrc ...`` line that submits this spec.
+
+    Args:
+        spec: any spec.
+        store: where a plan's run is looked up; the user's runs by default.
+    """
+    if isinstance(spec, SpectraSpec):
+        arguments = _spectra(spec)
+    elif isinstance(spec, AllocateSpec):
+        arguments = _allocate(spec)
+    elif isinstance(spec, EvaluateSpec):
+        arguments = _evaluate(spec, store or RunStore())
+    elif isinstance(spec, CompareSpec):
+        arguments = _compare(spec)
+    else:
+        arguments = []
+    return shlex.join(["lrc", spec.kind, spec.model.source, *_model(spec.model), *arguments])
+
+
+def _model(model: ModelRef) -> list[str]:
+    return [
+        *_option("--revision", model.revision, ""),
+        *(["--trust-remote-code"] if model.trust_remote_code else []),
+        *(["--allow-pickle"] if model.allow_pickle else []),
+    ]
+
+
+def _spectra(spec: SpectraSpec) -> list[str]:
+    decompositions = spec.decompositions
+    return [
+        *(["--decompositions", *decompositions] if decompositions != SpectraSpec().decompositions else []),
+        *_calibration(spec.calibration, CalibrationSpec(), own=True),
+    ]
+
+
+def _allocate(spec: AllocateSpec) -> list[str]:
+    entry = ALLOCATORS.get(spec.method)
+    base = asdict(entry.settings(spec.preset or None))
+    changed = {key: value for key, value in spec.settings.items() if key not in base or base[key] != value}
+    return [
+        *("--method", spec.method),
+        *("--keep", str(spec.keep)),
+        *("--decomposition", spec.decomposition),
+        *("--preset", spec.preset or NO_PRESET),
+        *(word for key, value in changed.items() for word in ("--set", f"{key}={value}")),
+        *_option("--seed", spec.seed, 0),
+        *_calibration(spec.calibration, CalibrationSpec(seed=spec.seed), own=True, seed_flag="--calibration-seed"),
+    ]
+
+
+def _evaluate(spec: EvaluateSpec, store: RunStore) -> list[str]:
+    if spec.plan is None:
+        return [
+            *_evaluation(spec.evaluation, EvaluationSpec()),
+            *_option("--seed", spec.evaluation.seed, 0),
+            *_calibration(spec.calibration, CalibrationSpec()),
+        ]
+    words = words_for(spec, store)
+    known = None if words == spec.run_id else find_plan(words, store).calibration
+    default = spec.calibration if words == spec.run_id else known or CalibrationSpec()
+    return [
+        *("--plan", words),
+        *_evaluation(spec.evaluation, EvaluationSpec()),
+        *_option("--seed", spec.evaluation.seed, 0),
+        *_calibration(spec.calibration, default),
+    ]
+
+
+def _compare(spec: CompareSpec) -> list[str]:
+    return [
+        *("--keep", *(str(keep) for keep in spec.keeps)),
+        *("--methods", *spec.methods),
+        *_option("--decomposition", spec.decomposition, "whitened"),
+        *(word for method, preset in spec.presets.items() for word in ("--preset", f"{method}={preset}")),
+        *_evaluation(spec.evaluation, EvaluationSpec(tasks=COMPARE_TASKS)),
+        *_option("--seed", spec.seed, 0),
+        *_option("--evaluation-seed", spec.evaluation.seed, spec.seed),
+        *_calibration(spec.calibration, CalibrationSpec(seed=spec.seed)),
+    ]
+
+
+def _calibration(
+    calibration: CalibrationSpec, default: CalibrationSpec, *, own: bool = False, seed_flag: str = ""
+) -> list[str]:
+    """Calibration flags; ``own``: the command has no other text, so that they go without a prefix."""
+    prefix = "--" if own else "--calibration-"
+    texts = [] if calibration.texts == default.texts else _each(f"{prefix}text", calibration.texts)
+    return [
+        *texts,
+        *_option("--windows", calibration.windows, default.windows),
+        *_option(f"{prefix}window", calibration.window, default.window),
+        *_option(seed_flag or f"{prefix}seed", calibration.seed, default.seed),
+    ]
+
+
+def _evaluation(evaluation: EvaluationSpec, default: EvaluationSpec) -> list[str]:
+    return [
+        *([] if evaluation.texts == default.texts else _each("--text", evaluation.texts)),
+        *_option("--window", evaluation.window, default.window),
+        *_option("--max-windows", evaluation.max_windows, default.max_windows),
+        *_option("--stride", evaluation.stride, default.stride),
+        *_option("--bos", evaluation.bos, default.bos),
+        *([] if evaluation.tasks == default.tasks else ["--tasks", *evaluation.tasks]),
+        *_option("--items", evaluation.items, default.items),
+        *_option("--include-path", evaluation.include_path, default.include_path),
+    ]
+
+
+def _option(flag: str, value: Any, default: Any) -> list[str]:
+    return [] if value == default else [flag, str(value)]
+
+
+def _each(flag: str, values: Iterable[str]) -> list[str]:
+    return [word for value in values for word in (flag, value)]

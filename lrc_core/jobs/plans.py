@@ -1,0 +1,102 @@
+"""Finding a plan by the words a user has for it: a file, or a run and perhaps a recorded rate. No torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lrc_core.errors import LrcError, PlanError
+from lrc_core.plan import Plan
+from lrc_core.runs.spec import AllocateSpec, CalibrationSpec, EvaluateSpec
+from lrc_core.runs.store import Run, RunStore
+
+
+@dataclass(frozen=True)
+class PlanSource:
+    """A plan that was found.
+
+    Attributes:
+        plan: content of the plan file.
+        folder: folder of the plan's weights or structure file, "" when it has none.
+        calibration: of the run it came from, None for a file.
+    """
+
+    plan: dict[str, Any]
+    folder: str
+    calibration: CalibrationSpec | None
+
+
+def find_plan(text: str, store: RunStore) -> PlanSource:
+    """The plan meant by ``FILE``, ``RUN`` (its final plan) or ``RUN@20`` (recorded at 20 % compression).
+
+    ``RUN`` may also be an evaluation: the plan that it measured.
+
+    Raises:
+        PlanError: there is no such file, run or recorded plan, or it is damaged.
+        RunError: the run is damaged.
+    """
+    path = Path(text).expanduser()
+    if path.is_file():
+        return _from_file(path.absolute(), None)
+    run_id, _, rate = text.partition("@")
+    if run_id not in store.ids():
+        raise PlanError(f"There is no plan file and no run {text!r}.", "`lrc runs list` shows the runs.")
+    run = store.open(run_id)
+    spec = run.spec
+    if isinstance(spec, EvaluateSpec) and spec.plan is not None and not rate:
+        return PlanSource(dict(spec.plan), spec.plan_folder, spec.calibration)
+    if not isinstance(spec, AllocateSpec):
+        raise PlanError(f"Run {run_id} holds no plan.", "Name a run of `lrc allocate`, or a plan file.")
+    return _from_file(_file_in(run, rate), spec.calibration)
+
+
+def words_for(spec: EvaluateSpec, store: RunStore) -> str:
+    """What to write after ``--plan`` to find this spec's plan again.
+
+    The run it came from where that still holds it; else the evaluation itself, whose record contains the plan.
+    """
+    plan = dict(spec.plan or {})
+    origin = plan.get("origin") or {}
+    run_id = str(origin.get("run_id", ""))
+    if run_id in store.ids():
+        for words in _words_of(store.open(run_id)):
+            try:
+                found = find_plan(words, store)
+            except LrcError:
+                continue
+            if (_plain(found.plan), found.folder) == (_plain(plan), spec.plan_folder):
+                return words
+    return spec.run_id
+
+
+def _words_of(run: Run) -> Iterator[str]:
+    yield run.id
+    for path in sorted((run.path / "plans").glob("*.json")):
+        yield f"{run.id}@{path.stem}"
+
+
+def _file_in(run: Run, rate: str) -> Path:
+    if not rate:
+        path = run.path / "plan.json"
+        if not path.exists():
+            raise PlanError(f"Run {run.id} has no plan yet: it is {run.status().state}.", "Wait for it, or resume it.")
+        return path
+    recorded = sorted(path.stem for path in (run.path / "plans").glob("*.json"))
+    wanted = rate.removesuffix("%").zfill(2)
+    if wanted not in recorded:
+        known = f"Recorded: {', '.join(recorded)}." if recorded else "It recorded none on its way."
+        raise PlanError(f"Run {run.id} recorded no plan at {rate} % compression.", known)
+    return run.path / "plans" / f"{wanted}.json"
+
+
+def _from_file(path: Path, calibration: CalibrationSpec | None) -> PlanSource:
+    plan = Plan.load(path)
+    folder = str(path.parent) if plan.weights_file or plan.structure_file else ""
+    return PlanSource(_plain(plan.to_dict()), folder, calibration)
+
+
+def _plain(data: Any) -> Any:
+    return json.loads(json.dumps(data))

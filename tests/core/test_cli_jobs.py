@@ -1,0 +1,313 @@
+"""Commands that submit jobs, end to end with a pretended pipeline."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lrc_core.cli import main
+from lrc_core.jobs.launch import EXECUTE_VARIABLE
+from lrc_core.plan import Plan
+from lrc_core.runs.store import RunStore
+from tests.core.job_helpers import a_plan, wait_for
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _pretend(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(EXECUTE_VARIABLE, "tests.core.job_helpers:canned")
+    monkeypatch.setattr("lrc_core.jobs.preflight.check_model", lambda model: None)
+
+
+@pytest.fixture
+def lrc(capsys: pytest.CaptureFixture[str]) -> Any:
+    """Run a command in this process; returns exit code, stdout, stderr."""
+
+    def run(*words: str) -> tuple[int, str, str]:
+        try:
+            code = main(words)
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+def test_spectra_json_and_table(lrc: Any) -> None:
+    code, out, err = lrc("spectra", "--json")
+    assert code == 0, err
+    result = json.loads(out)
+    assert set(result) >= {"card", "decompositions", "wall_s", "run_id"}
+    code, out, err = lrc("spectra")
+    assert code == 0
+    assert "mlp.up_proj" in out
+    assert "break-even" in out
+    assert result["run_id"] in err
+
+
+def test_allocate_json_table_and_saved_plan(lrc: Any, tmp_path: Path) -> None:
+    code, out, err = lrc(
+        "allocate", "--method", "uniform", "--keep", "0.8", "--json", "--save", str(tmp_path / "p.json")
+    )
+    assert code == 0, err
+    result = json.loads(out)
+    assert set(result) >= {"card", "plan", "recorded", "run_id"}
+    assert Plan.load(tmp_path / "p.json").to_dict() == result["plan"]
+    code, out, _ = lrc("allocate", "--method", "uniform", "--keep", "0.8")
+    assert code == 0
+    assert f"{result['run_id']}@NN" in out
+
+
+def test_evaluate_takes_a_file_a_run_and_a_recorded_rate(lrc: Any, tmp_path: Path) -> None:
+    run_id = json.loads(lrc("allocate", "--json", "--windows", "32")[1])["run_id"]
+    a_plan(2).save(tmp_path / "plan.json")
+    ranks = []
+    for words in (str(tmp_path / "plan.json"), run_id, f"{run_id}@10"):
+        code, out, err = lrc("evaluate", "--plan", words, "--json")
+        assert code == 0, err
+        row = json.loads(out)
+        assert set(row) >= {
+            "method",
+            "decomposition",
+            "keep_target",
+            "keep_achieved",
+            "perplexity",
+            "zero_shot",
+            "run_id",
+        }
+        spec = RunStore().open(row["run_id"]).spec
+        ranks.append(set(spec.plan["ranks"].values()))  # type: ignore[union-attr, index]
+        assert spec.calibration.windows == (128 if words.endswith(".json") else 32)  # type: ignore[union-attr]
+    assert ranks == [{2}, {2}, {3}]
+    code, out, _ = lrc("evaluate")
+    assert code == 0
+    assert "dense" in out
+    assert "The sea → is blue." in out
+
+
+def test_compare_json_is_model_and_rows(lrc: Any) -> None:
+    words = ("compare", "starter", "--keep", "0.9", "0.8", "--methods", "uniform", "strs", "llrc")
+    code, out, err = lrc(*words, "--json")
+    assert code == 0, err
+    result = json.loads(out)
+    assert set(result) == {"model", "rows"}
+    assert len(result["rows"]) == 7
+    assert result["rows"][0]["method"] == "dense"
+    code, out, _ = lrc(*words)
+    assert out.splitlines()[0].split() == ["method", "target", "kept", "gensim", "ppl", "arc_easy"]
+    assert "20.00 ±0.50" in out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("allocate", "--keep", "1.5"),
+        ("allocate", "--keep", "nan"),
+        ("allocate", "--keep", "-1"),
+        ("allocate", "--keep", "much"),
+        ("allocate", "--method", "magic"),
+        ("allocate", "--method", "uniform", "--preset", "fast"),
+        ("allocate", "--set", "no-such=1"),
+        ("allocate", "--set", "window"),
+        ("allocate", "--set", "window=many"),
+        ("allocate", "--decomposition", "svdd"),
+        ("allocate", "--text", "no-such-file.txt"),
+        ("allocate", "--windows", "0"),
+        ("allocate", "--detach", "--save", "plan.json"),
+        ("spectra", "--decompositions", "svdd"),
+        ("evaluate", "--plan", "no-such-plan.json"),
+        ("evaluate", "--plan", "allocate-000000000000@20"),
+        ("evaluate", "--bos", "perhaps"),
+        ("evaluate", "--include-path", "no-such-folder"),
+        ("evaluate", "--stride", "9999"),
+        ("compare", "--preset", "fast"),
+        ("compare", "--preset", "strss=quick"),
+        ("compare", "--keep", "0.9", "2"),
+        ("bench", "everything"),
+        ("runs", "show", "no-such-run"),
+        ("runs", "delete", "../x"),
+        ("dance",),
+        (),
+    ],
+)
+def test_bad_input_is_one_line_and_nothing_on_stdout(lrc: Any, words: tuple[str, ...]) -> None:
+    code, out, err = lrc(*words)
+    assert code != 0
+    assert out == ""
+    assert len(err.strip().splitlines()) == 1, err
+    assert "Traceback" not in err
+    assert RunStore().list() == []
+
+
+def test_a_damaged_plan_file_is_one_line(lrc: Any, tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_text("{")
+    code, out, err = lrc("evaluate", "--plan", str(tmp_path / "plan.json"))
+    assert (code, out) == (1, "")
+    assert "plan.json" in err
+
+
+def test_an_unexpected_error_is_one_line(lrc: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def surprise(*_: Any, **__: Any) -> None:
+        raise ValueError("one\ntwo")
+
+    monkeypatch.setattr("lrc_core.jobs.manager.submit", surprise)
+    code, out, err = lrc("spectra")
+    assert (code, out) == (1, "")
+    assert err.strip().splitlines() == ["lrc: Unexpected ValueError: one. Set LRC_DEBUG=1 to see where."]
+
+
+def test_a_failed_job_is_told_and_taken_up_again(lrc: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(EXECUTE_VARIABLE, "tests.core.job_helpers:fail")
+    code, out, err = lrc("spectra", "--json")
+    assert (code, out) == (1, "")
+    assert "holds NaN. Download it again." in err.splitlines()[-1]
+    monkeypatch.setenv(EXECUTE_VARIABLE, "tests.core.job_helpers:canned")
+    code, out, err = lrc("spectra", "--json")
+    assert (code, out) == (1, "")
+    assert "was failed before" in err
+    assert "lrc runs resume spectra-" in err
+    code, out, _ = lrc("spectra", "--json", "--resume")
+    assert code == 0
+    run_id = json.loads(out)["run_id"]
+    assert RunStore().open(run_id).status().attempt == 2
+
+
+def test_runs_commands(lrc: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert lrc("runs", "list")[:2] == (0, "")
+    assert json.loads(lrc("runs", "list", "--json")[1]) == {"runs": []}
+    monkeypatch.setenv(EXECUTE_VARIABLE, "tests.core.job_helpers:work")
+    code, out, err = lrc("allocate", "--detach", "--json")
+    assert code == 0, err
+    run_id = json.loads(out)["run_id"]
+    assert json.loads(lrc("allocate", "--detach", "--json")[1])["run_id"] == run_id
+    wait_for(lambda: RunStore().open(run_id).status().step > 0, "a first step")
+    assert "counting" in lrc("runs", "list")[1]
+    (listed,) = json.loads(lrc("runs", "list", "--json")[1])["runs"]
+    assert (listed["id"], listed["state"], listed["what"]) == (run_id, "running", "llrc at 20.0 %")
+    code, out, err = lrc("runs", "delete", run_id)
+    assert (code, out) == (1, "")
+    assert "Cancel it first" in err
+    assert json.loads(lrc("runs", "cancel", run_id, "--json")[1]) == {"run_id": run_id, "state": "cancelled"}
+    assert "already ended" in lrc("runs", "cancel", run_id)[1]
+    monkeypatch.setenv(EXECUTE_VARIABLE, "tests.core.job_helpers:canned")
+    code, out, _ = lrc("runs", "resume", run_id, "--json")
+    assert json.loads(out)["plan"]["method"] == "llrc"
+    shown = json.loads(lrc("runs", "show", run_id, "--json")[1])
+    assert shown["state"] == "done"
+    assert shown["command"].startswith("lrc allocate starter --method llrc --keep 0.8")
+    assert shown["spec"]["kind"] == "allocate"
+    code, out, _ = lrc("runs", "show", run_id)
+    assert "command  lrc allocate" in out
+    assert lrc("runs", "resume", run_id)[0] == 1
+    assert json.loads(lrc("runs", "delete", run_id, "--json")[1]) == {"deleted": [run_id]}
+    assert RunStore().list() == []
+
+
+def test_damaged_runs_are_listed_shown_as_damaged_and_deleted(lrc: Any) -> None:
+    run_id = json.loads(lrc("spectra", "--json")[1])["run_id"]
+    (RunStore().root / run_id / "spec.json").write_text("{")
+    assert "damaged" in lrc("runs", "list")[1]
+    code, out, err = lrc("runs", "show", run_id)
+    assert (code, out) == (1, "")
+    assert "spec.json" in err
+    assert lrc("runs", "delete", run_id)[0] == 0
+
+
+@pytest.fixture
+def terminal() -> Iterator[Any]:
+    """Starts a command in a process of its own."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*words: str) -> subprocess.Popen[str]:
+        started.append(_terminal(*words))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def _terminal(*words: str) -> subprocess.Popen[str]:
+    code = (
+        "import sys, lrc_core.jobs.preflight as p\n"
+        "p.check_model = lambda model: None\n"
+        "from lrc_core.cli import main\n"
+        "sys.exit(main())\n"
+    )
+    command = [sys.executable, "-c", code, *words]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_ctrl_c_cancels_the_job_and_says_how_to_go_on(lrc: Any, terminal: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(EXECUTE_VARIABLE, "tests.core.job_helpers:work")
+    process = terminal("spectra", "--json")
+    store = RunStore()
+    wait_for(lambda: any(s.status and s.status.step > 0 for s in store.list()), "a first step")
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert out == ""
+    (summary,) = store.list()
+    assert summary.state == "cancelled"
+    assert f"lrc runs resume {summary.id}" in err
+
+
+def test_a_killed_terminal_leaves_the_job_working(lrc: Any, terminal: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(EXECUTE_VARIABLE, "tests.core.job_helpers:work")
+    process = terminal("spectra", "--json")
+    store = RunStore()
+    wait_for(lambda: any(s.status and s.status.step > 0 for s in store.list()), "a first step")
+    process.kill()
+    process.communicate(timeout=30)
+    (summary,) = store.list()
+    step = summary.status.step  # type: ignore[union-attr]
+    wait_for(lambda: store.open(summary.id).status().step > step, "further steps")
+    (store.root / "go").touch()
+    code, out, err = lrc("spectra", "--json")
+    assert code == 0, err
+    assert json.loads(out)["run_id"] == summary.id
+
+
+def test_the_model_folder_is_named_absolutely(lrc: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "own.txt").write_text("text")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    run_id = json.loads(lrc("spectra", "./model", "--text", "own.txt", "--text", "wiki", "--json")[1])["run_id"]
+    spec = RunStore().open(run_id).spec
+    assert spec.model.source == str(tmp_path / "model")
+    assert spec.calibration.texts == (str(tmp_path / "own.txt"), "wiki")  # type: ignore[union-attr]
+
+
+def test_a_model_that_the_preflight_refuses_is_one_line(lrc: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lrc_core.errors import ModelError
+
+    def refuse(model: Any) -> None:
+        raise ModelError(f"{model.source} has no config.json.", "Name a model folder.")
+
+    monkeypatch.setattr("lrc_core.jobs.preflight.check_model", refuse)
+    code, out, err = lrc("spectra", "somewhere/else")
+    assert (code, out) == (1, "")
+    assert err.strip() == "lrc: somewhere/else has no config.json. Name a model folder."
+
+
+@pytest.fixture(autouse=True)
+def _no_strays() -> Any:
+    yield
+    from lrc_core.runs.process import process_of
+
+    for summary in RunStore().list():
+        process = process_of(summary.status) if summary.status is not None else None
+        if process is not None and process.pid != os.getpid():
+            process.kill()

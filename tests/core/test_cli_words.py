@@ -1,0 +1,240 @@
+"""Words to specs and back, help, doctor, starter, bench."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import types
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lrc_core.cli import main, specs
+from lrc_core.cli.parser import build_parser
+from lrc_core.errors import PlanError, RunError, SettingsError
+from lrc_core.jobs.command import command_for
+from lrc_core.jobs.plans import find_plan
+from lrc_core.registry import ALLOCATORS
+from lrc_core.runs.records import Status
+from lrc_core.runs.spec import (
+    AllocateSpec,
+    CalibrationSpec,
+    CompareSpec,
+    EvaluateSpec,
+    EvaluationSpec,
+    FetchSpec,
+    ModelRef,
+    Spec,
+    SpectraSpec,
+)
+from lrc_core.runs.store import Run, RunStore
+from tests.core.job_helpers import a_plan, canned
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def read_back(line: str, store: RunStore | None = None) -> Spec:
+    """What a command line submits."""
+    words = shlex.split(line)
+    assert words[0] == "lrc"
+    arguments = build_parser().parse_args(words[1:])
+    if words[1] == "evaluate":
+        return specs.evaluate_spec(arguments, store or RunStore())
+    return getattr(specs, f"{words[1]}_spec")(arguments)  # type: ignore[no-any-return]
+
+
+def an_allocation(method: str, preset: str = "", **settings: Any) -> AllocateSpec:
+    complete = asdict(ALLOCATORS.get(method).settings(preset or None, settings))
+    return AllocateSpec(method=method, preset=preset, settings=complete)
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> str:
+    path = tmp_path / "it's a text.txt"
+    path.write_text("words")
+    return str(path)
+
+
+def test_every_spec_reads_back_from_its_command(text: str, tmp_path: Path) -> None:
+    hub = ModelRef("owner/model", "v1", trust_remote_code=True, allow_pickle=True)
+    calibration = CalibrationSpec(texts=(text, "owner/data:config:train"), windows=7, window=64, seed=3)
+    evaluation = EvaluationSpec(
+        texts=("gensim", text),
+        window=128,
+        max_windows=0,
+        stride=64,
+        bos="no",
+        tasks=("piqa", "my_task"),
+        items=0,
+        include_path=str(tmp_path),
+        seed=9,
+    )
+    tried: list[Spec] = [
+        FetchSpec(),
+        FetchSpec(hub),
+        SpectraSpec(),
+        SpectraSpec(hub, ("svd",), calibration),
+        EvaluateSpec(),
+        EvaluateSpec(hub, None, "", calibration, evaluation),
+        CompareSpec(),
+        CompareSpec(hub, ("uniform", "llrc"), (0.5,), "svd", {"llrc": "paper"}, calibration, evaluation, 4),
+        CompareSpec(evaluation=EvaluationSpec(tasks=("arc_easy", "piqa"), seed=2), seed=2),
+        AllocateSpec(seed=5, calibration=CalibrationSpec(seed=5)),
+        replace(an_allocation("uniform"), model=hub, calibration=calibration, decomposition="svd", keep=0.123456),
+    ]
+    for entry in ALLOCATORS:
+        tried += [an_allocation(entry.name, preset) for preset in ("", *entry.presets)]
+    tried += [
+        an_allocation("llrc", "quick", learning_rate=0.033, export="any_k", dense_switch=False, settle_steps=1),
+        replace(an_allocation("llrc", "paper"), seed=1, calibration=CalibrationSpec(seed=2)),
+    ]
+    for spec in tried:
+        line = command_for(spec)
+        back = read_back(line)
+        assert back == spec, line
+        assert back.run_id == spec.run_id, line
+
+
+def test_a_plans_command_names_its_run_and_rate() -> None:
+    store = RunStore()
+    run = store.create(an_allocation("llrc", "quick"))
+    run.write_status(Status(state="done"))
+    canned(run, on_progress=lambda _: None, should_stop=lambda: False)
+    for name, words in (("plan.json", run.id), ("plans/10.json", f"{run.id}@10")):
+        plan = json.loads((run.path / name).read_text())
+        spec = EvaluateSpec(plan=plan, calibration=run.spec.calibration)  # type: ignore[union-attr]
+        assert f"--plan {words}" in command_for(spec)
+        assert read_back(command_for(spec)) == spec
+        other = replace(spec, calibration=CalibrationSpec(windows=9), evaluation=EvaluationSpec(seed=8))
+        assert read_back(command_for(other)) == other
+
+
+def test_a_plan_from_nowhere_is_found_in_its_own_evaluation() -> None:
+    spec = EvaluateSpec(plan=a_plan(run_id="allocate-gone").to_dict(), calibration=CalibrationSpec(windows=9))
+    RunStore().create(spec)
+    line = command_for(spec)
+    assert f"--plan {spec.run_id}" in line
+    assert read_back(line).run_id == spec.run_id
+
+
+def test_plans_that_cannot_be_found_say_why() -> None:
+    store = RunStore()
+    run = store.create(an_allocation("llrc", "quick"))
+    with pytest.raises(PlanError, match="no plan yet: it is queued"):
+        find_plan(run.id, store)
+    canned(run, on_progress=lambda _: None, should_stop=lambda: False)
+    with pytest.raises(PlanError, match="Recorded: 10"):
+        find_plan(f"{run.id}@35", store)
+    spectra = store.create(SpectraSpec())
+    with pytest.raises(PlanError, match="holds no plan"):
+        find_plan(spectra.id, store)
+
+
+def test_a_plan_with_weights_beside_it_keeps_its_folder(tmp_path: Path) -> None:
+    replace(a_plan(), weights_file="weights.safetensors").save(tmp_path / "plan.json")
+    assert find_plan(str(tmp_path / "plan.json"), RunStore()).folder == str(tmp_path)
+
+
+def test_presets_of_a_comparison() -> None:
+    llrc = next(iter(ALLOCATORS.get("llrc").presets))
+    assert read_back(f"lrc compare --preset {llrc}").presets == {}  # type: ignore[union-attr]
+    assert read_back("lrc compare --preset paper").presets["llrc"] == "paper"  # type: ignore[union-attr]
+    spec = read_back("lrc compare --preset paper --preset llrc=standard --methods uniform llrc")
+    assert spec.presets == {"llrc": "standard"}  # type: ignore[union-attr]
+    with pytest.raises(SettingsError, match="No compared method"):
+        read_back("lrc compare --preset paper --methods uniform")
+
+
+def test_one_seed_for_everything_unless_told_otherwise() -> None:
+    spec = read_back("lrc allocate --seed 3")
+    assert (spec.seed, spec.calibration.seed) == (3, 3)  # type: ignore[union-attr]
+    spec = read_back("lrc compare --seed 3 --evaluation-seed 4")
+    assert (spec.seed, spec.calibration.seed, spec.evaluation.seed) == (3, 3, 4)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("words", [["--help"], ["allocate", "--help"], ["--version"], ["runs", "list"]])
+def test_help_and_lists_load_no_torch(words: list[str]) -> None:
+    code = (
+        "import sys\nfrom lrc_core.cli import main\n"
+        f"try:\n    main({words!r})\nexcept SystemExit:\n    pass\n"
+        "print('torch' in sys.modules, 'transformers' in sys.modules, file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines()[-1] == "False False"
+
+
+def test_submitting_loads_no_torch() -> None:
+    code = (
+        "import sys, lrc_core.jobs.preflight as p\np.check_model = lambda model: None\n"
+        "from lrc_core.cli import main\nmain(['allocate', '--detach'])\n"
+        "print('torch' in sys.modules, file=sys.stderr)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "LRC_TEST_EXECUTE": "tests.core.job_helpers:finish"},
+    )
+    assert done.stderr.splitlines()[-1] == "False"
+
+
+def test_doctor_says_what_there_is_and_cleans(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    from lrc_core.paths import cache_home
+
+    folder = cache_home() / "decompositions" / "abc"
+    folder.mkdir(parents=True)
+    (folder / "block-0000.safetensors").write_bytes(b"x" * 1000)
+    (folder / "complete.json").write_text(json.dumps({"model": "starter", "decomposition": "whitened"}))
+    (cache_home() / "starter").mkdir()
+    (cache_home() / "starter" / "kept").write_text("kept")
+    assert main(["doctor", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert {"python", "torch", "device", "dtype", "threads", "starter", "cache", "runs"} <= set(report)
+    (entry,) = report["cache"]["entries"]
+    assert (entry["what"], entry["kind"]) == ("starter whitened", "decompositions")
+    assert entry["bytes"] > 1000
+    assert main(["doctor", "--clean"]) == 0
+    assert "Removed 1 kB" in capsys.readouterr().out
+    assert not folder.exists()
+    assert (cache_home() / "starter" / "kept").exists()
+
+
+def test_doctor_does_not_clean_under_a_running_job(capsys: pytest.CaptureFixture[str]) -> None:
+    from lrc_core.runs.process import host_name, start_time
+
+    run = RunStore().create(SpectraSpec())
+    pid = os.getpid()
+    run.write_status(Status(state="running", pid=pid, pid_started=start_time(pid), host=host_name()))
+    assert main(["doctor", "--clean"]) == 1
+    assert run.id in capsys.readouterr().err
+
+
+def test_starter_fetches_and_reports(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lrc_core.cli.doctor.fetch_all", lambda on_progress: ())
+    assert main(["starter", "--json"]) == 0
+    assert {part["name"] for part in json.loads(capsys.readouterr().out)["parts"]} >= {"model", "texts", "tasks"}
+
+
+def test_bench_prints_what_was_measured(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {"name": "mask-step", "ratio": 1.5, "meaning": "times", "baseline_s": 2.0, "candidate_s": 3.0, "detail": {}}
+    monkeypatch.setitem(sys.modules, "lrc_core.bench", types.SimpleNamespace(mask_step=lambda ref: found))
+    assert main(["bench", "mask-step", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == found
+    assert main(["bench", "mask-step"]) == 0
+    assert "mask-step: 1.50" in capsys.readouterr().out
+
+
+def test_a_run_done_without_a_result_is_an_error() -> None:
+    from lrc_core.cli.follow import result_of
+
+    run: Run = RunStore().create(SpectraSpec())
+    run.write_status(Status(state="done"))
+    with pytest.raises(RunError, match="no result"):
+        result_of(run)
