@@ -55,7 +55,7 @@ def measure_cost(
     prompt_tokens: int = 256,
     new_tokens: int = 24,
     repeats: int = 5,
-    seed: int = 0,
+    max_seconds: float = 10.0,
     should_stop: ShouldStop = never_stop,
 ) -> Cost:
     """Count parameters and bytes, and time reading a prompt and writing tokens after it, batch 1.
@@ -68,7 +68,7 @@ def measure_cost(
         prompt_tokens: length of the prompt; shortened where the model takes fewer positions.
         new_tokens: single steps timed.
         repeats: readings of the prompt timed.
-        seed: chooses the prompt.
+        max_seconds: fewer are timed where they would take longer than this (two at least).
         should_stop: asked between timings.
 
     Raises:
@@ -80,12 +80,13 @@ def measure_cost(
         prompt_tokens = min(prompt_tokens, limit - new_tokens - 2)
     device = next(model.parameters()).device
     vocabulary = int(model.get_input_embeddings().num_embeddings)  # type: ignore[operator]
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     prompt = torch.randint(0, vocabulary, (1, prompt_tokens), generator=generator).to(device)
     with evaluating(model):
-        prefill, output = _timed(lambda: _forward(model, prompt), repeats, device, should_stop)
+        clock = _Clock(device, max_seconds / 2, should_stop)
+        prefill, output = clock.median(lambda: _forward(model, prompt), repeats)
         state = {"output": output}
-        decode, _ = _timed(lambda: _decode_step(model, state), new_tokens, device, should_stop)
+        decode, _ = clock.median(lambda: _decode_step(model, state), new_tokens)
     return Cost(count_params(model), count_bytes(model), prompt_tokens / prefill, 1 / decode)
 
 
@@ -102,23 +103,31 @@ def _decode_step(model: nn.Module, state: dict[str, Any]) -> None:
     state["output"] = _forward(model, token, output.past_key_values)
 
 
-def _timed(action: Callable[[], Any], repeats: int, device: torch.device, should_stop: ShouldStop) -> tuple[float, Any]:
-    """Median seconds of ``repeats`` actions after one more to warm up, and what the last one returned."""
-    seconds = []
-    for _ in range(repeats + 1):
-        if should_stop():
-            raise CancelledError("The measurement was cancelled.")
-        _synchronise(device)
-        start = time.perf_counter()
-        result = action()
-        _synchronise(device)
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds[1:]), result
+@dataclass(frozen=True)
+class _Clock:
+    """Times actions on a device."""
 
+    device: torch.device
+    max_seconds: float
+    should_stop: ShouldStop
 
-def _synchronise(device: torch.device) -> None:
-    """Wait for the device: its work is queued, and the clock would stop too early."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
+    def median(self, action: Callable[[], Any], repeats: int) -> tuple[float, Any]:
+        """Median seconds of ``repeats`` actions after one more to warm up, and what the last one returned."""
+        seconds: list[float] = []
+        # The warm-up counts towards the limit: a machine that is slow at it is slow at all.
+        while len(seconds) <= min(repeats, 2) or (len(seconds) <= repeats and sum(seconds) < self.max_seconds):
+            if self.should_stop():
+                raise CancelledError("The measurement was cancelled.")
+            self._synchronise()
+            start = time.perf_counter()
+            result = action()
+            self._synchronise()
+            seconds.append(time.perf_counter() - start)
+        return statistics.median(seconds[1:]), result
+
+    def _synchronise(self) -> None:
+        """Wait for the device: its work is queued, and the clock would stop too early."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        elif self.device.type == "mps":
+            torch.mps.synchronize()

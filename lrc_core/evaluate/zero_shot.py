@@ -186,9 +186,7 @@ class _TaskFinder:
         manager = self._whole_index() if whole else self._own
         if name not in manager.all_tasks:
             close = get_close_matches(name, [*PACK_TASKS, *manager.all_tasks], n=3)
-            hint = (
-                f"Did you mean {' or '.join(close)}?" if close else f"Without a hub there are {', '.join(PACK_TASKS)}."
-            )
+            hint = f"Did you mean {' or '.join(close)}?" if close else _WITHOUT_HUB
             raise EvaluationError(f"There is no task {name!r}.", hint)
         try:
             return dict(manager.load([name]))
