@@ -76,8 +76,9 @@ def print_started(run: Run, *, as_json: bool) -> None:
 def print_result(run: Run, result: dict[str, Any], *, as_json: bool, show: Any = None) -> None:
     """The result of a finished run, as JSON or for people."""
     if as_json:
-        # A comparison's shape is fixed: model and rows. Every other result says which run it came from.
-        emit_json(result if run.spec.kind == "compare" else {**result, "run_id": run.id})
+        # A comparison's shape is fixed; every other result says which run it came from.
+        fixed = {"model": result["model"], "rows": result["rows"]} if run.spec.kind == "compare" else None
+        emit_json(fixed or {**result, "run_id": run.id})
         return
     (show or _SHOW[run.spec.kind])(run, result)
     if wall := result.get("wall_s"):

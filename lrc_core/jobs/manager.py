@@ -27,6 +27,7 @@ STALE_BEAT_S = 120.0
 TERM_AFTER_S, KILL_AFTER_S = 20.0, 40.0
 """How long after the request a cancel turns into SIGTERM and SIGKILL."""
 POLL_S = 0.1
+TOKEN = "HF_TOKEN"
 
 __all__ = [
     "cancel",
@@ -57,7 +58,8 @@ def submit(spec: Spec, *, store: RunStore | None = None, env: Mapping[str, str] 
     """
     store = store or RunStore()
     if not (store.root / spec.run_id / "spec.json").exists():
-        check(spec)
+        # With a token of its own the model is for the worker's eyes only: this process must not hold the token.
+        check(spec, model_too=TOKEN not in (env or {}))
     run = store.create(spec)
     with store.lock():
         status = run.status()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import lrc_core.allocate
 import lrc_core.decompose  # noqa: F401 - registers the decompositions, as the line above does the allocators
-from lrc_core.errors import BudgetError, EvaluationError, ModelError, ResourceError, SettingsError, TextError
+from lrc_core.errors import BudgetError, EvaluationError, ModelError, SettingsError, TextError
 from lrc_core.plan import Plan
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
 from lrc_core.runs.spec import (
@@ -23,8 +23,12 @@ from lrc_core.runs.spec import (
 )
 
 
-def check(spec: Spec) -> None:
+def check(spec: Spec, *, model_too: bool = True) -> None:
     """Refuse a job that cannot succeed, before it waits for its turn.
+
+    Args:
+        spec: what to do.
+        model_too: look at the model's headers as well.
 
     Raises:
         LrcError: naming the value, file or model that is wrong.
@@ -43,7 +47,8 @@ def check(spec: Spec) -> None:
         check_calibration(spec.calibration)
     if isinstance(spec, EvaluateSpec | CompareSpec):
         check_evaluation(spec.evaluation)
-    check_model(spec.model)
+    if model_too:
+        check_model(spec.model)
 
 
 def check_keep(keep: float) -> None:
@@ -117,20 +122,13 @@ def check_model(model: ModelRef) -> None:
     """Look at the model's headers without loading it.
 
     Raises:
-        ModelError: it cannot be found, read or compressed.
-        ResourceError: there is not enough disk for it.
+        ModelError: it cannot be found, read or compressed, or memory or disk do not suffice.
     """
     from lrc_core.models.preflight import preflight
 
     found = preflight(model)
     if found.problems:
         raise ModelError(" ".join(found.problems))
-    if found.disk_needed > found.disk_available:
-        needed, free = found.disk_needed / 1e9, found.disk_available / 1e9
-        raise ResourceError(
-            f"{model.source} needs {needed:.1f} GB of disk, but {free:.1f} GB are free.",
-            "Free some space; `lrc doctor --clean` empties the cache of decompositions.",
-        )
 
 
 def _check_texts(texts: Sequence[str]) -> None:

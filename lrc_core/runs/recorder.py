@@ -147,7 +147,7 @@ def record(run: Run, work: Work, *, should_stop: ShouldStop = never_stop) -> dic
         status = run.status()
         if status.state == "done" and (result := run.result()) is not None:
             return result
-        if status.final:
+        if status.state != "queued":  # an earlier attempt ended, or died: its cancel request is not this one's
             run.clear_cancel()
         recorder = Recorder(run, _started(status))
         with _beating(recorder):
@@ -166,7 +166,7 @@ def _started(status: Status) -> Status:
         pid=pid,
         pid_started=start_time(pid),
         host=host_name(),
-        attempt=status.attempt + (1 if status.final else 0),
+        attempt=status.attempt + (0 if status.state == "queued" else 1),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -59,6 +60,11 @@ def deaf(run: Run, *, on_progress: OnProgress, should_stop: ShouldStop) -> dict[
 def fail(run: Run, *, on_progress: OnProgress, should_stop: ShouldStop) -> dict[str, Any]:
     """An expected failure."""
     raise ModelError("model.layers.0.q_proj holds NaN.", "Download it again.")
+
+
+def tell_token(run: Run, *, on_progress: OnProgress, should_stop: ShouldStop) -> dict[str, Any]:
+    """How long the token is that only this process was given."""
+    return {"length": len(os.environ["HF_TOKEN"])}
 
 
 def in_turn(run: Run, *, on_progress: OnProgress, should_stop: ShouldStop) -> dict[str, Any]:

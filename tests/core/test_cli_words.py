@@ -33,7 +33,7 @@ from lrc_core.runs.spec import (
     SpectraSpec,
 )
 from lrc_core.runs.store import Run, RunStore
-from tests.core.job_helpers import a_plan, canned
+from tests.core.job_helpers import CARD, a_plan, canned
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -191,14 +191,17 @@ def test_doctor_says_what_there_is_and_cleans(capsys: pytest.CaptureFixture[str]
     folder = cache_home() / "decompositions" / "abc"
     folder.mkdir(parents=True)
     (folder / "block-0000.safetensors").write_bytes(b"x" * 1000)
-    (folder / "complete.json").write_text(json.dumps({"model": "starter", "decomposition": "whitened"}))
+    (folder / "complete.json").write_text(json.dumps({"decomposition": "whitened", "fingerprint": "f" * 64}))
     (cache_home() / "starter").mkdir()
     (cache_home() / "starter" / "kept").write_text("kept")
+    run = RunStore().create(SpectraSpec())
+    run.write_status(Status(state="done"))
+    (run.path / "card.json").write_text(json.dumps(CARD.to_dict()))
     assert main(["doctor", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert {"python", "torch", "device", "dtype", "threads", "starter", "cache", "runs"} <= set(report)
     (entry,) = report["cache"]["entries"]
-    assert (entry["what"], entry["kind"]) == ("starter whitened", "decompositions")
+    assert (entry["kind"], entry["model"], entry["what"]) == ("decompositions", "starter", "whitened")
     assert entry["bytes"] > 1000
     assert main(["doctor", "--clean"]) == 0
     assert "Removed 1 kB" in capsys.readouterr().out

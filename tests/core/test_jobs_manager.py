@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[RunStore]:
-    monkeypatch.setattr("lrc_core.jobs.manager.check", lambda spec: None)
+    monkeypatch.setattr("lrc_core.jobs.manager.check", lambda spec, **_: None)
     store = RunStore()
     yield store
     for summary in store.list():
@@ -76,7 +76,7 @@ def test_two_processes_submitting_at_once_start_one_worker(store: RunStore, doin
     doing("work")
     code = (
         "import lrc_core.jobs.manager as m, lrc_core.runs.spec as s\n"
-        "m.check = lambda spec: None\n"
+        "m.check = lambda spec, **_: None\n"
         "print(m.submit(s.SpectraSpec()).status().pid, flush=True)\n"
     )
     command = [sys.executable, "-c", code]
@@ -329,3 +329,13 @@ def test_preflight_refuses_a_model_with_problems(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(preflight, "check_model", refuse)
     with pytest.raises(ModelError):
         preflight.check(SpectraSpec())
+
+
+def test_a_token_reaches_the_worker_and_no_file(store: RunStore, doing: Any) -> None:
+    doing("tell_token")
+    run = manager.submit(spec(), env={"HF_TOKEN": "hf_secret"})
+    wait_state(run, "done")
+    assert run.result() == {"length": len("hf_secret")}
+    assert "HF_TOKEN" not in os.environ
+    for path in run.path.rglob("*"):
+        assert not path.is_file() or b"hf_secret" not in path.read_bytes()

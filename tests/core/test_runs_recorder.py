@@ -119,9 +119,10 @@ def test_cancel(run: Run) -> None:
     assert run.status().resumable
 
 
-def test_a_stopped_run_starts_again_without_its_old_cancel(run: Run) -> None:
+@pytest.mark.parametrize("state", ["cancelled", "running"])
+def test_a_stopped_or_dead_run_starts_again_without_its_old_cancel(run: Run, state: str) -> None:
     run.request_cancel()
-    run.write_status(Status(state="cancelled", attempt=1))
+    run.write_status(Status(state=state, attempt=1))
     record(run, lambda _, should_stop: {"stop": should_stop()})
     assert run.result() == {"stop": False}
     assert run.status().attempt == 2

@@ -1,0 +1,110 @@
+"""What has been computed and kept outside the runs, by model; and removing it. No torch."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lrc_core.errors import RunError
+from lrc_core.jobs.manager import reconcile
+from lrc_core.paths import cache_home
+from lrc_core.runs.store import RunStore
+
+_KEPT = "starter"
+_DONE = "complete.json"
+
+
+@dataclass(frozen=True)
+class Cached:
+    """One thing in the cache that can be computed again.
+
+    Attributes:
+        kind: the cache folder it lies in, such as ``decompositions``.
+        what: what it is, in words.
+        model: the model it belongs to, "" when no run remembers that.
+        path: its folder.
+        bytes: its size.
+    """
+
+    kind: str
+    what: str
+    model: str
+    path: str
+    bytes: int
+
+
+def cached(store: RunStore | None = None) -> list[Cached]:
+    """Everything in the cache but the starter pack: what is finished one by one, the rest by folder."""
+    models = _models_by_fingerprint(store or RunStore())
+    entries: list[Cached] = []
+    for folder in _computed():
+        found = [_described(folder.name, mark, models) for mark in sorted(folder.rglob(_DONE))]
+        entries += found
+        rest = folder_size(folder) - sum(entry.bytes for entry in found)
+        if rest > 0:
+            entries.append(Cached(folder.name, "other files", "", str(folder), rest))
+    return entries
+
+
+def clean(store: RunStore | None = None) -> int:
+    """Remove everything from the cache but the starter pack; returns the bytes that became free.
+
+    Raises:
+        RunError: a job is running, which may be using it.
+    """
+    store = store or RunStore()
+    reconcile(store=store)
+    busy = [summary.id for summary in store.list() if summary.state in ("running", "cancelling")]
+    if busy:
+        raise RunError(f"Run {busy[0]} may be using the cache.", "Clean when it has ended, or cancel it first.")
+    removed = 0
+    for folder in _computed():
+        removed += folder_size(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+    return removed
+
+
+def folder_size(folder: Path) -> int:
+    """Bytes of all files below a folder; files that vanish meanwhile count nothing."""
+    size = 0
+    for path in folder.rglob("*"):
+        with suppress(OSError):
+            if path.is_file() and not path.is_symlink():
+                size += path.stat().st_size
+    return size
+
+
+def _computed() -> list[Path]:
+    try:
+        return sorted(path for path in cache_home().iterdir() if path.is_dir() and path.name != _KEPT)
+    except OSError:
+        return []
+
+
+def _described(kind: str, mark: Path, models: dict[str, str]) -> Cached:
+    data = _record(mark)
+    what = str(data.get("decomposition") or mark.parent.name)
+    model = models.get(str(data.get("fingerprint")), "")
+    return Cached(kind, what, model, str(mark.parent), folder_size(mark.parent))
+
+
+def _models_by_fingerprint(store: RunStore) -> dict[str, str]:
+    """Names of models as the cards in the runs tell them; the cache itself knows fingerprints only."""
+    models = {}
+    for run_id in store.ids():
+        identity = _record(store.root / run_id / "card.json").get("identity")
+        if isinstance(identity, dict):
+            models[str(identity.get("fingerprint"))] = str(identity.get("source"))
+    return models
+
+
+def _record(path: Path) -> dict[str, Any]:
+    with suppress(OSError, ValueError):
+        data = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(data, dict):
+            return data
+    return {}
