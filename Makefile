@@ -1,0 +1,69 @@
+# `make` alone lists the targets. Everything is installed into .venv; nothing else on the machine is touched but the
+# user's cache folder, which holds the starter pack (LRC_CACHE moves it).
+
+.DEFAULT_GOAL := help
+.PHONY: help app test check format starter install install-dev venv
+
+VENV := .venv
+PY := $(VENV)/bin/python
+# What is installed depends on these files and on where the project lies: another content, another stamp.
+KEY := $(shell { cat requirements.txt constraints.txt pyproject.toml; pwd; } | cksum | cut -d ' ' -f 1)
+DEV_KEY := $(KEY)-$(shell cksum < requirements-dev.txt | cut -d ' ' -f 1)
+PYTHONS := $(PYTHON) python3.11 python3 python3.12 python3.13
+NEW_ENOUGH := 'import sys, venv; sys.exit(sys.version_info < (3, 11))'
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+app: install ## Install, fetch the starter pack and start the app on this machine (PORT=8600 for another port)
+	@$(PY) -m lrc_core.cli starter || { code=$$?; [ $$code != 130 ] || exit $$code; \
+	  echo "The starter pack is incomplete; the app starts without it. \`make app\` fetches the rest later." >&2; }
+	@echo "The app runs until Ctrl-C. Open its address in a browser:"
+	@$(PY) -m streamlit run app.py $(if $(PORT),--server.port $(PORT))
+
+test: check starter ## Install, check format, lint and types, and run all tests (ARGS="-k budget" for some)
+	HF_HUB_OFFLINE=1 $(PY) -m pytest --durations=10 $(ARGS)
+
+check: install-dev ## Check format, lint and types
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+
+format: install-dev ## Format all code
+	$(PY) -m ruff format .
+	$(PY) -m ruff check --fix .
+
+starter: install ## Fetch what is missing of the starter pack: a small model, texts and zero-shot items
+	@$(PY) -m lrc_core.cli starter
+
+install: $(VENV)/.installed-$(KEY) ## Make .venv with the pinned requirements and the command lrc
+
+install-dev: $(VENV)/.installed-dev-$(DEV_KEY) ## The same with what the checks and tests need
+
+$(VENV)/.installed-$(KEY):
+	@$(PY) -c 'import pip' > /dev/null 2>&1 && $(PY) -c $(NEW_ENOUGH) || { \
+	  for python in $(PYTHONS); do \
+	    if "$$python" -c $(NEW_ENOUGH) > /dev/null 2>&1; then \
+	      echo "Making $(VENV) with $$("$$python" --version)"; \
+	      exec $(MAKE) --no-print-directory venv PYTHON="$$python"; \
+	    fi; \
+	  done; \
+	  echo "No Python 3.11 or later was found (tried $(PYTHONS))." >&2; \
+	  echo "Install one, or name it: make PYTHON=/path/to/python3" >&2; \
+	  exit 1; \
+	}
+	$(PY) -m pip install --disable-pip-version-check -r requirements.txt
+	$(PY) -m pip install --disable-pip-version-check --quiet --no-deps -e .
+	@rm -f $(VENV)/.installed-*
+	@touch $@
+
+$(VENV)/.installed-dev-$(DEV_KEY): $(VENV)/.installed-$(KEY)
+	$(PY) -m pip install --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+# Debian's Python has no ensurepip unless python3-venv is installed; its pip can then put one into the environment.
+venv:
+	@$(PYTHON) -c 'import ensurepip' > /dev/null 2>&1 && $(PYTHON) -m venv --clear $(VENV) || { \
+	  $(PYTHON) -m venv --clear --without-pip $(VENV); \
+	  $(PYTHON) -m pip --python $(PY) install --quiet pip; \
+	}
