@@ -85,6 +85,12 @@ class LlrcSettings:
         "above a line from 1 to the target. 0: it always presses.",
         minimum=0,
     )
+    hold: bool = setting(
+        False,
+        "Hold the target",
+        "Let the compression loss press the other way when the kept share falls below the line by more than the "
+        "tolerance, so that training settles at the target instead of drifting past it.",
+    )
     learning_rate: float = setting(0.01, "Learning rate", "Of Adam on the logits.", minimum=1e-5, maximum=10)
     max_steps: int = setting(20000, "Most steps", "Training ends here even above the target.", minimum=1)
     settle_steps: int = setting(750, "Settling steps", "Steps after the target is first reached.", minimum=0)
@@ -116,6 +122,7 @@ _SMALL_MACHINE = {
     "ramp_high": 30.0,
     "ramp_low": 0.5,
     "dense_switch": True,
+    "hold": True,
     "learning_rate": 0.1,
     "tv_weight": 0.0,
     "documents": 512,
@@ -132,7 +139,7 @@ ENTRY = ALLOCATORS.register(
         settings_class=LlrcSettings,
         presets={
             "quick": {**_SMALL_MACHINE, "pace_steps": 120, "settle_steps": 20, "max_steps": 160},
-            "standard": {**_SMALL_MACHINE, "pace_steps": 500, "settle_steps": 60, "max_steps": 640},
+            "standard": {**_SMALL_MACHINE, "pace_steps": 300, "settle_steps": 60, "max_steps": 420},
             "paper": {},
         },
         learns=True,

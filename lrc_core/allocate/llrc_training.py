@@ -195,9 +195,11 @@ class MaskTraining:
             goal = 1 - (1 - goal) * min(1.0, (self.state.step + 1) / settings.pace_steps)
         # At the end of the pace the target itself must be reached, on the way a line is followed.
         slack = settings.tolerance if goal <= self.context.keep and self.state.reached is not None else 0.0
-        if settings.compression == "none" or keep <= goal + slack:
+        low = goal - settings.tolerance
+        if settings.compression == "none" or (keep <= goal + slack and not (settings.hold and keep < low)):
             return 0.0
-        return oscillating_alpha(self.state.step, settings.alpha_low, settings.alpha_high, settings.alpha_period)
+        alpha = oscillating_alpha(self.state.step, settings.alpha_low, settings.alpha_high, settings.alpha_period)
+        return alpha if keep > goal else -alpha
 
     # -- counting, recording, reporting ---------------------------------------------------------------------------
 
