@@ -1,0 +1,174 @@
+"""Documents, their parts, and windows of tokens."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lrc_core import texts
+from lrc_core.errors import TextError
+from lrc_core.texts import (
+    load_documents,
+    mixed_windows,
+    part_of,
+    sequential_windows,
+    token_windows,
+    wants_bos,
+)
+from tests.tiny_models import tiny_text, tiny_tokenizer
+
+TOKENIZER = tiny_tokenizer()
+DOCUMENTS = [tiny_text(300, seed) for seed in range(10)]
+
+
+def test_parts_are_disjoint_and_complete() -> None:
+    parts = {part: part_of(DOCUMENTS, part) for part in ("calibrate", "select", "report")}
+    assert [len(part) for part in parts.values()] == [6, 2, 2]
+    assert sorted(document for part in parts.values() for document in part) == sorted(DOCUMENTS)
+    assert part_of(DOCUMENTS, "all") == DOCUMENTS
+    assert part_of(DOCUMENTS[:4], "report") == DOCUMENTS[:4]
+
+
+def test_files_are_read(tmp_path: Path) -> None:
+    plain, lines = tmp_path / "a.txt", tmp_path / "b.jsonl"
+    plain.write_text("\ufeffrésumé", encoding="utf-8")
+    lines.write_text("\n".join(json.dumps({"text": text}) for text in DOCUMENTS), encoding="utf-8")
+    assert load_documents(str(plain), "report") == ["résumé"]
+    assert load_documents(str(lines)) == DOCUMENTS
+    assert load_documents(str(lines), "select") == [DOCUMENTS[3], DOCUMENTS[8]]
+
+
+def test_bad_texts_name_the_file_and_place(tmp_path: Path) -> None:
+    binary, lines, empty = tmp_path / "a.txt", tmp_path / "b.jsonl", tmp_path / "c.txt"
+    binary.write_bytes(b"abc\xff")
+    lines.write_text('{"text": "a"}\n{"txt": "b"}\n')
+    empty.write_text(" \n")
+    for path, message in ((binary, "byte 3"), (lines, "Line 2"), (empty, "empty")):
+        with pytest.raises(TextError, match=message) as caught:
+            load_documents(str(path))
+        assert path.name in str(caught.value)
+    for name, part in (("no-such-text", "all"), (str(empty), "middle"), ("gensim", "all"), ("gensim", "calibrate")):
+        with pytest.raises(TextError):
+            load_documents(name, part)
+    with pytest.raises(TextError, match=r"missing\.txt"):
+        load_documents(str(tmp_path / "missing.txt"))
+
+
+def test_windows_are_distinct_pieces_of_the_stream_and_seeded() -> None:
+    every = token_windows(DOCUMENTS, TOKENIZER, window=32, count=0, seed=0)
+    joined = TOKENIZER("\n\n".join(DOCUMENTS)).input_ids
+    assert every.dtype == torch.long and every.flatten().tolist() == joined[: every.numel()]
+    assert len(every) == len(joined) // 32
+    some = token_windows(DOCUMENTS, TOKENIZER, window=32, count=20, seed=1)
+    rows = {tuple(row) for row in every.tolist()}
+    assert some.shape == (20, 32) and len({tuple(row) for row in some.tolist()} & rows) == 20
+    assert torch.equal(some, token_windows(DOCUMENTS, TOKENIZER, window=32, count=20, seed=1))
+    assert torch.equal(some[:5], token_windows(DOCUMENTS, TOKENIZER, window=32, count=5, seed=1))
+    assert not torch.equal(some, token_windows(DOCUMENTS, TOKENIZER, window=32, count=20, seed=2))
+    assert len(token_windows(DOCUMENTS, TOKENIZER, window=32, count=10_000, seed=1)) == len(every)
+
+
+def test_beginning_of_sequence_is_part_of_the_window() -> None:
+    with_bos = token_windows(DOCUMENTS, TOKENIZER, window=32, count=0, seed=0, bos=True)
+    without = token_windows(DOCUMENTS, TOKENIZER, window=31, count=0, seed=0)
+    assert with_bos.shape[1] == 32 and bool((with_bos[:, 0] == TOKENIZER.bos_token_id).all())
+    assert torch.equal(with_bos[:, 1:], without)
+    assert wants_bos("auto", tiny_tokenizer(add_bos=True)) and not wants_bos("auto", TOKENIZER)
+    assert wants_bos("yes", TOKENIZER) and not wants_bos("no", tiny_tokenizer(add_bos=True))
+    # Special tokens that a tokenizer adds by itself never come into the stream.
+    own = tiny_tokenizer(add_bos=True)
+    assert torch.equal(token_windows(DOCUMENTS, own, window=31, count=0, seed=0), without)
+
+
+def test_too_short_says_how_many_tokens_there_are() -> None:
+    for cut in (token_windows, sequential_windows):
+        options: dict[str, Any] = {"count": 1, "seed": 0} if cut is token_windows else {"max_windows": 1}
+        with pytest.raises(TextError, match="5 tokens"):
+            cut(["abcde"], TOKENIZER, window=6, **options)
+        assert cut(["abcdef"], TOKENIZER, window=6, **options).shape == (1, 6)
+    nameless = tiny_tokenizer()
+    nameless.bos_token = None
+    with pytest.raises(TextError, match="beginning"):
+        token_windows(DOCUMENTS, nameless, window=6, count=1, seed=0, bos=True)
+
+
+def test_long_texts_are_tokenised_in_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = token_windows(DOCUMENTS, TOKENIZER, window=16, count=0, seed=0)
+    monkeypatch.setattr(texts, "_AT_ONCE", 700)
+    assert torch.equal(token_windows(DOCUMENTS, TOKENIZER, window=16, count=0, seed=0), whole)
+
+
+def test_sequential_windows_in_order_spread_and_strided() -> None:
+    every = sequential_windows(DOCUMENTS, TOKENIZER, window=32, max_windows=0)
+    assert torch.equal(every, token_windows(DOCUMENTS, TOKENIZER, window=32, count=0, seed=0))
+    some = sequential_windows(DOCUMENTS, TOKENIZER, window=32, max_windows=4)
+    assert torch.equal(some, every[[index * len(every) // 4 for index in range(4)]])
+    assert torch.equal(sequential_windows(DOCUMENTS, TOKENIZER, window=32, max_windows=10_000), every)
+    strided = sequential_windows(DOCUMENTS, TOKENIZER, window=32, max_windows=0, stride=16)
+    assert torch.equal(strided[1:, :16], strided[:-1, 16:]) and torch.equal(strided[::2][: len(every)], every)
+    with pytest.raises(TextError, match="stride"):
+        sequential_windows(DOCUMENTS, TOKENIZER, window=32, max_windows=0, stride=33)
+
+
+def test_mixed_windows_take_equal_shares_in_turns(tmp_path: Path) -> None:
+    paths = [tmp_path / "a.txt", tmp_path / "b.txt"]
+    paths[0].write_text("a" * 600)
+    paths[1].write_text("b" * 600)
+    mixed = mixed_windows([str(p) for p in paths], TOKENIZER, part="calibrate", window=20, count=7, seed=0)
+    a, b = TOKENIZER("ab").input_ids
+    assert mixed[:, 0].tolist() == [a, b, a, b, a, b, a]
+    everything = mixed_windows([str(p) for p in paths], TOKENIZER, part="calibrate", window=20, count=0, seed=0)
+    assert len(everything) == 60
+    with pytest.raises(TextError):
+        mixed_windows([], TOKENIZER, part="calibrate", window=20, count=7, seed=0)
+
+
+def test_built_in_formats() -> None:
+    body = "x" * 1001
+    wiki = (
+        f'<doc id="1" url="u" title="A">\nA\n\n{body}\n\n</doc>\n<doc id="2" url="u" title="B">\nB\n\nshort\n</doc>\n'
+    )
+    assert texts._built_in("wiki", wiki) == [f"A\n\n{body}"]
+    assert texts._built_in("c4", "page\u2028one\npage two\n\n") == ["page\u2028one", "page two"]
+    pieces = texts._built_in("code", "\n".join(["y" * 99] * 100))
+    assert len(pieces) == 3 and "\n".join(pieces) == "\n".join(["y" * 99] * 100)
+
+
+def test_hub_data_sets(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    asked: list[Any] = []
+    rows = {
+        "train": datasets.Dataset.from_dict({"id": [1, 2], "text": ["one", "two"]}),
+        "test": datasets.Dataset.from_dict({"sentence": ["three"]}),
+    }
+
+    def load(name: str, config: str | None, split: str | None) -> Any:
+        asked.append((name, config, split))
+        if name == "no/where":
+            raise ConnectionError("cannot reach the hub")
+        return rows[split] if split else datasets.DatasetDict(rows)
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    assert load_documents("some/set:raw", "calibrate") == ["one", "two"]
+    assert load_documents("some/set:raw", "report") == ["three"]
+    assert load_documents("some/set:raw:test", "all") == ["three"]
+    assert asked == [("some/set", "raw", None), ("some/set", "raw", None), ("some/set", "raw", "test")]
+    with pytest.raises(TextError, match="cannot reach the hub"):
+        load_documents("no/where")
+
+
+@pytest.mark.pack
+def test_built_in_texts_of_the_pack() -> None:
+    wiki, c4 = load_documents("wiki"), load_documents("c4")
+    assert (len(wiki), len(c4)) == (407, 118)
+    assert wiki[0].startswith("2007 European Parliament election in Romania\n") and "<doc" not in "".join(wiki)
+    articles = load_documents("gensim", "report")
+    assert 80 <= len(articles) <= 100 and 2.2e6 < sum(map(len, articles)) < 2.9e6
+    assert not any(mark in text for text in articles for mark in ("{{", "}}", "[[", "]]", "'''", "<ref"))
+    for name in ("tiny", "technical", "code", "multilingual"):
+        assert all(load_documents(name, part) for part in ("calibrate", "select", "report"))
