@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 _LOG_RATIO_FLOOR = 0.4  # p of the authors' code: below p times the target count the log-ratio loss is flat
 
@@ -76,18 +76,6 @@ def hidden_distance(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Ten
         for mine, theirs in zip(student, teacher, strict=True)
     ]
     return torch.stack(parts).mean()
-
-
-def prediction_divergence(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean over tokens of KL(teacher || student).
-
-    Args:
-        student: [tokens, vocab] logits.
-        teacher: [tokens, vocab] logits of the dense model.
-    """
-    mine = nn.functional.log_softmax(student.float(), dim=-1)
-    theirs = nn.functional.log_softmax(teacher.float(), dim=-1)
-    return nn.functional.kl_div(mine, theirs, reduction="none", log_target=True).sum(-1).mean()
 
 
 def oscillating_alpha(step: int, low: float, high: float, period: int) -> float:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lrc_core.allocate.llrc_losses import hidden_distance, prediction_divergence
+from lrc_core.allocate.llrc_losses import hidden_distance
 from lrc_core.models.linears import decoder_blocks
 from lrc_core.models.partial import hidden_of
 
@@ -16,6 +16,33 @@ _TOKENS_PER_CHUNK = 512  # log-softmax over the vocabulary is taken this many to
 
 class _HeadReached(Exception):  # noqa: N818 - control flow, not an error
     """Leaves the model's forward before the head is computed."""
+
+
+class _HeadDivergence(torch.autograd.Function):
+    """Sum over tokens of KL(teacher || student) behind the same head.
+
+    The gradient with respect to the student's logits is softmax(student) - softmax(teacher), so it is made in the
+    forward pass, taken through the head at once, and no logits are kept for the backward pass.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, student: Tensor, teacher: Tensor, head: nn.Module) -> Tensor:
+        with torch.enable_grad():
+            inputs = student.detach().requires_grad_()
+            logits = head(inputs)
+        mine = torch.log_softmax(logits.detach().float(), dim=-1)
+        theirs = torch.log_softmax(head(teacher).float(), dim=-1)
+        target = theirs.exp()
+        loss = (target * theirs.sub_(mine)).sum()
+        slope = mine.exp_().sub_(target).to(logits.dtype)
+        (gradient,) = torch.autograd.grad(logits, inputs, slope)
+        ctx.save_for_backward(gradient)
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * grads[0], None, None
 
 
 class Distiller:
@@ -77,12 +104,10 @@ class Distiller:
         return nn.functional.cross_entropy(logits.float().flatten(0, 1), tokens[:, 1:].flatten())
 
     def _divergence(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """KL over tokens, chunk by chunk."""
+        """KL over tokens, chunk by chunk, [tokens, hidden] each."""
         total = torch.zeros((), device=student.device)
         for mine, theirs in zip(student.split(_TOKENS_PER_CHUNK), teacher.split(_TOKENS_PER_CHUNK), strict=True):
-            with torch.no_grad():
-                answers = self._head(theirs)
-            total = total + prediction_divergence(self._head(mine), answers) * len(mine)
+            total = total + _HeadDivergence.apply(mine, theirs, self._head)
         return total / len(student)
 
     def _states(self, tokens: Tensor) -> tuple[Tensor, ...]:
