@@ -145,7 +145,8 @@ def _run(lm: _LanguageModel, name: str, found: dict[str, Any], items: int, seed:
         raise
     except (AssertionError, KeyError, TypeError, ValueError) as error:
         raise EvaluationError(f"Task {name} cannot be run: {error}", "Check the task's definition.") from error
-    names = [name] if name in results["results"] else list(found["tasks"])
+    # A group that only lists its members has an entry too, without items.
+    names = [name] if "sample_len" in results["results"].get(name, {}) else list(found["tasks"])
     return {each: _score(each, results) for each in names}
 
 
@@ -185,14 +186,14 @@ class _TaskFinder:
         whole = name not in self._own.all_tasks or name in self._own.all_groups
         manager = self._whole_index() if whole else self._own
         if name not in manager.all_tasks:
-            close = get_close_matches(name, [*PACK_TASKS, *manager.all_tasks], n=3)
+            close = get_close_matches(name, sorted({*PACK_TASKS, *manager.all_tasks}), n=3)
             hint = f"Did you mean {' or '.join(close)}?" if close else _WITHOUT_HUB
             raise EvaluationError(f"There is no task {name!r}.", hint)
         try:
             return dict(manager.load([name]))
         except Exception as error:  # data sets are fetched here, and anything can go wrong with them
             raise EvaluationError(
-                f"Task {name} cannot be loaded: {_first_line(error)}",
+                f"Task {name} cannot be loaded: {_first_line(error)}.",
                 f"Is its data set within reach? {_WITHOUT_HUB}",
             ) from error
 
@@ -208,7 +209,7 @@ def _whole_index(include_path: str) -> TaskManager:
 
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    return lines[0].rstrip(".") if lines else type(error).__name__
 
 
 class _PackTask(Task):

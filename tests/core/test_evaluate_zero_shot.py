@@ -195,6 +195,23 @@ def test_the_users_own_task_files(tmp_path: Path, pack: Path, monkeypatch: pytes
     assert scores["boolq"].acc_norm is not None
 
 
+def test_a_group_has_one_score_or_its_members_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    path = own_tasks(tmp_path / "own", "one", "two")
+    members = "\ntask: [one, two]\n"
+    mean = "aggregate_metric_list:\n  - metric: acc\n    weight_by_size: true\n"
+    (tmp_path / "own" / "both.yaml").write_text(f"group: both{members}{mean}")
+    (tmp_path / "own" / "apart.yaml").write_text(f"group: apart{members}")
+    own = zero_shot.TaskManager(include_path=path, include_defaults=False)
+    monkeypatch.setattr(zero_shot, "_whole_index", lambda include_path: own)
+    scores = zero_shot.zero_shot(tiny_model(), tiny_tokenizer(), ["both", "apart"], items=0, include_path=path)
+    assert set(scores) == {"both", "one", "two"}
+    both, one, two = scores["both"], scores["one"], scores["two"]
+    assert (both.n, one.n, two.n, both.items) == (12, 6, 6, {})
+    assert both.acc is not None
+    assert both.acc == pytest.approx(((one.acc or 0) + (two.acc or 0)) / 2)
+
+
 def test_a_folder_of_task_files_that_is_not_there() -> None:
     with pytest.raises(EvaluationError, match="nowhere"):
         zero_shot.zero_shot(tiny_model(), tiny_tokenizer(), ["piqa"], include_path="/nowhere")
