@@ -72,7 +72,7 @@ def _relative_error(mine: Tensor, theirs: Tensor) -> float:
 
 
 def probe(ref: ModelRef, on_progress: OnProgress = ignore_progress) -> dict[str, Any]:
-    """STRS probes of some layers: decomposed once and run from cached states, against decomposing and running it all."""
+    """STRS probes of some layers: decomposed once, run from cached states, against decomposing and running it all."""
     loaded = load_model(ref, on_progress=on_progress)
     tokens = _tokens(loaded)
     layers = loaded.card.layers

@@ -76,7 +76,7 @@ def allocate(context: Context, settings: StrsSettings) -> Allocation:
         return Allocation(dense_ranks(context.layers))
     probes = _measure(context, settings)
     ranks = choose(context.layers, probes, context.keep)
-    return Allocation(ranks, details={"probes": [asdict(probe) for probe in probes]})
+    return Allocation(ranks, details={"probes": len(probes)})
 
 
 def _measure(context: Context, settings: StrsSettings) -> list[Probe]:

@@ -1,0 +1,122 @@
+"""Making the sample runs that the app ships: real runs of the starter model, cut down to what pages read.
+
+``python -m lrc_core.samples`` runs what is missing and rewrites ``assets/samples``.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lrc_core.errors import RunError
+from lrc_core.jobs import manager
+from lrc_core.runs.spec import CompareSpec, EvaluationSpec, SpectraSpec
+from lrc_core.runs.store import Run, RunStore
+
+DESTINATION = Path(__file__).resolve().parent.parent / "assets" / "samples"
+TASKS = ("arc_easy", "arc_challenge", "piqa", "hellaswag", "winogrande", "openbookqa", "boolq")
+SPECTRA = SpectraSpec()
+COMPARISON = CompareSpec(
+    keeps=(0.9, 0.8, 0.7), presets={"llrc": "standard"}, evaluation=EvaluationSpec(tasks=TASKS, items=100)
+)
+_COPIED = ("spec.json", "card.json", "plan.json")
+_SNAPSHOTS, _EVENTS = 40, 200  # lines kept of ranks.jsonl and events.jsonl
+_DROPPED_BITS = 10  # of the float32 mantissa of spectra: 4 significant digits remain, and half the size
+
+
+def shipped_runs(store: RunStore, comparison: Run) -> list[Run]:
+    """The comparison, its rows' evaluations and the allocations behind them."""
+    rows = (comparison.result() or {})["rows"]
+    wanted = {row["run_id"] for row in rows} | {row["allocate_run_id"] for row in rows if row["allocate_run_id"]}
+    return [comparison, *(store.open(run_id) for run_id in sorted(wanted))]
+
+
+def copy_sample(run: Run, destination: Path) -> None:
+    """Copy what pages read of a finished run; process, host and log stay behind.
+
+    Args:
+        run: a finished run.
+        destination: folder of samples; the run's own folder in it is replaced.
+    """
+    folder = destination / run.id
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for name in _COPIED:
+        if (run.path / name).exists():
+            shutil.copyfile(run.path / name, folder / name)
+    if (run.path / "plans").is_dir():
+        shutil.copytree(run.path / "plans", folder / "plans")
+    for name, lines in (("ranks.jsonl", _SNAPSHOTS), ("events.jsonl", _EVENTS)):
+        _thin(run.path / name, folder / name, lines)
+    if (run.path / "spectra.npz").exists():
+        _round_spectra(run.path / "spectra.npz", folder / "spectra.npz")
+    copy = Run(folder)
+    copy.write_status(replace(run.status(), pid=None, pid_started=0.0, host=""))
+    copy.write_result(_without_paths(run.result() or {}))
+
+
+def _thin(source: Path, target: Path, count: int) -> None:
+    """Keep ``count`` lines spread evenly, the first and the last among them."""
+    if not source.exists():
+        return
+    lines = source.read_text(encoding="utf-8").splitlines()
+    chosen = sorted({round(i) for i in np.linspace(0, len(lines) - 1, min(count, len(lines)))}) if lines else []
+    target.write_text("".join(lines[i] + "\n" for i in chosen), encoding="utf-8")
+
+
+def _round_spectra(source: Path, target: Path) -> None:
+    with np.load(source) as arrays:
+        rounded = {name: _rounded(arrays[name]) for name in arrays.files}
+    np.savez_compressed(target, **rounded)
+
+
+def _rounded(values: Any) -> Any:
+    bits = values.astype(np.float32).view(np.uint32)
+    half = np.uint32(1 << (_DROPPED_BITS - 1))
+    return ((bits + half) & np.uint32(0xFFFFFFFF << _DROPPED_BITS & 0xFFFFFFFF)).view(np.float32)
+
+
+def _without_paths(result: dict[str, Any]) -> dict[str, Any]:
+    """A result in which no string is a path of the machine that made it."""
+    home = str(Path.home())
+    text = json.dumps(result)
+    return result if home not in text else json.loads(text.replace(home, "~"))
+
+
+def main() -> int:
+    """Run what is missing, one job after the other, and rewrite the samples."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    store = RunStore()
+    for spec in (SPECTRA, COMPARISON):
+        _finish(manager.submit(spec).id)
+    comparison = store.open(COMPARISON.run_id)
+    runs = [store.open(SPECTRA.run_id), *shipped_runs(store, comparison)]
+    shutil.rmtree(DESTINATION, ignore_errors=True)
+    for run in runs:
+        copy_sample(run, DESTINATION)
+        logging.getLogger(__name__).info("copied %s", run.id)
+    return 0
+
+
+def _finish(run_id: str) -> None:
+    """Wait for a run.
+
+    Raises:
+        RunError: it ended without a result.
+    """
+    while not (status := manager.poll(run_id)).final:
+        time.sleep(2)
+    if status.state != "done":
+        raise RunError(f"Run {run_id} is {status.state}: {status.error}", f"See `lrc runs show {run_id}`.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
