@@ -13,7 +13,9 @@ from typing import Any
 from lrc_core import __version__
 from lrc_core.cli.follow import ProgressLine
 from lrc_core.cli.output import emit, emit_json, emit_table, note
+from lrc_core.cli.specs import model_ref
 from lrc_core.jobs.cache import cached, clean, folder_size
+from lrc_core.models.preflight import preflight
 from lrc_core.models.resources import cpu_memory_available, disk_available, human_bytes
 from lrc_core.models.starter import fetch_all, pack_status
 from lrc_core.paths import cache_home, runs_home
@@ -21,9 +23,9 @@ from lrc_core.runs.store import RunStore
 
 
 def doctor(arguments: argparse.Namespace) -> int:
-    """``lrc doctor``: what this machine offers; with ``--clean``, removes what can be computed again."""
+    """``lrc doctor``: what this machine offers and a model needs; ``--clean`` removes what can be computed again."""
     removed = clean() if arguments.clean else None
-    report = examine()
+    report = {**examine(), "model": preflight(model_ref(arguments)).to_dict()}
     if removed is not None:
         report["removed_bytes"] = removed
     if arguments.json:
@@ -50,10 +52,12 @@ def starter(arguments: argparse.Namespace) -> int:
 
 def bench(arguments: argparse.Namespace) -> int:
     """``lrc bench NAME``: ``{"name", "ratio", "meaning", "baseline_s", "candidate_s", "detail"}``."""
-    from lrc_core.cli.specs import model_ref
-
     measure = getattr(import_module("lrc_core.bench"), arguments.name.replace("-", "_"))
-    found: Mapping[str, Any] = measure(model_ref(arguments))
+    line = ProgressLine()
+    try:
+        found: Mapping[str, Any] = measure(model_ref(arguments), on_progress=line.on_progress)
+    finally:
+        line.close()
     if arguments.json:
         emit_json(found)
     else:
@@ -104,6 +108,8 @@ def _print(report: dict[str, Any]) -> None:
         emit(f"{name:<8} {part['folder']}, {human_bytes(part['disk_available_bytes'])} free on its disk")
     emit(f"         {report['runs']['count']} runs, {human_bytes(report['runs']['bytes'])}")
     emit()
+    _print_model(report["model"])
+    emit()
     _print_parts(report["starter"])
     if "removed_bytes" in report:
         emit(f"\nRemoved {human_bytes(report['removed_bytes'])} of cached results.")
@@ -114,6 +120,17 @@ def _print(report: dict[str, Any]) -> None:
             [[entry["kind"], entry["model"] or "–", entry["what"], human_bytes(entry["bytes"])] for entry in entries],
         )
         note("`lrc doctor --clean` removes what is cached; it is computed again when needed.")
+
+
+def _print_model(found: dict[str, Any]) -> None:
+    """What a model needs, before anything is computed."""
+    emit(f"model    {found['source']}: {found['architecture'] or 'unknown'}, {found['params'] / 1e6:.0f} M parameters")
+    emit(
+        f"         needs about {human_bytes(found['memory_needed'])} of memory to learn its ranks, and "
+        f"{human_bytes(found['disk_needed'])} of disk for what is to be fetched and one decomposition"
+    )
+    for problem in (*found["problems"], *found["warnings"]):
+        note(f"{found['source']}: {problem}")
 
 
 def _print_parts(parts: list[dict[str, Any]]) -> None:

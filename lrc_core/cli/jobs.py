@@ -81,6 +81,8 @@ def print_result(run: Run, result: dict[str, Any], *, as_json: bool, show: Any =
         emit_json(fixed or {**result, "run_id": run.id})
         return
     (show or _SHOW[run.spec.kind])(run, result)
+    for warning in result.get("warnings", []):
+        note(f"Note: {warning}")
     if wall := result.get("wall_s"):
         note(f"Took {duration(wall)}.")
 

@@ -48,7 +48,13 @@ def _command(commands: Any, name: str, handler: Handler, words: str, **kwargs: A
 
 
 def _doctor(commands: Any) -> None:
-    parser = _command(commands, "doctor", _lazily("doctor", "doctor"), "Show what this machine offers, and the caches.")
+    parser = _command(
+        commands,
+        "doctor",
+        _lazily("doctor", "doctor"),
+        "Show what this machine offers, what a model needs, the caches.",
+    )
+    _model(parser)
     parser.add_argument("--clean", action="store_true", help="remove what can be computed again (not the starter pack)")
 
 

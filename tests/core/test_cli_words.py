@@ -199,7 +199,8 @@ def test_doctor_says_what_there_is_and_cleans(capsys: pytest.CaptureFixture[str]
     (run.path / "card.json").write_text(json.dumps(CARD.to_dict()))
     assert main(["doctor", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
-    assert {"python", "torch", "device", "dtype", "threads", "starter", "cache", "runs"} <= set(report)
+    assert {"python", "torch", "device", "dtype", "threads", "starter", "cache", "runs", "model"} <= set(report)
+    assert report["model"]["params"] > 1e8
     (entry,) = report["cache"]["entries"]
     assert (entry["kind"], entry["model"], entry["what"]) == ("decompositions", "starter", "whitened")
     assert entry["bytes"] > 1000
@@ -227,7 +228,7 @@ def test_starter_fetches_and_reports(capsys: pytest.CaptureFixture[str], monkeyp
 
 def test_bench_prints_what_was_measured(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     found = {"name": "mask-step", "ratio": 1.5, "meaning": "times", "baseline_s": 2.0, "candidate_s": 3.0, "detail": {}}
-    monkeypatch.setitem(sys.modules, "lrc_core.bench", types.SimpleNamespace(mask_step=lambda ref: found))
+    monkeypatch.setitem(sys.modules, "lrc_core.bench", types.SimpleNamespace(mask_step=lambda ref, on_progress: found))
     assert main(["bench", "mask-step", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == found
     assert main(["bench", "mask-step"]) == 0
