@@ -124,7 +124,7 @@ def _model(parser: argparse.ArgumentParser) -> None:
 
 
 def _calibration(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--windows", type=int, metavar="N", help="calibration windows (default: 128)")
+    parser.add_argument("--windows", "--max-windows", type=int, metavar="N", help="calibration windows (default: 128)")
     parser.add_argument("--window", type=int, metavar="N", help="tokens in a window (default: 512)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
 
