@@ -21,7 +21,7 @@ class PlanSource:
     Attributes:
         plan: content of the plan file.
         folder: folder of the plan's weights or structure file, "" when it has none.
-        calibration: of the run it came from, None for a file.
+        calibration: of the run it came from, None where the plan does not say.
     """
 
     plan: dict[str, Any]
@@ -95,6 +95,9 @@ def _file_in(run: Run, rate: str) -> Path:
 def _from_file(path: Path, calibration: CalibrationSpec | None) -> PlanSource:
     plan = Plan.load(path)
     folder = str(path.parent) if plan.weights_file or plan.structure_file else ""
+    if calibration is None and isinstance(made_with := plan.origin.get("calibration"), dict):
+        # The file remembers the text that its factors were made from: other text would mean other factors.
+        calibration = CalibrationSpec(**{**made_with, "texts": tuple(made_with["texts"])})
     return PlanSource(_plain(plan.to_dict()), folder, calibration)
 
 
