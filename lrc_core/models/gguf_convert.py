@@ -46,7 +46,9 @@ def convert_gguf(path: Path, folder: Path, on_progress: OnProgress, should_stop:
             tokenizer.save_pretrained(folder)
     except LrcError:
         raise
-    except (ValueError, KeyError, NotImplementedError, RuntimeError, ImportError, TypeError) as error:
+    except Exception as error:  # transformers and tokenizers raise many kinds, bare ones included
+        if isinstance(error, MemoryError | OSError) or "can't allocate memory" in str(error):
+            raise
         raise ModelError(
             f"Cannot load {path} ({header.architecture or 'unknown architecture'}): {error}",
             "Use a GGUF file of an architecture that transformers can unpack, or the model's safetensors.",

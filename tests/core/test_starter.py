@@ -9,6 +9,8 @@ import hashlib
 import io
 import json
 import multiprocessing
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -270,3 +272,12 @@ def test_the_real_pack_is_complete() -> None:
         fixed = "continuations" if task == "winogrande" else "contexts"
         assert all(len(set(document[fixed])) == 1 for document in documents)
         assert len(set(documents[0][varying])) > 1
+
+
+def test_pages_can_ask_without_loading_torch() -> None:
+    program = (
+        "import sys; from lrc_core.models.preflight import preflight; from lrc_core.models import starter; "
+        "from lrc_core.runs.spec import ModelRef; preflight(ModelRef()); preflight(ModelRef('no/such')); "
+        "starter.pack_status(); sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
