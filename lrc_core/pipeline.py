@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
@@ -21,8 +21,8 @@ from lrc_core.decompose.store import FactorStore
 from lrc_core.errors import PlanError
 from lrc_core.evaluate.cost import measure_cost
 from lrc_core.evaluate.perplexity import perplexity
+from lrc_core.evaluate.running import adds_bos
 from lrc_core.evaluate.sample import DEFAULT_PROMPT, greedy_sample
-from lrc_core.evaluate.zero_shot import adds_bos, zero_shot
 from lrc_core.lowrank.apply import compressed
 from lrc_core.models.load import LoadedModel, load_model
 from lrc_core.models.resources import peak_memory_bytes
@@ -43,6 +43,9 @@ from lrc_core.runs.spec import (
 from lrc_core.runs.store import Run, RunStore
 from lrc_core.texts import BUILT_IN, load_documents, mixed_windows, sequential_windows
 from lrc_core.types import OnProgress, Progress, ShouldStop
+
+if TYPE_CHECKING:
+    from lrc_core.evaluate.zero_shot import TaskScore
 
 
 def execute(run: Run, *, on_progress: OnProgress, should_stop: ShouldStop) -> dict[str, Any]:
@@ -293,16 +296,7 @@ def _measure(run: Run, spec: EvaluationSpec, session: Session) -> dict[str, Any]
         )
         texts[name] = {"value": score.value, "stderr": score.stderr}
         details[name] = {"losses": score.window_losses, "tokens": score.window_tokens}
-    tasks = zero_shot(
-        model,
-        tokenizer,
-        spec.tasks,
-        items=spec.items,
-        seed=spec.seed,
-        include_path=spec.include_path,
-        on_progress=session.on_progress,
-        should_stop=session.should_stop,
-    )
+    tasks = _zero_shot(spec, session) if spec.tasks else {}
     session.on_progress(Progress("text sample and speed"))
     _write_json(run.path / "scores.json", {"windows": details, "tasks": {k: asdict(v) for k, v in tasks.items()}})
     return {
@@ -311,6 +305,21 @@ def _measure(run: Run, spec: EvaluationSpec, session: Session) -> dict[str, Any]
         "sample": {"prompt": DEFAULT_PROMPT, "text": greedy_sample(model, tokenizer)},
         "cost": measure_cost(model, should_stop=session.should_stop).to_dict(),
     }
+
+
+def _zero_shot(spec: EvaluationSpec, session: Session) -> dict[str, TaskScore]:
+    from lrc_core.evaluate.zero_shot import zero_shot  # lm-eval takes seconds to import
+
+    return zero_shot(
+        session.loaded.model,
+        session.loaded.tokenizer,
+        spec.tasks,
+        items=spec.items,
+        seed=spec.seed,
+        include_path=spec.include_path,
+        on_progress=session.on_progress,
+        should_stop=session.should_stop,
+    )
 
 
 # -- comparison ------------------------------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ from torch import Tensor, nn
 
 from lrc_core.errors import CancelledError, EvaluationError, LrcError, NumericalError
 from lrc_core.evaluate.likelihood import continuation_likelihoods
-from lrc_core.evaluate.running import evaluating
+from lrc_core.evaluate.running import adds_bos, evaluating
 from lrc_core.models.starter import ensure_tasks
 from lrc_core.types import OnProgress, Progress, ShouldStop, ignore_progress, never_stop
 
@@ -337,12 +337,6 @@ class _LanguageModel(HFLM):
     def _check_stop(self) -> None:
         if self._should_stop():
             raise CancelledError("The evaluation was cancelled.")
-
-
-def adds_bos(tokenizer: Any) -> bool:
-    """Whether the tokenizer puts BOS before a text by itself."""
-    ids = tokenizer("a")["input_ids"]
-    return bool(ids) and tokenizer.bos_token_id is not None and ids[0] == tokenizer.bos_token_id
 
 
 def _with_these_streams(on_progress: OnProgress) -> OnProgress:
