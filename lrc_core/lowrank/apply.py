@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Protocol
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lrc_core.budget import Ranks, is_dense
@@ -25,6 +28,33 @@ class FactorSource(Protocol):
 
     def sigma(self, name: str, block: int) -> Tensor:
         """Singular values of one layer, descending."""
+
+
+class PlanWeights:
+    """Factors that a plan brings along: ``<layer>.left`` [m, k] and ``<layer>.right`` [k, n] in a safetensors file.
+
+    Args:
+        path: the file that the plan names.
+        rest: where the factors of layers that are not in the file come from.
+    """
+
+    def __init__(self, path: Path, rest: FactorSource) -> None:
+        self._path, self._rest = path, rest
+        try:
+            self._tensors: dict[str, Tensor] = load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise PlanError(f"The plan's weights {path} cannot be read: {error}.") from error
+
+    def factors(self, name: str, block: int) -> Factors:
+        """Factors of one layer at the plan's rank."""
+        if f"{name}.left" not in self._tensors:
+            return self._rest.factors(name, block)
+        left, right = self._tensors[f"{name}.left"], self._tensors[f"{name}.right"]
+        return Factors(left, right, self._rest.sigma(name, block)[: left.shape[1]])
+
+    def sigma(self, name: str, block: int) -> Tensor:
+        """Singular values of one layer before its weights were updated."""
+        return self._rest.sigma(name, block)
 
 
 def low_rank_layer(module: nn.Module, factors: Factors, kept: slice | Sequence[int]) -> LowRankLinear:

@@ -1,0 +1,40 @@
+"""Stringing the stages together: what a job of each kind does, and which files it leaves in its run folder.
+
+The only package that knows all the others below it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lrc_core.allocate
+import lrc_core.decompose  # noqa: F401  both packages register their methods
+from lrc_core.pipeline.allocation import allocation_run, spectra_run
+from lrc_core.pipeline.comparison import comparison_run
+from lrc_core.pipeline.evaluation import evaluation_run
+from lrc_core.pipeline.session import Session, measured, write_card
+from lrc_core.runs.store import Run
+from lrc_core.types import OnProgress, ShouldStop
+
+_STAGES = {
+    "fetch": write_card,
+    "spectra": spectra_run,
+    "allocate": allocation_run,
+    "evaluate": evaluation_run,
+    "compare": comparison_run,
+}
+
+
+def execute(run: Run, *, on_progress: OnProgress, should_stop: ShouldStop) -> dict[str, Any]:
+    """Do what a run asks for, write its files into its folder and return the content of ``result.json``.
+
+    Args:
+        run: a run that this process has claimed.
+        on_progress: told at every step.
+        should_stop: asked at every step.
+
+    Raises:
+        LrcError: whatever a stage cannot do; the message names the thing and the remedy.
+    """
+    session = Session(run.spec.model, on_progress, should_stop)
+    return measured(lambda: _STAGES[run.spec.kind](run, session))

@@ -1,0 +1,102 @@
+"""The ``compare`` job: every method at every target and the dense model, each cell a run of its own."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from typing import Any
+
+from lrc_core.pipeline.allocation import allocation_run
+from lrc_core.pipeline.evaluation import evaluation_run
+from lrc_core.pipeline.session import Session, measured, write_json
+from lrc_core.plan import Plan
+from lrc_core.registry import ALLOCATORS
+from lrc_core.runs.recorder import record
+from lrc_core.runs.spec import AllocateSpec, CompareSpec, EvaluateSpec
+from lrc_core.runs.store import Run, RunStore
+from lrc_core.types import OnProgress, Progress, ShouldStop
+
+
+def comparison_run(run: Run, session: Session) -> dict[str, Any]:
+    """Every method at every target and the dense model; ``rows.json`` grows row by row on the way."""
+    spec = run.spec
+    assert isinstance(spec, CompareSpec)
+    comparison = _Comparison(run, spec, session)
+    comparison.evaluate(None, "dense model")
+    for method in spec.methods:
+        comparison.compare(method)
+    return {"model": spec.model.source, "rows": comparison.sorted_rows()}
+
+
+class _Comparison:
+    """The cells of one comparison, each done at most once by whichever run asks first."""
+
+    def __init__(self, run: Run, spec: CompareSpec, session: Session) -> None:
+        self._run, self._spec, self._session = run, spec, session
+        self._store = RunStore(run.path.parent)
+        self._rows: list[dict[str, Any]] = []
+
+    def compare(self, method: str) -> None:
+        """Allocate with one method at every target and evaluate the plans."""
+        entry, spec = ALLOCATORS.get(method), self._spec
+        preset = spec.presets.get(method, next(iter(entry.presets)))
+        base = AllocateSpec(
+            model=spec.model,
+            method=method,
+            decomposition=spec.decomposition,
+            preset=preset,
+            settings=asdict(entry.settings(preset)),
+            calibration=spec.calibration,
+            seed=spec.seed,
+        )
+        learned: Run | None = None
+        for keep in sorted(spec.keeps):  # the smallest first: one training run serves every rate on its way
+            label = f"{entry.label} at {100 * (1 - keep):g} %"
+            plan = _recorded_plan(learned, keep) if learned else None
+            if plan is None:
+                allocated = self._part(replace(base, keep=keep), label)
+                plan = Plan.load(allocated.path / "plan.json")
+                learned = learned or (allocated if entry.learns else None)
+            self.evaluate(plan, label)
+
+    def evaluate(self, plan: Plan | None, label: str) -> None:
+        """Add the row of a plan, or of the dense model."""
+        wanted = EvaluateSpec(
+            model=self._spec.model,
+            plan=None if plan is None else plan.to_dict(),
+            calibration=self._spec.calibration,
+            evaluation=self._spec.evaluation,
+        )
+        row = self._part(wanted, label).result()
+        assert row is not None  # a run that ended without an error has a result
+        self._rows.append(row)
+        write_json(self._run.path / "rows.json", self.sorted_rows())
+
+    def sorted_rows(self) -> list[dict[str, Any]]:
+        """Rows by target, the dense model first, methods in the order asked for."""
+        order = {"dense": -1, **{method: i for i, method in enumerate(self._spec.methods)}}
+        return sorted(self._rows, key=lambda row: (-row["keep_target"], order[row["method"]]))
+
+    def _part(self, wanted: AllocateSpec | EvaluateSpec, label: str) -> Run:
+        """Do a cell as a run of its own, unless it is done, and pass its progress on."""
+        child = self._store.create(wanted)
+        stage = allocation_run if isinstance(wanted, AllocateSpec) else evaluation_run
+
+        def work(on_progress: OnProgress, should_stop: ShouldStop) -> dict[str, Any]:
+            def both(tick: Progress) -> None:
+                on_progress(tick)
+                self._session.on_progress(replace(tick, phase=f"{label}: {tick.phase}"))
+
+            watched = self._session.watched_by(both, should_stop)
+            return measured(lambda: stage(child, watched))
+
+        record(child, work, should_stop=self._session.should_stop)
+        return child
+
+
+def _recorded_plan(run: Run, keep: float) -> Plan | None:
+    """The plan that a learned run passed at that rate, if it is a whole percent."""
+    percent = 100 * (1 - keep)
+    if abs(percent - round(percent)) > 1e-6:
+        return None
+    path = run.path / "plans" / f"{round(percent):02d}.json"
+    return Plan.load(path) if path.exists() else None

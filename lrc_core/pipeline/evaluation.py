@@ -1,0 +1,113 @@
+"""The ``evaluate`` job: what a plan, or the dense model, scores and costs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lrc_core.errors import PlanError
+from lrc_core.evaluate.cost import measure_cost
+from lrc_core.evaluate.perplexity import perplexity
+from lrc_core.evaluate.running import adds_bos
+from lrc_core.evaluate.sample import DEFAULT_PROMPT, greedy_sample
+from lrc_core.lowrank.apply import FactorSource, PlanWeights, compressed
+from lrc_core.pipeline.session import Session, factors_for, write_json
+from lrc_core.plan import Plan
+from lrc_core.runs.spec import EvaluateSpec, EvaluationSpec
+from lrc_core.runs.store import Run
+from lrc_core.texts import BUILT_IN, load_documents, sequential_windows
+from lrc_core.types import OnProgress, Progress
+
+if TYPE_CHECKING:
+    from lrc_core.evaluate.zero_shot import TaskScore
+
+
+def evaluation_run(run: Run, session: Session) -> dict[str, Any]:
+    """A result row, and ``scores.json`` with the loss of every window and the outcome of every item."""
+    spec = run.spec
+    assert isinstance(spec, EvaluateSpec)
+    loaded = session.loaded
+    write_json(run.path / "card.json", loaded.card.to_dict())
+    if spec.plan is None:
+        head = {
+            "method": "dense",
+            "decomposition": "",
+            "keep_target": 1.0,
+            "keep_achieved": 1.0,
+            "keep_whole_model": 1.0,
+        }
+        scores = _measure(run, spec.evaluation, session)
+        return {**head, **scores, "run_id": run.id, "allocate_run_id": None}
+    plan = Plan.from_dict(dict(spec.plan))
+    plan.check_model(loaded.card)
+    if plan.structure_file:
+        raise PlanError(f"This plan prunes structure ({plan.structure_file}), which this version cannot apply.")
+    source: FactorSource = factors_for(session, plan.decomposition, spec.calibration)
+    if plan.weights_file:
+        source = PlanWeights(Path(spec.plan_folder) / plan.weights_file, source)
+    plan.save(run.path / "plan.json")
+    with compressed(loaded.model, loaded.card.layers, plan.full_ranks(loaded.card.layers), source, plan.kept):
+        scores = _measure(run, spec.evaluation, session)
+    head = {
+        name: getattr(plan, name)
+        for name in ("method", "decomposition", "keep_target", "keep_achieved", "keep_whole_model")
+    }
+    return {**head, **scores, "run_id": run.id, "allocate_run_id": plan.origin.get("run_id")}
+
+
+def _measure(run: Run, spec: EvaluationSpec, session: Session) -> dict[str, Any]:
+    """Perplexities, accuracies, a text sample and the cost of the model as it is now."""
+    model, tokenizer = session.loaded.model, session.loaded.tokenizer
+    texts, details = {}, {}
+    for name in spec.texts:
+        documents = load_documents(name, "report" if name in BUILT_IN else "all")
+        windows = sequential_windows(
+            documents,
+            tokenizer,
+            window=spec.window,
+            max_windows=spec.max_windows,
+            stride=spec.stride,
+            bos=adds_bos(tokenizer) if spec.bos == "auto" else spec.bos == "yes",
+        )
+        score = perplexity(
+            model,
+            windows,
+            stride=spec.stride,
+            seed=spec.seed,
+            on_progress=_named(session.on_progress, name),
+            should_stop=session.should_stop,
+        )
+        texts[name] = {"value": score.value, "stderr": score.stderr}
+        details[name] = {"losses": score.window_losses, "tokens": score.window_tokens}
+    tasks = _zero_shot(spec, session) if spec.tasks else {}
+    session.on_progress(Progress("text sample and speed"))
+    write_json(run.path / "scores.json", {"windows": details, "tasks": {k: asdict(v) for k, v in tasks.items()}})
+    return {
+        "perplexity": texts,
+        "zero_shot": {name: score.to_dict() for name, score in tasks.items()},
+        "sample": {"prompt": DEFAULT_PROMPT, "text": greedy_sample(model, tokenizer)},
+        "cost": measure_cost(model, should_stop=session.should_stop).to_dict(),
+    }
+
+
+def _zero_shot(spec: EvaluationSpec, session: Session) -> dict[str, TaskScore]:
+    from lrc_core.evaluate.zero_shot import zero_shot  # lm-eval takes seconds to import
+
+    return zero_shot(
+        session.loaded.model,
+        session.loaded.tokenizer,
+        spec.tasks,
+        items=spec.items,
+        seed=spec.seed,
+        include_path=spec.include_path,
+        on_progress=session.on_progress,
+        should_stop=session.should_stop,
+    )
+
+
+def _named(on_progress: OnProgress, name: str) -> OnProgress:
+    def call(tick: Progress) -> None:
+        on_progress(replace(tick, phase=f"{tick.phase} on {Path(name).name}"))
+
+    return call

@@ -1,0 +1,88 @@
+"""The model that a job holds, and what every stage needs of it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from lrc_core.calibrate.factor_model import Calibrated, factors
+from lrc_core.decompose.store import FactorStore
+from lrc_core.models.load import LoadedModel, load_model
+from lrc_core.models.resources import peak_memory_bytes
+from lrc_core.paths import cache_home
+from lrc_core.registry import DECOMPOSITIONS
+from lrc_core.runs.spec import CalibrationSpec, ModelRef
+from lrc_core.runs.store import Run
+from lrc_core.texts import mixed_windows
+from lrc_core.types import OnProgress, ShouldStop
+
+
+@dataclass
+class Session:
+    """One model in memory, with the callbacks of the job that holds it.
+
+    Attributes:
+        ref: the model as the user names it.
+        on_progress: told at every step.
+        should_stop: asked at every step.
+    """
+
+    ref: ModelRef
+    on_progress: OnProgress
+    should_stop: ShouldStop
+
+    @cached_property
+    def loaded(self) -> LoadedModel:
+        """The model, loaded when first needed."""
+        return load_model(self.ref, on_progress=self.on_progress, should_stop=self.should_stop)
+
+    def watched_by(self, on_progress: OnProgress, should_stop: ShouldStop) -> Session:
+        """The same model for another job's callbacks."""
+        other = replace(self, on_progress=on_progress, should_stop=should_stop)
+        other.__dict__["loaded"] = self.loaded
+        return other
+
+    def calibrated(self, spec: CalibrationSpec) -> Calibrated:
+        """The model with the text its statistics come from; only calibration parts of built-in texts are read."""
+        loaded = self.loaded
+        windows = self.windows(spec, spec.windows, spec.window, spec.seed)
+        return Calibrated(loaded.model, loaded.card.layers, loaded.card.identity.fingerprint, windows, cache_home())
+
+    def windows(self, spec: CalibrationSpec, count: int, window: int, seed: int) -> Tensor:
+        """[n, window] token ids of the calibration text."""
+        return mixed_windows(spec.texts, self.loaded.tokenizer, part="calibrate", window=window, count=count, seed=seed)
+
+
+def write_card(run: Run, session: Session) -> dict[str, Any]:
+    """Load the model and leave its card in the folder."""
+    card = session.loaded.card.to_dict()
+    write_json(run.path / "card.json", card)
+    return {"card": card, "warnings": list(session.loaded.warnings)}
+
+
+def factors_for(session: Session, decomposition: str, spec: CalibrationSpec) -> FactorStore:
+    """Factors of the session's model under a decomposition, computed when they are not in the cache."""
+    entry = DECOMPOSITIONS.get(decomposition)
+    return factors(session.calibrated(spec), entry, entry.settings(), session.on_progress, session.should_stop)
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write JSON in one step, so that a page never reads half a file."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(data, indent=1), encoding="utf-8")
+    temporary.replace(path)
+
+
+def measured(stage: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The result of a stage with its wall-clock time and the peak memory of the process so far."""
+    started = time.monotonic()
+    result = stage()
+    wall = round(time.monotonic() - started, 2)
+    return {**result, "wall_s": wall, "peak_memory_mb": round(peak_memory_bytes() / 2**20)}
