@@ -166,7 +166,7 @@ def test_hub_data_sets(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_built_in_texts_of_the_pack() -> None:
     wiki, c4 = load_documents("wiki"), load_documents("c4")
     assert (len(wiki), len(c4)) == (407, 118)
-    assert wiki[0].startswith("2007 European Parliament election in Romania\n") and "<doc" not in "".join(wiki)
+    assert wiki[0].startswith("2007 European Parliament election in Bulgaria\n") and "<doc" not in "".join(wiki)
     articles = load_documents("gensim", "report")
     assert 80 <= len(articles) <= 100 and 2.2e6 < sum(map(len, articles)) < 2.9e6
     assert not any(mark in text for text in articles for mark in ("{{", "}}", "[[", "]]", "'''", "<ref"))
