@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lrc_core.allocate.llrc import ENTRY as LLRC
-from lrc_core.allocate.llrc_losses import draw_noise, gumbel_sigmoid, weighted_logit
+from lrc_core.allocate.llrc_losses import draw_noise, gumbel_sigmoid, undecided, weighted_logit
 from lrc_core.allocate.probing import LayerProber, token_loss
 from lrc_core.allocate.teacher import Distiller
 from lrc_core.budget import break_even
@@ -125,7 +125,8 @@ def mask_step(ref: ModelRef, on_progress: OnProgress = ignore_progress) -> dict[
         name: (factors.left.to(loaded.device, loaded.dtype), factors.right.to(loaded.device, loaded.dtype))
         for name, factors in found.items()
     }
-    distiller = Distiller(model, LLRC.settings("standard").distillation)
+    settings = LLRC.settings("standard")
+    distiller = Distiller(model, settings.distillation)
     chosen = torch.arange(len(tokens))
     teacher = distiller.teacher(chosen, tokens)
     sizes = [layer.full_rank for layer in loaded.card.layers]
@@ -142,8 +143,10 @@ def mask_step(ref: ModelRef, on_progress: OnProgress = ignore_progress) -> dict[
     def masked() -> None:
         with masked_layers(model, pairs) as modules:
             noise = draw_noise("gumbel", logits.numel(), generator).to(loaded.device)
-            for name, mask in zip(names, gumbel_sigmoid(logits, noise, 0.4).split(sizes), strict=True):
-                modules[name].mask = mask
+            mask, probabilities = gumbel_sigmoid(logits, noise, settings.temperature)
+            parts = zip(names, mask.split(sizes), undecided(probabilities).split(sizes), strict=True)
+            for name, values, trained in parts:
+                modules[name].mask, modules[name].trained = values, trained
             loss = distiller.loss(tokens, teacher) + weighted_logit(logits.split(sizes), costs)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()

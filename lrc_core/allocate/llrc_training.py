@@ -20,6 +20,7 @@ from lrc_core.allocate.llrc_losses import (
     mean_logit,
     oscillating_alpha,
     total_variation,
+    undecided,
     weighted_logit,
 )
 from lrc_core.allocate.llrc_start import starting_logits
@@ -133,11 +134,13 @@ class MaskTraining:
     def _step(self, masked: dict[str, MaskedLinear]) -> dict[str, float]:
         """One optimizer step; returns the figures a live view shows."""
         noise = draw_noise(self.settings.noise, self.logits.numel(), self.noise_generator).to(self.device)
-        masks = gumbel_sigmoid(self.logits, noise, self.settings.temperature).split(self.sizes)
+        mask, probabilities = gumbel_sigmoid(self.logits, noise, self.settings.temperature)
+        masks, trained = mask.split(self.sizes), undecided(probabilities).split(self.sizes)
         ranks = self.count()
-        for layer, mask in zip(self.layers, masks, strict=True):
+        for layer, values, open_ones in zip(self.layers, masks, trained, strict=True):
             dense = self.settings.dense_switch and is_dense(layer, ranks[layer.name])
-            masked[layer.name].mask = None if dense else mask
+            masked[layer.name].mask = None if dense else values
+            masked[layer.name].trained = open_ones
         chosen, tokens = self._batch(self.state.step)
         distill, compression, tv, alpha = self._losses(masked, chosen, tokens, masks, ranks)
         loss = alpha * compression + self.settings.distill_weight * distill + self.settings.tv_weight * tv

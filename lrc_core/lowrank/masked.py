@@ -1,7 +1,9 @@
 """A linear whose singular components are multiplied by a trainable mask; only the mask gets a gradient.
 
-At the ranks that mask training starts from it is cheaper to run x through both factors than to rebuild the weight at
-every step, and a custom backward pass avoids keeping the masked copy of the hidden activations.
+x runs through factors: at the ranks that mask training starts from that is cheaper than to rebuild the weight at every
+step. Which factors depends on the mask. With few components switched off it is the dense weight minus those; with many,
+only those still on. Components that neither change the output nor need a gradient are not computed at all, and a
+custom backward pass avoids keeping the masked copy of the hidden activations.
 """
 
 from __future__ import annotations
@@ -13,42 +15,57 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lrc_core.models.linears import get_module, replace_module
+from lrc_core.models.linears import bias_of, get_module, replace_module, weight_of
 
 
 class _MaskedProduct(torch.autograd.Function):
-    """y = ((x right^T) * mask) left^T + bias with gradients for x and the mask only."""
+    """y = [x W^T +] ((x right^T) * mask) left^T + bias with gradients for x and the mask only."""
 
     @staticmethod
-    def forward(ctx: Any, inputs: Tensor, mask: Tensor, left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor:
-        hidden = inputs.reshape(-1, inputs.shape[-1]) @ right.T  # [tokens, r]
-        weights = mask.to(hidden.dtype)
-        ctx.save_for_backward(hidden, weights, left, right)
-        outputs = (hidden * weights) @ left.T
+    def forward(
+        ctx: Any, inputs: Tensor, mask: Tensor, left: Tensor, right: Tensor, weight: Tensor | None, bias: Tensor | None
+    ) -> Tensor:
+        rows = inputs.reshape(-1, inputs.shape[-1])
+        hidden = rows @ right.T  # [tokens, components]
+        coefficients = mask.to(hidden.dtype)
+        ctx.save_for_backward(hidden, coefficients, left, right, weight)
+        outputs = (hidden * coefficients) @ left.T
+        if weight is not None:
+            outputs = outputs.addmm_(rows, weight.T)
         if bias is not None:
-            outputs = outputs + bias
+            outputs = outputs.add_(bias)
         return outputs.view(*inputs.shape[:-1], left.shape[0])
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
-        hidden, weights, left, right = ctx.saved_tensors
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None, None]:
+        hidden, coefficients, left, right, weight = ctx.saved_tensors
         grad_outputs = grads[0].reshape(-1, grads[0].shape[-1])
-        grad_hidden = grad_outputs @ left  # [tokens, r]
+        grad_hidden = grad_outputs @ left  # [tokens, components]
         grad_mask = (grad_hidden * hidden).sum(0, dtype=torch.float32) if ctx.needs_input_grad[1] else None
         grad_inputs = None
         if ctx.needs_input_grad[0]:
-            grad_inputs = ((grad_hidden * weights) @ right).view(*grads[0].shape[:-1], right.shape[1])
-        return grad_inputs, grad_mask, None, None, None
+            grad_inputs = (grad_hidden * coefficients) @ right
+            if weight is not None:
+                grad_inputs = grad_inputs.addmm_(grad_outputs, weight)
+            grad_inputs = grad_inputs.view(*grads[0].shape[:-1], right.shape[1])
+        return grad_inputs, grad_mask, None, None, None, None
 
 
 class MaskedLinear(nn.Module):
     """A linear as full-rank factors with a mask that is set before every step.
 
     Args:
-        dense: the original module, used when ``mask`` is None (the layer counts as dense).
+        dense: the original module, used as it is when ``mask`` is None (the layer counts as dense).
         left: [m, r] in the compute dtype.
         right: [r, n].
+
+    Attributes:
+        mask: [r], what each component is multiplied by, or None.
+        trained: [r] booleans: components whose mask needs a gradient; None for all of them.
     """
+
+    left: Tensor
+    right: Tensor
 
     def __init__(self, dense: nn.Module, left: Tensor, right: Tensor) -> None:
         super().__init__()
@@ -56,15 +73,28 @@ class MaskedLinear(nn.Module):
         self.register_buffer("left", left, persistent=False)
         self.register_buffer("right", right, persistent=False)
         self.mask: Tensor | None = None
+        self.trained: Tensor | None = None
 
     def forward(self, inputs: Tensor) -> Tensor:
         """[..., n] to [..., m]."""
         if self.mask is None:
             outputs: Tensor = self.dense(inputs)
             return outputs
-        bias = getattr(self.dense, "bias", None)
-        product: Tensor = _MaskedProduct.apply(inputs, self.mask, self.left, self.right, bias)
-        return product
+        values = self.mask.detach()
+        trained = torch.ones_like(values, dtype=torch.bool) if self.trained is None else self.trained
+        on, changed = (trained | (values != 0)).nonzero()[:, 0], (trained | (values != 1)).nonzero()[:, 0]
+        weight = weight_of(self.dense)
+        break_even = weight.numel() / sum(weight.shape)  # components that cost as much as the dense weight
+        if len(on) <= len(changed) + break_even:
+            return self._product(inputs, self.mask, on, None)
+        return self._product(inputs, self.mask - 1, changed, weight)
+
+    def _product(self, inputs: Tensor, mask: Tensor, chosen: Tensor, weight: Tensor | None) -> Tensor:
+        left, right = self.left, self.right
+        if len(chosen) < len(mask):
+            left, right, mask = left[:, chosen], right[chosen], mask[chosen]
+        outputs: Tensor = _MaskedProduct.apply(inputs, mask, left, right, weight, bias_of(self.dense))
+        return outputs
 
 
 @contextmanager
