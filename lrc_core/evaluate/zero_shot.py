@@ -35,8 +35,9 @@ from torch import Tensor, nn
 
 from lrc_core.errors import CancelledError, EvaluationError, LrcError, NumericalError
 from lrc_core.evaluate.likelihood import continuation_likelihoods
-from lrc_core.evaluate.running import adds_bos, evaluating
+from lrc_core.evaluate.running import evaluating
 from lrc_core.models.starter import ensure_tasks
+from lrc_core.texts import wants_bos
 from lrc_core.types import OnProgress, Progress, ShouldStop, ignore_progress, never_stop
 
 PACK_TASKS = ("arc_easy", "arc_challenge", "piqa", "hellaswag", "winogrande", "openbookqa", "boolq")
@@ -305,7 +306,7 @@ class _LanguageModel(HFLM):
             backend="causal",
             batch_size=1,
             softmax_dtype="float32",
-            add_bos_token=adds_bos(tokenizer),
+            add_bos_token=wants_bos("auto", tokenizer),
         )
         self.phase = "zero-shot"
         self._on_progress, self._should_stop = on_progress, should_stop

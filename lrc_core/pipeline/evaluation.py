@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 from lrc_core.errors import PlanError
 from lrc_core.evaluate.cost import measure_cost
 from lrc_core.evaluate.perplexity import perplexity
-from lrc_core.evaluate.running import adds_bos
 from lrc_core.evaluate.sample import DEFAULT_PROMPT, greedy_sample
 from lrc_core.lowrank.apply import FactorSource, PlanWeights, compressed
 from lrc_core.pipeline.session import Session, factors_for, write_json
 from lrc_core.plan import Plan
 from lrc_core.runs.spec import EvaluateSpec, EvaluationSpec
 from lrc_core.runs.store import Run
-from lrc_core.texts import BUILT_IN, load_documents, sequential_windows
+from lrc_core.texts import BUILT_IN, load_documents, sequential_windows, wants_bos
 from lrc_core.types import OnProgress, Progress
 
 if TYPE_CHECKING:
@@ -68,7 +67,7 @@ def _measure(run: Run, spec: EvaluationSpec, session: Session) -> dict[str, Any]
             window=spec.window,
             max_windows=spec.max_windows,
             stride=spec.stride,
-            bos=adds_bos(tokenizer) if spec.bos == "auto" else spec.bos == "yes",
+            bos=wants_bos(spec.bos, tokenizer),
         )
         score = perplexity(
             model,
