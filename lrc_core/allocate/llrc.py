@@ -138,7 +138,7 @@ ENTRY = ALLOCATORS.register(
         implementation="lrc_core.allocate.llrc:allocate",
         settings_class=LlrcSettings,
         presets={
-            "quick": {**_SMALL_MACHINE, "pace_steps": 120, "settle_steps": 20, "max_steps": 160},
+            "quick": {**_SMALL_MACHINE, "ramp_batches": 8, "pace_steps": 100, "settle_steps": 15, "max_steps": 130},
             "standard": {**_SMALL_MACHINE, "pace_steps": 300, "settle_steps": 60, "max_steps": 420},
             "paper": {},
         },
