@@ -26,7 +26,8 @@ def gumbel_sigmoid(logits: Tensor, noise: Tensor, temperature: float) -> tuple[T
     soft = torch.sigmoid((logits + noise) / temperature)
     probabilities = soft.detach()
     hard = (probabilities > 0.5).to(soft.dtype)
-    return hard + soft - probabilities, probabilities
+    # The difference first: it is exactly zero, and the mask exactly 0 or 1.
+    return hard + (soft - probabilities), probabilities
 
 
 def undecided(probabilities: Tensor) -> Tensor:

@@ -226,10 +226,11 @@ class MaskTraining:
         last = math.floor(100 * (1 - self.context.keep) + 1e-6)
         for percent in range(1, min(last, math.floor(100 * (1 - keep) + 1e-6)) + 1):
             if percent not in done:
-                fitted, kept = self._export(ranks, 1 - percent / 100)
+                rate = (100 - percent) / 100  # the very number that a user types; 1 - 0.07 is not 0.93
+                fitted, kept = self._export(ranks, rate)
                 entry = {"percent": percent, "ranks": fitted, "kept": kept, "step": self.state.step}
                 self.state.recorded.append(entry)
-                self.context.on_recorded(Recorded(1 - percent / 100, fitted, kept, self.state.step))
+                self.context.on_recorded(Recorded(rate, fitted, kept, self.state.step))
 
     def _export(self, ranks: dict[str, int], keep: float) -> tuple[dict[str, int], dict[str, list[int]] | None]:
         """Ranks that use the budget exactly and, for any-k, the indices with the largest logits."""
@@ -245,7 +246,8 @@ class MaskTraining:
 
     def _report(self, keep: float, values: dict[str, float]) -> None:
         step, settings = self.state.step, self.settings
-        end = settings.max_steps if self.state.reached is None else self.state.reached + settings.settle_steps
+        reaching = settings.pace_steps or settings.max_steps if self.state.reached is None else self.state.reached
+        end = reaching + settings.settle_steps
         figures = {**values, "keep": round(keep, 6), "target": self.context.keep}
         self.context.on_progress(Progress("training masks", step, max(min(end, settings.max_steps), step), figures))
         if step % _RANKS_EVERY == 0 or self._finished():
