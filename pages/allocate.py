@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import streamlit as st
 
-from lrc_core.budget import check_target, keep_ratio, uniform_ranks, whole_model_ratio
+from lrc_core.budget import check_target, fit_budget, keep_ratio, uniform_ranks, whole_model_ratio
 from lrc_core.errors import BudgetError
 from lrc_core.jobs import manager
 from lrc_core.registry import MethodEntry
@@ -20,7 +20,6 @@ from pages.ui.methods import ALLOCATORS, DECOMPOSITIONS, learns, method_label
 METHOD, DECOMPOSITION, PRESET, RUN, AUTO, MOVED = (
     "al_method", "al_decomposition", "al_preset", "al_run", "al_auto", "al_moved_at",
 )  # fmt: skip
-QUIET_S = 2.0
 
 
 def moved() -> None:
@@ -69,7 +68,7 @@ def preview_uniform(card: ModelCard, share: float) -> None:
         st.markdown("**Uniform** :blue-badge[:material/calculate: preview, quality not measured]")
         try:
             check_target(card.layers, 1 - share)
-            ranks = uniform_ranks(card.layers, 1 - share)
+            ranks = fit_budget(card.layers, uniform_ranks(card.layers, 1 - share), 1 - share)
         except BudgetError as error:
             show_error(error)
             return
@@ -240,15 +239,15 @@ def wait_for_quiet(spec: AllocateSpec) -> None:
         changed = st.session_state.get(MOVED)
         if changed is None:
             return
-        left = QUIET_S - (time.monotonic() - changed)
+        left = state.QUIET_S - (time.monotonic() - changed)
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.caption(f":material/timer: Starts in {max(0.0, left):.0f} s")
+            stopped = st.button("Not now", key="al_not_now", type="tertiary")
+        if stopped:
+            st.session_state.pop(MOVED, None)
+            st.rerun()
         if left <= 0:
             start(spec, automatic=True)
-            return
-        with st.container(horizontal=True, vertical_alignment="center"):
-            st.caption(f":material/timer: Starts in {left:.0f} s")
-            if st.button("Not now", key="al_not_now", type="tertiary"):
-                st.session_state.pop(MOVED, None)
-                st.rerun()
 
 
 def watched(ref: ModelRef) -> None:
