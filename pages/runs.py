@@ -9,8 +9,8 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
-from lrc_core.errors import LrcError, ResourceError
-from lrc_core.jobs import manager
+from lrc_core.errors import LrcError
+from lrc_core.jobs import cache, manager
 from lrc_core.paths import cache_home
 from lrc_core.runs.store import RunSummary
 from pages.ui import data, jobs, live, state, words
@@ -122,74 +122,48 @@ def _delete(run_id: str) -> None:
         st.toast(f"{run_id} was deleted.", icon=":material/delete:")
 
 
-def folder_size(folder: Path) -> int:
-    """Bytes of the files in a folder; files that vanish meanwhile count nothing."""
-    total = 0
-    for path in folder.rglob("*") if folder.is_dir() else []:
-        try:
-            total += path.stat().st_size if path.is_file() else 0
-        except OSError:
-            continue
-    return total
-
-
-def clean(folder: Path) -> None:
-    """Remove the contents of a cache folder."""
+def _clean_pressed() -> None:
     try:
-        for entry in list(folder.iterdir()):
-            if entry.is_dir() and not entry.is_symlink():
-                shutil.rmtree(entry)
-            else:
-                entry.unlink()
-    except OSError as error:
-        raise ResourceError(
-            f"{folder} could not be cleaned: {error.strerror}.", "Check the folder's permissions."
-        ) from error
-
-
-def _clean_pressed(folder: Path) -> None:
-    try:
-        clean(folder)
+        freed = cache.clean()
     except LrcError as error:
         st.toast(str(error), icon=":material/error:", duration="long")
     else:
-        st.toast("The cache was cleaned.", icon=":material/mop:")
+        st.toast(f"{words.data_size(freed)} are free again.", icon=":material/mop:")
 
 
 def caches(busy: bool) -> None:
-    """What can be computed or fetched again, and how much disk it takes."""
+    """What can be computed again, and how much disk it takes."""
     st.subheader("Disk")
-    factors = cache_home() / "decompositions"
-    entries = (
-        sorted((path for path in factors.iterdir() if path.is_dir()), key=lambda path: path.name)
-        if factors.is_dir()
-        else []
-    )
-    free = shutil.disk_usage(_existing(cache_home())).free
+    entries = sorted(cache.cached(), key=lambda entry: -entry.bytes)
+    total = sum(entry.bytes for entry in entries)
+    root = data.own_store().root
     with st.grid(4, min_column_width=150):
-        st.metric("Decompositions", words.data_size(folder_size(factors)), help=str(factors))
-        st.metric("Starter pack", words.data_size(folder_size(cache_home() / "starter")))
-        st.metric("Runs", words.data_size(folder_size(data.own_store().root)), help=str(data.own_store().root))
-        st.metric("Free", words.data_size(free))
+        st.metric("Computed, can be cleaned", words.data_size(total), help=str(cache_home()))
+        st.metric("Starter pack", words.data_size(cache.folder_size(cache_home() / "starter")))
+        st.metric("Runs", words.data_size(cache.folder_size(root)), help=str(root))
+        st.metric("Free", words.data_size(shutil.disk_usage(_existing(cache_home())).free))
     st.caption(
-        "Decompositions are kept so that the next job on a model starts at once; they can always be computed again."
+        "Decompositions and probes are kept so that the next job on a model starts at once. They can always be "
+        "computed again; runs and plans are not touched by cleaning."
     )
-    if entries:
-        st.dataframe(
-            pd.DataFrame(
-                {
-                    "Decomposition": [path.name for path in entries],
-                    "Size": [words.data_size(folder_size(path)) for path in entries],
-                }
-            ),
-            hide_index=True,
-            alt="Cached decompositions and their sizes",
-        )
-        with st.popover("Clean the decompositions …", icon=":material/mop:", disabled=busy):
-            st.markdown(f"Remove **{words.data_size(folder_size(factors))}** of computed factors? Runs and plans stay.")
-            st.button("Clean now", type="primary", key="ru_clean", on_click=_clean_pressed, args=(factors,))
-        if busy:
-            st.caption("Jobs are under way: the cache can be cleaned when they have finished.")
+    if not entries:
+        return
+    st.dataframe(
+        pd.DataFrame(
+            {
+                "What": [f"{entry.kind}: {entry.what}" for entry in entries],
+                "Model": [entry.model for entry in entries],
+                "Size": [words.data_size(entry.bytes) for entry in entries],
+            }
+        ),
+        hide_index=True,
+        alt="What is kept in the cache, with sizes",
+    )
+    with st.popover("Clean …", icon=":material/mop:", disabled=busy):
+        st.markdown(f"Remove **{words.data_size(total)}** of computed files? The next job computes them again.")
+        st.button("Clean now", type="primary", key="ru_clean", on_click=_clean_pressed)
+    if busy:
+        st.caption("Jobs are under way: the cache can be cleaned when they have ended.")
 
 
 def _existing(path: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -161,7 +162,7 @@ def spectra_of(view: RunView) -> Spectra:
     card, path = card_of(view), view.path / "spectra.npz"
     try:
         values = _spectra(str(path), stamp(path))
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise RunError(f"{path} cannot be read: {error}.", "Delete the run and start it again.") from error
     for decomposition, by_layer in values.items():
         for layer in card.layers:

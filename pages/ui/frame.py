@@ -57,7 +57,7 @@ def frame(page: str) -> ModelRef:
     info = PAGES[page]
     st.set_page_config(
         page_title=f"{info.title} · {PRODUCT}" if page != "home" else PRODUCT,
-        page_icon=":material/compress:",
+        page_icon=str(ASSETS / "icon.png"),  # a named icon would be fetched from the internet
         layout="wide",
         initial_sidebar_state="auto",
         menu_items={"Get help": None, "Report a bug": None, "About": PRODUCT},

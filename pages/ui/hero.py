@@ -12,11 +12,6 @@ from pages.ui.data import Spectra
 from pages.ui.words import percent
 
 # A sanitised HTML element drops SVG; a component draws it and knows the theme's colours. The text is all ours.
-_CSS = """
-svg { display: block; width: 100%; height: auto; max-height: 320px; color: var(--st-text-color); }
-text { font-family: var(--st-font); fill: currentColor; }
-.quiet { opacity: 0.75; }
-"""
 _JS = "export default function ({ data, parentElement }) { parentElement.querySelector('div').innerHTML = data.svg; }"
 TEAL, ORANGE = "#2a9490", "#d9762b"
 SHARE = 0.9
@@ -24,7 +19,7 @@ SHARE = 0.9
 
 def draw(svg: str) -> None:
     """Put a picture made by :func:`picture` on the page."""
-    component = st.components.v2.component("lrc_hero", html="<div></div>", css=_CSS, js=_JS)
+    component = st.components.v2.component("lrc_hero", html="<div></div>", js=_JS)
     component(data={"svg": svg}, key="hero")
 
 
@@ -45,7 +40,8 @@ def picture(layer: LinearShape, sigma: np.ndarray) -> tuple[str, dict[str, str]]
         f"A layer of {layer.out_features} by {layer.in_features} is replaced by two factors of rank {rank}, which hold "
         f"{percent(SHARE)} of its energy."
     )
-    svg = f'<svg viewBox="0 0 900 250" role="img" aria-label="{label}">{body}</svg>'
+    style = "display: block; width: 100%; height: auto; color: var(--st-text-color); font-family: var(--st-font)"
+    svg = f'<svg viewBox="0 0 900 250" role="img" aria-label="{label}" style="{style}">{body}</svg>'
     figures = {
         "layer": f"block {layer.block}, `{layer.kind}`",
         "share": percent(SHARE),
@@ -64,7 +60,8 @@ def _rect(x: float, y: float, width: float, height: float, color: str) -> str:
 
 
 def _text(x: float, y: float, text: str, size: int = 14, extra: str = "") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" text-anchor="middle" {extra}>{text}</text>'
+    place = f'x="{x:.1f}" y="{y:.1f}" font-size="{size}" text-anchor="middle"'
+    return f'<text {place} fill="currentColor" {extra}>{text}</text>'
 
 
 def _matrices(layer: LinearShape, rank: int) -> str:
@@ -75,18 +72,22 @@ def _matrices(layer: LinearShape, rank: int) -> str:
     top = middle - height / 2
     parts = [_rect(x, top, width, height, TEAL), _text(x + width / 2, middle + 5, "W", 18)]
     parts.append(
-        _text(x + width / 2, top + height + 20, f"{layer.out_features} × {layer.in_features}", 13, 'class="quiet"')
+        _text(
+            x + width / 2, top + height + 20, f"{layer.out_features} × {layer.in_features}", 13, 'fill-opacity="0.75"'
+        )
     )
     x += width + 34
     parts.append(_text(x, middle + 8, "≈", 26))
     x += 32
     parts.append(_rect(x, top, thin, height, ORANGE))
-    parts.append(_text(x + thin / 2, top + height + 20, f"{layer.out_features} × {rank}", 13, 'class="quiet"'))
+    parts.append(_text(x + thin / 2, top + height + 20, f"{layer.out_features} × {rank}", 13, 'fill-opacity="0.75"'))
     x += thin + 26
     parts.append(_text(x, middle + 8, "·", 30))
     x += 24
     parts.append(_rect(x, middle - thin / 2, width, thin, ORANGE))
-    parts.append(_text(x + width / 2, middle + thin / 2 + 20, f"{rank} × {layer.in_features}", 13, 'class="quiet"'))
+    parts.append(
+        _text(x + width / 2, middle + thin / 2 + 20, f"{rank} × {layer.in_features}", 13, 'fill-opacity="0.75"')
+    )
     return "".join(parts)
 
 
@@ -110,13 +111,13 @@ def _spectrum(sigma: np.ndarray, rank: int, even: float) -> str:
         f'<line x1="{left}" y1="{bottom}" x2="{right}" y2="{bottom}" stroke="currentColor" stroke-opacity="0.45"/>'
         f'<line x1="{edge:.1f}" y1="{top}" x2="{edge:.1f}" y2="{bottom}" stroke="currentColor" stroke-opacity="0.6" '
         f'stroke-dasharray="5 4"/>'
-        + _text(min(edge, right - 60), top - 8, "break-even", 13, 'class="quiet"')
+        + _text(min(edge, right - 60), top - 8, "break-even", 13, 'fill-opacity="0.75"')
         + _text((left + cut) / 2, bottom - 10, energy, 14, 'font-weight="600"')
         + _text(
             (left + right) / 2,
             bottom + 22,
             f"{full} directions, largest first (height: square root)",
             13,
-            'class="quiet"',
+            'fill-opacity="0.75"',
         )
     )

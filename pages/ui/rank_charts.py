@@ -103,7 +103,7 @@ def difference_chart(card: ModelCard, ranks: Ranks, other: Ranks) -> alt.Chart:
             color=alt.Color(
                 "difference:Q",
                 scale=alt.Scale(domain=[-limit, 0, limit], range="diverging"),
-                legend=alt.Legend(title="difference", format="+.0%", gradientLength=140),
+                legend=alt.Legend(title="difference", format="+.0%", gradientLength=140, values=[-limit, 0, limit]),
             ),
             tooltip=[
                 alt.Tooltip("block:O", title="Block"),
@@ -138,16 +138,16 @@ def training_frame(events: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 def rate_chart(frame: pd.DataFrame) -> alt.Chart:
     """Achieved compression against the target over the steps."""
     columns = [name for name in ("achieved compression", "target compression") if name in frame]
-    long = frame.melt("step", columns, var_name="series", value_name="compression").dropna()
+    long = frame.melt("step", columns, var_name="series", value_name="rate").dropna()
     return (
         alt.Chart(long)
         .mark_line(strokeWidth=2.2)
         .encode(
             x=alt.X("step:Q", title="Step"),
-            y=alt.Y("compression:Q", title="Compression", axis=alt.Axis(format=".0%")),
+            y=alt.Y("rate:Q", title="Compression", axis=alt.Axis(format=".0%")),
             color=alt.Color("series:N", sort=columns, legend=alt.Legend(title=None, orient="top")),
             strokeDash=alt.StrokeDash("series:N", sort=columns, legend=None),
-            tooltip=["step:Q", "series:N", alt.Tooltip("compression:Q", format=".2%")],
+            tooltip=["step:Q", "series:N", alt.Tooltip("rate:Q", title="compression", format=".2%")],
         )
         .properties(height=230)
     )

@@ -19,6 +19,8 @@ MODEL, REVISION = "model", "revision"
 RATE = "rate"
 """Key and query parameter of the compression slider, in whole percent; shared by Allocate and Spectra on purpose."""
 DEFAULT_RATE, LARGEST_RATE = 20, 80
+QUIET_S = 2.0
+"""How long the slider must rest before a job starts by itself."""
 _LONGEST_SOURCE = 400
 
 

@@ -1,0 +1,144 @@
+"""A real server and a real Chromium. Skips loudly where there is no Chromium; under CI=true that is a failure."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lrc_core.runs.store import RunStore
+from tests.pages import run_factory
+
+ROOT = Path(__file__).parents[2]
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+PATIENCE_MS = 60_000
+"""How long a browser waits for what must appear; passed at once on an idle machine."""
+
+
+def chromium_path() -> str | None:
+    """A Chromium on this machine: named by LRC_CHROMIUM, on the path, or Playwright's own."""
+    for name in (os.environ.get("LRC_CHROMIUM", ""), "chromium", "chromium-browser", "google-chrome"):
+        if name and (found := shutil.which(name)):
+            return found
+    own = Path(os.environ.get("PLAYWRIGHT_BROWSERS_PATH") or Path.home() / ".cache" / "ms-playwright")
+    candidates = sorted(own.glob("chromium-*/chrome-*/chrome"))
+    return str(candidates[-1]) if candidates else None
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """One browser for all tests."""
+    path = chromium_path()
+    if path is None:
+        message = (
+            "NO CHROMIUM: the browser tests did not run. Install one (apt-get install chromium) or set LRC_CHROMIUM."
+        )
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running app."""
+
+    url: str
+    runs: Path
+
+    @property
+    def store(self) -> RunStore:
+        return RunStore(self.runs)
+
+
+@pytest.fixture(scope="session")
+def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Server]]:
+    """Starts a fresh server on run folders of its own; all are stopped at the end."""
+    processes = []
+
+    def start() -> Server:
+        folder = tmp_path_factory.mktemp("app")
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        environment = {
+            **os.environ,
+            "LRC_RUNS": str(folder / "runs"),
+            "LRC_CACHE": str(folder / "cache"),
+            "LRC_TEST_EXECUTE": "tests.browser.fake_job:train",
+            "HF_HUB_OFFLINE": "1",
+        }
+        server = Server(f"http://127.0.0.1:{port}", folder / "runs")
+        card = run_factory.make_card()
+        run_factory.spectra_run(server.store, card)
+        run_factory.allocate_run(server.store, card, keep=0.7)
+        run_factory.compare_run(server.store, card)
+        command = [sys.executable, "-m", "streamlit", "run", "app.py", f"--server.port={port}"]
+        with (folder / "server.log").open("wb") as log:
+            processes.append(subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log))
+        _wait_until_healthy(server.url, folder / "server.log")
+        return server
+
+    yield start
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.wait(timeout=30)
+
+
+def _wait_until_healthy(url: str, log: Path) -> None:
+    deadline = time.monotonic() + PATIENCE_MS / 1000
+    while time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(f"{url}/_stcore/health", timeout=2):
+                return
+        except OSError:
+            time.sleep(0.1)
+    raise AssertionError(f"The server did not start:\n{log.read_text()}")
+
+
+@pytest.fixture(scope="session")
+def server(start_server: Callable[[], Server]) -> Server:
+    """One server for the tests that do not need a fresh one."""
+    return start_server()
+
+
+@pytest.fixture
+def open_tab(browser: Any) -> Iterator[Callable[..., Any]]:
+    """``open_tab(url, dark=True)``: a new tab that shows the page with its title."""
+    contexts = []
+
+    def opener(url: str, *, dark: bool = False, width: int = 1360, height: int = 1000) -> Any:
+        scheme = "dark" if dark else "light"
+        context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+        contexts.append(context)
+        context.set_default_timeout(PATIENCE_MS)
+        page = context.new_page()
+        page.goto(url)
+        page.get_by_role("heading", level=1).wait_for()
+        return page
+
+    yield opener
+    for context in contexts:
+        context.close()

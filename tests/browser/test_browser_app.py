@@ -1,0 +1,120 @@
+"""What only a real browser can show: clicks on the heatmap, the slider, deep links, themes, reloads."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from playwright.sync_api import expect
+
+from lrc_core.budget import fit_budget, keep_ratio, uniform_ranks
+from pages.ui.words import data_size, percent
+from tests.browser.conftest import PATIENCE_MS
+from tests.pages import run_factory
+
+pytestmark = pytest.mark.browser
+expect.set_options(timeout=PATIENCE_MS)
+
+CARD = run_factory.make_card()
+PAGES = {
+    "": "Low-rank compression explorer",
+    "spectra?sp_layers=2+self_attn.k_proj&sp_measure=Stable+rank": "Spectra",
+    "allocate?rate=31": "Allocate",
+    "compare?co_view=Zero-shot": "Compare",
+    "runs": "Runs",
+}
+SHOWN = {
+    "": "SmolLM2-135M",
+    "spectra?sp_layers=2+self_attn.k_proj&sp_measure=Stable+rank": "Block 2, self_attn.k_proj",
+    "allocate?rate=31": "nearest recorded rate to 31 %",
+    "compare?co_view=Zero-shot": "items a task",
+    "runs": "Starter pack",
+}
+
+
+def test_click_on_a_cell_selects_the_layer(server, open_tab):
+    page = open_tab(f"{server.url}/spectra")
+    targets = page.locator(".st-key-sp_heatmap .scatterlayer .point")
+    expect(targets).to_have_count(len(CARD.layers))
+    index = next(
+        number for number, layer in enumerate(CARD.layers) if (layer.block, layer.kind) == (3, "mlp.down_proj")
+    )
+    box = targets.nth(index).bounding_box()
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    expect(page.get_by_text("Block 3, mlp.down_proj")).to_be_visible()
+    expect(page).to_have_url(re.compile(r"sp_layers=3\+mlp\.down_proj"))
+
+
+def test_nothing_is_fetched_from_elsewhere(server, browser):
+    context = browser.new_context()
+    page = context.new_page()
+    elsewhere = []
+    page.on("request", lambda request: elsewhere.append(request.url) if server.url not in request.url else None)
+    for path in ("", "spectra", "allocate", "compare", "runs"):
+        page.goto(f"{server.url}/{path}")
+        page.get_by_role("heading", level=1).wait_for(timeout=PATIENCE_MS)
+        page.wait_for_load_state("networkidle")
+    context.close()
+    assert [url for url in elsewhere if url.startswith("http")] == []
+
+
+def test_slider_moves_the_url_and_the_preview(server, open_tab):
+    page = open_tab(f"{server.url}/allocate")
+    page.get_by_text("Start by itself").click()
+    slider = page.get_by_role("slider").first
+    expect(slider).to_have_attribute("aria-valuenow", "20")
+    slider.focus()
+    page.keyboard.press("ArrowRight")
+    expect(page).to_have_url(re.compile(r"rate=21"))
+    kept = CARD.params_total - round(0.21 * CARD.params_linear)
+    expect(page.get_by_text(data_size(2 * kept), exact=True)).to_be_visible()
+    removed = percent(1 - keep_ratio(CARD.layers, fit_budget(CARD.layers, uniform_ranks(CARD.layers, 0.79), 0.79)))
+    expect(page.get_by_text(f"{removed} removed").first).to_be_visible()
+    expect(page.get_by_text("recorded at 21 %")).to_be_visible()
+
+
+@pytest.mark.parametrize("path", list(PAGES))
+def test_deep_link_on_a_fresh_server(start_server, open_tab, path):
+    page = open_tab(f"{start_server().url}/{path}")
+    expect(page.get_by_role("heading", level=1)).to_have_text(PAGES[path])
+    expect(page.get_by_text(SHOWN[path]).first).to_be_visible()
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [1360, 420])
+def test_both_themes_and_both_widths(server, open_tab, dark, width):
+    page = open_tab(f"{server.url}/spectra", dark=dark, width=width)
+    expect(page.locator(".st-key-sp_heatmap .scatterlayer .point")).to_have_count(len(CARD.layers))
+    colour = page.evaluate("getComputedStyle(document.querySelector('[data-testid=\"stApp\"]')).backgroundColor")
+    assert colour == ("rgb(18, 24, 26)" if dark else "rgb(252, 252, 250)")
+    overflow = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    assert overflow <= 0
+
+
+def test_a_job_survives_a_reload_and_its_end_is_seen(server, open_tab):
+    page = open_tab(f"{server.url}/allocate?rate=15")
+    page.get_by_role("button", name="Learn ranks at 15 %").click()
+    expect(page.get_by_text("Ranks at step")).to_be_visible()
+    expect(page).to_have_url(re.compile(r"al_run=allocate-"))
+    page.reload()
+    expect(page.get_by_text("Ranks at step")).to_be_visible()
+    expect(page.get_by_role("button", name="Cancel")).to_be_visible()
+    page.get_by_role("link", name="Runs").click()
+    expect(page.get_by_text("1 running")).to_be_visible()
+    page.get_by_role("link", name="Allocate", exact=True).click()
+    expect(page).to_have_url(re.compile(r"al_run=allocate-"))
+    (server.runs / "go").touch()
+    expect(page.get_by_text("Finished", exact=True)).to_be_visible()
+    expect(page.get_by_role("button", name="Cancel")).to_have_count(0)
+    (server.runs / "go").unlink()
+
+
+def test_cancel_and_resume(server, open_tab):
+    page = open_tab(f"{server.url}/allocate?rate=16")
+    page.get_by_role("button", name="Learn ranks at 16 %").click()
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.get_by_text("Cancelled", exact=True)).to_be_visible()
+    (server.runs / "go").touch()
+    page.get_by_role("button", name="Resume").click()
+    expect(page.get_by_text("Finished", exact=True)).to_be_visible()
+    (server.runs / "go").unlink()

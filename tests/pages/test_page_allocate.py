@@ -1,0 +1,192 @@
+"""Allocate: what follows from the slider at once, and the job that follows later."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from lrc_core.budget import fit_budget, keep_ratio, uniform_ranks
+from lrc_core.errors import ResourceError
+from lrc_core.jobs import manager
+from lrc_core.registry import ALLOCATORS
+from lrc_core.runs.spec import AllocateSpec, FetchSpec
+from lrc_core.settings import fields_of
+from pages.ui import data, rank_charts, state, words
+from tests.pages import run_factory
+from tests.pages.conftest import text_of
+
+
+@pytest.fixture
+def known(store, card):
+    """The model has been read by a job of the user's own."""
+    return run_factory.spectra_run(store, card)
+
+
+def test_without_shapes_it_says_what_to_do(open_page, submitted):
+    app = open_page("allocate")
+    assert "This model has not been read yet" in text_of(app)
+    app.button(key="start_spectra").click().run()
+    assert submitted[0][0].kind == "spectra"
+
+
+def test_parameters_and_size_follow_the_slider(open_page, known, card):
+    app = open_page("allocate", rate="30")
+    kept = card.params_total - round(0.3 * card.params_linear)
+    assert words.count(kept) in text_of(app)
+    assert words.data_size(2 * kept) in text_of(app)
+    ranks = fit_budget(card.layers, uniform_ranks(card.layers, 0.7), 0.7)
+    assert f"{words.percent(1 - keep_ratio(card.layers, ranks))} removed" in text_of(app)
+    assert "preview, quality not measured" in text_of(app)
+
+
+def test_nearest_recorded_plan_is_marked_as_learned(open_page, store, card, known):
+    run = run_factory.allocate_run(store, card, keep=0.7)
+    at_17 = text_of(open_page("allocate", rate="17"))
+    assert "recorded at 17 %" in at_17 and run.id in at_17
+    beyond = text_of(open_page("allocate", rate="45"))
+    assert "recorded at 30 %" in beyond and "nearest recorded rate to 45 %" in beyond
+    other = text_of(open_page("allocate", rate="17", al_decomposition="Plain SVD"))
+    assert "nothing recorded yet" in other
+
+
+def test_form_comes_from_the_registry(open_page, known):
+    app = open_page("allocate")
+    entry = next(entry for entry in ALLOCATORS if entry.learns)
+    labels = {widget.label for kind in (app.number_input, app.toggle, app.selectbox, app.text_input) for widget in kind}
+    assert {info.label for info in fields_of(entry.settings_class)} <= labels
+
+
+def test_button_submits_what_the_form_says_and_watches_it(open_page, known, submitted):
+    app = open_page("allocate", rate="25")
+    app.button(key="al_start").click().run()
+    spec = submitted[0][0]
+    assert isinstance(spec, AllocateSpec)
+    assert (spec.method, spec.keep, spec.decomposition) == ("llrc", 0.75, "whitened")
+    first = next(iter(ALLOCATORS.get("llrc").presets))
+    assert spec.preset == first
+    assert spec.settings == vars(ALLOCATORS.get("llrc").settings(first))
+    assert app.query_params["al_run"] == spec.run_id
+    assert "Waiting" in text_of(app)
+
+
+def test_a_setting_that_is_changed_is_in_the_spec_and_in_the_command(open_page, known, submitted):
+    app = open_page("allocate", al_method="STRS")
+    info = next(info for info in fields_of(ALLOCATORS.get("strs").settings_class) if info.type is int)
+    preset = next(iter(ALLOCATORS.get("strs").presets))
+    widget = app.number_input(key=f"al_strs_{preset}_{info.name}")
+    value = int(widget.value) + 1
+    widget.set_value(value).run()
+    app.button(key="al_start").click().run()
+    assert submitted[0][0].settings[info.name] == value
+    assert any("lrc allocate" in code.value for code in app.code)
+
+
+def test_a_refused_job_is_an_error_in_words(open_page, known, monkeypatch):
+    def refuse(spec, **_):
+        raise ResourceError("Not enough disk.", "Free some space.")
+
+    monkeypatch.setattr(manager, "submit", refuse)
+    app = open_page("allocate")
+    app.button(key="al_start").click().run()
+    assert "Not enough disk." in text_of(app) and "Free some space." in text_of(app)
+
+
+def test_start_by_itself_is_on_only_once_the_model_was_fetched(open_page, samples, store, card):
+    run_factory.spectra_run(samples, card)
+    assert open_page("allocate").toggle(key="al_auto").value is False
+    run_factory.finish(store.create(FetchSpec()), {})
+    assert open_page("allocate").toggle(key="al_auto").value is True
+
+
+def test_a_link_alone_never_starts_a_job(open_page, known, submitted):
+    app = open_page("allocate", rate="33", al_auto="true")
+    app.run()
+    assert not submitted and "Starts in" not in text_of(app)
+
+
+def test_after_the_slider_rests_the_job_starts_and_replaces_only_queued_ones(open_page, known, submitted, monkeypatch):
+    replaced = []
+    monkeypatch.setattr(manager, "replace_queued", lambda spec: replaced.append(spec.run_id))
+    monkeypatch.setattr(state, "QUIET_S", 1000.0)
+    app = open_page("allocate")
+    app.slider(key="rate").set_value(26).run()
+    assert "Starts in" in text_of(app) and not submitted
+    app.session_state["al_moved_at"] = time.monotonic() - 1001
+    app.run()
+    assert [spec.keep for spec, _ in submitted] == [0.74]
+    assert replaced == [submitted[0][0].run_id]
+    app.run()
+    assert len(submitted) == 1
+
+
+def test_not_now_stops_the_countdown(open_page, known, submitted, monkeypatch):
+    monkeypatch.setattr(state, "QUIET_S", 1000.0)
+    app = open_page("allocate")
+    app.slider(key="rate").set_value(26).run()
+    app.button(key="al_not_now").click().run()
+    assert "Starts in" not in text_of(app) and not submitted
+
+
+def test_a_rate_that_a_finished_run_passed_starts_nothing(open_page, store, card, known, submitted):
+    entry = ALLOCATORS.get("llrc")
+    preset = next(iter(entry.presets))
+    spec = run_factory.allocate_spec(card, keep=0.7, preset=preset, settings=vars(entry.settings(preset)))
+    run = store.create(spec)
+    (run.path / "card.json").write_text((known.path / "card.json").read_text())
+    run_factory.train(run, card, 0.7, run_factory.STEPS)
+    run_factory.finish(run, {})
+    app = open_page("allocate")
+    app.slider(key="rate").set_value(12).run()
+    assert "A finished run answers this rate" in text_of(app) and not submitted
+
+
+def test_live_view_of_a_running_job(open_page, store, card, known):
+    run = run_factory.allocate_run(store, card, keep=0.8, state="running")
+    app = open_page("allocate")
+    assert "Running" in text_of(app) and "Ranks at step 30" in text_of(app)
+    assert "step 30 of 60" in app.get("progress")[0].proto.text and "left" in app.get("progress")[0].proto.text
+    assert {metric.label for metric in app.metric} >= {"Compression now", "Target", "Speed", "Memory"}
+    assert app.button(key=f"cancel_{run.id}").label == "Cancel"
+
+
+def test_live_view_before_the_first_step_and_with_a_half_line(open_page, store, card, known):
+    run = run_factory.allocate_run(store, card, keep=0.8, state="queued")
+    run_factory.set_state(run, "running", 0)
+    assert "first training step has not been reported yet" in text_of(open_page("allocate"))
+    (run.path / "events.jsonl").write_bytes(
+        b'{"t": 1, "phase": "x", "step": 1, "total": 2, "values": {"keep": 0.9, "lo'
+    )
+    assert "first training step has not been reported yet" in text_of(open_page("allocate"))
+
+
+@pytest.mark.parametrize("state", ["failed", "cancelled", "interrupted"])
+def test_stopped_jobs_can_be_resumed(open_page, store, card, known, state, monkeypatch):
+    run = run_factory.allocate_run(store, card, keep=0.8, state="running")
+    run_factory.set_state(run, state, 30, error="Out of memory.", remedy="Use fewer windows.")
+    asked = []
+    monkeypatch.setattr(manager, "resume", asked.append)
+    app = open_page("allocate", al_run=run.id)
+    if state == "failed":
+        assert "Out of memory." in text_of(app) and "Use fewer windows." in text_of(app)
+    app.button(key=f"resume_{run.id}").click().run()
+    assert asked == [run.id]
+
+
+def test_unknown_run_in_the_link(open_page, known):
+    assert "There is no run allocate-nothing here" in text_of(open_page("allocate", al_run="allocate-nothing"))
+
+
+def test_nearest_prefers_the_distance_then_the_final_plan(store, card):
+    run_factory.allocate_run(store, card, keep=0.8)
+    plans = data.recorded_plans(data.all_runs())
+    assert data.nearest(plans, 0.2).final
+    assert data.nearest(plans, 0.07).compression == pytest.approx(0.07)
+    assert data.nearest([], 0.1) is None
+
+
+def test_training_frame_is_thinned_and_keeps_the_last_tick():
+    events = [{"step": step, "values": {"keep": 1 - step / 5000, "target": 0.8}} for step in range(1000)]
+    frame = rank_charts.training_frame([*events, {"step": 9, "values": None}])
+    assert len(frame) <= rank_charts.LONGEST_SERIES + 1
+    assert frame["step"].iloc[-1] == 999

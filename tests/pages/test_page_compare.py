@@ -1,0 +1,105 @@
+"""Compare: only what was measured alike stands side by side; what is missing is named and can be filled."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from lrc_core.runs.spec import CompareSpec, EvaluateSpec, ModelRef
+from pages.ui import compare_data, compare_figures
+from tests.pages import run_factory
+from tests.pages.conftest import text_of
+
+
+def test_empty_state_with_a_form_that_starts_one(open_page, submitted):
+    app = open_page("compare")
+    assert "Nothing measured yet" in text_of(app)
+    next(button for button in app.button if button.label == "Start the comparison").click().run()
+    spec = submitted[0][0]
+    assert isinstance(spec, CompareSpec)
+    assert spec.methods == ("uniform", "strs", "llrc") and spec.keeps == (0.9, 0.8)
+
+
+def test_rows_of_the_sample_are_labelled(open_page, samples, card):
+    run = run_factory.compare_run(samples, card)
+    text = text_of(open_page("compare"))
+    assert "Shipped run" in text and run.id in text
+
+
+def test_overview_shows_the_rows_of_one_budget_with_errors(open_page, store, card):
+    run_factory.compare_run(store, card)
+    app = open_page("compare", co_rate="10 %")
+    table = app.dataframe[0].value
+    assert list(table["Method"]) == ["Dense", "Uniform", "STRS", "LLRC"]
+    assert table["Removed"].iloc[1] == "10.04 %"
+    assert "±" in table["Perplexity, gensim"].iloc[1]
+    assert "Not measured yet" not in text_of(app)
+
+
+@pytest.mark.parametrize("view", ["Curve", "Zero-shot", "Ranks", "Text", "Size and speed"])
+def test_every_view_draws(open_page, store, card, view):
+    run_factory.spectra_run(store, card)
+    run_factory.compare_run(store, card)
+    app = open_page("compare", co_view=view)
+    assert not app.error
+    if view == "Text":
+        assert "The capital of France is" in text_of(app)
+    if view == "Ranks":
+        assert "LLRC minus STRS" in text_of(app)
+
+
+def test_missing_cells_are_named_and_filled_by_a_job(open_page, store, card, submitted):
+    run_factory.compare_run(store, card, skip=(("strs", 0.8),))
+    app = open_page("compare")
+    assert "**Not measured yet:** STRS at 20 %." in text_of(app)
+    app.button(key="co_fill").click().run()
+    spec = submitted[0][0]
+    assert spec.keeps == (0.9, 0.8) and "strs" in spec.methods and spec.evaluation == run_factory.EVALUATION
+
+
+def test_rows_appear_while_the_comparison_runs(open_page, store, card):
+    run = run_factory.compare_run(store, card, skip=(("strs", 0.8), ("llrc", 0.8)), done=False)
+    app = open_page("compare")
+    assert app.button(key=f"cancel_{run.id}").label == "Cancel"
+    assert len(app.dataframe[0].value) == 2
+
+
+def test_different_measurements_are_never_mixed(store, card):
+    run_factory.compare_run(store, card)
+    other = replace(run_factory.EVALUATION, window=1024)
+    single = store.create(EvaluateSpec(plan=run_factory.plan_at(card, 0.8).to_dict(), evaluation=other))
+    run_factory.finish(single, run_factory.row("llrc", 0.8, run_id=single.id))
+    groups = compare_data.groups(ModelRef())
+    assert [len(group.rows) for group in groups] == [7, 1]
+    assert {group.evaluation.window for group in groups} == {512, 1024}
+
+
+def test_differences_are_said(store, card):
+    run_factory.compare_run(store, card)
+    group = compare_data.groups(ModelRef())[0]
+    rows = [dict(row) for row in group.at("whitened", None)]
+    assert compare_data.differences(rows, group) == []
+    rows[-1]["keep_achieved"] = 0.7
+    assert "achieved compressions differ" in compare_data.differences(rows, group)[0]
+
+
+def test_damaged_rows_are_left_out(open_page, store, card):
+    run = run_factory.compare_run(store, card)
+    (run.path / "rows.json").write_text(json.dumps([{"method": "llrc"}, 3, None]))
+    assert not open_page("compare").error
+
+
+def test_flat_table_has_every_figure_and_its_error():
+    table = compare_data.table([run_factory.row("llrc", 0.8, run_id="r")], compare_figures.label)
+    assert table["perplexity_c4_stderr"].notna().all() and table["piqa_acc_norm_stderr"].notna().all()
+    assert table["compression_target"].iloc[0] == pytest.approx(0.2)
+
+
+def test_bars_carry_error_bars_and_the_registered_colours():
+    rows = [run_factory.row("dense", 1.0), run_factory.row("llrc", 0.8)]
+    figure = compare_figures.perplexity_bars(rows)
+    assert all(bar.error_y.array[1] > 0 for bar in figure.data)
+    assert figure.data[0].marker.color[1] == compare_figures.color("llrc")
+    assert compare_figures.zero_shot_bars(rows, "acc_norm").data[1].y[0] == rows[1]["zero_shot"]["arc_easy"]["acc_norm"]

@@ -1,0 +1,90 @@
+"""What the pages share: numbers as words, navigation, and no heavy imports."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pages.ui import state, words
+from pages.ui.frame import PAGES
+from tests.pages.conftest import text_of
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = """
+import sys
+from streamlit.testing.v1 import AppTest
+for page in ("", "pages/spectra.py", "pages/allocate.py", "pages/compare.py", "pages/runs.py"):
+    app = AppTest.from_file("app.py", default_timeout=120)
+    if page:
+        app.switch_page(page)
+    app.run()
+    assert not app.exception, page
+heavy = sorted({"torch", "transformers", "datasets", "lm_eval"} & set(sys.modules))
+assert not heavy, heavy
+"""
+
+
+def test_pages_load_neither_torch_nor_transformers():
+    done = subprocess.run([sys.executable, "-c", SCRIPT], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("page", list(PAGES))
+def test_every_page_stands_on_nothing(open_page, page):
+    app = open_page(page)
+    assert not app.error
+    assert len(app.title) == 1
+    assert {link.proto.label for link in app.get("page_link")} >= {info.title for info in PAGES.values()}
+
+
+def test_a_failure_shows_words_and_no_trace(open_page, monkeypatch):
+    from pages.ui import data
+
+    def broken(*_args, **_kwargs):
+        raise ZeroDivisionError("a secret of the code")
+
+    monkeypatch.setattr(data, "best_spectra", broken)
+    app = open_page("spectra")
+    assert "could not be drawn" in text_of(app)
+    assert "a secret of the code" not in text_of(app)
+
+
+def test_links_carry_the_state(open_page):
+    app = open_page("compare", model="owner/other", rate="35")
+    link = next(link for link in app.get("page_link") if link.proto.label == "Spectra")
+    assert "model=owner%2Fother" in link.proto.query_string and "rate=35" in link.proto.query_string
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(0.2, "20 %"), (0.2004, "20 %"), (0.1234, "12.3 %"), (1.0, "100 %"), (None, "–"), (0.0, "0 %")]
+)
+def test_percent(value, shown):
+    assert words.percent(value) == shown
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(4, "4 s"), (75, "1 min 15 s"), (3700, "1 h 01 min"), (None, "–"), (float("nan"), "–")]
+)
+def test_duration(value, shown):
+    assert words.duration(value) == shown
+
+
+def test_sizes_and_counts():
+    assert words.data_size(269_030_016) == "269.0 MB"
+    assert words.count(134_515_008) == "134.5 M"
+    assert words.figure(float("inf")) == "–"
+    assert words.with_error(17.314, 0.42) == "17.31 ± 0.42"
+
+
+def test_kinds_keep_their_path_where_the_last_part_is_ambiguous():
+    assert words.kind_labels(("a.out", "b.out", "c.in")) == {"a.out": "a.out", "b.out": "b.out", "c.in": "in"}
+
+
+def test_a_settings_file_that_cannot_be_written_costs_only_the_memory(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("LRC_RUNS", str(tmp_path / "file" / "runs"))
+    state.write_settings(model={"source": "x"})
+    assert state.read_settings() == {}

@@ -1,0 +1,84 @@
+"""Runs: every state, and what can be done with a run."""
+
+from __future__ import annotations
+
+import shutil
+
+from lrc_core.jobs import manager
+from lrc_core.paths import cache_home
+from tests.pages import run_factory
+from tests.pages.conftest import text_of
+
+
+def test_empty_state_and_disk(open_page):
+    app = open_page("runs")
+    assert "No runs yet" in text_of(app)
+    assert {"Computed, can be cleaned", "Free"} <= {metric.label for metric in app.metric}
+
+
+def test_every_job_is_listed_with_its_state(open_page, store, card):
+    run_factory.spectra_run(store, card)
+    run_factory.allocate_run(store, card, state="running")
+    failed = run_factory.allocate_run(store, card, keep=0.6, state="queued")
+    run_factory.set_state(failed, "failed", error="Out of memory.", remedy="Use fewer windows.")
+    table = open_page("runs").dataframe[0].value
+    assert set(table["State"]) == {"Finished", "Running", "Failed"}
+    assert "LLRC at 40 %" in set(table["What"])
+
+
+def test_detail_shows_command_settings_log_and_remedy(open_page, store, card):
+    run = run_factory.allocate_run(store, card, keep=0.6, state="queued")
+    run_factory.set_state(run, "failed", error="Out of memory.", remedy="Use fewer windows.")
+    (run.path / "stdout.log").write_text("first line\nlast line\n")
+    app = open_page("runs", ru_run=run.id)
+    codes = "\n".join(code.value for code in app.code)
+    assert "lrc allocate" in codes and '"keep": 0.6' in codes and "last line" in codes
+    assert "Out of memory." in text_of(app) and "Use fewer windows." in text_of(app)
+
+
+def test_delete_asks_first_and_then_deletes(open_page, store, card):
+    run = run_factory.allocate_run(store, card)
+    app = open_page("runs", ru_run=run.id)
+    assert run.path.is_dir()
+    app.button(key=f"ru_delete_{run.id}").click().run()
+    assert not run.path.exists()
+    assert "No runs yet" in text_of(app)
+
+
+def test_a_running_job_can_be_cancelled_but_not_deleted(open_page, store, card, monkeypatch):
+    run = run_factory.allocate_run(store, card, state="running")
+    asked = []
+    monkeypatch.setattr(manager, "cancel", asked.append)
+    app = open_page("runs", ru_run=run.id)
+    assert not any(button.key == f"ru_delete_{run.id}" for button in app.button)
+    app.button(key=f"cancel_{run.id}").click().run()
+    assert asked == [run.id]
+
+
+def test_a_damaged_run_is_listed_and_can_be_deleted(open_page, store, card):
+    run = run_factory.allocate_run(store, card)
+    (run.path / "spec.json").write_text("{")
+    app = open_page("runs", ru_run=run.id)
+    assert "Damaged" in set(app.dataframe[0].value["State"])
+    assert len(app.error) == 1
+    app.button(key=f"ru_delete_{run.id}").click().run()
+    assert not run.path.exists()
+
+
+def test_a_run_that_vanishes_meanwhile_is_no_crash(open_page, store, card):
+    run = run_factory.allocate_run(store, card)
+    app = open_page("runs", ru_run=run.id)
+    shutil.rmtree(run.path)
+    app.run()
+    assert not app.exception
+
+
+def test_the_cache_can_be_cleaned_and_the_starter_pack_stays(open_page):
+    folder = cache_home() / "decompositions" / "model-abc"
+    folder.mkdir(parents=True)
+    (folder / "factors.safetensors").write_bytes(b"x" * 2_500_000)
+    (cache_home() / "starter").mkdir()
+    app = open_page("runs")
+    assert next(metric.value for metric in app.metric if metric.label.startswith("Computed")) == "2.5 MB"
+    app.button(key="ru_clean").click().run()
+    assert not folder.exists() and (cache_home() / "starter").is_dir()
