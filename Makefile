@@ -18,8 +18,7 @@ help: ## List the targets
 app: install ## Install, fetch the starter pack and start the app on this machine (PORT=8600 for another port)
 	@$(PY) -m lrc_core.cli starter || { code=$$?; [ $$code != 130 ] || exit $$code; \
 	  echo "The starter pack is incomplete; the app starts without it. \`make app\` fetches the rest later." >&2; }
-	@echo "The app runs until Ctrl-C. Open its address in a browser:"
-	@$(PY) -m streamlit run app.py $(if $(PORT),--server.port $(PORT))
+	@$(PY) -m pages.ui.serve $(PORT)
 
 test: check starter ## Install, check format, lint and types, and run all tests (ARGS="-k budget" for some)
 	HF_HUB_OFFLINE=1 $(PY) -m pytest --durations=10 $(ARGS)
