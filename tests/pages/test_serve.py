@@ -1,0 +1,35 @@
+"""Starting the server: ports and words. That the app answers is what the browser tests show."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from pages.ui import serve
+
+
+def test_a_taken_port_is_passed_over() -> None:
+    with socket.socket() as taken:
+        taken.bind((serve.HOST, 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with socket.socket() as other:
+            other.bind((serve.HOST, 0))
+            spare = other.getsockname()[1]
+        assert serve.free_port([port, spare]) == spare
+        with pytest.raises(OSError, match="no free port"):
+            serve.free_port([port])
+
+
+def test_bad_ports_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert serve.main(["many"]) == 2
+    assert "'many'" in capsys.readouterr().err
+
+
+def test_a_taken_port_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as taken:
+        taken.bind((serve.HOST, 0))
+        taken.listen()
+        assert serve.main([str(taken.getsockname()[1])]) == 1
+    assert "make app PORT=" in capsys.readouterr().err
