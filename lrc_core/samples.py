@@ -22,7 +22,7 @@ from lrc_core.runs.spec import CompareSpec, EvaluationSpec, SpectraSpec
 from lrc_core.runs.store import Run, RunStore
 
 DESTINATION = Path(__file__).resolve().parent.parent / "assets" / "samples"
-TASKS = ("arc_easy", "piqa", "winogrande", "openbookqa")
+TASKS = ("arc_easy", "piqa")
 SPECTRA = SpectraSpec()
 COMPARISON = CompareSpec(
     keeps=(0.9, 0.8, 0.7), presets={"llrc": "standard"}, evaluation=EvaluationSpec(tasks=TASKS, items=100)
