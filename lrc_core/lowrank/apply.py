@@ -101,7 +101,7 @@ def compressed(
             chosen: slice | Sequence[int] = slice(0, rank)
             if kept is not None and layer.name in kept:
                 chosen = kept[layer.name]
-                if len(set(chosen)) != rank or not all(0 <= i < layer.full_rank for i in chosen):
+                if not len(chosen) == len(set(chosen)) == rank or not all(0 <= i < layer.full_rank for i in chosen):
                     raise PlanError(f"The kept components of {layer.name} do not match its rank {rank}.")
             module = get_module(model, layer.name)
             replacement = low_rank_layer(module, source.factors(layer.name, layer.block), chosen)
