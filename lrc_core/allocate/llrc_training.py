@@ -149,8 +149,9 @@ class MaskTraining:
                 f"The loss of step {self.state.step} is not finite.", "Lower the learning rate, or compute in float32."
             )
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
+        if loss.requires_grad:  # it does not where every layer is dense and nothing presses
+            loss.backward()
+            self.optimizer.step()
         parts = {"loss": loss, "distill": distill, "compression": compression, "tv": tv}
         return {**{name: round(float(part.detach()), 6) for name, part in parts.items()}, "alpha": round(alpha, 6)}
 
