@@ -84,15 +84,6 @@ def total_variation(masks: Sequence[Tensor]) -> Tensor:
     return torch.stack([part.diff().abs().mean() for part in masks]).sum()
 
 
-def hidden_distance(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
-    """Mean squared error at each chosen depth over the teacher's mean square, averaged over depths."""
-    parts = [
-        (mine.float() - theirs.float()).square().mean() / theirs.float().square().mean()
-        for mine, theirs in zip(student, teacher, strict=True)
-    ]
-    return torch.stack(parts).mean()
-
-
 def oscillating_alpha(step: int, low: float, high: float, period: int) -> float:
     """Cyclical annealing of the compression weight: a cosine from ``high`` to ``low`` and back every ``period``."""
     return low + (high - low) * 0.5 * (1 + math.cos(2 * math.pi * step / period))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lrc_core.allocate.llrc_losses import hidden_distance
 from lrc_core.models.linears import decoder_blocks
 from lrc_core.models.partial import hidden_of
 
@@ -43,6 +43,15 @@ class _HeadDivergence(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         (gradient,) = ctx.saved_tensors
         return gradient * grads[0], None, None
+
+
+def hidden_distance(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
+    """Mean squared error at each chosen depth over the teacher's mean square, averaged over depths."""
+    parts = [
+        (mine.float() - theirs.float()).square().mean() / theirs.float().square().mean()
+        for mine, theirs in zip(student, teacher, strict=True)
+    ]
+    return torch.stack(parts).mean()
 
 
 class Distiller:
@@ -82,9 +91,11 @@ class Distiller:
             return ()
         missing = [row for row, index in enumerate(chosen.tolist()) if index not in self._memory]
         if missing:
-            states = self._states(tokens[missing])
-            for position, row in enumerate(missing):
-                self._memory[int(chosen[row])] = tuple(state[position].cpu() for state in states)
+            # Always the whole batch: the last bits of a product depend on its size, and a resumed run, which remembers
+            # less, must go on bit for bit.
+            states = self._states(tokens)
+            for row in missing:
+                self._memory[int(chosen[row])] = tuple(state[row].to("cpu", copy=True) for state in states)
         remembered = [self._memory[index] for index in chosen.tolist()]
         return tuple(torch.stack(parts).to(tokens.device) for parts in zip(*remembered, strict=True))
 
