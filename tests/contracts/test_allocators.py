@@ -1,0 +1,163 @@
+"""What holds for every registered allocator, on models of several families."""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lrc_core.allocate  # noqa: F401  registers them
+from lrc_core.allocate.protocol import Allocation, Context
+from lrc_core.budget import dense_ranks, fit_budget, is_dense, keep_ratio, layer_params, plan_params
+from lrc_core.errors import BudgetError, CancelledError
+from lrc_core.plan import Plan, make_plan
+from lrc_core.registry import ALLOCATORS, MethodEntry
+from tests.tiny_methods import (
+    MemoryFactors,
+    card_of,
+    context_for,
+    modules_of,
+    random_windows,
+    same_state,
+    state_of,
+)
+from tests.tiny_models import tiny_model
+
+# Grouped-query attention and tied embeddings; biases; Conv1D; fused query, key and value; scaled embeddings.
+FAMILIES = ("llama", "opt", "gpt2", "gpt_neox", "gemma")
+SMALL: dict[str, dict[str, Any]] = {
+    "strs": {"windows": 2, "window": 12, "lowest": 0.4, "step": 0.4},
+    "llrc": {"documents": 3, "window": 12, "batch": 2, "ramp_batches": 1, "max_steps": 6, "pace_steps": 4},
+}
+"""Settings that make a method quick on a tiny model; a method without an entry here runs its first preset."""
+EVERY = pytest.mark.parametrize("entry", list(ALLOCATORS), ids=lambda entry: entry.name)
+
+
+@functools.cache
+def model_and_factors(family: str) -> tuple[Any, MemoryFactors]:
+    model = tiny_model(family)
+    return model, MemoryFactors(model, random_windows(6, 32, seed=1))
+
+
+def context(family: str, folder: Path, keep: float = 0.8, **more: Any) -> Context:
+    model, source = model_and_factors(family)
+    return context_for(model, folder, keep=keep, source=source, **more)
+
+
+def settings_of(entry: MethodEntry) -> Any:
+    return entry.settings(next(iter(entry.presets)), SMALL.get(entry.name, {}))
+
+
+def run(entry: MethodEntry, given: Context) -> Allocation:
+    found: Allocation = entry.load()(given, settings_of(entry))
+    return found
+
+
+@EVERY
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("keep", [0.95, 0.8, 0.55])
+def test_an_allocation_meets_its_budget(entry: MethodEntry, family: str, keep: float, tmp_path: Path) -> None:
+    given = context(family, tmp_path, keep)
+    state, modules = state_of(given.model), modules_of(given.model)
+    found = run(entry, given)
+    layers = given.layers
+    assert set(found.ranks) == {layer.name for layer in layers}
+    assert all(1 <= found.ranks[layer.name] <= layer.full_rank for layer in layers)
+    allowed = keep * sum(layer.params for layer in layers)
+    used = plan_params(layers, found.ranks)
+    one_rank = max(layer.out_features + layer.in_features for layer in layers)
+    assert used <= allowed
+    assert used >= 0.995 * allowed or allowed - used < one_rank
+    assert fit_budget(layers, found.ranks, keep) == dict(found.ranks)
+    _check_kept(found, given)
+    _check_round_trip(found, given, entry)
+    assert modules_of(given.model) == modules
+    assert same_state(given.model, state)
+
+
+def _check_kept(found: Allocation, given: Context) -> None:
+    for layer in given.layers if found.kept is not None else ():
+        kept = (found.kept or {})[layer.name]
+        if not is_dense(layer, found.ranks[layer.name]):
+            assert len(set(kept)) == len(kept) == found.ranks[layer.name]
+            assert all(0 <= index < layer.full_rank for index in kept)
+
+
+def _check_round_trip(found: Allocation, given: Context, entry: MethodEntry) -> None:
+    card = card_of(given.model)
+    plan = make_plan(
+        card, found.ranks, decomposition="whitened", method=entry.name, keep_target=given.keep, kept=found.kept
+    )
+    again = Plan.from_dict(json.loads(json.dumps(plan.to_dict())))
+    assert again == plan
+    again.check_model(card)
+    assert plan_params(card.layers, again.full_ranks(card.layers)) == plan_params(card.layers, found.ranks)
+    assert again.keep_achieved == keep_ratio(card.layers, found.ranks)
+    json.dumps(dict(found.details or {}))
+
+
+@EVERY
+def test_keep_one_is_the_dense_model(entry: MethodEntry, tmp_path: Path) -> None:
+    given = context("llama", tmp_path, 1.0)
+    assert run(entry, given).ranks == dense_ranks(given.layers)
+
+
+@EVERY
+@pytest.mark.parametrize("keep", [0, -0.5, 1.01, 80, float("nan"), float("inf"), 0.001])
+def test_an_impossible_target_is_refused_before_any_work(entry: MethodEntry, keep: float, tmp_path: Path) -> None:
+    def no_text(*_: Any) -> Any:
+        raise AssertionError("text was asked for")
+
+    with pytest.raises(BudgetError):
+        run(entry, context("llama", tmp_path, keep, windows=no_text))
+
+
+@EVERY
+def test_the_smallest_target_that_exists_is_met(entry: MethodEntry, tmp_path: Path) -> None:
+    layers = context("llama", tmp_path).layers
+    smallest = sum(layer_params(layer, 1) for layer in layers) / sum(layer.params for layer in layers)
+    found = run(entry, context("llama", tmp_path, smallest))
+    assert set(found.ranks.values()) == {1}
+
+
+@EVERY
+def test_the_same_seed_gives_the_same_plan(entry: MethodEntry, tmp_path: Path) -> None:
+    first, again = (run(entry, context("gpt2", tmp_path / name)) for name in ("first", "again"))
+    assert first.ranks == again.ranks
+    assert first.kept == again.kept
+
+
+@EVERY
+def test_a_cancel_leaves_the_model_as_found_and_can_be_resumed(entry: MethodEntry, tmp_path: Path) -> None:
+    model, _ = model_and_factors("gpt2")
+    state, modules = state_of(model), modules_of(model)
+    asked: list[int] = []
+
+    def stop() -> bool:
+        asked.append(1)
+        return len(asked) > 3
+
+    try:
+        run(entry, context("gpt2", tmp_path / "cancelled", should_stop=stop))
+    except CancelledError:
+        resumed = run(entry, context("gpt2", tmp_path / "cancelled"))
+        assert resumed.ranks == run(entry, context("gpt2", tmp_path / "whole")).ranks
+    else:
+        assert not asked  # too quick to be worth asking
+    assert modules_of(model) == modules
+    assert same_state(model, state)
+
+
+@EVERY
+def test_plans_on_the_way_keep_to_their_rates(entry: MethodEntry, tmp_path: Path) -> None:
+    passed: list[Any] = []
+    given = context("llama", tmp_path, 0.8, on_recorded=passed.append)
+    run(entry, given)
+    for plan in passed:
+        assert 0.8 - 1e-9 <= plan.keep < 1
+        assert keep_ratio(given.layers, plan.ranks) <= plan.keep + 1e-9
+    assert len({plan.keep for plan in passed}) == len(passed)
+    assert not passed or entry.learns

@@ -1,0 +1,578 @@
+"""LLRC: every term of its loss by hand, its schedules, its plans on the way, and resuming bit for bit."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from lrc_core.allocate.llrc import LlrcSettings, allocate
+from lrc_core.allocate.llrc_losses import (
+    draw_noise,
+    gumbel_sigmoid,
+    log_ratio,
+    mean_logit,
+    oscillating_alpha,
+    total_variation,
+    undecided,
+    weighted_logit,
+)
+from lrc_core.allocate.llrc_start import starting_logits
+from lrc_core.allocate.llrc_training import MaskTraining
+from lrc_core.allocate.protocol import Allocation, Context, Recorded
+from lrc_core.allocate.teacher import Distiller, hidden_distance
+from lrc_core.budget import dense_ranks, keep_ratio, largest_low_rank
+from lrc_core.errors import CancelledError, NumericalError
+from lrc_core.models.linears import block_linears
+from lrc_core.plan import make_plan
+from lrc_core.settings import build
+from lrc_core.types import Progress
+from tests.tiny_methods import (
+    MemoryFactors,
+    card_of,
+    context_for,
+    modules_of,
+    random_windows,
+    same_state,
+    state_of,
+)
+from tests.tiny_models import FAMILIES, tiny_model
+
+QUICK: dict[str, Any] = {
+    "documents": 5,
+    "window": 12,
+    "batch": 2,
+    "ramp_high": 2.0,
+    "ramp_low": 0.2,
+    "ramp_batches": 2,
+    "learning_rate": 0.15,
+    "alpha_low": 5.0,
+    "alpha_high": 10.0,
+    "alpha_period": 7,
+    "settle_steps": 5,
+    "max_steps": 60,
+}
+MODEL = tiny_model("llama")
+SOURCE = MemoryFactors(MODEL, random_windows(8, 32, seed=1))
+LAYERS = block_linears(MODEL)
+
+
+def settings(**more: Any) -> LlrcSettings:
+    return build(LlrcSettings, {**QUICK, **more})
+
+
+class Watched:
+    """One run with everything it told on the way."""
+
+    def __init__(self, folder: Path, *, keep: float = 0.8, stop_after: int | None = None, **more: Any) -> None:
+        self.ticks: list[Progress] = []
+        self.recorded: list[Recorded] = []
+        self.ranks: list[tuple[int, float, dict[str, int]]] = []
+        self.context: Context = context_for(
+            more.pop("model", MODEL),
+            folder,
+            keep=keep,
+            source=more.pop("source", SOURCE),
+            on_progress=self.ticks.append,
+            on_recorded=self.recorded.append,
+            on_ranks=lambda step, keep, ranks: self.ranks.append((step, keep, dict(ranks))),
+            should_stop=lambda: stop_after is not None and len(self.steps) >= stop_after,
+        )
+        self.settings = settings(**more)
+
+    def run(self) -> Allocation:
+        return allocate(self.context, self.settings)
+
+    @property
+    def steps(self) -> list[Progress]:
+        return [tick for tick in self.ticks if tick.phase == "training masks"]
+
+    def figures(self, *names: str) -> list[tuple[Any, ...]]:
+        return [(tick.step, *(tick.values[name] for name in names)) for tick in self.steps if tick.values]
+
+    @property
+    def saved(self) -> dict[str, Any]:
+        found: dict[str, Any] = torch.load(self.context.checkpoint / "masks.pt", weights_only=True)
+        return found
+
+
+# -- the terms, by hand -------------------------------------------------------------------------------------------
+
+
+def test_the_mask_is_hard_forward_and_soft_backward() -> None:
+    logits = torch.tensor([1.0, -1.0, 0.2, 0.0], requires_grad=True)
+    noise = torch.tensor([0.0, 0.0, -0.3, 0.1])
+    mask, probabilities = gumbel_sigmoid(logits, noise, 0.5)
+    assert mask.tolist() == [1.0, 0.0, 0.0, 1.0]
+    weights = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    (mask * weights).sum().backward()
+    # d sigmoid(z / tau) / dw = s (1 - s) / tau
+    soft = [1 / (1 + math.exp(-z / 0.5)) for z in (1.0, -1.0, -0.1, 0.1)]
+    expected = [w * s * (1 - s) / 0.5 for w, s in zip(weights.tolist(), soft, strict=True)]
+    assert logits.grad is not None
+    assert logits.grad.tolist() == pytest.approx(expected)
+    assert probabilities.tolist() == pytest.approx(soft)
+    assert not probabilities.requires_grad
+
+
+def test_without_noise_the_mask_is_the_sign_of_the_logit() -> None:
+    logits = torch.tensor([3.0, 1e-3, 0.0, -1e-3, -3.0])
+    assert gumbel_sigmoid(logits, torch.zeros(5), 0.1)[0].tolist() == [1, 1, 0, 0, 0]
+
+
+def test_the_mask_is_exactly_zero_or_one() -> None:
+    mask, _ = gumbel_sigmoid(torch.linspace(-6, 6, 5001), torch.zeros(5001), 0.4)
+    assert set(mask.tolist()) == {0.0, 1.0}
+
+
+def test_components_that_hardly_learn_are_left_out() -> None:
+    """The slope p (1 - p) against a thousandth of its largest value, a quarter."""
+    probabilities = torch.tensor([0.0, 1e-5, 2.4e-4, 2.6e-4, 0.5, 0.999, 0.99976, 1.0])
+    assert undecided(probabilities).tolist() == [False, False, False, True, True, True, False, False]
+
+
+@pytest.mark.parametrize(("kind", "kept"), [("gumbel", 1 - math.exp(-1)), ("logistic", 0.5)])
+def test_noise_has_its_distribution(kind: str, kept: float) -> None:
+    noise = draw_noise(kind, 200_000, torch.Generator().manual_seed(0))
+    assert float((noise > 0).float().mean()) == pytest.approx(kept, abs=5e-3)
+    assert float(noise.mean()) == pytest.approx(0.5772 if kind == "gumbel" else 0.0, abs=2e-2)
+    variance = math.pi**2 / (6 if kind == "gumbel" else 3)
+    assert float(noise.var()) == pytest.approx(variance, rel=2e-2)
+    assert torch.equal(noise, draw_noise(kind, 200_000, torch.Generator().manual_seed(0)))
+
+
+def test_no_noise_draws_nothing() -> None:
+    generator = torch.Generator().manual_seed(0)
+    before = generator.get_state()
+    assert not draw_noise("none", 10, generator).any()
+    assert torch.equal(generator.get_state(), before)
+
+
+def test_the_paper_compresses_by_the_mean_logit_of_every_layer() -> None:
+    parts = [torch.tensor([1.0, 3.0]), torch.tensor([4.0, 0.0, -1.0, 1.0])]
+    assert float(mean_logit(parts)) == pytest.approx((2 + 1) / 2)
+
+
+def test_one_price_per_parameter() -> None:
+    parts = [torch.tensor([1.0, 3.0]), torch.tensor([4.0, 0.0, -1.0, 1.0])]
+    assert float(weighted_logit(parts, [10, 5])) == pytest.approx((10 * 4 + 5 * 4) / (10 * 2 + 5 * 4))
+
+
+def test_the_log_ratio_is_flat_below_its_floor() -> None:
+    kept = torch.tensor(0.9, requires_grad=True)
+    found = log_ratio(kept, 0.8)
+    assert found.item() == pytest.approx(math.log(0.9 / (0.4 * 0.8)))
+    found.backward()
+    assert float(kept.grad or 0) == pytest.approx(1 / 0.9)
+    low = torch.tensor(0.1, requires_grad=True)
+    found = log_ratio(low, 0.8)
+    found.backward()
+    assert (found.item(), float(low.grad or 0)) == (0.0, 0.0)
+
+
+def test_total_variation_counts_the_steps_of_a_mask() -> None:
+    masks = [torch.tensor([1.0, 1.0, 0.0, 1.0]), torch.tensor([1.0, 0.0]), torch.tensor([1.0, 1.0, 1.0])]
+    assert float(total_variation(masks)) == pytest.approx(2 / 3 + 1 + 0)
+
+
+def test_hidden_distance_is_relative_to_the_teacher() -> None:
+    teacher = [torch.tensor([3.0, 4.0]), torch.tensor([1.0, 1.0])]
+    student = [torch.tensor([3.0, 5.0]), torch.tensor([1.0, 1.0])]
+    assert float(hidden_distance(student, teacher)) == pytest.approx((1 / 25 + 0) / 2)
+
+
+def test_alpha_swings_between_its_bounds() -> None:
+    values = [oscillating_alpha(step, 0.1, 1.0, 200) for step in range(401)]
+    assert (values[0], values[200], values[400]) == pytest.approx((1.0, 1.0, 1.0))
+    assert values[100] == pytest.approx(0.1)
+    assert values[50] == pytest.approx(0.55)
+    assert 0.1 - 1e-9 <= min(values) <= max(values) <= 1.0 + 1e-9
+    assert oscillating_alpha(37, 3.0, 3.0, 200) == 3.0
+
+
+# -- the start ----------------------------------------------------------------------------------------------------
+
+
+def pairs() -> dict[str, tuple[Tensor, Tensor]]:
+    found = {layer.name: SOURCE.factors(layer.name, layer.block) for layer in LAYERS}
+    return {name: (factors.left, factors.right) for name, factors in found.items()}
+
+
+def test_the_linear_ramp_falls_along_every_spectrum(tmp_path: Path) -> None:
+    start = starting_logits(context_for(MODEL, tmp_path, source=SOURCE), build(LlrcSettings, {}), pairs(), [])
+    for layer, logits in zip(LAYERS, start, strict=True):
+        assert logits.tolist() == pytest.approx(torch.linspace(6.0, 3.0, layer.full_rank).tolist())
+
+
+def test_the_sensitivity_ramp_frees_parameters_at_a_steady_pace(tmp_path: Path) -> None:
+    chosen = settings(ramp="sensitivity", ramp_high=30.0, ramp_low=0.5)
+    state = state_of(MODEL)
+    start = starting_logits(context_for(MODEL, tmp_path, source=SOURCE), chosen, pairs(), [random_windows(2, 16)])
+    assert same_state(MODEL, state)
+    for logits in start:
+        assert (logits.diff() <= 1e-6).all()
+        assert 0.5 <= float(logits.min()) <= float(logits.max()) <= 30.0 + 1e-4
+    # What is left when everything below a logit has gone is the share that the logit stands for.
+    for rate in (0.1, 0.3, 0.6):
+        ranks = {
+            layer.name: int((logits > 0.5 + 29.5 * rate).sum()) for layer, logits in zip(LAYERS, start, strict=True)
+        }
+        kept = keep_ratio(LAYERS, ranks)
+        assert 1 - kept <= rate + 1e-6
+        assert 1 - kept >= rate - 0.03
+
+
+# -- training -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Watched, Allocation]:
+    watched = Watched(tmp_path_factory.mktemp("trained"))
+    return watched, watched.run()
+
+
+def test_training_reaches_the_target_and_stops_after_settling(trained: tuple[Watched, Allocation]) -> None:
+    watched, found = trained
+    assert found.details is not None
+    reached = found.details["reached_at"]
+    assert reached is not None
+    assert found.details["steps"] == reached + QUICK["settle_steps"]
+    keeps = dict(watched.figures("keep"))
+    assert keeps[reached] <= 0.8 + 1e-6
+    assert all(keep > 0.8 for step, keep in keeps.items() if step < reached)
+    assert keep_ratio(LAYERS, found.ranks) <= 0.8
+    assert keep_ratio(LAYERS, found.ranks) >= 0.8 * 0.98
+
+
+def test_progress_counts_the_noise_free_mask(trained: tuple[Watched, Allocation]) -> None:
+    watched, _ = trained
+    for _, keep, ranks in watched.ranks:
+        assert keep == pytest.approx(keep_ratio(LAYERS, ranks))
+    logits = watched.saved["logits"].split([layer.full_rank for layer in LAYERS])
+    expected = {layer.name: max(1, int((part > 0).sum())) for layer, part in zip(LAYERS, logits, strict=True)}
+    assert watched.ranks[-1][2] == expected
+    assert watched.steps[-1].values is not None
+    assert watched.steps[-1].values["keep"] == pytest.approx(keep_ratio(LAYERS, expected), abs=1e-6)
+    steps = [step for step, *_ in watched.figures()]
+    assert steps == list(range(1, len(steps) + 1))
+    assert watched.steps[-1].step == watched.steps[-1].total
+
+
+def test_the_loss_is_the_weighted_sum_of_its_terms(trained: tuple[Watched, Allocation]) -> None:
+    watched, _ = trained
+    for _, loss, distill, compression, tv, alpha in watched.figures("loss", "distill", "compression", "tv", "alpha"):
+        assert loss == pytest.approx(alpha * compression + distill + 0.01 * tv, abs=2e-5)
+        assert distill > 0
+        assert tv > 0
+
+
+def test_a_plan_is_recorded_at_every_whole_percent(trained: tuple[Watched, Allocation]) -> None:
+    watched, _ = trained
+    assert [round(100 * (1 - plan.keep)) for plan in watched.recorded] == list(range(1, 21))
+    card = card_of(MODEL)
+    for passed in watched.recorded:
+        percent = round(100 * (1 - passed.keep))
+        assert passed.keep == (100 - percent) / 100  # the very number that a user types
+        achieved = keep_ratio(LAYERS, passed.ranks)
+        assert achieved <= passed.keep + 1e-9
+        assert achieved >= 0.98 * passed.keep
+        plan = make_plan(card, passed.ranks, decomposition="whitened", method="llrc", keep_target=passed.keep)
+        assert json.loads(json.dumps(plan.to_dict()))["keep_achieved"] == achieved
+    steps = [plan.step for plan in watched.recorded]
+    assert steps == sorted(steps)
+    # A plan of a rate is made when the training passes it, from the ranks of that moment.
+    keeps = {0: 1.0, **dict(watched.figures("keep"))}
+    for passed in watched.recorded:
+        assert keeps[passed.step] <= passed.keep + 1e-6 < keeps[max(passed.step - 1, 0)] + 1e-6
+
+
+def test_layers_above_break_even_are_stored_dense(trained: tuple[Watched, Allocation]) -> None:
+    watched, found = trained
+    for ranks in (found.ranks, *(plan.ranks for plan in watched.recorded)):
+        for layer in LAYERS:
+            assert ranks[layer.name] <= largest_low_rank(layer) or ranks[layer.name] == layer.full_rank
+    early = watched.recorded[0].ranks
+    plan = make_plan(card_of(MODEL), early, decomposition="whitened", method="llrc", keep_target=0.99)
+    assert plan.dense
+    assert set(plan.dense) == {layer.name for layer in LAYERS if early[layer.name] > largest_low_rank(layer)}
+
+
+def test_the_model_is_left_as_found(tmp_path: Path) -> None:
+    state, modules = state_of(MODEL), modules_of(MODEL)
+    Watched(tmp_path / "whole", max_steps=4).run()
+    with pytest.raises(CancelledError):
+        Watched(tmp_path / "cancelled", stop_after=2).run()
+    broken = MemoryFactors(MODEL, random_windows(4, 32))
+    broken._factors[LAYERS[0].name].left.fill_(float("nan"))
+    with pytest.raises(NumericalError, match=r"step \d+ is not finite"):
+        Watched(tmp_path / "broken", source=broken).run()
+    assert modules_of(MODEL) == modules
+    assert same_state(MODEL, state)
+    assert not any(parameter.requires_grad for parameter in MODEL.parameters())
+
+
+def test_keep_one_trains_nothing(tmp_path: Path) -> None:
+    watched = Watched(tmp_path, keep=1.0)
+    assert watched.run().ranks == dense_ranks(LAYERS)
+    assert not watched.ticks
+
+
+def test_a_run_that_never_arrives_still_meets_the_budget(tmp_path: Path) -> None:
+    found = Watched(tmp_path, keep=0.5, max_steps=3, learning_rate=1e-4).run()
+    assert found.details is not None
+    assert found.details["reached_at"] is None
+    assert 0.5 * 0.98 <= keep_ratio(LAYERS, found.ranks) <= 0.5
+
+
+# -- what can be switched -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["hidden", "logits", "text", "none"])
+def test_distillation_can_be_chosen_and_switched_off(tmp_path: Path, kind: str) -> None:
+    watched = Watched(tmp_path, distillation=kind, max_steps=3)
+    watched.run()
+    for _, distill in watched.figures("distill"):
+        assert (distill == 0) == (kind == "none")
+
+
+@pytest.mark.parametrize("kind", ["mean_logit", "weighted_logit", "log_ratio", "none"])
+def test_compression_can_be_chosen_and_switched_off(tmp_path: Path, kind: str) -> None:
+    watched = Watched(tmp_path, compression=kind, max_steps=8, noise="none", distillation="none", tv_weight=0.0)
+    watched.run()
+    last = watched.figures("keep", "compression", "alpha")[-1]
+    if kind == "none":  # nothing at all is left to learn from
+        assert last[1:] == (1.0, 0.0, 0.0)
+    else:
+        assert last[1] < 1.0
+    if kind == "log_ratio":  # factors of full rank hold more parameters than the dense matrices
+        full = sum(layer.full_rank * (layer.out_features + layer.in_features) for layer in LAYERS)
+        ratio = full / sum(layer.params for layer in LAYERS)
+        assert watched.figures("compression")[0][1] == pytest.approx(math.log(ratio / (0.4 * 0.8)), abs=1e-4)
+
+
+def test_total_variation_can_be_switched_off(tmp_path: Path) -> None:
+    watched = Watched(tmp_path, tv_weight=0.0, max_steps=3)
+    watched.run()
+    assert {tv for _, tv in watched.figures("tv")} == {0.0}
+
+
+def test_the_weights_of_the_losses_count(tmp_path: Path) -> None:
+    plain, heavy = Watched(tmp_path / "1", max_steps=1), Watched(tmp_path / "2", max_steps=1, distill_weight=3.0)
+    plain.run()
+    heavy.run()
+    (_, loss, distill), (_, heavy_loss, heavy_distill) = plain.figures("loss", "distill") + heavy.figures(
+        "loss", "distill"
+    )
+    assert heavy_distill == distill
+    assert heavy_loss - loss == pytest.approx(2 * distill, abs=1e-5)
+
+
+def test_the_dense_switch_runs_layers_as_they_will_be_stored(tmp_path: Path) -> None:
+    """At the start every layer is above break-even: with the switch the model is the dense one, without it is not."""
+    start = {"noise": "gumbel", "max_steps": 1, "distillation": "logits", "compression": "none", "tv_weight": 0.0}
+    with_switch = Watched(tmp_path / "1", dense_switch=True, **start)
+    without = Watched(tmp_path / "2", dense_switch=False, **start)
+    with_switch.run()
+    without.run()
+    assert with_switch.figures("distill")[0][1] == pytest.approx(0, abs=1e-6)
+    assert without.figures("distill")[0][1] > 1e-3
+
+
+def test_compression_presses_only_above_its_pace(tmp_path: Path) -> None:
+    watched = Watched(tmp_path, pace_steps=30, alpha_low=5.0, alpha_high=5.0, max_steps=80, tolerance=0.01)
+    found = watched.run()
+    assert found.details is not None
+    reached = found.details["reached_at"]
+    assert reached is not None
+    before = 1.0
+    for step, keep, alpha in watched.figures("keep", "alpha"):
+        goal = 1 - 0.2 * min(1.0, step / 30)
+        slack = 0.01 if goal <= 0.8 and reached < step else 0.0
+        if abs(before - goal - slack) > 1e-5:
+            assert alpha == (0.0 if before <= goal + slack else 5.0), step
+        before = keep
+
+
+def test_a_held_target_pushes_back(tmp_path: Path) -> None:
+    """Below the line by more than the tolerance the compression loss turns around; it does not without ``hold``."""
+    rush = {"learning_rate": 0.6, "alpha_low": 5.0, "alpha_high": 5.0, "tolerance": 0.01, "max_steps": 30}
+    held, free = (Watched(tmp_path / str(hold), hold=hold, settle_steps=25, **rush) for hold in (True, False))
+    for watched in (held, free):
+        watched.run()
+    before = 1.0
+    for _, keep, alpha in held.figures("keep", "alpha"):
+        if before < 0.8 - 0.0101:
+            assert alpha == -5.0
+        before = keep
+    assert min(alpha for _, alpha in held.figures("alpha")) == -5.0
+    assert min(alpha for _, alpha in free.figures("alpha")) == 0.0
+    assert held.figures("keep")[-1][1] > free.figures("keep")[-1][1]
+
+
+def test_near_the_target_compression_is_off(trained: tuple[Watched, Allocation]) -> None:
+    watched, found = trained
+    assert found.details is not None
+    before = 1.0
+    for step, keep, alpha in watched.figures("keep", "alpha"):
+        slack = 0.002 if step > found.details["reached_at"] else 0.0
+        assert (alpha == 0) == (before <= 0.8 + slack + 1e-7)
+        before = keep
+
+
+def test_any_k_keeps_the_components_with_the_largest_logits(tmp_path: Path) -> None:
+    watched = Watched(tmp_path, export="any_k", learning_rate=0.4, noise="gumbel")
+    found = watched.run()
+    assert found.kept is not None
+    logits = watched.saved["logits"].split([layer.full_rank for layer in LAYERS])
+    for layer, part in zip(LAYERS, logits, strict=True):
+        kept, rank = list(found.kept[layer.name]), found.ranks[layer.name]
+        assert kept == sorted(set(kept))
+        assert len(kept) == rank
+        if rank < layer.full_rank:
+            left = [i for i in range(layer.full_rank) if i not in set(kept)]
+            assert float(part[kept].min()) >= float(part[left].max())
+    for passed in watched.recorded:
+        assert passed.kept is not None
+        assert {name: len(kept) for name, kept in passed.kept.items()} == dict(passed.ranks)
+    plan = make_plan(
+        card_of(MODEL), found.ranks, decomposition="whitened", method="llrc", keep_target=0.8, kept=found.kept
+    )
+    assert set(plan.kept or {}) == set(plan.ranks)
+    top_k = Watched(tmp_path / "top", export="top_k", max_steps=2).run()
+    assert top_k.kept is None
+
+
+# -- distillation -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("kind", ["hidden", "logits"])
+def test_the_dense_model_is_at_no_distance_from_itself(family: str, kind: str) -> None:
+    model = tiny_model(family)
+    state = state_of(model)
+    distiller, tokens, chosen = Distiller(model, kind), random_windows(3, 16), torch.tensor([4, 0, 2])
+    teacher = distiller.teacher(chosen, tokens)
+    assert len(teacher) == (2 if kind == "hidden" else 1)
+    with torch.no_grad():
+        assert float(distiller.loss(tokens, teacher)) == pytest.approx(0, abs=1e-6)
+    with torch.no_grad():
+        head = model.get_output_embeddings()
+        logits = model(input_ids=tokens, use_cache=False).logits
+    torch.testing.assert_close(head(teacher[-1]), logits)
+    assert same_state(model, state)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt_neox", "phi"])
+def test_logit_distillation_is_the_divergence_of_predictions(family: str) -> None:
+    """Value and gradient of the mean KL(teacher || student) over tokens, by autograd; phi's head has a bias."""
+    model, tokens = tiny_model(family), random_windows(3, 250)
+    distiller = Distiller(model, "logits")
+    teacher = distiller.teacher(torch.arange(3), tokens)
+    student = (teacher[0] + 0.3 * torch.randn(teacher[0].shape)).requires_grad_()
+    found = distiller._divergence(student.flatten(0, 1), teacher[0].flatten(0, 1))
+    head = model.get_output_embeddings()
+    mine, theirs = (torch.log_softmax(head(states).flatten(0, 1), -1) for states in (student, teacher[0]))
+    expected = torch.nn.functional.kl_div(mine, theirs, log_target=True, reduction="batchmean")
+    assert found.item() == pytest.approx(expected.item(), rel=1e-4)
+    torch.testing.assert_close(
+        *(torch.autograd.grad(3 * value, student)[0] for value in (found, expected)), rtol=1e-3, atol=1e-7
+    )
+
+
+def test_windows_seen_before_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    distiller, tokens = Distiller(MODEL, "hidden"), random_windows(4, 16)
+    first = distiller.teacher(torch.tensor([0, 1]), tokens[:2])
+    asked: list[int] = []
+    real = distiller._states
+    monkeypatch.setattr(distiller, "_states", lambda rows: asked.append(len(rows)) or real(rows))
+    second = distiller.teacher(torch.tensor([1, 3, 0]), tokens[[1, 3, 0]])
+    assert asked == [3]  # a batch is always run whole, so that its last bits do not depend on what is remembered
+    for old, new in zip(first, second, strict=True):
+        assert torch.equal(new[[2, 0]], old)
+    distiller.teacher(torch.tensor([3, 1]), tokens[[3, 1]])
+    assert asked == [3]
+
+
+# -- resuming -----------------------------------------------------------------------------------------------------
+
+FIGURES = ("keep", "loss", "distill", "compression", "tv", "alpha", "target")
+
+
+def equal_states(one: Any, other: Any) -> bool:
+    if isinstance(one, Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(equal_states(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(equal_states, one, other))
+    return bool(one == other)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"distillation": "logits", "ramp": "sensitivity", "dense_switch": True, "pace_steps": 12, "noise": "logistic"},
+        {"distillation": "text", "compression": "log_ratio", "export": "any_k"},
+    ],
+    ids=["paper-like", "small-machine-like", "text"],
+)
+def test_a_resumed_run_goes_on_bit_for_bit(tmp_path: Path, more: dict[str, Any]) -> None:
+    """Several passes over an odd number of windows, cancelled in the first and in a later one."""
+    more = {**more, "max_steps": 20, "settle_steps": 30}
+    whole = Watched(tmp_path / "whole", **more)
+    expected = whole.run()
+    assert len(whole.steps) == 20
+    parts = [Watched(tmp_path / "parts", stop_after=steps, **more) for steps in (1, 6)]
+    for part in parts:
+        with pytest.raises(CancelledError):
+            part.run()
+    parts.append(Watched(tmp_path / "parts", **more))
+    found = parts[-1].run()
+    assert list(itertools.chain(*(part.figures(*FIGURES) for part in parts))) == whole.figures(*FIGURES)
+    assert equal_states(parts[-1].saved, whole.saved)
+    assert found == expected
+    assert list(itertools.chain(*(part.recorded for part in parts))) == whole.recorded
+
+
+def test_windows_first_seen_beside_others_do_not_change_a_resumed_run(tmp_path: Path) -> None:
+    """In bfloat16 the last bits of a product depend on the size of the batch."""
+    model = tiny_model("llama").to(torch.bfloat16)
+    more: dict[str, Any] = {"model": model, "documents": 7, "batch": 4, "window": 48, "max_steps": 9}
+    whole = Watched(tmp_path / "whole", **more)
+    whole.run()
+    first = Watched(tmp_path / "parts", stop_after=2, **more)
+    with pytest.raises(CancelledError):
+        first.run()
+    second = Watched(tmp_path / "parts", **more)
+    second.run()
+    assert first.figures(*FIGURES) + second.figures(*FIGURES) == whole.figures(*FIGURES)
+    assert equal_states(second.saved, whole.saved)
+
+
+def test_one_seed_one_plan(tmp_path: Path) -> None:
+    first, again = (Watched(tmp_path / name, max_steps=8) for name in ("1", "2"))
+    assert first.run() == again.run()
+    other = Watched(tmp_path / "3", max_steps=8)
+    other.context = context_for(MODEL, tmp_path / "3", source=SOURCE, seed=1, on_progress=other.ticks.append)
+    other.run()
+    assert other.figures("loss") != first.figures("loss")
+
+
+def test_every_window_is_seen_once_before_any_is_seen_twice(tmp_path: Path) -> None:
+    training = MaskTraining(context_for(MODEL, tmp_path, source=SOURCE), settings(documents=6))
+    for epoch in range(3):
+        seen = [index for step in range(3) for index in training._batch(3 * epoch + step)[0].tolist()]
+        assert sorted(seen) == list(range(6))
+    chosen, tokens = training._batch(4)
+    assert torch.equal(tokens, random_windows(6, 12)[chosen])
+
+
+def test_fewer_windows_than_a_batch_are_enough(tmp_path: Path) -> None:
+    assert Watched(tmp_path, documents=1, batch=4, max_steps=2).run().ranks

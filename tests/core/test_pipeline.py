@@ -1,0 +1,347 @@
+"""Jobs of every kind, on a tiny model saved as a folder and a text file, through real run folders."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from lrc_core.budget import plan_params
+from lrc_core.errors import CancelledError, LrcError, ModelError, NumericalError, PlanError, TextError
+from lrc_core.evaluate.perplexity import perplexity
+from lrc_core.lowrank.apply import compressed
+from lrc_core.models.linears import block_linears, get_module, weight_of
+from lrc_core.models.load import load_model
+from lrc_core.pipeline import execute
+from lrc_core.plan import Plan
+from lrc_core.registry import ALLOCATORS
+from lrc_core.runs.recorder import record
+from lrc_core.runs.spec import (
+    AllocateSpec,
+    CalibrationSpec,
+    CompareSpec,
+    EvaluateSpec,
+    EvaluationSpec,
+    FetchSpec,
+    ModelRef,
+    Spec,
+    SpectraSpec,
+)
+from lrc_core.runs.store import Run, RunStore
+from lrc_core.texts import sequential_windows
+from lrc_core.types import ModelCard
+from tests.tiny_methods import MemoryFactors, random_windows
+from tests.tiny_models import BLOCKS, save_tiny, tiny_text
+
+LLRC: dict[str, Any] = {
+    "documents": 5,
+    "window": 12,
+    "batch": 2,
+    "ramp_high": 2.0,
+    "ramp_low": 0.2,
+    "learning_rate": 0.15,
+    "alpha_low": 8.0,
+    "alpha_high": 8.0,
+    "settle_steps": 3,
+    "max_steps": 60,
+}
+STRS: dict[str, Any] = {"windows": 2, "window": 16, "step": 0.4}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """A calibration text and another one to report on."""
+    parts = []
+    for seed, name in enumerate(("calibrate.txt", "report.txt")):
+        path = tmp_path_factory.getbasetemp() / name
+        path.write_text(tiny_text(6000, seed), encoding="utf-8")
+        parts.append(str(path))
+    return parts[0], parts[1]
+
+
+@pytest.fixture(autouse=True)
+def small_presets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Comparisons take the first preset of a method: make it one for a tiny model."""
+    for name, settings in (("llrc", LLRC), ("strs", STRS)):
+        small = dataclasses.replace(ALLOCATORS.get(name), presets={"quick": settings})
+        monkeypatch.setitem(ALLOCATORS._entries, name, small)
+
+
+@pytest.fixture
+def model(folder: Path) -> ModelRef:
+    return ModelRef(str(folder))
+
+
+@pytest.fixture
+def calibration(texts: tuple[str, str]) -> CalibrationSpec:
+    return CalibrationSpec((texts[0],), windows=40, window=64)
+
+
+@pytest.fixture
+def evaluation(texts: tuple[str, str]) -> EvaluationSpec:
+    return EvaluationSpec((texts[1],), window=48, max_windows=6)
+
+
+def run(spec: Spec, stop_after: int | None = None) -> Run:
+    """Carry out a spec in this process, as a worker does."""
+    found = RunStore().create(spec)
+    ticks: list[Any] = []
+
+    def work(on_progress: Any, should_stop: Any) -> dict[str, Any]:
+        def both(tick: Any) -> None:
+            if tick.phase == "training masks":
+                ticks.append(tick)
+            on_progress(tick)
+
+        def stop() -> bool:
+            return should_stop() or (stop_after is not None and len(ticks) >= stop_after)
+
+        return execute(found, on_progress=both, should_stop=stop)
+
+    record(found, work)
+    return found
+
+
+def result_of(found: Run) -> dict[str, Any]:
+    result = found.result()
+    assert result is not None
+    assert found.status().state == "done"
+    assert result["wall_s"] >= 0
+    assert result["peak_memory_mb"] > 10
+    return result
+
+
+def card_of(found: Run) -> ModelCard:
+    return ModelCard.from_dict(json.loads((found.path / "card.json").read_text()))
+
+
+def fails(spec: Spec, error: type[LrcError], words: str) -> None:
+    """The error reaches the caller, and whoever reads the run folder."""
+    with pytest.raises(error, match=words):
+        run(spec)
+    status = RunStore().create(spec).status()
+    assert status.state == "failed"
+    assert status.error
+
+
+# -- looking at a model -------------------------------------------------------------------------------------------
+
+
+def test_fetch_leaves_the_card(model: ModelRef) -> None:
+    found = run(FetchSpec(model))
+    card = card_of(found)
+    assert result_of(found)["card"] == json.loads(json.dumps(card.to_dict()))
+    assert (card.n_blocks, len(card.layers), card.identity.source) == (BLOCKS, 7 * BLOCKS, model.source)
+    assert card.params_linear == sum(layer.params for layer in card.layers)
+    assert len(card.identity.fingerprint) == 64
+
+
+def test_spectra_leave_every_layer_under_every_decomposition(model: ModelRef, calibration: CalibrationSpec) -> None:
+    found = run(SpectraSpec(model, calibration=calibration))
+    assert result_of(found)["decompositions"] == ["svd", "asvd", "whitened"]
+    card = card_of(found)
+    arrays = np.load(found.path / "spectra.npz")
+    assert set(arrays) == {f"{name}/{layer.name}" for name in ("svd", "asvd", "whitened") for layer in card.layers}
+    loaded = load_model(model, dtype="auto").model
+    for layer in card.layers:
+        values = arrays[f"svd/{layer.name}"]
+        assert (values.dtype, values.shape) == (np.float32, (layer.full_rank,))
+        assert (np.diff(values) <= 0).all()
+        expected = torch.linalg.svdvals(weight_of(get_module(loaded, layer.name)).double()).numpy()
+        np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-3 * expected[0])
+
+
+# -- choosing ranks -----------------------------------------------------------------------------------------------
+
+
+def test_allocate_leaves_a_plan(model: ModelRef, calibration: CalibrationSpec) -> None:
+    found = run(AllocateSpec(model, keep=0.7, calibration=calibration))
+    result, plan = result_of(found), Plan.load(found.path / "plan.json")
+    plan.check_model(card_of(found))
+    assert result["plan"] == plan.to_dict()
+    assert result["recorded"] == []
+    assert (plan.method, plan.decomposition, plan.keep_target) == ("uniform", "whitened", 0.7)
+    assert 0.68 < plan.keep_achieved <= 0.7
+    assert plan.origin["run_id"] == found.id
+    assert plan.origin["calibration"]["windows"] == 40
+
+
+def test_a_learned_run_leaves_plans_ranks_and_figures(model: ModelRef, calibration: CalibrationSpec) -> None:
+    found = run(AllocateSpec(model, method="llrc", keep=0.8, settings=LLRC, calibration=calibration))
+    result, card = result_of(found), card_of(found)
+    assert [entry["compression"] for entry in result["recorded"]] == list(range(1, 21))
+    for entry in result["recorded"]:
+        plan = Plan.load(found.path / entry["file"])
+        plan.check_model(card)
+        assert entry["file"] == f"plans/{entry['compression']:02d}.json"
+        assert plan.keep_target == (100 - entry["compression"]) / 100
+        assert plan.keep_achieved == entry["keep_achieved"] <= plan.keep_target
+        assert plan.origin["recorded_at_step"] >= 0
+    snapshots = [json.loads(line) for line in (found.path / "ranks.jsonl").read_text().splitlines()]
+    assert [len(line["ranks"]) for line in snapshots] == [len(card.layers)] * len(snapshots)
+    last = dict(zip((layer.name for layer in card.layers), snapshots[-1]["ranks"], strict=True))
+    assert snapshots[-1]["keep"] == pytest.approx(plan_params(card.layers, last) / card.params_linear, abs=1e-6)
+    ticks = [event for event in found.events() if event["phase"] == "training masks"]
+    assert {"keep", "target", "loss", "compression", "distill", "tv", "alpha"} <= set(ticks[-1]["values"])
+
+
+def test_a_cancelled_run_goes_on_to_the_same_plan(
+    model: ModelRef, calibration: CalibrationSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = AllocateSpec(model, method="llrc", keep=0.8, settings=LLRC, calibration=calibration)
+    whole = run(spec)
+    monkeypatch.setenv("LRC_RUNS", str(tmp_path / "other-runs"))
+    with pytest.raises(CancelledError):
+        run(spec, stop_after=9)
+    assert RunStore().create(spec).status().state == "cancelled"
+    resumed = run(spec)
+    assert resumed.path != whole.path
+    for name in ("plan", "recorded", "details"):
+        assert result_of(resumed)[name] == result_of(whole)[name]
+
+
+def test_probes_serve_every_target(model: ModelRef, calibration: CalibrationSpec) -> None:
+    runs = [
+        run(AllocateSpec(model, method="strs", keep=keep, settings=STRS, calibration=calibration))
+        for keep in (0.8, 0.6)
+    ]
+    assert any(event["phase"] == "probing layers" for event in runs[0].events())
+    assert not any(event["phase"] == "probing layers" for event in runs[1].events())
+
+
+def test_short_calibration_is_damped_and_said(model: ModelRef, texts: tuple[str, str]) -> None:
+    found = run(AllocateSpec(model, calibration=CalibrationSpec((texts[0],), windows=1, window=16)))
+    assert any("damped" in warning for warning in result_of(found)["warnings"])
+
+
+# -- measuring ----------------------------------------------------------------------------------------------------
+
+
+def test_evaluate_measures_the_dense_model(model: ModelRef, evaluation: EvaluationSpec, texts: tuple[str, str]) -> None:
+    row = result_of(run(EvaluateSpec(model, evaluation=evaluation)))
+    loaded = load_model(model)
+    windows = sequential_windows([Path(texts[1]).read_text()], loaded.tokenizer, window=48, max_windows=6)
+    expected = perplexity(loaded.model, windows)
+    assert row["perplexity"] == {texts[1]: {"value": expected.value, "stderr": expected.stderr}}
+    assert (row["method"], row["keep_target"], row["keep_achieved"], row["zero_shot"]) == ("dense", 1.0, 1.0, {})
+    assert row["allocate_run_id"] is None
+    assert set(row["cost"]) >= {"params", "bytes", "prefill_tokens_per_s", "decode_tokens_per_s"}
+    assert set(row["sample"]) == {"prompt", "text"}
+
+
+def test_keeping_everything_is_the_dense_model_exactly(
+    model: ModelRef, calibration: CalibrationSpec, evaluation: EvaluationSpec
+) -> None:
+    dense = result_of(run(EvaluateSpec(model, evaluation=evaluation)))
+    for method in ("uniform", "strs", "llrc"):
+        allocated = run(AllocateSpec(model, method=method, keep=1.0, calibration=calibration))
+        plan = result_of(allocated)["plan"]
+        row = result_of(run(EvaluateSpec(model, plan=plan, calibration=calibration, evaluation=evaluation)))
+        assert row["perplexity"] == dense["perplexity"]
+        assert row["cost"]["params"] == dense["cost"]["params"]
+        assert row["keep_achieved"] == 1.0
+
+
+def test_evaluate_measures_the_plan(
+    model: ModelRef, calibration: CalibrationSpec, evaluation: EvaluationSpec, texts: tuple[str, str]
+) -> None:
+    allocated = run(AllocateSpec(model, keep=0.5, decomposition="svd", calibration=calibration))
+    plan = Plan.load(allocated.path / "plan.json")
+    found = run(EvaluateSpec(model, plan=plan.to_dict(), calibration=calibration, evaluation=evaluation))
+    row = result_of(found)
+    assert row["allocate_run_id"] == allocated.id
+    assert row["keep_achieved"] == plan.keep_achieved
+    loaded = load_model(model)
+    layers = block_linears(loaded.model)
+    windows = sequential_windows([Path(texts[1]).read_text()], loaded.tokenizer, window=48, max_windows=6)
+    source = MemoryFactors(loaded.model, random_windows(2, 16), "svd")
+    with compressed(loaded.model, layers, plan.full_ranks(layers), source):
+        expected = perplexity(loaded.model, windows).value
+    assert row["perplexity"][texts[1]]["value"] == pytest.approx(expected, rel=1e-4)
+    dense = result_of(run(EvaluateSpec(model, evaluation=evaluation)))
+    saved = dense["cost"]["params"] - row["cost"]["params"]
+    assert saved == round((1 - plan.keep_achieved) * card_of(found).params_linear)
+    scores = json.loads((found.path / "scores.json").read_text())
+    assert len(scores["windows"][texts[1]]["losses"]) == 6
+
+
+# -- comparing ----------------------------------------------------------------------------------------------------
+
+
+def test_compare_fills_a_table_and_shares_its_cells(
+    model: ModelRef, calibration: CalibrationSpec, evaluation: EvaluationSpec
+) -> None:
+    dense = run(EvaluateSpec(model, calibration=calibration, evaluation=evaluation))
+    measured_at = dense.status().ended_at
+    parts: dict[str, Any] = {"calibration": calibration, "evaluation": evaluation}
+    found = run(CompareSpec(model, methods=("uniform", "llrc"), keeps=(0.9, 0.8), **parts))
+    result = result_of(found)
+    cells = [(row["method"], row["keep_target"]) for row in result["rows"]]
+    assert cells == [("dense", 1.0), ("uniform", 0.9), ("llrc", 0.9), ("uniform", 0.8), ("llrc", 0.8)]
+    assert result["model"] == model.source
+    assert result["rows"] == json.loads((found.path / "rows.json").read_text())
+    assert result["rows"][0]["run_id"] == dense.id
+    assert dense.status().ended_at == measured_at  # measured once
+    store = RunStore()
+    for row in result["rows"]:
+        assert store.open(row["run_id"]).result() == row
+    # One training serves both rates: the plan of the smaller one was recorded on the way to the other.
+    learned = {row["allocate_run_id"] for row in result["rows"] if row["method"] == "llrc"}
+    assert len(learned) == 1
+    before = set(store.ids())
+    more = run(CompareSpec(model, methods=("llrc", "strs"), keeps=(0.8,), **parts))
+    rows = result_of(more)["rows"]
+    assert [row["method"] for row in rows] == ["dense", "llrc", "strs"]
+    assert rows[:2] == [result["rows"][0], result["rows"][4]]
+    assert {name.split("-")[0] for name in set(store.ids()) - before} == {"allocate", "evaluate", "compare"}
+    assert len(set(store.ids()) - before) == 3  # STRS's allocation, its measurement, and this comparison
+
+
+# -- what goes wrong ----------------------------------------------------------------------------------------------
+
+
+def test_a_plan_of_another_model_is_refused(
+    model: ModelRef, calibration: CalibrationSpec, evaluation: EvaluationSpec, tmp_path: Path
+) -> None:
+    plan = result_of(run(AllocateSpec(model, calibration=calibration)))["plan"]
+    other = ModelRef(str(save_tiny(tmp_path / "other", seed=1)))
+    fails(EvaluateSpec(other, plan=plan, calibration=calibration, evaluation=evaluation), PlanError, "made for")
+    broken = {**plan, "ranks": {name: 10_000 for name in plan["ranks"]}}
+    fails(EvaluateSpec(model, plan=broken, calibration=calibration, evaluation=evaluation), PlanError, "damaged")
+
+
+def test_a_model_with_nan_weights_is_refused(tmp_path: Path, calibration: CalibrationSpec) -> None:
+    path = save_tiny(tmp_path / "broken") / "model.safetensors"
+    tensors = load_file(path)
+    name = "model.layers.1.mlp.up_proj.weight"
+    tensors[name][3, 4] = float("nan")
+    save_file(tensors, path, {"format": "pt"})
+    fails(SpectraSpec(ModelRef(str(path.parent)), calibration=calibration), NumericalError, name)
+
+
+def test_texts_that_are_too_short_say_how_short(model: ModelRef, evaluation: EvaluationSpec, tmp_path: Path) -> None:
+    path = tmp_path / "short.txt"
+    path.write_text("twelve chars")
+    short = CalibrationSpec((str(path),), windows=4, window=64)
+    fails(AllocateSpec(model, calibration=short), TextError, "12 tokens")
+    fails(EvaluateSpec(model, evaluation=dataclasses.replace(evaluation, texts=(str(path),))), TextError, "12 tokens")
+
+
+def test_a_model_that_has_gone_is_named(tmp_path: Path) -> None:
+    fails(FetchSpec(ModelRef(str(tmp_path / "gone"))), ModelError, "gone")
+
+
+@pytest.mark.parametrize("keep", [0.0, -1.0, 1.5, 0.0001])
+def test_an_impossible_target_is_refused(model: ModelRef, calibration: CalibrationSpec, keep: float) -> None:
+    fails(AllocateSpec(model, keep=keep, calibration=calibration), LrcError, "keep|Keeping")
