@@ -187,7 +187,7 @@ def form(ref: ModelRef, share: float, decomposition: str) -> AllocateSpec:
 
 def start(spec: AllocateSpec, *, automatic: bool) -> None:
     """Submit the job and watch it; an automatic one takes the place of what still waits in the queue."""
-    run_id = jobs.submit(spec)
+    run_id = jobs.submit(spec, resume=not automatic)
     st.session_state.pop(MOVED, None)
     if run_id is None:
         return
@@ -299,10 +299,13 @@ def body(ref: ModelRef) -> None:
     with right, guard():
         preview_learned(ref, share, decomposition)
     st.subheader("Learn the ranks")
-    left, right = st.columns([2, 3], gap="large")
-    with left, guard():
-        launcher(ref, form(ref, share, decomposition))
-    with right, guard():
+    with guard():
+        left, right = st.columns([3, 2], gap="large")
+        with left:
+            spec = form(ref, share, decomposition)
+        with right:
+            launcher(ref, spec)
+    with guard():
         watched(ref)
 
 

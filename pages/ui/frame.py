@@ -92,7 +92,7 @@ def _escaped(text: str) -> str:
     return "".join(f"\\{character}" if character in r"\`*_{}[]()#+!$<>:~|" else character for character in text)
 
 
-@st.fragment(run_every=4.0)
+@st.fragment(run_every=5.0)
 def _polled_badge() -> None:
     with guard():
         _badge_line()

@@ -34,11 +34,19 @@ KINDS = {
 }
 
 
-def submit(spec: Spec, env: Mapping[str, str] | None = None) -> str | None:
-    """Start or join a job; returns its id, or shows why it could not be started."""
+def submit(spec: Spec, env: Mapping[str, str] | None = None, *, resume: bool = True) -> str | None:
+    """Start or join a job; returns its id, or shows why it could not be started.
+
+    Args:
+        spec: what to do.
+        env: environment of the job's process alone, for a token.
+        resume: whether a run of this spec that stopped earlier goes on, because the user asked for it by a button.
+    """
     try:
         with st.spinner("Checking and queueing …"):
-            run = manager.submit(spec, env=env) if env else manager.submit(spec)
+            run = manager.submit(spec, env=env)
+            if resume and run.status().resumable:
+                run = manager.resume(run.id, env=env)
     except LrcError as error:
         show_error(error)
         return None
@@ -71,7 +79,7 @@ def command(spec: Spec) -> None:
     st.code(manager.command_for(spec), language="bash", wrap_lines=True)
 
 
-def panel(run_id: str, *, live: Callable[[data.RunView], None] | None = None, every: float = 1.5) -> None:
+def panel(run_id: str, *, live: Callable[[data.RunView], None] | None = None, every: float = 2.0) -> None:
     """Progress of a job with its buttons; polls while the job is not final and reruns the page when it becomes so.
 
     Args:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pandas as pd
 import streamlit as st
 
 from pages.ui import data, methods, rank_charts, words
@@ -32,27 +33,34 @@ def allocate_live(view: data.RunView) -> None:
         return
     last = frame.iloc[-1].to_dict()
     _figures(last, 1 - view.spec.keep)
-    left, right = st.columns([3, 2], gap="medium")
+    left, right = st.columns(2, gap="medium")
     with left:
-        st.altair_chart(
-            rank_charts.rate_chart(frame),
-            key=f"rate_{view.id}",
-            alt=f"Achieved compression {words.percent(last['achieved compression'])} at step {int(last['step'])}",
-        )
-        with st.grid(2, min_column_width=200):
-            for name in rank_charts.LOSSES:
-                if name in frame and frame[name].notna().any():
-                    st.altair_chart(
-                        rank_charts.loss_chart(frame, name),
-                        key=f"loss_{name}_{view.id}",
-                        alt=f"{rank_charts.LOSSES[name]}: {words.figure(last.get(name))} at the last step",
-                    )
-    with right:
         _ranks(view)
+    with right:
+        _curves(view, frame, last)
+
+
+def _curves(view: data.RunView, frame: pd.DataFrame, last: dict[str, Any]) -> None:
+    """Achieved rate against target, and every loss term on its own scale."""
+    st.markdown("**Compression**")
+    st.altair_chart(
+        rank_charts.rate_chart(frame),
+        key=f"rate_{view.id}",
+        alt=f"Achieved compression {words.percent(last['achieved compression'])} at step {int(last['step'])}",
+    )
+    st.markdown("**Losses**")
+    with st.grid(2, min_column_width=200):
+        for name in rank_charts.LOSSES:
+            if name in frame and frame[name].notna().any():
+                st.altair_chart(
+                    rank_charts.loss_chart(frame, name),
+                    key=f"loss_{name}_{view.id}",
+                    alt=f"{rank_charts.LOSSES[name]}: {words.figure(last.get(name))} at the last step",
+                )
 
 
 def _figures(last: dict[str, Any], target: float) -> None:
-    with st.grid(4, min_column_width=120):
+    with st.grid(4, min_column_width=110):
         st.metric(
             "Compression now",
             words.percent(last["achieved compression"]),
@@ -71,7 +79,8 @@ def _ranks(view: data.RunView) -> None:
         st.caption("The first snapshot of the ranks appears here soon.")
         return
     step, ranks = snapshot
-    st.markdown(f"**Ranks at step {step:,}** :small[:gray[(as they are learned, not final)]]")
+    note = "as they were at the end of training" if view.done else "as they are learned, not final"
+    st.markdown(f"**Ranks at step {step:,}** :small[:gray[({note})]]")
     st.altair_chart(
         rank_charts.rank_chart(card, ranks),
         key=f"ranks_{view.id}",

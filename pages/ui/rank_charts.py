@@ -159,11 +159,11 @@ def loss_chart(frame: pd.DataFrame, name: str) -> alt.Chart:
         alt.Chart(frame[["step", name]].dropna())
         .mark_line(strokeWidth=1.8)
         .encode(
-            x=alt.X("step:Q", title="Step"),
-            y=alt.Y(f"{name}:Q", title=None, scale=alt.Scale(zero=False), axis=alt.Axis(format=".3~g", tickCount=4)),
+            x=alt.X("step:Q", title=None, axis=alt.Axis(tickCount=4)),
+            y=alt.Y(f"{name}:Q", title=None, scale=alt.Scale(zero=False), axis=alt.Axis(format=".3~g", tickCount=3)),
             tooltip=["step:Q", alt.Tooltip(f"{name}:Q", format=".4~g")],
         )
         .properties(
-            height=130, title=alt.TitleParams(LOSSES.get(name, name), fontSize=13, anchor="start", fontWeight="normal")
+            height=150, title=alt.TitleParams(LOSSES.get(name, name), fontSize=13, anchor="start", fontWeight="normal")
         )
     )

@@ -27,7 +27,7 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-PATIENCE_MS = 60_000
+PATIENCE_MS = 120_000
 """How long a browser waits for what must appear; passed at once on an idle machine."""
 
 
@@ -102,7 +102,7 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
 
     yield start
     for process in processes:
-        process.terminate()
+        process.kill()
     for process in processes:
         process.wait(timeout=30)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 
 from lrc_core.errors import ModelError
+from lrc_core.jobs import manager
 from lrc_core.paths import runs_home
-from lrc_core.runs.spec import SpectraSpec
+from lrc_core.runs.spec import ModelRef, SpectraSpec
 from pages.ui import cards, state
 from tests.pages import run_factory
 from tests.pages.conftest import text_of
@@ -104,6 +105,24 @@ def test_a_failed_fetch_says_why_and_offers_to_resume(open_page, store, card):
     app = open_page()
     assert "The download was cut off." in text_of(app)
     assert app.button(key=f"resume_{run.id}").label == "Resume"
+
+
+def test_starting_again_goes_on_with_the_job_that_stopped_and_hands_the_new_token_on(
+    open_page, store, submitted, monkeypatch
+):
+    run = store.create(SpectraSpec(model=ModelRef("owner/gated")))
+    run_factory.set_state(run, "failed", error="This model is gated.", remedy="Give a token.")
+    asked = []
+
+    def resume(run_id, *, env=None):
+        asked.append((run_id, env))
+        return run
+
+    monkeypatch.setattr(manager, "resume", resume)
+    app = open_page(model="owner/gated")
+    app.text_input(key="home_hub_token").set_value("hf_new")
+    app.button(key="home_start").click().run()
+    assert asked == [(run.id, {"HF_TOKEN": "hf_new"})]
 
 
 def test_damaged_settings_file_is_no_obstacle(open_page):
