@@ -16,7 +16,7 @@ from lrc_core.runs.store import RunSummary
 from pages.ui import data, jobs, live, state, words
 from pages.ui.frame import PAGES, empty, frame, guard, page_link
 
-RUN, STATES = "ru_run", "ru_states"
+RUN, STATES, TABLE = "ru_run", "ru_states", "ru_table"
 LOG_LINES = 60
 PAGE_OF = {"fetch": "home", "spectra": "spectra", "allocate": "allocate", "evaluate": "compare", "compare": "compare"}
 
@@ -66,6 +66,9 @@ def listing(summaries: list[RunSummary]) -> str:
         alt="All runs with their states",
         height=min(380, 38 + 35 * max(1, len(shown))),
         column_config={"Asked for": st.column_config.DatetimeColumn(format="distance")},
+        on_select=lambda: _row_chosen([summary.id for summary in shown]),
+        selection_mode="single-row",
+        key=TABLE,
     )
     by_id = {summary.id: summary for summary in summaries}
     return st.selectbox(
@@ -73,7 +76,15 @@ def listing(summaries: list[RunSummary]) -> str:
         list(by_id),
         key=RUN,
         bind="query-params",
+        help="Or mark a row of the table.",
     )
+
+
+def _row_chosen(ids: list[str]) -> None:
+    """A row of the table was marked: look at its run."""
+    for row in st.session_state[TABLE].selection.rows:
+        if row < len(ids):
+            st.session_state[RUN] = ids[row]
 
 
 def detail(summary: RunSummary) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import streamlit as st
-from lrc_core.models.preflight import preflight
 
 from lrc_core.errors import LrcError
+from lrc_core.models.preflight import preflight
 from lrc_core.runs.spec import FetchSpec, ModelRef, SpectraSpec
 from lrc_core.types import ModelCard
 from pages.ui import jobs, state, words

@@ -68,7 +68,7 @@ def _matrices(layer: LinearShape, rank: int) -> str:
     """W = left factor times right factor, drawn to scale."""
     scale = 150 / max(layer.out_features, layer.in_features)
     height, width, thin = layer.out_features * scale, layer.in_features * scale, max(4.0, rank * scale)
-    middle, x = 110.0, 20.0
+    middle, x = 110.0, 0.0
     top = middle - height / 2
     parts = [_rect(x, top, width, height, TEAL), _text(x + width / 2, middle + 5, "W", 18)]
     parts.append(
@@ -88,7 +88,7 @@ def _matrices(layer: LinearShape, rank: int) -> str:
     parts.append(
         _text(x + width / 2, middle + thin / 2 + 20, f"{rank} × {layer.in_features}", 13, 'fill-opacity="0.75"')
     )
-    return "".join(parts)
+    return f'<g transform="translate({max(10.0, (490 - x - width) / 2):.1f} 0)">{"".join(parts)}</g>'
 
 
 def _spectrum(sigma: np.ndarray, rank: int, even: float) -> str:
