@@ -69,7 +69,7 @@ def frame(page: str) -> ModelRef:
         st.html(f'<div class="lrc-brand">{PRODUCT}<small>See, learn and compare</small></div>')
         with st.container(gap="xxsmall"):
             for entry in PAGES.values():
-                page_link(entry.file, entry.title, entry.icon, width="stretch", help=entry.summary)
+                page_link(entry.file, entry.title, entry.icon, width="stretch")  # a tooltip would cover the next link
         st.space("small")
         with st.container(gap="xxsmall"):
             st.caption("Model")
