@@ -58,13 +58,14 @@ def perplexity_bars(rows: Sequence[Row]) -> go.Figure:
             y=[score["value"] for _, score in shown],
             error_y=_error([score.get("stderr") for _, score in shown]),
             marker=_marker([name for name, _ in shown]),
-            text=[f"{score['value']:.2f}" for _, score in shown],
-            textposition="inside",
-            insidetextanchor="start",
             hovertemplate="%{x}: %{y:.3f} ± %{error_y.array:.3f}<extra></extra>",
             row=1,
             col=column,
         )
+        # The value stands under the bar: on the bar it is lost where bars are short or hatched.
+        names = [label(name) for name, _ in shown]
+        words = [f"{label(name)}<br>{score['value']:.1f}" for name, score in shown]
+        figure.update_xaxes(tickvals=names, ticktext=words, row=1, col=column)
     figure.update_yaxes(title="Perplexity (lower is better)", col=1)
     figure.update_layout(height=360, showlegend=False, margin={"l": 60, "r": 8, "t": 36, "b": 8}, bargap=0.35)
     return figure
