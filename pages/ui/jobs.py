@@ -97,9 +97,10 @@ def panel(run_id: str, *, live: Callable[[data.RunView], None] | None = None, ev
 
 def _panel(run_id: str, live: Callable[[data.RunView], None] | None, polling: bool) -> None:
     with guard():
+        rerun_if_asked()
         view = data.open_run(run_id)
-        if view is None or (polling and view.final):
-            st.rerun()  # the page around shows the finished state, and polling stops
+        if view is None or polling == view.final:
+            st.rerun()  # the page around shows the new state, and polling stops or starts
         with st.container(border=True, key=f"job_{run_id}"):
             _head(view)
             _progress(view.status)
