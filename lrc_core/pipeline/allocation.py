@@ -19,6 +19,7 @@ from lrc_core.plan import Plan, make_plan
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
 from lrc_core.runs.spec import AllocateSpec, SpectraSpec
 from lrc_core.runs.store import Run
+from lrc_core.types import ModelCard
 
 
 def spectra_run(run: Run, session: Session) -> dict[str, Any]:
@@ -43,43 +44,13 @@ def allocation_run(run: Run, session: Session) -> dict[str, Any]:
     spec = run.spec
     assert isinstance(spec, AllocateSpec)
     result = write_card(run, session)
-    card = session.loaded.card
     entry = ALLOCATORS.get(spec.method)
     settings = entry.settings(None, spec.settings)
     store = factors_for(session, spec.decomposition, spec.calibration)
-    origin = {"run_id": run.id, "preset": spec.preset, "seed": spec.seed, "calibration": asdict(spec.calibration)}
-    recorded: dict[int, dict[str, Any]] = _recorded_before(run)
-
-    def plan_of(ranks: Mapping[str, int], kept: Any, keep: float, **more: Any) -> Plan:
-        return make_plan(
-            card,
-            ranks,
-            decomposition=spec.decomposition,
-            method=spec.method,
-            keep_target=keep,
-            kept=kept,
-            origin={**origin, **more},
-        )
-
-    def on_recorded(passed: Recorded) -> None:
-        percent = round(100 * (1 - passed.keep))
-        (run.path / "plans").mkdir(exist_ok=True)
-        plan = plan_of(passed.ranks, passed.kept, passed.keep, recorded_at_step=passed.step)
-        plan.save(run.path / "plans" / f"{percent:02d}.json")
-        recorded[percent] = {
-            "compression": percent,
-            "keep_achieved": plan.keep_achieved,
-            "file": f"plans/{percent:02d}.json",
-        }
-
-    def on_ranks(step: int, keep: float, ranks: Mapping[str, int]) -> None:
-        line = {"step": step, "keep": round(keep, 6), "ranks": [ranks[layer.name] for layer in card.layers]}
-        with (run.path / "ranks.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-
+    writer = _PlanWriter(run, spec, session.loaded.card)
     context = Context(
         model=session.loaded.model,
-        layers=card.layers,
+        layers=session.loaded.card.layers,
         source=store,
         windows=lambda count, window, seed: session.windows(spec.calibration, count, window, seed + 1),
         keep=spec.keep,
@@ -88,20 +59,53 @@ def allocation_run(run: Run, session: Session) -> dict[str, Any]:
         shared=_shared_folder(session, spec, store),
         on_progress=session.on_progress,
         should_stop=session.should_stop,
-        on_recorded=on_recorded,
-        on_ranks=on_ranks,
+        on_recorded=writer.on_recorded,
+        on_ranks=writer.on_ranks,
     )
     found: Allocation = entry.load()(context, settings)
-    plan = plan_of(found.ranks, found.kept, spec.keep)
+    plan = writer.plan(found.ranks, found.kept, spec.keep)
     plan.save(run.path / "plan.json")
-    warnings = [*result["warnings"], *_damping_warnings(store)]
     return {
         **result,
-        "warnings": warnings,
+        "warnings": [*result["warnings"], *_damping_warnings(store)],
         "plan": plan.to_dict(),
-        "recorded": [recorded[percent] for percent in sorted(recorded)],
+        "recorded": _recorded(run),
         "details": dict(found.details or {}),
     }
+
+
+class _PlanWriter:
+    """Writes what an allocator tells on its way into the run's folder."""
+
+    def __init__(self, run: Run, spec: AllocateSpec, card: ModelCard) -> None:
+        self._run, self._spec, self._card = run, spec, card
+
+    def plan(self, ranks: Mapping[str, int], kept: Any, keep: float, **more: Any) -> Plan:
+        """A plan that remembers this run."""
+        spec = self._spec
+        origin = {"run_id": self._run.id, "preset": spec.preset, "seed": spec.seed}
+        return make_plan(
+            self._card,
+            ranks,
+            decomposition=spec.decomposition,
+            method=spec.method,
+            keep_target=keep,
+            kept=kept,
+            origin={**origin, "calibration": asdict(spec.calibration), **more},
+        )
+
+    def on_recorded(self, passed: Recorded) -> None:
+        """``plans/<percent>.json``."""
+        folder = self._run.path / "plans"
+        folder.mkdir(exist_ok=True)
+        plan = self.plan(passed.ranks, passed.kept, passed.keep, recorded_at_step=passed.step)
+        plan.save(folder / f"{round(100 * (1 - passed.keep)):02d}.json")
+
+    def on_ranks(self, step: int, keep: float, ranks: Mapping[str, int]) -> None:
+        """One line of ``ranks.jsonl``."""
+        line = {"step": step, "keep": round(keep, 6), "ranks": [ranks[layer.name] for layer in self._card.layers]}
+        with (self._run.path / "ranks.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
 
 
 def _shared_folder(session: Session, spec: AllocateSpec, store: FactorStore) -> Path:
@@ -111,17 +115,16 @@ def _shared_folder(session: Session, spec: AllocateSpec, store: FactorStore) -> 
     return cache_home() / "allocators" / f"{spec.method}-{key}"
 
 
-def _recorded_before(run: Run) -> dict[int, dict[str, Any]]:
-    """Plans that an interrupted attempt of the same run has recorded."""
-    found = {}
-    for path in sorted((run.path / "plans").glob("*.json")):
-        plan = Plan.load(path)
-        found[int(path.stem)] = {
+def _recorded(run: Run) -> list[dict[str, Any]]:
+    """Plans recorded on the way, those of earlier attempts of the same run included."""
+    return [
+        {
             "compression": int(path.stem),
-            "keep_achieved": plan.keep_achieved,
+            "keep_achieved": Plan.load(path).keep_achieved,
             "file": f"plans/{path.name}",
         }
-    return found
+        for path in sorted((run.path / "plans").glob("*.json"))
+    ]
 
 
 def _damping_warnings(store: FactorStore) -> list[str]:
