@@ -9,9 +9,9 @@ comparable between layers; there the loss of every component is measured from gr
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from lrc_core.allocate.loss_curves import cheapest_ranks
+from lrc_core.allocate.predicted import CURVE_HELP, CURVES, Measuring, predicted_losses
 from lrc_core.allocate.protocol import Allocation, Context
 from lrc_core.budget import check_target, dense_ranks
 from lrc_core.registry import ALLOCATORS, MethodEntry
@@ -22,13 +22,7 @@ from lrc_core.settings import setting
 class LagrangianSettings:
     """Settings of the Lagrangian allocation."""
 
-    curve: str = setting(
-        "auto",
-        "Loss curve",
-        "sigma: half the discarded sigma^2, which is a loss on the two-sided decomposition only; sensitivity: the "
-        "measured Fisher information of every component, on any decomposition; auto: sigma where it is a loss.",
-        choices=("auto", "sigma", "sensitivity"),
-    )
+    curve: str = setting("auto", "Loss curve", CURVE_HELP, choices=CURVES)
     batches: int = setting(16, "Batches", "Batches for the measured sensitivity (unused by sigma).", minimum=1)
     batch: int = setting(4, "Batch", "Windows in a batch.", minimum=1, maximum=1024)
     window: int = setting(256, "Window", "Tokens in a window.", minimum=2, maximum=65536)
@@ -52,38 +46,7 @@ def allocate(context: Context, settings: LagrangianSettings) -> Allocation:
     check_target(context.layers, context.keep)
     if context.keep >= 1:
         return Allocation(dense_ranks(context.layers))
-    losses = predicted_losses(context, settings)
+    losses = predicted_losses(context, settings.curve, Measuring(settings.batches, settings.batch, settings.window))
     ranks = cheapest_ranks(context.layers, losses, context.keep)
     predicted = sum(float(losses[layer.name][ranks[layer.name] :].sum()) for layer in context.layers)
     return Allocation(ranks, details={"predicted_loss_increase": predicted})
-
-
-def predicted_losses(context: Context, settings: LagrangianSettings) -> dict[str, Any]:
-    """For every layer [r]: predicted loss, in nats a token, of dropping each component."""
-    curve = settings.curve
-    if curve == "auto":
-        curve = "sigma" if context.decomposition == "kfac" else "sensitivity"
-    if curve == "sigma":
-        return {
-            layer.name: 0.5 * context.source.sigma(layer.name, layer.block).double().square().numpy()
-            for layer in context.layers
-        }
-    return _measured(context, settings)
-
-
-def _measured(context: Context, settings: LagrangianSettings) -> dict[str, Any]:
-    from lrc_core.allocate.sensitivity import component_sensitivity  # torch
-    from lrc_core.lowrank.apply import compute_factors
-
-    windows = context.windows(settings.batches * settings.batch, settings.window, context.seed)
-    return dict(
-        component_sensitivity(
-            context.model,
-            context.layers,
-            {layer.name: compute_factors(context.model, layer, context.source) for layer in context.layers},
-            windows.split(settings.batch),
-            seed=context.seed,
-            on_progress=context.on_progress,
-            should_stop=context.should_stop,
-        )
-    )

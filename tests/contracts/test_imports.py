@@ -29,6 +29,7 @@ SHARED_BY_ALLOCATORS = {
     "gumbel",
     "knapsack",
     "loss_curves",
+    "predicted",
     "probe_grid",
     "probes",
     "probing",

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lrc_core.allocate.lagrangian import LagrangianSettings, allocate, predicted_losses
+from lrc_core.allocate.lagrangian import LagrangianSettings, allocate
 from lrc_core.allocate.loss_curves import cheapest_ranks, component_prices, ranks_at_price
+from lrc_core.allocate.predicted import Measuring, predicted_losses
 from lrc_core.budget import keep_ratio, layer_params, plan_params
 from lrc_core.models.linears import block_linears
 from lrc_core.types import LinearShape
@@ -80,7 +81,8 @@ def test_the_loss_is_half_the_discarded_energy_on_the_two_sided_decomposition_on
     source = MemoryFactors(model, random_windows(8, 32, seed=1), "kfac")
     given = context_for(model, tmp_path, source=source, decomposition="kfac")
     settings = LagrangianSettings(batches=2, batch=2, window=16)
-    losses = predicted_losses(given, settings)
+    measuring = Measuring(settings.batches, settings.batch, settings.window)
+    losses = predicted_losses(given, settings.curve, measuring)
     for layer in layers:
         sigma = source.sigma(layer.name, layer.block).double()
         np.testing.assert_allclose(losses[layer.name], 0.5 * sigma.square().numpy())
@@ -89,8 +91,8 @@ def test_the_loss_is_half_the_discarded_energy_on_the_two_sided_decomposition_on
     expected = sum(losses[layer.name][found.ranks[layer.name] :].sum() for layer in low)
     assert (found.details or {})["predicted_loss_increase"] == pytest.approx(expected)
     state = state_of(model)
-    measured = predicted_losses(context_for(model, tmp_path), settings)  # whitened
+    measured = predicted_losses(context_for(model, tmp_path), settings.curve, measuring)  # whitened
     assert same_state(model, state)
     assert all((measured[layer.name] >= 0).all() and measured[layer.name].any() for layer in layers)
-    again = predicted_losses(context_for(model, tmp_path), settings)
+    again = predicted_losses(context_for(model, tmp_path), settings.curve, measuring)
     assert all(np.array_equal(measured[name], again[name]) for name in measured)
