@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -198,17 +198,17 @@ class MaskTraining:
     def _record_passed(self, ranks: dict[str, int]) -> None:
         record_passed(self.context, self.state.recorded, ranks, self.state.step, self._export)
 
-    def _export(self, ranks: Mapping[str, int], keep: float) -> tuple[dict[str, int], dict[str, list[int]] | None]:
+    def _export(self, ranks: Mapping[str, int], keep: float) -> Allocation:
         """Ranks that use the budget exactly and, for any-k, the indices with the largest logits."""
         fitted = fit_budget(self.layers, ranks, keep)
         if self.settings.export == "top_k":
-            return fitted, None
+            return Allocation(fitted)
         parts = self.logits.detach().split(self.sizes)
         kept = {
             layer.name: sorted(part.topk(fitted[layer.name]).indices.tolist())
             for layer, part in zip(self.layers, parts, strict=True)
         }
-        return fitted, kept
+        return Allocation(fitted, kept)
 
     def _report(self, ranks: dict[str, int], values: dict[str, float]) -> None:
         step, settings = self.state.step, self.settings
@@ -217,13 +217,12 @@ class MaskTraining:
         report(self.context, (step, total), ranks, values, last=self._finished())
 
     def _result(self) -> Allocation:
-        ranks, kept = self._export(self.count(), self.context.keep)
         details = {
             "steps": self.state.step,
             "reached_at": self.state.reached,
             "keep_before_fitting": keep_ratio(self.layers, self.count()),
         }
-        return Allocation(ranks, kept, details)
+        return replace(self._export(self.count(), self.context.keep), details=details)
 
     # -- checkpoints ----------------------------------------------------------------------------------------------
 

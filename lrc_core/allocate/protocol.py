@@ -24,12 +24,14 @@ class Recorded:
         ranks: rank of every layer.
         kept: kept indices where they are not the first k.
         step: training step at which it was passed.
+        gains: as of :class:`Allocation`.
     """
 
     keep: float
     ranks: Mapping[str, int]
     kept: Mapping[str, Sequence[int]] | None = None
     step: int = 0
+    gains: Mapping[str, Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Allocation:
         details: figures worth keeping in the run's result, JSON-able.
         structure: rows and columns that are left, from a method that prunes structure; every rank is then full.
         weights: updated weights by layer, [rows, columns] as the structure leaves them.
+        gains: [rank] by low-rank layer, what its first components are multiplied by; not together with ``kept``.
     """
 
     ranks: Mapping[str, int]
@@ -49,6 +52,7 @@ class Allocation:
     details: Mapping[str, Any] | None = None
     structure: Structure | None = None
     weights: Mapping[str, Tensor] | None = None
+    gains: Mapping[str, Tensor] | None = None
 
 
 def _ignore_recorded(_: Recorded) -> None:

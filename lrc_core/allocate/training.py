@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lrc_core.allocate.protocol import Context, Recorded
+from lrc_core.allocate.protocol import Allocation, Context, Recorded
 from lrc_core.budget import keep_ratio
 from lrc_core.errors import CancelledError, NumericalError
 from lrc_core.models.linears import get_module, weight_of
@@ -25,8 +25,8 @@ PHASE = "training masks"
 _CHECKPOINT_SECONDS = 30.0
 _RANKS_EVERY = 5  # steps between the rank snapshots that a live view draws
 
-Fit = Callable[[Mapping[str, int], float], tuple[Mapping[str, int], Mapping[str, Sequence[int]] | None]]
-"""``fit(ranks, keep)`` makes ranks meet a budget: ranks and, where they are not the first k, kept indices."""
+Fit = Callable[[Mapping[str, int], float], Allocation]
+"""``fit(ranks, keep)`` makes a plan that meets a budget of ranks that may not."""
 
 
 def load_factors(context: Context, components: Mapping[str, int] | None = None) -> dict[str, tuple[Tensor, Tensor]]:
@@ -167,9 +167,9 @@ def record_passed(
     for percent in range(1, min(last, math.floor(100 * (1 - keep) + 1e-6)) + 1):
         if percent not in done:
             rate = (100 - percent) / 100  # the very number that a user types; 1 - 0.07 is not 0.93
-            fitted, kept = fit(ranks, rate)
-            recorded.append({"percent": percent, "ranks": fitted, "kept": kept, "step": step})
-            context.on_recorded(Recorded(rate, fitted, kept, step))
+            plan = fit(ranks, rate)
+            recorded.append({"percent": percent, "ranks": plan.ranks, "kept": plan.kept, "step": step})
+            context.on_recorded(Recorded(rate, plan.ranks, plan.kept, step, plan.gains))
 
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:

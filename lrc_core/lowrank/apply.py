@@ -31,8 +31,10 @@ class FactorSource(Protocol):
 
 
 class PlanWeights:
-    """Factors that a plan brings along: ``<layer>.left`` [m, k] and ``<layer>.right`` [k, n] in a safetensors file, and
-    perhaps ``<layer>.sigma`` [k], the singular values of their product.
+    """Factors that a plan brings along in a safetensors file.
+
+    ``<layer>.left`` [m, k] and ``<layer>.right`` [k, n], and perhaps ``<layer>.sigma`` [k], the singular values of
+    their product; or ``<layer>.gain`` [k] alone, what the first k components of the decomposition are multiplied by.
 
     Args:
         path: the file that the plan names.
@@ -48,6 +50,8 @@ class PlanWeights:
 
     def factors(self, name: str, block: int) -> Factors:
         """Factors of one layer at the plan's rank."""
+        if (gain := self._tensors.get(f"{name}.gain")) is not None:
+            return WithGains(self._rest, {name: gain}).factors(name, block)
         if f"{name}.left" not in self._tensors:
             return self._rest.factors(name, block)
         try:
@@ -59,6 +63,30 @@ class PlanWeights:
 
     def sigma(self, name: str, block: int) -> Tensor:
         """Singular values of one layer before its weights were updated."""
+        return self._rest.sigma(name, block)
+
+
+class WithGains:
+    """Factors whose first k components are multiplied by gains, for the layers that have any.
+
+    Args:
+        rest: the decomposition's factors.
+        gains: [k] by layer name.
+    """
+
+    def __init__(self, rest: FactorSource, gains: Mapping[str, Tensor]) -> None:
+        self._rest, self._gains = rest, gains
+
+    def factors(self, name: str, block: int) -> Factors:
+        """Factors of one layer, k components where it has gains."""
+        found, gain = self._rest.factors(name, block), self._gains.get(name)
+        if gain is None:
+            return found
+        k = len(gain)
+        return Factors(found.left[:, :k] * gain, found.right[:k], found.sigma[:k] * gain.to(found.sigma.dtype))
+
+    def sigma(self, name: str, block: int) -> Tensor:
+        """Singular values of one layer without gains."""
         return self._rest.sigma(name, block)
 
 

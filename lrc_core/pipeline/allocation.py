@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from lrc_core.errors import PlanError
 from lrc_core.lowrank.structure import STRUCTURE_FILE, write_structure
 from lrc_core.models.resources import own_peak_memory
 from lrc_core.paths import cache_home
-from lrc_core.pipeline.session import Session, factors_for, write_card, write_json
+from lrc_core.pipeline.session import Session, factors_for, write_card, write_json, write_tensors
 from lrc_core.plan import Plan, make_plan, pruned_plan
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
 from lrc_core.runs.files import disk_errors
@@ -137,8 +137,7 @@ class _PlanWriter:
             with disk_errors(path.parent):
                 write_structure(path, found.structure, found.weights)
             plan = pruned_plan(plan, self._card, found.structure.shapes(self._card.layers), path.name)
-        plan.save(self._run.path / "plan.json")
-        return plan
+        return _saved(plan, self._run.path / "plan.json", found.gains)
 
     def plan(self, ranks: Mapping[str, int], kept: Any, keep: float, **more: Any) -> Plan:
         """A plan that remembers this run."""
@@ -159,13 +158,22 @@ class _PlanWriter:
         folder = self._run.path / "plans"
         folder.mkdir(exist_ok=True)
         plan = self.plan(passed.ranks, passed.kept, passed.keep, recorded_at_step=passed.step)
-        plan.save(folder / f"{round(100 * (1 - passed.keep)):02d}.json")
+        _saved(plan, folder / f"{round(100 * (1 - passed.keep)):02d}.json", passed.gains)
 
     def on_ranks(self, step: int, keep: float, ranks: Mapping[str, int]) -> None:
         """One line of ``ranks.jsonl``."""
         line = {"step": step, "keep": round(keep, 6), "ranks": [ranks[layer.name] for layer in self._card.layers]}
         with (self._run.path / "ranks.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+
+
+def _saved(plan: Plan, path: Path, gains: Mapping[str, Tensor] | None) -> Plan:
+    """Write a plan, and first the gains of its components where it has any."""
+    if gains:
+        plan = replace(plan, weights_file=path.with_suffix(".gains.safetensors").name)
+        write_tensors(path.with_name(str(plan.weights_file)), {f"{name}.gain": gain for name, gain in gains.items()})
+    plan.save(path)
+    return plan
 
 
 class _NoFactors:

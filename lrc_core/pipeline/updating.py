@@ -8,8 +8,6 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from lrc_core.calibrate.factor_model import output_roots
@@ -17,11 +15,9 @@ from lrc_core.calibrate.update_factors import LayerUpdate, Watch, updated_blocks
 from lrc_core.calibrate.update_settings import UpdateSettings
 from lrc_core.decompose.blockfiles import BlockFiles
 from lrc_core.decompose.update import component_sizes
-from lrc_core.errors import ResourceError
-from lrc_core.pipeline.session import Session, factors_of, write_card
+from lrc_core.pipeline.session import Session, factors_of, write_card, write_tensors
 from lrc_core.plan import Plan
 from lrc_core.registry import DECOMPOSITIONS
-from lrc_core.runs.files import disk_errors
 from lrc_core.runs.spec import UpdateSpec
 from lrc_core.runs.store import Run
 from lrc_core.settings import build
@@ -49,7 +45,7 @@ def update_run(run: Run, session: Session) -> dict[str, Any]:
         _update_blocks(run, session, plan, settings, done)
     weights, errors = _collected(plan, session.loaded.card, done)
     if weights:
-        _save(run, weights)
+        write_tensors(run.path / WEIGHTS, weights)
     updated = replace(
         plan,
         kept=None if weights else plan.kept,
@@ -111,24 +107,6 @@ def _collected(plan: Plan, card: ModelCard, done: BlockFiles) -> tuple[dict[str,
             before, after = done.read(layer.block, f"{layer.name}.errors").tolist()
             errors[layer.name] = (before, after)
     return weights, errors
-
-
-def _save(run: Run, weights: Mapping[str, Tensor]) -> None:
-    """Write the weights in one step.
-
-    Raises:
-        ResourceError: the disk is full.
-    """
-    temporary = run.path / (WEIGHTS + ".tmp")
-    try:
-        with disk_errors(run.path / WEIGHTS):
-            save_file(dict(weights), str(temporary))
-            temporary.replace(run.path / WEIGHTS)
-    except SafetensorError as error:
-        temporary.unlink(missing_ok=True)
-        raise ResourceError(
-            f"Cannot write {run.path / WEIGHTS}: {error}.", "Free some disk space, then resume the run."
-        ) from error
 
 
 def _origin(run: Run, plan: Plan, settings: UpdateSettings) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lrc_core.allocate import training
-from lrc_core.allocate.protocol import Recorded
+from lrc_core.allocate.protocol import Allocation, Recorded
 from lrc_core.allocate.training import (
     batch_of,
     load_factors,
@@ -147,8 +147,8 @@ def test_plans_are_recorded_once_and_not_past_the_target(tmp_path: Path) -> None
     passed: list[Recorded] = []
     given = context(tmp_path, keep=0.9, on_recorded=passed.append)
 
-    def fit(ranks: Any, keep: float) -> tuple[dict[str, int], None]:
-        return fit_budget(LAYERS, ranks, keep), None
+    def fit(ranks: Any, keep: float) -> Allocation:
+        return Allocation(fit_budget(LAYERS, ranks, keep))
 
     entries: list[dict[str, Any]] = []
     for step, keep in enumerate([1.0, 0.96, 0.97, 0.5]):
