@@ -51,7 +51,11 @@ class SuccessiveSettings:
     settle_rounds: int = setting(8, "Settling rounds", "Rounds at the target itself.", minimum=1)
     batches: int = setting(4, "Batches a round", "Between two solutions.", minimum=1)
     mixing: float = setting(
-        0.25, "Mixing", "Share of a round's measured losses in the running ones.", minimum=0.01, maximum=1.0
+        0.25,
+        "Mixing",
+        "Share of a round's measured losses in the running ones. 0: the predicted losses stand.",
+        minimum=0.0,
+        maximum=1.0,
     )
     gain_rate: float = setting(
         0.02,

@@ -40,8 +40,14 @@ TERMS: dict[str, dict[str, Term]] = {
         "budget": Term({"budget_weight": 0.0}, presses=True),
         "guidance": Term({"guidance_weight": 0.0}),
     },
+    "successive": {
+        "measuring": Term({"mixing": 0.0}),
+        "gains": Term({"gain_rate": 0.0}),
+        "pooling": Term({"groups": 4096}),
+    },
 }
-"""Loss terms by method. Methods that are not registered are passed over."""
+"""Loss terms by method, or the parts of one that holds its budget at every step. Methods that are not registered are
+passed over."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +115,6 @@ def _holds(settings: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
 
 
 def _note(terms: Mapping[str, Term], active: Sequence[str]) -> str:
-    if any(terms[name].presses for name in active):
+    if any(terms[name].presses for name in active) or not any(term.presses for term in terms.values()):
         return ""
     return "nothing presses towards the budget: the plan is fitted to it from the masks as trained"

@@ -36,13 +36,17 @@ SMALL: dict[str, dict[str, Any]] = {
     "contextual": {"windows": 2, "window": 12, "lowest": 0.4, "step": 0.4},
     "lems": {"windows": 2, "window": 12, "trials": 3},
     "llrc": {"documents": 3, "window": 12, "batch": 2, "ramp_batches": 1, "max_steps": 6, "pace_steps": 4},
+    "successive": {
+        "pace": 0.2, "settle_rounds": 1, "batches": 1, "documents": 6, "check_windows": 2, "window": 12, "batch": 2,
+        "curve_batches": 1,
+    },
     "ara": {"documents": 3, "window": 12, "batch": 2, "steps": 5},
     "ars": {"documents": 3, "window": 12, "batch": 2, "max_steps": 6},
     "dobi": {"documents": 3, "window": 12, "batch": 2, "steps": 5},
     "llm_pruner": {"importance": "param_mix", "windows": 5, "window": 12},
     "llm_pruner_lora": {"windows": 3, "window": 12, "documents": 6, "training_window": 12, "batch": 2},
     "zerosum": {"windows": 3, "window": 12},
-}
+}  # fmt: skip
 """Settings that make a method quick on a tiny model; a method without an entry here runs its first preset."""
 EVERY = pytest.mark.parametrize("entry", list(ALLOCATORS), ids=lambda entry: entry.name)
 

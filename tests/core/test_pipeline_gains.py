@@ -1,0 +1,80 @@
+"""Plans whose components have gains: their files, what applies them, what measures them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from lrc_core.jobs.plans import find_plan
+from lrc_core.lowrank.apply import PlanWeights, WithGains
+from lrc_core.pipeline import execute
+from lrc_core.plan import Plan
+from lrc_core.runs.recorder import record
+from lrc_core.runs.spec import AllocateSpec, CalibrationSpec, EvaluateSpec, EvaluationSpec, ModelRef, Spec
+from lrc_core.runs.store import Run, RunStore
+from tests.tiny_methods import MemoryFactors, random_windows
+from tests.tiny_models import save_tiny, tiny_model, tiny_text
+
+QUICK: dict[str, Any] = {
+    "pace": 0.1, "settle_rounds": 3, "batches": 2, "documents": 8, "check_windows": 4, "window": 32, "batch": 2,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> ModelRef:
+    return ModelRef(str(save_tiny(tmp_path_factory.mktemp("models") / "tiny")))
+
+
+@pytest.fixture(scope="module")
+def calibration(tmp_path_factory: pytest.TempPathFactory) -> CalibrationSpec:
+    path = tmp_path_factory.mktemp("texts") / "calibrate.txt"
+    path.write_text(tiny_text(6000, 0), encoding="utf-8")
+    return CalibrationSpec((str(path),), windows=40, window=64)
+
+
+def run(spec: Spec) -> Run:
+    found = RunStore().create(spec)
+    record(found, lambda on_progress, should_stop: execute(found, on_progress=on_progress, should_stop=should_stop))
+    return found
+
+
+def test_gains_multiply_the_first_components_of_the_layers_that_have_them(tmp_path: Path) -> None:
+    source = MemoryFactors(tiny_model("llama"), random_windows(4, 16))
+    name, other = "model.layers.0.mlp.up_proj", "model.layers.0.mlp.down_proj"
+    gain = torch.tensor([2.0, 0.5, -1.0])
+    plain, found = source.factors(name, 0), WithGains(source, {name: gain}).factors(name, 0)
+    torch.testing.assert_close(found.left @ found.right, plain.left[:, :3] @ torch.diag(gain) @ plain.right[:3])
+    assert torch.equal(WithGains(source, {name: gain}).factors(other, 0).left, source.factors(other, 0).left)
+    save_file({f"{name}.gain": gain}, tmp_path / "plan.gains.safetensors")
+    read = PlanWeights(tmp_path / "plan.gains.safetensors", source)
+    assert torch.equal(read.factors(name, 0).left, found.left)
+    assert torch.equal(read.factors(other, 0).left, source.factors(other, 0).left)
+
+
+def test_plans_with_gains_are_written_found_and_measured(model: ModelRef, calibration: CalibrationSpec) -> None:
+    """The plan at the end and those recorded on the way, each with a file of its own."""
+    allocated = run(
+        AllocateSpec(
+            model, keep=0.6, method="successive", decomposition="kfac", settings=QUICK, calibration=calibration
+        )
+    )
+    evaluation = EvaluationSpec(calibration.texts, window=48, max_windows=6)
+    for words, stem in ((allocated.id, "plan"), (f"{allocated.id}@20", "plans/20")):
+        path = allocated.path / f"{stem}.json"
+        plan = Plan.load(path)
+        assert plan.weights_file == f"{path.stem}.gains.safetensors"
+        gains = load_file(path.with_name(plan.weights_file))
+        assert {name: len(gain) for name, gain in gains.items()} == {
+            f"{name}.gain": rank for name, rank in plan.ranks.items()
+        }
+        found = find_plan(words, RunStore())
+        parts: dict[str, Any] = {"calibration": calibration, "evaluation": evaluation}
+        measured = run(EvaluateSpec(model, plan=found.plan, plan_folder=found.folder, **parts)).result()
+        bare = run(EvaluateSpec(model, plan={**found.plan, "weights_file": None}, **parts)).result()
+        assert measured is not None
+        assert bare is not None
+        assert measured["perplexity"] != bare["perplexity"]
