@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
+from lrc_core.decompose.measures import energy_rank
 from lrc_core.runs.spec import ModelRef
-from pages.ui import data, hero, words
+from pages.ui import data, words
 from pages.ui.frame import sample_note
 from pages.ui.learn import lessons, svg
 from pages.ui.learn import mask_training as training
@@ -19,7 +20,7 @@ KEY = "learn_mask"
 FORCES = {
     "compression": ("Compression: fewer", "#d55e00"),
     "distillation": ("Distillation: like the dense layer", "#0072b2"),
-    "tv": ("Total variation: no holes", "#a8477e"),
+    "tv": ("Total variation: like the neighbours", "#a8477e"),
 }
 NOISES = {"gumbel": "Gumbel", "logistic": "Logistic", "none": "None"}
 LEFT, WIDTH = 70, 800
@@ -96,8 +97,13 @@ def row(ref: ModelRef) -> tuple[np.ndarray, str, data.RunView | None]:
         return training.row_of(np.exp(-np.linspace(0, 4, 64))), "", None
     spectra = data.spectra_of(view)
     decomposition = "whitened" if "whitened" in spectra.decompositions else spectra.decompositions[0]
-    layer = hero.example_layer(spectra, decomposition)
-    return training.row_of(spectra.values[decomposition][layer.name]), lessons.layer_label(layer), view
+    sigmas = spectra.values[decomposition]
+    middle = [layer for layer in spectra.card.layers if layer.block == spectra.card.n_blocks // 2]
+    # The flattest spectrum of the block: on a steep one there is nothing to decide.
+    layer = max(
+        middle or spectra.card.layers, key=lambda layer: energy_rank(sigmas[layer.name], 0.95) / layer.full_rank
+    )
+    return training.row_of(sigmas[layer.name]), lessons.layer_label(layer), view
 
 
 def legend() -> None:
@@ -207,7 +213,8 @@ def reading(number: int, step: training.Step, setting: training.Setting) -> str:
     """One step in words."""
     kept, flipped = int(step.kept.sum()), int((step.kept != step.mask).sum())
     open_ones = int((step.soft * (1 - step.soft) > 0.05).sum())
-    press = "Compression presses" if np.any(step.forces["compression"]) else "Compression rests"
+    pull = float(step.forces["compression"].sum())
+    press = "Compression rests" if pull == 0 else "Compression presses down" if pull < 0 else "Compression lifts again"
     return (
         f"Step {number}: {kept} of {len(step.logits)} are kept without noise (target {setting.target}); the noise "
         f"decides {flipped} the other way in this step. {press}; {open_ones} are undecided enough to feel the other "

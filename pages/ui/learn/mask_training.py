@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 Row = NDArray[np.float64]
-COMPONENTS, STEPS = 32, 150
+COMPONENTS, STEPS = 32, 180
+PACE = 0.75
+"""Share of the steps in which the allowed number falls from all to the target."""
 TERMS = ("compression", "distillation", "tv")
 RATE, ALPHA, BETA, GAMMA = 0.1, 1.0, 1.0, 0.05
 _RAMP = (6.0, 3.0)
@@ -93,7 +95,7 @@ def train(sigma: Row, setting: Setting, seed: int = 0) -> list[Step]:
     for number in range(1, STEPS + 1):
         noise = draw_noise(setting.noise, count, generator)
         soft = sigmoid((logits + noise) / setting.temperature)
-        found = forces(sigma, logits, soft, setting)
+        found = forces(sigma, logits, soft, setting, allowed(number, count, setting.target))
         steps.append(Step(logits.copy(), noise, soft, found))
         gradient = -sum(found.values(), np.zeros(count))
         first = 0.9 * first + 0.1 * gradient
@@ -103,12 +105,26 @@ def train(sigma: Row, setting: Setting, seed: int = 0) -> list[Step]:
     return steps
 
 
-def forces(sigma: Row, logits: Row, soft: Row, setting: Setting) -> dict[str, Row]:
-    """What each term pulls every logit by: minus its gradient, through the straight-through estimator."""
+def allowed(number: int, count: int, target: int) -> float:
+    """How many components may be kept at a step: a line from all of them to the target, then the target."""
+    return count - (count - target) * min(1.0, number / (PACE * STEPS))
+
+
+def forces(sigma: Row, logits: Row, soft: Row, setting: Setting, goal: float) -> dict[str, Row]:
+    """What each term pulls every logit by: minus its gradient, through the straight-through estimator.
+
+    Args:
+        sigma: [r].
+        logits: [r].
+        soft: [r] sigmoid of logits and noise over the temperature.
+        setting: what is on.
+        goal: how many may be kept; compression rests within one of it and turns round below.
+    """
     mask = (soft > 0.5).astype(float)
     slope = soft * (1 - soft) / setting.temperature  # d mask / d logit, as if the mask were the sigmoid
     zero = np.zeros(len(sigma))
-    pressing = ALPHA if (logits > 0).sum() > setting.target else 0.0
+    over = int((logits > 0).sum()) - goal
+    pressing = ALPHA * float(np.sign(over)) if abs(over) >= 1 else 0.0
     jumps = np.sign(np.diff(mask))
     variation = np.append(0.0, jumps) - np.append(jumps, 0.0)  # d sum |m_{i+1} - m_i| / d m_i
     pulls = {

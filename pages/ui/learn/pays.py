@@ -54,7 +54,7 @@ def draw(ref: ModelRef) -> None:
     )
     what = "the layer's output" if decomposition == "whitened" else "the weight"
     st.markdown(reading(layer, sigma, removed, what))
-    st.markdown("**The same saving, two ways**")
+    st.markdown("**The same saving, three ways**")
     two_ways(spectra, layer, decomposition, removed)
     sample_note(view.sample, view.id)
     table(layer, sigma)
@@ -97,7 +97,9 @@ def chart(layer: LinearShape, rank: int) -> alt.LayerChart:
     )
     loss = pd.DataFrame({"rank": [even, layer.full_rank], "low": [layer.params / 1e6] * 2})
     loss["high"] = [_millions(layer, even), _millions(layer, layer.full_rank)]
-    x = alt.X("rank:Q", title="Rank k", scale=alt.Scale(domain=[0, layer.full_rank], nice=False))
+    x = alt.X(
+        "rank:Q", title="Rank k", axis=alt.Axis(tickCount=8), scale=alt.Scale(domain=[0, layer.full_rank], nice=False)
+    )
     y = alt.Y("millions:Q", title="Parameters in millions")
     return alt.layer(
         alt.Chart(loss).mark_area(color=ORANGE, opacity=0.18).encode(x=x, y=alt.Y("low:Q"), y2="high:Q"),
@@ -154,13 +156,13 @@ def two_ways(spectra: data.Spectra, layer: LinearShape, decomposition: str, remo
             x=alt.X(
                 "sum(lost):Q",
                 title="Lost energy of both outputs, in shares of one layer's",
-                axis=alt.Axis(format=".0%"),
+                axis=alt.Axis(format=".1%", tickCount=6),
             ),
             y=alt.Y("way:N", title=None, sort=None, axis=alt.Axis(labelLimit=260)),
             color=alt.Color("layer:N", legend=alt.Legend(title=None, orient="top")),
             tooltip=["way:N", "layer:N", alt.Tooltip("lost:Q", format=".2%")],
         )
-        .properties(height=130),
+        .properties(height=230),
         key="learn_two_ways",
         alt="; ".join(f"{name}: {words.percent(sum(both), 1)} lost" for name, both in gain.items()),
     )

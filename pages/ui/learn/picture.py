@@ -47,9 +47,16 @@ def drawn() -> NDArray[np.float64]:
 
 
 @cache
+def matrix() -> NDArray[np.float64]:
+    """[96, 128] the image, counted from its mean grey: brightness alone would drown everything else."""
+    image = drawn()
+    return image - image.mean()
+
+
+@cache
 def decomposed() -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """U [96, 96], sigma [96], V^T [96, 128] of the image."""
-    left, sigma, right = np.linalg.svd(drawn(), full_matrices=False)
+    """U [96, 96], sigma [96], V^T [96, 128] of the matrix."""
+    left, sigma, right = np.linalg.svd(matrix(), full_matrices=False)
     return left, sigma, right
 
 
@@ -65,7 +72,8 @@ def book() -> Book:
     frames = []
     for rank in RANKS:
         kept = (left[:, :rank] * sigma[:rank]) @ right[:rank]
-        drawing = svg.image(_grey(kept), (320, 26, 256, 192)) + svg.image(_missing(image - kept), (620, 26, 256, 192))
+        drawing = svg.image(_grey(kept + image.mean()), (320, 26, 256, 192))
+        drawing += svg.image(_missing(matrix() - kept), (620, 26, 256, 192))
         frames.append(Frame(f"{rank} of {ROWS}", drawing + panel.cut(rank), reading(rank, sigma, even)))
     return Book("Rank", (900, 400), base, frames, start=2)
 
