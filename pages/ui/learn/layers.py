@@ -26,7 +26,7 @@ def draw(ref: ModelRef) -> None:
         lessons.nothing_recorded("sensitivities")
     written = lessons.lessons(ref, "texts")
     if written:
-        texts(written)
+        texts(written, already=found[0].view.id if found else "")
     with st.expander("Squeeze a layer of your own model and let it write", icon=":material/bolt:"):
         write_live(ref)
 
@@ -105,8 +105,8 @@ def _clicked() -> None:
         st.session_state[LAYER] = name[0] if isinstance(name, list) else name
 
 
-def texts(found: list[lessons.Lesson]) -> None:
-    """The dense model's text and that of the squeezed one, side by side."""
+def texts(found: list[lessons.Lesson], already: str) -> None:
+    """The dense model's text and that of the squeezed one, side by side; ``already``: a run that is named above."""
     st.markdown("**What the model writes**")
     entries: dict[str, tuple[lessons.Lesson, dict[str, Any]]] = {}
     for lesson in found:
@@ -144,7 +144,8 @@ def texts(found: list[lessons.Lesson]) -> None:
             st.text(shown["text"].strip() or "(nothing)")
     words_of = "recorded" if lesson.view.sample else "written by your model"
     st.caption(f"{words_of.capitalize()}: the most likely continuation, word for word. {compare(dense, entry)}")
-    sample_note(lesson.view.sample, lesson.view.id)
+    if lesson.view.id != already:
+        sample_note(lesson.view.sample, lesson.view.id)
 
 
 def _label(lesson: lessons.Lesson, entry: dict[str, Any]) -> str:

@@ -110,7 +110,7 @@ def legend() -> None:
     """The colours of the arrows, in words."""
     marks = "".join(
         f'<span style="white-space: nowrap; margin-right: 1.2rem">'
-        f'<span style="color: {color}; font-weight: 700">↕</span> {name}</span>'
+        f'<span style="color: {color}; font-weight: 700; font-size: 1.2rem">↕</span> {name}</span>'
         for name, color in FORCES.values()
     )
     st.html(f'<div style="font-size: 0.9rem">{marks}</div>')
@@ -138,20 +138,20 @@ def _base(sigma: np.ndarray, counts: Sequence[int], setting: training.Setting) -
         + svg.line((LEFT, TOP_BARS + HIGH_BARS), (LEFT + WIDTH, TOP_BARS + HIGH_BARS))
         + _title(TOP_LOGITS - 12, "logits (dots), with this step's noise (dashes), and their forces")
         + svg.line((LEFT, zero), (LEFT + WIDTH, zero), dash="5 4")
-        + svg.text(LEFT - 8, zero - 6, "keep", size=12, anchor="end")
-        + svg.text(LEFT - 8, zero + 15, "drop", size=12, anchor="end")
-        + svg.text(LEFT - 8, TOP_LOGITS + 5, f"+{HIGH:.0f}", size=11, anchor="end")
-        + svg.text(LEFT - 8, bottom, f"{LOW:.0f}".replace("-", "−"), size=11, anchor="end")
+        + svg.text(LEFT - 8, zero - 6, "keep", size=15, anchor="end")
+        + svg.text(LEFT - 8, zero + 15, "drop", size=15, anchor="end")
+        + svg.text(LEFT - 8, TOP_LOGITS + 5, f"+{HIGH:.0f}", size=14, anchor="end")
+        + svg.text(LEFT - 8, bottom, f"{LOW:.0f}".replace("-", "−"), size=14, anchor="end")
         + _title(TOP_COUNT - 12, "kept without noise, over the steps; dashed: the target")
         + svg.line((LEFT, target), (LEFT + WIDTH, target), dash="5 4")
-        + svg.text(LEFT - 8, target + 4, str(setting.target), size=11, anchor="end")
+        + svg.text(LEFT - 8, target + 4, str(setting.target), size=14, anchor="end")
         + svg.polyline(points, svg.TEAL)
     )  # fmt: skip
 
 
 def _title(y: float, words_of: str) -> str:
     """What a panel shows."""
-    return svg.text(LEFT, y, words_of, size=13, anchor="start")
+    return svg.text(LEFT, y, words_of, size=16, anchor="start")
 
 
 def _frame(sigma: np.ndarray, step: training.Step, number: int, count: int) -> str:

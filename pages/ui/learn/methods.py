@@ -70,6 +70,7 @@ def perplexity(rows: list[measured.Row]) -> None:
                 "method": method_label(str(row["method"])),
                 "text": text,
                 "perplexity": score["value"],
+                "error": score.get("stderr") or 0.0,
                 "low": max(score["value"] / 10, score["value"] - (score.get("stderr") or 0)),
                 "high": score["value"] + (score.get("stderr") or 0),
             }
@@ -77,46 +78,42 @@ def perplexity(rows: list[measured.Row]) -> None:
             for text, score in row["perplexity"].items()
         ]
     )
-    names = list(dict.fromkeys(frame["method"]))
-    by_label = {method_label(str(row["method"])): method_color(str(row["method"])) for row in rows}
-    x = alt.X("perplexity:Q", title="Perplexity, lower is better (logarithmic)", scale=alt.Scale(type="log"))
-    panels = []
-    for text in texts:
+    colors = {method_label(str(row["method"])): method_color(str(row["method"])) for row in rows}
+    for column, text in zip(st.columns(len(texts)), texts, strict=True):
         shown = frame[frame["text"] == text]
-        y = alt.Y("method:N", title=None, sort=names, axis=alt.Axis(labelLimit=160))
-        color = alt.Color(
-            "method:N", scale=alt.Scale(domain=names, range=[by_label[name] for name in names]), legend=None
-        )
-        points = (
-            alt.Chart(shown)
-            .mark_point(filled=True, size=130, opacity=1)
-            .encode(
-                x=x,
-                y=y,
-                color=color,
-                tooltip=["method:N", alt.Tooltip("perplexity:Q", format=",.1f"), alt.Tooltip("high:Q", format=",.1f")],
+        with column:
+            st.markdown(f"Text: **{text}**")
+            st.altair_chart(
+                perplexity_chart(shown, colors),
+                key=f"learn_perplexity_{text}",
+                alt=f"Perplexity on {text}: "
+                + "; ".join(f"{row.method} {words.figure(row.perplexity, 3)}" for row in shown.itertuples()),
             )
-        )
-        bars = (
-            alt.Chart(shown)
-            .mark_rule(strokeWidth=2.4)
-            .encode(x=alt.X("low:Q", scale=alt.Scale(type="log")), x2="high:Q", y=y, color=color)
-        )
-        panels.append((bars + points).properties(title=f"Text: {text}", height=34 * len(names) + 10))
-    st.altair_chart(
-        alt.vconcat(*panels).resolve_scale(x="independent"),
-        key="learn_perplexity",
-        alt="Perplexity by method: "
-        + "; ".join(f"{row.method} on {row.text} {words.figure(row.perplexity, 3)}" for row in frame.itertuples()),
-    )
     st.markdown(reading(rows))
     with st.expander("The numbers as a table", icon=":material/table:"):
-        table = frame.assign(error=frame["high"] - frame["perplexity"])[["method", "text", "perplexity", "error"]]
+        table = frame[["method", "text", "perplexity", "error"]]
         st.dataframe(
             table.round(2).rename(columns=str.capitalize),
             hide_index=True,
             alt="Perplexity with standard errors",
         )
+
+
+def perplexity_chart(frame: pd.DataFrame, colors: dict[str, str]) -> alt.LayerChart:
+    """Points with whiskers on a logarithmic scale."""
+    x = alt.X(
+        "perplexity:Q",
+        title="Perplexity, lower is better (logarithmic)",
+        scale=alt.Scale(type="log"),
+        axis=alt.Axis(tickCount=5),
+    )
+    y = alt.Y("method:N", title=None, scale=alt.Scale(domain=list(colors)), axis=alt.Axis(labelLimit=160))
+    color = alt.Color("method:N", scale=alt.Scale(domain=list(colors), range=list(colors.values())), legend=None)
+    tips = ["method:N", alt.Tooltip("perplexity:Q", format=",.1f"), alt.Tooltip("error:Q", format=",.1f")]
+    points = alt.Chart(frame).mark_point(filled=True, size=130, opacity=1).encode(x=x, y=y, color=color, tooltip=tips)
+    low = alt.X("low:Q", scale=alt.Scale(type="log"), title="Perplexity, lower is better (logarithmic)")
+    whiskers = alt.Chart(frame).mark_rule(strokeWidth=2.4).encode(x=low, x2="high:Q", y=y, color=color)
+    return alt.layer(points, whiskers).properties(height=200)
 
 
 def reading(rows: list[measured.Row]) -> str:

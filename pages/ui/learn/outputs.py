@@ -32,11 +32,14 @@ def draw(ref: ModelRef) -> None:
         lesson, entry = choose(found, LAYER)
         layer = lesson.layer(entry["name"])
         number = _rank(entry, layer)
-        st.altair_chart(
-            chart(entry, layer, number),
-            key="learn_errors",
-            alt="Errors of weight and output against the rank, for plain and whitened truncation",
-        )
+        for column, (panel, title) in zip(st.columns(2), PANELS.items(), strict=True):
+            with column:
+                st.markdown(f"**{title}**")
+                st.altair_chart(
+                    chart(entry, panel, layer, number),
+                    key=f"learn_{panel}",
+                    alt=f"{title} against the rank, for plain and whitened truncation",
+                )
         st.markdown(reading(entry, layer, number))
         st.caption(inputs(entry))
         sample_note(lesson.view.sample, lesson.view.id)
@@ -60,57 +63,44 @@ def _rank(entry: Mapping[str, Any], layer: LinearShape) -> int:
     return [str(rank) for rank in ranks].index(chosen)
 
 
-def frame(entry: Mapping[str, Any]) -> pd.DataFrame:
-    """One row a rank, kind of error and decomposition."""
+def frame(entry: Mapping[str, Any], panel: str) -> pd.DataFrame:
+    """One row a rank and decomposition."""
     return pd.DataFrame(
         [
-            {"rank": rank, "panel": title, "truncation": decomposition_label(name), "error": error}
-            for panel, title in PANELS.items()
+            {"rank": rank, "truncation": decomposition_label(name), "error": error}
             for name in NAMES
             for rank, error in zip(entry["ranks"], entry[panel][name], strict=True)
         ]
     )
 
 
-def chart(entry: Mapping[str, Any], layer: LinearShape, number: int) -> alt.HConcatChart:
-    """Two panels over the same ranks, with the slider's rank marked."""
-    whole = frame(entry)
+def chart(entry: Mapping[str, Any], panel: str, layer: LinearShape, number: int) -> alt.LayerChart:
+    """One error over the ranks, with the slider's rank marked."""
+    rows = frame(entry, panel)
+    labels = [decomposition_label(name) for name in NAMES]
     color = alt.Color(
         "truncation:N",
-        scale=alt.Scale(
-            domain=[decomposition_label(name) for name in NAMES], range=[decomposition_color(name) for name in NAMES]
-        ),
-        legend=alt.Legend(title=None, orient="bottom"),
+        scale=alt.Scale(domain=labels, range=[decomposition_color(name) for name in NAMES]),
+        legend=alt.Legend(title=None, orient="bottom", symbolType="stroke", symbolStrokeWidth=3),
     )
-    panels = []
-    for title in PANELS.values():
-        rows = whole[whole["panel"] == title]
-        x = alt.X("rank:Q", title="Rank", scale=alt.Scale(type="log", domain=[1, layer.full_rank], nice=False))
-        y = alt.Y(
-            "error:Q",
-            title="Share of its size",
-            axis=alt.Axis(format=".0%"),
-            scale=alt.Scale(domain=[0, 1], clamp=True),
-        )
-        lines = (
-            alt.Chart(rows)
-            .mark_line(strokeWidth=2.4)
-            .encode(x=x, y=y, color=color, strokeDash=alt.StrokeDash("truncation:N", legend=None))
-        )
-        points = (
-            alt.Chart(rows[rows["rank"] == entry["ranks"][number]])
-            .mark_point(filled=True, size=120, opacity=1)
-            .encode(
-                x=x,
-                y=y,
-                color=color,
-                tooltip=["rank:Q", "truncation:N", alt.Tooltip("error:Q", format=".1%")],
-            )
-        )
-        even = pd.DataFrame({"rank": [break_even(layer)]})
-        rule = alt.Chart(even).mark_rule(color="#8a9593", strokeDash=[3, 3]).encode(x=x)
-        panels.append((lines + points + rule).properties(title=title, height=260, width="container"))
-    return alt.hconcat(*panels)
+    x = alt.X(
+        "rank:Q",
+        title="Rank (logarithmic)",
+        scale=alt.Scale(type="log", domain=[1, layer.full_rank], nice=False),
+        axis=alt.Axis(tickCount=5),
+    )
+    y = alt.Y("error:Q", title="Error, share of the whole", axis=alt.Axis(format=".0%"), scale=alt.Scale(domain=[0, 1]))
+    dash = alt.StrokeDash("truncation:N", sort=labels, legend=None)
+    lines = alt.Chart(rows).mark_line(strokeWidth=2.4).encode(x=x, y=y, color=color, strokeDash=dash)
+    tips = ["rank:Q", "truncation:N", alt.Tooltip("error:Q", format=".1%")]
+    points = (
+        alt.Chart(rows[rows["rank"] == entry["ranks"][number]])
+        .mark_point(filled=True, size=120, opacity=1)
+        .encode(x=x, y=y, color=color, tooltip=tips)
+    )
+    even = pd.DataFrame({"rank": [break_even(layer)]})
+    rule = alt.Chart(even).mark_rule(color="#8a9593", strokeDash=[3, 3]).encode(x=x)
+    return alt.layer(lines, points, rule).properties(height=300)
 
 
 def reading(entry: Mapping[str, Any], layer: LinearShape, number: int) -> str:

@@ -65,9 +65,9 @@ def book() -> Book:
     """All ranks of the image."""
     left, sigma, right = decomposed()
     image, even = drawn(), break_even(SHAPE)
-    panel = Panel(sigma, even, 40, 250, 800, 110)
+    panel = Panel(sigma, even, 40, 254, 800, 104)
     pictures = [(20, "the image, 96 × 128"), (320, "the first directions"), (620, "what is missing")]
-    base = "".join(svg.text(x + 128, 16, label, size=14) for x, label in pictures)
+    base = "".join(svg.text(x + 128, 16, label, size=17) for x, label in pictures)
     base += svg.image(_grey(image), (20, 26, 256, 192)) + panel.base("singular values, largest first (both axes: root)")
     frames = []
     for rank in RANKS:

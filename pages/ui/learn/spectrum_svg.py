@@ -50,9 +50,9 @@ class Panel:
             svg.line((self.left, bottom), (self.left + self.width, bottom))
             + svg.polyline(self._points(1, len(self.sigma)), svg.ORANGE)
             + svg.line((edge, self.top), (edge, bottom), dash="5 4")
-            + svg.text(edge, self.top - 7, f"break-even {self.even:.0f}", size=12)
-            + "".join(svg.text(self.x(rank), bottom + 15, str(rank), size=11) for rank in (*ticks, len(self.sigma)))
-            + svg.text(self.left + self.width / 2, bottom + 33, words, size=12, extra='fill-opacity="0.8"')
+            + svg.text(edge, self.top - 7, f"break-even {self.even:.0f}", size=15)
+            + "".join(svg.text(self.x(rank), bottom + 17, str(rank), size=14) for rank in (*ticks, len(self.sigma)))
+            + svg.text(self.left + self.width / 2, bottom + 38, words, size=15, extra='fill-opacity="0.8"')
         )
 
     def cut(self, rank: int) -> str:

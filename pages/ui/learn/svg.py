@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 TEAL, ORANGE, GREY = "#2a9490", "#d9762b", "#8a9593"
 
 
-def text(x: float, y: float, words: str, *, size: int = 14, anchor: str = "middle", extra: str = "") -> str:
+def text(x: float, y: float, words: str, *, size: int = 17, anchor: str = "middle", extra: str = "") -> str:
     """A line of text."""
     place = f'x="{x:.1f}" y="{y:.1f}" font-size="{size}" text-anchor="{anchor}" fill="currentColor"'
     return f"<text {place} {extra}>{html.escape(words)}</text>"

@@ -57,7 +57,7 @@ def book(lesson: lessons.Lesson, entry: dict[str, Any], layer: LinearShape) -> B
     """All recorded ranks of one weight matrix."""
     drawn, name = lessons.pictures(lesson), layer.name
     sigma, even = np.asarray(entry["sigma"]["svd"], dtype=float), break_even(layer)
-    panel = Panel(sigma, even, 40, 300, 820, 110)
+    panel = Panel(sigma, even, 40, 302, 820, 104)
     pictures = [
         (30, f"W, {layer.out_features} × {layer.in_features}"),
         (330, "W at this rank"),
