@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from lrc_core.cli import specs
+from lrc_core.cli.jobs import print_result
 from lrc_core.cli.parser import build_parser
 from lrc_core.errors import CancelledError, SettingsError, UnknownNameError
 from lrc_core.jobs.command import command_for
@@ -100,6 +101,14 @@ def test_a_lesson_holds_no_weights_and_becomes_a_sample(lesson: tuple[Run, dict[
     with np.load(copied / "pictures.npz") as pictures:
         assert {pictures[name].dtype for name in pictures.files} == {np.dtype(np.uint8)}
         assert max(max(pictures[name].shape[-2:]) for name in pictures.files) <= 32
+
+
+def test_the_terminal_shows_the_texts(lesson: tuple[Run, dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> None:
+    found, content = lesson
+    print_result(found, found.result() or {}, as_json=False)
+    shown = capsys.readouterr().out
+    assert all((entry["layer"] or "dense") in shown for entry in content["texts"])
+    assert str(found.path / "lesson.json") in shown
 
 
 def test_one_named_layer_is_squeezed_and_the_model_is_left_as_it_was(
