@@ -27,7 +27,7 @@ def draw(ref: ModelRef) -> None:
     written = lessons.lessons(ref, "texts")
     if written:
         texts(written, already=found[0].view.id if found else "")
-    with st.expander("Squeeze a layer of your own model and let it write", icon=":material/bolt:"):
+    with lessons.live_fold(ref, "Squeeze a layer of your own model and let it write"):
         write_live(ref)
 
 

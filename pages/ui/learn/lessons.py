@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,6 +87,12 @@ def layer_label(layer: LinearShape) -> str:
 def nothing_recorded(what: str) -> None:
     """There is neither an own lesson nor a sample."""
     empty(f"No {what} recorded yet", "Start the lesson below: it computes them in the background.", ":material/school:")
+
+
+def live_fold(ref: ModelRef, label: str) -> AbstractContextManager[object]:
+    """The fold around :func:`live`: open while a lesson is under way or has stopped, so that nobody looks for it."""
+    own = data.all_runs(ref, "lesson", samples=False)
+    return st.expander(label, icon=":material/bolt:", expanded=bool(own) and not own[0].done)
 
 
 def live(ref: ModelRef, spec: LessonSpec, label: str, key: str) -> bool:

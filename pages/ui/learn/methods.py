@@ -78,7 +78,7 @@ def perplexity(rows: list[measured.Row]) -> None:
             for text, score in row["perplexity"].items()
         ]
     )
-    colors = {method_label(str(row["method"])): method_color(str(row["method"])) for row in rows}
+    colors = {method_label(str(row["method"])): method_color(str(row["method"])) for row in charts.ordered(rows)}
     for column, text in zip(st.columns(len(texts)), texts, strict=True):
         shown = frame[frame["text"] == text]
         with column:

@@ -44,7 +44,7 @@ def draw(ref: ModelRef) -> None:
         st.caption(inputs(entry))
         sample_note(lesson.view.sample, lesson.view.id)
         table(entry)
-    with st.expander("Do it on the activations of your own model", icon=":material/bolt:"):
+    with lessons.live_fold(ref, "Do it on the activations of your own model"):
         spec = LessonSpec(model=ref, parts=("layers",))
         if lessons.live(ref, spec, "Truncate three layers of this model", "learn_outputs_live"):
             st.rerun()

@@ -33,7 +33,7 @@ def draw(ref: ModelRef) -> None:
         comparison(entry, layer)
         sample_note(lesson.view.sample, lesson.view.id)
         table(entry, layer)
-    with st.expander("Do it with another matrix of your model", icon=":material/bolt:"):
+    with lessons.live_fold(ref, "Do it with another matrix of your model"):
         another(ref)
 
 
