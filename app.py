@@ -49,8 +49,8 @@ def running(ref: ModelRef) -> None:
 
 def way_on() -> None:
     """The other pages."""
-    with st.grid(4, min_column_width=180):
-        for key in ("spectra", "allocate", "compare", "runs"):
+    with st.grid(5, min_column_width=150):
+        for key in ("learn", "spectra", "allocate", "compare", "runs"):
             info = PAGES[key]
             with st.container(border=True, height="stretch", gap="xsmall"):
                 page_link(info.file, f"**{info.title}**", info.icon, width="stretch")

@@ -35,6 +35,11 @@ def largest_low_rank(layer: LinearShape) -> int:
     return math.ceil(break_even(layer)) - 1
 
 
+def factor_params(layer: LinearShape, rank: int) -> int:
+    """k(m+n): parameters of two factors of that rank, also where they are more than the layer's own."""
+    return rank * (layer.out_features + layer.in_features)
+
+
 def layer_params(layer: LinearShape, rank: int) -> int:
     """Parameters of a layer kept at ``rank``: min(k(m+n), mn)."""
     return min(rank * (layer.out_features + layer.in_features), layer.params)

@@ -18,7 +18,7 @@ import numpy as np
 
 from lrc_core.errors import RunError
 from lrc_core.jobs import manager
-from lrc_core.runs.spec import CompareSpec, EvaluationSpec, SpectraSpec
+from lrc_core.runs.spec import CompareSpec, EvaluationSpec, LessonSpec, SpectraSpec
 from lrc_core.runs.store import Run, RunStore
 
 DESTINATION = Path(__file__).resolve().parent.parent / "assets" / "samples"
@@ -27,7 +27,8 @@ SPECTRA = SpectraSpec()
 COMPARISON = CompareSpec(
     keeps=(0.9, 0.8, 0.7), presets={"llrc": "standard"}, evaluation=EvaluationSpec(tasks=TASKS, items=100)
 )
-_COPIED = ("spec.json", "card.json", "plan.json")
+LESSON = LessonSpec()
+_COPIED = ("spec.json", "card.json", "plan.json", "lesson.json", "pictures.npz")
 _SNAPSHOTS, _EVENTS = 40, 200  # lines kept of ranks.jsonl and events.jsonl
 _DROPPED_BITS = 10  # of the float32 mantissa of spectra: 4 significant digits remain, and half the size
 
@@ -95,10 +96,10 @@ def main() -> int:
     """Run what is missing, one job after the other, and rewrite the samples."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     store = RunStore()
-    for spec in (SPECTRA, COMPARISON):
+    for spec in (SPECTRA, COMPARISON, LESSON):
         _finish(manager.submit(spec).id)
     comparison = store.open(COMPARISON.run_id)
-    runs = [store.open(SPECTRA.run_id), *shipped_runs(store, comparison)]
+    runs = [store.open(SPECTRA.run_id), store.open(LESSON.run_id), *shipped_runs(store, comparison)]
     shutil.rmtree(DESTINATION, ignore_errors=True)
     for run in runs:
         copy_sample(run, DESTINATION)

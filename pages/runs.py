@@ -27,6 +27,7 @@ PAGE_OF = {
     "compare": "compare",
     "quality": "compare",
     "ablation": "compare",
+    "lesson": "learn",
 }
 SECTION_OF = {"quality": "bench", "ablation": "ablation"}
 

@@ -57,6 +57,11 @@ def compare(arguments: argparse.Namespace) -> int:
     return _job(arguments, specs.compare_spec(arguments), lambda _, result: print_rows(result["rows"]))
 
 
+def lesson(arguments: argparse.Namespace) -> int:
+    """``lrc lesson``."""
+    return _job(arguments, specs.lesson_spec(arguments), print_lesson)
+
+
 def _job(arguments: argparse.Namespace, spec: Spec, show: Any) -> int:
     run = start(spec, resume=arguments.resume)
     if arguments.detach:
@@ -176,6 +181,15 @@ def print_update(run: Run, result: dict[str, Any]) -> None:
         )
 
 
+def print_lesson(run: Run, result: dict[str, Any]) -> None:
+    """What squeezing single layers does, worst first, and where the rest lies."""
+    for entry in result["texts"]:
+        found = entry["divergence"]
+        words = "" if found is None else f" (KL divergence {found:.3g} nats)"
+        emit(f"{entry['layer'] or 'dense'}{words}: {entry['prompt']} → {' '.join(str(entry['text']).split())}")
+    emit(f"For the Learn page: {run.path / 'lesson.json'}")
+
+
 def print_row(_: Run, row: dict[str, Any]) -> None:
     """One evaluation, with its text sample."""
     print_rows([row])
@@ -224,4 +238,5 @@ _SHOW: dict[str, Any] = {
     "compare": lambda _, result: print_rows(result["rows"]),
     "quality": lambda _, result: emit(to_markdown(result).rstrip()),
     "ablation": lambda _, result: emit(to_markdown(result).rstrip()),
+    "lesson": print_lesson,
 }

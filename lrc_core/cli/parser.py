@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from lrc_core import __version__
 from lrc_core.calibrate.update_settings import KINDS, NO_UPDATE
 from lrc_core.cli.bench_words import bench_words
+from lrc_core.runs.spec import LESSON_PARTS, LessonSpec
 
 Handler = Callable[[argparse.Namespace], int]
 
@@ -37,7 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="lrc", description="Low-rank compression of causal language models: see, learn, compare.")
     parser.add_argument("--version", action="version", version=f"lrc {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (_doctor, _starter, _fetch, _spectra, _allocate, _update, _evaluate, _compare, _runs):
+    for add in (_doctor, _starter, _fetch, _spectra, _allocate, _update, _evaluate, _compare, _lesson, _runs):
         add(commands)
     bench_words(commands, _command, _lazily)
     return parser
@@ -132,6 +133,23 @@ def _compare(commands: Any) -> None:
     )
     _evaluation(parser)
     parser.add_argument("--evaluation-seed", type=int, metavar="N", help="default: the seed")
+    _job(parser)
+
+
+def _lesson(commands: Any) -> None:
+    parser = _command(
+        commands, "lesson", _lazily("jobs", "lesson"), "Pictures and texts of a model for the Learn page."
+    )
+    _model(parser)
+    parser.add_argument("--layers", nargs="+", metavar="NAME", help="layers by full name (default: chosen by spectra)")
+    default = LessonSpec()
+    parser.add_argument(
+        "--keep", type=float, default=default.keep, help=f"share left of a squeezed layer (default: {default.keep})"
+    )
+    parser.add_argument("--parts", nargs="+", choices=LESSON_PARTS, default=list(LESSON_PARTS), help="default: all")
+    parser.add_argument("--prompt", default="", help="what the model goes on with (default: that of text samples)")
+    parser.add_argument("--text", action="append", metavar="TEXT", help="calibration text (repeatable): built-in, file")
+    _calibration(parser)
     _job(parser)
 
 

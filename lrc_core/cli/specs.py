@@ -27,6 +27,7 @@ from lrc_core.runs.spec import (
     EvaluateSpec,
     EvaluationSpec,
     FetchSpec,
+    LessonSpec,
     ModelRef,
     QualitySpec,
     SpectraSpec,
@@ -176,6 +177,23 @@ def ablation_spec(arguments: argparse.Namespace) -> AblationSpec:
         evaluation=_with(evaluation, seed=arguments.evaluation_seed),
         task_keeps=tuple(arguments.task_keeps),
         share_path=arguments.share_path,
+    )
+
+
+def lesson_spec(arguments: argparse.Namespace) -> LessonSpec:
+    """Spec of ``lrc lesson``."""
+    return LessonSpec(
+        model=model_ref(arguments),
+        layers=tuple(arguments.layers or ()),
+        keep=arguments.keep,
+        parts=tuple(arguments.parts),
+        prompt=arguments.prompt,
+        calibration=_with(
+            CalibrationSpec(seed=arguments.seed),
+            texts=_texts(arguments.text),
+            windows=arguments.windows,
+            window=arguments.window,
+        ),
     )
 
 

@@ -19,6 +19,7 @@ from lrc_core.runs.spec import (
     CompareSpec,
     EvaluateSpec,
     EvaluationSpec,
+    LessonSpec,
     ModelRef,
     QualitySpec,
     Spec,
@@ -56,6 +57,8 @@ def command_for(spec: Spec, store: RunStore | None = None) -> str:
         arguments = _quality(spec)
     elif isinstance(spec, AblationSpec):
         arguments = _ablation(spec)
+    elif isinstance(spec, LessonSpec):
+        arguments = _lesson(spec)
     else:
         arguments = []
     command = ["bench", spec.kind] if isinstance(spec, QualitySpec | AblationSpec) else [spec.kind]
@@ -177,6 +180,17 @@ def _bench(spec: QualitySpec | AblationSpec, evaluation: EvaluationSpec) -> list
         *_option("--evaluation-seed", spec.evaluation.seed, 0),
         *_calibration(spec.calibration, CalibrationSpec()),
         *([] if spec.share_path else ["--no-share-path"]),
+    ]
+
+
+def _lesson(spec: LessonSpec) -> list[str]:
+    default = LessonSpec()
+    return [
+        *_list("--layers", spec.layers, ()),
+        *_option("--keep", spec.keep, default.keep),
+        *_list("--parts", spec.parts, default.parts),
+        *_option("--prompt", spec.prompt, ""),
+        *_calibration(spec.calibration, CalibrationSpec(), own=True, seed_flag="--seed"),
     ]
 
 

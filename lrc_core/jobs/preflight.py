@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import lrc_core.allocate
 import lrc_core.decompose  # noqa: F401 - registers the decompositions, as the line above does the allocators
@@ -16,6 +17,7 @@ from lrc_core.quality.variants import PARTS, variants
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
 from lrc_core.runs.spec import (
     GENERATED,
+    LESSON_PARTS,
     AblationSpec,
     AllocateSpec,
     CalibrationSpec,
@@ -23,6 +25,7 @@ from lrc_core.runs.spec import (
     EvaluateSpec,
     EvaluationSpec,
     FetchSpec,
+    LessonSpec,
     ModelRef,
     QualitySpec,
     Spec,
@@ -43,22 +46,10 @@ def check(spec: Spec, *, model_too: bool = True, runs: Path | None = None) -> No
     Raises:
         LrcError: naming the value, file or model that is wrong.
     """
-    if isinstance(spec, SpectraSpec):
-        check_decompositions(spec.decompositions)
-    elif isinstance(spec, AllocateSpec):
-        check_keep(spec.keep)
-        check_decompositions([spec.decomposition])
-        ALLOCATORS.get(spec.method).settings(None, spec.settings)
-    elif isinstance(spec, CompareSpec):
-        _check_compare(spec)
-    elif isinstance(spec, QualitySpec):
-        _check_quality(spec)
-    elif isinstance(spec, AblationSpec):
-        _check_ablation(spec)
-    elif isinstance(spec, EvaluateSpec | UpdateSpec) and spec.plan is not None:
+    if isinstance(spec, EvaluateSpec | UpdateSpec) and spec.plan is not None:
         Plan.from_dict(dict(spec.plan)).require_files(spec.plan_folder, runs or runs_home())
-    if isinstance(spec, UpdateSpec):
-        build(UpdateSettings, spec.settings)
+    if type(spec) in _OWN:
+        _OWN[type(spec)](spec)
     if not isinstance(spec, FetchSpec):
         check_calibration(spec.calibration)
     if isinstance(spec, EvaluateSpec | CompareSpec | QualitySpec | AblationSpec):
@@ -67,6 +58,20 @@ def check(spec: Spec, *, model_too: bool = True, runs: Path | None = None) -> No
         check_model(spec.model)
         for source in spec.references if isinstance(spec, QualitySpec) else ():
             check_model(ModelRef(source))
+
+
+def _check_spectra(spec: SpectraSpec) -> None:
+    check_decompositions(spec.decompositions)
+
+
+def _check_allocate(spec: AllocateSpec) -> None:
+    check_keep(spec.keep)
+    check_decompositions([spec.decomposition])
+    ALLOCATORS.get(spec.method).settings(None, spec.settings)
+
+
+def _check_update(spec: UpdateSpec) -> None:
+    build(UpdateSettings, spec.settings)
 
 
 def check_keep(keep: float) -> None:
@@ -137,6 +142,15 @@ def _check_bench(spec: QualitySpec | AblationSpec) -> None:
         raise SettingsError("A bench needs at least one method, one share to keep and one seed.")
 
 
+def _check_lesson(spec: LessonSpec) -> None:
+    check_keep(spec.keep)
+    if unknown := set(spec.parts) - set(LESSON_PARTS):
+        known = ", ".join(LESSON_PARTS)
+        raise SettingsError(f"A lesson has no part {sorted(unknown)[0]!r}.", f"Choose from {known}.")
+    if not spec.parts:
+        raise SettingsError("A lesson needs at least one part.", f"Choose from {', '.join(LESSON_PARTS)}.")
+
+
 def check_calibration(calibration: CalibrationSpec) -> None:
     """Refuse calibration without text or windows.
 
@@ -196,3 +210,15 @@ def _check_texts(texts: Sequence[str]) -> None:
 def _check_number(name: str, value: int, least: int) -> None:
     if value < least:
         raise SettingsError(f"The number given for {name} is {value}, but must be at least {least}.")
+
+
+_OWN: dict[type, Callable[[Any], None]] = {
+    SpectraSpec: _check_spectra,
+    AllocateSpec: _check_allocate,
+    UpdateSpec: _check_update,
+    CompareSpec: _check_compare,
+    QualitySpec: _check_quality,
+    AblationSpec: _check_ablation,
+    LessonSpec: _check_lesson,
+}
+"""What is asked of each kind alone."""

@@ -12,6 +12,7 @@ import lrc_core.decompose  # noqa: F401  both packages register their methods
 from lrc_core.pipeline.allocation import allocation_run, spectra_run
 from lrc_core.pipeline.comparison import comparison_run
 from lrc_core.pipeline.evaluation import evaluation_run
+from lrc_core.pipeline.lesson import lesson_run
 from lrc_core.pipeline.quality import ablation_run, quality_run
 from lrc_core.pipeline.session import Session, measured, write_card
 from lrc_core.pipeline.updating import update_run
@@ -27,6 +28,7 @@ _STAGES = {
     "compare": comparison_run,
     "quality": quality_run,
     "ablation": ablation_run,
+    "lesson": lesson_run,
 }
 
 

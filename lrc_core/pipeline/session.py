@@ -63,12 +63,12 @@ class Session:
         windows = self.windows(spec, spec.windows, spec.window, spec.seed)
         return Calibrated(loaded.model, loaded.card.layers, loaded.card.identity.fingerprint, windows, cache_home())
 
-    def windows(self, spec: CalibrationSpec, count: int, window: int, seed: int) -> Tensor:
-        """[n, window] token ids of the calibration text."""
+    def windows(self, spec: CalibrationSpec, count: int, window: int, seed: int, part: str = "calibrate") -> Tensor:
+        """[n, window] token ids of the calibration text, or of another part of it."""
         return mixed_windows(
             spec.texts,
             self.loaded.tokenizer,
-            part="calibrate",
+            part=part,
             window=window,
             count=count,
             seed=seed,

@@ -13,6 +13,8 @@ from lrc_core.errors import RunError
 SPEC_VERSION = 1
 GENERATED = "generated"
 """Name of the calibration text that the model writes itself."""
+LESSON_PARTS = ("layers", "sensitivity", "text")
+"""Parts of a lesson: some layers rank by rank, what squeezing each layer alone costs, and what is written then."""
 
 
 @dataclass(frozen=True)
@@ -260,7 +262,38 @@ class AblationSpec(_Spec):
     share_path: bool = True
 
 
-Spec = FetchSpec | SpectraSpec | AllocateSpec | UpdateSpec | EvaluateSpec | CompareSpec | QualitySpec | AblationSpec
+@dataclass(frozen=True)
+class LessonSpec(_Spec):
+    """What the guided path shows of a model that no other run holds: derived pictures, curves and texts, no weights.
+
+    Attributes:
+        layers: full names of the layers that are looked at; () for a choice that shows differences.
+        keep: share of one layer's parameters that is left when it is squeezed alone.
+        parts: of ``LESSON_PARTS``.
+        prompt: what the model goes on with, "" for the prompt of every text sample.
+        calibration: of the whitened factors.
+    """
+
+    kind: ClassVar[str] = "lesson"
+    model: ModelRef = ModelRef()
+    layers: tuple[str, ...] = ()
+    keep: float = 0.1
+    parts: tuple[str, ...] = LESSON_PARTS
+    prompt: str = ""
+    calibration: CalibrationSpec = CalibrationSpec()
+
+
+Spec = (
+    FetchSpec
+    | SpectraSpec
+    | AllocateSpec
+    | UpdateSpec
+    | EvaluateSpec
+    | CompareSpec
+    | QualitySpec
+    | AblationSpec
+    | LessonSpec
+)
 _KINDS: dict[str, type[Any]] = {spec.kind: spec for spec in get_args(Spec)}
 _PARTS: dict[str, type[Any]] = {"model": ModelRef, "calibration": CalibrationSpec, "evaluation": EvaluationSpec}
 

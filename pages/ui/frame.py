@@ -31,6 +31,7 @@ class PageInfo:
 
 PAGES = {
     "home": PageInfo("app.py", "Home", ":material/home:", "What this is, and the model in use"),
+    "learn": PageInfo("pages/learn.py", "Learn", ":material/school:", "Eight short steps, each a picture to touch"),
     "spectra": PageInfo("pages/spectra.py", "Spectra", ":material/grid_on:", "Where each layer's information lives"),
     "allocate": PageInfo("pages/allocate.py", "Allocate", ":material/tune:", "Choose a size, learn the ranks"),
     "compare": PageInfo("pages/compare.py", "Compare", ":material/balance:", "Methods side by side, as measured"),

@@ -37,6 +37,7 @@ KINDS = {
     "compare": "Compare",
     "quality": "Bench",
     "ablation": "Ablation",
+    "lesson": "Lesson",
 }
 UPDATES = {NO_UPDATE: "No update", "left": "Left factors", "both": "Both factors"}
 

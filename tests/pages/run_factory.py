@@ -22,6 +22,7 @@ from lrc_core.runs.spec import (
     CompareSpec,
     EvaluateSpec,
     EvaluationSpec,
+    LessonSpec,
     ModelRef,
     QualitySpec,
     SpectraSpec,
@@ -93,6 +94,55 @@ def spectra_run(store: RunStore, card: ModelCard, *, done: bool = True) -> Run:
     arrays = {f"{name}/{layer.name}": sigma_of(layer, name) for name in DECOMPOSITIONS for layer in card.layers}
     np.savez_compressed(run.path / "spectra.npz", **arrays)
     return finish(run, {"card": card.to_dict(), "decompositions": list(DECOMPOSITIONS), "wall_s": 42.0})
+
+
+def lesson_run(store: RunStore, card: ModelCard, **changes: Any) -> Run:
+    """A finished lesson; layers are the more sensitive the deeper they lie."""
+    run = store.create(LessonSpec(model=ModelRef(card.identity.source), **changes))
+    _write(run.path / "card.json", card.to_dict())
+    middle = [layer for layer in card.layers if layer.block == card.n_blocks // 2]
+    ranks = [1, 3, 8, 16]
+    sensitivity: dict[str, Any] = {"": {"loss": 2.5}}
+    for number, layer in enumerate(card.layers):
+        divergence = 0.001 * 1.3**number
+        sensitivity[layer.name] = {"rank": 2, "loss": 2.5 + divergence, "divergence": divergence}
+    layers = [
+        {
+            "name": layer.name,
+            "ranks": ranks,
+            "brightest": 0.3,
+            "sigma": {name: sigma_of(layer, name).tolist() for name in ("svd", "whitened")},
+            "weight_error": {"svd": [0.9, 0.6, 0.3, 0.0], "whitened": [0.95, 0.7, 0.4, 0.0]},
+            "output_error": {"svd": [0.8, 0.5, 0.25, 0.0], "whitened": [0.6, 0.25, 0.1, 0.0]},
+            "input_energy": {"directions": [1, 4, 16], "share": [0.4, 0.7, 1.0]},
+            "tokens": 4096,
+        }
+        for layer in middle[:2]
+    ]
+    squeezed = [card.layers[-1], card.layers[0]]
+    texts = [{"layer": None, "rank": None, "divergence": None, "prompt": "The sea", "text": " is blue and wide."}]
+    texts += [
+        {
+            "layer": layer.name,
+            "rank": 2,
+            "divergence": sensitivity[layer.name]["divergence"],
+            "prompt": "The sea",
+            "text": f" is layer {layer.block} layer layer layer.",
+        }
+        for layer in squeezed
+    ]
+    content = {"keep": 0.1, "layers": layers, "sensitivity": sensitivity, "texts": texts}
+    parts = run.spec.parts
+    for part, key in (("layers", "layers"), ("sensitivity", "sensitivity"), ("text", "texts")):
+        content[key] = content[key] if part in parts else type(content[key])()
+    _write(run.path / "lesson.json", content)
+    pictures = {
+        f"{layer.name}/{part}": np.full((len(ranks), 8, 8) if part != "weight" else (8, 8), 90, np.uint8)
+        for layer in middle[:2]
+        for part in ("weight", "kept", "missing")
+    }
+    np.savez_compressed(run.path / "pictures.npz", **pictures)
+    return finish(run, {"card": card.to_dict(), "layers": [], "texts": content["texts"]})
 
 
 def _write(path: Path, content: Any) -> None:

@@ -1,0 +1,91 @@
+"""Learn: a guided path of eight short steps, each one picture to touch."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from lrc_core.runs.spec import ModelRef
+from pages.ui import jobs, words
+from pages.ui.frame import frame, guard
+from pages.ui.learn import progress
+from pages.ui.learn.lesson_text import folds, lesson_text
+from pages.ui.learn.steps import STEPS
+
+
+def stepper(current: int) -> None:
+    """All steps: any of them can be the next."""
+    done = progress.done()
+    with st.container(horizontal=True, gap="xsmall", key="learn_steps"):
+        for number, entry in enumerate(STEPS, start=1):
+            st.button(
+                f"{number} · {entry.short}",
+                key=f"learn_step_{number}",
+                type="primary" if number == current else "secondary",
+                icon=":material/check:" if number in done else None,
+                on_click=progress.go_to,
+                args=(number,),
+            )
+
+
+def step(current: int, ref: ModelRef) -> None:
+    """One step: words, picture, what to try, folds."""
+    entry = STEPS[current - 1]
+    text = lesson_text(entry.text)
+    st.subheader(f"{current} · {text.title}")
+    st.markdown(text.body)
+    with guard():
+        entry.draw(ref)
+    if text.notice:
+        with st.container(border=True):
+            st.markdown(f":material/touch_app: **Try.** {text.notice}")
+    folds(text)
+
+
+def onward(current: int) -> None:
+    """Back, on, the link to this step, and starting over."""
+    with st.container(horizontal=True, vertical_alignment="center"):
+        if current > 1:
+            st.button(
+                "Back", icon=":material/arrow_back:", key="learn_back", on_click=progress.go_to, args=(current - 1,)
+            )
+        if current < progress.COUNT:
+            st.button(
+                f"On: {STEPS[current].short.lower()}",
+                type="primary",
+                icon=":material/arrow_forward:",
+                key="learn_on",
+                on_click=progress.go_on,
+                args=(current,),
+            )
+        st.space("stretch")
+        with st.popover("Link to this step", icon=":material/link:"):
+            st.caption("Opens exactly here, for a class or a colleague who runs this app.")
+            st.code(f"{base_url()}?{progress.STEP}={current}", language=None, wrap_lines=True)
+        with st.popover("Start over", icon=":material/restart_alt:"):
+            st.markdown("Forget which steps are done, and the answers of the quiz?")
+            st.button("Forget them", key="learn_forget", on_click=_start_over)
+
+
+def base_url() -> str:
+    """This page's address without its query."""
+    return str(st.context.url or "/learn").partition("?")[0]
+
+
+def _start_over() -> None:
+    progress.forget()
+    progress.go_to(1)
+
+
+def body(ref: ModelRef) -> None:
+    st.caption(words.prose("learn"))
+    current = progress.current_step()
+    stepper(current)
+    step(current, ref)
+    onward(current)
+
+
+model_ref = frame("learn")
+st.title("Learn")
+with guard():
+    body(model_ref)
+jobs.rerun_if_asked()

@@ -1,0 +1,145 @@
+"""Step 8: what it costs and gives, on one card; and the quiz."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from lrc_core.runs.spec import ModelRef
+from pages.ui import cards, words
+from pages.ui import compare_data as measured
+from pages.ui.frame import empty, page_link, sample_note
+from pages.ui.learn import quiz
+from pages.ui.learn.methods import usable
+from pages.ui.methods import in_order, method_label
+
+RATE, METHOD = "learn_card_rate", "learn_card_method"
+
+
+def draw(ref: ModelRef) -> None:
+    """The card of one measured plan beside the dense model, then the questions."""
+    group = usable(ref)
+    if group is None:
+        empty("Nothing measured yet", "Start a comparison on the Compare page.", ":material/balance:")
+    else:
+        card(group)
+    quiz.draw()
+
+
+def card(group: measured.Group) -> None:
+    """Choose a plan and read its card."""
+    dense = next((row for row in group.rows if row["method"] == "dense"), None)
+    rows = [row for row in group.at("whitened", None) if row["method"] != "dense" and row.get("cost")]
+    if dense is None or not dense.get("cost") or not rows:
+        empty("No sizes and speeds in these rows", "Newer comparisons measure them.", ":material/speed:")
+        return
+    left, right = st.columns(2)
+    names = in_order({str(row["method"]) for row in rows})
+    method = left.segmented_control(
+        "Method",
+        names,
+        default="llrc" if "llrc" in names else names[0],
+        format_func=method_label,
+        required=True,
+        key=METHOD,
+        bind="query-params",
+    )
+    rates = sorted({round(100 * (1 - row["keep_target"])) for row in rows if row["method"] == method})
+    rate = right.segmented_control(
+        "Removed from the block linears",
+        rates,
+        default=20 if 20 in rates else rates[0],
+        format_func=lambda value: f"{value} %",
+        required=True,
+        key=RATE,
+        bind="query-params",
+    )
+    row = next(
+        (row for row in rows if row["method"] == method and round(100 * (1 - row["keep_target"])) == rate),
+        rows[0],
+    )
+    with st.container(border=True):
+        st.markdown(f"**{method_label(str(row['method']))}, {words.percent(1 - row['keep_achieved'])} removed**")
+        cards.facts(entries(row, dense))
+    st.markdown(reading(row, dense))
+    sample_note(group.sample, str(row.get("run_id", "")), str(dense.get("run_id", "")))
+    table(row, dense)
+    page_link("pages/compare.py", "All measurements, on Compare", ":material/balance:")
+
+
+def entries(row: Mapping[str, Any], dense: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Name, value and note of every figure on the card."""
+    cost, before = row["cost"], dense["cost"]
+    found = [
+        ("Size", words.data_size(cost["bytes"]), f"of {words.data_size(before['bytes'])}, counted"),
+        (
+            "Reading a prompt",
+            f"{cost['prefill_tokens_per_s']:,.0f} tokens/s",
+            f"dense {before['prefill_tokens_per_s']:,.0f}, measured",
+        ),
+        (
+            "Writing",
+            f"{cost['decode_tokens_per_s']:,.1f} tokens/s",
+            f"dense {before['decode_tokens_per_s']:,.1f}, measured",
+        ),
+    ]
+    for text, score in row["perplexity"].items():
+        other = dense["perplexity"].get(text)
+        note = f"dense {words.with_error(other['value'], other.get('stderr'), 1)}" if other else ""
+        found.append((f"Perplexity, {text}", words.with_error(score["value"], score.get("stderr"), 1), note))
+    for task, score in (row.get("zero_shot") or {}).items():
+        other = (dense.get("zero_shot") or {}).get(task)
+        note = f"dense {100 * other['acc']:.0f} %, {score.get('n', 0)} questions" if other else ""
+        found.append((task, f"{100 * score['acc']:.0f} ± {100 * (score.get('acc_stderr') or 0):.0f} %", note))
+    return found
+
+
+def reading(row: Mapping[str, Any], dense: Mapping[str, Any]) -> str:
+    """The card in two sentences."""
+    cost, before = row["cost"], dense["cost"]
+    saved = 1 - cost["bytes"] / before["bytes"]
+    speed = cost["decode_tokens_per_s"] / before["decode_tokens_per_s"] - 1
+    pace = (
+        "about as fast" if abs(speed) < 0.1 else f"{words.percent(abs(speed), 0)} {'faster' if speed > 0 else 'slower'}"
+    )
+    text = next(iter(row["perplexity"]))
+    factor = row["perplexity"][text]["value"] / dense["perplexity"][text]["value"]
+    tasks = tasks_words(row, dense)
+    return (
+        f"The whole model becomes **{words.percent(saved, 0)}** smaller and writes {pace} on the computer that "
+        f"measured it; its perplexity on {text} is **{factor:.2g} times** the dense model's. {tasks}"
+    )
+
+
+def tasks_words(row: Mapping[str, Any], dense: Mapping[str, Any]) -> str:
+    """How many questions in a hundred are answered worse, and whether that is more than chance."""
+    scores, before = row.get("zero_shot") or {}, dense.get("zero_shot") or {}
+    shared = [task for task in scores if task in before]
+    if not shared:
+        return ""
+    drop = sum(before[task]["acc"] - scores[task]["acc"] for task in shared) / len(shared)
+    errors = [
+        (before[task].get("acc_stderr") or 0) ** 2 + (scores[task].get("acc_stderr") or 0) ** 2 for task in shared
+    ]
+    error = sum(errors) ** 0.5 / len(shared)
+    within = "within the error" if abs(drop) <= 2 * error else "more than the error"
+    way = "fewer" if drop >= 0 else "more"
+    return (
+        f"Of 100 questions it answers {abs(100 * drop):.0f} {way} right ({within}, ± {100 * error:.0f}; mean of "
+        f"{len(shared)} {'task' if len(shared) == 1 else 'tasks'})."
+    )
+
+
+def table(row: Mapping[str, Any], dense: Mapping[str, Any]) -> None:
+    """The same as a table."""
+    with st.expander("The numbers as a table", icon=":material/table:"):
+        st.dataframe(
+            pd.DataFrame(
+                [{"What": name, "This plan": value, "Beside it": note} for name, value, note in entries(row, dense)]
+            ),
+            hide_index=True,
+            alt="Every figure of the card",
+        )

@@ -1,0 +1,89 @@
+"""A picture with a slider that follows the pointer, and two buttons that play it forward and back."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import streamlit as st
+
+from pages.ui.words import ASSETS
+
+FRAME_MS = 140
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One position of the slider.
+
+    Attributes:
+        name: what the slider shows beside it.
+        svg: what is drawn over the base, SVG elements.
+        words: what the picture says, one or two sentences; also its alternative text.
+    """
+
+    name: str
+    svg: str
+    words: str
+
+
+@dataclass(frozen=True)
+class Book:
+    """A picture in frames.
+
+    Attributes:
+        label: of the slider.
+        size: width and height of the drawing in its own units.
+        base: what stays in every frame, SVG elements.
+        frames: in order.
+        start: first frame shown.
+        keep: stay at the same frame when the frames change.
+    """
+
+    label: str
+    size: tuple[int, int]
+    base: str
+    frames: Sequence[Frame]
+    start: int = 0
+    keep: bool = False
+
+
+def flipbook(book: Book, key: str) -> None:
+    """Draw a book; where the reader left the slider goes into the URL under ``key``, so that a reload keeps it."""
+    component = st.components.v2.component(
+        "lrc_flipbook",
+        html='<div class="flipbook"></div>',
+        css=(ASSETS / "learn" / "flipbook.css").read_text(encoding="utf-8"),
+        js=(ASSETS / "learn" / "flipbook.js").read_text(encoding="utf-8"),
+    )
+    content = {
+        "label": book.label,
+        "viewBox": f"0 0 {book.size[0]} {book.size[1]}",
+        "base": book.base,
+        "frames": [asdict(frame) for frame in book.frames],
+        "interval": FRAME_MS,
+        "keep": book.keep,
+    }
+    digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+    component(
+        data={**content, "id": digest, "start": position(book, key)},
+        key=f"{key}_book",
+        on_frame_change=lambda: _remember(key),
+    )
+
+
+def position(book: Book, key: str) -> int:
+    """The frame that the URL names, else the book's first one; a bad value counts as none."""
+    try:
+        found = int(st.query_params.get(key, ""))
+    except ValueError:
+        found = book.start
+    return min(max(found, 0), len(book.frames) - 1)
+
+
+def _remember(key: str) -> None:
+    frame = st.session_state[f"{key}_book"].get("frame")
+    if frame is not None:
+        st.query_params[key] = str(int(frame))

@@ -1,0 +1,224 @@
+"""Step 3: when two factors pay, and why a layer must be allowed to stay dense."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import altair as alt
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from lrc_core.budget import break_even, factor_params
+from lrc_core.decompose.measures import energy_kept
+from lrc_core.runs.spec import ModelRef
+from lrc_core.types import LinearShape
+from pages.ui import data, words
+from pages.ui.frame import empty, sample_note
+from pages.ui.learn import lessons
+
+SHAPE, REMOVED = "learn_shape", "learn_removed"
+TEAL, ORANGE, GREY = "#1b8a86", "#d9762b", "#8a9593"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One way to remove the same parameters from two equal layers.
+
+    Attributes:
+        name: what is done.
+        kept: share of the parameters left in each.
+    """
+
+    name: str
+    kept: tuple[float, float]
+
+
+def draw(ref: ModelRef) -> None:
+    """Parameters against rank, and the choice between two layers a little and one layer a lot."""
+    view = data.best_spectra(ref) or data.best_spectra(ModelRef())
+    if view is None:
+        empty("No spectra yet", "Fetch a model on Home and read its spectra.", ":material/show_chart:")
+        return
+    spectra = data.spectra_of(view)
+    decomposition = "whitened" if "whitened" in spectra.decompositions else spectra.decompositions[0]
+    layer = choose(spectra)
+    removed = slider()
+    sigma = spectra.values[decomposition][layer.name]
+    rank = max(1, int((1 - removed) * break_even(layer)))
+    st.altair_chart(
+        chart(layer, rank),
+        key="learn_pays",
+        alt=f"Parameters of two factors against their rank for a layer of {layer.out_features} by "
+        f"{layer.in_features}: a straight line that crosses the dense layer's cost at rank {break_even(layer):.0f}",
+    )
+    what = "the layer's output" if decomposition == "whitened" else "the weight"
+    st.markdown(reading(layer, sigma, removed, what))
+    st.markdown("**The same saving, three ways**")
+    two_ways(spectra, layer, decomposition, removed)
+    sample_note(view.sample, view.id)
+    table(layer, sigma)
+
+
+def choose(spectra: data.Spectra) -> LinearShape:
+    """A layer of the middle block by its shape."""
+    middle = [layer for layer in spectra.card.layers if layer.block == spectra.card.n_blocks // 2]
+    by_name = {layer.kind: layer for layer in middle or spectra.card.layers}
+    kind = st.selectbox(
+        "Layer",
+        list(by_name),
+        format_func=lambda kind: f"{kind}: {by_name[kind].out_features} × {by_name[kind].in_features}",
+        key=SHAPE,
+        bind="query-params",
+    )
+    return by_name.get(kind) or next(iter(by_name.values()))
+
+
+def slider() -> float:
+    """Share of the layer's parameters to remove."""
+    percent = st.slider(
+        "Remove this share of the layer's parameters", 1, 90, 10, format="%d %%", key=REMOVED, bind="query-params"
+    )
+    return min(max(int(percent), 1), 90) / 100
+
+
+def chart(layer: LinearShape, rank: int) -> alt.LayerChart:
+    """k(m+n) against k, the dense layer's cost, break-even, and where the slider stands."""
+    even = break_even(layer)
+    line = pd.DataFrame({"rank": [0, layer.full_rank], "millions": [0.0, _millions(layer, layer.full_rank)]})
+    dense = pd.DataFrame({"rank": [0, layer.full_rank], "millions": [layer.params / 1e6] * 2})
+    here = pd.DataFrame({"rank": [rank], "millions": [_millions(layer, rank)]})
+    marks = pd.DataFrame(
+        {
+            "rank": [even, layer.full_rank],
+            "millions": [layer.params / 1e6, layer.params / 1e6],
+            "words": [f"break-even: rank {even:.0f}", f"dense: {words.count(layer.params)}"],
+        }
+    )
+    loss = pd.DataFrame({"rank": [even, layer.full_rank], "low": [layer.params / 1e6] * 2})
+    loss["high"] = [_millions(layer, even), _millions(layer, layer.full_rank)]
+    x = alt.X(
+        "rank:Q", title="Rank k", axis=alt.Axis(tickCount=8), scale=alt.Scale(domain=[0, layer.full_rank], nice=False)
+    )
+    y = alt.Y("millions:Q", title="Parameters in millions")
+    return alt.layer(
+        alt.Chart(loss).mark_area(color=ORANGE, opacity=0.18).encode(x=x, y=alt.Y("low:Q"), y2="high:Q"),
+        alt.Chart(line).mark_line(color=ORANGE, strokeWidth=2.5).encode(x=x, y=y),
+        alt.Chart(dense).mark_line(color=TEAL, strokeWidth=2.5, strokeDash=[6, 4]).encode(x=x, y=y),
+        alt.Chart(marks[:1]).mark_rule(color=GREY, strokeDash=[3, 3]).encode(x=x),
+        alt.Chart(marks[:1])
+        .mark_text(align="left", dx=8, dy=26, fontSize=13, color=GREY)
+        .encode(x=x, y=y, text="words"),
+        alt.Chart(marks[1:]).mark_text(align="right", dy=14, fontSize=13, color=TEAL).encode(x=x, y=y, text="words"),
+        alt.Chart(here)
+        .mark_point(color=ORANGE, filled=True, size=150, opacity=1)
+        .encode(x=x, y=y, tooltip=[alt.Tooltip("rank:Q"), alt.Tooltip("millions:Q", format=".3f")]),
+    ).properties(height=300)
+
+
+def _millions(layer: LinearShape, rank: float) -> float:
+    return factor_params(layer, 1) * rank / 1e6
+
+
+def reading(layer: LinearShape, sigma: np.ndarray, removed: float, what: str) -> str:
+    """What the slider's saving takes away from ``what``."""
+    even = break_even(layer)
+    rank = max(1, int((1 - removed) * even))
+    gone, lost = 1 - rank / layer.full_rank, 1 - energy_kept(sigma, rank)
+    return (
+        f"To remove **{words.percent(removed, 0)}** of the parameters the rank must fall to **{rank}** of "
+        f"{layer.full_rank}: **{words.percent(gone, 0)}** of the directions go, and with them "
+        f"**{words.percent(lost, 1)}** of the energy of {what}. The first "
+        f"{words.percent(1 - even / layer.full_rank, 0)} of the directions that you give up save nothing at all: in "
+        "the orange wedge the factors are larger than the layer."
+    )
+
+
+def two_ways(spectra: data.Spectra, layer: LinearShape, decomposition: str, removed: float) -> None:
+    """Two neighbours of one kind: both a little, or one dense and one twice as much."""
+    pair = _pair(spectra, layer)
+    if pair is None or removed > 0.45:
+        st.caption("Set the slider to 45 % or less to see what a dense layer is worth.")
+        return
+    first, second = pair
+    gain = {name.name: losses(spectra, pair, decomposition, name) for name in ways(removed)}
+    frame = pd.DataFrame(
+        [
+            {"way": name, "layer": f"block {layer.block}", "lost": loss}
+            for name, pair_losses in gain.items()
+            for layer, loss in zip(pair, pair_losses, strict=True)
+        ]
+    )
+    st.altair_chart(
+        alt.Chart(frame)
+        .mark_bar()
+        .encode(
+            x=alt.X(
+                "sum(lost):Q",
+                title="Lost energy of both outputs, in shares of one layer's",
+                axis=alt.Axis(format=".1%", tickCount=6),
+            ),
+            y=alt.Y("way:N", title=None, sort=None, axis=alt.Axis(labelLimit=260)),
+            color=alt.Color("layer:N", legend=alt.Legend(title=None, orient="top")),
+            tooltip=["way:N", "layer:N", alt.Tooltip("lost:Q", format=".2%")],
+        )
+        .properties(height=230),
+        key="learn_two_ways",
+        alt="; ".join(f"{name}: {words.percent(sum(both), 1)} lost" for name, both in gain.items()),
+    )
+    totals = {name: sum(both) for name, both in gain.items()}
+    best = min(totals, key=lambda name: totals[name])
+    worst = max(totals, key=lambda name: totals[name])
+    st.caption(
+        f"Blocks {first.block} and {second.block}, `{first.kind}`, remove the same parameters each time: "
+        f"“{best}” loses {words.percent(totals[best], 1)}, “{worst}” {words.percent(totals[worst], 1)}."
+    )
+
+
+def ways(removed: float) -> tuple[Choice, ...]:
+    """Three ways to remove the same from two layers."""
+    rest = 1 - 2 * removed
+    return (
+        Choice("both a little", (1 - removed, 1 - removed)),
+        Choice("first dense, second twice as much", (1.0, rest)),
+        Choice("second dense, first twice as much", (rest, 1.0)),
+    )
+
+
+def losses(
+    spectra: data.Spectra, pair: tuple[LinearShape, LinearShape], decomposition: str, choice: Choice
+) -> tuple[float, float]:
+    """Share of the output energy that each layer of a pair loses; a dense one loses nothing."""
+    lost = []
+    for layer, kept in zip(pair, choice.kept, strict=True):
+        rank = max(1, int(kept * break_even(layer)))
+        lost.append(0.0 if kept >= 1 else 1 - energy_kept(spectra.values[decomposition][layer.name], rank))
+    return lost[0], lost[1]
+
+
+def _pair(spectra: data.Spectra, layer: LinearShape) -> tuple[LinearShape, LinearShape] | None:
+    """The layer and the one of its kind in the next block."""
+    for other in spectra.card.layers:
+        if other.kind == layer.kind and other.block == layer.block + 1:
+            return layer, other
+    return None
+
+
+def table(layer: LinearShape, sigma: np.ndarray) -> None:
+    """Savings and losses in numbers."""
+    shares = [0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7]
+    ranks = [max(1, int((1 - share) * break_even(layer))) for share in shares]
+    with st.expander("The numbers as a table", icon=":material/table:"):
+        st.dataframe(
+            pd.DataFrame(
+                {
+                    "Removed": [words.percent(share, 0) for share in shares],
+                    "Rank": ranks,
+                    "Parameters": [factor_params(layer, rank) for rank in ranks],
+                    "Directions given up": [words.percent(1 - rank / layer.full_rank, 0) for rank in ranks],
+                    "Output energy lost": [words.percent(1 - energy_kept(sigma, rank), 1) for rank in ranks],
+                }
+            ),
+            hide_index=True,
+            alt=f"What savings cost in {lessons.layer_label(layer)}",
+        )

@@ -1,0 +1,82 @@
+"""The guided path as a person meets it: the slider under the pointer and the keys, the films, deep links, reloads."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from playwright.sync_api import expect
+
+from lrc_core.budget import break_even
+from pages.ui.learn import picture
+from tests.browser.conftest import PATIENCE_MS
+
+pytestmark = pytest.mark.browser
+expect.set_options(timeout=PATIENCE_MS)
+ALL = len(picture.RANKS)
+
+
+def sentence(rank: int) -> str:
+    return picture.reading(rank, picture.decomposed()[1], break_even(picture.SHAPE))
+
+
+def test_the_picture_follows_the_slider_and_the_step_is_remembered(start_server, open_tab):
+    server = start_server()
+    page = open_tab(f"{server.url}/learn")
+    expect(page.get_by_role("heading", level=3).first).to_contain_text("A picture and a slider")
+    slider, words = page.locator(".flipbook input[type=range]"), page.locator(".flipbook .words")
+    expect(words).to_have_text(sentence(3))
+    slider.focus()
+    page.keyboard.press("ArrowRight")
+    expect(words).to_have_text(sentence(4))
+    expect(page.locator(".flipbook svg")).to_have_attribute("aria-label", sentence(4))
+    expect(page).to_have_url(re.compile(r"learn_picture=3"))
+    page.reload()
+    expect(words).to_have_text(sentence(4))
+
+    box = slider.bounding_box()
+    page.mouse.move(box["x"] + 4, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] - 2, box["y"] + box["height"] / 2, steps=4)
+    expect(words).to_have_text(sentence(picture.ROWS))  # before the button is let go: no server is asked
+    assert "learn_picture=3" in page.url
+    page.mouse.up()
+    expect(page).to_have_url(re.compile(rf"learn_picture={ALL - 1}\b"))
+
+    page.get_by_role("button", name="On: a weight").click()
+    expect(page).to_have_url(re.compile(r"learn_step=2"))
+    expect(page.get_by_text("energy of W, ").first).to_be_visible()
+    again = open_tab(f"{server.url}/learn")
+    expect(again.get_by_role("heading", level=3).first).to_contain_text("real weight matrix")
+    expect(again.get_by_role("button", name="1 · A picture").get_by_test_id("stIconMaterial")).to_be_visible()
+
+
+def test_the_mask_is_played_forward_and_back_and_forces_are_switched_off(server, open_tab):
+    page = open_tab(f"{server.url}/learn?learn_step=7&learn_mask=170", dark=True, width=600)
+    output = page.locator(".flipbook output")
+    expect(output).to_have_text("171 of 180")
+    page.get_by_role("button", name="Play").click()
+    expect(output).to_have_text("180 of 180")
+    expect(page).to_have_url(re.compile(r"learn_mask=179"))
+    page.get_by_role("button", name="◀ Back").click()
+    expect(output).to_have_text(re.compile(r"17\d of 180"))
+    page.get_by_role("button", name="Pause").click()
+    stopped = output.text_content()
+    page.get_by_role("button", name="Distillation: like the dense layer").click()
+    expect(page.get_by_text("Nothing said which ones matter")).to_be_visible()
+    expect(output).to_have_text(stopped)  # another film, the same step
+    overflow = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    assert overflow <= 0
+
+
+def test_a_click_on_the_map_chooses_the_text(server, open_tab):
+    page = open_tab(f"{server.url}/learn?learn_step=5")
+    targets = page.locator(".st-key-learn_map .scatterlayer .point")
+    expect(targets).to_have_count(210)
+    expect(page.get_by_text("Only block 0, mlp.up_proj at rank")).to_be_visible()
+    box = targets.nth(6).bounding_box()  # block 0, mlp.down_proj
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    expect(page.get_by_text("Only block 0, mlp.down_proj at rank")).to_be_visible()
+    box = targets.nth(7 * 20).bounding_box()
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    expect(page.get_by_text("No text is recorded for")).to_be_visible()

@@ -1,0 +1,184 @@
+"""Learn: every step from samples, from own runs and from nothing; progress, deep links, the quiz."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from pages.ui import state
+from pages.ui.learn import flipbook, picture, quiz
+from pages.ui.learn.lesson_text import lesson_text
+from pages.ui.learn.steps import STEPS
+from tests.pages import run_factory
+from tests.pages.conftest import text_of
+
+NUMBERS = [str(number) for number in range(1, 9)]
+
+
+@pytest.fixture
+def everything(samples, card):
+    """Samples of every kind that the steps read."""
+    run_factory.spectra_run(samples, card)
+    run_factory.lesson_run(samples, card)
+    return run_factory.compare_run(samples, card)
+
+
+@pytest.fixture
+def books(monkeypatch):
+    """The flipbooks that a page draws, by key."""
+    found = {}
+    monkeypatch.setattr(flipbook, "flipbook", lambda book, key: found.update({key: book}))
+    for module in ("picture", "weight", "mask"):
+        monkeypatch.setattr(f"pages.ui.learn.{module}.flipbook", lambda book, key: found.update({key: book}))
+    return found
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_every_step_works_from_the_samples(open_page, everything, number):
+    app = open_page("learn", learn_step=number)
+    text = lesson_text(STEPS[int(number) - 1].text)
+    assert app.subheader[0].value == f"{number} · {text.title}"
+    assert not app.error
+    if number != "1":
+        assert "Shipped run" in text_of(app)
+    assert {"The formula", "Where this comes from"} <= {fold.label for fold in app.expander}
+    assert any(fold.label == "The numbers as a table" for fold in app.expander)
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_every_step_stands_on_nothing(open_page, number):
+    app = open_page("learn", learn_step=number)
+    assert not app.error
+    assert "Shipped run" not in text_of(app)
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_the_users_own_runs_come_first(open_page, everything, store, card, number):
+    own = [
+        run_factory.spectra_run(store, card).id,
+        run_factory.lesson_run(store, card).id,
+        run_factory.compare_run(store, card).id,
+    ]
+    words = text_of(open_page("learn", learn_step=number))
+    assert "Shipped run" not in words
+    assert number == "1" or any(f"`{run_id}`" in words for run_id in own) or number == "8"
+
+
+def test_another_model_without_runs_sees_the_sample_labelled(open_page, everything):
+    app = open_page("learn", learn_step="5", model="owner/other")
+    assert not app.error
+    assert "Shipped run" in text_of(app)
+    assert "recorded" in text_of(app).lower()
+
+
+def test_a_bad_step_in_the_link_is_the_first_one(open_page):
+    for bad in ("0", "9", "x", ""):
+        assert open_page("learn", learn_step=bad).subheader[0].value.startswith("1 ·")
+
+
+def test_going_on_is_remembered_by_the_next_visit(open_page):
+    app = open_page("learn")
+    app.button(key="learn_on").click().run()
+    assert app.subheader[0].value.startswith("2 ·")
+    assert list(app.query_params["learn_step"]) == ["2"]
+    assert app.button(key="learn_step_1").proto.icon == ":material/check:"
+    again = open_page("learn")
+    assert again.subheader[0].value.startswith("2 ·")
+    assert again.button(key="learn_step_1").proto.icon == ":material/check:"
+    assert again.button(key="learn_step_2").proto.icon == ""
+    assert open_page("learn", learn_step="7").subheader[0].value.startswith("7 ·")
+
+
+def test_starting_over_forgets_only_the_lesson(open_page):
+    state.write_settings(model={"source": "starter"}, learn={"step": 4, "done": [1, 2, 3]})
+    app = open_page("learn")
+    assert app.subheader[0].value.startswith("4 ·")
+    app.button(key="learn_forget").click().run()
+    assert app.subheader[0].value.startswith("1 ·")
+    assert state.read_settings()["model"] == {"source": "starter"}
+    assert not state.read_settings()["learn"].get("done")
+
+
+@pytest.mark.parametrize("damaged", [7, {"step": "x", "done": "all", "answers": [1]}, {"done": [1, "y", 99, None]}])
+def test_a_damaged_memory_costs_nothing(open_page, damaged):
+    state.write_settings(learn=damaged)
+    for number in ("1", "8"):
+        assert not open_page("learn", learn_step=number).error
+
+
+def test_the_quiz_explains_at_the_end_and_survives_a_reload(open_page):
+    app = open_page("learn", learn_step="8")
+    listed = quiz.questions()
+    assert app.button(key="learn_check").disabled
+    for number, question in enumerate(listed):
+        wrong = (question.right + 1) % len(question.options)
+        app.radio(key=f"learn_answer_{number}").set_value(wrong if number == 0 else question.right).run()
+    assert listed[0].why[:30] not in text_of(app)
+    again = open_page("learn", learn_step="8")
+    assert [again.radio(key=f"learn_answer_{number}").value for number in range(1, 5)] == [q.right for q in listed[1:]]
+    again.button(key="learn_check").click().run()
+    assert "4 of 5 right" in "".join(alert.proto.title for alert in again.success)
+    assert all(question.why[:30] in text_of(again) for question in listed)
+    again.button(key="learn_again_0").click().run()
+    assert again.subheader[0].value.startswith(f"{listed[0].step} ·")
+
+
+def test_the_live_job_is_submitted_with_its_command_shown(open_page, everything, submitted, store, card):
+    run_factory.spectra_run(store, card)
+    app = open_page("learn", learn_step="5")
+    layer = card.layers[3].name
+    app.selectbox(key="learn_live_layer").set_value(layer).run()
+    app.text_input(key="learn_live_prompt").set_value("Once upon a time").run()
+    assert f"lrc lesson starter --layers {layer} --parts text --prompt 'Once upon a time'" in text_of(app)
+    app.button(key="learn_write").click().run()
+    spec = submitted[0][0]
+    assert (spec.kind, spec.layers, spec.parts, spec.prompt) == ("lesson", (layer,), ("text",), "Once upon a time")
+    assert "Waiting" in text_of(app)
+
+
+def test_a_finished_live_text_is_shown_before_the_sample(open_page, everything, store, card):
+    own = run_factory.lesson_run(store, card, layers=(card.layers[0].name,), parts=("text",), prompt="The sea")
+    words = text_of(open_page("learn", learn_step="5"))
+    assert f"`{own.id}`" in words
+    assert "written by your model" in words.lower()
+
+
+def test_a_damaged_lesson_says_what_to_do(open_page, samples, card):
+    run = run_factory.lesson_run(samples, card)
+    (run.path / "pictures.npz").write_bytes(b"no archive")
+    app = open_page("learn", learn_step="2")
+    assert "start the lesson again" in text_of(app)
+    (run.path / "lesson.json").write_text(json.dumps([1]), encoding="utf-8")
+    assert "is damaged" in text_of(open_page("learn", learn_step="4"))
+
+
+def test_the_frames_of_the_books_say_what_they_show(open_page, everything, books):
+    for number, key in (("1", "learn_picture"), ("2", "learn_weight"), ("7", "learn_mask")):
+        open_page("learn", learn_step=number)
+        book = books[key]
+        assert len(book.frames) > 3
+        assert len({frame.words for frame in book.frames}) == len(book.frames)
+        assert all(frame.svg.startswith("<") for frame in book.frames)
+        assert 0 <= book.start < len(book.frames)
+
+
+def test_a_force_that_is_switched_off_changes_the_film(open_page, everything, books):
+    app = open_page("learn", learn_step="7")
+    before = books["learn_mask"].frames[-1].svg
+    app.get("button_group")[0].set_value(["compression"]).run()
+    assert not app.error
+    assert books["learn_mask"].frames[-1].svg != before
+    assert "Nothing said which ones matter" in text_of(app)
+
+
+def test_the_position_of_a_book_is_in_the_url(open_page, everything, monkeypatch):
+    seen = []
+    real = flipbook.position
+    monkeypatch.setattr(flipbook, "position", lambda book, key: seen.append(real(book, key)) or seen[-1])
+    open_page("learn", learn_step="1", learn_picture="9")
+    open_page("learn", learn_step="1", learn_picture="many")
+    open_page("learn", learn_step="1", learn_picture="9999")
+    assert seen[0] == 9
+    assert seen[1] == 2
+    assert seen[2] == len(picture.RANKS) - 1

@@ -1,0 +1,132 @@
+"""What the steps are made of: the small training, drawings, texts and questions."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lrc_core.budget import break_even
+from lrc_core.types import LinearShape
+from pages.ui.learn import mask, pays, picture, quiz, svg
+from pages.ui.learn import mask_training as training
+from pages.ui.learn.lesson_text import lesson_text
+from pages.ui.learn.steps import STEPS
+
+
+@pytest.fixture
+def sigma() -> np.ndarray:
+    return training.row_of(1 / np.sqrt(np.arange(1.0, 200.0)))
+
+
+def last(sigma: np.ndarray, **changes: object) -> training.Step:
+    return training.train(sigma, training.Setting(**changes))[-1]
+
+
+def test_gradients_are_those_of_the_soft_loss(sigma):
+    """Distillation and compression against finite differences of the loss whose mask is the sigmoid itself."""
+    setting = training.Setting(terms=("compression", "distillation"), target=4)
+    generator = np.random.default_rng(1)
+    logits = generator.normal(3, 1, len(sigma))
+
+    def loss(values: np.ndarray) -> float:
+        soft = training.sigmoid(values / setting.temperature)
+        return float(training.ALPHA * values.mean() + training.BETA * ((1 - soft) * sigma**2).sum())
+
+    soft = training.sigmoid(logits / setting.temperature)
+    found = sum(training.forces(sigma, logits, soft, setting, goal=4).values())
+    for index in range(0, len(sigma), 5):
+        step = np.zeros(len(sigma))
+        step[index] = 1e-5
+        assert found[index] == pytest.approx(-(loss(logits + step) - loss(logits - step)) / 2e-5, rel=1e-4, abs=1e-9)
+
+
+def test_training_meets_its_target_and_keeps_the_largest(sigma):
+    for target in (8, 16, 24):
+        end = last(sigma, target=target)
+        assert abs(end.kept.sum() - target) <= 2
+        assert training.energy(sigma, end.kept) > 0.97 * training.best_energy(sigma, int(end.kept.sum()))
+
+
+def test_without_distillation_equal_logits_are_decided_by_luck(sigma):
+    end = last(sigma, terms=("compression", "tv"), ramp=False)
+    assert training.energy(sigma, end.kept) < 0.8 * training.best_energy(sigma, int(end.kept.sum()))
+    assert training.energy(sigma, last(sigma, ramp=False).kept) > 0.9
+
+
+def test_without_compression_nothing_goes(sigma):
+    assert last(sigma, terms=("distillation",)).kept.all()
+
+
+def test_total_variation_pulls_towards_the_neighbours():
+    sigma, setting = np.ones(3) / np.sqrt(3), training.Setting(terms=("tv",))
+    soft = np.array([0.4, 0.6, 0.4])  # only the middle one is kept
+    pull = training.forces(sigma, np.zeros(3), soft, setting, goal=3)["tv"]
+    assert pull[1] < 0 < pull[0] and pull[2] > 0
+
+
+def test_the_same_seed_is_the_same_film(sigma):
+    one, two = training.train(sigma, training.Setting()), training.train(sigma, training.Setting())
+    np.testing.assert_array_equal(one[-1].logits, two[-1].logits)
+    assert one[0].noise.std() > 0
+    assert not training.train(sigma, training.Setting(noise="none"))[0].noise.any()
+
+
+def test_a_row_is_short_and_its_energies_sum_to_one(sigma):
+    assert len(sigma) == training.COMPONENTS
+    assert (sigma**2).sum() == pytest.approx(1)
+    assert len(training.row_of(np.ones(5))) == 5
+    assert not training.row_of(np.zeros(50)).any()
+
+
+def test_the_film_of_a_zero_row_can_be_drawn():
+    steps = training.train(training.row_of(np.zeros(40)), training.Setting())
+    assert len(mask.book(np.zeros(32), steps, training.Setting()).frames) == training.STEPS
+
+
+def test_the_image_is_rebuilt_by_its_directions():
+    left, sigma, right = picture.decomposed()
+    np.testing.assert_allclose((left * sigma) @ right, picture.matrix(), atol=1e-10)
+    assert "cost as much" in picture.reading(60, sigma, break_even(picture.SHAPE))
+    assert "% of the cost" in picture.reading(5, sigma, break_even(picture.SHAPE))
+
+
+def test_pictures_are_real_png_files():
+    grey = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    np.testing.assert_array_equal(np.array(Image.open(io.BytesIO(svg.png(grey)))), grey)
+    colours = svg.coloured(grey)
+    np.testing.assert_array_equal(np.array(Image.open(io.BytesIO(svg.png(colours)))), colours)
+
+
+def test_words_in_a_drawing_mean_nothing():
+    assert "<b>" not in svg.text(0, 0, "<b>&")
+
+
+def test_a_little_compression_costs_half_the_directions():
+    layer = LinearShape("x", 0, "q", 100, 100)
+    sentence = pays.reading(layer, np.ones(100), 0.1, "the output")
+    assert "**45** of 100" in sentence and "**55 %** of the directions" in sentence
+
+
+def test_three_ways_save_the_same():
+    for choice in pays.ways(0.2):
+        assert sum(choice.kept) == pytest.approx(1.6)
+
+
+@pytest.mark.parametrize("entry", STEPS, ids=lambda entry: entry.text)
+def test_every_step_has_words_a_formula_and_a_source(entry):
+    text = lesson_text(entry.text)
+    assert text.title and len(text.body) > 100 and text.notice
+    assert "$" in text.formula
+    assert "http" in text.sources
+
+
+def test_there_are_five_questions_with_one_right_answer_and_an_explanation():
+    listed = quiz.questions()
+    assert len(listed) == 5
+    for question in listed:
+        assert 0 <= question.right < len(question.options) and len(set(question.options)) == 3
+        assert len(question.why) > 60 and 1 <= question.step <= 8
+    assert len({question.right for question in listed}) > 1
