@@ -29,7 +29,7 @@ function niceTicks(low, high, count) {
   const span = high - low || 1;
   const rough = span / count;
   const power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 2.5, 5, 10].map((n) => n * power).find((size) => size >= rough * 0.999);
+  const step = [1, 2, 2.5, 5, 10].map((n) => n * power).find((size) => size >= rough * 0.8);
   const ticks = [];
   for (let n = Math.ceil(low / step - 1e-9); n * step <= high + step * 1e-9; n += 1) ticks.push(+(n * step).toPrecision(12));
   return ticks;

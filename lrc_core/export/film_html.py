@@ -52,7 +52,8 @@ def film_html(film: Film) -> str:
 <body>
 <header>
 <h1>{title}</h1>
-<p>{html.escape(film.detail)}. How the ranks were learned, step by step. Drag over a chart to look at some steps only.</p>
+<p>{html.escape(film.detail)}. How the ranks were learned, step by step.
+Drag over a chart to look at some steps only.</p>
 </header>
 <main><div class="film"></div></main>
 <noscript>This file needs JavaScript to play; its figures are in its source.</noscript>

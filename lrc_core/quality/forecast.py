@@ -2,9 +2,9 @@
 
 The loss of training, a KL divergence, is not the loss of a report: masks are noisy, the text is another. Measured plans
 of runs of the same kind give the factor between the two. And the loss at the target is not known before training gets
-there: it is continued along a power of the rate. Both steps are tried on the measured plans themselves, each left out in
-turn and its training hidden beyond the same share of the way; how far these trials miss is the forecast's error. There
-is no forecast where fewer than three plans were measured or where the trials miss by too much.
+there: it is continued along a power of the rate. Both steps are tried on the measured plans themselves, each left out
+in turn and its training hidden beyond the same share of the way; how far these trials miss is the forecast's error.
+There is no forecast where fewer than three plans were measured or where the trials miss by too much.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """The film of a training run in the page: one browser component for live, replay and scrubbing.
 
-The browser gets the whole film at once and plays it without the server; a tick of a run under way hands it a longer one,
-which is drawn in place, so that zoom, speed and the place where somebody has stopped stay as they are.
+The browser gets the whole film at once and plays it without the server. A tick of a run under way hands it a longer
+one, which is drawn in place, so that zoom, speed and the place where somebody has stopped stay as they are.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import streamlit as st
@@ -15,7 +16,7 @@ from lrc_core.export.film import film_of as whole_film
 from lrc_core.export.film_gif import film_gif
 from lrc_core.export.film_html import film_html, player
 from lrc_core.runs.spec import AllocateSpec
-from pages.ui import data, methods
+from pages.ui import data, methods, words
 
 _KEPT = "film_records"
 _HTML = '<div class="film"></div>\n<!-- filled by the player -->'
@@ -73,8 +74,14 @@ def downloads(view: data.RunView) -> None:
                 if word == "HTML"
                 else "Moving pictures for slides and mails.",
             )
-    name = str(view.path) if view.sample else view.id
+    name = _from_here(view.path) if view.sample else view.id
     st.code(f"lrc runs film {name} --html film.html --gif film.gif", language="bash", wrap_lines=True)
+
+
+def _from_here(path: Path) -> str:
+    """A sample's folder as one writes it in the program's own folder."""
+    home = words.ASSETS.parent
+    return str(path.relative_to(home) if path.is_relative_to(home) else path)
 
 
 def _maker(view: data.RunView, word: str) -> Any:

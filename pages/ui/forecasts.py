@@ -43,8 +43,8 @@ def show(view: data.RunView, shown: Film) -> None:
     )
     st.caption(
         f"From the KL divergence of training so far, scaled by {first.plans} measured plans of "
-        f"{', '.join(f'`{run}`' for run in first.runs)}. Tried on each of those plans with its training hidden from the "
-        f"same point on, it misses the increase of log-perplexity by {words.percent(math.expm1(missed), 0)}."
+        f"{', '.join(f'`{run}`' for run in first.runs)}. Tried on each of those plans with its training hidden from "
+        f"the same point on, it misses the increase of log-perplexity by {words.percent(math.expm1(missed), 0)}."
     )
 
 
