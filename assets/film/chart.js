@@ -22,7 +22,7 @@ function formatted(value, format) {
   if (format === "percent") return `${+(100 * value).toFixed(1)} %`;
   const size = Math.abs(value);
   if (size >= 1e5) return `${+(value / 1000).toPrecision(3)} k`;
-  return size >= 1000 ? value.toFixed(0) : `${+value.toPrecision(3)}`;
+  return size >= 1000 ? (+value.toPrecision(3)).toFixed(0) : `${+value.toPrecision(3)}`;
 }
 
 function niceTicks(low, high, count) {

@@ -63,7 +63,7 @@ class RankGrid {
         parts.push(index === undefined ? element("i", "absent") : this.cells[index]);
       });
     }
-    this.grid.style.setProperty("--row", `${Math.max(5, Math.min(22, Math.round(420 / film.blocks)))}px`);
+    this.grid.style.setProperty("--row", `${Math.max(5, Math.min(34, Math.round(420 / film.blocks)))}px`);
     this.grid.replaceChildren(...parts);
   }
 

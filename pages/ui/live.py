@@ -34,7 +34,7 @@ def _figures(shown: Film) -> None:
         return value if isinstance(value, int | float) else None
 
     memory = last("memory_mb")
-    with st.grid(5, min_column_width=110):
+    with st.grid(5, min_column_width=140):
         st.metric(
             "Compression now",
             words.percent(last("rate")),
