@@ -31,15 +31,18 @@ def label(view: data.RunView) -> str:
 def choose(views: list[data.RunView]) -> data.RunView:
     """The run to watch, which the link may name."""
     by_id = {view.id: view for view in views}
+    if RUN not in st.session_state and (named := st.query_params.get(RUN)) in by_id:
+        st.session_state[RUN] = named
     chosen = st.selectbox(
         "Run",
         list(by_id),
         format_func=lambda run_id: label(by_id[run_id]) if run_id in by_id else run_id,
         key=RUN,
-        bind="query-params",
         help="Every run of a method that learns: LLRC, ARA, ARS, Dobi-SVD.",
     )
-    return by_id.get(chosen, views[0])
+    view = by_id.get(chosen, views[0])
+    st.query_params[RUN] = view.id  # always named: which one is first changes when a run ends
+    return view
 
 
 def body() -> None:
@@ -56,7 +59,8 @@ def body() -> None:
     view = choose(views)
     jobs.panel(view.id, live=live.allocate_live)
     sample_note(view.sample, view.id)
-    if view.final and film.has_film(view) and film.film_of(view) is not None:
+    shown = film.film_of(view) if view.final else None
+    if shown is not None and shown.frames["step"]:
         st.markdown("**Take it along**")
         film.downloads(view)
 

@@ -15,7 +15,9 @@ class Player {
     const stage = element("div", "stage");
     stage.append(this.grid.root, this.plots);
     this.table = element("details", "table");
-    this.table.append(element("summary", "", "The figures as tables"), element("div", "scroll"));
+    const scroll = element("div", "scroll");
+    Object.assign(scroll, { tabIndex: 0, role: "region", ariaLabel: "The figures as tables" });
+    this.table.append(element("summary", "", "The figures as tables"), scroll);
     this.table.addEventListener("toggle", () => this.draw());
     root.replaceChildren(this.bar, stage, this.table);
     this.watcher = new ResizeObserver(() => this.film && this.draw());

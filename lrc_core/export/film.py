@@ -20,6 +20,7 @@ from lrc_core.runs.store import Run
 from lrc_core.types import LinearShape, ModelCard
 
 MOST_FRAMES, MOST_TICKS = 240, 400
+_MOST_RANKS = 60_000  # numbers in all frames together: models of many layers get fewer frames, but never under 40
 GREY = "#7b8c94"
 _DIGITS = 5  # significant digits of figures
 _TASKS = {
@@ -198,7 +199,7 @@ def _frames(snapshots: Iterable[Mapping[str, Any]], layers: int) -> dict[str, li
         ranks = snapshot.get("ranks")
         if isinstance(ranks, list) and len(ranks) == layers and "step" in snapshot and "keep" in snapshot:
             by_step[int(snapshot["step"])] = snapshot
-    steps = thinned(sorted(by_step), MOST_FRAMES)
+    steps = thinned(sorted(by_step), max(40, min(MOST_FRAMES, _MOST_RANKS // max(1, layers))))
     return {
         "step": steps,
         "rate": [_rounded(1 - by_step[step]["keep"]) for step in steps],

@@ -27,9 +27,10 @@ _PLAYER = st.components.v2.component("lrc_film", html=_HTML, css=_STYLE, js=_SCR
 def records_of(view: data.RunView) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """All events and rank snapshots of a run; a tick reads only what was added since the last one."""
     kept = st.session_state.setdefault(_KEPT, {})
-    if kept.get("id") != view.id:
+    which = (view.id, view.status.created_at)  # a run that was deleted and asked for again has its old id
+    if kept.get("id") != which:
         kept.clear()
-        kept.update(id=view.id, events=[], events_to=0, ranks=[], ranks_to=0)
+        kept.update(id=which, events=[], events_to=0, ranks=[], ranks_to=0)
     for name, read in (("events", view.run.read_events), ("ranks", view.run.read_ranks)):
         fresh, kept[f"{name}_to"] = read(kept[f"{name}_to"])
         kept[name] += fresh

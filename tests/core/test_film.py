@@ -89,6 +89,14 @@ def test_a_long_run_is_thinned_with_both_ends(run: Run) -> None:
     assert max(gaps) - min(gaps) <= 1
 
 
+def test_models_of_many_layers_get_fewer_frames() -> None:
+    wide = run_factory.make_card(blocks=120)
+    ranks = [snapshot(step, [1] * len(wide.layers)) for step in range(1, 401)]
+    made = make_film("allocate-x", run_factory.allocate_spec(wide, keep=0.7), wide, [tick(1)], ranks)
+    assert 40 <= len(made.frames["step"]) < MOST_FRAMES
+    assert (made.frames["step"][0], made.frames["step"][-1]) == (1, 400)
+
+
 def test_figures_that_are_no_numbers_leave_a_gap() -> None:
     made = film([tick(1, loss=float("nan")), tick(2, loss=None), tick(3, loss=0.25)])
     assert made.ticks["loss"] == [None, None, 0.25]
