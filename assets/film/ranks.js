@@ -18,6 +18,13 @@ function keptOf(cell, rank) {
   return rank >= cell[3] ? 1 : rank * cell[4];
 }
 
+function kindLabel(kind) {
+  // Where columns are narrow, the style leaves out what most names end with.
+  const label = element("span", "kind", kind.replace(/_proj$/, ""));
+  if (kind.endsWith("_proj")) label.append(element("span", "suffix", "_proj"));
+  return label;
+}
+
 class RankGrid {
   constructor() {
     this.root = element("figure", "ranks");
@@ -55,7 +62,7 @@ class RankGrid {
     this.grid.style.gridTemplateColumns = `2.6em repeat(${film.kinds.length}, minmax(0, 1fr))`;
     const every = film.blocks <= 12 ? 1 : film.blocks <= 60 ? 5 : 10;
     const places = new Map(film.cells.map((cell, index) => [`${cell[0]} ${cell[1]}`, index]));
-    const parts = [element("span", "corner", "block"), ...film.kinds.map((kind) => element("span", "kind", kind))];
+    const parts = [element("span", "corner", "block"), ...film.kinds.map(kindLabel)];
     for (let block = 0; block < film.blocks; block += 1) {
       parts.push(element("span", "row", block % every ? "" : `${block}`));
       film.kinds.forEach((_, kind) => {

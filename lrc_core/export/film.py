@@ -24,7 +24,7 @@ _MOST_RANKS = 60_000  # numbers in all frames together: models of many layers ge
 GREY = "#7b8c94"
 _DIGITS = 5  # significant digits of figures
 _TASKS = {
-    "logits": "KL divergence to the dense model, nats a token",
+    "logits": "KL to the dense model, nats a token",
     "text": "cross-entropy, nats a token",
     "hidden": "squared distance of hidden states, relative",
     "perplexity": "perplexity of a batch",
@@ -241,7 +241,7 @@ def _charts(ticks: Mapping[str, list[Any]], settings: Mapping[str, Any]) -> tupl
         Chart(
             "rate",
             "Compression",
-            "share of parameters removed; dashed: target",
+            "share removed; dashed: target",
             "percent",
             ("rate", "target"),
             ("achieved", "target"),
