@@ -226,7 +226,7 @@ function readingOf(spec, ticks, index, film) {
   if (spec.key === "rate") {
     const reached = known.find(([value]) => value >= film.target - 1e-6);
     if (reached) return `The target of ${say(film.target)} was first reached at step ${reached[1]}.`;
-    return `${say(last)} of the block linears' parameters are removed; ${say(film.target - last)} are still to go.`;
+    return `${say(last)} of the block linears' parameters are removed; the target is ${say(film.target)}.`;
   }
   const top = known.reduce((best, entry) => (entry[0] > best[0] ? entry : best));
   if (spec.key === "speed") {
