@@ -268,6 +268,8 @@ def watched(ref: ModelRef) -> None:
             "job goes on, and this page finds it again.",
             ":material/monitoring:",
         )
+        if any(learns(view.spec.method) for view in data.all_runs(kind="allocate")):
+            page_link("pages/watch.py", "Watch a recorded run meanwhile", ":material/movie:")
         return
     jobs.panel(shown, live=live.allocate_live)
     for view in unfinished:
@@ -275,6 +277,8 @@ def watched(ref: ModelRef) -> None:
             page_link("pages/allocate.py", f"{jobs.title_of(view.spec)} · {view.status.state}", ":material/visibility:",
                       query={RUN: view.id})  # fmt: skip
     current = data.open_run(shown)
+    if current and learns(current.spec.method):
+        page_link("pages/watch.py", "Watch it in full width, or export it", ":material/movie:", query={"wa_run": shown})
     if current and current.done:
         page_link("pages/compare.py", "Compare it with the other methods", ":material/balance:")
 

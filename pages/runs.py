@@ -15,6 +15,7 @@ from lrc_core.paths import cache_home
 from lrc_core.runs.store import RunSummary
 from pages.ui import data, jobs, live, state, words
 from pages.ui.frame import PAGES, empty, frame, guard, page_link
+from pages.ui.methods import learns
 
 RUN, STATES, TABLE = "ru_run", "ru_states", "ru_table"
 LOG_LINES = 60
@@ -104,9 +105,7 @@ def detail(summary: RunSummary) -> None:
         st.error("Delete it; other runs are not affected.", title=summary.damaged, icon=":material/broken_image:")
         remove(summary)
         return
-    jobs.panel(
-        summary.id, live=live.allocate_live if summary.kind == "allocate" and summary.state == "running" else None
-    )
+    jobs.panel(summary.id, live=live.allocate_live if summary.kind == "allocate" else None)
     with st.container(horizontal=True, vertical_alignment="center"):
         info = PAGES[PAGE_OF[summary.kind]]
         link = {"model": summary.spec.model.source}
@@ -115,6 +114,10 @@ def detail(summary: RunSummary) -> None:
         if summary.kind in SECTION_OF:
             link["co_section"] = SECTION_OF[summary.kind]
         page_link(info.file, f"See it on {info.title}", info.icon, query=link)
+        if learns(getattr(summary.spec, "method", "")):
+            page_link(
+                "pages/watch.py", "Watch it, or export its film", ":material/movie:", query={"wa_run": summary.id}
+            )
         remove(summary)
     st.markdown("**Command**")
     jobs.command(summary.spec)

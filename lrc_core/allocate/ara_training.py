@@ -28,6 +28,7 @@ from lrc_core.allocate.training import (
     batch_of,
     load_factors,
     load_state,
+    mask_entropy,
     report,
     require_finite,
     rounded,
@@ -96,6 +97,7 @@ class StaircaseTraining:
                 values = self._step(masked)
                 self.step += 1
                 ranks = self.count()
+                values["entropy"] = mask_entropy(self.probabilities())
                 values["dense"] = sum(is_dense(layer, ranks[layer.name]) for layer in self.layers)
                 progress = (self.step, self.settings.steps)
                 report(self.context, progress, ranks, {**values, "tokens_per_s": speed()}, last=self._finished())
@@ -149,6 +151,12 @@ class StaircaseTraining:
         """R of every layer."""
         values = (self.theta.softmax(-1) @ self.levels) * self.reach
         return {layer.name: value for layer, value in zip(self.layers, values.tolist(), strict=True)}
+
+    @torch.no_grad()
+    def probabilities(self) -> Tensor:
+        """[components of all layers] p^T M: how likely every component is kept."""
+        cumulated = self.theta.softmax(-1).cumsum(-1)
+        return torch.cat([row[stairs] for row, stairs in zip(cumulated, self.stairs, strict=True)])
 
     def count(self) -> dict[str, int]:
         """Rank of every layer as it stands."""

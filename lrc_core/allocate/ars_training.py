@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from lrc_core.allocate.ars_network import Hypernetwork, alignment, log_ratio, noisy_share
-from lrc_core.allocate.gumbel import draw_noise, gumbel_sigmoid, undecided
+from lrc_core.allocate.gumbel import draw_noise, gumbel_sigmoid, on_probability, undecided
 from lrc_core.allocate.protocol import Allocation, Context
 from lrc_core.allocate.teacher import Distiller
 from lrc_core.allocate.training import (
     batch_of,
     load_factors,
     load_state,
+    mask_entropy,
     report,
     require_finite,
     rounded,
@@ -71,7 +72,8 @@ class HypernetworkTraining:
                 values = self._step(masked)
                 self.step += 1
                 self._look()
-                self._report({**values, "tokens_per_s": speed()})
+                entropy = mask_entropy(on_probability(torch.cat(self.logits).detach(), self.settings.noise))
+                self._report({**values, "entropy": entropy, "tokens_per_s": speed()})
         return self._result()
 
     def _finished(self) -> bool:

@@ -15,6 +15,7 @@ from lrc_core.allocate.training import (
     batch_of,
     load_factors,
     load_state,
+    mask_entropy,
     report,
     require_finite,
     rounded,
@@ -108,7 +109,7 @@ class PositionTraining:
             for speed in training_steps(self.context, finished=self._finished, save=self._save, tokens=size):
                 values = self._step(masked)
                 self.step += 1
-                values["tokens_per_s"] = speed()
+                values |= {"entropy": mask_entropy(self.softness()), "tokens_per_s": speed()}
                 progress = (self.step, self.settings.steps)
                 report(self.context, progress, self.count(), values, last=self._finished())
         return self._result()
@@ -148,6 +149,13 @@ class PositionTraining:
             target = self.distiller.teacher(chosen, tokens)
         loss = self.distiller.loss(tokens, target)
         return loss.exp() if self.settings.task == "perplexity" else loss
+
+    @torch.no_grad()
+    def softness(self) -> Tensor:
+        """[components of all layers] the soft steps as they stand, read as how likely every component is kept."""
+        positions = (self.places * self.unit).unbind()
+        steps = zip(self.layers, positions, strict=True)
+        return torch.cat([soft_step(k, layer.full_rank, self.settings.sharpness) for layer, k in steps])
 
     # -- counting and the result ---------------------------------------------------------------------------------
 

@@ -35,6 +35,16 @@ def undecided(probabilities: Tensor) -> Tensor:
     return probabilities * (1 - probabilities) > _SATURATED * 0.25
 
 
+def on_probability(logits: Tensor, kind: str) -> Tensor:
+    """[r] probabilities that a draw of noise switches a component on: P(logit + noise > 0).
+
+    1 - exp(-exp(logit)) with one Gumbel variable, sigmoid(logit) with the difference of two; without noise 0 or 1.
+    """
+    if kind == "none":
+        return (logits > 0).to(logits.dtype)
+    return -torch.expm1(-logits.exp()) if kind == "gumbel" else torch.sigmoid(logits)
+
+
 def draw_noise(kind: str, size: int, generator: torch.Generator) -> Tensor:
     """[size] float32 noise on the CPU: ``gumbel`` (one variable), ``logistic`` (the difference of two) or ``none``."""
     if kind == "none":

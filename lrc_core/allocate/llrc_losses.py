@@ -8,13 +8,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lrc_core.allocate.gumbel import draw_noise, gumbel_sigmoid, undecided
+from lrc_core.allocate.gumbel import draw_noise, gumbel_sigmoid, on_probability, undecided
 
 __all__ = [
     "draw_noise",
     "gumbel_sigmoid",
     "log_ratio",
     "mean_logit",
+    "on_probability",
     "oscillating_alpha",
     "total_variation",
     "undecided",

@@ -16,6 +16,7 @@ from lrc_core.allocate.llrc_losses import (
     gumbel_sigmoid,
     log_ratio,
     mean_logit,
+    on_probability,
     oscillating_alpha,
     total_variation,
     undecided,
@@ -28,6 +29,7 @@ from lrc_core.allocate.training import (
     batch_of,
     load_factors,
     load_state,
+    mask_entropy,
     record_passed,
     report,
     require_finite,
@@ -102,7 +104,8 @@ class MaskTraining:
                 values = self._step(masked)
                 self.state.step += 1
                 ranks = self._after_step()
-                self._report(ranks, {**values, "tokens_per_s": speed()})
+                entropy = mask_entropy(on_probability(self.logits.detach(), self.settings.noise))
+                self._report(ranks, {**values, "entropy": entropy, "tokens_per_s": speed()})
         return self._result()
 
     def _finished(self) -> bool:

@@ -170,7 +170,8 @@ class SuccessiveTraining:
         loss = self.state.round_divergence / done if done else self.state.divergence
         dense = sum(is_dense(layer, ranks[layer.name]) for layer in self.layers)
         progress = (self.state.step, self.rounds * self.settings.batches)
-        report(self.context, progress, ranks, {"loss": round(loss, 6), "dense": dense, **values}, last=self._finished())
+        figures = {"loss": round(loss, 6), "dense": dense, "entropy": 0.0, **values}  # no mask is ever undecided
+        report(self.context, progress, ranks, figures, last=self._finished())
 
     # -- the end -------------------------------------------------------------------------------------------------
 

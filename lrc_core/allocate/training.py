@@ -18,6 +18,7 @@ from torch import Tensor
 from lrc_core.allocate.protocol import Allocation, Context, Recorded
 from lrc_core.budget import keep_ratio
 from lrc_core.errors import CancelledError, NumericalError
+from lrc_core.models.device import memory_in_use
 from lrc_core.models.linears import get_module, weight_of
 from lrc_core.types import Progress
 
@@ -129,6 +130,18 @@ def rounded(parts: Mapping[str, Tensor]) -> dict[str, float]:
     return {name: round(float(part.detach()), 6) for name, part in parts.items()}
 
 
+def mask_entropy(probabilities: Tensor) -> float:
+    """How undecided masks are: the mean of -p log2 p - (1 - p) log2 (1 - p), in bits a component.
+
+    1 where every component is a toss-up, 0 where all are decided.
+
+    Args:
+        probabilities: [components] of being kept, of all layers together.
+    """
+    kept = probabilities.detach().to("cpu", torch.float64).clamp(0, 1)  # mps knows no doubles; sums end above 1
+    return round(float((torch.special.entr(kept) + torch.special.entr(1 - kept)).mean()) / math.log(2), 6)
+
+
 def report(
     context: Context, progress: tuple[int, int], ranks: Mapping[str, int], values: Mapping[str, Any], *, last: bool
 ) -> None:
@@ -143,7 +156,8 @@ def report(
     """
     step, total = progress
     keep = keep_ratio(context.layers, ranks)
-    figures = {**values, "keep": round(keep, 6), "target": context.keep}
+    memory = memory_in_use(next(context.model.parameters()).device)
+    figures = {**values, "keep": round(keep, 6), "target": context.keep, "memory_mb": round(memory / 1e6, 1)}
     context.on_progress(Progress(PHASE, step, max(total, step), figures))
     if step % _RANKS_EVERY == 0 or last:
         context.on_ranks(step, keep, ranks)

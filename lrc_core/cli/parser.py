@@ -194,12 +194,18 @@ def _job(parser: argparse.ArgumentParser) -> None:
 
 
 def _runs(commands: Any) -> None:
-    group = commands.add_parser("runs", help="Runs: list, show, cancel, resume, delete.")
+    group = commands.add_parser("runs", help="Runs: list, show, film, cancel, resume, delete.")
     actions = group.add_subparsers(metavar="ACTION", required=True)
     _command(actions, "list", _lazily("runs", "list_runs"), "All runs, newest first.")
     show = _command(actions, "show", _lazily("runs", "show"), "One run: state, command, result, log.")
     show.add_argument("run", metavar="RUN")
     show.add_argument("--log", type=int, default=20, metavar="LINES", help="lines of its log (default: 20)")
+    film = _command(
+        actions, "film", _lazily("films", "film"), "A training run as a film: HTML that plays offline, GIF."
+    )
+    film.add_argument("run", metavar="RUN", help="run id, or a run folder such as one of assets/samples")
+    film.add_argument("--html", metavar="FILE", help="write one self-contained HTML file")
+    film.add_argument("--gif", metavar="FILE", help="write an animated GIF")
     cancel = _command(actions, "cancel", _lazily("runs", "cancel"), "Stop a run; it can be resumed.")
     cancel.add_argument("run", metavar="RUN")
     resume = _command(actions, "resume", _lazily("runs", "resume"), "Go on with a run that was stopped or failed.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import psutil
 import torch
 
 from lrc_core.errors import ResourceError
@@ -68,3 +69,12 @@ def memory_available(device: torch.device) -> int:
     if device.type == "mps":
         return int(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
     return cpu_memory_available()
+
+
+def memory_in_use(device: torch.device) -> int:
+    """Bytes that this process holds now: on the GPU what its allocator has taken, on the CPU its resident set."""
+    if device.type == "cuda":
+        return int(torch.cuda.memory_reserved(device))
+    if device.type == "mps":
+        return int(torch.mps.driver_allocated_memory())
+    return int(psutil.Process().memory_info().rss)

@@ -87,8 +87,15 @@ class Run:
         Returns:
             The events, each ``{"t", "phase", "step", "total", "values"}``, and the offset behind the last whole line.
         """
+        return self._read_lines("events.jsonl", after)
+
+    def read_ranks(self, after: int = 0) -> tuple[list[dict[str, Any]], int]:
+        """Snapshots of the ranks of a run that learned, ``{"step", "keep", "ranks"}``; as :meth:`read_events`."""
+        return self._read_lines("ranks.jsonl", after)
+
+    def _read_lines(self, name: str, after: int) -> tuple[list[dict[str, Any]], int]:
         try:
-            with (self.path / "events.jsonl").open("rb") as file:
+            with (self.path / name).open("rb") as file:
                 if after > file.seek(0, os.SEEK_END):
                     after = 0
                 file.seek(after)
@@ -96,7 +103,7 @@ class Run:
         except FileNotFoundError:
             return [], 0
         except OSError as error:
-            raise RunError(f"Cannot read {self.path / 'events.jsonl'}: {error.strerror or error}.") from error
+            raise RunError(f"Cannot read {self.path / name}: {error.strerror or error}.") from error
         end = data.rfind(b"\n") + 1
         return list(_parsed(data[:end])), after + end
 

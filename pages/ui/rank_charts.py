@@ -1,9 +1,6 @@
-"""Altair charts of ranks and of training: they update in place while a job runs."""
+"""Altair charts of the ranks of a plan, and of the difference of two plans."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping, Sequence
-from typing import Any
 
 import altair as alt
 import pandas as pd
@@ -13,14 +10,6 @@ from lrc_core.plan import Plan
 from lrc_core.types import LinearShape, ModelCard
 from pages.ui.figures import kinds_of
 from pages.ui.words import kind_labels
-
-LONGEST_SERIES = 400
-LOSSES = {
-    "distill": "Distillation (or cross-entropy)",
-    "compression": "Compression loss",
-    "tv": "Total variation",
-    "loss": "All together",
-}
 
 
 def rank_frame(card: ModelCard, found: Ranks | Plan) -> pd.DataFrame:
@@ -125,56 +114,4 @@ def difference_chart(card: ModelCard, found: Ranks | Plan, other: Ranks | Plan) 
             ],
         )
         .properties(height=chart_height(card))
-    )
-
-
-def training_frame(events: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Training ticks as columns; at most ``LONGEST_SERIES`` of them, evenly picked, the last always among them."""
-    rows = [
-        {"step": event["step"], **event["values"]}
-        for event in events
-        if isinstance(event.get("values"), Mapping) and "keep" in event["values"]
-    ]
-    if not rows:
-        return pd.DataFrame()
-    stride = -(-len(rows) // LONGEST_SERIES)
-    picked = rows[::stride] + ([rows[-1]] if (len(rows) - 1) % stride else [])
-    frame = pd.DataFrame(picked).drop_duplicates("step", keep="last").sort_values("step")
-    frame["achieved compression"] = 1 - frame["keep"]
-    if "target" in frame:
-        frame["target compression"] = 1 - frame["target"]
-    return frame
-
-
-def rate_chart(frame: pd.DataFrame) -> alt.Chart:
-    """Achieved compression against the target over the steps."""
-    columns = [name for name in ("achieved compression", "target compression") if name in frame]
-    long = frame.melt("step", columns, var_name="series", value_name="rate").dropna()
-    return (
-        alt.Chart(long)
-        .mark_line(strokeWidth=2.2)
-        .encode(
-            x=alt.X("step:Q", title="Step"),
-            y=alt.Y("rate:Q", title="Compression", axis=alt.Axis(format=".0%")),
-            color=alt.Color("series:N", sort=columns, legend=alt.Legend(title=None, orient="top")),
-            strokeDash=alt.StrokeDash("series:N", sort=columns, legend=None),
-            tooltip=["step:Q", "series:N", alt.Tooltip("rate:Q", title="compression", format=".2%")],
-        )
-        .properties(height=230)
-    )
-
-
-def loss_chart(frame: pd.DataFrame, name: str) -> alt.Chart:
-    """One loss term over the steps, on its own scale."""
-    return (
-        alt.Chart(frame[["step", name]].dropna())
-        .mark_line(strokeWidth=1.8)
-        .encode(
-            x=alt.X("step:Q", title=None, axis=alt.Axis(tickCount=4)),
-            y=alt.Y(f"{name}:Q", title=None, scale=alt.Scale(zero=False), axis=alt.Axis(format=".3~g", tickCount=3)),
-            tooltip=["step:Q", alt.Tooltip(f"{name}:Q", format=".4~g")],
-        )
-        .properties(
-            height=150, title=alt.TitleParams(LOSSES.get(name, name), fontSize=13, anchor="start", fontWeight="normal")
-        )
     )

@@ -20,6 +20,7 @@ PAGES = {
     "": "Low-rank compression explorer",
     "spectra?sp_layers=2+self_attn.k_proj&sp_measure=Stable+rank": "Spectra",
     "allocate?rate=31": "Allocate",
+    "watch?wa_run=allocate-nothing": "Watch it learn",
     "compare?co_view=Zero-shot": "Compare",
     "runs": "Runs",
 }
@@ -27,6 +28,7 @@ SHOWN = {
     "": "SmolLM2-135M",
     "spectra?sp_layers=2+self_attn.k_proj&sp_measure=Stable+rank": "Block 2, self_attn.k_proj",
     "allocate?rate=31": "nearest recorded rate to 31 %",
+    "watch?wa_run=allocate-nothing": "Parameters kept by each layer",
     "compare?co_view=Zero-shot": "items a task",
     "runs": "Starter pack",
 }
@@ -55,7 +57,7 @@ def test_nothing_is_fetched_from_elsewhere(server, browser):
     page = context.new_page()
     elsewhere = []
     page.on("request", lambda request: elsewhere.append(request.url) if server.url not in request.url else None)
-    for path in ("", "spectra", "allocate", "compare", "runs"):
+    for path in ("", "spectra", "allocate", "watch", "compare", "runs"):
         page.goto(f"{server.url}/{path}")
         page.get_by_role("heading", level=1).wait_for(timeout=PATIENCE_MS)
         page.wait_for_load_state("networkidle")
@@ -99,10 +101,10 @@ def test_both_themes_and_both_widths(server, open_tab, dark, width):
 def test_a_job_survives_a_reload_and_its_end_is_seen(server, open_tab):
     page = open_tab(f"{server.url}/allocate?rate=15")
     page.get_by_role("button", name="Learn ranks at 15 %").click()
-    expect(page.get_by_text("Ranks at step")).to_be_visible()
+    expect(page.get_by_text("Parameters kept by each layer")).to_be_visible()
     expect(page).to_have_url(re.compile(r"al_run=allocate-"))
     page.reload()
-    expect(page.get_by_text("Ranks at step")).to_be_visible()
+    expect(page.get_by_text("Parameters kept by each layer")).to_be_visible()
     expect(page.get_by_role("button", name="Cancel")).to_be_visible()
     page.get_by_role("link", name="Runs").click()
     expect(page.get_by_text("1 running")).to_be_visible()

@@ -17,6 +17,7 @@ from lrc_core.errors import BudgetError, CancelledError
 from lrc_core.lowrank.coupling import coupled_units
 from lrc_core.plan import Plan, make_plan, pruned_plan
 from lrc_core.registry import ALLOCATORS, MethodEntry
+from lrc_core.types import Progress
 from tests.tiny_methods import (
     MemoryFactors,
     card_of,
@@ -204,3 +205,19 @@ def test_plans_on_the_way_keep_to_their_rates(entry: MethodEntry, tmp_path: Path
         assert keep_ratio(given.layers, plan.ranks) <= plan.keep + 1e-9
     assert len({plan.keep for plan in passed}) == len(passed)
     assert not passed or entry.learns
+
+
+@EVERY
+def test_a_method_that_learns_can_be_watched(entry: MethodEntry, tmp_path: Path) -> None:
+    told: list[Progress] = []
+    snapshots: list[dict[str, int]] = []
+    given = context(
+        "llama", tmp_path, on_progress=told.append, on_ranks=lambda _, __, ranks: snapshots.append(dict(ranks))
+    )
+    run(entry, given)
+    steps = [tick.values for tick in told if tick.values and "keep" in tick.values]
+    assert bool(steps) == bool(snapshots) == entry.learns
+    for values in steps:
+        assert {"loss", "target", "tokens_per_s"} <= set(values)
+        assert 0 <= values["entropy"] <= 1 and values["memory_mb"] > 0
+    assert all(set(ranks) == {layer.name for layer in given.layers} for ranks in snapshots)

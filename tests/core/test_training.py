@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 
 from lrc_core.allocate import training
+from lrc_core.allocate.gumbel import draw_noise, on_probability
 from lrc_core.allocate.protocol import Allocation, Recorded
 from lrc_core.allocate.training import (
     batch_of,
     load_factors,
     load_state,
+    mask_entropy,
     record_passed,
     report,
     require_finite,
@@ -140,7 +144,26 @@ def test_ranks_are_told_every_fifth_step_and_at_the_end(tmp_path: Path) -> None:
     assert told == [5, 10, 12]
     assert [tick.step for tick in ticks] == list(range(1, 13))
     assert [tick.total for tick in ticks] == [10] * 10 + [11, 12]
-    assert ticks[0].values == {"loss": 1.0, "keep": 1.0, "target": 0.8}
+    values = dict(ticks[0].values or {})
+    held = psutil.Process().memory_info().rss / 1e6
+    assert held / 4 < values.pop("memory_mb") < held * 4
+    assert values == {"loss": 1.0, "keep": 1.0, "target": 0.8}
+
+
+def test_entropy_counts_the_undecided() -> None:
+    assert mask_entropy(torch.tensor([0.0, 1.0, 1.0])) == 0.0
+    assert mask_entropy(torch.full((7,), 0.5)) == 1.0
+    assert mask_entropy(torch.tensor([0.5, 1.0 + 1e-6])) == pytest.approx(0.5, abs=1e-5)  # a sum that ends above 1
+    quarter = -(0.25 * math.log2(0.25) + 0.75 * math.log2(0.75))
+    assert mask_entropy(torch.tensor([0.25, 0.75], dtype=torch.bfloat16)) == pytest.approx(quarter, abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["gumbel", "logistic", "none"])
+def test_the_probability_of_a_component_is_its_share_of_draws(kind: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for logit in (-2.0, 0.3, 4.0):
+        drawn = logit + draw_noise(kind, 40_000, generator) > 0
+        assert drawn.double().mean() == pytest.approx(on_probability(torch.tensor([logit]), kind).item(), abs=0.01)
 
 
 def test_plans_are_recorded_once_and_not_past_the_target(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import pytest
@@ -12,7 +13,7 @@ from lrc_core.jobs import manager
 from lrc_core.registry import ALLOCATORS
 from lrc_core.runs.spec import AllocateSpec, FetchSpec
 from lrc_core.settings import fields_of
-from pages.ui import data, rank_charts, state, words
+from pages.ui import data, state, words
 from tests.pages import run_factory
 from tests.pages.conftest import text_of
 
@@ -144,7 +145,8 @@ def test_a_rate_that_a_finished_run_passed_starts_nothing(open_page, store, card
 def test_live_view_of_a_running_job(open_page, store, card, known):
     run = run_factory.allocate_run(store, card, keep=0.8, state="running")
     app = open_page("allocate")
-    assert "Running" in text_of(app) and "Ranks at step 30" in text_of(app)
+    assert "Running" in text_of(app)
+    assert json.loads(app.get("bidi_component")[0].proto.json)["frames"]["step"][-1] == 30
     assert "step 30 of 60" in app.get("progress")[0].proto.text and "left" in app.get("progress")[0].proto.text
     assert {metric.label for metric in app.metric} >= {"Compression now", "Target", "Speed", "Memory"}
     assert app.button(key=f"cancel_{run.id}").label == "Cancel"
@@ -183,13 +185,6 @@ def test_nearest_prefers_the_distance_then_the_final_plan(store, card):
     assert data.nearest(plans, 0.2).final
     assert data.nearest(plans, 0.07).compression == pytest.approx(0.07)
     assert data.nearest([], 0.1) is None
-
-
-def test_training_frame_is_thinned_and_keeps_the_last_tick():
-    events = [{"step": step, "values": {"keep": 1 - step / 5000, "target": 0.8}} for step in range(1000)]
-    frame = rank_charts.training_frame([*events, {"step": 9, "values": None}])
-    assert len(frame) <= rank_charts.LONGEST_SERIES + 1
-    assert frame["step"].iloc[-1] == 999
 
 
 def test_a_method_that_prunes_says_so(open_page, known, submitted):

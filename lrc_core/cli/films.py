@@ -1,0 +1,43 @@
+"""``lrc runs film``: a training run as an HTML file that plays offline, or as a GIF."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import lrc_core.allocate  # noqa: F401  registers the methods, whose names and colours a film shows
+from lrc_core.cli.output import emit, emit_json
+from lrc_core.errors import RunError
+from lrc_core.export.film import film_of
+from lrc_core.export.film_gif import film_gif
+from lrc_core.export.film_html import film_html
+from lrc_core.models.resources import human_bytes
+from lrc_core.runs.files import disk_errors
+from lrc_core.runs.store import Run, RunStore
+
+
+def film(arguments: argparse.Namespace) -> int:
+    """``lrc runs film``: ``{"run_id", "files": [{"path", "bytes", "frames"}]}``."""
+    if not arguments.html and not arguments.gif:
+        raise RunError("Neither --html nor --gif names a file.", "Give one of them, or both.")
+    run = _found(arguments.run)
+    made = film_of(run)
+    written = []
+    for name, make in ((arguments.html, lambda: film_html(made).encode()), (arguments.gif, lambda: film_gif(made))):
+        if name:
+            path, content = Path(name).expanduser(), make()
+            with disk_errors(path):
+                path.write_bytes(content)
+            written.append({"path": str(path), "bytes": len(content), "frames": len(made.frames["step"])})
+    if arguments.json:
+        emit_json({"run_id": run.id, "files": written})
+        return 0
+    for entry in written:
+        emit(f"{entry['path']}  {human_bytes(len(Path(str(entry['path'])).read_bytes()))}")
+    return 0
+
+
+def _found(text: str) -> Run:
+    """A run by its id, or by its folder, which need not lie among the user's own."""
+    folder = Path(text).expanduser()
+    return Run(folder.resolve()) if (folder / "spec.json").is_file() else RunStore().open(text)

@@ -1,0 +1,72 @@
+"""Watch: a run as it learns its ranks, or a finished one played like a film."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from pages.ui import data, film, jobs, live, methods, state, words
+from pages.ui.frame import empty, frame, guard, page_link, sample_note
+
+RUN = "wa_run"
+
+
+def learning_runs() -> list[data.RunView]:
+    """Every run that learned or is about to: unfinished ones first, then the newest; samples last."""
+    learned = [view for view in data.all_runs(kind="allocate") if methods.learns(getattr(view.spec, "method", ""))]
+    return sorted(learned, key=lambda view: view.final)
+
+
+def label(view: data.RunView) -> str:
+    """``LLRC at 30 % · SmolLM2-135M · Finished · allocate-…``."""
+    _, _, word = jobs.BADGES.get(view.status.state, jobs.BADGES["damaged"])
+    words_of = [
+        jobs.title_of(view.spec),
+        state.model_label(view.spec.model),
+        "Sample" if view.sample else word,
+        view.id,
+    ]
+    return " · ".join(words_of)
+
+
+def choose(views: list[data.RunView]) -> data.RunView:
+    """The run to watch, which the link may name."""
+    by_id = {view.id: view for view in views}
+    if RUN not in st.session_state and (named := st.query_params.get(RUN)) in by_id:
+        st.session_state[RUN] = named
+    chosen = st.selectbox(
+        "Run",
+        list(by_id),
+        format_func=lambda run_id: label(by_id[run_id]) if run_id in by_id else run_id,
+        key=RUN,
+        help="Every run of a method that learns: LLRC, ARA, ARS, Dobi-SVD.",
+    )
+    view = by_id.get(chosen, views[0])
+    st.query_params[RUN] = view.id  # always named: which one is first changes when a run ends
+    return view
+
+
+def body() -> None:
+    st.caption(words.prose("watch"))
+    views = learning_runs()
+    if not views:
+        empty(
+            "Nothing has learned yet",
+            "Start LLRC or another method that learns on the Allocate page; it appears here with its first step.",
+            ":material/movie:",
+        )
+        page_link("pages/allocate.py", "Learn ranks", ":material/tune:")
+        return
+    view = choose(views)
+    jobs.panel(view.id, live=live.allocate_live)
+    sample_note(view.sample, view.id)
+    shown = film.film_of(view) if view.final else None
+    if shown is not None and shown.frames["step"]:
+        st.markdown("**Take it along**")
+        film.downloads(view)
+
+
+frame("watch")
+st.title("Watch it learn")
+with guard():
+    body()
+jobs.rerun_if_asked()

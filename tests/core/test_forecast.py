@@ -1,0 +1,85 @@
+"""A forecast is only as good as its trials on measured plans, and says so."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from lrc_core.quality.forecast import FEWEST_PLANS, Curve, Forecast, MeasuredPlan, forecast
+
+STEPS = 200
+
+
+def curve(scale: float = 8.0, power: float = 2.0, target: float = 0.3, noise: float = 0.0, seed: int = 0) -> Curve:
+    """Training that comes to its target in equal steps and loses scale * rate^power."""
+    steps = np.arange(1, STEPS + 1)
+    rates = target * steps / STEPS
+    losses = scale * rates**power * np.exp(noise * np.random.default_rng(seed).standard_normal(STEPS))
+    return Curve(steps, rates, losses)
+
+
+def plans(of: Curve, factor: float = 1.5, miss: tuple[float, ...] = (0.0, 0.0, 0.0)) -> list[MeasuredPlan]:
+    """Plans at a third, two thirds and the whole way, measured at ``factor`` times the loss, missed by ``miss``."""
+    found = []
+    for index, off in enumerate(miss):
+        step = STEPS * (index + 1) // len(miss)
+        increase = factor * of.near(step) * math.exp(off)
+        found.append(MeasuredPlan("allocate-a", of, float(of.rates[step - 1]), step, increase))
+    return found
+
+
+@pytest.mark.parametrize("share", [0.4, 0.7, 1.0])
+def test_what_follows_a_power_is_foretold(share: float) -> None:
+    other = curve(scale=10.0)
+    known = other.until(share * 0.3, STEPS)
+    found = forecast(known, 0.3, plans(curve(noise=0.05, seed=1)))
+    assert found is not None and found.validated
+    assert found.increase == pytest.approx(1.5 * other.near(STEPS), rel=0.15)
+    assert found.runs == ("allocate-a",) and found.plans == 3
+
+
+def test_the_error_grows_with_what_the_trials_miss() -> None:
+    now = curve()
+    exact, off, wild = (
+        forecast(now, 0.3, plans(curve(), miss=miss)) for miss in ((0, 0, 0), (0.2, -0.2, 0.1), (1.0, -1.0, 0.8))
+    )
+    assert exact is not None and off is not None and wild is not None
+    assert exact.error == pytest.approx(0, abs=1e-9)
+    assert exact.error < off.error < wild.error
+    assert off.validated and not wild.validated
+
+
+def test_each_trial_leaves_its_own_plan_out() -> None:
+    """Two plans agree and a third is off by 1: its own trial misses by 1, the two others by a half each."""
+    found = forecast(curve(), 0.3, plans(curve(), miss=(1.0, 0.0, 0.0)))
+    assert found is not None
+    assert found.error == pytest.approx(math.sqrt((1.0 + 0.25 + 0.25) / 2))
+
+
+def test_early_trials_do_not_see_what_came_later() -> None:
+    """Training that bends half way: from before the bend nothing can foretell it, and the trials show that."""
+    straight = curve()
+    bent = Curve(straight.steps, straight.rates, np.where(straight.rates > 0.1, 5.0, 1.0) * straight.losses)
+    early = forecast(straight.until(0.15, STEPS), 0.3, plans(bent))
+    assert early is not None and not early.validated
+    late = forecast(straight, 0.3, plans(bent))
+    assert late is not None and late.error < early.error
+
+
+def test_too_little_gives_none() -> None:
+    empty = Curve(np.array([]), np.array([]), np.array([]))
+    measured = plans(curve())
+    assert forecast(empty, 0.3, measured) is None
+    assert forecast(curve(), 0.3, measured[: FEWEST_PLANS - 1]) is None
+    assert forecast(curve().until(0.012, STEPS), 0.3, measured) is None  # hardly anything passed
+    worthless = [MeasuredPlan("a", curve(), 0.1, 60, 0.0)] * 5  # no measurable loss
+    assert forecast(curve(), 0.3, worthless) is None
+
+
+def test_perplexities_multiply_the_dense_models() -> None:
+    middle, low, high = Forecast(0.5, 0.2, 3, ("a",)).perplexity(20.0)
+    assert middle == pytest.approx(20 * math.exp(0.5))
+    assert low == pytest.approx(20 * math.exp(0.5 * math.exp(-0.2)))
+    assert low < middle < high
