@@ -13,7 +13,7 @@ from lrc_core.jobs import manager
 from lrc_core.registry import MethodEntry
 from lrc_core.runs.spec import AllocateSpec, ModelRef
 from lrc_core.types import ModelCard
-from pages.ui import cards, data, forms, jobs, live, rank_charts, state, words
+from pages.ui import cards, data, estimate, forms, jobs, live, rank_charts, state, words
 from pages.ui.frame import empty, frame, guard, page_link, sample_note, show_error
 from pages.ui.methods import ALLOCATORS, DECOMPOSITIONS, learns, method_label
 
@@ -305,6 +305,8 @@ def body(ref: ModelRef) -> None:
         preview_uniform(card, share)
     with right, guard():
         preview_learned(ref, share, decomposition)
+    with guard():
+        estimate.lagrangian(ref, card, share)
     st.subheader("Learn the ranks")
     with guard():
         left, right = st.columns([3, 2], gap="large")

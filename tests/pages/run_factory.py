@@ -69,7 +69,7 @@ def make_card(source: str = "starter", blocks: int = 4, width: int = 48) -> Mode
 
 def sigma_of(layer: LinearShape, decomposition: str) -> np.ndarray:
     """A smooth falling spectrum that differs by layer and decomposition."""
-    steep = {"svd": 1.3, "asvd": 3.0, "whitened": 5.0}[decomposition] * (
+    steep = {"svd": 1.3, "asvd": 3.0, "whitened": 5.0, "kfac": 6.0}[decomposition] * (
         1 + 0.5 * np.sin(layer.block + len(layer.kind))
     )
     position = np.linspace(0, 1, layer.full_rank)
@@ -85,15 +85,17 @@ def finish(run: Run, result: dict[str, Any], seconds: float = 42.0) -> Run:
     return run
 
 
-def spectra_run(store: RunStore, card: ModelCard, *, done: bool = True) -> Run:
-    """Spectra of every layer under the three decompositions."""
-    run = store.create(SpectraSpec(model=ModelRef(card.identity.source)))
+def spectra_run(
+    store: RunStore, card: ModelCard, *, done: bool = True, decompositions: tuple[str, ...] = DECOMPOSITIONS
+) -> Run:
+    """Spectra of every layer under some decompositions, the three usual ones if nothing is said."""
+    run = store.create(SpectraSpec(ModelRef(card.identity.source), decompositions))
     if not done:
         return run
     _write(run.path / "card.json", card.to_dict())
-    arrays = {f"{name}/{layer.name}": sigma_of(layer, name) for name in DECOMPOSITIONS for layer in card.layers}
+    arrays = {f"{name}/{layer.name}": sigma_of(layer, name) for name in decompositions for layer in card.layers}
     np.savez_compressed(run.path / "spectra.npz", **arrays)
-    return finish(run, {"card": card.to_dict(), "decompositions": list(DECOMPOSITIONS), "wall_s": 42.0})
+    return finish(run, {"card": card.to_dict(), "decompositions": list(decompositions), "wall_s": 42.0})
 
 
 def lesson_run(store: RunStore, card: ModelCard, **changes: Any) -> Run:

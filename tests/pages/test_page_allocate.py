@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import time
 
+import numpy as np
 import pytest
 
-from lrc_core.budget import fit_budget, keep_ratio, uniform_ranks
+from lrc_core.allocate.loss_curves import cheapest_ranks
+from lrc_core.budget import fit_budget, is_dense, keep_ratio, uniform_ranks
 from lrc_core.errors import ResourceError
 from lrc_core.jobs import manager
 from lrc_core.registry import ALLOCATORS
@@ -49,6 +51,21 @@ def test_nearest_recorded_plan_is_marked_as_learned(open_page, store, card, know
     assert "recorded at 30 %" in beyond and "nearest recorded rate to 45 %" in beyond
     other = text_of(open_page("allocate", rate="17", al_decomposition="Plain SVD"))
     assert "nothing recorded yet" in other
+
+
+def test_the_closed_form_plan_is_estimated_where_there_are_two_sided_spectra(open_page, store, card, known, submitted):
+    app = open_page("allocate", rate="30")
+    assert "needs K-FAC spectra" in text_of(app)
+    app.button(key="estimate_spectra").click().run()
+    assert submitted[0][0].decompositions == ("kfac",)
+    run = run_factory.spectra_run(store, card, decompositions=("svd", "kfac"))
+    shown = text_of(open_page("allocate", rate="30"))
+    assert "estimate from spectra, nothing measured" in shown
+    assert run.id in shown
+    losses = {layer.name: 0.5 * run_factory.sigma_of(layer, "kfac").astype(np.float32) ** 2 for layer in card.layers}
+    ranks = cheapest_ranks(card.layers, losses, 0.7)
+    dense = sum(is_dense(layer, ranks[layer.name]) for layer in card.layers)
+    assert f"{dense} of {len(card.layers)} layers stay dense. Predicted to add" in shown
 
 
 def test_form_comes_from_the_registry(open_page, known):
