@@ -75,6 +75,10 @@ def _spectra(commands: Any) -> None:
     parser = _command(commands, "spectra", _lazily("jobs", "spectra"), "Singular spectra of every block linear.")
     _model(parser)
     parser.add_argument("--decompositions", nargs="+", metavar="D", help="default: svd asvd whitened")
+    parser.add_argument(
+        "--stream", action="store_true", help="matrix by matrix from the files, for a model too large to load; svd only"
+    )
+    parser.add_argument("--subspaces", action="store_true", help="also store overlaps between neighbouring blocks")
     parser.add_argument("--text", action="append", metavar="TEXT", help="calibration text (repeatable): built-in, file")
     _calibration(parser)
     _job(parser)

@@ -71,9 +71,12 @@ def _model(model: ModelRef) -> list[str]:
 
 
 def _spectra(spec: SpectraSpec) -> list[str]:
+    if spec.stream:
+        return ["--stream"]
     decompositions = spec.decompositions
     return [
         *(["--decompositions", *decompositions] if decompositions != SpectraSpec().decompositions else []),
+        *(["--subspaces"] if spec.subspaces else []),
         *_calibration(spec.calibration, CalibrationSpec(), own=True),
     ]
 
