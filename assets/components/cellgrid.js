@@ -52,6 +52,7 @@ function axes(svg, data, at, style) {
     const turn = at.tilted ? { transform: `rotate(-38 ${x} ${y})`, "text-anchor": "start" } : { "text-anchor": "middle" };
     svg.append(node("text", { x, y, ...font, ...turn, "aria-hidden": true }, label));
   });
+  svg.append(node("text", { x: 0, y: at.top - 7, ...font, "aria-hidden": true }, "Block"));
   const step = data.rows <= 14 ? 1 : data.rows <= 60 ? 5 : 10;
   for (let row = 0; row < data.rows; row += step) {
     svg.append(node("text", { x: at.left - 7, y: at.top + at.row * (row + 0.5) + 4, "text-anchor": "end", ...font,
@@ -177,9 +178,11 @@ function picture(state, data, root) {
 export default function ({ data, parentElement: root, setTriggerValue }) {
   const state = kept.get(root) ?? { prefix: `c${Math.random().toString(36).slice(2, 8)}` };
   kept.set(root, state);
-  if (state.active === undefined && data.chosen.length) {
-    const index = data.cells.findIndex((cell) => cell[2] === data.chosen.at(-1)[0]);
-    state.active = index >= 0 ? index : undefined;
+  const front = data.chosen.at(-1)?.[0]; // chosen elsewhere, in the spectrum for one: the cursor goes there
+  if (front !== undefined && front !== state.front) {
+    const index = data.cells.findIndex((cell) => cell[2] === front);
+    if (index >= 0) state.active = index;
+    state.front = front;
   }
   const indexOf = (event) => {
     const id = event.target.getAttribute?.("data-id");
@@ -187,8 +190,9 @@ export default function ({ data, parentElement: root, setTriggerValue }) {
     return index >= 0 ? index : undefined;
   };
   const pick = (index, add) => {
-    state.active = index;
     const id = data.cells[index][2];
+    state.active = index;
+    state.front = id;
     if (!add) data.chosen = [[id, getComputedStyle(root.host ?? root).getPropertyValue("--st-primary-color")]];
     outline(data, state); // at once, before the server answers
     setTriggerValue("picked", { id, add });

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from lrc_core.errors import ModelError, NumericalError
 from lrc_core.models.headers import TensorHeader
 
-_PANEL = 4 * 2**20  # bytes read at once: what is needed beside the matrix stays a few megabytes
+_PANEL = 2**20  # bytes read at once: what is needed beside the matrix stays a few megabytes
 _TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
 

@@ -30,6 +30,7 @@ from lrc_core.types import OnProgress, Progress, ShouldStop
 
 PARTS = "parts"
 """Folder of a run that still streams: the singular values of layer N of its card in ``N.npy``."""
+_WARM = (600, 1600)
 
 
 def streamed_spectra_run(run: Run, on_progress: OnProgress, should_stop: ShouldStop) -> dict[str, Any]:
@@ -83,7 +84,7 @@ class _Memory:
 
 def _stream(run: Run, outline: Outline, on_progress: OnProgress, should_stop: ShouldStop) -> dict[str, Any]:
     """Read and decompose what is not there yet; returns the memory that it took."""
-    singular_values_in_place(np.ones((256, 256), np.float32))  # libraries and their buffers count as the program's
+    singular_values_in_place(np.ones(_WARM, np.float32))  # libraries and their buffers count as the program's
     numbers = {matrix.layer.name: number for number, matrix in enumerate(outline.matrices)}
     files = [(matrix, run.path / PARTS / f"{numbers[matrix.layer.name]}.npy") for matrix in outline.matrices]
     waiting = {path: matrix for matrix, path in files if not path.exists()}
