@@ -33,6 +33,7 @@ PAGES = {
     "home": PageInfo("app.py", "Home", ":material/home:", "What this is, and the model in use"),
     "spectra": PageInfo("pages/spectra.py", "Spectra", ":material/grid_on:", "Where each layer's information lives"),
     "allocate": PageInfo("pages/allocate.py", "Allocate", ":material/tune:", "Choose a size, learn the ranks"),
+    "plans": PageInfo("pages/plans.py", "Plans", ":material/edit_square:", "Make a plan by hand, beat the machine"),
     "compare": PageInfo("pages/compare.py", "Compare", ":material/balance:", "Methods side by side, as measured"),
     "runs": PageInfo("pages/runs.py", "Runs", ":material/history:", "Every job, its log and its command"),
 }
