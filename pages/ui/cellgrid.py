@@ -18,7 +18,7 @@ from pages.ui.words import ASSETS, kind_labels
 
 _HTML = (
     '<div class="frame"><div class="grid"></div><div class="tip" hidden></div>'
-    '<div class="foot"><span>Arrow keys move, Enter chooses, Shift adds{pins}</span>'
+    '<div class="foot"><span>{keys}</span>'
     '<button type="button">Save as PNG</button></div></div>'
 )
 _JS = (ASSETS / "components" / "cellgrid.js").read_text(encoding="utf-8")
@@ -150,7 +150,7 @@ def cell_grid(grid: Grid, key: str, picked: Callable[[], None], pinned: Callable
         picked: called when a cell is chosen.
         pinned: called when the key P pins a cell or takes the pin back.
     """
-    html = _HTML.format(pins=", P pins" if grid.pins else "")
+    html = _HTML.format(keys="Arrow keys move, Enter chooses" + (", Shift adds, P pins" if grid.pins else ""))
     component = st.components.v2.component(f"lrc_cellgrid{'_pins' if grid.pins else ''}", html=html, css=_CSS, js=_JS)
     component(
         data=payload(grid),

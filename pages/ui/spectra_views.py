@@ -173,7 +173,7 @@ def _one_heatmap(look: Look, side: Side, heat: Heat, limits: Limits, key: str) -
         found = spectra_data.search(card, str(st.session_state.get(FIND, ""))) if found is not None else None
     title = f"**{entry.label}**" + (f", difference to {look.reference.label}" if look.reference else "")
     source = side.label if look.beside else decomposition_label(side.decomposition)
-    st.markdown(f"{title} :small[:gray[{source}]]")
+    st.markdown(f"{title}  \n:small[:gray[{source}]]")
     grid = Grid(
         card=card,
         values=heat.values,
