@@ -75,11 +75,13 @@ def controls(ref: ModelRef, view: data.RunView) -> spectra_views.Look:
         key=DECOMPOSITION,
         bind="query-params",
     )
+    # A click on a curve sets the value; a default beside a set value would make Streamlit warn.
+    first = {} if state.RATE in st.session_state else {"value": state.DEFAULT_RATE}
     rate = right.slider(
         "Compression",
         1,
         state.LARGEST_RATE,
-        state.DEFAULT_RATE,
+        **first,
         format="%d %%",
         key=state.RATE,
         bind="query-params",
@@ -87,9 +89,9 @@ def controls(ref: ModelRef, view: data.RunView) -> spectra_views.Look:
     )
     compression = min(max(int(rate), 1), state.LARGEST_RATE) / 100
     side = Side(view, spectra, fitting(measure, chosen if chosen in names else names[0], names))
-    first, *others = st.columns([3, 4, 4, 3], vertical_alignment="bottom")
+    place, *others = st.columns([3, 4, 4, 3], vertical_alignment="bottom")
     cuts = spectra_data.cut_choices(ref, side, compression)
-    cut = first.selectbox(
+    cut = place.selectbox(
         "Cut by",
         list(cuts),
         format_func=lambda key: cuts[key],

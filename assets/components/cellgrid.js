@@ -35,7 +35,7 @@ function place(value, data) {
 }
 
 function sizes(data, width) {
-  const left = 40, bar = 66, longest = Math.max(...data.columns.map((label) => label.length));
+  const left = 40, bar = 84, longest = Math.max(...data.columns.map((label) => label.length));
   const row = data.rows <= 14 ? 24 : data.rows <= 40 ? 16 : data.rows <= 80 ? 11 : 8;
   const cell = Math.max(20, (width - left - bar) / data.columns.length);
   const tilted = longest * 7 > cell - 4;
@@ -73,6 +73,9 @@ function scaleBar(svg, data, at, style, color) {
     group.append(node("text", { x: x + 14, y: Math.min(at.top + height, Math.max(at.top + 8, y + 4)), "font-size": 11,
                                 fill: ink, "font-family": style.getPropertyValue("--st-font") }, label));
   }
+  const side = x + 68, middle = at.top + height / 2;
+  group.append(node("text", { x: side, y: middle, transform: `rotate(90 ${side} ${middle})`, "text-anchor": "middle",
+                              "font-size": 11, fill: ink, "font-family": style.getPropertyValue("--st-font") }, data.unit));
   svg.append(group);
 }
 

@@ -132,6 +132,7 @@ def payload(grid: Grid) -> dict[str, Any]:
         "log": grid.limits.log,
         "diverging": grid.limits.diverging,
         "ticks": ticks_of(grid.limits, grid.scale),
+        "unit": grid.scale.title,
         "label": grid.label,
         "name": grid.name,
         "chosen": list(grid.chosen.items()),

@@ -195,9 +195,15 @@ def best_spectra(ref: ModelRef) -> RunView | None:
 
 
 def done_spectra(ref: ModelRef | None = None) -> list[RunView]:
-    """Finished spectra runs of a model (or of all), the one that is shown by itself first."""
-    done = [view for view in all_runs(ref, "spectra") if view.done]
-    return sorted(done, key=lambda view: bool(view.spec.stream))
+    """Finished spectra runs of a model (or of all), the one that is shown by itself first.
+
+    A sample that the user has made again, which gives it the same id, is the user's run.
+    """
+    done: dict[str, RunView] = {}
+    for view in all_runs(ref, "spectra"):
+        if view.done:
+            done.setdefault(view.id, view)
+    return sorted(done.values(), key=lambda view: bool(view.spec.stream))
 
 
 @dataclass(frozen=True)

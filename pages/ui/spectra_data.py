@@ -269,7 +269,9 @@ def heat_reading(card: ModelCard, values: Mapping[str, float], write: Any, unit:
     last = [value for layer, value in finite.items() if layer.block >= card.n_blocks - third]
     if card.n_blocks >= 3 and first and last:
         early, late = float(np.median(first)), float(np.median(last))
-        words += f"; the first {third} blocks have a median of {write(early)}, the last {third} of {write(late)}"
+        many = f"{third} blocks have" if third > 1 else "block has"
+        last_words = f"last {third}" if third > 1 else "last"
+        words = words.strip() + f"; the first {many} a median of {write(early)}, the {last_words} of {write(late)}"
     return words.strip() + "."
 
 

@@ -63,7 +63,7 @@ def test_heatmap_spectrum_keyboard_and_pin(server, open_tab):
     expect(page.get_by_text("lie above the reference")).to_have_count(0)
 
     # What does not fit the search fades.
-    page.get_by_label("Find a layer").fill("down_proj")
+    page.get_by_role("textbox", name="Find a layer").fill("down_proj")
     page.keyboard.press("Enter")
     expect(page.get_by_text("4 of 28 layers fit the search")).to_be_visible()
     expect(cell_of(page, 0, "mlp.up_proj")).to_have_attribute("opacity", "0.18")

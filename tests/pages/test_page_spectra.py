@@ -46,6 +46,15 @@ def cell(grid: dict, name: str) -> list:
     return next(cell for cell in grid["cells"] if cell[2] == name)
 
 
+def test_a_sample_that_was_made_again_is_the_users_run(open_page, store, samples, card):
+    """The same job has the same id in both folders."""
+    run_factory.spectra_run(samples, run_factory.make_card(blocks=2))
+    run = run_factory.spectra_run(store, card)
+    app = open_page("spectra")
+    assert len(heatmaps(app)[0]["cells"]) == len(card.layers)
+    assert f"`{run.id}`" in text_of(app) and "Shipped run" not in text_of(app)
+
+
 def test_heatmap_has_a_cell_for_every_layer_with_its_words(open_page, store, card):
     run_factory.spectra_run(store, card)
     (grid,) = heatmaps(open_page("spectra", sp_measure="Stable rank"))
