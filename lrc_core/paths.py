@@ -16,3 +16,8 @@ def runs_home() -> Path:
     """Folder of run folders. ``LRC_RUNS`` overrides it."""
     default = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "lrc" / "runs"
     return Path(os.environ.get("LRC_RUNS") or default).expanduser()
+
+
+def plans_home() -> Path:
+    """Folder of plans made by hand and of their scores, beside the runs. ``LRC_PLANS`` overrides it."""
+    return Path(os.environ.get("LRC_PLANS") or runs_home().parent / "plans").expanduser()

@@ -6,6 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
+HEADER_ONLY = "header-"
+"""How the fingerprint of a model begins of which only the headers were read."""
+
 
 @dataclass(frozen=True)
 class LinearShape:
@@ -69,7 +72,8 @@ class ModelIdentity:
     Attributes:
         source: what the user typed: ``starter``, a hub id, a directory or a GGUF file.
         revision: hub revision (commit), or "" for local models.
-        fingerprint: hash over the weights' names, shapes and contents; equal weights, equal fingerprint.
+        fingerprint: hash over the weights' names, shapes and contents; equal weights, equal fingerprint. Of a model
+            whose weights were not all read: ``header-`` and a hash over the headers of its files.
         architecture: the model class, e.g. ``LlamaForCausalLM``.
     """
 
@@ -77,6 +81,11 @@ class ModelIdentity:
     revision: str
     fingerprint: str
     architecture: str
+
+    @property
+    def header_only(self) -> bool:
+        """Whether the fingerprint is that of the headers alone, which no loaded model has."""
+        return self.fingerprint.startswith(HEADER_ONLY)
 
 
 @dataclass(frozen=True)

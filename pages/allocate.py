@@ -281,6 +281,7 @@ def watched(ref: ModelRef) -> None:
         page_link("pages/watch.py", "Watch it in full width, or export it", ":material/movie:", query={"wa_run": shown})
     if current and current.done:
         page_link("pages/compare.py", "Compare it with the other methods", ":material/balance:")
+        page_link("pages/plans.py", "Change its ranks by hand", ":material/edit_square:")
 
 
 def body(ref: ModelRef) -> None:

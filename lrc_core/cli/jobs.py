@@ -20,7 +20,7 @@ from lrc_core.errors import RunError
 from lrc_core.plan import Plan, update_of, variant_name
 from lrc_core.quality.tables import to_markdown
 from lrc_core.runs.files import disk_errors
-from lrc_core.runs.spec import Spec
+from lrc_core.runs.spec import ModelRef, Spec
 from lrc_core.runs.store import Run, RunStore
 from lrc_core.types import ModelCard
 
@@ -31,8 +31,11 @@ def fetch(arguments: argparse.Namespace) -> int:
 
 
 def spectra(arguments: argparse.Namespace) -> int:
-    """``lrc spectra``."""
-    return _job(arguments, specs.spectra_spec(arguments), print_spectra)
+    """``lrc spectra``. Before it streams a model it says what the headers say."""
+    spec = specs.spectra_spec(arguments)
+    if spec.stream and not arguments.json:
+        print_outline(spec.model)
+    return _job(arguments, spec, print_spectra)
 
 
 def allocate(arguments: argparse.Namespace) -> int:
@@ -114,6 +117,26 @@ def print_result(run: Run, result: dict[str, Any], *, as_json: bool, show: Any =
         note(f"Took {duration(wall)}.")
 
 
+def print_outline(ref: ModelRef) -> None:
+    """What the headers say of a model, on standard error: it comes before the result and is no part of it."""
+    from lrc_core.models.outline import LIMIT, read_outline
+    from lrc_core.models.resources import human_bytes
+
+    outline = read_outline(ref)
+    card, largest = outline.card, outline.largest
+    note(
+        f"{card.name}: {card.params_total:,} parameters, {card.params_linear:,} of them in {len(card.layers)} matrices "
+        f"of {card.n_blocks} blocks ({card.dtype})."
+    )
+    for kind in dict.fromkeys(layer.kind for layer in card.layers):
+        layer = next(layer for layer in card.layers if layer.kind == kind)
+        note(f"  {kind}: {layer.out_features} x {layer.in_features}, break-even rank {break_even(layer):.0f}")
+    size = largest.tensor.bytes
+    note(
+        f"Largest matrix: {largest.layer.name}, {human_bytes(size)}; at most {human_bytes(LIMIT * size)} to work on it."
+    )
+
+
 def print_spectra(run: Run, result: dict[str, Any]) -> None:
     """One line a kind of layer: means over the blocks."""
     card = ModelCard.from_dict(result["card"])
@@ -134,6 +157,12 @@ def print_spectra(run: Run, result: dict[str, Any]) -> None:
         header += [f"{name} effective", f"{name} 95 %"]
     emit_table(header, rows)
     emit(f"Ranks, means over {card.n_blocks} blocks. All spectra: {run.path / 'spectra.npz'}")
+    if memory := result.get("stream"):
+        emit(
+            f"Working memory: {memory['working_bytes'] / 1e6:.1f} MB, "
+            f"{memory['working_bytes'] / memory['largest_bytes']:.2f} times the largest matrix "
+            f"({memory['largest_bytes'] / 1e6:.1f} MB)."
+        )
 
 
 def print_plan(run: Run, result: dict[str, Any]) -> None:

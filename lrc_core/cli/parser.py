@@ -38,7 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="lrc", description="Low-rank compression of causal language models: see, learn, compare.")
     parser.add_argument("--version", action="version", version=f"lrc {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (_doctor, _starter, _fetch, _spectra, _allocate, _update, _evaluate, _compare, _lesson, _runs):
+    for add in (_doctor, _starter, _fetch, _spectra, _allocate, _plan, _update, _evaluate, _compare, _lesson, _runs):
         add(commands)
     bench_words(commands, _command, _lazily)
     return parser
@@ -76,6 +76,10 @@ def _spectra(commands: Any) -> None:
     parser = _command(commands, "spectra", _lazily("jobs", "spectra"), "Singular spectra of every block linear.")
     _model(parser)
     parser.add_argument("--decompositions", nargs="+", metavar="D", help="default: svd asvd whitened")
+    parser.add_argument(
+        "--stream", action="store_true", help="matrix by matrix from the files, for a model too large to load; svd only"
+    )
+    parser.add_argument("--subspaces", action="store_true", help="also store overlaps between neighbouring blocks")
     parser.add_argument("--text", action="append", metavar="TEXT", help="calibration text (repeatable): built-in, file")
     _calibration(parser)
     _job(parser)
@@ -94,6 +98,22 @@ def _allocate(commands: Any) -> None:
     parser.add_argument("--calibration-seed", type=int, metavar="N", help="default: the seed")
     parser.add_argument("--save", metavar="FILE", help="also write the plan to this file")
     _job(parser)
+
+
+def _plan(commands: Any) -> None:
+    parser = _command(commands, "plan", _lazily("plans", "plan"), "Make a plan by hand; the allocator spends the rest.")
+    _model(parser)
+    parser.add_argument(
+        "--from", dest="begin", default="uniform", metavar="FILE|RUN", help="plan to begin with (default: uniform)"
+    )
+    parser.add_argument("--keep", type=float, default=0.8, help="share of the block linears to keep (default: 0.8)")
+    parser.add_argument(
+        "--rank", action="append", default=[], metavar="LAYER=K", help="set and lock a rank, or dense (repeatable)"
+    )
+    parser.add_argument("--lock", action="append", default=[], metavar="WORD", help="lock layers by name (repeatable)")
+    parser.add_argument("--name", default="My plan", help="in the score list")
+    parser.add_argument("--decomposition", default="whitened", help="of a plan that begins as uniform")
+    parser.add_argument("--save", required=True, metavar="FILE", help="where the plan goes")
 
 
 def _update(commands: Any) -> None:

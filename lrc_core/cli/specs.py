@@ -52,10 +52,14 @@ def fetch_spec(arguments: argparse.Namespace) -> FetchSpec:
 
 
 def spectra_spec(arguments: argparse.Namespace) -> SpectraSpec:
-    """Spec of ``lrc spectra``."""
+    """Spec of ``lrc spectra``. A streamed one needs no text, so that no text makes it another run."""
+    if arguments.stream:
+        wanted = tuple(arguments.decompositions or ("svd",))
+        return SpectraSpec(model_ref(arguments), wanted, subspaces=arguments.subspaces, stream=True)
     return SpectraSpec(
         model=model_ref(arguments),
         decompositions=tuple(arguments.decompositions or SpectraSpec().decompositions),
+        subspaces=arguments.subspaces,
         calibration=_with(
             CalibrationSpec(seed=arguments.seed),
             texts=_texts(arguments.text),

@@ -74,9 +74,12 @@ def _model(model: ModelRef) -> list[str]:
 
 
 def _spectra(spec: SpectraSpec) -> list[str]:
+    if spec.stream:
+        return ["--stream"]
     decompositions = spec.decompositions
     return [
         *(["--decompositions", *decompositions] if decompositions != SpectraSpec().decompositions else []),
+        *(["--subspaces"] if spec.subspaces else []),
         *_calibration(spec.calibration, CalibrationSpec(), own=True),
     ]
 
@@ -99,15 +102,13 @@ def _allocate(spec: AllocateSpec) -> list[str]:
 def _evaluate(spec: EvaluateSpec, store: RunStore) -> list[str]:
     if spec.plan is None:
         return [
-            *_evaluation(spec.evaluation, EvaluationSpec()),
-            *_option("--seed", spec.evaluation.seed, 0),
+            *evaluation_words(spec.evaluation),
             *_calibration(spec.calibration, CalibrationSpec()),
         ]
     words, default = _plan_words(spec, store)
     return [
         *("--plan", words),
-        *_evaluation(spec.evaluation, EvaluationSpec()),
-        *_option("--seed", spec.evaluation.seed, 0),
+        *evaluation_words(spec.evaluation),
         *_calibration(spec.calibration, default),
     ]
 
@@ -223,6 +224,11 @@ def _evaluation(evaluation: EvaluationSpec, default: EvaluationSpec) -> list[str
         *_option("--items", evaluation.items, default.items),
         *_option("--include-path", evaluation.include_path, default.include_path),
     ]
+
+
+def evaluation_words(evaluation: EvaluationSpec) -> list[str]:
+    """The flags of ``lrc evaluate`` that say what is measured."""
+    return [*_evaluation(evaluation, EvaluationSpec()), *_option("--seed", evaluation.seed, 0)]
 
 
 def _option(flag: str, value: Any, default: Any) -> list[str]:

@@ -55,13 +55,7 @@ def check(spec: Spec, *, model_too: bool = True, runs: Path | None = None) -> No
     if isinstance(spec, EvaluateSpec | CompareSpec | QualitySpec | AblationSpec):
         check_evaluation(spec.evaluation)
     if model_too:
-        check_model(spec.model)
-        for source in spec.references if isinstance(spec, QualitySpec) else ():
-            check_model(ModelRef(source))
-
-
-def _check_spectra(spec: SpectraSpec) -> None:
-    check_decompositions(spec.decompositions)
+        _check_models(spec)
 
 
 def _check_allocate(spec: AllocateSpec) -> None:
@@ -94,6 +88,26 @@ def check_decompositions(names: Iterable[str]) -> None:
     """
     for name in names:
         DECOMPOSITIONS.get(name)
+
+
+def _check_models(spec: Spec) -> None:
+    if isinstance(spec, SpectraSpec) and spec.stream:
+        check_outline(spec.model)
+        return
+    check_model(spec.model)
+    for source in spec.references if isinstance(spec, QualitySpec) else ():
+        check_model(ModelRef(source))
+
+
+def _check_spectra(spec: SpectraSpec) -> None:
+    check_decompositions(spec.decompositions)
+    if spec.stream and spec.decompositions != ("svd",):
+        raise SettingsError(
+            "Only the plain SVD can be streamed: the other decompositions need the model's activations.",
+            "Ask for the decomposition svd, or do not stream.",
+        )
+    if spec.stream and spec.subspaces:
+        raise SettingsError("Streaming reads singular values only, not the subspaces.", "Leave one of the two away.")
 
 
 def _check_compare(spec: CompareSpec) -> None:
@@ -197,6 +211,18 @@ def check_model(model: ModelRef) -> None:
     found = preflight(model)
     if found.problems:
         raise ModelError(" ".join(found.problems))
+
+
+def check_outline(model: ModelRef) -> None:
+    """Look at a model that is to be streamed: its headers must be readable and its largest matrix must fit.
+
+    Raises:
+        ModelError: it cannot be found, or its files hold no matrices of decoder blocks.
+        ResourceError: memory or disk do not suffice for one matrix or shard.
+    """
+    from lrc_core.models.outline import read_outline, require_room
+
+    require_room(read_outline(model))
 
 
 def _check_texts(texts: Sequence[str]) -> None:

@@ -35,12 +35,14 @@ class TensorHeader:
         shape: as torch would report it, [out, in] for a linear.
         dtype: the file format's name of the element type.
         bytes: size in the file.
+        start: where its data begins in the file; 0 where that is not known (only safetensors say).
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
     bytes: int
+    start: int = 0
 
     @property
     def numel(self) -> int:
@@ -77,7 +79,7 @@ def safetensors_header(path: Path) -> tuple[TensorHeader, ...]:
             header = json.loads(stream.read(length))
         if not isinstance(header, dict):
             raise ValueError("the header is not a table")
-        tensors, end = parse_safetensors_header(header)
+        tensors, end = parse_safetensors_header(header, 8 + length)
     except OSError as error:
         raise ModelError(f"Cannot read {path}: {error.strerror}.") from error
     except (ValueError, KeyError, TypeError) as error:
@@ -90,8 +92,12 @@ def safetensors_header(path: Path) -> tuple[TensorHeader, ...]:
     return tensors
 
 
-def parse_safetensors_header(header: Mapping[str, Any]) -> tuple[tuple[TensorHeader, ...], int]:
+def parse_safetensors_header(header: Mapping[str, Any], data_at: int = 0) -> tuple[tuple[TensorHeader, ...], int]:
     """Tensors of a parsed header, and the length of the data it describes.
+
+    Args:
+        header: the JSON of the header.
+        data_at: where the data begins in the file, behind the header.
 
     Raises:
         ValueError, KeyError, TypeError: the header contradicts itself.
@@ -102,7 +108,8 @@ def parse_safetensors_header(header: Mapping[str, Any]) -> tuple[tuple[TensorHea
         if name == "__metadata__":
             continue
         start, stop = (int(offset) for offset in entry["data_offsets"])
-        tensor = TensorHeader(name, tuple(int(size) for size in entry["shape"]), str(entry["dtype"]), stop - start)
+        shape = tuple(int(size) for size in entry["shape"])
+        tensor = TensorHeader(name, shape, str(entry["dtype"]), stop - start, data_at + start)
         width = _SAFETENSORS_BYTES.get(tensor.dtype)
         if start < 0 or stop < start or (width is not None and tensor.bytes != width * tensor.numel):
             raise ValueError(f"tensor {name} has impossible offsets")

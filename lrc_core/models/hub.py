@@ -6,7 +6,8 @@ The token comes from the environment (``HF_TOKEN``) or the hub's own login, neve
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -33,7 +34,7 @@ class RemoteModel:
 
     Attributes:
         revision: the commit that the wanted revision stands for.
-        tensors: from the headers of its safetensors; empty for pickled weights.
+        shards: tensors of each of its safetensors, from the headers; empty for pickled weights.
         weight_bytes: size of the weight files.
         download_bytes: size of everything that would be fetched.
         pickled: it offers no safetensors.
@@ -41,10 +42,15 @@ class RemoteModel:
 
     revision: str
     config: dict[str, Any]
-    tensors: tuple[TensorHeader, ...]
+    shards: Mapping[str, tuple[TensorHeader, ...]]
     weight_bytes: int
     download_bytes: int
     pickled: bool
+
+    @property
+    def tensors(self) -> tuple[TensorHeader, ...]:
+        """Tensors of all shards."""
+        return tuple(tensor for found in self.shards.values() for tensor in found)
 
 
 def cached_snapshot(ref: ModelRef) -> Path | None:
@@ -95,6 +101,40 @@ def fetch_snapshot(ref: ModelRef, on_progress: OnProgress, should_stop: ShouldSt
     return Path(folder)
 
 
+@contextmanager
+def borrowed_file(
+    ref: ModelRef, revision: str, name: str, aside: Path, on_progress: OnProgress, should_stop: ShouldStop
+) -> Iterator[Path]:
+    """One file of a hub model, for the length of the block: from the hub's cache, else downloaded and removed again.
+
+    Args:
+        ref: the model.
+        revision: a commit.
+        name: of the file.
+        aside: an empty folder to download into; a download that was stopped goes on there.
+        on_progress: told of the download.
+        should_stop: asked while it goes on.
+
+    Raises:
+        ModelError: no network, or the file is gone.
+        ResourceError: the disk is full.
+        CancelledError: stopped by the user.
+    """
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+
+    cached = try_to_load_from_cache(ref.source, name, revision=revision)
+    if isinstance(cached, str):
+        yield Path(cached)
+        return
+    bar: Any = partial(_ByteBar, f"downloading {name}", on_progress, should_stop)
+    with disk_errors(aside), hub_errors(ref):
+        path = Path(hf_hub_download(ref.source, name, revision=revision, local_dir=aside, tqdm_class=bar))
+    try:
+        yield path
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
 def look_at(ref: ModelRef) -> RemoteModel:
     """Read a hub model's metadata, its configuration and the headers of its safetensors.
 
@@ -122,13 +162,14 @@ def look_at(ref: ModelRef) -> RemoteModel:
                 f"{ref.source} offers no safetensors, and loading pickled weights can run any code.",
                 "Choose a safetensors version of the model, or allow pickled weights if you trust their origin.",
             )
-        tensors = () if pickled else _remote_tensors(ref.source, revision)
+        shards = {} if pickled else _remote_shards(ref.source, revision)
     weights = {name: size for name, size in sizes.items() if name.endswith(".bin" if pickled else ".safetensors")}
     small = {
         name: size for name, size in sizes.items() if name.endswith((".json", ".txt", ".model")) and "/" not in name
     }
-    weight_bytes = sum(tensor.bytes for tensor in tensors) or sum(weights.values())
-    return RemoteModel(revision, config, tensors, weight_bytes, weight_bytes + sum(small.values()), pickled)
+    known_bytes = sum(tensor.bytes for found in shards.values() for tensor in found)
+    weight_bytes = known_bytes or sum(weights.values())
+    return RemoteModel(revision, config, shards, weight_bytes, weight_bytes + sum(small.values()), pickled)
 
 
 @contextmanager
@@ -187,15 +228,17 @@ def _unseen(_: object) -> None:
     pass
 
 
-def _remote_tensors(name: str, revision: str) -> tuple[TensorHeader, ...]:
+def _remote_shards(name: str, revision: str) -> dict[str, tuple[TensorHeader, ...]]:
     from huggingface_hub import HfApi
 
     metadata = HfApi().get_safetensors_metadata(name, revision=revision)
-    return tuple(
-        TensorHeader(tensor, tuple(info.shape), info.dtype, info.data_offsets[1] - info.data_offsets[0])
-        for file in metadata.files_metadata.values()
-        for tensor, info in file.tensors.items()
-    )
+    return {
+        shard: tuple(
+            TensorHeader(tensor, tuple(info.shape), info.dtype, info.data_offsets[1] - info.data_offsets[0])
+            for tensor, info in file.tensors.items()
+        )
+        for shard, file in metadata.files_metadata.items()
+    }
 
 
 def _ends(names: dict[str, int], ending: str) -> bool:

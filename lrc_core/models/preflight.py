@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +11,7 @@ from lrc_core.errors import LrcError, ModelError
 from lrc_core.models import starter
 from lrc_core.models.headers import GgufHeader, TensorHeader, gguf_header
 from lrc_core.models.hub import cached_snapshot, look_at
+from lrc_core.models.outline import block_weights, first_number, text_config
 from lrc_core.models.resources import (
     cpu_has_bf16,
     cpu_memory_available,
@@ -27,7 +26,6 @@ from lrc_core.runs.spec import ModelRef
 
 _ROOM = 1_000_000_000
 """Bytes for Python, torch and the activations of a few windows."""
-_BLOCK_WEIGHT = re.compile(r"(.*?)(?:^|\.)(\d+)\.(.+)\.weight")
 _STARTER_SHAPES = {
     "attn.q": (576, 576), "attn.k": (192, 576), "attn.v": (192, 576), "attn.o": (576, 576),
     "mlp.gate": (1536, 576), "mlp.up": (1536, 576), "mlp.down": (576, 1536),
@@ -131,15 +129,12 @@ def preflight(ref: ModelRef) -> Preflight:
 def block_shapes(tensors: tuple[TensorHeader, ...]) -> dict[int, list[tuple[int, int]]]:
     """Shapes of the two-dimensional weights of every numbered block, by the tensors' names.
 
-    The blocks are those tensors ``<prefix>.<number>.<rest>.weight`` whose common prefix covers most parameters.
+    See :func:`~lrc_core.models.outline.block_weights`.
     """
-    groups: dict[str, dict[int, list[tuple[int, int]]]] = defaultdict(lambda: defaultdict(list))
-    for tensor in tensors:
-        match = _BLOCK_WEIGHT.fullmatch(tensor.name)
-        if match and len(tensor.shape) == 2:
-            groups[match.group(1)][int(match.group(2))].append((tensor.shape[0], tensor.shape[1]))
-    largest = max(groups.values(), key=_weight_elements, default={})
-    return dict(sorted(largest.items()))
+    return {
+        block: [(tensor.shape[0], tensor.shape[1]) for _, tensor in found]
+        for block, found in block_weights(tensors).items()
+    }
 
 
 def _from_starter(ref: ModelRef, _: Path | None) -> _Facts:
@@ -224,7 +219,8 @@ def _judged(found: Preflight, facts: _Facts, ref: ModelRef, has_blocks: bool) ->
     if found.weight_bytes > found.memory_available:
         problems.append(
             f"Its weights take {human_bytes(found.weight_bytes)} of memory, and {human_bytes(found.memory_available)} "
-            "are free. Close other programs, take a smaller model, or use a machine with more memory."
+            "are free. Close other programs, take a smaller model, or use a machine with more memory. Its plain "
+            "spectra can be read all the same, matrix by matrix: `lrc spectra MODEL --stream`, or the Spectra page."
         )
     elif found.memory_needed > found.memory_available:
         warnings.append(
@@ -256,25 +252,12 @@ def _factor_elements(shapes: Mapping[int, list[tuple[int, int]]]) -> int:
     return sum((rows + columns) * min(rows, columns) for block in shapes.values() for rows, columns in block)
 
 
-def _weight_elements(blocks: Mapping[int, list[tuple[int, int]]]) -> int:
-    return sum(rows * columns for block in blocks.values() for rows, columns in block)
-
-
-def _text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    inner = config.get("text_config")
-    return inner if isinstance(inner, dict) else config
-
-
 def _hidden_size(config: Mapping[str, Any]) -> int:
-    return _first_number(_text_config(config), ("hidden_size", "n_embd", "d_model", "dim"))
+    return first_number(text_config(config), ("hidden_size", "n_embd", "d_model", "dim"))
 
 
 def _blocks_by_config(config: Mapping[str, Any]) -> int:
-    return _first_number(_text_config(config), ("num_hidden_layers", "n_layer", "n_layers", "num_layers"))
-
-
-def _first_number(config: Mapping[str, Any], names: tuple[str, ...]) -> int:
-    return next((value for name in names if isinstance(value := config.get(name), int)), 0)
+    return first_number(text_config(config), ("num_hidden_layers", "n_layer", "n_layers", "num_layers"))
 
 
 def _gguf_number(header: GgufHeader, name: str) -> int:

@@ -95,7 +95,7 @@ def look_through(folder: Path, *, allow_pickle: bool) -> ModelFiles:
         raise ModelError(f"The model folder {folder} does not exist.", "It may have been moved or deleted.")
     config = _read_config(folder)
     check_config(config, str(folder))
-    files = _weight_files(folder)
+    files = weight_files(folder)
     if files:
         tensors = tuple(tensor for file in files for tensor in safetensors_header(file))
         return ModelFiles(folder, config, tensors, sum(file.stat().st_size for file in files), pickled=False)
@@ -178,7 +178,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
     """The safetensors files that transformers would load; [] where there are none."""
     single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if single.is_file():

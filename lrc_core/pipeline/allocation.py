@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lrc_core.allocate.protocol import Allocation, Context, Recorded
 from lrc_core.calibrate.factor_model import spectra
+from lrc_core.calibrate.subspaces import neighbour_overlaps
 from lrc_core.decompose.factorise import Factors
 from lrc_core.decompose.store import FactorStore
 from lrc_core.errors import PlanError
@@ -23,6 +24,7 @@ from lrc_core.lowrank.structure import STRUCTURE_FILE, write_structure
 from lrc_core.models.resources import own_peak_memory
 from lrc_core.paths import cache_home
 from lrc_core.pipeline.session import Session, factors_for, write_card, write_json, write_tensors
+from lrc_core.pipeline.streaming import streamed_spectra_run
 from lrc_core.plan import Plan, make_plan, pruned_plan
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
 from lrc_core.runs.files import disk_errors
@@ -32,9 +34,11 @@ from lrc_core.types import ModelCard
 
 
 def spectra_run(run: Run, session: Session) -> dict[str, Any]:
-    """``spectra.npz``: singular values of every layer under each decomposition."""
+    """``spectra.npz``: singular values of every layer under each decomposition; where asked, ``subspaces.json``."""
     spec = run.spec
     assert isinstance(spec, SpectraSpec)
+    if spec.stream:
+        return streamed_spectra_run(run, session.on_progress, session.should_stop)
     result = write_card(run, session)
     calibrated = session.calibrated(spec.calibration)
     arrays: dict[str, Any] = {}
@@ -45,6 +49,10 @@ def spectra_run(run: Run, session: Session) -> dict[str, Any]:
     temporary = run.path / "spectra.tmp.npz"
     np.savez_compressed(temporary, **arrays)
     temporary.replace(run.path / "spectra.npz")
+    if spec.subspaces:
+        loaded = session.loaded
+        found = neighbour_overlaps(loaded.model, loaded.card.layers, session.on_progress, session.should_stop)
+        write_json(run.path / "subspaces.json", found)
     return {**result, "decompositions": list(spec.decompositions)}
 
 

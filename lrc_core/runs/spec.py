@@ -113,12 +113,20 @@ class FetchSpec(_Spec):
 
 @dataclass(frozen=True)
 class SpectraSpec(_Spec):
-    """Singular spectra of every block linear under each decomposition."""
+    """Singular spectra of every block linear under each decomposition.
+
+    Attributes:
+        subspaces: also store how far the leading singular vectors of neighbouring blocks span the same space.
+        stream: read matrix after matrix from the weight files; the model is never loaded. Plain SVD only.
+    """
 
     kind: ClassVar[str] = "spectra"
+    added_later: ClassVar[tuple[str, ...]] = ("subspaces", "stream")
     model: ModelRef = ModelRef()
     decompositions: tuple[str, ...] = ("svd", "asvd", "whitened")
     calibration: CalibrationSpec = CalibrationSpec()
+    subspaces: bool = False
+    stream: bool = False
 
 
 @dataclass(frozen=True)

@@ -186,9 +186,24 @@ def spectra_of(view: RunView) -> Spectra:
 
 
 def best_spectra(ref: ModelRef) -> RunView | None:
-    """The run whose spectra are shown: the user's newest finished one, else a sample."""
-    done = [view for view in all_runs(ref, "spectra") if view.done]
+    """The run whose spectra are shown: the user's newest finished one, else a sample.
+
+    One that loaded the model knows more than one that streamed it from disk, and comes first.
+    """
+    done = done_spectra(ref)
     return done[0] if done else None
+
+
+def done_spectra(ref: ModelRef | None = None) -> list[RunView]:
+    """Finished spectra runs of a model (or of all), the one that is shown by itself first.
+
+    A sample that the user has made again, which gives it the same id, is the user's run.
+    """
+    done: dict[str, RunView] = {}
+    for view in all_runs(ref, "spectra"):
+        if view.done:
+            done.setdefault(view.id, view)
+    return sorted(done.values(), key=lambda view: bool(view.spec.stream))
 
 
 @dataclass(frozen=True)
@@ -261,11 +276,15 @@ def last_ranks(view: RunView, card: ModelCard) -> tuple[int, dict[str, int]] | N
 
 
 def newest_card(ref: ModelRef) -> tuple[ModelCard, RunView] | None:
-    """A card of this model from any run that wrote one."""
+    """A card of this model from any run that wrote one; better one of the loaded model than one of its headers."""
+    found = None
     for view in all_runs(ref):
         if view.kind in ("spectra", "allocate") and (view.path / "card.json").is_file():
-            return card_of(view), view
-    return None
+            card = card_of(view)
+            if not card.identity.header_only:
+                return card, view
+            found = found or (card, view)
+    return found
 
 
 def fetched(ref: ModelRef) -> bool:

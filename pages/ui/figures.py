@@ -18,6 +18,7 @@ from pages.ui.words import kind_labels
 CONFIG = {"displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"], "scrollZoom": False}
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 LAYER_COLORS = ("#1b8a86", "#d9762b", "#6a86d1", "#c05a94", "#a8952b", "#7f8c8a")
+MOST_POINTS = 400
 _MARGIN = {"l": 56, "r": 8, "t": 24, "b": 8}
 
 
@@ -149,17 +150,18 @@ def _outline(column: int, row: int) -> dict[str, object]:
 
 @dataclass(frozen=True)
 class Curve:
-    """One spectrum to draw."""
+    """One spectrum to draw; ``source`` names the model or run where there are several."""
 
     layer: LinearShape
     decomposition: str
     sigma: np.ndarray
     color: str
     dash: str
+    source: str = ""
 
     @property
     def label(self) -> str:
-        return f"{self.layer.block} · {self.layer.kind}"
+        return f"{self.layer.block} · {self.layer.kind}" + (f" · {self.source}" if self.source else "")
 
 
 def curves_of(
@@ -176,27 +178,36 @@ def curves_of(
     return curves
 
 
-def spectrum_figure(curves: Sequence[Curve], *, log: bool, cut: int | None, with_layer: bool) -> go.Figure:
+def spectrum_figure(
+    curves: Sequence[Curve],
+    *,
+    log: bool,
+    cut: int | None,
+    with_layer: bool,
+    references: Sequence[Curve] = (),
+    differences: Sequence[np.ndarray] = (),
+) -> go.Figure:
     """Singular values above, cumulative energy below, over the same axis of directions.
+
+    A click on a curve reports the layer and the direction.
 
     Args:
         curves: what to draw.
         log: logarithmic values.
         cut: rank that the slider's compression leaves, None to mark none.
         with_layer: whether the legend names the layer (several are drawn).
+        references: drawn in grey behind the others.
+        differences: of each curve's cumulative energy to its reference; drawn below in place of the energy itself.
     """
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.07, row_heights=[0.58, 0.42])
-    for curve in curves:
+    for curve in references:
+        _add(figure, curve, f"{curve.label} · reference", _relative(curve.sigma), (1, "%{y:.3~g}"))
+    for number, curve in enumerate(curves):
         name = decomposition_label(curve.decomposition)
         name = f"{curve.label} · {name}" if with_layer else name
-        line = {"color": curve.color, "dash": curve.dash, "width": 2}
-        index = np.arange(1, len(curve.sigma) + 1)
-        relative = curve.sigma / curve.sigma[0] if curve.sigma[0] > 0 else curve.sigma
-        tip = f"{name}<br>direction %{{x}}: %{{y:.3~g}}<extra></extra>"
-        figure.add_scatter(x=index, y=relative, name=name, line=line, hovertemplate=tip, row=1, col=1)
-        energy = cumulative_energy(curve.sigma)
-        tip = f"{name}<br>first %{{x}} hold %{{y:.1%}}<extra></extra>"
-        figure.add_scatter(x=index, y=energy, name=name, line=line, hovertemplate=tip, showlegend=False, row=2, col=1)
+        _add(figure, curve, name, _relative(curve.sigma), (1, "%{y:.3~g}"))
+        below = differences[number] if differences else cumulative_energy(curve.sigma)
+        _add(figure, curve, name, below, (2, "%{y:+.2%} energy" if differences else "first %{x} hold %{y:.1%}"))
     _mark_ranks(figure, curves, cut)
     figure.update_yaxes(
         title="Value / largest",
@@ -208,15 +219,56 @@ def spectrum_figure(curves: Sequence[Curve], *, log: bool, cut: int | None, with
     )
     if log:
         figure.update_yaxes(dtick=1, row=1, col=1)
-    figure.update_yaxes(title="Cumulative energy", tickformat=".0%", range=[0, 1.03], row=2, col=1)
+    if differences:
+        figure.update_yaxes(title="Energy − reference", tickformat="+.0%", row=2, col=1)
+    else:
+        figure.update_yaxes(title="Cumulative energy", tickformat=".0%", range=[0, 1.03], row=2, col=1)
     figure.update_xaxes(title="Direction, largest first", row=2, col=1)
     figure.update_layout(
         height=540,
         margin={**_MARGIN, "t": 40},
         hovermode="closest",
+        clickmode="event+select",
+        dragmode="zoom",
         legend={"orientation": "h", "yanchor": "top", "y": -0.13, "xanchor": "left", "x": 0},
     )
     return figure
+
+
+def _relative(sigma: np.ndarray) -> np.ndarray:
+    return sigma / sigma[0] if sigma[0] > 0 else sigma
+
+
+def _picked(length: int) -> np.ndarray:
+    """Indices of at most MOST_POINTS points: all of the steep beginning, then evenly."""
+    if length <= MOST_POINTS:
+        return np.arange(length)
+    steep = MOST_POINTS // 4
+    return np.unique(
+        np.concatenate([np.arange(steep), np.linspace(steep, length - 1, MOST_POINTS - steep).astype(int)])
+    )
+
+
+def _add(figure: go.Figure, curve: Curve, name: str, values: np.ndarray, place: tuple[int, str]) -> None:
+    """One line, with invisible markers: a line alone cannot be clicked on."""
+    row, tip = place
+    shown = _picked(len(values))
+    hidden = {"marker": {"opacity": 0}}
+    figure.add_scatter(
+        x=shown + 1,
+        y=values[shown],
+        name=name,
+        mode="lines+markers",
+        line={"color": curve.color, "dash": curve.dash, "width": 2},
+        marker={"opacity": 0, "size": 9},
+        selected=hidden,
+        unselected=hidden,
+        customdata=[curve.layer.name] * len(shown),
+        hovertemplate=f"{name}<br>direction %{{x}}: {tip}<extra></extra>",
+        showlegend=row == 1,
+        row=row,
+        col=1,
+    )
 
 
 def _mark_ranks(figure: go.Figure, curves: Sequence[Curve], cut: int | None) -> None:

@@ -35,6 +35,7 @@ PAGES = {
     "spectra": PageInfo("pages/spectra.py", "Spectra", ":material/grid_on:", "Where each layer's information lives"),
     "allocate": PageInfo("pages/allocate.py", "Allocate", ":material/tune:", "Choose a size, learn the ranks"),
     "watch": PageInfo("pages/watch.py", "Watch", ":material/movie:", "Ranks as they are learned, live or replayed"),
+    "plans": PageInfo("pages/plans.py", "Plans", ":material/edit_square:", "Make a plan by hand, beat the machine"),
     "compare": PageInfo("pages/compare.py", "Compare", ":material/balance:", "Methods side by side, as measured"),
     "runs": PageInfo("pages/runs.py", "Runs", ":material/history:", "Every job, its log and its command"),
 }

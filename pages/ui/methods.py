@@ -6,9 +6,11 @@ from collections.abc import Iterable
 
 import lrc_core.allocate
 import lrc_core.decompose
+from lrc_core.allocate.hand import HAND
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
 
 GREY = "#7b8c94"
+HAND_COLOR = "#8b5a2b"
 
 
 def split_variant(name: str) -> tuple[str, str]:
@@ -23,14 +25,18 @@ def method_label(name: str) -> str:
     ``llrc+left`` and ``llrc+both``, plans with updated factors, are "LLRC + update" and "LLRC + update of both".
     """
     method, update = split_variant(name)
-    label = ALLOCATORS.get(method).label if method in ALLOCATORS else {"dense": "Dense"}.get(method, method)
+    label = (
+        ALLOCATORS.get(method).label
+        if method in ALLOCATORS
+        else {"dense": "Dense", HAND: "By hand"}.get(method, method)
+    )
     return label + {"": "", "left": " + update", "both": " + update of both"}.get(update, f" + {update}")
 
 
 def method_color(name: str) -> str:
     """The registered colour, updated or not; grey for the dense model and for unknown methods."""
     method, _ = split_variant(name)
-    return ALLOCATORS.get(method).color if method in ALLOCATORS else GREY
+    return ALLOCATORS.get(method).color if method in ALLOCATORS else {HAND: HAND_COLOR}.get(method, GREY)
 
 
 def in_order(names: Iterable[str]) -> list[str]:

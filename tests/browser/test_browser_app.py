@@ -41,7 +41,7 @@ def job_panel(page):
 
 def test_click_on_a_cell_selects_the_layer(server, open_tab):
     page = open_tab(f"{server.url}/spectra")
-    targets = page.locator(".st-key-sp_heatmap .scatterlayer .point")
+    targets = page.locator(".st-key-sp_heatmap rect[data-id]")
     expect(targets).to_have_count(len(CARD.layers))
     index = next(
         number for number, layer in enumerate(CARD.layers) if (layer.block, layer.kind) == (3, "mlp.down_proj")
@@ -91,7 +91,7 @@ def test_deep_link_on_a_fresh_server(start_server, open_tab, path):
 @pytest.mark.parametrize("width", [1360, 420])
 def test_both_themes_and_both_widths(server, open_tab, dark, width):
     page = open_tab(f"{server.url}/spectra", dark=dark, width=width)
-    expect(page.locator(".st-key-sp_heatmap .scatterlayer .point")).to_have_count(len(CARD.layers))
+    expect(page.locator(".st-key-sp_heatmap rect[data-id]")).to_have_count(len(CARD.layers))
     colour = page.evaluate("getComputedStyle(document.querySelector('[data-testid=\"stApp\"]')).backgroundColor")
     assert colour == ("rgb(18, 24, 26)" if dark else "rgb(252, 252, 250)")
     overflow = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")

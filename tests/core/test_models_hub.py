@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
-from urllib.parse import unquote
 
 import httpx2
 import pytest
@@ -22,94 +16,11 @@ from lrc_core.models.load import load_model
 from lrc_core.models.preflight import preflight
 from lrc_core.runs.spec import ModelRef
 from lrc_core.types import Progress, ignore_progress, never_stop
+from tests.core.hub_stand_in import COMMIT, REF, Hub
 from tests.tiny_models import BLOCKS, save_tiny, tiny_model
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
-REF = ModelRef("someone/tiny")
 
-
-class _Hub(BaseHTTPRequestHandler):
-    """Just enough of the hub's interface: model info, tree, and files by revision."""
-
-    folder: Path
-    asked: list[str]
-
-    def do_HEAD(self) -> None:
-        self.do_GET()
-
-    def do_GET(self) -> None:
-        path = unquote(self.path.partition("?")[0])
-        self.asked.append(f"{self.command} {path}")
-        if not path.startswith(("/api/models/someone/tiny", "/someone/tiny/")):
-            code = "GatedRepo" if "gated" in path else "RepoNotFound"
-            return self._send(403 if code == "GatedRepo" else 404, b"{}", {"X-Error-Code": code})
-        if path.startswith("/api/"):
-            if "/revision/" in path and not path.endswith(("main", COMMIT)):
-                return self._send(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
-            return self._send_json(self._tree() if "/tree/" in path else self._info())
-        file = self.folder / path.split("/", 5)[5]
-        if not file.is_file():
-            return self._send(404, b"", {"X-Error-Code": "EntryNotFound"})
-        self._send_file(file.read_bytes())
-
-    def _send_file(self, data: bytes) -> None:
-        headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{hashlib.sha256(data).hexdigest()}"', "Accept-Ranges": "bytes"}
-        wanted = self.headers.get("Range", "")
-        if not wanted.startswith("bytes="):
-            return self._send(200, data, headers)
-        first, _, last = wanted.removeprefix("bytes=").partition("-")
-        stop = min(int(last) + 1, len(data)) if last else len(data)
-        headers["Content-Range"] = f"bytes {first}-{stop - 1}/{len(data)}"
-        self._send(206, data[int(first) : stop], headers)
-
-    def _files(self) -> dict[str, int]:
-        return {p.relative_to(self.folder).as_posix(): p.stat().st_size for p in self.folder.rglob("*") if p.is_file()}
-
-    def _info(self) -> Any:
-        siblings = [{"rfilename": name, "size": size} for name, size in self._files().items()]
-        return {"id": "someone/tiny", "modelId": "someone/tiny", "sha": COMMIT, "siblings": siblings, "tags": []}
-
-    def _tree(self) -> Any:
-        return [{"type": "file", "path": name, "size": size, "oid": "0" * 40} for name, size in self._files().items()]
-
-    def _send_json(self, data: Any) -> None:
-        self._send(200, json.dumps(data).encode(), {"Content-Type": "application/json"})
-
-    def _send(self, status: int, data: bytes, headers: dict[str, str]) -> None:
-        self.send_response(status)
-        for key, value in {"Content-Length": str(len(data)), **headers}.items():
-            self.send_header(key, value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(data)
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[_Hub]]:
-    """A running hub with one model, and a library that believes in it; its cache is a temporary folder."""
-    from huggingface_hub import constants
-
-    _Hub.folder, _Hub.asked = save_tiny(tmp_path / "remote"), []
-    (_Hub.folder / "README.md").write_text("a card")
-    (_Hub.folder / "onnx").mkdir()
-    (_Hub.folder / "onnx" / "model.safetensors").write_bytes(b"another format")
-    (_Hub.folder / "code.py").write_text("raise SystemExit")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    address = f"http://127.0.0.1:{server.server_port}"
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "ENDPOINT", address)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}")
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
-    yield _Hub
-    server.shutdown()
-    server.server_close()
-
-
-def test_look_download_load_and_reuse(hub: type[_Hub], capfd: pytest.CaptureFixture[str]) -> None:
+def test_look_download_load_and_reuse(hub: type[Hub], capfd: pytest.CaptureFixture[str]) -> None:
     before = preflight(REF)
     assert before.ok and before.kind == "hub" and before.revision == COMMIT
     assert (before.n_blocks, before.params) == (BLOCKS, sum(p.numel() for p in tiny_model().parameters()))
@@ -135,7 +46,7 @@ def test_look_download_load_and_reuse(hub: type[_Hub], capfd: pytest.CaptureFixt
     assert not hub.asked, "a complete commit needs no question to the hub"
 
 
-def test_offline_uses_what_is_there(hub: type[_Hub], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_uses_what_is_there(hub: type[Hub], monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 
     folder = fetch_snapshot(REF, ignore_progress, never_stop)
@@ -147,7 +58,7 @@ def test_offline_uses_what_is_there(hub: type[_Hub], monkeypatch: pytest.MonkeyP
     assert "starter" in problems[0] and not preflight(ModelRef("someone/other")).exists
 
 
-def test_unknown_closed_and_wrong_revision(hub: type[_Hub]) -> None:
+def test_unknown_closed_and_wrong_revision(hub: type[Hub]) -> None:
     for ref, message in (
         (ModelRef("someone/misspelt"), "no model someone/misspelt"),
         (ModelRef("someone/gated"), "conditions"),
@@ -159,7 +70,7 @@ def test_unknown_closed_and_wrong_revision(hub: type[_Hub]) -> None:
         assert message in preflight(ref).problems[0]
 
 
-def test_pickled_hub_models_need_consent(hub: type[_Hub]) -> None:
+def test_pickled_hub_models_need_consent(hub: type[Hub]) -> None:
     (hub.folder / "model.safetensors").unlink()
     torch.save(tiny_model().state_dict(), hub.folder / "pytorch_model.bin")
     assert "pickled" in preflight(REF).problems[0]
@@ -170,14 +81,14 @@ def test_pickled_hub_models_need_consent(hub: type[_Hub]) -> None:
     assert load_model(allowed, device="cpu").card.n_blocks == BLOCKS
 
 
-def test_a_model_without_configuration(hub: type[_Hub]) -> None:
+def test_a_model_without_configuration(hub: type[Hub]) -> None:
     (hub.folder / "config.json").unlink()
     assert "no config.json" in preflight(REF).problems[0]
     with pytest.raises(ModelError, match=r"no config\.json"):
         load_model(REF, device="cpu")
 
 
-def test_a_download_can_be_stopped(hub: type[_Hub]) -> None:
+def test_a_download_can_be_stopped(hub: type[Hub]) -> None:
     with pytest.raises(CancelledError):
         fetch_snapshot(REF, ignore_progress, lambda: True)
     assert cached_snapshot(REF) is None

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lrc_core.budget import break_even, uniform_ranks
-from pages.ui import figures, measures
+from pages.ui import figures, measures, spectra_data
 from tests.pages import run_factory
 from tests.pages.conftest import text_of
 
@@ -37,16 +37,35 @@ def test_sample_spectra_are_labelled(open_page, samples, card):
     assert f"Shipped run `{run.id}`" in text_of(open_page("spectra"))
 
 
-def test_heatmap_has_a_click_target_on_every_cell(open_page, store, card):
+def heatmaps(app) -> list[dict]:
+    """What the components draw, in the order of the page."""
+    return [json.loads(element.proto.json) for element in app.get("bidi_component")]
+
+
+def cell(grid: dict, name: str) -> list:
+    return next(cell for cell in grid["cells"] if cell[2] == name)
+
+
+def test_a_sample_that_was_made_again_is_the_users_run(open_page, store, samples, card):
+    """The same job has the same id in both folders."""
+    run_factory.spectra_run(samples, run_factory.make_card(blocks=2))
+    run = run_factory.spectra_run(store, card)
+    app = open_page("spectra")
+    assert len(heatmaps(app)[0]["cells"]) == len(card.layers)
+    assert f"`{run.id}`" in text_of(app) and "Shipped run" not in text_of(app)
+
+
+def test_heatmap_has_a_cell_for_every_layer_with_its_words(open_page, store, card):
     run_factory.spectra_run(store, card)
-    heat, targets = _heatmap(open_page("spectra"))
-    assert heat["type"] == "heatmap"
-    assert len(targets["customdata"]) == len(card.layers)
-    assert targets["marker"]["opacity"] == 0
-
-
-def _heatmap(app) -> list[dict]:
-    return next(spec["data"] for spec in specs(app) if spec["data"][0]["type"] == "heatmap")
+    (grid,) = heatmaps(open_page("spectra", sp_measure="Stable rank"))
+    assert [cell[2] for cell in grid["cells"]] == [layer.name for layer in card.layers]
+    assert grid["columns"] == ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    layer = card.layers[9]
+    sigma = run_factory.sigma_of(layer, "whitened").astype(float)
+    row, column, _, value, words, _ = cell(grid, layer.name)
+    assert (row, column, value) == (1, 2, pytest.approx((sigma**2).sum() / sigma[0] ** 2))
+    assert words.startswith("Block 1 self_attn.v_proj\nstable rank")
+    assert grid["low"] == min(cell[3] for cell in grid["cells"])
 
 
 def test_deep_link_chooses_measure_layers_rate_and_scale(open_page, store, card):
@@ -136,3 +155,130 @@ def test_a_zero_matrix_can_be_drawn(card):
     curves = figures.curves_of(card.layers[:1], values, ["svd"])
     assert figures.spectrum_figure(curves, log=True, cut=None, with_layer=False).data
     assert measures.table(card, values["svd"], 0.2)["stable"][card.layers[0].name] == 0
+
+
+def test_a_pinned_cell_turns_everything_into_differences(open_page, store, card):
+    run_factory.spectra_run(store, card)
+    name = card.layers[5].name
+    plain = heatmaps(open_page("spectra", sp_measure="Stable rank"))[0]
+    app = open_page("spectra", sp_measure="Stable rank")
+    app.session_state["sp_ref"] = name
+    app.run()
+    (grid,) = heatmaps(app)
+    assert grid["diverging"] and grid["low"] == -grid["high"] and grid["pinned"] == name
+    for before, after in zip(plain["cells"], grid["cells"], strict=True):
+        assert after[3] == pytest.approx(before[3] - cell(plain, name)[3])
+    assert cell(grid, name)[3] == 0
+    spec = specs(app)[0]
+    assert spec["layout"]["yaxis2"]["title"]["text"] == "Energy − reference"
+    assert any("reference" in trace["name"] for trace in spec["data"])
+    table = app.dataframe[0].value.set_index("layer")
+    assert table.loc[name, "difference of stable"] == 0
+    assert "lie above the reference" in text_of(app)
+    app.button(key="sp_unpin").click().run()
+    assert not heatmaps(app)[0]["diverging"]
+
+
+def test_a_whole_run_can_be_the_reference(open_page, store, card):
+    run = run_factory.spectra_run(store, card)
+    app = open_page("spectra", sp_measure="Stable rank")
+    app.session_state["sp_ref"] = f"{run.id}/svd"
+    app.run()
+    (grid,) = heatmaps(app)
+    layer = card.layers[3]
+    stable = {
+        name: float((sigma**2).sum() / sigma[0] ** 2)
+        for name in ("svd", "whitened")
+        if (sigma := run_factory.sigma_of(layer, name).astype(float)) is not None
+    }
+    assert cell(grid, layer.name)[3] == pytest.approx(stable["whitened"] - stable["svd"])
+
+
+def test_two_models_stand_on_one_scale(open_page, store, card):
+    run_factory.spectra_run(store, card)
+    other = run_factory.make_card("/models/other", blocks=3, width=24)
+    run = run_factory.spectra_run(store, other)
+    app = open_page("spectra", sp_measure="Stable rank")
+    app.session_state["sp_beside"] = f"{run.id}/svd"
+    app.run()
+    left, right = heatmaps(app)
+    assert (left["low"], left["high"], left["ticks"]) == (right["low"], right["high"], right["ticks"])
+    values = [cell[3] for grid in (left, right) for cell in grid["cells"]]
+    assert (left["low"], left["high"]) == (min(values), max(values))
+    assert (left["rows"], right["rows"]) == (4, 3)
+    assert len({trace["line"]["dash"] for trace in specs(app)[0]["data"]}) == 2
+
+
+def test_search_fades_what_does_not_fit(open_page, store, card):
+    run_factory.spectra_run(store, card)
+    app = open_page("spectra", sp_find="down 2")
+    (grid,) = heatmaps(app)
+    assert grid["found"] == ["model.layers.2.mlp.down_proj"]
+    assert "1 of 28 layers fit the search" in text_of(app)
+
+
+def test_a_plan_can_be_the_cut(open_page, store, card):
+    run_factory.spectra_run(store, card)
+    run_factory.allocate_run(store, card, keep=0.7)
+    app = open_page("spectra", sp_measure="Energy kept at this compression")
+    app.selectbox(key="sp_cut").set_value("llrc").run()
+    ranks = run_factory.plan_at(card, 0.8).full_ranks(card.layers)
+    table = app.dataframe[0].value.set_index("layer")
+    assert all(table.loc[layer.name, "cut_rank"] == ranks[layer.name] for layer in card.layers)
+
+
+def test_measures_that_a_run_lacks_are_offered(open_page, store, card, submitted):
+    run_factory.spectra_run(store, card)
+    app = open_page("spectra", sp_measure="Overlap with neighbours, inputs")
+    assert "needs overlaps of neighbouring blocks" in text_of(app)
+    app.button(key="sp_more").click().run()
+    spec = submitted[0][0]
+    assert spec.subspaces and "kfac" in spec.decompositions and not spec.stream
+
+
+def test_stored_overlaps_are_shown(open_page, store, card):
+    run = run_factory.spectra_run(store, card)
+    found = {"directions": 6, "inputs": 0.4, "outputs": 0.2, "chance_inputs": 0.1, "chance_outputs": 0.1}
+    content = {"layers": {layer.name: found for layer in card.layers[1:]}}
+    (run.path / "subspaces.json").write_text(json.dumps(content), encoding="utf-8")
+    (grid,) = heatmaps(open_page("spectra", sp_measure="Overlap with neighbours, inputs"))
+    assert cell(grid, card.layers[4].name)[3] == 0.4 and cell(grid, card.layers[0].name)[3] is None
+    assert "by chance 10 %" in cell(grid, card.layers[4].name)[4]
+
+
+def test_power_law_marks_poor_fits_and_says_how_many(open_page, store, card):
+    run_factory.spectra_run(store, card)
+    app = open_page("spectra", sp_measure="Power-law exponent")
+    (grid,) = heatmaps(app)
+    poor = sum(cell[5] == "?" for cell in grid["cells"])
+    assert poor and f"Poor fit in {poor} of {len(card.layers)} layers" in text_of(app)
+    assert all(("Poor fit" in cell[4] or "no power law" in cell[4]) == (cell[5] == "?") for cell in grid["cells"])
+
+
+def test_shares_of_the_predicted_loss_add_up(card):
+    sigmas = {layer.name: run_factory.sigma_of(layer, "svd") for layer in card.layers}
+    ranks = uniform_ranks(card.layers, 0.7)
+    facts = measures.facts_of(card, sigmas, ranks)
+    assert sum(measures.values_of("loss_share", facts).values()) == pytest.approx(1)
+    name = card.layers[2].name
+    kept, gone = measures.values_of("kept", facts)[name], measures.values_of("discarded", facts)[name]
+    assert kept + gone == pytest.approx(1)
+
+
+def test_a_click_on_a_curve_cuts_there(card):
+    layer = card.layers[0]
+    rank = round(0.6 * break_even(layer))
+    compression = spectra_data.cut_at(layer, rank) / 100
+    assert uniform_ranks(card.layers, 1 - compression)[layer.name] == pytest.approx(rank, abs=1)
+    assert spectra_data.cut_at(layer, layer.full_rank) == 1
+    curves = figures.curves_of([layer], {"svd": {layer.name: run_factory.sigma_of(layer, "svd")}}, ["svd"])
+    trace = figures.spectrum_figure(curves, log=True, cut=None, with_layer=False).data[0]
+    assert "markers" in trace.mode and set(trace.customdata) == {layer.name}, "a line alone reports no clicks"
+
+
+def test_long_spectra_are_drawn_with_few_points_and_both_ends(card):
+    sigma = np.linspace(5, 1, 4000)
+    curve = figures.Curve(card.layers[0], "svd", sigma, "#000", "solid")
+    trace = figures.spectrum_figure([curve], log=False, cut=None, with_layer=False).data[0]
+    assert len(trace.x) <= figures.MOST_POINTS and (trace.x[0], trace.x[-1]) == (1, 4000)
+    assert trace.y[-1] == pytest.approx(0.2)

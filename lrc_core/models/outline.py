@@ -1,0 +1,231 @@
+"""A model by the headers of its weight files: shapes, parameters, where every matrix lies. No weight is read. No torch.
+
+Reading the headers of a model of any size takes about a second, on the disk or on the hub.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lrc_core.errors import ModelError, ResourceError
+from lrc_core.models import starter
+from lrc_core.models.aside import require_disk
+from lrc_core.models.headers import FLOAT_TYPES, TensorHeader, safetensors_header
+from lrc_core.models.hub import cached_snapshot, look_at
+from lrc_core.models.resources import cpu_memory_available, human_bytes
+from lrc_core.models.source import architecture_of, find_source, is_whole, look_through, unpacked_folder, weight_files
+from lrc_core.paths import cache_home
+from lrc_core.runs.spec import ModelRef
+from lrc_core.types import HEADER_ONLY, LinearShape, ModelCard, ModelIdentity
+
+_BLOCK_WEIGHT = re.compile(r"(.*?)(?:^|\.)(\d+)\.(.+)\.weight")
+_ORDER = (
+    "q_proj", "k_proj", "v_proj", "qkv_proj", "query_key_value", "c_attn", "o_proj", "out_proj", "attn.c_proj", "dense",
+    "gate_proj", "up_proj", "gate_up_proj", "fc1", "c_fc", "dense_h_to_4h", "down_proj", "fc2", "mlp.c_proj",
+    "dense_4h_to_h",
+)  # fmt: skip
+"""As blocks define them; the files list tensors in an order of their own."""
+_TRANSPOSED = {"gpt2": ("c_attn", "c_proj", "c_fc", "q_attn"), "openai-gpt": ("c_attn", "c_proj", "c_fc")}
+"""Model types whose linears are stored as [in, out] (Conv1D)."""
+_WIDTHS = {"F64": ("float64", 8), "F32": ("float32", 4), "F16": ("float16", 2), "BF16": ("bfloat16", 2)}
+_UNKNOWN_POSITIONS = 2048
+LIMIT = 3
+"""Memory to work on a model matrix by matrix, in sizes of its largest matrix as it is stored."""
+
+
+@dataclass(frozen=True)
+class StoredMatrix:
+    """One weight of a block linear in a file.
+
+    Attributes:
+        layer: what it is; ``name`` is the tensor's without ``.weight``.
+        shard: name of the file.
+        tensor: shape as stored, element type, place and size.
+    """
+
+    layer: LinearShape
+    shard: str
+    tensor: TensorHeader
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What the headers say of a model.
+
+    Attributes:
+        card: its figures; the fingerprint is that of the headers.
+        matrices: the block linears, in the card's order.
+        folder: where the shards lie; None where they are on the hub.
+        shard_bytes: size of every shard that holds a block linear.
+    """
+
+    card: ModelCard
+    matrices: tuple[StoredMatrix, ...]
+    folder: Path | None
+    shard_bytes: Mapping[str, int]
+
+    @property
+    def largest(self) -> StoredMatrix:
+        """The largest matrix, in bytes as stored."""
+        return max(self.matrices, key=lambda matrix: matrix.tensor.bytes)
+
+
+def read_outline(ref: ModelRef) -> Outline:
+    """Read the headers of a model's safetensors, from the disk or the hub.
+
+    Raises:
+        ModelError: not found, damaged, not safetensors, or without decoder blocks of linears.
+    """
+    source = find_source(ref)
+    folder = source.path
+    if source.kind == "starter":
+        folder = _starter_folder()
+    elif source.kind == "gguf":
+        assert source.path is not None
+        folder = _unpacked(source.path)
+    elif source.kind == "hub":
+        folder = cached_snapshot(ref)
+    if folder is None:
+        remote = look_at(ref)
+        return _outline(ref, remote.revision, remote.config, remote.shards, None)
+    files = look_through(folder, allow_pickle=False)
+    shards = {file.name: safetensors_header(file) for file in weight_files(folder)}
+    revision = folder.name if source.kind == "hub" else ""
+    return _outline(ref, revision, files.config, shards, folder)
+
+
+def require_room(outline: Outline) -> None:
+    """Refuse to begin what memory or disk cannot hold.
+
+    Raises:
+        ResourceError: says how much is needed.
+    """
+    needed = LIMIT * outline.largest.tensor.bytes
+    if (free := cpu_memory_available()) < needed:
+        raise ResourceError(
+            f"The largest matrix, {outline.largest.layer.name}, needs {human_bytes(needed)} of memory to work on, and "
+            f"{human_bytes(free)} are free.",
+            "Close other programs, or use a machine with more memory.",
+        )
+    if outline.folder is None:
+        require_disk(cache_home(), max(outline.shard_bytes.values()), "largest shard of the model")
+
+
+def block_weights(tensors: Sequence[TensorHeader]) -> dict[int, list[tuple[str, TensorHeader]]]:
+    """The two-dimensional weights of every numbered block with their kind (the path inside the block), by name.
+
+    The blocks are those tensors ``<prefix>.<number>.<kind>.weight`` whose common prefix covers most parameters.
+    """
+    groups: dict[str, dict[int, list[tuple[str, TensorHeader]]]] = defaultdict(lambda: defaultdict(list))
+    for tensor in tensors:
+        match = _BLOCK_WEIGHT.fullmatch(tensor.name)
+        if match and len(tensor.shape) == 2:
+            groups[match.group(1)][int(match.group(2))].append((match.group(3), tensor))
+    largest = max(groups.values(), key=_elements, default={})
+    return dict(sorted(largest.items()))
+
+
+def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The part of a configuration that describes the language model."""
+    inner = config.get("text_config")
+    return inner if isinstance(inner, dict) else config
+
+
+def first_number(config: Mapping[str, Any], names: Sequence[str]) -> int:
+    """The first of these entries that is a whole number, else 0."""
+    return next((value for name in names if isinstance(value := config.get(name), int)), 0)
+
+
+def _elements(blocks: Mapping[int, list[tuple[str, TensorHeader]]]) -> int:
+    return sum(tensor.numel for found in blocks.values() for _, tensor in found)
+
+
+def _starter_folder() -> Path:
+    status = next(part for part in starter.pack_status() if part.name == starter.MODEL.name)
+    if not status.present:
+        raise ModelError("The starter model is not on this machine yet.", "Fetch it with `lrc starter`.")
+    return Path(status.path)
+
+
+def _unpacked(path: Path) -> Path:
+    folder = unpacked_folder(path)
+    if not is_whole(folder):
+        raise ModelError(
+            f"{path} is a GGUF file, whose matrices are packed.",
+            "Unpack it once with `lrc fetch`, or name a folder of safetensors.",
+        )
+    return folder
+
+
+def _outline(
+    ref: ModelRef,
+    revision: str,
+    config: Mapping[str, Any],
+    shards: Mapping[str, Sequence[TensorHeader]],
+    folder: Path | None,
+) -> Outline:
+    tensors = [tensor for found in shards.values() for tensor in found]
+    shard_of = {tensor.name: shard for shard, found in shards.items() for tensor in found}
+    matrices = _matrices(block_weights(tensors), shard_of, str(config.get("model_type", "")))
+    if not matrices:
+        raise ModelError(
+            f"The files of {ref.source} hold no matrices of decoder blocks.",
+            "Choose a causal language model in full precision.",
+        )
+    digest = hashlib.sha256(str(sorted((t.name, t.shape, t.dtype) for t in tensors)).encode()).hexdigest()
+    identity = ModelIdentity(ref.source, revision, f"{HEADER_ONLY}{digest[:40]}", architecture_of(config))
+    used = {matrix.shard for matrix in matrices}
+    sizes = {name: sum(tensor.bytes for tensor in found) for name, found in shards.items() if name in used}
+    return Outline(_card(identity, config, tensors, matrices), matrices, folder, sizes)
+
+
+def _matrices(
+    blocks: Mapping[int, list[tuple[str, TensorHeader]]], shard_of: Mapping[str, str], model_type: str
+) -> tuple[StoredMatrix, ...]:
+    turned = _TRANSPOSED.get(model_type, ())
+    found = []
+    for block, weights in blocks.items():
+        for kind, tensor in sorted(weights, key=lambda weight: _place(weight[0])):
+            if tensor.dtype not in FLOAT_TYPES:
+                continue
+            rows, columns = reversed(tensor.shape) if kind.endswith(turned) and turned else tensor.shape
+            layer = LinearShape(tensor.name.removesuffix(".weight"), block, kind, rows, columns)
+            found.append(StoredMatrix(layer, shard_of[tensor.name], tensor))
+    return tuple(found)
+
+
+def _place(kind: str) -> tuple[int, str]:
+    return next((number for number, ending in enumerate(_ORDER) if kind.endswith(ending)), len(_ORDER)), kind
+
+
+def _card(
+    identity: ModelIdentity,
+    config: Mapping[str, Any],
+    tensors: Sequence[TensorHeader],
+    matrices: Sequence[StoredMatrix],
+) -> ModelCard:
+    inner = text_config(config)
+    dtype, width = _WIDTHS[matrices[0].tensor.dtype]
+    layers = tuple(matrix.layer for matrix in matrices)
+    path = Path(identity.source).expanduser()
+    name = starter.MODEL_NAME if identity.source == "starter" else identity.source
+    return ModelCard(
+        identity=identity,
+        name=path.resolve().stem if path.exists() else name,
+        params_total=sum(tensor.numel for tensor in tensors),
+        params_linear=sum(layer.params for layer in layers),
+        n_blocks=max(layer.block for layer in layers) + 1,
+        hidden_size=first_number(inner, ("hidden_size", "n_embd", "d_model", "dim")),
+        vocab_size=first_number(inner, ("vocab_size",)),
+        max_positions=first_number(inner, ("max_position_embeddings", "n_positions", "n_ctx")) or _UNKNOWN_POSITIONS,
+        dtype=dtype,
+        dtype_bytes=width,
+        device="disk",
+        layers=layers,
+    )

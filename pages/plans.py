@@ -1,0 +1,199 @@
+"""Plans: make one by hand, take one in, give one out, and measure it against the machine's."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+import streamlit as st
+
+from lrc_core.allocate.hand import HAND
+from lrc_core.budget import plan_params
+from lrc_core.errors import LrcError
+from lrc_core.jobs.command import evaluation_words
+from lrc_core.runs.spec import EvaluateSpec, EvaluationSpec, ModelRef
+from lrc_core.types import ModelCard
+from pages.ui import cards, data, forms, jobs, plan_views, state, words
+from pages.ui.frame import empty, frame, guard, page_link, show_error
+from pages.ui.methods import method_label
+from pages.ui.plan_draft import (
+    Draft,
+    calibration_of,
+    draft_of,
+    imported,
+    kept_draft,
+    plan_file,
+    plan_of,
+    save_plan,
+    saved_plans,
+    uniform_draft,
+)
+
+START, UPLOAD, NAME, RUN = "pl_start", "pl_upload", "pl_name", "pl_run"
+UNIFORM = "uniform"
+
+
+def target() -> float:
+    """The compression slider; returns the share to keep."""
+    rate = st.slider(
+        "Compression",
+        1,
+        state.LARGEST_RATE,
+        state.DEFAULT_RATE,
+        format="%d %%",
+        key=state.RATE,
+        bind="query-params",
+        help="The budget: a plan that keeps more than this leaves does not count.",
+    )
+    return round(1 - min(max(int(rate), 1), state.LARGEST_RATE) / 100, 6)
+
+
+def beginnings(ref: ModelRef, card: ModelCard, keep: float) -> dict[str, str]:
+    """What a plan can begin with, by key: the uniform rule, recorded plans near this rate, saved plans."""
+    found = {UNIFORM: "Uniform rule"}
+    methods: dict[str, list[data.RunView]] = {}
+    for view in data.all_runs(ref, "allocate"):
+        methods.setdefault(f"{view.spec.method}/{view.spec.decomposition}", []).append(view)
+    for name, views in sorted(methods.items()):
+        nearest = data.nearest(data.recorded_plans(views), 1 - keep)
+        if nearest is not None:
+            found[str(nearest.path)] = f"{method_label(name.partition('/')[0])} · {nearest.words}"
+    for path in saved_plans(card):
+        found[str(path)] = f"Saved: {path.stem}"
+    return found
+
+
+def begin(card: ModelCard, choice: str, label: str, keep: float) -> None:
+    """Put a beginning in the place of the draft; what was there comes back with Undo."""
+    try:
+        plan = None if choice == UNIFORM else data.load_plan(Path(choice))
+        draft = draft_of(plan, card, label) if plan else uniform_draft(card, keep)
+    except LrcError as error:
+        st.toast(str(error), icon=":material/error:", duration="long")
+        return
+    plan_views.put(card, draft)
+
+
+def take_in(card: ModelCard) -> None:
+    """An uploaded plan becomes the draft."""
+    file = st.session_state.get(UPLOAD)
+    if file is None:
+        return
+    try:
+        plan_views.put(card, imported(file.getvalue(), card, file.name))
+        st.session_state.pop("pl_refused", None)
+    except LrcError as error:
+        st.session_state["pl_refused"] = error
+
+
+def head(ref: ModelRef, card: ModelCard, draft: Draft) -> float:
+    """Budget, beginning and import; returns the share to keep."""
+    left, middle, right = st.columns([3, 4, 3], gap="medium", vertical_alignment="bottom")
+    with left:
+        keep = target()
+    options = beginnings(ref, card, keep)
+    with middle, st.container(horizontal=True, vertical_alignment="bottom"):
+        choice = st.selectbox("Begin with", list(options), format_func=lambda key: options.get(key, key), key=START)
+        st.button(
+            "Begin",
+            icon=":material/restart_alt:",
+            key="pl_begin",
+            on_click=begin,
+            args=(card, choice, options.get(choice, ""), keep),
+        )
+    with right, st.container(horizontal=True, vertical_alignment="bottom"):
+        with st.popover("Import", icon=":material/upload:"):
+            st.file_uploader("A plan file (JSON)", type="json", key=UPLOAD, on_change=take_in, args=(card,))
+        st.download_button(
+            "Export",
+            json.dumps(plan_of(draft, card, keep).to_dict(), indent=1),
+            f"plan-{round(100 * (1 - keep)):02d}.json",
+            "application/json",
+            icon=":material/download:",
+            on_click="ignore",
+        )
+        plan_views.undo_button(card)
+    if error := st.session_state.get("pl_refused"):
+        show_error(error)
+    return keep
+
+
+def evaluation(ref: ModelRef, card: ModelCard, draft: Draft, keep: float) -> EvaluationSpec:
+    """Name, settings and the button that measures; returns what is measured on."""
+    st.subheader("Measure it")
+    left, right = st.columns([2, 3], gap="medium", vertical_alignment="bottom")
+    name = left.text_input("Name in the score list", value=draft.name, key=NAME, max_chars=60).strip() or "My plan"
+    draft = replace(draft, name=name)
+    with right.expander("What is measured", icon=":material/settings:"):
+        wanted = forms.evaluation("pl_ev")
+    plan = plan_of(draft, card, keep)
+    over = plan_params(card.layers, draft.ranks) > keep * card.params_linear
+    problem = plan_views.why_not(card, over)
+    if st.button(
+        "Measure this plan", type="primary", icon=":material/play_arrow:", key="pl_measure", disabled=bool(problem)
+    ):
+        path = save_plan(draft, card, keep)
+        spec = EvaluateSpec(
+            model=ref,
+            plan=json.loads(json.dumps(plan.to_dict())),
+            calibration=calibration_of(draft),
+            evaluation=wanted,
+        )
+        if run_id := jobs.submit(spec):
+            st.query_params[RUN] = run_id
+            st.toast(f"Saved as {path}", icon=":material/save:")
+            st.rerun()
+    if problem:
+        st.caption(f":material/block: {problem}")
+    with st.expander("The same from the command line", icon=":material/terminal:"):
+        words_of = ["lrc", "evaluate", ref.source, "--plan", str(plan_file(draft, card, keep))]
+        st.code(shlex.join([*words_of, *evaluation_words(wanted)]), language="bash", wrap_lines=True)
+        st.caption("The button saves the plan under this name first. Spending what its locks leave, without the page:")
+        spend = ["lrc", "plan", ref.source, "--from", words_of[-1], "--keep", str(keep), "--save", words_of[-1]]
+        st.code(shlex.join(spend), language="bash", wrap_lines=True)
+    return wanted
+
+
+def watched(ref: ModelRef) -> None:
+    """The measurement that the link names, else an unfinished one of a plan made by hand."""
+    views = [
+        view for view in data.all_runs(ref, "evaluate", samples=False) if (view.spec.plan or {}).get("method") == HAND
+    ]
+    named = st.query_params.get(RUN, "")
+    shown = next((view for view in views if view.id == named), None)
+    shown = shown or next((view for view in views if not view.final), None)
+    if shown is not None:
+        jobs.panel(shown.id)
+
+
+def body(ref: ModelRef) -> None:
+    known = data.newest_card(ref)
+    if known is None:
+        empty(
+            "This model has not been read yet",
+            "A plan needs the shapes of the model's layers. Fetch the model and read its spectra first.",
+            ":material/cloud_download:",
+        )
+        cards.fetch_button(ref)
+        return
+    card, _ = known
+    st.markdown(words.prose("plans"))
+    draft = plan_views.current(card) or kept_draft(card) or uniform_draft(card, 1 - state.DEFAULT_RATE / 100)
+    keep = head(ref, card, draft)
+    plan_views.budget(card, draft, keep)
+    with guard():
+        plan_views.editor(ref, card, draft, keep)
+    with guard():
+        wanted = evaluation(ref, card, draft, keep)
+        watched(ref)
+        plan_views.score_list(ref, keep, wanted)
+    page_link("pages/compare.py", "All measured methods side by side", ":material/balance:")
+
+
+model_ref = frame("plans")
+st.title("Plans")
+with guard():
+    body(model_ref)
+jobs.rerun_if_asked()

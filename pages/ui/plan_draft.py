@@ -1,0 +1,179 @@
+"""A plan being made by hand: its record, its moves, and where it is kept. No Streamlit."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lrc_core.allocate.hand import HAND, spend_rest
+from lrc_core.budget import Ranks, dense_ranks, fit_budget, is_dense, normalised, uniform_ranks
+from lrc_core.errors import PlanError
+from lrc_core.paths import plans_home
+from lrc_core.plan import Plan, make_plan
+from lrc_core.runs.files import write_json
+from lrc_core.runs.spec import CalibrationSpec
+from lrc_core.types import ModelCard
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A plan in the making.
+
+    Attributes:
+        name: what it is called in the score list.
+        base: what it began as, in words; with the run id where it was a run's.
+        decomposition: of its factors.
+        ranks: of every layer.
+        locked: layers that keep their rank when the rest is spent.
+        calibration: text that the factors come from, as a plan's origin has it; empty for the default.
+    """
+
+    name: str
+    base: str
+    decomposition: str
+    ranks: Mapping[str, int]
+    locked: tuple[str, ...] = ()
+    calibration: Mapping[str, Any] = field(default_factory=dict)
+
+    def with_rank(self, card: ModelCard, name: str, rank: int) -> Draft:
+        """One layer at another rank, and locked: what was set by hand stays."""
+        ranks = normalised(card.layers, {**self.ranks, name: rank})
+        return replace(self, ranks=ranks, locked=tuple(sorted({*self.locked, name})))
+
+    def with_locks(self, names: Collection[str], locked: bool) -> Draft:
+        """Some layers locked or free."""
+        kept = set(self.locked) | set(names) if locked else set(self.locked) - set(names)
+        return replace(self, locked=tuple(sorted(kept)))
+
+    def spent(self, card: ModelCard, keep: float, losses: Mapping[str, np.ndarray] | None) -> Draft:
+        """What is not locked gets the rest of the budget.
+
+        Raises:
+            BudgetError: the locked layers leave too little.
+        """
+        return replace(self, ranks=spend_rest(card.layers, self.ranks, self.locked, keep, losses))
+
+
+def uniform_draft(card: ModelCard, keep: float) -> Draft:
+    """The uniform rule as a beginning."""
+    ranks = fit_budget(card.layers, uniform_ranks(card.layers, keep), keep)
+    return Draft("My plan", "the uniform rule", "whitened", ranks)
+
+
+def draft_of(plan: Plan, card: ModelCard, base: str) -> Draft:
+    """A plan of this model as a beginning; components are counted from the largest.
+
+    Raises:
+        PlanError: it is another model's, damaged, or brings weights of its own, which ranks say nothing of.
+    """
+    plan.check_model(card)
+    if plan.files:
+        raise PlanError(
+            f"This plan brings the file {plan.files[0]}; its ranks alone are not the plan.",
+            "Choose the plan that it was made from.",
+        )
+    hand = plan.origin.get("hand") if isinstance(plan.origin.get("hand"), Mapping) else {}
+    known = {layer.name for layer in card.layers}
+    return Draft(
+        name=str(hand.get("name") or "My plan"),
+        base=base,
+        decomposition=plan.decomposition,
+        ranks=plan.full_ranks(card.layers),
+        locked=tuple(name for name in hand.get("locked") or () if name in known),
+        calibration=dict(plan.origin.get("calibration") or {}),
+    )
+
+
+def plan_of(draft: Draft, card: ModelCard, keep: float) -> Plan:
+    """The draft as a plan file says it."""
+    origin: dict[str, Any] = {"hand": {"name": draft.name, "base": draft.base, "locked": list(draft.locked)}}
+    if draft.calibration:
+        origin["calibration"] = dict(draft.calibration)
+    return make_plan(
+        card, draft.ranks, decomposition=draft.decomposition, method=HAND, keep_target=keep, origin=origin
+    )  # fmt: skip
+
+
+def calibration_of(draft: Draft) -> CalibrationSpec:
+    """The text that the draft's factors come from."""
+    made = dict(draft.calibration)
+    return CalibrationSpec(**{**made, "texts": tuple(made["texts"])}) if made else CalibrationSpec()
+
+
+def imported(data: bytes, card: ModelCard, name: str) -> Draft:
+    """An uploaded plan file as a draft.
+
+    Raises:
+        PlanError: not a plan, or not of this model.
+    """
+    try:
+        content = json.loads(data)
+    except (ValueError, UnicodeDecodeError) as error:
+        raise PlanError(f"{name} is not JSON: {error}.", "Choose a plan.json that this program wrote.") from error
+    return draft_of(Plan.from_dict(content, name), card, f"the file {name}")
+
+
+def summary(draft: Draft, card: ModelCard) -> dict[str, int]:
+    """How many layers are dense, of low rank and locked."""
+    dense = sum(is_dense(layer, draft.ranks[layer.name]) for layer in card.layers)
+    return {"dense": dense, "low": len(card.layers) - dense, "locked": len(draft.locked)}
+
+
+def _folder(card: ModelCard) -> Path:
+    return plans_home() / card.identity.fingerprint[:16]
+
+
+def keep_draft(draft: Draft, card: ModelCard) -> None:
+    """Remember the draft, so that a reload or another tab finds it.
+
+    Raises:
+        ResourceError, RunError: it cannot be written.
+    """
+    _folder(card).mkdir(parents=True, exist_ok=True)
+    write_json(_folder(card) / ".draft.json", {**asdict(draft), "ranks": dict(draft.ranks)})
+
+
+def kept_draft(card: ModelCard) -> Draft | None:
+    """The remembered draft; None where there is none that can be used."""
+    try:
+        data = json.loads((_folder(card) / ".draft.json").read_text(encoding="utf-8"))
+        draft = Draft(**{**data, "locked": tuple(data["locked"])})
+        ranks: Ranks = normalised(card.layers, {name: int(rank) for name, rank in draft.ranks.items()})
+    except Exception:  # whatever is wrong with it, a new one is begun
+        return None
+    return replace(draft, ranks=ranks)
+
+
+def plan_file(draft: Draft, card: ModelCard, keep: float) -> Path:
+    """Where the draft is saved."""
+    words = re.sub(r"[^a-z0-9]+", "-", draft.name.lower()).strip("-") or "plan"
+    return _folder(card) / f"{words}-{round(100 * (1 - keep)):02d}.json"
+
+
+def save_plan(draft: Draft, card: ModelCard, keep: float) -> Path:
+    """Write the draft as a plan file under its name and return the path.
+
+    Raises:
+        ResourceError, RunError: it cannot be written.
+    """
+    path = plan_file(draft, card, keep)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    plan_of(draft, card, keep).save(path)
+    return path
+
+
+def saved_plans(card: ModelCard) -> list[Path]:
+    """Plan files that were saved for this model, newest first."""
+    found = [path for path in _folder(card).glob("*.json") if not path.name.startswith(".")]
+    return sorted(found, key=lambda path: -path.stat().st_mtime)
+
+
+def dense_draft(card: ModelCard) -> Draft:
+    """The dense model as a beginning."""
+    return Draft("My plan", "the dense model", "whitened", dense_ranks(card.layers))

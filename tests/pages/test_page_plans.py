@@ -1,0 +1,190 @@
+"""Plans: begin, edit, lock, spend, undo, take in, give out, measure, and the score list."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from lrc_core.budget import keep_ratio, uniform_ranks
+from lrc_core.errors import PlanError
+from lrc_core.paths import plans_home
+from lrc_core.plan import Plan
+from lrc_core.runs.spec import EvaluateSpec, EvaluationSpec, ModelRef, SpectraSpec
+from pages.ui import plan_draft, plan_scores
+from tests.pages import run_factory
+from tests.pages.conftest import text_of
+from tests.pages.test_page_spectra import cell, heatmaps
+
+
+@pytest.fixture
+def page(open_page, store, card):
+    """The page on a model that has been read."""
+    run_factory.spectra_run(store, card)
+    return lambda **query: open_page("plans", **query)
+
+
+def draft(app, card) -> plan_draft.Draft:
+    return app.session_state["pl_draft"][card.identity.fingerprint]
+
+
+def test_without_a_model_it_says_what_is_needed(open_page):
+    assert "This model has not been read yet" in text_of(open_page("plans"))
+
+
+def test_a_rank_that_is_set_is_locked_and_the_rest_is_spent_around_it(page, card):
+    app = page(rate="30")
+    app.session_state["pl_layer"] = card.layers[4].name
+    app.run()
+    assert "Block 0, mlp.gate_proj" in text_of(app)
+    app.number_input(key="pl_rank").set_value(7).run()
+    assert draft(app, card).ranks[card.layers[4].name] == 7 and draft(app, card).locked == (card.layers[4].name,)
+    assert cell(heatmaps(app)[0], card.layers[4].name)[5] == "●"
+    app.button(key="pl_spend").click().run()
+    ranks = draft(app, card).ranks
+    assert ranks[card.layers[4].name] == 7 and 0.69 < keep_ratio(card.layers, ranks) <= 0.7
+    assert "no loss curve of this model is known" in text_of(app)
+    app.button(key="pl_undo").click().run()
+    assert draft(app, card).ranks != ranks
+
+
+def test_a_plan_over_its_budget_cannot_be_measured(page, card, submitted):
+    app = page(rate="20")
+    app.button(key="pl_set_Dense").click().run()
+    assert "parameters too many" in app.get("progress")[0].proto.text
+    assert app.button(key="pl_measure").disabled and "keeps more than the budget" in text_of(app)
+
+
+def test_measuring_submits_the_plan_and_saves_it(page, card, submitted):
+    app = page(rate="20")
+    app.text_input(key="pl_name").set_value("Steep middle").run()
+    app.button(key="pl_measure").click().run()
+    spec = submitted[0][0]
+    assert isinstance(spec, EvaluateSpec) and spec.plan["method"] == "hand"
+    assert spec.plan["origin"]["hand"]["name"] == "Steep middle"
+    plan = Plan.from_dict(dict(spec.plan))
+    plan.check_model(card)
+    assert plan.keep_achieved <= 0.8
+    (saved,) = plans_home().rglob("steep-middle-20.json")
+    assert json.loads(saved.read_text()) == spec.plan
+    assert f"--plan {saved}" in text_of(app)
+
+
+def test_spending_follows_the_two_sided_spectra_where_there_are_any(open_page, store, card):
+    run = store.create(SpectraSpec(ModelRef("starter"), ("svd", "kfac")))
+    (run.path / "card.json").write_text(json.dumps(card.to_dict()), encoding="utf-8")
+    arrays = {
+        f"{name}/{layer.name}": run_factory.sigma_of(layer, "whitened")
+        for name in ("svd", "kfac")
+        for layer in card.layers
+    }
+    np.savez(run.path / "spectra.npz", **arrays)
+    run_factory.finish(run, {})
+    app = open_page("plans")
+    assert f"least predicted loss (K-FAC, `{run.id}`)" in text_of(app) and "estimate" in text_of(app)
+
+
+def test_the_draft_is_remembered_in_another_tab(page, card):
+    app = page()
+    app.button(key="pl_set_Half of break-even").click().run()
+    again = page()
+    assert cell(heatmaps(again)[0], card.layers[0].name)[3] == pytest.approx(0.5, abs=0.03)
+
+
+def test_it_begins_with_a_recorded_plan(page, store, card):
+    run = run_factory.allocate_run(store, card, keep=0.7)
+    app = page(rate="25")
+    options = app.selectbox(key="pl_start").options
+    label = next(option for option in options if option.startswith("LLRC"))
+    assert run.id in label and "25 %" in label
+    app.selectbox(key="pl_start").set_value(str(run.path / "plans" / "25.json")).run()
+    app.button(key="pl_begin").click().run()
+    assert draft(app, card).ranks == run_factory.plan_at(card, 0.75).full_ranks(card.layers)
+
+
+def test_a_plan_goes_out_and_comes_in_again(card):
+    ranks = {**uniform_ranks(card.layers, 0.7), card.layers[0].name: 3}
+    before = plan_draft.Draft("Mine", "the uniform rule", "whitened", ranks, (card.layers[0].name,))
+    data = json.dumps(plan_draft.plan_of(before, card, 0.7).to_dict()).encode()
+    after = plan_draft.imported(data, card, "mine.json")
+    assert (after.ranks, after.locked, after.name) == (before.ranks, before.locked, "Mine")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"{", "not JSON"), (b"[]", "not a plan"), (b"\xff\xfe", "not JSON")],
+)
+def test_what_is_no_plan_is_refused_in_words(card, content, message):
+    with pytest.raises(PlanError, match=message):
+        plan_draft.imported(content, card, "file.json")
+
+
+def test_plans_of_other_models_and_pruned_ones_are_refused(card):
+    other = run_factory.plan_at(run_factory.make_card("/other"), 0.8)
+    with pytest.raises(PlanError, match="was made for"):
+        plan_draft.imported(json.dumps(other.to_dict()).encode(), card, "other.json")
+    pruned = run_factory.pruned_plan_at(card, 0.8)
+    with pytest.raises(PlanError, match=r"structure\.safetensors"):
+        plan_draft.imported(json.dumps(pruned.to_dict()).encode(), card, "pruned.json")
+
+
+def measured(store, card, value: float, name: str = "", method: str = "llrc", stderr: float = 0.1):
+    """A finished evaluation at 20 %."""
+    plan = {
+        **run_factory.plan_at(card, 0.8).to_dict(),
+        "method": method,
+        "origin": {"hand": {"name": name}, "v": value},
+    }
+    run = store.create(EvaluateSpec(model=ModelRef("starter"), plan=plan, evaluation=EvaluationSpec()))
+    row = {**run_factory.row("llrc", 0.8, run_id=run.id), "method": method}
+    row["perplexity"] = {text: {"value": value, "stderr": stderr} for text in ("gensim", "c4")}
+    return run_factory.finish(run, row)
+
+
+def test_the_score_list_says_who_wins_and_whether_it_is_sure(page, store, card):
+    machine = measured(store, card, 30.0)
+    mine = measured(store, card, 28.0, "Steep middle", "hand")
+    app = page()
+    table = app.dataframe[-1].value
+    assert list(table["who"]) == ["You · Steep middle", "LLRC"] and list(table["run"]) == [mine.id, machine.id]
+    assert "You beat the machine." in text_of(app)
+    measured(store, card, 27.95, method="strs")
+    assert "That is a draw." in text_of(page())
+
+
+def test_a_score_outlives_its_run(page, store, card):
+    run = measured(store, card, 28.0, "Kept", "hand")
+    page()
+    assert (plans_home() / plan_scores.FILE).is_file()
+    shutil.rmtree(run.path)
+    assert "You · Kept" in list(page().dataframe[-1].value["who"])
+
+
+def test_only_equal_measurements_at_this_budget_compare(store, card):
+    measured(store, card, 28.0, "Mine", "hand")
+    scores = plan_scores.update(ModelRef("starter"))
+    assert len(plan_scores.comparable(scores, 0.8, EvaluationSpec(tasks=("piqa",)))) == 1, "tasks change no perplexity"
+    assert not plan_scores.comparable(scores, 0.7, EvaluationSpec())
+    assert not plan_scores.comparable(scores, 0.8, EvaluationSpec(max_windows=10))
+
+
+def test_windows_are_compared_in_pairs_where_both_kept_them(store, card):
+    runs = measured(store, card, 30.0), measured(store, card, 29.9, "Mine", "hand", stderr=5.0)
+    for number, run in enumerate(runs):
+        losses = [100.0 + window - 0.4 * number + 0.01 * (window % 3) * number for window in range(20)]
+        windows = {"losses": losses, "tokens": [50] * 20, "digest": "same"}
+        content = {"windows": {"gensim": windows, "c4": windows}}
+        (run.path / "scores.json").write_text(json.dumps(content), encoding="utf-8")
+    scores = plan_scores.comparable(plan_scores.update(ModelRef("starter")), 0.8, EvaluationSpec())
+    assert "You beat the machine" in plan_scores.verdict(scores) and "paired" in plan_scores.verdict(scores)
+
+
+def test_a_model_of_which_only_the_headers_are_known_cannot_be_measured(open_page, store, card):
+    from dataclasses import replace
+
+    header = replace(card, identity=replace(card.identity, fingerprint="header-123"))
+    run_factory.spectra_run(store, header)
+    app = open_page("plans")
+    assert app.button(key="pl_measure").disabled and "Only the headers" in text_of(app)
