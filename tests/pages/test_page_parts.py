@@ -46,7 +46,7 @@ def test_a_failure_shows_words_and_no_trace(open_page, monkeypatch):
     def broken(*_args, **_kwargs):
         raise ZeroDivisionError("a secret of the code")
 
-    monkeypatch.setattr(data, "best_spectra", broken)
+    monkeypatch.setattr(data, "done_spectra", broken)
     app = open_page("spectra")
     assert "could not be drawn" in text_of(app)
     assert "a secret of the code" not in text_of(app)
