@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import lrc_core.allocate
@@ -18,18 +19,24 @@ from lrc_core.runs.spec import (
     GENERATED,
     AblationSpec,
     AllocateSpec,
+    AnswerSpec,
     CalibrationSpec,
     CompareSpec,
     EvaluateSpec,
     EvaluationSpec,
     FetchSpec,
+    GenerateSpec,
     ModelRef,
     QualitySpec,
+    SamplingSpec,
     Spec,
     SpectraSpec,
     UpdateSpec,
 )
 from lrc_core.settings import build
+
+MOST_ANSWERS = 4
+"""Models that answer one prompt: the dense one and three plans."""
 
 
 def check(spec: Spec, *, model_too: bool = True, runs: Path | None = None) -> None:
@@ -55,11 +62,12 @@ def check(spec: Spec, *, model_too: bool = True, runs: Path | None = None) -> No
         _check_quality(spec)
     elif isinstance(spec, AblationSpec):
         _check_ablation(spec)
-    elif isinstance(spec, EvaluateSpec | UpdateSpec) and spec.plan is not None:
-        Plan.from_dict(dict(spec.plan)).require_files(spec.plan_folder, runs or runs_home())
+    elif isinstance(spec, GenerateSpec):
+        _check_generate(spec)
+    _check_plans(spec, runs or runs_home())
     if isinstance(spec, UpdateSpec):
         build(UpdateSettings, spec.settings)
-    if not isinstance(spec, FetchSpec):
+    if not isinstance(spec, FetchSpec | GenerateSpec):
         check_calibration(spec.calibration)
     if isinstance(spec, EvaluateSpec | CompareSpec | QualitySpec | AblationSpec):
         check_evaluation(spec.evaluation)
@@ -89,6 +97,25 @@ def check_decompositions(names: Iterable[str]) -> None:
     """
     for name in names:
         DECOMPOSITIONS.get(name)
+
+
+def _check_generate(spec: GenerateSpec) -> None:
+    if not spec.prompt.strip():
+        raise SettingsError("The prompt is empty.", "Write a question, or the beginning of a text.")
+    if not 1 <= len(spec.answers) <= MOST_ANSWERS:
+        raise SettingsError(
+            f"{len(spec.answers)} models are asked, but it must be 1 to {MOST_ANSWERS}.",
+            "The dense model and up to three compressed ones stand side by side.",
+        )
+    build(SamplingSpec, asdict(spec.sampling))
+
+
+def _check_plans(spec: Spec, runs: Path) -> None:
+    """Refuse plans that are damaged or whose files are missing."""
+    with_plans = spec.answers if isinstance(spec, GenerateSpec) else [spec]
+    for one in with_plans:
+        if isinstance(one, AnswerSpec | EvaluateSpec | UpdateSpec) and one.plan is not None:
+            Plan.from_dict(dict(one.plan)).require_files(one.plan_folder, runs)
 
 
 def _check_compare(spec: CompareSpec) -> None:
