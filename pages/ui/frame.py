@@ -34,6 +34,7 @@ PAGES = {
     "spectra": PageInfo("pages/spectra.py", "Spectra", ":material/grid_on:", "Where each layer's information lives"),
     "allocate": PageInfo("pages/allocate.py", "Allocate", ":material/tune:", "Choose a size, learn the ranks"),
     "compare": PageInfo("pages/compare.py", "Compare", ":material/balance:", "Methods side by side, as measured"),
+    "talk": PageInfo("pages/talk.py", "Talk", ":material/forum:", "One prompt, several models answer side by side"),
     "runs": PageInfo("pages/runs.py", "Runs", ":material/history:", "Every job, its log and its command"),
 }
 

@@ -15,7 +15,7 @@ from lrc_core.plan import update_of, variant_name
 from lrc_core.runs.records import Status
 from lrc_core.runs.spec import Spec
 from pages.ui import data, words
-from pages.ui.frame import guard, show_error
+from pages.ui.frame import escaped, guard, show_error
 from pages.ui.methods import method_label
 
 BADGES = {
@@ -37,6 +37,7 @@ KINDS = {
     "compare": "Compare",
     "quality": "Bench",
     "ablation": "Ablation",
+    "generate": "Talk",
 }
 UPDATES = {NO_UPDATE: "No update", "left": "Left factors", "both": "Both factors"}
 
@@ -80,6 +81,9 @@ def title_of(spec: Spec) -> str:
         return f"Bench of {len(spec.methods)} methods at {', '.join(words.percent(1 - keep) for keep in spec.keeps)}"
     if spec.kind == "ablation":
         return f"Ablation of {', '.join(method_label(name) for name in spec.methods)}"
+    if spec.kind == "generate":
+        prompt = " ".join(spec.prompt.split())
+        return f"{len(spec.answers)} answer{'s' if len(spec.answers) > 1 else ''} to “{escaped(prompt[:40])}{'…' if prompt[40:] else ''}”"
     if spec.kind == "evaluate":
         plan = spec.plan or {}
         if not plan:

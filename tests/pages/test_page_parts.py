@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 SCRIPT = """
 import sys
 from streamlit.testing.v1 import AppTest
-for page in ("", "pages/spectra.py", "pages/allocate.py", "pages/compare.py", "pages/runs.py"):
+for page in ("", "pages/spectra.py", "pages/allocate.py", "pages/compare.py", "pages/talk.py", "pages/runs.py"):
     app = AppTest.from_file("app.py", default_timeout=120)
     if page:
         app.switch_page(page)
