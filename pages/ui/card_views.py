@@ -137,7 +137,7 @@ def _wishes(card: ModelCard, prefix: str) -> Wishes:
         value=min(contexts, key=lambda size: abs(size - 2048)),
         format_func=lambda size: f"{size:,}",
         key=f"{prefix}_context",
-        help=f"Positions that every request holds, prompt and answer together; this model takes {card.max_positions:,}.",
+        help=f"Positions that every request holds, prompt and answer together; the model takes {card.max_positions:,}.",
     )
     sequences = second.number_input("Requests at once", 1, 4096, 1, key=f"{prefix}_sequences")
     price = third.number_input(
@@ -173,10 +173,7 @@ def _remember(prefix: str) -> None:
 
 def _one(entry: Entry, size: Footprint, largest: int, dense: tuple[Entry, Footprint] | None, wishes: Wishes) -> None:
     is_dense = entry.plan is None
-    st.html(
-        f'<div class="lrc-who"><span class="lrc-chip" style="background:{entry.color}"></span>'
-        f"{html.escape(entry.name)}</div>"
-    )
+    who(entry.name, entry.color)
     smaller = ""
     if dense is not None and not is_dense:
         smaller = f", {words.percent(1 - size.total / dense[1].total)} less than dense"
@@ -184,13 +181,19 @@ def _one(entry: Entry, size: Footprint, largest: int, dense: tuple[Entry, Footpr
     st.html(memory_bar(size, largest))
     money = size.monthly(wishes.price)
     decimals = 2 if money < 100 else 0
-    st.markdown(
-        f"**{money:,.{decimals}f} {escaped(wishes.currency)}** a month at {wishes.price:g} {escaped(wishes.currency)} per GB"
-    )
+    unit = escaped(wishes.currency)
+    st.markdown(f"**{money:,.{decimals}f} {unit}** a month at {wishes.price:g} {unit} per GB")
     st.markdown(_speed(entry, dense[0] if dense else None))
     st.markdown(_quality(entry, dense[0] if dense else None))
     if entry.source:
         st.caption(f"Speed: `{entry.source}`" + (f" · quality: `{entry.row['run_id']}`" if _other_run(entry) else ""))
+
+
+def who(name: str, color: str, tag: str = "") -> None:
+    """Whose answer or card it is, with the colour of its method."""
+    chip = f'<span class="lrc-chip" style="background:{color}"></span>'
+    mark = f' <span class="lrc-tag">{html.escape(tag)}</span>' if tag else ""
+    st.html(f'<div class="lrc-who">{chip}{html.escape(name)}{mark}</div>')
 
 
 def _other_run(entry: Entry) -> bool:
@@ -208,7 +211,8 @@ def memory_bar(size: Footprint, largest: int) -> str:
         for key, label, value in parts
     )
     said = ", ".join(f"{label} {_value(key, value)}" for key, label, value in parts)
-    return f'<div class="lrc-memory" role="img" aria-label="{html.escape(said)}">{bars}</div><ul class="lrc-parts">{legend}</ul>'
+    bar = f'<div class="lrc-memory" role="img" aria-label="{html.escape(said)}">{bars}</div>'
+    return f'{bar}<ul class="lrc-parts">{legend}</ul>'
 
 
 def _value(key: str, value: int | None) -> str:
@@ -261,6 +265,6 @@ def reading(found: Sequence[tuple[Entry, Footprint]], wishes: Wishes) -> str:
         return f"{entry.name} needs least: {words.data_size(size.total)}.{cache}"
     saved = dense.monthly(wishes.price) - size.monthly(wishes.price)
     return (
-        f"{entry.name} needs least, {words.data_size(size.total)} against {words.data_size(dense.total)} dense, and saves "
-        f"{saved:,.2f} {escaped(wishes.currency)} a month.{cache}"
+        f"{entry.name} needs least, {words.data_size(size.total)} against {words.data_size(dense.total)} dense, "
+        f"and saves {saved:,.2f} {escaped(wishes.currency)} a month.{cache}"
     )

@@ -83,7 +83,8 @@ def title_of(spec: Spec) -> str:
         return f"Ablation of {', '.join(method_label(name) for name in spec.methods)}"
     if spec.kind == "generate":
         prompt = " ".join(spec.prompt.split())
-        return f"{len(spec.answers)} answer{'s' if len(spec.answers) > 1 else ''} to “{escaped(prompt[:40])}{'…' if prompt[40:] else ''}”"
+        asked = escaped(prompt[:40]) + ("…" if prompt[40:] else "")
+        return f"{len(spec.answers)} answer{'s' if len(spec.answers) > 1 else ''} to “{asked}”"
     if spec.kind == "evaluate":
         plan = spec.plan or {}
         if not plan:

@@ -15,6 +15,7 @@ from lrc_core.runs.spec import ModelRef
 from lrc_core.runs.transcript import Answer, read_answers
 from pages.ui import data, state, words
 from pages.ui import talk_data as talk
+from pages.ui.card_views import who
 from pages.ui.frame import escaped, guard
 
 
@@ -53,11 +54,7 @@ def answers(view: data.RunView) -> None:
 def _head(number: int, name: str, secret: bool, chosen: Vote | None) -> None:
     label = talk.letter(number) if secret else talk.label_of(name)
     color = "transparent" if secret else talk.color_of(name)
-    best = chosen is not None and chosen.place == number
-    mark = ' <span class="lrc-tag">your choice</span>' if best else ""
-    st.html(
-        f'<div class="lrc-who"><span class="lrc-chip" style="background:{color}"></span>{html.escape(label)}{mark}</div>'
-    )
+    who(label, color, "your choice" if chosen is not None and chosen.place == number else "")
 
 
 def _text(answer: Answer, view: data.RunView, together: bool) -> None:

@@ -21,7 +21,9 @@ def card_of(shapes: dict[str, tuple[int, int]], blocks: int = 30, *, hidden: int
     )
     linear = sum(layer.params for layer in layers)
     identity = ModelIdentity("x", "", "f" * 64, "X")
-    return ModelCard(identity, "x", linear + 28_311_552, linear, blocks, hidden, 49_152, 8192, "bfloat16", bytes_, "cpu", layers)  # fmt: skip
+    return ModelCard(
+        identity, "x", linear + 28_311_552, linear, blocks, hidden, 49_152, 8192, "bfloat16", bytes_, "cpu", layers
+    )
 
 
 SMOLLM = {
@@ -56,7 +58,9 @@ def test_llama_3_8b_by_hand() -> None:
     assert footprint(card, None, context=8192).cache == 2**30
 
 
-@pytest.mark.parametrize(("family", "width"), [("llama", 16), ("qwen3", 16), ("gpt2", 32), ("gpt_neox", 32), ("opt", 32), ("phi", 32)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("family", "width"), [("llama", 16), ("qwen3", 16), ("gpt2", 32), ("gpt_neox", 32), ("opt", 32), ("phi", 32)]
+)
 def test_what_the_models_really_keep(family: str, width: int) -> None:
     """Against the shapes in transformers' own cache; the grouped ones keep half of the width."""
     import torch
@@ -73,7 +77,20 @@ def test_what_the_models_really_keep(family: str, width: int) -> None:
 def card_like(model: object) -> ModelCard:
     layers = block_linears(model)  # type: ignore[arg-type]
     linear, total = sum(layer.params for layer in layers), sum(p.numel() for p in model.parameters())  # type: ignore[attr-defined]
-    return ModelCard(ModelIdentity("x", "", "f", "X"), "x", total, linear, BLOCKS, HIDDEN, 128, 256, "float32", 4, "cpu", tuple(layers))  # fmt: skip
+    return ModelCard(
+        ModelIdentity("x", "", "f", "X"),
+        "x",
+        total,
+        linear,
+        BLOCKS,
+        HIDDEN,
+        128,
+        256,
+        "float32",
+        4,
+        "cpu",
+        tuple(layers),
+    )
 
 
 def test_an_unknown_attention_is_said_not_guessed() -> None:

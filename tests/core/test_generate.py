@@ -96,7 +96,8 @@ def test_chat_template_where_there_is_one() -> None:
     plain = prompt_ids(tokenizer, "hello")
     with pytest.raises(EvaluationError, match="no chat template"):
         prompt_ids(tokenizer, "hello", "yes")
-    tokenizer.chat_template = "{% for m in messages %}[{{ m.role }}] {{ m.content }}{% endfor %}{% if add_generation_prompt %} [me] {% endif %}"
+    each, last = "[{{ m.role }}] {{ m.content }}", "{% if add_generation_prompt %} [me] {% endif %}"
+    tokenizer.chat_template = "{% for m in messages %}" + each + "{% endfor %}" + last
     assert tokenizer.decode(prompt_ids(tokenizer, "hello")) == "[user] hello [me] "
     assert prompt_ids(tokenizer, "hello", "no") == plain
     with pytest.raises(EvaluationError, match="no tokens"):
