@@ -95,12 +95,12 @@ def under_answers(view: data.RunView, ref: ModelRef) -> None:
             "decode": got.tokens_per_s if got else None,
             "prefill": got.prompt_tokens / got.prefill_s if got and got.prefill_s else None,
         }
-        entries.append(Entry(talk.label_of(name), talk.color_of(name), plan, speed, _row_of(plan, rows), view.id))
+        entries.append(Entry(talk.label_of(name), talk.color_of(name), plan, speed, row_of(plan, rows), view.id))
     with st.expander("The card: memory, speed, quality and money", icon=":material/id_card:"):
         _cards(known[0], entries, "ta")
 
 
-def _row_of(plan: Plan | None, rows: Sequence[measured.Row]) -> measured.Row | None:
+def row_of(plan: Plan | None, rows: Sequence[measured.Row]) -> measured.Row | None:
     """A measurement of this very plan, from any comparison."""
     if plan is None:
         return next((row for row in rows if row["method"] == "dense"), None)
