@@ -16,6 +16,8 @@ from lrc_core.models.end_tokens import end_tokens
 from lrc_core.runs.spec import SamplingSpec
 from lrc_core.types import ShouldStop, never_stop
 
+FEWEST_TIMED = 8
+"""Answers of fewer tokens say nothing about speed."""
 _UNFINISHED = "\ufffd"
 """What decoding gives for the beginning of a character whose other bytes are in the next token."""
 OnText = Callable[[str, int, float], None]
@@ -44,8 +46,8 @@ class Written:
 
     @property
     def tokens_per_s(self) -> float | None:
-        """Speed of writing; None where one token at most was written, which comes with the prompt."""
-        return (self.tokens - 1) / self.decode_s if self.tokens > 1 and self.decode_s > 0 else None
+        """Speed of writing; None where too little was written to time it. The first token comes with the prompt."""
+        return (self.tokens - 1) / self.decode_s if self.tokens >= FEWEST_TIMED and self.decode_s > 0 else None
 
 
 def prompt_ids(tokenizer: Any, prompt: str, chat: str = "auto") -> list[int]:

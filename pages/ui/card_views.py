@@ -72,13 +72,17 @@ def under_rows(rows: Sequence[measured.Row], ref: ModelRef) -> None:
             if plan is None and row["method"] != "dense":
                 without.append(charts.bar_name(row))
                 continue
-            cost = row.get("cost") or {}
-            speed = {name: cost.get(f"{name}_tokens_per_s") for name in ("decode", "prefill")}
+            run_id = str(row.get("run_id", ""))
             name = "Dense model" if plan is None else charts.bar_name(row)
-            entries.append(Entry(name, method_color(str(row["method"])), plan, speed, row, str(row.get("run_id", ""))))
+            entries.append(Entry(name, method_color(str(row["method"])), plan, _speed_of(row), row, run_id))
         _cards(known[0], entries, "co")
         if without:
             st.caption(f"The plans of {', '.join(without)} have been deleted, so that nothing can be counted for them.")
+
+
+def _speed_of(row: measured.Row) -> dict[str, float | None]:
+    cost = row.get("cost") or {}
+    return {name: cost.get(f"{name}_tokens_per_s") for name in ("decode", "prefill")}
 
 
 def under_answers(view: data.RunView, ref: ModelRef) -> None:
@@ -95,7 +99,10 @@ def under_answers(view: data.RunView, ref: ModelRef) -> None:
             "decode": got.tokens_per_s if got else None,
             "prefill": got.prompt_tokens / got.prefill_s if got and got.prefill_s else None,
         }
-        entries.append(Entry(talk.label_of(name), talk.color_of(name), plan, speed, row_of(plan, rows), view.id))
+        row, source = row_of(plan, rows), view.id
+        if speed["decode"] is None and row is not None and row.get("cost"):  # the answer was too short to be timed
+            speed, source = _speed_of(row), str(row["run_id"])
+        entries.append(Entry(talk.label_of(name), talk.color_of(name), plan, speed, row, source))
     with st.expander("The card: memory, speed, quality and money", icon=":material/id_card:"):
         _cards(known[0], entries, "ta")
 
@@ -207,12 +214,12 @@ def memory_bar(size: Footprint, largest: int) -> str:
         f'<span class="{key}" style="width:{100 * value / largest:.2f}%"></span>' for key, _, value in parts if value
     )
     legend = "".join(
-        f'<li><span class="lrc-chip {key}"></span>{label} <b>{_value(key, value)}</b></li>'
+        f'<div><span class="lrc-chip {key}"></span>{label} <b>{_value(key, value)}</b></div>'
         for key, label, value in parts
     )
     said = ", ".join(f"{label} {_value(key, value)}" for key, label, value in parts)
     bar = f'<div class="lrc-memory" role="img" aria-label="{html.escape(said)}">{bars}</div>'
-    return f'{bar}<ul class="lrc-parts">{legend}</ul>'
+    return f'{bar}<div class="lrc-parts">{legend}</div>'
 
 
 def _value(key: str, value: int | None) -> str:
@@ -229,7 +236,7 @@ def _speed(entry: Entry, dense: Entry | None) -> str:
     said = f"Writes **{words.figure(decode, 2)} tokens/s**"
     base = dense.speed.get("decode") if dense is not None and dense is not entry else None
     if base:
-        said += f", {decode / base:.2g} times the dense model's pace"
+        said += f", {decode / base:.1f} times the dense model's pace"
     if prefill:
         said += f"; reads {words.figure(prefill, 2)} tokens/s"
     return said + " (measured)."

@@ -74,7 +74,7 @@ def _figures(answer: Answer) -> None:
     """Speed and size under an answer, both measured while it was written."""
     if not answer.tokens and not answer.done:
         return
-    speed = f"{words.figure(answer.tokens_per_s, 2)} tokens/s" if answer.tokens_per_s else "– tokens/s"
+    speed = f"{words.figure(answer.tokens_per_s, 2)} tokens/s" if answer.tokens_per_s else "too short to time"
     size = f"{answer.bytes / 1e6:,.0f} MB" if answer.bytes else ""
     count = f"{answer.tokens} token{'s' if answer.tokens != 1 else ''}"
     cut = " (longest allowed)" if answer.ended == "length" else ""
@@ -182,9 +182,7 @@ def worker() -> None:
             if found.state == "idle":
                 left = words.duration(generator.seconds_left(found))
                 st.badge("Idle", icon=":material/bedtime:", color="gray")
-                st.caption(
-                    f"The generation worker waits{held}; it gives the memory back in {left}, or for another job."
-                )
+                st.caption(f"The generation worker waits{held}. Released in {left}.")
                 st.button("Release now", icon=":material/eject:", key="ta_release", on_click=_release)
             else:
                 icon, color, said = _STATES.get(found.state, _STATES["starting"])
