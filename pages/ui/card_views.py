@@ -39,6 +39,7 @@ class Entry:
         speed: decode and prefill speed in tokens a second, as far as measured.
         row: its measured row, None where nobody measured its quality.
         source: id of the run that the speed comes from.
+        timed: how the speed was measured; only speeds that were measured alike are compared.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Entry:
     speed: Mapping[str, float | None]
     row: measured.Row | None
     source: str
+    timed: str = "evaluation"
 
 
 @dataclass(frozen=True)
@@ -99,10 +101,10 @@ def under_answers(view: data.RunView, ref: ModelRef) -> None:
             "decode": got.tokens_per_s if got else None,
             "prefill": got.prompt_tokens / got.prefill_s if got and got.prefill_s else None,
         }
-        row, source = row_of(plan, rows), view.id
+        row, source, timed = row_of(plan, rows), view.id, "answer"
         if speed["decode"] is None and row is not None and row.get("cost"):  # the answer was too short to be timed
-            speed, source = _speed_of(row), str(row["run_id"])
-        entries.append(Entry(talk.label_of(name), talk.color_of(name), plan, speed, row, source))
+            speed, source, timed = _speed_of(row), str(row["run_id"]), "evaluation"
+        entries.append(Entry(talk.label_of(name), talk.color_of(name), plan, speed, row, source, timed))
     with st.expander("The card: memory, speed, quality and money", icon=":material/id_card:"):
         _cards(known[0], entries, "ta")
 
@@ -190,7 +192,7 @@ def _one(entry: Entry, size: Footprint, largest: int, dense: tuple[Entry, Footpr
     decimals = 2 if money < 100 else 0
     unit = escaped(wishes.currency)
     st.markdown(f"**{money:,.{decimals}f} {unit}** a month at {wishes.price:g} {unit} per GB")
-    st.markdown(_speed(entry, dense[0] if dense else None))
+    st.markdown(speed_words(entry, dense[0] if dense else None))
     st.markdown(_quality(entry, dense[0] if dense else None))
     if entry.source:
         st.caption(f"Speed: `{entry.source}`" + (f" · quality: `{entry.row['run_id']}`" if _other_run(entry) else ""))
@@ -228,13 +230,14 @@ def _value(key: str, value: int | None) -> str:
     return ("≈ " if key == "overhead" else "") + words.data_size(value)
 
 
-def _speed(entry: Entry, dense: Entry | None) -> str:
+def speed_words(entry: Entry, dense: Entry | None) -> str:
     """Measured speed, as a share of the dense model's where that was measured too."""
     decode, prefill = entry.speed.get("decode"), entry.speed.get("prefill")
     if not decode:
         return "Speed was not measured."
     said = f"Writes **{words.figure(decode, 2)} tokens/s**"
-    base = dense.speed.get("decode") if dense is not None and dense is not entry else None
+    alike = dense is not None and dense is not entry and dense.timed == entry.timed
+    base = dense.speed.get("decode") if dense is not None and alike else None
     if base:
         said += f", {decode / base:.1f} times the dense model's pace"
     if prefill:
@@ -261,17 +264,18 @@ def _quality(entry: Entry, dense: Entry | None) -> str:
 
 def reading(found: Sequence[tuple[Entry, Footprint]], wishes: Wishes) -> str:
     """One sentence about what the bars say."""
-    smallest = min(found, key=lambda pair: pair[1].total)
-    entry, size = smallest
+    entry, size = min(found, key=lambda pair: pair[1].total)
+    alike = [one.name for one, other in found if other.total <= 1.005 * size.total]
+    needs = f"{', '.join(alike)} need" if alike[1:] else f"{entry.name} needs"
     dense = next((pair[1] for pair in found if pair[0].plan is None), None)
     cache = "" if size.cache is None else (
         f" At this context {words.percent(size.cache / size.total, 0)} of it is the key-value cache, "
         "which low-rank factors do not shrink."
     )  # fmt: skip
     if dense is None or entry.plan is None:
-        return f"{entry.name} needs least: {words.data_size(size.total)}.{cache}"
+        return f"{needs} least: {words.data_size(size.total)}.{cache}"
     saved = dense.monthly(wishes.price) - size.monthly(wishes.price)
     return (
-        f"{entry.name} needs least, {words.data_size(size.total)} against {words.data_size(dense.total)} dense, "
-        f"and saves {saved:,.2f} {escaped(wishes.currency)} a month.{cache}"
+        f"{needs} least, {words.data_size(size.total)} against {words.data_size(dense.total)} dense, "
+        f"and save{'' if alike[1:] else 's'} {saved:,.2f} {escaped(wishes.currency)} a month.{cache}"
     )

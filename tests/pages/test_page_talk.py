@@ -181,7 +181,7 @@ def test_the_card_counts_what_the_maths_counts(open_page, store, card):
     assert f"Key-value cache <b>{words.data_size(size.cache)}</b>" in text
     assert f"**{size.monthly(3.0):,.2f} €** a month" in text
     assert "questions worse, " in text and "600 questions of arc_easy, piqa, winogrande" in text
-    assert "needs least" in text and "times the dense model's pace" in text
+    assert "Uniform 20 %, STRS 20 %, LLRC 20 % need least" in text and "times the dense model's pace" in text
     app.number_input(key="co_price").set_value(10.0).run()
     app.select_slider(key="co_context").set_value(8192).run()
     larger = footprint(card, None, 8192)
@@ -201,6 +201,16 @@ def test_the_card_under_the_answers_finds_the_measured_quality(open_page, store,
     assert card_views.row_of(plan, rows) is None, "another plan of the same size is not this one"
     made = type(plan)(**{**vars(plan), "origin": {"run_id": allocated.id}})
     assert card_views.row_of(made, rows) is rows[0]
+
+
+def test_speeds_that_were_measured_differently_are_not_compared(card):
+    dense = card_views.Entry("Dense model", "#000", None, {"decode": 10.0}, None, "generate-x", "answer")
+    plan = run_factory.plan_at(card, 0.8)
+    same = card_views.Entry("LLRC", "#000", plan, {"decode": 12.0}, None, "generate-x", "answer")
+    other = card_views.Entry("LLRC", "#000", plan, {"decode": 12.0}, None, "evaluate-x")
+    assert "1.2 times the dense model's pace" in card_views.speed_words(same, dense)
+    assert "pace" not in card_views.speed_words(other, dense)
+    assert card_views.speed_words(card_views.Entry("x", "#000", plan, {}, None, ""), dense) == "Speed was not measured."
 
 
 def test_nothing_is_promised_where_nothing_is_known(card):
