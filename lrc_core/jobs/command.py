@@ -195,7 +195,7 @@ def _generate(spec: GenerateSpec, store: RunStore) -> list[str]:
     return [
         *(["--no-dense"] if not dense else []),
         *_list("--plan", named[1:] if dense == [0] else named, ()),
-        *("--prompt", spec.prompt),
+        *([f"--prompt={spec.prompt}"] if spec.prompt.startswith("-") else ["--prompt", spec.prompt]),
         *(
             word
             for name, value in sampling.items()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
-from lrc_core.errors import CancelledError
+from lrc_core.errors import CancelledError, EvaluationError
 from lrc_core.evaluate.cost import count_bytes, count_params
 from lrc_core.evaluate.generate import prompt_ids, write_answer
+from lrc_core.evaluate.running import max_positions
 from lrc_core.pipeline.planned import under_plan
 from lrc_core.pipeline.session import Session, write_json
 from lrc_core.plan import Plan, variant_name
@@ -26,6 +28,12 @@ def generation_run(run: Run, session: Session) -> dict[str, Any]:
     write_json(run.path / "card.json", loaded.card.to_dict())
     transcript = TranscriptWriter(run)
     ids = prompt_ids(loaded.tokenizer, spec.prompt, spec.sampling.chat)
+    limit = max_positions(loaded.model)
+    if limit is not None and len(ids) >= limit:
+        raise EvaluationError(
+            f"The prompt has {len(ids)} tokens, but the model has {limit} positions for prompt and answer together.",
+            "Shorten the prompt.",
+        )
     for number in range(len(spec.answers)):
         if number in transcript.kept:
             continue
@@ -53,7 +61,10 @@ def who(answer: AnswerSpec) -> dict[str, Any]:
 def _answered(run: Run, session: Session, transcript: TranscriptWriter, number: int, ids: list[int]) -> Answer:
     spec = run.spec
     assert isinstance(spec, GenerateSpec)
-    model, count, length = session.loaded.model, len(spec.answers), spec.sampling.max_new_tokens
+    model, count = session.loaded.model, len(spec.answers)
+    limit = max_positions(model)
+    # Where there is no room for both, the answer is shorter: dropping the prompt's beginning would change the question.
+    length = spec.sampling.max_new_tokens if limit is None else min(spec.sampling.max_new_tokens, limit - len(ids))
     session.on_progress(Progress(f"swapping the factors in for answer {number + 1} of {count}"))
     begun = time.perf_counter()
     with _as_wanted(run, session, spec.answers[number]):
@@ -69,7 +80,7 @@ def _answered(run: Run, session: Session, transcript: TranscriptWriter, number: 
             model,
             session.loaded.tokenizer,
             ids,
-            spec.sampling,
+            replace(spec.sampling, max_new_tokens=length),
             on_text=on_text,
             should_stop=session.should_stop,
         )

@@ -62,7 +62,7 @@ def test_ask_share_vote_and_release(model, open_tab):
     ask(page, "the rank of a layer")
     expect(page).to_have_url(re.compile(r"ta_run=generate-"))
     page.reload()
-    expect(panel(page)).to_contain_text("Finished")
+    expect(panel(page)).to_contain_text("Finished", timeout=4 * PATIENCE_MS)  # torch is imported and a model loaded
     answers = page.locator(".lrc-answer")
     expect(answers).to_have_count(2)
     assert " ".join(answers.first.inner_text().split()) == " ".join(greedy(ref, "the rank of a layer").split())

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from lrc_core.cli.generate import generate_spec
+from lrc_core.cli.parser import build_parser
 from lrc_core.errors import CancelledError, EvaluationError, PlanError, SettingsError
 from lrc_core.evaluate.cost import count_bytes
 from lrc_core.evaluate.generate import chosen, prompt_ids, write_answer
@@ -31,7 +35,7 @@ from lrc_core.runs.spec import (
 )
 from lrc_core.runs.store import Run, RunStore
 from lrc_core.runs.transcript import FILE, Answer, TranscriptWriter, read_answers
-from tests.tiny_models import FAMILIES, save_tiny, tiny_model, tiny_text, tiny_tokenizer
+from tests.tiny_models import FAMILIES, POSITIONS, save_tiny, tiny_model, tiny_text, tiny_tokenizer
 
 PROMPT = "the rank of a layer"
 
@@ -193,11 +197,23 @@ def test_spec_round_trips_and_its_command_finds_the_plan(model: ModelRef, alloca
     command = command_for(spec)
     assert f"--plan {allocated.id} dense" in command and f"--prompt '{PROMPT}'" in command
     assert "--temperature 0.7 --top-k 5" in command and "--seed" not in command
+    odd = replace(spec, prompt='-5 + 3 = "what?"\n', answers=spec.answers[::-1])
+    for asked in (spec, odd, replace(spec, answers=spec.answers[:1])):
+        arguments = build_parser().parse_args(shlex.split(command_for(asked))[1:])
+        assert generate_spec(arguments, RunStore()) == asked
     run = RunStore().create(spec)
     again = find_plan(f"{run.id}@1", RunStore())
     assert again.plan == dict(spec.answers[0].plan or {})
     with pytest.raises(PlanError, match=f"{run.id}@1"):
         find_plan(f"{run.id}@2", RunStore())
+
+
+def test_a_prompt_without_room_is_refused_and_a_long_one_leaves_less_for_the_answer(model: ModelRef) -> None:
+    with pytest.raises(EvaluationError, match=f"{POSITIONS} positions"):
+        done(GenerateSpec(model, "x" * POSITIONS))
+    run = done(GenerateSpec(model, "x" * (POSITIONS - 5), sampling=SamplingSpec(temperature=1.0)))
+    answer = read_answers(run)[0]
+    assert answer.prompt_tokens == POSITIONS - 5 and answer.tokens <= 5
 
 
 def test_complete_answers_of_a_stopped_run_are_kept(model: ModelRef, allocated: Run) -> None:
