@@ -199,8 +199,8 @@ def _one(entry: Entry, size: Footprint, largest: int, dense: tuple[Entry, Footpr
 
 
 def who(name: str, color: str, tag: str = "") -> None:
-    """Whose answer or card it is, with the colour of its method."""
-    chip = f'<span class="lrc-chip" style="background:{color}"></span>'
+    """Whose answer or card it is, with the colour of its method; none where that is a secret."""
+    chip = f'<span class="lrc-chip" style="background:{color}"></span>' if color else ""
     mark = f' <span class="lrc-tag">{html.escape(tag)}</span>' if tag else ""
     st.html(f'<div class="lrc-who">{chip}{html.escape(name)}{mark}</div>')
 

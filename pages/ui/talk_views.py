@@ -53,7 +53,7 @@ def answers(view: data.RunView) -> None:
 
 def _head(number: int, name: str, secret: bool, chosen: Vote | None) -> None:
     label = talk.letter(number) if secret else talk.label_of(name)
-    color = "transparent" if secret else talk.color_of(name)
+    color = "" if secret else talk.color_of(name)
     who(label, color, "your choice" if chosen is not None and chosen.place == number else "")
 
 
