@@ -7,7 +7,7 @@ import json
 import streamlit as st
 
 from lrc_core.runs.spec import CalibrationSpec, CompareSpec, EvaluationSpec, ModelRef
-from pages.ui import bench_views, compare_views, data, forms, jobs, state, words
+from pages.ui import bench_views, card_views, compare_views, data, forms, jobs, state, words
 from pages.ui import compare_data as measured
 from pages.ui.frame import empty, frame, guard, sample_note
 from pages.ui.methods import ALLOCATORS, DECOMPOSITIONS, decomposition_label, method_label
@@ -234,6 +234,8 @@ def side_by_side(ref: ModelRef) -> None:
     )
     with guard():
         compare_views.VIEWS[view or "overview"][1](group, decomposition, rows, ref)
+    with guard():
+        card_views.under_rows(rows, ref)
     fill_missing(ref, group, decomposition)
     downloads(group, decomposition)
     sample_note(group.sample, *(source.id for source in group.views))

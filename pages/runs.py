@@ -29,6 +29,7 @@ PAGE_OF = {
     "quality": "compare",
     "ablation": "compare",
     "lesson": "learn",
+    "generate": "talk",
 }
 SECTION_OF = {"quality": "bench", "ablation": "ablation"}
 
@@ -111,6 +112,8 @@ def detail(summary: RunSummary) -> None:
         link = {"model": summary.spec.model.source}
         if summary.kind == "allocate":
             link["al_run"] = summary.id
+        if summary.kind == "generate":
+            link["ta_run"] = summary.id
         if summary.kind in SECTION_OF:
             link["co_section"] = SECTION_OF[summary.kind]
         page_link(info.file, f"See it on {info.title}", info.icon, query=link)

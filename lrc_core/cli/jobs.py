@@ -258,6 +258,12 @@ def _with_error(scores: Mapping[str, Any] | None, name: str, digits: int) -> str
     return f"{scores[name]:.{digits}f}" + (f" ±{error:.{digits}f}" if error is not None else "")
 
 
+def _print_answers(run: Run, result: dict[str, Any]) -> None:
+    from lrc_core.cli.generate import print_answers  # which needs this module
+
+    print_answers(run, result)
+
+
 _SHOW: dict[str, Any] = {
     "fetch": lambda run, _: emit(f"{run.spec.model.source} is ready."),
     "spectra": print_spectra,
@@ -268,4 +274,5 @@ _SHOW: dict[str, Any] = {
     "quality": lambda _, result: emit(to_markdown(result).rstrip()),
     "ablation": lambda _, result: emit(to_markdown(result).rstrip()),
     "lesson": print_lesson,
+    "generate": _print_answers,
 }

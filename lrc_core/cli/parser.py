@@ -11,7 +11,8 @@ from typing import Any, NoReturn
 from lrc_core import __version__
 from lrc_core.calibrate.update_settings import KINDS, NO_UPDATE
 from lrc_core.cli.bench_words import bench_words
-from lrc_core.runs.spec import LESSON_PARTS, LessonSpec
+from lrc_core.runs.spec import LESSON_PARTS, LessonSpec, SamplingSpec
+from lrc_core.settings import fields_of
 
 Handler = Callable[[argparse.Namespace], int]
 
@@ -38,7 +39,20 @@ def build_parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="lrc", description="Low-rank compression of causal language models: see, learn, compare.")
     parser.add_argument("--version", action="version", version=f"lrc {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (_doctor, _starter, _fetch, _spectra, _allocate, _plan, _update, _evaluate, _compare, _lesson, _runs):
+    for add in (
+        _doctor,
+        _starter,
+        _fetch,
+        _spectra,
+        _allocate,
+        _plan,
+        _update,
+        _evaluate,
+        _compare,
+        _generate,
+        _lesson,
+        _runs,
+    ):
         add(commands)
     bench_words(commands, _command, _lazily)
     return parser
@@ -170,6 +184,27 @@ def _lesson(commands: Any) -> None:
     parser.add_argument("--prompt", default="", help="what the model goes on with (default: that of text samples)")
     parser.add_argument("--text", action="append", metavar="TEXT", help="calibration text (repeatable): built-in, file")
     _calibration(parser)
+    _job(parser)
+
+
+def _generate(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "generate",
+        _lazily("generate", "generate"),
+        "One prompt, answered by the dense model and by plans, side by side.",
+    )
+    _model(parser)
+    parser.add_argument("--prompt", metavar="TEXT", help="the question; - reads standard input")
+    parser.add_argument(
+        "--plan", nargs="+", default=[], metavar="FILE|RUN", help="plan file, run id, RUN@20, or dense; three at most"
+    )
+    parser.add_argument("--no-dense", action="store_true", help="the plans alone")
+    for info in fields_of(SamplingSpec):
+        flag = f"--{info.name.replace('_', '-')}"
+        words = f"{info.help.replace('%', '%%')} (default: {info.default})"
+        parser.add_argument(flag, type=info.type, choices=info.choices or None, help=words)
+    parser.add_argument("--release", action="store_true", help="let the generation worker give its model back")
     _job(parser)
 
 

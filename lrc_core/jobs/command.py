@@ -9,7 +9,7 @@ from typing import Any
 
 import lrc_core.allocate  # noqa: F401 - registers the allocators
 from lrc_core.calibrate.update_settings import UpdateSettings
-from lrc_core.jobs.plans import find_plan, own_words, words_for
+from lrc_core.jobs.plans import DENSE_WORD, find_plan, own_words, words_for, words_for_answer
 from lrc_core.quality.presets import bench_preset
 from lrc_core.registry import ALLOCATORS
 from lrc_core.runs.spec import (
@@ -19,9 +19,11 @@ from lrc_core.runs.spec import (
     CompareSpec,
     EvaluateSpec,
     EvaluationSpec,
+    GenerateSpec,
     LessonSpec,
     ModelRef,
     QualitySpec,
+    SamplingSpec,
     Spec,
     SpectraSpec,
     UpdateSpec,
@@ -59,6 +61,8 @@ def command_for(spec: Spec, store: RunStore | None = None) -> str:
         arguments = _ablation(spec)
     elif isinstance(spec, LessonSpec):
         arguments = _lesson(spec)
+    elif isinstance(spec, GenerateSpec):
+        arguments = _generate(spec, store or RunStore())
     else:
         arguments = []
     command = ["bench", spec.kind] if isinstance(spec, QualitySpec | AblationSpec) else [spec.kind]
@@ -192,6 +196,26 @@ def _lesson(spec: LessonSpec) -> list[str]:
         *_list("--parts", spec.parts, default.parts),
         *_option("--prompt", spec.prompt, ""),
         *_calibration(spec.calibration, CalibrationSpec(), own=True, seed_flag="--seed"),
+    ]
+
+
+def _generate(spec: GenerateSpec, store: RunStore) -> list[str]:
+    """Answers are named in their order; the dense model, which comes first by itself, only where it does not."""
+    dense = [number for number, answer in enumerate(spec.answers) if answer.plan is None]
+    named = [
+        DENSE_WORD if answer.plan is None else words_for_answer(spec, number, store)
+        for number, answer in enumerate(spec.answers)
+    ]
+    default, sampling = asdict(SamplingSpec()), asdict(spec.sampling)
+    return [
+        *(["--no-dense"] if not dense else []),
+        *_list("--plan", named[1:] if dense == [0] else named, ()),
+        *([f"--prompt={spec.prompt}"] if spec.prompt.startswith("-") else ["--prompt", spec.prompt]),
+        *(
+            word
+            for name, value in sampling.items()
+            for word in _option(f"--{name.replace('_', '-')}", value, default[name])
+        ),
     ]
 
 

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -36,6 +36,28 @@ def start_worker(run: Run, env: Mapping[str, str] | None = None) -> int:
     Raises:
         ResourceError: the system cannot start a process, or the disk is full.
     """
+    arguments = [str(run.path.resolve())]
+    if replacement := os.environ.get(EXECUTE_VARIABLE):
+        arguments += ["--execute", replacement]
+    words = ("worker", *arguments)
+    return start_process(words, run.path / "stdout.log", f"The worker of run {run.id}", env)
+
+
+def start_process(words: Sequence[str], log: Path, name: str, env: Mapping[str, str] | None = None) -> int:
+    """Start a detached process of this package: it survives its parent, its terminal and its signals.
+
+    Args:
+        words: module of this package, and arguments.
+        log: file that its output is appended to; its folder becomes the working directory.
+        name: of the process, for messages.
+        env: variables that only it gets.
+
+    Returns:
+        Its process id, which is also its process group's.
+
+    Raises:
+        ResourceError: the system cannot start a process, or the disk is full.
+    """
     root = str(Path(__file__).resolve().parents[2])
     inherited = os.environ.get("PYTHONPATH")
     environment = {
@@ -43,12 +65,9 @@ def start_worker(run: Run, env: Mapping[str, str] | None = None) -> int:
         **(env or {}),
         "PYTHONPATH": os.pathsep.join([root, inherited] if inherited else [root]),
     }
-    command = [sys.executable, "-m", "lrc_core.jobs.worker", str(run.path.resolve())]
-    if replacement := os.environ.get(EXECUTE_VARIABLE):
-        command += ["--execute", replacement]
-    path = run.path / "stdout.log"
-    with disk_errors(path):
-        output = path.open("ab")
+    command = [sys.executable, "-m", f"lrc_core.jobs.{words[0]}", *words[1:]]
+    with disk_errors(log):
+        output = log.open("ab")
     with output:
         try:
             process = subprocess.Popen(
@@ -56,13 +75,13 @@ def start_worker(run: Run, env: Mapping[str, str] | None = None) -> int:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                cwd=run.path,
+                cwd=log.parent,
                 env=environment,
                 start_new_session=True,
             )
         except OSError as error:
             raise ResourceError(
-                f"The worker of run {run.id} could not be started: {error.strerror or error}.",
+                f"{name} could not be started: {error.strerror or error}.",
                 "Close other programs, then resume the run.",
             ) from error
     # Somebody has to collect the exit code, or the dead worker stays as a zombie while this process lives.

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from lrc_core.errors import LrcError, RunError
+from lrc_core.jobs import generator
 from lrc_core.jobs.command import command_for
 from lrc_core.jobs.launch import signal_worker, start_worker
 from lrc_core.jobs.preflight import check
@@ -207,7 +208,7 @@ def _launch(store: RunStore, run: Run, status: Status, env: Mapping[str, str] | 
     """Start the worker of a queued run; the caller holds the store's lock, for which the new worker waits."""
     DeviceQueue(store).enter(run, status.queued_at)
     try:
-        pid = start_worker(run, env)
+        pid = generator.ensure(store, env) if run.spec.kind in generator.KINDS else start_worker(run, env)
     except LrcError as error:
         _end(store, run, status, "failed", error.message, error.remedy)
         raise
@@ -308,7 +309,9 @@ def _press(run: Run) -> None:
         return
     if status.state != "cancelling":
         return
-    if age > KILL_AFTER_S:
+    if run.spec.kind in generator.KINDS and age > TERM_AFTER_S:
+        generator.release(RunStore(run.path.parent), at_once=age > KILL_AFTER_S)
+    elif age > KILL_AFTER_S:
         signal_worker(run, status, signal.SIGKILL)
     elif age > TERM_AFTER_S:
         signal_worker(run, status, signal.SIGTERM)

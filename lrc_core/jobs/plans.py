@@ -10,7 +10,7 @@ from typing import Any
 
 from lrc_core.errors import LrcError, PlanError
 from lrc_core.plan import Plan
-from lrc_core.runs.spec import AllocateSpec, CalibrationSpec, EvaluateSpec, UpdateSpec
+from lrc_core.runs.spec import AllocateSpec, CalibrationSpec, EvaluateSpec, GenerateSpec, UpdateSpec
 from lrc_core.runs.store import Run, RunStore
 
 
@@ -30,6 +30,8 @@ class PlanSource:
     calibration: CalibrationSpec | None
 
 
+DENSE_WORD = "dense"
+"""What stands for the dense model where plans are named."""
 BEFORE = "before"
 """``RUN@before`` is the plan that an update began with."""
 
@@ -37,7 +39,8 @@ BEFORE = "before"
 def find_plan(text: str, store: RunStore) -> PlanSource:
     """The plan meant by ``FILE``, ``RUN`` (its final plan) or ``RUN@20`` (recorded at 20 % compression).
 
-    ``RUN`` may also be an update, or an evaluation: the plan that it measured.
+    ``RUN`` may also be an update, or an evaluation: the plan that it measured. ``RUN@2`` of a side by side is the plan
+    behind its second answer.
 
     Raises:
         PlanError: there is no such file, run or recorded plan, or it is damaged.
@@ -53,6 +56,8 @@ def find_plan(text: str, store: RunStore) -> PlanSource:
     spec = run.spec
     if isinstance(spec, EvaluateSpec) and spec.plan is not None and not rate:
         return PlanSource(dict(spec.plan), spec.plan_folder, spec.calibration)
+    if isinstance(spec, GenerateSpec):
+        return _from_answer(spec, run_id, rate)
     if isinstance(spec, UpdateSpec) and rate == BEFORE:
         return PlanSource(dict(spec.plan), spec.plan_folder, spec.calibration)
     if not isinstance(spec, AllocateSpec | UpdateSpec):
@@ -65,23 +70,45 @@ def words_for(spec: EvaluateSpec | UpdateSpec, store: RunStore) -> str:
 
     The run it came from where that still holds it; else the job itself, whose record contains the plan.
     """
-    plan = dict(spec.plan or {})
-    origin = plan.get("origin") or {}
-    run_id = str(origin.get("run_id", ""))
-    if run_id in store.ids():
-        for words in _words_of(store.open(run_id)):
-            try:
-                found = find_plan(words, store)
-            except LrcError:
-                continue
-            if (_plain(found.plan), found.folder) == (_plain(plan), spec.plan_folder):
-                return words
-    return own_words(spec)
+    found = _words_in_store(dict(spec.plan or {}), spec.plan_folder, store)
+    return found or own_words(spec)
+
+
+def words_for_answer(spec: GenerateSpec, number: int, store: RunStore) -> str:
+    """The same for one answer's plan."""
+    answer = spec.answers[number]
+    found = _words_in_store(dict(answer.plan or {}), answer.plan_folder, store, answer.calibration)
+    return found or f"{spec.run_id}@{number + 1}"
+
+
+def _words_in_store(
+    plan: dict[str, Any], folder: str, store: RunStore, calibration: CalibrationSpec | None = None
+) -> str:
+    """A run that holds this plan (with this calibration, where one is given); "" when none does."""
+    run_id = str((plan.get("origin") or {}).get("run_id", ""))
+    for words in _words_of(store.open(run_id)) if run_id in store.ids() else ():
+        try:
+            found = find_plan(words, store)
+        except LrcError:
+            continue
+        same_text = calibration is None or found.calibration in (None, calibration)
+        if (_plain(found.plan), found.folder) == (_plain(plan), folder) and same_text:
+            return words
+    return ""
 
 
 def own_words(spec: EvaluateSpec | UpdateSpec) -> str:
     """What finds a spec's plan in the record of its own run."""
     return spec.run_id if isinstance(spec, EvaluateSpec) else f"{spec.run_id}@{BEFORE}"
+
+
+def _from_answer(spec: GenerateSpec, run_id: str, place: str) -> PlanSource:
+    known = {str(number + 1): answer for number, answer in enumerate(spec.answers) if answer.plan is not None}
+    if place not in known:
+        hint = f"Name one of {', '.join(f'{run_id}@{number}' for number in known)}." if known else ""
+        raise PlanError(f"Run {run_id} has no plan behind answer {place or 0}.", hint)
+    answer = known[place]
+    return PlanSource(dict(answer.plan or {}), answer.plan_folder, answer.calibration)
 
 
 def _words_of(run: Run) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +21,25 @@ from lrc_core.runs.spec import (
     LESSON_PARTS,
     AblationSpec,
     AllocateSpec,
+    AnswerSpec,
     CalibrationSpec,
     CompareSpec,
     EvaluateSpec,
     EvaluationSpec,
     FetchSpec,
+    GenerateSpec,
     LessonSpec,
     ModelRef,
     QualitySpec,
+    SamplingSpec,
     Spec,
     SpectraSpec,
     UpdateSpec,
 )
 from lrc_core.settings import build
+
+MOST_ANSWERS = 4
+"""Models that answer one prompt: the dense one and three plans."""
 
 
 def check(spec: Spec, *, model_too: bool = True, runs: Path | None = None) -> None:
@@ -46,11 +53,10 @@ def check(spec: Spec, *, model_too: bool = True, runs: Path | None = None) -> No
     Raises:
         LrcError: naming the value, file or model that is wrong.
     """
-    if isinstance(spec, EvaluateSpec | UpdateSpec) and spec.plan is not None:
-        Plan.from_dict(dict(spec.plan)).require_files(spec.plan_folder, runs or runs_home())
+    _check_plans(spec, runs or runs_home())
     if type(spec) in _OWN:
         _OWN[type(spec)](spec)
-    if not isinstance(spec, FetchSpec):
+    if not isinstance(spec, FetchSpec | GenerateSpec):
         check_calibration(spec.calibration)
     if isinstance(spec, EvaluateSpec | CompareSpec | QualitySpec | AblationSpec):
         check_evaluation(spec.evaluation)
@@ -108,6 +114,25 @@ def _check_spectra(spec: SpectraSpec) -> None:
         )
     if spec.stream and spec.subspaces:
         raise SettingsError("Streaming reads singular values only, not the subspaces.", "Leave one of the two away.")
+
+
+def _check_generate(spec: GenerateSpec) -> None:
+    if not spec.prompt.strip():
+        raise SettingsError("The prompt is empty.", "Write a question, or the beginning of a text.")
+    if not 1 <= len(spec.answers) <= MOST_ANSWERS:
+        raise SettingsError(
+            f"{len(spec.answers)} models are asked, but it must be 1 to {MOST_ANSWERS}.",
+            "The dense model and up to three compressed ones stand side by side.",
+        )
+    build(SamplingSpec, asdict(spec.sampling))
+
+
+def _check_plans(spec: Spec, runs: Path) -> None:
+    """Refuse plans that are damaged or whose files are missing."""
+    with_plans = spec.answers if isinstance(spec, GenerateSpec) else [spec]
+    for one in with_plans:
+        if isinstance(one, AnswerSpec | EvaluateSpec | UpdateSpec) and one.plan is not None:
+            Plan.from_dict(dict(one.plan)).require_files(one.plan_folder, runs)
 
 
 def _check_compare(spec: CompareSpec) -> None:
@@ -246,5 +271,6 @@ _OWN: dict[type, Callable[[Any], None]] = {
     QualitySpec: _check_quality,
     AblationSpec: _check_ablation,
     LessonSpec: _check_lesson,
+    GenerateSpec: _check_generate,
 }
 """What is asked of each kind alone."""

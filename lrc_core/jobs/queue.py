@@ -33,6 +33,11 @@ class DeviceQueue:
         self._store = store
         self._folder = store.root / ".queue" / host_name()
 
+    @property
+    def folder(self) -> Path:
+        """Where tickets and the slot lie; of this machine alone."""
+        return self._folder
+
     def enter(self, run: Run, queued_at: float) -> None:
         """Take a ticket. Entering twice keeps the first."""
         ticket = self._folder / f"{round(queued_at * 1e6):020d}-{run.id}"
@@ -48,10 +53,17 @@ class DeviceQueue:
 
     def ahead(self, run_id: str) -> list[str]:
         """Ids of the runs that compute or will compute before this one, in order."""
+        return self._live(until=run_id)
+
+    def order(self) -> list[str]:
+        """Ids of all runs that compute or wait, in order."""
+        return self._live()
+
+    def _live(self, until: str = "") -> list[str]:
         before = []
         for ticket in self._tickets():
             other = _run_of(ticket)
-            if other == run_id:
+            if other == until:
                 break
             if self._is_waiting_or_running(other):
                 before.append(other)

@@ -12,6 +12,7 @@ import lrc_core.decompose  # noqa: F401  both packages register their methods
 from lrc_core.pipeline.allocation import allocation_run, spectra_run
 from lrc_core.pipeline.comparison import comparison_run
 from lrc_core.pipeline.evaluation import evaluation_run
+from lrc_core.pipeline.generation import generation_run
 from lrc_core.pipeline.lesson import lesson_run
 from lrc_core.pipeline.quality import ablation_run, quality_run
 from lrc_core.pipeline.session import Session, measured, write_card
@@ -29,6 +30,7 @@ _STAGES = {
     "quality": quality_run,
     "ablation": ablation_run,
     "lesson": lesson_run,
+    "generate": generation_run,
 }
 
 
@@ -43,5 +45,9 @@ def execute(run: Run, *, on_progress: OnProgress, should_stop: ShouldStop) -> di
     Raises:
         LrcError: whatever a stage cannot do; the message names the thing and the remedy.
     """
-    session = Session(run.spec.model, on_progress, should_stop)
+    return execute_in(run, Session(run.spec.model, on_progress, should_stop))
+
+
+def execute_in(run: Run, session: Session) -> dict[str, Any]:
+    """As :func:`execute`, with a model that is perhaps in memory already and whose callbacks are the run's."""
     return measured(lambda: _STAGES[run.spec.kind](run, session))

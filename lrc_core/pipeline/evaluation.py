@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,9 +13,8 @@ from torch import Tensor
 from lrc_core.evaluate.cost import measure_cost
 from lrc_core.evaluate.perplexity import perplexity
 from lrc_core.evaluate.sample import DEFAULT_PROMPT, greedy_sample
-from lrc_core.lowrank.apply import compressed
-from lrc_core.lowrank.structure import read_structure, restructured
-from lrc_core.pipeline.session import Session, factors_of, write_json
+from lrc_core.pipeline.planned import under_plan
+from lrc_core.pipeline.session import Session, write_json
 from lrc_core.plan import Plan
 from lrc_core.runs.spec import EvaluateSpec, EvaluationSpec
 from lrc_core.runs.store import Run
@@ -47,7 +45,7 @@ def evaluation_run(run: Run, session: Session) -> dict[str, Any]:
     plan.check_model(loaded.card)
     plan.require_files(spec.plan_folder, run.path.parent)
     plan.save(run.path / "plan.json")
-    with _under_plan(run, session, plan):
+    with under_plan(session, plan, spec.plan_folder, spec.calibration, run.path.parent):
         scores = _measure(run, spec.evaluation, session)
     head = {
         name: getattr(plan, name)
@@ -56,18 +54,6 @@ def evaluation_run(run: Run, session: Session) -> dict[str, Any]:
     ids = {"run_id": run.id, "allocate_run_id": plan.origin.get("allocate_run_id", plan.origin.get("run_id"))}
     updated = {"update": plan.update, "update_run_id": plan.origin.get("run_id")} if plan.update else {}
     return {**head, **scores, **ids, **updated}
-
-
-def _under_plan(run: Run, session: Session, plan: Plan) -> AbstractContextManager[Any]:
-    """The session's model as the plan makes it: pruned, or with low-rank layers."""
-    spec = run.spec
-    assert isinstance(spec, EvaluateSpec)
-    model, layers, runs = session.loaded.model, session.loaded.card.layers, run.path.parent
-    if plan.structure_file:
-        path = runs / spec.plan_folder / plan.structure_file
-        return restructured(model, *read_structure(path, layers, plan.pruned))
-    source = factors_of(session, plan, spec.plan_folder, spec.calibration, runs)
-    return compressed(model, layers, plan.full_ranks(layers), source, plan.kept)
 
 
 def _measure(run: Run, spec: EvaluationSpec, session: Session) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -40,11 +40,13 @@ class Session:
         ref: the model as the user names it.
         on_progress: told at every step.
         should_stop: asked at every step.
+        stores: decompositions that were asked for: finding one means reading its whole calibration text.
     """
 
     ref: ModelRef
     on_progress: OnProgress
     should_stop: ShouldStop
+    stores: dict[tuple[str, CalibrationSpec], FactorStore] = field(default_factory=dict)
 
     @cached_property
     def loaded(self) -> LoadedModel:
@@ -97,8 +99,12 @@ def write_card(run: Run, session: Session) -> dict[str, Any]:
 
 def factors_for(session: Session, decomposition: str, spec: CalibrationSpec) -> FactorStore:
     """Factors of the session's model under a decomposition, computed when they are not in the cache."""
-    entry = DECOMPOSITIONS.get(decomposition)
-    return factors(session.calibrated(spec), entry, entry.settings(), session.on_progress, session.should_stop)
+    known = session.stores.get((decomposition, spec))
+    if known is None or not known.complete:  # the cache may have been cleaned meanwhile
+        entry = DECOMPOSITIONS.get(decomposition)
+        known = factors(session.calibrated(spec), entry, entry.settings(), session.on_progress, session.should_stop)
+        session.stores[decomposition, spec] = known
+    return known
 
 
 def factors_of(session: Session, plan: Plan, folder: str, spec: CalibrationSpec, runs: Path) -> FactorSource:

@@ -49,7 +49,7 @@ def mcnemar(one: Sequence[int], other: Sequence[int]) -> Paired:
     """
     values = _differences(one, other)
     gained, lost = int((values > 0).sum()), int((values < 0).sum())
-    return Paired(float(values.mean()), _stderr(values), _sign_test(gained, lost), len(values))
+    return Paired(float(values.mean()), _stderr(values), sign_test(gained, lost), len(values))
 
 
 def mean_accuracy(tasks: Mapping[str, tuple[Sequence[int], Sequence[int]]], seed: int = 0) -> Paired:
@@ -76,7 +76,7 @@ def mean_accuracy(tasks: Mapping[str, tuple[Sequence[int], Sequence[int]]], seed
     count = sum(len(part) for part in values)
     if len({len(part) for part in values}) == 1:
         gained, lost = (sum(int((part == sign).sum()) for part in values) for sign in (1, -1))
-        return Paired(difference, stderr, _sign_test(gained, lost), count)
+        return Paired(difference, stderr, sign_test(gained, lost), count)
     generator = np.random.default_rng(seed)
     drawn = np.zeros(_DRAWS)
     for part in values:
@@ -123,7 +123,8 @@ def _stderr(values: np.ndarray) -> float | None:
     return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else None
 
 
-def _sign_test(gained: int, lost: int) -> float:
+def sign_test(gained: int, lost: int) -> float:
+    """Two-sided p = min(1, 2 P[Binomial(gained + lost, 1/2) <= min(gained, lost)])."""
     coins = gained + lost
     if not coins:
         return 1.0

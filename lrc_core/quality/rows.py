@@ -129,7 +129,7 @@ def _tested(row: Row, other: Row, scores: Scores) -> dict[str, Any]:
     }
     if texts:
         found["perplexity"] = texts
-    pairs = _item_pairs(mine.get("tasks") or {}, theirs.get("tasks") or {})
+    pairs = item_pairs(mine.get("tasks") or {}, theirs.get("tasks") or {})
     if pairs:
         found["zero_shot"] = {task: mcnemar(*pair).to_dict() for task, pair in pairs.items()}
         found["mean"] = mean_accuracy(pairs).to_dict()
@@ -151,7 +151,8 @@ def same_windows(one: Mapping[str, Any], other: Mapping[str, Any] | None, *, sam
     return digests[0] == digests[1] if None not in digests else same_model
 
 
-def _item_pairs(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, tuple[list[int], list[int]]]:
+def item_pairs(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, tuple[list[int], list[int]]]:
+    """Outcomes of the same items in two runs' ``scores.json``, by task; tasks whose items differ are left out."""
     pairs = {}
     for task, score in mine.items():
         name, *_ = accuracy_of(score)

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar, get_args
 
 from lrc_core.errors import RunError
+from lrc_core.settings import setting
 
 SPEC_VERSION = 1
 GENERATED = "generated"
@@ -291,6 +292,71 @@ class LessonSpec(_Spec):
     calibration: CalibrationSpec = CalibrationSpec()
 
 
+@dataclass(frozen=True)
+class SamplingSpec:
+    """How tokens are chosen. Every answer starts from the same seed."""
+
+    max_new_tokens: int = setting(
+        128, "Longest answer", "In tokens; an English word has about 1.3.", minimum=1, maximum=4096
+    )
+    temperature: float = setting(
+        0.0,
+        "Temperature",
+        "0 always takes the most probable token, so that the answer is the same every time. Above 0 tokens are drawn; "
+        "1 draws them as probable as the model says.",
+        minimum=0.0,
+        maximum=5.0,
+    )
+    top_p: float = setting(
+        1.0,
+        "Top-p",
+        "Draw from the most probable tokens that together have this probability; 1 draws from all.",
+        minimum=0.01,
+        maximum=1.0,
+    )
+    top_k: int = setting(
+        0, "Top-k", "Draw from so many of the most probable tokens; 0 draws from all.", minimum=0, maximum=1_000_000
+    )
+    seed: int = setting(0, "Seed", "Of the draws; another seed, another answer.", minimum=0, maximum=2**31 - 1)
+    chat: str = setting(
+        "auto",
+        "Chat template",
+        "Put the prompt into the form of a question to an assistant, as the tokenizer's template says; auto does so "
+        "where there is one. Without it the model continues the text.",
+        choices=("auto", "yes", "no"),
+    )
+
+
+@dataclass(frozen=True)
+class AnswerSpec:
+    """Who answers: the dense model, or a plan.
+
+    Attributes:
+        plan: content of a plan file, None for the dense model.
+        plan_folder: as of :class:`EvaluateSpec`.
+        calibration: of the plan's factors.
+    """
+
+    plan: Mapping[str, Any] | None = None
+    plan_folder: str = ""
+    calibration: CalibrationSpec = CalibrationSpec()
+
+
+@dataclass(frozen=True)
+class GenerateSpec(_Spec):
+    """One prompt that several models answer, one after the other.
+
+    Attributes:
+        answers: who answers, in this order.
+    """
+
+    kind: ClassVar[str] = "generate"
+    model: ModelRef = ModelRef()
+    prompt: str = ""
+    answers: tuple[AnswerSpec, ...] = (AnswerSpec(),)
+    sampling: SamplingSpec = SamplingSpec()
+
+
 Spec = (
     FetchSpec
     | SpectraSpec
@@ -301,9 +367,15 @@ Spec = (
     | QualitySpec
     | AblationSpec
     | LessonSpec
+    | GenerateSpec
 )
 _KINDS: dict[str, type[Any]] = {spec.kind: spec for spec in get_args(Spec)}
-_PARTS: dict[str, type[Any]] = {"model": ModelRef, "calibration": CalibrationSpec, "evaluation": EvaluationSpec}
+_PARTS: dict[str, type[Any]] = {
+    "model": ModelRef,
+    "calibration": CalibrationSpec,
+    "evaluation": EvaluationSpec,
+    "sampling": SamplingSpec,
+}
 
 
 def spec_from_dict(data: Any, where: str = "The spec") -> Spec:
@@ -320,10 +392,18 @@ def spec_from_dict(data: Any, where: str = "The spec") -> Spec:
         for key, part in _PARTS.items():
             if key in values:
                 values[key] = _with_tuples(part, values[key])
+        if "answers" in values:
+            values["answers"] = [_answer(answer) for answer in values["answers"]]
         spec: Spec = _with_tuples(spec_class, values)
         return spec
     except (KeyError, TypeError) as error:
         raise RunError(f"{where} is damaged: {error}.", "Delete the run and start it again.") from error
+
+
+def _answer(values: Mapping[str, Any]) -> AnswerSpec:
+    calibration = _with_tuples(CalibrationSpec, values["calibration"])
+    answer: AnswerSpec = _with_tuples(AnswerSpec, {**values, "calibration": calibration})
+    return answer
 
 
 def _with_tuples(record: type[Any], values: Mapping[str, Any]) -> Any:

@@ -32,13 +32,14 @@ def method_settings(entry: MethodEntry, preset: str, prefix: str, changed: Calla
     for index, info in enumerate(infos):
         default = getattr(base, info.name)
         with columns[index % 2]:
-            value = _widget(info, default, f"{prefix}_{entry.name}_{preset}_{info.name}", changed)
+            value = widget(info, default, f"{prefix}_{entry.name}_{preset}_{info.name}", changed)
         if value != default:
             values[info.name] = value
     return values
 
 
-def _widget(info: FieldInfo, default: Any, key: str, changed: Callable[[], None]) -> Any:
+def widget(info: FieldInfo, default: Any, key: str, changed: Callable[[], None] | None) -> Any:
+    """The widget of one setting; None for ``changed`` inside a form, where only its button may call back."""
     shared: dict[str, Any] = {"help": info.help, "key": key, "on_change": changed, "bind": "query-params"}
     if info.type is bool:
         return st.toggle(info.label, value=bool(default), **shared)

@@ -37,6 +37,7 @@ PAGES = {
     "watch": PageInfo("pages/watch.py", "Watch", ":material/movie:", "Ranks as they are learned, live or replayed"),
     "plans": PageInfo("pages/plans.py", "Plans", ":material/edit_square:", "Make a plan by hand, beat the machine"),
     "compare": PageInfo("pages/compare.py", "Compare", ":material/balance:", "Methods side by side, as measured"),
+    "talk": PageInfo("pages/talk.py", "Talk", ":material/forum:", "One prompt, several models answer side by side"),
     "runs": PageInfo("pages/runs.py", "Runs", ":material/history:", "Every job, its log and its command"),
 }
 

@@ -15,7 +15,7 @@ from lrc_core.plan import update_of, variant_name
 from lrc_core.runs.records import Status
 from lrc_core.runs.spec import Spec
 from pages.ui import data, words
-from pages.ui.frame import guard, show_error
+from pages.ui.frame import escaped, guard, show_error
 from pages.ui.methods import method_label
 
 BADGES = {
@@ -38,6 +38,7 @@ KINDS = {
     "quality": "Bench",
     "ablation": "Ablation",
     "lesson": "Lesson",
+    "generate": "Talk",
 }
 UPDATES = {NO_UPDATE: "No update", "left": "Left factors", "both": "Both factors"}
 
@@ -81,6 +82,10 @@ def title_of(spec: Spec) -> str:
         return f"Bench of {len(spec.methods)} methods at {', '.join(words.percent(1 - keep) for keep in spec.keeps)}"
     if spec.kind == "ablation":
         return f"Ablation of {', '.join(method_label(name) for name in spec.methods)}"
+    if spec.kind == "generate":
+        prompt = " ".join(spec.prompt.split())
+        asked = escaped(prompt[:40]) + ("…" if prompt[40:] else "")
+        return f"{len(spec.answers)} answer{'s' if len(spec.answers) > 1 else ''} to “{asked}”"
     if spec.kind == "evaluate":
         plan = spec.plan or {}
         if not plan:

@@ -57,7 +57,7 @@ def test_nothing_is_fetched_from_elsewhere(server, browser):
     page = context.new_page()
     elsewhere = []
     page.on("request", lambda request: elsewhere.append(request.url) if server.url not in request.url else None)
-    for path in ("", "learn", "spectra", "allocate", "watch", "compare", "runs"):
+    for path in ("", "learn", "spectra", "allocate", "watch", "plans", "compare", "talk", "runs"):
         page.goto(f"{server.url}/{path}")
         page.get_by_role("heading", level=1).wait_for(timeout=PATIENCE_MS)
         page.wait_for_load_state("networkidle")

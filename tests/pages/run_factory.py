@@ -14,20 +14,24 @@ import psutil
 
 from lrc_core.budget import dense_ranks, fit_budget, uniform_ranks
 from lrc_core.plan import Plan, make_plan, pruned_plan
+from lrc_core.quality.footprint import params_under
 from lrc_core.runs.process import host_name
 from lrc_core.runs.records import Status
 from lrc_core.runs.spec import (
     AblationSpec,
     AllocateSpec,
+    AnswerSpec,
     CompareSpec,
     EvaluateSpec,
     EvaluationSpec,
+    GenerateSpec,
     LessonSpec,
     ModelRef,
     QualitySpec,
     SpectraSpec,
 )
 from lrc_core.runs.store import Run, RunStore
+from lrc_core.runs.transcript import Answer, TranscriptWriter
 from lrc_core.types import LinearShape, ModelCard, ModelIdentity
 
 KINDS = (
@@ -401,3 +405,38 @@ def ablation_run(store: RunStore, card: ModelCard) -> Run:
             rows.append(content)
     _write(run.path / "rows.json", rows)
     return finish(run, {"model": ref.source, "rows": rows, "baselines": ["base"], "warnings": []})
+
+
+def generate_run(
+    store: RunStore,
+    card: ModelCard,
+    *,
+    prompt: str = "Why is the sky blue?",
+    state: str = "done",
+    blind: bool = False,
+    written: int = 3,
+) -> Run:
+    """A question to LLRC, the dense model and uniform ranks, in that order; ``written`` of them have answered.
+
+    Where the run is not done, the last one of them is still writing.
+    """
+    plans = [plan_at(card, 0.8, "llrc"), None, plan_at(card, 0.8, "uniform")]
+    answers = tuple(AnswerSpec(None if plan is None else json.loads(json.dumps(plan.to_dict()))) for plan in plans)
+    run = store.create(GenerateSpec(ModelRef(card.identity.source), prompt, answers))
+    if blind:
+        (run.path / "blind").touch()
+    if state == "queued":
+        return run
+    transcript = TranscriptWriter(run, clock=iter(range(1000)).__next__)
+    records = []
+    for number in range(written):
+        params = params_under(card, plans[number])
+        text = f"Air scatters blue light, says number {number}.\n\nThat is all."
+        measured = {"tokens_per_s": 11.04 + number, "bytes": 2 * params, "params": params, "prefill_s": 0.5}
+        answer = Answer(text, 24, 2.0, prompt_tokens=30, ended="end", **measured)
+        if state != "done" and number == written - 1:
+            transcript.piece(number, text[:20], 5, 0.4)
+        else:
+            transcript.done(number, answer)
+            records.append(answer.to_dict())
+    return finish(run, {"answers": records, "wall_s": 9.0}) if state == "done" else set_state(run, state, 3)

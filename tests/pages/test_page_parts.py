@@ -16,7 +16,8 @@ ROOT = Path(__file__).parents[2]
 SCRIPT = """
 import sys
 from streamlit.testing.v1 import AppTest
-for page in ("", "pages/learn.py", "pages/spectra.py", "pages/allocate.py", "pages/compare.py", "pages/runs.py"):
+PAGES = ("learn", "spectra", "allocate", "watch", "plans", "compare", "talk", "runs")
+for page in ("", *(f"pages/{name}.py" for name in PAGES)):
     app = AppTest.from_file("app.py", default_timeout=120)
     if page:
         app.switch_page(page)

@@ -1,0 +1,35 @@
+"""A session's model as a plan makes it."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from lrc_core.lowrank.apply import compressed
+from lrc_core.lowrank.structure import read_structure, restructured
+from lrc_core.pipeline.session import Session, factors_of
+from lrc_core.plan import Plan
+from lrc_core.runs.spec import CalibrationSpec
+
+
+def under_plan(
+    session: Session, plan: Plan, folder: str, calibration: CalibrationSpec, runs: Path
+) -> AbstractContextManager[Any]:
+    """The session's model while a plan is on it: pruned, or with low-rank layers. As it was afterwards.
+
+    Args:
+        session: the model.
+        plan: a plan of this model.
+        folder: where its weights or structure file lies, relative to ``runs`` or absolute.
+        calibration: the text that its decomposition comes from.
+        runs: the folder of runs.
+
+    Raises:
+        PlanError: the plan's files cannot be read, or do not fit.
+    """
+    model, layers = session.loaded.model, session.loaded.card.layers
+    if plan.structure_file:
+        return restructured(model, *read_structure(runs / folder / plan.structure_file, layers, plan.pruned))
+    source = factors_of(session, plan, folder, calibration, runs)
+    return compressed(model, layers, plan.full_ranks(layers), source, plan.kept)

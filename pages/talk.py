@@ -1,0 +1,156 @@
+"""Talk: one prompt, the dense model and up to three compressed ones answer, side by side."""
+
+from __future__ import annotations
+
+import random
+
+import streamlit as st
+
+from lrc_core.errors import LrcError
+from lrc_core.runs.spec import AnswerSpec, GenerateSpec, ModelRef, SamplingSpec
+from lrc_core.settings import fields_of
+from pages.ui import card_views, data, forms, jobs, talk_views, words
+from pages.ui import talk_data as talk
+from pages.ui.frame import empty, frame, guard, sample_note, show_error
+
+PLANS, RUN, BLIND, PROMPT = "ta_plans", "ta_run", "ta_blind", "ta_prompt"
+MOST = 3
+FIRST_PROMPT = "Explain in two sentences why the sky is blue."
+
+
+def question(ref: ModelRef) -> None:
+    """The form: what is asked, and of whom."""
+    found = {choice.key: choice for choice in talk.choices(ref)}
+    with st.form("ta_form"):
+        prompt = st.text_area(
+            "Prompt", FIRST_PROMPT, height=90, max_chars=20_000, key=PROMPT, help="Ctrl+Enter asks as well."
+        )
+        chosen = st.multiselect(
+            "Compressed models, beside the dense one",
+            list(found),
+            default=talk.usual(list(found.values())),
+            format_func=lambda key: found[key].label,
+            max_selections=MOST,
+            placeholder="Choose up to three plans" if found else "No plans yet: allocate first",
+            key=PLANS,
+            bind="query-params",
+        )
+        with st.expander("Sampling", icon=":material/tune:"):
+            sampling = _sampling()
+        with st.container(horizontal=True, vertical_alignment="center"):
+            asked = st.form_submit_button("Ask", type="primary", icon=":material/forum:")
+            blind = st.toggle(
+                "Blind",
+                key=BLIND,
+                bind="query-params",
+                help="Answers come in random order and without names. Vote, and they are revealed; the vote is kept.",
+            )
+    with guard():
+        _factors_note([talk.answer_of(found[key]) for key in chosen if key in found])
+    if asked:
+        _ask(ref, prompt, [found[key] for key in chosen if key in found][:MOST], sampling, blind)
+
+
+def _sampling() -> SamplingSpec:
+    """Widgets for every field of the sampling."""
+    infos = fields_of(SamplingSpec)
+    columns = st.columns(3)
+    values = {}
+    for index, info in enumerate(infos):
+        with columns[index % 3]:
+            values[info.name] = forms.widget(info, info.default, f"ta_{info.name}", None)
+    return SamplingSpec(**values)
+
+
+def _factors_note(answers: list[AnswerSpec]) -> None:
+    lacking = talk.without_factors(answers)
+    if lacking:
+        st.caption(
+            f":material/hourglass_empty: The {', '.join(lacking)} factors of these plans are not on this computer yet. "
+            "They are computed before the first answer, which takes minutes, and kept for all later ones."
+        )
+
+
+def _ask(ref: ModelRef, prompt: str, chosen: list[talk.Choice], sampling: SamplingSpec, blind: bool) -> None:
+    """Put the question to the worker and watch it; the same question with the same settings is not asked twice."""
+    try:
+        answers = [AnswerSpec(), *(talk.answer_of(choice) for choice in chosen)]
+    except LrcError as error:
+        show_error(error)
+        return
+    if blind and not chosen:
+        st.warning("Choose at least one compressed model: one answer alone cannot be compared.")
+        return
+    if blind:
+        random.shuffle(answers)
+    run_id = jobs.submit(GenerateSpec(ref, prompt, tuple(answers), sampling))
+    if run_id is None:
+        return
+    if blind:
+        talk.mark_blind(run_id)
+    st.query_params[RUN] = run_id
+    st.rerun()
+
+
+def conversation(ref: ModelRef) -> None:
+    """The question that is looked at, its answers, its command, its cards."""
+    asked = talk.questions(ref)
+    run_id = str(st.query_params.get(RUN, ""))[:80] or (asked[0].id if asked else "")
+    if not run_id:
+        empty(
+            "Ask, and compare what they write",
+            "The dense model and the plans you choose answer the same prompt, one after the other, from one process "
+            "that swaps their factors. Speed and size are measured while they write.",
+            ":material/forum:",
+        )
+        return
+    view = data.open_run(run_id)
+    if view is not None and view.kind != "generate":
+        st.warning(f"`{run_id}` is a run of another kind.")
+        return
+    if view is not None:
+        st.html(talk_views.quoted(view.spec.prompt))
+    jobs.panel(run_id, live=talk_views.answers, every=0.5)
+    if view is None or talk.hidden(view):
+        return
+    jobs.command(view.spec)
+    sample_note(False, view.id)
+    with guard():
+        card_views.under_answers(view, ref)
+
+
+def earlier(ref: ModelRef) -> None:
+    """Questions asked before, to look at again."""
+    asked = talk.questions(ref)
+    if len(asked) < 2:
+        return
+    by_id = {view.id: view for view in asked[:50]}
+    st.selectbox(
+        "Earlier questions",
+        list(by_id),
+        index=None,
+        format_func=lambda run_id: f"{' '.join(by_id[run_id].spec.prompt.split())[:70]} · {run_id}",
+        placeholder="Look at an earlier question",
+        key="ta_earlier",
+        on_change=_look_at,
+        label_visibility="collapsed",
+    )
+
+
+def _look_at() -> None:
+    if chosen := st.session_state.get("ta_earlier"):
+        st.query_params[RUN] = chosen
+
+
+model_ref = frame("talk")
+st.title("Talk")
+st.caption(words.prose("talk"))
+talk_views.worker()
+with guard():
+    question(model_ref)
+with guard():
+    earlier(model_ref)
+    conversation(model_ref)
+with st.expander("Votes", icon=":material/how_to_vote:"), guard():
+    talk_views.votes()
+jobs.rerun_if_asked()

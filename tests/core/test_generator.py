@@ -1,0 +1,119 @@
+"""The generation process for real: shared, released for other jobs, back afterwards, cancelled, told to go."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lrc_core.cli import main
+from lrc_core.jobs import generator, manager
+from lrc_core.jobs.launch import EXECUTE_VARIABLE
+from lrc_core.runs.process import process_of
+from lrc_core.runs.spec import CalibrationSpec, GenerateSpec, ModelRef, SamplingSpec, SpectraSpec
+from lrc_core.runs.store import Run, RunStore
+from lrc_core.runs.transcript import read_answers
+from tests.core.job_helpers import wait_for
+from tests.tiny_models import save_tiny
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> ModelRef:
+    return ModelRef(str(save_tiny(tmp_path_factory.mktemp("models") / "tiny")))
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[RunStore]:
+    monkeypatch.setattr("lrc_core.jobs.preflight.check_model", lambda model: None)
+    store = RunStore()
+    yield store
+    generator.release(store, at_once=True)
+    for summary in store.list():
+        process = process_of(summary.status) if summary.status is not None else None
+        if process is not None:
+            process.kill()
+
+
+def ask(store: RunStore, model: ModelRef, prompt: str, **sampling: Any) -> Run:
+    sampling = {"max_new_tokens": 8, **sampling}
+    return manager.submit(GenerateSpec(model, prompt, sampling=SamplingSpec(**sampling)), store=store)
+
+
+def ended(run: Run, state: str = "done") -> None:
+    wait_for(lambda: run.status().final, f"the end of {run.id}: {run.log_tail()}", 240)
+    assert run.status().state == state, run.log_tail()
+
+
+def state_of(store: RunStore) -> str:
+    found = generator.find(store)
+    return found.state if found is not None else "none"
+
+
+def test_one_process_serves_all_and_gives_way(
+    store: RunStore, model: ModelRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = ask(store, model, "one"), ask(store, model, "two")
+    ended(first)
+    ended(second)
+    assert first.status().pid == second.status().pid, "the second question found the model in memory"
+    assert read_answers(first)[0].tokens == 8
+    wait_for(lambda: state_of(store) == "idle", "idle")
+    found = generator.find(store)
+    assert found is not None and found.model == model.source and 0 < (generator.seconds_left(found) or 0) <= 300
+
+    monkeypatch.setenv(EXECUTE_VARIABLE, "tests.core.job_helpers:work")
+    heavy = manager.submit(SpectraSpec(model, calibration=CalibrationSpec(seed=5)), store=store)
+    wait_for(lambda: heavy.status().step > 0, f"the device was given to {heavy.id}: {heavy.log_tail()}", 120)
+    wait_for(lambda: generator.find(store) is None, "the process has gone")
+
+    third = ask(store, model, "three")
+    wait_for(lambda: state_of(store) == "waiting", "it waits for the device")
+    assert third.status().state == "queued" and manager.queue_position(third.id, store=store) == 1
+    behind = manager.submit(SpectraSpec(model, calibration=CalibrationSpec(seed=6)), store=store)
+    (store.root / "go").touch()
+    ended(heavy)
+    ended(third)
+    ended(behind)
+
+
+def test_cancel_resume_and_release(store: RunStore, model: ModelRef) -> None:
+    run = ask(store, model, "long", max_new_tokens=4096, temperature=1.0, seed=4)
+    wait_for(lambda: read_answers(run).get(0), f"the first words: {run.log_tail()}", 240)
+    manager.cancel(run.id, store=store, wait=True)
+    assert run.status().state in ("cancelled", "done")
+    pid = run.status().pid
+    again = ask(store, model, "short")
+    ended(again)
+    assert again.status().pid == pid, "a cancel costs one answer, not the model"
+    assert generator.release(store)
+    wait_for(lambda: generator.find(store) is None, "released")
+    assert not generator.release(store)
+
+
+def test_released_when_idle(store: RunStore, model: ModelRef, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(generator.IDLE_VARIABLE, "0.2")
+    ended(ask(store, model, "one"))
+    wait_for(lambda: generator.find(store) is None, "gone after a moment of idleness")
+
+
+def test_a_failure_is_said_and_the_process_lives(store: RunStore, tmp_path: Path) -> None:
+    run = ask(store, ModelRef(str(tmp_path)), "hello")
+    ended(run, "failed")
+    assert "config.json" in run.status().error
+
+
+def test_the_command_streams_and_prints(
+    store: RunStore, model: ModelRef, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(generator.IDLE_VARIABLE, "60")
+    assert main(["generate", model.source, "--prompt", "the rank", "--max-new-tokens", "6"]) == 0
+    shown = capsys.readouterr().out
+    assert main(["generate", model.source, "--prompt", "the rank", "--max-new-tokens", "6", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["answers"][0]["text"] in shown and "── dense model" in shown
+    assert main(["generate", model.source]) == 1
+    assert "--prompt" in capsys.readouterr().err
+    assert main(["generate", "--release"]) == 0

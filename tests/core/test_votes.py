@@ -1,0 +1,93 @@
+"""Votes: one a run, counted against chance, exported; and losses in words."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lrc_core.quality.plain_words import Loss, accuracy_loss, in_words, surprise
+from lrc_core.quality.rows import Scores
+from lrc_core.quality.votes import SKIPPED, TIE, Vote, against, keep_vote, read_votes, tally, to_csv
+from lrc_core.quality.votes import in_words as votes_in_words
+
+LLRC, UNIFORM = "llrc at 20 %", "uniform at 20 %"
+
+
+def vote(number: int, chosen: str, *answers: str) -> Vote:
+    names = answers or (LLRC, "dense")
+    place = names.index(chosen) if chosen in names else -1
+    return Vote(1e9 + number, f"generate-{number:012d}", "starter", 'Why is\nthe sky "blue"?', names, chosen, place)
+
+
+def test_votes_survive_and_the_first_on_a_run_stands(tmp_path: Path) -> None:
+    path = tmp_path / "home" / "votes.jsonl"
+    assert read_votes(path) == []
+    assert keep_vote(path, vote(1, "dense")) and keep_vote(path, vote(2, SKIPPED))
+    assert not keep_vote(path, vote(1, LLRC)), "a revealed run cannot be judged again"
+    with path.open("a") as file:
+        file.write('damaged\n{"at": 1}\n')
+    assert read_votes(path) == [vote(1, "dense"), vote(2, SKIPPED)]
+
+
+def test_counts_against_chance() -> None:
+    votes = [vote(n, "dense") for n in range(6)] + [vote(6, LLRC), vote(7, TIE), vote(8, SKIPPED)]
+    dense, llrc = tally(votes)
+    assert (dense.who, dense.shown, dense.chosen, dense.ties, dense.expected) == ("dense", 8, 6, 1, 3.5)
+    assert (llrc.chosen, llrc.expected) == (1, 3.5)
+    assert against(votes, "dense", LLRC) == (6, 1, pytest.approx(2 * (1 + 7) / 2**7))
+    said = votes_in_words(votes)
+    assert said.startswith("8 votes, 1 of them without a favourite.") and "as chance could have it" in said
+    assert "more than chance" in votes_in_words([vote(n, "dense") for n in range(6)])
+    assert votes_in_words([vote(1, SKIPPED)]) == "Nobody has voted yet."
+
+
+def test_four_answers_share_the_chance() -> None:
+    votes = [vote(n, LLRC, LLRC, "dense", UNIFORM, "strs at 20 %") for n in range(4)]
+    assert {entry.who: entry.expected for entry in tally(votes)}["dense"] == 1.0
+
+
+def test_csv_round_trips() -> None:
+    rows = list(csv.DictReader(io.StringIO(to_csv([vote(1, "dense"), vote(2, TIE)]))))
+    assert rows[0]["prompt"] == 'Why is\nthe sky "blue"?'
+    assert (rows[0]["answer_2"], rows[0]["chosen"], rows[0]["place"]) == ("dense", "dense", "2")
+    assert (rows[1]["chosen"], rows[1]["place"], rows[1]["answer_3"]) == ("tie", "", "")
+
+
+def row(run_id: str, **accuracies: float) -> dict[str, Any]:
+    scores = {
+        task: {"acc": value, "acc_stderr": 0.04, "acc_norm": None, "n": 100} for task, value in accuracies.items()
+    }
+    return {"run_id": run_id, "zero_shot": scores, "perplexity": {"gensim": {"value": 20.0 if run_id == "a" else 50.0}}}
+
+
+def test_two_samples_where_single_outcomes_are_gone() -> None:
+    loss = accuracy_loss(row("b", arc_easy=0.30, piqa=0.62), row("a", arc_easy=0.34, piqa=0.62, boolq=0.5))
+    assert loss is not None
+    assert loss.difference == pytest.approx(-2.0) and loss.questions == 200 and not loss.paired
+    assert loss.stderr == pytest.approx(4.0), "each mean has 2 sqrt(2), so that their difference has 4"
+    assert in_words(loss) == "Answers 2 of 100 questions worse, within error (± 4)."
+
+
+def test_paired_where_the_same_questions_can_be_compared(tmp_path: Path) -> None:
+    for run_id, items in (("a", [1] * 60 + [0] * 40), ("b", [1] * 45 + [0] * 55)):
+        (tmp_path / run_id).mkdir()
+        content = {"windows": {}, "tasks": {"arc_easy": {"acc": sum(items) / 100, "items": {"acc": items}}}}
+        (tmp_path / run_id / "scores.json").write_text(json.dumps(content))
+    loss = accuracy_loss(row("b", arc_easy=0.45), row("a", arc_easy=0.60), Scores(tmp_path))
+    assert loss is not None and loss.paired
+    assert loss.difference == pytest.approx(-15.0) and loss.stderr == pytest.approx(3.589, abs=0.001)
+    assert in_words(loss) == "Answers 15 of 100 questions worse, more than chance (± 4)."
+
+
+def test_other_words() -> None:
+    assert in_words(Loss(3.2, 1.0, 100, True)).startswith("Answers 3 of 100 questions better, more than chance")
+    assert in_words(Loss(-0.3, 0.2, 100, True)).startswith("Answers as many of 100 questions right, within error (± 1)")
+    assert "not known" in in_words(Loss(-4.0, None, 1, False))
+    assert in_words(None) == "No questions were asked of it."
+    assert surprise(row("b"), row("a")) == "2.5 times on gensim"
+    assert accuracy_loss(row("b"), row("a")) is None

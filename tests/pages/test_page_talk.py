@@ -1,0 +1,220 @@
+"""Talk: every state of a question, blind votes that stay, the worker's state, and the card here and on Compare."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import time
+
+import psutil
+import pytest
+
+from lrc_core.jobs import generator, manager
+from lrc_core.jobs.command import command_for
+from lrc_core.jobs.generator import Generator
+from lrc_core.quality.footprint import footprint
+from lrc_core.quality.votes import read_votes, to_csv, votes_path
+from lrc_core.runs.spec import GenerateSpec, ModelRef, UpdateSpec
+from lrc_core.runs.transcript import Answer
+from pages.ui import card_views, state, talk_data, words
+from tests.pages import run_factory
+from tests.pages.conftest import text_of
+
+
+def signed(run):
+    """The run with plans that say where they come from, as real ones do."""
+    for path in [run.path / "plan.json", *(run.path / "plans").glob("*.json")]:
+        path.write_text(json.dumps({**json.loads(path.read_text()), "origin": {"run_id": run.id}}))
+    return run
+
+
+def ask(app):
+    next(button for button in app.button if button.label == "Ask").click().run()
+    return app
+
+
+def test_empty_then_a_question_with_the_usual_plans(open_page, store, card, submitted):
+    llrc = signed(run_factory.allocate_run(store, card, keep=0.7))
+    uniform = signed(run_factory.allocate_run(store, card, method="uniform", keep=0.8))
+    app = open_page("talk")
+    assert "Ask, and compare what they write" in text_of(app)
+    assert app.multiselect[0].value == [f"{llrc.id}@20", uniform.id]
+    app.text_area[0].set_value("Who are you?")
+    app.number_input(key="ta_temperature").set_value(0.7)
+    ask(app)
+    spec = submitted[0][0]
+    assert isinstance(spec, GenerateSpec)
+    assert [talk_data.name_of(answer) for answer in spec.answers] == ["dense", "llrc at 20 %", "uniform at 20 %"]
+    assert (spec.prompt, spec.sampling.temperature, spec.sampling.max_new_tokens) == ("Who are you?", 0.7, 128)
+    command = command_for(spec)
+    assert f"--plan {llrc.id}@20 {uniform.id}" in command and command in text_of(app)
+    assert app.query_params["ta_run"] == spec.run_id
+    assert "Its turn comes." in text_of(app)
+
+
+def test_plans_of_samples_updates_and_comparisons_can_be_asked(store, samples, card):
+    run_factory.allocate_run(samples, card, method="uniform", keep=0.9)
+    run_factory.compare_run(store, card, methods=("strs",), keeps=(0.8,))
+    plan = run_factory.plan_at(card, 0.8).to_dict()
+    update = store.create(UpdateSpec(plan=plan, settings={"kind": "left"}))
+    run_factory.finish(update, {})
+    run_factory.plan_at(card, 0.8).save(update.path / "plan.json")
+    found = {choice.method: choice for choice in talk_data.choices(ModelRef())}
+    assert set(found) == {"uniform", "strs", "llrc+left"}
+    assert found["uniform"].view.sample and found["llrc+left"].key == update.id
+    for choice in found.values():
+        answer = talk_data.answer_of(choice)
+        assert talk_data.plan_of(answer).model == card.identity
+    assert talk_data.usual(list(found.values())) == [found["uniform"].key, found["strs"].key]
+
+
+def test_answers_carry_speed_size_and_their_run(open_page, store, card):
+    run = run_factory.generate_run(store, card)
+    app = open_page("talk", ta_run=run.id)
+    text = text_of(app)
+    assert "Air scatters blue light, says number 0." in text and "11 tokens/s" in text
+    assert "LLRC at 20 %" in text and "Dense model" in text and run.id in text
+    assert f"{2 * card.params_total / 1e6:,.0f} MB" in text
+    assert not [button for button in app.button if "is best" in button.label]
+
+
+def test_text_of_a_model_is_never_read_as_html(open_page, store, card):
+    run = run_factory.generate_run(store, card, prompt="<img src=x onerror=alert(1)> **bold**")
+    shown = [element.proto.body for element in open_page("talk", ta_run=run.id).get("html")]
+    assert any("&lt;img" in body for body in shown) and not any("<img" in body for body in shown)
+
+
+@pytest.mark.parametrize("name", ["running", "cancelling", "failed", "cancelled", "interrupted"])
+def test_every_state_of_a_question(open_page, store, card, name):
+    run = run_factory.generate_run(store, card, state=name, written=2)
+    app = open_page("talk", ta_run=run.id)
+    text = text_of(app)
+    assert not app.exception and "says number 0" in text
+    assert ("Its turn comes." in text) == (name in ("running", "cancelling"))
+    labels = {button.label for button in app.button}
+    assert ("Cancel" in labels) == (name == "running")
+    assert ("Resume" in labels) == (name in ("failed", "cancelled", "interrupted"))
+
+
+def test_a_question_that_waits_says_for_whom(open_page, store, card, monkeypatch):
+    run = run_factory.generate_run(store, card, state="queued")
+    monkeypatch.setattr(manager, "queue_position", lambda run_id: 2)
+    assert "2 jobs have the device first" in text_of(open_page("talk", ta_run=run.id))
+
+
+def test_links_to_nothing_and_to_another_kind(open_page, store, card):
+    assert "There is no run generate-x here" in text_of(open_page("talk", ta_run="generate-x"))
+    other = run_factory.allocate_run(store, card)
+    assert "run of another kind" in text_of(open_page("talk", ta_run=other.id))
+
+
+def test_blind_shuffles_hides_and_reveals_after_the_vote(open_page, store, card, submitted):
+    run_factory.allocate_run(store, card, keep=0.8)
+    app = open_page("talk", ta_blind="true")
+    ask(app)
+    asked = store.open(submitted[0][0].run_id)
+    assert (asked.path / talk_data.BLIND).exists()
+
+    run = run_factory.generate_run(store, card, blind=True)
+    app = open_page("talk", ta_run=run.id)
+    text = text_of(app)
+    assert "Answer A" in text and "says number 2" in text
+    for secret in ("LLRC at 20 %</div>", "Dense model", "tokens/s", " MB", "lrc generate"):
+        assert secret not in text, secret
+    app.button(key=f"vote_{run.id}_1").click().run()
+    text = text_of(app)
+    assert "Dense model" in text and "your choice" in text and "11 tokens/s" in text
+    (vote,) = read_votes(votes_path(store.root))
+    assert (vote.run_id, vote.chosen, vote.place) == (run.id, "dense", 1)
+    assert vote.answers == ("llrc at 20 %", "dense", "uniform at 20 %")
+    (row,) = csv.DictReader(io.StringIO(to_csv([vote])))
+    assert row["prompt"] == "Why is the sky blue?"
+    again = open_page("talk", ta_run=run.id)
+    assert "your choice" in text_of(again), "another tab, or a reload, sees the vote"
+    assert list(again.dataframe[-1].value["Chosen as best"]) == [1, 0, 0]
+
+
+def test_blind_answers_appear_together(open_page, store, card):
+    run = run_factory.generate_run(store, card, blind=True, state="running", written=2)
+    text = text_of(open_page("talk", ta_run=run.id))
+    assert "says number" not in text and "1 of 3 answers are written" in text
+
+
+@pytest.mark.parametrize(("key", "said"), [("tie", "1 of them without a favourite"), ("skip", "Nobody has voted yet")])
+def test_no_difference_and_reveal_without_voting(open_page, store, card, key, said):
+    run = run_factory.generate_run(store, card, blind=True)
+    app = open_page("talk", ta_run=run.id)
+    app.button(key=f"{key}_{run.id}").click().run()
+    text = text_of(app)
+    assert "Dense model" in text and "your choice" not in text and said in text
+
+
+def test_the_worker_is_shown_and_sent_away(open_page, store, monkeypatch):
+    assert "not running" in text_of(open_page("talk"))
+    me = Generator(os.getpid(), psutil.Process().create_time(), "idle", "starter", time.time() + 100)
+    generator.tell(store, me)
+    released = []
+    monkeypatch.setattr(generator, "release", lambda store: released.append(store.root))
+    app = open_page("talk")
+    assert "SmolLM2-135M" in text_of(app) and "Released in 1 min" in text_of(app)
+    app.button(key="ta_release").click().run()
+    assert released == [store.root]
+
+
+def test_missing_factors_are_said(open_page, store, card):
+    run_factory.allocate_run(store, card, method="uniform")
+    assert "whitened factors of these plans are not on this computer yet" in text_of(open_page("talk"))
+
+
+# ---- the card
+
+
+def test_the_card_counts_what_the_maths_counts(open_page, store, card):
+    run_factory.spectra_run(store, card)
+    run_factory.compare_run(store, card)
+    app = open_page("compare", co_rate="20 %")
+    text = text_of(app)
+    size = footprint(card, None, 2048)
+    assert f"**{words.data_size(size.total)}** to answer at 2,048 tokens" in text
+    assert f"Key-value cache <b>{words.data_size(size.cache)}</b>" in text
+    assert f"**{size.monthly(3.0):,.2f} €** a month" in text
+    assert "questions worse, " in text and "600 questions of arc_easy, piqa, winogrande" in text
+    assert "Uniform 20 %, STRS 20 %, LLRC 20 % need least" in text and "times the dense model's pace" in text
+    app.number_input(key="co_price").set_value(10.0).run()
+    app.select_slider(key="co_context").set_value(8192).run()
+    larger = footprint(card, None, 8192)
+    assert f"**{larger.monthly(10.0):,.2f} €** a month" in text_of(app)
+    assert state.read_settings()["price_per_gb"] == 10.0, "remembered for the next time and the other page"
+
+
+def test_the_card_under_the_answers_finds_the_measured_quality(open_page, store, card):
+    run_factory.spectra_run(store, card)
+    run = run_factory.generate_run(store, card)
+    text = text_of(open_page("talk", ta_run=run.id))
+    assert "Quality was not measured: compare this plan" in text
+    allocated = run_factory.allocate_run(store, card, keep=0.8)
+    run_factory.compare_run(store, card)
+    rows = [run_factory.row("llrc", 0.8, run_id="evaluate-x", allocate_run_id=allocated.id)]
+    plan = run_factory.plan_at(card, 0.8)
+    assert card_views.row_of(plan, rows) is None, "another plan of the same size is not this one"
+    made = type(plan)(**{**vars(plan), "origin": {"run_id": allocated.id}})
+    assert card_views.row_of(made, rows) is rows[0]
+
+
+def test_speeds_that_were_measured_differently_are_not_compared(card):
+    dense = card_views.Entry("Dense model", "#000", None, {"decode": 10.0}, None, "generate-x", "answer")
+    plan = run_factory.plan_at(card, 0.8)
+    same = card_views.Entry("LLRC", "#000", plan, {"decode": 12.0}, None, "generate-x", "answer")
+    other = card_views.Entry("LLRC", "#000", plan, {"decode": 12.0}, None, "evaluate-x")
+    assert "1.2 times the dense model's pace" in card_views.speed_words(same, dense)
+    assert "pace" not in card_views.speed_words(other, dense)
+    assert card_views.speed_words(card_views.Entry("x", "#000", plan, {}, None, ""), dense) == "Speed was not measured."
+
+
+def test_nothing_is_promised_where_nothing_is_known(card):
+    assert card_views.memory_bar(footprint(card, None, 512), 10**9).count("lrc-chip") == 3
+    unknown = card_views.memory_bar(type(footprint(card, None, 1))(10**6, None, 10**5), 10**7)
+    assert "not known for this architecture" in unknown
+    assert Answer().tokens_per_s is None
