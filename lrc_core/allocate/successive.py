@@ -46,9 +46,9 @@ class SuccessiveSettings:
         16, "Curve batches", "Batches for the measured sensitivity (unused by sigma).", minimum=1
     )
     pace: float = setting(
-        0.01, "Pace", "By how much the compression rate rises from round to round.", minimum=0.001, maximum=1.0
+        0.005, "Pace", "By how much the compression rate rises from round to round.", minimum=0.001, maximum=1.0
     )
-    settle_rounds: int = setting(8, "Settling rounds", "Rounds at the target itself.", minimum=1)
+    settle_rounds: int = setting(12, "Settling rounds", "Rounds at the target itself.", minimum=1)
     batches: int = setting(4, "Batches a round", "Between two solutions.", minimum=1)
     mixing: float = setting(
         0.25,
@@ -58,7 +58,7 @@ class SuccessiveSettings:
         maximum=1.0,
     )
     gain_rate: float = setting(
-        0.02,
+        0.01,
         "Gain rate",
         "Learning rate of the gains of kept components; it falls over the settling rounds. 0: no gains, ranks alone.",
         minimum=0.0,
@@ -91,7 +91,7 @@ ENTRY = ALLOCATORS.register(
         implementation="lrc_core.allocate.successive:allocate",
         settings_class=SuccessiveSettings,
         presets={
-            "quick": {"pace": 0.02, "settle_rounds": 6},
+            "quick": {"pace": 0.0125, "settle_rounds": 6},
             "standard": {},
         },
         learns=True,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 _WARM_UP = 10  # steps in which the rate rises to its full height: Adam's first steps know no scale
-_AVERAGED = 0.85  # of the running average a step; about the last seven steps count
+_AVERAGED = 0.9  # of the running average a step; about the last ten steps count
 
 
 class Gains:
