@@ -32,6 +32,7 @@ from tests.tiny_models import tiny_model
 # Grouped-query attention and tied embeddings; biases; Conv1D; fused query, key and value; scaled embeddings.
 FAMILIES = ("llama", "opt", "gpt2", "gpt_neox", "gemma")
 SMALL: dict[str, dict[str, Any]] = {
+    "lagrangian": {"batches": 4, "batch": 2, "window": 12},
     "strs": {"windows": 2, "window": 12, "lowest": 0.4, "step": 0.4},
     "greedy": {"windows": 2, "window": 12, "lowest": 0.4, "step": 0.4},
     "contextual": {"windows": 2, "window": 12, "lowest": 0.4, "step": 0.4},
