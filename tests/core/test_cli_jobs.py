@@ -332,7 +332,20 @@ def _terminal(*words: str) -> subprocess.Popen[str]:
         "sys.exit(main())\n"
     )
     command = [sys.executable, "-c", code, *words]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def as_in_a_terminal() -> None:
+        """What a shell starts in the background ignores Ctrl-C, and children inherit that; so would these tests."""
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdout=pipe,
+        stderr=pipe,
+        text=True,
+        preexec_fn=as_in_a_terminal,
+    )
 
 
 def test_ctrl_c_cancels_the_job_and_says_how_to_go_on(lrc: Any, terminal: Any, monkeypatch: pytest.MonkeyPatch) -> None:
