@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -257,7 +256,7 @@ def test_a_cancelled_run_goes_on_bit_for_bit(tmp_path: Path, stop_after: int) ->
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
     watched = Watched(tmp_path)
-    training = SuccessiveTraining(replace(watched.context), watched.settings)
+    training = SuccessiveTraining(watched.context, watched.settings)
     broken = {name: (left * float("nan"), right) for name, (left, right) in load_factors(training.context).items()}
     ranks = dict.fromkeys((layer.name for layer in LAYERS), 1)
     with masked_layers(MODEL, broken) as masked, pytest.raises(NumericalError, match="step 0"):
