@@ -2,7 +2,7 @@
 # user's cache folder, which holds the starter pack (LRC_CACHE moves it).
 
 .DEFAULT_GOAL := help
-.PHONY: help app test check format starter samples install install-dev venv
+.PHONY: help app demo test check format starter samples install install-dev venv
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -19,6 +19,9 @@ app: install ## Install, fetch the starter pack and start the app on this machin
 	@$(PY) -m lrc_core.cli starter || { code=$$?; [ $$code != 130 ] || exit $$code; \
 	  echo "The starter pack is incomplete; the app starts without it. \`make app\` fetches the rest later." >&2; }
 	@$(PY) -m pages.ui.serve $(PORT)
+
+demo: install ## The same app read-only on the shipped runs: starts in seconds, needs no model (PORT=8600)
+	@LRC_READ_ONLY=1 $(PY) -m pages.ui.serve $(PORT)
 
 test: check starter ## Install, check format, lint and types, and run all tests (ARGS="-k budget" for some)
 	HF_HUB_OFFLINE=1 $(PY) -m pytest --durations=10 $(ARGS)

@@ -64,5 +64,9 @@ class ResourceError(LrcError):
     """Not enough memory or disk for what was asked."""
 
 
+class ReadOnlyError(LrcError):
+    """Something would be started, changed or deleted where that is switched off."""
+
+
 class CancelledError(LrcError):
     """The work was stopped because the user asked for it; nothing is wrong."""

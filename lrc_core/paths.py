@@ -1,9 +1,42 @@
-"""Where things lie on the user's disk. Environment variables override every folder."""
+"""Where things lie on the user's disk, and whether anything may be written there.
+
+Environment variables override every folder. ``LRC_READ_ONLY=1`` is the one switch of read-only mode (``make demo``):
+the runs are the shipped samples, and nothing is started, changed or deleted.
+"""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+
+from lrc_core.errors import ReadOnlyError
+
+READ_ONLY = "LRC_READ_ONLY"
+
+
+def read_only() -> bool:
+    """Whether this process only shows the shipped samples."""
+    return os.environ.get(READ_ONLY, "") not in ("", "0")
+
+
+def require_writable(what: str, remedy: str = "") -> None:
+    """Refuse in the read-only mode.
+
+    Args:
+        what: what was about to happen, as the end of a sentence: ``"no job is started"``.
+        remedy: how to do it all the same; by default how to leave the mode.
+
+    Raises:
+        ReadOnlyError: the mode is on.
+    """
+    if read_only():
+        raise ReadOnlyError(f"This is the read-only demo: {what}.", remedy or "Start the app with `make app` instead.")
+
+
+def samples_home() -> Path:
+    """Folder of the runs that the program ships. ``LRC_SAMPLES`` overrides it."""
+    default = Path(__file__).resolve().parent.parent / "assets" / "samples"
+    return Path(os.environ.get("LRC_SAMPLES") or default).expanduser()
 
 
 def cache_home() -> Path:
@@ -13,11 +46,18 @@ def cache_home() -> Path:
 
 
 def runs_home() -> Path:
-    """Folder of run folders. ``LRC_RUNS`` overrides it."""
+    """Folder of run folders: the user's (``LRC_RUNS`` overrides it), in the read-only mode the shipped samples."""
+    if read_only():
+        return samples_home()
     default = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "lrc" / "runs"
     return Path(os.environ.get("LRC_RUNS") or default).expanduser()
 
 
 def plans_home() -> Path:
-    """Folder of plans made by hand and of their scores, beside the runs. ``LRC_PLANS`` overrides it."""
+    """Folder of plans made by hand and of their scores, beside the runs. ``LRC_PLANS`` overrides it.
+
+    In the read-only mode it is a folder that does not exist: the user's plans are none of the samples.
+    """
+    if read_only():
+        return samples_home() / ".plans"
     return Path(os.environ.get("LRC_PLANS") or runs_home().parent / "plans").expanduser()

@@ -18,10 +18,10 @@ import numpy as np
 
 from lrc_core.errors import RunError
 from lrc_core.jobs import manager
+from lrc_core.paths import samples_home
 from lrc_core.runs.spec import CompareSpec, EvaluationSpec, LessonSpec, SpectraSpec
 from lrc_core.runs.store import Run, RunStore
 
-DESTINATION = Path(__file__).resolve().parent.parent / "assets" / "samples"
 TASKS = ("arc_easy", "piqa")
 SPECTRA = SpectraSpec()
 COMPARISON = CompareSpec(
@@ -100,9 +100,9 @@ def main() -> int:
         _finish(manager.submit(spec).id)
     comparison = store.open(COMPARISON.run_id)
     runs = [store.open(SPECTRA.run_id), store.open(LESSON.run_id), *shipped_runs(store, comparison)]
-    shutil.rmtree(DESTINATION, ignore_errors=True)
+    shutil.rmtree(samples_home(), ignore_errors=True)
     for run in runs:
-        copy_sample(run, DESTINATION)
+        copy_sample(run, samples_home())
         logging.getLogger(__name__).info("copied %s", run.id)
     return 0
 

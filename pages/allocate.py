@@ -212,6 +212,8 @@ def covered(ref: ModelRef, spec: AllocateSpec) -> bool:
 
 def launcher(ref: ModelRef, spec: AllocateSpec) -> None:
     """The toggle, the button and the command line."""
+    if jobs.instead(spec):
+        return
     automatic = st.toggle(
         "Start by itself",
         value=data.fetched(ref),

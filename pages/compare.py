@@ -26,6 +26,8 @@ def unfinished(ref: ModelRef) -> bool:
 
 def new_comparison(ref: ModelRef) -> None:
     """The form that starts a comparison."""
+    if jobs.instead(CompareSpec(model=ref)):
+        return
     names = list(ALLOCATORS.names())
     with st.form("co_form", border=False):
         left, right = st.columns(2)
@@ -141,20 +143,21 @@ def fill_missing(ref: ModelRef, group: measured.Group, decomposition: str) -> No
             st.caption(
                 "The rows shown are shipped ones: the job measures them again on this computer, with these cells."
             )
-        if st.button("Measure these cells", icon=":material/play_arrow:", key="co_fill"):
-            calibration = group.calibrations[0] if group.calibrations else CalibrationSpec()
-            evaluation: EvaluationSpec = group.evaluation
-            spec = CompareSpec(
-                model=ref,
-                methods=compared(group, decomposition),
-                keeps=tuple(measured.keeps_of(group, decomposition)),
-                decomposition=decomposition,
-                presets=_presets(group),
-                calibration=calibration,
-                evaluation=evaluation,
-            )
-            if jobs.submit(spec):
-                st.rerun()
+        calibration = group.calibrations[0] if group.calibrations else CalibrationSpec()
+        evaluation: EvaluationSpec = group.evaluation
+        spec = CompareSpec(
+            model=ref,
+            methods=compared(group, decomposition),
+            keeps=tuple(measured.keeps_of(group, decomposition)),
+            decomposition=decomposition,
+            presets=_presets(group),
+            calibration=calibration,
+            evaluation=evaluation,
+        )
+        if jobs.instead(spec):
+            return
+        if st.button("Measure these cells", icon=":material/play_arrow:", key="co_fill") and jobs.submit(spec):
+            st.rerun()
 
 
 def _presets(group: measured.Group) -> dict[str, str]:

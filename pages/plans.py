@@ -65,6 +65,11 @@ def beginnings(ref: ModelRef, card: ModelCard, keep: float) -> dict[str, str]:
     return found
 
 
+def export_name(keep: float) -> str:
+    """What the file of the Export button is called."""
+    return f"plan-{round(100 * (1 - keep)):02d}.json"
+
+
 def begin(card: ModelCard, choice: str, label: str, keep: float) -> None:
     """Put a beginning in the place of the draft; what was there comes back with Undo."""
     try:
@@ -109,7 +114,7 @@ def head(ref: ModelRef, card: ModelCard, draft: Draft) -> float:
         st.download_button(
             "Export",
             json.dumps(plan_of(draft, card, keep).to_dict(), indent=1),
-            f"plan-{round(100 * (1 - keep)):02d}.json",
+            export_name(keep),
             "application/json",
             icon=":material/download:",
             on_click="ignore",
@@ -128,6 +133,9 @@ def evaluation(ref: ModelRef, card: ModelCard, draft: Draft, keep: float) -> Eva
     draft = replace(draft, name=name)
     with right.expander("What is measured", icon=":material/settings:"):
         wanted = forms.evaluation("pl_ev")
+    exported = ["lrc", "evaluate", ref.source, "--plan", export_name(keep), *evaluation_words(wanted)]
+    if jobs.instead(shlex.join(exported)):
+        return wanted
     plan = plan_of(draft, card, keep)
     over = plan_params(card.layers, draft.ranks) > keep * card.params_linear
     problem = plan_views.why_not(card, over)

@@ -11,7 +11,7 @@ import streamlit as st
 
 from lrc_core.errors import LrcError
 from lrc_core.jobs import cache, manager
-from lrc_core.paths import cache_home
+from lrc_core.paths import cache_home, read_only
 from lrc_core.runs.store import RunSummary
 from pages.ui import data, jobs, live, state, words
 from pages.ui.frame import PAGES, empty, frame, guard, page_link
@@ -121,9 +121,11 @@ def detail(summary: RunSummary) -> None:
             page_link(
                 "pages/watch.py", "Watch it, or export its film", ":material/movie:", query={"wa_run": summary.id}
             )
-        remove(summary)
+        if not read_only():
+            remove(summary)
     st.markdown("**Command**")
     jobs.command(summary.spec)
+    jobs.instead(f"lrc runs delete {summary.id}")
     with st.expander("Settings", icon=":material/settings:"):
         st.code(json.dumps(summary.spec.to_dict(), indent=2, ensure_ascii=False), language="json")
     with st.expander("Log", icon=":material/article:", expanded=summary.state in ("failed", "interrupted")):
@@ -164,6 +166,8 @@ def _clean_pressed() -> None:
 def caches(busy: bool) -> None:
     """What can be computed again, and how much disk it takes."""
     st.subheader("Disk")
+    if jobs.instead("lrc doctor --clean"):
+        return
     entries = sorted(cache.cached(), key=lambda entry: -entry.bytes)
     total = sum(entry.bytes for entry in entries)
     root = data.own_store().root

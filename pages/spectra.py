@@ -122,6 +122,8 @@ def lacking(look: spectra_views.Look) -> None:
         ":material/add_chart:",
     )
     spec = more_spec(view)
+    if jobs.instead(spec):
+        return
     if st.button("Compute it", icon=":material/play_arrow:", type="primary", key="sp_more"):
         run_id = jobs.submit(spec)
         if run_id:

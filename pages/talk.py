@@ -21,6 +21,8 @@ FIRST_PROMPT = "Explain in two sentences why the sky is blue."
 def question(ref: ModelRef) -> None:
     """The form: what is asked, and of whom."""
     found = {choice.key: choice for choice in talk.choices(ref)}
+    if jobs.instead(_first_question(ref, found)):
+        return
     with st.form("ta_form"):
         prompt = st.text_area(
             "Prompt", FIRST_PROMPT, height=90, max_chars=20_000, key=PROMPT, help="Ctrl+Enter asks as well."
@@ -49,6 +51,12 @@ def question(ref: ModelRef) -> None:
         _factors_note([talk.answer_of(found[key]) for key in chosen if key in found])
     if asked:
         _ask(ref, prompt, [found[key] for key in chosen if key in found][:MOST], sampling, blind)
+
+
+def _first_question(ref: ModelRef, found: dict[str, talk.Choice]) -> GenerateSpec:
+    """What the form asks when nothing in it is changed."""
+    usual = talk.usual(list(found.values()))
+    return GenerateSpec(ref, FIRST_PROMPT, (AnswerSpec(), *(talk.answer_of(found[key]) for key in usual)))
 
 
 def _sampling() -> SamplingSpec:
@@ -97,6 +105,8 @@ def conversation(ref: ModelRef) -> None:
     asked = talk.questions(ref)
     run_id = str(st.query_params.get(RUN, ""))[:80] or (asked[0].id if asked else "")
     if not run_id:
+        if talk_views.recorded(ref):
+            return
         empty(
             "Ask, and compare what they write",
             "The dense model and the plans you choose answer the same prompt, one after the other, from one process "

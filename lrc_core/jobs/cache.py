@@ -11,7 +11,7 @@ from typing import Any
 
 from lrc_core.errors import RunError
 from lrc_core.jobs.manager import reconcile
-from lrc_core.paths import cache_home
+from lrc_core.paths import cache_home, require_writable
 from lrc_core.runs.store import RunStore
 
 _KEPT = "starter"
@@ -56,6 +56,7 @@ def clean(store: RunStore | None = None) -> int:
     Raises:
         RunError: a job is running, which may be using it.
     """
+    require_writable("the cache is not cleaned")
     store = store or RunStore()
     reconcile(store=store)
     busy = [summary.id for summary in store.list() if summary.state in ("running", "cancelling")]

@@ -18,6 +18,7 @@ from lrc_core.jobs.command import command_for
 from lrc_core.jobs.launch import signal_worker, start_worker
 from lrc_core.jobs.preflight import check
 from lrc_core.jobs.queue import START_GRACE_S, DeviceQueue
+from lrc_core.paths import require_writable
 from lrc_core.runs.process import host_name, is_alive, start_time
 from lrc_core.runs.records import Status
 from lrc_core.runs.spec import Spec
@@ -57,6 +58,7 @@ def submit(spec: Spec, *, store: RunStore | None = None, env: Mapping[str, str] 
     Raises:
         LrcError: the pre-flight found that the job cannot succeed; nothing was queued.
     """
+    require_writable("no job is started", f"On a copy of your own: `{command_for(spec)}`")
     store = store or RunStore()
     if not (store.root / spec.run_id / "spec.json").exists():
         # With a token of its own the model is for the worker's eyes only: this process must not hold the token.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lrc_core.errors import LrcError, PlanError
+from lrc_core.paths import samples_home
 from lrc_core.plan import Plan
 from lrc_core.runs.spec import AllocateSpec, CalibrationSpec, EvaluateSpec, GenerateSpec, UpdateSpec
 from lrc_core.runs.store import Run, RunStore
@@ -40,7 +41,7 @@ def find_plan(text: str, store: RunStore) -> PlanSource:
     """The plan meant by ``FILE``, ``RUN`` (its final plan) or ``RUN@20`` (recorded at 20 % compression).
 
     ``RUN`` may also be an update, or an evaluation: the plan that it measured. ``RUN@2`` of a side by side is the plan
-    behind its second answer.
+    behind its second answer. A run that is not in the store may be one of the shipped samples.
 
     Raises:
         PlanError: there is no such file, run or recorded plan, or it is damaged.
@@ -50,9 +51,9 @@ def find_plan(text: str, store: RunStore) -> PlanSource:
     if path.is_file():
         return _from_file(path.absolute(), None, store)
     run_id, _, rate = text.partition("@")
-    if run_id not in store.ids():
+    run = _run(run_id, store)
+    if run is None:
         raise PlanError(f"There is no plan file and no run {text!r}.", "`lrc runs list` shows the runs.")
-    run = store.open(run_id)
     spec = run.spec
     if isinstance(spec, EvaluateSpec) and spec.plan is not None and not rate:
         return PlanSource(dict(spec.plan), spec.plan_folder, spec.calibration)
@@ -85,8 +86,8 @@ def _words_in_store(
     plan: dict[str, Any], folder: str, store: RunStore, calibration: CalibrationSpec | None = None
 ) -> str:
     """A run that holds this plan (with this calibration, where one is given); "" when none does."""
-    run_id = str((plan.get("origin") or {}).get("run_id", ""))
-    for words in _words_of(store.open(run_id)) if run_id in store.ids() else ():
+    run = _run(str((plan.get("origin") or {}).get("run_id", "")), store)
+    for words in _words_of(run) if run is not None else ():
         try:
             found = find_plan(words, store)
         except LrcError:
@@ -95,6 +96,14 @@ def _words_in_store(
         if (_plain(found.plan), found.folder) == (_plain(plan), folder) and same_text:
             return words
     return ""
+
+
+def _run(run_id: str, store: RunStore) -> Run | None:
+    """A run of the user's, else a shipped one."""
+    for place in (store, RunStore(samples_home())):
+        if run_id in place.ids():
+            return place.open(run_id)
+    return None
 
 
 def own_words(spec: EvaluateSpec | UpdateSpec) -> str:

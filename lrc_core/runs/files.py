@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lrc_core.errors import ResourceError, RunError
+from lrc_core.paths import require_writable
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _counter = itertools.count()
@@ -59,6 +60,7 @@ def write_atomic(path: Path, text: str, *, durable: bool = False) -> None:
         ResourceError: the disk is full. The old file is left as it was.
         RunError: the file cannot be written for another reason.
     """
+    require_writable(f"{path.name} is not written")
     # One name per process and call: two writers never share a temporary file.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{next(_counter)}.tmp")
     with disk_errors(path):
@@ -103,6 +105,7 @@ def append_line(path: Path, line: str) -> None:
         ResourceError: the disk is full.
         RunError: the file cannot be written for another reason.
     """
+    require_writable(f"{path.name} is not written")
     with disk_errors(path), path.open("ab+") as file:
         if file.tell() > 0:
             file.seek(-1, os.SEEK_END)
@@ -121,6 +124,7 @@ def plain(value: Any) -> Any:
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold a lock file, waiting for it. The kernel releases it when the process dies, however it dies."""
+    require_writable("no run changes hands")
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)

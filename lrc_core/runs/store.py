@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from lrc_core.errors import LrcError, RunError
-from lrc_core.paths import runs_home
+from lrc_core.paths import require_writable, runs_home
 from lrc_core.runs.files import append_line, disk_errors, lock_if_free, locked, plain, read_json, write_json
 from lrc_core.runs.records import STATES, Status
 from lrc_core.runs.spec import Spec, spec_from_dict
@@ -243,6 +243,7 @@ class RunStore:
         path = self.root / spec.run_id
         if (path / "spec.json").exists():
             return Run(path)
+        require_writable("no run is made")
         now = time.time()
         # Filled under a hidden name and renamed: a folder without its records never shows up.
         temporary = self.root / f".new-{spec.run_id}-{uuid.uuid4().hex[:8]}"

@@ -137,6 +137,8 @@ def _failure(row: bench_data.Row) -> str:
 
 
 def _start_bench(ref: ModelRef, *, expanded: bool = False) -> None:
+    if jobs.instead(QualitySpec(model=ref)):
+        return
     names = list(ALLOCATORS.names())
     with st.expander("Start a bench", icon=":material/add:", expanded=expanded), st.form("co_bench_form", border=False):
         methods = st.pills(
@@ -178,6 +180,8 @@ def _start_bench(ref: ModelRef, *, expanded: bool = False) -> None:
 
 
 def _start_ablation(ref: ModelRef, *, expanded: bool = False) -> None:
+    if jobs.instead(AblationSpec(model=ref)):
+        return
     names = list(methods_with_terms())
     with (
         st.expander("Start an ablation", icon=":material/add:", expanded=expanded),

@@ -61,6 +61,8 @@ def _kind_of(ref: ModelRef) -> str:
 
 def picker(current: ModelRef) -> None:
     """Choose a model, look at it before anything is fetched, and start."""
+    if jobs.instead(SpectraSpec(model=current)):
+        return
     first = _kind_of(current)
     kind = st.segmented_control(
         "Where is the model?",
@@ -174,6 +176,8 @@ def _have(amount: int | None) -> str:
 
 def fetch_button(ref: ModelRef) -> None:
     """Start the job that a page without data needs."""
+    if jobs.instead(SpectraSpec(model=ref)):
+        return
     if st.button("Read this model's spectra", icon=":material/play_arrow:", type="primary", key="start_spectra"):
         run_id = jobs.submit(SpectraSpec(model=ref))
         if run_id:

@@ -12,15 +12,16 @@ import numpy as np
 import streamlit as st
 
 from lrc_core.errors import LrcError, PlanError, RunError
+from lrc_core.paths import read_only, samples_home
 from lrc_core.plan import Plan
 from lrc_core.runs.records import Status
 from lrc_core.runs.spec import ModelRef, Spec
 from lrc_core.runs.store import Run, RunStore
 from lrc_core.types import ModelCard
 from pages.ui.state import same_model
-from pages.ui.words import ASSETS, percent
+from pages.ui.words import percent
 
-SAMPLES = ASSETS / "samples"
+SAMPLES = samples_home()
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,12 @@ def own_store() -> RunStore:
     return RunStore()
 
 
+def _stores() -> list[tuple[RunStore, bool]]:
+    """Where runs lie, the user's own first, and whether they are samples. Read-only, there are samples alone."""
+    shipped = (RunStore(SAMPLES), True)
+    return [shipped] if read_only() else [(own_store(), False), shipped]
+
+
 @st.cache_resource(max_entries=4096, show_spinner=False)
 def _view(path: str, stamps: tuple[tuple[int, int], ...], sample: bool) -> RunView | None:
     """A run as its files were at those stamps; None when it is damaged."""
@@ -87,19 +94,18 @@ def _views(store: RunStore, sample: bool) -> list[RunView]:
 
 def all_runs(ref: ModelRef | None = None, kind: str | None = None, samples: bool = True) -> list[RunView]:
     """Runs of a model (or of all), newest first, the user's own before the shipped samples."""
-    views = _views(own_store(), sample=False)
-    if samples:
-        views += _views(RunStore(SAMPLES), sample=True)
     return [
         view
-        for view in views
+        for store, sample in _stores()
+        if samples or not sample
+        for view in _views(store, sample)
         if (kind is None or view.kind == kind) and (ref is None or same_model(view.spec.model, ref))
     ]
 
 
 def open_run(run_id: str) -> RunView | None:
     """A run of the user or a sample by id; None when there is none that can be read."""
-    for store, sample in ((own_store(), False), (RunStore(SAMPLES), True)):
+    for store, sample in _stores():
         try:
             run = store.open(run_id)
             return RunView(run, run.spec, run.status(), sample)

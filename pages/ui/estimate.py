@@ -95,7 +95,8 @@ def _missing(ref: ModelRef) -> None:
         "With spectra of the two-sided decomposition, half of every discarded sigma² estimates a loss, and the best "
         "plan for any rate follows in milliseconds. They cost one backward pass over the calibration text."
     )
-    if st.button("Read K-FAC spectra", icon=":material/play_arrow:", key="estimate_spectra"):
-        run_id = jobs.submit(SpectraSpec(model=ref, decompositions=(TWO_SIDED,)))
+    spec = SpectraSpec(model=ref, decompositions=(TWO_SIDED,))
+    if not jobs.instead(spec) and st.button("Read K-FAC spectra", icon=":material/play_arrow:", key="estimate_spectra"):
+        run_id = jobs.submit(spec)
         if run_id:
             st.rerun()

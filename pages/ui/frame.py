@@ -11,8 +11,9 @@ import streamlit as st
 
 from lrc_core.errors import LrcError
 from lrc_core.jobs import manager
+from lrc_core.paths import read_only
 from lrc_core.runs.spec import ModelRef
-from pages.ui import data, state
+from pages.ui import data, state, words
 from pages.ui.words import ASSETS
 
 _log = logging.getLogger(__name__)
@@ -45,6 +46,8 @@ PAGES = {
 @st.cache_resource(show_spinner=False)
 def _reconciled(root: str) -> bool:
     """Once a server: jobs whose process is gone are marked as interrupted."""
+    if read_only():
+        return True
     try:
         manager.reconcile()
     except (LrcError, OSError):
@@ -78,7 +81,7 @@ def frame(page: str) -> ModelRef:
         with st.container(gap="xxsmall"):
             st.caption("Model")
             st.markdown(f"**{escaped(state.model_label(ref))}**")
-            if page != "home":
+            if page != "home" and not read_only():
                 page_link("app.py", "Choose another", ":material/swap_horiz:")
         with guard():
             _job_badge()
@@ -103,7 +106,11 @@ def _polled_badge() -> None:
 
 
 def _job_badge() -> None:
-    """Running and waiting jobs, refreshed while there are any."""
+    """Running and waiting jobs, refreshed while there are any; in the demo, that it is one."""
+    if read_only():
+        st.badge("Read-only demo", icon=":material/lock:", color="blue")
+        st.caption(words.prose("demo"))
+        return
     if any(not view.final for view in data.all_runs(samples=False)):
         _polled_badge()
     else:

@@ -11,6 +11,7 @@ import streamlit as st
 from lrc_core.calibrate.update_settings import NO_UPDATE
 from lrc_core.errors import LrcError
 from lrc_core.jobs import manager
+from lrc_core.paths import read_only
 from lrc_core.plan import update_of, variant_name
 from lrc_core.runs.records import Status
 from lrc_core.runs.spec import Spec
@@ -60,6 +61,27 @@ def submit(spec: Spec, env: Mapping[str, str] | None = None, *, resume: bool = T
         show_error(error)
         return None
     return str(run.id)
+
+
+def instead(of: Spec | str) -> bool:
+    """In the read-only mode, draw why nothing can be started here and the command that would do it.
+
+    Every control that starts, stops or deletes something asks this first and stays away where it is true.
+
+    Args:
+        of: the job, or the command line.
+
+    Returns:
+        Whether the mode is on.
+    """
+    if not read_only():
+        return False
+    st.caption(f":material/lock: {words.prose('readonly')}")
+    if isinstance(of, str):
+        st.code(of, language="bash", wrap_lines=True)
+    else:
+        command(of)
+    return True
 
 
 def state_badge(state: str) -> None:

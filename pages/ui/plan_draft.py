@@ -14,7 +14,7 @@ import numpy as np
 from lrc_core.allocate.hand import HAND, spend_rest
 from lrc_core.budget import Ranks, dense_ranks, fit_budget, is_dense, normalised, uniform_ranks
 from lrc_core.errors import PlanError
-from lrc_core.paths import plans_home
+from lrc_core.paths import plans_home, read_only
 from lrc_core.plan import Plan, make_plan
 from lrc_core.runs.files import write_json
 from lrc_core.runs.spec import CalibrationSpec
@@ -130,11 +130,13 @@ def _folder(card: ModelCard) -> Path:
 
 
 def keep_draft(draft: Draft, card: ModelCard) -> None:
-    """Remember the draft, so that a reload or another tab finds it.
+    """Remember the draft, so that a reload or another tab finds it; in the read-only mode the tab alone has it.
 
     Raises:
         ResourceError, RunError: it cannot be written.
     """
+    if read_only():
+        return
     _folder(card).mkdir(parents=True, exist_ok=True)
     write_json(_folder(card) / ".draft.json", {**asdict(draft), "ranks": dict(draft.ranks)})
 

@@ -1,6 +1,7 @@
 """``python -m pages.ui.serve [PORT]``: start the app's server on this machine and open a browser when it answers.
 
-Streamlit could open the browser itself, but would first ask a newcomer for an e-mail address.
+Streamlit could open the browser itself, but would first ask a newcomer for an e-mail address. In the read-only mode
+(``make demo``) nothing that only workers need can be imported.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ import time
 import webbrowser
 from collections.abc import Iterable
 from pathlib import Path
+
+from lrc_core.paths import read_only
+from pages.ui import lean
 
 HOST = "127.0.0.1"
 FIRST_PORT = 8501
@@ -42,15 +46,24 @@ def has_screen() -> bool:
     return sys.stdout.isatty() and display
 
 
+def answers(port: int) -> bool:
+    """Whether something listens on a port of this machine."""
+    with socket.socket() as probe:
+        return probe.connect_ex((HOST, port)) == 0
+
+
 def open_when_ready(port: int, seconds: float = 60.0) -> None:
     """Open a browser tab as soon as the server answers."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        with socket.socket() as probe:
-            if probe.connect_ex((HOST, port)) == 0:
-                webbrowser.open(f"http://{HOST}:{port}")
-                return
-        time.sleep(0.2)
+        if answers(port):
+            webbrowser.open(f"http://{HOST}:{port}")
+            return
+        time.sleep(0.1)
+
+
+def _target() -> str:
+    return "demo" if read_only() else "app"
 
 
 def main(arguments: list[str]) -> int:
@@ -62,10 +75,14 @@ def main(arguments: list[str]) -> int:
         print(f"The port must be a number, not {arguments[0]!r}.", file=sys.stderr)  # noqa: T201
         return 2
     except OSError:
-        print(f"Port {arguments[0] if arguments else FIRST_PORT} is taken. Try `make app PORT=8600`.", file=sys.stderr)  # noqa: T201
+        asked = arguments[0] if arguments else FIRST_PORT
+        print(f"Port {asked} is taken. Try `make {_target()} PORT=8600`.", file=sys.stderr)  # noqa: T201
         return 1
     if has_screen():
         threading.Thread(target=open_when_ready, args=(port,), daemon=True).start()
+    if read_only():
+        lean.refuse_heavy_imports()
+    lean.warm_up(lambda: answers(port))
     from streamlit.web import cli
 
     sys.argv = ["streamlit", "run", str(APP), "--server.port", str(port)]

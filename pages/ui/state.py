@@ -12,7 +12,7 @@ from typing import Any
 
 import streamlit as st
 
-from lrc_core.paths import runs_home
+from lrc_core.paths import read_only, runs_home
 from lrc_core.runs.spec import ModelRef
 
 MODEL, REVISION = "model", "revision"
@@ -22,6 +22,7 @@ DEFAULT_RATE, LARGEST_RATE = 20, 80
 QUIET_S = 2.0
 """How long the slider must rest before a job starts by itself."""
 _LONGEST_SOURCE = 400
+_SESSION = "app_settings"
 
 
 def settings_path() -> Path:
@@ -30,7 +31,12 @@ def settings_path() -> Path:
 
 
 def read_settings() -> dict[str, Any]:
-    """The remembered settings; empty when there are none or the file is damaged."""
+    """The remembered settings; empty when there are none or the file is damaged.
+
+    In the read-only mode they are remembered in the tab alone.
+    """
+    if read_only():
+        return dict(st.session_state.get(_SESSION, {}))
     try:
         data = json.loads(settings_path().read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -40,6 +46,9 @@ def read_settings() -> dict[str, Any]:
 
 def write_settings(**changes: Any) -> None:
     """Change some settings, keeping the others. A disk that cannot be written costs the memory, not the page."""
+    if read_only():
+        st.session_state[_SESSION] = {**read_settings(), **changes}
+        return
     path = settings_path()
     temporary = path.with_suffix(".tmp")
     try:

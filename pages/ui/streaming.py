@@ -29,6 +29,8 @@ def offer(ref: ModelRef) -> None:
     """The other way to spectra, for a model that does not fit in memory: its headers, and the button that streams."""
     st.markdown("#### :material/hard_drive: Without loading the model")
     st.markdown(words.prose("streaming"))
+    if jobs.instead(spec_for(ref)):
+        return
     if ref.source == "starter" and not data.fetched(ref):
         st.caption("The starter model is fetched first by the button above.")
         return

@@ -199,8 +199,11 @@ def write_live(ref: ModelRef) -> None:
         st.session_state[WANTED] = (name,)
         st.rerun()
     st.markdown("**All layers at once**")
-    if st.button("Measure every layer of this model", icon=":material/grid_on:", key="learn_measure") and jobs.submit(
-        LessonSpec(model=ref)
+    spec = LessonSpec(model=ref)
+    if (
+        not jobs.instead(spec)
+        and st.button("Measure every layer of this model", icon=":material/grid_on:", key="learn_measure")
+        and jobs.submit(spec)
     ):
         st.rerun()
     st.caption("Squeezes every layer alone and writes with twelve of them: minutes on a small model without a GPU.")

@@ -101,6 +101,8 @@ def live(ref: ModelRef, spec: LessonSpec, label: str, key: str) -> bool:
     Returns:
         Whether it was started just now; the page should be drawn anew then.
     """
+    if jobs.instead(spec):
+        return False
     own = data.all_runs(ref, "lesson", samples=False)
     for view in [view for view in own if not view.final][:2] or [view for view in own[:1] if not view.done]:
         jobs.panel(view.id)
