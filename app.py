@@ -1,27 +1,12 @@
-"""Home: what low-rank compression is, the model in use, and the way on."""
+"""Home: what low-rank compression is, three ways in, the model in use, and what to do next."""
 
 from __future__ import annotations
 
 import streamlit as st
 
 from lrc_core.runs.spec import ModelRef
-from pages.ui import cards, data, hero, jobs, words
-from pages.ui.frame import PAGES, empty, frame, guard, page_link, sample_note
-
-
-def picture(ref: ModelRef) -> None:
-    """The picture, from the current model's spectra or else from the sample's."""
-    view = data.best_spectra(ref) or data.best_spectra(ModelRef())
-    if view is None:
-        empty("A picture of a real layer will be here", "Fetch the starter model below to see its first spectra.")
-        return
-    spectra = data.spectra_of(view)
-    decomposition = "whitened" if "whitened" in spectra.decompositions else spectra.decompositions[0]
-    layer = hero.example_layer(spectra, decomposition)
-    svg, figures = hero.picture(layer, spectra.values[decomposition][layer.name])
-    hero.draw(svg)
-    st.caption(words.prose("picture").format(**figures))
-    sample_note(view.sample, view.id)
+from pages.ui import cards, data, home_views, jobs, words
+from pages.ui.frame import empty, frame, guard, sample_note
 
 
 def card(ref: ModelRef) -> None:
@@ -47,21 +32,20 @@ def running(ref: ModelRef) -> None:
         jobs.panel(views[0].id)
 
 
-def way_on() -> None:
-    """The other pages."""
-    with st.grid(5, min_column_width=150):
-        for key in ("learn", "spectra", "allocate", "compare", "runs"):
-            info = PAGES[key]
-            with st.container(border=True, height="stretch", gap="xsmall"):
-                page_link(info.file, f"**{info.title}**", info.icon, width="stretch")
-                st.caption(info.summary)
+def body(ref: ModelRef) -> None:
+    """The picture first: everything else may take its time."""
+    shown = home_views.shown_spectra(ref)
+    home_views.first_picture(shown)
+    home_views.next_step(ref)
+    with guard():
+        home_views.ways_in(shown, ref)
 
 
 model_ref = frame("home")
 st.title("Low-rank compression explorer")
 st.markdown(words.prose("home"))
 with guard():
-    picture(model_ref)
+    body(model_ref)
 st.subheader("The model")
 with guard():
     card(model_ref)
@@ -69,7 +53,4 @@ with guard():
     running(model_ref)
 with st.expander("Choose a model", icon=":material/swap_horiz:", expanded=data.newest_card(model_ref) is None), guard():
     cards.picker(model_ref)
-st.subheader("Go on")
-with guard():
-    way_on()
 jobs.rerun_if_asked()

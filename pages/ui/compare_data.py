@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from lrc_core.errors import LrcError
 from lrc_core.plan import Plan, variant_name
@@ -15,6 +13,9 @@ from lrc_core.quality.variants import MIX
 from lrc_core.runs.spec import CalibrationSpec, EvaluationSpec, ModelRef
 from pages.ui import data, words
 from pages.ui.methods import split_variant
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Row = Mapping[str, Any]
 
@@ -192,6 +193,8 @@ def differences(rows: Sequence[Row], group: Group) -> list[str]:
 
 def table(rows: Sequence[Row], label: Any) -> pd.DataFrame:
     """Rows as a flat table, one column a figure; standard errors in columns of their own."""
+    import pandas as pd  # Home reads rows, too, and must not wait for it
+
     records = []
     for row in rows:
         record: dict[str, Any] = {

@@ -39,6 +39,7 @@ PAGES = {
     "plans": PageInfo("pages/plans.py", "Plans", ":material/edit_square:", "Make a plan by hand, beat the machine"),
     "compare": PageInfo("pages/compare.py", "Compare", ":material/balance:", "Methods side by side, as measured"),
     "talk": PageInfo("pages/talk.py", "Talk", ":material/forum:", "One prompt, several models answer side by side"),
+    "present": PageInfo("pages/present.py", "Present", ":material/slideshow:", "What was measured, as slides"),
     "runs": PageInfo("pages/runs.py", "Runs", ":material/history:", "Every job, its log and its command"),
 }
 
@@ -72,11 +73,16 @@ def frame(page: str) -> ModelRef:
     st.html(ASSETS / "style.css")
     _reconciled(str(data.own_store().root))
     ref = state.current_model()
+    if page == "present":
+        return ref
     with st.sidebar:
         st.html(f'<div class="lrc-brand">{PRODUCT}<small>See, learn and compare</small></div>')
         with st.container(gap="xxsmall"):
-            for entry in PAGES.values():
-                page_link(entry.file, entry.title, entry.icon, width="stretch")  # a tooltip would cover the next link
+            for key, entry in PAGES.items():
+                query = {"pr_from": page} if key == "present" else None
+                page_link(
+                    entry.file, entry.title, entry.icon, query=query, width="stretch"
+                )  # a tooltip would cover the next link
         st.space("small")
         with st.container(gap="xxsmall"):
             st.caption("Model")

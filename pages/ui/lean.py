@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 
 HEAVY = ("torch", "transformers", "datasets", "lm_eval", "accelerate", "peft")
 """What only workers need: a second and more, and hundreds of megabytes."""
-FIRST = ("pages.ui.frame", "pages.ui.cards", "pages.ui.hero")
+FIRST = ("pages.ui.frame", "pages.ui.cards", "pages.ui.home_views")
 """What Home imports."""
 LATER = ("pandas", "plotly.graph_objects", "altair", "pyarrow", "pages.ui.spectra_views", "pages.ui.compare_views")
 """What the other pages import, the charts' libraries first."""

@@ -80,6 +80,17 @@ def with_error(value: float, error: float | None, digits: int = 2) -> str:
     return f"{value:,.{digits}f} ± {error:,.{digits}f}"
 
 
+def measured(value: float, error: float | None) -> str:
+    """``38.7 ± 1.9``, ``560 ± 240``: two digits of the error, the value to the same place."""
+    if not error or not math.isfinite(error):
+        return figure(value, 3)
+    digits = 1 - math.floor(math.log10(error))
+    shown = round(error, digits)
+    digits = 1 - math.floor(math.log10(shown))  # 0.996 has become 1.0
+    decimals = max(0, digits)
+    return f"{round(value, digits):,.{decimals}f} ± {shown:,.{decimals}f}"
+
+
 def short_kind(kind: str) -> str:
     """``self_attn.q_proj`` -> ``q_proj``: the last part, which is what columns have room for."""
     return kind.rsplit(".", 1)[-1]

@@ -1,0 +1,81 @@
+"""Present: slides of what was measured, full screen, turned by keys. No sidebar and no settings."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import streamlit as st
+
+from lrc_core.export.film_html import player
+from lrc_core.runs.spec import ModelRef
+from pages.ui import film, pictures, state
+from pages.ui.frame import PAGES, empty, frame, guard, page_link
+from pages.ui.present.slides import slides_of
+from pages.ui.present.story import USUAL, Story, story_of
+from pages.ui.words import ASSETS
+
+RATE, FROM = "pr_rate", "pr_from"
+_HTML = '<main class="deck pic" aria-label="Presentation"></main>'
+
+
+def removed() -> float:
+    """Compression that is told of, in the URL as whole percent."""
+    try:
+        rate = int(st.query_params.get(RATE, ""))
+    except ValueError:
+        return USUAL
+    return min(max(rate, 1), state.LARGEST_RATE) / 100
+
+
+def came_from() -> str:
+    """Key of the page to go back to."""
+    found = st.query_params.get(FROM, "")
+    return found if found in PAGES and found != "present" else "home"
+
+
+def leave() -> None:
+    """Back to where the presentation was started."""
+    kept = {key: value for key, value in state.carried().items() if not key.startswith("pr_")}
+    st.switch_page(PAGES[came_from()].file, query_params=kept)
+
+
+def deck(story: Story) -> None:
+    """Hand everything to the browser, which turns the pages by itself."""
+    slides = slides_of(story)
+    learned = story.learned()
+    shown = film.film_of(learned) if learned is not None else None
+    script, style = player()
+    own = (ASSETS / "present" / "present.js").read_text(encoding="utf-8")
+    css = "\n".join([pictures.CSS, style, (ASSETS / "present" / "present.css").read_text(encoding="utf-8")])
+    js = script.replace("export default function mount", "function mountFilm") + "\n" + own
+    component = st.components.v2.component("lrc_present", html=_HTML, css=css, js=js)
+    gone = component(
+        data={
+            "slides": [asdict(slide) for slide in slides],
+            "film": shown.to_dict() if shown is not None else None,
+            "sample": story.sample,
+        },
+        key="present",
+        on_left_change=lambda: None,
+    )
+    if gone.left:
+        leave()
+
+
+def body(ref: ModelRef) -> None:
+    story = story_of(ref, removed())
+    if story is None:
+        st.title("Present")
+        empty(
+            "Nothing to present yet",
+            "Slides are made from runs: read the spectra of a model, learn ranks, compare.",
+            ":material/slideshow:",
+        )
+        page_link(PAGES["home"].file, "Begin on Home", PAGES["home"].icon)
+        return
+    deck(story)
+
+
+model_ref = frame("present")
+with guard():
+    body(model_ref)

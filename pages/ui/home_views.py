@@ -1,0 +1,214 @@
+"""What Home shows: the first picture, the ways in for three kinds of people, and what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import streamlit as st
+
+from lrc_core.budget import break_even
+from lrc_core.decompose.measures import energy_rank
+from lrc_core.paths import read_only
+from lrc_core.runs.spec import ModelRef
+from lrc_core.types import LinearShape
+from pages.ui import data, pictures, words
+from pages.ui.data import Spectra
+from pages.ui.frame import PAGES, empty, page_link, sample_note
+from pages.ui.hero import SHARE, example_layer
+from pages.ui.methods import decomposition_label, learns
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The spectra that Home draws: the current model's, or else the sample's."""
+
+    view: data.RunView
+    spectra: Spectra
+    decomposition: str
+
+    @property
+    def sigmas(self) -> dict[str, np.ndarray]:
+        return self.spectra.values[self.decomposition]
+
+
+def shown_spectra(ref: ModelRef) -> Shown | None:
+    """What there is to draw, None where nothing is."""
+    view = data.best_spectra(ref) or data.best_spectra(ModelRef())
+    if view is None:
+        return None
+    spectra = data.spectra_of(view)
+    return Shown(view, spectra, "whitened" if "whitened" in spectra.decompositions else spectra.decompositions[0])
+
+
+def need(shown: Shown) -> dict[str, float]:
+    """Of every layer, the rank for 90 % of its energy as a share of its break-even rank."""
+    return {
+        layer.name: energy_rank(shown.sigmas[layer.name], SHARE) / break_even(layer)
+        for layer in shown.spectra.card.layers
+    }
+
+
+def example_of(shown: Shown) -> LinearShape:
+    """The layer that pictures of single layers show."""
+    return example_layer(shown.spectra, shown.decomposition)
+
+
+def heat_of(shown: Shown, *, with_table: bool = True) -> str:
+    """The heatmap of where a model's information lives."""
+    values = need(shown)
+    return pictures.heat(
+        pictures.Heat(
+            card=shown.spectra.card,
+            values=values,
+            ends=(0.0, max(1.0, *values.values())),
+            write=lambda value: words.percent(value, 0),
+            unit="of the break-even rank",
+            label=f"Rank that holds {words.percent(SHARE)} of each layer's energy, as a share of its break-even rank, "
+            f"in {shown.spectra.card.name}",
+        ),
+        with_table=with_table,
+    )
+
+
+def heat_words(shown: Shown) -> str:
+    """What the heatmap says, computed from it."""
+    values = need(shown)
+    card = shown.spectra.card
+    below = sum(value < 1 for value in values.values())
+    kinds: dict[str, list[float]] = {}
+    for layer in card.layers:
+        kinds.setdefault(layer.kind, []).append(values[layer.name])
+    medians = {kind: float(np.median(found)) for kind, found in kinds.items()}
+    low, high = min(medians, key=medians.__getitem__), max(medians, key=medians.__getitem__)
+    labels = words.kind_labels(tuple(kinds))
+    return (
+        f"{below} of {len(values)} layers hold {words.percent(SHARE)} of their energy below break-even, where two thin "
+        f"factors are smaller than the layer. Least is needed by {labels[low]} (median {words.percent(medians[low], 0)} "
+        f"of break-even), most by {labels[high]} ({words.percent(medians[high], 0)})."
+    )
+
+
+def first_picture(shown: Shown | None) -> None:
+    """Where the information lives, drawn before anything else."""
+    if shown is None:
+        empty("A picture of a real model will be here", "Fetch the starter model below to see its first spectra.")
+        return
+    pictures.draw(heat_of(shown), "home_heat")
+    label = decomposition_label(shown.decomposition)
+    st.caption(f"{heat_words(shown)} :small[({label} decomposition of {shown.spectra.card.name})]")
+    sample_note(shown.view.sample, shown.view.id)
+
+
+# ---- ways in
+
+
+@dataclass(frozen=True)
+class Way:
+    """Why somebody opens the app, and where that begins.
+
+    Attributes:
+        title: in one word.
+        text: name of its prose.
+        picture: key of what is drawn, a real one.
+        links: keys of pages, with a step where one is meant, and the words of their links.
+    """
+
+    title: str
+    icon: str
+    text: str
+    picture: Callable[[Shown, ModelRef], str]
+    links: tuple[tuple[str, str], ...]
+
+
+def _curve(shown: Shown, ref: ModelRef) -> str:
+    layer = example_of(shown)
+    sigma = shown.sigmas[layer.name]
+    return pictures.spectrum(sigma, energy_rank(sigma, SHARE), break_even(layer))
+
+
+def _factors(shown: Shown, ref: ModelRef) -> str:
+    layer = example_of(shown)
+    return pictures.factors(layer, energy_rank(shown.sigmas[layer.name], SHARE))
+
+
+def _measured(shown: Shown, ref: ModelRef) -> str:
+    """Perplexities of the comparison; the layer's factors where nothing has been compared."""
+    from pages.ui.present.story import story_of  # what it needs is more than Home's first picture should wait for
+
+    story = story_of(ref)
+    if story is None or not story.rows:
+        return _factors(shown, ref)
+    return story.bars(story.texts[0], with_table=False)
+
+
+WAYS = (
+    Way("Explore", ":material/explore:", "way_explore", _curve, (
+        ("spectra", "Spectra of every layer"), ("allocate", "Allocate to a size"), ("watch", "Watch ranks being learned"),
+        ("plans", "Plans made by hand"), ("runs", "Runs and their logs"),
+    )),
+    Way("Teach", ":material/school:", "way_teach", _factors, (
+        ("learn:1", "Learn, from step 1"), ("learn:3", "When does it pay? Step 3"),
+        ("learn:7", "How a mask learns, step 7"), ("learn:8", "What it gives, and a quiz"),
+    )),
+    Way("Convince", ":material/campaign:", "way_convince", _measured, (
+        ("present", "Present, full screen"), ("compare", "Compare, with errors"), ("talk", "Talk to several at once"),
+    )),
+)  # fmt: skip
+
+
+def ways_in(shown: Shown | None, ref: ModelRef) -> None:
+    """Three ways in, each with a picture from real runs."""
+    with st.grid(len(WAYS), min_column_width=270):
+        for way in WAYS:
+            with st.container(border=True, height="stretch", gap="small", key=f"way_{way.title.lower()}"):
+                st.markdown(f"#### {way.icon} {way.title}")
+                if shown is not None:
+                    pictures.draw(way.picture(shown, ref), f"home_{way.title.lower()}")
+                st.caption(words.prose(way.text).format(**_figures(shown)))
+                with st.container(gap="xxsmall"):
+                    for target, label in way.links:
+                        _link(target, label)
+
+
+def _figures(shown: Shown | None) -> dict[str, str]:
+    """What the prose below the pictures speaks of."""
+    if shown is None:
+        return {"layer": "a layer", "share": words.percent(SHARE), "rank": "a few", "full": "hundreds of"}
+    layer = example_of(shown)
+    sigma = shown.sigmas[layer.name]
+    return {
+        "layer": f"block {layer.block}, `{layer.kind}`",
+        "share": words.percent(SHARE),
+        "rank": str(energy_rank(sigma, SHARE)),
+        "full": str(len(sigma)),
+    }
+
+
+def _link(target: str, label: str) -> None:
+    page, _, step = target.partition(":")
+    page_link(PAGES[page].file, label, PAGES[page].icon, query={"learn_step": step} if step else None)
+
+
+# ---- what to do next
+
+
+def next_step(ref: ModelRef) -> None:
+    """One sentence on where things stand with this model, and the one link that follows from it."""
+    own = [view for view in data.all_runs(ref, samples=False) if view.done]
+    kinds = {view.kind for view in own}
+    if read_only():
+        said, page = "This is the demo. Ten slides tell the whole story in figures that were measured.", "present"
+    elif not own:
+        said, page = "Nothing has been computed on this computer yet: fetch the model and read its spectra.", ""
+    elif not any(view.kind == "allocate" and learns(view.spec.method) for view in own):
+        said, page = "Its spectra are here. Choose a size and let the ranks be learned.", "allocate"
+    elif not kinds & {"compare", "evaluate", "quality"}:
+        said, page = "Ranks have been learned. Measure them against the other methods at the same size.", "compare"
+    else:
+        said, page = "It has been measured. Show the result to somebody.", "present"
+    with st.container(horizontal=True, vertical_alignment="center", key="home_next"):
+        st.markdown(f":material/arrow_forward: **Next.** {said}", width="content")
+        if page:
+            page_link(PAGES[page].file, PAGES[page].title, PAGES[page].icon)

@@ -1,0 +1,1 @@
+"""The presenter: slides made from runs."""

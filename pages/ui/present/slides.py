@@ -1,0 +1,346 @@
+"""The slides: every figure and sentence comes out of a run. HTML as strings; the browser only turns the pages."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from lrc_core.budget import break_even, layer_ratio
+from lrc_core.decompose.measures import energy_rank
+from lrc_core.errors import LrcError
+from lrc_core.plan import Plan
+from lrc_core.quality.footprint import Footprint, footprint
+from lrc_core.quality.plain_words import accuracy_loss, asked, in_words, surprise
+from lrc_core.quality.rows import Scores
+from lrc_core.types import ModelCard
+from pages.ui import compare_data as measured
+from pages.ui import data, pictures, state, words
+from pages.ui.hero import SHARE
+from pages.ui.home_views import example_of, heat_of, heat_words
+from pages.ui.methods import method_color, method_label
+from pages.ui.present.story import Story, score_words
+
+CONTEXT = 2048
+PRICE, CURRENCY = 3.0, "€"
+"""Of a GB of memory and month, where the user has set no other on a card."""
+FILM = "film"
+"""Key of the slide into which the browser puts the film."""
+
+
+@dataclass(frozen=True)
+class Slide:
+    """One slide.
+
+    Attributes:
+        key: what it is about.
+        title: its headline.
+        body: HTML.
+        reading: what follows from it, one or two sentences computed from the figures.
+        runs: ids of the runs behind it.
+    """
+
+    key: str
+    title: str
+    body: str
+    reading: str = ""
+    runs: tuple[str, ...] = ()
+
+
+def slides_of(story: Story) -> list[Slide]:
+    """All slides that this story has figures for."""
+    return list(_slides(story))
+
+
+def _slides(story: Story) -> Iterator[Slide]:
+    yield question(story)
+    if story.shown is not None:
+        yield idea(story)
+        yield where(story)
+    if story.learned() is not None:
+        yield learning(story)
+    if story.plan is not None:
+        yield plan(story)
+    if story.rows and story.others:
+        yield comparison(story)
+        if any((row.get("sample") or {}).get("text") for row in story.rows):
+            yield answers(story)
+        yield card(story)
+        yield conclusion(story)
+    yield reproduce(story)
+
+
+def question(story: Story) -> Slide:
+    """What is asked."""
+    model = story.card
+    share = model.params_linear / model.params_total
+    facts = [
+        (words.count(model.params_total), "parameters"),
+        (words.data_size(model.params_total * model.dtype_bytes), f"as {model.dtype}"),
+        (str(len(model.layers)), f"linear layers in {model.n_blocks} blocks"),
+        (words.percent(share, 0), "of the parameters are in them"),
+    ]
+    asked_for = "How much of each layer is needed?"
+    if story.rows:
+        asked_for = f"What does it cost to remove {story.removed} of the parameters in its linear layers?"
+    return Slide("question", f"How small can {model.name} get?", f'<p class="lead">{asked_for}</p>{_facts(facts)}')
+
+
+def idea(story: Story) -> Slide:
+    """One layer, its factors, its spectrum."""
+    assert story.shown is not None
+    layer = example_of(story.shown)
+    sigma = story.shown.sigmas[layer.name]
+    rank, even = energy_rank(sigma, SHARE), break_even(layer)
+    body = f'<div class="pair">{pictures.factors(layer, rank)}{pictures.spectrum(sigma, rank, even)}</div>'
+    reading = (
+        f"Block {layer.block}, {layer.kind}: {words.percent(SHARE)} of its energy lies in the first {rank} of "
+        f"{len(sigma)} directions. Two thin factors that keep only those need "
+        f"{words.percent(rank / even, 0)} of the layer's parameters; beyond rank {even:.0f} they would cost more than "
+        "the layer."
+    )
+    return Slide("idea", "A layer becomes two thin ones", body, reading, (story.shown.view.id,))
+
+
+def where(story: Story) -> Slide:
+    """The heatmap of the spectra."""
+    assert story.shown is not None
+    return Slide(
+        "where",
+        "Where the information lives",
+        heat_of(story.shown),
+        heat_words(story.shown),
+        (story.shown.view.id,),
+    )
+
+
+def learning(story: Story) -> Slide:
+    """The film; the player says what it shows."""
+    view = story.learned()
+    assert view is not None
+    label = method_label(view.spec.method)
+    body = '<div class="film"></div>'
+    return Slide(FILM, f"{label} learns what each layer keeps", body, "", (view.id,))
+
+
+def plan(story: Story) -> Slide:
+    """What every layer keeps."""
+    found, model = story.plan, story.card
+    assert found is not None
+    ranks, shapes = found.full_ranks(model.layers), found.pruned or {}
+    kept = {layer.name: layer_ratio(layer, ranks[layer.name], shapes.get(layer.name)) for layer in model.layers}
+    label = method_label(found.method)
+    body = pictures.heat(
+        pictures.Heat(
+            model, kept, (0.0, 1.0), lambda value: words.percent(value, 0), "of the layer kept",
+            f"Share of each layer's parameters that {label} keeps at {story.removed} compression",
+        )
+    )  # fmt: skip
+    run_id = str(found.origin.get("run_id") or (story.best or {}).get("allocate_run_id") or story.source)
+    return Slide(
+        "plan", f"What {label} keeps when {story.removed} must go", body, plan_words(model, found, kept), (run_id,)
+    )
+
+
+def plan_words(model: ModelCard, found: Plan, kept: dict[str, float]) -> str:
+    """Dense layers, and which blocks keep most and least, weighted by parameters."""
+    blocks: dict[int, list[tuple[float, int]]] = {}
+    for layer in model.layers:
+        blocks.setdefault(layer.block, []).append((kept[layer.name], layer.params))
+    shares = {block: sum(s * p for s, p in found) / sum(p for _, p in found) for block, found in blocks.items()}
+    low, high = min(shares, key=shares.__getitem__), max(shares, key=shares.__getitem__)
+    start = f"{len(found.dense)} of {len(model.layers)} layers stay dense"
+    if shares[high] - shares[low] < 0.005:
+        return f"{start}; every block keeps about {words.percent(shares[high], 0)} of its parameters."
+    return (
+        f"{start}. Block {high} keeps most, {words.percent(shares[high], 0)} of its parameters, block {low} least, "
+        f"{words.percent(shares[low], 0)}: one share for all would be the wrong rule."
+    )
+
+
+def comparison(story: Story) -> Slide:
+    """The same size, several methods."""
+    body = '<div class="pair">' + "".join(f"<div>{story.bars(text)}</div>" for text in story.texts[:2]) + "</div>"
+    ids = tuple(dict.fromkeys(str(row.get("run_id") or story.source) for row in story.rows))
+    return Slide("comparison", "The same size, measured", body, comparison_words(story), ids)
+
+
+def comparison_words(story: Story) -> str:
+    """How far the best lies ahead of the next one, in standard errors, on every text."""
+    if len(story.others) < 2 or not story.texts:
+        return _against_dense(story)
+    best, second = story.others[:2]
+    gaps = []
+    for text in story.texts:
+        one, other = best["perplexity"][text], second["perplexity"][text]
+        error = math.hypot(one.get("stderr") or 0.0, other.get("stderr") or 0.0)
+        gaps.append((text, (other["value"] - one["value"]) / error if error else math.nan))
+    said = " and ".join(f"{gap:.1f} on {text}" for text, gap in gaps if math.isfinite(gap))
+    names = f"{method_label(str(best['method']))} loses least; {method_label(str(second['method']))} comes next"
+    if not said:
+        return f"{names}. {_against_dense(story)}"
+    sure = all(gap >= 2 for _, gap in gaps)
+    verdict = "more than chance" if sure else "not beyond chance on every text"
+    return f"{names}, {said} standard errors behind: {verdict}. {_against_dense(story)}"
+
+
+def _against_dense(story: Story) -> str:
+    if story.dense is None or story.best is None:
+        return ""
+    return f"Its perplexity is {surprise(story.best, story.dense)} that of the dense model."
+
+
+def answers(story: Story) -> Slide:
+    """What they write: figures alone hide garbage."""
+    best = story.others[0]
+    worst = story.others[-1]
+    shown = [row for row in (story.dense, best, worst if worst is not best else None) if row is not None]
+    shown = [row for row in shown if (row.get("sample") or {}).get("text")]
+    prompt = str(shown[0]["sample"].get("prompt", ""))
+    cells = "".join(
+        f'<div class="answer"><b><i class="chip" style="background:{method_color(str(row["method"]))}"></i>'
+        f"{html.escape(_name(row))}</b><p>{html.escape(_cut(str(row['sample']['text']).strip()))}</p></div>"
+        for row in shown
+    )
+    body = f'<p class="prompt">“{html.escape(prompt)} …”</p><div class="answers">{cells}</div>'
+    reading = (
+        "The most likely continuation, word for word. A figure alone can hide garbage; a sample alone can hide luck."
+    )
+    return Slide("answers", "What they write", body, reading, tuple(str(row.get("run_id")) for row in shown))
+
+
+def _name(row: measured.Row) -> str:
+    if row["method"] == "dense":
+        return "Dense model"
+    return f"{method_label(str(row['method']))}, {words.percent(1 - float(row['keep_target']))} removed"
+
+
+def _cut(text: str, most: int = 260) -> str:
+    return text if len(text) <= most else text[:most].rsplit(" ", 1)[0] + " …"
+
+
+def card(story: Story) -> Slide:
+    """Memory, speed, quality and money, dense beside compressed."""
+    dense, best = story.dense, story.best
+    price, unit = _price()
+    columns = [("Dense model", method_color("dense"), dense, footprint(story.card, None, CONTEXT))]
+    if best is not None and story.plan is not None:
+        columns.append(
+            (_name(best), method_color(str(best["method"])), best, footprint(story.card, story.plan, CONTEXT))
+        )
+    largest = max(size.total for *_, size in columns)
+    cells = "".join(
+        f'<div class="card"><b><i class="chip" style="background:{color}"></i>{html.escape(name)}</b>'
+        f'<p class="big">{words.data_size(size.total)}</p>{_memory(size, largest)}'
+        f"<ul><li>{size.monthly(price):,.2f} {html.escape(unit)} a month at {price:g} {html.escape(unit)} per GB</li>"
+        f"<li>{_speed(row)}</li><li>{html.escape(_quality(row, dense))}</li></ul></div>"
+        for name, color, row, size in columns
+    )
+    reading = f"Memory to answer at {CONTEXT:,} tokens of context: weights and cache counted, overhead estimated."
+    ids = tuple(str(row.get("run_id")) for *_, row, _ in columns if row is not None)
+    return Slide("card", "What it costs and gives", f'<div class="cards">{cells}</div>', reading, ids)
+
+
+def _price() -> tuple[float, str]:
+    settings = state.read_settings()
+    price = settings.get("price_per_gb")
+    usable = isinstance(price, int | float) and 0 <= price <= 1e6
+    return (float(price) if usable else PRICE), str(settings.get("currency") or CURRENCY)[:4]
+
+
+def _memory(size: Footprint, largest: int) -> str:
+    parts = (
+        ("weights", "weights", size.weights),
+        ("cache", "key-value cache", size.cache),
+        ("overhead", "overhead", size.overhead),
+    )
+    said = ", ".join(f"{label} {words.data_size(value)}" for _, label, value in parts if value)
+    spans = "".join(
+        f'<i class="{key}" style="width:{100 * value / largest:.2f}%"></i>' for key, _, value in parts if value
+    )
+    legend = "".join(
+        f'<span><i class="chip {key}"></i>{label} {words.data_size(value)}</span>'
+        for key, label, value in parts
+        if value
+    )
+    return f'<div class="memory" role="img" aria-label="{said}">{spans}</div><div class="legend">{legend}</div>'
+
+
+def _speed(row: measured.Row | None) -> str:
+    speed = ((row or {}).get("cost") or {}).get("decode_tokens_per_s")
+    return f"writes {words.figure(speed, 2)} tokens/s (measured)" if speed else "speed was not measured"
+
+
+def _quality(row: measured.Row | None, dense: measured.Row | None) -> str:
+    if row is None or dense is None:
+        return "quality was not measured"
+    if row is dense:
+        return "the measure for the other"
+    loss = accuracy_loss(row, dense, Scores(data.own_store().root))
+    return in_words(loss) if loss is not None else f"perplexity {surprise(row, dense)} that of the dense model"
+
+
+def conclusion(story: Story) -> Slide:
+    """What to take home, in sentences that the figures make."""
+    best, dense = story.best, story.dense
+    assert best is not None
+    whole = best.get("keep_whole_model")
+    saved = ((dense or {}).get("cost") or {}).get("bytes", 0) - (best.get("cost") or {}).get("bytes", 0)
+    points = []
+    gone = f"{story.removed} of the block linears can go"
+    if whole is not None:
+        gone += f": {words.percent(1 - float(whole), 0)} of the model" + (
+            f", {words.data_size(saved)}" if saved > 0 else ""
+        )
+    points.append(gone + ".")
+    if dense is not None:
+        points.append(f"The price: its perplexity is {surprise(best, dense)} that of the dense model.")
+        loss = accuracy_loss(best, dense, Scores(data.own_store().root))
+        if loss is not None:
+            points.append(f"{in_words(loss)} ({asked(loss, best)})")
+    if len(story.others) > 1:
+        worst = story.others[-1]
+        text = story.texts[0]
+        points.append(
+            f"Which ranks are kept decides: at this size {story.best_label} has {score_words(best, text)} on {text}, "
+            f"{method_label(str(worst['method']))} {score_words(worst, text)}."
+        )
+    body = "<ul class='points'>" + "".join(f"<li>{html.escape(point)}</li>" for point in points) + "</ul>"
+    ids = tuple(str(row.get("run_id")) for row in (dense, best) if row is not None)
+    return Slide("conclusion", "What to take home", body, "", ids)
+
+
+def reproduce(story: Story) -> Slide:
+    """The commands that make every figure of these slides again."""
+    from lrc_core.jobs.manager import command_for
+
+    ids = [story.shown.view.id] if story.shown is not None else []
+    film = story.learned()
+    ids += [run_id for run_id in (story.source, film.id if film is not None else "") if run_id]
+    lines = []
+    for run_id in dict.fromkeys(ids):
+        view = data.open_run(run_id)
+        if view is None:
+            continue
+        try:
+            lines.append((command_for(view.spec), run_id))
+        except LrcError:
+            continue
+    rows = "".join(f"<li><code>{html.escape(line)}</code><small>{html.escape(run)}</small></li>" for line, run in lines)
+    body = (
+        '<p class="lead">Two commands on any computer with Python; no GPU, no account.</p>'
+        "<ul class='commands'><li><code>make demo</code><small>these runs, read-only, in seconds</small></li>"
+        f"<li><code>make app</code><small>everything, on a model of your own</small></li>{rows}</ul>"
+    )
+    return Slide("reproduce", "Do it again yourself", body, "", tuple(dict.fromkeys(ids)))
+
+
+def _facts(entries: Sequence[tuple[str, str]]) -> str:
+    cells = "".join(
+        f"<div><b>{html.escape(value)}</b><span>{html.escape(name)}</span></div>" for value, name in entries
+    )
+    return f'<div class="facts">{cells}</div>'
+
+
+__all__ = ["FILM", "Slide", "slides_of"]

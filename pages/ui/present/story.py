@@ -1,0 +1,153 @@
+"""What a presentation is about: one model, one size, what was measured there, and the plan that lost least."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from lrc_core.errors import LrcError
+from lrc_core.plan import Plan
+from lrc_core.runs.spec import ModelRef
+from lrc_core.types import ModelCard
+from pages.ui import compare_data as measured
+from pages.ui import data, pictures, words
+from pages.ui.home_views import Shown, shown_spectra
+from pages.ui.methods import in_order, learns, method_color, method_label
+
+USUAL = 0.2
+"""Share of the parameters removed, where nobody asks for another."""
+MOST_ROWS = 6
+"""Methods that one slide has room for."""
+
+
+@dataclass(frozen=True)
+class Story:
+    """The material of the slides. What is not there is left out of them.
+
+    Attributes:
+        ref: the model.
+        card: of it.
+        shown: its spectra.
+        keep: share of the block linears that is kept.
+        rows: as measured: the dense model, then methods at this size.
+        best: the compressed row of lowest perplexity.
+        plan: that it measured.
+        sample: whether all of it is shipped.
+        source: id of the comparison.
+    """
+
+    ref: ModelRef
+    card: ModelCard
+    shown: Shown | None
+    keep: float
+    rows: tuple[measured.Row, ...]
+    best: measured.Row | None
+    plan: Plan | None
+    sample: bool
+    source: str
+
+    @property
+    def removed(self) -> str:
+        """``20 %``."""
+        return words.percent(1 - self.keep)
+
+    @property
+    def dense(self) -> measured.Row | None:
+        return next((row for row in self.rows if row["method"] == "dense"), None)
+
+    @property
+    def others(self) -> list[measured.Row]:
+        """Compressed rows, the best first."""
+        return sorted((row for row in self.rows if row["method"] != "dense"), key=loss)
+
+    @property
+    def best_label(self) -> str:
+        return method_label(str(self.best["method"])) if self.best is not None else ""
+
+    @property
+    def texts(self) -> list[str]:
+        """Texts that every row was measured on."""
+        return [text for text in self.rows[0]["perplexity"] if all(text in row["perplexity"] for row in self.rows)]
+
+    def bars(self, text: str, *, with_table: bool = True) -> str:
+        """Perplexities on one text."""
+        shown = [self.dense, *self.others] if self.dense is not None else self.others
+        return pictures.bars(
+            [_bar(row, text) for row in shown],
+            f"Perplexity on {text}, {self.removed} removed",
+            "lower is better, ± standard error",
+            with_table=with_table,
+        )
+
+    def learned(self) -> data.RunView | None:
+        """The run whose film shows how ranks are learned: the best row's own, else any of this model."""
+        views = [view for view in data.all_runs(self.ref, "allocate") if view.done and learns(view.spec.method)]
+        mine = str((self.best or {}).get("allocate_run_id"))
+        return next((view for view in views if view.id == mine), views[0] if views else None)
+
+
+def loss(row: measured.Row) -> float:
+    """Mean log-perplexity over the texts, in nats a token: what rows are ranked by."""
+    values = [math.log(float(score["value"])) for score in row["perplexity"].values()]
+    return sum(values) / len(values) if values else math.inf
+
+
+def score_words(row: measured.Row, text: str) -> str:
+    """``38.7 ± 1.9``."""
+    score: dict[str, Any] = row["perplexity"][text]
+    return words.measured(float(score["value"]), score.get("stderr"))
+
+
+def _bar(row: measured.Row, text: str) -> pictures.Bar:
+    method, score = str(row["method"]), row["perplexity"][text]
+    return pictures.Bar(
+        method_label(method),
+        method_color(method),
+        float(score["value"]),
+        score.get("stderr"),
+        score_words(row, text),
+        reference=method == "dense",
+    )
+
+
+def story_of(ref: ModelRef, removed: float = USUAL) -> Story | None:
+    """The story of a model, else that of the shipped sample; None where there is neither.
+
+    Args:
+        ref: the model.
+        removed: share of the block linears' parameters; the nearest measured one is told.
+    """
+    for model in dict.fromkeys((ref, ModelRef())):
+        known = data.newest_card(model)
+        if known is not None:
+            return _story(model, known[0], removed)
+    return None
+
+
+def _story(ref: ModelRef, card: ModelCard, removed: float) -> Story:
+    own_spectra = data.best_spectra(ref) is not None
+    shown = shown_spectra(ref) if own_spectra else None
+    for group in measured.groups(ref):
+        for decomposition in sorted(measured.decompositions_of(group), key=lambda name: name != "whitened"):
+            keep = min(measured.keeps_of(group, decomposition), key=lambda known: abs(1 - known - removed))
+            rows = group.at(decomposition, keep)
+            best = min((row for row in rows if row["method"] != "dense"), key=loss)
+            kept = sorted((row for row in rows if row["method"] != "dense"), key=loss)[:MOST_ROWS]
+            told = [row for row in rows if row["method"] == "dense"] + kept
+            order = in_order(str(row["method"]) for row in told)
+            told.sort(key=lambda row: order.index(str(row["method"])))
+            source = next((view.id for view in group.views if view.kind != "evaluate"), group.views[0].id)
+            return Story(ref, card, shown, keep, tuple(told), best, _plan(best), group.sample, source)
+    found = data.nearest(data.recorded_plans(data.all_runs(ref, "allocate")), removed)
+    plan = data.load_plan(found.path) if found is not None else None
+    keep = plan.keep_target if plan is not None else 1 - removed
+    sample = all(view.sample for view in data.all_runs(ref))
+    return Story(ref, card, shown, keep, (), None, plan, sample, found.view.id if found is not None else "")
+
+
+def _plan(row: measured.Row) -> Plan | None:
+    try:
+        return measured.plan_of(row)
+    except LrcError:
+        return None
