@@ -9,7 +9,7 @@ import streamlit as st
 from lrc_core.runs.spec import CalibrationSpec, CompareSpec, EvaluationSpec, ModelRef
 from pages.ui import bench_views, card_views, compare_views, data, forms, jobs, state, words
 from pages.ui import compare_data as measured
-from pages.ui.frame import empty, frame, guard, sample_note
+from pages.ui.frame import PAGES, empty, frame, guard, page_link, sample_note
 from pages.ui.methods import ALLOCATORS, DECOMPOSITIONS, decomposition_label, method_label
 
 DECOMPOSITION, KEEP, VIEW, GROUP, SECTION = "co_decomposition", "co_rate", "co_view", "co_group", "co_section"
@@ -241,6 +241,12 @@ def side_by_side(ref: ModelRef) -> None:
         card_views.under_rows(rows, ref)
     fill_missing(ref, group, decomposition)
     downloads(group, decomposition)
+    page_link(
+        PAGES["present"].file,
+        f"Present it, at {words.percent(1 - keep)}",
+        PAGES["present"].icon,
+        query={"pr_rate": f"{100 * (1 - keep):.0f}", "pr_from": "compare"},
+    )
     sample_note(group.sample, *(source.id for source in group.views))
     with st.expander("Start another comparison", icon=":material/add:"):
         new_comparison(ref)

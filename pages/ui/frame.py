@@ -79,10 +79,10 @@ def frame(page: str) -> ModelRef:
         st.html(f'<div class="lrc-brand">{PRODUCT}<small>See, learn and compare</small></div>')
         with st.container(gap="xxsmall"):
             for key, entry in PAGES.items():
-                query = {"pr_from": page} if key == "present" else None
-                page_link(
-                    entry.file, entry.title, entry.icon, query=query, width="stretch"
-                )  # a tooltip would cover the next link
+                if key == "present":
+                    _present_button(page)
+                    continue
+                page_link(entry.file, entry.title, entry.icon, width="stretch")  # a tooltip would cover the next link
         st.space("small")
         with st.container(gap="xxsmall"):
             st.caption("Model")
@@ -92,6 +92,13 @@ def frame(page: str) -> ModelRef:
         with guard():
             _job_badge()
     return ref
+
+
+def _present_button(page: str) -> None:
+    """Into the presentation, by click or key; a link would know no key."""
+    info = PAGES["present"]
+    if st.button(info.title, icon=info.icon, type="tertiary", shortcut="Alt+P", key="present_from_here"):
+        st.switch_page(info.file, query_params={**state.carried(), "pr_from": page})
 
 
 def page_link(file: str, label: str, icon: str, *, query: dict[str, str] | None = None, **options: str | None) -> None:

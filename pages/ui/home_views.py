@@ -85,8 +85,8 @@ def heat_words(shown: Shown) -> str:
     labels = words.kind_labels(tuple(kinds))
     return (
         f"{below} of {len(values)} layers hold {words.percent(SHARE)} of their energy below break-even, where two thin "
-        f"factors are smaller than the layer. Least is needed by {labels[low]} (median {words.percent(medians[low], 0)} "
-        f"of break-even), most by {labels[high]} ({words.percent(medians[high], 0)})."
+        f"factors are smaller than the layer. Least is needed by {labels[low]} (median "
+        f"{words.percent(medians[low], 0)} of break-even), most by {labels[high]} ({words.percent(medians[high], 0)})."
     )
 
 
@@ -95,7 +95,7 @@ def first_picture(shown: Shown | None) -> None:
     if shown is None:
         empty("A picture of a real model will be here", "Fetch the starter model below to see its first spectra.")
         return
-    pictures.draw(heat_of(shown), "home_heat")
+    pictures.draw(heat_of(shown), "hero")
     label = decomposition_label(shown.decomposition)
     st.caption(f"{heat_words(shown)} :small[({label} decomposition of {shown.spectra.card.name})]")
     sample_note(shown.view.sample, shown.view.id)
@@ -145,8 +145,8 @@ def _measured(shown: Shown, ref: ModelRef) -> str:
 
 WAYS = (
     Way("Explore", ":material/explore:", "way_explore", _curve, (
-        ("spectra", "Spectra of every layer"), ("allocate", "Allocate to a size"), ("watch", "Watch ranks being learned"),
-        ("plans", "Plans made by hand"), ("runs", "Runs and their logs"),
+        ("spectra", "Spectra of every layer"), ("allocate", "Allocate to a size"),
+        ("watch", "Watch ranks being learned"), ("plans", "Plans made by hand"), ("runs", "Runs and their logs"),
     )),
     Way("Teach", ":material/school:", "way_teach", _factors, (
         ("learn:1", "Learn, from step 1"), ("learn:3", "When does it pay? Step 3"),
@@ -199,7 +199,7 @@ def next_step(ref: ModelRef) -> None:
     own = [view for view in data.all_runs(ref, samples=False) if view.done]
     kinds = {view.kind for view in own}
     if read_only():
-        said, page = "This is the demo. Ten slides tell the whole story in figures that were measured.", "present"
+        said, page = "This is the demo. The slides tell the whole story in figures that were measured.", "present"
     elif not own:
         said, page = "Nothing has been computed on this computer yet: fetch the model and read its spectra.", ""
     elif not any(view.kind == "allocate" and learns(view.spec.method) for view in own):

@@ -155,7 +155,8 @@ def plan_words(model: ModelCard, found: Plan, kept: dict[str, float]) -> str:
         return f"{start}; every block keeps about {words.percent(shares[high], 0)} of its parameters."
     return (
         f"{start}. Block {high} keeps most, {words.percent(shares[high], 0)} of its parameters, block {low} least, "
-        f"{words.percent(shares[low], 0)}: one share for all would be the wrong rule."
+        f"{words.percent(shares[low], 0)}; the uniform rule would keep "
+        f"{words.percent(found.keep_target, 0)} everywhere."
     )
 
 
@@ -163,7 +164,7 @@ def comparison(story: Story) -> Slide:
     """The same size, several methods."""
     body = '<div class="pair">' + "".join(f"<div>{story.bars(text)}</div>" for text in story.texts[:2]) + "</div>"
     ids = tuple(dict.fromkeys(str(row.get("run_id") or story.source) for row in story.rows))
-    return Slide("comparison", "The same size, measured", body, comparison_words(story), ids)
+    return Slide("comparison", f"The same size, measured: {story.removed} removed", body, comparison_words(story), ids)
 
 
 def comparison_words(story: Story) -> str:
@@ -205,7 +206,8 @@ def answers(story: Story) -> Slide:
     )
     body = f'<p class="prompt">“{html.escape(prompt)} …”</p><div class="answers">{cells}</div>'
     reading = (
-        "The most likely continuation, word for word. A figure alone can hide garbage; a sample alone can hide luck."
+        "How the most likely continuation begins, word for word. "
+        "A figure alone can hide garbage; a sample alone can hide luck."
     )
     return Slide("answers", "What they write", body, reading, tuple(str(row.get("run_id")) for row in shown))
 
@@ -216,7 +218,8 @@ def _name(row: measured.Row) -> str:
     return f"{method_label(str(row['method']))}, {words.percent(1 - float(row['keep_target']))} removed"
 
 
-def _cut(text: str, most: int = 260) -> str:
+def _cut(text: str, most: int = 210) -> str:
+    text = " ".join(text.split())
     return text if len(text) <= most else text[:most].rsplit(" ", 1)[0] + " …"
 
 
@@ -234,7 +237,7 @@ def card(story: Story) -> Slide:
         f'<div class="card"><b><i class="chip" style="background:{color}"></i>{html.escape(name)}</b>'
         f'<p class="big">{words.data_size(size.total)}</p>{_memory(size, largest)}'
         f"<ul><li>{size.monthly(price):,.2f} {html.escape(unit)} a month at {price:g} {html.escape(unit)} per GB</li>"
-        f"<li>{_speed(row)}</li><li>{html.escape(_quality(row, dense))}</li></ul></div>"
+        f"<li>{_speed(row)}</li>{''.join(f'<li>{html.escape(said)}</li>' for said in _quality(row, dense))}</ul></div>"
         for name, color, row, size in columns
     )
     reading = f"Memory to answer at {CONTEXT:,} tokens of context: weights and cache counted, overhead estimated."
@@ -272,13 +275,13 @@ def _speed(row: measured.Row | None) -> str:
     return f"writes {words.figure(speed, 2)} tokens/s (measured)" if speed else "speed was not measured"
 
 
-def _quality(row: measured.Row | None, dense: measured.Row | None) -> str:
+def _quality(row: measured.Row | None, dense: measured.Row | None) -> list[str]:
     if row is None or dense is None:
-        return "quality was not measured"
+        return ["quality was not measured"]
     if row is dense:
-        return "the measure for the other"
+        return ["its quality is what the other is held against"]
     loss = accuracy_loss(row, dense, Scores(data.own_store().root))
-    return in_words(loss) if loss is not None else f"perplexity {surprise(row, dense)} that of the dense model"
+    return [*([in_words(loss)] if loss is not None else []), f"perplexity {surprise(row, dense)}"]
 
 
 def conclusion(story: Story) -> Slide:
@@ -329,7 +332,7 @@ def reproduce(story: Story) -> Slide:
             continue
     rows = "".join(f"<li><code>{html.escape(line)}</code><small>{html.escape(run)}</small></li>" for line, run in lines)
     body = (
-        '<p class="lead">Two commands on any computer with Python; no GPU, no account.</p>'
+        '<p class="lead">Every figure here comes out of a run. These commands make them again.</p>'
         "<ul class='commands'><li><code>make demo</code><small>these runs, read-only, in seconds</small></li>"
         f"<li><code>make app</code><small>everything, on a model of your own</small></li>{rows}</ul>"
     )

@@ -75,7 +75,7 @@ class Story:
         shown = [self.dense, *self.others] if self.dense is not None else self.others
         return pictures.bars(
             [_bar(row, text) for row in shown],
-            f"Perplexity on {text}, {self.removed} removed",
+            f"Perplexity on {text}",
             "lower is better, ± standard error",
             with_table=with_table,
         )
