@@ -27,6 +27,9 @@ def bench_words(commands: Any, command: Callable[..., argparse.ArgumentParser], 
         parser = command(actions, name, lazily("doctor", "bench"), words)
         parser.set_defaults(name=name)
         _model(parser)
+    demo = command(actions, "demo", lazily("demo", "demo"), "The demo: seconds until it is ready and seen, its memory.")
+    demo.add_argument("--rounds", type=int, default=3, metavar="N", help="fresh servers and browsers (default: 3)")
+    demo.add_argument("--chromium", metavar="FILE", help="the browser (default: the one on the path)")
     _quality(command(actions, "quality", lazily("bench", "quality"), "Every method at every target, with tests."))
     _ablation(command(actions, "ablation", lazily("bench", "ablation"), "Loss terms and calibration texts of methods."))
 

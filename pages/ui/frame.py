@@ -39,8 +39,8 @@ PAGES = {
     "plans": PageInfo("pages/plans.py", "Plans", ":material/edit_square:", "Make a plan by hand, beat the machine"),
     "compare": PageInfo("pages/compare.py", "Compare", ":material/balance:", "Methods side by side, as measured"),
     "talk": PageInfo("pages/talk.py", "Talk", ":material/forum:", "One prompt, several models answer side by side"),
-    "present": PageInfo("pages/present.py", "Present", ":material/slideshow:", "What was measured, as slides"),
     "runs": PageInfo("pages/runs.py", "Runs", ":material/history:", "Every job, its log and its command"),
+    "present": PageInfo("pages/present.py", "Present", ":material/slideshow:", "What was measured, as slides"),
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import streamlit as st
@@ -32,6 +33,14 @@ class Shown:
     def sigmas(self) -> dict[str, np.ndarray]:
         return self.spectra.values[self.decomposition]
 
+    @cached_property
+    def need(self) -> dict[str, float]:
+        """Of every layer, the rank for 90 % of its energy as a share of its break-even rank."""
+        return {
+            layer.name: energy_rank(self.sigmas[layer.name], SHARE) / break_even(layer)
+            for layer in self.spectra.card.layers
+        }
+
 
 def shown_spectra(ref: ModelRef) -> Shown | None:
     """What there is to draw, None where nothing is."""
@@ -42,12 +51,12 @@ def shown_spectra(ref: ModelRef) -> Shown | None:
     return Shown(view, spectra, "whitened" if "whitened" in spectra.decompositions else spectra.decompositions[0])
 
 
-def need(shown: Shown) -> dict[str, float]:
-    """Of every layer, the rank for 90 % of its energy as a share of its break-even rank."""
-    return {
-        layer.name: energy_rank(shown.sigmas[layer.name], SHARE) / break_even(layer)
-        for layer in shown.spectra.card.layers
-    }
+def prepare() -> None:
+    """Read the samples' files before somebody waits for them; what is read stays in the caches."""
+    from pages.ui.present.story import story_of
+
+    shown_spectra(ModelRef())
+    story_of(ModelRef())
 
 
 def example_of(shown: Shown) -> LinearShape:
@@ -57,7 +66,7 @@ def example_of(shown: Shown) -> LinearShape:
 
 def heat_of(shown: Shown, *, with_table: bool = True) -> str:
     """The heatmap of where a model's information lives."""
-    values = need(shown)
+    values = shown.need
     return pictures.heat(
         pictures.Heat(
             card=shown.spectra.card,
@@ -74,7 +83,7 @@ def heat_of(shown: Shown, *, with_table: bool = True) -> str:
 
 def heat_words(shown: Shown) -> str:
     """What the heatmap says, computed from it."""
-    values = need(shown)
+    values = shown.need
     card = shown.spectra.card
     below = sum(value < 1 for value in values.values())
     kinds: dict[str, list[float]] = {}

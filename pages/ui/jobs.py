@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -77,10 +78,9 @@ def instead(of: Spec | str) -> bool:
     if not read_only():
         return False
     st.caption(f":material/lock: {words.prose('readonly')}")
-    if isinstance(of, str):
-        st.code(of, language="bash", wrap_lines=True)
-    else:
-        command(of)
+    line = of if isinstance(of, str) else manager.command_for(of)
+    # Not a code element: its highlighter is a megabyte and a half of script, for which Home's picture would wait.
+    st.html(f'<code class="lrc-line">{html.escape(line)}</code>')
     return True
 
 

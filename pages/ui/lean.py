@@ -22,6 +22,7 @@ FIRST = ("pages.ui.frame", "pages.ui.cards", "pages.ui.home_views")
 """What Home imports."""
 LATER = ("pandas", "plotly.graph_objects", "altair", "pyarrow", "pages.ui.spectra_views", "pages.ui.compare_views")
 """What the other pages import, the charts' libraries first."""
+THREAD = "warm-up"
 PAUSE_S = 3.0
 """How long :data:`LATER` waits after :data:`FIRST`, so that the first page has the processor for itself."""
 
@@ -44,6 +45,22 @@ def refuse_heavy_imports() -> None:
     sys.meta_path.insert(0, _Refusal())
 
 
+def _read_samples() -> None:
+    """What Home shows of the shipped runs. Streamlit's caches work without a session, but complain about it."""
+    complaint = logging.getLogger("streamlit.runtime.scriptrunner_utils.script_run_context")
+    complaint.addFilter(_not_this_thread)
+    try:
+        importlib.import_module("pages.ui.home_views").prepare()
+    except Exception:  # Home says so, in words
+        _log.exception("the samples could not be read")
+    finally:
+        complaint.removeFilter(_not_this_thread)
+
+
+def _not_this_thread(record: logging.LogRecord) -> bool:
+    return record.threadName != THREAD
+
+
 def warm_up(ready: Callable[[], bool]) -> None:
     """Import in the background what pages need, once the server is ready; nobody waits for it."""
 
@@ -56,6 +73,8 @@ def warm_up(ready: Callable[[], bool]) -> None:
                     importlib.import_module(name)
                 except ImportError:  # the page that needs it says so
                     _log.exception("%s could not be imported", name)
-            time.sleep(PAUSE_S)
+            if names is FIRST:
+                _read_samples()
+                time.sleep(PAUSE_S)
 
-    threading.Thread(target=work, name="warm-up", daemon=True).start()
+    threading.Thread(target=work, name=THREAD, daemon=True).start()

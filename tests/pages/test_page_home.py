@@ -16,7 +16,7 @@ from tests.pages.conftest import text_of
 def test_it_stands_without_any_run(open_page):
     text = text_of(open_page())
     assert "Not fetched yet" in text
-    assert "A picture of a real layer will be here" in text
+    assert "A picture of a real model will be here" in text
 
 
 def test_three_sentences(open_page):
@@ -42,7 +42,28 @@ def test_another_model_has_no_sample_card_but_still_a_picture(open_page, samples
     run_factory.spectra_run(samples, card)
     text = text_of(open_page(model="owner/other"))
     assert "Not fetched yet" in text
-    assert "The curve is the measured spectrum" in text
+    assert "layers hold 90 % of their energy" in text
+
+
+def test_three_ways_in_lead_to_every_page(open_page, samples, card):
+    run_factory.spectra_run(samples, card)
+    app = open_page()
+    text = text_of(app)
+    assert all(f" {way}" in text for way in ("Explore", "Teach", "Convince"))
+    linked = {link.proto.page for link in app.get("page_link")}
+    assert linked >= {"spectra", "allocate", "watch", "plans", "runs", "learn", "present", "compare", "talk"}
+    assert {"learn_step=1", "learn_step=7"} <= {link.proto.query_string for link in app.get("page_link")}
+
+
+def test_what_to_do_next_follows_from_what_is_there(open_page, store, samples, card):
+    run_factory.spectra_run(samples, card)
+    assert "Nothing has been computed on this computer yet" in text_of(open_page())
+    run_factory.spectra_run(store, card)
+    assert "let the ranks be learned" in text_of(open_page())
+    run_factory.allocate_run(store, card, keep=0.7)
+    assert "Measure them against the other methods" in text_of(open_page())
+    run_factory.compare_run(store, card)
+    assert "Show the result to somebody" in text_of(open_page())
 
 
 def test_preflight_then_fetch(open_page, submitted):

@@ -1,0 +1,88 @@
+"""The demo in a real browser: every page on the shipped runs, and a server that has never seen torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import expect
+
+from lrc_core.paths import READ_ONLY, samples_home
+from pages.ui.lean import HEAVY
+from tests.browser.conftest import PATIENCE_MS, ROOT, wait_until_healthy
+
+pytestmark = pytest.mark.browser
+expect.set_options(timeout=PATIENCE_MS)
+
+SHOWN = {
+    "": "Read-only demo",
+    "learn": "Learn",
+    "spectra": "Rank for 95 % of the energy",
+    "allocate": "nothing is started, changed or deleted here",
+    "watch": "Parameters kept by each layer",
+    "plans": "Share of each layer that is kept",
+    "compare": "LLRC",
+    "compare?co_view=curve": "LLRC",
+    "talk": "The most likely continuation",
+    "runs": "lrc runs delete",
+    "present?pr_slide=3": "Where the information lives",
+    **{f"learn?learn_step={step}": f"{step} · " for step in range(1, 9)},
+}
+# Serves as `make demo` does, and tells at its end which modules it has.
+PROGRAM = """
+import atexit, json, pathlib, sys
+target = pathlib.Path(sys.argv.pop(1))
+atexit.register(lambda: target.write_text(json.dumps(sorted(sys.modules))))
+from pages.ui import serve
+sys.exit(serve.main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture
+def demo(tmp_path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """The demo's server, with a user's folder in which nothing may change."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    home = tmp_path / "home"
+    home.mkdir()
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith(("LRC_", "XDG_"))},
+        READ_ONLY: "1",
+        "HOME": str(home),
+    }
+    command = [sys.executable, "-c", PROGRAM, str(tmp_path / "modules.json"), str(port)]
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+    url = f"http://127.0.0.1:{port}"
+    wait_until_healthy(url, tmp_path / "log")
+    yield url, process
+    process.kill()
+    process.wait(timeout=30)
+
+
+def test_every_page_without_torch_and_without_a_trace(demo, open_tab, tmp_path):
+    url, process = demo
+    before = {str(path): path.stat().st_mtime_ns for path in samples_home().rglob("*")}
+    page = open_tab(url)
+    for path, words in SHOWN.items():
+        page.goto(f"{url}/{path}")
+        expect(page.get_by_text(words).locator("visible=true").first).to_be_visible()
+        page.locator("[data-testid=stStatusWidget]").wait_for(state="detached")
+        expect(page.get_by_text("could not be drawn")).to_have_count(0)
+        assert page.get_by_role("button", name="Delete").count() == 0
+    process.send_signal(signal.SIGTERM)
+    process.wait(timeout=60)
+    modules = json.loads((tmp_path / "modules.json").read_text())
+    assert "streamlit" in modules and "plotly" in modules  # it is the server's list
+    assert not {name.partition(".")[0] for name in modules} & set(HEAVY)
+    assert "must not import" not in (tmp_path / "log").read_text()
+    assert {str(path): path.stat().st_mtime_ns for path in samples_home().rglob("*")} == before
+    written = [path for path in (tmp_path / "home").rglob("*") if path.is_file()]
+    assert [path for path in written if "lrc" in str(path)] == []

@@ -1,0 +1,95 @@
+"""The presenter in a real browser: keys, touch, deep links, full screen, leaving."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.conftest import PATIENCE_MS
+
+pytestmark = pytest.mark.browser
+expect.set_options(timeout=PATIENCE_MS)
+
+
+def slide(page) -> int:
+    return int(page.locator(".deck").get_attribute("data-slide"))
+
+
+def test_keys_turn_the_pages_and_the_url_follows(server, open_tab):
+    page = open_tab(f"{server.url}/compare")
+    page.keyboard.press("Alt+p")  # from any page
+    deck = page.locator(".deck")
+    expect(deck).to_have_attribute("data-slide", "1")
+    expect(page.locator("[data-testid=stSidebar]")).to_have_count(0)
+    last = page.locator(".deck .slide").count()
+    steps = [
+        ("ArrowRight", 2),
+        ("Space", 3),
+        ("PageDown", 4),
+        ("ArrowLeft", 3),
+        ("PageUp", 2),
+        ("End", last),
+        ("Home", 1),
+    ]
+    for key, number in steps:
+        page.keyboard.press(key)
+        expect(deck).to_have_attribute("data-slide", str(number))
+        expect(page).to_have_url(re.compile(rf"pr_slide={number}\b"))
+    page.keyboard.press("ArrowLeft")
+    assert slide(page) == 1
+    expect(page.locator(".deck .slide:not([hidden])")).to_have_count(1)
+    page.keyboard.press("f")
+    page.wait_for_function("document.fullscreenElement !== null")
+    page.keyboard.press("f")
+    page.wait_for_function("document.fullscreenElement === null")
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Compare")
+    expect(page).not_to_have_url(re.compile("pr_"))
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize(("width", "height"), [(1280, 720), (600, 900)])
+def test_a_link_opens_its_slide_and_everything_fits(start_server, server, open_tab, dark, width, height):
+    page = open_tab(f"{server.url}/present?pr_slide=3", dark=dark, width=width, height=height)
+    deck = page.locator(".deck")
+    expect(deck).to_have_attribute("data-slide", "3")
+    box = deck.bounding_box()
+    assert (box["x"], box["y"], box["width"], box["height"]) == (0, 0, width, height)
+    covered = f"document.elementFromPoint({width - 30}, 20).closest('[data-testid=stHeader]') === null"
+    assert page.evaluate(covered), "Streamlit's toolbar lies above the slides"
+    for _ in range(page.locator(".deck .slide").count()):
+        shown = page.locator(".deck .slide:not([hidden])")
+        wide = shown.evaluate("section => section.scrollWidth - section.clientWidth")
+        assert wide <= 0, shown.get_attribute("aria-label")
+        size = shown.locator("h1").evaluate("title => parseFloat(getComputedStyle(title).fontSize)")
+        assert size >= (40 if width > 1000 else 26)
+        page.keyboard.press("ArrowRight")
+
+
+def test_the_film_plays_and_touch_turns_the_page(server, browser):
+    context = browser.new_context(viewport={"width": 600, "height": 900}, has_touch=True)
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE_MS)
+    page.goto(f"{server.url}/present")
+    deck = page.locator(".deck")
+    expect(deck).to_have_attribute("data-slide", "1")
+    swipe = """(deck) => {
+      const touch = (x) => new Touch({ identifier: 1, target: deck, clientX: x, clientY: 300 });
+      const stage = deck.querySelector('.stage-of-slides');
+      stage.dispatchEvent(new TouchEvent('touchstart', { touches: [touch(400)], bubbles: true, composed: true }));
+      stage.dispatchEvent(new TouchEvent('touchend', { changedTouches: [touch(200)], bubbles: true, composed: true }));
+    }"""
+    deck.evaluate(swipe)
+    expect(deck).to_have_attribute("data-slide", "2")
+    while page.locator(".deck .slide-film[hidden]").count():
+        page.keyboard.press("ArrowRight")
+    film = page.locator(".deck .slide-film div.film")
+    film.get_by_label("Step", exact=True).focus()
+    page.keyboard.press("Home")  # the film's own slider has its keys for itself
+    first = film.get_attribute("data-step")
+    assert page.locator(".deck .slide-film[hidden]").count() == 0
+    film.get_by_role("button", name="Play").click()
+    expect(film).not_to_have_attribute("data-step", first)
+    context.close()

@@ -1,0 +1,129 @@
+"""The presenter: its slides come out of runs, and say what those say."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import replace
+
+import pytest
+
+from lrc_core.runs.spec import ModelRef
+from pages.ui import compare_data as measured
+from pages.ui import data, words
+from pages.ui.present.slides import FILM, slides_of
+from pages.ui.present.story import loss, story_of
+from tests.pages import run_factory
+from tests.pages.conftest import text_of
+
+
+def deck_of(app):
+    """The component's data; None when there is no deck."""
+    found = app.get("bidi_component")
+    return found[0].proto if found else None
+
+
+@pytest.fixture
+def told(store, card):
+    """A story with everything in it."""
+    run_factory.spectra_run(store, card)
+    run_factory.allocate_run(store, card, keep=0.7)
+    run_factory.compare_run(store, card)
+    return story_of(ModelRef())
+
+
+def test_without_runs_it_says_what_slides_are_made_of(open_page):
+    text = text_of(open_page("present"))
+    assert "Nothing to present yet" in text
+
+
+def test_the_page_has_a_deck_and_no_sidebar(open_page, told):
+    app = open_page("present")
+    assert deck_of(app) is not None
+    assert not app.sidebar.get("page_link") and not app.sidebar.get("button")
+
+
+def test_every_part_of_a_whole_story_is_a_slide(told):
+    keys = [slide.key for slide in slides_of(told)]
+    assert keys[:3] == ["question", "idea", "where"]
+    assert keys[-3:] == ["card", "conclusion", "reproduce"]
+    assert {FILM, "plan", "comparison"} <= set(keys)
+    assert len(keys) == len(set(keys))
+
+
+def test_what_is_not_there_is_left_out(store, card):
+    run_factory.spectra_run(store, card)
+    assert [slide.key for slide in slides_of(story_of(ModelRef()))] == ["question", "idea", "where", "reproduce"]
+
+
+def test_every_figure_can_be_traced(told):
+    for slide in slides_of(told):
+        assert slide.key == "question" or slide.runs, slide.key
+        for run_id in slide.runs:
+            assert data.open_run(run_id) is not None or run_id in str(told.rows), (slide.key, run_id)
+
+
+def test_the_best_row_is_the_one_of_lowest_perplexity_and_the_sentence_names_it(told):
+    assert told.best is not None
+    assert loss(told.best) == min(loss(row) for row in told.others)
+    comparison = next(slide for slide in slides_of(told) if slide.key == "comparison")
+    assert comparison.reading.startswith(f"{told.best_label} loses least")
+    best, second = told.others[:2]
+    for text in told.texts:
+        one, other = best["perplexity"][text], second["perplexity"][text]
+        gap = (other["value"] - one["value"]) / math.hypot(one["stderr"], other["stderr"])
+        assert f"{gap:.1f} on {text}" in comparison.reading
+
+
+def test_the_bars_have_whiskers_and_a_table(told):
+    shown = told.bars(told.texts[0])
+    assert shown.count('class="whisker"') == sum(bool(row["perplexity"][told.texts[0]]["stderr"]) for row in told.rows)
+    assert "<table>" in shown and "aria-label=" in shown
+
+
+def test_another_rate_tells_of_the_nearest_measured_one(told):
+    (group,) = measured.groups(ModelRef())
+    keeps = measured.keeps_of(group, "whitened")
+    assert len(keeps) > 1
+    for keep in keeps:
+        assert story_of(ModelRef(), 1 - keep + 0.01).keep == keep
+
+
+def test_the_users_own_comparison_comes_before_the_sample(samples, store, card):
+    run_factory.spectra_run(samples, card)
+    run_factory.compare_run(samples, card)
+    assert story_of(ModelRef()).sample
+    run_factory.compare_run(store, card)
+    assert not story_of(ModelRef()).sample
+
+
+def test_a_model_of_which_nothing_is_known_is_told_of_by_the_sample(samples, card):
+    run_factory.spectra_run(samples, card)
+    assert story_of(ModelRef("owner/other")).ref == ModelRef()
+
+
+def test_no_words_of_a_run_become_markup(told):
+    bad = {**told.rows[0], "sample": {"prompt": "<img src=x onerror=alert(1)>", "text": "<script>alert(2)</script>"}}
+    story = replace(told, rows=(bad, *told.rows[1:]))
+    body = "".join(slide.body for slide in slides_of(story))
+    assert "<script" not in body and "<img" not in body
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "said"),
+    [
+        (38.74, 1.93, "38.7 ± 1.9"),
+        (561.4, 239.8, "560 ± 240"),
+        (21.066, 0.996, "21.1 ± 1.0"),
+        (0.5132, 0.0123, "0.513 ± 0.012"),
+        (1134.0, 584.0, "1,130 ± 580"),
+        (12.345, None, "12.3"),
+    ],
+)
+def test_figures_are_rounded_to_what_the_error_allows(value, error, said):
+    assert words.measured(value, error) == said
+
+
+def test_no_figure_is_without_its_unit(told):
+    card = next(slide for slide in slides_of(told) if slide.key == "card")
+    assert re.search(r"\d MB|\d kB|\d GB", card.body) and "tokens/s" in card.body
