@@ -19,6 +19,7 @@ def slide(page) -> int:
 
 def test_keys_turn_the_pages_and_the_url_follows(server, open_tab):
     page = open_tab(f"{server.url}/compare")
+    expect(page.get_by_role("button", name="Present")).to_be_visible()
     page.keyboard.press("Alt+p")  # from any page
     deck = page.locator(".deck")
     expect(deck).to_have_attribute("data-slide", "1")
@@ -51,7 +52,7 @@ def test_keys_turn_the_pages_and_the_url_follows(server, open_tab):
 
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize(("width", "height"), [(1280, 720), (600, 900)])
-def test_a_link_opens_its_slide_and_everything_fits(start_server, server, open_tab, dark, width, height):
+def test_a_link_opens_its_slide_and_everything_fits(server, open_tab, dark, width, height):
     page = open_tab(f"{server.url}/present?pr_slide=3", dark=dark, width=width, height=height)
     deck = page.locator(".deck")
     expect(deck).to_have_attribute("data-slide", "3")
