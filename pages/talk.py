@@ -7,6 +7,7 @@ import random
 import streamlit as st
 
 from lrc_core.errors import LrcError
+from lrc_core.paths import read_only
 from lrc_core.runs.spec import AnswerSpec, GenerateSpec, ModelRef, SamplingSpec
 from lrc_core.settings import fields_of
 from pages.ui import card_views, data, forms, jobs, talk_views, words
@@ -155,7 +156,8 @@ def _look_at() -> None:
 model_ref = frame("talk")
 st.title("Talk")
 st.caption(words.prose("talk"))
-talk_views.worker()
+if not read_only():
+    talk_views.worker()
 with guard():
     question(model_ref)
 with guard():
