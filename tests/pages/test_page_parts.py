@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 SCRIPT = """
 import sys
 from streamlit.testing.v1 import AppTest
-PAGES = ("learn", "spectra", "allocate", "watch", "plans", "compare", "talk", "runs")
+PAGES = ("learn", "spectra", "allocate", "watch", "plans", "compare", "talk", "runs", "present")
 for page in ("", *(f"pages/{name}.py" for name in PAGES)):
     app = AppTest.from_file("app.py", default_timeout=120)
     if page:
@@ -38,7 +38,12 @@ def test_every_page_stands_on_nothing(open_page, page):
     app = open_page(page)
     assert not app.error
     assert len(app.title) == 1
-    assert {link.proto.label for link in app.get("page_link")} >= {info.title for info in PAGES.values()}
+    linked = {link.proto.label for link in app.get("page_link")}
+    if page == "present":
+        assert linked == {"Begin on Home"}  # no navigation, no settings
+        return
+    assert linked >= {info.title for key, info in PAGES.items() if key != "present"}
+    assert app.button(key="present_from_here").label == PAGES["present"].title
 
 
 def test_a_failure_shows_words_and_no_trace(open_page, monkeypatch):
