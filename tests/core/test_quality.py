@@ -98,7 +98,7 @@ def _tasks(monkeypatch: pytest.MonkeyPatch) -> None:
             count = spec.items + 10 * number
             tokens = torch.randint(3, 120, (count, 6), generator=torch.Generator().manual_seed(number))
             with torch.no_grad():
-                logits = session.loaded.model(input_ids=tokens).logits[:, -1]
+                logits = session.loaded.model(input_ids=tokens.to(session.loaded.model.device)).logits[:, -1]
             items = (logits.argmax(-1) % 2).tolist()
             rate = sum(items) / count
             error = math.sqrt(rate * (1 - rate) / (count - 1))
