@@ -256,6 +256,17 @@ def test_a_learned_path_serves_larger_targets_unless_told_otherwise(parts: dict[
     assert len({row["allocate_run_id"] for row in rows}) == 2
 
 
+def test_what_prunes_structure_runs_once_and_under_no_decomposition(parts: dict[str, Any]) -> None:
+    spec = QualitySpec(methods=("uniform", "llm_pruner"), keeps=(0.7,), decompositions=("svd", "whitened"), **parts)
+    rows = run(spec).result()["rows"]  # type: ignore[index]
+    found = {(row["method"], row["decomposition"]): row for row in rows}
+    assert list(found) == [("dense", ""), ("llm_pruner", ""), ("uniform", "svd"), ("uniform", "whitened")]
+    text, pruned = parts["evaluation"].texts[0], found["llm_pruner", ""]
+    ratio = pruned["perplexity"][text]["value"] / found["uniform", "svd"]["perplexity"][text]["value"]
+    assert math.exp(pruned["paired"]["uniform"]["perplexity"][text]["difference"]) == pytest.approx(ratio)
+    assert "uniform" not in found["uniform", "whitened"]["paired"]
+
+
 def test_cells_of_a_comparison_are_joined(parts: dict[str, Any], computed: list[str]) -> None:
     run(CompareSpec(methods=("uniform",), keeps=(0.8,), **parts))
     before = list(computed)
