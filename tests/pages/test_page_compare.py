@@ -131,6 +131,19 @@ def test_different_measurements_are_never_mixed(store, card):
     assert {group.evaluation.window for group in groups} == {512, 1024}
 
 
+def test_a_pruned_model_stands_beside_every_decomposition():
+    rows = tuple(
+        run_factory.row(*cell) for cell in (("dense", 1.0), ("uniform", 0.8), ("uniform", 0.8), ("llm_pruner", 0.8))
+    )
+    for one, name in zip(rows, ("", "whitened", "kfac", ""), strict=True):
+        one["decomposition"] = name
+    group = compare_data.Group(run_factory.EVALUATION, rows, 0, (), ())
+    assert compare_data.decompositions_of(group) == ["whitened", "kfac"]
+    for name in ("whitened", "kfac"):
+        assert [one["method"] for one in group.at(name, 0.8)] == ["dense", "uniform", "llm_pruner"]
+    assert [one["method"] for one in group.at("kfac", 0.6)] == ["dense"]
+
+
 def test_differences_are_said(store, card):
     run_factory.compare_run(store, card)
     group = compare_data.groups(ModelRef())[0]
