@@ -46,8 +46,9 @@ def bench(ref: ModelRef) -> None:
             help="Block linears: what methods share out. Whole model: embeddings and head as well, which are kept.",
         )  # fmt: skip
         log = right.toggle("Logarithmic", value=True, key="co_bench_log")
+        under = _choose_decomposition(chosen)
         st.plotly_chart(
-            bench_figures.pareto(chosen, measure or next(iter(names)), axis or "linear", log=log),
+            bench_figures.pareto(chosen, measure or next(iter(names)), axis or "linear", log=log, decomposition=under),
             config=figures.config("size-and-quality"),
             alt="Quality over size, one line a method, the dense model dashed, reference models as named points",
             key="co_pareto",
@@ -109,6 +110,18 @@ def _choose(found: Sequence[bench_data.Bench], key: str) -> bench_data.Bench:
         key=key,
     )
     return found[index]
+
+
+def _choose_decomposition(chosen: bench_data.Bench) -> str:
+    """The decomposition whose lines are drawn; "" for all, which with many methods is a thicket."""
+    names = bench_data.decompositions_of(chosen)
+    if len(names) < 2:
+        return ""
+    picked = st.segmented_control(
+        "Decomposition", [*names, ""], default=names[0], required=True, key="co_bench_under",
+        format_func=lambda name: decomposition_label(name) if name else "All",
+    )  # fmt: skip
+    return names[0] if picked is None else picked
 
 
 def _table(chosen: bench_data.Bench, name: str) -> None:

@@ -11,6 +11,7 @@ import pytest
 from lrc_core.jobs.command import command_for
 from lrc_core.runs.spec import CompareSpec, EvaluateSpec, ModelRef
 from pages.ui import compare_data, compare_figures, rank_charts
+from pages.ui.methods import ALLOCATORS
 from tests.pages import run_factory
 from tests.pages.conftest import text_of
 
@@ -171,6 +172,18 @@ def test_bars_carry_error_bars_and_the_registered_colours():
     assert all(bar.error_y.array[1] > 0 for bar in figure.data)
     assert figure.data[0].marker.color[1] == compare_figures.color("llrc")
     assert compare_figures.zero_shot_bars(rows, "acc_norm").data[1].y[0] == rows[1]["zero_shot"]["arc_easy"]["acc_norm"]
+
+
+def test_many_bars_lie_down_with_the_best_on_top():
+    methods = [name for name in ALLOCATORS.names() if not ALLOCATORS.get(name).structured][:9]
+    rows = [run_factory.row("dense", 1.0), *({**run_factory.row("llrc", 0.8), "method": name} for name in methods)]
+    for number, one in enumerate(rows):
+        one["perplexity"]["gensim"]["value"] = 999.0 if number == 4 else 20.0 + number
+    bar = compare_figures.perplexity_bars(rows).data[0]
+    assert bar.orientation == "h" and len(bar.y) == 10
+    assert list(bar.x) == sorted(bar.x, reverse=True)  # plotly draws upwards
+    assert bar.y[0] == compare_figures.label(rows[4]["method"]) and bar.y[-1] == "Dense"
+    assert bar.marker.color[0] == compare_figures.color(rows[4]["method"])
 
 
 def test_the_dense_line_is_named_where_it_is_on_both_axes():
