@@ -60,7 +60,7 @@ def _answer(run: Run, answer: AnswerSpec, written: Written | None) -> Answer:
     words += [f"{figure(written.tokens_per_s, 2)} tokens/s"] if written.tokens_per_s else []
     words += [data_size(written.bytes)] if written.bytes else []
     cut = " (cut at the longest length asked for)" if written.ended == "length" else ""
-    return Answer(name, color, written.text or "(It wrote nothing.)", ", ".join(words) + " (measured)" + cut, run.id, key)
+    return Answer(name, color, written.text.strip() or "(It wrote nothing.)", ", ".join(words) + " (measured)" + cut, run.id, key)
 
 
 def ask_command(named: Named) -> str:
@@ -88,7 +88,7 @@ def _recorded(named: Named) -> list[Block]:
     blocks: list[Block] = []
     for prompt in dict.fromkeys(str(row["sample"].get("prompt", "")) for row in near):
         entries = tuple(
-            Answer(named.name(row), color_of(row), str(row["sample"]["text"]), "", str(row.get("run_id", "")), named.key(row))
+            Answer(named.name(row), color_of(row), str(row["sample"]["text"]).strip(), "", str(row.get("run_id", "")), named.key(row))
             for row in near
             if str(row["sample"].get("prompt", "")) == prompt
         )

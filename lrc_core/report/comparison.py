@@ -46,7 +46,7 @@ Filled = Callable[[Row], Sequence[Cell]]
 
 def _table(named: Named, caption: str, columns: Sequence[Column], cells: Filled, rows: Sequence[Row], note: str) -> Table:
     """Rows by target with the cells that failed or that nobody measured, which are never left out."""
-    heads = (Column("Method"), Column("Removed, %", True, COUNTED))
+    heads = (Column("Method"), Column("Target, %", True))
     lines = []
     for row in rows:
         failed = str(row["error"]) if "error" in row else ""

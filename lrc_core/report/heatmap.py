@@ -146,7 +146,7 @@ def _depth(card: ModelCard, kept: dict[str, float]) -> str:
     most, least = max(parts, key=parts.__getitem__), min(parts, key=parts.__getitem__)
     if parts[most] - parts[least] < 0.02:
         return "; early and late blocks keep about the same"
-    return f"; {most} keep {percent(parts[most], 0)}, {least} {percent(parts[least], 0)}"
+    return f"; {most} keep {percent(parts[most], 0)} and {least} {percent(parts[least], 0)}"
 
 
 def rank_words(layer: LinearShape, plan: Plan) -> tuple[str, float]:

@@ -58,8 +58,9 @@ def _facts(named: Named, row: Row) -> Iterator[Fact]:
     loss = accuracy_loss(row, dense, named.sources.scores()) if dense else None
     if loss is not None:
         error = f"± {max(1, round(loss.stderr))}" if loss.stderr is not None else "error not known"
-        note = f"of 100 questions, {error}; {loss.questions:,} asked"
-        yield Fact("Right answers", f"{loss.difference:+.0f}".replace("+0", "0").replace("-", "−"), note, MEASURED)
+        whole = round(loss.difference)
+        shown = f"{abs(whole)} {'fewer' if whole < 0 else 'more'}" if whole else "as many"
+        yield Fact("Right answers of 100", shown, f"{error}; {loss.questions:,} questions asked", MEASURED)
 
 
 def _answer(named: Named, best: list[Row]) -> str:
