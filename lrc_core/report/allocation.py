@@ -36,9 +36,7 @@ def allocation(named: Named) -> Section:
     ramp = "share of a layer's parameters that is kept"
     blocks.append(Pictures("Share of every layer kept", items, columns, ramp=ramp, table=table, cells=cells))
     if sources.lost:
-        blocks.append(
-            Words(f"Missing here, because their runs were deleted: {listed(list(sources.lost))}.", "warning")
-        )
+        blocks.append(Words(f"Missing here, because their runs were deleted: {listed(list(sources.lost))}.", "warning"))
     return Section("allocation", "The allocation", tuple(blocks))
 
 

@@ -29,7 +29,9 @@ def samples(named: Named) -> Section:
         blocks.append(Commands((Command("Record answers side by side", ask_command(named)),)))
     if sources.sealed:
         blocks.append(
-            Words(f"{sources.sealed} more were asked blindly and wait for a vote; they are left out until then.", "note")
+            Words(
+                f"{sources.sealed} more were asked blindly and wait for a vote; they are left out until then.", "note"
+            )
         )
     blocks += _recorded(named)
     return Section("samples", "Samples", tuple(blocks))
@@ -60,7 +62,9 @@ def _answer(run: Run, answer: AnswerSpec, written: Written | None) -> Answer:
     words += [f"{figure(written.tokens_per_s, 2)} tokens/s"] if written.tokens_per_s else []
     words += [data_size(written.bytes)] if written.bytes else []
     cut = " (cut at the longest length asked for)" if written.ended == "length" else ""
-    return Answer(name, color, written.text.strip() or "(It wrote nothing.)", ", ".join(words) + " (measured)" + cut, run.id, key)
+    return Answer(
+        name, color, written.text.strip() or "(It wrote nothing.)", ", ".join(words) + " (measured)" + cut, run.id, key
+    )
 
 
 def ask_command(named: Named) -> str:
@@ -88,7 +92,14 @@ def _recorded(named: Named) -> list[Block]:
     blocks: list[Block] = []
     for prompt in dict.fromkeys(str(row["sample"].get("prompt", "")) for row in near):
         entries = tuple(
-            Answer(named.name(row), color_of(row), str(row["sample"]["text"]).strip(), "", str(row.get("run_id", "")), named.key(row))
+            Answer(
+                named.name(row),
+                color_of(row),
+                str(row["sample"]["text"]).strip(),
+                "",
+                str(row.get("run_id", "")),
+                named.key(row),
+            )
             for row in near
             if str(row["sample"].get("prompt", "")) == prompt
         )

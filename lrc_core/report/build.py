@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from lrc_core.errors import SettingsError
 from lrc_core.names import in_order, method_color, method_label
+from lrc_core.quality.card import Wishes
 from lrc_core.report.allocation import allocation
 from lrc_core.report.answers import samples
 from lrc_core.report.cards import card, default_context
@@ -19,7 +20,6 @@ from lrc_core.report.reproduce import counted, reproduce
 from lrc_core.report.rows import Named
 from lrc_core.report.sources import Asked, Sources, find_sources
 from lrc_core.runs.store import RunStore
-from lrc_core.quality.card import Wishes
 from lrc_core.words import percent
 
 PRICE, CURRENCY = 3.0, "€"

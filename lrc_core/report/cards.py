@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from lrc_core.names import GREY
+from lrc_core.plan import variant_name
 from lrc_core.quality.card import PARTS, Entry, Wishes, part_words, quality_words, reading, speed_of, speed_words
 from lrc_core.quality.footprint import Footprint, footprint
 from lrc_core.report.content import COUNTED, ESTIMATED, Block, CardEntry, Cards, Part, Section, Words
@@ -19,9 +18,7 @@ Found = tuple[Entry, Footprint]
 def card(named: Named, wishes: Wishes) -> Section:
     """The dense model's card and those of the plans at one target."""
     entries, without = _entries(named)
-    found = [
-        (entry, footprint(named.sources.card, entry.plan, wishes.context, wishes.sequences)) for entry in entries
-    ]
+    found = [(entry, footprint(named.sources.card, entry.plan, wishes.context, wishes.sequences)) for entry in entries]
     dense = next((pair for pair in found if pair[0].plan is None), None)
     requests = "one request" if wishes.sequences == 1 else f"{wishes.sequences} requests at once"
     asked = (
@@ -54,11 +51,11 @@ def _entries(named: Named) -> tuple[list[Entry], list[str]]:
     near = [shown for shown in named.sources.plans if abs(shown.target - named.focus) < 1e-6]
     for shown in near:
         if shown.source not in used:
-            row = _row_of(named, shown.plan.origin.get("run_id"))
+            near_row = _row_of(named, shown.plan.origin.get("run_id"))
             color = color_of({"method": shown.method})
-            speed, source = (speed_of(row), _run(row)) if row else ({}, shown.source)
-            entries.append(Entry(shown.label.replace(", ", " at "), color, shown.plan, speed, row, source))
-            without = [name for name in without if row is None or name != named.name(row)]
+            speed, source = (speed_of(near_row), _run(near_row)) if near_row else ({}, shown.source)
+            entries.append(Entry(shown.label.replace(", ", " at "), color, shown.plan, speed, near_row, source))
+            without = [name for name in without if near_row is None or name != named.name(near_row)]
     return entries, without
 
 
@@ -80,23 +77,20 @@ def _card(named: Named, entry: Entry, size: Footprint, dense: Found | None, wish
         less = f", {percent(1 - size.total / dense[1].total)} less than dense"
     money = size.monthly(wishes.price)
     said, behind = quality_words(entry, dense[0] if dense else None, named.sources.scores())
+    cost = f"{money:,.{2 if money < 100 else 0}f} {wishes.currency}"
     lines = (
-        f"**{money:,.{2 if money < 100 else 0}f} {wishes.currency}** a month at {wishes.price:g} {wishes.currency} per GB",
+        f"**{cost}** a month at {wishes.price:g} {wishes.currency} per GB",
         speed_words(entry, dense[0] if dense else None),
         said,
     )
     total = f"**{data_size(size.total)}** to answer at {wishes.context:,} tokens{less}"
     notes = [behind] if behind else []
     notes += [f"run `{entry.source}`"] if entry.source else []
-    key = key_of("dense" if entry.plan is None else _method(entry.plan), entry.plan.keep_target if entry.plan else 1.0)
+    key = key_of(
+        "dense" if entry.plan is None else variant_name(entry.plan.method, entry.plan.update),
+        entry.plan.keep_target if entry.plan else 1.0,
+    )
     return CardEntry(entry.name, entry.color, total, parts, lines, "; ".join(notes), key)
-
-
-def _method(plan: object) -> str:
-    from lrc_core.plan import Plan, variant_name
-
-    assert isinstance(plan, Plan)
-    return variant_name(plan.method, plan.update)
 
 
 def _how(key: str) -> str:
@@ -106,6 +100,3 @@ def _how(key: str) -> str:
 def default_context(most: int) -> int:
     """The context that a card counts with when none is named."""
     return min(2048, most)
-
-
-__all__: Sequence[str] = ("Wishes", "card", "default_context")

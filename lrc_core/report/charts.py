@@ -64,7 +64,9 @@ def curves(series: Sequence[Series], x_label: str, y_label: str, reference: tupl
         reference: a value that is drawn as a dashed line, with its name.
     """
     points = [point for one in series for point in one.points]
-    heights = [point.y + point.error for point in points] + [max(point.y - point.error, point.y / 2) for point in points]
+    heights = [point.y + point.error for point in points] + [
+        max(point.y - point.error, point.y / 2) for point in points
+    ]
     heights += [reference[0]] if reference else []
     y_ticks = log_ticks(min(heights), max(heights))
     x_ticks = nice_ticks(min(point.x for point in points), max(point.x for point in points), 4)

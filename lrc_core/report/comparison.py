@@ -44,7 +44,9 @@ def comparison(named: Named) -> Section:
 Filled = Callable[[Row], Sequence[Cell]]
 
 
-def _table(named: Named, caption: str, columns: Sequence[Column], cells: Filled, rows: Sequence[Row], note: str) -> Table:
+def _table(
+    named: Named, caption: str, columns: Sequence[Column], cells: Filled, rows: Sequence[Row], note: str
+) -> Table:
     """Rows by target with the cells that failed or that nobody measured, which are never left out."""
     heads = (Column("Method"), Column("Target, %", True))
     lines = []
@@ -72,7 +74,7 @@ def _perplexities(named: Named) -> Table:
         Column("Size, MB", True, COUNTED),
     ]
     for text in texts:
-        columns += [Column(f"Perplexity, {text_name(text)}", True, MEASURED), Column("× dense", True, MEASURED)]
+        columns += [Column(f"Perplexity, {text_name(text)}", True, MEASURED), Column("× dense", True)]
     columns.append(Column("Run", mono=True))
 
     def cells(row: Row) -> list[Cell]:
@@ -124,8 +126,8 @@ def legend_of_marks(named: Named) -> str:
             + ". Compare values by their errors."
         )
     return (
-        f"A sign behind a value: different with p < 0.05 from {listed(signs)}, at the same target. Tests are paired, on "
-        "the same windows (t-test of log-perplexity) and the same questions (exact McNemar), so a difference can be "
+        f"A sign behind a value: different with p < 0.05 from {listed(signs)}, at the same target. Tests are paired, "
+        "on the same windows (t-test of log-perplexity) and the same questions (exact McNemar), so a difference can be "
         "certain although the errors overlap."
     )
 
@@ -146,14 +148,22 @@ def _curves(named: Named) -> list[Block]:
         items.append(Picture(drawing, alt, title, reading=said))
     if not items:
         return []
-    heads = (Column("Model"), Column("Size, MB", True, COUNTED), *(Column(text_name(text), True, MEASURED) for text in named.texts))
+    heads = (
+        Column("Model"),
+        Column("Size, MB", True, COUNTED),
+        *(Column(text_name(text), True, MEASURED) for text in named.texts),
+    )
     lines = []
     for row in [row for row in named.rows if "error" not in row]:
         size = size_mb(named, row)
         scores = [row["perplexity"].get(text) for text in named.texts]
         cells = [Cell(rounded(s["value"], s.get("stderr")), s["value"]) if s else Cell("–") for s in scores]
         lines.append(
-            Line((Cell(named.name(row), named.name(row)), Cell("–" if size is None else f"{size:,.1f}", size), *cells), named.key(row), color_of(row))
+            Line(
+                (Cell(named.name(row), named.name(row)), Cell("–" if size is None else f"{size:,.1f}", size), *cells),
+                named.key(row),
+                color_of(row),
+            )
         )
     table = Table("Perplexity over size", heads, tuple(lines), detail=True)
     return [Pictures("Perplexity against size", tuple(items), 2, named.legend(), table=table)]
@@ -201,7 +211,7 @@ def _accuracies(named: Named) -> list[Block]:
 
     def cells(row: Row) -> list[Cell]:
         mean = mean_of(row["zero_shot"])
-        found = [_accuracy(mean and mean["value"], mean and mean["stderr"], marks(row, names, "mean"))]
+        found = [_accuracy(mean["value"], mean["stderr"], marks(row, names, "mean")) if mean else Cell("–")]
         for task in tasks:
             _, value, error = accuracy_of(row["zero_shot"].get(task) or {})
             found.append(_accuracy(value, error, marks(row, names, "zero_shot", task)))
@@ -231,7 +241,9 @@ def _dots(named: Named, answered: Sequence[Row], tasks: Sequence[str]) -> list[B
         dense = row["method"] == "dense"
         points = tuple(_point(named, row, task, number) for number, task in enumerate(tasks) if _has(row, task))
         series.append(
-            charts.Series(named.key(row)[0], "ink" if dense else color_of(row), symbols.get(named.line(row), "circle"), points)
+            charts.Series(
+                named.key(row)[0], "ink" if dense else color_of(row), symbols.get(named.line(row), "circle"), points
+            )
         )
     drawing = charts.dots(list(tasks), [one for one in series if one.points], "right answers, %")
     title = f"Right answers at {percent(1 - keep)} compression"

@@ -1,4 +1,4 @@
-"""What a report says, before anybody draws it: sections of blocks. The HTML file and the PDF are made from nothing else.
+"""What a report says, before anybody draws it: sections of blocks. HTML file and PDF are made from nothing else.
 
 Text may hold ``**set off**``, `` `code` `` and ``[words](https://address)``, and nothing more.
 """

@@ -28,6 +28,7 @@ from lrc_core.report.content import (
     Table,
     Words,
 )
+from lrc_core.report.prose import tied
 from lrc_core.report.svg import ramp_style, svg, symbol
 
 _ASSETS = Path(__file__).resolve().parents[2] / "assets" / "report"
@@ -46,7 +47,7 @@ def escaped(text: str) -> str:
 
 def inline(text: str) -> str:
     """The few marks that text of a report may hold."""
-    found = escaped(text)
+    found = escaped(tied(text))
     found = re.sub(r"\[([^\]]+)\]\((https://[^)\s]+)\)", r'<a href="\2" rel="noreferrer">\1</a>', found)
     found = re.sub(r"`([^`]+)`", r"<code>\1</code>", found)
     return re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", found)
@@ -150,7 +151,7 @@ def _how(how: str) -> str:
 
 def _facts(block: Facts) -> str:
     cells = "".join(
-        f'<div><dt>{escaped(fact.name)} {_how(fact.how)}</dt><dd>{escaped(fact.value)}</dd>'
+        f"<div><dt>{escaped(fact.name)} {_how(fact.how)}</dt><dd>{escaped(fact.value)}</dd>"
         f'<dd class="note">{inline(fact.note)}</dd></div>'
         for fact in block.entries
     )
@@ -159,7 +160,9 @@ def _facts(block: Facts) -> str:
 
 def _data(key: tuple[str, str]) -> str:
     method, target = key
-    return (f' data-method="{escaped(method)}"' if method else "") + (f' data-target="{escaped(target)}"' if target else "")
+    return (f' data-method="{escaped(method)}"' if method else "") + (
+        f' data-target="{escaped(target)}"' if target else ""
+    )
 
 
 def _table(block: Table) -> str:
@@ -184,7 +187,7 @@ def _line(line: Line, block: Table) -> str:
     for number, (cell, column) in enumerate(zip(line.cells, block.columns, strict=True)):
         look = " ".join(name for name, on in (("right", column.numeric), ("mono", column.mono)) if on)
         value = "" if cell.sort is None else f' data-v="{escaped(str(cell.sort))}"'
-        mark = f'<sup>{escaped(cell.mark)}</sup>' if cell.mark else ""
+        mark = f"<sup>{escaped(cell.mark)}</sup>" if cell.mark else ""
         chip = _chip(line.color) if number == 0 else ""
         tag = "th" if number == 0 and not block.detail else "td"
         scope = ' scope="row"' if tag == "th" else ""
@@ -211,7 +214,8 @@ def _pictures(block: Pictures) -> str:
         '<p class="help">Point at a cell, or choose a heatmap with Tab and move with the arrow keys: the same layer is '
         "marked in all of them.</p>"
         if block.cells is not None
-        else '<p class="help">Point at a mark, or choose a chart with Tab and step through its marks with the arrow keys.</p>'
+        else '<p class="help">Point at a mark, or choose a chart with Tab and step through its marks with the arrow '
+        "keys.</p>"
     )
     items = "".join(_picture(item) for item in block.items)
     table = _table(block.table) if block.table else ""
@@ -234,7 +238,9 @@ def _picture(item: Picture) -> str:
     caption = f"<figcaption>{title}{note}</figcaption>" if title or note else ""
     said = f'<p class="reading">{inline(item.reading)}</p>' if item.reading else ""
     source = f'<p class="source">run <code>{escaped(item.source)}</code></p>' if item.source else ""
-    drawing = f'<div class="drawing" tabindex="0" role="group" aria-label="{escaped(item.title or item.alt)}">{svg(item.drawing, item.alt)}</div>'
+    name = escaped(item.title or item.alt)
+    drawn = svg(item.drawing, item.alt)
+    drawing = f'<div class="drawing" tabindex="0" role="group" aria-label="{name}">{drawn}</div>'
     return f"<figure{_data(item.key)}>{caption}{drawing}{said}{source}</figure>"
 
 
@@ -242,7 +248,8 @@ def _answers(block: Answers) -> str:
     entries = "".join(_answer(entry) for entry in block.entries)
     return (
         f'<h3>{escaped(block.title)}</h3><p class="note">{inline(block.note)}</p>'
-        f'<blockquote><span class="label">Prompt</span>{escaped(block.prompt)}</blockquote><div class="answers">{entries}</div>'
+        f'<blockquote><span class="label">Prompt</span>{escaped(block.prompt)}</blockquote>'
+        f'<div class="answers">{entries}</div>'
     )
 
 
@@ -261,18 +268,22 @@ def _cards(block: Cards) -> str:
 
 def _card(entry: CardEntry, largest: int) -> str:
     bars = "".join(
-        f'<span class="{part.key}" style="width:{100 * part.bytes / largest:.2f}%"></span>' for part in entry.parts if part.bytes
+        f'<span class="{part.key}" style="width:{100 * part.bytes / largest:.2f}%"></span>'
+        for part in entry.parts
+        if part.bytes
     )
     said = ", ".join(f"{part.name} {part.words}" for part in entry.parts)
     parts = "".join(
-        f'<li><span class="chip {part.key}"></span>{escaped(part.name)} <b>{escaped(part.words)}</b> {_how(part.how)}</li>'
+        f'<li><span class="chip {part.key}"></span>{escaped(part.name)} <b>{escaped(part.words)}</b> '
+        f"{_how(part.how)}</li>"
         for part in entry.parts
     )
     lines = "".join(f"<p>{inline(line)}</p>" for line in entry.lines)
     note = f'<p class="note">{inline(entry.note)}</p>' if entry.note else ""
     return (
-        f'<article{_data(entry.key)} style="--method:{entry.color}"><h4>{escaped(entry.name)}</h4><p>{inline(entry.total)}</p>'
-        f'<div class="memory" role="img" aria-label="{escaped(said)}">{bars}</div><ul class="parts">{parts}</ul>{lines}{note}</article>'
+        f'<article{_data(entry.key)} style="--method:{entry.color}"><h4>{escaped(entry.name)}</h4>'
+        f'<p>{inline(entry.total)}</p><div class="memory" role="img" aria-label="{escaped(said)}">{bars}</div>'
+        f'<ul class="parts">{parts}</ul>{lines}{note}</article>'
     )
 
 

@@ -69,7 +69,9 @@ def _answer(named: Named, best: list[Row]) -> str:
     said = f"At {percent(1 - named.focus)} compression **{named.line(first)} loses least**"
     times = times_dense(first, dense)
     if times:
-        said += ": its perplexity is " + listed([f"{t:.2g} times the dense model's on {text_name(n)}" for n, t in times.items()])
+        said += ": its perplexity is " + listed(
+            [f"{t:.2g} times the dense model's on {text_name(n)}" for n, t in times.items()]
+        )
     if len(best) > 1:
         last = best[-1]
         other = times_dense(last, dense)

@@ -6,6 +6,7 @@ import io
 from collections.abc import Callable
 from typing import Any
 
+from lrc_core.errors import SettingsError
 from lrc_core.report.content import Report, texts_of
 from lrc_core.report.pdf_fonts import BOLD, SANS, absent_in, runs, width_of
 
@@ -16,8 +17,18 @@ WIDTH = PAGE[0] - 2 * _SIDE
 
 
 def report_pdf(report: Report) -> bytes:
-    """The whole file."""
-    from lrc_core.report.pdf_blocks import story
+    """The whole file.
+
+    Raises:
+        SettingsError: reportlab is not installed.
+    """
+    try:
+        from lrc_core.report.pdf_blocks import story
+    except ImportError as error:
+        raise SettingsError(
+            f"A PDF needs the package reportlab, which cannot be loaded: {error}.",
+            "Install the requirements again (`make app` does), or make the HTML file alone.",
+        ) from error
 
     absent = absent_in([*texts_of(report), report.title])
 

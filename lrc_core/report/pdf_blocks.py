@@ -11,13 +11,13 @@ from reportlab.platypus import CondPageBreak, Flowable, KeepTogether, Paragraph,
 from lrc_core.export.theme import LIGHT
 from lrc_core.report.content import (
     ESTIMATED,
-    MEASURED,
     Answer,
     Answers,
     CardEntry,
     Cards,
     Commands,
     Facts,
+    Part,
     Picture,
     Pictures,
     Report,
@@ -26,15 +26,17 @@ from lrc_core.report.content import (
 from lrc_core.report.content import Table as Rows
 from lrc_core.report.drawing import Dot, Drawing
 from lrc_core.report.pdf import WIDTH
-from lrc_core.report.pdf_drawing import ACCENT, INK, LINE, MUTED, PANEL, PARTS, Figure, MemoryBar, Swatch, color
-from lrc_core.report.pdf_fonts import BOLD, MONO, SANS, WIDE, marked, plain
+from lrc_core.report.pdf_drawing import ACCENT, INK, MUTED, PANEL, PARTS, Figure, MemoryBar, Swatch, color
+from lrc_core.report.pdf_fonts import BOLD, MONO, SANS, marked, plain
 from lrc_core.report.pdf_tables import how_words, table
+from lrc_core.report.prose import tied
 
 LINK, BAD = LIGHT["link-color"], "#b3372b"
+_LONG = 12  # rows of a table that may begin at the foot of a page
 _CHUNK = 900  # characters of an answer in one row, so that long answers run on over pages
 
 
-def style(name: str, size: float = 9.6, **changes: Any) -> ParagraphStyle:
+def style(name: str, size: float = 9.2, **changes: Any) -> ParagraphStyle:
     """A style of paragraph, black on white unless something else is said."""
     base: dict[str, Any] = {
         "fontName": SANS, "fontSize": size, "leading": 1.42 * size, "textColor": color(INK), "spaceAfter": 0.55 * size,
@@ -46,17 +48,17 @@ BODY = style("body")
 NOTE = style("note", 8, textColor=color(MUTED))
 READING = style("reading", 8.6)
 WARNING = style("warning", 9, textColor=color(BAD))
-H1 = style("h1", 25, fontName=BOLD, leading=29, spaceAfter=7)
+H1 = style("h1", 24, fontName=BOLD, leading=28.5, spaceAfter=7)
 H2 = style("h2", 15, fontName=BOLD, spaceBefore=16, spaceAfter=7, keepWithNext=1)
 H3 = style("h3", 10.8, fontName=BOLD, spaceBefore=9, spaceAfter=4, keepWithNext=1)
 H4 = style("h4", 9.2, fontName=BOLD, spaceAfter=2)
 SMALL = style("small", 7.6, spaceAfter=2)
-SOURCE = style("source", 6.8, textColor=color(MUTED), spaceAfter=0)
-CODE = style("code", 7.8, fontName=MONO, spaceAfter=0)
+SOURCE = style("source", 6.4, textColor=color(MUTED), spaceAfter=0)
+CODE = style("code", 7.4, fontName=MONO, spaceAfter=0)
 ROLES = {"plain": BODY, "reading": READING, "note": NOTE, "warning": WARNING}
 
 
-class Anchor(Flowable):  # type: ignore[misc]
+class Anchor(Flowable):
     """Where an entry of the outline leads."""
 
     def __init__(self, key: str, title: str) -> None:
@@ -98,7 +100,8 @@ def story(report: Report, absent: int) -> list[Any]:
         for block in section.blocks:
             found += _DRAWN[type(block)](block)
     if absent:
-        said = f"{absent} characters of this report are in none of the fonts at hand and stand as □; the HTML file has them."
+        said = f"{absent} characters of this report are in none of the fonts at hand and stand as □; "
+        said += "the HTML file has them."
         found.append(Paragraph(plain(said), NOTE))
     return found
 
@@ -109,31 +112,54 @@ def _words(block: Words) -> list[Any]:
 
 def _boxed(rows: Sequence[Sequence[Any]], widths: Sequence[float], *more: tuple[Any, ...]) -> Table:
     """A table that only lays out."""
-    commands = [("VALIGN", (0, 0), (-1, -1), "TOP"), ("LEFTPADDING", (0, 0), (-1, -1), 0), ("RIGHTPADDING", (0, 0), (-1, -1), 8)]
+    commands = [
+        ("VALIGN", (0, 0), (-1, -1), "TOP"),
+        ("LEFTPADDING", (0, 0), (-1, -1), 0),
+        ("RIGHTPADDING", (0, 0), (-1, -1), 8),
+    ]
     return Table(rows, colWidths=list(widths), style=[*commands, *more], hAlign="LEFT")
 
 
 def _facts(block: Facts) -> list[Any]:
     each = min(5, len(block.entries))
     value = style("value", 13.5 if each > 3 else 11, fontName=BOLD, spaceAfter=1)
-    cells = [
+    cells: list[Any] = [
         [
-            Paragraph(plain(fact.name) + how_words(fact.how), style("name", 7.4, textColor=color(MUTED), spaceAfter=1)),
-            Paragraph(plain(fact.value, BOLD), value),
-            Paragraph(marked(fact.note, LINK), style("fine", 7.2, textColor=color(MUTED), spaceAfter=0)),
+            Paragraph(plain(fact.name), style("name", 7.4, textColor=color(MUTED), spaceAfter=1)),
+            Paragraph(plain(tied(fact.value), BOLD), value),
+            Paragraph(
+                marked(fact.note, LINK) + (f"<br/>{how_words(fact.how).strip()}" if fact.how else ""),
+                style("fine", 7, textColor=color(MUTED), spaceAfter=0),
+            ),
         ]
         for fact in block.entries
     ]
     rows = [cells[start : start + each] for start in range(0, len(cells), each)]
     rows[-1] += [""] * (each - len(rows[-1]))
-    panel = [("BACKGROUND", (0, 0), (-1, -1), color(PANEL)), ("LEFTPADDING", (0, 0), (-1, -1), 9), ("TOPPADDING", (0, 0), (-1, -1), 8), ("BOTTOMPADDING", (0, 0), (-1, -1), 8), ("ROUNDEDCORNERS", [5, 5, 5, 5])]
+    panel = [
+        ("BACKGROUND", (0, 0), (-1, -1), color(PANEL)),
+        ("LEFTPADDING", (0, 0), (-1, -1), 9),
+        ("TOPPADDING", (0, 0), (-1, -1), 8),
+        ("BOTTOMPADDING", (0, 0), (-1, -1), 8),
+        ("ROUNDEDCORNERS", [5, 5, 5, 5]),
+    ]
     return [Spacer(1, 3), _boxed(rows, [WIDTH / each] * each, *panel), Spacer(1, 8)]
 
 
 def _rows(block: Rows) -> list[Any]:
     if block.detail:
         return []
-    found: list[Any] = [Paragraph(plain(block.caption, BOLD), H3), table(block)]
+    caption = Paragraph(plain(block.caption, BOLD), H3)
+    long = len(block.lines) > _LONG  # begins where it stands and goes on, rather than leave half a page empty
+    found: list[Any] = (
+        [
+            CondPageBreak(130),
+            Paragraph(plain(block.caption, BOLD), style("long", 10.8, fontName=BOLD, spaceBefore=9, spaceAfter=4)),
+            table(block),
+        ]
+        if long
+        else [caption, table(block)]
+    )
     if block.note:
         found += [Spacer(1, 4), Paragraph(marked(block.note, LINK), NOTE)]
     return found
@@ -141,8 +167,9 @@ def _rows(block: Rows) -> list[Any]:
 
 def _pictures(block: Pictures) -> list[Any]:
     each = max(1, min(block.columns, len(block.items)))
-    room = WIDTH / max(each, 2 if block.cells is None else each)
-    cells = [_picture(item, room - 10) for item in block.items]
+    room = WIDTH / each
+    largest = 0.72 if block.cells is None else 0.53
+    cells: list[Any] = [_picture(item, room - 10, largest) for item in block.items]
     rows = [cells[start : start + each] for start in range(0, len(cells), each)]
     rows[-1] += [""] * (each - len(rows[-1]))
     if block.legend:
@@ -161,14 +188,22 @@ def _legend(block: Pictures) -> Any:
     each = min(5, len(parts))
     rows = [[cell for pair in parts[start : start + each] for cell in pair] for start in range(0, len(parts), each)]
     rows[-1] += [""] * (2 * each - len(rows[-1]))
-    tight = [("TOPPADDING", (0, 0), (-1, -1), 0), ("BOTTOMPADDING", (0, 0), (-1, -1), 0), ("RIGHTPADDING", (0, 0), (-1, -1), 2)]
+    tight = [
+        ("TOPPADDING", (0, 0), (-1, -1), 0),
+        ("BOTTOMPADDING", (0, 0), (-1, -1), 0),
+        ("RIGHTPADDING", (0, 0), (-1, -1), 2),
+    ]
     return _boxed(rows, [12, WIDTH / 5 - 16] * each, *tight)
 
 
-def _picture(item: Picture, width: float) -> list[Any]:
-    found: list[Any] = [Paragraph(plain(item.title, BOLD), H4)] if item.title else []
-    found += [Paragraph(plain(item.note), style("under", 7, textColor=color(MUTED), spaceAfter=3))] if item.note else []
-    found.append(Figure(item.drawing, width))
+def _picture(item: Picture, width: float, largest: float) -> list[Any]:
+    found: list[Any] = [Paragraph(plain(tied(item.title), BOLD), H4)] if item.title else []
+    found += (
+        [Paragraph(plain(tied(item.note)), style("under", 7, textColor=color(MUTED), spaceAfter=3))]
+        if item.note
+        else []
+    )
+    found.append(Figure(item.drawing, width, largest))
     found += [Spacer(1, 3), Paragraph(marked(item.reading, LINK), SMALL)] if item.reading else []
     found += [_source(item.source)] if item.source else []
     return found
@@ -179,8 +214,16 @@ def _source(run_id: str) -> Paragraph:
 
 
 def _answers(block: Answers) -> list[Any]:
-    prompt = Paragraph(f'<font color="{MUTED}" size="7.4">Prompt</font><br/>{_lines(block.prompt)}', style("prompt", 9, spaceAfter=0))
-    panel = [("BACKGROUND", (0, 0), (-1, -1), color(PANEL)), ("LEFTPADDING", (0, 0), (-1, -1), 9), ("TOPPADDING", (0, 0), (-1, -1), 6), ("BOTTOMPADDING", (0, 0), (-1, -1), 7), ("ROUNDEDCORNERS", [5, 5, 5, 5])]
+    prompt = Paragraph(
+        f'<font color="{MUTED}" size="7.4">Prompt</font><br/>{_lines(block.prompt)}', style("prompt", 9, spaceAfter=0)
+    )
+    panel = [
+        ("BACKGROUND", (0, 0), (-1, -1), color(PANEL)),
+        ("LEFTPADDING", (0, 0), (-1, -1), 9),
+        ("TOPPADDING", (0, 0), (-1, -1), 6),
+        ("BOTTOMPADDING", (0, 0), (-1, -1), 7),
+        ("ROUNDEDCORNERS", [5, 5, 5, 5]),
+    ]
     head = [Paragraph(plain(block.title, BOLD), H3), Paragraph(marked(block.note, LINK), NOTE)]
     if len(block.prompt) < _CHUNK:
         head += [_boxed([[prompt]], [WIDTH], *panel), Spacer(1, 6)]
@@ -215,7 +258,12 @@ def _answer(entry: Answer) -> Table:
     foot = [part for part in (entry.measured,) if part]
     last: list[Any] = [Paragraph(plain(part), SMALL) for part in foot]
     rows.append([[*last, *([_source(entry.source)] if entry.source else [])] or ""])
-    tight = [("LEFTPADDING", (0, 0), (-1, -1), 9), ("TOPPADDING", (0, 0), (-1, -1), 1), ("BOTTOMPADDING", (0, 0), (-1, -1), 1), ("LINEBEFORE", (0, 0), (0, -1), 2.5, color(entry.color))]
+    tight = [
+        ("LEFTPADDING", (0, 0), (-1, -1), 9),
+        ("TOPPADDING", (0, 0), (-1, -1), 1),
+        ("BOTTOMPADDING", (0, 0), (-1, -1), 1),
+        ("LINEBEFORE", (0, 0), (0, -1), 2.5, color(entry.color)),
+    ]
     return _boxed(rows, [WIDTH], *tight)
 
 
@@ -226,33 +274,55 @@ def _cards(block: Cards) -> list[Any]:
         pair = block.entries[start : start + 2]
         row: list[Any] = [_card(entry, block.largest, wide - 24) for entry in pair] + [""] * (2 - len(pair))
         lines = [("LINEABOVE", (at, 0), (at, 0), 2.5, color(entry.color)) for at, entry in enumerate(pair)]
-        found += [_boxed([row], [wide, wide], *lines, ("TOPPADDING", (0, 0), (-1, -1), 6), ("RIGHTPADDING", (0, 0), (-1, -1), 20)), Spacer(1, 6)]
+        found += [
+            _boxed(
+                [row], [wide, wide], *lines, ("TOPPADDING", (0, 0), (-1, -1), 6), ("RIGHTPADDING", (0, 0), (-1, -1), 20)
+            ),
+            Spacer(1, 6),
+        ]
     return found
 
 
 def _card(entry: CardEntry, largest: int, width: float) -> list[Any]:
-    parts = [
-        Paragraph(
-            f'<font face="{WIDE}" color="{PARTS.get(part.key, MUTED)}">{"▨" if part.how == ESTIMATED else "■"}</font> '
-            f"{plain(part.name)} <b>{plain(part.words)}</b>{how_words(part.how)}",
-            SMALL,
-        )
-        for part in entry.parts
-    ]
+    parts = [Paragraph(_part(part), SMALL) for part in entry.parts]
     lines = [Paragraph(marked(line, LINK), style("card", 8.6, spaceAfter=3)) for line in entry.lines]
     note = [Paragraph(marked(entry.note, LINK), style("behind", 7, textColor=color(MUTED)))] if entry.note else []
     total = Paragraph(marked(entry.total, LINK), style("total", 8.8, spaceAfter=3))
-    return [Paragraph(plain(entry.name, BOLD), H4), total, MemoryBar(entry.parts, largest, width), Spacer(1, 2), *parts, Spacer(1, 3), *lines, *note]
+    return [
+        Paragraph(plain(entry.name, BOLD), H4),
+        total,
+        MemoryBar(entry.parts, largest, width),
+        Spacer(1, 2),
+        *parts,
+        Spacer(1, 3),
+        *lines,
+        *note,
+    ]
+
+
+def _part(part: Part) -> str:
+    """A part of the memory with its colour; an estimated one is hatched here too."""
+    sign = "▨" if part.how == ESTIMATED else "■"
+    chip = f'<font face="{SANS}" color="{PARTS.get(part.key, MUTED)}">{sign}</font>'
+    return f'{chip} {plain(part.name)} <font face="{BOLD}">{plain(tied(part.words), BOLD)}</font>{how_words(part.how)}'
 
 
 def _commands(block: Commands) -> list[Any]:
     found: list[Any] = []
     for number, entry in enumerate(block.entries, start=1):
         count = f"{number}. " if len(block.entries) > 1 else ""
-        title = f"{count}<b>{plain(entry.title)}</b>"
+        title = f'{count}<font face="{BOLD}">{plain(entry.title, BOLD)}</font>'
         if entry.source:
-            title += f' <font size="7" color="{MUTED}">run <font face="{MONO}">{plain(entry.source, MONO)}</font></font>'
-        panel = [("BACKGROUND", (0, 0), (-1, -1), color(PANEL)), ("LEFTPADDING", (0, 0), (-1, -1), 8), ("TOPPADDING", (0, 0), (-1, -1), 5), ("BOTTOMPADDING", (0, 0), (-1, -1), 6), ("ROUNDEDCORNERS", [4, 4, 4, 4])]
+            title += (
+                f' <font size="7" color="{MUTED}">run <font face="{MONO}">{plain(entry.source, MONO)}</font></font>'
+            )
+        panel = [
+            ("BACKGROUND", (0, 0), (-1, -1), color(PANEL)),
+            ("LEFTPADDING", (0, 0), (-1, -1), 8),
+            ("TOPPADDING", (0, 0), (-1, -1), 5),
+            ("BOTTOMPADDING", (0, 0), (-1, -1), 6),
+            ("ROUNDEDCORNERS", [4, 4, 4, 4]),
+        ]
         box = _boxed([[Paragraph(plain(entry.line, MONO), CODE)]], [WIDTH], *panel)
         found.append(KeepTogether([Paragraph(title, style("command", 8.8, spaceAfter=2)), box, Spacer(1, 6)]))
     return found
@@ -267,5 +337,3 @@ _DRAWN: dict[type, Callable[[Any], list[Any]]] = {
     Cards: _cards,
     Commands: _commands,
 }
-
-__all__ = ["MEASURED", "story"]

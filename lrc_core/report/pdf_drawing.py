@@ -27,7 +27,7 @@ def color(value: str) -> Any:
     return HexColor(_ROLES.get(value, value))
 
 
-class Figure(Flowable):  # type: ignore[misc]
+class Figure(Flowable):
     """A drawing, scaled to a width.
 
     Args:
@@ -109,7 +109,7 @@ def _label(canvas: Any, shape: Label, height: float) -> None:
 _DRAWN: dict[type, Any] = {Cells: _cells, Path: _path, Dot: _dot, Label: _label}
 
 
-class MemoryBar(Flowable):  # type: ignore[misc]
+class MemoryBar(Flowable):
     """Parts of a model's memory; an estimated part is hatched."""
 
     def __init__(self, parts: Sequence[Part], largest: int, width: float) -> None:
@@ -155,7 +155,7 @@ def hatched(canvas: Any, box: tuple[float, float, float, float], paint: Any) -> 
     canvas.restoreState()
 
 
-class Swatch(Flowable):  # type: ignore[misc]
+class Swatch(Flowable):
     """The colour ramp with its ends and meaning."""
 
     def __init__(self, words: str) -> None:

@@ -1,4 +1,5 @@
-"""Type of the PDF: Helvetica, and for what it lacks DejaVu Sans (shipped) or a reader's own fonts of East Asia."""
+"""Type of the PDF: DejaVu, shipped and embedded, so that it looks the same everywhere; and for East Asian text, which
+it lacks, the reader's own fonts by their standard names."""
 
 from __future__ import annotations
 
@@ -10,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from lrc_core.report.html import clean
+from lrc_core.report.prose import tied
 
-SANS, BOLD, ITALIC, MONO = "Helvetica", "Helvetica-Bold", "Helvetica-Oblique", "Courier"
-WIDE = "DejaVuSans"
+SANS, BOLD, MONO = "DejaVuSansCondensed", "DejaVuSansCondensed-Bold", "DejaVuSansMono"
 ABSENT = "□"
 """Stands for a character that no font at hand has."""
-_FILE = Path(__file__).resolve().parents[2] / "assets" / "fonts" / "DejaVuSans.ttf"
+_FOLDER = Path(__file__).resolve().parents[2] / "assets" / "fonts"
 _EAST = (
     ("HYSMyeongJo-Medium", re.compile(r"[\u1100-\u11ff\u3130-\u318f\uac00-\ud7af]")),
     ("HeiseiKakuGo-W5", re.compile(r"[\u3040-\u30ff\u31f0-\u31ff]")),
@@ -25,47 +26,42 @@ _SPLIT = re.compile(r"(\[[^\]]+\]\(https://[^)\s]+\)|`[^`]+`|\*\*.+?\*\*)")
 
 
 @cache
-def _covered() -> frozenset[int]:
-    """Characters of the shipped font. The first call makes all fonts known."""
+def _covered() -> dict[str, frozenset[int]]:
+    """Characters of the shipped fonts. The first call makes all fonts known."""
     from reportlab.lib.fonts import addMapping
     from reportlab.pdfbase import pdfmetrics
     from reportlab.pdfbase.cidfonts import UnicodeCIDFont
     from reportlab.pdfbase.ttfonts import TTFont
 
-    font = TTFont(WIDE, str(_FILE))
-    pdfmetrics.registerFont(font)
+    found = {}
+    for name in (SANS, BOLD, MONO):
+        font = TTFont(name, str(_FOLDER / f"{name}.ttf"))
+        pdfmetrics.registerFont(font)
+        found[name] = frozenset(font.face.charToGlyph)
     for name, _ in _EAST:
         pdfmetrics.registerFont(UnicodeCIDFont(name))
-    for name in (WIDE, *(name for name, _ in _EAST)):
+    for name in (SANS, BOLD, MONO, *(name for name, _ in _EAST)):
         for bold in (0, 1):
             for italic in (0, 1):
-                addMapping(name, bold, italic, name)
-    return frozenset(font.face.charToGlyph)
-
-
-def _latin(char: str) -> bool:
-    """Whether the standard fonts have it (Windows-1252)."""
-    try:
-        char.encode("cp1252")
-    except UnicodeEncodeError:
-        return False
-    return char >= " "
+                addMapping(name, bold, italic, BOLD if bold and name == SANS else name)
+    return found
 
 
 def font_of(char: str, base: str) -> str:
     """The font that draws a character; "" where none does."""
-    if _latin(char):
-        return base
-    east = next((name for name, pattern in _EAST if pattern.match(char)), "")
-    return east or (WIDE if ord(char) in _covered() else "")
+    covered = _covered()
+    for name in (base, SANS):
+        if ord(char) in covered[name]:
+            return name
+    return next((name for name, pattern in _EAST if pattern.match(char)), "")
 
 
 def runs(text: str, base: str = SANS) -> list[tuple[str, str]]:
     """A text as (font, part) pairs; characters that nothing draws become ``ABSENT``."""
     drawn = []
-    for char in clean(text).replace("\n", " ").replace("\t", " ").replace("\u00a0", " "):
+    for char in clean(text).replace("\n", " ").replace("\t", " "):
         font = font_of(char, base)
-        drawn.append((font or WIDE, char if font else ABSENT))
+        drawn.append((font or SANS, char if font else ABSENT))
     return [(font, "".join(char for _, char in part)) for font, part in groupby(drawn, key=lambda pair: pair[0])]
 
 
@@ -79,7 +75,9 @@ def width_of(text: str, size: float, base: str = SANS) -> float:
 def plain(text: str, base: str = SANS) -> str:
     """Text as markup of a paragraph."""
     return "".join(
-        html.escape(part, quote=False) if font == base else f'<font face="{font}">{html.escape(part, quote=False)}</font>'
+        html.escape(part, quote=False)
+        if font == base
+        else f'<font face="{font}">{html.escape(part, quote=False)}</font>'
         for font, part in runs(text, base)
     )
 
@@ -92,9 +90,9 @@ def marked(text: str, link: str) -> str:
         link: colour of links.
     """
     found = []
-    for part in _SPLIT.split(text):
+    for part in _SPLIT.split(tied(text)):
         if part.startswith("**") and part.endswith("**") and len(part) > 4:
-            found.append(f"<b>{plain(part[2:-2])}</b>")
+            found.append(f'<font face="{BOLD}">{plain(part[2:-2], BOLD)}</font>')
         elif part.startswith("`") and part.endswith("`") and len(part) > 2:
             found.append(f'<font face="{MONO}">{plain(part[1:-1], MONO)}</font>')
         elif part.startswith("[") and (match := re.fullmatch(r"\[([^\]]+)\]\((https://[^)\s]+)\)", part)):
@@ -106,4 +104,4 @@ def marked(text: str, link: str) -> str:
 
 def absent_in(texts: Any) -> int:
     """How many characters of these texts no font draws."""
-    return sum(not font_of(char, SANS) for text in texts for char in clean(text) if char not in "\n\t\u00a0")
+    return sum(not font_of(char, SANS) for text in texts for char in clean(text) if char not in "\n\t")

@@ -11,9 +11,10 @@ from reportlab.platypus import LongTable, Paragraph
 from lrc_core.report.content import ESTIMATED, MEASURED, Column, Line, Table
 from lrc_core.report.pdf import WIDTH
 from lrc_core.report.pdf_drawing import ACCENT, INK, LINE, MUTED, PANEL, color
-from lrc_core.report.pdf_fonts import BOLD, MONO, SANS, WIDE, plain, width_of
+from lrc_core.report.pdf_fonts import BOLD, MONO, SANS, plain, width_of
+from lrc_core.report.prose import tied
 
-_SIZE, _PAD = 7.4, 4.0
+_SIZE, _PAD = 7.2, 3.2
 _BAD = "#b3372b"
 
 
@@ -21,7 +22,7 @@ def how_words(how: str) -> str:
     """How a number came about, small and in its own colour, as markup."""
     if not how:
         return ""
-    words = f"<i>{how}</i>" if how == ESTIMATED else how
+    words = f"▨ {how}" if how == ESTIMATED else how
     paint = ACCENT if how == MEASURED else MUTED
     return f' <font size="6.2" color="{paint}">{words}</font>'
 
@@ -29,7 +30,7 @@ def how_words(how: str) -> str:
 def _style(name: str, column: Column, **changes: Any) -> ParagraphStyle:
     base = {
         "fontName": MONO if column.mono else SANS,
-        "fontSize": _SIZE - 0.6 if column.mono else _SIZE,
+        "fontSize": _SIZE - 1.3 if column.mono else _SIZE,
         "leading": 1.3 * _SIZE,
         "alignment": 2 if column.numeric else 0,
         "textColor": color(INK),
@@ -66,9 +67,11 @@ def table(block: Table) -> LongTable:
 def _row(line: Line, columns: Sequence[Column]) -> list[Any]:
     cells: list[Any] = []
     for number, (cell, column) in enumerate(zip(line.cells, columns, strict=True)):
-        text = plain(cell.text, MONO if column.mono else BOLD if number == 0 else SANS)
+        text = plain(
+            cell.text if column.mono else tied(cell.text), MONO if column.mono else BOLD if number == 0 else SANS
+        )
         if number == 0 and line.color:
-            text = f'<font face="{WIDE}" color="{line.color}">■</font> {text}'
+            text = f'<font face="{SANS}" color="{line.color}">■</font> {text}'
         if cell.mark:
             text += f'<super rise="2.2" size="5.6">{plain(cell.mark)}</super>'
         changes: dict[str, Any] = {"fontName": BOLD} if number == 0 and not column.mono else {}
@@ -84,16 +87,17 @@ def _widths(block: Table) -> list[float]:
     for number, column in enumerate(block.columns):
         lines = [line for line in block.lines if not (line.state and number >= 2)] or list(block.lines)
         base = MONO if column.mono else BOLD if number == 0 else SANS
+        size = _SIZE - 1.3 if column.mono else _SIZE
         texts = [line.cells[number].text + line.cells[number].mark for line in lines]
         more = 2 * _PAD + 1 + (9 if number == 0 and any(line.color for line in lines) else 0)
-        full = max((width_of(text, _SIZE, base) for text in texts), default=0.0)
+        full = max((width_of(text, size, base) for text in texts), default=0.0)
         words = [word for text in texts for word in text.split()] or [""]
         head = max(width_of(word, _SIZE, BOLD) for word in column.label.split() or [""])
-        head = max(head, 30.0 if column.how else 0.0)
+        head = max(head, 34.0 if column.how else 0.0)
         wanted.append(max(full, head) + more)
-        narrow = max(width_of(word, _SIZE, base) for word in words)
-        # Numbers and names of runs stay on one line; sentences and commands may break.
-        stays = column.numeric or (column.mono and full < 130)
+        narrow = max(width_of(word, size, base) for word in words)
+        # Numbers and names stay on one line; sentences and commands may break.
+        stays = column.numeric or full < 100
         least.append(max(full if stays else min(narrow, 90.0), head) + more)
     spare = WIDTH - sum(least)
     if spare <= 0:

@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 _TEXTS = Path(__file__).resolve().parents[2] / "assets" / "text" / "report"
+_UNITS = re.compile(r"(?<=\d) (?=(?:%|×|[kMGT]?B|€|tokens?)(?!\w))|(?<=±) (?=\d)")
 _PAPER = re.compile(r"arXiv (\d{4}\.\d{4,5})")
 
 
@@ -20,6 +21,11 @@ def _read(name: str) -> tuple[str, ...]:
 def prose(name: str, /, **values: str) -> tuple[str, ...]:
     """The paragraphs of a text of ``assets/text/report`` with values put in."""
     return tuple(paragraph.format(**values) if values else paragraph for paragraph in _read(name))
+
+
+def tied(text: str) -> str:
+    """Numbers stay on one line with their units and errors."""
+    return _UNITS.sub("\u00a0", text)
 
 
 def with_papers(text: str) -> str:

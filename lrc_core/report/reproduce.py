@@ -25,7 +25,9 @@ def counted(named: Named) -> Section:
     """What the numbers mean, with the settings of this very comparison."""
     spec = spec_of(named.sources.comparison)
     evaluation = spec.evaluation if spec is not None else EvaluationSpec()
-    windows = f"{evaluation.max_windows} windows a text at most" if evaluation.max_windows else "all windows of each text"
+    windows = (
+        f"{evaluation.max_windows} windows a text at most" if evaluation.max_windows else "all windows of each text"
+    )
     texts = listed([text_name(text) for text in evaluation.texts])
     calibration = spec.calibration if spec is not None else None
     blocks: list[Block] = [
@@ -53,7 +55,11 @@ def counted(named: Named) -> Section:
 def _items(evaluation: EvaluationSpec) -> str:
     if not evaluation.tasks:
         return "no tasks in this comparison"
-    each = f"{evaluation.items} items a task at most, drawn with seed {evaluation.seed}" if evaluation.items else "all items"
+    each = (
+        f"{evaluation.items} items a task at most, drawn with seed {evaluation.seed}"
+        if evaluation.items
+        else "all items"
+    )
     return f"{listed(list(evaluation.tasks))}, {each}"
 
 
@@ -68,7 +74,7 @@ def reproduce(named: Named, command: str) -> Section:
     commands = [*_first(sources), *_asked(sources)]
     commands.append(Command("Make this report again", command))
     blocks: list[Block] = [*(Words(text) for text in prose("reproduce")), Commands(tuple(commands))]
-    blocks += [_runs(named), Facts(_made_with(sources))]
+    blocks.append(Facts(_made_with(sources)))
     blocks.append(
         Words(
             "Versions are those of the program that made this report; run folders do not record the versions of their "
@@ -76,6 +82,7 @@ def reproduce(named: Named, command: str) -> Section:
             "note",
         )
     )
+    blocks.append(_runs(named))
     return Section("reproduce", "How to reproduce it", tuple(blocks))
 
 
@@ -112,9 +119,18 @@ def _runs(named: Named) -> Table:
         for key, word in (("allocate_run_id", "plan"), ("update_run_id", "update")):
             if row.get(key):
                 wanted.setdefault(str(row[key]), f"{word} of {named.line(row)}")
-    wanted |= {shown.source.partition("@")[0]: f"plan {shown.label}" for shown in sources.plans if shown.source not in wanted}
+    wanted |= {
+        shown.source.partition("@")[0]: f"plan {shown.label}" for shown in sources.plans if shown.source not in wanted
+    }
     wanted |= {run.id: "answers" for run in sources.answers}
-    columns = (Column("Run", mono=True), Column("What"), Column("State"), Column("Ended"), Column("Took", True), Column("Command", mono=True))
+    columns = (
+        Column("Run", mono=True),
+        Column("What"),
+        Column("State"),
+        Column("Ended"),
+        Column("Took", True),
+        Column("Command", mono=True),
+    )
     lines = [_run_line(run_id, what, sources) for run_id, what in wanted.items()]
     return Table("Every run behind this report", columns, tuple(lines), "Took: computing time of this run alone.")
 
@@ -141,7 +157,11 @@ def _made_with(sources: Sources) -> tuple[Fact, ...]:
             versions.append(f"{name} {metadata.version(name)}")
     revision = f", revision {identity.revision}" if identity.revision else ""
     return (
-        Fact("Model", card.name, f"{identity.source}{revision}; {identity.architecture}; fingerprint {identity.fingerprint[:16]}"),
+        Fact(
+            "Model",
+            card.name,
+            f"{identity.source}{revision}; {identity.architecture}; fingerprint {identity.fingerprint[:16]}",
+        ),
         Fact("Device of the runs", card.device, f"weights in {card.dtype}"),
         Fact("Program", f"lrc {__version__}", f"Python {platform.python_version()}; {', '.join(versions)}"),
     )

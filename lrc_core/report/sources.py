@@ -292,9 +292,7 @@ def _done(stores: Sequence[RunStore], kind: type) -> Iterator[Run]:
                 yield Run(summary.path)
 
 
-def _card(
-    comparison: Run | None, rows: Sequence[Row], plans: Sequence[Shown], stores: Sequence[RunStore]
-) -> ModelCard:
+def _card(comparison: Run | None, rows: Sequence[Row], plans: Sequence[Shown], stores: Sequence[RunStore]) -> ModelCard:
     """The model's card, from a run behind a row or a plan, else from any run of that model.
 
     Raises:

@@ -19,9 +19,10 @@ def number(value: float) -> str:
 def svg(drawing: Drawing, alt: str) -> str:
     """One ``<svg>`` element with a role and a name; its marks carry ``data-tip`` for those who point at them."""
     grid = "" if drawing.grid is None else f' data-grid="{" ".join(f"{value:g}" for value in drawing.grid)}"'
+    width, height = number(drawing.width), number(drawing.height)
     return (
-        f'<svg role="img" aria-label="{html.escape(alt)}" viewBox="0 0 {number(drawing.width)} {number(drawing.height)}" '
-        f'width="{number(drawing.width)}" height="{number(drawing.height)}"{grid}>'
+        f'<svg role="img" aria-label="{html.escape(alt)}" viewBox="0 0 {width} {height}" width="{width}" '
+        f'height="{height}"{grid}>'
         f"{''.join(_shapes(drawing.shapes))}</svg>"
     )
 
@@ -48,7 +49,9 @@ def _paint(name: str, value: str) -> str:
 
 
 def _keys(key: str, target: str = "") -> str:
-    return (f' data-method="{html.escape(key)}"' if key else "") + (f' data-target="{html.escape(target)}"' if target else "")
+    return (f' data-method="{html.escape(key)}"' if key else "") + (
+        f' data-target="{html.escape(target)}"' if target else ""
+    )
 
 
 def _cells(shape: Cells) -> str:
