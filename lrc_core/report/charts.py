@@ -69,7 +69,9 @@ def curves(series: Sequence[Series], x_label: str, y_label: str, reference: tupl
     ]
     heights += [reference[0]] if reference else []
     y_ticks = log_ticks(min(heights), max(heights))
-    x_ticks = nice_ticks(min(point.x for point in points), max(point.x for point in points), 4)
+    low, high = min(point.x for point in points), max(point.x for point in points)
+    spare = max(0.0, 0.05 * high - (high - low)) / 2  # sizes that hardly differ are not blown up
+    x_ticks = nice_ticks(low - spare, high + spare, 4)
     x_axis = _Axis(x_ticks[0], x_ticks[-1], _LEFT + 8, WIDTH - _RIGHT)
     y_axis = _Axis(y_ticks[0], y_ticks[-1], HEIGHT - _BOTTOM, _TOP, log=True)
     shapes: list[Shape] = []

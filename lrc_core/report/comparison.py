@@ -182,6 +182,13 @@ def _series(named: Named, text: str) -> list[charts.Series]:
             points.append(charts.Point(size, score["value"], score.get("stderr") or 0.0, named.key(row)[1], tip))
         if points:
             found.append(charts.Series(entry.key, entry.color, entry.symbol, tuple(points)))
+    dense = named.dense
+    score, size = ((dense or {}).get("perplexity") or {}).get(text), size_mb(named, dense) if dense else None
+    if found and dense and score and size:  # it makes the scale honest: how much smaller the others are
+        value = rounded(score["value"], score.get("stderr"))
+        tip = f"Dense model: perplexity {value}, {size:,.1f} MB, run {dense.get('run_id', '')}"
+        point = charts.Point(size, score["value"], score.get("stderr") or 0.0, "", tip)
+        found.append(charts.Series("", "ink", "circle", (point,)))
     return found
 
 

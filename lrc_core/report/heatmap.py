@@ -67,7 +67,7 @@ def linked(card: ModelCard, plans: Sequence[tuple[str, Plan]]) -> Linked:
 def _stored(card: ModelCard, plan: Plan) -> list[int | tuple[int, int]]:
     ranks, shapes = plan.full_ranks(card.layers), plan.pruned or {}
     return [
-        tuple(shapes[layer.name])
+        (shapes[layer.name][0], shapes[layer.name][1])
         if layer.name in shapes
         else DENSE
         if is_dense(layer, ranks[layer.name])

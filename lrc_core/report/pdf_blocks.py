@@ -168,7 +168,7 @@ def _rows(block: Rows) -> list[Any]:
 def _pictures(block: Pictures) -> list[Any]:
     each = max(1, min(block.columns, len(block.items)))
     room = WIDTH / each
-    largest = 0.72 if block.cells is None else 0.53
+    largest = 0.72 if block.cells is None else 0.5
     cells: list[Any] = [_picture(item, room - 10, largest) for item in block.items]
     rows = [cells[start : start + each] for start in range(0, len(cells), each)]
     rows[-1] += [""] * (each - len(rows[-1]))

@@ -127,9 +127,7 @@ def find_sources(asked: Asked, stores: Sequence[RunStore] | None = None) -> Sour
     rows = _rows(comparison) if comparison else ()
     names, rows = _with_tests(comparison, rows)
     named = tuple(_named_plan(text, found) for text in asked.plans)
-    behind, lost = (), ()
-    if comparison and not named:
-        behind, lost = _plans_of(rows, found)
+    behind, lost = _plans_of(() if named else rows, found)
     plans = named or behind or (() if comparison else _newest_plans(asked.model, found))
     card = _card(comparison, rows, plans, found)
     for shown in plans:
