@@ -13,7 +13,7 @@ from lrc_core.report.sources import Shown
 from lrc_core.types import ModelCard
 from lrc_core.words import kind_labels, percent
 
-_PAPER_WIDTH, _SCALE = 495.0, 0.5  # points that heatmaps have beside each other, and points a pixel at the least
+_MOST, _NARROW = 5, 260.0  # heatmaps abreast, and how wide each may be for that, in pixels
 
 
 def allocation(named: Named) -> Section:
@@ -28,9 +28,9 @@ def allocation(named: Named) -> Section:
     several = len({shown.plan.decomposition for shown in plans}) > 1
     names = [shown.label + (f", {shown.plan.decomposition}" if several else "") for shown in plans]
     items = tuple(_picture(sources.card, shown, name) for shown, name in zip(plans, names, strict=True))
-    room = max(1, min(5, int(_PAPER_WIDTH / (_SCALE * items[0].drawing.width))))
-    abreast = len({shown.method for shown in plans})  # one line a target, where a page has room for it
-    columns = abreast if 2 <= abreast <= room else min(room, 4, max(2, len(plans)))
+    abreast = len({shown.method for shown in plans})  # one line a target, where there is room for it
+    columns = abreast if 2 <= abreast <= _MOST and items[0].drawing.width < _NARROW else 4
+    columns = columns if items[0].drawing.width < _NARROW else 2
     cells = linked(sources.card, [(name, shown.plan) for name, shown in zip(names, plans, strict=True)])
     table = _ranks(sources.card, plans, names)
     ramp = "share of a layer's parameters that is kept"

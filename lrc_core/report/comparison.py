@@ -173,7 +173,8 @@ def _series(named: Named, text: str) -> list[charts.Series]:
     found = []
     for entry in named.legend():
         points = []
-        for row in named.measured:
+        # The dense model makes the scale honest: how much smaller the others are.
+        for row in [*([named.dense] if named.dense else []), *named.measured]:
             score, size = row["perplexity"].get(text), size_mb(named, row)
             if named.line(row) != entry.label or score is None or size is None:
                 continue
@@ -182,13 +183,6 @@ def _series(named: Named, text: str) -> list[charts.Series]:
             points.append(charts.Point(size, score["value"], score.get("stderr") or 0.0, named.key(row)[1], tip))
         if points:
             found.append(charts.Series(entry.key, entry.color, entry.symbol, tuple(points)))
-    dense = named.dense
-    score, size = ((dense or {}).get("perplexity") or {}).get(text), size_mb(named, dense) if dense else None
-    if found and dense and score and size:  # it makes the scale honest: how much smaller the others are
-        value = rounded(score["value"], score.get("stderr"))
-        tip = f"Dense model: perplexity {value}, {size:,.1f} MB, run {dense.get('run_id', '')}"
-        point = charts.Point(size, score["value"], score.get("stderr") or 0.0, "", tip)
-        found.append(charts.Series("", "ink", "circle", (point,)))
     return found
 
 
@@ -243,15 +237,11 @@ def _dots(named: Named, answered: Sequence[Row], tasks: Sequence[str]) -> list[B
     keep = min(targets, key=lambda target: abs(target - named.focus))
     rows = [row for row in answered if row["method"] == "dense" or row in named.at(keep)]
     series = []
-    symbols = {entry.label: entry.symbol for entry in named.legend()}
+    looks = {entry.label: entry for entry in named.legend()}
     for row in rows:
-        dense = row["method"] == "dense"
         points = tuple(_point(named, row, task, number) for number, task in enumerate(tasks) if _has(row, task))
-        series.append(
-            charts.Series(
-                named.key(row)[0], "ink" if dense else color_of(row), symbols.get(named.line(row), "circle"), points
-            )
-        )
+        look = looks[named.line(row)]
+        series.append(charts.Series(look.key, look.color, look.symbol, points))
     drawing = charts.dots(list(tasks), [one for one in series if one.points], "right answers, %")
     title = f"Right answers at {percent(1 - keep)} compression"
     said = _dots_reading(named, rows)
@@ -283,7 +273,7 @@ def _dots_reading(named: Named, rows: Sequence[Row]) -> str:
     dense = next((mean_of(row["zero_shot"]) for row in rows if row["method"] == "dense"), None)
     if dense:
         said += f", the dense model {percent_points(dense['value'], dense['stderr'])} %"
-    return said + "; the black circles are the dense model."
+    return said + "."
 
 
 def _speeds(named: Named) -> list[Block]:

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 
 LEVELS = 20
 """Steps of the ramp, less one."""
-SYMBOLS = ("circle", "square", "diamond", "triangle", "down", "cross")
+SYMBOLS = ("circle", "square", "diamond", "triangle", "down")
+DENSE_SYMBOL = "cross"
+"""Of the dense model, which is the measure and no method."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Dot:
     """A symbol.
 
     Attributes:
-        symbol: one of ``SYMBOLS``.
+        symbol: one of ``SYMBOLS``, or the dense model's.
         tip: what it stands for, in words.
     """
 

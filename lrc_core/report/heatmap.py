@@ -126,7 +126,7 @@ def reading(card: ModelCard, plan: Plan) -> str:
     }
     most, least = max(by_kind, key=by_kind.__getitem__), min(by_kind, key=by_kind.__getitem__)
     whole = sum(is_dense(layer, ranks[layer.name]) and layer.name not in (plan.pruned or {}) for layer in card.layers)
-    said = f"{whole} of {len(card.layers)} layers stay dense"
+    said = f"{whole} of {len(card.layers)} layers stay dense" if whole else "No layer stays dense"
     if by_kind[most] - by_kind[least] >= 0.02:
         said += f"; {most} keeps most ({percent(by_kind[most], 0)}), {least} least ({percent(by_kind[least], 0)})"
     return said + _depth(card, kept) + "."

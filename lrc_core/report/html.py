@@ -151,8 +151,8 @@ def _how(how: str) -> str:
 
 def _facts(block: Facts) -> str:
     cells = "".join(
-        f"<div><dt>{escaped(fact.name)} {_how(fact.how)}</dt><dd>{escaped(fact.value)}</dd>"
-        f'<dd class="note">{inline(fact.note)}</dd></div>'
+        f"<div><dt>{escaped(fact.name)}</dt><dd>{escaped(tied(fact.value))}</dd>"
+        f'<dd class="note">{inline(fact.note)} {_how(fact.how)}</dd></div>'
         for fact in block.entries
     )
     return f'<dl class="facts">{cells}</dl>'

@@ -33,6 +33,7 @@ from lrc_core.report.prose import tied
 
 LINK, BAD = LIGHT["link-color"], "#b3372b"
 _LONG = 12  # rows of a table that may begin at the foot of a page
+_SMALLEST = 0.46  # points a pixel of a heatmap
 _CHUNK = 900  # characters of an answer in one row, so that long answers run on over pages
 
 
@@ -167,6 +168,8 @@ def _rows(block: Rows) -> list[Any]:
 
 def _pictures(block: Pictures) -> list[Any]:
     each = max(1, min(block.columns, len(block.items)))
+    if block.cells is not None:  # letters must stay legible
+        each = max(1, min(each, int(WIDTH / (_SMALLEST * block.items[0].drawing.width + 10))))
     room = WIDTH / each
     largest = 0.72 if block.cells is None else 0.5
     cells: list[Any] = [_picture(item, room - 10, largest) for item in block.items]

@@ -10,7 +10,7 @@ from typing import Any
 from lrc_core.names import GREY, decomposition_label, in_order, method_color, method_label
 from lrc_core.quality.tables import p_of, texts_of
 from lrc_core.report.content import Entry
-from lrc_core.report.drawing import SYMBOLS
+from lrc_core.report.drawing import DENSE_SYMBOL, SYMBOLS
 from lrc_core.report.prose import listed, p_words
 from lrc_core.report.sources import Row, Sources
 from lrc_core.words import percent
@@ -90,7 +90,8 @@ class Named:
         names = {self.line(row): str(row["method"]) for row in self.measured}
         order = in_order(names.values())
         ordered = sorted(names, key=lambda name: order.index(names[name]))
-        return tuple(
+        dense = (Entry("Dense model", "ink", DENSE_SYMBOL, ""),) if self.dense else ()
+        return dense + tuple(
             Entry(name, method_color(names[name]), SYMBOLS[number % len(SYMBOLS)], names[name])
             for number, name in enumerate(ordered)
         )
