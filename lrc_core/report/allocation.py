@@ -34,7 +34,7 @@ def allocation(named: Named) -> Section:
     cells = linked(sources.card, [(name, shown.plan) for name, shown in zip(names, plans, strict=True)])
     table = _ranks(sources.card, plans, names)
     ramp = "share of a layer's parameters that is kept"
-    blocks.append(Pictures("Share of every layer kept", items, columns, ramp=ramp, table=table, cells=cells))
+    blocks.append(Pictures("Share of every layer kept", items, columns, ramp=ramp, table=table, links=cells))
     if sources.lost:
         blocks.append(Words(f"Missing here, because their runs were deleted: {listed(list(sources.lost))}.", "warning"))
     return Section("allocation", "The allocation", tuple(blocks))

@@ -149,7 +149,7 @@ class Pictures:
         legend: of charts.
         ramp: the label of the colour ramp of heatmaps, "" for charts.
         table: the figures behind them.
-        cells: of linked heatmaps what every cell is (see :mod:`lrc_core.report.heatmap`), None for charts.
+        links: of linked heatmaps what every cell is (see :mod:`lrc_core.report.heatmap`), None for charts.
     """
 
     title: str
@@ -158,7 +158,7 @@ class Pictures:
     legend: tuple[Entry, ...] = ()
     ramp: str = ""
     table: Table | None = None
-    cells: Any = None
+    links: Any = None
 
 
 @dataclass(frozen=True)
@@ -293,7 +293,7 @@ class Report:
     sections: tuple[Section, ...] = field(default_factory=tuple)
 
 
-_HIDDEN = ("key", "color", "state", "role", "how", "symbol", "largest", "cells")
+_HIDDEN = ("key", "color", "state", "role", "how", "symbol", "largest", "links")
 
 
 def texts_of(part: Any, *, detail: bool = False) -> Iterator[str]:

@@ -209,17 +209,17 @@ def _pictures(block: Pictures) -> str:
             f'<p class="ramp"><span>0 %</span><svg width="176" height="10" aria-hidden="true">{steps}</svg>'
             f"<span>100 %</span> {escaped(block.ramp)}</p>"
         )
-    kind = "heatmaps" if block.cells is not None else f"charts of-{block.columns}"
+    kind = "heatmaps" if block.links is not None else f"charts of-{block.columns}"
     help_text = (
         '<p class="help">Point at a cell, or choose a heatmap with Tab and move with the arrow keys: the same layer is '
         "marked in all of them.</p>"
-        if block.cells is not None
+        if block.links is not None
         else '<p class="help">Point at a mark, or choose a chart with Tab and step through its marks with the arrow '
         "keys.</p>"
     )
     items = "".join(_picture(item) for item in block.items)
     table = _table(block.table) if block.table else ""
-    figures = f'<script type="application/json">{_json(block.cells)}</script>' if block.cells is not None else ""
+    figures = f'<script type="application/json">{_json(block.links)}</script>' if block.links is not None else ""
     return (
         f"<h3>{escaped(block.title)}</h3>{shown}{help_text}"
         f'<div class="{kind}" style="--columns:{block.columns}">{items}{figures}</div>{table}'

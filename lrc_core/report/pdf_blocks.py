@@ -101,8 +101,7 @@ def story(report: Report, absent: int) -> list[Any]:
         for block in section.blocks:
             found += _DRAWN[type(block)](block)
     if absent:
-        said = f"{absent} characters of this report are in none of the fonts at hand and stand as □; "
-        said += "the HTML file has them."
+        said = f"Characters that no font at hand has stand as □ ({absent} of them); the HTML file shows them."
         found.append(Paragraph(plain(said), NOTE))
     return found
 
@@ -168,10 +167,10 @@ def _rows(block: Rows) -> list[Any]:
 
 def _pictures(block: Pictures) -> list[Any]:
     each = max(1, min(block.columns, len(block.items)))
-    if block.cells is not None:  # letters must stay legible
+    if block.links is not None:  # letters must stay legible
         each = max(1, min(each, int(WIDTH / (_SMALLEST * block.items[0].drawing.width + 10))))
     room = WIDTH / each
-    largest = 0.72 if block.cells is None else 0.5
+    largest = 0.72 if block.links is None else 0.5
     cells: list[Any] = [_picture(item, room - 10, largest) for item in block.items]
     rows = [cells[start : start + each] for start in range(0, len(cells), each)]
     rows[-1] += [""] * (each - len(rows[-1]))

@@ -50,6 +50,8 @@ def _covered() -> dict[str, frozenset[int]]:
 def font_of(char: str, base: str) -> str:
     """The font that draws a character; "" where none does."""
     covered = _covered()
+    if ord(char) > 0xFFFF:  # reportlab writes these so that no reader can copy them
+        return ""
     for name in (base, SANS):
         if ord(char) in covered[name]:
             return name

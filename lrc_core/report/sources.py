@@ -127,16 +127,16 @@ def find_sources(asked: Asked, stores: Sequence[RunStore] | None = None) -> Sour
     rows = _rows(comparison) if comparison else ()
     names, rows = _with_tests(comparison, rows)
     named = tuple(_named_plan(text, found) for text in asked.plans)
-    behind, lost = _plans_of(() if named else rows, found)
+    behind, lost = _plans_of(rows, found)
     plans = named or behind or (() if comparison else _newest_plans(asked.model, found))
-    card = _card(comparison, rows, plans, found)
+    card = _card(comparison, rows, behind or plans, found)
     for shown in plans:
         shown.plan.check_model(card)
     model = _model(comparison) if comparison else (asked.model or card.identity.source)
     answers, sealed = _answers(asked.answers, model, found)
     return Sources(
         card, comparison, rows, _missing(comparison, rows), names, any(row.get("paired") for row in rows),
-        plans, lost, answers, sealed, found,
+        plans, () if named else lost, answers, sealed, found,
     )  # fmt: skip
 
 
