@@ -168,7 +168,7 @@ def test_the_dense_line_is_named_where_it_is_on_both_axes():
         assert note.y == pytest.approx(height)
 
 
-def test_report_of_a_finished_comparison(open_page: Open, store: RunStore, card: ModelCard) -> None:
+def test_report_of_a_finished_comparison(open_page, store, card):
     run = run_factory.compare_run(store, card)
     app = open_page("compare")
     assert "Run `lrc spectra starter`" in text_of(app), "no run knows the layers yet"
