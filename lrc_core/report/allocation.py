@@ -27,6 +27,8 @@ def allocation(named: Named) -> Section:
     plans = sorted(sources.plans, key=lambda shown: (-round(shown.target, 6), order.index(shown.method)))
     several = len({shown.plan.decomposition for shown in plans}) > 1
     names = [shown.label + (f", {shown.plan.decomposition}" if several else "") for shown in plans]
+    if len(set(names)) < len(names):  # the same cell under several seeds
+        names = [f"{name}, seed {shown.plan.origin.get('seed', '?')}" for name, shown in zip(names, plans, strict=True)]
     items = tuple(_picture(sources.card, shown, name) for shown, name in zip(plans, names, strict=True))
     abreast = len({shown.method for shown in plans})  # one line a target, where there is room for it
     columns = abreast if 2 <= abreast <= _MOST and items[0].drawing.width < _NARROW else 4

@@ -58,8 +58,8 @@ def _table(
         first = (Cell(named.line(row), named.line(row)), shown)
         rest = (Cell(f"Failed: {failed}"), *[Cell("")] * (len(columns) - 1)) if failed else tuple(cells(row))
         lines.append(Line((*first, *rest), named.key(row), color_of(row), FAILED if failed else ""))
-    for method, decomposition, keep in named.sources.missing:
-        name = method_label(method) + (f", {decomposition}" if len({c[1] for c in named.sources.missing}) > 1 else "")
+    for method, decomposition, keep, seed in named.sources.missing:
+        name = named.line({"method": method, "decomposition": decomposition, "seed": seed})
         first = (Cell(name, name), Cell(f"{100 * (1 - keep):g}", 100 * (1 - keep)))
         rest = (Cell("Not measured"), *[Cell("")] * (len(columns) - 1))
         lines.append(Line((*first, *rest), key_of(method, keep), color_of({"method": method}), NOT_MEASURED))

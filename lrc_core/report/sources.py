@@ -60,7 +60,7 @@ class Sources:
         card: of the model.
         comparison: a finished comparison or bench; None where nothing was measured.
         rows: its rows, what follows from them included; failed cells too.
-        missing: cells that were asked for and are not there: method, decomposition, share to keep.
+        missing: cells that were asked for and are not there: method, decomposition, share to keep, seed of a bench.
         baselines: what rows are tested against, in the order of their signs.
         tested: whether single outcomes were at hand, so that tests could be made.
         plans: what is drawn.
@@ -73,7 +73,7 @@ class Sources:
     card: ModelCard
     comparison: Run | None
     rows: tuple[Row, ...]
-    missing: tuple[tuple[str, str, float], ...]
+    missing: tuple[tuple[str, str, float, int | None], ...]
     baselines: tuple[str, ...]
     tested: bool
     plans: tuple[Shown, ...]
@@ -212,17 +212,30 @@ def _with_tests(run: Run | None, rows: tuple[Row, ...]) -> tuple[tuple[str, ...]
     return names, tuple(completed(rows, baselines(names), Scores(run.path.parent)))
 
 
-def _missing(run: Run | None, rows: Sequence[Row]) -> tuple[tuple[str, str, float], ...]:
+def _missing(run: Run | None, rows: Sequence[Row]) -> tuple[tuple[str, str, float, int | None], ...]:
     if run is None:
         return ()
     spec = run.spec
     assert isinstance(spec, CompareSpec | QualitySpec)
+    bench = isinstance(spec, QualitySpec)
     named = spec.decompositions if isinstance(spec, QualitySpec) else (spec.decomposition,)
+    seeds: tuple[int | None, ...] = spec.seeds if isinstance(spec, QualitySpec) else (None,)
     have = {
-        (str(row["method"]).partition("+")[0], str(row.get("decomposition")), round(float(row["keep_target"]), 6))
+        (
+            str(row["method"]).partition("+")[0],
+            str(row.get("decomposition")),
+            round(float(row["keep_target"]), 6),
+            row.get("seed", seeds[0]) if bench else None,
+        )
         for row in rows
     }
-    wanted = ((m, d, round(k, 6)) for k in sorted(spec.keeps, reverse=True) for d in named for m in spec.methods)
+    wanted = (
+        (method, decomposition, round(keep, 6), seed)
+        for keep in sorted(spec.keeps, reverse=True)
+        for decomposition in named
+        for method in spec.methods
+        for seed in seeds
+    )
     return tuple(cell for cell in wanted if cell not in have)
 
 
