@@ -157,6 +157,11 @@
         element.classList.toggle("off", away);
         if (away && element.matches("tr, figure, article")) hidden += 1;
       }
+      for (const group of all(".heatmaps")) { // a line of heatmaps a target, as long as every method has its place in it
+        const abreast = Number(group.dataset.columns);
+        const methods = all("[data-switch-method]", form);
+        if (abreast === methods.length) group.style.setProperty("--columns", Math.max(2, methods.filter((box) => box.checked).length));
+      }
       form.querySelector(".count").textContent = hidden ? `${hidden} rows and pictures hidden` : "";
       quiet();
     };

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from lrc_core.report.drawing import Dot, Drawing, Label, Path, Shape, log_ticks, nice_ticks
 
 WIDTH, HEIGHT = 460.0, 320.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = 54.0, 14.0, 14.0, 46.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 66.0, 14.0, 14.0, 46.0
 _ROW, _STEP = 22.0, 11.0
 
 
@@ -100,8 +100,8 @@ def _curve(one: Series, x_axis: _Axis, y_axis: _Axis) -> list[Shape]:
     for point, (x, y) in zip(ordered, line, strict=True):
         if point.error:
             ends = y_axis.at(max(point.y - point.error, point.y / 20)), y_axis.at(point.y + point.error)
-            shapes.append(Path(((x, ends[0]), (x, ends[1])), one.color, 1.3, key=one.key))
-            shapes += [Path(((x - 3.5, end), (x + 3.5, end)), one.color, 1.3, key=one.key) for end in ends]
+            whisker = [((x, ends[0]), (x, ends[1])), *(((x - 3.5, end), (x + 3.5, end)) for end in ends)]
+            shapes += [Path(part, one.color, 1.3, key=one.key, target=point.target) for part in whisker]
         shapes.append(Dot(x, y, 9, one.symbol, one.color, one.key, point.target, point.tip))
     return shapes
 
@@ -135,6 +135,6 @@ def dots(rows: Sequence[str], series: Sequence[Series], x_label: str) -> Drawing
             y = _TOP + point.y * height + (height - _STEP * len(series)) / 2 + _STEP * (number + 0.5)
             if point.error:
                 ends = (axis.at(point.x - point.error), y), (axis.at(point.x + point.error), y)
-                shapes.append(Path(ends, one.color, 1.6, key=one.key))
+                shapes.append(Path(ends, one.color, 1.6, key=one.key, target=point.target))
             shapes.append(Dot(axis.at(point.x), y, 8, one.symbol, one.color, one.key, point.target, point.tip))
     return Drawing(WIDTH, bottom + 46, tuple(shapes))

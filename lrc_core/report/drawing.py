@@ -23,6 +23,7 @@ class Path:
 
     Attributes:
         key: the method that it belongs to.
+        target: the compression, where it belongs to one point alone.
     """
 
     points: tuple[tuple[float, float], ...]
@@ -31,6 +32,7 @@ class Path:
     fill: str = ""
     dash: tuple[float, ...] = ()
     key: str = ""
+    target: str = ""
 
 
 @dataclass(frozen=True)

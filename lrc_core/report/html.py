@@ -220,9 +220,9 @@ def _pictures(block: Pictures) -> str:
     items = "".join(_picture(item) for item in block.items)
     table = _table(block.table) if block.table else ""
     figures = f'<script type="application/json">{_json(block.links)}</script>' if block.links is not None else ""
+    abreast = f'style="--columns:{block.columns}" data-columns="{block.columns}"'
     return (
-        f"<h3>{escaped(block.title)}</h3>{shown}{help_text}"
-        f'<div class="{kind}" style="--columns:{block.columns}">{items}{figures}</div>{table}'
+        f'<h3>{escaped(block.title)}</h3>{shown}{help_text}<div class="{kind}" {abreast}>{items}{figures}</div>{table}'
     )
 
 

@@ -233,7 +233,8 @@ def _answers(block: Answers) -> list[Any]:
     else:
         found = [*head, prompt, Spacer(1, 6)]
     for entry in block.entries:
-        found += [_answer(entry), Spacer(1, 7)]
+        answer = _answer(entry)
+        found += [answer if len(entry.text) > _CHUNK else KeepTogether(answer), Spacer(1, 7)]
     return found
 
 

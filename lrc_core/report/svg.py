@@ -69,7 +69,7 @@ def _path(shape: Path) -> str:
     paint = _paint("stroke", shape.stroke)
     return (
         f'<polyline points="{_points(shape.points)}"{paint} stroke-width="{shape.width:g}" '
-        f'stroke-linejoin="round"{dash}{_keys(shape.key)}/>'
+        f'stroke-linejoin="round"{dash}{_keys(shape.key, shape.target)}/>'
     )
 
 
