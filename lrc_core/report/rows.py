@@ -30,7 +30,7 @@ class Named:
     def __init__(self, sources: Sources, keep: float | None = None) -> None:
         self.sources = sources
         self.rows = sources.rows
-        self._decompositions = {str(row.get("decomposition")) for row in self.compressed}
+        self._decompositions = {str(row["decomposition"]) for row in self.compressed if row.get("decomposition")}
         self._seeds = {row.get("seed") for row in self.compressed if row.get("seed") is not None}
         targets = self.targets or sorted({shown.target for shown in sources.plans})
         wanted = USUAL if keep is None else keep
@@ -72,7 +72,8 @@ class Named:
         if row["method"] == "dense":
             return "Dense model"
         words = [method_label(str(row["method"]))]
-        words += [decomposition_label(str(row["decomposition"]))] if len(self._decompositions) > 1 else []
+        if len(self._decompositions) > 1 and row.get("decomposition"):  # what prunes structure has none
+            words.append(decomposition_label(str(row["decomposition"])))
         words += [f"seed {row['seed']}"] if len(self._seeds) > 1 and row.get("seed") is not None else []
         return ", ".join(words)
 

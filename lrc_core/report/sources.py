@@ -14,6 +14,7 @@ from lrc_core.names import in_order, method_label
 from lrc_core.plan import Plan, variant_name
 from lrc_core.quality.rows import Scores, baselines, completed
 from lrc_core.quality.votes import read_votes, votes_path
+from lrc_core.registry import ALLOCATORS
 from lrc_core.runs.files import read_json
 from lrc_core.runs.spec import AllocateSpec, CompareSpec, EvaluateSpec, GenerateSpec, QualitySpec
 from lrc_core.runs.store import Run, RunStore
@@ -222,21 +223,26 @@ def _missing(run: Run | None, rows: Sequence[Row]) -> tuple[tuple[str, str, floa
     seeds: tuple[int | None, ...] = spec.seeds if isinstance(spec, QualitySpec) else (None,)
     have = {
         (
-            str(row["method"]).partition("+")[0],
-            str(row.get("decomposition")),
+            method := str(row["method"]).partition("+")[0],
+            "" if _structured(method) else str(row.get("decomposition")),
             round(float(row["keep_target"]), 6),
             row.get("seed", seeds[0]) if bench else None,
         )
         for row in rows
     }
     wanted = (
-        (method, decomposition, round(keep, 6), seed)
+        (method, "" if _structured(method) else decomposition, round(keep, 6), seed)
         for keep in sorted(spec.keeps, reverse=True)
         for decomposition in named
         for method in spec.methods
         for seed in seeds
     )
-    return tuple(cell for cell in wanted if cell not in have)
+    return tuple(cell for cell in dict.fromkeys(wanted) if cell not in have)
+
+
+def _structured(method: str) -> bool:
+    """Whether a method prunes structure: it runs once, under no decomposition."""
+    return method in ALLOCATORS and ALLOCATORS.get(method).structured
 
 
 def _plans_of(rows: Sequence[Row], stores: Sequence[RunStore]) -> tuple[tuple[Shown, ...], tuple[str, ...]]:

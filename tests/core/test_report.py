@@ -23,6 +23,7 @@ from lrc_core.report.drawing import log_ticks, nice_ticks
 from lrc_core.report.html import report_html
 from lrc_core.report.pdf import report_pdf
 from lrc_core.report.sources import Asked, find_sources
+from lrc_core.runs.spec import QualitySpec
 from lrc_core.runs.store import RunStore
 from lrc_core.types import ModelCard
 from tests.core.pdf_reader import Pdf
@@ -117,6 +118,17 @@ def test_failed_and_missing_cells_stand_in_the_tables(make: Make, stores: Any, c
     assert [cell.text for cell in line.cells[:3]] == ["STRS", "20", "Not measured"]
     for drawn in (report_html(lacking), Pdf(report_pdf(lacking)).text()):
         assert "Not measured" in drawn
+
+
+def test_what_prunes_structure_is_one_cell_under_no_decomposition(stores: Any, card: ModelCard) -> None:
+    factory.spectra_run(stores[0], card)
+    spec = QualitySpec(methods=("uniform", "llm_pruner"), keeps=(0.8,), decompositions=("whitened", "kfac"))
+    run = stores[0].create(spec)
+    pruned = {**factory.row("llm_pruner", 0.8), "decomposition": ""}
+    factory.finish(run, {"rows": [factory.row("dense", 1.0), factory.row("uniform", 0.8), pruned], "baselines": []})
+    assert find_sources(Asked(compare=run.id), stores).missing == (("uniform", "kfac", 0.8, 0),)
+    table = table_of(make_report(Asked(compare=run.id), None, stores), "Size and perplexity")
+    assert table.lines[2].cells[0].text == "LLM-Pruner"
 
 
 def test_signs_of_significance_come_from_the_tests(make: Make, stores: Any, card: ModelCard) -> None:
