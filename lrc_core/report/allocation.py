@@ -13,6 +13,7 @@ from lrc_core.report.sources import Shown
 from lrc_core.types import ModelCard
 from lrc_core.words import kind_labels, percent
 
+_MOST_DRAWN = 24  # heatmaps in all; the eye compares no more, and a page holds a dozen
 _MOST, _NARROW = 5, 260.0  # heatmaps abreast, and how wide each may be for that, in pixels
 
 
@@ -23,8 +24,9 @@ def allocation(named: Named) -> Section:
     if not sources.plans:
         blocks.append(Words("No plan of this comparison is at hand any more, so nothing can be drawn.", "warning"))
         return Section("allocation", "The allocation", tuple(blocks))
-    order = in_order(shown.method for shown in sources.plans)
-    plans = sorted(sources.plans, key=lambda shown: (-round(shown.target, 6), order.index(shown.method)))
+    chosen = _drawn(named)
+    order = in_order(shown.method for shown in chosen)
+    plans = sorted(chosen, key=lambda shown: (-round(shown.target, 6), order.index(shown.method)))
     several = len({shown.plan.decomposition for shown in plans}) > 1
     names = [shown.label + (f", {shown.plan.decomposition}" if several else "") for shown in plans]
     if len(set(names)) < len(names):  # the same cell under several seeds
@@ -37,9 +39,28 @@ def allocation(named: Named) -> Section:
     table = _ranks(sources.card, plans, names)
     ramp = "share of a layer's parameters that is kept"
     blocks.append(Pictures("Share of every layer kept", items, columns, ramp=ramp, table=table, links=cells))
+    if len(plans) < len(sources.plans):
+        blocks.append(
+            Words(
+                f"These are {len(plans)} of the {len(sources.plans)} plans that were measured. `lrc report --plans` "
+                "draws the ones that you name.",
+                "note",
+            )
+        )
     if sources.lost:
         blocks.append(Words(f"Missing here, because their runs were deleted: {listed(list(sources.lost))}.", "warning"))
     return Section("allocation", "The allocation", tuple(blocks))
+
+
+def _drawn(named: Named) -> list[Shown]:
+    """All plans; of a big bench those at the report's compression, and of one decomposition if that is still many."""
+    plans = list(named.sources.plans)
+    if len(plans) > _MOST_DRAWN:
+        plans = [shown for shown in plans if abs(shown.target - named.focus) < 1e-6] or plans
+    if len(plans) > _MOST_DRAWN:
+        first = next((shown.plan.decomposition for shown in plans if shown.plan.decomposition), "")
+        plans = [shown for shown in plans if shown.plan.decomposition in (first, "")]
+    return plans[:_MOST_DRAWN]
 
 
 def _picture(card: ModelCard, shown: Shown, name: str) -> Picture:

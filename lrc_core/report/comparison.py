@@ -27,6 +27,8 @@ from lrc_core.report.rows import Named, color_of, key_of, ranked, text_name, tim
 from lrc_core.report.sources import Row
 from lrc_core.words import data_size, figure, percent
 
+_MOST_DOTS = 9
+
 NOT_MEASURED, FAILED = "missing", "failed"
 
 
@@ -236,6 +238,7 @@ def _dots(named: Named, answered: Sequence[Row], tasks: Sequence[str]) -> list[B
         return []
     keep = min(targets, key=lambda target: abs(target - named.focus))
     rows = [row for row in answered if row["method"] == "dense" or row in named.at(keep)]
+    every, rows = len(rows), _foremost(rows)
     series = []
     looks = {entry.label: entry for entry in named.legend()}
     for row in rows:
@@ -245,10 +248,21 @@ def _dots(named: Named, answered: Sequence[Row], tasks: Sequence[str]) -> list[B
     drawing = charts.dots(list(tasks), [one for one in series if one.points], "right answers, %")
     title = f"Right answers at {percent(1 - keep)} compression"
     said = _dots_reading(named, rows)
+    if every > len(rows):
+        said += f" Drawn are the {len(rows)} models of {every} with the highest means; the table below has all."
     alt = f"{title}, a row for every task, a dot with one standard error for every model. {said}"
     shown = {named.line(row) for row in rows}
     legend = tuple(entry for entry in named.legend() if entry.label in shown)
     return [Pictures(title, (Picture(drawing, alt, reading=said),), 1, legend)]
+
+
+def _foremost(rows: Sequence[Row]) -> list[Row]:
+    """The dense model, and so many of the others, best first by mean, as can be told apart in one chart."""
+    dense = [row for row in rows if row["method"] == "dense"]
+    means = [(mean_of(row["zero_shot"]) or {}).get("value", 0.0) for row in rows]
+    best = sorted(range(len(rows)), key=lambda index: -means[index])
+    kept = [index for index in best if rows[index]["method"] != "dense"][: _MOST_DOTS - len(dense)]
+    return [row for index, row in enumerate(rows) if row["method"] == "dense" or index in kept]
 
 
 def _has(row: Row, task: str) -> bool:

@@ -27,7 +27,7 @@ from lrc_core.report.content import Table as Rows
 from lrc_core.report.drawing import Dot, Drawing
 from lrc_core.report.pdf import WIDTH
 from lrc_core.report.pdf_drawing import ACCENT, INK, MUTED, PANEL, PARTS, Figure, MemoryBar, Swatch, color
-from lrc_core.report.pdf_fonts import BOLD, MONO, SANS, marked, plain
+from lrc_core.report.pdf_fonts import ABSENT, BOLD, MONO, SANS, marked, plain
 from lrc_core.report.pdf_tables import how_words, table
 from lrc_core.report.prose import tied
 
@@ -101,7 +101,7 @@ def story(report: Report, absent: int) -> list[Any]:
         for block in section.blocks:
             found += _DRAWN[type(block)](block)
     if absent:
-        said = f"Characters that no font at hand has stand as □ ({absent} of them); the HTML file shows them."
+        said = f"Characters that no font at hand has stand as {ABSENT} ({absent} of them); the HTML file shows them."
         found.append(Paragraph(plain(said), NOTE))
     return found
 

@@ -27,6 +27,10 @@ def color(value: str) -> Any:
     return HexColor(_ROLES.get(value, value))
 
 
+_TALLEST = 560.0
+"""Points: what is left of a page below a heading and a legend."""
+
+
 class Figure(Flowable):
     """A drawing, scaled to a width.
 
@@ -39,7 +43,7 @@ class Figure(Flowable):
     def __init__(self, drawing: Drawing, width: float, largest: float = 0.75) -> None:
         super().__init__()
         self._drawing = drawing
-        self._scale = min(largest, width / drawing.width)
+        self._scale = min(largest, width / drawing.width, _TALLEST / drawing.height)  # a flowable cannot be broken
         self.width, self.height = drawing.width * self._scale, drawing.height * self._scale
 
     def wrap(self, *_: float) -> tuple[float, float]:

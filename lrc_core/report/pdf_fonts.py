@@ -1,5 +1,5 @@
-"""Type of the PDF: DejaVu, shipped and embedded, so that it looks the same everywhere; and for East Asian text, which
-it lacks, the reader's own fonts by their standard names."""
+"""Type of the PDF: Source Sans, the app's own type, embedded, so that it looks the same everywhere; Courier for
+commands; and for East Asian text, which both lack, the reader's own fonts by their standard names."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import html
 import re
 from functools import cache
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 from lrc_core.report.html import clean
 from lrc_core.report.prose import tied
 
-SANS, BOLD, MONO = "DejaVuSansCondensed", "DejaVuSansCondensed-Bold", "DejaVuSansMono"
-ABSENT = "□"
+SANS, BOLD, MONO = "SourceSansPro", "SourceSansPro-Bold", "Courier"
+ABSENT = "◊"
 """Stands for a character that no font at hand has."""
-_FOLDER = Path(__file__).resolve().parents[2] / "assets" / "fonts"
+_COURIER = frozenset(range(0x20, 0x7F))
+"""What every reader's Courier has; the rest of a command, a file's name say, is in Source Sans."""
 _EAST = (
     ("HYSMyeongJo-Medium", re.compile(r"[\u1100-\u11ff\u3130-\u318f\uac00-\ud7af]")),
     ("HeiseiKakuGo-W5", re.compile(r"[\u3040-\u30ff\u31f0-\u31ff]")),
@@ -27,15 +27,16 @@ _SPLIT = re.compile(r"(\[[^\]]+\]\(https://[^)\s]+\)|`[^`]+`|\*\*.+?\*\*)")
 
 @cache
 def _covered() -> dict[str, frozenset[int]]:
-    """Characters of the shipped fonts. The first call makes all fonts known."""
+    """Characters of the fonts. The first call makes all of them known."""
+    from font_source_sans_pro import font_files_ttf
     from reportlab.lib.fonts import addMapping
     from reportlab.pdfbase import pdfmetrics
     from reportlab.pdfbase.cidfonts import UnicodeCIDFont
     from reportlab.pdfbase.ttfonts import TTFont
 
-    found = {}
-    for name in (SANS, BOLD, MONO):
-        font = TTFont(name, str(_FOLDER / f"{name}.ttf"))
+    found = {MONO: _COURIER}
+    for name in (SANS, BOLD):
+        font = TTFont(name, font_files_ttf[name.replace("-", "")])
         pdfmetrics.registerFont(font)
         found[name] = frozenset(font.face.charToGlyph)
     for name, _ in _EAST:
