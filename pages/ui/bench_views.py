@@ -11,8 +11,8 @@ from lrc_core.quality.presets import PRESETS, bench_preset, method_presets
 from lrc_core.quality.tables import label_of, to_csv, to_markdown
 from lrc_core.quality.variants import methods_with_terms
 from lrc_core.runs.spec import AblationSpec, ModelRef, QualitySpec
-from pages.ui import bench_data, bench_figures, data, figures, jobs, words
-from pages.ui.frame import empty, escaped, sample_note
+from pages.ui import bench_data, bench_figures, data, figures, jobs, report, words
+from pages.ui.frame import empty, escaped, guard, sample_note
 from pages.ui.methods import ALLOCATORS, DECOMPOSITIONS, decomposition_label, method_label
 
 _SIZES = {"bench": "For two cores", "gpu": "For a GPU"}
@@ -54,6 +54,8 @@ def bench(ref: ModelRef) -> None:
             key="co_pareto",
         )
     _table(chosen, "bench")
+    with guard():
+        report.section([chosen.view], "co_bench")
     _start_bench(ref)
 
 

@@ -192,3 +192,15 @@ def test_the_dense_line_is_named_where_it_is_on_both_axes():
         figure = compare_figures.perplexity_curves(rows, log=log)
         (note,) = [note for note in figure.layout.annotations if note.text == "dense 18.20"]
         assert note.y == pytest.approx(height)
+
+
+def test_report_of_a_finished_comparison(open_page, store, card):
+    run = run_factory.compare_run(store, card)
+    app = open_page("compare")
+    assert "Run `lrc spectra starter`" in text_of(app), "no run knows the layers yet"
+    run_factory.spectra_run(store, card)
+    app = open_page("compare")
+    assert f"lrc report --compare {run.id} --keep 0.8" in text_of(app)
+    app.text_input(key="co_report_title").set_value("Für den Vorstand").run()
+    assert "--title 'Für den Vorstand'" in text_of(app)
+    assert {"Report (HTML)", "Report (PDF)"} <= {button.label for button in app.get("download_button")}
