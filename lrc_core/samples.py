@@ -19,7 +19,16 @@ import numpy as np
 from lrc_core.errors import RunError
 from lrc_core.jobs import manager
 from lrc_core.paths import samples_home
-from lrc_core.runs.spec import CompareSpec, EvaluationSpec, LessonSpec, SpectraSpec
+from lrc_core.runs.spec import (
+    AnswerSpec,
+    CompareSpec,
+    EvaluateSpec,
+    EvaluationSpec,
+    GenerateSpec,
+    LessonSpec,
+    SamplingSpec,
+    SpectraSpec,
+)
 from lrc_core.runs.store import Run, RunStore
 
 TASKS = ("arc_easy", "piqa")
@@ -28,7 +37,9 @@ COMPARISON = CompareSpec(
     keeps=(0.9, 0.8, 0.7), presets={"llrc": "standard"}, evaluation=EvaluationSpec(tasks=TASKS, items=100)
 )
 LESSON = LessonSpec()
-_COPIED = ("spec.json", "card.json", "plan.json", "lesson.json", "pictures.npz")
+PROMPT, ASKED_AT, LONGEST = "Explain in two sentences why the sky is blue.", 0.8, 96
+"""What the dense model and the plans at one target are asked."""
+_COPIED = ("spec.json", "card.json", "plan.json", "lesson.json", "pictures.npz", "answers.jsonl")
 _SNAPSHOTS, _EVENTS = 40, 200  # lines kept of ranks.jsonl and events.jsonl
 _DROPPED_BITS = 10  # of the float32 mantissa of spectra: 4 significant digits remain, and half the size
 
@@ -38,6 +49,16 @@ def shipped_runs(store: RunStore, comparison: Run) -> list[Run]:
     rows = (comparison.result() or {})["rows"]
     wanted = {row["run_id"] for row in rows} | {row["allocate_run_id"] for row in rows if row["allocate_run_id"]}
     return [comparison, *(store.open(run_id) for run_id in sorted(wanted))]
+
+
+def question(store: RunStore, comparison: Run) -> GenerateSpec:
+    """One prompt to the dense model and to the comparison's plans at one target."""
+    answers = [AnswerSpec()]
+    for row in (comparison.result() or {})["rows"]:
+        spec = store.open(row["run_id"]).spec
+        if isinstance(spec, EvaluateSpec) and spec.plan and abs(row["keep_target"] - ASKED_AT) < 1e-6:
+            answers.append(AnswerSpec(spec.plan, spec.plan_folder, spec.calibration))
+    return GenerateSpec(prompt=PROMPT, answers=tuple(answers), sampling=SamplingSpec(max_new_tokens=LONGEST))
 
 
 def copy_sample(run: Run, destination: Path) -> None:
@@ -99,7 +120,8 @@ def main() -> int:
     for spec in (SPECTRA, COMPARISON, LESSON):
         _finish(manager.submit(spec).id)
     comparison = store.open(COMPARISON.run_id)
-    runs = [store.open(SPECTRA.run_id), store.open(LESSON.run_id), *shipped_runs(store, comparison)]
+    asked = _finish(manager.submit(question(store, comparison)).id)
+    runs = [store.open(SPECTRA.run_id), store.open(LESSON.run_id), asked, *shipped_runs(store, comparison)]
     shutil.rmtree(samples_home(), ignore_errors=True)
     for run in runs:
         copy_sample(run, samples_home())
@@ -107,8 +129,8 @@ def main() -> int:
     return 0
 
 
-def _finish(run_id: str) -> None:
-    """Wait for a run.
+def _finish(run_id: str) -> Run:
+    """The run when it is done.
 
     Raises:
         RunError: it ended without a result.
@@ -117,6 +139,7 @@ def _finish(run_id: str) -> None:
         time.sleep(2)
     if status.state != "done":
         raise RunError(f"Run {run_id} is {status.state}: {status.error}", f"See `lrc runs show {run_id}`.")
+    return RunStore().open(run_id)
 
 
 if __name__ == "__main__":

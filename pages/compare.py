@@ -7,7 +7,7 @@ import json
 import streamlit as st
 
 from lrc_core.runs.spec import CalibrationSpec, CompareSpec, EvaluationSpec, ModelRef
-from pages.ui import bench_views, card_views, compare_views, data, forms, jobs, state, words
+from pages.ui import bench_views, card_views, compare_views, data, forms, jobs, report, state, words
 from pages.ui import compare_data as measured
 from pages.ui.frame import PAGES, empty, frame, guard, page_link, sample_note
 from pages.ui.methods import ALLOCATORS, DECOMPOSITIONS, decomposition_label, method_label
@@ -247,6 +247,8 @@ def side_by_side(ref: ModelRef) -> None:
         PAGES["present"].icon,
         query={"pr_rate": f"{100 * (1 - keep):.0f}", "pr_from": "compare"},
     )
+    with guard():
+        report.section([view for view in group.views if report.has(view, decomposition)], "co", keep)
     sample_note(group.sample, *(source.id for source in group.views))
     with st.expander("Start another comparison", icon=":material/add:"):
         new_comparison(ref)

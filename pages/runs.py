@@ -13,7 +13,7 @@ from lrc_core.errors import LrcError
 from lrc_core.jobs import cache, manager
 from lrc_core.paths import cache_home, read_only
 from lrc_core.runs.store import RunSummary
-from pages.ui import data, jobs, live, state, words
+from pages.ui import data, jobs, live, report, state, words
 from pages.ui.frame import PAGES, empty, frame, guard, page_link
 from pages.ui.methods import learns
 
@@ -126,6 +126,10 @@ def detail(summary: RunSummary) -> None:
     st.markdown("**Command**")
     jobs.command(summary.spec)
     jobs.instead(f"lrc runs delete {summary.id}")
+    if summary.kind in report.KINDS and summary.state == "done":
+        view = data.open_run(summary.id)
+        with guard():
+            report.section([view] if view else [], f"ru_{summary.id}")
     with st.expander("Settings", icon=":material/settings:"):
         st.code(json.dumps(summary.spec.to_dict(), indent=2, ensure_ascii=False), language="json")
     with st.expander("Log", icon=":material/article:", expanded=summary.state in ("failed", "interrupted")):

@@ -106,8 +106,6 @@ def conversation(ref: ModelRef) -> None:
     asked = talk.questions(ref)
     run_id = str(st.query_params.get(RUN, ""))[:80] or (asked[0].id if asked else "")
     if not run_id:
-        if talk_views.recorded(ref):
-            return
         empty(
             "Ask, and compare what they write",
             "The dense model and the plans you choose answer the same prompt, one after the other, from one process "
@@ -125,7 +123,7 @@ def conversation(ref: ModelRef) -> None:
     if view is None or talk.hidden(view):
         return
     jobs.command(view.spec)
-    sample_note(False, view.id)
+    sample_note(view.sample, view.id)
     with guard():
         card_views.under_answers(view, ref)
 

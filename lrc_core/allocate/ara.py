@@ -72,7 +72,7 @@ ENTRY = ALLOCATORS.register(
         implementation="lrc_core.allocate.ara:allocate",
         settings_class=AraSettings,
         presets={
-            "quick": {**_SMALL_MACHINE, "steps": 150, "documents": 512},
+            "quick": {**_SMALL_MACHINE, "learning_rate": 0.02, "steps": 150, "documents": 512},
             "standard": {**_SMALL_MACHINE, "steps": 400, "documents": 1024},
             "paper": {},
         },

@@ -46,7 +46,7 @@ def predicted_losses(context: Context, curve: str, measuring: Measuring) -> dict
         curve = "sigma" if context.decomposition == "kfac" else "sensitivity"
     if curve == "sigma":
         return {
-            layer.name: 0.5 * context.source.sigma(layer.name, layer.block).double().square().numpy()
+            layer.name: 0.5 * context.source.sigma(layer.name, layer.block).double().square().cpu().numpy()
             for layer in context.layers
         }
     return _measured(context, measuring)

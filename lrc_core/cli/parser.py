@@ -50,6 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
         _evaluate,
         _compare,
         _generate,
+        _report,
         _lesson,
         _runs,
     ):
@@ -206,6 +207,41 @@ def _generate(commands: Any) -> None:
         parser.add_argument(flag, type=info.type, choices=info.choices or None, help=words)
     parser.add_argument("--release", action="store_true", help="let the generation worker give its model back")
     _job(parser)
+
+
+def _report(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "report",
+        _lazily("report", "report"),
+        "A finished comparison as one HTML file that needs no network, and as a PDF.",
+    )
+    parser.add_argument("model", nargs="?", metavar="MODEL", help="whose newest comparison (default: of any model)")
+    parser.add_argument(
+        "--compare", default="", metavar="RUN", help="comparison or bench, by id or folder (default: the newest)"
+    )
+    parser.add_argument(
+        "--plans", nargs="+", default=[], metavar="FILE|RUN", help="plans to draw (default: those that were compared)"
+    )
+    parser.add_argument(
+        "--answers",
+        nargs="+",
+        default=[],
+        metavar="RUN",
+        help="runs of lrc generate to show (default: the newest three)",
+    )
+    parser.add_argument("--title", default="", metavar="TEXT", help="of the report")
+    parser.add_argument("--keep", type=float, metavar="SHARE", help="size that leads, in share kept (default: 0.8)")
+    parser.add_argument(
+        "--context", type=int, default=0, metavar="N", help="tokens the card counts with (default: 2048)"
+    )
+    parser.add_argument(
+        "--requests", type=int, default=1, metavar="N", help="answered at once, for the card (default: 1)"
+    )
+    parser.add_argument("--price", type=float, default=3.0, metavar="X", help="of a GB and month (default: 3)")
+    parser.add_argument("--currency", default="€", metavar="SIGN", help="of the price (default: €)")
+    parser.add_argument("--html", metavar="FILE", help="write one self-contained HTML file")
+    parser.add_argument("--pdf", metavar="FILE", help="write a PDF (neither named: both, as report-RUN)")
 
 
 def _model(parser: argparse.ArgumentParser) -> None:

@@ -22,13 +22,11 @@ def quality_run(run: Run, session: Session) -> dict[str, Any]:
     spec = run.spec
     assert isinstance(spec, QualitySpec)
     lines = [
-        Line(
-            _base(spec, ALLOCATORS.get(method), _preset(spec, method), decomposition, seed),
-            _label(spec, method, decomposition, seed),
-        )
+        _method_line(spec, ALLOCATORS.get(method), decomposition, seed)
         for seed in spec.seeds
         for decomposition in spec.decompositions
         for method in spec.methods
+        if decomposition == spec.decompositions[0] or not ALLOCATORS.get(method).structured
     ]
     matrix = Matrix(run, session, baselines(spec.baselines), 1 + len(spec.references) + len(lines) * len(spec.keeps))
     for source in spec.references:  # first, while the model itself is not in memory yet
@@ -65,6 +63,14 @@ def ablation_run(run: Run, session: Session) -> dict[str, Any]:
     for line in lines:
         matrix.line(line)
     return matrix.result(baselines=["base"])
+
+
+def _method_line(spec: QualitySpec, entry: MethodEntry, decomposition: str, seed: int) -> Line:
+    """A method under a decomposition. What prunes structure asks for none: it runs once, and its rows name none."""
+    base = _base(spec, entry, _preset(spec, entry.name), decomposition, seed)
+    if entry.structured:
+        return Line(base, _label(spec, entry, "", seed), {"decomposition": ""})
+    return Line(base, _label(spec, entry, decomposition, seed))
 
 
 def _variant_line(spec: AblationSpec, method: str, variant: Variant, seed: int) -> Line:
@@ -106,9 +112,9 @@ def _base(
     )
 
 
-def _label(spec: QualitySpec, method: str, decomposition: str, seed: int) -> str:
-    words = [ALLOCATORS.get(method).label]
-    if len(spec.decompositions) > 1:
+def _label(spec: QualitySpec, entry: MethodEntry, decomposition: str, seed: int) -> str:
+    words = [entry.label]
+    if decomposition and len(spec.decompositions) > 1:
         words.append(DECOMPOSITIONS.get(decomposition).label)
     if len(spec.seeds) > 1:
         words.append(f"seed {seed}")

@@ -63,17 +63,18 @@ def completed(rows: Sequence[Row], partners: Partners, scores: Scores) -> list[R
 
 
 def baselines(methods: Sequence[str]) -> Partners:
-    """Partners of a quality bench: the rows of some methods in the same decomposition, at the same target and seed."""
+    """Partners of a quality bench: the rows of some methods in the same decomposition, at the same target and seed.
+
+    What prunes structure is under no decomposition; its partners are those under the bench's first one.
+    """
 
     def find(row: Row, rows: Sequence[Row]) -> Mapping[str, Row]:
-        return {
-            other["method"]: other
-            for other in rows
-            if other["method"] in methods
-            and other["method"] != row["method"]
-            and "error" not in other
-            and _cell(other) == _cell(row)
-        }
+        found: dict[str, Row] = {}
+        for other in rows:
+            compared = other["method"] in methods and other["method"] != row["method"] and "error" not in other
+            if compared and _same_cell(row, other):
+                found.setdefault(other["method"], other)
+        return found
 
     return find
 
@@ -93,8 +94,13 @@ def variants_of(names: Sequence[str]) -> Partners:
     return find
 
 
-def _cell(row: Row) -> tuple[Any, ...]:
-    return row.get("decomposition"), round(float(row["keep_target"]), 6), row.get("seed")
+def _same_cell(row: Row, other: Row) -> bool:
+    """Whether a row may be tested against another's figures."""
+    return (
+        round(float(row["keep_target"]), 6) == round(float(other["keep_target"]), 6)
+        and row.get("seed") == other.get("seed")
+        and (row.get("decomposition") or other.get("decomposition")) == other.get("decomposition")
+    )
 
 
 def accuracy_of(score: Mapping[str, Any]) -> tuple[str, float | None, float | None]:

@@ -48,12 +48,12 @@ def disk_errors(path: Path) -> Iterator[None]:
         raise RunError(f"Cannot write {path}: {error.strerror or error}.") from error
 
 
-def write_atomic(path: Path, text: str, *, durable: bool = False) -> None:
-    """Replace a file in one step: a reader sees the old text or the new one, never a part.
+def write_atomic(path: Path, text: str | bytes, *, durable: bool = False) -> None:
+    """Replace a file in one step: a reader sees the old content or the new one, never a part.
 
     Args:
         path: the file.
-        text: its new content.
+        text: its new content; text is written as UTF-8.
         durable: wait until the text has reached the disk; for records that must survive a power cut.
 
     Raises:
@@ -65,8 +65,8 @@ def write_atomic(path: Path, text: str, *, durable: bool = False) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{next(_counter)}.tmp")
     with disk_errors(path):
         try:
-            with temporary.open("w", encoding="utf-8") as file:
-                file.write(text)
+            with temporary.open("wb") as file:
+                file.write(text.encode() if isinstance(text, str) else text)
                 if durable:
                     file.flush()
                     os.fsync(file.fileno())

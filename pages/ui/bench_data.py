@@ -130,6 +130,11 @@ def lines(bench: Bench) -> dict[tuple[str, str], list[Row]]:
     return found
 
 
+def decompositions_of(bench: Bench) -> list[str]:
+    """Decompositions that any row is under, in the order of the run."""
+    return list(dict.fromkeys(name for _, name in lines(bench) if name))
+
+
 def table(bench: Bench) -> pd.DataFrame:
     """Rows for reading, with signs of significance behind the values."""
     several = len({row.get("decomposition") for row in bench.rows if row.get("decomposition")}) > 1

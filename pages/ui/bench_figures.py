@@ -11,28 +11,37 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from pages.ui.bench_data import ACCURACY, AXES, Bench, lines, place_of, points, value_of
-from pages.ui.figures import DASHES
+from pages.ui.figures import DASHES, PERPLEXITY_TICKS
 from pages.ui.methods import GREY, decomposition_label, method_color, method_label
 
 Row = Mapping[str, Any]
 REFERENCE = "#c05a94"
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "pentagon", "hexagram", "triangle-down")
+_LEGEND_ROW = 20  # pixels
 _ERROR = {"type": "data", "thickness": 1.4, "width": 4}
 
 
-def pareto(bench: Bench, measure: str, axis: str, *, log: bool) -> go.Figure:
-    """Quality over size: one line a method, the dense model dashed, reference models as named points."""
+def pareto(bench: Bench, measure: str, axis: str, *, log: bool, decomposition: str = "") -> go.Figure:
+    """Quality over size: one line a method, the dense model dashed, reference models as named points.
+
+    Args:
+        bench: the rows.
+        measure: a text or ``ACCURACY``.
+        axis: of ``AXES``.
+        log: whether perplexities are on a logarithmic axis.
+        decomposition: the only one to draw, "" for all. What prunes structure has none and is always drawn.
+    """
     figure = go.Figure()
-    drawn = lines(bench)
-    decompositions = list(dict.fromkeys(name for _, name in drawn))
+    drawn = {key: rows for key, rows in lines(bench).items() if not decomposition or key[1] in (decomposition, "")}
+    decompositions = list(dict.fromkeys(name for _, name in drawn if name))
     methods = list(dict.fromkeys(name for name, _ in drawn))
-    for (method, decomposition), rows in drawn.items():
+    for (method, under), rows in drawn.items():
         found = points(rows, measure, axis)
         if not found:
             continue
         name = method_label(method)
-        if len(decompositions) > 1:
-            name += f" · {decomposition_label(decomposition)}"
+        if len(decompositions) > 1 and under:
+            name += f" · {decomposition_label(under)}"
         figure.add_scatter(
             x=[point.x for point in found],
             y=[point.y for point in found],
@@ -42,7 +51,7 @@ def pareto(bench: Bench, measure: str, axis: str, *, log: bool) -> go.Figure:
             line={
                 "color": method_color(method),
                 "width": 2.2,
-                "dash": DASHES[decompositions.index(decomposition) % len(DASHES)],
+                "dash": DASHES[decompositions.index(under) % len(DASHES)] if under else "solid",
             },
             marker={"symbol": _SYMBOLS[methods.index(method) % len(_SYMBOLS)], "size": 9},
             hovertemplate=f"{name}, %{{x}}: %{{y}} ± %{{error_y.array:.3g}}<extra></extra>",
@@ -53,12 +62,20 @@ def pareto(bench: Bench, measure: str, axis: str, *, log: bool) -> go.Figure:
     figure.update_xaxes(title=f"{AXES[axis]} kept" if share else "Size in MB", tickformat=".0%" if share else None)
     figure.update_yaxes(
         title="Mean accuracy (higher is better)" if accuracy else "Perplexity (lower is better)",
-        tickformat=".0%" if accuracy else None,
-        type="log" if log and not accuracy else "linear",
+        **_scale(accuracy=accuracy, log=log),
     )
-    legend = {"orientation": "h", "yanchor": "bottom", "y": 1.02, "xanchor": "left", "x": 0}
-    figure.update_layout(height=480, showlegend=True, margin={"l": 60, "r": 8, "t": 60, "b": 8}, legend=legend)
+    # Below the axis, where any number of methods wraps into rows without taking the plot's width.
+    legend = {"orientation": "h", "yanchor": "top", "y": -0.16, "xanchor": "left", "x": 0}
+    height = 480 + _LEGEND_ROW * math.ceil(len(figure.data) / 4)
+    figure.update_layout(height=height, showlegend=True, margin={"l": 60, "r": 8, "t": 12, "b": 8}, legend=legend)
     return figure
+
+
+def _scale(*, accuracy: bool, log: bool) -> dict[str, Any]:
+    """Of the axis that shows a measure; accuracies are never logarithmic."""
+    if accuracy:
+        return {"type": "linear", "tickformat": ".0%"}
+    return {"type": "log", **PERPLEXITY_TICKS} if log else {"type": "linear"}
 
 
 def _references(figure: go.Figure, bench: Bench, measure: str, axis: str) -> None:
@@ -82,24 +99,20 @@ def _references(figure: go.Figure, bench: Bench, measure: str, axis: str) -> Non
         )
 
 
-def _dense(figure: go.Figure, bench: Bench, measure: str, *, log: bool, **place: Any) -> None:
+def _dense(figure: go.Figure, bench: Bench, measure: str, *, log: bool, beside: bool = False, **place: Any) -> None:
+    """A dashed line for the dense model, named above its left end, or right of bars."""
     row = next((row for row in bench.measured if row["method"] == "dense"), None)
     found = value_of(row, measure) if row is not None else None
     if found is None:
         return
     words = f"dense {100 * found[0]:.1f} %" if measure == ACCURACY else f"dense {found[0]:.2f}"
     figure.add_hline(y=found[0], line={"color": GREY, "dash": "dash", "width": 1.6}, **place)
+    at = math.log10(found[0]) if log and measure != ACCURACY else found[0]  # annotations take exponents there
+    side = {"x": 0, "xanchor": "left", "yanchor": "bottom"} if not beside else {"x": 1, "xanchor": "left"}
     figure.add_annotation(
-        text=words,
-        x=0,
-        xref="x domain",
-        y=math.log10(found[0]) if log and measure != ACCURACY else found[0],  # annotations take exponents there
-        showarrow=False,
-        font={"size": 12},
-        xanchor="left",
-        yanchor="bottom",
-        **place,
-    )
+        text=words.replace(" ", "<br>", 1) if beside else words, y=at, xref="x domain", showarrow=False, align="left",
+        font={"size": 12}, **side, **place,
+    )  # fmt: skip
 
 
 def variant_bars(bench: Bench, rows: Sequence[Row], shown: Mapping[str, str], *, log: bool) -> go.Figure:
@@ -112,7 +125,7 @@ def variant_bars(bench: Bench, rows: Sequence[Row], shown: Mapping[str, str], *,
         log: whether perplexities are on a logarithmic axis.
     """
     figure = make_subplots(
-        rows=1, cols=max(1, len(shown)), subplot_titles=list(shown.values()), horizontal_spacing=0.08
+        rows=1, cols=max(1, len(shown)), subplot_titles=list(shown.values()), horizontal_spacing=0.12
     )
     for column, measure in enumerate(shown, start=1):
         found = [(row, value_of(row, measure)) for row in rows]
@@ -129,12 +142,10 @@ def variant_bars(bench: Bench, rows: Sequence[Row], shown: Mapping[str, str], *,
             row=1,
             col=column,
         )
-        _dense(figure, bench, measure, log=log, row=1, col=column)
+        _dense(figure, bench, measure, log=log, beside=True, row=1, col=column)
         accuracy = measure == ACCURACY
-        figure.update_yaxes(
-            type="log" if log and not accuracy else "linear", tickformat=".0%" if accuracy else None, row=1, col=column
-        )
-    figure.update_layout(height=380, showlegend=False, margin={"l": 60, "r": 8, "t": 36, "b": 8}, bargap=0.3)
+        figure.update_yaxes(**_scale(accuracy=accuracy, log=log), row=1, col=column)
+    figure.update_layout(height=380, showlegend=False, margin={"l": 60, "r": 56, "t": 36, "b": 8}, bargap=0.3)
     return figure
 
 

@@ -11,8 +11,8 @@ from lrc_core.quality.presets import PRESETS, bench_preset, method_presets
 from lrc_core.quality.tables import label_of, to_csv, to_markdown
 from lrc_core.quality.variants import methods_with_terms
 from lrc_core.runs.spec import AblationSpec, ModelRef, QualitySpec
-from pages.ui import bench_data, bench_figures, data, figures, jobs, words
-from pages.ui.frame import empty, escaped, sample_note
+from pages.ui import bench_data, bench_figures, data, figures, jobs, report, words
+from pages.ui.frame import empty, escaped, guard, sample_note
 from pages.ui.methods import ALLOCATORS, DECOMPOSITIONS, decomposition_label, method_label
 
 _SIZES = {"bench": "For two cores", "gpu": "For a GPU"}
@@ -46,13 +46,16 @@ def bench(ref: ModelRef) -> None:
             help="Block linears: what methods share out. Whole model: embeddings and head as well, which are kept.",
         )  # fmt: skip
         log = right.toggle("Logarithmic", value=True, key="co_bench_log")
+        under = _choose_decomposition(chosen)
         st.plotly_chart(
-            bench_figures.pareto(chosen, measure or next(iter(names)), axis or "linear", log=log),
+            bench_figures.pareto(chosen, measure or next(iter(names)), axis or "linear", log=log, decomposition=under),
             config=figures.config("size-and-quality"),
             alt="Quality over size, one line a method, the dense model dashed, reference models as named points",
             key="co_pareto",
         )
     _table(chosen, "bench")
+    with guard():
+        report.section([chosen.view], "co_bench")
     _start_bench(ref)
 
 
@@ -109,6 +112,18 @@ def _choose(found: Sequence[bench_data.Bench], key: str) -> bench_data.Bench:
         key=key,
     )
     return found[index]
+
+
+def _choose_decomposition(chosen: bench_data.Bench) -> str:
+    """The decomposition whose lines are drawn; "" for all, which with many methods is a thicket."""
+    names = bench_data.decompositions_of(chosen)
+    if len(names) < 2:
+        return ""
+    picked = st.segmented_control(
+        "Decomposition", [*names, ""], default=names[0], required=True, key="co_bench_under",
+        format_func=lambda name: decomposition_label(name) if name else "All",
+    )  # fmt: skip
+    return names[0] if picked is None else picked
 
 
 def _table(chosen: bench_data.Bench, name: str) -> None:

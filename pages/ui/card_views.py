@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import streamlit as st
 
 from lrc_core.plan import Plan
+from lrc_core.quality.card import PARTS, Entry, Wishes, part_words, quality_words, reading, speed_of, speed_words
 from lrc_core.quality.footprint import Footprint, footprint
-from lrc_core.quality.plain_words import accuracy_loss, asked, in_words, surprise
 from lrc_core.quality.rows import Scores
 from lrc_core.runs.spec import ModelRef
 from lrc_core.runs.transcript import read_answers
@@ -25,40 +25,6 @@ from pages.ui.methods import method_color
 
 PRICE, CURRENCY = 3.0, "€"
 _CONTEXTS = tuple(2**power for power in range(7, 21))
-PARTS = (("weights", "Weights"), ("cache", "Key-value cache"), ("overhead", "Overhead"))
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One model of a card.
-
-    Attributes:
-        name: as shown.
-        color: of its method.
-        plan: None for the dense model.
-        speed: decode and prefill speed in tokens a second, as far as measured.
-        row: its measured row, None where nobody measured its quality.
-        source: id of the run that the speed comes from.
-        timed: how the speed was measured; only speeds that were measured alike are compared.
-    """
-
-    name: str
-    color: str
-    plan: Plan | None
-    speed: Mapping[str, float | None]
-    row: measured.Row | None
-    source: str
-    timed: str = "evaluation"
-
-
-@dataclass(frozen=True)
-class Wishes:
-    """What the user sets."""
-
-    context: int
-    sequences: int
-    price: float
-    currency: str
 
 
 def under_rows(rows: Sequence[measured.Row], ref: ModelRef) -> None:
@@ -76,15 +42,10 @@ def under_rows(rows: Sequence[measured.Row], ref: ModelRef) -> None:
                 continue
             run_id = str(row.get("run_id", ""))
             name = "Dense model" if plan is None else charts.bar_name(row)
-            entries.append(Entry(name, method_color(str(row["method"])), plan, _speed_of(row), row, run_id))
+            entries.append(Entry(name, method_color(str(row["method"])), plan, speed_of(row), row, run_id))
         _cards(known[0], entries, "co")
         if without:
             st.caption(f"The plans of {', '.join(without)} have been deleted, so that nothing can be counted for them.")
-
-
-def _speed_of(row: measured.Row) -> dict[str, float | None]:
-    cost = row.get("cost") or {}
-    return {name: cost.get(f"{name}_tokens_per_s") for name in ("decode", "prefill")}
 
 
 def under_answers(view: data.RunView, ref: ModelRef) -> None:
@@ -103,7 +64,7 @@ def under_answers(view: data.RunView, ref: ModelRef) -> None:
         }
         row, source, timed = row_of(plan, rows), view.id, "answer"
         if speed["decode"] is None and row is not None and row.get("cost"):  # the answer was too short to be timed
-            speed, source, timed = _speed_of(row), str(row["run_id"]), "evaluation"
+            speed, source, timed = speed_of(row), str(row["run_id"]), "evaluation"
         entries.append(Entry(talk.label_of(name), talk.color_of(name), plan, speed, row, source, timed))
     with st.expander("The card: memory, speed, quality and money", icon=":material/id_card:"):
         _cards(known[0], entries, "ta")
@@ -127,7 +88,7 @@ def _cards(card: ModelCard, entries: Sequence[Entry], prefix: str) -> None:
     largest = max((size.total for _, size in found), default=1)
     dense = next((pair for pair in found if pair[0].plan is None), None)
     if len(found) > 1:
-        st.markdown(reading(found, wishes))
+        st.markdown(reading(found, replace(wishes, currency=escaped(wishes.currency))))
     with st.grid(2, min_column_width=330):
         for entry, size in found:
             with st.container(border=True, height="stretch", gap="small"):
@@ -193,7 +154,8 @@ def _one(entry: Entry, size: Footprint, largest: int, dense: tuple[Entry, Footpr
     unit = escaped(wishes.currency)
     st.markdown(f"**{money:,.{decimals}f} {unit}** a month at {wishes.price:g} {unit} per GB")
     st.markdown(speed_words(entry, dense[0] if dense else None))
-    st.markdown(_quality(entry, dense[0] if dense else None))
+    said, behind = quality_words(entry, dense[0] if dense else None, Scores(data.own_store().root))
+    st.markdown(said + (f" :small[:gray[({behind})]]" if behind else ""))
     if entry.source:
         st.caption(f"Speed: `{entry.source}`" + (f" · quality: `{entry.row['run_id']}`" if _other_run(entry) else ""))
 
@@ -216,66 +178,9 @@ def memory_bar(size: Footprint, largest: int) -> str:
         f'<span class="{key}" style="width:{100 * value / largest:.2f}%"></span>' for key, _, value in parts if value
     )
     legend = "".join(
-        f'<div><span class="lrc-chip {key}"></span>{label} <b>{_value(key, value)}</b></div>'
+        f'<div><span class="lrc-chip {key}"></span>{label} <b>{part_words(key, value)}</b></div>'
         for key, label, value in parts
     )
-    said = ", ".join(f"{label} {_value(key, value)}" for key, label, value in parts)
+    said = ", ".join(f"{label} {part_words(key, value)}" for key, label, value in parts)
     bar = f'<div class="lrc-memory" role="img" aria-label="{html.escape(said)}">{bars}</div>'
     return f'{bar}<div class="lrc-parts">{legend}</div>'
-
-
-def _value(key: str, value: int | None) -> str:
-    if value is None:
-        return "not known for this architecture"
-    return ("≈ " if key == "overhead" else "") + words.data_size(value)
-
-
-def speed_words(entry: Entry, dense: Entry | None) -> str:
-    """Measured speed, as a share of the dense model's where that was measured too."""
-    decode, prefill = entry.speed.get("decode"), entry.speed.get("prefill")
-    if not decode:
-        return "Speed was not measured."
-    said = f"Writes **{words.figure(decode, 2)} tokens/s**"
-    alike = dense is not None and dense is not entry and dense.timed == entry.timed
-    base = dense.speed.get("decode") if dense is not None and alike else None
-    if base:
-        said += f", {decode / base:.1f} times the dense model's pace"
-    if prefill:
-        said += f"; reads {words.figure(prefill, 2)} tokens/s"
-    return said + " (measured)."
-
-
-def _quality(entry: Entry, dense: Entry | None) -> str:
-    """What was lost, in plain words."""
-    if entry.plan is None:
-        return "Quality: the measure for the others."
-    if entry.row is None or dense is None or dense.row is None:
-        return "Quality was not measured: compare this plan on the Compare page."
-    base = dense.row
-    scores = Scores(data.own_store().root)
-    loss = accuracy_loss(entry.row, base, scores)
-    said = f"**{in_words(loss)}**" if loss is not None else "No questions were asked of it."
-    if loss is not None:
-        said += f" :small[:gray[({asked(loss, entry.row)})]]"
-    if times := surprise(entry.row, base):
-        said += f" Its perplexity is {times} that of the dense model."
-    return said
-
-
-def reading(found: Sequence[tuple[Entry, Footprint]], wishes: Wishes) -> str:
-    """One sentence about what the bars say."""
-    entry, size = min(found, key=lambda pair: pair[1].total)
-    alike = [one.name for one, other in found if other.total <= 1.005 * size.total]
-    needs = f"{', '.join(alike)} need" if alike[1:] else f"{entry.name} needs"
-    dense = next((pair[1] for pair in found if pair[0].plan is None), None)
-    cache = "" if size.cache is None else (
-        f" At this context {words.percent(size.cache / size.total, 0)} of it is the key-value cache, "
-        "which low-rank factors do not shrink."
-    )  # fmt: skip
-    if dense is None or entry.plan is None:
-        return f"{needs} least: {words.data_size(size.total)}.{cache}"
-    saved = dense.monthly(wishes.price) - size.monthly(wishes.price)
-    return (
-        f"{needs} least, {words.data_size(size.total)} against {words.data_size(dense.total)} dense, "
-        f"and save{'' if alike[1:] else 's'} {saved:,.2f} {escaped(wishes.currency)} a month.{cache}"
-    )

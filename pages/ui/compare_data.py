@@ -53,12 +53,15 @@ class Group:
         return f"{' + '.join(spec.texts)} · {windows} tokens{tasks}" + (" · sample" if self.sample else "")
 
     def at(self, decomposition: str, keep: float | None) -> list[Row]:
-        """The dense row and the rows of one decomposition, at one budget or (None) at all."""
+        """The dense row and the rows of one decomposition, at one budget or (None) at all.
+
+        Pruned models have no decomposition and stand beside the rows of every one.
+        """
         return [
             row
             for row in self.rows
             if row["method"] == "dense"
-            or (row["decomposition"] == decomposition and (keep is None or abs(row["keep_target"] - keep) < 1e-6))
+            or (row["decomposition"] in (decomposition, "") and (keep is None or abs(row["keep_target"] - keep) < 1e-6))
         ]
 
 
@@ -154,7 +157,7 @@ def keeps_of(group: Group, decomposition: str) -> list[float]:
 
 def decompositions_of(group: Group) -> list[str]:
     """Decompositions among the rows."""
-    return list(dict.fromkeys(str(row["decomposition"]) for row in group.rows if row["method"] != "dense"))
+    return list(dict.fromkeys(str(row["decomposition"]) for row in group.rows if row["decomposition"]))
 
 
 def missing(group: Group, decomposition: str, methods: Iterable[str]) -> list[tuple[str, float]]:

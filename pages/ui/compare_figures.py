@@ -9,6 +9,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from pages.ui.figures import PERPLEXITY_TICKS
 from pages.ui.methods import GREY, in_order, split_variant
 from pages.ui.methods import method_color as color
 from pages.ui.methods import method_label as label
@@ -35,6 +36,9 @@ def tasks_of(rows: Sequence[Row]) -> list[str]:
     return list(dict.fromkeys(task for row in rows for task in row.get("zero_shot") or {}))
 
 
+_STANDING = 7  # bars whose names still fit below them
+
+
 def _error(values: Sequence[float | None]) -> dict[str, Any]:
     return {"type": "data", "array": [value or 0 for value in values], "thickness": 1.4, "width": 4}
 
@@ -54,28 +58,45 @@ def _marker(methods: Sequence[str]) -> dict[str, Any]:
 
 
 def perplexity_bars(rows: Sequence[Row]) -> go.Figure:
-    """Perplexity of every method, one panel a text; lower is better."""
-    texts, methods = texts_of(rows), methods_of(rows)
-    figure = make_subplots(rows=1, cols=max(1, len(texts)), subplot_titles=texts, horizontal_spacing=0.08)
+    """Perplexity of every method, one panel a text; lower is better.
+
+    A few methods stand in their usual order; many lie on their side, where their names can be read, the best on top.
+    """
+    texts, lying = texts_of(rows), len(methods_of(rows)) > _STANDING
+    figure = make_subplots(
+        rows=1, cols=max(1, len(texts)), subplot_titles=texts, horizontal_spacing=0.2 if lying else 0.08
+    )
     for column, text in enumerate(texts, start=1):
-        shown = [(name, _score(rows, name, text)) for name in methods]
-        shown = [(name, score) for name, score in shown if score is not None]
-        figure.add_bar(
-            x=[label(name) for name, _ in shown],
-            y=[score["value"] for _, score in shown],
-            error_y=_error([score.get("stderr") for _, score in shown]),
-            marker=_marker([name for name, _ in shown]),
-            hovertemplate="%{x}: %{y:.3f} ± %{error_y.array:.3f}<extra></extra>",
-            row=1,
-            col=column,
-        )
-        # The value stands under the bar: on the bar it is lost where bars are short or hatched.
-        names = [label(name) for name, _ in shown]
-        words = [f"{label(name)}<br>{score['value']:.1f}" for name, score in shown]
-        figure.update_xaxes(tickvals=names, ticktext=words, row=1, col=column)
-    figure.update_yaxes(title="Perplexity (lower is better)", col=1)
-    figure.update_layout(height=360, showlegend=False, margin={"l": 60, "r": 8, "t": 36, "b": 8}, bargap=0.35)
+        shown = [(name, score) for name in methods_of(rows) if (score := _score(rows, name, text)) is not None]
+        if lying:
+            shown.sort(key=lambda entry: entry[1]["value"], reverse=True)
+        names, values = [label(name) for name, _ in shown], [score["value"] for _, score in shown]
+        error = _error([score.get("stderr") for _, score in shown])
+        # The value stands beside the name: on the bar it is lost where bars are short or hatched.
+        words = [f"{name}{' ' if lying else '<br>'}{value:.1f}" for name, value in zip(names, values, strict=True)]
+        marker = _marker([name for name, _ in shown])
+        if lying:
+            hover = "%{y}: %{x:.3f} ± %{error_x.array:.3f}<extra></extra>"
+            bar = go.Bar(x=values, y=names, error_x=error, orientation="h", marker=marker, hovertemplate=hover)
+        else:
+            hover = "%{x}: %{y:.3f} ± %{error_y.array:.3f}<extra></extra>"
+            bar = go.Bar(x=names, y=values, error_y=error, marker=marker, hovertemplate=hover)
+        figure.add_trace(bar, row=1, col=column)
+        update = figure.update_yaxes if lying else figure.update_xaxes
+        update(tickvals=names, ticktext=words, row=1, col=column)
+    _name_axes(figure, lying)
+    height = 80 + 24 * len(methods_of(rows)) if lying else 360
+    figure.update_layout(height=height, showlegend=False, margin={"l": 60, "r": 8, "t": 36, "b": 8}, bargap=0.35)
     return figure
+
+
+def _name_axes(figure: go.Figure, lying: bool) -> None:
+    title = "Perplexity (lower is better)"
+    if lying:
+        # Logarithmic: beside a method that fails, the differences between good ones would not be seen.
+        figure.update_xaxes(title=title, type="log", **PERPLEXITY_TICKS)
+    else:
+        figure.update_yaxes(title=title, col=1)
 
 
 def _score(rows: Sequence[Row], method: str, text: str) -> Mapping[str, Any] | None:
@@ -113,7 +134,7 @@ def perplexity_curves(rows: Sequence[Row], *, log: bool) -> go.Figure:
             height = math.log10(dense["value"]) if log else dense["value"]  # annotations take exponents on log axes
             figure.add_annotation(text=text_of, x=1, xref="x domain", y=height, **note, row=1, col=column)
     figure.update_xaxes(title="Achieved compression", tickformat=".0%", rangemode="tozero")
-    figure.update_yaxes(type="log" if log else "linear")
+    figure.update_yaxes(**({"type": "log", **PERPLEXITY_TICKS} if log else {"type": "linear"}))
     figure.update_yaxes(title="Perplexity (lower is better)", col=1)
     legend = {"orientation": "h", "yanchor": "bottom", "y": 1.1, "xanchor": "left", "x": 0}
     figure.update_layout(height=420, margin={"l": 60, "r": 8, "t": 70, "b": 8}, legend=legend)

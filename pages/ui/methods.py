@@ -1,73 +1,18 @@
-"""The registries, filled: importing this registers every method and decomposition. Loads no torch."""
+"""The registries, filled, and what their entries are called. Loads no torch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-import lrc_core.allocate
-import lrc_core.decompose
-from lrc_core.allocate.hand import HAND
+from lrc_core.names import (
+    GREY,
+    decomposition_color,
+    decomposition_label,
+    in_order,
+    learns,
+    method_color,
+    method_label,
+    split_variant,
+)
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
-
-GREY = "#7b8c94"
-HAND_COLOR = "#8b5a2b"
-
-
-def split_variant(name: str) -> tuple[str, str]:
-    """Method and update of a name such as ``llrc+left``; the update is "" where the factors are as allocated."""
-    method, _, update = name.partition("+")
-    return method, update
-
-
-def method_label(name: str) -> str:
-    """The registered label; ``Dense``, or the name for a method that this version does not know.
-
-    ``llrc+left`` and ``llrc+both``, plans with updated factors, are "LLRC + update" and "LLRC + update of both".
-    """
-    method, update = split_variant(name)
-    label = (
-        ALLOCATORS.get(method).label
-        if method in ALLOCATORS
-        else {"dense": "Dense", HAND: "By hand"}.get(method, method)
-    )
-    return label + {"": "", "left": " + update", "both": " + update of both"}.get(update, f" + {update}")
-
-
-def method_color(name: str) -> str:
-    """The registered colour, updated or not; grey for the dense model and for unknown methods."""
-    method, _ = split_variant(name)
-    return ALLOCATORS.get(method).color if method in ALLOCATORS else {HAND: HAND_COLOR}.get(method, GREY)
-
-
-def in_order(names: Iterable[str]) -> list[str]:
-    """Methods and their variants: dense first, then as registered, each one's updates behind it, then unknown ones."""
-    known = ["dense", *ALLOCATORS.names()]
-
-    def place(name: str) -> tuple[int, str, str]:
-        method, update = split_variant(name)
-        return (
-            (known.index(method) if method in known else len(known)),
-            method,
-            {"left": "1", "both": "2"}.get(update, update),
-        )
-
-    return sorted(set(names), key=place)
-
-
-def learns(name: str) -> bool:
-    """Whether a method trains, and so records plans on its way."""
-    return name in ALLOCATORS and ALLOCATORS.get(name).learns
-
-
-def decomposition_label(name: str) -> str:
-    """The registered label; the name for a decomposition that this version does not know."""
-    return DECOMPOSITIONS.get(name).label if name in DECOMPOSITIONS else name
-
-
-def decomposition_color(name: str) -> str:
-    """The registered colour; grey for a decomposition that this version does not know."""
-    return DECOMPOSITIONS.get(name).color if name in DECOMPOSITIONS else GREY
-
 
 __all__ = [
     "ALLOCATORS",
@@ -77,7 +22,6 @@ __all__ = [
     "decomposition_label",
     "in_order",
     "learns",
-    "lrc_core",
     "method_color",
     "method_label",
     "split_variant",

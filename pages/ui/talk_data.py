@@ -144,8 +144,8 @@ def letter(number: int) -> str:
 
 
 def questions(ref: ModelRef) -> list[data.RunView]:
-    """What was asked of a model, newest first."""
-    return data.all_runs(ref, "generate", samples=False)
+    """What was asked of a model, newest first; where nobody has asked anything, the shipped questions."""
+    return data.all_runs(ref, "generate", samples=False) or data.all_runs(ref, "generate")
 
 
 def votes() -> list[Vote]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import time
-from collections.abc import Sequence
 
 import pandas as pd
 import streamlit as st
@@ -14,13 +13,10 @@ from lrc_core.jobs import generator, manager
 from lrc_core.quality.votes import SKIPPED, TIE, Vote, in_words, keep_vote, tally, to_csv, votes_path
 from lrc_core.runs.spec import ModelRef
 from lrc_core.runs.transcript import Answer, read_answers
-from pages.ui import compare_data as measured
-from pages.ui import compare_figures as charts
 from pages.ui import data, state, words
 from pages.ui import talk_data as talk
-from pages.ui.card_views import under_rows, who
-from pages.ui.frame import escaped, guard, sample_note
-from pages.ui.methods import method_color
+from pages.ui.card_views import who
+from pages.ui.frame import escaped, guard
 
 
 def quoted(prompt: str) -> str:
@@ -94,49 +90,6 @@ def _waiting_for_device(view: data.RunView) -> None:
     if ahead:
         noun = "job has" if ahead == 1 else "jobs have"
         st.caption(f":material/hourglass_top: {ahead} {noun} the device first. You can close this page meanwhile.")
-
-
-def recorded(ref: ModelRef) -> bool:
-    """What the models of a comparison wrote when they were measured, where nobody has asked anything yet.
-
-    Returns:
-        Whether there was any.
-    """
-    for group in measured.groups(ref):
-        for decomposition in measured.decompositions_of(group):
-            keeps = measured.keeps_of(group, decomposition)
-            near = min(keeps, key=lambda keep: abs(1 - keep - talk.USUAL))
-            rows = [
-                row for row in charts.ordered(group.at(decomposition, near)) if (row.get("sample") or {}).get("text")
-            ]
-            if len(rows) > 1:
-                _recorded(rows, group.sample)
-                with guard():
-                    under_rows(rows, ref)
-                return True
-    return False
-
-
-def _recorded(rows: Sequence[measured.Row], sample: bool) -> None:
-    """One prompt and its continuations, with the speed and size that were measured in the same run."""
-    st.markdown(words.prose("recorded"))
-    st.html(quoted(str(rows[0]["sample"].get("prompt", ""))))
-    with st.grid(len(rows), min_column_width=210):
-        for row in rows:
-            cost = row.get("cost") or {}
-            with st.container(border=True, height="stretch", gap="small"):
-                who(
-                    "Dense model" if row["method"] == "dense" else charts.bar_name(row),
-                    method_color(str(row["method"])),
-                )
-                st.html(f'<div class="lrc-answer">{html.escape(str(row["sample"]["text"]).strip())}</div>')
-                said = [
-                    f"{words.figure(cost.get('decode_tokens_per_s'), 2)} tokens/s",
-                    f"{cost.get('bytes', 0) / 1e6:,.0f} MB",
-                ]
-                if cost:
-                    st.html(f'<div class="lrc-measured"><b>{said[0]}</b><b>{said[1]}</b></div>')
-    sample_note(sample, *(str(row["run_id"]) for row in rows))
 
 
 # ---- votes

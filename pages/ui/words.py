@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-import math
-import time
 from functools import cache
 from pathlib import Path
-from typing import Any
+
+from lrc_core.words import (
+    ago,
+    count,
+    data_size,
+    duration,
+    figure,
+    kind_labels,
+    measured,
+    percent,
+    short_kind,
+    with_error,
+)
 
 ASSETS = Path(__file__).parents[2] / "assets"
 
@@ -18,85 +28,17 @@ def prose(name: str) -> str:
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
 
-def percent(share: float | None, digits: int = 1) -> str:
-    """0.2 -> ``20 %``; at most ``digits`` decimals, none where they say nothing."""
-    if share is None or not math.isfinite(share):
-        return "–"
-    text = f"{100 * share:.{digits}f}"
-    return f"{text.rstrip('0').rstrip('.') if '.' in text else text} %"
-
-
-def count(number: float) -> str:
-    """106_168_320 -> ``106.2 M``."""
-    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if abs(number) >= size:
-            return f"{number / size:.1f} {unit}"
-    return f"{number:.0f}"
-
-
-def data_size(number: float) -> str:
-    """Bytes in decimal units: ``212.3 MB``."""
-    for size, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if abs(number) >= size:
-            return f"{number / size:.1f} {unit}"
-    return f"{number:.0f} bytes"
-
-
-def duration(seconds: float | None) -> str:
-    """75 -> ``1 min 15 s``."""
-    if seconds is None or not math.isfinite(seconds) or seconds < 0:
-        return "–"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-
-
-def ago(moment: float | None) -> str:
-    """A moment in the past as a distance from now."""
-    if not moment:
-        return "–"
-    distance = max(0.0, time.time() - moment)
-    if distance < 10:
-        return "just now"
-    if distance < 86_400:
-        return f"{duration(distance)} ago"
-    return time.strftime("%-d %b %Y", time.localtime(moment))
-
-
-def figure(value: Any, digits: int = 4) -> str:
-    """A number with so many significant digits; ``–`` for what is not one."""
-    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
-        return "–"
-    return f"{value:,.{digits}g}" if abs(value) < 10**digits else f"{value:,.0f}"
-
-
-def with_error(value: float, error: float | None, digits: int = 2) -> str:
-    """``17.31 ± 0.42``."""
-    if not error:
-        return f"{value:,.{digits}f}"
-    return f"{value:,.{digits}f} ± {error:,.{digits}f}"
-
-
-def measured(value: float, error: float | None) -> str:
-    """``38.7 ± 1.9``, ``560 ± 240``: two digits of the error, the value to the same place."""
-    if not error or not math.isfinite(error):
-        return figure(value, 3)
-    digits = 1 - math.floor(math.log10(error))
-    shown = round(error, digits)
-    digits = 1 - math.floor(math.log10(shown))  # 0.996 has become 1.0
-    decimals = max(0, digits)
-    return f"{round(value, digits):,.{decimals}f} ± {shown:,.{decimals}f}"
-
-
-def short_kind(kind: str) -> str:
-    """``self_attn.q_proj`` -> ``q_proj``: the last part, which is what columns have room for."""
-    return kind.rsplit(".", 1)[-1]
-
-
-def kind_labels(kinds: tuple[str, ...]) -> dict[str, str]:
-    """A short label for every kind; the full path where the last part alone would be ambiguous."""
-    short = [short_kind(kind) for kind in kinds]
-    return {kind: label if short.count(label) == 1 else kind for kind, label in zip(kinds, short, strict=True)}
+__all__ = [
+    "ASSETS",
+    "ago",
+    "count",
+    "data_size",
+    "duration",
+    "figure",
+    "kind_labels",
+    "measured",
+    "percent",
+    "prose",
+    "short_kind",
+    "with_error",
+]

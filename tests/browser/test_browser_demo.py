@@ -29,7 +29,7 @@ SHOWN = {
     "plans": "Share of each layer that is kept",
     "compare": "LLRC",
     "compare?co_view=curve": "LLRC",
-    "talk": "The most likely continuation",
+    "talk": "Explain in two sentences why the sky is blue.",
     "runs": "lrc runs delete",
     "present?pr_slide=3": "Where the information lives",
     "learn?learn_step=5": "5 · ",

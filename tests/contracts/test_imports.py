@@ -13,14 +13,16 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "types"),
-    ("settings", "paths", "budget"),
+    ("settings", "paths", "budget", "words"),
     ("registry", "plan"),
     ("decompose", "runs"),
     ("models",),
     ("texts", "lowrank"),
     ("calibrate", "allocate", "evaluate", "export", "quality"),
+    ("names",),
     ("pipeline", "bench"),
     ("jobs",),
+    ("report",),
     ("cli", "samples"),
 )
 """From the ground up; a module imports from lower floors and from its own package only."""
@@ -131,6 +133,11 @@ LIGHT = (
     "lrc_core.quality.votes",
     "lrc_core.quality.rows",
     "lrc_core.quality.tables",
+    "lrc_core.words",
+    "lrc_core.names",
+    "lrc_core.report.build",
+    "lrc_core.report.html",
+    "lrc_core.report.pdf",
     "lrc_core.models.preflight",
     "lrc_core.models.starter",
     "lrc_core.cli",

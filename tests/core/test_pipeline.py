@@ -170,7 +170,7 @@ def test_spectra_leave_every_layer_under_every_decomposition(model: ModelRef, ca
         values = arrays[f"svd/{layer.name}"]
         assert (values.dtype, values.shape) == (np.float32, (layer.full_rank,))
         assert (np.diff(values) <= 0).all()
-        expected = torch.linalg.svdvals(weight_of(get_module(loaded, layer.name)).double()).numpy()
+        expected = torch.linalg.svdvals(weight_of(get_module(loaded, layer.name)).double().cpu()).numpy()
         np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-3 * expected[0])
 
 

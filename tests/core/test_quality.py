@@ -98,7 +98,7 @@ def _tasks(monkeypatch: pytest.MonkeyPatch) -> None:
             count = spec.items + 10 * number
             tokens = torch.randint(3, 120, (count, 6), generator=torch.Generator().manual_seed(number))
             with torch.no_grad():
-                logits = session.loaded.model(input_ids=tokens).logits[:, -1]
+                logits = session.loaded.model(input_ids=tokens.to(session.loaded.model.device)).logits[:, -1]
             items = (logits.argmax(-1) % 2).tolist()
             rate = sum(items) / count
             error = math.sqrt(rate * (1 - rate) / (count - 1))
@@ -254,6 +254,17 @@ def test_a_learned_path_serves_larger_targets_unless_told_otherwise(parts: dict[
     rows = run(dataclasses.replace(spec, share_path=False)).result()["rows"][1:]  # type: ignore[index]
     assert [row["allocation"]["shared_from"] for row in rows] == [None, None]
     assert len({row["allocate_run_id"] for row in rows}) == 2
+
+
+def test_what_prunes_structure_runs_once_and_under_no_decomposition(parts: dict[str, Any]) -> None:
+    spec = QualitySpec(methods=("uniform", "llm_pruner"), keeps=(0.7,), decompositions=("svd", "whitened"), **parts)
+    rows = run(spec).result()["rows"]  # type: ignore[index]
+    found = {(row["method"], row["decomposition"]): row for row in rows}
+    assert list(found) == [("dense", ""), ("llm_pruner", ""), ("uniform", "svd"), ("uniform", "whitened")]
+    text, pruned = parts["evaluation"].texts[0], found["llm_pruner", ""]
+    ratio = pruned["perplexity"][text]["value"] / found["uniform", "svd"]["perplexity"][text]["value"]
+    assert math.exp(pruned["paired"]["uniform"]["perplexity"][text]["difference"]) == pytest.approx(ratio)
+    assert "uniform" not in found["uniform", "whitened"]["paired"]
 
 
 def test_cells_of_a_comparison_are_joined(parts: dict[str, Any], computed: list[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -84,6 +85,24 @@ def test_the_chart_has_a_line_a_method_errors_the_dense_line_and_named_points(be
     figure = bench_figures.pareto(bench, bench_data.ACCURACY, "model", log=True)
     assert figure.layout.yaxis.type == "linear"
     assert {trace.name: len(trace.x) for trace in figure.data}["LLRC"] == 1  # tasks at 0.8 only
+
+
+def test_one_decomposition_is_drawn_at_a_time_or_all(bench):
+    rows = list(bench.rows)
+    rows += [{**row, "decomposition": "kfac"} for row in rows if row["method"] == "llrc"]
+    rows.append(run_factory.bench_row("llm_pruner", 0.8, decomposition=""))
+    several = replace(bench, rows=tuple(rows))
+    assert bench_data.decompositions_of(several) == ["whitened", "kfac"]
+    drawn = {
+        under: [
+            trace.name
+            for trace in bench_figures.pareto(several, "gensim", "linear", log=True, decomposition=under).data
+        ]
+        for under in ("whitened", "kfac", "")
+    }
+    assert drawn["whitened"] == ["Uniform", "STRS", "LLRC", "LLM-Pruner", "Reference models"]
+    assert drawn["kfac"] == ["LLRC", "LLM-Pruner", "Reference models"]
+    assert "LLM-Pruner" in drawn[""] and "LLRC · Two-sided (K-FAC)" in drawn[""]  # a pruned model has nothing to add
 
 
 def test_seeds_are_taken_together_and_widen_the_error(store, card):

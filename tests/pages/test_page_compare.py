@@ -11,6 +11,7 @@ import pytest
 from lrc_core.jobs.command import command_for
 from lrc_core.runs.spec import CompareSpec, EvaluateSpec, ModelRef
 from pages.ui import compare_data, compare_figures, rank_charts
+from pages.ui.methods import ALLOCATORS
 from tests.pages import run_factory
 from tests.pages.conftest import text_of
 
@@ -131,6 +132,19 @@ def test_different_measurements_are_never_mixed(store, card):
     assert {group.evaluation.window for group in groups} == {512, 1024}
 
 
+def test_a_pruned_model_stands_beside_every_decomposition():
+    rows = tuple(
+        run_factory.row(*cell) for cell in (("dense", 1.0), ("uniform", 0.8), ("uniform", 0.8), ("llm_pruner", 0.8))
+    )
+    for one, name in zip(rows, ("", "whitened", "kfac", ""), strict=True):
+        one["decomposition"] = name
+    group = compare_data.Group(run_factory.EVALUATION, rows, 0, (), ())
+    assert compare_data.decompositions_of(group) == ["whitened", "kfac"]
+    for name in ("whitened", "kfac"):
+        assert [one["method"] for one in group.at(name, 0.8)] == ["dense", "uniform", "llm_pruner"]
+    assert [one["method"] for one in group.at("kfac", 0.6)] == ["dense"]
+
+
 def test_differences_are_said(store, card):
     run_factory.compare_run(store, card)
     group = compare_data.groups(ModelRef())[0]
@@ -160,9 +174,33 @@ def test_bars_carry_error_bars_and_the_registered_colours():
     assert compare_figures.zero_shot_bars(rows, "acc_norm").data[1].y[0] == rows[1]["zero_shot"]["arc_easy"]["acc_norm"]
 
 
+def test_many_bars_lie_down_with_the_best_on_top():
+    methods = [name for name in ALLOCATORS.names() if not ALLOCATORS.get(name).structured][:9]
+    rows = [run_factory.row("dense", 1.0), *({**run_factory.row("llrc", 0.8), "method": name} for name in methods)]
+    for number, one in enumerate(rows):
+        one["perplexity"]["gensim"]["value"] = 999.0 if number == 4 else 20.0 + number
+    bar = compare_figures.perplexity_bars(rows).data[0]
+    assert bar.orientation == "h" and len(bar.y) == 10
+    assert list(bar.x) == sorted(bar.x, reverse=True)  # plotly draws upwards
+    assert bar.y[0] == compare_figures.label(rows[4]["method"]) and bar.y[-1] == "Dense"
+    assert bar.marker.color[0] == compare_figures.color(rows[4]["method"])
+
+
 def test_the_dense_line_is_named_where_it_is_on_both_axes():
     rows = [run_factory.row("dense", 1.0), run_factory.row("llrc", 0.8)]
     for log, height in ((False, 18.2), (True, math.log10(18.2))):
         figure = compare_figures.perplexity_curves(rows, log=log)
         (note,) = [note for note in figure.layout.annotations if note.text == "dense 18.20"]
         assert note.y == pytest.approx(height)
+
+
+def test_report_of_a_finished_comparison(open_page, store, card):
+    run = run_factory.compare_run(store, card)
+    app = open_page("compare")
+    assert "Run `lrc spectra starter`" in text_of(app), "no run knows the layers yet"
+    run_factory.spectra_run(store, card)
+    app = open_page("compare")
+    assert f"lrc report --compare {run.id} --keep 0.8" in text_of(app)
+    app.text_input(key="co_report_title").set_value("Für den Vorstand").run()
+    assert "--title 'Für den Vorstand'" in text_of(app)
+    assert {"Report (HTML)", "Report (PDF)"} <= {button.label for button in app.get("download_button")}

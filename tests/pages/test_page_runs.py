@@ -96,3 +96,12 @@ def test_the_cache_can_be_cleaned_and_the_starter_pack_stays(open_page):
     assert next(metric.value for metric in app.metric if metric.label.startswith("Computed")) == "2.5 MB"
     app.button(key="ru_clean").click().run()
     assert not folder.exists() and (cache_home() / "starter").is_dir()
+
+
+def test_report_of_a_comparison_and_of_nothing_else(open_page, store, card):
+    run_factory.spectra_run(store, card)
+    run = run_factory.quality_run(store, card)
+    app = open_page("runs", ru_run=run.id)
+    assert f"lrc report --compare {run.id}" in text_of(app)
+    other = run_factory.allocate_run(store, card)
+    assert "lrc report" not in text_of(open_page("runs", ru_run=other.id))

@@ -1,0 +1,45 @@
+"""``lrc report``: a finished comparison as one HTML file that needs no network, and as a PDF."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from lrc_core.cli.output import emit, emit_json
+from lrc_core.errors import SettingsError
+from lrc_core.models.resources import human_bytes
+from lrc_core.report.build import Frame, make_report
+from lrc_core.report.html import report_html
+from lrc_core.report.pdf import report_pdf
+from lrc_core.report.sources import Asked
+from lrc_core.runs.files import write_atomic
+
+
+def report(arguments: argparse.Namespace) -> int:
+    """``lrc report``: ``{"run_id", "title", "files": [{"path", "bytes"}]}``. Nothing is written unless all is made."""
+    asked = Asked(arguments.model or "", arguments.compare, tuple(arguments.plans), tuple(arguments.answers))
+    frame = Frame(
+        title=arguments.title,
+        keep=arguments.keep,
+        context=arguments.context,
+        sequences=arguments.requests,
+        price=arguments.price,
+        currency=arguments.currency,
+    )
+    made = make_report(asked, frame)
+    html, pdf = arguments.html, arguments.pdf
+    if not html and not pdf:
+        html, pdf = f"report-{made.source}.html", f"report-{made.source}.pdf"
+    if html and pdf and Path(html).expanduser().absolute() == Path(pdf).expanduser().absolute():
+        raise SettingsError(f"--html and --pdf both name {html}.", "Give them different names.")
+    ways = ((html, lambda: report_html(made).encode()), (pdf, lambda: report_pdf(made)))
+    files = [(Path(name).expanduser(), make()) for name, make in ways if name]
+    for path, content in files:
+        write_atomic(path, content)
+    if arguments.json:
+        written = [{"path": str(path), "bytes": len(content)} for path, content in files]
+        emit_json({"run_id": made.source, "title": made.title, "files": written})
+        return 0
+    for path, content in files:
+        emit(f"{path}  {human_bytes(len(content))}")
+    return 0

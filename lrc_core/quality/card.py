@@ -1,0 +1,120 @@
+"""The card in words: what a model takes and gives, for somebody who decides. Memory, speed, quality, money. No torch.
+
+Sentences carry ``**`` around what is set off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lrc_core.plan import Plan
+from lrc_core.quality.footprint import Footprint
+from lrc_core.quality.plain_words import accuracy_loss, asked, in_words, surprise
+from lrc_core.quality.rows import Scores
+from lrc_core.words import data_size, figure, percent
+
+Row = Mapping[str, Any]
+PARTS = (("weights", "Weights"), ("cache", "Key-value cache"), ("overhead", "Overhead"))
+"""Parts of the memory: attributes of a footprint, with their names."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One model of a card.
+
+    Attributes:
+        name: as shown.
+        color: of its method.
+        plan: None for the dense model.
+        speed: decode and prefill speed in tokens a second, as far as measured.
+        row: its measured row, None where nobody measured its quality.
+        source: id of the run that the speed comes from.
+        timed: how the speed was measured; only speeds that were measured alike are compared.
+    """
+
+    name: str
+    color: str
+    plan: Plan | None
+    speed: Mapping[str, float | None]
+    row: Row | None
+    source: str
+    timed: str = "evaluation"
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the user sets.
+
+    Attributes:
+        context: positions that every request holds.
+        sequences: requests at once.
+        price: of 10^9 bytes a month.
+        currency: its sign.
+    """
+
+    context: int
+    sequences: int
+    price: float
+    currency: str
+
+
+def speed_of(row: Row) -> dict[str, float | None]:
+    """Speeds of a measured row."""
+    cost = row.get("cost") or {}
+    return {name: cost.get(f"{name}_tokens_per_s") for name in ("decode", "prefill")}
+
+
+def part_words(key: str, value: int | None) -> str:
+    """A part of the memory in words; what is an estimate says so."""
+    if value is None:
+        return "not known for this architecture"
+    return ("≈ " if key == "overhead" else "") + data_size(value)
+
+
+def speed_words(entry: Entry, dense: Entry | None) -> str:
+    """Measured speed, as a share of the dense model's where that was measured too."""
+    decode, prefill = entry.speed.get("decode"), entry.speed.get("prefill")
+    if not decode:
+        return "Speed was not measured."
+    said = f"Writes **{figure(decode, 2)} tokens/s**"
+    alike = dense is not None and dense is not entry and dense.timed == entry.timed
+    base = dense.speed.get("decode") if dense is not None and alike else None
+    if base:
+        said += f", {decode / base:.1f} times the dense model's pace"
+    if prefill:
+        said += f"; reads {figure(prefill, 2)} tokens/s"
+    return said + " (measured)."
+
+
+def quality_words(entry: Entry, dense: Entry | None, scores: Scores) -> tuple[str, str]:
+    """What was lost, in plain words; and how many questions stand behind them, "" where none do."""
+    if entry.plan is None:
+        return "Quality: the measure for the others.", ""
+    if entry.row is None or dense is None or dense.row is None:
+        return "Quality was not measured: compare this plan on the Compare page.", ""
+    loss = accuracy_loss(entry.row, dense.row, scores)
+    said = f"**{in_words(loss)}**" if loss is not None else "No questions were asked of it."
+    if times := surprise(entry.row, dense.row):
+        said += f" Its perplexity is {times} that of the dense model."
+    return said, asked(loss, entry.row)
+
+
+def reading(found: Sequence[tuple[Entry, Footprint]], wishes: Wishes) -> str:
+    """One sentence about which of the models needs least."""
+    entry, size = min(found, key=lambda pair: pair[1].total)
+    alike = [one.name for one, other in found if other.total <= 1.005 * size.total]
+    needs = f"{', '.join(alike)} need" if alike[1:] else f"{entry.name} needs"
+    dense = next((pair[1] for pair in found if pair[0].plan is None), None)
+    cache = "" if size.cache is None else (
+        f" At this context {percent(size.cache / size.total, 0)} of it is the key-value cache, "
+        "which low-rank factors do not shrink."
+    )  # fmt: skip
+    if dense is None or entry.plan is None:
+        return f"{needs} least: {data_size(size.total)}.{cache}"
+    saved = dense.monthly(wishes.price) - size.monthly(wishes.price)
+    return (
+        f"{needs} least, {data_size(size.total)} against {data_size(dense.total)} dense, "
+        f"and save{'' if alike[1:] else 's'} {saved:,.2f} {wishes.currency} a month.{cache}"
+    )

@@ -1,0 +1,148 @@
+"""The whole content of a report from the runs it is about."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from lrc_core.errors import SettingsError
+from lrc_core.names import in_order, method_color, method_label
+from lrc_core.quality.card import Wishes
+from lrc_core.report.allocation import allocation
+from lrc_core.report.answers import samples
+from lrc_core.report.cards import card, default_context
+from lrc_core.report.comparison import comparison
+from lrc_core.report.content import Choice, Report
+from lrc_core.report.opening import method, question
+from lrc_core.report.reproduce import counted, reproduce
+from lrc_core.report.rows import Named
+from lrc_core.report.sources import Asked, Sources, find_sources
+from lrc_core.runs.store import RunStore
+from lrc_core.words import percent
+
+PRICE, CURRENCY = 3.0, "€"
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What a report is asked for besides its runs.
+
+    Attributes:
+        title: "" for one made from the model.
+        keep: target that leads; None for 0.8 or the closest that was measured.
+        context: tokens that the card counts with; 0 for 2,048 or the most that the model takes.
+        sequences: requests at once.
+        price: of a GB and month.
+        currency: its sign.
+        made_at: unix seconds, None for now.
+    """
+
+    title: str = ""
+    keep: float | None = None
+    context: int = 0
+    sequences: int = 1
+    price: float = PRICE
+    currency: str = CURRENCY
+    made_at: float | None = None
+
+
+def make_report(asked: Asked, frame: Frame | None = None, stores: Sequence[RunStore] | None = None) -> Report:
+    """The content of a report; nothing is written.
+
+    Args:
+        asked: which runs.
+        frame: title, and what the card counts with.
+        stores: where runs are looked up, the shipped samples last.
+
+    Raises:
+        RunError: a run is unknown, not finished or of the wrong kind, or there is nothing to report on.
+        PlanError: a plan is unknown or of another model.
+        SettingsError: a setting cannot be.
+    """
+    wanted = frame or Frame()
+    _check(wanted)
+    sources = find_sources(asked, stores)
+    pinned = replace(asked, compare=asked.compare or (sources.comparison.id if sources.comparison else ""))
+    return report_of(sources, wanted, command_of(pinned, wanted))
+
+
+def _check(frame: Frame) -> None:
+    if frame.keep is not None and not 0 < frame.keep <= 1:
+        raise SettingsError(f"A share to keep of {frame.keep:g} cannot be.", "Give one above 0 and at most 1.")
+    if frame.price < 0:
+        raise SettingsError(f"A price of {frame.price:g} cannot be.", "Give 0 or more.")
+    if frame.context < 0 or frame.sequences < 1:
+        raise SettingsError(f"A context of {frame.context} tokens for {frame.sequences} requests cannot be.")
+
+
+def report_of(sources: Sources, frame: Frame, command: str) -> Report:
+    """The content from runs that were found before.
+
+    Args:
+        sources: the runs.
+        frame: title, and what the card counts with.
+        command: the line that makes this report.
+    """
+    named = Named(sources, frame.keep)
+    model = sources.card
+    wishes = Wishes(frame.context or default_context(model.max_positions), frame.sequences, frame.price, frame.currency)
+    moment = time.strftime("%d %B %Y", time.localtime(frame.made_at)).lstrip("0")
+    about = sources.comparison.id if sources.comparison else sources.plans[0].source
+    return Report(
+        title=" ".join(frame.title.split()) or f"Making {model.name} smaller",
+        subtitle=_subtitle(named),
+        made=moment,
+        source=about,
+        methods=_methods(named),
+        targets=tuple(Choice(f"{100 * (1 - keep):g}", percent(1 - keep)) for keep in _targets(named)),
+        sections=(
+            question(named),
+            method(named),
+            allocation(named),
+            comparison(named),
+            samples(named),
+            card(named, wishes),
+            counted(named),
+            reproduce(named, command),
+        ),
+    )
+
+
+def _subtitle(named: Named) -> str:
+    names = [choice.label for choice in _methods(named)]
+    rates = [percent(1 - keep) for keep in _targets(named)]
+    words = f"{', '.join(names)} at {', '.join(rates)} compression"
+    return words + ("" if named.sources.comparison else "; plans only, nothing measured") + (
+        "; sample runs shipped with the program" if named.sources.shipped else ""
+    )  # fmt: skip
+
+
+def _methods(named: Named) -> tuple[Choice, ...]:
+    names = [str(row["method"]) for row in named.compressed] + [shown.method for shown in named.sources.plans]
+    return tuple(Choice(name, method_label(name), method_color(name)) for name in in_order(names))
+
+
+def _targets(named: Named) -> list[float]:
+    found = {*named.targets, *(round(shown.target, 6) for shown in named.sources.plans)}
+    return sorted(found, reverse=True)
+
+
+def command_of(asked: Asked, frame: Frame, html: str = "report.html", pdf: str = "report.pdf") -> str:
+    """The line that makes this report."""
+    words = ["lrc", "report", *([asked.model] if asked.model else [])]
+    words += ["--compare", asked.compare] if asked.compare else []
+    words += ["--plans", *asked.plans] if asked.plans else []
+    words += ["--answers", *asked.answers] if asked.answers else []
+    default = Frame()
+    for flag, value, usual in (
+        ("--title", frame.title, default.title),
+        ("--keep", frame.keep, default.keep),
+        ("--context", frame.context, default.context),
+        ("--requests", frame.sequences, default.sequences),
+        ("--price", frame.price, default.price),
+        ("--currency", frame.currency, default.currency),
+    ):
+        words += [] if value == usual else [flag, f"{value:g}" if isinstance(value, float) else str(value)]
+    return shlex.join([*words, "--html", html, "--pdf", pdf])

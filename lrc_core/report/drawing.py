@@ -1,0 +1,144 @@
+"""Charts as plain shapes, in CSS pixels from the upper left. An SVG and a PDF page are drawn from the same ones.
+
+Colours are ``#rrggbb`` or a role that each medium fills: ``ink``, ``muted``, ``grid``, ``surface``; or ``level:0`` to
+``level:20`` of the sequential ramp.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+LEVELS = 20
+"""Steps of the ramp, less one."""
+SYMBOLS = ("circle", "square", "diamond", "triangle", "down")
+DENSE_SYMBOL = "cross"
+"""Of the dense model, which is the measure and no method."""
+
+
+@dataclass(frozen=True)
+class Path:
+    """A line through points; closed and filled where a fill is given.
+
+    Attributes:
+        key: the method that it belongs to.
+        target: the compression, where it belongs to one point alone.
+    """
+
+    points: tuple[tuple[float, float], ...]
+    stroke: str = ""
+    width: float = 1.0
+    fill: str = ""
+    dash: tuple[float, ...] = ()
+    key: str = ""
+    target: str = ""
+
+
+@dataclass(frozen=True)
+class Dot:
+    """A symbol.
+
+    Attributes:
+        symbol: one of ``SYMBOLS``, or the dense model's.
+        tip: what it stands for, in words.
+    """
+
+    x: float
+    y: float
+    size: float
+    symbol: str
+    fill: str
+    key: str = ""
+    target: str = ""
+    tip: str = ""
+
+
+@dataclass(frozen=True)
+class Label:
+    """A text at its baseline.
+
+    Attributes:
+        anchor: ``start``, ``middle`` or ``end``.
+        turned: runs upwards.
+    """
+
+    x: float
+    y: float
+    text: str
+    size: float = 12.0
+    anchor: str = "start"
+    fill: str = "muted"
+    turned: bool = False
+    bold: bool = False
+    key: str = ""
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Rectangles of one size and one colour, by their upper left corners."""
+
+    corners: tuple[tuple[float, float], ...]
+    width: float
+    height: float
+    fill: str
+
+
+Shape = Path | Dot | Label | Cells
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """Shapes in a frame.
+
+    Attributes:
+        grid: of a heatmap: left, top, width and height of a cell, columns, rows; None for a chart.
+    """
+
+    width: float
+    height: float
+    shapes: tuple[Shape, ...]
+    grid: tuple[float, float, float, float, int, int] | None = None
+
+
+def level(share: float) -> str:
+    """The ramp's colour at a share 0..1."""
+    return f"level:{round(LEVELS * min(max(share, 0.0), 1.0))}"
+
+
+def outline(symbol: str, x: float, y: float, size: float) -> tuple[tuple[float, float], ...]:
+    """Corners of a symbol; none for the circle."""
+    half = size / 2
+    corners = {
+        "square": ((-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)),
+        "diamond": ((0, -1.25), (1.25, 0), (0, 1.25), (-1.25, 0)),
+        "triangle": ((0, -1.2), (1.15, 0.85), (-1.15, 0.85)),
+        "down": ((0, 1.2), (1.15, -0.85), (-1.15, -0.85)),
+        "cross": (
+            *((-0.4, -1.1), (0.4, -1.1), (0.4, -0.4), (1.1, -0.4), (1.1, 0.4), (0.4, 0.4)),
+            *((0.4, 1.1), (-0.4, 1.1), (-0.4, 0.4), (-1.1, 0.4), (-1.1, -0.4), (-0.4, -0.4)),
+        ),
+    }.get(symbol, ())
+    return tuple((x + half * dx, y + half * dy) for dx, dy in corners)
+
+
+def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
+    """Round numbers that span a range, about ``count`` of them."""
+    if not high > low:
+        high = low + (abs(low) or 1.0)
+    raw = (high - low) / max(1, count)
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= raw * 0.999)
+    first = math.floor(low / step + 1e-9)
+    last = math.ceil(high / step - 1e-9)
+    return [round(step * number, 10) for number in range(first, last + 1)]
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """1, 2 and 5 times powers of ten around a range; powers of ten alone where the range is wide."""
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    factors: Sequence[float] = (1, 2, 5) if last - first <= 3 else (1,)
+    ticks = [factor * 10.0**power for power in range(first, last + 1) for factor in factors]
+    start = max((number for number, tick in enumerate(ticks) if tick <= low * 1.0001), default=0)
+    end = next((number for number, tick in enumerate(ticks) if tick >= high * 0.9999), len(ticks) - 1)
+    return ticks[start : end + 1]

@@ -1,0 +1,59 @@
+"""Texts of a report, and numbers rounded to what their error allows."""
+
+from __future__ import annotations
+
+import math
+import re
+from functools import cache
+from pathlib import Path
+
+_TEXTS = Path(__file__).resolve().parents[2] / "assets" / "text" / "report"
+_UNITS = re.compile(r"(?<=\d) (?=(?:%|×|[kMGT]?B|€|tokens?)(?!\w))|(?<=±) (?=\d)")
+_PAPER = re.compile(r"arXiv (\d{4}\.\d{4,5})")
+
+
+@cache
+def _read(name: str) -> tuple[str, ...]:
+    paragraphs = (_TEXTS / f"{name}.md").read_text(encoding="utf-8").strip().split("\n\n")
+    return tuple(" ".join(paragraph.split()) for paragraph in paragraphs)
+
+
+def prose(name: str, /, **values: str) -> tuple[str, ...]:
+    """The paragraphs of a text of ``assets/text/report`` with values put in."""
+    return tuple(paragraph.format(**values) if values else paragraph for paragraph in _read(name))
+
+
+def tied(text: str) -> str:
+    """Numbers stay on one line with their units and errors."""
+    return _UNITS.sub("\u00a0", text)
+
+
+def with_papers(text: str) -> str:
+    """Papers of arXiv become links."""
+    return _PAPER.sub(r"[arXiv \1](https://arxiv.org/abs/\1)", text)
+
+
+def rounded(value: float, error: float | None) -> str:
+    """``38.7 ± 1.9``: two digits of the error, and the value to the same place."""
+    if error is None or not math.isfinite(error) or error <= 0:
+        return f"{value:,.{2 if abs(value) < 100 else 1}f}"
+    places = min(2, max(0, 1 - math.floor(math.log10(error))))
+    return f"{value:,.{places}f} ± {error:,.{places}f}"
+
+
+def percent_points(value: float, error: float | None) -> str:
+    """A share as percent with its error, both to whole percent or one decimal as the error allows."""
+    if error is None:
+        return f"{100 * value:.1f}"
+    places = 0 if 100 * error >= 2 else 1
+    return f"{100 * value:.{places}f} ± {100 * error:.{places}f}"
+
+
+def p_words(p: float) -> str:
+    """A p-value as people read it."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
+
+
+def listed(names: list[str]) -> str:
+    """``a, b and c``."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

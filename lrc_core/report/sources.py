@@ -1,0 +1,367 @@
+"""Which runs a report is made of: a comparison, the plans behind its rows, answers to prompts. Files only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lrc_core.errors import LrcError, PlanError, RunError
+from lrc_core.jobs.plans import find_plan
+from lrc_core.names import in_order, method_label
+from lrc_core.plan import Plan, variant_name
+from lrc_core.quality.rows import Scores, baselines, completed
+from lrc_core.quality.votes import read_votes, votes_path
+from lrc_core.registry import ALLOCATORS
+from lrc_core.runs.files import read_json
+from lrc_core.runs.spec import AllocateSpec, CompareSpec, EvaluateSpec, GenerateSpec, QualitySpec
+from lrc_core.runs.store import Run, RunStore
+from lrc_core.types import ModelCard
+from lrc_core.words import percent
+
+Row = dict[str, Any]
+SAMPLES = Path(__file__).resolve().parents[2] / "assets" / "samples"
+TESTED_AGAINST = ("uniform", "strs")
+"""Methods that the rows of a comparison are tested against; a bench names its own."""
+MOST_PLANS, MOST_ANSWERS = 6, 3
+_BLIND = "blind"  # flag in a run's folder: nobody may see whose answers these are before voting
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A plan with its origin.
+
+    Attributes:
+        method: with its update, such as ``llrc+left``.
+        source: run id, or the name of a file.
+    """
+
+    method: str
+    plan: Plan
+    source: str
+
+    @property
+    def target(self) -> float:
+        """Share to keep."""
+        return self.plan.keep_target
+
+    @property
+    def label(self) -> str:
+        """``LLRC, 20 %``."""
+        return f"{method_label(self.method)}, {percent(1 - self.target)}"
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What a report is made of.
+
+    Attributes:
+        card: of the model.
+        comparison: a finished comparison or bench; None where nothing was measured.
+        rows: its rows, what follows from them included; failed cells too.
+        missing: cells that were asked for and are not there: method, decomposition, share to keep, seed of a bench.
+        baselines: what rows are tested against, in the order of their signs.
+        tested: whether single outcomes were at hand, so that tests could be made.
+        plans: what is drawn.
+        lost: names of rows whose plan is gone.
+        answers: finished ``generate`` runs.
+        sealed: how many more there are that nobody has judged yet.
+        stores: where runs are looked up, the user's first.
+    """
+
+    card: ModelCard
+    comparison: Run | None
+    rows: tuple[Row, ...]
+    missing: tuple[tuple[str, str, float, int | None], ...]
+    baselines: tuple[str, ...]
+    tested: bool
+    plans: tuple[Shown, ...]
+    lost: tuple[str, ...]
+    answers: tuple[Run, ...]
+    sealed: int
+    stores: tuple[RunStore, ...]
+
+    @property
+    def shipped(self) -> bool:
+        """Whether the comparison is one of the samples that the program ships."""
+        return self.comparison is not None and self.comparison.path.parent == self.stores[-1].root
+
+    def open(self, run_id: str) -> Run | None:
+        """A run of any of the stores."""
+        return _in_stores(run_id, self.stores)
+
+    def scores(self) -> Scores:
+        """Single outcomes of the comparison's rows."""
+        return Scores(self.comparison.path.parent if self.comparison else self.stores[0].root)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a report was asked to be about.
+
+    Attributes:
+        model: as the user names it; "" for any.
+        compare: run id or folder of a comparison or bench; "" for the newest.
+        plans: plan files, run ids or RUN@20; () for those behind the comparison.
+        answers: ``generate`` runs; () for the newest.
+    """
+
+    model: str = ""
+    compare: str = ""
+    plans: tuple[str, ...] = ()
+    answers: tuple[str, ...] = ()
+
+
+def find_sources(asked: Asked, stores: Sequence[RunStore] | None = None) -> Sources:
+    """The runs of a report.
+
+    Raises:
+        RunError: a run is unknown, of another kind, not finished, or there is nothing to report on.
+        PlanError: a named plan is unknown, damaged or of another model.
+    """
+    found = tuple(stores) if stores is not None else (RunStore(), RunStore(SAMPLES))
+    comparison = _named(asked.compare, found) if asked.compare else _newest(asked.model, found, bool(asked.plans))
+    if comparison is not None and asked.model and _model(comparison) != asked.model:
+        raise RunError(f"Run {comparison.id} is about {_model(comparison)}, not about {asked.model}.")
+    rows = _rows(comparison) if comparison else ()
+    names, rows = _with_tests(comparison, rows)
+    named = tuple(_named_plan(text, found) for text in asked.plans)
+    behind, lost = _plans_of(rows, found)
+    plans = named or behind or (() if comparison else _newest_plans(asked.model, found))
+    card = _card(comparison, rows, behind or plans, found)
+    for shown in plans:
+        shown.plan.check_model(card)
+    model = _model(comparison) if comparison else (asked.model or card.identity.source)
+    answers, sealed = _answers(asked.answers, model, found)
+    return Sources(
+        card, comparison, rows, _missing(comparison, rows), names, any(row.get("paired") for row in rows),
+        plans, () if named else lost, answers, sealed, found,
+    )  # fmt: skip
+
+
+def _in_stores(run_id: str, stores: Sequence[RunStore]) -> Run | None:
+    for store in stores:
+        with suppress(LrcError):
+            return store.open(run_id)
+    return None
+
+
+def _open(text: str, stores: Sequence[RunStore]) -> Run:
+    """A run by id, the user's before the samples, or by its folder."""
+    folder = Path(text).expanduser()
+    if (folder / "spec.json").is_file():
+        return Run(folder.resolve())
+    return _in_stores(text, stores) or stores[0].open(text)
+
+
+def _named(text: str, stores: Sequence[RunStore]) -> Run:
+    run = _open(text, stores)
+    if not isinstance(run.spec, CompareSpec | QualitySpec):
+        raise RunError(
+            f"Run {run.id} compares nothing.",
+            "Name a run of `lrc compare` or `lrc bench quality`; `lrc runs list` shows them.",
+        )
+    _require_done(run)
+    return run
+
+
+def _require_done(run: Run) -> None:
+    status = run.status()
+    if status.state != "done":
+        remedy = "Wait until it is done." if not status.final else f"Go on with it: `lrc runs resume {run.id}`."
+        raise RunError(f"Run {run.id} is not finished, it is {status.state}: a report would be incomplete.", remedy)
+
+
+def _model(run: Run) -> str:
+    return run.spec.model.source
+
+
+def _newest(model: str, stores: Sequence[RunStore], optional: bool) -> Run | None:
+    """The newest finished comparison or bench; the samples' where the user has none."""
+    for store in stores:
+        for summary in store.list():
+            if summary.state != "done" or not isinstance(summary.spec, CompareSpec | QualitySpec):
+                continue
+            if not model or summary.model == model:
+                return None if optional else Run(summary.path)
+    return None
+
+
+def _rows(run: Run) -> tuple[Row, ...]:
+    content = (run.result() or {}).get("rows")
+    rows = [dict(row) for row in content or () if isinstance(row, Mapping) and {"method", "keep_target"} <= row.keys()]
+    if not rows:
+        raise RunError(f"Run {run.id} holds no rows.", "Delete it and start it again.")
+    for row in rows:
+        if update := str(row.get("update") or ""):
+            row["method"] = variant_name(str(row["method"]), update)
+    return tuple(rows)
+
+
+def _with_tests(run: Run | None, rows: tuple[Row, ...]) -> tuple[tuple[str, ...], tuple[Row, ...]]:
+    """What rows are tested against, and the rows with their tests."""
+    if run is None:
+        return (), rows
+    spec = run.spec
+    wanted = spec.baselines if isinstance(spec, QualitySpec) else TESTED_AGAINST
+    present = {row["method"] for row in rows}
+    names = tuple(name for name in wanted if name in present)
+    if any("paired" in row for row in rows):
+        return names, rows
+    return names, tuple(completed(rows, baselines(names), Scores(run.path.parent)))
+
+
+def _missing(run: Run | None, rows: Sequence[Row]) -> tuple[tuple[str, str, float, int | None], ...]:
+    if run is None:
+        return ()
+    spec = run.spec
+    assert isinstance(spec, CompareSpec | QualitySpec)
+    bench = isinstance(spec, QualitySpec)
+    named = spec.decompositions if isinstance(spec, QualitySpec) else (spec.decomposition,)
+    seeds: tuple[int | None, ...] = spec.seeds if isinstance(spec, QualitySpec) else (None,)
+    have = {
+        (
+            method := str(row["method"]).partition("+")[0],
+            "" if _structured(method) else str(row.get("decomposition")),
+            round(float(row["keep_target"]), 6),
+            row.get("seed", seeds[0]) if bench else None,
+        )
+        for row in rows
+    }
+    wanted = (
+        (method, "" if _structured(method) else decomposition, round(keep, 6), seed)
+        for keep in sorted(spec.keeps, reverse=True)
+        for decomposition in named
+        for method in spec.methods
+        for seed in seeds
+    )
+    return tuple(cell for cell in dict.fromkeys(wanted) if cell not in have)
+
+
+def _structured(method: str) -> bool:
+    """Whether a method prunes structure: it runs once, under no decomposition."""
+    return method in ALLOCATORS and ALLOCATORS.get(method).structured
+
+
+def _plans_of(rows: Sequence[Row], stores: Sequence[RunStore]) -> tuple[tuple[Shown, ...], tuple[str, ...]]:
+    """The plans behind measured rows, and the rows whose plan is gone."""
+    plans, lost = [], []
+    for row in rows:
+        if row["method"] in ("dense", "reference") or "error" in row:
+            continue
+        run = _in_stores(str(row.get("run_id") or "-"), stores)
+        plan = None
+        if run is not None:
+            with suppress(LrcError):
+                spec = run.spec
+                plan = Plan.from_dict(dict(spec.plan)) if isinstance(spec, EvaluateSpec) and spec.plan else None
+        if plan is None:
+            lost.append(f"{method_label(str(row['method']))}, {percent(1 - float(row['keep_target']))}")
+        else:
+            plans.append(Shown(str(row["method"]), plan, str(row["run_id"])))
+    return tuple(plans), tuple(lost)
+
+
+def _named_plan(text: str, stores: Sequence[RunStore]) -> Shown:
+    problem: LrcError | None = None
+    for store in stores:
+        try:
+            plan = Plan.from_dict(find_plan(text, store).plan, text)
+        except LrcError as error:
+            problem = problem or error
+            continue
+        return Shown(variant_name(plan.method, plan.update), plan, Path(text).name)
+    raise problem or PlanError(f"There is no plan {text!r}.")
+
+
+def _newest_plans(model: str, stores: Sequence[RunStore]) -> tuple[Shown, ...]:
+    """Plans of the newest finished allocations, where nothing was compared.
+
+    Raises:
+        RunError: there are none.
+    """
+    found: list[Shown] = []
+    for summary in _done(stores, AllocateSpec):
+        if (model and summary.spec.model.source != model) or len(found) == MOST_PLANS:
+            continue
+        with suppress(LrcError):
+            plan = Plan.load(summary.path / "plan.json")
+            if not found or plan.model.fingerprint == found[0].plan.model.fingerprint:
+                found.append(Shown(variant_name(plan.method, plan.update), plan, summary.id))
+    if not found:
+        of = f" of {model}" if model else ""
+        raise RunError(
+            f"There is nothing to report on: no comparison{of} is finished.", f"Run `lrc compare {model or 'starter'}`."
+        )
+    order = in_order(shown.method for shown in found)
+    return tuple(sorted(found, key=lambda shown: (-shown.target, order.index(shown.method))))
+
+
+def _done(stores: Sequence[RunStore], kind: type) -> Iterator[Run]:
+    """Finished runs of a kind, newest first, every id once."""
+    seen = set()
+    for store in stores:
+        for summary in store.list():
+            if summary.state == "done" and isinstance(summary.spec, kind) and summary.id not in seen:
+                seen.add(summary.id)
+                yield Run(summary.path)
+
+
+def _card(comparison: Run | None, rows: Sequence[Row], plans: Sequence[Shown], stores: Sequence[RunStore]) -> ModelCard:
+    """The model's card, from a run behind a row or a plan, else from any run of that model.
+
+    Raises:
+        RunError: no run has one.
+    """
+    wanted = plans[0].plan.model.fingerprint if plans else None
+    behind = [str(row.get(name)) for row in rows for name in ("run_id", "allocate_run_id") if row.get(name)]
+    behind += [shown.source.partition("@")[0] for shown in plans]
+    named = [run for run in (_in_stores(run_id, stores) for run_id in behind) if run is not None]
+    model = _model(comparison) if comparison else (plans[0].plan.model.source if plans else "")
+    for run in [*named, *_with_cards(model, stores)]:
+        with suppress(LrcError, KeyError, TypeError):
+            card = ModelCard.from_dict(read_json(run.path / "card.json"))
+            if not card.identity.header_only and wanted in (None, card.identity.fingerprint):
+                return card
+    raise RunError(f"No run knows the layers of {model or 'this model'}.", f"Run `lrc spectra {model or 'MODEL'}`.")
+
+
+def _with_cards(model: str, stores: Sequence[RunStore]) -> Iterator[Run]:
+    for store in stores:
+        for summary in store.list():
+            if summary.spec is not None and summary.model == model and (summary.path / "card.json").is_file():
+                yield Run(summary.path)
+
+
+def _answers(named: Sequence[str], model: str, stores: Sequence[RunStore]) -> tuple[tuple[Run, ...], int]:
+    """Finished questions of a model, newest first, and how many more wait for a blind judgement.
+
+    Raises:
+        RunError: a named run is no question, not finished, about another model or not judged yet.
+    """
+    judged = {vote.run_id for store in stores for vote in read_votes(votes_path(store.root))}
+
+    def sealed(run: Run) -> bool:
+        return (run.path / _BLIND).exists() and run.id not in judged
+
+    if named:
+        chosen = [_open(text, stores) for text in named]
+        for run in chosen:
+            if not isinstance(run.spec, GenerateSpec):
+                raise RunError(f"Run {run.id} holds no answers.", "Name a run of `lrc generate`.")
+            if _model(run) != model:
+                raise RunError(f"Run {run.id} asked {_model(run)}, not {model}.")
+            _require_done(run)
+            if sealed(run):
+                raise RunError(f"Run {run.id} was asked blindly and nobody has voted.", "Vote on the Talk page first.")
+        return tuple(chosen), 0
+    every = [run for run in _done(stores, GenerateSpec) if _model(run) == model]
+    return tuple(run for run in every if not sealed(run))[:MOST_ANSWERS], sum(sealed(run) for run in every)
+
+
+def spec_of(run: Run | None) -> CompareSpec | QualitySpec | None:
+    """What the comparison was asked to do."""
+    spec = run.spec if run is not None else None
+    return spec if isinstance(spec, CompareSpec | QualitySpec) else None
