@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import zipfile
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +66,7 @@ def own_store() -> RunStore:
     return RunStore()
 
 
-@st.cache_resource(max_entries=4096, show_spinner=False)
+@lru_cache(maxsize=4096)  # asked for hundreds of times a page: Streamlit's own cache would cost most of a page switch
 def _view(path: str, stamps: tuple[tuple[int, int], ...], sample: bool) -> RunView | None:
     """A run as its files were at those stamps; None when it is damaged."""
     run = Run(Path(path))
@@ -76,9 +78,9 @@ def _view(path: str, stamps: tuple[tuple[int, int], ...], sample: bool) -> RunVi
 
 def _views(store: RunStore, sample: bool) -> list[RunView]:
     """Newest first. Damaged folders are left out: the Runs page lists them with their own words."""
-    paths = [store.root / run_id for run_id in store.ids()]
+    paths = [os.path.join(store.root, run_id) for run_id in store.ids()]
     found = [
-        _view(str(path), tuple(stamp(path / name) for name in ("spec.json", "status.json", "cancel")), sample)
+        _view(path, tuple(stamp(f"{path}/{name}") for name in ("spec.json", "status.json", "cancel")), sample)
         for path in paths
     ]
     views = [view for view in found if view is not None]
@@ -108,10 +110,10 @@ def open_run(run_id: str) -> RunView | None:
     return None
 
 
-def stamp(path: Path) -> tuple[int, int]:
+def stamp(path: Path | str) -> tuple[int, int]:
     """What changes when a file changes: its time and size (zeros when it is missing)."""
     try:
-        stat = path.stat()
+        stat = os.stat(path)
     except OSError:
         return 0, 0
     return stat.st_mtime_ns, stat.st_size
