@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from lrc_core.budget import break_even
 from lrc_core.decompose.measures import cumulative_energy
@@ -20,6 +19,7 @@ DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 LAYER_COLORS = ("#1b8a86", "#d9762b", "#6a86d1", "#c05a94", "#a8952b", "#7f8c8a")
 MOST_POINTS = 400
 _MARGIN = {"l": 56, "r": 8, "t": 24, "b": 8}
+_VALUE = "%{y:.3~g}"
 
 
 def config(name: str) -> dict[str, object]:
@@ -199,40 +199,40 @@ def spectrum_figure(
         references: drawn in grey behind the others.
         differences: of each curve's cumulative energy to its reference; drawn below in place of the energy itself.
     """
-    figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.07, row_heights=[0.58, 0.42])
+    traces = []
     for curve in references:
-        _add(figure, curve, f"{curve.label} · reference", _relative(curve.sigma), (1, "%{y:.3~g}"))
+        traces.append(_line(curve, f"{curve.label} · reference", _relative(curve.sigma), _VALUE))
     for number, curve in enumerate(curves):
         name = decomposition_label(curve.decomposition)
         name = f"{curve.label} · {name}" if with_layer else name
-        _add(figure, curve, name, _relative(curve.sigma), (1, "%{y:.3~g}"))
+        traces.append(_line(curve, name, _relative(curve.sigma), _VALUE))
         below = differences[number] if differences else cumulative_energy(curve.sigma)
-        _add(figure, curve, name, below, (2, "%{y:+.2%} energy" if differences else "first %{x} hold %{y:.1%}"))
-    _mark_ranks(figure, curves, cut)
-    figure.update_yaxes(
-        title="Value / largest",
-        type="log" if log else "linear",
-        exponentformat="power",
-        row=1,
-        col=1,
-        rangemode="tozero",
-    )
-    if log:
-        figure.update_yaxes(dtick=1, row=1, col=1)
-    if differences:
-        figure.update_yaxes(title="Energy − reference", tickformat="+.0%", row=2, col=1)
-    else:
-        figure.update_yaxes(title="Cumulative energy", tickformat=".0%", range=[0, 1.03], row=2, col=1)
-    figure.update_xaxes(title="Direction, largest first", row=2, col=1)
-    figure.update_layout(
-        height=540,
-        margin={**_MARGIN, "t": 40},
-        hovermode="closest",
-        clickmode="event+select",
-        dragmode="zoom",
-        legend={"orientation": "h", "yanchor": "top", "y": -0.13, "xanchor": "left", "x": 0},
-    )
-    return figure
+        tip = "%{y:+.2%} energy" if differences else "first %{x} hold %{y:.1%}"
+        traces.append(_line(curve, name, below, tip, below=True))
+    # One record at once: a figure that is built call by call takes Plotly three times as long.
+    return go.Figure({"data": traces, "layout": {**_spectrum_axes(log, bool(differences)), **_ranks(curves, cut)}})
+
+
+def _spectrum_axes(log: bool, differences: bool) -> dict[str, object]:
+    """Two plots above each other over one axis of directions."""
+    split = (0.4606, 0.3906)  # the lower plot takes 42 % of what a gap of 7 % leaves
+    above = {"title": {"text": "Value / largest"}, "type": "log" if log else "linear", "rangemode": "tozero"}
+    energy = {"title": {"text": "Cumulative energy"}, "tickformat": ".0%", "range": [0, 1.03]}
+    apart = {"title": {"text": "Energy − reference"}, "tickformat": "+.0%"}
+    return {
+        "xaxis": {"anchor": "y", "domain": [0, 1], "matches": "x2", "showticklabels": False},
+        "xaxis2": {"anchor": "y2", "domain": [0, 1], "title": {"text": "Direction, largest first"}},
+        "yaxis": {
+            **above, "anchor": "x", "domain": [split[0], 1], "exponentformat": "power", **({"dtick": 1} if log else {}),
+        },
+        "yaxis2": {**(apart if differences else energy), "anchor": "x2", "domain": [0, split[1]]},
+        "height": 540,
+        "margin": {**_MARGIN, "t": 40},
+        "hovermode": "closest",
+        "clickmode": "event+select",
+        "dragmode": "zoom",
+        "legend": {"orientation": "h", "yanchor": "top", "y": -0.13, "xanchor": "left", "x": 0},
+    }  # fmt: skip
 
 
 def _relative(sigma: np.ndarray) -> np.ndarray:
@@ -249,44 +249,51 @@ def _picked(length: int) -> np.ndarray:
     )
 
 
-def _add(figure: go.Figure, curve: Curve, name: str, values: np.ndarray, place: tuple[int, str]) -> None:
-    """One line, with invisible markers: a line alone cannot be clicked on."""
-    row, tip = place
+def _line(curve: Curve, name: str, values: np.ndarray, tip: str, *, below: bool = False) -> dict[str, object]:
+    """One line, with invisible markers: a line alone cannot be clicked on. Two of them stand for all on the screen."""
     shown = _picked(len(values))
     hidden = {"marker": {"opacity": 0}}
-    figure.add_scatter(
-        x=shown + 1,
-        y=values[shown],
-        name=name,
-        mode="lines+markers",
-        line={"color": curve.color, "dash": curve.dash, "width": 2},
-        marker={"opacity": 0, "size": 9},
-        selected=hidden,
-        unselected=hidden,
-        customdata=[curve.layer.name] * len(shown),
-        hovertemplate=f"{name}<br>direction %{{x}}: {tip}<extra></extra>",
-        showlegend=row == 1,
-        row=row,
-        col=1,
-    )
+    return {
+        "type": "scatter",
+        "x": shown + 1,
+        "y": values[shown],
+        "name": name,
+        "meta": curve.layer.name,
+        "mode": "lines+markers",
+        "line": {"color": curve.color, "dash": curve.dash, "width": 2},
+        "marker": {"opacity": 0, "size": 9, "maxdisplayed": 2},
+        "selected": hidden,
+        "unselected": hidden,
+        "customdata": [curve.layer.name] * len(shown),
+        "hovertemplate": f"{name}<br>direction %{{x}}: {tip}<extra></extra>",
+        "showlegend": not below,
+        "xaxis": "x2" if below else "x",
+        "yaxis": "y2" if below else "y",
+    }
 
 
-def _mark_ranks(figure: go.Figure, curves: Sequence[Curve], cut: int | None) -> None:
+def _ranks(curves: Sequence[Curve], cut: int | None) -> dict[str, object]:
     """Vertical lines: where factors cost what the dense layer costs, and where the current compression cuts."""
     evens = sorted({round(break_even(curve.layer)) for curve in curves})
     marks = [(even, "break-even", "dash") for even in evens[:3]]
     if cut is not None:
         marks.append((cut, "cut", "dot"))
+    shapes, annotations = [], []
     for position, (rank, word, dash) in enumerate(sorted(marks)):
-        for row in (1, 2):
-            figure.add_vline(x=rank, line={"color": "#8a9593", "width": 1.5, "dash": dash}, row=row, col=1)
-        figure.add_annotation(
-            x=rank,
-            y=1.0,
-            yref="y domain",
-            text=f"{word} {rank}",
-            showarrow=False,
-            yanchor="bottom",
-            xanchor="right" if position == 0 and len(marks) > 1 else "left",
-            font={"size": 12},
+        line = {"type": "line", "x0": rank, "x1": rank, "y0": 0, "y1": 1}
+        look = {"line": {"color": "#8a9593", "width": 1.5, "dash": dash}}
+        shapes += [{**line, **look, "xref": f"x{n}", "yref": f"y{n} domain"} for n in ("", "2")]
+        annotations.append(
+            {
+                "x": rank,
+                "xref": "x",
+                "y": 1.0,
+                "yref": "y domain",
+                "text": f"{word} {rank}",
+                "showarrow": False,
+                "yanchor": "bottom",
+                "xanchor": "right" if position == 0 and len(marks) > 1 else "left",
+                "font": {"size": 12},
+            }
         )
+    return {"shapes": shapes, "annotations": annotations}

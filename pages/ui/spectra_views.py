@@ -20,7 +20,7 @@ from pages.ui.methods import decomposition_label
 from pages.ui.spectra_data import Reference, Side, layer_label
 
 LAYERS, SHOWN, LOG, REFERENCE, BESIDE, FIND = "sp_layers", "sp_shown", "sp_log", "sp_ref", "sp_beside", "sp_find"
-CHART, CHART_BESIDE, SPECTRUM = "sp_heatmap", "sp_heatmap_beside", "sp_spectrum"
+CHART, CHART_BESIDE, SPECTRUM, TABLE = "sp_heatmap", "sp_heatmap_beside", "sp_spectrum", "sp_table"
 OUTLINE, MOST = "#e07b1f", 6
 
 
@@ -434,13 +434,12 @@ def spectra_frame(spectra: data.Spectra, chosen: list[str]) -> pd.DataFrame:
 
 def tables(look: Look) -> None:
     """The figures behind the picture: as a table for every reader, as CSV for every program."""
-    frame = measure_frame(look)
     chosen = [layer.name for layer in chosen_layers(look)]
     card, decomposition = look.side.card, look.side.decomposition
     with st.container(horizontal=True):
         st.download_button(
             "All measures (CSV)",
-            lambda: frame.to_csv(index=False),
+            lambda: measure_frame(look).to_csv(index=False),
             f"{card.name}-measures-{decomposition}.csv",
             "text/csv",
             icon=":material/download:",
@@ -455,7 +454,10 @@ def tables(look: Look) -> None:
             on_click="ignore",
             disabled=not chosen,
         )
-    with st.expander("The same as a table", icon=":material/table_chart:"):
-        st.dataframe(frame, hide_index=True, alt=f"Measures of every layer, {decomposition}", height=380)
+    table = st.expander("The same as a table", icon=":material/table_chart:", key=TABLE, bind="query-params")
+    if table.open:  # else every click on a cell would wait for it
+        table.dataframe(
+            measure_frame(look), hide_index=True, alt=f"Measures of every layer, {decomposition}", height=380
+        )
     with st.expander("What the measures mean", icon=":material/help:"):
         st.markdown(words.prose("measures"))

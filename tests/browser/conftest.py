@@ -97,7 +97,7 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
         command = [sys.executable, "-m", "streamlit", "run", "app.py", f"--server.port={port}"]
         with (folder / "server.log").open("wb") as log:
             processes.append(subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log))
-        _wait_until_healthy(server.url, folder / "server.log")
+        wait_until_healthy(server.url, folder / "server.log")
         return server
 
     yield start
@@ -107,7 +107,12 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
         process.wait(timeout=30)
 
 
-def _wait_until_healthy(url: str, log: Path) -> None:
+def wait_until_healthy(url: str, log: Path) -> None:
+    """Returns when the server answers.
+
+    Raises:
+        AssertionError: it does not; says what its log holds.
+    """
     deadline = time.monotonic() + PATIENCE_MS / 1000
     while time.monotonic() < deadline:
         try:

@@ -102,7 +102,8 @@ def test_no_layer_chosen_is_a_state_of_its_own(open_page, store, card):
 
 def test_the_table_says_what_the_heatmap_shows(open_page, store, card):
     run_factory.spectra_run(store, card)
-    table = open_page("spectra").dataframe[0].value.set_index("layer")
+    assert not open_page("spectra").dataframe  # a closed table costs nothing
+    table = open_page("spectra", sp_table="true").dataframe[0].value.set_index("layer")
     layer = card.layers[6]
     sigma = run_factory.sigma_of(layer, "whitened").astype(float)
     energy = np.cumsum(sigma**2) / np.sum(sigma**2)
@@ -161,7 +162,7 @@ def test_a_pinned_cell_turns_everything_into_differences(open_page, store, card)
     run_factory.spectra_run(store, card)
     name = card.layers[5].name
     plain = heatmaps(open_page("spectra", sp_measure="Stable rank"))[0]
-    app = open_page("spectra", sp_measure="Stable rank")
+    app = open_page("spectra", sp_measure="Stable rank", sp_table="true")
     app.session_state["sp_ref"] = name
     app.run()
     (grid,) = heatmaps(app)
@@ -220,7 +221,7 @@ def test_search_fades_what_does_not_fit(open_page, store, card):
 def test_a_plan_can_be_the_cut(open_page, store, card):
     run_factory.spectra_run(store, card)
     run_factory.allocate_run(store, card, keep=0.7)
-    app = open_page("spectra", sp_measure="Energy kept at this compression")
+    app = open_page("spectra", sp_measure="Energy kept at this compression", sp_table="true")
     app.selectbox(key="sp_cut").set_value("llrc").run()
     ranks = run_factory.plan_at(card, 0.8).full_ranks(card.layers)
     table = app.dataframe[0].value.set_index("layer")
