@@ -30,7 +30,10 @@ CONTENT = {
     "home": [".st-key-hero", "svg"],
     "learn": [".flipbook svg", "[data-testid=stPopover]"],
     "spectra": ["rect[data-id]", ".js-plotly-plot .scatterlayer .trace"],
-    "allocate": ["[data-testid=stVegaLiteChart] canvas, [data-testid=stVegaLiteChart] svg, .grids [data-cell]", ".st-key-al_start button"],
+    "allocate": [
+        "[data-testid=stVegaLiteChart] canvas, [data-testid=stVegaLiteChart] svg, .grids [data-cell]",
+        ".st-key-al_start button",
+    ],
     "watch": [".film [data-cell]"],
     "plans": ["rect[data-id]", ".st-key-pl_measure button"],
     "compare": [".js-plotly-plot .trace, .js-plotly-plot .barlayer"],
@@ -49,7 +52,12 @@ def fresh_server() -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
         probe.close()
-        environment = {**os.environ, "LRC_RUNS": f"{folder}/runs", "LRC_CACHE": f"{folder}/cache", "HF_HUB_OFFLINE": "1"}
+        environment = {
+            **os.environ,
+            "LRC_RUNS": f"{folder}/runs",
+            "LRC_CACHE": f"{folder}/cache",
+            "HF_HUB_OFFLINE": "1",
+        }
         log = Path(folder) / "server.log"
         command = [sys.executable, "-m", "streamlit", "run", "app.py", f"--server.port={port}"]
         with log.open("wb") as file:
