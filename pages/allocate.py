@@ -26,13 +26,11 @@ def moved() -> None:
 
 def exact() -> int:
     """The rate as a number, for who knows it; the slider writes into the same state. In whole percent."""
-    # The slider sets the value; a default beside a set value would make Streamlit warn.
-    first = {} if state.RATE in st.session_state else {"value": state.DEFAULT_RATE}
     rate = st.number_input(
         "Compression, %",
         1,
         state.LARGEST_RATE,
-        **first,
+        state.DEFAULT_RATE,
         step=1,
         key=state.RATE,
         on_change=moved,

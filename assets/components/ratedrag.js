@@ -142,9 +142,10 @@ class RateDrag {
       const away = Math.abs(panel.rates[index] - rate);
       grid.root.classList.toggle("away", away > 0);
       const said = panel.said[index];
+      const of = `at ${panel.rates[index]} %`;
       quality.textContent = [
-        away ? `The nearest ${panel.verb.split(" ")[0]} rate to ${rate} %.` : "",
-        said ? `${said[0] === "measured" ? "Measured" : "Forecast, not measured"}: ${said[1]}` : "",
+        away ? `${panel.rates[index]} % is the nearest ${panel.verb.split(" ")[0]} rate to ${rate} %.` : "",
+        said ? `${said[0] === "measured" ? `Measured ${of}` : `Forecast ${of}, not measured`}: ${said[1]}` : "",
       ].filter(Boolean).join(" ");
       quality.dataset.kind = said?.[0] ?? "";
       told ??= `${panel.title} ${grid.step.textContent}: ${grid.dense} of ${data.cells.length} layers dense`;

@@ -72,7 +72,7 @@ def fresh_server() -> Iterator[str]:
 
 @contextmanager
 def browser_tab(url: str) -> Iterator[Any]:
-    """A tab of a real browser on the home page, with the measuring functions in it."""
+    """A real browser with one :func:`prepared` tab."""
     from playwright.sync_api import sync_playwright
 
     path = chromium_path()
@@ -80,14 +80,19 @@ def browser_tab(url: str) -> Iterator[Any]:
         raise SystemExit("No Chromium: install one (apt-get install chromium) or set LRC_CHROMIUM.")
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=path, args=FLAGS)
-        context = chromium.new_context(viewport={"width": 1280, "height": 1000})
-        context.set_default_timeout(PATIENCE_MS)
-        context.add_init_script(script=SCRIPT.read_text(encoding="utf-8"))
-        page = context.new_page()
-        page.goto(url)
-        page.get_by_role("heading", level=1).wait_for()
-        yield page
+        yield prepared(chromium, url)
         chromium.close()
+
+
+def prepared(chromium: Any, url: str) -> Any:
+    """A tab of a browser on the home page, with the measuring functions in it."""
+    context = chromium.new_context(viewport={"width": 1280, "height": 1000})
+    context.set_default_timeout(PATIENCE_MS)
+    context.add_init_script(script=SCRIPT.read_text(encoding="utf-8"))
+    page = context.new_page()
+    page.goto(url)
+    page.get_by_role("heading", level=1).wait_for()
+    return page
 
 
 def switch(page: Any, name: str) -> dict[str, float]:
