@@ -1,24 +1,6 @@
 // One line chart of a training run: figures over steps, in a small SVG that is redrawn in place. No library, no network.
 
-const SVG = "http://www.w3.org/2000/svg";
 const MARGIN = { left: 48, right: 10, top: 8, bottom: 20 };
-
-function node(name, attributes = {}, text = "") {
-  const made = document.createElementNS(SVG, name);
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  if (text) made.textContent = text;
-  return made;
-}
-
-function niceTicks(low, high, count) {
-  const span = high - low || 1;
-  const rough = span / count;
-  const power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 2.5, 5, 10].map((n) => n * power).find((size) => size >= rough * 0.8);
-  const ticks = [];
-  for (let n = Math.ceil(low / step - 1e-9); n * step <= high + step * 1e-9; n += 1) ticks.push(+(n * step).toPrecision(12));
-  return ticks;
-}
 
 function lastAt(steps, position) {
   // Index of the last entry that is not behind the position; -1 when there is none.

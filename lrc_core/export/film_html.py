@@ -34,6 +34,12 @@ def rank_grid() -> tuple[str, str]:
     return _joined(_RANKS), _joined(("film.css",))
 
 
+@cache
+def chart_parts() -> str:
+    """The small functions that every chart of the player is made with, for the script of another chart."""
+    return _joined(_RANKS[:1])
+
+
 def _joined(names: tuple[str, ...]) -> str:
     folder = Path(__file__).resolve().parents[2] / "assets" / "film"
     return "\n".join((folder / name).read_text(encoding="utf-8") for name in names)

@@ -46,9 +46,8 @@ def test_heatmap_spectrum_keyboard_and_pin(server, open_tab):
     expect(page.get_by_text("Block 2, self_attn.k_proj")).to_be_visible()
 
     # From the spectrum back: a click on a curve sets the cut of every layer and brings its layer to the front.
-    expect(page.locator(".st-key-sp_spectrum .legend .traces")).to_have_count(2)
-    plot = page.locator(".st-key-sp_spectrum .scatterlayer .trace").first
-    x, y = plot.locator(".js-line").evaluate(
+    expect(page.locator(".st-key-sp_spectrum .keys .key")).to_have_count(2)
+    x, y = page.locator(".st-key-sp_spectrum path.line").first.evaluate(
         "line => { const at = line.getPointAtLength(line.getTotalLength() / 3).matrixTransform(line.getScreenCTM());"
         " return [at.x, at.y]; }"
     )

@@ -64,9 +64,6 @@ function lrcWatchDrag(shown) {
 }
 
 // The layer whose spectrum is drawn.
-const lrcSpectrum = () => {
-  const chart = document.querySelector(".st-key-sp_spectrum .js-plotly-plot");
-  return chart?.querySelector(".scatterlayer .trace path") ? chart.data.at(-1).meta : "";
-};
+const lrcSpectrum = () => lrcFind(".spectrum")?.dataset.front ?? "";
 
 Object.assign(globalThis, { lrcFind, lrcIdle, lrcAfter, lrcShown, lrcSpectrum, lrcWatchDrag });

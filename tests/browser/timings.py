@@ -29,7 +29,7 @@ PAGE_MS, CLICK_MS, DRAG_MS = 500, 250, 150
 CONTENT = {
     "home": [".st-key-hero", "svg"],
     "learn": [".flipbook svg", "[data-testid=stPopover]"],
-    "spectra": ["rect[data-id]", ".js-plotly-plot .scatterlayer .trace"],
+    "spectra": ["rect[data-id]", ".spectrum path.line"],
     "allocate": [
         "[data-testid=stVegaLiteChart] canvas, [data-testid=stVegaLiteChart] svg, .grids [data-cell]",
         ".st-key-al_start button",
