@@ -9,13 +9,13 @@ import streamlit as st
 
 from lrc_core.jobs import manager
 from lrc_core.registry import MethodEntry
-from lrc_core.runs.spec import AllocateSpec, ModelRef
+from lrc_core.runs.spec import AllocateSpec, CalibrationSpec, ModelRef
 from pages.ui import cards, data, forms, jobs, live, rate_plans, rate_views, ratedrag, state, words
 from pages.ui.frame import empty, frame, guard, page_link
 from pages.ui.methods import ALLOCATORS, DECOMPOSITIONS, learns, method_label
 
-METHOD, DECOMPOSITION, PRESET, RUN, AUTO, MOVED, LEARNED = (
-    "al_method", "al_decomposition", "al_preset", "al_run", "al_auto", "al_moved_at", "al_learned",
+METHOD, DECOMPOSITION, PRESET, RUN, AUTO, MOVED, LEARNED, SETTINGS = (
+    "al_method", "al_decomposition", "al_preset", "al_run", "al_auto", "al_moved_at", "al_learned", "al_settings",
 )  # fmt: skip
 
 
@@ -110,9 +110,14 @@ def choose_decomposition() -> str:
 def form(ref: ModelRef, share: float, decomposition: str) -> AllocateSpec:
     """The settings of the next job, generated from the registry; returns its spec."""
     entry, preset = choose_method()
-    with st.expander("All settings", icon=":material/settings:"):
-        overrides = forms.method_settings(entry, preset, "al", moved)
-        calibration = forms.calibration("al_cal", moved)
+    fold = st.expander("All settings", icon=":material/settings:", key=SETTINGS, bind="query-params")
+    overrides, calibration = {}, CalibrationSpec()
+    # Two dozen widgets would cost every visit a third of a second: they are drawn when somebody looks at them, or has
+    # changed one, which the link then says.
+    if fold.open or any(key.startswith((f"al_{entry.name}_", "al_cal_")) for key in st.query_params):
+        with fold:
+            overrides = forms.method_settings(entry, preset, "al", moved)
+            calibration = forms.calibration("al_cal", moved)
     settings = entry.settings(preset, overrides)
     return AllocateSpec(
         model=ref,

@@ -239,8 +239,10 @@ def side_by_side(ref: ModelRef) -> None:
     fill_missing(ref, group, decomposition)
     downloads(group, decomposition)
     sample_note(group.sample, *(source.id for source in group.views))
-    with st.expander("Start another comparison", icon=":material/add:"):
-        new_comparison(ref)
+    fold = st.expander("Start another comparison", icon=":material/add:", key="co_more", bind="query-params")
+    if fold.open:  # its two dozen widgets are drawn for those who look at them
+        with fold:
+            new_comparison(ref)
 
 
 SECTIONS = {

@@ -157,13 +157,15 @@ class Spectra:
     values: dict[str, dict[str, np.ndarray]]
 
 
-@st.cache_data(max_entries=6, show_spinner="Reading spectra …")
+@st.cache_resource(max_entries=6, show_spinner="Reading spectra …")
 def _spectra(path: str, stamp: tuple[int, int]) -> dict[str, dict[str, np.ndarray]]:
+    """Shared by everyone who asks, so that no click waits for a copy of megabytes; nobody may write into it."""
     values: dict[str, dict[str, np.ndarray]] = {}
     with np.load(path) as archive:
         for key in archive.files:
             decomposition, _, layer = key.partition("/")
             values.setdefault(decomposition, {})[layer] = archive[key].astype(np.float64)
+            values[decomposition][layer].flags.writeable = False
     return values
 
 
@@ -244,7 +246,7 @@ def nearest(plans: list[Recorded], compression: float) -> Recorded | None:
     )
 
 
-@st.cache_data(max_entries=128, show_spinner=False)
+@lru_cache(maxsize=512)
 def _plan(path: str, stamp: tuple[int, int]) -> Plan:
     return Plan.load(Path(path))
 

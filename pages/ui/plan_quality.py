@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 from lrc_core.errors import LrcError
 from lrc_core.quality.forecast import FEWEST_PLANS, Curve, Forecast, MeasuredPlan, passed
@@ -27,9 +28,25 @@ class Quality:
 def quality_of(view: data.RunView) -> Quality:
     """What is known of each recorded plan of a run; nothing of one that is still training."""
     try:
-        return _quality(view)
+        return _kept(view.id, _stamps(view))
     except (LrcError, ValueError, KeyError, TypeError) as error:
         return Quality({}, f"No quality is shown: its records could not be read ({error}).")
+
+
+def _stamps(view: data.RunView) -> tuple[tuple[str, tuple[int, int]], ...]:
+    """What changes when anything changes that the quality of a run's plans is known from."""
+    kinds = ("evaluate", "allocate")
+    others = [other for kind in kinds for other in data.all_runs(view.spec.model, kind)]
+    files = [view.path / "events.jsonl", *(plan.path for plan in rate_plans.recorded_at(view).values())]
+    files += [other.path / name for other in others for name in ("status.json", "result.json")]
+    return tuple((str(path), data.stamp(path)) for path in files)
+
+
+@lru_cache(maxsize=16)
+def _kept(run_id: str, stamps: tuple[tuple[str, tuple[int, int]], ...]) -> Quality:
+    view = data.open_run(run_id)
+    assert view is not None
+    return _quality(view)
 
 
 def _quality(view: data.RunView) -> Quality:

@@ -115,7 +115,8 @@ def test_the_closed_form_plan_is_estimated_where_there_are_two_sided_spectra(ope
 
 
 def test_form_comes_from_the_registry(open_page, known):
-    app = open_page("allocate")
+    assert len(open_page("allocate").number_input) == 1  # a closed fold draws nothing
+    app = open_page("allocate", al_settings="true")
     entry = next(entry for entry in ALLOCATORS if entry.learns)
     labels = {widget.label for kind in (app.number_input, app.toggle, app.selectbox, app.text_input) for widget in kind}
     assert {info.label for info in fields_of(entry.settings_class)} <= labels
@@ -135,7 +136,7 @@ def test_button_submits_what_the_form_says_and_watches_it(open_page, known, subm
 
 
 def test_a_setting_that_is_changed_is_in_the_spec_and_in_the_command(open_page, known, submitted):
-    app = open_page("allocate", al_method="STRS")
+    app = open_page("allocate", al_method="STRS", al_settings="true")
     info = next(info for info in fields_of(ALLOCATORS.get("strs").settings_class) if info.type is int)
     preset = next(iter(ALLOCATORS.get("strs").presets))
     widget = app.number_input(key=f"al_strs_{preset}_{info.name}")
@@ -144,6 +145,16 @@ def test_a_setting_that_is_changed_is_in_the_spec_and_in_the_command(open_page, 
     app.button(key="al_start").click().run()
     assert submitted[0][0].settings[info.name] == value
     assert any("lrc allocate" in code.value for code in app.code)
+
+
+def test_a_changed_setting_counts_while_the_fold_is_closed(open_page, known, submitted):
+    entry = ALLOCATORS.get("strs")
+    preset = next(iter(entry.presets))
+    info = next(info for info in fields_of(entry.settings_class) if info.type is int)
+    value = getattr(entry.settings(preset), info.name) + 1
+    app = open_page("allocate", al_method="STRS", **{f"al_strs_{preset}_{info.name}": str(value)})
+    app.button(key="al_start").click().run()
+    assert submitted[0][0].settings[info.name] == value
 
 
 def test_a_refused_job_is_an_error_in_words(open_page, known, monkeypatch):
