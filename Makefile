@@ -2,7 +2,7 @@
 # user's cache folder, which holds the starter pack (LRC_CACHE moves it).
 
 .DEFAULT_GOAL := help
-.PHONY: help app demo test check format starter samples install install-dev venv
+.PHONY: help app demo test check format starter samples timings install install-dev venv
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -69,6 +69,9 @@ venv:
 	  $(PYTHON) -m venv --clear --without-pip $(VENV); \
 	  $(PYTHON) -m pip --python $(PY) install --quiet pip; \
 	}
+
+timings: install-dev ## Measure in a real browser how fast slider, page switches and clicks are (writes timings.json)
+	$(PY) -m tests.browser.timings $(ARGS)
 
 samples: install starter ## Run what is missing of the sample runs and rewrite assets/samples (hours on two cores)
 	$(PY) -m lrc_core.samples

@@ -7,18 +7,15 @@ from dataclasses import asdict
 
 import streamlit as st
 
-from lrc_core.budget import check_target, fit_budget, keep_ratio, uniform_ranks, whole_model_ratio
-from lrc_core.errors import BudgetError
 from lrc_core.jobs import manager
 from lrc_core.registry import MethodEntry
-from lrc_core.runs.spec import AllocateSpec, ModelRef
-from lrc_core.types import ModelCard
-from pages.ui import cards, data, estimate, forms, jobs, live, rank_charts, state, words
-from pages.ui.frame import empty, frame, guard, page_link, sample_note, show_error
+from lrc_core.runs.spec import AllocateSpec, CalibrationSpec, ModelRef
+from pages.ui import cards, data, forms, jobs, live, rate_plans, rate_views, ratedrag, state, words
+from pages.ui.frame import empty, frame, guard, page_link
 from pages.ui.methods import ALLOCATORS, DECOMPOSITIONS, learns, method_label
 
-METHOD, DECOMPOSITION, PRESET, RUN, AUTO, MOVED = (
-    "al_method", "al_decomposition", "al_preset", "al_run", "al_auto", "al_moved_at",
+METHOD, DECOMPOSITION, PRESET, RUN, AUTO, MOVED, LEARNED, SETTINGS = (
+    "al_method", "al_decomposition", "al_preset", "al_run", "al_auto", "al_moved_at", "al_learned", "al_settings",
 )  # fmt: skip
 
 
@@ -27,105 +24,48 @@ def moved() -> None:
     st.session_state[MOVED] = time.monotonic()
 
 
-def slider(card: ModelCard) -> float:
-    """The compression slider and what follows from it; returns the share to remove."""
-    left, right = st.columns([5, 6], gap="large", vertical_alignment="center")
-    rate = left.slider(
-        "Compression",
+def exact() -> int:
+    """The rate as a number, for who knows it; the slider writes into the same state. In whole percent."""
+    rate = st.number_input(
+        "Compression, %",
         1,
         state.LARGEST_RATE,
         state.DEFAULT_RATE,
-        format="%d %%",
+        step=1,
         key=state.RATE,
         on_change=moved,
         bind="query-params",
-        help="Share of the block linears' parameters that is removed.",
+        help="Share of the block linears' parameters that is removed: type it here, or drag the slider below.",
     )
-    share = min(max(int(rate), 1), state.LARGEST_RATE) / 100
-    kept = card.params_total - round(share * card.params_linear)
-    with right:
-        cards.facts(
-            [
-                ("Parameters", words.count(kept), f"of {words.count(card.params_total)}"),
-                (
-                    "Size",
-                    words.data_size(kept * card.dtype_bytes),
-                    f"of {words.data_size(card.params_total * card.dtype_bytes)}, {card.dtype}",
-                ),
-                (
-                    "Whole model shrinks by",
-                    words.percent(1 - whole_model_ratio(1 - share, card.params_linear, card.params_total)),
-                    "embeddings and head stay whole",
-                ),
-            ]
-        )
-    return share
+    return min(max(int(rate), 1), state.LARGEST_RATE)
 
 
-def preview_uniform(card: ModelCard, share: float) -> None:
-    """What the uniform rule does at this rate: exact arithmetic, nothing measured."""
-    with st.container(border=True, key="preview_uniform", height="stretch"):
-        st.markdown("**Uniform** :blue-badge[:material/calculate: preview, quality not measured]")
-        try:
-            check_target(card.layers, 1 - share)
-            ranks = fit_budget(card.layers, uniform_ranks(card.layers, 1 - share), 1 - share)
-        except BudgetError as error:
-            show_error(error)
-            return
-        st.caption(f"Every layer keeps the same share: {words.percent(1 - keep_ratio(card.layers, ranks))} removed.")
-        st.altair_chart(
-            rank_charts.rank_chart(card, ranks), key="chart_uniform", alt=f"Uniform ranks at {words.percent(share)}"
-        )
+def let_go() -> None:
+    """The slider was let go: its rate becomes that of the page and of the link."""
+    rate = ratedrag.released_at()
+    if rate is not None:
+        st.session_state[state.RATE] = rate
+        moved()
 
 
-def preview_learned(ref: ModelRef, share: float, decomposition: str) -> None:
-    """The recorded plan of a learned run that is nearest to this rate."""
-    with st.container(border=True, key="preview_learned", height="stretch"):
-        learned = [
-            view
-            for view in data.all_runs(ref, "allocate")
-            if learns(view.spec.method) and view.spec.decomposition == decomposition
-        ]
-        found = data.nearest(data.recorded_plans(learned), share)
-        if found is None:
-            st.markdown("**Learned** :gray-badge[nothing recorded yet]")
-            st.caption(
-                f"No run of this model has learned ranks on {DECOMPOSITIONS.get(decomposition).label} yet. A run "
-                "records a plan at every whole percent on its way, and this panel then answers at once."
-            )
-            return
-        recorded(found, share)
+def choose_learned(ref: ModelRef, decomposition: str) -> data.RunView | None:
+    """The learned run whose plans the slider shows; a choice only where there are several."""
+    runs = rate_plans.learned_runs(ref, decomposition)
+    if len(runs) < 2:
+        return next(iter(runs.values()), None)
 
+    def label(run_id: str) -> str:
+        view = runs[run_id]
+        last = words.percent(1 - view.spec.keep)
+        return f"{method_label(view.spec.method)} to {last} · {run_id}{' · sample' if view.sample else ''}"
 
-def recorded(found: data.Recorded, share: float) -> None:
-    """One recorded plan: where it comes from, what it keeps."""
-    plan, card = data.load_plan(found.path), data.card_of(found.view)
-    label = method_label(plan.method)
-    st.markdown(f"**Learned** :green-badge[:material/school: {label}, recorded at {words.percent(found.compression)}]")
-    away = abs(found.compression - share)
-    words_of = (
-        f"{words.percent(1 - plan.keep_achieved)} removed, {len(plan.dense)} of {len(card.layers)} layers stay dense."
-    )
-    if away > 0.0051:
-        words_of += f" This is the nearest recorded rate to {words.percent(share)}."
-    if not found.view.final:
-        words_of += " Its run is still training."
-    st.caption(words_of)
-    st.altair_chart(
-        rank_charts.rank_chart(card, plan),
-        key="chart_learned",
-        alt=f"Learned ranks at {words.percent(found.compression)}",
-    )
-    with st.container(horizontal=True, vertical_alignment="center"):
-        sample_note(found.view.sample, found.view.id)
-        st.download_button(
-            "plan.json",
-            found.path.read_bytes(),
-            f"plan-{found.view.id}-{round(100 * found.compression):02d}.json",
-            "application/json",
-            icon=":material/download:",
-            on_click="ignore",
-        )
+    named = st.query_params.get(LEARNED, "")
+    index = list(runs).index(named) if named in runs else 0
+    chosen = st.selectbox(
+        "Learned run", list(runs), index=index, format_func=label, key=LEARNED, bind="query-params",
+        help="Whose recorded plans the slider shows.",
+    )  # fmt: skip
+    return runs.get(chosen) or next(iter(runs.values()))
 
 
 def choose_method() -> tuple[MethodEntry, str]:
@@ -170,9 +110,14 @@ def choose_decomposition() -> str:
 def form(ref: ModelRef, share: float, decomposition: str) -> AllocateSpec:
     """The settings of the next job, generated from the registry; returns its spec."""
     entry, preset = choose_method()
-    with st.expander("All settings", icon=":material/settings:"):
-        overrides = forms.method_settings(entry, preset, "al", moved)
-        calibration = forms.calibration("al_cal", moved)
+    fold = st.expander("All settings", icon=":material/settings:", key=SETTINGS, bind="query-params")
+    overrides, calibration = {}, CalibrationSpec()
+    # Two dozen widgets would cost every visit a third of a second: they are drawn when somebody looks at them, or has
+    # changed one, which the link then says.
+    if fold.open or any(key.startswith((f"al_{entry.name}_", "al_cal_")) for key in st.query_params):
+        with fold:
+            overrides = forms.method_settings(entry, preset, "al", moved)
+            calibration = forms.calibration("al_cal", moved)
     settings = entry.settings(preset, overrides)
     return AllocateSpec(
         model=ref,
@@ -301,15 +246,18 @@ def body(ref: ModelRef) -> None:
         return
     card, _ = known
     st.caption(words.prose("allocate"))
-    share = slider(card)
-    decomposition = choose_decomposition()
-    left, right = st.columns(2, gap="medium")
-    with left, guard():
-        preview_uniform(card, share)
-    with right, guard():
-        preview_learned(ref, share, decomposition)
+    left, middle, right = st.columns([2, 4, 4], gap="medium")
+    with left:
+        rate = exact()
+    with middle:
+        decomposition = choose_decomposition()
+    with right:
+        run = choose_learned(ref, decomposition)
+    share = rate / 100
     with guard():
-        estimate.lagrangian(ref, card, share)
+        shown = rate_views.shown(ref, card, run, decomposition)
+        ratedrag.draw(card, rate, rate_views.panels(shown), let_go)
+        rate_views.below(ref, shown, rate)
     st.subheader("Learn the ranks")
     with guard():
         left, right = st.columns([3, 2], gap="large")

@@ -250,8 +250,10 @@ def side_by_side(ref: ModelRef) -> None:
     with guard():
         report.section([view for view in group.views if report.has(view, decomposition)], "co", keep)
     sample_note(group.sample, *(source.id for source in group.views))
-    with st.expander("Start another comparison", icon=":material/add:"):
-        new_comparison(ref)
+    fold = st.expander("Start another comparison", icon=":material/add:", key="co_more", bind="query-params")
+    if fold.open:  # its two dozen widgets are drawn for those who look at them
+        with fold:
+            new_comparison(ref)
 
 
 SECTIONS = {

@@ -75,13 +75,11 @@ def controls(ref: ModelRef, view: data.RunView) -> spectra_views.Look:
         key=DECOMPOSITION,
         bind="query-params",
     )
-    # A click on a curve sets the value; a default beside a set value would make Streamlit warn.
-    first = {} if state.RATE in st.session_state else {"value": state.DEFAULT_RATE}
     rate = right.slider(
         "Compression",
         1,
         state.LARGEST_RATE,
-        **first,
+        state.DEFAULT_RATE,
         format="%d %%",
         key=state.RATE,
         bind="query-params",

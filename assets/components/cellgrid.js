@@ -126,6 +126,8 @@ function box(state, index, data, attributes) {
 
 function outline(data, state) {
   state.outlines.replaceChildren();
+  const chosen = new Set(data.chosen.map(([id]) => id));
+  state.svg.querySelectorAll("[data-id]").forEach((cell) => cell.setAttribute("aria-selected", chosen.has(cell.dataset.id)));
   for (const [id, color] of data.chosen) {
     const index = data.cells.findIndex((cell) => cell[2] === id);
     if (index >= 0) state.outlines.append(box(state, index, data, { stroke: color, "stroke-width": 3 }));
@@ -200,7 +202,11 @@ export default function ({ data, parentElement: root, setTriggerValue }) {
     outline(data, state); // at once, before the server answers
     setTriggerValue("picked", { id, add });
   };
-  draw(root, data, state);
+  const { chosen, ...rest } = data;
+  const drawn = JSON.stringify([rest, getComputedStyle(root.host ?? root).getPropertyValue("--st-chart-sequential-colors")]);
+  if (state.drawn === drawn && state.svg?.isConnected) outline(data, state); // a choice alone moves the outlines
+  else draw(root, data, state);
+  state.drawn = drawn;
   const grid = root.querySelector(".grid");
   grid.onclick = (event) => {
     const index = indexOf(event);

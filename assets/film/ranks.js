@@ -26,10 +26,10 @@ function kindLabel(kind) {
 }
 
 class RankGrid {
-  constructor() {
+  constructor(title = "Parameters kept by each layer") {
     this.root = element("figure", "ranks");
     this.caption = element("figcaption");
-    this.caption.append(element("b", "", "Parameters kept by each layer"));
+    this.caption.append(element("b", "", title));
     this.step = element("span", "now");
     this.caption.append(this.step);
     this.grid = element("div", "grid");
@@ -91,11 +91,19 @@ class RankGrid {
       this.colors[index] = color;
       this.cells[index].style.backgroundColor = color;
     });
-    this.step.textContent = `step ${film.frames.step[frame]}`;
+    this.step.textContent = this.stamp(frame);
     const words = this.words(frame);
     if (this.reading.textContent !== words) this.reading.textContent = words;
     this.grid.setAttribute("aria-label", `Heatmap of ${film.blocks} blocks by ${film.kinds.length} kinds of layer. ${words}`);
     if (!this.tip.hidden && this.shown !== undefined) this.tip.textContent = this.describe(this.shown);
+  }
+
+  stamp(frame) {
+    return `step ${this.film.frames.step[frame]}`;
+  }
+
+  begin(frame) {
+    return `At step ${this.film.frames.step[frame]},`;
   }
 
   words(frame) {
@@ -111,7 +119,8 @@ class RankGrid {
     });
     const blocks = [...sums].map(([block, [kept, all]]) => [kept / all, block]).sort((a, b) => a[0] - b[0]);
     const [least, most] = [blocks[0], blocks[blocks.length - 1]];
-    const start = `At step ${film.frames.step[frame]}, ${dense} of ${ranks.length} layers would be stored dense`;
+    this.dense = dense;
+    const start = `${this.begin(frame)} ${dense} of ${ranks.length} layers would be stored dense`;
     if (most[0] - least[0] < 0.005) return `${start}; every block keeps about ${formatted(most[0], "percent")}.`;
     return `${start}; block ${most[1]} keeps most (${formatted(most[0], "percent")}), block ${least[1]} least (${formatted(least[0], "percent")}).`;
   }

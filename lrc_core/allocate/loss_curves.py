@@ -76,21 +76,36 @@ def cheapest_ranks(layers: Sequence[LinearShape], losses: Mapping[str, Array], k
     Raises:
         BudgetError: the target is impossible.
     """
-    allowed = check_target(layers, keep)
-    if keep >= 1:
-        return dense_ranks(layers)
+    return cheapest_plans(layers, losses, (keep,))[0]
+
+
+def cheapest_plans(
+    layers: Sequence[LinearShape], losses: Mapping[str, Array], keeps: Sequence[float]
+) -> list[dict[str, int]]:
+    """:func:`cheapest_ranks` at several targets; the hulls, most of the work, are found once.
+
+    Raises:
+        BudgetError: one of the targets is impossible.
+    """
+    allowed = [check_target(layers, keep) for keep in keeps]
     prices = {layer.name: component_prices(layer, losses[layer.name]) for layer in layers}
     every = np.unique(np.concatenate(list(prices.values())))
-    low, high = 0, len(every) - 1  # ranks at price every[high] fit: nothing but what cannot be dropped is kept
-    while low < high:
-        middle = (low + high) // 2
-        if plan_params(layers, _at_least_one(ranks_at_price(layers, prices, every[middle]))) <= allowed:
-            high = middle
-        else:
-            low = middle + 1
-    ranks = _at_least_one(ranks_at_price(layers, prices, every[high]))
-    _spend(layers, losses, ranks, allowed)
-    return fit_budget(layers, ranks, keep)
+    plans = []
+    for keep, most in zip(keeps, allowed, strict=True):
+        if keep >= 1:
+            plans.append(dense_ranks(layers))
+            continue
+        low, high = 0, len(every) - 1  # ranks at price every[high] fit: nothing but what cannot be dropped is kept
+        while low < high:
+            middle = (low + high) // 2
+            if plan_params(layers, _at_least_one(ranks_at_price(layers, prices, every[middle]))) <= most:
+                high = middle
+            else:
+                low = middle + 1
+        ranks = _at_least_one(ranks_at_price(layers, prices, every[high]))
+        _spend(layers, losses, ranks, most)
+        plans.append(fit_budget(layers, ranks, keep))
+    return plans
 
 
 def _at_least_one(ranks: Mapping[str, int]) -> dict[str, int]:

@@ -168,7 +168,7 @@ def make_film(
         total=total if live or not steps else steps[-1],
         blocks=card.n_blocks,
         kinds=_short(kinds),
-        cells=tuple(_cell(layer, kinds) for layer in card.layers),
+        cells=cells_of(card.layers, kinds),
         ticks=ticks,
         frames=_frames(snapshots, len(card.layers)),
         charts=_charts(ticks, spec.settings),
@@ -221,10 +221,27 @@ def _rounded(value: Any) -> float | None:
     return float(f"{value:.{_DIGITS}g}")
 
 
-def _cell(layer: LinearShape, kinds: Sequence[str]) -> tuple[int, int, int, int, float]:
-    """Where a layer stands, and what a rank of it costs: budget arithmetic, done here once for every player."""
-    dense = largest_low_rank(layer) + 1
-    return layer.block, kinds.index(layer.kind), layer.full_rank, dense, round(layer_ratio(layer, 1), 9)
+def cells_of(layers: Sequence[LinearShape], kinds: Sequence[str]) -> tuple[tuple[int, int, int, int, float], ...]:
+    """Where every layer stands, and what a rank of it costs: budget arithmetic, done here once for every player.
+
+    Args:
+        layers: the block linears.
+        kinds: their kinds, the columns of the heatmap.
+
+    Returns:
+        Of every layer its block, the index of its kind, its full rank, the rank from which it is stored dense and the
+        share of its parameters that one rank costs.
+    """
+    return tuple(
+        (
+            layer.block,
+            kinds.index(layer.kind),
+            layer.full_rank,
+            largest_low_rank(layer) + 1,
+            round(layer_ratio(layer, 1), 9),
+        )
+        for layer in layers
+    )
 
 
 def _short(kinds: Sequence[str]) -> tuple[str, ...]:

@@ -10,7 +10,8 @@ from pathlib import Path
 from lrc_core.export.film import Film
 from lrc_core.export.theme import DARK, LIGHT, variables
 
-_PARTS = ("chart.js", "ranks.js", "player.js")
+_RANKS = ("base.js", "ranks.js")
+_PARTS = (*_RANKS, "chart.js", "player.js")
 _PAGE_STYLE = """
 body { margin: 0 auto; max-width: 1280px; padding: 1.6rem 1.2rem 2.5rem; background: var(--st-background-color);
   color: var(--st-text-color); font: 400 15px/1.5 system-ui, sans-serif; }
@@ -24,9 +25,24 @@ code { overflow-wrap: anywhere; }
 @cache
 def player() -> tuple[str, str]:
     """Script and style of the player, which the app shows too. The script is a module that exports ``mount``."""
+    return _joined(_PARTS), _joined(("film.css",))
+
+
+@cache
+def rank_grid() -> tuple[str, str]:
+    """Script and style of the player's heatmap of ranks alone, for a script that shows ranks without training."""
+    return _joined(_RANKS), _joined(("film.css",))
+
+
+@cache
+def chart_parts() -> str:
+    """The small functions that every chart of the player is made with, for the script of another chart."""
+    return _joined(_RANKS[:1])
+
+
+def _joined(names: tuple[str, ...]) -> str:
     folder = Path(__file__).resolve().parents[2] / "assets" / "film"
-    script = "\n".join((folder / name).read_text(encoding="utf-8") for name in _PARTS)
-    return script, (folder / "film.css").read_text(encoding="utf-8")
+    return "\n".join((folder / name).read_text(encoding="utf-8") for name in names)
 
 
 def film_html(film: Film) -> str:

@@ -10,7 +10,7 @@ There is no forecast where fewer than three plans were measured or where the tri
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -115,19 +115,38 @@ def forecast(curve: Curve, target: float, measured: Sequence[MeasuredPlan]) -> F
     Returns:
         A forecast, whether its trials came close or not; None where there are too few plans or steps to try it.
     """
-    plans = [plan for plan in measured if plan.increase > _SMALLEST_INCREASE and plan.curve.near(plan.step) > 0]
-    if len(plans) < FEWEST_PLANS or not len(curve.rates):
+    if not len(curve.rates):
         return None
     share = min(1.0, float(curve.rates.max()) / target)
-    arrived = share >= 1 - 1e-3
-    now = curve.near(int(curve.steps[-1])) if arrived else curve.continued(target)
+    if share >= 1 - 1e-3:
+        return passed(curve, int(curve.steps[-1]), measured)
+    return _scaled(
+        curve.continued(target),
+        measured,
+        lambda plan: plan.curve.until(share * plan.rate, plan.step).continued(plan.rate),
+    )
+
+
+def passed(curve: Curve, step: int, measured: Sequence[MeasuredPlan]) -> Forecast | None:
+    """What the plan costs that a run recorded at a step: its loss there is known, only the factor is not.
+
+    Args:
+        curve: training of that run.
+        step: at which the plan was recorded.
+        measured: plans of this run and of comparable ones, not the plan itself.
+    """
+    return _scaled(curve.near(step), measured, lambda plan: plan.curve.near(plan.step))
+
+
+def _scaled(now: float, measured: Sequence[MeasuredPlan], known_of: Callable[[MeasuredPlan], float]) -> Forecast | None:
+    """A loss, scaled by the factor of measured plans, each of which is tried from what ``known_of`` says of it."""
+    plans = [plan for plan in measured if plan.increase > _SMALLEST_INCREASE and plan.curve.near(plan.step) > 0]
+    if len(plans) < FEWEST_PLANS:
+        return None
     factors = np.array([math.log(plan.increase / plan.curve.near(plan.step)) for plan in plans])
     misses = []
     for index, plan in enumerate(plans):
-        known = plan.curve.near(plan.step)
-        if not arrived:
-            known = plan.curve.until(share * plan.rate, plan.step).continued(plan.rate)
-        others = np.delete(factors, index).mean()
+        known, others = known_of(plan), np.delete(factors, index).mean()
         misses.append(math.log(plan.increase) - math.log(known) - others if known > 0 else math.nan)
     error = math.sqrt(float(np.sum(np.square(misses))) / (len(plans) - 1))  # one factor was fitted to them
     if not (math.isfinite(now) and now > 0 and math.isfinite(error)):

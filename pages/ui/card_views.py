@@ -29,7 +29,12 @@ _CONTEXTS = tuple(2**power for power in range(7, 21))
 
 def under_rows(rows: Sequence[measured.Row], ref: ModelRef) -> None:
     """The card of every row of a comparison, in a fold."""
-    with st.expander("The card: memory, speed, quality and money", icon=":material/id_card:"):
+    fold = st.expander(
+        "The card: memory, speed, quality and money", icon=":material/id_card:", key="co_card", bind="query-params"
+    )
+    if not fold.open:  # nothing is counted or drawn for those who do not look
+        return
+    with fold:
         known = data.newest_card(ref)
         if known is None:
             empty("The model has no card yet", "Read its spectra on Home first.", ":material/id_card:")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import zipfile
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +73,7 @@ def _stores() -> list[tuple[RunStore, bool]]:
     return [shipped] if read_only() else [(own_store(), False), shipped]
 
 
-@st.cache_resource(max_entries=4096, show_spinner=False)
+@lru_cache(maxsize=4096)  # asked for hundreds of times a page: Streamlit's own cache would cost most of a page switch
 def _view(path: str, stamps: tuple[tuple[int, int], ...], sample: bool) -> RunView | None:
     """A run as its files were at those stamps; None when it is damaged."""
     run = Run(Path(path))
@@ -83,9 +85,9 @@ def _view(path: str, stamps: tuple[tuple[int, int], ...], sample: bool) -> RunVi
 
 def _views(store: RunStore, sample: bool) -> list[RunView]:
     """Newest first. Damaged folders are left out: the Runs page lists them with their own words."""
-    paths = [store.root / run_id for run_id in store.ids()]
+    paths = [os.path.join(store.root, run_id) for run_id in store.ids()]
     found = [
-        _view(str(path), tuple(stamp(path / name) for name in ("spec.json", "status.json", "cancel")), sample)
+        _view(path, tuple(stamp(f"{path}/{name}") for name in ("spec.json", "status.json", "cancel")), sample)
         for path in paths
     ]
     views = [view for view in found if view is not None]
@@ -114,10 +116,10 @@ def open_run(run_id: str) -> RunView | None:
     return None
 
 
-def stamp(path: Path) -> tuple[int, int]:
+def stamp(path: Path | str) -> tuple[int, int]:
     """What changes when a file changes: its time and size (zeros when it is missing)."""
     try:
-        stat = path.stat()
+        stat = os.stat(path)
     except OSError:
         return 0, 0
     return stat.st_mtime_ns, stat.st_size
@@ -161,13 +163,15 @@ class Spectra:
     values: dict[str, dict[str, np.ndarray]]
 
 
-@st.cache_data(max_entries=6, show_spinner="Reading spectra …")
+@st.cache_resource(max_entries=6, show_spinner="Reading spectra …")
 def _spectra(path: str, stamp: tuple[int, int]) -> dict[str, dict[str, np.ndarray]]:
+    """Shared by everyone who asks, so that no click waits for a copy of megabytes; nobody may write into it."""
     values: dict[str, dict[str, np.ndarray]] = {}
     with np.load(path) as archive:
         for key in archive.files:
             decomposition, _, layer = key.partition("/")
             values.setdefault(decomposition, {})[layer] = archive[key].astype(np.float64)
+            values[decomposition][layer].flags.writeable = False
     return values
 
 
@@ -248,7 +252,7 @@ def nearest(plans: list[Recorded], compression: float) -> Recorded | None:
     )
 
 
-@st.cache_data(max_entries=128, show_spinner=False)
+@lru_cache(maxsize=512)
 def _plan(path: str, stamp: tuple[int, int]) -> Plan:
     return Plan.load(Path(path))
 

@@ -8,61 +8,49 @@ from collections.abc import Mapping
 import numpy as np
 import streamlit as st
 
-from lrc_core.allocate.loss_curves import cheapest_ranks
 from lrc_core.budget import Ranks, fit_budget, is_dense, uniform_ranks
 from lrc_core.errors import BudgetError
 from lrc_core.plan import make_plan
 from lrc_core.runs.spec import ModelRef, SpectraSpec
 from lrc_core.types import ModelCard
-from pages.ui import data, jobs, rank_charts, words
+from pages.ui import data, jobs, words
 from pages.ui.frame import sample_note, show_error
-
-TWO_SIDED = "kfac"
-"""The decomposition whose discarded sigma^2 is a loss, comparable between layers."""
+from pages.ui.rate_plans import TWO_SIDED
 
 
-def lagrangian(ref: ModelRef, card: ModelCard, share: float) -> None:
-    """The Lagrangian plan at this rate, from the newest spectra of the two-sided decomposition.
+def beneath(card: ModelCard, view: data.RunView, ranks: Ranks, rate: int) -> None:
+    """What the closed form says of its plan at a rate, where it comes from, and the plan as a file.
 
     Args:
-        ref: the model.
-        card: its card.
-        share: of the block linears' parameters to remove.
+        card: of the model.
+        view: the spectra that it was made from.
+        ranks: of the plan.
+        rate: that it was made for, in whole percent.
     """
-    with st.container(border=True, key="preview_lagrangian", height="stretch"):
-        views = [view for view in data.all_runs(ref, "spectra") if view.done and TWO_SIDED in view.spec.decompositions]
-        if not views:
-            _missing(ref)
-            return
+    losses = {name: 0.5 * np.square(sigma) for name, sigma in data.spectra_of(view).values[TWO_SIDED].items()}
+    share = rate / 100
+    try:
+        even = fit_budget(card.layers, uniform_ranks(card.layers, 1 - share), 1 - share)
+    except BudgetError as error:
+        show_error(error)
+        return
+    plan = make_plan(
+        card,
+        ranks,
+        decomposition=TWO_SIDED,
+        method="lagrangian",
+        keep_target=round(1 - share, 6),
+        origin={"spectra_run_id": view.id},
+    )
+    with st.container(border=True, key="preview_lagrangian"):
         st.markdown("**Lagrangian** :orange-badge[:material/function: estimate from spectra, nothing measured]")
-        spectra = data.spectra_of(views[0])
-        losses = {name: 0.5 * np.square(sigma) for name, sigma in spectra.values[TWO_SIDED].items()}
-        try:
-            ranks = cheapest_ranks(card.layers, losses, 1 - share)
-            even = fit_budget(card.layers, uniform_ranks(card.layers, 1 - share), 1 - share)
-        except BudgetError as error:
-            show_error(error)
-            return
         st.caption(reading(card, losses, ranks, even))
-        st.altair_chart(
-            rank_charts.rank_chart(card, ranks),
-            key="chart_lagrangian",
-            alt=f"Estimated Lagrangian ranks at {words.percent(share)}",
-        )
-        plan = make_plan(
-            card,
-            ranks,
-            decomposition=TWO_SIDED,
-            method="lagrangian",
-            keep_target=round(1 - share, 6),
-            origin={"spectra_run_id": views[0].id},
-        )
         with st.container(horizontal=True, vertical_alignment="center"):
-            sample_note(views[0].sample, views[0].id)
+            sample_note(view.sample, view.id)
             st.download_button(
-                "plan.json",
+                f"Estimated plan at {rate} %",
                 json.dumps(plan.to_dict(), indent=1),
-                f"plan-lagrangian-{round(100 * share):02d}.json",
+                f"plan-lagrangian-{rate:02d}.json",
                 "application/json",
                 icon=":material/download:",
                 on_click="ignore",
@@ -89,14 +77,19 @@ def predicted(card: ModelCard, losses: Mapping[str, np.ndarray], ranks: Ranks) -
     )
 
 
-def _missing(ref: ModelRef) -> None:
-    st.markdown("**Lagrangian** :gray-badge[needs K-FAC spectra]")
-    st.caption(
-        "With spectra of the two-sided decomposition, half of every discarded sigma² estimates a loss, and the best "
-        "plan for any rate follows in milliseconds. They cost one backward pass over the calibration text."
-    )
-    spec = SpectraSpec(model=ref, decompositions=(TWO_SIDED,))
-    if not jobs.instead(spec) and st.button("Read K-FAC spectra", icon=":material/play_arrow:", key="estimate_spectra"):
-        run_id = jobs.submit(spec)
-        if run_id:
-            st.rerun()
+def missing(ref: ModelRef) -> None:
+    """What the closed form needs, and the job that computes it."""
+    with st.container(border=True, key="preview_lagrangian", horizontal=True, vertical_alignment="center"):
+        st.markdown(
+            "**Lagrangian** :gray-badge[needs K-FAC spectra]  \n:small[With spectra of the two-sided decomposition, "
+            "half of every discarded sigma² estimates a loss, and the best plan for any rate is drawn under the slider "
+            "too. They cost one backward pass over the calibration text.]",
+            width="stretch",
+        )
+        spec = SpectraSpec(model=ref, decompositions=(TWO_SIDED,))
+        if not jobs.instead(spec) and st.button(
+            "Read K-FAC spectra", icon=":material/play_arrow:", key="estimate_spectra"
+        ):
+            run_id = jobs.submit(spec)
+            if run_id:
+                st.rerun()

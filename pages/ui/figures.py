@@ -7,18 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
-from lrc_core.budget import break_even
-from lrc_core.decompose.measures import cumulative_energy
 from lrc_core.types import LinearShape, ModelCard
-from pages.ui.methods import decomposition_color, decomposition_label
+from pages.ui.methods import decomposition_color
 from pages.ui.words import kind_labels
 
 CONFIG = {"displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"], "scrollZoom": False}
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 LAYER_COLORS = ("#1b8a86", "#d9762b", "#6a86d1", "#c05a94", "#a8952b", "#7f8c8a")
-MOST_POINTS = 400
 PERPLEXITY_TICKS = {"tickvals": [digit * 10**power for power in range(6) for digit in (1, 2, 3, 5)], "tickformat": "~r"}
 """Of a logarithmic axis: whole numbers, where plotly writes bare digits between the powers of ten."""
 _MARGIN = {"l": 56, "r": 8, "t": 24, "b": 8}
@@ -178,117 +174,3 @@ def curves_of(
             dash = "solid" if alone else DASHES[number % len(DASHES)]
             curves.append(Curve(layer, decomposition, values[decomposition][layer.name], color, dash))
     return curves
-
-
-def spectrum_figure(
-    curves: Sequence[Curve],
-    *,
-    log: bool,
-    cut: int | None,
-    with_layer: bool,
-    references: Sequence[Curve] = (),
-    differences: Sequence[np.ndarray] = (),
-) -> go.Figure:
-    """Singular values above, cumulative energy below, over the same axis of directions.
-
-    A click on a curve reports the layer and the direction.
-
-    Args:
-        curves: what to draw.
-        log: logarithmic values.
-        cut: rank that the slider's compression leaves, None to mark none.
-        with_layer: whether the legend names the layer (several are drawn).
-        references: drawn in grey behind the others.
-        differences: of each curve's cumulative energy to its reference; drawn below in place of the energy itself.
-    """
-    figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.07, row_heights=[0.58, 0.42])
-    for curve in references:
-        _add(figure, curve, f"{curve.label} · reference", _relative(curve.sigma), (1, "%{y:.3~g}"))
-    for number, curve in enumerate(curves):
-        name = decomposition_label(curve.decomposition)
-        name = f"{curve.label} · {name}" if with_layer else name
-        _add(figure, curve, name, _relative(curve.sigma), (1, "%{y:.3~g}"))
-        below = differences[number] if differences else cumulative_energy(curve.sigma)
-        _add(figure, curve, name, below, (2, "%{y:+.2%} energy" if differences else "first %{x} hold %{y:.1%}"))
-    _mark_ranks(figure, curves, cut)
-    figure.update_yaxes(
-        title="Value / largest",
-        type="log" if log else "linear",
-        exponentformat="power",
-        row=1,
-        col=1,
-        rangemode="tozero",
-    )
-    if log:
-        figure.update_yaxes(dtick=1, row=1, col=1)
-    if differences:
-        figure.update_yaxes(title="Energy − reference", tickformat="+.0%", row=2, col=1)
-    else:
-        figure.update_yaxes(title="Cumulative energy", tickformat=".0%", range=[0, 1.03], row=2, col=1)
-    figure.update_xaxes(title="Direction, largest first", row=2, col=1)
-    figure.update_layout(
-        height=540,
-        margin={**_MARGIN, "t": 40},
-        hovermode="closest",
-        clickmode="event+select",
-        dragmode="zoom",
-        legend={"orientation": "h", "yanchor": "top", "y": -0.13, "xanchor": "left", "x": 0},
-    )
-    return figure
-
-
-def _relative(sigma: np.ndarray) -> np.ndarray:
-    return sigma / sigma[0] if sigma[0] > 0 else sigma
-
-
-def _picked(length: int) -> np.ndarray:
-    """Indices of at most MOST_POINTS points: all of the steep beginning, then evenly."""
-    if length <= MOST_POINTS:
-        return np.arange(length)
-    steep = MOST_POINTS // 4
-    return np.unique(
-        np.concatenate([np.arange(steep), np.linspace(steep, length - 1, MOST_POINTS - steep).astype(int)])
-    )
-
-
-def _add(figure: go.Figure, curve: Curve, name: str, values: np.ndarray, place: tuple[int, str]) -> None:
-    """One line, with invisible markers: a line alone cannot be clicked on."""
-    row, tip = place
-    shown = _picked(len(values))
-    hidden = {"marker": {"opacity": 0}}
-    figure.add_scatter(
-        x=shown + 1,
-        y=values[shown],
-        name=name,
-        mode="lines+markers",
-        line={"color": curve.color, "dash": curve.dash, "width": 2},
-        marker={"opacity": 0, "size": 9},
-        selected=hidden,
-        unselected=hidden,
-        customdata=[curve.layer.name] * len(shown),
-        hovertemplate=f"{name}<br>direction %{{x}}: {tip}<extra></extra>",
-        showlegend=row == 1,
-        row=row,
-        col=1,
-    )
-
-
-def _mark_ranks(figure: go.Figure, curves: Sequence[Curve], cut: int | None) -> None:
-    """Vertical lines: where factors cost what the dense layer costs, and where the current compression cuts."""
-    evens = sorted({round(break_even(curve.layer)) for curve in curves})
-    marks = [(even, "break-even", "dash") for even in evens[:3]]
-    if cut is not None:
-        marks.append((cut, "cut", "dot"))
-    for position, (rank, word, dash) in enumerate(sorted(marks)):
-        for row in (1, 2):
-            figure.add_vline(x=rank, line={"color": "#8a9593", "width": 1.5, "dash": dash}, row=row, col=1)
-        figure.add_annotation(
-            x=rank,
-            y=1.0,
-            yref="y domain",
-            text=f"{word} {rank}",
-            showarrow=False,
-            yanchor="bottom",
-            xanchor="right" if position == 0 and len(marks) > 1 else "left",
-            font={"size": 12},
-        )

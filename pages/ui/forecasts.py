@@ -34,7 +34,7 @@ def show(view: data.RunView, shown: Film) -> None:
     if not found:
         st.markdown(f":gray-badge[:material/timeline: No quality forecast yet] :small[{reason}]")
         return
-    lines = [f"{text} about **{_figures(made, dense)}**, dense {dense:.1f}" for text, (made, dense) in found.items()]
+    lines = [f"{text} about **{figures(made, dense)}**, dense {dense:.1f}" for text, (made, dense) in found.items()]
     first = next(iter(found.values()))[0]
     missed = max(made.error for made, _ in found.values())
     st.markdown(
@@ -48,7 +48,7 @@ def show(view: data.RunView, shown: Film) -> None:
     )
 
 
-def _figures(made: Forecast, dense: float) -> str:
+def figures(made: Forecast, dense: float) -> str:
     """Expected value and range, to the digits that the range allows."""
     middle, low, high = made.perplexity(dense)
     digits = max(0, -math.floor(math.log10(max(high - low, 1e-9)) + 0.7))
@@ -60,7 +60,7 @@ def forecasts(view: data.RunView, shown: Film) -> tuple[dict[str, tuple[Forecast
     """Forecast and the dense model's perplexity by text; or none, and why."""
     spec = view.spec
     assert isinstance(spec, AllocateSpec)
-    if not _trains_on_divergence(spec):
+    if not trains_on_divergence(spec):
         return {}, "It is made from the KL divergence of training, which this run does not use."
     curve = curve_of(shown)
     by_text = measured_plans(view)
@@ -92,9 +92,16 @@ def curve_of(shown: Film) -> Curve:
     return Curve(columns[0], columns[1], columns[2])
 
 
-def measured_plans(view: data.RunView) -> dict[str, tuple[list[MeasuredPlan], float]]:
-    """By text: plans of other runs like this one that were measured, and the dense model's perplexity."""
+def measured_plans(view: data.RunView, own: bool = False) -> dict[str, tuple[list[MeasuredPlan], float]]:
+    """By text: plans of other runs like this one that were measured, and the dense model's perplexity.
+
+    Args:
+        view: the run.
+        own: whether its own measured plans count too; not while a forecast of its end is to be tried.
+    """
     like = {other.id: other for other in data.all_runs(view.spec.model, "allocate") if _alike(other, view)}
+    if own:
+        like[view.id] = view
     evaluations = [other for other in data.all_runs(view.spec.model, "evaluate") if other.done]
     dense = {_measure(one.spec): _scores(one) for one in evaluations if _plan_of(one) is None}
     found: dict[str, tuple[list[MeasuredPlan], float]] = {}
@@ -107,7 +114,7 @@ def measured_plans(view: data.RunView) -> dict[str, tuple[list[MeasuredPlan], fl
         if plan is None or source is None or base is None or key in seen or origin.get("update"):
             continue
         seen.add(key)
-        curve = _curve(str(source.path), data.stamp(source.path / "events.jsonl"))
+        curve = training_of(source)
         step = int(origin.get("recorded_at_step") or curve.steps[-1])
         for text, score in _scores(one).items():
             if text in base:
@@ -115,6 +122,11 @@ def measured_plans(view: data.RunView) -> dict[str, tuple[list[MeasuredPlan], fl
                 plans, _ = found.setdefault(text, ([], base[text]["value"]))
                 plans.append(MeasuredPlan(source.id, curve, 1 - float(plan["keep_target"]), step, increase))
     return found
+
+
+def training_of(view: data.RunView) -> Curve:
+    """Training of a run as a curve, read again only when its events change."""
+    return _curve(str(view.path), data.stamp(view.path / "events.jsonl"))
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)
@@ -127,16 +139,22 @@ def _measured_of(view: data.RunView) -> tuple[str, dict[str, Any]] | None:
     """The evaluation of a run's own final plan, if there is one: its id and its scores by text."""
     spec = view.spec
     assert isinstance(spec, AllocateSpec)
-    for one in data.all_runs(spec.model, "evaluate") if view.done else ():
+    found = ((run, scores) for run, keep, scores in measurements_of(view) if abs(keep - spec.keep) < 1e-9)
+    return next(found, None) if view.done else None
+
+
+def measurements_of(view: data.RunView) -> list[tuple[str, float, dict[str, Any]]]:
+    """Evaluations of a run's own plans as they were allocated: id, share kept and scores by text."""
+    found = []
+    for one in data.all_runs(view.spec.model, "evaluate"):
         plan = _plan_of(one) or {}
         origin = plan.get("origin") or {}
-        same = origin.get("run_id") == view.id and abs(float(plan.get("keep_target", 0)) - spec.keep) < 1e-9
-        if one.done and same and not origin.get("update") and (scores := _scores(one)):
-            return one.id, scores
-    return None
+        if one.done and origin.get("run_id") == view.id and not origin.get("update") and (scores := _scores(one)):
+            found.append((one.id, float(plan.get("keep_target", 0)), scores))
+    return found
 
 
-def _trains_on_divergence(spec: AllocateSpec) -> bool:
+def trains_on_divergence(spec: AllocateSpec) -> bool:
     return _KL in (spec.settings.get("distillation"), spec.settings.get("task"))
 
 
@@ -146,7 +164,7 @@ def _alike(other: data.RunView, view: data.RunView) -> bool:
         return False
     mine, its = view.spec, other.spec
     assert isinstance(mine, AllocateSpec) and isinstance(its, AllocateSpec)
-    return _trains_on_divergence(its) and all(
+    return trains_on_divergence(its) and all(
         one == two
         for one, two in (
             (mine.method, its.method),

@@ -12,15 +12,16 @@ import streamlit as st
 
 from lrc_core.budget import break_even
 from lrc_core.types import LinearShape, ModelCard
-from pages.ui import data, figures, hero, measures, spectra_data, state, words
+from pages.ui import data, figures, hero, measures, spectra_data, spectrum_chart, state, words
 from pages.ui.cellgrid import Grid, Limits, cell_grid, limits_of, picked_in, pinned_in, written
 from pages.ui.figures import LAYER_COLORS, Curve, Scale
 from pages.ui.frame import empty
 from pages.ui.methods import decomposition_label
 from pages.ui.spectra_data import Reference, Side, layer_label
+from pages.ui.spectrum_chart import Spectrum, cut_in
 
 LAYERS, SHOWN, LOG, REFERENCE, BESIDE, FIND = "sp_layers", "sp_shown", "sp_log", "sp_ref", "sp_beside", "sp_find"
-CHART, CHART_BESIDE, SPECTRUM = "sp_heatmap", "sp_heatmap_beside", "sp_spectrum"
+CHART, CHART_BESIDE, SPECTRUM, TABLE = "sp_heatmap", "sp_heatmap_beside", "sp_spectrum", "sp_table"
 OUTLINE, MOST = "#e07b1f", 6
 
 
@@ -239,16 +240,12 @@ def pinned(key: str) -> None:
 
 def clicked_curve(names: Mapping[str, LinearShape]) -> None:
     """A click on a curve: its layer comes to the front in the heatmap, and every layer is cut at the same share."""
-    points = st.session_state[SPECTRUM].selection.points
-    if not points:
-        return
-    name = points[0].get("customdata")
-    name = name[0] if isinstance(name, list) else name
+    name, direction = cut_in(SPECTRUM)
     if name not in names:
         return
     others = [other for other in st.session_state.get(LAYERS) or [] if other != name]
     st.session_state[LAYERS] = [*others, name][-MOST:]
-    st.session_state[state.RATE] = spectra_data.cut_at(names[name], int(points[0]["x"]))
+    st.session_state[state.RATE] = spectra_data.cut_at(names[name], direction)
 
 
 def chosen_layers(look: Look) -> list[LinearShape]:
@@ -315,25 +312,20 @@ def spectrum(look: Look) -> None:
     shown = [name for name in names if name in shown] or [side.decomposition]
     curves = figures.curves_of(layers, side.spectra.values, shown) + _curves_beside(look, layers)
     rank = look.ranks[layers[-1].name]
-    figure = figures.spectrum_figure(
+    told = [
+        measures.reading(layer, side.sigmas[layer.name], decomposition_label(side.decomposition)) for layer in layers
+    ]
+    shown_now = Spectrum(
         curves,
         log=log,
         cut=rank if rank < break_even(layers[-1]) else None,
         with_layer=len(layers) > 1 or look.beside is not None,
+        label=" ".join(sentence.replace("*", "").replace("`", "") for sentence in told),
+        file=f"{side.card.name}-spectrum",
         references=_references(look, layers),
         differences=_differences(look, curves),
     )
-    told = [
-        measures.reading(layer, side.sigmas[layer.name], decomposition_label(side.decomposition)) for layer in layers
-    ]
-    st.plotly_chart(
-        figure,
-        key=SPECTRUM,
-        on_select=lambda: clicked_curve({layer.name: layer for layer in side.card.layers}),
-        selection_mode="points",
-        config=figures.config(f"{side.card.name}-spectrum"),
-        alt=" ".join(sentence.replace("*", "").replace("`", "") for sentence in told),
-    )
+    spectrum_chart.draw(shown_now, SPECTRUM, lambda: clicked_curve({layer.name: layer for layer in side.card.layers}))
     for sentence in told:
         st.markdown(sentence)
 
@@ -434,13 +426,12 @@ def spectra_frame(spectra: data.Spectra, chosen: list[str]) -> pd.DataFrame:
 
 def tables(look: Look) -> None:
     """The figures behind the picture: as a table for every reader, as CSV for every program."""
-    frame = measure_frame(look)
     chosen = [layer.name for layer in chosen_layers(look)]
     card, decomposition = look.side.card, look.side.decomposition
     with st.container(horizontal=True):
         st.download_button(
             "All measures (CSV)",
-            lambda: frame.to_csv(index=False),
+            lambda: measure_frame(look).to_csv(index=False),
             f"{card.name}-measures-{decomposition}.csv",
             "text/csv",
             icon=":material/download:",
@@ -455,7 +446,10 @@ def tables(look: Look) -> None:
             on_click="ignore",
             disabled=not chosen,
         )
-    with st.expander("The same as a table", icon=":material/table_chart:"):
-        st.dataframe(frame, hide_index=True, alt=f"Measures of every layer, {decomposition}", height=380)
+    table = st.expander("The same as a table", icon=":material/table_chart:", key=TABLE, bind="query-params")
+    if table.open:  # else every click on a cell would wait for it
+        table.dataframe(
+            measure_frame(look), hide_index=True, alt=f"Measures of every layer, {decomposition}", height=380
+        )
     with st.expander("What the measures mean", icon=":material/help:"):
         st.markdown(words.prose("measures"))

@@ -108,6 +108,11 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
 
 
 def wait_until_healthy(url: str, log: Path) -> None:
+    """Returns when the server answers.
+
+    Raises:
+        AssertionError: it does not; says what its log holds.
+    """
     deadline = time.monotonic() + PATIENCE_MS / 1000
     while time.monotonic() < deadline:
         try:

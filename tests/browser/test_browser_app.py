@@ -7,8 +7,6 @@ import re
 import pytest
 from playwright.sync_api import expect
 
-from lrc_core.budget import fit_budget, keep_ratio, uniform_ranks
-from pages.ui.words import data_size, percent
 from tests.browser.conftest import PATIENCE_MS
 from tests.pages import run_factory
 
@@ -63,21 +61,6 @@ def test_nothing_is_fetched_from_elsewhere(server, browser):
         page.wait_for_load_state("networkidle")
     context.close()
     assert [url for url in elsewhere if url.startswith("http")] == []
-
-
-def test_slider_moves_the_url_and_the_preview(server, open_tab):
-    page = open_tab(f"{server.url}/allocate")
-    page.get_by_text("Start by itself").click()
-    slider = page.get_by_role("slider").first
-    expect(slider).to_have_value("20")
-    slider.focus()
-    page.keyboard.press("ArrowRight")
-    expect(page).to_have_url(re.compile(r"rate=21"))
-    kept = CARD.params_total - round(0.21 * CARD.params_linear)
-    expect(page.get_by_text(data_size(2 * kept), exact=True)).to_be_visible()
-    removed = percent(1 - keep_ratio(CARD.layers, fit_budget(CARD.layers, uniform_ranks(CARD.layers, 0.79), 0.79)))
-    expect(page.get_by_text(f"{removed} removed").first).to_be_visible()
-    expect(page.get_by_text("recorded at 21 %")).to_be_visible()
 
 
 @pytest.mark.parametrize("path", list(PAGES))

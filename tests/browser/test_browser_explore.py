@@ -46,11 +46,12 @@ def test_heatmap_spectrum_keyboard_and_pin(server, open_tab):
     expect(page.get_by_text("Block 2, self_attn.k_proj")).to_be_visible()
 
     # From the spectrum back: a click on a curve sets the cut of every layer and brings its layer to the front.
-    expect(page.locator(".st-key-sp_spectrum .legend .traces")).to_have_count(2)
-    plot = page.locator(".st-key-sp_spectrum .scatterlayer .trace").first
-    point = plot.locator(".point").nth(8)
-    box = point.bounding_box()
-    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    expect(page.locator(".st-key-sp_spectrum .keys .key")).to_have_count(2)
+    x, y = page.locator(".st-key-sp_spectrum path.line").first.evaluate(
+        "line => { const at = line.getPointAtLength(line.getTotalLength() / 3).matrixTransform(line.getScreenCTM());"
+        " return [at.x, at.y]; }"
+    )
+    page.mouse.click(x, y)
     expect(page).to_have_url(re.compile(r"rate=(?!20)\d+"))
 
     # P pins the cell under the cursor: everything is a difference to it, until it is taken back.

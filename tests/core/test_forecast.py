@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from lrc_core.quality.forecast import FEWEST_PLANS, Curve, Forecast, MeasuredPlan, forecast
+from lrc_core.quality.forecast import FEWEST_PLANS, Curve, Forecast, MeasuredPlan, forecast, passed
 
 STEPS = 200
 
@@ -83,3 +83,13 @@ def test_perplexities_multiply_the_dense_models() -> None:
     assert middle == pytest.approx(20 * math.exp(0.5))
     assert low == pytest.approx(20 * math.exp(0.5 * math.exp(-0.2)))
     assert low < middle < high
+
+
+def test_of_a_plan_that_was_passed_only_the_factor_is_unknown() -> None:
+    """The loss at the step, not what a continuation would say, times the factor of the measured plans."""
+    bent = curve()
+    bent.losses[STEPS // 2 :] *= 3
+    found = passed(bent, STEPS * 3 // 4, plans(curve()))
+    assert found is not None and found.validated
+    assert found.increase == pytest.approx(1.5 * bent.near(STEPS * 3 // 4))
+    assert passed(bent, STEPS, plans(curve())[: FEWEST_PLANS - 1]) is None

@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lrc_core.allocate.loss_curves import component_prices, dropping_order, lower_hull, ranks_at_price
+from lrc_core.allocate.loss_curves import (
+    cheapest_plans,
+    cheapest_ranks,
+    component_prices,
+    dropping_order,
+    lower_hull,
+    ranks_at_price,
+)
 from lrc_core.budget import dense_ranks, is_dense, keep_ratio, layer_params
 from tests.tiny_methods import shape
 
@@ -94,3 +101,8 @@ def test_components_go_in_the_order_of_their_price(seed: int) -> None:
 def test_nothing_is_dropped_below_the_lowest_price() -> None:
     prices = {layer.name: component_prices(layer, np.ones(layer.full_rank)) for layer in LAYERS}
     assert ranks_at_price(LAYERS, prices, 0.0) == dense_ranks(LAYERS)
+
+
+def test_several_targets_at_once_are_the_same_plans() -> None:
+    losses, keeps = random_losses(3), (1.0, 0.9, 0.61, 0.5)
+    assert cheapest_plans(LAYERS, losses, keeps) == [cheapest_ranks(LAYERS, losses, keep) for keep in keeps]

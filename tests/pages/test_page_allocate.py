@@ -33,24 +33,68 @@ def test_without_shapes_it_says_what_to_do(open_page, submitted):
     assert submitted[0][0].kind == "spectra"
 
 
-def test_parameters_and_size_follow_the_slider(open_page, known, card):
-    app = open_page("allocate", rate="30")
+def given(app):
+    """What the slider was given."""
+    return json.loads(app.get("bidi_component")[0].proto.json)
+
+
+def panel(app, key):
+    """One of its heatmaps."""
+    return next(panel for panel in given(app)["panels"] if panel["key"] == key)
+
+
+def test_parameters_and_size_of_every_rate_are_handed_to_the_slider(open_page, known, card):
+    found = given(open_page("allocate", rate="30"))
     kept = card.params_total - round(0.3 * card.params_linear)
-    assert words.count(kept) in text_of(app)
-    assert words.data_size(2 * kept) in text_of(app)
+    assert found["rate"] == 30
+    assert found["figures"]["total"][29] == words.count(kept)
+    assert found["figures"]["size"][29] == words.data_size(2 * kept)
+    even = next(panel for panel in found["panels"] if panel["key"] == "uniform")
     ranks = fit_budget(card.layers, uniform_ranks(card.layers, 0.7), 0.7)
-    assert f"{words.percent(1 - keep_ratio(card.layers, ranks))} removed" in text_of(app)
-    assert "preview, quality not measured" in text_of(app)
+    assert even["removed"][29] == pytest.approx(1 - keep_ratio(card.layers, ranks), abs=1e-5)
+    assert even["badge"] == "preview, quality not measured"
 
 
-def test_nearest_recorded_plan_is_marked_as_learned(open_page, store, card, known):
+@pytest.mark.parametrize("rate", ["0", "200", "much"])
+def test_a_rate_in_the_link_that_cannot_be_is_set_right(open_page, known, rate):
+    assert 1 <= given(open_page("allocate", rate=rate))["rate"] <= state.LARGEST_RATE
+
+
+def test_recorded_plans_are_marked_as_learned_and_can_be_taken_along(open_page, store, card, known):
     run = run_factory.allocate_run(store, card, keep=0.7)
-    at_17 = text_of(open_page("allocate", rate="17"))
-    assert "recorded at 17 %" in at_17 and run.id in at_17
-    beyond = text_of(open_page("allocate", rate="45"))
-    assert "recorded at 30 %" in beyond and "nearest recorded rate to 45 %" in beyond
-    other = text_of(open_page("allocate", rate="17", al_decomposition="Plain SVD"))
-    assert "nothing recorded yet" in other
+    app = open_page("allocate", rate="17")
+    learned = panel(app, "learned")
+    assert learned["rates"] == list(range(1, 31)) and learned["verb"] == "recorded at"
+    assert learned["badge"] == "learned, recorded"
+    assert run.id in text_of(app) and app.get("download_button")[0].proto.label == "Plan at 17 %"
+    assert open_page("allocate", rate="45").get("download_button")[0].proto.label == "Plan at 30 %"
+    other = panel(open_page("allocate", rate="17", al_decomposition="Plain SVD"), "learned")
+    assert other["rates"] == [] and other["badge"] == "nothing recorded yet" and "Plain SVD" in other["note"]
+
+
+def test_another_learned_run_can_be_chosen(open_page, store, card, known):
+    first = run_factory.allocate_run(store, card, keep=0.7)
+    second = run_factory.allocate_run(store, card, keep=0.9)
+    app = open_page("allocate")
+    assert app.selectbox(key="al_learned").value == first.id and len(panel(app, "learned")["rates"]) == 30
+    app.selectbox(key="al_learned").set_value(second.id).run()
+    assert panel(app, "learned")["rates"] == list(range(1, 11))
+
+
+def test_a_damaged_plan_is_named_and_the_rest_is_shown(open_page, store, card, known):
+    run = run_factory.allocate_run(store, card, keep=0.7)
+    (run.path / "plans" / "07.json").write_text("{", encoding="utf-8")
+    app = open_page("allocate")
+    assert "07.json" in panel(app, "learned")["note"] and panel(app, "uniform")["rates"]
+
+
+def test_the_ranks_are_there_as_a_table(open_page, store, card, known):
+    run_factory.allocate_run(store, card, keep=0.7)
+    assert not open_page("allocate").dataframe
+    table = open_page("allocate", rate="12", al_table="true").dataframe[0].value.set_index("layer")
+    ranks = run_factory.plan_at(card, 0.88).full_ranks(card.layers)
+    assert all(table.loc[layer.name, "LLRC at 12 %"] == ranks[layer.name] for layer in card.layers)
+    assert "Uniform at 12 %" in table
 
 
 def test_the_closed_form_plan_is_estimated_where_there_are_two_sided_spectra(open_page, store, card, known, submitted):
@@ -59,17 +103,20 @@ def test_the_closed_form_plan_is_estimated_where_there_are_two_sided_spectra(ope
     app.button(key="estimate_spectra").click().run()
     assert submitted[0][0].decompositions == ("kfac",)
     run = run_factory.spectra_run(store, card, decompositions=("svd", "kfac"))
-    shown = text_of(open_page("allocate", rate="30"))
-    assert "estimate from spectra, nothing measured" in shown
-    assert run.id in shown
+    app = open_page("allocate", rate="30")
+    assert "estimate from spectra, nothing measured" in text_of(app) and run.id in text_of(app)
     losses = {layer.name: 0.5 * run_factory.sigma_of(layer, "kfac").astype(np.float32) ** 2 for layer in card.layers}
     ranks = cheapest_ranks(card.layers, losses, 0.7)
     dense = sum(is_dense(layer, ranks[layer.name]) for layer in card.layers)
-    assert f"{dense} of {len(card.layers)} layers stay dense. Predicted to add" in shown
+    assert f"{dense} of {len(card.layers)} layers stay dense. Predicted to add" in text_of(app)
+    found = panel(app, "estimate")
+    assert found["badge"] == "estimate from spectra, nothing measured" and not any(found["said"])
+    assert found["removed"][29] == pytest.approx(1 - keep_ratio(card.layers, ranks), abs=1e-5)
 
 
 def test_form_comes_from_the_registry(open_page, known):
-    app = open_page("allocate")
+    assert len(open_page("allocate").number_input) == 1  # a closed fold draws nothing
+    app = open_page("allocate", al_settings="true")
     entry = next(entry for entry in ALLOCATORS if entry.learns)
     labels = {widget.label for kind in (app.number_input, app.toggle, app.selectbox, app.text_input) for widget in kind}
     assert {info.label for info in fields_of(entry.settings_class)} <= labels
@@ -89,7 +136,7 @@ def test_button_submits_what_the_form_says_and_watches_it(open_page, known, subm
 
 
 def test_a_setting_that_is_changed_is_in_the_spec_and_in_the_command(open_page, known, submitted):
-    app = open_page("allocate", al_method="STRS")
+    app = open_page("allocate", al_method="STRS", al_settings="true")
     info = next(info for info in fields_of(ALLOCATORS.get("strs").settings_class) if info.type is int)
     preset = next(iter(ALLOCATORS.get("strs").presets))
     widget = app.number_input(key=f"al_strs_{preset}_{info.name}")
@@ -98,6 +145,16 @@ def test_a_setting_that_is_changed_is_in_the_spec_and_in_the_command(open_page, 
     app.button(key="al_start").click().run()
     assert submitted[0][0].settings[info.name] == value
     assert any("lrc allocate" in code.value for code in app.code)
+
+
+def test_a_changed_setting_counts_while_the_fold_is_closed(open_page, known, submitted):
+    entry = ALLOCATORS.get("strs")
+    preset = next(iter(entry.presets))
+    info = next(info for info in fields_of(entry.settings_class) if info.type is int)
+    value = getattr(entry.settings(preset), info.name) + 1
+    app = open_page("allocate", al_method="STRS", **{f"al_strs_{preset}_{info.name}": str(value)})
+    app.button(key="al_start").click().run()
+    assert submitted[0][0].settings[info.name] == value
 
 
 def test_a_refused_job_is_an_error_in_words(open_page, known, monkeypatch):
@@ -128,7 +185,7 @@ def test_after_the_slider_rests_the_job_starts_and_replaces_only_queued_ones(ope
     monkeypatch.setattr(manager, "replace_queued", lambda spec: replaced.append(spec.run_id))
     monkeypatch.setattr(state, "QUIET_S", 1000.0)
     app = open_page("allocate")
-    app.slider(key="rate").set_value(26).run()
+    app.number_input(key="rate").set_value(26).run()
     assert "Starts in" in text_of(app) and not submitted
     app.session_state["al_moved_at"] = time.monotonic() - 1001
     app.run()
@@ -141,7 +198,7 @@ def test_after_the_slider_rests_the_job_starts_and_replaces_only_queued_ones(ope
 def test_not_now_stops_the_countdown(open_page, known, submitted, monkeypatch):
     monkeypatch.setattr(state, "QUIET_S", 1000.0)
     app = open_page("allocate")
-    app.slider(key="rate").set_value(26).run()
+    app.number_input(key="rate").set_value(26).run()
     app.button(key="al_not_now").click().run()
     assert "Starts in" not in text_of(app) and not submitted
 
@@ -155,7 +212,7 @@ def test_a_rate_that_a_finished_run_passed_starts_nothing(open_page, store, card
     run_factory.train(run, card, 0.7, run_factory.STEPS)
     run_factory.finish(run, {})
     app = open_page("allocate")
-    app.slider(key="rate").set_value(12).run()
+    app.number_input(key="rate").set_value(12).run()
     assert "A finished run answers this rate" in text_of(app) and not submitted
 
 
@@ -163,7 +220,7 @@ def test_live_view_of_a_running_job(open_page, store, card, known):
     run = run_factory.allocate_run(store, card, keep=0.8, state="running")
     app = open_page("allocate")
     assert "Running" in text_of(app)
-    assert json.loads(app.get("bidi_component")[0].proto.json)["frames"]["step"][-1] == 30
+    assert json.loads(app.get("bidi_component")[-1].proto.json)["frames"]["step"][-1] == 30
     assert "step 30 of 60" in app.get("progress")[0].proto.text and "left" in app.get("progress")[0].proto.text
     assert {metric.label for metric in app.metric} >= {"Compression now", "Target", "Speed", "Memory"}
     assert app.button(key=f"cancel_{run.id}").label == "Cancel"

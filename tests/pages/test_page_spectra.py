@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import base64
 import json
 
 import numpy as np
 import pytest
 
 from lrc_core.budget import break_even, uniform_ranks
-from pages.ui import figures, measures, spectra_data
+from pages.ui import figures, measures, spectra_data, spectrum_chart
 from tests.pages import run_factory
 from tests.pages.conftest import text_of
 
 
-def specs(app) -> list[dict]:
-    return [json.loads(chart.proto.spec) for chart in app.get("plotly_chart")]
+def components(app) -> list[dict]:
+    """What the browser's components were given, in the order of the page."""
+    return [json.loads(element.proto.json) for element in app.get("bidi_component")]
+
+
+def spectrum(app) -> dict:
+    """What the chart of spectra was given."""
+    return next(found for found in components(app) if "curves" in found)
 
 
 def test_empty_offers_the_job_that_fills_it(open_page, submitted):
@@ -38,8 +45,8 @@ def test_sample_spectra_are_labelled(open_page, samples, card):
 
 
 def heatmaps(app) -> list[dict]:
-    """What the components draw, in the order of the page."""
-    return [json.loads(element.proto.json) for element in app.get("bidi_component")]
+    """What the heatmaps draw, in the order of the page."""
+    return [found for found in components(app) if "cells" in found]
 
 
 def cell(grid: dict, name: str) -> list:
@@ -102,7 +109,8 @@ def test_no_layer_chosen_is_a_state_of_its_own(open_page, store, card):
 
 def test_the_table_says_what_the_heatmap_shows(open_page, store, card):
     run_factory.spectra_run(store, card)
-    table = open_page("spectra").dataframe[0].value.set_index("layer")
+    assert not open_page("spectra").dataframe  # a closed table costs nothing
+    table = open_page("spectra", sp_table="true").dataframe[0].value.set_index("layer")
     layer = card.layers[6]
     sigma = run_factory.sigma_of(layer, "whitened").astype(float)
     energy = np.cumsum(sigma**2) / np.sum(sigma**2)
@@ -135,25 +143,36 @@ def test_reading_says_when_factors_do_not_pay(card):
     assert "below the break-even rank" in sentence and "first **2**" in sentence
 
 
+def chart_of(curves, cut=None) -> dict:
+    """What the browser would get of some curves."""
+    shown = spectrum_chart.Spectrum(curves, log=True, cut=cut, with_layer=True, label="", file="")
+    return spectrum_chart.payload(shown)
+
+
+def unpacked(text: str) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(text), "<f4")
+
+
 def test_overlay_of_layers_is_told_apart_by_colour_and_decomposition_by_dash(card):
     values = {
         name: {layer.name: run_factory.sigma_of(layer, name) for layer in card.layers} for name in ("svd", "asvd")
     }
     curves = figures.curves_of(card.layers[:2], values, ["svd", "asvd"])
     assert len({curve.color for curve in curves}) == 2 and len({curve.dash for curve in curves}) == 2
-    figure = figures.spectrum_figure(curves, log=True, cut=5, with_layer=True)
-    assert figure.layout.yaxis.type == "log"
-    assert {annotation.text for annotation in figure.layout.annotations} == {
-        "cut 5",
-        f"break-even {round(break_even(card.layers[0]))}",
-        f"break-even {round(break_even(card.layers[1]))}",
+    found = chart_of(curves, cut=5)
+    assert found["above"]["log"] and len({curve["name"] for curve in found["curves"]}) == 4
+    assert {(rank, word) for rank, word, _ in found["marks"]} == {
+        (5, "cut"),
+        (round(break_even(card.layers[0])), "break-even"),
+        (round(break_even(card.layers[1])), "break-even"),
     }
 
 
 def test_a_zero_matrix_can_be_drawn(card):
     values = {"svd": {layer.name: np.zeros(layer.full_rank) for layer in card.layers}}
     curves = figures.curves_of(card.layers[:1], values, ["svd"])
-    assert figures.spectrum_figure(curves, log=True, cut=None, with_layer=False).data
+    (line,) = chart_of(curves)["curves"]
+    assert not unpacked(line["above"]).any() and len(unpacked(line["x"])) == card.layers[0].full_rank
     assert measures.table(card, values["svd"], 0.2)["stable"][card.layers[0].name] == 0
 
 
@@ -161,7 +180,7 @@ def test_a_pinned_cell_turns_everything_into_differences(open_page, store, card)
     run_factory.spectra_run(store, card)
     name = card.layers[5].name
     plain = heatmaps(open_page("spectra", sp_measure="Stable rank"))[0]
-    app = open_page("spectra", sp_measure="Stable rank")
+    app = open_page("spectra", sp_measure="Stable rank", sp_table="true")
     app.session_state["sp_ref"] = name
     app.run()
     (grid,) = heatmaps(app)
@@ -169,9 +188,8 @@ def test_a_pinned_cell_turns_everything_into_differences(open_page, store, card)
     for before, after in zip(plain["cells"], grid["cells"], strict=True):
         assert after[3] == pytest.approx(before[3] - cell(plain, name)[3])
     assert cell(grid, name)[3] == 0
-    spec = specs(app)[0]
-    assert spec["layout"]["yaxis2"]["title"]["text"] == "Energy − reference"
-    assert any("reference" in trace["name"] for trace in spec["data"])
+    assert spectrum(app)["below"]["title"] == "Energy − reference"
+    assert any(curve["reference"] for curve in spectrum(app)["curves"])
     table = app.dataframe[0].value.set_index("layer")
     assert table.loc[name, "difference of stable"] == 0
     assert "lie above the reference" in text_of(app)
@@ -206,7 +224,7 @@ def test_two_models_stand_on_one_scale(open_page, store, card):
     values = [cell[3] for grid in (left, right) for cell in grid["cells"]]
     assert (left["low"], left["high"]) == (min(values), max(values))
     assert (left["rows"], right["rows"]) == (4, 3)
-    assert len({trace["line"]["dash"] for trace in specs(app)[0]["data"]}) == 2
+    assert len({curve["dash"] for curve in spectrum(app)["curves"]}) == 2
 
 
 def test_search_fades_what_does_not_fit(open_page, store, card):
@@ -220,7 +238,7 @@ def test_search_fades_what_does_not_fit(open_page, store, card):
 def test_a_plan_can_be_the_cut(open_page, store, card):
     run_factory.spectra_run(store, card)
     run_factory.allocate_run(store, card, keep=0.7)
-    app = open_page("spectra", sp_measure="Energy kept at this compression")
+    app = open_page("spectra", sp_measure="Energy kept at this compression", sp_table="true")
     app.selectbox(key="sp_cut").set_value("llrc").run()
     ranks = run_factory.plan_at(card, 0.8).full_ranks(card.layers)
     table = app.dataframe[0].value.set_index("layer")
@@ -271,14 +289,11 @@ def test_a_click_on_a_curve_cuts_there(card):
     compression = spectra_data.cut_at(layer, rank) / 100
     assert uniform_ranks(card.layers, 1 - compression)[layer.name] == pytest.approx(rank, abs=1)
     assert spectra_data.cut_at(layer, layer.full_rank) == 1
-    curves = figures.curves_of([layer], {"svd": {layer.name: run_factory.sigma_of(layer, "svd")}}, ["svd"])
-    trace = figures.spectrum_figure(curves, log=True, cut=None, with_layer=False).data[0]
-    assert "markers" in trace.mode and set(trace.customdata) == {layer.name}, "a line alone reports no clicks"
 
 
 def test_long_spectra_are_drawn_with_few_points_and_both_ends(card):
     sigma = np.linspace(5, 1, 4000)
-    curve = figures.Curve(card.layers[0], "svd", sigma, "#000", "solid")
-    trace = figures.spectrum_figure([curve], log=False, cut=None, with_layer=False).data[0]
-    assert len(trace.x) <= figures.MOST_POINTS and (trace.x[0], trace.x[-1]) == (1, 4000)
-    assert trace.y[-1] == pytest.approx(0.2)
+    (line,) = chart_of([figures.Curve(card.layers[0], "svd", sigma, "#000", "solid")])["curves"]
+    x, y = unpacked(line["x"]), unpacked(line["above"])
+    assert len(x) <= spectrum_chart.MOST_POINTS and (x[0], x[-1]) == (1, 4000)
+    assert y[-1] == pytest.approx(0.2) and unpacked(line["below"])[-1] == pytest.approx(1)

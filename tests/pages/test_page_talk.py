@@ -174,7 +174,7 @@ def test_missing_factors_are_said(open_page, store, card):
 def test_the_card_counts_what_the_maths_counts(open_page, store, card):
     run_factory.spectra_run(store, card)
     run_factory.compare_run(store, card)
-    app = open_page("compare", co_rate="20 %")
+    app = open_page("compare", co_rate="20 %", co_card="true")
     text = text_of(app)
     size = footprint(card, None, 2048)
     assert f"**{words.data_size(size.total)}** to answer at 2,048 tokens" in text

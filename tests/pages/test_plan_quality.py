@@ -1,0 +1,64 @@
+"""The slider says of a recorded plan's quality what was measured or forecast, and nothing where neither holds."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import replace
+
+import pytest
+
+from tests.pages import run_factory
+from tests.pages.test_page_watch import DENSE, measured_on_the_way, trained
+
+
+def learned(app):
+    """The panel of recorded plans, and what is said by rate."""
+    panels = json.loads(app.get("bidi_component")[0].proto.json)["panels"]
+    panel = next(panel for panel in panels if panel["key"] == "learned")
+    return panel, dict(zip(panel["rates"], panel["said"], strict=True))
+
+
+def record(run, card, keep):
+    """Plans at 10, 15, 20 and 30 %, as training recorded them."""
+    (run.path / "plans").mkdir()
+    for rate in (10, 15, 20):
+        plan = replace(run_factory.plan_at(card, 1 - rate / 100), origin={"recorded_at_step": round(rate / 30 * 100)})
+        plan.save(run.path / "plans" / f"{rate}.json")
+    run_factory.plan_at(card, keep).save(run.path / "plan.json")
+
+
+@pytest.fixture
+def measured_run(store, card):
+    run = measured_on_the_way(store, card)
+    record(run, card, 0.7)
+    return run
+
+
+def test_measured_where_it_was_measured_and_forecast_between(open_page, measured_run):
+    panel, said = learned(open_page("allocate"))
+    kind, text = said[20]
+    assert kind == "measured" and f"gensim {DENSE * math.exp(1.5 * 6 * 0.2**2):.1f} ± 0.5" in text
+    kind, text = said[15]
+    found = re.search(r"gensim about ([\d.]+) \(([\d.]+) to ([\d.]+)\), dense 20\.0", text)
+    assert kind == "forecast" and found is not None
+    assert float(found[1]) == pytest.approx(DENSE * math.exp(1.5 * 6 * 0.15**2), rel=0.05)
+    assert float(found[2]) <= float(found[1]) <= float(found[3])
+    assert "3 measured plans" in panel["note"] and "left out" in panel["note"]
+
+
+def test_no_forecast_where_the_trials_miss(open_page, store, card):
+    record(measured_on_the_way(store, card, off=0.8), card, 0.7)
+    panel, said = learned(open_page("allocate"))
+    assert said[15] is None and said[20][0] == "measured"
+    assert "No quality forecast: tried on the measured plans it misses by" in panel["note"]
+
+
+def test_no_forecast_without_measured_plans_or_with_another_loss(open_page, store, card):
+    record(trained(store, card, 0.7, 1.0), card, 0.7)
+    panel, said = learned(open_page("allocate"))
+    assert not any(said.values()) and "it needs 3 measured plans" in panel["note"]
+    run_factory.allocate_run(store, card, keep=0.6)  # recorded with no settings, so with no divergence
+    panel, said = learned(open_page("allocate"))
+    assert len(said) == 40 and not any(said.values()) and "which this run does not use" in panel["note"]
