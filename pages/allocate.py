@@ -73,9 +73,7 @@ def preview_uniform(card: ModelCard, share: float) -> None:
             show_error(error)
             return
         st.caption(f"Every layer keeps the same share: {words.percent(1 - keep_ratio(card.layers, ranks))} removed.")
-        st.altair_chart(
-            rank_charts.rank_chart(card, ranks), key="chart_uniform", alt=f"Uniform ranks at {words.percent(share)}"
-        )
+        rank_charts.draw(card, ranks, f"Uniform ranks at {words.percent(share)}", key="chart_uniform")
 
 
 def preview_learned(ref: ModelRef, share: float, decomposition: str) -> None:
@@ -111,11 +109,7 @@ def recorded(found: data.Recorded, share: float) -> None:
     if not found.view.final:
         words_of += " Its run is still training."
     st.caption(words_of)
-    st.altair_chart(
-        rank_charts.rank_chart(card, plan),
-        key="chart_learned",
-        alt=f"Learned ranks at {words.percent(found.compression)}",
-    )
+    rank_charts.draw(card, plan, f"Learned ranks at {words.percent(found.compression)}", key="chart_learned")
     with st.container(horizontal=True, vertical_alignment="center"):
         sample_note(found.view.sample, found.view.id)
         st.download_button(

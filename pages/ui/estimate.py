@@ -44,11 +44,7 @@ def lagrangian(ref: ModelRef, card: ModelCard, share: float) -> None:
             show_error(error)
             return
         st.caption(reading(card, losses, ranks, even))
-        st.altair_chart(
-            rank_charts.rank_chart(card, ranks),
-            key="chart_lagrangian",
-            alt=f"Estimated Lagrangian ranks at {words.percent(share)}",
-        )
+        rank_charts.draw(card, ranks, f"Estimated Lagrangian ranks at {words.percent(share)}", key="chart_lagrangian")
         plan = make_plan(
             card,
             ranks,

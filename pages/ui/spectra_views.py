@@ -12,8 +12,8 @@ import streamlit as st
 
 from lrc_core.budget import break_even
 from lrc_core.types import LinearShape, ModelCard
-from pages.ui import data, figures, hero, measures, spectra_data, state, words
-from pages.ui.cellgrid import Grid, Limits, cell_grid, limits_of, picked_in, pinned_in, written
+from pages.ui import charting, data, figures, hero, measures, spectra_data, state, words
+from pages.ui.cellgrid import OUTLINE, Grid, Limits, cell_grid, limits_of, picked_in, pinned_in, written
 from pages.ui.figures import LAYER_COLORS, Curve, Scale
 from pages.ui.frame import empty
 from pages.ui.methods import decomposition_label
@@ -21,7 +21,7 @@ from pages.ui.spectra_data import Reference, Side, layer_label
 
 LAYERS, SHOWN, LOG, REFERENCE, BESIDE, FIND = "sp_layers", "sp_shown", "sp_log", "sp_ref", "sp_beside", "sp_find"
 CHART, CHART_BESIDE, SPECTRUM, TABLE = "sp_heatmap", "sp_heatmap_beside", "sp_spectrum", "sp_table"
-OUTLINE, MOST = "#e07b1f", 6
+MOST = 6
 
 
 @dataclass(frozen=True)
@@ -326,16 +326,14 @@ def spectrum(look: Look) -> None:
     told = [
         measures.reading(layer, side.sigmas[layer.name], decomposition_label(side.decomposition)) for layer in layers
     ]
-    st.plotly_chart(
+    chosen = [layer.name for layer in layers]
+    charting.plotly(
         figure,
+        charting.Told(" ".join(told), lambda: spectra_frame(side.spectra, chosen).reset_index(), "\n\n".join(told)),
         key=SPECTRUM,
+        name=f"{side.card.name}-spectrum",
         on_select=lambda: clicked_curve({layer.name: layer for layer in side.card.layers}),
-        selection_mode="points",
-        config=figures.config(f"{side.card.name}-spectrum"),
-        alt=" ".join(sentence.replace("*", "").replace("`", "") for sentence in told),
     )
-    for sentence in told:
-        st.markdown(sentence)
 
 
 def _curves_beside(look: Look, layers: list[LinearShape]) -> list[Curve]:
