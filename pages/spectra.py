@@ -5,10 +5,14 @@ from __future__ import annotations
 import streamlit as st
 
 from lrc_core.runs.spec import ModelRef, SpectraSpec
-from pages.ui import cards, data, jobs, measures, spectra_data, spectra_views, state, streaming, words
+from pages.ui import cards, data, jobs, measures, spectra_data, state, streaming, words
 from pages.ui.frame import empty, frame, guard, page_link, sample_note
 from pages.ui.methods import decomposition_label
+from pages.ui.spectra_curves import spectrum
 from pages.ui.spectra_data import Side
+from pages.ui.spectra_heat import heatmap, heatmap_beside
+from pages.ui.spectra_look import Look, compared
+from pages.ui.spectra_tables import tables
 
 MEASURE, DECOMPOSITION, CUT, RUN, ASKED = "sp_measure", "sp_decomposition", "sp_cut", "sp_run", "sp_more_run"
 
@@ -53,7 +57,7 @@ def choose_run(views: list[data.RunView]) -> data.RunView:
     return by_id.get(chosen, views[0])
 
 
-def controls(ref: ModelRef, view: data.RunView) -> spectra_views.Look:
+def controls(ref: ModelRef, view: data.RunView) -> Look:
     """What is looked at: measure, decomposition, compression, cut, reference, what stands beside, search."""
     spectra = data.spectra_of(view)
     left, middle, right = st.columns([3, 4, 3], vertical_alignment="top")
@@ -97,7 +101,7 @@ def controls(ref: ModelRef, view: data.RunView) -> spectra_views.Look:
         help="What decides the ranks of the current cut: the uniform rule, or a recorded plan near this rate.",
     )
     ranks = spectra_data.cut_ranks(ref, side, cut or spectra_data.UNIFORM, compression)
-    return spectra_views.compared(spectra_views.Look(side, measure, compression, ranks), others)
+    return compared(Look(side, measure, compression, ranks), others)
 
 
 def fitting(measure: str, decomposition: str, known: list[str]) -> str:
@@ -108,7 +112,7 @@ def fitting(measure: str, decomposition: str, known: list[str]) -> str:
     return next((name for name in wanted if name in known), decomposition)
 
 
-def lacking(look: spectra_views.Look) -> None:
+def lacking(look: Look) -> None:
     """A measure that this run holds nothing for: what it needs, and the job that computes it."""
     entry, view = measures.MEASURES[look.measure], look.side.view
     needed = "overlaps of neighbouring blocks" if entry.subspaces else (
@@ -147,17 +151,17 @@ def explorer(ref: ModelRef, view: data.RunView) -> None:
             return
         left, right = st.columns([1, 1] if look.beside else [5, 6], gap="medium")
         with left:
-            spectra_views.heatmap(look)
+            heatmap(look)
             sample_note(view.sample, view.id)
         with right:
             if look.beside:
-                spectra_views.heatmap_beside(look)
+                heatmap_beside(look)
                 sample_note(look.beside.view.sample, look.beside.view.id)
             else:
-                spectra_views.spectrum(look)
+                spectrum(look)
         if look.beside:
-            spectra_views.spectrum(look)
-        spectra_views.tables(look)
+            spectrum(look)
+        tables(look)
 
 
 def body(ref: ModelRef) -> None:

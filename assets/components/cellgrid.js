@@ -73,7 +73,7 @@ function scaleBar(svg, data, at, style, color) {
     group.append(node("text", { x: x + 14, y: Math.min(at.top + height, Math.max(at.top + 8, y + 4)), "font-size": 11,
                                 fill: ink, "font-family": style.getPropertyValue("--st-font") }, label));
   }
-  const side = x + 68, middle = at.top + height / 2;
+  const side = x + 60, middle = at.top + height / 2;
   group.append(node("text", { x: side, y: middle, transform: `rotate(90 ${side} ${middle})`, "text-anchor": "middle",
                               "font-size": 11, fill: ink, "font-family": style.getPropertyValue("--st-font") }, data.unit));
   svg.append(group);

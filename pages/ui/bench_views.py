@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 import streamlit as st
 
@@ -11,7 +12,8 @@ from lrc_core.quality.presets import PRESETS, bench_preset, method_presets
 from lrc_core.quality.tables import label_of, to_csv, to_markdown
 from lrc_core.quality.variants import methods_with_terms
 from lrc_core.runs.spec import AblationSpec, ModelRef, QualitySpec
-from pages.ui import bench_data, bench_figures, data, figures, jobs, report, words
+from pages.ui import bench_data, bench_figures, bench_readings, charting, data, jobs, report, words
+from pages.ui.charting import Told
 from pages.ui.frame import empty, escaped, guard, sample_note
 from pages.ui.methods import ALLOCATORS, DECOMPOSITIONS, decomposition_label, method_label
 
@@ -46,14 +48,17 @@ def bench(ref: ModelRef) -> None:
             help="Block linears: what methods share out. Whole model: embeddings and head as well, which are kept.",
         )  # fmt: skip
         log = right.toggle("Logarithmic", value=True, key="co_bench_log")
-        under = _choose_decomposition(chosen)
-        st.plotly_chart(
-            bench_figures.pareto(chosen, measure or next(iter(names)), axis or "linear", log=log, decomposition=under),
-            config=figures.config("size-and-quality"),
-            alt="Quality over size, one line a method, the dense model dashed, reference models as named points",
-            key="co_pareto",
+        measure, axis = measure or next(iter(names)), axis or "linear"
+        told = Told(
+            "Quality over size, one line a method, the dense model dashed, reference models as named points",
+            bench_data.table(chosen),
+            bench_readings.leaders(chosen, measure, names[measure]),
+            folded=False,
         )
-    _table(chosen, "bench")
+        under = _choose_decomposition(chosen)
+        figure = bench_figures.pareto(chosen, measure, axis, log=log, decomposition=under)
+        charting.plotly(figure, told, key="co_pareto", name="size-and-quality")
+    _table(chosen, "bench", drawn=bool(names))
     with guard():
         report.section([chosen.view], "co_bench")
     _start_bench(ref)
@@ -84,11 +89,16 @@ def ablation(ref: ModelRef) -> None:
                 shown = [row for row in rows if row["keep_target"] == keep and row["seed"] == first_seed]
                 title = f"{method_label(method)}: {_PARTS[part].lower()}, {words.percent(1 - keep)} removed"
                 st.markdown(f"**{title}**")
-                st.plotly_chart(
+                told = Told(
+                    f"{title}: " + ", ".join(str(row["variant"]) for row in shown),
+                    bench_data.table(replace(chosen, rows=tuple(shown))),
+                    bench_readings.worst_variant(chosen, shown),
+                )
+                charting.plotly(
                     bench_figures.variant_bars(chosen, shown, bench_data.measures(chosen), log=log),
-                    config=figures.config(f"ablation-{method}-{part}"),
-                    alt=f"{title}: " + ", ".join(str(row["variant"]) for row in shown),
+                    told,
                     key=f"co_variants_{method}_{part}_{keep}",
+                    name=f"ablation-{method}-{part}",
                 )
     notes = dict.fromkeys(f"{row['variant']}: {row['note']}" for row in variants if row.get("note"))
     st.caption("The solid bar is the variant that the others are tested against. " + escaped(". ".join(notes)))
@@ -126,9 +136,10 @@ def _choose_decomposition(chosen: bench_data.Bench) -> str:
     return names[0] if picked is None else picked
 
 
-def _table(chosen: bench_data.Bench, name: str) -> None:
-    """The table with what its signs mean, its downloads, and the command that makes it."""
-    st.dataframe(bench_data.table(chosen), hide_index=True, alt="All cells of this run", key=f"co_{name}_table")
+def _table(chosen: bench_data.Bench, name: str, *, drawn: bool = False) -> None:
+    """The table, unless it is ``drawn`` already, with what its signs mean, its downloads, and its command."""
+    if not drawn:
+        st.dataframe(bench_data.table(chosen), hide_index=True, alt="All cells of this run")
     if chosen.failed:
         st.caption(":material/error: Failed: " + "; ".join(_failure(row) for row in chosen.failed[:5]))
     st.caption(bench_data.signs(chosen))

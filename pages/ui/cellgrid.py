@@ -25,6 +25,10 @@ _JS = (ASSETS / "components" / "cellgrid.js").read_text(encoding="utf-8")
 _CSS = (ASSETS / "components" / "cellgrid.css").read_text(encoding="utf-8")
 
 
+OUTLINE = "#e07b1f"
+"""Of the one chosen cell; several have colours of their own."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """The ends of a colour scale.
@@ -178,6 +182,3 @@ def _event(key: str, name: str) -> Mapping[str, Any]:
     state = st.session_state.get(key)
     event = getattr(state, name, None) if state is not None else None
     return event if isinstance(event, Mapping) else {}
-
-
-__all__ = ["Grid", "Limits", "cell_grid", "limits_of", "payload", "picked_in", "pinned_in", "ticks_of", "written"]

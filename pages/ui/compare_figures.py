@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
@@ -13,7 +14,8 @@ from pages.ui.figures import PERPLEXITY_TICKS
 from pages.ui.methods import GREY, in_order, split_variant
 from pages.ui.methods import method_color as color
 from pages.ui.methods import method_label as label
-from pages.ui.words import percent
+from pages.ui.words import figure as written
+from pages.ui.words import percent, with_error
 
 Row = Mapping[str, Any]
 _PATTERNS = {"dense": "/", "": "", "left": ".", "both": "x"}
@@ -182,15 +184,47 @@ def _accuracy(scores: Mapping[str, Any], task: str, metric: str) -> tuple[float 
     return score.get(name), score.get(f"{name}_stderr")
 
 
+def zero_shot_table(rows: Sequence[Row], metric: str) -> pd.DataFrame:
+    """The same in numbers: one row a method, one column a task."""
+    records = []
+    for row in ordered(rows):
+        found = {task: _accuracy(row.get("zero_shot") or {}, task, metric) for task in tasks_of(rows)}
+        records.append(
+            {"Method": bar_name(row)}
+            | {
+                task: "–" if value is None else with_error(100 * value, 100 * (error or 0), 1) + " %"
+                for task, (value, error) in found.items()
+            }
+        )
+    return pd.DataFrame(records)
+
+
+_COSTS = (
+    ("bytes", "Size in MB", 1e-6),
+    ("prefill_tokens_per_s", "Prefill, tokens/s", 1.0),
+    ("decode_tokens_per_s", "Decode, tokens/s", 1.0),
+)
+
+
+def speed_table(rows: Sequence[Row]) -> pd.DataFrame:
+    """Size and speeds in numbers, one row a model."""
+    return pd.DataFrame(
+        [
+            {"Model": bar_name(row)}
+            | {
+                title: written(None if (value := (row.get("cost") or {}).get(name)) is None else value * factor)
+                for name, title, factor in _COSTS
+            }
+            for row in ordered(rows)
+        ]
+    )
+
+
 def speed_bars(rows: Sequence[Row]) -> go.Figure:
     """Bytes and measured tokens per second, one panel each."""
-    panels = (
-        ("bytes", "Size in MB", 1e-6),
-        ("prefill_tokens_per_s", "Prefill, tokens/s", 1.0),
-        ("decode_tokens_per_s", "Decode, tokens/s", 1.0),
-    )
-    figure = make_subplots(rows=1, cols=3, subplot_titles=[title for _, title, _ in panels], horizontal_spacing=0.08)
-    for column, (name, _, factor) in enumerate(panels, start=1):
+    titles = [title for _, title, _ in _COSTS]
+    figure = make_subplots(rows=1, cols=3, subplot_titles=titles, horizontal_spacing=0.08)
+    for column, (name, _, factor) in enumerate(_COSTS, start=1):
         shown = [(row, (row.get("cost") or {}).get(name)) for row in ordered(rows)]
         shown = [(row, value) for row, value in shown if value is not None]
         figure.add_bar(

@@ -8,9 +8,10 @@ import pandas as pd
 import streamlit as st
 
 from lrc_core.runs.spec import ModelRef
+from pages.ui import charting, compare_readings, data, rank_charts, words
 from pages.ui import compare_data as measured
 from pages.ui import compare_figures as charts
-from pages.ui import data, figures, rank_charts, words
+from pages.ui.charting import Told
 from pages.ui.frame import empty
 
 Rows = list[measured.Row]
@@ -18,18 +19,9 @@ Rows = list[measured.Row]
 
 def overview(group: measured.Group, decomposition: str, rows: Rows, ref: ModelRef) -> None:
     """Perplexity bars and the table."""
-    st.plotly_chart(
-        charts.perplexity_bars(rows),
-        config=figures.config("perplexity"),
-        alt="Perplexity by method: " + "; ".join(_sentence(row) for row in charts.ordered(rows)),
-        key="co_bars",
-    )
-    st.dataframe(
-        _readable(charts.ordered(rows)),
-        hide_index=True,
-        alt="The rows of this comparison",
-        column_config={"Run": st.column_config.TextColumn(width="small")},
-    )
+    said = "Perplexity by method: " + "; ".join(_sentence(row) for row in charts.ordered(rows))
+    told = Told(said, _readable(charts.ordered(rows)), compare_readings.best(rows), folded=False)
+    charting.plotly(charts.perplexity_bars(rows), told, key="co_bars", name="perplexity")
 
 
 def _sentence(row: measured.Row) -> str:
@@ -62,12 +54,9 @@ def _readable(rows: Rows) -> pd.DataFrame:
 def curves(group: measured.Group, decomposition: str, rows: Rows, ref: ModelRef) -> None:
     """Perplexity over all measured rates."""
     log = st.toggle("Logarithmic", key="co_log", bind="query-params")
-    st.plotly_chart(
-        charts.perplexity_curves(group.at(decomposition, None), log=log),
-        config=figures.config("perplexity-over-compression"),
-        alt="Perplexity over compression, one line a method",
-        key="co_curves",
-    )
+    every = charts.ordered(group.at(decomposition, None))
+    told = Told("Perplexity over compression, one line a method", _readable(every), compare_readings.growth(every))
+    charting.plotly(charts.perplexity_curves(every, log=log), told, key="co_curves", name="perplexity-over-compression")
 
 
 def zero_shot(group: measured.Group, decomposition: str, rows: Rows, ref: ModelRef) -> None:
@@ -85,12 +74,12 @@ def zero_shot(group: measured.Group, decomposition: str, rows: Rows, ref: ModelR
         bind="query-params",
     )
     items = {score.get("n") for row in rows for score in (row.get("zero_shot") or {}).values() if score.get("n")}
-    st.plotly_chart(
-        charts.zero_shot_bars(rows, metric or "acc"),
-        config=figures.config("zero-shot"),
-        alt="Zero-shot accuracy by task and method",
-        key="co_tasks",
+    told = Told(
+        "Zero-shot accuracy by task and method",
+        charts.zero_shot_table(rows, metric or "acc"),
+        compare_readings.accuracy(rows, metric or "acc"),
     )
+    charting.plotly(charts.zero_shot_bars(rows, metric or "acc"), told, key="co_tasks", name="zero-shot")
     if items:
         st.caption(f"{', '.join(f'{n:,}' for n in sorted(items))} items a task; whiskers are one standard error.")
 
@@ -112,17 +101,19 @@ def ranks(group: measured.Group, decomposition: str, rows: Rows, ref: ModelRef) 
     second = right.selectbox("Second", names, index=1, format_func=charts.label, key="co_second", bind="query-params")
     one, two = plans[first], plans[second]
     st.markdown(f"**Share of each layer kept: {charts.label(first)} minus {charts.label(second)}**")
-    st.altair_chart(
-        rank_charts.difference_chart(card, one, two),
-        alt=f"Share kept under {charts.label(first)} minus under {charts.label(second)}",
+    told = Told(
+        f"Share kept under {charts.label(first)} minus under {charts.label(second)}",
+        rank_charts.difference_table(card, one, two, (charts.label(first), charts.label(second))),
+        compare_readings.spending(card, one, two),
     )
+    charting.vega(rank_charts.difference_chart(card, one, two), told, key="co_difference")
     left, right = st.columns(2)
     for column, name, plan in ((left, first, one), (right, second, two)):
         with column:
             st.markdown(
                 f"**{charts.label(name)}** :small[:gray[{words.percent(1 - plans[name].keep_achieved, 2)} removed]]"
             )
-            st.altair_chart(rank_charts.rank_chart(card, plan), alt=f"Ranks of {charts.label(name)}")
+            rank_charts.draw(card, plan, f"Ranks of {charts.label(name)}", key=f"co_ranks_{name}")
 
 
 def samples(group: measured.Group, decomposition: str, rows: Rows, ref: ModelRef) -> None:
@@ -151,12 +142,8 @@ def cost(group: measured.Group, decomposition: str, rows: Rows, ref: ModelRef) -
             "No size or speed in these rows", "Newer comparisons measure them beside every score.", ":material/speed:"
         )
         return
-    st.plotly_chart(
-        charts.speed_bars(shown),
-        config=figures.config("size-and-speed"),
-        alt="Bytes, prefill and decode speed by method",
-        key="co_speed",
-    )
+    told = Told("Bytes, prefill and decode speed by method", charts.speed_table(shown), compare_readings.cost(shown))
+    charting.plotly(charts.speed_bars(shown), told, key="co_speed", name="size-and-speed")
     st.caption(
         "Measured on the computer that made the run. Two small products are not automatically faster than one large: "
         "the number of bytes always falls, the speed only where memory or arithmetic was the limit."

@@ -1,4 +1,4 @@
-"""Plotly figures of finished things: spectra and measure heatmaps. Pure functions; colours follow the theme."""
+"""The Plotly figure of spectra, and what charts have in common. Pure functions; colours follow the theme."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import plotly.graph_objects as go
 
 from lrc_core.types import LinearShape, ModelCard
 from pages.ui.methods import decomposition_color
-from pages.ui.words import kind_labels
 
 CONFIG = {"displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"], "scrollZoom": False}
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
@@ -30,15 +28,6 @@ def kinds_of(card: ModelCard) -> tuple[str, ...]:
     return tuple(dict.fromkeys(layer.kind for layer in card.layers))
 
 
-def grid(card: ModelCard, values: Mapping[str, float]) -> np.ndarray:
-    """Values by layer name as [blocks, kinds], NaN where a block has no such layer."""
-    kinds = {kind: column for column, kind in enumerate(kinds_of(card))}
-    cells = np.full((card.n_blocks, len(kinds)), np.nan)
-    for layer in card.layers:
-        cells[layer.block, kinds[layer.kind]] = values[layer.name]
-    return cells
-
-
 @dataclass(frozen=True)
 class Scale:
     """How a heatmap's values are shown.
@@ -52,98 +41,6 @@ class Scale:
     title: str
     format: str = ".3~r"
     limits: tuple[float, float] | None = None
-
-
-def layer_heatmap(
-    card: ModelCard, values: Mapping[str, float], scale: Scale, hover: Mapping[str, str], selected: Sequence[str] = ()
-) -> go.Figure:
-    """Blocks down, kinds across, with an invisible square marker on every cell that reports clicks.
-
-    Args:
-        card: gives the grid.
-        values: one figure a layer.
-        scale: how they are shown.
-        hover: what the pointer says of a layer, HTML.
-        selected: layers that are outlined.
-    """
-    kinds, labels = kinds_of(card), kind_labels(kinds_of(card))
-    low, high = scale.limits or (None, None)
-    figure = go.Figure(
-        go.Heatmap(
-            z=grid(card, values),
-            x=[labels[kind] for kind in kinds],
-            y=list(range(card.n_blocks)),
-            xgap=2,
-            ygap=1 if card.n_blocks > 40 else 2,
-            zmin=low,
-            zmax=high,
-            hoverinfo="skip",
-            colorbar={
-                "title": {"text": scale.title, "side": "right"},
-                "tickformat": scale.format,
-                "thickness": 12,
-                "outlinewidth": 0,
-            },
-        )
-    )
-    figure.add_trace(_click_targets(card, labels, hover))
-    for layer in card.layers:
-        if layer.name in selected:
-            figure.add_shape(**_outline(kinds.index(layer.kind), layer.block))
-    figure.update_xaxes(
-        range=[-0.5, len(kinds) - 0.5],
-        side="top",
-        showgrid=False,
-        zeroline=False,
-        fixedrange=True,
-        tickangle=0 if len(kinds) < 6 else -30,
-    )
-    figure.update_yaxes(
-        range=[card.n_blocks - 0.5, -0.5],
-        title="Block",
-        showgrid=False,
-        zeroline=False,
-        fixedrange=True,
-        dtick=_tick_step(card.n_blocks),
-    )
-    figure.update_layout(height=heatmap_height(card.n_blocks), margin=_MARGIN, dragmode=False, showlegend=False)
-    return figure
-
-
-def heatmap_height(n_blocks: int) -> int:
-    """Pixels: tall enough to hit a cell, never endless."""
-    return int(min(900, max(280, 90 + 18 * n_blocks)))
-
-
-def _tick_step(n_blocks: int) -> int:
-    return 1 if n_blocks <= 12 else 5 if n_blocks <= 60 else 10
-
-
-def _click_targets(card: ModelCard, labels: Mapping[str, str], hover: Mapping[str, str]) -> go.Scatter:
-    invisible = {"marker": {"opacity": 0}}
-    return go.Scatter(
-        x=[labels[layer.kind] for layer in card.layers],
-        y=[layer.block for layer in card.layers],
-        customdata=[layer.name for layer in card.layers],
-        text=[hover[layer.name] for layer in card.layers],
-        mode="markers",
-        marker={"symbol": "square", "size": 18, "opacity": 0},
-        selected=invisible,
-        unselected=invisible,
-        hovertemplate="%{text}<extra></extra>",
-        showlegend=False,
-    )
-
-
-def _outline(column: int, row: int) -> dict[str, object]:
-    return {
-        "type": "rect",
-        "x0": column - 0.5,
-        "x1": column + 0.5,
-        "y0": row - 0.5,
-        "y1": row + 0.5,
-        "line": {"color": "#e07b1f", "width": 3},
-    }
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ HEAVY = ("torch", "transformers", "datasets", "lm_eval", "accelerate", "peft")
 """What only workers need: a second and more, and hundreds of megabytes."""
 FIRST = ("pages.ui.frame", "pages.ui.cards", "pages.ui.home_views")
 """What Home imports."""
-LATER = ("pandas", "plotly.graph_objects", "altair", "pyarrow", "pages.ui.spectra_views", "pages.ui.compare_views")
+LATER = ("pandas", "plotly.graph_objects", "altair", "pyarrow", "pages.ui.spectra_tables", "pages.ui.compare_views")
 """What the other pages import, the charts' libraries first."""
 THREAD = "warm-up"
 PAUSE_S = 3.0

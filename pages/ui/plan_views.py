@@ -15,7 +15,7 @@ from lrc_core.errors import LrcError
 from lrc_core.runs.spec import EvaluationSpec, ModelRef
 from lrc_core.types import LinearShape, ModelCard
 from pages.ui import data, plan_scores, words
-from pages.ui.cellgrid import Grid, Limits, cell_grid, picked_in
+from pages.ui.cellgrid import OUTLINE, Grid, Limits, cell_grid, picked_in
 from pages.ui.figures import Scale
 from pages.ui.frame import escaped
 from pages.ui.methods import decomposition_label, method_label
@@ -23,7 +23,7 @@ from pages.ui.plan_draft import Draft, keep_draft, summary
 
 DRAFT, HISTORY, LAYER, RANK, GRID, TABLE = "pl_draft", "pl_history", "pl_layer", "pl_rank", "pl_grid", "pl_table"
 MOVES = "pl_moves"
-OUTLINE, LOCK, MOST_UNDO = "#e07b1f", "●", 50
+LOCK, MOST_UNDO = "●", 50
 
 
 def current(card: ModelCard) -> Draft | None:

@@ -1,4 +1,4 @@
-"""Altair charts of the ranks of a plan, and of the difference of two plans."""
+"""Altair charts of the ranks of a plan, and of the difference of two plans, with their tables."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pandas as pd
 from lrc_core.budget import Ranks, is_dense, layer_ratio
 from lrc_core.plan import Plan
 from lrc_core.types import LinearShape, ModelCard
+from pages.ui import charting
 from pages.ui.figures import kinds_of
 from pages.ui.words import kind_labels
 
@@ -35,6 +36,42 @@ def rank_frame(card: ModelCard, found: Ranks | Plan) -> pd.DataFrame:
             "state": [state(layer) for layer in card.layers],
         }
     )
+
+
+def rank_table(card: ModelCard, found: Ranks | Plan) -> pd.DataFrame:
+    """A plan in numbers, one row a layer."""
+    frame = rank_frame(card, found)
+    return pd.DataFrame(
+        {
+            "Block": frame["block"],
+            "Layer": frame["kind"],
+            "Rank": frame["rank"],
+            "Of": frame["full"],
+            "Parameters kept, %": (100 * frame["kept"]).round(1),
+            "Stored": frame["state"],
+        }
+    )
+
+
+def difference_table(
+    card: ModelCard, one: Ranks | Plan, two: Ranks | Plan, names: tuple[str, str]
+) -> pd.DataFrame:  # fmt: skip
+    """Two plans in numbers, one row a layer."""
+    first, second = rank_frame(card, one), rank_frame(card, two)
+    return pd.DataFrame(
+        {
+            "Block": first["block"],
+            "Layer": first["kind"],
+            f"Rank, {names[0]}": first["rank"],
+            f"Rank, {names[1]}": second["rank"],
+            "Kept, difference in points": (100 * (first["kept"] - second["kept"])).round(1),
+        }
+    )
+
+
+def draw(card: ModelCard, found: Ranks | Plan, what: str, *, key: str) -> None:
+    """The heatmap of a plan on the page; ``what`` says what it shows."""
+    charting.vega(rank_chart(card, found), charting.Told(what, lambda: rank_table(card, found)), key=key)
 
 
 def _axes(card: ModelCard) -> tuple[alt.X, alt.Y]:

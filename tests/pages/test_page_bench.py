@@ -61,7 +61,7 @@ def test_the_ablation_is_drawn(open_page, store, card):
     assert not app.error
     text = text_of(app)
     assert "LLRC: loss terms, 20 % removed" in text and "LLRC: calibration text, 20 % removed" in text
-    assert list(app.dataframe[0].value["Method"])[1] == "LLRC, all terms"
+    assert list(app.dataframe[-1].value["Method"])[1] == "LLRC, all terms"
 
 
 def test_a_running_bench_shows_its_progress_and_its_rows(open_page, store, card):

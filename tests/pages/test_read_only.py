@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ from lrc_core.jobs import cache, manager
 from lrc_core.paths import READ_ONLY, plans_home, runs_home
 from lrc_core.runs.spec import SpectraSpec
 from lrc_core.runs.store import RunStore
-from pages.ui import state
+from pages.ui import lean, state
 from tests.pages import run_factory
 from tests.pages.conftest import ROOT, text_of
 
@@ -109,3 +110,8 @@ def test_a_heavy_import_fails_loudly():
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "must not import torch" in done.stdout and "must not import torch" in done.stderr
+
+
+def test_what_is_imported_ahead_exists():
+    for name in (*lean.FIRST, *lean.LATER):
+        assert importlib.util.find_spec(name), f"{name} is gone or was renamed: nothing would be imported ahead"

@@ -9,7 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from lrc_core.runs.spec import ModelRef
-from pages.ui import cards, words
+from pages.ui import cards, charting, words
 from pages.ui import compare_data as measured
 from pages.ui.frame import empty, page_link, sample_note
 from pages.ui.learn import quiz
@@ -135,7 +135,7 @@ def tasks_words(row: Mapping[str, Any], dense: Mapping[str, Any]) -> str:
 
 def table(row: Mapping[str, Any], dense: Mapping[str, Any]) -> None:
     """The same as a table."""
-    with st.expander("The numbers as a table", icon=":material/table:"):
+    with st.expander(charting.TABLE, icon=":material/table:"):
         st.dataframe(
             pd.DataFrame(
                 [{"What": name, "This plan": value, "Beside it": note} for name, value, note in entries(row, dense)]

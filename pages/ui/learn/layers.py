@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import pandas as pd
 import streamlit as st
 
 from lrc_core.runs.spec import LessonSpec, ModelRef
-from pages.ui import data, figures, jobs, words
+from pages.ui import charting, data, jobs, words
+from pages.ui.cellgrid import OUTLINE, Grid, cell_grid, limits_of, picked_in
+from pages.ui.figures import Scale
 from pages.ui.frame import escaped, sample_note
 from pages.ui.learn import lessons
 
@@ -35,24 +36,27 @@ def sensitivity(lesson: lessons.Lesson) -> None:
     """A heatmap of what squeezing each layer alone does to the predictions; a click chooses the layer."""
     card, by_name = lesson.card, lesson.content["sensitivity"]
     values = {layer.name: max(1e-5, float(by_name[layer.name]["divergence"])) for layer in card.layers}
-    hover = {
-        layer.name: f"<b>{layer.block} {layer.kind}</b><br>rank {by_name[layer.name]['rank']}: the predictions move by "
+    told = {
+        layer.name: f"Block {layer.block} {layer.kind}\nrank {by_name[layer.name]['rank']}: the predictions move by "
         f"{words.figure(values[layer.name], 2)} nats"
         for layer in card.layers
     }
     chosen = st.session_state.get(LAYER)
-    figure = log_heatmap(lesson, values, hover, [chosen] if chosen in values else [])
-    st.plotly_chart(
-        figure,
-        key=CHART,
-        on_select=_clicked,
-        selection_mode="points",
-        config=figures.config("sensitivity"),
-        alt=reading(lesson).replace("**", "").replace("`", ""),
+    grid = Grid(
+        card=card,
+        values=values,
+        words=told,
+        scale=Scale("KL divergence, nats"),
+        limits=limits_of(list(values.values()), log=True),
+        label=charting.plain(reading(lesson)),
+        name="sensitivity",
+        chosen={chosen: OUTLINE} if chosen in values else {},
+        pins=False,
     )
+    cell_grid(grid, CHART, _clicked)
     st.markdown(reading(lesson))
     sample_note(lesson.view.sample, lesson.view.id)
-    with st.expander("The numbers as a table", icon=":material/table:"):
+    with st.expander(charting.TABLE, icon=":material/table:"):
         ordered = sorted(card.layers, key=lambda layer: -values[layer.name])
         st.dataframe(
             pd.DataFrame(
@@ -67,16 +71,6 @@ def sensitivity(lesson: lessons.Lesson) -> None:
             hide_index=True,
             alt="Sensitivity of every layer, worst first",
         )
-
-
-def log_heatmap(lesson: lessons.Lesson, values: dict[str, float], hover: dict[str, str], selected: list[str]) -> Any:
-    """The layer heatmap with a logarithmic scale: sensitivities span orders of magnitude."""
-    logs = {name: math.log10(value) for name, value in values.items()}
-    figure = figures.layer_heatmap(lesson.card, logs, figures.Scale("KL divergence, nats"), hover, selected)
-    low, high = math.floor(min(logs.values())), math.ceil(max(logs.values()))
-    ticks = list(range(low, high + 1))
-    figure.data[0].colorbar.update(tickvals=ticks, ticktext=[f"{10.0**tick:g}" for tick in ticks])
-    return figure
 
 
 def reading(lesson: lessons.Lesson) -> str:
@@ -97,12 +91,10 @@ def reading(lesson: lessons.Lesson) -> str:
 
 
 def _clicked() -> None:
-    """A click on the map chooses the layer whose text is shown."""
-    points = st.session_state[CHART].selection.points
-    names = [point["customdata"] for point in points if point.get("customdata")]
-    if names:
-        name = names[-1]
-        st.session_state[LAYER] = name[0] if isinstance(name, list) else name
+    """A click or a key on the map chooses the layer whose text is shown."""
+    name, _ = picked_in(CHART)
+    if name:
+        st.session_state[LAYER] = name
 
 
 def texts(found: list[lessons.Lesson], already: str) -> None:

@@ -10,7 +10,7 @@ import streamlit as st
 
 from lrc_core.decompose.measures import energy_rank
 from lrc_core.runs.spec import ModelRef
-from pages.ui import data, words
+from pages.ui import charting, data, words
 from pages.ui.frame import sample_note
 from pages.ui.learn import lessons, svg
 from pages.ui.learn import mask_training as training
@@ -46,7 +46,7 @@ def draw(ref: ModelRef) -> None:
             f"The row: {len(sigma)} values spread along the spectrum of {source}. Computed as you look, in numpy."
         )
         sample_note(view.sample, view.id)
-    with st.expander("The numbers as a table", icon=":material/table:"):
+    with st.expander(charting.TABLE, icon=":material/table:"):
         last = steps[-1]
         st.dataframe(
             pd.DataFrame(

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import altair as alt
-import numpy as np
 import pandas as pd
 import streamlit as st
 
-from lrc_core.budget import layer_ratio
 from lrc_core.plan import Plan
 from lrc_core.runs.spec import ModelRef
 from lrc_core.types import ModelCard
+from pages.ui import charting, compare_readings, data, rank_charts, words
 from pages.ui import compare_data as measured
 from pages.ui import compare_figures as charts
-from pages.ui import data, rank_charts, words
 from pages.ui.frame import empty, page_link, sample_note
 from pages.ui.methods import method_color, method_label
 
@@ -83,20 +81,13 @@ def perplexity(rows: list[measured.Row]) -> None:
         shown = frame[frame["text"] == text]
         with column:
             st.markdown(f"Text: **{text}**")
-            st.altair_chart(
-                perplexity_chart(shown, colors),
-                key=f"learn_perplexity_{text}",
-                alt=f"Perplexity on {text}: "
+            told = charting.Told(
+                f"Perplexity on {text}: "
                 + "; ".join(f"{row.method} {words.figure(row.perplexity, 3)}" for row in shown.itertuples()),
+                shown[["method", "perplexity", "error"]].round(2).rename(columns=str.capitalize),
             )
-    st.markdown(reading(rows))
-    with st.expander("The numbers as a table", icon=":material/table:"):
-        table = frame[["method", "text", "perplexity", "error"]]
-        st.dataframe(
-            table.round(2).rename(columns=str.capitalize),
-            hide_index=True,
-            alt="Perplexity with standard errors",
-        )
+            charting.vega(perplexity_chart(shown, colors), told, key=f"learn_perplexity_{text}")
+    st.markdown(compare_readings.best(rows))
 
 
 def perplexity_chart(frame: pd.DataFrame, colors: dict[str, str]) -> alt.LayerChart:
@@ -116,26 +107,6 @@ def perplexity_chart(frame: pd.DataFrame, colors: dict[str, str]) -> alt.LayerCh
     return alt.layer(points, whiskers).properties(height=200)
 
 
-def reading(rows: list[measured.Row]) -> str:
-    """Which of the three is best, and whether that is beyond the error."""
-    text = next(iter(rows[0]["perplexity"]))
-    scores = {str(row["method"]): row["perplexity"][text] for row in rows if text in row["perplexity"]}
-    dense = scores.pop("dense", None)
-    ordered = sorted(scores, key=lambda name: scores[name]["value"])
-    best, second = ordered[0], ordered[1] if len(ordered) > 1 else ordered[0]
-    gap = scores[second]["value"] - scores[best]["value"]
-    error = float(np.hypot(scores[best].get("stderr") or 0, scores[second].get("stderr") or 0))
-    clear = "beyond their errors" if gap > 2 * error else "within about two standard errors"
-    said = (
-        f"On {text} **{method_label(best)}** is best at this budget "
-        f"({words.with_error(scores[best]['value'], scores[best].get('stderr'), 1)}); {method_label(second)} follows "
-        f"at {words.figure(scores[second]['value'], 3)}, {clear}."
-    )
-    if dense:
-        said += f" The dense model has {words.figure(dense['value'], 3)}: nothing here is free."
-    return said
-
-
 def difference(card: ModelCard, plans: dict[str, Plan]) -> None:
     """Where two plans of the same size spend their parameters differently."""
     st.markdown("**Where the parameters go**")
@@ -152,40 +123,10 @@ def difference(card: ModelCard, plans: dict[str, Plan]) -> None:
         bind="query-params",
     )
     first, second = sides[chosen or pairs[0]]
-    st.altair_chart(
-        rank_charts.difference_chart(card, plans[first], plans[second]),
-        key="learn_difference",
-        alt=f"Share of each layer kept by {method_label(first)} minus that kept by {method_label(second)}",
+    labels = (method_label(first), method_label(second))
+    told = charting.Told(
+        f"Share of each layer kept by {labels[0]} minus that kept by {labels[1]}",
+        rank_charts.difference_table(card, plans[first], plans[second], labels),
+        compare_readings.spending(card, plans[first], plans[second]),
     )
-    st.markdown(spending(card, plans[first], plans[second]))
-    with st.expander("The numbers as a table", icon=":material/table:"):
-        one, two = rank_charts.rank_frame(card, plans[first]), rank_charts.rank_frame(card, plans[second])
-        st.dataframe(
-            pd.DataFrame(
-                {
-                    "Block": one["block"],
-                    "Layer": one["kind"],
-                    f"Rank, {method_label(first)}": one["rank"],
-                    f"Rank, {method_label(second)}": two["rank"],
-                    "Kept, difference in %": (100 * (one["kept"] - two["kept"])).round(1),
-                }
-            ),
-            hide_index=True,
-            alt="Ranks of both plans",
-        )
-
-
-def spending(card: ModelCard, one: Plan, two: Plan) -> str:
-    """Kinds of layer that one plan favours, and how many layers each leaves dense."""
-    ranks, others = one.full_ranks(card.layers), two.full_ranks(card.layers)
-    by_kind: dict[str, list[float]] = {}
-    for layer in card.layers:
-        gap = layer_ratio(layer, ranks[layer.name]) - layer_ratio(layer, others[layer.name])
-        by_kind.setdefault(words.short_kind(layer.kind), []).append(gap)
-    means = {kind: float(np.mean(gaps)) for kind, gaps in by_kind.items()}
-    more, less = max(means, key=lambda kind: means[kind]), min(means, key=lambda kind: means[kind])
-    return (
-        f"{method_label(one.method)} gives most to `{more}` ({100 * means[more]:+.0f} points of its parameters) "
-        f"and takes most from `{less}` ({100 * means[less]:+.0f} points). It leaves {len(one.dense)} of "
-        f"{len(card.layers)} layers dense, {method_label(two.method)} {len(two.dense)}."
-    )
+    charting.vega(rank_charts.difference_chart(card, plans[first], plans[second]), told, key="learn_difference")

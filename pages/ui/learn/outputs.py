@@ -12,7 +12,7 @@ import streamlit as st
 from lrc_core.budget import break_even
 from lrc_core.runs.spec import LessonSpec, ModelRef
 from lrc_core.types import LinearShape
-from pages.ui import words
+from pages.ui import charting, words
 from pages.ui.frame import sample_note
 from pages.ui.learn import lessons
 from pages.ui.learn.weight import choose
@@ -35,15 +35,13 @@ def draw(ref: ModelRef) -> None:
         for column, (panel, title) in zip(st.columns(2), PANELS.items(), strict=True):
             with column:
                 st.markdown(f"**{title}**")
-                st.altair_chart(
-                    chart(entry, panel, layer, number),
-                    key=f"learn_{panel}",
-                    alt=f"{title} against the rank, for plain and whitened truncation",
+                told = charting.Told(
+                    f"{title} against the rank, for plain and whitened truncation", table(entry, panel)
                 )
+                charting.vega(chart(entry, panel, layer, number), told, key=f"learn_{panel}")
         st.markdown(reading(entry, layer, number))
         st.caption(inputs(entry))
         sample_note(lesson.view.sample, lesson.view.id)
-        table(entry)
     with lessons.live_fold(ref, "Do it on the activations of your own model"):
         spec = LessonSpec(model=ref, parts=("layers",))
         if lessons.live(ref, spec, "Truncate three layers of this model", "learn_outputs_live"):
@@ -135,12 +133,9 @@ def inputs(entry: Mapping[str, Any]) -> str:
     )
 
 
-def table(entry: Mapping[str, Any]) -> None:
-    """All errors in numbers."""
+def table(entry: Mapping[str, Any], panel: str) -> pd.DataFrame:
+    """The errors of one panel in numbers, one row a rank."""
     columns: dict[str, list[Any]] = {"Rank": list(entry["ranks"])}
-    for panel, title in PANELS.items():
-        for name in NAMES:
-            label = f"{title}, {decomposition_label(name)}"
-            columns[label] = [words.percent(error, 1) for error in entry[panel][name]]
-    with st.expander("The numbers as a table", icon=":material/table:"):
-        st.dataframe(pd.DataFrame(columns), hide_index=True, alt="Errors at every rank")
+    for name in NAMES:
+        columns[decomposition_label(name)] = [words.percent(error, 1) for error in entry[panel][name]]
+    return pd.DataFrame(columns)

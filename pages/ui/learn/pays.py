@@ -13,9 +13,8 @@ from lrc_core.budget import break_even, factor_params
 from lrc_core.decompose.measures import energy_kept
 from lrc_core.runs.spec import ModelRef
 from lrc_core.types import LinearShape
-from pages.ui import data, words
+from pages.ui import charting, data, words
 from pages.ui.frame import empty, sample_note
-from pages.ui.learn import lessons
 
 SHAPE, REMOVED = "learn_shape", "learn_removed"
 TEAL, ORANGE, GREY = "#1b8a86", "#d9762b", "#8a9593"
@@ -46,18 +45,17 @@ def draw(ref: ModelRef) -> None:
     removed = slider()
     sigma = spectra.values[decomposition][layer.name]
     rank = max(1, int((1 - removed) * break_even(layer)))
-    st.altair_chart(
-        chart(layer, rank),
-        key="learn_pays",
-        alt=f"Parameters of two factors against their rank for a layer of {layer.out_features} by "
-        f"{layer.in_features}: a straight line that crosses the dense layer's cost at rank {break_even(layer):.0f}",
-    )
     what = "the layer's output" if decomposition == "whitened" else "the weight"
-    st.markdown(reading(layer, sigma, removed, what))
+    told = charting.Told(
+        f"Parameters of two factors against their rank for a layer of {layer.out_features} by "
+        f"{layer.in_features}: a straight line that crosses the dense layer's cost at rank {break_even(layer):.0f}",
+        table(layer, sigma),
+        reading(layer, sigma, removed, what),
+    )
+    charting.vega(chart(layer, rank), told, key="learn_pays")
     st.markdown("**The same saving, three ways**")
     two_ways(spectra, layer, decomposition, removed)
     sample_note(view.sample, view.id)
-    table(layer, sigma)
 
 
 def choose(spectra: data.Spectra) -> LinearShape:
@@ -149,7 +147,28 @@ def two_ways(spectra: data.Spectra, layer: LinearShape, decomposition: str, remo
             for layer, loss in zip(pair, pair_losses, strict=True)
         ]
     )
-    st.altair_chart(
+    totals = {name: sum(both) for name, both in gain.items()}
+    best = min(totals, key=lambda name: totals[name])
+    worst = max(totals, key=lambda name: totals[name])
+    told = charting.Told(
+        "; ".join(f"{name}: {words.percent(total, 1)} lost" for name, total in totals.items()),
+        pd.DataFrame(
+            {"Way": list(gain)}
+            | {
+                f"Lost in block {layer.block}": [words.percent(both[number], 2) for both in gain.values()]
+                for number, layer in enumerate(pair)
+            }
+        ),
+        f"Blocks {first.block} and {second.block}, `{first.kind}`, remove the same parameters each time: "
+        f"“{best}” loses {words.percent(totals[best], 1)}, “{worst}” {words.percent(totals[worst], 1)}.",
+    )
+    charting.vega(_bars(frame), told, key="learn_two_ways")
+
+
+def _bars(frame: pd.DataFrame) -> alt.Chart:
+    """What every way loses, the two layers' shares behind each other; names break into two lines."""
+    broken = "split(datum.label, ', ')"
+    return (
         alt.Chart(frame)
         .mark_bar()
         .encode(
@@ -158,20 +177,11 @@ def two_ways(spectra: data.Spectra, layer: LinearShape, decomposition: str, remo
                 title="Lost energy of both outputs, in shares of one layer's",
                 axis=alt.Axis(format=".1%", tickCount=6),
             ),
-            y=alt.Y("way:N", title=None, sort=None, axis=alt.Axis(labelLimit=260)),
+            y=alt.Y("way:N", title=None, sort=None, axis=alt.Axis(labelLimit=260, labelExpr=broken)),
             color=alt.Color("layer:N", legend=alt.Legend(title=None, orient="top")),
             tooltip=["way:N", "layer:N", alt.Tooltip("lost:Q", format=".2%")],
         )
-        .properties(height=230),
-        key="learn_two_ways",
-        alt="; ".join(f"{name}: {words.percent(sum(both), 1)} lost" for name, both in gain.items()),
-    )
-    totals = {name: sum(both) for name, both in gain.items()}
-    best = min(totals, key=lambda name: totals[name])
-    worst = max(totals, key=lambda name: totals[name])
-    st.caption(
-        f"Blocks {first.block} and {second.block}, `{first.kind}`, remove the same parameters each time: "
-        f"“{best}” loses {words.percent(totals[best], 1)}, “{worst}” {words.percent(totals[worst], 1)}."
+        .properties(height=230)
     )
 
 
@@ -204,21 +214,16 @@ def _pair(spectra: data.Spectra, layer: LinearShape) -> tuple[LinearShape, Linea
     return None
 
 
-def table(layer: LinearShape, sigma: np.ndarray) -> None:
+def table(layer: LinearShape, sigma: np.ndarray) -> pd.DataFrame:
     """Savings and losses in numbers."""
     shares = [0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7]
     ranks = [max(1, int((1 - share) * break_even(layer))) for share in shares]
-    with st.expander("The numbers as a table", icon=":material/table:"):
-        st.dataframe(
-            pd.DataFrame(
-                {
-                    "Removed": [words.percent(share, 0) for share in shares],
-                    "Rank": ranks,
-                    "Parameters": [factor_params(layer, rank) for rank in ranks],
-                    "Directions given up": [words.percent(1 - rank / layer.full_rank, 0) for rank in ranks],
-                    "Output energy lost": [words.percent(1 - energy_kept(sigma, rank), 1) for rank in ranks],
-                }
-            ),
-            hide_index=True,
-            alt=f"What savings cost in {lessons.layer_label(layer)}",
-        )
+    return pd.DataFrame(
+        {
+            "Removed": [words.percent(share, 0) for share in shares],
+            "Rank": ranks,
+            "Parameters": [factor_params(layer, rank) for rank in ranks],
+            "Directions given up": [words.percent(1 - rank / layer.full_rank, 0) for rank in ranks],
+            "Output energy lost": [words.percent(1 - energy_kept(sigma, rank), 1) for rank in ranks],
+        }
+    )

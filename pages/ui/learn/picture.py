@@ -13,7 +13,7 @@ from lrc_core.budget import break_even
 from lrc_core.decompose.measures import cumulative_energy, energy_rank
 from lrc_core.runs.spec import ModelRef
 from lrc_core.types import LinearShape
-from pages.ui import words
+from pages.ui import charting, words
 from pages.ui.learn import svg
 from pages.ui.learn.flipbook import Book, Frame, flipbook
 from pages.ui.learn.spectrum_svg import Panel
@@ -107,7 +107,7 @@ def draw(ref: ModelRef) -> None:
         f"{rank} of {ROWS} directions hold 99 % of this image's energy. The picture is drawn by this program; no model "
         "is involved yet."
     )
-    with st.expander("The numbers as a table", icon=":material/table:"):
+    with st.expander(charting.TABLE, icon=":material/table:"):
         energy = cumulative_energy(sigma)
         st.dataframe(
             pd.DataFrame(

@@ -12,7 +12,7 @@ from lrc_core.budget import break_even
 from lrc_core.decompose.measures import cumulative_energy
 from lrc_core.runs.spec import LessonSpec, ModelRef
 from lrc_core.types import LinearShape
-from pages.ui import data, words
+from pages.ui import charting, data, words
 from pages.ui.frame import sample_note
 from pages.ui.learn import lessons, svg
 from pages.ui.learn.flipbook import Book, Frame, flipbook
@@ -101,7 +101,7 @@ def comparison(entry: dict[str, Any], layer: LinearShape) -> None:
 def table(entry: dict[str, Any], layer: LinearShape) -> None:
     """Every recorded rank in numbers."""
     energy = cumulative_energy(np.asarray(entry["sigma"]["svd"], dtype=float))
-    with st.expander("The numbers as a table", icon=":material/table:"):
+    with st.expander(charting.TABLE, icon=":material/table:"):
         st.dataframe(
             pd.DataFrame(
                 {

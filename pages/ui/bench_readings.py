@@ -1,0 +1,52 @@
+"""What the charts of a bench say, each in one sentence computed from its rows. No Streamlit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pages.ui import words
+from pages.ui.bench_data import ACCURACY, Bench, Row, lines, points, value_of
+from pages.ui.methods import method_label
+
+
+def leaders(bench: Bench, measure: str, title: str) -> str:
+    """The best method at every target that more than one method reached."""
+    by_target: dict[float, dict[str, float]] = {}
+    for (method, _), rows in lines(bench).items():
+        for keep in {float(row["keep_target"]) for row in rows}:
+            found = points([row for row in rows if float(row["keep_target"]) == keep], measure, "linear")
+            if found:
+                values = by_target.setdefault(keep, {})
+                values[method] = _better(measure, values.get(method, found[0].y), found[0].y)
+    wins: dict[str, list[str]] = {}
+    for keep, values in sorted(by_target.items(), reverse=True):
+        if len(values) > 1:
+            best = (max if measure == ACCURACY else min)(values, key=lambda method: values[method])
+            wins.setdefault(best, []).append(words.percent(1 - keep))
+    if not wins:
+        return "No target was reached by more than one method."
+    said = "; ".join(f"**{method_label(method)}** at {', '.join(rates)}" for method, rates in wins.items())
+    return f"Best {title[:1].lower()}{title[1:]}: {said} removed."
+
+
+def _better(measure: str, one: float, two: float) -> float:
+    return max(one, two) if measure == ACCURACY else min(one, two)
+
+
+def worst_variant(bench: Bench, rows: Sequence[Row]) -> str:
+    """Which variant is furthest from the one that the others are tested against, on the first measure that is known."""
+    base = next((row for row in rows if "base" not in (row.get("paired") or {})), None)
+    texts = [text for row in rows for text in row.get("perplexity") or {}]
+    if base is None or not texts or value_of(base, texts[0]) is None:
+        return ""
+    own = value_of(base, texts[0])
+    values = {str(row["variant"]): value[0] for row in rows if row is not base and (value := value_of(row, texts[0]))}
+    if own is None or not values:
+        return ""
+    worst, best = max(values, key=lambda name: values[name]), min(values, key=lambda name: values[name])
+    said = f"Furthest from “{base['variant']}” is “{worst}”: {_against(values[worst], own[0])}"
+    return said + (f"; best is “{best}”, {_against(values[best], own[0])}." if best != worst else ".")
+
+
+def _against(value: float, base: float) -> str:
+    return f"{words.figure(value, 3)} against {words.figure(base, 3)}"
