@@ -1,0 +1,160 @@
+"""For everybody: axe-core on every view, letters in drawings, and the keyboard. One server, one tab, many looks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import axe_playwright_python
+import pytest
+
+from tests.browser.conftest import PATIENCE_MS
+from tests.browser.views import VIEWS, Shipped, View, open_folds, shipped, stand_still, visit
+
+pytestmark = pytest.mark.browser
+AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
+CONTRAST = Path(__file__).with_name("contrast.js").read_text(encoding="utf-8")
+RULES = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice")
+LOOKS = ({"dark": False, "width": 1280}, {"dark": True, "width": 600})
+"""Both themes and both widths: a theme changes nothing but colours, a width nothing but places."""
+NOT_OURS: dict[tuple[str, str], str] = {}
+"""(rule, part of a selector) -> why no caller of Streamlit or Plotly can change it. None at present."""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Shipped]:
+    with shipped() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def page(browser: Any) -> Iterator[Any]:
+    context = browser.new_context(viewport={"width": 1280, "height": 1000}, reduced_motion="reduce")
+    context.set_default_timeout(PATIENCE_MS)
+    yield context.new_page()
+    context.close()
+
+
+def violations(page: Any) -> list[str]:
+    """Serious and critical ones."""
+    only = {"type": "tag", "values": list(RULES)}
+    found = page.evaluate("(only) => axe.run(document, { runOnly: only, resultTypes: ['violations'] })", only)
+    return [
+        f"{entry['id']} at {node['target']}: {node['failureSummary'].splitlines()[-1].strip()}"
+        for entry in found["violations"]
+        if entry["impact"] in ("serious", "critical")
+        for node in entry["nodes"]
+        if not any(entry["id"] == rule and part in str(node["target"]) for rule, part in NOT_OURS)
+    ]
+
+
+def look(page: Any, *, dark: bool, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 1000})
+    page.emulate_media(color_scheme="dark" if dark else "light", reduced_motion="reduce")
+    stand_still(page)
+
+
+@pytest.mark.parametrize("view", VIEWS, ids=[view.name for view in VIEWS])
+def test_no_serious_violation_in_any_view(server: Shipped, page: Any, view: View) -> None:
+    page.set_viewport_size({"width": 1280, "height": 1000})
+    visit(page, server, view)
+    open_folds(page)
+    page.evaluate(AXE)
+    found = {}
+    for look_at in LOOKS:
+        look(page, **look_at)
+        found[str(look_at)] = [*violations(page), *page.evaluate(CONTRAST)["poor"]]
+        wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert wide <= 0, f"wider than the window by {wide} px: {look_at}"
+    assert {key: value for key, value in found.items() if value} == {}
+
+
+def test_the_looks_would_find_something(server: Shipped, page: Any) -> None:
+    """A page that is spoilt on purpose: grey on grey in words and in a drawing, and a picture without words."""
+    visit(page, server, VIEWS[0])
+    page.evaluate(AXE)
+    page.evaluate(
+        """() => document.querySelector('[data-testid="stMain"] p').outerHTML = `<p style="color: #bbb">pale</p>
+        <svg width=99 height=20 role="img" aria-label="x"><text y=15 fill="#bbb">pale</text></svg>
+        <button></button>`"""
+    )
+    found = violations(page)
+    assert any("color-contrast" in entry for entry in found) and any("button-name" in entry for entry in found)
+    letters = page.evaluate(CONTRAST)
+    assert letters["looked"] > 3 and any(entry.startswith("pale") for entry in letters["poor"])
+
+
+FOCUSED = """() => {
+  let element = document.activeElement;
+  while (element?.shadowRoot?.activeElement) element = element.shadowRoot.activeElement;
+  if (!element || element === document.body) return null;
+  const box = element.getBoundingClientRect();
+  window.lrcStops = window.lrcStops ?? new Map();
+  if (window.lrcStops.has(element)) return { again: true };
+  window.lrcStops.set(element, true);
+  const words = element.getAttribute("aria-label") || element.textContent || element.getAttribute("data-testid");
+  return { words: (words ?? "").trim().slice(0, 50), tag: element.tagName,
+           box: { x: box.x, y: box.y, width: box.width, height: box.height } };
+}"""
+MISSED = """() => {
+  const stops = window.lrcStops, missed = [];
+  const walk = (root) => {
+    for (const element of root.querySelectorAll("a[href], button, input, select, textarea, summary, [role=slider], [role=grid]")) {
+      if (element.shadowRoot) continue;
+      const box = element.getBoundingClientRect(), style = getComputedStyle(element);
+      const hidden = !box.width || !box.height || style.visibility === "hidden" || element.disabled
+        || element.closest("[aria-hidden=true], [inert]");
+      // One stop stands for its group: arrows move in it, and Delete removes a tag.
+      const group = element.closest("[role=radiogroup], [role=toolbar], [role=tablist], [data-tag], [data-testid=stButtonGroup], [data-testid=stDataFrame], .modebar");
+      const inside = [...stops.keys()].some((stop) => stop === element || element.contains(stop) || stop.contains(element)
+        || (group && group.contains(stop)) || (element.tagName === "INPUT" && element.parentElement.contains(stop)));
+      if (!hidden && !group?.matches(".modebar") && !inside) missed.push(element.outerHTML.slice(0, 160));
+    }
+    for (const element of root.querySelectorAll("*")) if (element.shadowRoot) walk(element.shadowRoot);
+  };
+  walk(document.querySelector('[data-testid="stApp"]'));
+  return missed;
+}"""
+MOST_STOPS = 120
+
+
+@pytest.mark.parametrize("name", ["learn-1", "spectra"])
+def test_tab_reaches_everything_and_shows_where_it_is(server: Shipped, page: Any, name: str) -> None:
+    """Every stop of the Tab key changes what is seen around it, and nothing that can be used is left out."""
+    look(page, dark=False, width=1280)
+    view = next(view for view in VIEWS if view.name == name)
+    visit(page, server, view)
+    page.set_viewport_size({"width": 1280, "height": 2400})  # all of it in sight: focus scrolls nothing
+    stand_still(page)
+    page.evaluate("window.lrcStops = new Map()")
+    unseen, stops = [], 0
+    for _ in range(MOST_STOPS):
+        page.keyboard.press("Tab")
+        stop = page.evaluate(FOCUSED)
+        if stop is None or stop.get("again"):
+            break
+        stops += 1
+        if not shows_focus(page, stop["box"]):
+            unseen.append(f"{stop['tag']} {stop['words']}")
+    assert stops > 15
+    assert unseen == []
+    assert page.evaluate(MISSED) == []
+
+
+def shows_focus(page: Any, box: dict[str, float]) -> bool:
+    """Whether the picture around an element changes when it loses the focus."""
+    clip = {
+        "x": max(0, box["x"] - 8),
+        "y": max(0, box["y"] - 8),
+        "width": max(1, box["width"] + 16),
+        "height": max(1, box["height"] + 16),
+    }
+    with_focus = page.screenshot(clip=clip, animations="disabled", caret="hide")
+    page.evaluate(
+        """() => { let at = document.activeElement; while (at?.shadowRoot?.activeElement) at = at.shadowRoot.activeElement;
+        window.lrcAt = at; at.blur(); }"""
+    )
+    without = page.screenshot(clip=clip, animations="disabled", caret="hide")
+    page.evaluate("window.lrcAt.focus({ focusVisible: true, preventScroll: true })")
+    return with_focus != without
