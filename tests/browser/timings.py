@@ -190,7 +190,8 @@ def report(found: dict[str, Any]) -> str:
     lines = [f"{'':34}{'n':>5}{'best':>10}{'p50':>10}{'p95':>10}   promise (95th percentile)"]
     for name, row in found["measures"].items():
         promise = f"{row['promise_ms']} ms: {'kept' if row['kept'] else 'NOT KEPT'}" if "kept" in row else ""
-        lines.append(f"{name:34}{row['count']:>5}{row['best_ms']:>7.0f} ms{row['p50_ms']:>7.0f} ms{row['p95_ms']:>7.0f} ms   {promise}")
+        times = "".join(f"{row[key]:>7.0f} ms" for key in ("best_ms", "p50_ms", "p95_ms"))
+        lines.append(f"{name:34}{row['count']:>5}{times}   {promise}")
     load = f"Load average {found['load_before']} before, {found['load_after']} after, {found['cores']} cores"
     return "\n".join([*lines, f"{load}; these figures want a quiet machine."])
 
