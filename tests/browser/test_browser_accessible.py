@@ -100,15 +100,19 @@ FOCUSED = """() => {
 MISSED = """() => {
   const stops = window.lrcStops, missed = [];
   const walk = (root) => {
-    for (const element of root.querySelectorAll("a[href], button, input, select, textarea, summary, [role=slider], [role=grid]")) {
+    const kinds = "a[href], button, input, select, textarea, summary, [role=slider], [role=grid]";
+    for (const element of root.querySelectorAll(kinds)) {
       if (element.shadowRoot) continue;
       const box = element.getBoundingClientRect(), style = getComputedStyle(element);
       const hidden = !box.width || !box.height || style.visibility === "hidden" || element.disabled
         || element.closest("[aria-hidden=true], [inert]");
       // One stop stands for its group: arrows move in it, and Delete removes a tag.
-      const group = element.closest("[role=radiogroup], [role=toolbar], [role=tablist], [data-tag], [data-testid=stButtonGroup], [data-testid=stDataFrame], .modebar");
-      const inside = [...stops.keys()].some((stop) => stop === element || element.contains(stop) || stop.contains(element)
-        || (group && group.contains(stop)) || (element.tagName === "INPUT" && element.parentElement.contains(stop)));
+      const groups = "[role=radiogroup], [role=toolbar], [role=tablist], "
+        + "[data-tag], [data-testid=stButtonGroup], [data-testid=stDataFrame], .modebar";
+      const group = element.closest(groups);
+      const inside = [...stops.keys()].some((stop) => stop === element || element.contains(stop)
+        || stop.contains(element) || (group && group.contains(stop))
+        || (element.tagName === "INPUT" && element.parentElement.contains(stop)));
       if (!hidden && !group?.matches(".modebar") && !inside) missed.push(element.outerHTML.slice(0, 160));
     }
     for (const element of root.querySelectorAll("*")) if (element.shadowRoot) walk(element.shadowRoot);
@@ -152,7 +156,8 @@ def shows_focus(page: Any, box: dict[str, float]) -> bool:
     }
     with_focus = page.screenshot(clip=clip, animations="disabled", caret="hide")
     page.evaluate(
-        """() => { let at = document.activeElement; while (at?.shadowRoot?.activeElement) at = at.shadowRoot.activeElement;
+        """() => { let at = document.activeElement;
+        while (at?.shadowRoot?.activeElement) at = at.shadowRoot.activeElement;
         window.lrcAt = at; at.blur(); }"""
     )
     without = page.screenshot(clip=clip, animations="disabled", caret="hide")
