@@ -75,3 +75,7 @@ timings: install-dev ## Measure in a real browser how fast slider, page switches
 
 samples: install starter ## Run what is missing of the sample runs and rewrite assets/samples (hours on two cores)
 	$(PY) -m lrc_core.samples
+
+.PHONY: screenshots
+screenshots: install-dev ## Write a picture of every page in both themes to screenshots/, and those that the README shows
+	@HF_HUB_OFFLINE=1 $(PY) -m tests.browser.screenshots $(ARGS)

@@ -99,20 +99,38 @@ def _references(figure: go.Figure, bench: Bench, measure: str, axis: str) -> Non
         )
 
 
-def _dense(figure: go.Figure, bench: Bench, measure: str, *, log: bool, beside: bool = False, **place: Any) -> None:
-    """A dashed line for the dense model, named above its left end, or right of bars."""
+def _dense(figure: go.Figure, bench: Bench, measure: str, *, log: bool, **place: Any) -> None:
     row = next((row for row in bench.measured if row["method"] == "dense"), None)
     found = value_of(row, measure) if row is not None else None
     if found is None:
         return
-    words = f"dense {100 * found[0]:.1f} %" if measure == ACCURACY else f"dense {found[0]:.2f}"
     figure.add_hline(y=found[0], line={"color": GREY, "dash": "dash", "width": 1.6}, **place)
-    at = math.log10(found[0]) if log and measure != ACCURACY else found[0]  # annotations take exponents there
-    side = {"x": 0, "xanchor": "left", "yanchor": "bottom"} if not beside else {"x": 1, "xanchor": "left"}
+    if place:  # a panel of bars: its title says it, where no bar stands behind the letters
+        return
     figure.add_annotation(
-        text=words.replace(" ", "<br>", 1) if beside else words, y=at, xref="x domain", showarrow=False, align="left",
-        font={"size": 12}, **side, **place,
-    )  # fmt: skip
+        text=_dense_words(found[0], measure),
+        x=0,
+        xref="x domain",
+        y=math.log10(found[0]) if log and measure != ACCURACY else found[0],  # annotations take exponents there
+        showarrow=False,
+        font={"size": 12},
+        xanchor="left",
+        yanchor="bottom",
+    )
+
+
+def _dense_words(value: float, measure: str) -> str:
+    return f"dense {100 * value:.1f} %" if measure == ACCURACY else f"dense {value:.2f}"
+
+
+def _panel_titles(bench: Bench, shown: Mapping[str, str]) -> list[str]:
+    """Measures with what the dense model has: the dashed line."""
+    dense = next((row for row in bench.measured if row["method"] == "dense"), None)
+    values = {measure: value_of(dense, measure) if dense is not None else None for measure in shown}
+    return [
+        title if (value := values[measure]) is None else f"{title} ({_dense_words(value[0], measure)})"
+        for measure, title in shown.items()
+    ]
 
 
 def variant_bars(bench: Bench, rows: Sequence[Row], shown: Mapping[str, str], *, log: bool) -> go.Figure:
@@ -124,9 +142,9 @@ def variant_bars(bench: Bench, rows: Sequence[Row], shown: Mapping[str, str], *,
         shown: measures and their titles.
         log: whether perplexities are on a logarithmic axis.
     """
-    figure = make_subplots(
-        rows=1, cols=max(1, len(shown)), subplot_titles=list(shown.values()), horizontal_spacing=0.12
-    )
+    titles = _panel_titles(bench, shown)
+    figure = make_subplots(rows=1, cols=max(1, len(shown)), subplot_titles=titles, horizontal_spacing=0.08)
+    figure.update_annotations(font={"size": 14})
     for column, measure in enumerate(shown, start=1):
         found = [(row, value_of(row, measure)) for row in rows]
         bars = [(row, value) for row, value in found if value is not None]
@@ -142,10 +160,10 @@ def variant_bars(bench: Bench, rows: Sequence[Row], shown: Mapping[str, str], *,
             row=1,
             col=column,
         )
-        _dense(figure, bench, measure, log=log, beside=True, row=1, col=column)
+        _dense(figure, bench, measure, log=log, row=1, col=column)
         accuracy = measure == ACCURACY
         figure.update_yaxes(**_scale(accuracy=accuracy, log=log), row=1, col=column)
-    figure.update_layout(height=380, showlegend=False, margin={"l": 60, "r": 56, "t": 36, "b": 8}, bargap=0.3)
+    figure.update_layout(height=380, showlegend=False, margin={"l": 60, "r": 8, "t": 36, "b": 8}, bargap=0.3)
     return figure
 
 

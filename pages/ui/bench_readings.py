@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pages.ui import words
-from pages.ui.bench_data import ACCURACY, Bench, Row, lines, points, value_of
+from pages.ui.bench_data import ACCURACY, Bench, Row, lines, measures, points, value_of
 from pages.ui.methods import method_label
 
 
@@ -34,19 +34,17 @@ def _better(measure: str, one: float, two: float) -> float:
 
 
 def worst_variant(bench: Bench, rows: Sequence[Row]) -> str:
-    """Which variant is furthest from the one that the others are tested against, on the first measure that is known."""
+    """Which variants are worst and best beside the one that the others are tested against, on the first text."""
     base = next((row for row in rows if "base" not in (row.get("paired") or {})), None)
-    texts = [text for row in rows for text in row.get("perplexity") or {}]
-    if base is None or not texts or value_of(base, texts[0]) is None:
+    text = next((text for row in rows for text in row.get("perplexity") or {}), "")
+    own = value_of(base, text) if base is not None else None
+    if base is None or own is None:
         return ""
-    own = value_of(base, texts[0])
-    values = {str(row["variant"]): value[0] for row in rows if row is not base and (value := value_of(row, texts[0]))}
-    if own is None or not values:
-        return ""
-    worst, best = max(values, key=lambda name: values[name]), min(values, key=lambda name: values[name])
-    said = f"Furthest from “{base['variant']}” is “{worst}”: {_against(values[worst], own[0])}"
-    return said + (f"; best is “{best}”, {_against(values[best], own[0])}." if best != worst else ".")
-
-
-def _against(value: float, base: float) -> str:
-    return f"{words.figure(value, 3)} against {words.figure(base, 3)}"
+    values = {str(row["variant"]): value[0] for row in rows if row is not base and (value := value_of(row, text))}
+    apart = {name: value for name, value in values.items() if words.figure(value, 3) != words.figure(own[0], 3)}
+    start = f"“{base['variant']}” has perplexity {words.figure(own[0], 3)} on {measures(bench)[text].split(', ', 1)[1]}"
+    if not apart:
+        return f"{start}, and no variant differs from it."
+    named = sorted(apart, key=lambda name: apart[name])
+    ends = dict.fromkeys([named[-1], named[0]])
+    return f"{start}; " + ", ".join(f"“{name}” {words.figure(apart[name], 3)}" for name in ends) + "."

@@ -131,10 +131,10 @@ def perplexity_curves(rows: Sequence[Row], *, log: bool) -> go.Figure:
             )
         if dense is not None:
             figure.add_hline(y=dense["value"], line={"color": GREY, "dash": "dash", "width": 1.6}, row=1, col=column)
-            note = {"showarrow": False, "font": {"size": 12}, "xanchor": "right", "yanchor": "bottom"}
+            note = {"showarrow": False, "font": {"size": 12}, "xanchor": "left", "yanchor": "bottom"}
             text_of = f"dense {dense['value']:.2f}"
             height = math.log10(dense["value"]) if log else dense["value"]  # annotations take exponents on log axes
-            figure.add_annotation(text=text_of, x=1, xref="x domain", y=height, **note, row=1, col=column)
+            figure.add_annotation(text=text_of, x=0, xref="x domain", y=height, **note, row=1, col=column)
     figure.update_xaxes(title="Achieved compression", tickformat=".0%", rangemode="tozero")
     figure.update_yaxes(**({"type": "log", **PERPLEXITY_TICKS} if log else {"type": "linear"}))
     figure.update_yaxes(title="Perplexity (lower is better)", col=1)

@@ -85,41 +85,7 @@ def test_the_looks_would_find_something(server: Shipped, page: Any) -> None:
     assert letters["looked"] > 3 and any(entry.startswith("pale") for entry in letters["poor"])
 
 
-FOCUSED = """() => {
-  let element = document.activeElement;
-  while (element?.shadowRoot?.activeElement) element = element.shadowRoot.activeElement;
-  if (!element || element === document.body) return null;
-  const box = element.getBoundingClientRect();
-  window.lrcStops = window.lrcStops ?? new Map();
-  if (window.lrcStops.has(element)) return { again: true };
-  window.lrcStops.set(element, true);
-  const words = element.getAttribute("aria-label") || element.textContent || element.getAttribute("data-testid");
-  return { words: (words ?? "").trim().slice(0, 50), tag: element.tagName,
-           box: { x: box.x, y: box.y, width: box.width, height: box.height } };
-}"""
-MISSED = """() => {
-  const stops = window.lrcStops, missed = [];
-  const walk = (root) => {
-    const kinds = "a[href], button, input, select, textarea, summary, [role=slider], [role=grid]";
-    for (const element of root.querySelectorAll(kinds)) {
-      if (element.shadowRoot) continue;
-      const box = element.getBoundingClientRect(), style = getComputedStyle(element);
-      const hidden = !box.width || !box.height || style.visibility === "hidden" || element.disabled
-        || element.closest("[aria-hidden=true], [inert]");
-      // One stop stands for its group: arrows move in it, and Delete removes a tag.
-      const groups = "[role=radiogroup], [role=toolbar], [role=tablist], "
-        + "[data-tag], [data-testid=stButtonGroup], [data-testid=stDataFrame], .modebar";
-      const group = element.closest(groups);
-      const inside = [...stops.keys()].some((stop) => stop === element || element.contains(stop)
-        || stop.contains(element) || (group && group.contains(stop))
-        || (element.tagName === "INPUT" && element.parentElement.contains(stop)));
-      if (!hidden && !group?.matches(".modebar") && !inside) missed.push(element.outerHTML.slice(0, 160));
-    }
-    for (const element of root.querySelectorAll("*")) if (element.shadowRoot) walk(element.shadowRoot);
-  };
-  walk(document.querySelector('[data-testid="stApp"]'));
-  return missed;
-}"""
+KEYBOARD = Path(__file__).with_name("keyboard.js").read_text(encoding="utf-8")
 MOST_STOPS = 120
 
 
@@ -131,19 +97,19 @@ def test_tab_reaches_everything_and_shows_where_it_is(server: Shipped, page: Any
     visit(page, server, view)
     page.set_viewport_size({"width": 1280, "height": 2400})  # all of it in sight: focus scrolls nothing
     stand_still(page)
-    page.evaluate("window.lrcStops = new Map()")
+    page.evaluate(KEYBOARD)
     unseen, stops = [], 0
     for _ in range(MOST_STOPS):
         page.keyboard.press("Tab")
-        stop = page.evaluate(FOCUSED)
-        if stop is None or stop.get("again"):
+        stop = page.evaluate("lrcStop()")
+        if stop is None:
             break
         stops += 1
         if not shows_focus(page, stop["box"]):
             unseen.append(f"{stop['tag']} {stop['words']}")
     assert stops > 15
     assert unseen == []
-    assert page.evaluate(MISSED) == []
+    assert page.evaluate("lrcMissed()") == []
 
 
 def shows_focus(page: Any, box: dict[str, float]) -> bool:
@@ -155,11 +121,7 @@ def shows_focus(page: Any, box: dict[str, float]) -> bool:
         "height": max(1, box["height"] + 16),
     }
     with_focus = page.screenshot(clip=clip, animations="disabled", caret="hide")
-    page.evaluate(
-        """() => { let at = document.activeElement;
-        while (at?.shadowRoot?.activeElement) at = at.shadowRoot.activeElement;
-        window.lrcAt = at; at.blur(); }"""
-    )
+    page.evaluate("lrcBlur()")
     without = page.screenshot(clip=clip, animations="disabled", caret="hide")
-    page.evaluate("window.lrcAt.focus({ focusVisible: true, preventScroll: true })")
+    page.evaluate("lrcFocus()")
     return with_focus != without

@@ -1,0 +1,85 @@
+"""Every chart has words, a table, and where the page does not say it elsewhere, a reading."""
+
+from __future__ import annotations
+
+import pytest
+
+from pages.ui import bench_data, bench_readings, compare_readings
+from pages.ui.charting import TABLE, plain
+from tests.pages import run_factory
+from tests.pages.conftest import text_of
+
+WITH_CHARTS = [
+    ("allocate", {}),
+    *(("compare", {"co_view": view}) for view in ("Overview", "Curve", "Zero-shot", "Ranks", "Size and speed")),
+    ("compare", {"co_section": "Bench"}),
+    ("compare", {"co_section": "Ablations"}),
+    *(("learn", {"learn_step": step}) for step in ("3", "4", "6")),
+    ("spectra", {}),
+]
+
+
+@pytest.fixture
+def runs(store, card):
+    run_factory.spectra_run(store, card)
+    run_factory.allocate_run(store, card)
+    run_factory.lesson_run(store, card)
+    run_factory.compare_run(store, card)
+
+
+@pytest.mark.parametrize(("page", "query"), WITH_CHARTS, ids=[f"{page} {query}" for page, query in WITH_CHARTS])
+def test_every_chart_has_words_and_a_table(open_page, runs, store, card, page, query):
+    if "co_section" in query:
+        run_factory.quality_run(store, card)
+        run_factory.ablation_run(store, card)
+    app = open_page(page, **query)
+    assert not app.error
+    charts = [*app.get("plotly_chart"), *app.get("vega_lite_chart"), *app.get("arrow_vega_lite_chart")]
+    assert charts, "this page has charts"
+    assert all(len(chart.proto.alt) > 10 for chart in charts)
+    assert not any("**" in chart.proto.alt for chart in charts)
+    folds = [fold for fold in app.expander if fold.label == TABLE]
+    tables = [table for table in app.dataframe if table.proto.alt.startswith("In numbers: ")]
+    lazy = [fold for fold in folds if not fold.dataframe]
+    assert len(tables) + len(lazy) >= len(charts)
+
+
+def test_markdown_is_taken_out_of_words():
+    assert plain("**LLRC** keeps `q_proj`") == "LLRC keeps q_proj"
+
+
+def test_readings_follow_the_rows():
+    rows = [run_factory.row("dense", 1.0)]
+    rows += [run_factory.row(method, keep) for method in ("uniform", "llrc") for keep in (0.9, 0.8)]
+    at = [row for row in rows if row["keep_target"] in (1.0, 0.8)]
+    best = compare_readings.best(at)
+    assert "**LLRC** is best" in best and "Uniform follows" in best and "18.2" in best
+    swapped = [{**row, "method": {"llrc": "uniform", "uniform": "llrc"}.get(row["method"], "dense")} for row in at]
+    assert "**Uniform** is best" in compare_readings.best(swapped)
+    assert "At 20 % removed **LLRC**" in compare_readings.growth(rows) and "at 10 %" in compare_readings.growth(rows)
+    assert "**LLRC** answers" in compare_readings.accuracy(at, "acc")
+    assert "16 % smaller" in compare_readings.cost(at)
+    alone = [row for row in rows if row["method"] == "dense"]
+    for reading in (compare_readings.best, compare_readings.growth):
+        assert "Only the dense model" in reading(alone)
+
+
+def test_readings_of_a_bench(store, card, open_page):
+    run_factory.quality_run(store, card)
+    run_factory.ablation_run(store, card)
+    from lrc_core.runs.spec import ModelRef
+
+    (bench,) = bench_data.benches(ModelRef(), "quality")
+    assert bench_readings.leaders(bench, "gensim", "Perplexity") == "Best perplexity: **LLRC** at 20 %, 40 % removed."
+    (ablation,) = bench_data.benches(ModelRef(), "ablation")
+    rows = [dict(row) for row in ablation.measured if row.get("part") == "losses"]
+    assert "no variant differs" in bench_readings.worst_variant(ablation, rows)
+    rows[1]["perplexity"] = {"gensim": {"value": 99.0, "stderr": 1.0}}
+    assert f"“{rows[1]['variant']}” 99" in bench_readings.worst_variant(ablation, rows)
+
+
+def test_a_table_that_is_costly_is_made_when_it_is_opened(open_page, runs):
+    app = open_page("spectra")
+    fold = next(fold for fold in app.expander if fold.label == TABLE)
+    assert not fold.dataframe
+    assert "directions" in text_of(app)
