@@ -32,14 +32,14 @@ from lrc_core.runs.spec import (
 from lrc_core.runs.store import Run, RunStore
 
 TASKS = ("arc_easy", "piqa")
-SPECTRA = SpectraSpec()
+SPECTRA = SpectraSpec(decompositions=("svd", "asvd", "whitened", "kfac"), subspaces=True)
 COMPARISON = CompareSpec(
     keeps=(0.9, 0.8, 0.7), presets={"llrc": "standard"}, evaluation=EvaluationSpec(tasks=TASKS, items=100)
 )
 LESSON = LessonSpec()
 PROMPT, ASKED_AT, LONGEST = "Explain in two sentences why the sky is blue.", 0.8, 96
 """What the dense model and the plans at one target are asked."""
-_COPIED = ("spec.json", "card.json", "plan.json", "lesson.json", "pictures.npz", "answers.jsonl")
+_COPIED = ("spec.json", "card.json", "plan.json", "lesson.json", "pictures.npz", "subspaces.json", "answers.jsonl")
 _SNAPSHOTS, _EVENTS = 40, 200  # lines kept of ranks.jsonl and events.jsonl
 _DROPPED_BITS = 10  # of the float32 mantissa of spectra: 4 significant digits remain, and half the size
 
