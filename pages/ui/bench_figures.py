@@ -128,9 +128,15 @@ def _panel_titles(bench: Bench, shown: Mapping[str, str]) -> list[str]:
     dense = next((row for row in bench.measured if row["method"] == "dense"), None)
     values = {measure: value_of(dense, measure) if dense is not None else None for measure in shown}
     return [
-        title if (value := values[measure]) is None else f"{title} ({_dense_words(value[0], measure)})"
+        _broken(title) if (value := values[measure]) is None else f"{_broken(title)}, {_dense_words(value[0], measure)}"
         for measure, title in shown.items()
     ]
+
+
+def _broken(title: str) -> str:
+    """Two lines, so that titles stay apart in a narrow window."""
+    first, _, rest = title.partition(" ")
+    return f"{first.rstrip(',')}<br>{rest}"
 
 
 def variant_bars(bench: Bench, rows: Sequence[Row], shown: Mapping[str, str], *, log: bool) -> go.Figure:
@@ -144,7 +150,7 @@ def variant_bars(bench: Bench, rows: Sequence[Row], shown: Mapping[str, str], *,
     """
     titles = _panel_titles(bench, shown)
     figure = make_subplots(rows=1, cols=max(1, len(shown)), subplot_titles=titles, horizontal_spacing=0.08)
-    figure.update_annotations(font={"size": 14})
+    figure.update_annotations(font={"size": 12.5})
     for column, measure in enumerate(shown, start=1):
         found = [(row, value_of(row, measure)) for row in rows]
         bars = [(row, value) for row, value in found if value is not None]
@@ -163,7 +169,7 @@ def variant_bars(bench: Bench, rows: Sequence[Row], shown: Mapping[str, str], *,
         _dense(figure, bench, measure, log=log, row=1, col=column)
         accuracy = measure == ACCURACY
         figure.update_yaxes(**_scale(accuracy=accuracy, log=log), row=1, col=column)
-    figure.update_layout(height=380, showlegend=False, margin={"l": 60, "r": 8, "t": 36, "b": 8}, bargap=0.3)
+    figure.update_layout(height=390, showlegend=False, margin={"l": 60, "r": 8, "t": 50, "b": 8}, bargap=0.3)
     return figure
 
 

@@ -134,7 +134,8 @@ STILL = """() => {
   const same = now === window.lrcSeen;
   window.lrcSeen = now;
   window.lrcFrames = same ? window.lrcFrames + 1 : 0;
-  return app.dataset.testScriptState === "notRunning" && !document.querySelector(busy) && window.lrcFrames > 10;
+  const ready = app.dataset.testScriptState === "notRunning" && app.dataset.testConnectionState === "CONNECTED";
+  return ready && !document.querySelector(busy) && window.lrcFrames > 10;
 }"""
 """Whether nothing has changed for ten frames."""
 
