@@ -43,7 +43,7 @@ class View:
 _BOOK = ".flipbook svg"
 _RUN = "allocate-efe0dab94a0c"
 VIEWS = (
-    View("home", "", ("svg[role=img]", ".lrc-facts")),
+    View("home", "", (".pic figure",)),
     View("learn-1", "learn?learn_step=1", (_BOOK,)),
     View("learn-2", "learn?learn_step=2", (_BOOK,)),
     View("learn-3", "learn?learn_step=3", (VEGA,)),
@@ -52,8 +52,8 @@ VIEWS = (
     View("learn-6", "learn?learn_step=6", (VEGA,)),
     View("learn-7", "learn?learn_step=7", (_BOOK,)),
     View("learn-8", "learn?learn_step=8", ('[data-testid="stRadio"]',)),
-    View("spectra", "spectra", (CELLS, PLOTLY)),
-    View("allocate", "allocate", (".st-key-preview_learned", ".st-key-al_start")),
+    View("spectra", "spectra", (CELLS, ".spectrum path.line")),
+    View("allocate", "allocate", (".ratedrag [data-cell]", ".st-key-al_start")),
     View("watch", f"watch?wa_run={_RUN}", (".film svg",)),
     View("plans", "plans", (CELLS,)),
     View("compare", "compare", (PLOTLY, TABLE)),
@@ -65,6 +65,7 @@ VIEWS = (
     View("bench-empty", "compare?co_section=Bench", ('[data-testid="stForm"]',)),
     View("ablation-empty", "compare?co_section=Ablations", ('[data-testid="stForm"]',)),
     View("talk", "talk", ("textarea",)),
+    View("present", "present", (".deck .slide",)),
     View("runs-empty", "runs", ('[data-testid="stMetric"]',)),
     View("runs", f"runs?ru_run={_RUN}", (TABLE, '[data-testid="stCode"]'), (_RUN,)),
     View("bench", "compare?co_section=Bench", (PLOTLY, TABLE), ("bench",)),
