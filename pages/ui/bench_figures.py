@@ -135,7 +135,7 @@ def _panel_titles(bench: Bench, shown: Mapping[str, str]) -> list[str]:
 
 def _broken(title: str) -> str:
     """Two lines, so that titles stay apart in a narrow window."""
-    first, _, rest = title.partition(" ")
+    first, _, rest = title.replace("zero-shot ", "").partition(" ")
     return f"{first.rstrip(',')}<br>{rest}"
 
 

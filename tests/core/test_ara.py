@@ -26,15 +26,14 @@ from lrc_core.allocate.ara_terms import (
     truncation_errors,
 )
 from lrc_core.allocate.ara_training import StaircaseTraining
-from lrc_core.allocate.protocol import Allocation, Context, Recorded
 from lrc_core.budget import break_even, fit_budget, is_dense, keep_ratio, largest_low_rank
 from lrc_core.errors import CancelledError, NumericalError
 from lrc_core.lowrank.masked import masked_layers
 from lrc_core.models.linears import block_linears
 from lrc_core.settings import build
-from lrc_core.types import Progress
 from tests.tiny_methods import MemoryFactors, context_for, modules_of, random_windows, same_state, shape, state_of
 from tests.tiny_models import tiny_model
+from tests.watched import WatchedRun, equal_states
 
 QUICK: dict[str, Any] = {"documents": 5, "window": 12, "batch": 2, "steps": 6, "learning_rate": 0.02}
 MODEL = tiny_model("llama")
@@ -46,33 +45,8 @@ def settings(**more: Any) -> AraSettings:
     return build(AraSettings, {**QUICK, **more})
 
 
-class Watched:
-    """One run with everything it told on the way."""
-
-    def __init__(self, folder: Path, *, keep: float = 0.8, stop_after: int | None = None, **more: Any) -> None:
-        self.ticks: list[Progress] = []
-        self.recorded: list[Recorded] = []
-        self.context: Context = context_for(
-            more.pop("model", MODEL),
-            folder,
-            keep=keep,
-            source=more.pop("source", SOURCE),
-            on_progress=self.ticks.append,
-            on_recorded=self.recorded.append,
-            should_stop=lambda: stop_after is not None and len(self.ticks) >= stop_after,
-        )
-        self.settings = settings(**more)
-
-    def run(self) -> Allocation:
-        return allocate(self.context, self.settings)
-
-    def figures(self, *names: str) -> list[tuple[Any, ...]]:
-        return [tuple(tick.values[name] for name in names) for tick in self.ticks if tick.values]
-
-    @property
-    def saved(self) -> dict[str, Any]:
-        found: dict[str, Any] = torch.load(self.context.checkpoint / "masks.pt", weights_only=True)
-        return found
+class Watched(WatchedRun):
+    method, settings_of, model, source = staticmethod(allocate), staticmethod(settings), MODEL, SOURCE
 
 
 # -- masks, by hand -----------------------------------------------------------------------------------------------
@@ -326,16 +300,6 @@ def test_without_the_latch_layers_come_back(tmp_path: Path) -> None:
 
 
 # -- the run ------------------------------------------------------------------------------------------------------
-
-
-def equal_states(one: Any, other: Any) -> bool:
-    if isinstance(one, Tensor):
-        return torch.equal(one, other)
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(equal_states(one[key], other[key]) for key in one)
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(equal_states, one, other))
-    return bool(one == other)
 
 
 @pytest.mark.parametrize("more", [{}, {"task": "logits", "latch": False, "learning_rate": 0.2}], ids=["paper", "free"])

@@ -9,20 +9,18 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from lrc_core.allocate.ars import ENTRY, ArsSettings, allocate
 from lrc_core.allocate.ars_network import Hypernetwork, alignment, log_ratio, noisy_share
 from lrc_core.allocate.ars_training import HypernetworkTraining
-from lrc_core.allocate.protocol import Allocation, Context
 from lrc_core.budget import keep_ratio
 from lrc_core.errors import CancelledError, NumericalError
 from lrc_core.lowrank.masked import masked_layers
 from lrc_core.models.linears import block_linears
 from lrc_core.settings import build
-from lrc_core.types import Progress
 from tests.tiny_methods import MemoryFactors, context_for, modules_of, random_windows, same_state, state_of
 from tests.tiny_models import tiny_model
+from tests.watched import WatchedRun, equal_states
 
 QUICK: dict[str, Any] = {
     "documents": 5, "window": 12, "batch": 2, "max_steps": 6, "settle_steps": 4, "learning_rate": 0.02,
@@ -37,31 +35,8 @@ def settings(**more: Any) -> ArsSettings:
     return build(ArsSettings, {**QUICK, **more})
 
 
-class Watched:
-    """One run with everything it told on the way."""
-
-    def __init__(self, folder: Path, *, keep: float = 0.8, stop_after: int | None = None, **more: Any) -> None:
-        self.ticks: list[Progress] = []
-        self.context: Context = context_for(
-            more.pop("model", MODEL),
-            folder,
-            keep=keep,
-            source=more.pop("source", SOURCE),
-            on_progress=self.ticks.append,
-            should_stop=lambda: stop_after is not None and len(self.ticks) >= stop_after,
-        )
-        self.settings = settings(**more)
-
-    def run(self) -> Allocation:
-        return allocate(self.context, self.settings)
-
-    def figures(self, *names: str) -> list[tuple[Any, ...]]:
-        return [tuple(tick.values[name] for name in names) for tick in self.ticks if tick.values]
-
-    @property
-    def saved(self) -> dict[str, Any]:
-        found: dict[str, Any] = torch.load(self.context.checkpoint / "masks.pt", weights_only=True)
-        return found
+class Watched(WatchedRun):
+    method, settings_of, model, source = staticmethod(allocate), staticmethod(settings), MODEL, SOURCE
 
 
 # -- the network --------------------------------------------------------------------------------------------------
@@ -195,16 +170,6 @@ def test_the_dense_switch_runs_layers_as_they_will_be_stored(tmp_path: Path) -> 
     dense = torch.nn.functional.cross_entropy(logits.flatten(0, 1), chosen[:, 1:].flatten())
     assert losses[True] == pytest.approx(float(dense), abs=1e-5)
     assert losses[False] != pytest.approx(float(dense), abs=1e-3)
-
-
-def equal_states(one: Any, other: Any) -> bool:
-    if isinstance(one, Tensor):
-        return torch.equal(one, other)
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(equal_states(one[key], other[key]) for key in one)
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(equal_states, one, other))
-    return bool(one == other)
 
 
 @pytest.mark.parametrize(

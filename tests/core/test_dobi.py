@@ -9,19 +9,17 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from lrc_core.allocate.dobi import ENTRY, DobiSettings, allocate
 from lrc_core.allocate.dobi_training import PositionTraining, budget_term, cosine_rate, sloping, soft_step
-from lrc_core.allocate.protocol import Allocation, Context, Recorded
 from lrc_core.budget import break_even, keep_ratio
 from lrc_core.errors import CancelledError, NumericalError
 from lrc_core.lowrank.masked import masked_layers
 from lrc_core.models.linears import block_linears
 from lrc_core.settings import build
-from lrc_core.types import Progress
 from tests.tiny_methods import MemoryFactors, context_for, modules_of, random_windows, same_state, state_of
 from tests.tiny_models import tiny_model
+from tests.watched import WatchedRun, equal_states
 
 QUICK: dict[str, Any] = {
     "documents": 5, "window": 12, "batch": 2, "steps": 6, "task": "text", "budget_weight": 30.0, "sharpness": 0.5,
@@ -36,33 +34,8 @@ def settings(**more: Any) -> DobiSettings:
     return build(DobiSettings, {**QUICK, **more})
 
 
-class Watched:
-    """One run with everything it told on the way."""
-
-    def __init__(self, folder: Path, *, keep: float = 0.8, stop_after: int | None = None, **more: Any) -> None:
-        self.ticks: list[Progress] = []
-        self.recorded: list[Recorded] = []
-        self.context: Context = context_for(
-            more.pop("model", MODEL),
-            folder,
-            keep=keep,
-            source=more.pop("source", SOURCE),
-            on_progress=self.ticks.append,
-            on_recorded=self.recorded.append,
-            should_stop=lambda: stop_after is not None and len(self.ticks) >= stop_after,
-        )
-        self.settings = settings(**more)
-
-    def run(self) -> Allocation:
-        return allocate(self.context, self.settings)
-
-    def figures(self, *names: str) -> list[tuple[Any, ...]]:
-        return [tuple(tick.values[name] for name in names) for tick in self.ticks if tick.values]
-
-    @property
-    def saved(self) -> dict[str, Any]:
-        found: dict[str, Any] = torch.load(self.context.checkpoint / "masks.pt", weights_only=True)
-        return found
+class Watched(WatchedRun):
+    method, settings_of, model, source = staticmethod(allocate), staticmethod(settings), MODEL, SOURCE
 
 
 # -- by hand ------------------------------------------------------------------------------------------------------
@@ -190,16 +163,6 @@ def test_training_tells_layers_apart(tmp_path: Path) -> None:
     assert found.details is not None
     assert abs(found.details["keep_before_fitting"] - 0.8) < 0.1
     assert len({round(found.ranks[layer.name] / break_even(layer), 2) for layer in LAYERS}) > 3
-
-
-def equal_states(one: Any, other: Any) -> bool:
-    if isinstance(one, Tensor):
-        return torch.equal(one, other)
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(equal_states(one[key], other[key]) for key in one)
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(equal_states, one, other))
-    return bool(one == other)
 
 
 @pytest.mark.parametrize("more", [{"dense_switch": True}, {"task": "logits", "unit": "ranks", "learning_rate": 1.0}])

@@ -25,14 +25,13 @@ from lrc_core.allocate.llrc_losses import (
 )
 from lrc_core.allocate.llrc_start import starting_logits
 from lrc_core.allocate.llrc_training import MaskTraining
-from lrc_core.allocate.protocol import Allocation, Context, Recorded
+from lrc_core.allocate.protocol import Allocation
 from lrc_core.allocate.teacher import hidden_distance
 from lrc_core.budget import dense_ranks, keep_ratio, largest_low_rank
 from lrc_core.errors import CancelledError, NumericalError
 from lrc_core.models.linears import block_linears
 from lrc_core.plan import make_plan
 from lrc_core.settings import build
-from lrc_core.types import Progress
 from tests.tiny_methods import (
     MemoryFactors,
     card_of,
@@ -43,6 +42,7 @@ from tests.tiny_methods import (
     state_of,
 )
 from tests.tiny_models import tiny_model
+from tests.watched import WatchedRun, equal_states
 
 QUICK: dict[str, Any] = {
     "documents": 5,
@@ -67,39 +67,12 @@ def settings(**more: Any) -> LlrcSettings:
     return build(LlrcSettings, {**QUICK, **more})
 
 
-class Watched:
-    """One run with everything it told on the way."""
-
-    def __init__(self, folder: Path, *, keep: float = 0.8, stop_after: int | None = None, **more: Any) -> None:
-        self.ticks: list[Progress] = []
-        self.recorded: list[Recorded] = []
-        self.ranks: list[tuple[int, float, dict[str, int]]] = []
-        self.context: Context = context_for(
-            more.pop("model", MODEL),
-            folder,
-            keep=keep,
-            source=more.pop("source", SOURCE),
-            on_progress=self.ticks.append,
-            on_recorded=self.recorded.append,
-            on_ranks=lambda step, keep, ranks: self.ranks.append((step, keep, dict(ranks))),
-            should_stop=lambda: stop_after is not None and len(self.steps) >= stop_after,
-        )
-        self.settings = settings(**more)
-
-    def run(self) -> Allocation:
-        return allocate(self.context, self.settings)
-
-    @property
-    def steps(self) -> list[Progress]:
-        return [tick for tick in self.ticks if tick.phase == "training masks"]
+class Watched(WatchedRun):
+    method, settings_of, model, source = staticmethod(allocate), staticmethod(settings), MODEL, SOURCE
+    phase = "training masks"
 
     def figures(self, *names: str) -> list[tuple[Any, ...]]:
         return [(tick.step, *(tick.values[name] for name in names)) for tick in self.steps if tick.values]
-
-    @property
-    def saved(self) -> dict[str, Any]:
-        found: dict[str, Any] = torch.load(self.context.checkpoint / "masks.pt", weights_only=True)
-        return found
 
 
 # -- the terms, by hand -------------------------------------------------------------------------------------------
@@ -451,16 +424,6 @@ def test_any_k_keeps_the_components_with_the_largest_logits(tmp_path: Path) -> N
 # -- resuming -----------------------------------------------------------------------------------------------------
 
 FIGURES = ("keep", "loss", "distill", "compression", "tv", "alpha", "target")
-
-
-def equal_states(one: Any, other: Any) -> bool:
-    if isinstance(one, Tensor):
-        return torch.equal(one, other)
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(equal_states(one[key], other[key]) for key in one)
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(equal_states, one, other))
-    return bool(one == other)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lrc_core.allocate.loss_curves import cheapest_ranks
-from lrc_core.allocate.protocol import Allocation, Context, Recorded
+from lrc_core.allocate.protocol import Allocation, Recorded
 from lrc_core.allocate.successive import SuccessiveSettings, allocate
 from lrc_core.allocate.successive_gains import Gains
 from lrc_core.allocate.successive_losses import measured_losses
@@ -24,9 +24,9 @@ from lrc_core.errors import CancelledError, NumericalError
 from lrc_core.lowrank.masked import masked_layers, without_masks
 from lrc_core.models.linears import block_linears
 from lrc_core.settings import build
-from lrc_core.types import Progress
-from tests.tiny_methods import MemoryFactors, context_for, modules_of, random_windows, same_state, state_of
+from tests.tiny_methods import MemoryFactors, modules_of, random_windows, same_state, state_of
 from tests.tiny_models import tiny_model
+from tests.watched import WatchedRun
 
 QUICK: dict[str, Any] = {
     "pace": 0.05, "settle_rounds": 2, "batches": 2, "documents": 8, "check_windows": 4, "window": 16, "batch": 2,
@@ -50,28 +50,13 @@ class Misled:
         return SOURCE.sigma(name, block) * self._scales.get(name, 1.0)
 
 
-class Watched:
-    """One run with everything it told on the way."""
+def settings(**more: Any) -> SuccessiveSettings:
+    return build(SuccessiveSettings, {**QUICK, **more})
 
-    def __init__(self, folder: Path, *, keep: float = 0.7, stop_after: int | None = None, **more: Any) -> None:
-        self.ticks: list[Progress] = []
-        self.snapshots: list[tuple[int, float]] = []
-        self.recorded: list[Recorded] = []
-        self.context: Context = context_for(
-            more.pop("model", MODEL),
-            folder,
-            keep=keep,
-            source=more.pop("source", SOURCE),
-            decomposition="kfac",
-            on_progress=self.ticks.append,
-            on_ranks=lambda step, share, _: self.snapshots.append((step, share)),
-            on_recorded=self.recorded.append,
-            should_stop=lambda: stop_after is not None and len(self.ticks) >= stop_after,
-        )
-        self.settings = build(SuccessiveSettings, {**QUICK, **more})
 
-    def run(self) -> Allocation:
-        return allocate(self.context, self.settings)
+class Watched(WatchedRun):
+    method, settings_of, model, source = staticmethod(allocate), staticmethod(settings), MODEL, SOURCE
+    decomposition, keep = "kfac", 0.7
 
 
 def same_plan(one: Allocation | Recorded, other: Allocation | Recorded) -> bool:
@@ -158,7 +143,7 @@ def test_the_budget_holds_at_every_step_and_the_rate_rises_evenly(tmp_path: Path
     assert keep_ratio(LAYERS, found.ranks) <= 0.7
     steps = 2 * (6 - 1 + 2)  # six rounds to 30 % at 5 % each, the sixth being the first of two at the target
     assert [tick.step for tick in watched.ticks if tick.phase == "training masks"] == list(range(1, steps + 1))
-    for step, share in watched.snapshots:
+    for step, share, _ in watched.ranks:
         assert share <= max(0.7, 1 - 0.05 * (step // 2 + 1)) + 1e-9
     assert [entry.keep for entry in watched.recorded] == [(100 - percent) / 100 for percent in range(1, 31)]
     for entry in watched.recorded:
