@@ -65,7 +65,7 @@ def ranks_at_price(layers: Sequence[LinearShape], prices: Mapping[str, Array], p
 def cheapest_ranks(layers: Sequence[LinearShape], losses: Mapping[str, Array], keep: float) -> dict[str, int]:
     """The plan of least predicted loss within a budget: the Lagrangian optimum on the convex hulls.
 
-    Everything cheaper than one price goes; the price is found by bisection, so any target takes milliseconds. What the
+    Everything cheaper than one price goes; prices are sorted once, so any target takes milliseconds. What the
     last step on a hull leaves over is spent where a rank saves most loss.
 
     Args:
@@ -89,23 +89,38 @@ def cheapest_plans(
     """
     allowed = [check_target(layers, keep) for keep in keeps]
     prices = {layer.name: component_prices(layer, losses[layer.name]) for layer in layers}
-    every = np.unique(np.concatenate(list(prices.values())))
+    every, left = params_by_price(layers, prices)
     plans = []
     for keep, most in zip(keeps, allowed, strict=True):
         if keep >= 1:
             plans.append(dense_ranks(layers))
             continue
-        low, high = 0, len(every) - 1  # ranks at price every[high] fit: nothing but what cannot be dropped is kept
-        while low < high:
-            middle = (low + high) // 2
-            if plan_params(layers, _at_least_one(ranks_at_price(layers, prices, every[middle]))) <= most:
-                high = middle
-            else:
-                low = middle + 1
-        ranks = _at_least_one(ranks_at_price(layers, prices, every[high]))
+        # The lowest price that brings the plan within the budget; at the highest only what cannot be dropped is kept.
+        fitting = min(int(np.searchsorted(-left, -most, side="left")), len(every) - 1)
+        ranks = _at_least_one(ranks_at_price(layers, prices, every[fitting]))
         _spend(layers, losses, ranks, most)
         plans.append(fit_budget(layers, ranks, keep))
     return plans
+
+
+def params_by_price(layers: Sequence[LinearShape], prices: Mapping[str, Array]) -> tuple[Array, NDArray[np.int64]]:
+    """Every price at which anything goes, and the parameters that are left when all up to that price has gone.
+
+    Each component takes with it what its layer shrinks by when it is the last one kept; a layer keeps at least one.
+
+    Returns:
+        [p] prices, rising; [p] parameters of all layers, not rising.
+    """
+    gone = []
+    for layer in layers:
+        kept = np.maximum(np.arange(layer.full_rank + 1), 1)
+        gone.append(np.diff(np.minimum(kept * (layer.out_features + layer.in_features), layer.params)))
+    every = np.concatenate([prices[layer.name] for layer in layers])
+    order = np.argsort(every)
+    whole = sum(layer_params(layer, layer.full_rank) for layer in layers)
+    left = whole - np.cumsum(np.concatenate(gone)[order])
+    last = np.append(np.flatnonzero(np.diff(every[order])), len(every) - 1)  # of each run of equal prices
+    return every[order][last], left[last]
 
 
 def _at_least_one(ranks: Mapping[str, int]) -> dict[str, int]:

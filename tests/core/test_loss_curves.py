@@ -11,9 +11,10 @@ from lrc_core.allocate.loss_curves import (
     component_prices,
     dropping_order,
     lower_hull,
+    params_by_price,
     ranks_at_price,
 )
-from lrc_core.budget import dense_ranks, is_dense, keep_ratio, layer_params
+from lrc_core.budget import dense_ranks, is_dense, keep_ratio, layer_params, plan_params
 from tests.tiny_methods import shape
 
 LAYERS = (shape("a", 12, 12), shape("b", 8, 24), shape("c", 30, 10), shape("d", 1, 9))
@@ -101,6 +102,19 @@ def test_components_go_in_the_order_of_their_price(seed: int) -> None:
 def test_nothing_is_dropped_below_the_lowest_price() -> None:
     prices = {layer.name: component_prices(layer, np.ones(layer.full_rank)) for layer in LAYERS}
     assert ranks_at_price(LAYERS, prices, 0.0) == dense_ranks(LAYERS)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_left_at_a_price_is_what_its_ranks_cost(seed: int) -> None:
+    prices = {
+        name: component_prices(layer, loss)
+        for layer, (name, loss) in zip(LAYERS, random_losses(seed).items(), strict=True)
+    }
+    every, left = params_by_price(LAYERS, prices)
+    assert every.tolist() == np.unique(np.concatenate(list(prices.values()))).tolist()
+    for price, found in zip(every, left, strict=True):
+        ranks = {name: max(1, rank) for name, rank in ranks_at_price(LAYERS, prices, float(price)).items()}
+        assert found == plan_params(LAYERS, ranks)
 
 
 def test_several_targets_at_once_are_the_same_plans() -> None:
