@@ -73,6 +73,7 @@ def controls(ref: ModelRef, view: data.RunView) -> Look:
     chosen = middle.segmented_control(
         "Decomposition",
         names,
+        wrap=True,
         default="whitened" if "whitened" in names else names[0],
         format_func=decomposition_label,
         required=True,
