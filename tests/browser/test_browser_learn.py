@@ -71,12 +71,10 @@ def test_the_mask_is_played_forward_and_back_and_forces_are_switched_off(server,
 
 def test_a_click_on_the_map_chooses_the_text(server, open_tab):
     page = open_tab(f"{server.url}/learn?learn_step=5")
-    targets = page.locator(".st-key-learn_map .scatterlayer .point")
-    expect(targets).to_have_count(210)
+    cells = ".st-key-learn_map rect[data-id]"
+    expect(page.locator(cells)).to_have_count(210)
     expect(page.get_by_text("Only block 0, mlp.up_proj at rank")).to_be_visible()
-    box = targets.nth(6).bounding_box()  # block 0, mlp.down_proj
-    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.locator(f'{cells}[data-id="model.layers.0.mlp.down_proj"]').click()
     expect(page.get_by_text("Only block 0, mlp.down_proj at rank")).to_be_visible()
-    box = targets.nth(7 * 20).bounding_box()
-    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.locator(f'{cells}[data-id="model.layers.20.self_attn.q_proj"]').click()
     expect(page.get_by_text("No text is recorded for")).to_be_visible()
