@@ -30,7 +30,8 @@ SCRIPT = Path(__file__).with_suffix(".js")
 PAGE_MS, CLICK_MS, DRAG_MS = 500, 250, 150
 CONTENT = {
     "home": [".st-key-hero", "svg"],
-    "learn": [".flipbook svg", "[data-testid=stPopover]"],
+    # whatever step it was left at
+    "learn": [".flipbook svg, rect[data-id], [data-testid=stVegaLiteChart] svg", "[data-testid=stPopover]"],
     "spectra": ["rect[data-id]", ".spectrum path.line"],
     "allocate": [
         "[data-testid=stVegaLiteChart] canvas, [data-testid=stVegaLiteChart] svg, .grids [data-cell]",
