@@ -7,13 +7,14 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from lrc_core.cli.output import duration, note
+from lrc_core.cli.output import note
 from lrc_core.errors import CancelledError, LrcError, RunError
 from lrc_core.jobs import manager
 from lrc_core.runs.records import Status
 from lrc_core.runs.spec import Spec
 from lrc_core.runs.store import Run, RunStore
 from lrc_core.types import Progress
+from lrc_core.words import duration
 
 POLL_S, LOOK_S, SPARSE_S = 0.2, 2.0, 15.0
 _FIGURES = ("keep", "target", "loss", "perplexity")

@@ -14,7 +14,7 @@ import numpy as np
 from lrc_core.budget import break_even
 from lrc_core.cli import specs
 from lrc_core.cli.follow import result_of, start
-from lrc_core.cli.output import duration, emit, emit_json, emit_table, note, percent
+from lrc_core.cli.output import emit, emit_json, emit_table, note, percent
 from lrc_core.decompose.measures import effective_rank, energy_rank
 from lrc_core.errors import RunError
 from lrc_core.plan import Plan, update_of, variant_name
@@ -23,6 +23,7 @@ from lrc_core.runs.files import disk_errors
 from lrc_core.runs.spec import ModelRef, Spec
 from lrc_core.runs.store import Run, RunStore
 from lrc_core.types import ModelCard
+from lrc_core.words import duration
 
 
 def fetch(arguments: argparse.Namespace) -> int:

@@ -49,16 +49,6 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def duration(seconds: float) -> str:
-    """Seconds in words of two units at most."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-
-
 def moment(at: float) -> str:
     """Local date and time of unix seconds, ``–`` for never."""
     return datetime.fromtimestamp(at).strftime("%Y-%m-%d %H:%M") if at > 0 else "–"

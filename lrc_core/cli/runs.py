@@ -9,13 +9,14 @@ from typing import Any
 from lrc_core.calibrate.update_settings import NO_UPDATE
 from lrc_core.cli.follow import result_of
 from lrc_core.cli.jobs import print_result, print_started
-from lrc_core.cli.output import duration, emit, emit_json, emit_table, moment, note, percent
+from lrc_core.cli.output import emit, emit_json, emit_table, moment, note, percent
 from lrc_core.errors import CancelledError, LrcError, RunError
 from lrc_core.jobs import manager
 from lrc_core.plan import update_of, variant_name
 from lrc_core.runs.records import Status
 from lrc_core.runs.spec import AblationSpec, AllocateSpec, CompareSpec, EvaluateSpec, QualitySpec, Spec, UpdateSpec
 from lrc_core.runs.store import Run, RunStore, RunSummary
+from lrc_core.words import duration
 
 
 def list_runs(arguments: argparse.Namespace) -> int:
