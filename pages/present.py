@@ -73,7 +73,8 @@ def body(ref: ModelRef) -> None:
         )
         page_link(PAGES["home"].file, "Begin on Home", PAGES["home"].icon)
         return
-    deck(story)
+    with st.container(key="presentation"):
+        deck(story)
 
 
 model_ref = frame("present")
