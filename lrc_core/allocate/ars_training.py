@@ -68,7 +68,9 @@ class HypernetworkTraining:
         """Train until the target has settled, then return the plan."""
         size = self.settings.batch * self.settings.window
         with masked_layers(self.context.model, self.factors) as masked:
-            for speed in training_steps(self.context, finished=self._finished, save=self._save, tokens=size):
+            for speed in training_steps(
+                self.context.should_stop, finished=self._finished, save=self._save, tokens=size
+            ):
                 values = self._step(masked)
                 self.step += 1
                 self._look()

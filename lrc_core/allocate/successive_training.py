@@ -89,7 +89,9 @@ class SuccessiveTraining:
         size = self.settings.batch * self.settings.window
         ranks = self._solved(self._goal(self.state.step // self.settings.batches))
         with masked_layers(self.context.model, load_factors(self.context)) as masked:
-            for speed in training_steps(self.context, finished=self._finished, save=self._save, tokens=size):
+            for speed in training_steps(
+                self.context.should_stop, finished=self._finished, save=self._save, tokens=size
+            ):
                 self._measure(masked, ranks)
                 self.state.step += 1
                 if self.state.step % self.settings.batches == 0:

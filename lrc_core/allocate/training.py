@@ -20,10 +20,9 @@ from lrc_core.budget import keep_ratio
 from lrc_core.errors import CancelledError, NumericalError
 from lrc_core.models.device import memory_in_use
 from lrc_core.models.linears import get_module, weight_of
-from lrc_core.types import Progress
+from lrc_core.types import Progress, ShouldStop
 
 PHASE = "training masks"
-_CHECKPOINT_SECONDS = 30.0
 _RANKS_EVERY = 5  # steps between the rank snapshots that a live view draws
 
 Fit = Callable[[Mapping[str, int], float], Allocation]
@@ -73,21 +72,27 @@ def batch_of(windows: Tensor, batch: int, step: int, seed: int) -> tuple[Tensor,
 
 
 def training_steps(
-    context: Context, *, finished: Callable[[], bool], save: Callable[[], None], tokens: int
+    should_stop: ShouldStop,
+    *,
+    finished: Callable[[], bool],
+    save: Callable[[], None],
+    tokens: int,
+    save_every: float = 30.0,
 ) -> Iterator[Callable[[], float]]:
     """Yield once before every step, until ``finished`` says so.
 
-    The state is saved every 30 s, at the end and when a run is cancelled. What is yielded is a function that, called
+    The state is saved now and then, at the end and when a run is cancelled. What is yielded is a function that, called
     after the step, gives the tokens per second of this attempt so far.
 
     Args:
-        context: asked whether to stop.
+        should_stop: asked before every step.
         finished: asked before every step.
         save: writes a checkpoint.
         tokens: how many a step trains on.
+        save_every: seconds from one save to the next.
 
     Raises:
-        CancelledError: ``context.should_stop`` said so, after a save.
+        CancelledError: ``should_stop`` said so, after a save.
     """
     saved = started = time.monotonic()
     steps = 0
@@ -96,12 +101,12 @@ def training_steps(
         return round(steps * tokens / (time.monotonic() - started), 1)
 
     while not finished():
-        if context.should_stop():
+        if should_stop():
             save()
-            raise CancelledError("Mask training was cancelled.", "Resume the run: it goes on from this step.")
+            raise CancelledError("Training was cancelled.", "Resume the run: it goes on from this step.")
         steps += 1
         yield speed
-        if time.monotonic() - saved > _CHECKPOINT_SECONDS:
+        if time.monotonic() - saved > save_every:
             save()
             saved = time.monotonic()
     save()

@@ -10,7 +10,6 @@ import psutil
 import pytest
 import torch
 
-from lrc_core.allocate import training
 from lrc_core.allocate.gumbel import draw_noise, on_probability
 from lrc_core.allocate.protocol import Allocation, Recorded
 from lrc_core.allocate.training import (
@@ -28,7 +27,7 @@ from lrc_core.budget import dense_ranks, fit_budget, uniform_ranks
 from lrc_core.errors import CancelledError, NumericalError
 from lrc_core.lowrank.masked import masked_layers, without_masks
 from lrc_core.models.linears import block_linears
-from lrc_core.types import Progress
+from lrc_core.types import Progress, ShouldStop, never_stop
 from tests.tiny_methods import MemoryFactors, context_for, random_windows
 from tests.tiny_models import tiny_model
 
@@ -70,13 +69,18 @@ def test_factors_come_whole_or_cut(tmp_path: Path) -> None:
 class Counted:
     """A loop of five steps that counts its saves."""
 
-    def __init__(self, given: Any) -> None:
-        self.given, self.done, self.saves = given, 0, []
+    def __init__(self, should_stop: ShouldStop = never_stop, save_every: float = 30.0) -> None:
+        self.should_stop, self.save_every = should_stop, save_every
+        self.done, self.saves = 0, []
 
     def run(self) -> list[float]:
         speeds = []
         steps = training_steps(
-            self.given, finished=lambda: self.done >= 5, save=lambda: self.saves.append(self.done), tokens=100
+            self.should_stop,
+            finished=lambda: self.done >= 5,
+            save=lambda: self.saves.append(self.done),
+            tokens=100,
+            save_every=self.save_every,
         )
         for speed in steps:
             self.done += 1
@@ -84,8 +88,8 @@ class Counted:
         return speeds
 
 
-def test_the_loop_runs_until_it_is_finished_and_saves_once(tmp_path: Path) -> None:
-    counted = Counted(context(tmp_path))
+def test_the_loop_runs_until_it_is_finished_and_saves_once() -> None:
+    counted = Counted()
     speeds = counted.run()
     assert len(speeds) == counted.done == 5
     assert all(speed > 0 for speed in speeds)
@@ -93,24 +97,23 @@ def test_the_loop_runs_until_it_is_finished_and_saves_once(tmp_path: Path) -> No
     assert counted.run() == []  # a finished run that is asked again trains no further
 
 
-def test_checkpoints_come_with_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "_CHECKPOINT_SECONDS", -1.0)
-    counted = Counted(context(tmp_path))
+def test_checkpoints_come_with_time() -> None:
+    counted = Counted(save_every=-1.0)
     counted.run()
     assert counted.saves == [1, 2, 3, 4, 5, 5]
 
 
-def test_a_cancel_saves_first(tmp_path: Path) -> None:
-    counted = Counted(context(tmp_path, should_stop=lambda: counted.done == 2))
+def test_a_cancel_saves_first() -> None:
+    counted = Counted(should_stop=lambda: counted.done == 2)
     with pytest.raises(CancelledError, match="cancelled"):
         counted.run()
     assert counted.saves == [2]
 
 
-def test_a_failing_step_is_not_saved(tmp_path: Path) -> None:
+def test_a_failing_step_is_not_saved() -> None:
     saves: list[int] = []
     with pytest.raises(NumericalError, match="step 3 is not finite"):
-        for _ in training_steps(context(tmp_path), finished=lambda: False, save=lambda: saves.append(1), tokens=1):
+        for _ in training_steps(never_stop, finished=lambda: False, save=lambda: saves.append(1), tokens=1):
             require_finite(torch.tensor(float("nan")), 3)
     assert not saves
     parameter = torch.zeros(2, requires_grad=True)
