@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import lrc_core.allocate
 import lrc_core.decompose  # noqa: F401 - both register their entries
 from lrc_core.allocate.hand import HAND
+from lrc_core.plan import update_words
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
 
 GREY = "#7b8c94"
@@ -22,7 +23,8 @@ def split_variant(name: str) -> tuple[str, str]:
 def method_label(name: str) -> str:
     """The registered label; ``Dense``, or the name for a method that this version does not know.
 
-    ``llrc+left`` and ``llrc+both``, plans with updated factors, are "LLRC + update" and "LLRC + update of both".
+    ``llrc+left``, ``llrc+both`` and ``llrc+tuned``, plans with updated factors, are "LLRC + update", "LLRC + update of
+    both" and "LLRC + tuned".
     """
     method, update = split_variant(name)
     label = (
@@ -30,7 +32,7 @@ def method_label(name: str) -> str:
         if method in ALLOCATORS
         else {"dense": "Dense", HAND: "By hand"}.get(method, method)
     )
-    return label + {"": "", "left": " + update", "both": " + update of both"}.get(update, f" + {update}")
+    return label + update_words(update)
 
 
 def method_color(name: str) -> str:
@@ -48,7 +50,7 @@ def in_order(names: Iterable[str]) -> list[str]:
         return (
             (known.index(method) if method in known else len(known)),
             method,
-            {"left": "1", "both": "2"}.get(update, update),
+            {"left": "1", "both": "2", "tuned": "3"}.get(update, update),
         )
 
     return sorted(set(names), key=place)

@@ -13,7 +13,7 @@
      "pruned": {"model.layers.0.mlp.up_proj": [1200, 576], ...},   rows and columns left; absent where none is pruned
      "structure_file": null,    name of a safetensors file beside the plan that says which (lowrank/structure.py)
      "origin": {...}}           how it came about (run id, preset, settings, seed, step, "update" where its factors
-                                were updated in closed form); never needed to apply it
+                                were updated); never needed to apply it
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Plan:
 
     @property
     def update(self) -> str:
-        """Which factors were updated in closed form (``left``, ``both``); "" where they are as allocated."""
+        """How the factors were updated (``left``, ``both``, ``tuned``); "" where they are as allocated."""
         return update_of(self.origin)
 
     @property
@@ -182,6 +182,11 @@ def update_of(origin: Any) -> str:
     """What :attr:`Plan.update` says, from a plan's origin alone."""
     settings = origin.get("update") if isinstance(origin, Mapping) else None
     return str(settings.get("kind", "")) if isinstance(settings, Mapping) else ""
+
+
+def update_words(update: str) -> str:
+    """What a label says behind the method's: "", " + update", " + update of both" or " + tuned"."""
+    return {"": "", "left": " + update", "both": " + update of both"}.get(update, f" + {update}")
 
 
 def variant_name(method: str, update: str) -> str:

@@ -55,13 +55,14 @@ def new_comparison(ref: ModelRef) -> None:
             key="co_new_decomposition",
         )
         update = right.selectbox(
-            "Closed-form update",
+            "Update of the factors",
             list(jobs.UPDATES),
             format_func=jobs.UPDATES.__getitem__,
             key="co_new_update",
-            help="After allocating, fit the factors of every plan to the inputs that its layers really get behind "
-            "compressed layers (SVD-LLM's update). Ranks and size stay the same. It costs a few passes over the "
-            "calibration text a plan, and every updated plan keeps its weights on disk.",
+            help="After allocating, the factors of every plan are fitted in closed form to the inputs that its layers "
+            "really get behind compressed layers (left, or both), or tuned by gradient steps on the calibration "
+            "text. Ranks and size stay the same. A fit costs a few passes over the calibration text a "
+            "plan, tuning as much as a short training, and every updated plan keeps its weights on disk.",
         )
         with right.expander("Presets", icon=":material/tune:"):
             presets = {

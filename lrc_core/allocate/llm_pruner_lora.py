@@ -2,8 +2,8 @@
 
 Adapters of rank 8 on every block linear, also of blocks that stay whole, are trained on the next-token loss and merged
 into the pruned weights. The paper trains on instructions (Alpaca, two epochs of about 50,000); here it is the same
-calibration text that every other method reads, so that the bench compares methods and not data. Other methods of the
-bench do not update weights this way: name and summary say so.
+calibration text that every other method reads, so that the bench compares methods and not data. Plans of other methods
+are not tuned unless they are updated so (``lrc_core/tune``): name and summary say so.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ ENTRY = ALLOCATORS.register(
         name="llm_pruner_lora",
         label="LLM-Pruner + LoRA",
         summary="LLM-Pruner, then tuned: LoRA adapters trained on the calibration text and merged. "
-        "Other methods are not tuned.",
+        "Other methods are tuned only where an update is asked for.",
         source="arXiv 2305.11627, section 3.3",
         color="#e48fc0",
         implementation="lrc_core.allocate.llm_pruner_lora:allocate",

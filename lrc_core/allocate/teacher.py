@@ -21,34 +21,43 @@ class _HeadReached(Exception):  # noqa: N818 - control flow, not an error
 
 
 class _HeadDivergence(torch.autograd.Function):
-    """Sum over tokens of KL(teacher || student) behind the same head.
+    """Sum over tokens of KL(teacher || student) behind the same head, and of a share of -log student(label).
 
-    The gradient with respect to the student's logits is softmax(student) - softmax(teacher), so it is made in the
-    forward pass, taken through the head at once, and no logits are kept for the backward pass.
+    The gradient with respect to the student's logits is softmax(student) - softmax(teacher), and with a weight w on
+    the text (1 + w) softmax(student) - softmax(teacher) - w onehot(label). So it is made in the forward pass, taken
+    through the head at once, and no logits are kept for the backward pass. A label below 0 is none.
     """
 
     @staticmethod
-    def forward(ctx: Any, student: Tensor, teacher: Tensor, head: Callable[[Tensor], Tensor]) -> Tensor:
+    def forward(
+        ctx: Any, student: Tensor, teacher: Tensor, head: Callable[[Tensor], Tensor], labels: Tensor, text_weight: float
+    ) -> Tensor:
         with torch.enable_grad():
             inputs = student.detach().requires_grad_()
             logits = head(inputs)
         slope = torch.empty_like(logits, requires_grad=False)
         loss = torch.zeros((), device=logits.device)
         rows = rows_at_once(logits)
-        parts = (tensor.split(rows) for tensor in (logits.detach(), head(teacher), slope))
-        for own, wanted, difference in zip(*parts, strict=True):
+        parts = (tensor.split(rows) for tensor in (logits.detach(), head(teacher), slope, labels))
+        for own, wanted, difference, named in zip(*parts, strict=True):
             mine, theirs = torch.log_softmax(own.float(), dim=-1), torch.log_softmax(wanted.float(), dim=-1)
             target = theirs.exp()
             loss += (target * theirs.sub_(mine)).sum()
-            difference.copy_(mine.exp_().sub_(target))
+            if text_weight:
+                chosen, share = named.clamp(min=0)[:, None], text_weight * (named >= 0).float()[:, None]
+                loss -= (share * mine.gather(1, chosen)).sum()
+                target.scatter_add_(1, chosen, share)
+                difference.copy_(mine.exp_().mul_(1 + share).sub_(target))
+            else:
+                difference.copy_(mine.exp_().sub_(target))
         (gradient,) = torch.autograd.grad(logits, inputs, slope)
         ctx.save_for_backward(gradient)
         return loss
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None, None]:
         (gradient,) = ctx.saved_tensors
-        return gradient * grads[0], None, None
+        return gradient * grads[0], None, None, None, None
 
 
 def hidden_distance(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
@@ -105,26 +114,29 @@ class Distiller:
         remembered = [self._memory[index] for index in chosen.tolist()]
         return tuple(torch.stack(parts).to(tokens.device) for parts in zip(*remembered, strict=True))
 
-    def loss(self, tokens: Tensor, teacher: tuple[Tensor, ...]) -> Tensor:
+    def loss(self, tokens: Tensor, teacher: tuple[Tensor, ...], text_weight: float = 0.0) -> Tensor:
         """Scalar loss of the model as it is now.
 
         Args:
             tokens: [batch, window].
             teacher: what :meth:`teacher` gave for them.
+            text_weight: of the next-token loss beside that of ``logits``, computed in the same pass.
         """
         if self._kind == "hidden":
             return hidden_distance(self._states(tokens), teacher)
         if self._kind == "logits":
             (last,) = self._states(tokens)
-            return self._divergence(last.flatten(0, 1), teacher[0].flatten(0, 1))
+            labels = torch.nn.functional.pad(tokens[:, 1:], (0, 1), value=-1).flatten()
+            return self._divergence(last.flatten(0, 1), teacher[0].flatten(0, 1), labels, text_weight)
         logits = self._model(input_ids=tokens, use_cache=False).logits[:, :-1]
         return nn.functional.cross_entropy(logits.float().flatten(0, 1), tokens[:, 1:].flatten())
 
-    def _divergence(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """KL over tokens, chunk by chunk, [tokens, hidden] each."""
+    def _divergence(self, student: Tensor, teacher: Tensor, labels: Tensor, text_weight: float) -> Tensor:
+        """KL over tokens [tokens, hidden] each, and the weighted loss of their labels [tokens], chunk by chunk."""
         total = torch.zeros((), device=student.device)
-        for mine, theirs in zip(student.split(_TOKENS_PER_CHUNK), teacher.split(_TOKENS_PER_CHUNK), strict=True):
-            total = total + _HeadDivergence.apply(mine, theirs, self._head)
+        parts = (tensor.split(_TOKENS_PER_CHUNK) for tensor in (student, teacher, labels))
+        for mine, theirs, named in zip(*parts, strict=True):
+            total = total + _HeadDivergence.apply(mine, theirs, self._head, named, text_weight)
         return total / len(student)
 
     def _states(self, tokens: Tensor) -> tuple[Tensor, ...]:

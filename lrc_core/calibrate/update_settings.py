@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from lrc_core.settings import setting
 
 KINDS = ("left", "both")
-NO_UPDATE = "none"
-"""How a comparison says that its plans are measured as they were allocated."""
 
 
 @dataclass(frozen=True)

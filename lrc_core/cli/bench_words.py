@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
+from lrc_core.tune.kinds import KINDS, NO_UPDATE
+
 SPEEDS = {
     "spectra": "Speed of singular values against torch.linalg.svd, as a ratio.",
     "probe": "Speed of STRS probes against running the whole model, as a ratio.",
@@ -44,6 +46,13 @@ def _quality(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--against", nargs="+", default=["uniform", "strs"], metavar="METHOD", help="baselines: default uniform strs"
+    )
+    parser.add_argument(
+        "--update",
+        nargs="+",
+        choices=(NO_UPDATE, *KINDS),
+        default=[NO_UPDATE],
+        help="what is done to the factors of every plan, each in rows of its own (default: none)",
     )
     _both(parser)
 

@@ -204,7 +204,12 @@ def print_update(run: Run, result: dict[str, Any]) -> None:
     """The plan, and what the update did to the errors of its layers."""
     print_plan(run, result)
     found = result.get("details", {})
-    if found.get("layers"):
+    if found.get("loss_before") is not None:
+        emit(
+            f"Tuned {found['layers']} layers in {found['steps']} steps; loss on text held "
+            f"back {found['loss_before']:.3f} nats a token before, {found['loss_after']:.3f} after."
+        )
+    elif found.get("layers"):
         emit(
             f"Updated {found['layers']} layers; mean error of their outputs "
             f"{percent(found['mean_error_before'])} before, {percent(found['mean_error_after'])} after."

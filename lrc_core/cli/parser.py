@@ -9,10 +9,10 @@ from importlib import import_module
 from typing import Any, NoReturn
 
 from lrc_core import __version__
-from lrc_core.calibrate.update_settings import KINDS, NO_UPDATE
 from lrc_core.cli.bench_words import bench_words
 from lrc_core.runs.spec import LESSON_PARTS, LessonSpec, SamplingSpec
 from lrc_core.settings import fields_of
+from lrc_core.tune.kinds import KINDS, NO_UPDATE
 
 Handler = Callable[[argparse.Namespace], int]
 
@@ -132,7 +132,7 @@ def _plan(commands: Any) -> None:
 
 
 def _update(commands: Any) -> None:
-    parser = _command(commands, "update", _lazily("jobs", "update"), "Fit a plan's factors to what their layers get.")
+    parser = _command(commands, "update", _lazily("jobs", "update"), "Fit or tune a plan's factors.")
     _model(parser)
     parser.add_argument("--plan", metavar="FILE|RUN", required=True, help="plan file, run id, or RUN@20")
     parser.add_argument("--kind", choices=KINDS, default=KINDS[0], help=f"which factors (default: {KINDS[0]})")

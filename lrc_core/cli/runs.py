@@ -6,7 +6,6 @@ import argparse
 import time
 from typing import Any
 
-from lrc_core.calibrate.update_settings import NO_UPDATE
 from lrc_core.cli.follow import result_of
 from lrc_core.cli.jobs import print_result, print_started
 from lrc_core.cli.output import emit, emit_json, emit_table, moment, note, percent
@@ -16,6 +15,7 @@ from lrc_core.plan import update_of, variant_name
 from lrc_core.runs.records import Status
 from lrc_core.runs.spec import AblationSpec, AllocateSpec, CompareSpec, EvaluateSpec, QualitySpec, Spec, UpdateSpec
 from lrc_core.runs.store import Run, RunStore, RunSummary
+from lrc_core.tune.kinds import NO_UPDATE
 from lrc_core.words import duration
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import lrc_core.allocate  # noqa: F401 - registers the allocators
-from lrc_core.calibrate.update_settings import UpdateSettings
 from lrc_core.errors import EvaluationError, SettingsError, TextError
 from lrc_core.jobs.command import BENCH_PRESET, COMPARE_TASKS, NO_PRESET
 from lrc_core.jobs.plans import find_plan
@@ -34,7 +33,7 @@ from lrc_core.runs.spec import (
     UpdateSpec,
 )
 from lrc_core.runs.store import RunStore
-from lrc_core.settings import build
+from lrc_core.tune.kinds import update_settings
 
 _BUILT_IN = (*TEXTS, "gensim", GENERATED)
 _FILE_ENDINGS = (".txt", ".md", ".json", ".jsonl", ".utf8")
@@ -100,7 +99,7 @@ def update_spec(arguments: argparse.Namespace, store: RunStore) -> UpdateSpec:
         PlanError: there is no such plan.
     """
     found = find_plan(arguments.plan, store)
-    settings = build(UpdateSettings, {"kind": arguments.kind, **dict(_pair(word) for word in arguments.set)})
+    settings = update_settings({"kind": arguments.kind, **dict(_pair(word) for word in arguments.set)})
     return UpdateSpec(
         model=model_ref(arguments),
         plan=found.plan,
@@ -156,6 +155,7 @@ def quality_spec(arguments: argparse.Namespace) -> QualitySpec:
         presets={**method_presets(size, methods), **_presets(words, methods)},
         references=tuple(_source(name) for name in arguments.references),
         baselines=tuple(arguments.against),
+        updates=tuple(arguments.update),
         calibration=_calibration(arguments, size.calibration),
         evaluation=_with(_evaluation(arguments, size.evaluation), seed=arguments.evaluation_seed),
         task_keeps=tuple(arguments.task_keeps),

@@ -8,7 +8,6 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import lrc_core.allocate  # noqa: F401 - registers the allocators
-from lrc_core.calibrate.update_settings import UpdateSettings
 from lrc_core.jobs.plans import DENSE_WORD, find_plan, own_words, words_for, words_for_answer
 from lrc_core.quality.presets import bench_preset
 from lrc_core.registry import ALLOCATORS
@@ -29,6 +28,7 @@ from lrc_core.runs.spec import (
     UpdateSpec,
 )
 from lrc_core.runs.store import RunStore
+from lrc_core.tune.kinds import KINDS, update_settings
 
 COMPARE_TASKS = ("arc_easy", "piqa")
 """Zero-shot tasks of a comparison when none are named: two of the starter pack's, so that no network is needed."""
@@ -119,7 +119,7 @@ def _evaluate(spec: EvaluateSpec, store: RunStore) -> list[str]:
 
 def _update(spec: UpdateSpec, store: RunStore) -> list[str]:
     words, default = _plan_words(spec, store)
-    base = asdict(UpdateSettings())
+    base = asdict(update_settings({"kind": spec.settings.get("kind", KINDS[0])}))
     settings = {**base, **spec.settings}
     changed = {key: value for key, value in settings.items() if key not in base or base[key] != value}
     changed.pop("kind", None)
@@ -159,6 +159,7 @@ def _quality(spec: QualitySpec) -> list[str]:
         *("--decomposition", *spec.decompositions),
         *_list("--references", spec.references, ()),
         *_list("--against", spec.baselines, default.baselines),
+        *_list("--update", spec.updates, default.updates),
         *_bench(spec, bench_preset(BENCH_PRESET).evaluation),
     ]
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import lrc_core.allocate
 import lrc_core.decompose  # noqa: F401 - registers the decompositions, as the line above does the allocators
-from lrc_core.calibrate.update_settings import KINDS, NO_UPDATE, UpdateSettings
 from lrc_core.errors import BudgetError, EvaluationError, ModelError, SettingsError, TextError
 from lrc_core.paths import runs_home
 from lrc_core.plan import Plan
@@ -37,6 +36,7 @@ from lrc_core.runs.spec import (
     UpdateSpec,
 )
 from lrc_core.settings import build
+from lrc_core.tune.kinds import NO_UPDATE, check_kinds, update_settings
 
 MOST_ANSWERS = 4
 """Models that answer one prompt: the dense one and three plans."""
@@ -71,7 +71,7 @@ def _check_allocate(spec: AllocateSpec) -> None:
 
 
 def _check_update(spec: UpdateSpec) -> None:
-    build(UpdateSettings, spec.settings)
+    update_settings(spec.settings)
 
 
 def check_keep(keep: float) -> None:
@@ -141,8 +141,7 @@ def _check_compare(spec: CompareSpec) -> None:
     check_decompositions([spec.decomposition])
     for method in spec.methods:
         ALLOCATORS.get(method).settings(spec.presets.get(method))
-    if spec.update not in (NO_UPDATE, *KINDS):
-        raise SettingsError(f"There is no update {spec.update!r}.", f"Choose one of {NO_UPDATE}, {', '.join(KINDS)}.")
+    check_kinds([spec.update] if spec.update != NO_UPDATE else [])
     if unused := set(spec.presets) - set(spec.methods):
         raise SettingsError(f"A preset is given for {sorted(unused)[0]!r}, which is not compared.")
     if not spec.methods or not spec.keeps:
@@ -152,8 +151,13 @@ def _check_compare(spec: CompareSpec) -> None:
 def _check_quality(spec: QualitySpec) -> None:
     _check_bench(spec)
     check_decompositions(spec.decompositions)
-    for method in (*spec.methods, *spec.baselines):
+    for name in (*spec.methods, *spec.baselines):
+        method, _, update = name.partition("+")
         ALLOCATORS.get(method)
+        check_kinds([update] if update else [])
+    check_kinds([update for update in spec.updates if update != NO_UPDATE])
+    if not spec.updates:
+        raise SettingsError("A bench needs at least one kind of update.", f"{NO_UPDATE!r}: plans as allocated.")
     if not spec.decompositions:
         raise SettingsError("A bench needs at least one decomposition.")
 

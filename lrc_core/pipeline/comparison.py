@@ -6,14 +6,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from lrc_core.calibrate.update_settings import NO_UPDATE, UpdateSettings
-from lrc_core.pipeline.parts import do_part, folder_of, recorded_plan
+from lrc_core.pipeline.parts import do_part, folder_of, recorded_plan, update_of
 from lrc_core.pipeline.session import Session, write_json
 from lrc_core.plan import Plan
 from lrc_core.registry import ALLOCATORS
 from lrc_core.runs.spec import AllocateSpec, CompareSpec, EvaluateSpec, UpdateSpec
 from lrc_core.runs.store import Run, RunStore
-from lrc_core.settings import build
+from lrc_core.tune.kinds import NO_UPDATE
 
 
 def comparison_run(run: Run, session: Session) -> dict[str, Any]:
@@ -59,13 +58,8 @@ class _Comparison:
             if spec.update == NO_UPDATE or entry.structured:
                 self.evaluate(path, label)
             else:
-                updated = self._part(self._update_of(Plan.load(path)), label)
+                updated = self._part(update_of(path, spec.update, spec, self._store), label)
                 self.evaluate(updated.path / "plan.json", label)
-
-    def _update_of(self, plan: Plan) -> UpdateSpec:
-        spec = self._spec
-        settings = asdict(build(UpdateSettings, {"kind": spec.update}))
-        return UpdateSpec(spec.model, plan.to_dict(), settings=settings, calibration=spec.calibration)
 
     def evaluate(self, path: Path | None, label: str) -> None:
         """Add the row of a plan, or of the dense model."""

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from lrc_core.errors import CancelledError, LrcError
-from lrc_core.pipeline.parts import do_part, folder_of, recorded_plan
+from lrc_core.pipeline.parts import do_part, folder_of, recorded_plan, update_of
 from lrc_core.pipeline.session import Session, write_json
 from lrc_core.plan import Plan
 from lrc_core.quality.rows import Partners, Row, Scores, completed
@@ -18,6 +18,7 @@ from lrc_core.registry import ALLOCATORS
 from lrc_core.runs.files import read_json
 from lrc_core.runs.spec import AblationSpec, AllocateSpec, EvaluateSpec, EvaluationSpec, ModelRef, QualitySpec
 from lrc_core.runs.store import Run, RunStore
+from lrc_core.tune.kinds import NO_UPDATE
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,13 @@ class Line:
         base: the allocation at any target.
         label: what progress calls it.
         columns: put into every row.
+        update: what is done to the factors of every plan before it is measured.
     """
 
     base: AllocateSpec
     label: str
     columns: Mapping[str, Any] = field(default_factory=dict)
+    update: str = NO_UPDATE
 
 
 class Matrix:
@@ -91,6 +94,7 @@ class Matrix:
                 "decomposition": line.base.decomposition,
                 "keep_target": keep,
                 "seed": line.base.seed,
+                **({"update": line.update} if line.update != NO_UPDATE else {}),
                 **line.columns,
             }
             try:
@@ -101,6 +105,13 @@ class Matrix:
                     path = source.path / "plan.json"
                     if self._spec.share_path and entry.learns:
                         learned = learned or source
+                spent = _spent(source, keep)
+                if line.update != NO_UPDATE:
+                    updated = do_part(
+                        self._store, self._session, update_of(path, line.update, line.base, self._store), label
+                    )
+                    path = updated.path / "plan.json"
+                    spent["allocation"]["update_wall_s"] = (updated.result() or {}).get("wall_s")
                 plan = Plan.load(path)
                 wanted = EvaluateSpec(
                     model=self._spec.model,
@@ -110,7 +121,6 @@ class Matrix:
                     evaluation=self._evaluation(keep),
                 )
                 found = do_part(self._store, self._session, wanted, label)
-                spent = _spent(source, keep)
                 self._add(_noted({**_result(found), **row, **_size(found), "dense_layers": len(plan.dense), **spent}))
             except CancelledError:
                 raise

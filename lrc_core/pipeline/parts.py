@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,9 @@ from lrc_core.pipeline.session import Session, measured
 from lrc_core.pipeline.updating import update_run
 from lrc_core.plan import Plan
 from lrc_core.runs.recorder import record
-from lrc_core.runs.spec import AllocateSpec, EvaluateSpec, UpdateSpec
+from lrc_core.runs.spec import AllocateSpec, CompareSpec, EvaluateSpec, UpdateSpec
 from lrc_core.runs.store import Run, RunStore
+from lrc_core.tune.kinds import update_settings
 from lrc_core.types import OnProgress, Progress, ShouldStop
 
 _STAGES = {"allocate": allocation_run, "update": update_run, "evaluate": evaluation_run}
@@ -39,6 +40,20 @@ def do_part(store: RunStore, session: Session, wanted: AllocateSpec | UpdateSpec
 
     record(child, work, should_stop=session.should_stop)
     return child
+
+
+def update_of(path: Path, kind: str, like: AllocateSpec | CompareSpec, store: RunStore) -> UpdateSpec:
+    """The update of a plan file, with that kind's own settings.
+
+    Args:
+        path: of the plan.
+        kind: see :data:`~lrc_core.tune.kinds.KINDS`.
+        like: whose model and calibration text it has.
+        store: the runs.
+    """
+    plan = Plan.load(path)
+    settings = asdict(update_settings({"kind": kind}))
+    return UpdateSpec(like.model, plan.to_dict(), folder_of(plan, path, store), settings, like.calibration)
 
 
 def recorded_plan(run: Run, keep: float) -> Path | None:

@@ -8,11 +8,13 @@ from typing import Any
 
 from lrc_core.pipeline.matrix import Line, Matrix
 from lrc_core.pipeline.session import Session
+from lrc_core.plan import update_words
 from lrc_core.quality.rows import baselines, variants_of
 from lrc_core.quality.variants import ALL, MIX, Variant, variants
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS, MethodEntry
 from lrc_core.runs.spec import AblationSpec, AllocateSpec, CalibrationSpec, QualitySpec
 from lrc_core.runs.store import Run
+from lrc_core.tune.kinds import NO_UPDATE
 
 _DENSE_ORDER = {"dense": -2, "reference": -1}
 
@@ -22,11 +24,12 @@ def quality_run(run: Run, session: Session) -> dict[str, Any]:
     spec = run.spec
     assert isinstance(spec, QualitySpec)
     lines = [
-        _method_line(spec, ALLOCATORS.get(method), decomposition, seed)
+        _method_line(spec, ALLOCATORS.get(method), decomposition, seed, update)
         for seed in spec.seeds
         for decomposition in spec.decompositions
         for method in spec.methods
-        if decomposition == spec.decompositions[0] or not ALLOCATORS.get(method).structured
+        for update in spec.updates
+        if not ALLOCATORS.get(method).structured or (decomposition, update) == (spec.decompositions[0], spec.updates[0])
     ]
     matrix = Matrix(run, session, baselines(spec.baselines), 1 + len(spec.references) + len(lines) * len(spec.keeps))
     for source in spec.references:  # first, while the model itself is not in memory yet
@@ -42,6 +45,7 @@ def quality_run(run: Run, session: Session) -> dict[str, Any]:
             -row["keep_target"],
             places.get(row["decomposition"], -1),
             order[row["method"]],
+            row.get("update", ""),
             row.get("seed", -1),
         )
     )
@@ -65,12 +69,13 @@ def ablation_run(run: Run, session: Session) -> dict[str, Any]:
     return matrix.result(baselines=["base"])
 
 
-def _method_line(spec: QualitySpec, entry: MethodEntry, decomposition: str, seed: int) -> Line:
-    """A method under a decomposition. What prunes structure asks for none: it runs once, and its rows name none."""
+def _method_line(spec: QualitySpec, entry: MethodEntry, decomposition: str, seed: int, update: str) -> Line:
+    """A method under a decomposition, with an update. What prunes structure knows neither: it runs once."""
     base = _base(spec, entry, _preset(spec, entry.name), decomposition, seed)
     if entry.structured:
         return Line(base, _label(spec, entry, "", seed), {"decomposition": ""})
-    return Line(base, _label(spec, entry, decomposition, seed))
+    changed = "" if update == NO_UPDATE else update_words(update)
+    return Line(base, _label(spec, entry, decomposition, seed) + changed, update=update)
 
 
 def _variant_line(spec: AblationSpec, method: str, variant: Variant, seed: int) -> Line:

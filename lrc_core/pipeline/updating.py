@@ -1,10 +1,12 @@
-"""The ``update`` job: the factors of any method's plan, fitted in closed form to what their layers really get."""
+"""The ``update`` job: the factors of any method's plan, fitted in closed form or tuned; see lrc_core/tune/kinds.py."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, replace
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +22,9 @@ from lrc_core.plan import Plan
 from lrc_core.registry import DECOMPOSITIONS
 from lrc_core.runs.spec import UpdateSpec
 from lrc_core.runs.store import Run
-from lrc_core.settings import build
+from lrc_core.tune import tuner
+from lrc_core.tune.kinds import update_settings
+from lrc_core.tune.settings import TuningSettings
 from lrc_core.types import ModelCard
 
 WEIGHTS = "weights.safetensors"
@@ -39,28 +43,81 @@ def update_run(run: Run, session: Session) -> dict[str, Any]:
     result = write_card(run, session)
     plan = Plan.from_dict(dict(spec.plan))
     plan.check_model(session.loaded.card)
-    settings: UpdateSettings = build(UpdateSettings, spec.settings)
-    done = BlockFiles(run.path / "checkpoint" / "update")
-    if plan.ranks:
-        _update_blocks(run, session, plan, settings, done)
-    weights, errors = _collected(plan, session.loaded.card, done)
-    if weights:
-        write_tensors(run.path / WEIGHTS, weights)
+    settings = update_settings(spec.settings)
+    fit = _tuned if isinstance(settings, TuningSettings) else _fitted
+    found = fit(run, session, plan, settings) if plan.ranks else _Found({}, {"layers": 0})
+    if found.weights:
+        write_tensors(run.path / WEIGHTS, found.weights)
     updated = replace(
         plan,
-        kept=None if weights else plan.kept,
-        weights_file=WEIGHTS if weights else plan.weights_file,
+        kept=None if found.weights else plan.kept,
+        weights_file=WEIGHTS if found.weights else plan.weights_file,
         origin=_origin(run, plan, settings),
     )
     updated.save(run.path / "plan.json")
-    done.delete()
+    shutil.rmtree(_checkpoint(run), ignore_errors=True)
     return {
         **result,
-        "warnings": [*result["warnings"], *_warnings(errors)],
+        "warnings": [*result["warnings"], *found.warnings],
         "plan": updated.to_dict(),
         "recorded": [],
-        "details": _details(errors),
+        "details": found.details,
     }
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Weights of all low-rank layers, figures for the record, and what the user should know."""
+
+    weights: Mapping[str, Tensor]
+    details: Mapping[str, Any]
+    warnings: Sequence[str] = ()
+
+
+def _checkpoint(run: Run) -> Path:
+    return run.path / "checkpoint" / "update"
+
+
+def _tuned(run: Run, session: Session, plan: Plan, settings: Any) -> _Found:
+    """Trained by gradient steps, on other windows than ranks were learned from where the text has them."""
+    spec, loaded = run.spec, session.loaded
+    assert isinstance(spec, UpdateSpec)
+    seed = spec.calibration.seed
+    windows = session.windows(spec.calibration, settings.documents + settings.check_windows, settings.window, seed + 2)
+    tuned = tuner.Tuner(
+        loaded.model,
+        plan,
+        factors_of(session, plan, spec.plan_folder, spec.calibration, run.path.parent),
+        windows,
+        settings,
+        tuner.Watch(_checkpoint(run), session.on_progress, session.should_stop),
+        seed=seed,
+    ).run()
+    weights: dict[str, Tensor] = {}
+    for name, (left, right) in tuned.factors.items():
+        sizes = component_sizes(left, right)
+        weights |= {f"{name}.left": left, f"{name}.right": right, f"{name}.sigma": sizes}
+    details = {
+        "layers": len(tuned.factors) if tuned.helped else 0,
+        "steps": len(tuned.losses),
+        "loss_before": _figure(tuned.before),
+        "loss_after": _figure(tuned.after),
+    }
+    warnings = ["Tuning did not lower the loss on text held back; factors stay as they were."]
+    return _Found(weights, details, [] if tuned.helped else warnings)
+
+
+def _figure(value: float) -> float | None:
+    """JSON knows no NaN."""
+    return None if math.isnan(value) else round(value, 6)
+
+
+def _fitted(run: Run, session: Session, plan: Plan, settings: Any) -> _Found:
+    """Fitted in closed form to what their layers really get."""
+    done = BlockFiles(_checkpoint(run))
+    _update_blocks(run, session, plan, settings, done)
+    weights, errors = _collected(plan, session.loaded.card, done)
+    return _Found(weights, _details(errors), _warnings(errors))
 
 
 def _update_blocks(run: Run, session: Session, plan: Plan, settings: UpdateSettings, done: BlockFiles) -> None:
@@ -109,7 +166,7 @@ def _collected(plan: Plan, card: ModelCard, done: BlockFiles) -> tuple[dict[str,
     return weights, errors
 
 
-def _origin(run: Run, plan: Plan, settings: UpdateSettings) -> dict[str, Any]:
+def _origin(run: Run, plan: Plan, settings: UpdateSettings | TuningSettings) -> dict[str, Any]:
     """Where the plan came from, this run in front of the one that allocated it."""
     origin = dict(plan.origin)
     allocated = origin.get("allocate_run_id", origin.get("run_id"))

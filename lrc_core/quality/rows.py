@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lrc_core.plan import variant_name
 from lrc_core.quality.paired import log_perplexity, mcnemar, mean_accuracy
 
 Row = dict[str, Any]
@@ -62,18 +63,24 @@ def completed(rows: Sequence[Row], partners: Partners, scores: Scores) -> list[R
     return found
 
 
+def named(row: Row) -> str:
+    """The method that a row is of, together with the update of its factors: ``llrc``, ``llrc+tuned``."""
+    return variant_name(str(row["method"]), str(row.get("update") or ""))
+
+
 def baselines(methods: Sequence[str]) -> Partners:
     """Partners of a quality bench: the rows of some methods in the same decomposition, at the same target and seed.
 
-    What prunes structure is under no decomposition; its partners are those under the bench's first one.
+    A method whose factors were updated goes by ``llrc+tuned``, and is not meant by ``llrc``. What prunes structure is
+    under no decomposition; its partners are those under the bench's first one.
     """
 
     def find(row: Row, rows: Sequence[Row]) -> Mapping[str, Row]:
         found: dict[str, Row] = {}
         for other in rows:
-            compared = other["method"] in methods and other["method"] != row["method"] and "error" not in other
+            compared = named(other) in methods and named(other) != named(row) and "error" not in other
             if compared and _same_cell(row, other):
-                found.setdefault(other["method"], other)
+                found.setdefault(named(other), other)
         return found
 
     return find

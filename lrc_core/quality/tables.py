@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lrc_core.plan import update_words
 from lrc_core.quality.paired import LEVEL
 from lrc_core.quality.rows import accuracy_of
 from lrc_core.registry import ALLOCATORS
@@ -19,12 +20,16 @@ _SAMPLE = 110
 
 
 def label_of(row: Row) -> str:
-    """The method as the app calls it; a reference model by its own name; of an ablation, the variant."""
+    """The method as the app calls it, with its update or variant; a reference model by its own name."""
     method = str(row["method"])
     if method == "reference":
         return str(row.get("name", "reference"))
-    name = ALLOCATORS.get(method).label if method in ALLOCATORS else {"dense": "Dense model"}.get(method, method)
+    name = _label(method) + update_words(str(row.get("update") or ""))
     return f"{name}, {row['variant']}" if row.get("variant") else name
+
+
+def _label(method: str) -> str:
+    return ALLOCATORS.get(method).label if method in ALLOCATORS else {"dense": "Dense model"}.get(method, method)
 
 
 def texts_of(rows: Sequence[Row]) -> list[str]:
@@ -70,7 +75,7 @@ def records(result: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 _ORDER = (
-    *("method", "label", "variant", "part", "decomposition", "seed", "keep_target", "keep_achieved"),
+    *("method", "update", "label", "variant", "part", "decomposition", "seed", "keep_target", "keep_achieved"),
     *("keep_whole_model", "params", "bytes", "dense_layers", "layers", "error", "note"),
 )
 
@@ -226,10 +231,16 @@ def _cost(row: Row) -> str:
     seconds, memory, shared = spent.get("wall_s"), spent.get("peak_memory_mb"), spent.get("shared_from")
     if seconds is None:
         return "–"
-    time = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+    updated = spent.get("update_wall_s")
+    more = "" if updated is None else f" + {_duration(updated)}"
     if shared is not None:
-        return f"of {100 * shared:.4g} %"
-    return time + ("" if not memory else f", {memory / 1024:.1f} GiB") + (" ¹" if spent.get("found_probes") else "")
+        return f"of {100 * shared:.4g} %{more}"
+    found = " ¹" if spent.get("found_probes") else ""
+    return _duration(seconds) + more + ("" if not memory else f", {memory / 1024:.1f} GiB") + found
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
 def _legend(names: Sequence[str]) -> str:
@@ -238,15 +249,16 @@ def _legend(names: Sequence[str]) -> str:
     return (
         "Perplexity ± its bootstrap standard error over windows; accuracy in % (normalised by length where the task "
         "has it) ± one standard error." + against + " Tests are paired: t over windows for log-perplexity, exact "
-        "McNemar over items for accuracy. “of N %”: a plan recorded by the run to N % kept, whose cost stands there. "
-        "¹ with probes that an earlier run had left."
+        "McNemar over items for accuracy. “of N %”: a plan recorded by the run to N % kept, whose cost "
+        "stands there. “+ N s”: for updating its factors. ¹ with probes that an earlier run had left."
     )
 
 
 def _baseline(name: str) -> str:
     if name == "base":
         return "the first variant of the same kind"
-    return ALLOCATORS.get(name).label if name in ALLOCATORS else name
+    method, _, update = name.partition("+")
+    return _label(method) + update_words(update)
 
 
 def _titled(row: Row) -> str:

@@ -12,6 +12,7 @@ from lrc_core.report.prose import listed, prose, rounded, with_papers
 from lrc_core.report.rows import Named, certainty, ranked, text_name, times_dense
 from lrc_core.report.sources import Row, spec_of
 from lrc_core.runs.spec import CompareSpec, QualitySpec
+from lrc_core.tune.settings import TUNED
 from lrc_core.words import count, data_size, percent
 
 
@@ -111,7 +112,9 @@ def _method_words(name: str, spec: CompareSpec | QualitySpec | None) -> str:
     preset = spec.presets.get(plain, next(iter(entry.presets))) if spec is not None else ""
     how = f"Run with preset `{preset}`" if preset and plain in spec_methods(spec) else "Shown as recorded"
     said += f" {how}; source: {entry.source}." if entry.source not in ("", "–") else f" {how}."
-    if update:
+    if update == TUNED:
+        said += " Its factors were then tuned by gradient steps on the calibration text."
+    elif update:
         said += " Its factors were then fitted in closed form to what their layers really get."
     return said
 

@@ -88,12 +88,12 @@ class EvaluateSpec(JobSpec):
 
 @dataclass(frozen=True)
 class UpdateSpec(JobSpec):
-    """Update a plan's factors in closed form: the same ranks, with weights of their own.
+    """Update a plan's factors, in closed form or by tuning: the same ranks, with weights of their own.
 
     Attributes:
         plan: content of a plan file, of whatever method.
         plan_folder: as of :class:`EvaluateSpec`.
-        settings: complete settings, see :class:`~lrc_core.calibrate.update_settings.UpdateSettings`.
+        settings: complete settings, see :func:`~lrc_core.tune.kinds.update_settings`.
         calibration: of the plan's factors; the same text is read for the update.
     """
 
@@ -111,7 +111,7 @@ class CompareSpec(JobSpec):
 
     Attributes:
         presets: preset of each method that is not on its first one.
-        update: which factors of every plan are updated before it is measured: ``none``, ``left`` or ``both``.
+        update: what is done to the factors of every plan before it is measured; ``none``, or a kind of update.
     """
 
     kind: ClassVar[str] = "compare"
@@ -139,12 +139,15 @@ class QualitySpec(JobSpec):
         presets: preset of each method that is not on its first one.
         references: other models (hub id, folder, GGUF) measured on the same texts and tasks, for a dense model of the
             same size; consents of ``model`` are not theirs.
-        baselines: methods that every other one is tested against.
+        baselines: methods that every other one is tested against; ``llrc+tuned`` for one whose factors were updated.
+        updates: what is done to every plan's factors before it is measured, each in rows of its own: ``none``, or one
+            of the kinds of :class:`UpdateSpec`.
         task_keeps: targets at which zero-shot tasks are run; perplexity is measured at all.
         share_path: whether plans that a learning method recorded on its way to the smallest target serve the others.
     """
 
     kind: ClassVar[str] = "quality"
+    added_later: ClassVar[tuple[str, ...]] = ("updates",)
     model: ModelRef = ModelRef()
     methods: tuple[str, ...] = ("uniform", "strs", "llrc")
     keeps: tuple[float, ...] = (0.9, 0.8, 0.7, 0.6)
@@ -157,6 +160,7 @@ class QualitySpec(JobSpec):
     evaluation: EvaluationSpec = EvaluationSpec()
     task_keeps: tuple[float, ...] = (0.8,)
     share_path: bool = True
+    updates: tuple[str, ...] = ("none",)
 
 
 @dataclass(frozen=True)

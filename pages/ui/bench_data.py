@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from lrc_core.errors import LrcError
-from lrc_core.quality.rows import accuracy_of
+from lrc_core.quality.rows import accuracy_of, named
 from lrc_core.quality.tables import MARKS, label_of, marks, tasks_of, texts_of
 from lrc_core.runs.spec import EvaluationSpec, ModelRef
 from pages.ui import data, words
@@ -122,11 +122,11 @@ def points(rows: Sequence[Row], measure: str, axis: str) -> list[Point]:
 
 
 def lines(bench: Bench) -> dict[tuple[str, str], list[Row]]:
-    """Rows by method and decomposition, in the order of the run."""
+    """Rows by method (with its update) and decomposition, in the order of the run."""
     found: dict[tuple[str, str], list[Row]] = {}
     for row in bench.measured:
         if row["method"] not in ("dense", "reference"):
-            found.setdefault((str(row["method"]), str(row.get("decomposition", ""))), []).append(row)
+            found.setdefault((named(row), str(row.get("decomposition", ""))), []).append(row)
     return found
 
 
@@ -183,12 +183,13 @@ def _percent(value: float, error: float | None) -> str:
 
 def _cost(row: Row) -> str:
     spent = row.get("allocation") or {}
+    more = "" if spent.get("update_wall_s") is None else f" + {words.duration(spent['update_wall_s'])}"
     if spent.get("shared_from") is not None:
-        return f"by the run to {words.percent(1 - spent['shared_from'])}"
+        return f"by the run to {words.percent(1 - spent['shared_from'])}{more}"
     if spent.get("wall_s") is None:
         return "–"
     memory = spent.get("peak_memory_mb")
-    return words.duration(spent["wall_s"]) + (f", {words.data_size(memory * 2**20)}" if memory else "")
+    return words.duration(spent["wall_s"]) + more + (f", {words.data_size(memory * 2**20)}" if memory else "")
 
 
 def signs(bench: Bench) -> str:

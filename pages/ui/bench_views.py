@@ -12,6 +12,7 @@ from lrc_core.quality.presets import PRESETS, bench_preset, method_presets
 from lrc_core.quality.tables import label_of, to_csv, to_markdown
 from lrc_core.quality.variants import methods_with_terms
 from lrc_core.runs.spec import AblationSpec, ModelRef, QualitySpec
+from lrc_core.tune.kinds import NO_UPDATE
 from pages.ui import bench_data, bench_figures, bench_readings, charting, data, jobs, report, words
 from pages.ui.charting import Told
 from pages.ui.frame import empty, escaped, guard, sample_note
@@ -180,14 +181,19 @@ def _start_bench(ref: ModelRef, *, expanded: bool = False) -> None:
             key="co_bench_decompositions",
         )  # fmt: skip
         size = left.selectbox("Size", list(PRESETS), format_func=_SIZES.__getitem__, key="co_bench_size")
+        updates = right.pills(
+            "Update of the factors", list(jobs.UPDATES), selection_mode="multi", default=[NO_UPDATE],
+            format_func=jobs.UPDATES.__getitem__, key="co_bench_updates",
+            help="Each in rows of its own: plans as allocated, fitted in closed form, or tuned by gradient steps.",
+        )  # fmt: skip
         references = right.text_input(
             "Reference models", key="co_bench_references",
             help="Hub ids, folders or GGUF files of models to measure beside this one, separated by commas.",
         )  # fmt: skip
         if not st.form_submit_button("Start the bench", type="primary", icon=":material/play_arrow:"):
             return
-    if not methods or not rates or not under:
-        st.warning("Choose at least one method, one compression and one decomposition.")
+    if not (methods and rates and under and updates):
+        st.warning("Choose at least one method, one compression, one decomposition and one kind of update.")
         return
     preset = bench_preset(size)
     chosen = tuple(name for name in names if name in methods)
@@ -200,6 +206,7 @@ def _start_bench(ref: ModelRef, *, expanded: bool = False) -> None:
         references=tuple(part.strip() for part in references.split(",") if part.strip()),
         calibration=preset.calibration,
         evaluation=preset.evaluation,
+        updates=tuple(name for name in jobs.UPDATES if name in updates),
     )
     if jobs.submit(spec):
         st.rerun()

@@ -9,13 +9,13 @@ from typing import Any
 
 import streamlit as st
 
-from lrc_core.calibrate.update_settings import NO_UPDATE
 from lrc_core.errors import LrcError
 from lrc_core.jobs import manager
 from lrc_core.paths import read_only
 from lrc_core.plan import update_of, variant_name
 from lrc_core.runs.records import Status
 from lrc_core.runs.spec import Spec
+from lrc_core.tune.kinds import NO_UPDATE, TUNED
 from pages.ui import data, words
 from pages.ui.frame import escaped, guard, show_error
 from pages.ui.methods import method_label
@@ -42,7 +42,7 @@ KINDS = {
     "lesson": "Lesson",
     "generate": "Talk",
 }
-UPDATES = {NO_UPDATE: "No update", "left": "Left factors", "both": "Both factors"}
+UPDATES = {NO_UPDATE: "No update", "left": "Left factors", "both": "Both factors", TUNED: "Tuned factors"}
 
 
 def submit(spec: Spec, env: Mapping[str, str] | None = None, *, resume: bool = True) -> str | None:
@@ -95,11 +95,14 @@ def title_of(spec: Spec) -> str:
     if spec.kind == "allocate":
         return f"{method_label(spec.method)} at {words.percent(1 - spec.keep)}"
     if spec.kind == "compare":
-        updated = "" if spec.update == NO_UPDATE else f" with {UPDATES[spec.update].lower()} updated"
+        updated = {NO_UPDATE: "", TUNED: " with tuned factors"}.get(
+            spec.update, f" with {UPDATES.get(spec.update, spec.update).lower()} updated"
+        )
         return f"Compare at {', '.join(words.percent(1 - keep) for keep in spec.keeps)}{updated}"
     if spec.kind == "update":
-        which = UPDATES.get(str(spec.settings.get("kind")), "Factors").lower()
-        return f"Update {which} of {_plan_words(spec.plan)}"
+        kind = str(spec.settings.get("kind"))
+        doing = "Tune the factors" if kind == TUNED else f"Update {UPDATES.get(kind, 'Factors').lower()}"
+        return f"{doing} of {_plan_words(spec.plan)}"
     if spec.kind == "quality":
         return f"Bench of {len(spec.methods)} methods at {', '.join(words.percent(1 - keep) for keep in spec.keeps)}"
     if spec.kind == "ablation":

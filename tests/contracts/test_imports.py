@@ -19,6 +19,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("models",),
     ("texts", "lowrank"),
     ("calibrate", "allocate", "evaluate", "export", "quality"),
+    ("tune",),
     ("names",),
     ("pipeline", "bench"),
     ("jobs",),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import pytest
 from safetensors.torch import load_file
 
 from lrc_core.calibrate.update_settings import UpdateSettings
+from lrc_core.cli.parser import build_parser
+from lrc_core.cli.specs import update_spec
 from lrc_core.errors import CancelledError, PlanError
 from lrc_core.jobs.command import command_for
 from lrc_core.jobs.plans import find_plan
@@ -29,6 +32,7 @@ from lrc_core.runs.spec import (
     spec_from_dict,
 )
 from lrc_core.runs.store import Run, RunStore
+from lrc_core.tune.settings import TuningSettings
 from tests.tiny_models import save_tiny, tiny_text
 
 SAMPLES = Path(__file__).parents[2] / "assets" / "samples"
@@ -223,6 +227,49 @@ def test_a_comparison_measures_every_method_updated(
     evaluated = store.open(rows[2]["run_id"]).spec
     assert isinstance(evaluated, EvaluateSpec)
     assert evaluated.plan_folder == rows[2]["update_run_id"]  # no path of this machine in the record
+
+
+def test_a_tuned_plan_is_measured_with_its_weights(
+    model: ModelRef, calibration: CalibrationSpec, evaluation: EvaluationSpec
+) -> None:
+    allocated = run(AllocateSpec(model, keep=0.5, calibration=calibration))
+    before = Plan.load(allocated.path / "plan.json")
+    settings = asdict(TuningSettings(documents=40, window=32, check_windows=8, rate=0.02))
+    tuned = run(UpdateSpec(model, before.to_dict(), "", settings, calibration))
+    plan, details = Plan.load(tuned.path / "plan.json"), result_of(tuned)["details"]
+    assert (plan.ranks, plan.keep_achieved, plan.update) == (before.ranks, before.keep_achieved, "tuned")
+    assert (details["layers"], details["steps"]) == (len(plan.ranks), 10)
+    assert details["loss_after"] < details["loss_before"]
+    assert not (tuned.path / "checkpoint" / "update").exists()
+    spec = EvaluateSpec(model, plan.to_dict(), tuned.id, calibration, evaluation)
+    row = result_of(run(spec))
+    assert (row["update"], row["update_run_id"], row["allocate_run_id"]) == ("tuned", tuned.id, allocated.id)
+    assert row["cost"]["params"] == plan_params(model, before, evaluation)
+    line = command_for(tuned.spec)
+    assert f"--plan {allocated.id} --kind tuned " in line
+    assert "--set rate=0.02" in line
+    arguments = build_parser().parse_args(shlex.split(line)[1:])
+    assert update_spec(arguments, RunStore()).run_id == tuned.id
+
+
+def plan_params(model: ModelRef, plan: Plan, evaluation: EvaluationSpec) -> int:
+    """Parameters that a plan as allocated is measured to have."""
+    return int(result_of(run(EvaluateSpec(model, plan.to_dict(), evaluation=evaluation)))["cost"]["params"])
+
+
+def test_gains_come_along_into_an_update(
+    model: ModelRef, calibration: CalibrationSpec, evaluation: EvaluationSpec
+) -> None:
+    """A plan that brings a file along is updated from that file, also inside a comparison."""
+    parts: dict[str, Any] = {"calibration": calibration, "evaluation": evaluation}
+    compared = run(CompareSpec(model, methods=("successive",), keeps=(0.6, 0.5), update="left", **parts))
+    rows = result_of(compared)["rows"][1:]
+    assert [row["update"] for row in rows] == ["left", "left"]
+    for row in rows:
+        update = RunStore().open(row["update_run_id"]).spec
+        assert isinstance(update, UpdateSpec)
+        assert update.plan["weights_file"]
+        assert (RunStore().root / update.plan_folder / update.plan["weights_file"]).is_file()
 
 
 def test_older_runs_keep_their_ids() -> None:

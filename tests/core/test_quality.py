@@ -7,6 +7,7 @@ import dataclasses
 import io
 import json
 import math
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,12 @@ import torch
 from lrc_core.allocate.protocol import Allocation, Context
 from lrc_core.allocate.uniform import UniformSettings
 from lrc_core.budget import fit_budget, uniform_ranks
+from lrc_core.cli.parser import build_parser
+from lrc_core.cli.specs import quality_spec
 from lrc_core.errors import BudgetError, CancelledError, SettingsError
 from lrc_core.evaluate.zero_shot import PACK_TASKS, TaskScore
+from lrc_core.jobs.command import command_for
+from lrc_core.jobs.preflight import check
 from lrc_core.pipeline import execute
 from lrc_core.quality.paired import log_perplexity, mcnemar
 from lrc_core.quality.presets import TASKS
@@ -265,6 +270,47 @@ def test_what_prunes_structure_runs_once_and_under_no_decomposition(parts: dict[
     ratio = pruned["perplexity"][text]["value"] / found["uniform", "svd"]["perplexity"][text]["value"]
     assert math.exp(pruned["paired"]["uniform"]["perplexity"][text]["difference"]) == pytest.approx(ratio)
     assert "uniform" not in found["uniform", "whitened"]["paired"]
+
+
+def test_every_kind_of_update_has_rows_of_its_own(parts: dict[str, Any]) -> None:
+    """Tuned and as allocated, with tests against both; what prunes structure has one row."""
+    spec = QualitySpec(
+        methods=("uniform", "llm_pruner"),
+        keeps=(0.7, 0.6),
+        task_keeps=(),
+        baselines=("uniform", "uniform+left"),
+        updates=("none", "left"),
+        **parts,
+    )
+    result = run(spec).result()
+    assert result is not None
+    rows = [row for row in result["rows"] if row["method"] != "dense"]
+    found = [(row["keep_target"], row["method"], row.get("update", "")) for row in rows]
+    assert found == [
+        (keep, *cell) for keep in (0.7, 0.6) for cell in (("llm_pruner", ""), ("uniform", ""), ("uniform", "left"))
+    ]
+    pruned, plain, updated = rows[:3]
+    assert plain["allocate_run_id"] == updated["allocate_run_id"]
+    assert updated["allocation"]["update_wall_s"] > 0
+    assert "update_wall_s" not in plain["allocation"]
+    assert plain["perplexity"] != updated["perplexity"]
+    assert set(plain["paired"]) == {"dense", "uniform+left"}
+    assert set(updated["paired"]) == {"dense", "uniform"}
+    assert set(pruned["paired"]) == {"dense", "uniform", "uniform+left"}
+    table = to_markdown(result)
+    assert "| Uniform + update | " in table
+    assert "† Uniform + update" in table
+    line = command_for(spec)
+    assert "--update none left " in line
+    assert quality_spec(build_parser().parse_args(shlex.split(line)[1:])).run_id == spec.run_id
+
+
+def test_a_bench_refuses_updates_that_do_not_exist(parts: dict[str, Any]) -> None:
+    for wrong in ({"updates": ("tunes",)}, {"baselines": ("uniform+tunes",)}):
+        with pytest.raises(SettingsError, match="no update 'tunes'"):
+            check(QualitySpec(**{**parts, **wrong}))
+    with pytest.raises(SettingsError, match="at least one kind of update"):
+        check(QualitySpec(updates=(), **parts))
 
 
 def test_cells_of_a_comparison_are_joined(parts: dict[str, Any], computed: list[str]) -> None:

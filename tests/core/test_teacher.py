@@ -29,16 +29,21 @@ def test_the_dense_model_is_at_no_distance_from_itself(family: str, kind: str) -
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt_neox", "phi", "gemma2"])
-def test_logit_distillation_is_the_divergence_of_predictions(family: str) -> None:
-    """Value and gradient of the mean KL(teacher || student) over tokens, by autograd, also behind a bias and a cap."""
+@pytest.mark.parametrize("text_weight", [0.0, 0.7])
+def test_logit_distillation_is_the_divergence_of_predictions(family: str, text_weight: float) -> None:
+    """Value and gradient of KL(teacher || student) and the text's loss, by autograd, also behind a bias and a cap."""
     model, tokens = tiny_model(family), random_windows(3, 250)
     distiller = Distiller(model, "logits")
     teacher = distiller.teacher(torch.arange(3), tokens)
     student = (teacher[0] + 0.3 * torch.randn(teacher[0].shape)).requires_grad_()
-    found = distiller._divergence(student.flatten(0, 1), teacher[0].flatten(0, 1))
+    labels = tokens.clone().flatten()
+    labels[::5] = -1  # no label
+    found = distiller._divergence(student.flatten(0, 1), teacher[0].flatten(0, 1), labels, text_weight)
     head = output_head(model)
     mine, theirs = (torch.log_softmax(head(states).flatten(0, 1), -1) for states in (student, teacher[0]))
     expected = torch.nn.functional.kl_div(mine, theirs, log_target=True, reduction="batchmean")
+    text = torch.nn.functional.nll_loss(mine, labels, ignore_index=-1, reduction="sum") / len(labels)
+    expected = expected + text_weight * text
     assert found.item() == pytest.approx(expected.item(), rel=1e-4)
     torch.testing.assert_close(
         *(torch.autograd.grad(3 * value, student)[0] for value in (found, expected)), rtol=1e-3, atol=1e-7

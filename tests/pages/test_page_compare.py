@@ -63,6 +63,15 @@ def test_an_update_can_be_asked_for_and_is_in_the_command(open_page, submitted):
     assert "with both factors updated" in text_of(app)
 
 
+def test_tuning_can_be_asked_for(open_page, submitted):
+    app = open_page("compare")
+    app.selectbox(key="co_new_update").set_value("tuned")
+    next(button for button in app.button if button.label == "Start the comparison").click().run()
+    spec = submitted[0][0]
+    assert spec.update == "tuned" and "--update tuned" in command_for(spec)
+    assert "with tuned factors" in text_of(app)
+
+
 def test_updated_plans_stand_beside_those_as_allocated(open_page, store, card):
     run_factory.spectra_run(store, card)
     run_factory.compare_run(store, card)

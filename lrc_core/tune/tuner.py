@@ -1,0 +1,293 @@
+"""Tuning: the factors of a plan, trained by gradient steps on calibration text.
+
+Ranks, and so the size, stay as the plan has them; layers that it leaves dense are not touched. Every method's plan can
+be tuned, so that one that comes with a recovery stage of its own (LLM-Pruner with LoRA, arXiv 2305.11627) has its like
+to stand beside. The loss is KL(dense || compressed) over the tokens plus a share of the next-token loss: soft and hard
+targets (Hinton et al., arXiv 1503.02531). The first is least where the compressed model says what the dense one says.
+The second is that of LLM-Pruner's recovery; it also fits the model to the kind of text that it is shown.
+
+Two things make one learning rate serve all layers, decompositions and models. Factors are balanced first: the two
+vectors of a component get the same length, which leaves their product as it is. And the rate of each factor is relative
+to the root mean square of its entries. Both are trained in float32 and used in the model's precision.
+
+Held at a time, beyond the model: float32 factors, their gradients and Adam's two moments, 16 bytes a parameter.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lrc_core.allocate.teacher import Distiller
+from lrc_core.allocate.training import batch_of, load_state, require_finite, save_state, training_steps
+from lrc_core.errors import CancelledError
+from lrc_core.lowrank.apply import FactorSource, compressed
+from lrc_core.lowrank.linear import LowRankLinear
+from lrc_core.models.device import memory_in_use
+from lrc_core.models.linears import block_linears, get_module, replace_module
+from lrc_core.plan import Plan
+from lrc_core.tune.settings import TuningSettings
+from lrc_core.types import OnProgress, Progress, ShouldStop, ignore_progress, never_stop
+
+PHASE = "tuning factors"
+_WARM_UP = 0.05  # share of the steps in which the rate rises
+_SAVE_EVERY = 180.0  # seconds: a checkpoint holds 12 bytes for every parameter of the factors
+
+Pairs = dict[str, tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What tuning gave.
+
+    Attributes:
+        factors: left [m, k] and right [k, n] of every low-rank layer, in the model's precision on the CPU; the plan's
+            own where tuning did not help.
+        before: mean loss in nats a token on the windows held back; nan without any.
+        after: the same with the tuned factors.
+        losses: mean loss of every step on its batch.
+    """
+
+    factors: Pairs
+    before: float
+    after: float
+    losses: tuple[float, ...]
+
+    @property
+    def helped(self) -> bool:
+        """Whether the tuned factors are the ones that were taken."""
+        return math.isnan(self.before) or self.after < self.before
+
+
+class TrainedPair(nn.Module):
+    """A low-rank linear whose factors are trained in float32.
+
+    Args:
+        plain: the layer as the plan has it.
+
+    Attributes:
+        left: [m, k].
+        right: [k, n].
+    """
+
+    def __init__(self, plain: LowRankLinear) -> None:
+        super().__init__()
+        left, right = balanced(plain.left.detach().float(), plain.right.detach().float())
+        self.left, self.right = nn.Parameter(left), nn.Parameter(right)
+        self.bias = plain.bias
+        self.dtype = plain.left.dtype
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """[..., n] to [..., m]."""
+        left, right = self.rounded()
+        return functional.linear(functional.linear(inputs, right), left, self.bias)
+
+    def rounded(self) -> tuple[Tensor, Tensor]:
+        """Left and right in the model's precision."""
+        return self.left.to(self.dtype), self.right.to(self.dtype)
+
+
+def balanced(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+    """The same product with components whose two vectors are of one length.
+
+    Args:
+        left: [m, k].
+        right: [k, n].
+    """
+    columns, rows = torch.linalg.vector_norm(left, dim=0), torch.linalg.vector_norm(right, dim=1)
+    there = (columns > 0) & (rows > 0)  # a component of no weight stays as it is
+    scale = torch.where(there, (rows / columns).sqrt(), 1.0)
+    return left * scale, right / scale[:, None]
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Callbacks, and where to go on.
+
+    Attributes:
+        checkpoint: a folder of its own, kept between attempts of the same run.
+        on_progress: told at every step.
+        should_stop: asked at every step.
+    """
+
+    checkpoint: Path
+    on_progress: OnProgress = ignore_progress
+    should_stop: ShouldStop = never_stop
+
+
+class Tuner:
+    """One run of tuning.
+
+    Args:
+        model: the dense causal language model in evaluation mode; left as it was found.
+        plan: which layers are low-rank, and with which components.
+        source: factors of the plan's layers.
+        windows: [documents + check windows, window] token ids; fewer where the text is short.
+        settings: see :class:`~lrc_core.tune.settings.TuningSettings`.
+        watch: callbacks and checkpoint.
+        seed: of the order of the windows.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        plan: Plan,
+        source: FactorSource,
+        windows: Tensor,
+        settings: TuningSettings,
+        watch: Watch,
+        *,
+        seed: int = 0,
+    ) -> None:
+        self._model, self._plan, self._source = model, plan, source
+        self._layers = block_linears(model)
+        self._settings, self._watch, self._seed = settings, watch, seed
+        self._path = watch.checkpoint / "tuning.pt"
+        held_back = min(settings.check_windows, len(windows) // 4)  # a short text is mostly learned from
+        self._windows, self._check = windows[: len(windows) - held_back], windows[len(windows) - held_back :]
+        self._batch = min(settings.batch, len(self._windows))
+        self._steps = settings.passes * (len(self._windows) // self._batch)
+        self._device = next(model.parameters()).device
+        self._distiller = Distiller(model, "logits")
+        self._losses: list[float] = []
+
+    def run(self) -> Tuned:
+        """Train to the end.
+
+        Raises:
+            CancelledError: asked to stop; the checkpoint lets the next attempt go on bit for bit.
+            NumericalError: the loss is not finite.
+            PlanError: the plan does not fit the model or its factors.
+        """
+        self._ask_the_teacher()
+        ranks = self._plan.full_ranks(self._layers)
+        with compressed(self._model, self._layers, ranks, self._source, self._plan.kept):
+            before = self._check_loss()
+            with _trained(self._model, list(self._plan.ranks)) as pairs:
+                self._train(pairs)
+                after = self._check_loss()
+                tuned = {name: _on_cpu(pair.rounded()) for name, pair in pairs.items()}
+            found = Tuned(tuned, before, after, tuple(self._losses))
+            if found.helped:
+                return found
+            return Tuned({name: _on_cpu(_factors(self._model, name)) for name in tuned}, before, after, found.losses)
+
+    def _ask_the_teacher(self) -> None:
+        """Have the dense model's answers to all windows remembered while the model is dense."""
+        numbers = torch.arange(len(self._windows)).split(self._settings.batch)
+        for done, indices in enumerate((*numbers, *self._check_batches())):
+            self._tick("reading the dense model's answers", done, len(numbers))
+            self._distiller.teacher(indices, self._text(indices))
+
+    def _train(self, pairs: Mapping[str, TrainedPair]) -> None:
+        parameters = [parameter for pair in pairs.values() for parameter in (pair.left, pair.right)]
+        rates = [self._settings.rate * float(parameter.detach().square().mean().sqrt()) for parameter in parameters]
+        groups = [{"params": [one], "lr": rate} for one, rate in zip(parameters, rates, strict=True)]
+        optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
+        self._restore(parameters, optimizer)
+
+        def save() -> None:
+            factors = [parameter.detach().cpu() for parameter in parameters]
+            save_state(self._path, {"losses": self._losses, "factors": factors, "optimizer": optimizer.state_dict()})
+
+        def finished() -> bool:
+            return len(self._losses) >= self._steps
+
+        size = self._batch * self._windows.shape[1]
+        for speed in training_steps(
+            self._watch.should_stop, finished=finished, save=save, tokens=size, save_every=_SAVE_EVERY
+        ):
+            step = len(self._losses)
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * self._pace(step)
+            chosen, tokens = batch_of(self._windows, self._batch, step, self._seed)
+            tokens = tokens.to(self._device)
+            loss = self._loss(chosen, tokens)
+            optimizer.zero_grad()
+            loss.backward()
+            require_finite(loss, step, parameters)
+            optimizer.step()
+            self._losses.append(float(loss.detach()))
+            memory = round(memory_in_use(self._device) / 1e6, 1)
+            values = {"loss": round(self._losses[-1], 6), "tokens_per_s": speed(), "memory_mb": memory}
+            self._watch.on_progress(Progress(PHASE, step + 1, self._steps, values))
+
+    def _loss(self, chosen: Tensor, tokens: Tensor) -> Tensor:
+        teacher = self._distiller.teacher(chosen, tokens)
+        return self._distiller.loss(tokens, teacher, self._settings.text_weight)
+
+    def _pace(self, step: int) -> float:
+        """Share of the learning rate: up in a line, then down in a line."""
+        rising = max(1, round(_WARM_UP * self._steps))
+        if step < rising:
+            return (step + 1) / rising
+        return (self._steps - step) / max(1, self._steps - rising)
+
+    @torch.no_grad()
+    def _check_loss(self) -> float:
+        """Mean loss on the windows held back."""
+        if not len(self._check):
+            return math.nan
+        total = 0.0
+        for indices in self._check_batches():
+            self._tick("checking", int(indices[0]) - len(self._windows), len(self._check))
+            tokens = self._text(indices)
+            total += float(self._loss(indices, tokens)) * len(tokens)
+        return total / len(self._check)
+
+    def _check_batches(self) -> tuple[Tensor, ...]:
+        """Numbers of the windows held back."""
+        first = len(self._windows)
+        return torch.arange(first, first + len(self._check)).split(self._settings.batch) if len(self._check) else ()
+
+    def _text(self, indices: Tensor) -> Tensor:
+        """Tokens of windows by number, those held back behind those of training."""
+        held_back = int(indices[0]) >= len(self._windows)
+        windows = self._check[indices - len(self._windows)] if held_back else self._windows[indices]
+        return windows.to(self._device)
+
+    def _tick(self, phase: str, step: int, total: int) -> None:
+        if self._watch.should_stop():
+            raise CancelledError("Tuning was cancelled.", "Resume the run: what is trained is kept.")
+        self._watch.on_progress(Progress(phase, step, total))
+
+    def _restore(self, parameters: Sequence[nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
+        state: dict[str, Any] | None = load_state(self._path)
+        if state is None:
+            return
+        for parameter, saved in zip(parameters, state["factors"], strict=True):
+            parameter.data.copy_(saved)
+        optimizer.load_state_dict(state["optimizer"])
+        self._losses = list(state["losses"])
+
+
+@contextmanager
+def _trained(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, TrainedPair]]:
+    """The model with the named low-rank layers trained; they themselves are put back at the end."""
+    plain: dict[str, Any] = {name: get_module(model, name) for name in names}
+    pairs = {name: TrainedPair(module) for name, module in plain.items()}
+    try:
+        for name, pair in pairs.items():
+            replace_module(model, name, pair)
+        yield pairs
+    finally:
+        for name, module in plain.items():
+            replace_module(model, name, module)
+
+
+def _factors(model: nn.Module, name: str) -> tuple[Tensor, Tensor]:
+    module: Any = get_module(model, name)
+    return module.left, module.right
+
+
+def _on_cpu(factors: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    left, right = factors
+    return left.detach().cpu(), right.detach().cpu()
