@@ -162,7 +162,7 @@ def _readable(row: Row, bench: Bench, *, several: bool, seeds: bool) -> dict[str
     for text in texts_of(bench.measured):
         score, name = (row.get("perplexity") or {}).get(text), Path(text).name
         if score is not None:
-            shown = words.with_error(score["value"], score.get("stderr"))
+            shown = words.measured(score["value"], score.get("stderr"))
             record[f"Perplexity, {name}"] = shown + marks(row, bench.baselines, "perplexity", text)
             record[f"× dense, {name}"] = words.figure((row.get("relative") or {}).get(text), 3)
     if mean := row.get("zero_shot_mean"):

@@ -18,8 +18,8 @@ from pages.ui.words import figure as written
 from pages.ui.words import percent, with_error
 
 Row = Mapping[str, Any]
-_PATTERNS = {"dense": "/", "": "", "left": ".", "both": "x"}
-_DASHES = {"dense": "solid", "": "solid", "left": "dash", "both": "dot"}
+_PATTERNS = {"dense": "/", "": "", "left": ".", "both": "x", "tuned": "+"}
+_DASHES = {"dense": "solid", "": "solid", "left": "dash", "both": "dot", "tuned": "dashdot"}
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star")
 
 

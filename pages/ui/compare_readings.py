@@ -43,7 +43,7 @@ def _first_text(rows: Sequence[Row]) -> str:
 
 
 def _with_error(score: Mapping[str, Any]) -> str:
-    return words.with_error(score["value"], score.get("stderr"), 1)
+    return words.measured(score["value"], score.get("stderr"))
 
 
 def growth(rows: Sequence[Row]) -> str:

@@ -41,7 +41,7 @@ def _readable(rows: Rows) -> pd.DataFrame:
             else "–",
         }
         for text, score in row["perplexity"].items():
-            record[f"Perplexity, {text}"] = words.with_error(score["value"], score.get("stderr"))
+            record[f"Perplexity, {text}"] = words.measured(score["value"], score.get("stderr"))
         for task, score in (row.get("zero_shot") or {}).items():
             record[task] = words.with_error(100 * score["acc"], 100 * (score.get("acc_stderr") or 0), 1) + " %"
         cost = row.get("cost") or {}

@@ -24,7 +24,7 @@ def show(view: data.RunView, shown: Film) -> None:
     measured = _measured_of(view)
     if measured:
         run, scores = measured
-        parts = [f"{text} {words.with_error(score['value'], score.get('stderr'), 1)}" for text, score in scores.items()]
+        parts = [f"{text} {words.measured(score['value'], score.get('stderr'))}" for text, score in scores.items()]
         st.markdown(
             f":green-badge[:material/straighten: Measured] perplexity of its plan at {words.percent(shown.target)}: "
             f"{', '.join(parts)} :small[:gray[`{run}`]]"

@@ -110,6 +110,6 @@ def _measured(view: data.RunView) -> dict[int, str]:
     """By rate: what was measured of this run's own plans."""
     found = {}
     for run_id, keep, scores in forecasts.measurements_of(view):
-        parts = [f"{text} {words.with_error(score['value'], score.get('stderr'), 1)}" for text, score in scores.items()]
+        parts = [f"{text} {words.measured(score['value'], score.get('stderr'))}" for text, score in scores.items()]
         found.setdefault(round(100 * (1 - keep)), f"perplexity {', '.join(parts)} ({run_id})")
     return found

@@ -334,7 +334,7 @@ def score_list(ref: ModelRef, keep: float, evaluation: EvaluationSpec) -> None:
             "decomposition": decomposition_label(score.decomposition),
             "kept": words.percent(score.keep_achieved, 2),
             **{
-                f"perplexity, {text}": words.with_error(
+                f"perplexity, {text}": words.measured(
                     score.perplexity[text]["value"], score.perplexity[text].get("stderr")
                 )
                 for text in texts

@@ -167,5 +167,5 @@ def test_what_was_measured_takes_the_place_of_a_forecast(open_page, store, card)
     source = measured_on_the_way(store, card)
     text = text_of(open_page("watch", wa_run=source.id))
     increase = 1.5 * 6.0 * 0.3**2
-    assert f"gensim {DENSE * math.exp(increase):.1f} ± 0.5" in text and "Measured" in text
+    assert f"gensim {DENSE * math.exp(increase):.2f} ± 0.50" in text and "Measured" in text
     assert "orecast" not in text

@@ -39,7 +39,7 @@ def measured_run(store, card):
 def test_measured_where_it_was_measured_and_forecast_between(open_page, measured_run):
     panel, said = learned(open_page("allocate"))
     kind, text = said[20]
-    assert kind == "measured" and f"gensim {DENSE * math.exp(1.5 * 6 * 0.2**2):.1f} ± 0.5" in text
+    assert kind == "measured" and f"gensim {DENSE * math.exp(1.5 * 6 * 0.2**2):.2f} ± 0.50" in text
     kind, text = said[15]
     found = re.search(r"gensim about ([\d.]+) \(([\d.]+) to ([\d.]+)\), dense 20\.0", text)
     assert kind == "forecast" and found is not None

@@ -88,8 +88,8 @@ def entries(row: Mapping[str, Any], dense: Mapping[str, Any]) -> list[tuple[str,
     ]
     for text, score in row["perplexity"].items():
         other = dense["perplexity"].get(text)
-        note = f"dense {words.with_error(other['value'], other.get('stderr'), 1)}" if other else ""
-        found.append((f"Perplexity, {text}", words.with_error(score["value"], score.get("stderr"), 1), note))
+        note = f"dense {words.measured(other['value'], other.get('stderr'))}" if other else ""
+        found.append((f"Perplexity, {text}", words.measured(score["value"], score.get("stderr")), note))
     for task, score in (row.get("zero_shot") or {}).items():
         other = (dense.get("zero_shot") or {}).get(task)
         note = f"dense {100 * other['acc']:.0f} %, {score.get('n', 0)} questions" if other else ""
