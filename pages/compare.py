@@ -59,10 +59,7 @@ def new_comparison(ref: ModelRef) -> None:
             list(jobs.UPDATES),
             format_func=jobs.UPDATES.__getitem__,
             key="co_new_update",
-            help="After allocating, the factors of every plan are fitted in closed form to the inputs that its layers "
-            "really get behind compressed layers (left, or both), or tuned by gradient steps on the calibration "
-            "text. Ranks and size stay the same. A fit costs a few passes over the calibration text a "
-            "plan, tuning as much as a short training, and every updated plan keeps its weights on disk.",
+            help=jobs.UPDATE_HELP,
         )
         with right.expander("Presets", icon=":material/tune:"):
             presets = {

@@ -13,7 +13,7 @@ from lrc_core.errors import LrcError
 from lrc_core.jobs import cache, manager
 from lrc_core.paths import cache_home, read_only
 from lrc_core.runs.store import RunSummary
-from pages.ui import data, jobs, live, report, state, words
+from pages.ui import data, jobs, live, next_steps, report, state, words
 from pages.ui.frame import PAGES, empty, frame, guard, page_link
 from pages.ui.methods import learns
 
@@ -61,6 +61,8 @@ def _phase(summary: RunSummary) -> str:
 
 def listing(summaries: list[RunSummary]) -> str:
     """The list with its filter, and the chosen run's id."""
+    if made := st.session_state.pop(next_steps.MADE, None):
+        st.session_state[RUN] = made
     present = list(dict.fromkeys(summary.state for summary in summaries))
     chosen_states = st.pills(
         "Show",
@@ -126,8 +128,10 @@ def detail(summary: RunSummary) -> None:
     st.markdown("**Command**")
     jobs.command(summary.spec)
     jobs.instead(f"lrc runs delete {summary.id}")
+    view = data.open_run(summary.id)
+    if view and view.done and view.kind in next_steps.SOURCES and not read_only():
+        next_steps.section(view)
     if summary.kind in report.KINDS and summary.state == "done":
-        view = data.open_run(summary.id)
         with guard():
             report.section([view] if view else [], f"ru_{summary.id}")
     with st.expander("Settings", icon=":material/settings:"):
@@ -169,7 +173,7 @@ def _clean_pressed() -> None:
 
 def caches(busy: bool) -> None:
     """What can be computed again, and how much disk it takes."""
-    st.subheader("Disk")
+    st.header("Disk")
     if jobs.instead("lrc doctor --clean"):
         return
     entries = sorted(cache.cached(), key=lambda entry: -entry.bytes)

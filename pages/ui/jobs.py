@@ -43,6 +43,12 @@ KINDS = {
     "generate": "Talk",
 }
 UPDATES = {NO_UPDATE: "No update", "left": "Left factors", "both": "Both factors", TUNED: "Tuned factors"}
+UPDATE_HELP = (
+    "After allocating, a plan's factors are fitted in closed form to the inputs that its layers really get behind "
+    "compressed layers (left, or both), or tuned by gradient steps on the calibration text. Ranks and size stay the "
+    "same. A fit costs a few passes over the calibration text, tuning as much as a short training, and the updated "
+    "plan keeps its weights on disk."
+)
 
 
 def submit(spec: Spec, env: Mapping[str, str] | None = None, *, resume: bool = True) -> str | None:

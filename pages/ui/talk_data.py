@@ -53,7 +53,7 @@ def choices(ref: ModelRef) -> list[Choice]:
     found: dict[str, Choice] = {}
     for view in views:
         if view.done and view.kind in ("allocate", "update"):
-            for choice in _of_run(view):
+            for choice in plans_of(view):
                 found.setdefault(choice.key, choice)
     known = {choice.view.id for choice in found.values()}
     for view in views:
@@ -71,7 +71,8 @@ def _place(choice: Choice, order: list[str]) -> tuple[bool, float, int, bool]:
     return odd, round(choice.compression, 4), order.index(choice.method), choice.view.sample
 
 
-def _of_run(view: data.RunView) -> Iterable[Choice]:
+def plans_of(view: data.RunView) -> Iterable[Choice]:
+    """Plans of one finished run: its own, and those that it recorded on its way to other rates."""
     if view.kind == "update":
         yield _of_record(view, view.path / "plan.json")
         return

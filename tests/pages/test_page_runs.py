@@ -8,7 +8,8 @@ from dataclasses import asdict
 from lrc_core.calibrate.update_settings import UpdateSettings
 from lrc_core.jobs import manager
 from lrc_core.paths import cache_home
-from lrc_core.runs.spec import UpdateSpec
+from lrc_core.runs.spec import EvaluateSpec, UpdateSpec
+from lrc_core.tune.kinds import update_settings
 from tests.pages import run_factory
 from tests.pages.conftest import text_of
 
@@ -43,6 +44,7 @@ def test_an_update_is_listed_with_its_plan_and_command(open_page, store, card):
     allocated = run_factory.allocate_run(store, card)
     plan = {**run_factory.plan_at(card, 0.8).to_dict(), "origin": {"run_id": allocated.id}}
     run = store.create(UpdateSpec(plan=plan, settings=asdict(UpdateSettings(kind="both"))))
+    shutil.copyfile(allocated.path / "plan.json", run.path / "plan.json")
     run_factory.finish(run, {})
     app = open_page("runs", ru_run=run.id)
     assert "Update both factors of LLRC at 20 %" in set(app.dataframe[0].value["What"])
@@ -105,3 +107,40 @@ def test_report_of_a_comparison_and_of_nothing_else(open_page, store, card):
     assert f"lrc report --compare {run.id}" in text_of(app)
     other = run_factory.allocate_run(store, card)
     assert "lrc report" not in text_of(open_page("runs", ru_run=other.id))
+
+
+def test_a_plan_goes_on_to_an_update_and_the_page_follows(open_page, store, card, submitted):
+    run = run_factory.allocate_run(store, card)
+    app = open_page("runs", ru_run=run.id)
+    app.selectbox(key=f"ru_update_{run.id}").set_value("tuned").run()
+    app.number_input(key="ru_tuned_text_weight").set_value(0.25).run()
+    app.button(key=f"ru_do_update_{run.id}").click().run()
+    spec = submitted[0][0]
+    assert isinstance(spec, UpdateSpec)
+    assert spec.settings == asdict(update_settings({"kind": "tuned", "text_weight": 0.25}))
+    assert spec.plan["keep_target"] == 0.8 and spec.calibration == run.spec.calibration
+    assert app.selectbox(key="ru_run").value == spec.run_id
+    assert "Tune the factors of LLRC at 20 %" in text_of(app)
+
+
+def test_a_plan_goes_on_to_a_measurement_also_one_recorded_on_the_way(open_page, store, card, submitted):
+    run = run_factory.allocate_run(store, card)
+    (run.path / "plans").mkdir(exist_ok=True)
+    run_factory.plan_at(card, 0.9).save(run.path / "plans" / "10.json")
+    app = open_page("runs", ru_run=run.id)
+    chosen = app.selectbox(key=f"ru_plan_{run.id}")
+    assert chosen.value == run.id
+    chosen.set_value(f"{run.id}@10").run()
+    next(button for button in app.button if button.label == "Measure this plan").click().run()
+    spec = submitted[0][0]
+    assert isinstance(spec, EvaluateSpec) and spec.plan["keep_target"] == 0.9
+
+
+def test_only_finished_plans_go_on(open_page, store, card, monkeypatch):
+    waiting = run_factory.allocate_run(store, card, keep=0.6, state="queued")
+    done = run_factory.allocate_run(store, card)
+    label = "Go on with this plan"
+    assert label not in {fold.label for fold in open_page("runs", ru_run=waiting.id).expander}
+    assert label in {fold.label for fold in open_page("runs", ru_run=done.id).expander}
+    monkeypatch.setenv("LRC_READ_ONLY", "1")
+    assert label not in {fold.label for fold in open_page("runs", ru_run=done.id).expander}
