@@ -46,7 +46,7 @@ st.title("Low-rank compression explorer")
 st.markdown(words.prose("home"))
 with guard():
     body(model_ref)
-st.subheader("The model")
+st.header("The model")
 with guard():
     card(model_ref)
 with guard():

@@ -258,7 +258,7 @@ def body(ref: ModelRef) -> None:
         shown = rate_views.shown(ref, card, run, decomposition)
         ratedrag.draw(card, rate, rate_views.panels(shown), let_go)
         rate_views.below(ref, shown, rate)
-    st.subheader("Learn the ranks")
+    st.header("Learn the ranks")
     with guard():
         left, right = st.columns([3, 2], gap="large")
         with left:

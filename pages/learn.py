@@ -31,7 +31,7 @@ def step(current: int, ref: ModelRef) -> None:
     """One step: words, picture, what to try, folds."""
     entry = STEPS[current - 1]
     text = lesson_text(entry.text)
-    st.subheader(f"{current} · {text.title}")
+    st.header(f"{current} · {text.title}")
     st.markdown(text.body)
     with guard():
         entry.draw(ref)

@@ -127,7 +127,7 @@ def head(ref: ModelRef, card: ModelCard, draft: Draft) -> float:
 
 def evaluation(ref: ModelRef, card: ModelCard, draft: Draft, keep: float) -> EvaluationSpec:
     """Name, settings and the button that measures; returns what is measured on."""
-    st.subheader("Measure it")
+    st.header("Measure it")
     left, right = st.columns([2, 3], gap="medium", vertical_alignment="bottom")
     name = left.text_input("Name in the score list", value=draft.name, key=NAME, max_chars=60).strip() or "My plan"
     draft = replace(draft, name=name)

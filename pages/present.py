@@ -15,7 +15,7 @@ from pages.ui.present.story import USUAL, Story, story_of
 from pages.ui.words import ASSETS
 
 RATE, FROM = "pr_rate", "pr_from"
-_HTML = '<main class="deck pic" aria-label="Presentation"></main>'
+_HTML = '<section class="deck pic" aria-label="Presentation"></section>'
 
 
 def removed() -> float:

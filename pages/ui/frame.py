@@ -185,5 +185,5 @@ def sample_note(sample: bool, *run_ids: str) -> None:
 def empty(title: str, body: str, icon: str = ":material/hourglass_empty:") -> None:
     """The empty state of a view: what will be here and how to get it."""
     with st.container(border=True):
-        st.markdown(f"#### {icon} {title}")
+        st.markdown(f"## {icon} {title}")
         st.markdown(body)

@@ -172,7 +172,7 @@ def ways_in(shown: Shown | None, ref: ModelRef) -> None:
     with st.grid(len(WAYS), min_column_width=270):
         for way in WAYS:
             with st.container(border=True, height="stretch", gap="small", key=f"way_{way.title.lower()}"):
-                st.markdown(f"#### {way.icon} {way.title}")
+                st.markdown(f"## {way.icon} {way.title}")
                 if shown is not None:
                     pictures.draw(way.picture(shown, ref), f"home_{way.title.lower()}")
                 st.caption(words.prose(way.text).format(**_figures(shown)))

@@ -171,7 +171,7 @@ def _picked() -> None:
 def _panel(ref: ModelRef, card: ModelCard, draft: Draft, layer: LinearShape) -> None:
     """Rank of the chosen layer."""
     rank, even = draft.ranks[layer.name], break_even(layer)
-    st.markdown(f"#### Block {layer.block}, {layer.kind}")
+    st.markdown(f"## Block {layer.block}, {layer.kind}")
     st.session_state[RANK] = rank
 
     def set_rank(value: int) -> None:
@@ -316,7 +316,7 @@ def why_not(card: ModelCard, over: bool) -> str:
 
 def score_list(ref: ModelRef, keep: float, evaluation: EvaluationSpec) -> None:
     """Measured plans at this target, the best first."""
-    st.subheader(f"Score list at {words.percent(1 - keep)}")
+    st.header(f"Score list at {words.percent(1 - keep)}")
     scores = plan_scores.comparable(plan_scores.update(ref), keep, evaluation)
     if not scores:
         st.caption(

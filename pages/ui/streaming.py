@@ -27,7 +27,7 @@ def outline_of(ref: ModelRef) -> Outline:
 
 def offer(ref: ModelRef) -> None:
     """The other way to spectra, for a model that does not fit in memory: its headers, and the button that streams."""
-    st.markdown("#### :material/hard_drive: Without loading the model")
+    st.markdown("## :material/hard_drive: Without loading the model")
     st.markdown(words.prose("streaming"))
     if jobs.instead(spec_for(ref)):
         return

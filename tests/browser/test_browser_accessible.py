@@ -37,13 +37,12 @@ def page(browser: Any) -> Iterator[Any]:
 
 
 def violations(page: Any) -> list[str]:
-    """Serious and critical ones."""
+    """Of any weight, the mild ones too."""
     only = {"type": "tag", "values": list(RULES)}
     found = page.evaluate("(only) => axe.run(document, { runOnly: only, resultTypes: ['violations'] })", only)
     return [
         f"{entry['id']} at {node['target']}: {node['failureSummary'].splitlines()[-1].strip()}"
         for entry in found["violations"]
-        if entry["impact"] in ("serious", "critical")
         for node in entry["nodes"]
         if not any(entry["id"] == rule and part in str(node["target"]) for rule, part in NOT_OURS)
     ]

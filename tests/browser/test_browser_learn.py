@@ -23,7 +23,7 @@ def sentence(rank: int) -> str:
 def test_the_picture_follows_the_slider_and_the_step_is_remembered(start_server, open_tab):
     server = start_server()
     page = open_tab(f"{server.url}/learn")
-    expect(page.get_by_role("heading", level=3).first).to_contain_text("A picture and a slider")
+    expect(page.get_by_role("heading", level=2).first).to_contain_text("A picture and a slider")
     slider, words = page.locator(".flipbook input[type=range]"), page.locator(".flipbook .words")
     expect(words).to_have_text(sentence(3))
     slider.focus()
@@ -47,7 +47,7 @@ def test_the_picture_follows_the_slider_and_the_step_is_remembered(start_server,
     expect(page).to_have_url(re.compile(r"learn_step=2"))
     expect(page.get_by_text("energy of W, ").first).to_be_visible()
     again = open_tab(f"{server.url}/learn")
-    expect(again.get_by_role("heading", level=3).first).to_contain_text("real weight matrix")
+    expect(again.get_by_role("heading", level=2).first).to_contain_text("real weight matrix")
     expect(again.get_by_role("button", name="1 · A picture").get_by_test_id("stIconMaterial")).to_be_visible()
 
 

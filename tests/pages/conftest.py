@@ -98,7 +98,7 @@ def text_of(app: AppTest) -> str:
     """Everything that is written on the page, for looking words up."""
     parts = [
         element.value
-        for kind in ("title", "subheader", "markdown", "caption", "code", "text")
+        for kind in ("title", "header", "markdown", "caption", "code", "text")
         for element in app.get(kind)
     ]
     for alerts in (app.error, app.warning, app.info):

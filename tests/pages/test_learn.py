@@ -38,7 +38,7 @@ def books(monkeypatch):
 def test_every_step_works_from_the_samples(open_page, everything, number):
     app = open_page("learn", learn_step=number)
     text = lesson_text(STEPS[int(number) - 1].text)
-    assert app.subheader[0].value == f"{number} · {text.title}"
+    assert app.header[0].value == f"{number} · {text.title}"
     assert not app.error
     if number != "1":
         assert "Shipped run" in text_of(app)
@@ -74,28 +74,28 @@ def test_another_model_without_runs_sees_the_sample_labelled(open_page, everythi
 
 def test_a_bad_step_in_the_link_is_the_first_one(open_page):
     for bad in ("0", "9", "x", ""):
-        assert open_page("learn", learn_step=bad).subheader[0].value.startswith("1 ·")
+        assert open_page("learn", learn_step=bad).header[0].value.startswith("1 ·")
 
 
 def test_going_on_is_remembered_by_the_next_visit(open_page):
     app = open_page("learn")
     app.button(key="learn_on").click().run()
-    assert app.subheader[0].value.startswith("2 ·")
+    assert app.header[0].value.startswith("2 ·")
     assert list(app.query_params["learn_step"]) == ["2"]
     assert app.button(key="learn_step_1").proto.icon == ":material/check:"
     again = open_page("learn")
-    assert again.subheader[0].value.startswith("2 ·")
+    assert again.header[0].value.startswith("2 ·")
     assert again.button(key="learn_step_1").proto.icon == ":material/check:"
     assert again.button(key="learn_step_2").proto.icon == ""
-    assert open_page("learn", learn_step="7").subheader[0].value.startswith("7 ·")
+    assert open_page("learn", learn_step="7").header[0].value.startswith("7 ·")
 
 
 def test_starting_over_forgets_only_the_lesson(open_page):
     state.write_settings(model={"source": "starter"}, learn={"step": 4, "done": [1, 2, 3]})
     app = open_page("learn")
-    assert app.subheader[0].value.startswith("4 ·")
+    assert app.header[0].value.startswith("4 ·")
     app.button(key="learn_forget").click().run()
-    assert app.subheader[0].value.startswith("1 ·")
+    assert app.header[0].value.startswith("1 ·")
     assert state.read_settings()["model"] == {"source": "starter"}
     assert not state.read_settings()["learn"].get("done")
 
@@ -121,7 +121,7 @@ def test_the_quiz_explains_at_the_end_and_survives_a_reload(open_page):
     assert "4 of 5 right" in "".join(alert.proto.title for alert in again.success)
     assert all(question.why[:30] in text_of(again) for question in listed)
     again.button(key="learn_again_0").click().run()
-    assert again.subheader[0].value.startswith(f"{listed[0].step} ·")
+    assert again.header[0].value.startswith(f"{listed[0].step} ·")
 
 
 def test_the_live_job_is_submitted_with_its_command_shown(open_page, everything, submitted, store, card):

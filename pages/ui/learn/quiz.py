@@ -51,7 +51,7 @@ def questions() -> tuple[Question, ...]:
 
 def draw() -> None:
     """The questions, and once all are answered and checked, what was right and why."""
-    st.subheader("Five questions")
+    st.header("Five questions")
     listed = questions()
     known = progress.remembered().get("answers")
     answers = known if isinstance(known, dict) else {}
