@@ -14,7 +14,7 @@ function rampColor(ramp, share) {
 }
 
 function keptOf(cell, rank) {
-  // [block, kind, full rank, rank from which the layer is dense, share of its parameters that one rank costs]
+  // [block, kind, full rank, rank from which the layer is dense, share of its parameters that one rank costs, parameters]
   return rank >= cell[3] ? 1 : rank * cell[4];
 }
 
@@ -108,17 +108,17 @@ class RankGrid {
 
   words(frame) {
     const { film, ranks } = this;
-    const price = (cell) => cell[3] && 1 / cell[4];  // parameters of a layer, in units of one rank
     const sums = new Map();
     let dense = 0;
     ranks.forEach((rank, index) => {
       const cell = film.cells[index];
       dense += rank >= cell[3];
       const [kept, all] = sums.get(cell[0]) ?? [0, 0];
-      sums.set(cell[0], [kept + keptOf(cell, rank) * price(cell), all + price(cell)]);
+      sums.set(cell[0], [kept + keptOf(cell, rank) * cell[5], all + cell[5]]);
     });
-    const blocks = [...sums].map(([block, [kept, all]]) => [kept / all, block]).sort((a, b) => a[0] - b[0]);
-    const [least, most] = [blocks[0], blocks[blocks.length - 1]];
+    const blocks = [...sums].map(([block, [kept, all]]) => [kept / all, block]);
+    const least = blocks.reduce((found, one) => (one[0] < found[0] ? one : found));  // of equal ones the first
+    const most = blocks.reduce((found, one) => (one[0] > found[0] ? one : found));
     this.dense = dense;
     const start = `${this.begin(frame)} ${dense} of ${ranks.length} layers would be stored dense`;
     if (most[0] - least[0] < 0.005) return `${start}; every block keeps about ${formatted(most[0], "percent")}.`;

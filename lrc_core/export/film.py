@@ -64,6 +64,10 @@ class Chart:
     zero: bool = True
 
 
+FilmCell = tuple[int, int, int, int, float, int]
+"""What a player knows of a layer, see :func:`cells_of`."""
+
+
 @dataclass(frozen=True)
 class Film:
     """Everything that is drawn of a run.
@@ -78,8 +82,7 @@ class Film:
         total: steps that are expected, at least those there are.
         blocks: number of decoder blocks.
         kinds: kinds of layer, the columns of the heatmap.
-        cells: of every layer its block, the index of its kind, its full rank, the rank from which it is stored dense
-            and the share of its parameters that one rank costs.
+        cells: of every layer what :func:`cells_of` says.
         ticks: columns of figures, one entry a step: ``step``, ``rate``, ``target``, loss terms and more.
         frames: ``step``, ``rate`` and ``ranks`` (one list a snapshot, in the order of ``cells``).
         charts: what is drawn of the ticks.
@@ -94,7 +97,7 @@ class Film:
     total: int
     blocks: int
     kinds: tuple[str, ...]
-    cells: tuple[tuple[int, int, int, int, float], ...]
+    cells: tuple[FilmCell, ...]
     ticks: Mapping[str, list[Any]]
     frames: Mapping[str, list[Any]]
     charts: tuple[Chart, ...]
@@ -107,7 +110,8 @@ class Film:
         """Share of its parameters that every layer keeps in a frame, in the order of ``cells``."""
         ranks = self.frames["ranks"][frame]
         return [
-            1.0 if rank >= dense else rank * price for rank, (*_, dense, price) in zip(ranks, self.cells, strict=True)
+            1.0 if rank >= dense else rank * price
+            for rank, (*_, dense, price, _) in zip(ranks, self.cells, strict=True)
         ]
 
 
@@ -221,7 +225,7 @@ def _rounded(value: Any) -> float | None:
     return float(f"{value:.{_DIGITS}g}")
 
 
-def cells_of(layers: Sequence[LinearShape], kinds: Sequence[str]) -> tuple[tuple[int, int, int, int, float], ...]:
+def cells_of(layers: Sequence[LinearShape], kinds: Sequence[str]) -> tuple[FilmCell, ...]:
     """Where every layer stands, and what a rank of it costs: budget arithmetic, done here once for every player.
 
     Args:
@@ -229,8 +233,8 @@ def cells_of(layers: Sequence[LinearShape], kinds: Sequence[str]) -> tuple[tuple
         kinds: their kinds, the columns of the heatmap.
 
     Returns:
-        Of every layer its block, the index of its kind, its full rank, the rank from which it is stored dense and the
-        share of its parameters that one rank costs.
+        Of every layer its block, the index of its kind, its full rank, the rank from which it is stored dense, the
+        share of its parameters that one rank costs, and its parameters.
     """
     return tuple(
         (
@@ -239,6 +243,7 @@ def cells_of(layers: Sequence[LinearShape], kinds: Sequence[str]) -> tuple[tuple
             layer.full_rank,
             largest_low_rank(layer) + 1,
             round(layer_ratio(layer, 1), 9),
+            layer.params,
         )
         for layer in layers
     )

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
+from collections import defaultdict
 
 import pytest
 from playwright.sync_api import expect
 
+from lrc_core.budget import layer_ratio
 from lrc_core.runs.spec import AllocateSpec, ModelRef
 from tests.browser.conftest import PATIENCE_MS, ROOT
 from tests.pages import run_factory
@@ -148,3 +151,21 @@ def test_the_exported_film_plays_from_disk_with_no_network(server, open_tab, bro
     overflow = alone.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
     context.close()
     assert (wrong, asked, overflow <= 0) == ([], [from_page.as_uri()], True)
+
+
+def test_the_sentence_weighs_layers_by_their_parameters(server, open_tab, finished):
+    page = open_tab(f"{server.url}/watch?wa_run={finished.id}")
+    film = page.locator(".film")
+    expect(film).to_have_attribute("data-step", str(run_factory.STEPS))
+    ranks = json.loads((finished.path / "ranks.jsonl").read_text().splitlines()[-1])["ranks"]
+    kept: dict[int, float] = defaultdict(float)
+    total: dict[int, int] = defaultdict(int)
+    for layer, rank in zip(CARD.layers, ranks, strict=True):
+        kept[layer.block] += layer_ratio(layer, rank) * layer.params
+        total[layer.block] += layer.params
+    shares = {block: kept[block] / total[block] for block in total}
+    least, most = min(shares, key=shares.__getitem__), max(shares, key=shares.__getitem__)
+    percents = {block: f"{round(100 * share, 1):g} %" for block, share in shares.items()}
+    expect(film.locator(".ranks .reading")).to_contain_text(
+        f"block {most} keeps most ({percents[most]}), block {least} least ({percents[least]})"
+    )
