@@ -72,12 +72,12 @@ def _hundred(value: float | None) -> float | None:
 
 
 def in_words(loss: Loss | None) -> str:
-    """``Answers 2 of 100 questions worse, within error (± 4).``"""
+    """``Answers 2 of 100 questions worse, within error (± 8 at 95 %).``, the very error that is judged by."""
     if loss is None:
         return "No questions were asked of it."
     if loss.stderr is None:
         return f"{_of_hundred(loss.difference)}; the error is not known."
-    error = f"± {max(1, round(loss.stderr))}"
+    error = f"± {max(1, round(_SURE * loss.stderr))} at 95 %"
     if loss.within_error:
         return f"{_of_hundred(loss.difference)}, within error ({error})."
     return f"{_of_hundred(loss.difference)}, more than chance ({error})."
@@ -94,8 +94,8 @@ def asked(loss: Loss | None, row: Row) -> str:
     """What stands behind the words: tasks, number of questions, how they were compared."""
     if loss is None:
         return ""
-    how = "the same questions compared one by one" if loss.paired else "compared as two samples"
-    return f"{loss.questions:,} questions of {', '.join(row.get('zero_shot') or {})}; {how}; ± one standard error"
+    how = "the same questions compared one by one" if loss.paired else "the two means compared"
+    return f"{loss.questions:,} questions of {', '.join(row.get('zero_shot') or {})}; {how}"
 
 
 def surprise(row: Row, dense: Row) -> str:

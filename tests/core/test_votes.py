@@ -70,7 +70,7 @@ def test_two_samples_where_single_outcomes_are_gone() -> None:
     assert loss is not None
     assert loss.difference == pytest.approx(-2.0) and loss.questions == 200 and not loss.paired
     assert loss.stderr == pytest.approx(4.0), "each mean has 2 sqrt(2), so that their difference has 4"
-    assert in_words(loss) == "Answers 2 of 100 questions worse, within error (± 4)."
+    assert in_words(loss) == "Answers 2 of 100 questions worse, within error (± 8 at 95 %)."
 
 
 def test_paired_where_the_same_questions_can_be_compared(tmp_path: Path) -> None:
@@ -81,12 +81,14 @@ def test_paired_where_the_same_questions_can_be_compared(tmp_path: Path) -> None
     loss = accuracy_loss(row("b", arc_easy=0.45), row("a", arc_easy=0.60), Scores(tmp_path))
     assert loss is not None and loss.paired
     assert loss.difference == pytest.approx(-15.0) and loss.stderr == pytest.approx(3.589, abs=0.001)
-    assert in_words(loss) == "Answers 15 of 100 questions worse, more than chance (± 4)."
+    assert in_words(loss) == "Answers 15 of 100 questions worse, more than chance (± 7 at 95 %)."
 
 
 def test_other_words() -> None:
     assert in_words(Loss(3.2, 1.0, 100, True)).startswith("Answers 3 of 100 questions better, more than chance")
-    assert in_words(Loss(-0.3, 0.2, 100, True)).startswith("Answers as many of 100 questions right, within error (± 1)")
+    assert in_words(Loss(-0.3, 0.2, 100, True)).startswith(
+        "Answers as many of 100 questions right, within error (± 1 at 95 %)"
+    )
     assert "not known" in in_words(Loss(-4.0, None, 1, False))
     assert in_words(None) == "No questions were asked of it."
     assert surprise(row("b"), row("a")) == "2.5 times on gensim"
