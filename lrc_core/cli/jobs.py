@@ -18,6 +18,7 @@ from lrc_core.cli.output import emit, emit_json, emit_table, note, percent
 from lrc_core.decompose.measures import effective_rank, energy_rank
 from lrc_core.errors import RunError
 from lrc_core.plan import Plan, update_of, variant_name
+from lrc_core.quality.rows import accuracy_of
 from lrc_core.quality.tables import to_markdown
 from lrc_core.runs.files import disk_errors
 from lrc_core.runs.spec import ModelRef, Spec
@@ -253,8 +254,7 @@ def print_rows(rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _accuracy(scores: Mapping[str, Any] | None) -> str:
-    name = "acc_norm" if scores and scores.get("acc_norm") is not None else "acc"
-    return _with_error(scores, name, 3)
+    return _with_error(scores, accuracy_of(scores or {})[0], 3)
 
 
 def _with_error(scores: Mapping[str, Any] | None, name: str, digits: int) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pandas as pd
 import streamlit as st
 
+from lrc_core.quality.rows import accuracy_of
 from lrc_core.runs.spec import ModelRef
 from pages.ui import charting, compare_readings, data, rank_charts, words
 from pages.ui import compare_data as measured
@@ -43,7 +44,9 @@ def _readable(rows: Rows) -> pd.DataFrame:
         for text, score in row["perplexity"].items():
             record[f"Perplexity, {text}"] = words.measured(score["value"], score.get("stderr"))
         for task, score in (row.get("zero_shot") or {}).items():
-            record[task] = words.with_error(100 * score["acc"], 100 * (score.get("acc_stderr") or 0), 1) + " %"
+            metric, value, error = accuracy_of(score)
+            if value is not None:
+                record[f"{task} ({metric})"] = words.with_error(100 * value, 100 * (error or 0), 1) + " %"
         cost = row.get("cost") or {}
         record["Size"] = words.data_size(cost["bytes"]) if cost.get("bytes") else "–"
         record["Run"] = str(row.get("run_id", ""))
@@ -66,20 +69,22 @@ def zero_shot(group: measured.Group, decomposition: str, rows: Rows, ref: ModelR
         return
     metric = st.segmented_control(
         "Accuracy",
-        ["acc", "acc_norm"],
-        default="acc",
+        ["acc_norm", "acc"],
+        default="acc_norm",
         format_func=lambda name: {"acc": "Plain", "acc_norm": "Normalised by length"}[name],
         required=True,
+        help="Normalised by length: the log-probability of every answer is divided by its length, where the task is "
+        "scored so (acc_norm); this is what means, cards and benches count.",
         key="co_metric",
         bind="query-params",
     )
     items = {score.get("n") for row in rows for score in (row.get("zero_shot") or {}).values() if score.get("n")}
     told = Told(
         "Zero-shot accuracy by task and method",
-        charts.zero_shot_table(rows, metric or "acc"),
-        compare_readings.accuracy(rows, metric or "acc"),
+        charts.zero_shot_table(rows, metric or "acc_norm"),
+        compare_readings.accuracy(rows, metric or "acc_norm"),
     )
-    charting.plotly(charts.zero_shot_bars(rows, metric or "acc"), told, key="co_tasks", name="zero-shot")
+    charting.plotly(charts.zero_shot_bars(rows, metric or "acc_norm"), told, key="co_tasks", name="zero-shot")
     if items:
         st.caption(f"{', '.join(f'{n:,}' for n in sorted(items))} items a task; whiskers are one standard error.")
 

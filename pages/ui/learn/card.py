@@ -8,8 +8,10 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from lrc_core.quality.plain_words import accuracy_loss, in_words
+from lrc_core.quality.rows import Scores, accuracy_of
 from lrc_core.runs.spec import ModelRef
-from pages.ui import cards, charting, words
+from pages.ui import cards, charting, data, words
 from pages.ui import compare_data as measured
 from pages.ui.frame import empty, page_link, sample_note
 from pages.ui.learn import quiz
@@ -91,9 +93,11 @@ def entries(row: Mapping[str, Any], dense: Mapping[str, Any]) -> list[tuple[str,
         note = f"dense {words.measured(other['value'], other.get('stderr'))}" if other else ""
         found.append((f"Perplexity, {text}", words.measured(score["value"], score.get("stderr")), note))
     for task, score in (row.get("zero_shot") or {}).items():
-        other = (dense.get("zero_shot") or {}).get(task)
-        note = f"dense {100 * other['acc']:.0f} %, {score.get('n', 0)} questions" if other else ""
-        found.append((task, f"{100 * score['acc']:.0f} ± {100 * (score.get('acc_stderr') or 0):.0f} %", note))
+        metric, value, error = accuracy_of(score)
+        _, before_it, _ = accuracy_of((dense.get("zero_shot") or {}).get(task) or {})
+        note = f"dense {100 * before_it:.0f} %, {score.get('n', 0)} questions" if before_it is not None else ""
+        if value is not None:
+            found.append((f"{task} ({metric})", f"{100 * value:.0f} ± {100 * (error or 0):.0f} %", note))
     return found
 
 
@@ -116,21 +120,8 @@ def reading(row: Mapping[str, Any], dense: Mapping[str, Any]) -> str:
 
 def tasks_words(row: Mapping[str, Any], dense: Mapping[str, Any]) -> str:
     """How many questions in a hundred are answered worse, and whether that is more than chance."""
-    scores, before = row.get("zero_shot") or {}, dense.get("zero_shot") or {}
-    shared = [task for task in scores if task in before]
-    if not shared:
-        return ""
-    drop = sum(before[task]["acc"] - scores[task]["acc"] for task in shared) / len(shared)
-    errors = [
-        (before[task].get("acc_stderr") or 0) ** 2 + (scores[task].get("acc_stderr") or 0) ** 2 for task in shared
-    ]
-    error = sum(errors) ** 0.5 / len(shared)
-    within = "within the error" if abs(drop) <= 2 * error else "more than the error"
-    way = "fewer" if drop >= 0 else "more"
-    return (
-        f"Of 100 questions it answers {abs(100 * drop):.0f} {way} right ({within}, ± {100 * error:.0f}; mean of "
-        f"{len(shared)} {'task' if len(shared) == 1 else 'tasks'})."
-    )
+    loss = accuracy_loss(row, dense, Scores(data.own_store().root))
+    return "" if loss is None else in_words(loss)
 
 
 def table(row: Mapping[str, Any], dense: Mapping[str, Any]) -> None:
