@@ -246,13 +246,12 @@ def body(ref: ModelRef) -> None:
         return
     card, _ = known
     st.caption(words.prose("allocate"))
-    left, middle, right = st.columns([2, 4, 4], gap="medium")
+    left, right = st.columns([1, 4], gap="medium")
     with left:
         rate = exact()
-    with middle:
-        decomposition = choose_decomposition()
     with right:
-        run = choose_learned(ref, decomposition)
+        decomposition = choose_decomposition()
+    run = choose_learned(ref, decomposition)
     share = rate / 100
     with guard():
         shown = rate_views.shown(ref, card, run, decomposition)
