@@ -1,4 +1,4 @@
-"""Shared by tests of the core: the hub, played by a server on this machine."""
+"""Shared by tests of the core: a tiny model and texts for jobs, and the hub, played by a server."""
 
 from __future__ import annotations
 
@@ -9,8 +9,35 @@ from pathlib import Path
 
 import pytest
 
+from lrc_core.runs.spec import CalibrationSpec, EvaluationSpec, ModelRef
 from tests.core.hub_stand_in import Hub
-from tests.tiny_models import save_tiny
+from tests.tiny_models import save_tiny, tiny_text
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> ModelRef:
+    """A tiny model saved as a folder."""
+    return ModelRef(str(save_tiny(tmp_path_factory.mktemp("models") / "tiny")))
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """A file with a calibration text, and one with another text to report on."""
+    folder = tmp_path_factory.mktemp("texts")
+    paths = folder / "calibrate.txt", folder / "report.txt"
+    for seed, path in enumerate(paths):
+        path.write_text(tiny_text(6000, seed), encoding="utf-8")
+    return str(paths[0]), str(paths[1])
+
+
+@pytest.fixture(scope="module")
+def calibration(texts: tuple[str, str]) -> CalibrationSpec:
+    return CalibrationSpec((texts[0],), windows=40, window=64)
+
+
+@pytest.fixture(scope="module")
+def evaluation(texts: tuple[str, str]) -> EvaluationSpec:
+    return EvaluationSpec((texts[1],), window=48, max_windows=6)
 
 
 @pytest.fixture

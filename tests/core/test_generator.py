@@ -17,12 +17,6 @@ from lrc_core.runs.spec import CalibrationSpec, GenerateSpec, ModelRef, Sampling
 from lrc_core.runs.store import Run, RunStore
 from lrc_core.runs.transcript import read_answers
 from tests.core.job_helpers import wait_for
-from tests.tiny_models import save_tiny
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> ModelRef:
-    return ModelRef(str(save_tiny(tmp_path_factory.mktemp("models") / "tiny")))
 
 
 @pytest.fixture
