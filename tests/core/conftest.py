@@ -1,16 +1,20 @@
-"""Shared by tests of the core: a tiny model and texts for jobs, and the hub, played by a server."""
+"""Shared by tests of the core: a tiny model and texts for jobs and benches, and the hub, played by a server."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lrc_core.runs.spec import CalibrationSpec, EvaluationSpec, ModelRef
+from lrc_core.runs.store import Run
 from tests.core.hub_stand_in import Hub
+from tests.core.quality_helpers import set_methods, zero_shot
 from tests.tiny_models import save_tiny, tiny_text
 
 
@@ -38,6 +42,37 @@ def calibration(texts: tuple[str, str]) -> CalibrationSpec:
 @pytest.fixture(scope="module")
 def evaluation(texts: tuple[str, str]) -> EvaluationSpec:
     return EvaluationSpec((texts[1],), window=48, max_windows=6)
+
+
+@pytest.fixture
+def bench_parts(
+    model: ModelRef, calibration: CalibrationSpec, evaluation: EvaluationSpec, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, Any]:
+    """What every bench of the tiny model says, with the methods and zero-shot outcomes of ``quality_helpers``."""
+    set_methods(monkeypatch)
+    monkeypatch.setattr("lrc_core.pipeline.evaluation._zero_shot", zero_shot)
+    return {
+        "model": model,
+        "calibration": replace(calibration, windows=24, window=48),
+        "evaluation": replace(evaluation, tasks=("one", "two"), items=20),
+    }
+
+
+@pytest.fixture
+def computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Ids of the cells of a bench that were computed (not joined), in order."""
+    from lrc_core.pipeline import parts
+
+    done: list[str] = []
+    for name in ("allocation_run", "evaluation_run"):
+        stage = getattr(parts, name)
+
+        def counted(child: Run, session: Any, stage: Any = stage) -> dict[str, Any]:
+            done.append(child.id)
+            return stage(child, session)
+
+        monkeypatch.setattr(parts, name, counted)
+    return done
 
 
 @pytest.fixture
