@@ -1,4 +1,4 @@
-"""Shared by tests of the core: a tiny model and texts for jobs and benches, and the hub, played by a server."""
+"""Shared by tests of the core: a tiny model and texts for jobs and benches, the command line, a pretended hub."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from typing import Any
 
 import pytest
 
+from lrc_core.cli import main
+from lrc_core.jobs.launch import EXECUTE_VARIABLE
 from lrc_core.runs.spec import CalibrationSpec, EvaluationSpec, ModelRef
-from lrc_core.runs.store import Run
+from lrc_core.runs.store import Run, RunStore
 from tests.core.hub_stand_in import Hub
+from tests.core.job_helpers import kill_workers
 from tests.core.quality_helpers import set_methods, zero_shot
 from tests.tiny_models import save_tiny, tiny_text
 
@@ -73,6 +76,24 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         monkeypatch.setattr(parts, name, counted)
     return done
+
+
+@pytest.fixture
+def lrc(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Run a command in this process, its jobs with a pretended pipeline; returns exit code, stdout, stderr."""
+    monkeypatch.setenv(EXECUTE_VARIABLE, "tests.core.job_helpers:canned")
+    monkeypatch.setattr("lrc_core.jobs.preflight.check_model", lambda model: None)
+
+    def run(*words: str) -> tuple[int, str, str]:
+        try:
+            code = main(words)
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    yield run
+    kill_workers(RunStore())
 
 
 @pytest.fixture
