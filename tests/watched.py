@@ -1,18 +1,22 @@
-"""A training run of an allocator with everything it told on the way, for the tests of the methods that learn."""
+"""A training run of an allocator with everything it told on the way, and what holds for every method that learns."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 from lrc_core.allocate.protocol import Allocation, Context, Recorded
+from lrc_core.errors import CancelledError, NumericalError
 from lrc_core.lowrank.apply import FactorSource
+from lrc_core.models.linears import block_linears
 from lrc_core.types import Progress
-from tests.tiny_methods import context_for
+from tests.tiny_methods import MemoryFactors, context_for, modules_of, random_windows, same_state, state_of
 
 
 class WatchedRun:
@@ -79,3 +83,57 @@ def equal_states(one: Any, other: Any) -> bool:
     if isinstance(one, list | tuple):
         return len(one) == len(other) and all(map(equal_states, one, other))
     return bool(one == other)
+
+
+def check_resuming(
+    watched: type[WatchedRun], folder: Path, figures: Sequence[str], *, stops: Sequence[int], **more: Any
+) -> WatchedRun:
+    """A run that is cancelled and taken up again comes bit for bit to what one in a single go comes to.
+
+    Args:
+        watched: the method's runs.
+        folder: for both.
+        figures: that have to agree at every step.
+        stops: after how many steps, counted from where it is taken up, the one is cancelled.
+        more: settings of both.
+
+    Returns:
+        The run in a single go.
+    """
+    whole = watched(folder / "whole", **more)
+    expected = whole.run()
+    parts = [watched(folder / "parts", stop_after=steps, **more) for steps in stops]
+    for part in parts:
+        with pytest.raises(CancelledError):
+            part.run()
+    parts.append(watched(folder / "parts", **more))
+    assert parts[-1].run() == expected
+    assert list(itertools.chain(*(part.figures(*figures) for part in parts))) == whole.figures(*figures)
+    assert list(itertools.chain(*(part.recorded for part in parts))) == whole.recorded
+    assert equal_states(parts[-1].saved, whole.saved)
+    return whole
+
+
+def check_model_is_left(
+    watched: type[WatchedRun], folder: Path, *, whole: dict[str, Any], broken: dict[str, Any] | None = None
+) -> None:
+    """The model is as found behind a whole run, a cancelled one and one that meets a factor that is not finite.
+
+    Args:
+        watched: the method's runs.
+        folder: for them.
+        whole: settings of the first.
+        broken: settings of the last.
+    """
+    model = watched.model
+    state, modules = state_of(model), modules_of(model)
+    watched(folder / "whole", **whole).run()
+    with pytest.raises(CancelledError):
+        watched(folder / "cancelled", stop_after=2).run()
+    source = MemoryFactors(model, random_windows(4, 32))
+    source._factors[block_linears(model)[0].name].left.fill_(float("nan"))
+    with pytest.raises(NumericalError, match=r"step \d+ is not finite"):
+        watched(folder / "broken", source=source, **(broken or {})).run()
+    assert modules_of(model) == modules
+    assert same_state(model, state)
+    assert not any(parameter.requires_grad for parameter in model.parameters())

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from lrc_core.runs.store import RunStore
-from tests.pages import run_factory
+from tests.pages import run_factory, table_factory
 
 ROOT = Path(__file__).parents[2]
 FLAGS = [
@@ -93,7 +93,7 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
         card = run_factory.make_card()
         run_factory.spectra_run(server.store, card)
         run_factory.allocate_run(server.store, card, keep=0.7)
-        run_factory.compare_run(server.store, card)
+        table_factory.compare_run(server.store, card)
         command = [sys.executable, "-m", "streamlit", "run", "app.py", f"--server.port={port}"]
         with (folder / "server.log").open("wb") as log:
             processes.append(subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log))

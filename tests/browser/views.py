@@ -17,7 +17,7 @@ from typing import Any
 from lrc_core.runs.store import RunStore
 from pages.ui.data import SAMPLES
 from tests.browser.conftest import PATIENCE_MS, ROOT, wait_until_healthy
-from tests.pages import run_factory
+from tests.pages import run_factory, table_factory
 
 PLOTLY, VEGA, CELLS = ".js-plotly-plot .main-svg", '[data-testid="stVegaLiteChart"] svg', "rect[data-id]"
 TABLE = '[data-testid="stDataFrame"]'
@@ -87,8 +87,8 @@ class Shipped:
             if need == "bench":
                 store = RunStore(self.runs)
                 if not any(self.runs.glob("quality-*")):
-                    run_factory.quality_run(store, run_factory.make_card())
-                    run_factory.ablation_run(store, run_factory.make_card())
+                    table_factory.quality_run(store, run_factory.make_card())
+                    table_factory.ablation_run(store, run_factory.make_card())
             elif not (self.runs / need).exists():
                 shutil.copytree(SAMPLES / need, self.runs / need)
 

@@ -13,7 +13,8 @@ import numpy as np
 
 from lrc_core.errors import CancelledError, ModelError
 from lrc_core.plan import Plan, make_plan
-from lrc_core.runs.store import Run
+from lrc_core.runs.process import process_of
+from lrc_core.runs.store import Run, RunStore
 from lrc_core.types import LinearShape, ModelCard, ModelIdentity, OnProgress, Progress, ShouldStop
 
 
@@ -25,6 +26,14 @@ def wait_for(condition: Callable[[], Any], what: str, seconds: float = 60.0) -> 
             return value
         time.sleep(0.02)
     raise AssertionError(f"not within {seconds} s: {what}")
+
+
+def kill_workers(store: RunStore) -> None:
+    """End the processes that still work on runs, except this one."""
+    for summary in store.list():
+        process = process_of(summary.status) if summary.status is not None else None
+        if process is not None and process.pid != os.getpid():
+            process.kill()
 
 
 def finish(run: Run, *, on_progress: OnProgress, should_stop: ShouldStop) -> dict[str, Any]:

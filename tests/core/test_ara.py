@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -27,13 +26,12 @@ from lrc_core.allocate.ara_terms import (
 )
 from lrc_core.allocate.ara_training import StaircaseTraining
 from lrc_core.budget import break_even, fit_budget, is_dense, keep_ratio, largest_low_rank
-from lrc_core.errors import CancelledError, NumericalError
 from lrc_core.lowrank.masked import masked_layers
 from lrc_core.models.linears import block_linears
 from lrc_core.settings import build
-from tests.tiny_methods import MemoryFactors, context_for, modules_of, random_windows, same_state, shape, state_of
+from tests.tiny_methods import MemoryFactors, context_for, random_windows, shape
 from tests.tiny_models import tiny_model
-from tests.watched import WatchedRun, equal_states
+from tests.watched import WatchedRun, check_model_is_left, check_resuming
 
 QUICK: dict[str, Any] = {"documents": 5, "window": 12, "batch": 2, "steps": 6, "learning_rate": 0.02}
 MODEL = tiny_model("llama")
@@ -304,32 +302,12 @@ def test_without_the_latch_layers_come_back(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("more", [{}, {"task": "logits", "latch": False, "learning_rate": 0.2}], ids=["paper", "free"])
 def test_a_resumed_run_goes_on_bit_for_bit(tmp_path: Path, more: dict[str, Any]) -> None:
-    more = {**more, "steps": 12}
     names = ("keep", "loss", "task", "budget", "guidance", "dense")
-    whole = Watched(tmp_path / "whole", **more)
-    expected = whole.run()
-    parts = [Watched(tmp_path / "parts", stop_after=steps, **more) for steps in (1, 6)]
-    for part in parts:
-        with pytest.raises(CancelledError):
-            part.run()
-    parts.append(Watched(tmp_path / "parts", **more))
-    assert parts[-1].run() == expected
-    assert list(itertools.chain(*(part.figures(*names) for part in parts))) == whole.figures(*names)
-    assert equal_states(parts[-1].saved, whole.saved)
+    check_resuming(Watched, tmp_path, names, stops=(1, 6), **{**more, "steps": 12})
 
 
 def test_the_model_is_left_as_found(tmp_path: Path) -> None:
-    state, modules = state_of(MODEL), modules_of(MODEL)
-    Watched(tmp_path / "whole", steps=2).run()
-    with pytest.raises(CancelledError):
-        Watched(tmp_path / "cancelled", stop_after=2).run()
-    broken = MemoryFactors(MODEL, random_windows(4, 32))
-    broken._factors[LAYERS[0].name].left.fill_(float("nan"))
-    with pytest.raises(NumericalError, match=r"step \d+ is not finite"):
-        Watched(tmp_path / "broken", source=broken).run()
-    assert modules_of(MODEL) == modules
-    assert same_state(MODEL, state)
-    assert not any(parameter.requires_grad for parameter in MODEL.parameters())
+    check_model_is_left(Watched, tmp_path, whole={"steps": 2})
 
 
 @pytest.mark.parametrize("decomposition", ["svd", "asvd"])

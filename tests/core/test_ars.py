@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,12 @@ from lrc_core.allocate.ars import ENTRY, ArsSettings, allocate
 from lrc_core.allocate.ars_network import Hypernetwork, alignment, log_ratio, noisy_share
 from lrc_core.allocate.ars_training import HypernetworkTraining
 from lrc_core.budget import keep_ratio
-from lrc_core.errors import CancelledError, NumericalError
 from lrc_core.lowrank.masked import masked_layers
 from lrc_core.models.linears import block_linears
 from lrc_core.settings import build
-from tests.tiny_methods import MemoryFactors, context_for, modules_of, random_windows, same_state, state_of
+from tests.tiny_methods import MemoryFactors, context_for, random_windows
 from tests.tiny_models import tiny_model
-from tests.watched import WatchedRun, equal_states
+from tests.watched import WatchedRun, check_model_is_left, check_resuming
 
 QUICK: dict[str, Any] = {
     "documents": 5, "window": 12, "batch": 2, "max_steps": 6, "settle_steps": 4, "learning_rate": 0.02,
@@ -176,30 +174,12 @@ def test_the_dense_switch_runs_layers_as_they_will_be_stored(tmp_path: Path) -> 
     "more", [{}, {"task": "logits", "counting": "factors", "dense_switch": False, "noise": "logistic"}]
 )
 def test_a_resumed_run_goes_on_bit_for_bit(tmp_path: Path, more: dict[str, Any]) -> None:
-    more = {**more, "max_steps": 14, "settle_steps": 20}
     names = ("keep", "loss", "task", "budget", "align")
-    whole = Watched(tmp_path / "whole", **more)
-    expected = whole.run()
-    parts = [Watched(tmp_path / "parts", stop_after=steps, **more) for steps in (1, 7)]
-    for part in parts:
-        with pytest.raises(CancelledError):
-            part.run()
-    parts.append(Watched(tmp_path / "parts", **more))
-    assert parts[-1].run() == expected
-    assert list(itertools.chain(*(part.figures(*names) for part in parts))) == whole.figures(*names)
-    assert equal_states(parts[-1].saved, whole.saved)
+    check_resuming(Watched, tmp_path, names, stops=(1, 7), **{**more, "max_steps": 14, "settle_steps": 20})
 
 
 def test_the_model_is_left_as_found(tmp_path: Path) -> None:
-    state, modules = state_of(MODEL), modules_of(MODEL)
-    Watched(tmp_path / "whole", max_steps=2).run()
-    broken = MemoryFactors(MODEL, random_windows(4, 32))
-    broken._factors[LAYERS[0].name].left.fill_(float("nan"))
-    with pytest.raises(NumericalError, match=r"step \d+ is not finite"):
-        Watched(tmp_path / "broken", source=broken, dense_switch=False).run()
-    assert modules_of(MODEL) == modules
-    assert same_state(MODEL, state)
-    assert not any(parameter.requires_grad for parameter in MODEL.parameters())
+    check_model_is_left(Watched, tmp_path, whole={"max_steps": 2}, broken={"dense_switch": False})
 
 
 def test_half_precision_will_do(tmp_path: Path) -> None:

@@ -1,51 +1,23 @@
-"""Commands that submit jobs, end to end with a pretended pipeline."""
+"""Commands that submit jobs and tell what came of them, end to end with a pretended pipeline."""
 
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lrc_core.budget import dense_ranks
-from lrc_core.cli import main
 from lrc_core.cli.jobs import print_plan, save_plan
-from lrc_core.jobs.launch import EXECUTE_VARIABLE
 from lrc_core.jobs.plans import find_plan
 from lrc_core.plan import Plan, make_plan, pruned_plan
 from lrc_core.quality.variants import methods_with_terms
 from lrc_core.runs.spec import AllocateSpec
 from lrc_core.runs.store import RunStore
-from tests.core.job_helpers import CARD, a_plan, wait_for
+from tests.core.job_helpers import CARD, a_plan
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(autouse=True)
-def _pretend(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(EXECUTE_VARIABLE, "tests.core.job_helpers:canned")
-    monkeypatch.setattr("lrc_core.jobs.preflight.check_model", lambda model: None)
-
-
-@pytest.fixture
-def lrc(capsys: pytest.CaptureFixture[str]) -> Any:
-    """Run a command in this process; returns exit code, stdout, stderr."""
-
-    def run(*words: str) -> tuple[int, str, str]:
-        try:
-            code = main(words)
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 def test_spectra_json_and_table(lrc: Any) -> None:
@@ -171,15 +143,6 @@ def test_bench_quality_writes_json_csv_and_markdown(lrc: Any, tmp_path: Path) ->
     assert f"{', '.join(methods_with_terms())} at 20.0 %" in lrc("runs", "list")[1]
 
 
-def test_a_stopped_bench_goes_on_when_asked_again(lrc: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(EXECUTE_VARIABLE, "tests.core.job_helpers:fail")
-    assert lrc("bench", "quality", "--methods", "uniform")[0] == 1
-    monkeypatch.setenv(EXECUTE_VARIABLE, "tests.core.job_helpers:canned")
-    code, out, err = lrc("bench", "quality", "--methods", "uniform", "--json")
-    assert code == 0, err
-    assert RunStore().open(json.loads(out)["run_id"]).status().attempt == 2
-
-
 @pytest.mark.parametrize(
     "words",
     [
@@ -252,132 +215,6 @@ def test_an_unexpected_error_is_one_line(lrc: Any, monkeypatch: pytest.MonkeyPat
     assert err.strip().splitlines() == ["lrc: Unexpected ValueError: one. Set LRC_DEBUG=1 to see where."]
 
 
-def test_a_failed_job_is_told_and_taken_up_again(lrc: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(EXECUTE_VARIABLE, "tests.core.job_helpers:fail")
-    code, out, err = lrc("spectra", "--json")
-    assert (code, out) == (1, "")
-    assert "holds NaN. Download it again." in err.splitlines()[-1]
-    monkeypatch.setenv(EXECUTE_VARIABLE, "tests.core.job_helpers:canned")
-    code, out, err = lrc("spectra", "--json")
-    assert (code, out) == (1, "")
-    assert "was failed before" in err
-    assert "lrc runs resume spectra-" in err
-    code, out, _ = lrc("spectra", "--json", "--resume")
-    assert code == 0
-    run_id = json.loads(out)["run_id"]
-    assert RunStore().open(run_id).status().attempt == 2
-
-
-def test_runs_commands(lrc: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert lrc("runs", "list")[:2] == (0, "")
-    assert json.loads(lrc("runs", "list", "--json")[1]) == {"runs": []}
-    monkeypatch.setenv(EXECUTE_VARIABLE, "tests.core.job_helpers:work")
-    code, out, err = lrc("allocate", "--detach", "--json")
-    assert code == 0, err
-    run_id = json.loads(out)["run_id"]
-    assert json.loads(lrc("allocate", "--detach", "--json")[1])["run_id"] == run_id
-    wait_for(lambda: RunStore().open(run_id).status().step > 0, "a first step")
-    assert "counting" in lrc("runs", "list")[1]
-    (listed,) = json.loads(lrc("runs", "list", "--json")[1])["runs"]
-    assert (listed["id"], listed["state"], listed["what"]) == (run_id, "running", "llrc at 20.0 %")
-    code, out, err = lrc("runs", "delete", run_id)
-    assert (code, out) == (1, "")
-    assert "Cancel it first" in err
-    assert json.loads(lrc("runs", "cancel", run_id, "--json")[1]) == {"run_id": run_id, "state": "cancelled"}
-    assert "already ended" in lrc("runs", "cancel", run_id)[1]
-    monkeypatch.setenv(EXECUTE_VARIABLE, "tests.core.job_helpers:canned")
-    code, out, _ = lrc("runs", "resume", run_id, "--json")
-    assert json.loads(out)["plan"]["method"] == "llrc"
-    shown = json.loads(lrc("runs", "show", run_id, "--json")[1])
-    assert shown["state"] == "done"
-    assert shown["command"].startswith("lrc allocate starter --method llrc --keep 0.8")
-    assert shown["spec"]["kind"] == "allocate"
-    code, out, _ = lrc("runs", "show", run_id)
-    assert "command  lrc allocate" in out
-    assert lrc("runs", "resume", run_id)[0] == 1
-    assert json.loads(lrc("runs", "delete", run_id, "--json")[1]) == {"deleted": [run_id]}
-    assert RunStore().list() == []
-
-
-def test_damaged_runs_are_listed_shown_as_damaged_and_deleted(lrc: Any) -> None:
-    run_id = json.loads(lrc("spectra", "--json")[1])["run_id"]
-    (RunStore().root / run_id / "spec.json").write_text("{")
-    assert "damaged" in lrc("runs", "list")[1]
-    code, out, err = lrc("runs", "show", run_id)
-    assert (code, out) == (1, "")
-    assert "spec.json" in err
-    assert lrc("runs", "delete", run_id)[0] == 0
-
-
-@pytest.fixture
-def terminal() -> Iterator[Any]:
-    """Starts a command in a process of its own."""
-    started: list[subprocess.Popen[str]] = []
-
-    def start(*words: str) -> subprocess.Popen[str]:
-        started.append(_terminal(*words))
-        return started[-1]
-
-    yield start
-    for process in started:
-        process.kill()
-        process.wait()
-
-
-def _terminal(*words: str) -> subprocess.Popen[str]:
-    code = (
-        "import sys, lrc_core.jobs.preflight as p\n"
-        "p.check_model = lambda model: None\n"
-        "from lrc_core.cli import main\n"
-        "sys.exit(main())\n"
-    )
-    command = [sys.executable, "-c", code, *words]
-
-    def as_in_a_terminal() -> None:
-        """What a shell starts in the background ignores Ctrl-C, and children inherit that; so would these tests."""
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-    pipe = subprocess.PIPE
-    return subprocess.Popen(
-        command,
-        cwd=ROOT,
-        stdout=pipe,
-        stderr=pipe,
-        text=True,
-        preexec_fn=as_in_a_terminal,
-    )
-
-
-def test_ctrl_c_cancels_the_job_and_says_how_to_go_on(lrc: Any, terminal: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(EXECUTE_VARIABLE, "tests.core.job_helpers:work")
-    process = terminal("spectra", "--json")
-    store = RunStore()
-    wait_for(lambda: any(s.status and s.status.step > 0 for s in store.list()), "a first step")
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 130
-    assert out == ""
-    (summary,) = store.list()
-    assert summary.state == "cancelled"
-    assert f"lrc runs resume {summary.id}" in err
-
-
-def test_a_killed_terminal_leaves_the_job_working(lrc: Any, terminal: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(EXECUTE_VARIABLE, "tests.core.job_helpers:work")
-    process = terminal("spectra", "--json")
-    store = RunStore()
-    wait_for(lambda: any(s.status and s.status.step > 0 for s in store.list()), "a first step")
-    process.kill()
-    process.communicate(timeout=120)
-    (summary,) = store.list()
-    step = summary.status.step  # type: ignore[union-attr]
-    wait_for(lambda: store.open(summary.id).status().step > step, "further steps")
-    (store.root / "go").touch()
-    code, out, err = lrc("spectra", "--json")
-    assert code == 0, err
-    assert json.loads(out)["run_id"] == summary.id
-
-
 def test_the_model_folder_is_named_absolutely(lrc: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "own.txt").write_text("text")
@@ -399,14 +236,3 @@ def test_a_model_that_the_preflight_refuses_is_one_line(lrc: Any, monkeypatch: p
     code, out, err = lrc("spectra", "somewhere/else")
     assert (code, out) == (1, "")
     assert err.strip() == "lrc: somewhere/else has no config.json. Name a model folder."
-
-
-@pytest.fixture(autouse=True)
-def _no_strays() -> Any:
-    yield
-    from lrc_core.runs.process import process_of
-
-    for summary in RunStore().list():
-        process = process_of(summary.status) if summary.status is not None else None
-        if process is not None and process.pid != os.getpid():
-            process.kill()

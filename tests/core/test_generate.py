@@ -35,7 +35,7 @@ from lrc_core.runs.spec import (
 )
 from lrc_core.runs.store import Run, RunStore
 from lrc_core.runs.transcript import FILE, Answer, TranscriptWriter, read_answers
-from tests.tiny_models import FAMILIES, POSITIONS, save_tiny, tiny_model, tiny_text, tiny_tokenizer
+from tests.tiny_models import FAMILIES, POSITIONS, tiny_model, tiny_tokenizer
 
 PROMPT = "the rank of a layer"
 
@@ -144,18 +144,6 @@ def test_half_a_character_is_held_back() -> None:
 # ---- the job, on a tiny model in a folder
 
 
-@pytest.fixture(scope="module")
-def texts(tmp_path_factory: pytest.TempPathFactory) -> tuple[str]:
-    path = tmp_path_factory.mktemp("texts") / "calibrate.txt"
-    path.write_text(tiny_text(6000))
-    return (str(path),)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> ModelRef:
-    return ModelRef(str(save_tiny(tmp_path_factory.mktemp("models") / "tiny")))
-
-
 def done(spec: Any) -> Run:
     run = RunStore().create(spec)
     record(run, lambda tick, stop: execute(run, on_progress=tick, should_stop=stop))
@@ -163,8 +151,8 @@ def done(spec: Any) -> Run:
 
 
 @pytest.fixture
-def allocated(model: ModelRef, texts: tuple[str]) -> Run:
-    return done(AllocateSpec(model, keep=0.6, calibration=CalibrationSpec(texts, windows=20, window=48)))
+def allocated(model: ModelRef, texts: tuple[str, str]) -> Run:
+    return done(AllocateSpec(model, keep=0.6, calibration=CalibrationSpec(texts[:1], windows=20, window=48)))
 
 
 def question(model: ModelRef, allocated: Run, **sampling: Any) -> GenerateSpec:

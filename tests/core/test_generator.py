@@ -12,17 +12,10 @@ import pytest
 from lrc_core.cli import main
 from lrc_core.jobs import generator, manager
 from lrc_core.jobs.launch import EXECUTE_VARIABLE
-from lrc_core.runs.process import process_of
 from lrc_core.runs.spec import CalibrationSpec, GenerateSpec, ModelRef, SamplingSpec, SpectraSpec
 from lrc_core.runs.store import Run, RunStore
 from lrc_core.runs.transcript import read_answers
-from tests.core.job_helpers import wait_for
-from tests.tiny_models import save_tiny
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> ModelRef:
-    return ModelRef(str(save_tiny(tmp_path_factory.mktemp("models") / "tiny")))
+from tests.core.job_helpers import kill_workers, wait_for
 
 
 @pytest.fixture
@@ -31,10 +24,7 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[RunStore]:
     store = RunStore()
     yield store
     generator.release(store, at_once=True)
-    for summary in store.list():
-        process = process_of(summary.status) if summary.status is not None else None
-        if process is not None:
-            process.kill()
+    kill_workers(store)
 
 
 def ask(store: RunStore, model: ModelRef, prompt: str, **sampling: Any) -> Run:

@@ -21,7 +21,7 @@ from lrc_core.runs.process import host_name, process_of
 from lrc_core.runs.records import Status
 from lrc_core.runs.spec import AllocateSpec, CalibrationSpec, CompareSpec, EvaluationSpec, ModelRef, SpectraSpec
 from lrc_core.runs.store import Run, RunStore
-from tests.core.job_helpers import wait_for
+from tests.core.job_helpers import kill_workers, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -31,10 +31,7 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[RunStore]:
     monkeypatch.setattr("lrc_core.jobs.manager.check", lambda spec, **_: None)
     store = RunStore()
     yield store
-    for summary in store.list():
-        process = process_of(summary.status) if summary.status is not None else None
-        if process is not None and process.pid != os.getpid():
-            process.kill()
+    kill_workers(store)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 from pathlib import Path
@@ -17,21 +16,12 @@ from lrc_core.allocate.llrc_start import starting_logits
 from lrc_core.allocate.llrc_training import MaskTraining
 from lrc_core.allocate.protocol import Allocation
 from lrc_core.budget import dense_ranks, keep_ratio, largest_low_rank
-from lrc_core.errors import CancelledError, NumericalError
 from lrc_core.models.linears import block_linears
 from lrc_core.plan import make_plan
 from lrc_core.settings import build
-from tests.tiny_methods import (
-    MemoryFactors,
-    card_of,
-    context_for,
-    modules_of,
-    random_windows,
-    same_state,
-    state_of,
-)
+from tests.tiny_methods import MemoryFactors, card_of, context_for, random_windows, same_state, state_of
 from tests.tiny_models import tiny_model
-from tests.watched import WatchedRun, equal_states
+from tests.watched import WatchedRun, check_model_is_left, check_resuming
 
 QUICK: dict[str, Any] = {
     "documents": 5,
@@ -172,17 +162,7 @@ def test_layers_above_break_even_are_stored_dense(trained: tuple[Watched, Alloca
 
 
 def test_the_model_is_left_as_found(tmp_path: Path) -> None:
-    state, modules = state_of(MODEL), modules_of(MODEL)
-    Watched(tmp_path / "whole", max_steps=4).run()
-    with pytest.raises(CancelledError):
-        Watched(tmp_path / "cancelled", stop_after=2).run()
-    broken = MemoryFactors(MODEL, random_windows(4, 32))
-    broken._factors[LAYERS[0].name].left.fill_(float("nan"))
-    with pytest.raises(NumericalError, match=r"step \d+ is not finite"):
-        Watched(tmp_path / "broken", source=broken).run()
-    assert modules_of(MODEL) == modules
-    assert same_state(MODEL, state)
-    assert not any(parameter.requires_grad for parameter in MODEL.parameters())
+    check_model_is_left(Watched, tmp_path, whole={"max_steps": 4})
 
 
 def test_keep_one_trains_nothing(tmp_path: Path) -> None:
@@ -333,34 +313,15 @@ FIGURES = ("keep", "loss", "distill", "compression", "tv", "alpha", "target")
 def test_a_resumed_run_goes_on_bit_for_bit(tmp_path: Path, more: dict[str, Any]) -> None:
     """Several passes over an odd number of windows, cancelled in the first and in a later one."""
     more = {**more, "max_steps": 20, "settle_steps": 30}
-    whole = Watched(tmp_path / "whole", **more)
-    expected = whole.run()
+    whole = check_resuming(Watched, tmp_path, FIGURES, stops=(1, 6), **more)
     assert len(whole.steps) == 20
-    parts = [Watched(tmp_path / "parts", stop_after=steps, **more) for steps in (1, 6)]
-    for part in parts:
-        with pytest.raises(CancelledError):
-            part.run()
-    parts.append(Watched(tmp_path / "parts", **more))
-    found = parts[-1].run()
-    assert list(itertools.chain(*(part.figures(*FIGURES) for part in parts))) == whole.figures(*FIGURES)
-    assert equal_states(parts[-1].saved, whole.saved)
-    assert found == expected
-    assert list(itertools.chain(*(part.recorded for part in parts))) == whole.recorded
 
 
 def test_windows_first_seen_beside_others_do_not_change_a_resumed_run(tmp_path: Path) -> None:
     """In bfloat16 the last bits of a product depend on the size of the batch."""
     model = tiny_model("llama").to(torch.bfloat16)
     more: dict[str, Any] = {"model": model, "documents": 7, "batch": 4, "window": 48, "max_steps": 9}
-    whole = Watched(tmp_path / "whole", **more)
-    whole.run()
-    first = Watched(tmp_path / "parts", stop_after=2, **more)
-    with pytest.raises(CancelledError):
-        first.run()
-    second = Watched(tmp_path / "parts", **more)
-    second.run()
-    assert first.figures(*FIGURES) + second.figures(*FIGURES) == whole.figures(*FIGURES)
-    assert equal_states(second.saved, whole.saved)
+    check_resuming(Watched, tmp_path, FIGURES, stops=(2,), **more)
 
 
 def test_one_seed_one_plan(tmp_path: Path) -> None:

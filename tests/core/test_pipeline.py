@@ -21,10 +21,8 @@ from lrc_core.lowrank.apply import compressed
 from lrc_core.lowrank.structure import read_structure, restructured
 from lrc_core.models.linears import block_linears, get_module, weight_of
 from lrc_core.models.load import load_model
-from lrc_core.pipeline import execute
 from lrc_core.plan import Plan
 from lrc_core.registry import ALLOCATORS
-from lrc_core.runs.recorder import record
 from lrc_core.runs.spec import (
     AllocateSpec,
     CalibrationSpec,
@@ -39,21 +37,10 @@ from lrc_core.runs.spec import (
 from lrc_core.runs.store import Run, RunStore
 from lrc_core.texts import sequential_windows
 from lrc_core.types import ModelCard
+from tests.core.pipeline_helpers import LLRC, only_preset, result_of, run
 from tests.tiny_methods import MemoryFactors, random_windows
-from tests.tiny_models import BLOCKS, save_tiny, tiny_text
+from tests.tiny_models import BLOCKS, save_tiny
 
-LLRC: dict[str, Any] = {
-    "documents": 5,
-    "window": 12,
-    "batch": 2,
-    "ramp_high": 2.0,
-    "ramp_low": 0.2,
-    "learning_rate": 0.15,
-    "alpha_low": 8.0,
-    "alpha_high": 8.0,
-    "settle_steps": 3,
-    "max_steps": 60,
-}
 STRS: dict[str, Any] = {"windows": 2, "window": 16, "step": 0.4}
 PRUNER: dict[str, Any] = {"windows": 4, "window": 16}
 TUNED: dict[str, Any] = {
@@ -66,72 +53,11 @@ TUNED: dict[str, Any] = {
 }
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny(tmp_path_factory.mktemp("models") / "tiny")
-
-
-@pytest.fixture(scope="module")
-def texts(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    """A calibration text and another one to report on."""
-    parts = []
-    for seed, name in enumerate(("calibrate.txt", "report.txt")):
-        path = tmp_path_factory.getbasetemp() / name
-        path.write_text(tiny_text(6000, seed), encoding="utf-8")
-        parts.append(str(path))
-    return parts[0], parts[1]
-
-
 @pytest.fixture(autouse=True)
 def small_presets(monkeypatch: pytest.MonkeyPatch) -> None:
     """Comparisons take the first preset of a method: make it one for a tiny model."""
     for name, settings in (("llrc", LLRC), ("strs", STRS), ("llm_pruner", PRUNER), ("llm_pruner_lora", TUNED)):
-        small = dataclasses.replace(ALLOCATORS.get(name), presets={"quick": settings})
-        monkeypatch.setitem(ALLOCATORS._entries, name, small)
-
-
-@pytest.fixture
-def model(folder: Path) -> ModelRef:
-    return ModelRef(str(folder))
-
-
-@pytest.fixture
-def calibration(texts: tuple[str, str]) -> CalibrationSpec:
-    return CalibrationSpec((texts[0],), windows=40, window=64)
-
-
-@pytest.fixture
-def evaluation(texts: tuple[str, str]) -> EvaluationSpec:
-    return EvaluationSpec((texts[1],), window=48, max_windows=6)
-
-
-def run(spec: Spec, stop_after: int | None = None) -> Run:
-    """Carry out a spec in this process, as a worker does."""
-    found = RunStore().create(spec)
-    ticks: list[Any] = []
-
-    def work(on_progress: Any, should_stop: Any) -> dict[str, Any]:
-        def both(tick: Any) -> None:
-            if tick.phase == "training masks":
-                ticks.append(tick)
-            on_progress(tick)
-
-        def stop() -> bool:
-            return should_stop() or (stop_after is not None and len(ticks) >= stop_after)
-
-        return execute(found, on_progress=both, should_stop=stop)
-
-    record(found, work)
-    return found
-
-
-def result_of(found: Run) -> dict[str, Any]:
-    result = found.result()
-    assert result is not None
-    assert found.status().state == "done"
-    assert result["wall_s"] >= 0
-    assert result["peak_memory_mb"] > 10
-    return result
+        only_preset(monkeypatch, name, settings)
 
 
 def card_of(found: Run) -> ModelCard:
@@ -215,7 +141,7 @@ def test_a_cancelled_run_goes_on_to_the_same_plan(
     whole = run(spec)
     monkeypatch.setenv("LRC_RUNS", str(tmp_path / "other-runs"))
     with pytest.raises(CancelledError):
-        run(spec, stop_after=9)
+        run(spec, stop_at="training masks", stop_after=9)
     assert RunStore().create(spec).status().state == "cancelled"
     resumed = run(spec)
     assert resumed.path != whole.path

@@ -5,41 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from lrc_core.jobs.plans import find_plan
 from lrc_core.lowrank.apply import PlanWeights, WithGains
-from lrc_core.pipeline import execute
 from lrc_core.plan import Plan
-from lrc_core.runs.recorder import record
-from lrc_core.runs.spec import AllocateSpec, CalibrationSpec, EvaluateSpec, EvaluationSpec, ModelRef, Spec
-from lrc_core.runs.store import Run, RunStore
+from lrc_core.runs.spec import AllocateSpec, CalibrationSpec, EvaluateSpec, EvaluationSpec, ModelRef
+from lrc_core.runs.store import RunStore
+from tests.core.pipeline_helpers import result_of, run
 from tests.tiny_methods import MemoryFactors, random_windows
-from tests.tiny_models import save_tiny, tiny_model, tiny_text
+from tests.tiny_models import tiny_model
 
 QUICK: dict[str, Any] = {
     "pace": 0.1, "settle_rounds": 3, "batches": 2, "documents": 8, "check_windows": 4, "window": 32, "batch": 2,
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> ModelRef:
-    return ModelRef(str(save_tiny(tmp_path_factory.mktemp("models") / "tiny")))
-
-
-@pytest.fixture(scope="module")
-def calibration(tmp_path_factory: pytest.TempPathFactory) -> CalibrationSpec:
-    path = tmp_path_factory.mktemp("texts") / "calibrate.txt"
-    path.write_text(tiny_text(6000, 0), encoding="utf-8")
-    return CalibrationSpec((str(path),), windows=40, window=64)
-
-
-def run(spec: Spec) -> Run:
-    found = RunStore().create(spec)
-    record(found, lambda on_progress, should_stop: execute(found, on_progress=on_progress, should_stop=should_stop))
-    return found
 
 
 def test_gains_multiply_the_first_components_of_the_layers_that_have_them(tmp_path: Path) -> None:
@@ -73,8 +53,6 @@ def test_plans_with_gains_are_written_found_and_measured(model: ModelRef, calibr
         }
         found = find_plan(words, RunStore())
         parts: dict[str, Any] = {"calibration": calibration, "evaluation": evaluation}
-        measured = run(EvaluateSpec(model, plan=found.plan, plan_folder=found.folder, **parts)).result()
-        bare = run(EvaluateSpec(model, plan={**found.plan, "weights_file": None}, **parts)).result()
-        assert measured is not None
-        assert bare is not None
+        measured = result_of(run(EvaluateSpec(model, plan=found.plan, plan_folder=found.folder, **parts)))
+        bare = result_of(run(EvaluateSpec(model, plan={**found.plan, "weights_file": None}, **parts)))
         assert measured["perplexity"] != bare["perplexity"]

@@ -17,9 +17,7 @@ from lrc_core.cli.specs import update_spec
 from lrc_core.errors import CancelledError, PlanError
 from lrc_core.jobs.command import command_for
 from lrc_core.jobs.plans import find_plan
-from lrc_core.pipeline import execute
 from lrc_core.plan import Plan
-from lrc_core.runs.recorder import record
 from lrc_core.runs.spec import (
     AllocateSpec,
     CalibrationSpec,
@@ -27,68 +25,15 @@ from lrc_core.runs.spec import (
     EvaluateSpec,
     EvaluationSpec,
     ModelRef,
-    Spec,
     UpdateSpec,
     spec_from_dict,
 )
 from lrc_core.runs.store import Run, RunStore
 from lrc_core.tune.settings import TuningSettings
-from tests.tiny_models import save_tiny, tiny_text
+from tests.core.pipeline_helpers import result_of, run
 
 SAMPLES = Path(__file__).parents[2] / "assets" / "samples"
 LEFT = asdict(UpdateSettings())
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> ModelRef:
-    return ModelRef(str(save_tiny(tmp_path_factory.mktemp("models") / "tiny")))
-
-
-@pytest.fixture(scope="module")
-def texts(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    """A calibration text and another one to report on."""
-    parts = []
-    for seed, name in enumerate(("calibrate.txt", "report.txt")):
-        path = tmp_path_factory.mktemp("texts") / name
-        path.write_text(tiny_text(6000, seed), encoding="utf-8")
-        parts.append(str(path))
-    return parts[0], parts[1]
-
-
-@pytest.fixture
-def calibration(texts: tuple[str, str]) -> CalibrationSpec:
-    return CalibrationSpec((texts[0],), windows=40, window=64)
-
-
-@pytest.fixture
-def evaluation(texts: tuple[str, str]) -> EvaluationSpec:
-    return EvaluationSpec((texts[1],), window=48, max_windows=6)
-
-
-def run(spec: Spec, stop_after: int | None = None) -> Run:
-    """Carry out a spec in this process, as a worker does; perhaps cancel it after some ticks of the update."""
-    found = RunStore().create(spec)
-    ticks: list[Any] = []
-
-    def work(on_progress: Any, should_stop: Any) -> dict[str, Any]:
-        def both(tick: Any) -> None:
-            if tick.phase == "updating factors":
-                ticks.append(tick)
-            on_progress(tick)
-
-        def stop() -> bool:
-            return should_stop() or (stop_after is not None and len(ticks) >= stop_after)
-
-        return execute(found, on_progress=both, should_stop=stop)
-
-    record(found, work)
-    return found
-
-
-def result_of(found: Run) -> dict[str, Any]:
-    result = found.result()
-    assert result is not None
-    return result
 
 
 def update_of_run(allocated: Run, calibration: CalibrationSpec, **settings: Any) -> UpdateSpec:
@@ -183,7 +128,7 @@ def test_a_cancelled_update_goes_on_behind_its_finished_blocks(
     whole = run(spec)
     monkeypatch.setenv("LRC_RUNS", str(tmp_path / "other-runs"))
     with pytest.raises(CancelledError):
-        run(spec, stop_after=40)  # five rounds of five batches a block
+        run(spec, stop_at="updating factors", stop_after=40)  # five rounds of five batches a block
     stopped = RunStore().create(spec)
     assert stopped.status().state == "cancelled"
     assert not (stopped.path / "plan.json").exists()

@@ -28,14 +28,14 @@ from lrc_core.runs.spec import AllocateSpec, QualitySpec
 from lrc_core.runs.store import RunStore
 from lrc_core.types import ModelCard
 from tests.core.pdf_reader import Pdf
-from tests.pages import run_factory as factory
+from tests.pages import run_factory, table_factory
 
 Make = Callable[..., Report]
 
 
 @pytest.fixture
 def card() -> ModelCard:
-    return factory.make_card()
+    return run_factory.make_card()
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def stores(tmp_path: Path) -> tuple[RunStore, RunStore]:
 
 @pytest.fixture
 def make(stores: tuple[RunStore, RunStore], card: ModelCard) -> Make:
-    factory.spectra_run(stores[0], card)
+    run_factory.spectra_run(stores[0], card)
 
     def made(frame: Frame | None = None, **asked: Any) -> Report:
         return make_report(Asked(**asked), frame, stores)
@@ -96,8 +96,8 @@ def table_of(report: Report, caption: str) -> Table:
 
 
 def test_both_files_say_everything_that_the_content_says(make: Make, stores: Any, card: ModelCard) -> None:
-    run = factory.quality_run(stores[0], card)
-    factory.generate_run(stores[0], card)
+    run = table_factory.quality_run(stores[0], card)
+    run_factory.generate_run(stores[0], card)
     made = make(compare=run.id)
     page, pdf = Page(report_html(made)), Pdf(report_pdf(made))
     paper = squeezed(pdf.text())
@@ -108,13 +108,13 @@ def test_both_files_say_everything_that_the_content_says(make: Make, stores: Any
 
 
 def test_failed_and_missing_cells_stand_in_the_tables(make: Make, stores: Any, card: ModelCard) -> None:
-    failed = make(compare=factory.quality_run(stores[0], card).id)
+    failed = make(compare=table_factory.quality_run(stores[0], card).id)
     lines = table_of(failed, "Size and perplexity").lines
     assert [line.state for line in lines].count("failed") == 1
     cell = next(line for line in lines if line.state == "failed")
     assert cell.cells[0].text == "STRS"
     assert cell.cells[2].text == "Failed: Keeping 0.6 is impossible."
-    lacking = make(compare=factory.compare_run(stores[0], card, skip=(("strs", 0.8),)).id)
+    lacking = make(compare=table_factory.compare_run(stores[0], card, skip=(("strs", 0.8),)).id)
     line = next(line for line in table_of(lacking, "Size and perplexity").lines if line.state == "missing")
     assert [cell.text for cell in line.cells[:3]] == ["STRS", "20", "Not measured"]
     for drawn in (report_html(lacking), Pdf(report_pdf(lacking)).text()):
@@ -122,35 +122,41 @@ def test_failed_and_missing_cells_stand_in_the_tables(make: Make, stores: Any, c
 
 
 def test_what_prunes_structure_is_one_cell_under_no_decomposition(stores: Any, card: ModelCard) -> None:
-    factory.spectra_run(stores[0], card)
+    run_factory.spectra_run(stores[0], card)
     spec = QualitySpec(methods=("uniform", "llm_pruner"), keeps=(0.8,), decompositions=("whitened", "kfac"))
     run = stores[0].create(spec)
-    pruned = {**factory.row("llm_pruner", 0.8), "decomposition": ""}
-    factory.finish(run, {"rows": [factory.row("dense", 1.0), factory.row("uniform", 0.8), pruned], "baselines": []})
+    pruned = {**table_factory.row("llm_pruner", 0.8), "decomposition": ""}
+    run_factory.finish(
+        run, {"rows": [table_factory.row("dense", 1.0), table_factory.row("uniform", 0.8), pruned], "baselines": []}
+    )
     assert find_sources(Asked(compare=run.id), stores).missing == (("uniform", "kfac", 0.8, 0),)
     table = table_of(make_report(Asked(compare=run.id), None, stores), "Size and perplexity")
     assert table.lines[2].cells[0].text == "LLM-Pruner"
 
 
 def test_a_big_bench_fits_on_paper(stores: Any, card: ModelCard) -> None:
-    factory.spectra_run(stores[0], card)
+    run_factory.spectra_run(stores[0], card)
     methods = [name for name in ALLOCATORS.names() if not ALLOCATORS.get(name).structured]
     tasks = [f"task {number}" for number in range(9)]
     kinds = ("whitened", "kfac", "svd")
     cells = [(name, kind) for kind in kinds for name in methods]
-    plan = factory.plan_at(card, 0.8)
-    rows = [factory.row("dense", 1.0)]
+    plan = run_factory.plan_at(card, 0.8)
+    rows = [table_factory.row("dense", 1.0)]
     for name, kind in cells:
         run = stores[0].create(AllocateSpec(method=name, decomposition=kind))
         replace(plan, method=name, decomposition=kind).save(run.path / "plan.json")
-        row = {**factory.row("llrc", 0.8, run_id=run.id, allocate_run_id=run.id), "method": name, "decomposition": kind}
+        row = {
+            **table_factory.row("llrc", 0.8, run_id=run.id, allocate_run_id=run.id),
+            "method": name,
+            "decomposition": kind,
+        }
         rows.append(row)
     for row in rows:
         row["zero_shot"] = dict.fromkeys(tasks, row["zero_shot"]["piqa"])
     run = stores[0].create(
         QualitySpec(methods=tuple(methods), keeps=(0.8,), decompositions=("whitened", "kfac", "svd"))
     )
-    factory.finish(run, {"rows": rows, "baselines": []})
+    run_factory.finish(run, {"rows": rows, "baselines": []})
     report = make_report(Asked(compare=run.id), None, stores)
     paper = squeezed(Pdf(report_pdf(report)).text())
     assert f"modelsof{len(rows)}withthehighestmeans" in paper
@@ -158,17 +164,17 @@ def test_a_big_bench_fits_on_paper(stores: Any, card: ModelCard) -> None:
 
 
 def test_signs_of_significance_come_from_the_tests(make: Make, stores: Any, card: ModelCard) -> None:
-    made = make(compare=factory.quality_run(stores[0], card).id)
+    made = make(compare=table_factory.quality_run(stores[0], card).id)
     table = table_of(made, "Size and perplexity")
     llrc = next(line for line in table.lines if line.key == ("llrc", "20"))
     assert {cell.mark for cell in llrc.cells if cell.mark} == {"*"}, "0.01 from uniform, 0.2 from STRS"
-    untested = make(compare=factory.compare_run(stores[0], card).id)
+    untested = make(compare=table_factory.compare_run(stores[0], card).id)
     assert "No paired tests" in table_of(untested, "Size and perplexity").note
     assert not any(cell.mark for line in table_of(untested, "Size and perplexity").lines for cell in line.cells)
 
 
 def test_every_measured_row_leads_to_its_runs(make: Make, stores: Any, card: ModelCard) -> None:
-    run = factory.compare_run(stores[0], card)
+    run = table_factory.compare_run(stores[0], card)
     made = make(compare=run.id)
     listed = {line.cells[0].text for line in table_of(made, "Every run behind this report").lines}
     rows = json.loads((run.path / "rows.json").read_text())
@@ -179,8 +185,8 @@ def test_every_measured_row_leads_to_its_runs(make: Make, stores: Any, card: Mod
 
 
 def test_html_holds_everything_and_fetches_nothing(make: Make, stores: Any, card: ModelCard) -> None:
-    factory.generate_run(stores[0], card, prompt='</script><img src="x" onerror="alert(1)"> & more')
-    source = report_html(make(Frame(title="<b>Größe</b> & Co"), compare=factory.quality_run(stores[0], card).id))
+    run_factory.generate_run(stores[0], card, prompt='</script><img src="x" onerror="alert(1)"> & more')
+    source = report_html(make(Frame(title="<b>Größe</b> & Co"), compare=table_factory.quality_run(stores[0], card).id))
     page = Page(source)
     kinds = [tag for tag, _ in page.elements]
     assert not {"link", "img", "iframe", "object", "embed"} & set(kinds)
@@ -198,7 +204,7 @@ def test_html_holds_everything_and_fetches_nothing(make: Make, stores: Any, card
 
 
 def test_estimated_and_measured_look_different(make: Make, stores: Any, card: ModelCard) -> None:
-    made = make(compare=factory.compare_run(stores[0], card).id)
+    made = make(compare=table_factory.compare_run(stores[0], card).id)
     cards = next(block for section in made.sections for block in section.blocks if isinstance(block, Cards))
     for entry in cards.entries:
         overhead = [part for part in entry.parts if part.how == ESTIMATED]
@@ -211,7 +217,7 @@ def test_estimated_and_measured_look_different(make: Make, stores: Any, card: Mo
 
 def test_pdf_has_pages_outline_and_embedded_fonts(make: Make, stores: Any, card: ModelCard) -> None:
     title = "Größe & Qualität: наш отчёт, αβγ, 模型 <ok>"
-    made = make(Frame(title=title), compare=factory.compare_run(stores[0], card).id)
+    made = make(Frame(title=title), compare=table_factory.compare_run(stores[0], card).id)
     pdf = Pdf(report_pdf(made))
     assert pdf.title() == title
     assert squeezed(title) in squeezed(pdf.text())
@@ -225,12 +231,12 @@ def test_pdf_has_pages_outline_and_embedded_fonts(make: Make, stores: Any, card:
 
 
 def test_answers_of_any_length_and_letters_reach_the_paper(make: Make, stores: Any, card: ModelCard) -> None:
-    run = factory.generate_run(stores[0], card)
+    run = run_factory.generate_run(stores[0], card)
     whole = (run.path / "answers.jsonl").read_text().splitlines()
     first = json.loads(whole[0])
     first["done"]["text"] = "wörd " * 2500 + "x" * 3000 + "\n" * 80 + "\x07\ud800 😀 end"
     (run.path / "answers.jsonl").write_text("\n".join([json.dumps(first), *whole[1:]]) + "\n")
-    made = make(compare=factory.compare_run(stores[0], card).id)
+    made = make(compare=table_factory.compare_run(stores[0], card).id)
     pdf = Pdf(report_pdf(made))
     paper = squeezed(pdf.text())
     assert paper.count("wörd") == 2500 and paper.count("x" * 50) >= 58, "it runs on over the ends of pages"
@@ -241,15 +247,15 @@ def test_answers_of_any_length_and_letters_reach_the_paper(make: Make, stores: A
 
 
 def test_default_is_the_newest_finished_comparison(make: Make, stores: Any, card: ModelCard) -> None:
-    shipped = factory.compare_run(stores[1], card, keeps=(0.7,))
+    shipped = table_factory.compare_run(stores[1], card, keeps=(0.7,))
     assert make().source == shipped.id, "the samples where the user has none"
     assert "shipped" in make().subtitle
-    own = factory.compare_run(stores[0], card)
-    factory.compare_run(stores[0], card, keeps=(0.5,), done=False)
+    own = table_factory.compare_run(stores[0], card)
+    table_factory.compare_run(stores[0], card, keeps=(0.5,), done=False)
     assert make().source == own.id, "what is not finished does not count"
     status = own.status()
     own.write_status(replace(status, created_at=1.0))
-    bench = factory.quality_run(stores[0], card)
+    bench = table_factory.quality_run(stores[0], card)
     assert make().source == bench.id
     assert make(model="starter").source == bench.id
     with pytest.raises(RunError, match="nothing to report on"):
@@ -257,7 +263,7 @@ def test_default_is_the_newest_finished_comparison(make: Make, stores: Any, card
 
 
 def test_without_a_comparison_plans_are_shown_and_nothing_is_claimed(make: Make, stores: Any, card: ModelCard) -> None:
-    run = factory.allocate_run(stores[0], card, keep=0.7)
+    run = run_factory.allocate_run(stores[0], card, keep=0.7)
     made = make()
     assert made.source == run.id
     text = " ".join(texts_of(made))
@@ -270,10 +276,10 @@ def test_without_a_comparison_plans_are_shown_and_nothing_is_claimed(make: Make,
 
 def test_bad_input_is_named(make: Make, stores: Any, card: ModelCard) -> None:
     own = stores[0]
-    finished = factory.compare_run(own, card)
-    running = factory.compare_run(own, card, keeps=(0.5,), done=False)
-    spectra = factory.spectra_run(own, card)
-    other = factory.allocate_run(own, factory.make_card("owner/other", blocks=3), keep=0.8)
+    finished = table_factory.compare_run(own, card)
+    running = table_factory.compare_run(own, card, keeps=(0.5,), done=False)
+    spectra = run_factory.spectra_run(own, card)
+    other = run_factory.allocate_run(own, run_factory.make_card("owner/other", blocks=3), keep=0.8)
     for error, words, asked in (
         (RunError, "no run compare-0", {"compare": "compare-0"}),
         (RunError, "not finished", {"compare": running.id}),
@@ -291,8 +297,8 @@ def test_bad_input_is_named(make: Make, stores: Any, card: ModelCard) -> None:
 
 
 def test_blind_answers_stay_sealed_until_somebody_voted(make: Make, stores: Any, card: ModelCard) -> None:
-    comparison = factory.compare_run(stores[0], card)
-    run = factory.generate_run(stores[0], card, blind=True)
+    comparison = table_factory.compare_run(stores[0], card)
+    run = run_factory.generate_run(stores[0], card, blind=True)
     sealed = make(compare=comparison.id)
     assert run.id not in " ".join(texts_of(sealed)) and "wait for a vote" in " ".join(texts_of(sealed))
     assert "lrc generate starter" in " ".join(texts_of(sealed)), "it says how to record some"
@@ -303,7 +309,7 @@ def test_blind_answers_stay_sealed_until_somebody_voted(make: Make, stores: Any,
 
 
 def test_deleted_plans_are_reported_not_dropped(make: Make, stores: Any, card: ModelCard) -> None:
-    run = factory.compare_run(stores[0], card)
+    run = table_factory.compare_run(stores[0], card)
     gone = find_sources(Asked(compare=run.id), stores).plans[-1]
     stores[0].delete(gone.source)
     text = " ".join(texts_of(make(compare=run.id)))
@@ -312,17 +318,21 @@ def test_deleted_plans_are_reported_not_dropped(make: Make, stores: Any, card: M
 
 
 def test_pruned_plans_and_updates_have_names_and_pictures(make: Make, stores: Any, card: ModelCard) -> None:
-    run = factory.compare_run(stores[0], card, methods=("uniform", "llm_pruner"), keeps=(0.8,))
+    run = table_factory.compare_run(stores[0], card, methods=("uniform", "llm_pruner"), keeps=(0.8,))
     made = make(compare=run.id)
     assert "×" in " ".join(texts_of(made, detail=True)) and "LLM-Pruner, 20 %" in report_html(made)
-    updated = make(compare=factory.compare_run(stores[0], card, methods=("llrc",), keeps=(0.8,), update="left").id)
+    updated = make(
+        compare=table_factory.compare_run(stores[0], card, methods=("llrc",), keeps=(0.8,), update="left").id
+    )
     assert [choice.label for choice in updated.methods] == ["LLRC + update"]
 
 
 def test_reading_of_a_heatmap_follows_its_plan(card: ModelCard) -> None:
-    wide = factory.make_card(width=480)  # where rounding to whole ranks hardly matters
-    assert heatmap.reading(wide, factory.plan_at(wide, 0.8, "uniform")).startswith("Every layer keeps nearly the same")
-    plan = factory.plan_at(card, 0.8)
+    wide = run_factory.make_card(width=480)  # where rounding to whole ranks hardly matters
+    assert heatmap.reading(wide, run_factory.plan_at(wide, 0.8, "uniform")).startswith(
+        "Every layer keeps nearly the same"
+    )
+    plan = run_factory.plan_at(card, 0.8)
     words = heatmap.reading(card, plan)
     assert f"{len(plan.dense)} of {len(card.layers)} layers stay dense" in words or "No layer stays dense" in words
     kept = heatmap.kept_of(card, plan)
@@ -362,8 +372,8 @@ def test_command_line_writes_both_or_nothing(
 ) -> None:
     monkeypatch.setenv("LRC_RUNS", str(stores[0].root))
     monkeypatch.chdir(tmp_path)
-    factory.spectra_run(stores[0], card)
-    run = factory.compare_run(stores[0], card)
+    run_factory.spectra_run(stores[0], card)
+    run = table_factory.compare_run(stores[0], card)
     assert main(["report", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     names = [entry["path"] for entry in document["files"]]

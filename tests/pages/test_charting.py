@@ -6,7 +6,7 @@ import pytest
 
 from pages.ui import bench_data, bench_readings, compare_readings
 from pages.ui.charting import TABLE, plain
-from tests.pages import run_factory
+from tests.pages import run_factory, table_factory
 from tests.pages.conftest import text_of
 
 WITH_CHARTS = [
@@ -23,14 +23,14 @@ def runs(store, card):
     run_factory.spectra_run(store, card)
     run_factory.allocate_run(store, card)
     run_factory.lesson_run(store, card)
-    run_factory.compare_run(store, card)
+    table_factory.compare_run(store, card)
 
 
 @pytest.mark.parametrize(("page", "query"), WITH_CHARTS, ids=[f"{page} {query}" for page, query in WITH_CHARTS])
 def test_every_chart_has_words_and_a_table(open_page, runs, store, card, page, query):
     if "co_section" in query:
-        run_factory.quality_run(store, card)
-        run_factory.ablation_run(store, card)
+        table_factory.quality_run(store, card)
+        table_factory.ablation_run(store, card)
     app = open_page(page, **query)
     assert not app.error
     charts = [*app.get("plotly_chart"), *app.get("vega_lite_chart"), *app.get("arrow_vega_lite_chart")]
@@ -48,8 +48,8 @@ def test_markdown_is_taken_out_of_words():
 
 
 def test_readings_follow_the_rows():
-    rows = [run_factory.row("dense", 1.0)]
-    rows += [run_factory.row(method, keep) for method in ("uniform", "llrc") for keep in (0.9, 0.8)]
+    rows = [table_factory.row("dense", 1.0)]
+    rows += [table_factory.row(method, keep) for method in ("uniform", "llrc") for keep in (0.9, 0.8)]
     at = [row for row in rows if row["keep_target"] in (1.0, 0.8)]
     best = compare_readings.best(at)
     assert "**LLRC** is best" in best and "Uniform follows" in best and "18.2" in best
@@ -64,8 +64,8 @@ def test_readings_follow_the_rows():
 
 
 def test_readings_of_a_bench(store, card, open_page):
-    run_factory.quality_run(store, card)
-    run_factory.ablation_run(store, card)
+    table_factory.quality_run(store, card)
+    table_factory.ablation_run(store, card)
     from lrc_core.runs.spec import ModelRef
 
     (bench,) = bench_data.benches(ModelRef(), "quality")

@@ -10,7 +10,7 @@ from pages.ui import state
 from pages.ui.learn import flipbook, picture, quiz
 from pages.ui.learn.lesson_text import lesson_text
 from pages.ui.learn.steps import STEPS
-from tests.pages import run_factory
+from tests.pages import run_factory, table_factory
 from tests.pages.conftest import text_of
 
 NUMBERS = [str(number) for number in range(1, 9)]
@@ -21,7 +21,7 @@ def everything(samples, card):
     """Samples of every kind that the steps read."""
     run_factory.spectra_run(samples, card)
     run_factory.lesson_run(samples, card)
-    return run_factory.compare_run(samples, card)
+    return table_factory.compare_run(samples, card)
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_the_users_own_runs_come_first(open_page, everything, store, card, numbe
     own = [
         run_factory.spectra_run(store, card).id,
         run_factory.lesson_run(store, card).id,
-        run_factory.compare_run(store, card).id,
+        table_factory.compare_run(store, card).id,
     ]
     words = text_of(open_page("learn", learn_step=number))
     assert "Shipped run" not in words

@@ -13,13 +13,13 @@ from lrc_core.quality.tables import to_csv, to_markdown
 from lrc_core.runs.spec import AblationSpec, ModelRef, QualitySpec
 from pages.ui import bench_data, bench_figures, compare_data
 from pages.ui.methods import method_color
-from tests.pages import run_factory
+from tests.pages import table_factory
 from tests.pages.conftest import text_of
 
 
 @pytest.fixture
 def bench(store, card) -> bench_data.Bench:
-    run_factory.quality_run(store, card)
+    table_factory.quality_run(store, card)
     (found,) = bench_data.benches(ModelRef(), "quality")
     return found
 
@@ -40,7 +40,7 @@ def test_empty_states_start_a_bench_and_an_ablation(open_page, submitted):
 
 
 def test_a_bench_is_drawn_with_its_table_signs_and_failures(open_page, store, card):
-    run = run_factory.quality_run(store, card)
+    run = table_factory.quality_run(store, card)
     app = open_page("compare", co_section="Bench")
     assert not app.error
     table = app.dataframe[0].value
@@ -56,7 +56,7 @@ def test_a_bench_is_drawn_with_its_table_signs_and_failures(open_page, store, ca
 
 
 def test_the_ablation_is_drawn(open_page, store, card):
-    run_factory.ablation_run(store, card)
+    table_factory.ablation_run(store, card)
     app = open_page("compare", co_section="Ablations")
     assert not app.error
     text = text_of(app)
@@ -65,7 +65,7 @@ def test_the_ablation_is_drawn(open_page, store, card):
 
 
 def test_a_running_bench_shows_its_progress_and_its_rows(open_page, store, card):
-    run = run_factory.quality_run(store, card, done=False)
+    run = table_factory.quality_run(store, card, done=False)
     app = open_page("compare", co_section="Bench")
     assert app.button(key=f"cancel_{run.id}").label == "Cancel"
     assert len(app.dataframe[0].value) == 8
@@ -90,7 +90,7 @@ def test_the_chart_has_a_line_a_method_errors_the_dense_line_and_named_points(be
 def test_one_decomposition_is_drawn_at_a_time_or_all(bench):
     rows = list(bench.rows)
     rows += [{**row, "decomposition": "kfac"} for row in rows if row["method"] == "llrc"]
-    rows.append(run_factory.bench_row("llm_pruner", 0.8, decomposition=""))
+    rows.append(table_factory.bench_row("llm_pruner", 0.8, decomposition=""))
     several = replace(bench, rows=tuple(rows))
     assert bench_data.decompositions_of(several) == ["whitened", "kfac"]
     drawn = {
@@ -106,7 +106,7 @@ def test_one_decomposition_is_drawn_at_a_time_or_all(bench):
 
 
 def test_seeds_are_taken_together_and_widen_the_error(store, card):
-    rows = [run_factory.bench_row("llrc", 0.8, seed=seed) for seed in (0, 1)]
+    rows = [table_factory.bench_row("llrc", 0.8, seed=seed) for seed in (0, 1)]
     (alone,) = bench_data.points(rows[:1], "gensim", "linear")
     (same,) = bench_data.points(rows, "gensim", "linear")
     assert (same.y, same.error) == (alone.y, alone.error)
@@ -118,7 +118,7 @@ def test_seeds_are_taken_together_and_widen_the_error(store, card):
 
 
 def test_bars_of_variants_mark_the_base(store, card):
-    run_factory.ablation_run(store, card)
+    table_factory.ablation_run(store, card)
     (found,) = bench_data.benches(ModelRef(), "ablation")
     rows = [row for row in found.measured if row.get("part") == "losses"]
     figure = bench_figures.variant_bars(found, rows, bench_data.measures(found), log=True)
@@ -135,8 +135,8 @@ def test_downloads_hold_every_row(bench):
 
 
 def test_side_by_side_takes_a_bench_for_a_comparison_but_no_variant_for_a_method(store, card, open_page):
-    run_factory.quality_run(store, card, seeds=(0, 1))
-    run_factory.ablation_run(store, card)
+    table_factory.quality_run(store, card, seeds=(0, 1))
+    table_factory.ablation_run(store, card)
     (group,) = compare_data.groups(ModelRef())
     ids = {row["run_id"] for row in group.rows}
     assert "evaluate-llrc-0.6-0" in ids and "evaluate-llrc-0.6-1" not in ids
@@ -146,14 +146,14 @@ def test_side_by_side_takes_a_bench_for_a_comparison_but_no_variant_for_a_method
 
 
 def test_damaged_rows_are_left_out(open_page, store, card):
-    run = run_factory.quality_run(store, card)
+    run = table_factory.quality_run(store, card)
     (run.path / "rows.json").write_text('[{"method": "llrc"}, 3, null]')
     assert "No bench yet" in text_of(open_page("compare", co_section="Bench"))
 
 
 @pytest.mark.parametrize("kind", ["quality", "ablation"])
 def test_the_runs_page_knows_them(open_page, store, card, kind):
-    run = getattr(run_factory, f"{kind}_run")(store, card)
+    run = getattr(table_factory, f"{kind}_run")(store, card)
     app = open_page("runs", ru_run=run.id)
     assert not app.error
     assert f"lrc bench {kind}" in text_of(app)

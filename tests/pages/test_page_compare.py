@@ -12,7 +12,7 @@ from lrc_core.jobs.command import command_for
 from lrc_core.runs.spec import CompareSpec, EvaluateSpec, ModelRef
 from pages.ui import compare_data, compare_figures, rank_charts
 from pages.ui.methods import ALLOCATORS
-from tests.pages import run_factory
+from tests.pages import run_factory, table_factory
 from tests.pages.conftest import text_of
 
 
@@ -26,13 +26,13 @@ def test_empty_state_with_a_form_that_starts_one(open_page, submitted):
 
 
 def test_rows_of_the_sample_are_labelled(open_page, samples, card):
-    run = run_factory.compare_run(samples, card)
+    run = table_factory.compare_run(samples, card)
     text = text_of(open_page("compare"))
     assert "Shipped run" in text and run.id in text
 
 
 def test_overview_shows_the_rows_of_one_budget_with_errors(open_page, store, card):
-    run_factory.compare_run(store, card)
+    table_factory.compare_run(store, card)
     app = open_page("compare", co_rate="10 %")
     table = app.dataframe[0].value
     assert list(table["Method"]) == ["Dense", "Uniform", "STRS", "LLRC"]
@@ -44,7 +44,7 @@ def test_overview_shows_the_rows_of_one_budget_with_errors(open_page, store, car
 @pytest.mark.parametrize("view", ["Curve", "Zero-shot", "Ranks", "Text", "Size and speed"])
 def test_every_view_draws(open_page, store, card, view):
     run_factory.spectra_run(store, card)
-    run_factory.compare_run(store, card)
+    table_factory.compare_run(store, card)
     app = open_page("compare", co_view=view)
     assert not app.error
     if view == "Text":
@@ -74,8 +74,8 @@ def test_tuning_can_be_asked_for(open_page, submitted):
 
 def test_updated_plans_stand_beside_those_as_allocated(open_page, store, card):
     run_factory.spectra_run(store, card)
-    run_factory.compare_run(store, card)
-    run_factory.compare_run(store, card, methods=("uniform", "llrc"), update="left")
+    table_factory.compare_run(store, card)
+    table_factory.compare_run(store, card, methods=("uniform", "llrc"), update="left")
     app = open_page("compare", co_rate="10 %")
     expected = ["Dense", "Uniform", "Uniform + update", "STRS", "LLRC", "LLRC + update"]
     assert list(app.dataframe[0].value["Method"]) == expected
@@ -90,7 +90,7 @@ def test_updated_plans_stand_beside_those_as_allocated(open_page, store, card):
 
 
 def test_a_comparison_of_updated_plans_alone_misses_nothing(store, card):
-    run_factory.compare_run(store, card, update="both")
+    table_factory.compare_run(store, card, update="both")
     group = compare_data.groups(ModelRef())[0]
     assert compare_data.missing(group, "whitened", ("uniform", "strs", "llrc")) == []
     assert compare_figures.label("llrc+both") == "LLRC + update of both"
@@ -98,7 +98,7 @@ def test_a_comparison_of_updated_plans_alone_misses_nothing(store, card):
 
 def test_a_pruned_plan_stands_beside_ranks(open_page, store, card):
     run_factory.spectra_run(store, card)
-    run_factory.compare_run(store, card, methods=("uniform", "llm_pruner"))
+    table_factory.compare_run(store, card, methods=("uniform", "llm_pruner"))
     app = open_page("compare", co_view="Ranks")
     assert not app.error
     assert "LLM-Pruner minus Uniform" in text_of(app)
@@ -116,26 +116,26 @@ def test_a_heatmap_shows_what_pruning_leaves(card):
 
 
 def test_missing_cells_are_named_and_filled_by_a_job(open_page, store, card, submitted):
-    run_factory.compare_run(store, card, skip=(("strs", 0.8),))
+    table_factory.compare_run(store, card, skip=(("strs", 0.8),))
     app = open_page("compare")
     assert "**Not measured yet:** STRS at 20 %." in text_of(app)
     app.button(key="co_fill").click().run()
     spec = submitted[0][0]
-    assert spec.keeps == (0.9, 0.8) and "strs" in spec.methods and spec.evaluation == run_factory.EVALUATION
+    assert spec.keeps == (0.9, 0.8) and "strs" in spec.methods and spec.evaluation == table_factory.EVALUATION
 
 
 def test_rows_appear_while_the_comparison_runs(open_page, store, card):
-    run = run_factory.compare_run(store, card, skip=(("strs", 0.8), ("llrc", 0.8)), done=False)
+    run = table_factory.compare_run(store, card, skip=(("strs", 0.8), ("llrc", 0.8)), done=False)
     app = open_page("compare")
     assert app.button(key=f"cancel_{run.id}").label == "Cancel"
     assert len(app.dataframe[0].value) == 2
 
 
 def test_different_measurements_are_never_mixed(store, card):
-    run_factory.compare_run(store, card)
-    other = replace(run_factory.EVALUATION, window=1024)
+    table_factory.compare_run(store, card)
+    other = replace(table_factory.EVALUATION, window=1024)
     single = store.create(EvaluateSpec(plan=run_factory.plan_at(card, 0.8).to_dict(), evaluation=other))
-    run_factory.finish(single, run_factory.row("llrc", 0.8, run_id=single.id))
+    run_factory.finish(single, table_factory.row("llrc", 0.8, run_id=single.id))
     groups = compare_data.groups(ModelRef())
     assert [len(group.rows) for group in groups] == [7, 1]
     assert {group.evaluation.window for group in groups} == {512, 1024}
@@ -143,11 +143,11 @@ def test_different_measurements_are_never_mixed(store, card):
 
 def test_a_pruned_model_stands_beside_every_decomposition():
     rows = tuple(
-        run_factory.row(*cell) for cell in (("dense", 1.0), ("uniform", 0.8), ("uniform", 0.8), ("llm_pruner", 0.8))
+        table_factory.row(*cell) for cell in (("dense", 1.0), ("uniform", 0.8), ("uniform", 0.8), ("llm_pruner", 0.8))
     )
     for one, name in zip(rows, ("", "whitened", "kfac", ""), strict=True):
         one["decomposition"] = name
-    group = compare_data.Group(run_factory.EVALUATION, rows, 0, (), ())
+    group = compare_data.Group(table_factory.EVALUATION, rows, 0, (), ())
     assert compare_data.decompositions_of(group) == ["whitened", "kfac"]
     for name in ("whitened", "kfac"):
         assert [one["method"] for one in group.at(name, 0.8)] == ["dense", "uniform", "llm_pruner"]
@@ -155,7 +155,7 @@ def test_a_pruned_model_stands_beside_every_decomposition():
 
 
 def test_differences_are_said(store, card):
-    run_factory.compare_run(store, card)
+    table_factory.compare_run(store, card)
     group = compare_data.groups(ModelRef())[0]
     rows = [dict(row) for row in group.at("whitened", None)]
     assert compare_data.differences(rows, group) == []
@@ -164,19 +164,19 @@ def test_differences_are_said(store, card):
 
 
 def test_damaged_rows_are_left_out(open_page, store, card):
-    run = run_factory.compare_run(store, card)
+    run = table_factory.compare_run(store, card)
     (run.path / "rows.json").write_text(json.dumps([{"method": "llrc"}, 3, None]))
     assert not open_page("compare").error
 
 
 def test_flat_table_has_every_figure_and_its_error():
-    table = compare_data.table([run_factory.row("llrc", 0.8, run_id="r")], compare_figures.label)
+    table = compare_data.table([table_factory.row("llrc", 0.8, run_id="r")], compare_figures.label)
     assert table["perplexity_c4_stderr"].notna().all() and table["piqa_acc_norm_stderr"].notna().all()
     assert table["compression_target"].iloc[0] == pytest.approx(0.2)
 
 
 def test_bars_carry_error_bars_and_the_registered_colours():
-    rows = [run_factory.row("dense", 1.0), run_factory.row("llrc", 0.8)]
+    rows = [table_factory.row("dense", 1.0), table_factory.row("llrc", 0.8)]
     figure = compare_figures.perplexity_bars(rows)
     assert all(bar.error_y.array[1] > 0 for bar in figure.data)
     assert figure.data[0].marker.color[1] == compare_figures.color("llrc")
@@ -185,7 +185,7 @@ def test_bars_carry_error_bars_and_the_registered_colours():
 
 def test_many_bars_lie_down_with_the_best_on_top():
     methods = [name for name in ALLOCATORS.names() if not ALLOCATORS.get(name).structured][:9]
-    rows = [run_factory.row("dense", 1.0), *({**run_factory.row("llrc", 0.8), "method": name} for name in methods)]
+    rows = [table_factory.row("dense", 1.0), *({**table_factory.row("llrc", 0.8), "method": name} for name in methods)]
     for number, one in enumerate(rows):
         one["perplexity"]["gensim"]["value"] = 999.0 if number == 4 else 20.0 + number
     bar = compare_figures.perplexity_bars(rows).data[0]
@@ -196,7 +196,7 @@ def test_many_bars_lie_down_with_the_best_on_top():
 
 
 def test_the_dense_line_is_named_where_it_is_on_both_axes():
-    rows = [run_factory.row("dense", 1.0), run_factory.row("llrc", 0.8)]
+    rows = [table_factory.row("dense", 1.0), table_factory.row("llrc", 0.8)]
     for log, height in ((False, 18.2), (True, math.log10(18.2))):
         figure = compare_figures.perplexity_curves(rows, log=log)
         (note,) = [note for note in figure.layout.annotations if note.text == "dense 18.20"]
@@ -204,7 +204,7 @@ def test_the_dense_line_is_named_where_it_is_on_both_axes():
 
 
 def test_report_of_a_finished_comparison(open_page, store, card):
-    run = run_factory.compare_run(store, card)
+    run = table_factory.compare_run(store, card)
     app = open_page("compare")
     assert "Run `lrc spectra starter`" in text_of(app), "no run knows the layers yet"
     run_factory.spectra_run(store, card)

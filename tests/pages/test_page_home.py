@@ -9,7 +9,7 @@ from lrc_core.jobs import manager
 from lrc_core.paths import runs_home
 from lrc_core.runs.spec import ModelRef, SpectraSpec
 from pages.ui import cards, state
-from tests.pages import run_factory
+from tests.pages import run_factory, table_factory
 from tests.pages.conftest import text_of
 
 
@@ -62,7 +62,7 @@ def test_what_to_do_next_follows_from_what_is_there(open_page, store, samples, c
     assert "let the ranks be learned" in text_of(open_page())
     run_factory.allocate_run(store, card, keep=0.7)
     assert "Measure them against the other methods" in text_of(open_page())
-    run_factory.compare_run(store, card)
+    table_factory.compare_run(store, card)
     assert "Show the result to somebody" in text_of(open_page())
 
 

@@ -14,7 +14,7 @@ from lrc_core.paths import plans_home
 from lrc_core.plan import Plan
 from lrc_core.runs.spec import EvaluateSpec, EvaluationSpec, ModelRef, SpectraSpec
 from pages.ui import plan_draft, plan_scores
-from tests.pages import run_factory
+from tests.pages import run_factory, table_factory
 from tests.pages.conftest import text_of
 from tests.pages.test_page_spectra import cell, heatmaps
 
@@ -138,7 +138,7 @@ def measured(store, card, value: float, name: str = "", method: str = "llrc", st
         "origin": {"hand": {"name": name}, "v": value},
     }
     run = store.create(EvaluateSpec(model=ModelRef("starter"), plan=plan, evaluation=EvaluationSpec()))
-    row = {**run_factory.row("llrc", 0.8, run_id=run.id), "method": method}
+    row = {**table_factory.row("llrc", 0.8, run_id=run.id), "method": method}
     row["perplexity"] = {text: {"value": value, "stderr": stderr} for text in ("gensim", "c4")}
     return run_factory.finish(run, row)
 

@@ -13,7 +13,7 @@ from pages.ui import compare_data as measured
 from pages.ui import data, words
 from pages.ui.present.slides import FILM, slides_of
 from pages.ui.present.story import loss, story_of
-from tests.pages import run_factory
+from tests.pages import run_factory, table_factory
 from tests.pages.conftest import text_of
 
 
@@ -28,7 +28,7 @@ def told(store, card):
     """A story with everything in it."""
     run_factory.spectra_run(store, card)
     run_factory.allocate_run(store, card, keep=0.7)
-    run_factory.compare_run(store, card)
+    table_factory.compare_run(store, card)
     return story_of(ModelRef())
 
 
@@ -91,9 +91,9 @@ def test_another_rate_tells_of_the_nearest_measured_one(told):
 
 def test_the_users_own_comparison_comes_before_the_sample(samples, store, card):
     run_factory.spectra_run(samples, card)
-    run_factory.compare_run(samples, card)
+    table_factory.compare_run(samples, card)
     assert story_of(ModelRef()).sample
-    run_factory.compare_run(store, card)
+    table_factory.compare_run(store, card)
     assert not story_of(ModelRef()).sample
 
 

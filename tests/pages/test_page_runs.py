@@ -10,7 +10,7 @@ from lrc_core.jobs import manager
 from lrc_core.paths import cache_home
 from lrc_core.runs.spec import EvaluateSpec, UpdateSpec
 from lrc_core.tune.kinds import update_settings
-from tests.pages import run_factory
+from tests.pages import run_factory, table_factory
 from tests.pages.conftest import text_of
 
 
@@ -102,7 +102,7 @@ def test_the_cache_can_be_cleaned_and_the_starter_pack_stays(open_page):
 
 def test_report_of_a_comparison_and_of_nothing_else(open_page, store, card):
     run_factory.spectra_run(store, card)
-    run = run_factory.quality_run(store, card)
+    run = table_factory.quality_run(store, card)
     app = open_page("runs", ru_run=run.id)
     assert f"lrc report --compare {run.id}" in text_of(app)
     other = run_factory.allocate_run(store, card)

@@ -19,7 +19,7 @@ from lrc_core.quality.votes import read_votes, to_csv, votes_path
 from lrc_core.runs.spec import GenerateSpec, ModelRef, UpdateSpec
 from lrc_core.runs.transcript import Answer
 from pages.ui import card_views, state, talk_data, words
-from tests.pages import run_factory
+from tests.pages import run_factory, table_factory
 from tests.pages.conftest import text_of
 
 
@@ -56,7 +56,7 @@ def test_empty_then_a_question_with_the_usual_plans(open_page, store, card, subm
 
 def test_plans_of_samples_updates_and_comparisons_can_be_asked(store, samples, card):
     run_factory.allocate_run(samples, card, method="uniform", keep=0.9)
-    run_factory.compare_run(store, card, methods=("strs",), keeps=(0.8,))
+    table_factory.compare_run(store, card, methods=("strs",), keeps=(0.8,))
     plan = run_factory.plan_at(card, 0.8).to_dict()
     update = store.create(UpdateSpec(plan=plan, settings={"kind": "left"}))
     run_factory.finish(update, {})
@@ -173,7 +173,7 @@ def test_missing_factors_are_said(open_page, store, card):
 
 def test_the_card_counts_what_the_maths_counts(open_page, store, card):
     run_factory.spectra_run(store, card)
-    run_factory.compare_run(store, card)
+    table_factory.compare_run(store, card)
     app = open_page("compare", co_rate="20 %", co_card="true")
     text = text_of(app)
     size = footprint(card, None, 2048)
@@ -195,8 +195,8 @@ def test_the_card_under_the_answers_finds_the_measured_quality(open_page, store,
     text = text_of(open_page("talk", ta_run=run.id))
     assert "Quality was not measured: compare this plan" in text
     allocated = run_factory.allocate_run(store, card, keep=0.8)
-    run_factory.compare_run(store, card)
-    rows = [run_factory.row("llrc", 0.8, run_id="evaluate-x", allocate_run_id=allocated.id)]
+    table_factory.compare_run(store, card)
+    rows = [table_factory.row("llrc", 0.8, run_id="evaluate-x", allocate_run_id=allocated.id)]
     plan = run_factory.plan_at(card, 0.8)
     assert card_views.row_of(plan, rows) is None, "another plan of the same size is not this one"
     made = type(plan)(**{**vars(plan), "origin": {"run_id": allocated.id}})

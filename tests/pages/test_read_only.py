@@ -15,7 +15,7 @@ from lrc_core.paths import READ_ONLY, plans_home, runs_home
 from lrc_core.runs.spec import SpectraSpec
 from lrc_core.runs.store import RunStore
 from pages.ui import lean, state
-from tests.pages import run_factory
+from tests.pages import run_factory, table_factory
 from tests.pages.conftest import ROOT, text_of
 
 PAGES = ("home", "learn", "spectra", "allocate", "watch", "plans", "compare", "talk", "runs")
@@ -30,7 +30,7 @@ def demo(samples, card, tmp_path, monkeypatch) -> RunStore:
     run_factory.allocate_run(own, card, keep=0.55)
     run_factory.spectra_run(samples, card)
     run_factory.allocate_run(samples, card, keep=0.7)
-    run_factory.compare_run(samples, card)
+    table_factory.compare_run(samples, card)
     monkeypatch.setenv("LRC_SAMPLES", str(samples.root))
     monkeypatch.setenv(READ_ONLY, "1")
     return own
