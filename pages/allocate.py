@@ -20,8 +20,14 @@ METHOD, DECOMPOSITION, PRESET, RUN, AUTO, MOVED, LEARNED, SETTINGS = (
 
 
 def moved() -> None:
-    """The slider or a setting was changed by hand in this tab; a link never counts as that."""
+    """The target was changed by hand in this tab; a link never counts as that."""
     st.session_state[MOVED] = time.monotonic()
+
+
+def set_otherwise() -> None:
+    """A method or setting was changed: looking at it starts nothing, but a countdown that runs begins anew."""
+    if MOVED in st.session_state:
+        moved()
 
 
 def exact() -> int:
@@ -79,13 +85,13 @@ def choose_method() -> tuple[MethodEntry, str]:
         format_func=lambda name: ALLOCATORS.get(name).label,
         required=True,
         key=METHOD,
-        on_change=moved,
+        on_change=set_otherwise,
         bind="query-params",
     )
     entry = ALLOCATORS.get(method or names[0])
     st.caption(f"{entry.summary} :small[:gray[{entry.source}]]")
     preset = st.selectbox(
-        "Preset", list(entry.presets), key=f"{PRESET}_{entry.name}", on_change=moved, bind="query-params"
+        "Preset", list(entry.presets), key=f"{PRESET}_{entry.name}", on_change=set_otherwise, bind="query-params"
     )
     return entry, preset if preset in entry.presets else next(iter(entry.presets))
 
@@ -101,7 +107,7 @@ def choose_decomposition() -> str:
         format_func=lambda name: DECOMPOSITIONS.get(name).label,
         required=True,
         key=DECOMPOSITION,
-        on_change=moved,
+        on_change=set_otherwise,
         bind="query-params",
     )
     return chosen or names[0]
@@ -116,8 +122,8 @@ def form(ref: ModelRef, share: float, decomposition: str) -> AllocateSpec:
     # changed one, which the link then says.
     if fold.open or any(key.startswith((f"al_{entry.name}_", "al_cal_")) for key in st.query_params):
         with fold:
-            overrides = forms.method_settings(entry, preset, "al", moved)
-            calibration = forms.calibration("al_cal", moved)
+            overrides = forms.method_settings(entry, preset, "al", set_otherwise)
+            calibration = forms.calibration("al_cal", set_otherwise)
     settings = entry.settings(preset, overrides)
     return AllocateSpec(
         model=ref,
@@ -132,8 +138,8 @@ def form(ref: ModelRef, share: float, decomposition: str) -> AllocateSpec:
 
 
 def start(spec: AllocateSpec, *, automatic: bool) -> None:
-    """Submit the job and watch it; an automatic one takes the place of what still waits in the queue."""
-    run_id = jobs.submit(spec, resume=not automatic)
+    """Submit the job and watch it; an automatic one takes the place of automatic ones that still wait."""
+    run_id = jobs.submit(spec, automatic=automatic)
     st.session_state.pop(MOVED, None)
     if run_id is None:
         return
@@ -160,7 +166,7 @@ def launcher(ref: ModelRef, spec: AllocateSpec) -> None:
     if jobs.instead(spec):
         return
     automatic = st.toggle(
-        "Start by itself",
+        "Start when the slider rests",
         value=data.fetched(ref),
         key=AUTO,
         persist_state="session",

@@ -19,6 +19,7 @@ from lrc_core.jobs.launch import signal_worker, start_worker
 from lrc_core.jobs.preflight import check
 from lrc_core.jobs.queue import START_GRACE_S, DeviceQueue
 from lrc_core.paths import require_writable
+from lrc_core.runs.files import disk_errors
 from lrc_core.runs.process import host_name, is_alive, start_time
 from lrc_core.runs.records import Status
 from lrc_core.runs.spec import Spec
@@ -44,7 +45,17 @@ __all__ = [
 ]
 
 
-def submit(spec: Spec, *, store: RunStore | None = None, env: Mapping[str, str] | None = None) -> Run:
+_AUTOMATIC = "automatic"
+"""Flag in the folder of a run that nobody has asked for in so many words: a newer wish may take its place."""
+
+
+def submit(
+    spec: Spec,
+    *,
+    store: RunStore | None = None,
+    env: Mapping[str, str] | None = None,
+    automatic: bool = False,
+) -> Run:
     """Make sure that a spec's run is done, running or queued, and return it at once.
 
     A run of the same spec is joined, whoever asked for it first. One that was cancelled, failed or was interrupted is
@@ -54,17 +65,21 @@ def submit(spec: Spec, *, store: RunStore | None = None, env: Mapping[str, str] 
         spec: what to do.
         store: where; the user's runs by default.
         env: environment variables for the worker alone, such as ``HF_TOKEN``; never written anywhere.
+        automatic: nobody pressed a button for it, so :func:`replace_queued` may drop it while it waits. A run that was
+            there before keeps what it is; one that is asked for afterwards is no longer automatic.
 
     Raises:
         LrcError: the pre-flight found that the job cannot succeed; nothing was queued.
     """
     require_writable("no job is started", f"On a copy of your own: `{command_for(spec)}`")
     store = store or RunStore()
-    if not (store.root / spec.run_id / "spec.json").exists():
+    known = (store.root / spec.run_id / "spec.json").exists()
+    if not known:
         # With a token of its own the model is for the worker's eyes only: this process must not hold the token.
         check(spec, model_too=TOKEN not in (env or {}), runs=store.root)
     run = store.create(spec)
     with store.lock():
+        _flag(run, automatic=automatic and (not known or (run.path / _AUTOMATIC).exists()))
         status = run.status()
         if status.state == "queued" and is_alive(status) is False:
             _launch(store, run, status, env)
@@ -107,6 +122,7 @@ def resume(run_id: str, *, store: RunStore | None = None, env: Mapping[str, str]
             if not free:
                 raise RunError(f"The worker of run {run_id} is still ending.", "Try again in a few seconds.")
             run.clear_cancel()
+            _flag(run, automatic=False)
             now = time.time()
             fresh = Status(created_at=status.created_at, queued_at=now, updated_at=now, attempt=status.attempt + 1)
             run.write_status(fresh)
@@ -179,7 +195,9 @@ def reconcile(*, store: RunStore | None = None) -> list[Run]:
 
 
 def replace_queued(spec: Spec, *, store: RunStore | None = None) -> list[str]:
-    """Drop what a new wish supersedes: queued runs of the same kind and model. Running ones are never touched.
+    """Drop what a new wish supersedes: queued automatic runs of the same kind and model.
+
+    Running ones are never touched, nor what somebody has asked for.
 
     A run that has never computed is removed; one that was waiting to be resumed is cancelled and keeps its checkpoint.
 
@@ -196,7 +214,8 @@ def replace_queued(spec: Spec, *, store: RunStore | None = None) -> list[str]:
         other = summary.spec
         if summary.state != "queued" or other is None or summary.id == spec.run_id:
             continue
-        if (other.kind, other.model) == (spec.kind, spec.model) and _drop(store, Run(summary.path)):
+        alike = (other.kind, other.model) == (spec.kind, spec.model) and (summary.path / _AUTOMATIC).exists()
+        if alike and _drop(store, Run(summary.path)):
             dropped.append(summary.id)
     return dropped
 
@@ -215,6 +234,14 @@ def _launch(store: RunStore, run: Run, status: Status, env: Mapping[str, str] | 
         _end(store, run, status, "failed", error.message, error.remedy)
         raise
     run.write_status(replace(status, pid=pid, pid_started=start_time(pid), host=host_name(), updated_at=time.time()))
+
+
+def _flag(run: Run, *, automatic: bool) -> None:
+    with disk_errors(run.path):
+        if automatic:
+            (run.path / _AUTOMATIC).touch()
+        else:
+            (run.path / _AUTOMATIC).unlink(missing_ok=True)
 
 
 def _drop(store: RunStore, run: Run) -> bool:

@@ -51,18 +51,19 @@ UPDATE_HELP = (
 )
 
 
-def submit(spec: Spec, env: Mapping[str, str] | None = None, *, resume: bool = True) -> str | None:
+def submit(spec: Spec, env: Mapping[str, str] | None = None, *, automatic: bool = False) -> str | None:
     """Start or join a job; returns its id, or shows why it could not be started.
 
     Args:
         spec: what to do.
         env: environment of the job's process alone, for a token.
-        resume: whether a run of this spec that stopped earlier goes on, because the user asked for it by a button.
+        automatic: nobody pressed a button for it: a run of this spec that stopped earlier stays as it is, and while it
+            waits a newer wish may take its place.
     """
     try:
         with st.spinner("Checking and queueing …"):
-            run = manager.submit(spec, env=env)
-            if resume and run.status().resumable:
+            run = manager.submit(spec, env=env, automatic=automatic)
+            if not automatic and run.status().resumable:
                 run = manager.resume(run.id, env=env)
     except LrcError as error:
         show_error(error)

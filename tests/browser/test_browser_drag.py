@@ -37,8 +37,8 @@ def colors(page, panel: str) -> list[str]:
 
 def never_start(page) -> None:
     """Switch off that a job starts by itself, and wait for the answer."""
-    page.get_by_text("Start by itself").click()
-    expect(page.get_by_role("switch", name="Start by itself")).not_to_be_checked()
+    page.get_by_text("Start when the slider rests").click()
+    expect(page.get_by_role("switch", name="Start when the slider rests")).not_to_be_checked()
     page.wait_for_function("document.querySelector('[data-testid=stApp]').dataset.testScriptState === 'notRunning'")
 
 

@@ -221,24 +221,33 @@ def test_the_queue_goes_on_when_the_first_is_killed(store: RunStore, doing: Any)
     assert [run.status().state for run in (first, second)] == ["interrupted", "interrupted"]
 
 
-def test_a_newer_wish_replaces_queued_jobs_only(store: RunStore, doing: Any) -> None:
+def test_a_newer_wish_replaces_automatic_jobs_that_wait(store: RunStore, doing: Any) -> None:
     doing("work")
     running, old, other = (
-        manager.submit(AllocateSpec(keep=0.9)),
-        manager.submit(AllocateSpec(keep=0.8)),
-        manager.submit(spec()),
+        manager.submit(AllocateSpec(keep=0.9), automatic=True),
+        manager.submit(AllocateSpec(keep=0.8), automatic=True),
+        manager.submit(spec(), automatic=True),
     )
     counting(running)
     wish = AllocateSpec(keep=0.7)
+    assert manager.replace_queued(replace(wish, model=ModelRef("elsewhere"))) == []
     assert manager.replace_queued(wish) == [old.id]
     assert set(store.ids()) == {running.id, other.id}
-    new = manager.submit(wish)
-    manager.cancel(new.id)
-    manager.resume(new.id)
-    assert manager.replace_queued(AllocateSpec(keep=0.6)) == [new.id]
-    assert new.status().state == "cancelled", "what was resumed keeps its folder"
     assert running.status().state == "running"
-    assert manager.replace_queued(replace(wish, model=ModelRef("elsewhere"))) == []
+
+
+def test_what_was_asked_for_is_never_replaced(store: RunStore, doing: Any) -> None:
+    doing("work")
+    counting(manager.submit(spec()))
+    asked, joined, resumed = (AllocateSpec(keep=keep) for keep in (0.9, 0.8, 0.7))
+    manager.submit(asked)
+    manager.submit(asked, automatic=True)  # the slider comes by later: the run stays what it is
+    manager.submit(joined, automatic=True)
+    manager.submit(joined)
+    manager.submit(resumed, automatic=True)
+    manager.cancel(resumed.run_id)
+    manager.resume(resumed.run_id)
+    assert manager.replace_queued(AllocateSpec(keep=0.6)) == []
 
 
 def test_a_dead_pid_that_another_process_took_is_not_mistaken_for_the_worker(store: RunStore) -> None:

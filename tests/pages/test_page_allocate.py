@@ -195,6 +195,18 @@ def test_after_the_slider_rests_the_job_starts_and_replaces_only_queued_ones(ope
     assert len(submitted) == 1
 
 
+def test_choosing_a_method_starts_nothing_but_begins_a_countdown_anew(open_page, known, submitted, monkeypatch):
+    monkeypatch.setattr(state, "QUIET_S", 1000.0)
+    app = open_page("allocate")
+    app.pills(key="al_method").set_value("uniform").run()
+    assert "Starts in" not in text_of(app) and not submitted
+    app.number_input(key="rate").set_value(26).run()
+    app.session_state["al_moved_at"] = time.monotonic() - 999
+    app.pills(key="al_method").set_value("lagrangian").run()
+    assert "Starts in" in text_of(app)
+    assert time.monotonic() - app.session_state["al_moved_at"] < 500 and not submitted
+
+
 def test_not_now_stops_the_countdown(open_page, known, submitted, monkeypatch):
     monkeypatch.setattr(state, "QUIET_S", 1000.0)
     app = open_page("allocate")
