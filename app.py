@@ -35,8 +35,8 @@ def running(ref: ModelRef) -> None:
 def body(ref: ModelRef) -> None:
     """The picture first: everything else may take its time."""
     shown = home_views.shown_spectra(ref)
-    home_views.first_picture(shown)
-    home_views.next_step(ref)
+    home_views.first_picture(shown, ref)
+    home_views.next_step(ref, lambda: cards.fetch_button(ref))
     with guard():
         home_views.ways_in(shown, ref)
 

@@ -11,7 +11,7 @@ from lrc_core.jobs import manager
 from lrc_core.registry import MethodEntry
 from lrc_core.runs.spec import AllocateSpec, CalibrationSpec, ModelRef
 from pages.ui import cards, data, forms, jobs, live, rate_plans, rate_views, ratedrag, state, words
-from pages.ui.frame import empty, frame, guard, page_link
+from pages.ui.frame import empty, escaped, frame, guard, page_link
 from pages.ui.methods import ALLOCATORS, DECOMPOSITIONS, learns, method_label
 
 METHOD, DECOMPOSITION, PRESET, RUN, AUTO, MOVED, LEARNED, SETTINGS = (
@@ -227,8 +227,8 @@ def watched(ref: ModelRef) -> None:
     jobs.panel(shown, live=live.allocate_live)
     for view in unfinished:
         if view.id != shown:
-            page_link("pages/allocate.py", f"{jobs.title_of(view.spec)} · {view.status.state}", ":material/visibility:",
-                      query={RUN: view.id})  # fmt: skip
+            named = f"{escaped(jobs.title_of(view.spec))} · {view.status.state}"
+            page_link("pages/allocate.py", named, ":material/visibility:", query={RUN: view.id})
     current = data.open_run(shown)
     if current and learns(current.spec.method):
         page_link("pages/watch.py", "Watch it in full width, or export it", ":material/movie:", query={"wa_run": shown})

@@ -95,11 +95,11 @@ def take_in(card: ModelCard) -> None:
 
 def head(ref: ModelRef, card: ModelCard, draft: Draft) -> float:
     """Budget, beginning and import; returns the share to keep."""
-    left, middle, right = st.columns([3, 4, 3], gap="medium", vertical_alignment="bottom")
+    left, right = st.columns(2, gap="medium", vertical_alignment="bottom")
     with left:
         keep = target()
     options = beginnings(ref, card, keep)
-    with middle, st.container(horizontal=True, vertical_alignment="bottom"):
+    with right, st.container(horizontal=True, vertical_alignment="bottom"):
         choice = st.selectbox("Begin with", list(options), format_func=lambda key: options.get(key, key), key=START)
         st.button(
             "Begin",
@@ -108,7 +108,7 @@ def head(ref: ModelRef, card: ModelCard, draft: Draft) -> float:
             on_click=begin,
             args=(card, choice, options.get(choice, ""), keep),
         )
-    with right, st.container(horizontal=True, vertical_alignment="bottom"):
+    with st.container(horizontal=True):
         with st.popover("Import", icon=":material/upload:"):
             st.file_uploader("A plan file (JSON)", type="json", key=UPLOAD, on_change=take_in, args=(card,))
         st.download_button(

@@ -14,7 +14,7 @@ from lrc_core.jobs import cache, manager
 from lrc_core.paths import cache_home, read_only
 from lrc_core.runs.store import RunSummary
 from pages.ui import data, jobs, live, next_steps, report, state, words
-from pages.ui.frame import PAGES, empty, frame, guard, page_link
+from pages.ui.frame import PAGES, empty, escaped, frame, guard, page_link
 from pages.ui.methods import learns
 
 RUN, STATES, TABLE = "ru_run", "ru_states", "ru_table"
@@ -39,15 +39,16 @@ def title(summary: RunSummary) -> str:
 
 
 def overview(summaries: list[RunSummary]) -> pd.DataFrame:
-    """One row a run."""
+    """One row a run; phases only while some run is in one."""
+    phases = [_phase(summary) for summary in summaries]
     return pd.DataFrame(
         {
             "State": [jobs.BADGES.get(summary.state, jobs.BADGES["damaged"])[2] for summary in summaries],
             "What": [title(summary) for summary in summaries],
-            "Model": [state.model_label(summary.spec.model) if summary.spec else "" for summary in summaries],
-            "Phase": [_phase(summary) for summary in summaries],
-            "Asked for": pd.to_datetime([summary.created_at for summary in summaries], unit="s"),
+            **({"Phase": phases} if any(phases) else {}),
             "Run": [summary.id for summary in summaries],
+            "Asked for": pd.to_datetime([summary.created_at for summary in summaries], unit="s"),
+            "Model": [state.model_label(summary.spec.model) if summary.spec else "" for summary in summaries],
         }
     )
 
@@ -147,7 +148,9 @@ def remove(summary: RunSummary) -> None:
     if summary.status is not None and not summary.status.final:
         return
     with st.popover("Delete …", icon=":material/delete:"):
-        st.markdown(f"Delete **{title(summary)}** with everything in its folder? Its plans and figures are lost.")
+        st.markdown(
+            f"Delete **{escaped(title(summary))}** with everything in its folder? Its plans and figures are lost."
+        )
         st.button(
             "Delete for good", type="primary", key=f"ru_delete_{summary.id}", on_click=_delete, args=(summary.id,)
         )

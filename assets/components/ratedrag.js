@@ -159,9 +159,7 @@ class RateDrag {
 
   write(rate, facts, told) {
     const dense = this.panels.find(({ grid }) => grid);
-    const rows = [...facts, dense
-      ? [`${dense.grid.dense} of ${this.data.cells.length}`, `layers of ${dense.panel.title} at break-even or above`]
-      : ["–", "no plan at this rate"]];
+    const rows = [...facts, dense ? this.denseFact(dense, rate) : ["–", "no plan at this rate"]];
     rows.forEach(([value, note], i) => {
       this.values[i][0].textContent = value;
       this.values[i][1].textContent = note;
@@ -171,6 +169,12 @@ class RateDrag {
       `${rate} % removed`, `${facts[1][0]} parameters`, facts[2][0], told,
     ].filter(Boolean).join(", "));
     this.output.textContent = `${rate} %`;
+  }
+
+  denseFact({ panel, grid }, rate) {
+    const drawn = panel.rates[grid.drawnAt];
+    const where = drawn === rate ? "at break-even or above" : `in its nearest plan, at ${drawn} %`;
+    return [`${grid.dense} of ${this.data.cells.length}`, `layers of ${panel.title} ${where}`];
   }
 
   waits() {

@@ -146,7 +146,7 @@ def factors(
     for block, transforms in _transforms(calibrated, entry, settings, on_progress, should_stop):
         damped.update({name: found.damping for name, found in transforms.items() if found.damping})
         store.write_factors(block, _each(calibrated, transforms, factorise))
-        on_progress(Progress(f"decomposing ({entry.label})", block + 1, calibrated.layers[-1].block + 1))
+        on_progress(Progress(f"decomposing: {entry.label}", block + 1, calibrated.layers[-1].block + 1))
     store.finish({"decomposition": entry.name, "fingerprint": calibrated.fingerprint, "damped": damped})
     return store
 
@@ -184,7 +184,7 @@ def spectra(
     found: dict[str, Tensor] = {}
     for block, transforms in _transforms(calibrated, entry, settings, on_progress, should_stop):
         found.update(_each(calibrated, transforms, singular_values))
-        on_progress(Progress(f"singular values ({entry.label})", block + 1, calibrated.layers[-1].block + 1))
+        on_progress(Progress(f"singular values: {entry.label}", block + 1, calibrated.layers[-1].block + 1))
     return found
 
 

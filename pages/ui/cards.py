@@ -86,8 +86,11 @@ def picker(current: ModelRef) -> None:
         )
     if check or use or start:
         st.session_state["home_checked"] = ref
+    usable = bool(token)  # a model that only the job's process may see is looked at there
     if st.session_state.get("home_checked") == ref and ref.source:
-        _preflight(ref)
+        usable = _preflight(ref) or usable
+    if not usable:
+        return
     if use or start:
         state.choose_model(ref)
     if start:
@@ -102,7 +105,7 @@ def picker(current: ModelRef) -> None:
 def _reference(kind: str, current: ModelRef) -> tuple[ModelRef, str]:
     """The widgets of one kind of source; returns what they say and the token, which is never stored."""
     if kind == "starter":
-        st.caption("SmolLM2-135M, part of the starter pack: about 100 MB, fetched once and checked.")
+        st.caption("SmolLM2-135M, part of the starter pack: about 100 MB to download, once; checked, then unpacked.")
         return ModelRef(), ""
     if kind in ("folder", "gguf"):
         label = "Folder with config.json and safetensors" if kind == "folder" else "GGUF file"
@@ -141,19 +144,27 @@ def _checked(ref: ModelRef) -> Any:
     return preflight(ref)
 
 
-def _preflight(ref: ModelRef) -> None:
-    """What is known before fetching: exists, size, architecture, memory, disk. Estimates are marked as such."""
+def _preflight(ref: ModelRef) -> bool:
+    """What is known before fetching: exists, size, architecture, memory, disk. Estimates are marked as such.
+
+    Returns:
+        Whether there is such a model. One that is too large to load can still be chosen, and be streamed.
+    """
     try:
         report = _checked(ref)
     except LrcError as error:
         show_error(error)
-        return
+        return False
+    if not report.exists:
+        for problem in report.problems or ("There is no such model.",):
+            st.error(problem, icon=":material/block:")
+        return False
     with st.container(border=True):
         entries = [
-            ("Found", "yes" if report.exists else "no", str(report.kind)),
+            ("Found", "yes", str(report.kind)),
             ("Architecture", report.architecture or "–", f"{report.n_blocks or '–'} blocks"),
             ("Parameters", words.count(report.params) if report.params else "–", ""),
-            ("Weights", words.data_size(report.weight_bytes) if report.weight_bytes else "–", ""),
+            ("Weights", words.data_size(report.weight_bytes) if report.weight_bytes else "–", "as stored"),
             ("Memory", _need(report.memory_needed), f"{_have(report.memory_available)} free"),
             ("Disk", _need(report.disk_needed), f"{_have(report.disk_available)} free"),
         ]
@@ -164,6 +175,7 @@ def _preflight(ref: ModelRef) -> None:
             st.warning(warning, icon=":material/warning:")
         if not report.problems:
             st.caption(":material/check: Nothing speaks against it. Memory and disk are estimates.")
+    return True
 
 
 def _need(amount: int | None) -> str:

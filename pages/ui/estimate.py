@@ -10,6 +10,7 @@ import streamlit as st
 
 from lrc_core.budget import Ranks, fit_budget, is_dense, uniform_ranks
 from lrc_core.errors import BudgetError
+from lrc_core.paths import read_only
 from lrc_core.plan import make_plan
 from lrc_core.runs.spec import ModelRef, SpectraSpec
 from lrc_core.types import ModelCard
@@ -18,10 +19,11 @@ from pages.ui.frame import sample_note, show_error
 from pages.ui.rate_plans import TWO_SIDED
 
 
-def beneath(card: ModelCard, view: data.RunView, ranks: Ranks, rate: int) -> None:
+def beneath(ref: ModelRef, card: ModelCard, view: data.RunView, ranks: Ranks, rate: int) -> None:
     """What the closed form says of its plan at a rate, where it comes from, and the plan as a file.
 
     Args:
+        ref: the model.
         card: of the model.
         view: the spectra that it was made from.
         ranks: of the plan.
@@ -56,6 +58,10 @@ def beneath(card: ModelCard, view: data.RunView, ranks: Ranks, rate: int) -> Non
                 on_click="ignore",
                 key="estimate_plan",
             )
+        if view.sample and not read_only() and any(not other.sample for other in data.done_spectra(ref)):
+            with st.container(horizontal=True, vertical_alignment="center"):
+                st.caption("Your own spectra have no two-sided (K-FAC) values yet, which this estimate needs.")
+                _read_button(ref)
 
 
 def reading(card: ModelCard, losses: Mapping[str, np.ndarray], ranks: Ranks, even: Ranks) -> str:
@@ -86,10 +92,13 @@ def missing(ref: ModelRef) -> None:
             "too. They cost one backward pass over the calibration text.]",
             width="stretch",
         )
-        spec = SpectraSpec(model=ref, decompositions=(TWO_SIDED,))
-        if not jobs.instead(spec) and st.button(
-            "Read K-FAC spectra", icon=":material/play_arrow:", key="estimate_spectra"
-        ):
-            run_id = jobs.submit(spec)
-            if run_id:
-                st.rerun()
+        _read_button(ref)
+
+
+def _read_button(ref: ModelRef) -> None:
+    """Start the job that computes two-sided spectra."""
+    spec = SpectraSpec(model=ref, decompositions=(TWO_SIDED,))
+    if jobs.instead(spec):
+        return
+    if st.button("Read K-FAC spectra", icon=":material/play_arrow:", key="estimate_spectra") and jobs.submit(spec):
+        st.rerun()

@@ -14,9 +14,9 @@ from lrc_core.decompose.measures import energy_rank
 from lrc_core.paths import read_only
 from lrc_core.runs.spec import ModelRef
 from lrc_core.types import LinearShape
-from pages.ui import data, pictures, words
+from pages.ui import data, pictures, state, words
 from pages.ui.data import Spectra
-from pages.ui.frame import PAGES, empty, page_link, sample_note
+from pages.ui.frame import PAGES, empty, escaped, page_link, sample_note
 from pages.ui.hero import SHARE, example_layer
 from pages.ui.methods import decomposition_label, learns
 
@@ -99,13 +99,18 @@ def heat_words(shown: Shown) -> str:
     )
 
 
-def first_picture(shown: Shown | None) -> None:
+def first_picture(shown: Shown | None, ref: ModelRef) -> None:
     """Where the information lives, drawn before anything else."""
     if shown is None:
         empty("A picture of a real model will be here", "Fetch the starter model below to see its first spectra.")
         return
     pictures.draw(heat_of(shown), "hero")
     label = decomposition_label(shown.decomposition)
+    if data.best_spectra(ref) is None:
+        st.caption(
+            f":material/info: {escaped(state.model_label(ref))} has not been read yet; this is "
+            f"{shown.spectra.card.name}."
+        )
     st.caption(f"{heat_words(shown)} :small[({label} decomposition of {shown.spectra.card.name})]")
     sample_note(shown.view.sample, shown.view.id)
 
@@ -203,21 +208,31 @@ def _link(target: str, label: str) -> None:
 # ---- what to do next
 
 
-def next_step(ref: ModelRef) -> None:
-    """One sentence on where things stand with this model, and the one link that follows from it."""
+def next_step(ref: ModelRef, fetch: Callable[[], None]) -> None:
+    """One sentence on where things stand with this model, and the one link that follows from it.
+
+    Args:
+        ref: the model.
+        fetch: draws the button of the first job, where that is what follows.
+    """
     own = [view for view in data.all_runs(ref, samples=False) if view.done]
     kinds = {view.kind for view in own}
     if read_only():
         said, page = "This is the demo. The slides tell the whole story in figures that were measured.", "present"
     elif not own:
-        said, page = "Nothing has been computed on this computer yet: fetch the model and read its spectra.", ""
+        said, page = f"Nothing of {escaped(state.model_label(ref))} has been computed on this computer yet.", ""
     elif not any(view.kind == "allocate" and learns(view.spec.method) for view in own):
         said, page = "Its spectra are here. Choose a size and let the ranks be learned.", "allocate"
     elif not kinds & {"compare", "evaluate", "quality"}:
         said, page = "Ranks have been learned. Measure them against the other methods at the same size.", "compare"
     else:
         said, page = "It has been measured. Show the result to somebody.", "present"
+    working = any(not view.final for view in data.all_runs(ref, samples=False))
+    if not page and working:
+        said = "The first job of this model is under way; its progress is shown below."
     with st.container(horizontal=True, vertical_alignment="center", key="home_next"):
         st.markdown(f":material/arrow_forward: **Next.** {said}", width="content")
         if page:
             page_link(PAGES[page].file, PAGES[page].title, PAGES[page].icon)
+        elif not working:
+            fetch()

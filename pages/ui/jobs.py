@@ -98,7 +98,7 @@ def state_badge(state: str) -> None:
 
 
 def title_of(spec: Spec) -> str:
-    """What a job does, in a few words."""
+    """What a job does, in a few words: plain text, which may hold a prompt."""
     if spec.kind == "allocate":
         return f"{method_label(spec.method)} at {words.percent(1 - spec.keep)}"
     if spec.kind == "compare":
@@ -116,7 +116,7 @@ def title_of(spec: Spec) -> str:
         return f"Ablation of {', '.join(method_label(name) for name in spec.methods)}"
     if spec.kind == "generate":
         prompt = " ".join(spec.prompt.split())
-        asked = escaped(prompt[:40]) + ("…" if prompt[40:] else "")
+        asked = prompt[:40] + ("…" if prompt[40:] else "")
         return f"{len(spec.answers)} answer{'s' if len(spec.answers) > 1 else ''} to “{asked}”"
     if spec.kind == "evaluate":
         plan = spec.plan or {}
@@ -170,7 +170,7 @@ def _panel(run_id: str, live: Callable[[data.RunView], None] | None, polling: bo
 def _head(view: data.RunView) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         state_badge(view.status.state)
-        st.markdown(f"**{title_of(view.spec)}** :small[:gray[`{view.id}`]]", width="content")
+        st.markdown(f"**{escaped(title_of(view.spec))}** :small[:gray[`{view.id}`]]", width="content")
         st.space("stretch")
         _buttons(view)
 
@@ -215,17 +215,20 @@ def _progress(status: Status) -> None:
         return
     if status.final:
         if status.ended_at:
-            took = words.duration(status.ended_at - status.started_at) if status.started_at else "–"
-            st.caption(f"Ended {words.ago(status.ended_at)}, after {took}.")
+            took = status.ended_at - status.started_at
+            after = f"after {words.duration(took)}" if status.started_at else "before it began"
+            st.caption(f"Ended {words.ago(status.ended_at)}, {after}.")
         return
     steps = (
         f"step {status.step:,} of {status.total:,}" if status.total else f"step {status.step:,}" if status.step else ""
     )
-    left = status.eta_s(now)
+    # What is left is known of the phase only: how many more a job has depends on what it finds done.
+    left = status.eta_s(now) if status.state == "running" else None
     parts = [
-        status.phase.capitalize() or "Starting",
+        status.phase[:1].upper() + status.phase[1:] or "Starting",
         steps,
-        f"about {words.duration(left)} left" if left is not None else "",
+        f"about {words.duration(left)} left of this phase" if left is not None else "",
+        f"{words.duration(now - status.started_at)} so far" if status.started_at else "",
     ]
     st.progress(status.fraction or 0.0, text=" · ".join(part for part in parts if part))
 

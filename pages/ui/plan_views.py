@@ -177,17 +177,16 @@ def _panel(ref: ModelRef, card: ModelCard, draft: Draft, layer: LinearShape) -> 
     def set_rank(value: int) -> None:
         put(card, draft.with_rank(card, layer.name, value))
 
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        st.number_input(
-            "Rank",
-            1,
-            layer.full_rank,
-            step=max(1, layer.full_rank // 48),
-            key=RANK,
-            on_change=lambda: set_rank(int(st.session_state[RANK])),
-            help=f"At {even:.0f} or more the layer is stored dense: factors would cost as much.",
-            width=200,
-        )
+    st.number_input(
+        f"Rank, 1 to {layer.full_rank:,}",
+        1,
+        layer.full_rank,
+        step=max(1, layer.full_rank // 48),
+        key=RANK,
+        on_change=lambda: set_rank(int(st.session_state[RANK])),
+        help=f"At {even:.0f} or more the layer is stored dense: factors would cost as much.",
+    )
+    with st.container(horizontal=True):
         for label, value in (("Dense", layer.full_rank), ("Half of break-even", max(1, int(even / 2)))):
             st.button(label, key=f"pl_set_{label}", on_click=set_rank, args=(value,))
     stored = "stored dense" if is_dense(layer, rank) else f"rank {rank} of {layer.full_rank}"

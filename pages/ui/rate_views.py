@@ -123,7 +123,7 @@ def below(ref: ModelRef, found: Shown, rate: int) -> None:
     if found.spectra is None or found.estimated is None:
         estimate.missing(ref)
     else:
-        estimate.beneath(found.card, found.spectra, found.estimated.plan_near(rate, found.card.layers), rate)
+        estimate.beneath(ref, found.card, found.spectra, found.estimated.plan_near(rate, found.card.layers), rate)
     table = st.expander("The ranks as a table", icon=":material/table_chart:", key=TABLE, bind="query-params")
     if table.open:
         table.dataframe(rank_table(found, rate), hide_index=True, alt=f"Rank of every layer at {rate} %", height=380)

@@ -100,6 +100,7 @@ def test_keys_and_a_typed_number_move_it_and_other_pages_know_it(server, open_ta
     page.keyboard.press("End")
     expect(page).to_have_url(re.compile(r"rate=80"))
     expect(page.get_by_text("The nearest recorded rate to 80 %.")).to_be_visible()
+    expect(page.get_by_text(re.compile(r"^layers of LLRC in its nearest plan, at \d+ %$"))).to_be_visible()
     page.keyboard.press("Home")
     expect(page).to_have_url(re.compile(r"rate=1\b"))
     page.keyboard.press("PageUp")

@@ -57,7 +57,9 @@ def test_three_ways_in_lead_to_every_page(open_page, samples, card):
 
 def test_what_to_do_next_follows_from_what_is_there(open_page, store, samples, card):
     run_factory.spectra_run(samples, card)
-    assert "Nothing has been computed on this computer yet" in text_of(open_page())
+    app = open_page()
+    assert "has been computed on this computer yet" in text_of(app)
+    assert app.button(key="start_spectra").label == "Read this model's spectra"
     run_factory.spectra_run(store, card)
     assert "let the ranks be learned" in text_of(open_page())
     run_factory.allocate_run(store, card, keep=0.7)
@@ -92,6 +94,22 @@ def test_an_unknown_model_is_an_error_in_words(open_page, monkeypatch):
     app.button(key="home_check").click().run()
     assert "There is no model owner/nothing." in text_of(app)
     assert "Check the spelling." in text_of(app)
+
+
+def test_a_model_that_is_not_there_is_not_taken(open_page, report, submitted, monkeypatch):
+    report.update(exists=False, problems=("There is no folder or file /nonsense.",))
+    app = open_page(model="/nonsense")
+    remembered = state.settings_path().exists()
+    for key in ("home_use", "home_start"):
+        app.button(key=key).click().run()
+        assert "There is no folder or file /nonsense." in [error.value for error in app.error]
+    assert not submitted and state.settings_path().exists() == remembered
+
+
+def test_the_picture_says_whose_it_is(open_page, samples, card):
+    run_factory.spectra_run(samples, card)
+    assert "has not been read yet; this is SmolLM2-135M" in text_of(open_page(model="owner/other"))
+    assert "has not been read yet" not in text_of(open_page())
 
 
 def test_the_token_goes_into_the_jobs_environment_and_nowhere_else(open_page, submitted):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import asdict
+import time
+from dataclasses import asdict, replace
 
 from lrc_core.calibrate.update_settings import UpdateSettings
 from lrc_core.jobs import manager
 from lrc_core.paths import cache_home
-from lrc_core.runs.spec import EvaluateSpec, UpdateSpec
+from lrc_core.runs.spec import EvaluateSpec, GenerateSpec, UpdateSpec
 from lrc_core.tune.kinds import update_settings
 from tests.pages import run_factory, table_factory
 from tests.pages.conftest import text_of
@@ -144,3 +145,18 @@ def test_only_finished_plans_go_on(open_page, store, card, monkeypatch):
     assert label in {fold.label for fold in open_page("runs", ru_run=done.id).expander}
     monkeypatch.setenv("LRC_READ_ONLY", "1")
     assert label not in {fold.label for fold in open_page("runs", ru_run=done.id).expander}
+
+
+def test_a_prompt_stands_in_the_table_as_it_was_asked(open_page, store, card):
+    run = store.create(GenerateSpec(prompt="What is <b>2*3</b>?"))
+    run_factory.set_state(run, "cancelled")
+    app = open_page("runs", ru_run=run.id)
+    assert "1 answer to “What is <b>2*3</b>?”" in set(app.dataframe[0].value["What"])
+    assert "Phase" not in app.dataframe[0].value and "\\<b\\>2\\*3" in text_of(app)
+
+
+def test_a_job_cancelled_in_the_queue_took_no_time(open_page, store, card):
+    run = store.create(GenerateSpec(prompt="Hello"))
+    status = run.status()
+    run.write_status(replace(status, state="cancelled", ended_at=time.time() - 5))
+    assert "before it began" in text_of(open_page("runs", ru_run=run.id))
