@@ -202,5 +202,7 @@ function readingOf(spec, ticks, index, film) {
   }
   if (spec.key === "memory") return `At most ${say(top[0])} MB, at step ${top[1]}.`;
   if (spec.key === "entropy") return `From ${say(first)} to ${say(last)} bits: 0 is decided, 1 is a toss-up.`;
-  return `From ${say(first)} to ${say(last)}; highest ${say(top[0])} at step ${top[1]}.`;
+  const bottom = known.reduce((best, entry) => (entry[0] < best[0] ? entry : best));
+  const dip = bottom[0] < Math.min(first, last) ? `, lowest ${say(bottom[0])} at step ${bottom[1]}` : "";
+  return `From ${say(first)} to ${say(last)}; highest ${say(top[0])} at step ${top[1]}${dip}.`;
 }

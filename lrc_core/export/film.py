@@ -273,6 +273,8 @@ def _charts(ticks: Mapping[str, list[Any]], settings: Mapping[str, Any]) -> tupl
         if any(ticks.get(name, ())):  # a term that is switched off is zero throughout
             task = str(settings.get("distillation" if name == "distill" else "task", ""))
             unit = _TASKS.get(task, "dimensionless") if name in ("distill", "task") else "dimensionless"
+            if name == "loss":
+                unit = "weighted; the budget presses both ways"
             found.append(Chart(name, label, unit, series=(name,), labels=(label,), zero=False))
     found += [
         Chart("entropy", "Entropy of the masks", "bits a component", series=recorded("entropy"), labels=("entropy",)),
