@@ -128,7 +128,6 @@ def detail(summary: RunSummary) -> None:
             remove(summary)
     st.markdown("**Command**")
     jobs.command(summary.spec)
-    jobs.instead(f"lrc runs delete {summary.id}")
     view = data.open_run(summary.id)
     if view and view.done and view.kind in next_steps.SOURCES and not read_only():
         next_steps.section(view)
@@ -177,8 +176,6 @@ def _clean_pressed() -> None:
 def caches(busy: bool) -> None:
     """What can be computed again, and how much disk it takes."""
     st.header("Disk")
-    if jobs.instead("lrc doctor --clean"):
-        return
     entries = sorted(cache.cached(), key=lambda entry: -entry.bytes)
     total = sum(entry.bytes for entry in entries)
     root = data.own_store().root
@@ -227,6 +224,8 @@ def body() -> None:
         empty(
             "No runs yet", "Every job that you start, here or with `lrc`, is listed on this page.", ":material/history:"
         )
+    if read_only():
+        return  # the shipped runs are nobody's to delete, and nothing is computed that could fill a disk
     with guard():
         caches(any(summary.status is not None and not summary.status.final for summary in summaries))
 

@@ -30,7 +30,7 @@ SHOWN = {
     "compare": "LLRC",
     "compare?co_view=curve": "LLRC",
     "talk": "Explain in two sentences why the sky is blue.",
-    "runs": "lrc runs delete",
+    "runs": "Look at",
     "present?pr_slide=3": "Where the information lives",
     "learn?learn_step=5": "5 · ",
     "learn?learn_step=7": "7 · ",

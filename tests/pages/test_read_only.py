@@ -62,7 +62,6 @@ def test_no_page_offers_to_start_or_delete_and_nothing_is_written(open_page, dem
         ("plans", "lrc evaluate starter --plan plan-20.json"),
         ("compare", "lrc compare starter --keep 0.9 0.8"),
         ("talk", "lrc generate starter"),
-        ("runs", "lrc runs delete"),
     ],
 )
 def test_in_place_of_the_button_stands_why_and_the_command(open_page, demo, page, command):
