@@ -235,6 +235,7 @@ def watched(ref: ModelRef) -> None:
     if current and current.done:
         page_link("pages/compare.py", "Compare it with the other methods", ":material/balance:")
         page_link("pages/plans.py", "Change its ranks by hand", ":material/edit_square:")
+        page_link("pages/runs.py", "Update its factors, or measure it", ":material/forward:", query={"ru_run": shown})
 
 
 def body(ref: ModelRef) -> None:
