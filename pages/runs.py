@@ -66,14 +66,14 @@ def listing(summaries: list[RunSummary]) -> str:
         st.session_state[RUN] = made
     present = list(dict.fromkeys(summary.state for summary in summaries))
     chosen_states = st.pills(
-        "Show",
+        "Show only",
         present,
         selection_mode="multi",
-        default=present,
         format_func=lambda name: (
             f"{jobs.BADGES.get(name, jobs.BADGES['damaged'])[2]} {sum(summary.state == name for summary in summaries)}"
         ),
         key=STATES,
+        help="Nothing chosen: all of them.",
     )
     shown = [summary for summary in summaries if summary.state in (chosen_states or present)]
     st.dataframe(

@@ -160,3 +160,13 @@ def test_a_job_cancelled_in_the_queue_took_no_time(open_page, store, card):
     status = run.status()
     run.write_status(replace(status, state="cancelled", ended_at=time.time() - 5))
     assert "before it began" in text_of(open_page("runs", ru_run=run.id))
+
+
+def test_a_state_that_is_new_is_shown_unless_a_filter_hides_it(open_page, store, card):
+    done = run_factory.allocate_run(store, card)
+    app = open_page("runs")
+    run_factory.allocate_run(store, card, keep=0.6, state="running")
+    app.run()
+    assert set(app.dataframe[0].value["State"]) == {"Finished", "Running"}
+    app.pills(key="ru_states").set_value(["done"]).run()
+    assert list(app.dataframe[0].value["Run"]) == [done.id]
