@@ -46,9 +46,28 @@ def test_the_picture_follows_the_slider_and_the_step_is_remembered(start_server,
     page.get_by_role("button", name="On: a weight").click()
     expect(page).to_have_url(re.compile(r"learn_step=2"))
     expect(page.get_by_text("energy of W, ").first).to_be_visible()
-    again = open_tab(f"{server.url}/learn")
+    again = page.context.new_page()
+    again.goto(f"{server.url}/learn")
     expect(again.get_by_role("heading", level=2).first).to_contain_text("real weight matrix")
     expect(again.get_by_role("button", name="1 · A picture").get_by_test_id("stIconMaterial")).to_be_visible()
+
+
+def test_a_reload_remembers_the_answers_and_another_browser_does_not(server, open_tab):
+    page = open_tab(f"{server.url}/learn?learn_step=8")
+    page.get_by_test_id("stRadio").first.get_by_text("500", exact=True).click()
+    expect(page.get_by_text("1 of 5 answered.")).to_be_visible()
+    page.wait_for_function("document.cookie.includes('lrc_learn') && document.cookie.includes('answers')")
+    page.reload()
+    expect(page.get_by_text("1 of 5 answered.")).to_be_visible()
+    expect(page.get_by_role("radio", name="500", exact=True)).to_be_checked()
+
+    other = open_tab(f"{server.url}/learn?learn_step=8")
+    expect(other.get_by_text("0 of 5 answered.")).to_be_visible()
+    expect(other.get_by_role("radio", checked=True)).to_have_count(0)
+    page.get_by_role("button", name="Start over").click()
+    page.get_by_role("button", name="Forget them").click()
+    expect(page.get_by_role("heading", level=2).first).to_contain_text("1 ·")
+    page.wait_for_function("!document.cookie.includes('answers')")
 
 
 def test_the_mask_is_played_forward_and_back_and_forces_are_switched_off(server, open_tab):
