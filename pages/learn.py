@@ -80,7 +80,7 @@ def _start_over() -> None:
 def body(ref: ModelRef) -> None:
     st.caption(words.prose("learn"))
     current = progress.current_step()
-    progress.keep()
+    progress.keep(current)
     stepper(current)
     step(current, ref)
     onward(current)

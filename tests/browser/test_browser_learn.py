@@ -9,6 +9,7 @@ from playwright.sync_api import expect
 
 from lrc_core.budget import break_even
 from pages.ui.learn import picture
+from pages.ui.learn.steps import STEPS
 from tests.browser.conftest import PATIENCE_MS
 
 pytestmark = pytest.mark.browser
@@ -68,6 +69,22 @@ def test_a_reload_remembers_the_answers_and_another_browser_does_not(server, ope
     page.get_by_role("button", name="Forget them").click()
     expect(page.get_by_role("heading", level=2).first).to_contain_text("1 ·")
     page.wait_for_function("!document.cookie.includes('answers')")
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 900), (600, 900)])
+def test_every_step_opens_at_its_top(server, open_tab, width, height):
+    page = open_tab(f"{server.url}/learn?learn_step=1", width=width, height=height)
+    main = page.get_by_test_id("stMain")
+    for number in range(1, 8):
+        button = page.get_by_role("button", name=f"On: {STEPS[number].short.lower()}")
+        button.wait_for()  # the end of this step is drawn
+        main.evaluate("main => main.scrollTo(0, main.scrollHeight)")
+        button.press("Enter")  # a chart that comes late may move it away from the pointer
+        title = page.get_by_role("heading", level=2).first
+        expect(title).to_contain_text(f"{number + 1} · ")
+        expect(title).to_be_in_viewport()
+        page.wait_for_timeout(600)  # what is drawn late must not push it away
+        assert main.evaluate("main => main.scrollTop") == 0
 
 
 def test_the_mask_is_played_forward_and_back_and_forces_are_switched_off(server, open_tab):
