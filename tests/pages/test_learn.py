@@ -152,10 +152,22 @@ def test_the_quiz_explains_at_the_end_and_survives_a_reload(open_page, reload):
     again = reload(app, learn_step="8")
     assert [again.radio(key=f"learn_answer_{number}").value for number in range(1, 5)] == [q.right for q in listed[1:]]
     again.button(key="learn_check").click().run()
-    assert "4 of 5 right" in "".join(alert.proto.title for alert in again.success)
+    assert "4 of 5 right" in "".join(alert.proto.title for alert in again.info) and not again.success
+    first = listed[0]
+    wrong, right = first.options[(first.right + 1) % len(first.options)], first.options[first.right]
+    assert f"**Not quite.** You said *{wrong}*; it is **{right}**." in text_of(again)
+    assert f"**Right.** You said **{listed[1].options[listed[1].right]}**." in text_of(again)
     assert all(question.why[:30] in text_of(again) for question in listed)
     again.button(key="learn_again_0").click().run()
     assert again.header[0].value.startswith(f"{listed[0].step} ·")
+
+
+def test_only_five_right_answers_are_a_success(open_page, monkeypatch):
+    answers = {str(number): question.right for number, question in enumerate(quiz.questions())}
+    monkeypatch.setattr(progress, "in_browser", lambda: progress.packed({"answers": answers, "finished": True}))
+    app = open_page("learn", learn_step="8")
+    assert [alert.proto.title for alert in app.success] == ["5 of 5 right"]
+    assert "Not quite" not in text_of(app)
 
 
 def test_the_live_job_is_submitted_with_its_command_shown(open_page, everything, submitted, store, card):
