@@ -30,7 +30,7 @@ def test_the_picture_follows_the_slider_and_the_step_is_remembered(start_server,
     slider.focus()
     page.keyboard.press("ArrowRight")
     expect(words).to_have_text(sentence(4))
-    expect(page.locator(".flipbook svg")).to_have_attribute("aria-label", sentence(4))
+    expect(page.locator(".flipbook > svg")).to_have_attribute("aria-label", sentence(4))
     expect(page).to_have_url(re.compile(r"learn_picture=3"))
     page.reload()
     expect(words).to_have_text(sentence(4))
@@ -43,6 +43,11 @@ def test_the_picture_follows_the_slider_and_the_step_is_remembered(start_server,
     assert "learn_picture=3" in page.url
     page.mouse.up()
     expect(page).to_have_url(re.compile(rf"learn_picture={ALL - 1}\b"))
+    page.keyboard.press("Home")
+    expect(words).to_have_text(sentence(1))
+    # A screen reader moves it without a pointer.
+    slider.evaluate("slider => { slider.stepUp(); slider.dispatchEvent(new Event('input')); }")
+    expect(words).to_have_text(sentence(2))
 
     page.get_by_role("button", name="On: a weight").click()
     expect(page).to_have_url(re.compile(r"learn_step=2"))
@@ -71,6 +76,27 @@ def test_a_reload_remembers_the_answers_and_another_browser_does_not(server, ope
     page.wait_for_function("!document.cookie.includes('answers')")
 
 
+def test_the_slider_stands_where_the_curve_is_cut(server, open_tab):
+    page = open_tab(f"{server.url}/learn?learn_step=1&learn_picture=22")
+    slider, curve = page.locator(".flipbook input[type=range]"), page.locator(".flipbook .frame line").last
+    panel = picture.Panel(picture.decomposed()[1], break_even(picture.SHAPE), 40, 254, 800, 104)
+    for at in (22, 23):
+        expect(page.locator(".flipbook .words")).to_have_text(sentence(picture.RANKS[at]))
+        share = float(slider.input_value()) / float(slider.get_attribute("max"))
+        assert share == pytest.approx((float(curve.get_attribute("x1")) - panel.left) / panel.width, abs=0.01)
+        slider.press("ArrowRight")
+
+
+def test_two_buttons_never_have_one_name_and_their_signs_are_drawn(server, open_tab):
+    page = open_tab(f"{server.url}/learn?learn_step=2")
+    book = page.locator(".flipbook")
+    for names in (["Play backwards", "Play"], ["Play backwards", "Pause"]):
+        expect(book.get_by_role("button")).to_have_text(names)
+        expect(book.locator("button svg")).to_have_count(2)
+        book.get_by_role("button").last.click()
+    expect(page.get_by_role("button", name=re.compile("Back$"))).to_have_count(1)
+
+
 @pytest.mark.parametrize(("width", "height"), [(1280, 900), (600, 900)])
 def test_every_step_opens_at_its_top(server, open_tab, width, height):
     page = open_tab(f"{server.url}/learn?learn_step=1", width=width, height=height)
@@ -91,10 +117,10 @@ def test_the_mask_is_played_forward_and_back_and_forces_are_switched_off(server,
     page = open_tab(f"{server.url}/learn?learn_step=7&learn_mask=170", dark=True, width=600)
     output = page.locator(".flipbook output")
     expect(output).to_have_text("171 of 180")
-    page.get_by_role("button", name="Play").click()
+    page.get_by_role("button", name="Play", exact=True).click()
     expect(output).to_have_text("180 of 180")
     expect(page).to_have_url(re.compile(r"learn_mask=179"))
-    page.get_by_role("button", name="◀ Back").click()
+    page.get_by_role("button", name="Play backwards").click()
     expect(output).to_have_text(re.compile(r"17\d of 180"))
     page.get_by_role("button", name="Pause").click()
     stopped = output.text_content()
