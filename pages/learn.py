@@ -63,6 +63,7 @@ def onward(current: int) -> None:
             st.code(f"{base_url()}?{progress.STEP}={current}", language=None, wrap_lines=True)
         with st.popover("Start over", icon=":material/restart_alt:"):
             st.markdown("Forget which steps are done, and the answers of the quiz?")
+            st.caption("Only this browser remembers them; nobody else sees them.")
             st.button("Forget them", key="learn_forget", on_click=_start_over)
 
 
@@ -79,6 +80,7 @@ def _start_over() -> None:
 def body(ref: ModelRef) -> None:
     st.caption(words.prose("learn"))
     current = progress.current_step()
+    progress.keep(current)
     stepper(current)
     step(current, ref)
     onward(current)

@@ -169,14 +169,15 @@ def show_error(error: LrcError) -> None:
 
 
 def sample_note(sample: bool, *run_ids: str) -> None:
-    """Where the figures on screen come from."""
+    """Where the figures on screen come from; in the demo nobody can run anything in their place."""
     named = ", ".join(f"`{run_id}`" for run_id in run_ids[:3]) + (
         f" and {len(run_ids) - 3} more" if run_ids[3:] else ""
     )
     if sample:
+        replaced = "" if read_only() else " Your own runs replace it."
         st.markdown(
             f":orange-badge[:material/inventory_2: Sample] :small[Shipped run {named} on the starter model, "
-            "made by this app. Your own runs replace it.]"
+            f"made by this app.{replaced}]"
         )
     else:
         st.markdown(f":gray-badge[:material/folder: {'Runs' if run_ids[1:] else 'Run'}] :small[{named}]")

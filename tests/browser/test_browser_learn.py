@@ -9,6 +9,7 @@ from playwright.sync_api import expect
 
 from lrc_core.budget import break_even
 from pages.ui.learn import picture
+from pages.ui.learn.steps import STEPS
 from tests.browser.conftest import PATIENCE_MS
 
 pytestmark = pytest.mark.browser
@@ -29,7 +30,7 @@ def test_the_picture_follows_the_slider_and_the_step_is_remembered(start_server,
     slider.focus()
     page.keyboard.press("ArrowRight")
     expect(words).to_have_text(sentence(4))
-    expect(page.locator(".flipbook svg")).to_have_attribute("aria-label", sentence(4))
+    expect(page.locator(".flipbook > svg")).to_have_attribute("aria-label", sentence(4))
     expect(page).to_have_url(re.compile(r"learn_picture=3"))
     page.reload()
     expect(words).to_have_text(sentence(4))
@@ -42,23 +43,84 @@ def test_the_picture_follows_the_slider_and_the_step_is_remembered(start_server,
     assert "learn_picture=3" in page.url
     page.mouse.up()
     expect(page).to_have_url(re.compile(rf"learn_picture={ALL - 1}\b"))
+    page.keyboard.press("Home")
+    expect(words).to_have_text(sentence(1))
+    # A screen reader moves it without a pointer.
+    slider.evaluate("slider => { slider.stepUp(); slider.dispatchEvent(new Event('input')); }")
+    expect(words).to_have_text(sentence(2))
 
     page.get_by_role("button", name="On: a weight").click()
     expect(page).to_have_url(re.compile(r"learn_step=2"))
     expect(page.get_by_text("energy of W, ").first).to_be_visible()
-    again = open_tab(f"{server.url}/learn")
+    again = page.context.new_page()
+    again.goto(f"{server.url}/learn")
     expect(again.get_by_role("heading", level=2).first).to_contain_text("real weight matrix")
     expect(again.get_by_role("button", name="1 · A picture").get_by_test_id("stIconMaterial")).to_be_visible()
+
+
+def test_a_reload_remembers_the_answers_and_another_browser_does_not(server, open_tab):
+    page = open_tab(f"{server.url}/learn?learn_step=8")
+    page.get_by_test_id("stRadio").first.get_by_text("500", exact=True).click()
+    expect(page.get_by_text("1 of 5 answered.")).to_be_visible()
+    page.wait_for_function("document.cookie.includes('lrc_learn') && document.cookie.includes('answers')")
+    page.reload()
+    expect(page.get_by_text("1 of 5 answered.")).to_be_visible()
+    expect(page.get_by_role("radio", name="500", exact=True)).to_be_checked()
+
+    other = open_tab(f"{server.url}/learn?learn_step=8")
+    expect(other.get_by_text("0 of 5 answered.")).to_be_visible()
+    expect(other.get_by_role("radio", checked=True)).to_have_count(0)
+    page.get_by_role("button", name="Start over").click()
+    page.get_by_role("button", name="Forget them").click()
+    expect(page.get_by_role("heading", level=2).first).to_contain_text("1 ·")
+    page.wait_for_function("!document.cookie.includes('answers')")
+
+
+def test_the_slider_stands_where_the_curve_is_cut(server, open_tab):
+    page = open_tab(f"{server.url}/learn?learn_step=1&learn_picture=22")
+    slider, curve = page.locator(".flipbook input[type=range]"), page.locator(".flipbook .frame line").last
+    panel = picture.Panel(picture.decomposed()[1], break_even(picture.SHAPE), 40, 254, 800, 104)
+    for at in (22, 23):
+        expect(page.locator(".flipbook .words")).to_have_text(sentence(picture.RANKS[at]))
+        share = float(slider.input_value()) / float(slider.get_attribute("max"))
+        assert share == pytest.approx((float(curve.get_attribute("x1")) - panel.left) / panel.width, abs=0.01)
+        slider.press("ArrowRight")
+
+
+def test_two_buttons_never_have_one_name_and_their_signs_are_drawn(server, open_tab):
+    page = open_tab(f"{server.url}/learn?learn_step=2")
+    book = page.locator(".flipbook")
+    for names in (["Play backwards", "Play"], ["Play backwards", "Pause"]):
+        expect(book.get_by_role("button")).to_have_text(names)
+        expect(book.locator("button svg")).to_have_count(2)
+        book.get_by_role("button").last.click()
+    expect(page.get_by_role("button", name=re.compile("Back$"))).to_have_count(1)
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 900), (600, 900)])
+def test_every_step_opens_at_its_top(server, open_tab, width, height):
+    page = open_tab(f"{server.url}/learn?learn_step=1", width=width, height=height)
+    main = page.get_by_test_id("stMain")
+    for number in range(1, 8):
+        button = page.get_by_role("button", name=f"On: {STEPS[number].short.lower()}")
+        button.wait_for()  # the end of this step is drawn
+        main.evaluate("main => main.scrollTo(0, main.scrollHeight)")
+        button.press("Enter")  # a chart that comes late may move it away from the pointer
+        title = page.get_by_role("heading", level=2).first
+        expect(title).to_contain_text(f"{number + 1} · ")
+        expect(title).to_be_in_viewport()
+        page.wait_for_timeout(600)  # what is drawn late must not push it away
+        assert main.evaluate("main => main.scrollTop") == 0
 
 
 def test_the_mask_is_played_forward_and_back_and_forces_are_switched_off(server, open_tab):
     page = open_tab(f"{server.url}/learn?learn_step=7&learn_mask=170", dark=True, width=600)
     output = page.locator(".flipbook output")
     expect(output).to_have_text("171 of 180")
-    page.get_by_role("button", name="Play").click()
+    page.get_by_role("button", name="Play", exact=True).click()
     expect(output).to_have_text("180 of 180")
     expect(page).to_have_url(re.compile(r"learn_mask=179"))
-    page.get_by_role("button", name="◀ Back").click()
+    page.get_by_role("button", name="Play backwards").click()
     expect(output).to_have_text(re.compile(r"17\d of 180"))
     page.get_by_role("button", name="Pause").click()
     stopped = output.text_content()

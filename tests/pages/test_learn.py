@@ -7,7 +7,7 @@ import json
 import pytest
 
 from pages.ui import state
-from pages.ui.learn import flipbook, picture, quiz
+from pages.ui.learn import flipbook, picture, progress, quiz
 from pages.ui.learn.lesson_text import lesson_text
 from pages.ui.learn.steps import STEPS
 from tests.pages import run_factory, table_factory
@@ -32,6 +32,20 @@ def books(monkeypatch):
     for module in ("picture", "weight", "mask"):
         monkeypatch.setattr(f"pages.ui.learn.{module}.flipbook", lambda book, key: found.update({key: book}))
     return found
+
+
+@pytest.fixture
+def reload(open_page, monkeypatch):
+    """``reload(app)``: the page anew in the same browser, which sends the cookie that the app gave it."""
+
+    def again(app, **query):
+        (keeper,) = [part for part in app.get("bidi_component") if part.proto.component_name == "lrc_learn_keeper"]
+        name, _, value = json.loads(keeper.proto.json)["cookie"].partition("=")
+        assert name == progress.COOKIE
+        monkeypatch.setattr(progress, "in_browser", lambda: value)
+        return open_page("learn", **query)
+
+    return again
 
 
 @pytest.mark.parametrize("number", NUMBERS)
@@ -77,37 +91,57 @@ def test_a_bad_step_in_the_link_is_the_first_one(open_page):
         assert open_page("learn", learn_step=bad).header[0].value.startswith("1 ·")
 
 
-def test_going_on_is_remembered_by_the_next_visit(open_page):
+def test_going_on_is_remembered_by_the_next_visit(open_page, reload):
     app = open_page("learn")
     app.button(key="learn_on").click().run()
     assert app.header[0].value.startswith("2 ·")
     assert list(app.query_params["learn_step"]) == ["2"]
     assert app.button(key="learn_step_1").proto.icon == ":material/check:"
-    again = open_page("learn")
+    again = reload(app)
     assert again.header[0].value.startswith("2 ·")
     assert again.button(key="learn_step_1").proto.icon == ":material/check:"
     assert again.button(key="learn_step_2").proto.icon == ""
     assert open_page("learn", learn_step="7").header[0].value.startswith("7 ·")
 
 
-def test_starting_over_forgets_only_the_lesson(open_page):
-    state.write_settings(model={"source": "starter"}, learn={"step": 4, "done": [1, 2, 3]})
+def test_another_browser_starts_empty_and_the_server_keeps_nothing(open_page):
+    app = open_page("learn", learn_step="8")
+    app.radio(key="learn_answer_0").set_value(1).run()
+    app.button(key="learn_step_3").click().run()
+    app.button(key="learn_on").click().run()
+    other = open_page("learn")
+    assert other.header[0].value.startswith("1 ·")
+    assert not any(other.button(key=f"learn_step_{number}").proto.icon for number in NUMBERS)
+    assert open_page("learn", learn_step="8").radio(key="learn_answer_0").value is None
+    assert not state.settings_path().exists()
+
+
+def test_starting_over_forgets_the_lesson(open_page, reload, monkeypatch):
+    monkeypatch.setattr(progress, "in_browser", lambda: progress.packed({"step": 4, "done": [1, 2, 3]}))
     app = open_page("learn")
     assert app.header[0].value.startswith("4 ·")
     app.button(key="learn_forget").click().run()
-    assert app.header[0].value.startswith("1 ·")
-    assert state.read_settings()["model"] == {"source": "starter"}
-    assert not state.read_settings()["learn"].get("done")
+    for page in (app, reload(app)):
+        assert page.header[0].value.startswith("1 ·")
+        assert page.button(key="learn_step_2").proto.icon == ""
 
 
-@pytest.mark.parametrize("damaged", [7, {"step": "x", "done": "all", "answers": [1]}, {"done": [1, "y", 99, None]}])
-def test_a_damaged_memory_costs_nothing(open_page, damaged):
-    state.write_settings(learn=damaged)
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        *("7", "%", "nothing", "[" * 9000, "%ff%00"),
+        progress.packed({"step": "x", "done": "all", "answers": [1]}),
+        progress.packed({"step": 1e999, "done": [1, "y", 99, None]}),
+        progress.packed({"answers": {"0": "x", "1": 77, "2": None}, "finished": True}),
+    ],
+)
+def test_a_damaged_cookie_costs_nothing(open_page, monkeypatch, damaged):
+    monkeypatch.setattr(progress, "in_browser", lambda: damaged)
     for number in ("1", "8"):
         assert not open_page("learn", learn_step=number).error
 
 
-def test_the_quiz_explains_at_the_end_and_survives_a_reload(open_page):
+def test_the_quiz_explains_at_the_end_and_survives_a_reload(open_page, reload):
     app = open_page("learn", learn_step="8")
     listed = quiz.questions()
     assert app.button(key="learn_check").disabled
@@ -115,13 +149,25 @@ def test_the_quiz_explains_at_the_end_and_survives_a_reload(open_page):
         wrong = (question.right + 1) % len(question.options)
         app.radio(key=f"learn_answer_{number}").set_value(wrong if number == 0 else question.right).run()
     assert listed[0].why[:30] not in text_of(app)
-    again = open_page("learn", learn_step="8")
+    again = reload(app, learn_step="8")
     assert [again.radio(key=f"learn_answer_{number}").value for number in range(1, 5)] == [q.right for q in listed[1:]]
     again.button(key="learn_check").click().run()
-    assert "4 of 5 right" in "".join(alert.proto.title for alert in again.success)
+    assert "4 of 5 right" in "".join(alert.proto.title for alert in again.info) and not again.success
+    first = listed[0]
+    wrong, right = first.options[(first.right + 1) % len(first.options)], first.options[first.right]
+    assert f"**Not quite.** You said *{wrong}*; it is **{right}**." in text_of(again)
+    assert f"**Right.** You said **{listed[1].options[listed[1].right]}**." in text_of(again)
     assert all(question.why[:30] in text_of(again) for question in listed)
     again.button(key="learn_again_0").click().run()
     assert again.header[0].value.startswith(f"{listed[0].step} ·")
+
+
+def test_only_five_right_answers_are_a_success(open_page, monkeypatch):
+    answers = {str(number): question.right for number, question in enumerate(quiz.questions())}
+    monkeypatch.setattr(progress, "in_browser", lambda: progress.packed({"answers": answers, "finished": True}))
+    app = open_page("learn", learn_step="8")
+    assert [alert.proto.title for alert in app.success] == ["5 of 5 right"]
+    assert "Not quite" not in text_of(app)
 
 
 def test_the_live_job_is_submitted_with_its_command_shown(open_page, everything, submitted, store, card):

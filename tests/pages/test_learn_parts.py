@@ -108,6 +108,8 @@ def test_a_little_compression_costs_half_the_directions():
     layer = LinearShape("x", 0, "q", 100, 100)
     sentence = pays.reading(layer, np.ones(100), 0.1, "the output")
     assert "**45** of 100" in sentence and "**55 %** of the directions" in sentence
+    least = pays.reading(layer, np.ones(100), 0.01, "the output")  # what the step says to try
+    assert "**51 %** of the directions" in least and "The first 50 % of the directions" in least
 
 
 def test_three_ways_save_the_same():

@@ -81,6 +81,12 @@ def test_the_runs_are_the_samples_and_settings_live_in_the_tab(open_page, demo, 
     assert not state.settings_path().exists()
 
 
+def test_nothing_is_said_of_own_runs_where_none_can_be_made(open_page, demo, monkeypatch):
+    assert "Your own runs" not in text_of(open_page("learn", learn_step="3"))
+    monkeypatch.delenv(READ_ONLY)
+    assert "Your own runs replace it." in text_of(open_page("learn", learn_step="3"))
+
+
 def test_the_core_refuses_too(demo, samples):
     assert runs_home() == samples.root and not plans_home().exists()
     run_id = samples.ids()[0]

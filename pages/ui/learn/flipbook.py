@@ -22,11 +22,14 @@ class Frame:
         name: what the slider shows beside it.
         svg: what is drawn over the base, SVG elements.
         words: what the picture says, one or two sentences; also its alternative text.
+        place: where the slider stands on its track, 0..1, so that it agrees with an axis in the picture; None in all
+            frames: they are spread evenly.
     """
 
     name: str
     svg: str
     words: str
+    place: float | None = None
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,8 @@ def book() -> Book:
         kept = (left[:, :rank] * sigma[:rank]) @ right[:rank]
         drawing = svg.image(_grey(kept + image.mean()), (320, 26, 256, 192))
         drawing += svg.image(_missing(matrix() - kept), (620, 26, 256, 192))
-        frames.append(Frame(f"{rank} of {ROWS}", drawing + panel.cut(rank), reading(rank, sigma, even)))
+        words_of = reading(rank, sigma, even)
+        frames.append(Frame(f"{rank} of {ROWS}", drawing + panel.cut(rank), words_of, panel.share(rank)))
     return Book("Rank", (900, 400), base, frames, start=2)
 
 

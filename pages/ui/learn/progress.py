@@ -1,4 +1,7 @@
-"""Which step is shown, and what is remembered: in the small settings file beside the run folders.
+"""Which step is shown, and what is remembered of the reader: in a cookie of the reader's own browser.
+
+A file on the server would be shared by everyone who opens the app. A cookie comes with the connection, so the first
+drawing of a page knows it already; without one (no browser, cookies switched off) the session's own memory remains.
 
 The URL decides (``?learn_step=3``), so that a teacher can start anywhere and a link is a place; without it the page
 goes on where the reader was last.
@@ -6,37 +9,63 @@ goes on where the reader was last.
 
 from __future__ import annotations
 
+import json
 from typing import Any
+from urllib.parse import quote, unquote
 
 import streamlit as st
 
-from pages.ui import state
+from pages.ui.words import ASSETS
 
 STEP, COUNT = "learn_step", 8
-_SETTING = "learn"
+COOKIE = "lrc_learn"
+_SESSION = "learn_memory"
 
 
 def remembered() -> dict[str, Any]:
     """``{"step": 3, "done": [1, 2], "answers": {"0": 2}, "finished": false}``, whatever of it is there."""
-    found = read_setting()
+    if _SESSION not in st.session_state:
+        st.session_state[_SESSION] = unpacked(in_browser())
+    found = st.session_state[_SESSION]
     return found if isinstance(found, dict) else {}
 
 
-def read_setting() -> Any:
-    return state.read_settings().get(_SETTING)
+def in_browser() -> str:
+    """The cookie as the browser sent it when it connected; empty when there is none."""
+    cookies: dict[str, str] = st.context.cookies.to_dict()
+    return cookies.get(COOKIE, "")
+
+
+def packed(memory: dict[str, Any]) -> str:
+    """A memory as the value of a cookie."""
+    return quote(json.dumps(memory, separators=(",", ":")), safe="")
+
+
+def unpacked(value: str) -> dict[str, Any]:
+    """The memory in a cookie's value; empty when it is damaged: the browser's owner can write anything there."""
+    try:
+        found = json.loads(unquote(value))
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def keep(step: int) -> None:
+    """Have the browser keep the memory, and show the top of a step that was not shown before."""
+    component = st.components.v2.component(
+        "lrc_learn_keeper", js=(ASSETS / "learn" / "keeper.js").read_text(encoding="utf-8")
+    )
+    component(data={"cookie": f"{COOKIE}={packed(remembered())}", "step": step}, key="learn_keeper")
 
 
 def remember(**changes: Any) -> None:
-    """Change some of it; nothing is written when nothing changes."""
-    before = remembered()
-    after = {**before, **changes}
-    if after != before:
-        state.write_settings(**{_SETTING: after})
+    """Change some of it."""
+    st.session_state[_SESSION] = {**remembered(), **changes}
 
 
 def forget() -> None:
-    """Start over: the file's part, and the answers in this tab."""
-    state.write_settings(**{_SETTING: {}})
+    """Start over: the memory, and the answers in this tab."""
+    st.session_state[_SESSION] = {}
     for key in [key for key in st.session_state if str(key).startswith("learn_answer_")]:
         del st.session_state[key]
 
@@ -71,6 +100,6 @@ def _valid(value: Any) -> int | None:
     """A step's number, None for anything else."""
     try:
         step = int(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return step if 1 <= step <= COUNT else None

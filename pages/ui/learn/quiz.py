@@ -56,20 +56,21 @@ def draw() -> None:
     known = progress.remembered().get("answers")
     answers = known if isinstance(known, dict) else {}
     chosen = [_ask(number, question, answers.get(str(number))) for number, question in enumerate(listed)]
-    finished = progress.remembered().get("finished") is True and None not in chosen
+    answered = [answer for answer in chosen if answer is not None]
+    complete = len(answered) == len(listed)
     with st.container(horizontal=True, vertical_alignment="center"):
         st.button(
             "Check my answers",
             type="primary",
             icon=":material/fact_check:",
             key="learn_check",
-            disabled=None in chosen,
+            disabled=not complete,
             on_click=_check,
         )
-        if None in chosen:
-            st.caption(f"{sum(answer is not None for answer in chosen)} of {len(listed)} answered.")
-    if finished:
-        explain(listed, chosen)
+        if not complete:
+            st.caption(f"{len(answered)} of {len(listed)} answered.")
+    if complete and progress.remembered().get("finished") is True:
+        explain(listed, answered)
 
 
 def _ask(number: int, question: Question, known: object) -> int | None:
@@ -99,19 +100,28 @@ def _check() -> None:
     progress.remember(finished=True, done=sorted(progress.done() | {progress.COUNT}))
 
 
-def explain(listed: tuple[Question, ...], chosen: list[int | None]) -> None:
+def verdict(question: Question, answer: int) -> str:
+    """Whether an answer is right, and which one would be."""
+    said, right = question.options[answer], question.options[question.right]
+    if answer == question.right:
+        return f":green[:material/check_circle:] **Right.** You said **{said}**."
+    return f":red[:material/cancel:] **Not quite.** You said *{said}*; it is **{right}**."
+
+
+def explain(listed: tuple[Question, ...], chosen: list[int]) -> None:
     """The score, and every question's explanation."""
     right = sum(answer == question.right for answer, question in zip(chosen, listed, strict=True))
-    st.success(
-        "Every explanation is below." if right < len(listed) else "You could teach this now.",
+    everything = right == len(listed)
+    box = st.success if everything else st.info
+    box(
+        "You could teach this now." if everything else "Every explanation is below.",
         title=f"{right} of {len(listed)} right",
         icon=":material/school:",
     )
     for number, (question, answer) in enumerate(zip(listed, chosen, strict=True)):
         good = answer == question.right
         with st.container(border=True):
-            icon = ":green[:material/check_circle:] Right" if good else ":red[:material/cancel:] Not quite"
-            st.markdown(f"**{number + 1}. {icon}:** {question.options[question.right]}")
+            st.markdown(f"**{number + 1}.** {verdict(question, answer)}")
             st.markdown(question.why)
             if not good:
                 st.button(

@@ -27,9 +27,13 @@ class Panel:
     width: float
     height: float
 
+    def share(self, rank: float) -> float:
+        """Where a rank lies between none and all, 0..1; a square root spreads the first ones out."""
+        return float(np.sqrt(min(rank, len(self.sigma)) / len(self.sigma)))
+
     def x(self, rank: float) -> float:
-        """Where a rank lies; a square root spreads the first ones out."""
-        return self.left + self.width * float(np.sqrt(min(rank, len(self.sigma)) / len(self.sigma)))
+        """Where a rank lies in the drawing."""
+        return self.left + self.width * self.share(rank)
 
     def y(self, value: float) -> float:
         """Where a value lies, also on a square root."""

@@ -72,7 +72,8 @@ def book(lesson: lessons.Lesson, entry: dict[str, Any], layer: LinearShape) -> B
         drawing = svg.image(svg.coloured(kept), (330, 26, 240, 240)) + svg.image(
             svg.coloured(missing), (630, 26, 240, 240)
         )
-        frames.append(Frame(f"{rank} of {layer.full_rank}", drawing + panel.cut(rank), reading(rank, sigma, layer)))
+        words_of = reading(rank, sigma, layer)
+        frames.append(Frame(f"{rank} of {layer.full_rank}", drawing + panel.cut(rank), words_of, panel.share(rank)))
     start = int(np.searchsorted(entry["ranks"], even / 4))
     return Book("Rank", (900, 450), base, frames, start=min(start, len(frames) - 1))
 
