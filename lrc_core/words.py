@@ -69,9 +69,24 @@ def with_error(value: float, error: float | None, digits: int = 2) -> str:
     return f"{value:,.{digits}f} ± {error:,.{digits}f}"
 
 
+def significant(value: Any, digits: int = 3) -> str:
+    """11.04 -> ``11.0``, 1134.2 -> ``1,130``: always so many digits, zeros at the end too; ``–`` for no number."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        return "–"
+    if not value:
+        return "0"
+    places = digits - 1 - math.floor(math.log10(abs(value)))
+    return f"{round(value, places):,.{max(0, places)}f}"
+
+
+def rounded(value: float, error: float | None) -> str:
+    """``38.7``, ``560``: a value alone, to the place that its error allows."""
+    return measured(value, error).split(" ± ")[0]
+
+
 def measured(value: float, error: float | None) -> str:
     """``38.7 ± 1.9``, ``560 ± 240``: two digits of the error, the value to the same place."""
-    if not error or not math.isfinite(error):
+    if not error or not math.isfinite(error) or error < 0:
         return figure(value, 3)
     digits = 1 - math.floor(math.log10(error))
     shown = round(error, digits)

@@ -243,7 +243,7 @@ def side_by_side(ref: ModelRef) -> None:
         PAGES["present"].file,
         f"Present it, at {words.percent(1 - keep)}",
         PAGES["present"].icon,
-        query={"pr_rate": f"{100 * (1 - keep):.0f}", "pr_from": "compare"},
+        query={"pr_rate": f"{100 * (1 - keep):.0f}", "pr_from": "compare", **state.way_back()},
     )
     with guard():
         report.section([view for view in group.views if report.has(view, decomposition)], "co", keep)

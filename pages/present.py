@@ -35,8 +35,9 @@ def came_from() -> str:
 
 def leave() -> None:
     """Back to where the presentation was started."""
-    kept = {key: value for key, value in state.carried().items() if not key.startswith("pr_")}
-    st.switch_page(PAGES[came_from()].file, query_params=kept)
+    chosen = state.chosen_before()
+    st.session_state.pop(state.PRESENTED, None)
+    st.switch_page(PAGES[came_from()].file, query_params=chosen)
 
 
 def deck(story: Story) -> None:
@@ -78,5 +79,6 @@ def body(ref: ModelRef) -> None:
 
 
 model_ref = frame("present")
+state.remember_presented(came_from())
 with guard():
     body(model_ref)

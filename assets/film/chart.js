@@ -1,6 +1,7 @@
 // One line chart of a training run: figures over steps, in a small SVG that is redrawn in place. No library, no network.
 
-const MARGIN = { left: 48, right: 10, top: 8, bottom: 20 };
+const MARGIN = { left: 48, right: 10, top: 8, bottom: 22 }; // around labels of TYPE pixels; larger ones get more room
+const TYPE = 11;
 
 function lastAt(steps, position) {
   // Index of the last entry that is not behind the position; -1 when there is none.
@@ -43,13 +44,16 @@ class LineChart {
     const { ticks, domain, position } = view;
     const width = this.svg.clientWidth || 300;
     const height = this.svg.clientHeight || 130;
-    this.inner = { width: Math.max(10, width - MARGIN.left - MARGIN.right), height: height - MARGIN.top - MARGIN.bottom };
+    this.scale = (parseFloat(getComputedStyle(this.svg).fontSize) || TYPE) / TYPE;
+    this.margin = Object.fromEntries(Object.entries(MARGIN).map(([side, room]) => [side, room * this.scale]));
+    const { left, right, top, bottom } = this.margin;
+    this.inner = { width: Math.max(10, width - left - right), height: Math.max(10, height - top - bottom) };
     const columns = this.spec.series.map((name) => ticks[name] ?? []);
     const [low, high] = this.limits(ticks.step, columns, domain);
     this.x = (step) => ((step - domain[0]) / (domain[1] - domain[0] || 1)) * this.inner.width;
     this.y = (value) => (1 - (value - low) / (high - low || 1)) * this.inner.height;
     const parts = [...this.axes(low, high, domain)];
-    const frame = node("svg", { x: MARGIN.left, y: MARGIN.top, width: this.inner.width, height: this.inner.height, overflow: "hidden" });
+    const frame = node("svg", { x: left, y: top, width: this.inner.width, height: this.inner.height, overflow: "hidden" });
     const until = lastAt(ticks.step, position) + 1;
     columns.forEach((column, series) => {
       const shared = { fill: "none", "data-series": this.spec.series[series], class: series ? "line second" : "line" };
@@ -80,17 +84,18 @@ class LineChart {
   }
 
   *axes(low, high, domain) {
+    const { scale, inner, margin: { left, top } } = this;
     for (const value of niceTicks(low, high, 4)) {
-      const y = MARGIN.top + this.y(value);
-      yield node("line", { class: "grid", x1: MARGIN.left, x2: MARGIN.left + this.inner.width, y1: y, y2: y });
-      yield node("text", { x: MARGIN.left - 6, y: y + 3.5, "text-anchor": "end" }, formatted(value, this.spec.format));
+      const y = top + this.y(value);
+      yield node("line", { class: "grid", x1: left, x2: left + inner.width, y1: y, y2: y });
+      yield node("text", { x: left - 6 * scale, y: y + 3.5 * scale, "text-anchor": "end" }, formatted(value, this.spec.format));
     }
-    const bottom = MARGIN.top + this.inner.height;
-    for (const step of niceTicks(domain[0], domain[1], Math.max(2, Math.floor(this.inner.width / 55)))) {
+    const below = top + inner.height + 16 * scale;
+    for (const step of niceTicks(domain[0], domain[1], Math.max(2, Math.floor(inner.width / (55 * scale))))) {
       if (!Number.isInteger(step)) continue;
-      yield node("text", { x: MARGIN.left + this.x(step), y: bottom + 14, "text-anchor": "middle" }, `${step}`);
+      yield node("text", { x: left + this.x(step), y: below, "text-anchor": "middle" }, `${step}`);
     }
-    yield node("text", { class: "axis", x: MARGIN.left - 6, y: bottom + 14, "text-anchor": "end" }, "step");
+    yield node("text", { class: "axis", x: left - 6 * scale, y: below, "text-anchor": "end" }, "step");
   }
 
   path(steps, column, from, to) {
@@ -119,7 +124,7 @@ class LineChart {
   stepAt(event) {
     const box = this.svg.getBoundingClientRect();
     const [from, to] = this.view.domain;
-    const share = (event.clientX - box.left - MARGIN.left) / this.inner.width;
+    const share = (event.clientX - box.left - this.margin.left) / this.inner.width;
     return from + Math.min(1, Math.max(0, share)) * (to - from);
   }
 
@@ -133,7 +138,7 @@ class LineChart {
     this.svg.addEventListener("pointermove", (event) => {
       this.hover(event);
       if (start === null) return;
-      const left = this.svg.getBoundingClientRect().left + MARGIN.left;
+      const left = this.svg.getBoundingClientRect().left + this.margin.left;
       this.band.setAttribute("x", Math.min(start, event.clientX) - left);
       this.band.setAttribute("width", Math.abs(event.clientX - start));
     });

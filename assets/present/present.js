@@ -8,9 +8,11 @@ class Deck {
     this.onKey = (event) => this.key(event);
     this.onScreen = () => this.screen();
     this.onState = () => this.show(this.asked(), false);
+    this.onSize = () => this.sections && this.fit(this.sections[this.at]);
     document.addEventListener("keydown", this.onKey, true);
     document.addEventListener("fullscreenchange", this.onScreen);
     window.addEventListener("popstate", this.onState);
+    window.addEventListener("resize", this.onSize);
   }
 
   update(data) {
@@ -92,6 +94,7 @@ class Deck {
     this.sections.forEach((section, i) => { section.hidden = i !== at; });
     const shown = this.sections[at];
     shown.scrollTop = 0;
+    if (turned) this.fit(shown);
     shown.tabIndex = shown.scrollHeight > shown.clientHeight + 1 ? 0 : -1; // what scrolls must be reached by key
     this.count.textContent = `${at + 1} / ${last + 1}`;
     this.back.disabled = at === 0;
@@ -99,6 +102,14 @@ class Deck {
     this.root.dataset.slide = at + 1;
     if (turned) this.said.textContent = shown.getAttribute("aria-label");
     if (turned && mark) this.address();
+  }
+
+  // A slide that holds more than its screen has room for is set smaller, down to a size that can still be read from afar;
+  // only what then does not fit scrolls. On a phone everything scrolls.
+  fit(shown) {
+    shown.style.fontSize = "";
+    if (innerWidth <= 700) return;
+    for (let size = 0.95; size > 0.7 && shown.scrollHeight > shown.clientHeight; size -= 0.05) shown.style.fontSize = `${size}em`;
   }
 
   address() {
@@ -163,6 +174,7 @@ class Deck {
     document.removeEventListener("keydown", this.onKey, true);
     document.removeEventListener("fullscreenchange", this.onScreen);
     window.removeEventListener("popstate", this.onState);
+    window.removeEventListener("resize", this.onSize);
     this.unmountFilm?.();
   }
 }

@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
@@ -14,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from lrc_core.errors import RunError
 from lrc_core.export.film import Chart, Film, thinned
 from lrc_core.export.theme import LIGHT, RAMP_LIGHT, blended
+from lrc_core.report.drawing import nice_ticks
 
 SIZE = (840, 520)
 MOST_FRAMES = 80
@@ -22,7 +24,10 @@ _GRID = (64, 110, 400, 470)  # left, top, right, bottom of the heatmap
 _PLOTS = ((500, 110, 810, 250), (500, 316, 810, 456))
 _COLORS = 128
 
+_DASH, _GAP = 5.0, 4.0
+
 Box = tuple[int, int, int, int]
+Point = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -99,20 +104,21 @@ def _background(film: Film, charts: Sequence[Chart]) -> Image.Image:
     return image
 
 
-def _limits(film: Film, chart: Chart) -> tuple[float, float]:
+def _ticks(film: Film, chart: Chart) -> list[float]:
+    """Round values that enclose what is drawn; the outer ones are the ends of the axis."""
     values = [value for name in chart.series for value in film.ticks.get(name, ()) if value is not None]
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
     low = min(0.0, low) if chart.zero else low
-    return low, high + (0.05 * (high - low) or 1.0)
+    return nice_ticks(low, high, 3)
 
 
 def _axes(draw: ImageDraw.ImageDraw, film: Film, chart: Chart, box: Box) -> None:
     left, top, right, bottom = box
-    low, high = _limits(film, chart)
-    for share in (0.0, 0.5, 1.0):
-        y = bottom - share * (bottom - top)
+    ticks = _ticks(film, chart)
+    for tick in ticks:
+        y = bottom - (tick - ticks[0]) / (ticks[-1] - ticks[0]) * (bottom - top)
         draw.line((left, y, right, y), fill=LIGHT["border-color"])
-        label = _number(low + share * (high - low), chart.format)
+        label = _number(tick, chart.format)
         draw.text((left - 6, y), label, fill=LIGHT["text-color"], font=_font(11), anchor="rm")
     for x, step in ((left, film.ticks["step"][0]), (right, film.ticks["step"][-1])):
         label, anchor = (f"step {step}", "la") if x == left else (str(step), "ra")
@@ -144,7 +150,8 @@ def _frame(scene: _Scene, frame: int) -> Image.Image:
 def _line(draw: ImageDraw.ImageDraw, film: Film, chart: Chart, name: str, until: tuple[Box, int]) -> None:
     (left, top, right, bottom), last = until
     first, end = film.ticks["step"][0], film.ticks["step"][-1]
-    low, high = _limits(film, chart)
+    ticks = _ticks(film, chart)
+    low, high = ticks[0], ticks[-1]
     points = [
         (
             left + (step - first) / max(1, end - first) * (right - left),
@@ -153,6 +160,26 @@ def _line(draw: ImageDraw.ImageDraw, film: Film, chart: Chart, name: str, until:
         for step, value in zip(film.ticks["step"], film.ticks[name], strict=True)
         if value is not None and math.isfinite(value) and step <= last
     ]
-    if len(points) > 1:
-        color = LIGHT["text-color"] if name == "target" else film.color
-        draw.line(points, fill=color, width=1 if name == "target" else 2)
+    if len(points) > 1 and name == "target":
+        for dash in _dashes(points):
+            draw.line(dash, fill=LIGHT["text-color"], width=1)
+    elif len(points) > 1:
+        draw.line(points, fill=film.color, width=2)
+
+
+def _dashes(points: Sequence[Point]) -> list[tuple[Point, Point]]:
+    """The drawn pieces of a dashed line, which Pillow has not; dashes run on over the corners."""
+    found, gone = [], 0.0
+    for (x, y), (to_x, to_y) in pairwise(points):
+        length, place = math.hypot(to_x - x, to_y - y), 0.0
+        while place < length:
+            into = gone % (_DASH + _GAP)
+            end = min(length, place + (_DASH if into < _DASH else _DASH + _GAP) - into)
+            if into < _DASH:
+                one, two = place / length, end / length
+                found.append(
+                    ((x + (to_x - x) * one, y + (to_y - y) * one), (x + (to_x - x) * two, y + (to_y - y) * two))
+                )
+            gone += max(end - place, 1e-6)
+            place = max(end, place + 1e-6)
+    return found

@@ -13,7 +13,7 @@ from lrc_core.plan import Plan
 from lrc_core.quality.footprint import Footprint
 from lrc_core.quality.plain_words import accuracy_loss, asked, in_words, surprise
 from lrc_core.quality.rows import Scores
-from lrc_core.words import data_size, figure, percent
+from lrc_core.words import data_size, percent, significant
 
 Row = Mapping[str, Any]
 PARTS = (("weights", "Weights"), ("cache", "Key-value cache"), ("overhead", "Overhead"))
@@ -78,14 +78,16 @@ def speed_words(entry: Entry, dense: Entry | None) -> str:
     decode, prefill = entry.speed.get("decode"), entry.speed.get("prefill")
     if not decode:
         return "Speed was not measured."
-    said = f"Writes **{figure(decode, 2)} tokens/s**"
+    said = f"Writes **{significant(decode)} tokens/s**"
     alike = dense is not None and dense is not entry and dense.timed == entry.timed
     base = dense.speed.get("decode") if dense is not None and alike else None
     if base:
-        said += f", {decode / base:.1f} times the dense model's pace"
+        said += f", {decode / base:.2f} times the dense model's pace"
     if prefill:
-        said += f"; reads {figure(prefill, 2)} tokens/s"
-    return said + " (measured)."
+        said += f"; reads a prompt at {significant(prefill)} tokens/s"
+        first = dense.speed.get("prefill") if dense is not None and alike else None
+        said += f", {prefill / first:.2f} times" if first else ""
+    return said + " (measured once)."
 
 
 def quality_words(entry: Entry, dense: Entry | None, scores: Scores) -> tuple[str, str]:
@@ -97,7 +99,7 @@ def quality_words(entry: Entry, dense: Entry | None, scores: Scores) -> tuple[st
     loss = accuracy_loss(entry.row, dense.row, scores)
     said = f"**{in_words(loss)}**" if loss is not None else "No questions were asked of it."
     if times := surprise(entry.row, dense.row):
-        said += f" Its perplexity is {times} that of the dense model."
+        said += f" Its perplexity is {times}."
     return said, asked(loss, entry.row)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from lrc_core.quality.paired import mean_accuracy
 from lrc_core.quality.rows import Scores, item_pairs, mean_of
+from lrc_core.words import figure
 
 Row = Mapping[str, Any]
 _SURE = 1.96
@@ -71,16 +72,23 @@ def _hundred(value: float | None) -> float | None:
     return None if value is None else 100 * value
 
 
-def in_words(loss: Loss | None) -> str:
-    """``Answers 2 of 100 questions worse, within error (± 8 at 95 %).``, the very error that is judged by."""
+def in_words(loss: Loss | None, subject: str = "") -> str:
+    """``Answers 2 of 100 questions worse, within error (± 8 at 95 %).``, the very error that is judged by.
+
+    Args:
+        loss: a difference of accuracy.
+        subject: who answers, where the words follow other sentences; "" where they stand on a line of their own.
+    """
     if loss is None:
         return "No questions were asked of it."
+    said = _of_hundred(loss.difference)
+    said = f"{subject} {said[0].lower()}{said[1:]}" if subject else said
     if loss.stderr is None:
-        return f"{_of_hundred(loss.difference)}; the error is not known."
+        return f"{said}; the error is not known."
     error = f"± {max(1, round(_SURE * loss.stderr))} at 95 %"
     if loss.within_error:
-        return f"{_of_hundred(loss.difference)}, within error ({error})."
-    return f"{_of_hundred(loss.difference)}, more than chance ({error})."
+        return f"{said}, within error ({error})."
+    return f"{said}, more than chance ({error})."
 
 
 def _of_hundred(difference: float) -> str:
@@ -99,10 +107,11 @@ def asked(loss: Loss | None, row: Row) -> str:
 
 
 def surprise(row: Row, dense: Row) -> str:
-    """How much harder it finds new text: perplexity as a multiple of the dense model's, on each text."""
-    parts = []
+    """How much harder it finds new text: ``1.8 times the dense model's on gensim and 2.1 times on c4``."""
+    parts: list[str] = []
     for text, score in (row.get("perplexity") or {}).items():
         base = (dense.get("perplexity") or {}).get(text)
         if base:
-            parts.append(f"{score['value'] / base['value']:.2g} times on {Path(text).name}")
+            whose = "" if parts else " the dense model's"
+            parts.append(f"{figure(score['value'] / base['value'], 2)} times{whose} on {Path(text).name}")
     return " and ".join(parts)

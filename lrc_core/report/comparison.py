@@ -22,10 +22,10 @@ from lrc_core.report.content import (
     Table,
     Words,
 )
-from lrc_core.report.prose import listed, percent_points, prose, rounded
+from lrc_core.report.prose import listed, percent_points, prose
 from lrc_core.report.rows import Named, color_of, key_of, ranked, text_name, times_dense
 from lrc_core.report.sources import Row
-from lrc_core.words import data_size, figure, percent
+from lrc_core.words import data_size, measured, percent, significant
 
 _MOST_DOTS = 9
 
@@ -93,7 +93,7 @@ def _perplexities(named: Named) -> Table:
                 found += [Cell("–"), Cell("–")]
                 continue
             sign = marks(row, names, "perplexity", text)
-            found.append(Cell(rounded(score["value"], score.get("stderr")), score["value"], sign))
+            found.append(Cell(measured(score["value"], score.get("stderr")), score["value"], sign))
             found.append(Cell(f"{times[text]:.2f}" if text in times else "–", times.get(text)))
         return [*found, Cell(str(row.get("run_id", "")), str(row.get("run_id", "")))]
 
@@ -142,7 +142,7 @@ def _curves(named: Named) -> list[Block]:
         if not series:
             continue
         base = ((named.dense or {}).get("perplexity") or {}).get(text)
-        reference = (base["value"], f"dense model {rounded(base['value'], base.get('stderr'))}") if base else None
+        reference = (base["value"], f"dense model {measured(base['value'], base.get('stderr'))}") if base else None
         drawing = charts.curves(series, "size of the weights, MB", "perplexity, lower is better", reference)
         said = _curve_reading(named, text)
         title = f"Perplexity on {text_name(text)}"
@@ -159,7 +159,7 @@ def _curves(named: Named) -> list[Block]:
     for row in [row for row in named.rows if "error" not in row]:
         size = size_mb(named, row)
         scores = [row["perplexity"].get(text) for text in named.texts]
-        cells = [Cell(rounded(s["value"], s.get("stderr")), s["value"]) if s else Cell("–") for s in scores]
+        cells = [Cell(measured(s["value"], s.get("stderr")), s["value"]) if s else Cell("–") for s in scores]
         lines.append(
             Line(
                 (Cell(named.name(row), named.name(row)), Cell("–" if size is None else f"{size:,.1f}", size), *cells),
@@ -180,7 +180,7 @@ def _series(named: Named, text: str) -> list[charts.Series]:
             score, size = row["perplexity"].get(text), size_mb(named, row)
             if named.line(row) != entry.label or score is None or size is None:
                 continue
-            value = rounded(score["value"], score.get("stderr"))
+            value = measured(score["value"], score.get("stderr"))
             tip = f"{named.name(row)}: perplexity {value}, {size:,.1f} MB, run {row.get('run_id', '')}"
             points.append(charts.Point(size, score["value"], score.get("stderr") or 0.0, named.key(row)[1], tip))
         if points:
@@ -307,7 +307,7 @@ def _speeds(named: Named) -> list[Block]:
         held = cost.get("bytes")
         return [
             Cell(data_size(held) if held else "–", held),
-            *(Cell(figure(value, 2), value) for value in values),
+            *(Cell(significant(value), value) for value in values),
             Cell(str(row.get("run_id", "")), str(row.get("run_id", ""))),
         ]
 

@@ -8,12 +8,12 @@ from lrc_core.names import decomposition_label, method_label, split_variant
 from lrc_core.quality.plain_words import accuracy_loss, in_words
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
 from lrc_core.report.content import COUNTED, MEASURED, Block, Fact, Facts, Section, Words
-from lrc_core.report.prose import listed, prose, rounded, with_papers
+from lrc_core.report.prose import listed, prose, with_papers
 from lrc_core.report.rows import Named, certainty, ranked, text_name, times_dense
 from lrc_core.report.sources import Row, spec_of
 from lrc_core.runs.spec import CompareSpec, QualitySpec
 from lrc_core.tune.settings import TUNED
-from lrc_core.words import count, data_size, percent
+from lrc_core.words import count, data_size, measured, percent
 
 
 def question(named: Named) -> Section:
@@ -54,7 +54,7 @@ def _facts(named: Named, row: Row) -> Iterator[Fact]:
         yield Fact("Size of the weights", data_size(size), f"{percent(whole)} less than {full}", COUNTED)
     for text, times in times_dense(row, dense).items():
         score = row["perplexity"][text]
-        value = rounded(score["value"], score.get("stderr"))
+        value = measured(score["value"], score.get("stderr"))
         yield Fact(f"Perplexity, {text_name(text)}", f"{times:.2f} ×", f"{value}; dense model = 1", MEASURED)
     loss = accuracy_loss(row, dense, named.sources.scores()) if dense else None
     if loss is not None:
@@ -83,7 +83,7 @@ def _answer(named: Named, best: list[Row]) -> str:
     else:
         said += "; no other method was measured at this size."
     loss = accuracy_loss(first, dense, named.sources.scores()) if dense else None
-    return said.strip() + (f" {in_words(loss)}" if loss is not None else "")
+    return said.strip() + (f" {in_words(loss, named.line(first))}" if loss is not None else "")
 
 
 def method(named: Named) -> Section:

@@ -34,6 +34,7 @@ from lrc_core.report.prose import tied
 LINK, BAD = LIGHT["link-color"], "#b3372b"
 _LONG = 12  # rows of a table that may begin at the foot of a page
 _SMALLEST = 0.46  # points a pixel of a heatmap
+_SHORT = 700  # characters of an answer that stands beside another one
 _CHUNK = 900  # characters of an answer in one row, so that long answers run on over pages
 
 
@@ -97,9 +98,16 @@ def story(report: Report, absent: int) -> list[Any]:
     found.append(Paragraph(" &nbsp;&nbsp; ".join(links), style("contents", 8.6, spaceBefore=3, textColor=color(MUTED))))
     for number, section in enumerate(report.sections, start=1):
         head = f'<font color="{ACCENT}">{number}</font>&nbsp; {plain(section.title, BOLD)}'
-        found += [CondPageBreak(110), Anchor(section.key, section.title), Paragraph(head, H2)]
-        for block in section.blocks:
-            found += _DRAWN[type(block)](block)
+        opening: list[Any] = [Anchor(section.key, section.title), Paragraph(head, H2)]
+        drawn = [(type(block), _DRAWN[type(block)](block)) for block in section.blocks]
+        while drawn and drawn[0][0] is Words and len(drawn) > 1 and drawn[1][0] in (Words, Cards):
+            opening += drawn.pop(0)[1]
+        if drawn and (drawn[0][0] in (Words, Cards) or len(opening) == 2):  # a heading never stands alone
+            first = drawn[0][1].pop(0)
+            opening += first._content if isinstance(first, KeepTogether) else [first]
+        found += [CondPageBreak(110), KeepTogether(opening)]
+        for _, flowables in drawn:
+            found += flowables
     if absent:
         said = f"Characters that no font at hand has stand as {ABSENT} ({absent} of them); the HTML file shows them."
         found.append(Paragraph(plain(said), NOTE))
@@ -232,10 +240,21 @@ def _answers(block: Answers) -> list[Any]:
         found: list[Any] = [KeepTogether(head)]
     else:
         found = [*head, prompt, Spacer(1, 6)]
+    if len(block.entries) > 1 and all(len(entry.text) < _SHORT for entry in block.entries):
+        return [KeepTogether([*head, *_abreast(block)])]
     for entry in block.entries:
         answer = _answer(entry)
         found += [answer if len(entry.text) > _CHUNK else KeepTogether(answer), Spacer(1, 7)]
     return found
+
+
+def _abreast(block: Answers) -> list[Any]:
+    """Short answers two by two: all of them stand on one page, where they can be compared."""
+    wide = WIDTH / 2
+    cells: list[Any] = [[_answer(entry, wide - 12)] for entry in block.entries] + [""] * (len(block.entries) % 2)
+    rows = [cells[start : start + 2] for start in range(0, len(cells), 2)]
+    tight = [("TOPPADDING", (0, 0), (-1, -1), 0), ("BOTTOMPADDING", (0, 0), (-1, -1), 0)]
+    return [part for row in rows for part in (_boxed([row], [wide, wide], *tight), Spacer(1, 6))]
 
 
 def _lines(text: str) -> str:
@@ -255,7 +274,7 @@ def _chunks(text: str) -> list[str]:
     return [*found, rest]
 
 
-def _answer(entry: Answer) -> Table:
+def _answer(entry: Answer, width: float = WIDTH) -> Table:
     rows: list[list[Any]] = [[Paragraph(plain(entry.name, BOLD), H4)]]
     rows += [[Paragraph(_lines(chunk), style("text", 8.8, spaceAfter=0))] for chunk in _chunks(entry.text)]
     foot = [part for part in (entry.measured,) if part]
@@ -267,11 +286,11 @@ def _answer(entry: Answer) -> Table:
         ("BOTTOMPADDING", (0, 0), (-1, -1), 1),
         ("LINEBEFORE", (0, 0), (0, -1), 2.5, color(entry.color)),
     ]
-    return _boxed(rows, [WIDTH], *tight)
+    return _boxed(rows, [width], *tight)
 
 
 def _cards(block: Cards) -> list[Any]:
-    found: list[Any] = [Spacer(1, 2)]
+    found: list[Any] = []  # no space first: a heading is kept with the very next thing, which would be the space
     wide = WIDTH / 2
     for start in range(0, len(block.entries), 2):
         pair = block.entries[start : start + 2]

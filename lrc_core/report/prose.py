@@ -1,8 +1,7 @@
-"""Texts of a report, and numbers rounded to what their error allows."""
+"""Texts of a report, and shares rounded to what their error allows."""
 
 from __future__ import annotations
 
-import math
 import re
 from functools import cache
 from pathlib import Path
@@ -31,14 +30,6 @@ def tied(text: str) -> str:
 def with_papers(text: str) -> str:
     """Papers of arXiv become links."""
     return _PAPER.sub(r"[arXiv \1](https://arxiv.org/abs/\1)", text)
-
-
-def rounded(value: float, error: float | None) -> str:
-    """``38.7 ± 1.9``: two digits of the error, and the value to the same place."""
-    if error is None or not math.isfinite(error) or error <= 0:
-        return f"{value:,.{2 if abs(value) < 100 else 1}f}"
-    places = min(2, max(0, 1 - math.floor(math.log10(error))))
-    return f"{value:,.{places}f} ± {error:,.{places}f}"
 
 
 def percent_points(value: float, error: float | None) -> str:

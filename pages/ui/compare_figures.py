@@ -15,7 +15,7 @@ from pages.ui.methods import GREY, in_order, split_variant
 from pages.ui.methods import method_color as color
 from pages.ui.methods import method_label as label
 from pages.ui.words import figure as written
-from pages.ui.words import percent, with_error
+from pages.ui.words import percent, rounded, with_error
 
 Row = Mapping[str, Any]
 _PATTERNS = {"dense": "/", "": "", "left": ".", "both": "x", "tuned": "+"}
@@ -75,7 +75,8 @@ def perplexity_bars(rows: Sequence[Row]) -> go.Figure:
         names, values = [label(name) for name, _ in shown], [score["value"] for _, score in shown]
         error = _error([score.get("stderr") for _, score in shown])
         # The value stands beside the name: on the bar it is lost where bars are short or hatched.
-        words = [f"{name}{' ' if lying else '<br>'}{value:.1f}" for name, value in zip(names, values, strict=True)]
+        said = [rounded(score["value"], score.get("stderr")) for _, score in shown]
+        words = [f"{name}{' ' if lying else '<br>'}{value}" for name, value in zip(names, said, strict=True)]
         marker = _marker([name for name, _ in shown])
         if lying:
             hover = "%{y}: %{x:.3f} ± %{error_x.array:.3f}<extra></extra>"
@@ -132,7 +133,7 @@ def perplexity_curves(rows: Sequence[Row], *, log: bool) -> go.Figure:
         if dense is not None:
             figure.add_hline(y=dense["value"], line={"color": GREY, "dash": "dash", "width": 1.6}, row=1, col=column)
             note = {"showarrow": False, "font": {"size": 12}, "xanchor": "left", "yanchor": "bottom"}
-            text_of = f"dense {dense['value']:.2f}"
+            text_of = f"dense {rounded(dense['value'], dense.get('stderr'))}"
             height = math.log10(dense["value"]) if log else dense["value"]  # annotations take exponents on log axes
             figure.add_annotation(text=text_of, x=0, xref="x domain", y=height, **note, row=1, col=column)
     figure.update_xaxes(title="Achieved compression", tickformat=".0%", rangemode="tozero")

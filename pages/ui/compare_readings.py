@@ -99,11 +99,25 @@ def cost(rows: Sequence[Row]) -> str:
         return f"{len(others)} compressed models, without a dense one to compare them with."
     fast = max(speeds, key=lambda row: float(row["cost"]["decode_tokens_per_s"]))
     pace = fast["cost"]["decode_tokens_per_s"] / dense["decode_tokens_per_s"]
+    paces = [
+        float(row["cost"]["prefill_tokens_per_s"]) / dense["prefill_tokens_per_s"]
+        for row in others
+        if row["cost"].get("prefill_tokens_per_s") and dense.get("prefill_tokens_per_s")
+    ]
+    read = ""
+    if paces:
+        ends = dict.fromkeys(f"{end:.2f}" for end in (min(paces), max(paces)))
+        read = f" Prompts they read at {' to '.join(ends)} times its pace."
     least = min(float(row["cost"]["bytes"]) for row in others if row["cost"].get("bytes"))
     return (
         f"Compressed models are up to {words.percent(1 - least / dense['bytes'], 0)} smaller; the fastest, "
-        f"**{method_label(str(fast['method']))}**, writes at {pace:.2f} times the dense model's pace."
+        f"**{method_label(str(fast['method']))}**, writes at {pace:.2f} times the dense model's pace.{read}"
     )
+
+
+def _points(share: float) -> str:
+    """``−12 points``, with the sign that charts write."""
+    return f"{100 * share:+.0f} points".replace("-", "−")
 
 
 def spending(card: ModelCard, one: Plan, two: Plan) -> str:
@@ -120,7 +134,7 @@ def spending(card: ModelCard, one: Plan, two: Plan) -> str:
     means = {kind: float(np.mean(gaps)) for kind, gaps in by_kind.items()}
     more, less = max(means, key=lambda kind: means[kind]), min(means, key=lambda kind: means[kind])
     return (
-        f"{method_label(one.method)} gives most to `{more}` ({100 * means[more]:+.0f} points of its parameters) "
-        f"and takes most from `{less}` ({100 * means[less]:+.0f} points). It leaves {len(one.dense)} of "
+        f"{method_label(one.method)} gives most to `{more}` ({_points(means[more])} of its parameters) "
+        f"and takes most from `{less}` ({_points(means[less])}). It leaves {len(one.dense)} of "
         f"{len(card.layers)} layers dense, {method_label(two.method)} {len(two.dense)}."
     )

@@ -72,6 +72,8 @@ def frame(page: str) -> ModelRef:
     )
     st.html(ASSETS / "style.css")
     _reconciled(str(data.own_store().root))
+    if page != "present" and (chosen := state.returned_to(page)) is not None:
+        st.switch_page(info.file, query_params=chosen)
     ref = state.current_model()
     if page == "present":
         return ref
@@ -98,7 +100,8 @@ def _present_button(page: str) -> None:
     """Into the presentation, by click or key; a link would know no key."""
     info = PAGES["present"]
     if st.button(info.title, icon=info.icon, type="tertiary", shortcut="Alt+P", key="present_from_here"):
-        st.switch_page(info.file, query_params={**state.carried(), "pr_from": page})
+        kept = {key: values for key, values in state.carried().items() if key in (state.MODEL, state.REVISION)}
+        st.switch_page(info.file, query_params={**kept, "pr_from": page, **state.way_back()})
 
 
 def page_link(file: str, label: str, icon: str, *, query: dict[str, str] | None = None, **options: str | None) -> None:

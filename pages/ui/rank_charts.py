@@ -129,6 +129,7 @@ def difference_chart(card: ModelCard, found: Ranks | Plan, other: Ranks | Plan) 
     """Heatmap of the share kept under one plan minus the share kept under the other."""
     frame = rank_frame(card, found).merge(rank_frame(card, other), on=["block", "kind"], suffixes=("", "_other"))
     frame["difference"] = frame["kept"] - frame["kept_other"]
+    frame["points"] = 100 * frame["difference"]
     limit = max(0.05, float(frame["difference"].abs().max()))
     x, y = _axes(card)
     return (
@@ -140,14 +141,19 @@ def difference_chart(card: ModelCard, found: Ranks | Plan, other: Ranks | Plan) 
             color=alt.Color(
                 "difference:Q",
                 scale=alt.Scale(domain=[-limit, 0, limit], range="diverging"),
-                legend=alt.Legend(title="difference", format="+.0%", gradientLength=140, values=[-limit, 0, limit]),
+                legend=alt.Legend(
+                    title="difference",
+                    labelExpr="format(100 * datum.value, '+.0f') + ' points'",
+                    gradientLength=140,
+                    values=[-limit, 0, limit],
+                ),
             ),
             tooltip=[
                 alt.Tooltip("block:O", title="Block"),
                 alt.Tooltip("kind:N", title="Layer"),
                 alt.Tooltip("rank:Q", title="Rank, first", format=",d"),
                 alt.Tooltip("rank_other:Q", title="Rank, second", format=",d"),
-                alt.Tooltip("difference:Q", title="Kept, first − second", format="+.1%"),
+                alt.Tooltip("points:Q", title="Kept, first − second, in points", format="+.1f"),
             ],
         )
         .properties(height=chart_height(card))

@@ -9,6 +9,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlencode
 
 import streamlit as st
 
@@ -22,6 +23,7 @@ DEFAULT_RATE, LARGEST_RATE = 20, 80
 QUIET_S = 2.0
 """How long the slider must rest before a job starts by itself."""
 _LONGEST_SOURCE = 400
+_LONGEST_QUERY = 4000
 _SESSION = "app_settings"
 
 
@@ -108,6 +110,40 @@ def model_label(ref: ModelRef) -> str:
         return "SmolLM2-135M (starter)"
     name = Path(ref.source).name if "/" in ref.source and Path(ref.source).exists() else ref.source
     return f"{name} @ {ref.revision[:12]}" if ref.revision else name
+
+
+PRESENTED = "presented_from"
+"""Key of what :func:`remember_presented` keeps in the tab."""
+_BACK = "pr_back"
+
+
+def way_back() -> dict[str, str]:
+    """Query parameter for a link into the presentation that holds what is chosen on this page.
+
+    It goes in one piece: the presentation has none of this page's widgets, and Streamlit drops the parameters of
+    widgets that are not drawn.
+    """
+    kept = {key: values for key, values in carried().items() if not key.startswith("pr_")}
+    return {_BACK: urlencode(kept, doseq=True)}
+
+
+def chosen_before() -> dict[str, list[str]]:
+    """What was chosen on the page that the presentation was started from."""
+    here = {key: values for key, values in carried().items() if not key.startswith("pr_")}
+    return {**here, **parse_qs(str(st.query_params.get(_BACK, ""))[:_LONGEST_QUERY])}
+
+
+def remember_presented(page: str) -> None:
+    """Keep in the tab where the presentation was started: the browser's own way back brings no parameters along."""
+    st.session_state[PRESENTED] = (page, chosen_before())
+
+
+def returned_to(page: str) -> dict[str, list[str]] | None:
+    """What to choose again when a page is reached from the presentation by the browser's way back; None else."""
+    presented = st.session_state.pop(PRESENTED, None)
+    if presented is None or presented[0] != page or all(carried().get(key) == v for key, v in presented[1].items()):
+        return None
+    return dict(presented[1])
 
 
 def carried() -> dict[str, list[str]]:

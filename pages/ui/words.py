@@ -14,7 +14,9 @@ from lrc_core.words import (
     kind_labels,
     measured,
     percent,
+    rounded,
     short_kind,
+    significant,
     with_error,
 )
 
@@ -39,6 +41,8 @@ __all__ = [
     "measured",
     "percent",
     "prose",
+    "rounded",
     "short_kind",
+    "significant",
     "with_error",
 ]

@@ -8,9 +8,17 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.browser.conftest import PATIENCE_MS
+from tests.browser.views import shipped
 
 pytestmark = pytest.mark.browser
 expect.set_options(timeout=PATIENCE_MS)
+
+
+@pytest.fixture(scope="module")
+def samples():
+    """The app on the shipped runs, whose slides are the longest there are."""
+    with shipped() as server:
+        yield server
 
 
 def slide(page) -> int:
@@ -95,3 +103,62 @@ def test_the_film_plays_and_touch_turns_the_page(server, browser):
     film.get_by_role("button", name="Play").click()
     expect(film).not_to_have_attribute("data-step", first)
     context.close()
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize(("width", "height"), [(1280, 720), (1280, 900), (1920, 1080)])
+def test_no_slide_holds_more_than_its_screen(samples, open_tab, dark, width, height):
+    page = open_tab(f"{samples.url}/present", dark=dark, width=width, height=height)
+    expect(page.locator(".deck")).to_have_attribute("data-slide", "1")
+    for number in range(1, page.locator(".deck .slide").count() + 1):
+        expect(page.locator(".deck")).to_have_attribute("data-slide", str(number))
+        page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        shown = page.locator(".deck .slide:not([hidden])")
+        more = shown.evaluate("section => section.scrollHeight - section.clientHeight")
+        assert more <= 0, f"{shown.get_attribute('aria-label')} needs {more} more pixels"
+        page.keyboard.press("ArrowRight")
+
+
+def test_charts_beside_each_other_begin_at_one_height(samples, open_tab):
+    page = open_tab(f"{samples.url}/present?pr_slide=6", width=1280, height=720)
+    rows = page.locator(".deck .slide-comparison .bars .rows")
+    expect(rows.first).to_be_visible()
+    tops = {round(rows.nth(number).bounding_box()["y"]) for number in range(rows.count())}
+    assert rows.count() == 2 and len(tops) == 1
+    for caption in page.locator(".deck .bars figcaption").all():
+        title, note = caption.locator("b").bounding_box(), caption.locator("span").bounding_box()
+        assert note["y"] >= title["y"] + title["height"] - 1
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 720), (1920, 1080)])
+def test_the_film_of_a_slide_can_be_read(samples, open_tab, width, height):
+    page = open_tab(f"{samples.url}/present?pr_slide=4", width=width, height=height)
+    film = page.locator(".deck .slide-film")
+    expect(film.locator(".kind").first).to_be_visible()
+    assert not film.evaluate("""slide => [...slide.querySelectorAll('.kind')]
+      .filter((kind) => kind.scrollWidth > kind.clientWidth).map((kind) => kind.textContent)""")
+    apart = """slide => [...slide.querySelectorAll('svg.plot')].filter((plot) => plot.clientHeight).map((plot) => {
+      const axis = plot.querySelector('text.axis').getBoundingClientRect();
+      const labels = [...plot.querySelectorAll('text[text-anchor=end]:not(.axis)')];
+      const low = Math.max(...labels.map((text) => text.getBoundingClientRect().bottom));
+      return [parseFloat(getComputedStyle(plot).fontSize), axis.bottom - low];
+    })"""
+    for size, gap in film.evaluate(apart):
+        assert size >= 0.01 * width
+        assert gap > 0.9 * size, "the name of the axis touches its lowest label"
+
+
+@pytest.mark.parametrize("leave", ["Escape", "back"])
+def test_leaving_returns_to_what_was_chosen(samples, open_tab, leave):
+    page = open_tab(f"{samples.url}/compare?co_rate=30+%25&co_view=Zero-shot")
+    link = page.get_by_role("link", name="Present it, at 30 %")
+    expect(link).to_be_visible()
+    link.click()
+    expect(page.locator(".deck")).to_have_attribute("data-slide", "1")
+    page.keyboard.press("ArrowRight")
+    page.go_back() if leave == "back" else page.keyboard.press("Escape")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Compare")
+    expect(link).to_be_visible()
+    expect(page).to_have_url(re.compile(r"co_rate=30"))
+    expect(page).to_have_url(re.compile(r"co_view=Zero-shot"))
+    expect(page).not_to_have_url(re.compile("pr_"))

@@ -29,7 +29,7 @@ class Pdf:
 
     def text(self) -> str:
         """All text in the order in which it is drawn, a line for every string."""
-        return "\n".join(self._page_text(page) for page in self.pages)
+        return "\n".join(self.page_text(page) for page in self.pages)
 
     def title(self) -> str:
         """Of the document's information."""
@@ -64,7 +64,8 @@ class Pdf:
             data = base64.a85decode(b"<~" + data if not data.startswith(b"<~") else data, adobe=True)
         return zlib.decompress(data) if b"/FlateDecode" in body else data
 
-    def _page_text(self, page: bytes) -> str:
+    def page_text(self, page: bytes) -> str:
+        """Text of one of the pages, in the order in which it is drawn."""
         content = re.search(rb"/Contents (\d+) 0 R", page)
         assert content is not None
         maps = self._font_maps()

@@ -7,6 +7,7 @@ import json
 import re
 import tomllib
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import lrc_core.allocate  # noqa: F401  registers the methods
 from lrc_core.budget import is_dense, layer_ratio
 from lrc_core.cli import main
 from lrc_core.errors import RunError
+from lrc_core.export import film_gif as film_gif_module
 from lrc_core.export import theme
 from lrc_core.export.film import MOST_FRAMES, MOST_TICKS, Film, film_of, make_film, thinned
 from lrc_core.export.film_gif import film_gif
@@ -165,6 +167,19 @@ def test_the_gif_moves_and_ends_at_the_last_ranks(run: Run) -> None:
     image.seek(image.n_frames - 1)
     assert image.convert("RGB").tobytes() != first
     assert image.info["duration"] > 1000
+
+
+def test_the_gifs_target_is_dashed_and_its_axis_round(run: Run) -> None:
+    made = film_of(run)
+    for chart in made.charts[:2]:
+        ticks = film_gif_module._ticks(made, chart)
+        steps = {round(b - a, 9) for a, b in pairwise(ticks)}
+        assert len(steps) == 1 and f"{steps.pop():e}"[0] in "125"
+        shown = [value for name in chart.series for value in made.ticks[name] if value is not None]
+        assert ticks[0] <= min(shown) and max(shown) <= ticks[-1]
+    dashes = film_gif_module._dashes([(0.0, 0.0), (7.0, 0.0), (30.0, 0.0)])
+    drawn = sum(b[0] - a[0] for a, b in dashes)
+    assert 0.4 * 30 < drawn < 0.7 * 30 and len(dashes) > 3
 
 
 def test_the_command_writes_both_files(

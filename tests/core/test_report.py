@@ -13,13 +13,14 @@ from typing import Any
 
 import pytest
 
+from lrc_core import words as numbers
 from lrc_core.cli import main
 from lrc_core.errors import LrcError, PlanError, RunError, SettingsError
 from lrc_core.quality.votes import Vote, keep_vote, votes_path
 from lrc_core.registry import ALLOCATORS
 from lrc_core.report import charts, heatmap, pdf_fonts, prose
 from lrc_core.report.build import Frame, make_report
-from lrc_core.report.content import ESTIMATED, Cards, Report, Table, texts_of
+from lrc_core.report.content import ESTIMATED, Answers, Cards, Report, Table, texts_of
 from lrc_core.report.drawing import log_ticks, nice_ticks
 from lrc_core.report.html import report_html
 from lrc_core.report.pdf import report_pdf
@@ -344,12 +345,38 @@ def test_reading_of_a_heatmap_follows_its_plan(card: ModelCard) -> None:
 
 
 def test_numbers_are_rounded_to_what_their_error_allows() -> None:
-    assert prose.rounded(38.7412, 1.93) == "38.7 ± 1.9"
-    assert prose.rounded(1134.2, 584.1) == "1,134 ± 584"
-    assert prose.rounded(21.0698, 0.987) == "21.07 ± 0.99"
-    assert prose.rounded(21.0698, None) == "21.07"
+    assert numbers.rounded(1134.2, 584.1) == "1,130"
+    assert numbers.rounded(21.0698, 0.987) == "21.07"
+    assert numbers.rounded(21.0698, None) == "21.1"
+    assert [numbers.significant(value) for value in (11.04, 525.1, 1134.2, 0.5, 0)] == [
+        "11.0", "525", "1,130", "0.500", "0",
+    ]  # fmt: skip
     assert prose.percent_points(0.36, 0.048) == "36 ± 5"
     assert prose.percent_points(0.437, 0.018) == "43.7 ± 1.8"
+
+
+def test_perplexities_are_rounded_as_everywhere_else(make: Make, stores: Any, card: ModelCard) -> None:
+    made = make(compare=table_factory.compare_run(stores[0], card).id)
+    row = next(row for row in find_sources(Asked(), stores).rows if row["method"] != "dense")
+    score = next(iter(row["perplexity"].values()))
+    shown = numbers.measured(score["value"], score["stderr"])
+    cells = [cell.text for line in table_of(made, "Size and perplexity").lines for cell in line.cells]
+    assert shown in cells
+
+
+def test_no_page_ends_with_a_heading_and_answers_stay_together(make: Make, stores: Any, card: ModelCard) -> None:
+    run_factory.generate_run(stores[0], card)
+    for run in (table_factory.quality_run(stores[0], card), table_factory.compare_run(stores[0], card)):
+        made = make(compare=run.id)
+        pdf = Pdf(report_pdf(made))
+        heads = {squeezed(section.title) for section in made.sections}
+        heads |= {squeezed(block.title) for s in made.sections for block in s.blocks if isinstance(block, Answers)}
+        texts = [pdf.page_text(page) for page in pdf.pages]
+        assert not [text for text in texts if squeezed(text.split("\n")[-1]) in heads]
+        for block in (block for s in made.sections for block in s.blocks if isinstance(block, Answers | Cards)):
+            names = [squeezed(entry.name) for entry in block.entries]
+            where = [number for number, text in enumerate(texts) if all(name in squeezed(text) for name in names)]
+            assert where, f"{names} are not on one page"
 
 
 @pytest.mark.parametrize(("low", "high"), [(20.5, 190.0), (37.9, 1718.0), (3.0, 3.1), (1.0, 2_000_000.0)])

@@ -91,5 +91,6 @@ def test_other_words() -> None:
     )
     assert "not known" in in_words(Loss(-4.0, None, 1, False))
     assert in_words(None) == "No questions were asked of it."
-    assert surprise(row("b"), row("a")) == "2.5 times on gensim"
+    assert surprise(row("b"), row("a")) == "2.5 times the dense model's on gensim"
+    assert in_words(Loss(-4.0, None, 1, False), "It") == "It answers 4 of 100 questions worse; the error is not known."
     assert accuracy_loss(row("b"), row("a")) is None

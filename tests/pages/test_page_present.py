@@ -124,6 +124,19 @@ def test_figures_are_rounded_to_what_the_error_allows(value, error, said):
     assert words.measured(value, error) == said
 
 
+def test_both_speeds_stand_on_the_card_and_how_they_were_measured(told):
+    card = next(slide for slide in slides_of(told) if slide.key == "card")
+    assert card.body.count("reads a prompt at") == card.body.count("Writes ") == 2
+    assert "measured once" in card.reading
+
+
+def test_a_film_that_ends_elsewhere_says_so(told):
+    for removed in (0.2, 0.3):
+        story = story_of(ModelRef(), removed)
+        film = next(slide for slide in slides_of(story) if slide.key == FILM)
+        assert bool(film.reading) == (abs(story.keep - 0.7) > 1e-6)
+
+
 def test_no_figure_is_without_its_unit(told):
     card = next(slide for slide in slides_of(told) if slide.key == "card")
     assert re.search(r"\d MB|\d kB|\d GB", card.body) and "tokens/s" in card.body

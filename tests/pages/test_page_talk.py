@@ -208,7 +208,7 @@ def test_speeds_that_were_measured_differently_are_not_compared(card):
     plan = run_factory.plan_at(card, 0.8)
     same = card_views.Entry("LLRC", "#000", plan, {"decode": 12.0}, None, "generate-x", "answer")
     other = card_views.Entry("LLRC", "#000", plan, {"decode": 12.0}, None, "evaluate-x")
-    assert "1.2 times the dense model's pace" in card_views.speed_words(same, dense)
+    assert "1.20 times the dense model's pace" in card_views.speed_words(same, dense)
     assert "pace" not in card_views.speed_words(other, dense)
     assert card_views.speed_words(card_views.Entry("x", "#000", plan, {}, None, ""), dense) == "Speed was not measured."
 

@@ -121,7 +121,7 @@ def reading(row: Mapping[str, Any], dense: Mapping[str, Any]) -> str:
 def tasks_words(row: Mapping[str, Any], dense: Mapping[str, Any]) -> str:
     """How many questions in a hundred are answered worse, and whether that is more than chance."""
     loss = accuracy_loss(row, dense, Scores(data.own_store().root))
-    return "" if loss is None else in_words(loss)
+    return "" if loss is None else in_words(loss, "It")
 
 
 def table(row: Mapping[str, Any], dense: Mapping[str, Any]) -> None:

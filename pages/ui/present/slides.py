@@ -14,6 +14,7 @@ from lrc_core.plan import Plan
 from lrc_core.quality.footprint import Footprint, footprint
 from lrc_core.quality.plain_words import accuracy_loss, asked, in_words, surprise
 from lrc_core.quality.rows import Scores
+from lrc_core.runs.spec import AllocateSpec
 from lrc_core.types import ModelCard
 from pages.ui import compare_data as measured
 from pages.ui import data, pictures, state, words
@@ -121,7 +122,21 @@ def learning(story: Story) -> Slide:
     assert view is not None
     label = method_label(view.spec.method)
     body = '<div class="film"></div>'
-    return Slide(FILM, f"{label} learns what each layer keeps", body, "", (view.id,))
+    return Slide(FILM, f"{label} learns what each layer keeps", body, learning_words(story, view), (view.id,))
+
+
+def learning_words(story: Story, view: data.RunView) -> str:
+    """How a film that ends at another size belongs to the slides around it; nothing where it ends at theirs."""
+    assert isinstance(view.spec, AllocateSpec)
+    end = words.percent(1 - view.spec.keep)
+    if abs(view.spec.keep - story.keep) < 1e-6:
+        return ""
+    if story.made_by(view):
+        return (
+            f"This is the whole run, down to {end} removed. It recorded the plan for {story.removed}, "
+            "which the next slides are about, on its way."
+        )
+    return f"This run goes to {end} removed; the next slides are about a plan for {story.removed} from another run."
 
 
 def plan(story: Story) -> Slide:
@@ -189,7 +204,7 @@ def comparison_words(story: Story) -> str:
 def _against_dense(story: Story) -> str:
     if story.dense is None or story.best is None:
         return ""
-    return f"Its perplexity is {surprise(story.best, story.dense)} that of the dense model."
+    return f"{story.best_label}'s perplexity is {surprise(story.best, story.dense)}."
 
 
 def answers(story: Story) -> Slide:
@@ -240,7 +255,10 @@ def card(story: Story) -> Slide:
         f"<li>{_speed(row)}</li>{''.join(f'<li>{html.escape(said)}</li>' for said in _quality(row, dense))}</ul></div>"
         for name, color, row, size in columns
     )
-    reading = f"Memory to answer at {CONTEXT:,} tokens of context: weights and cache counted, overhead estimated."
+    reading = (
+        f"Memory to answer at {CONTEXT:,} tokens of context: weights and cache counted, overhead estimated. "
+        "Every speed was measured once, on the computer that made the run."
+    )
     ids = tuple(str(row.get("run_id")) for *_, row, _ in columns if row is not None)
     return Slide("card", "What it costs and gives", f'<div class="cards">{cells}</div>', reading, ids)
 
@@ -271,17 +289,23 @@ def _memory(size: Footprint, largest: int) -> str:
 
 
 def _speed(row: measured.Row | None) -> str:
-    speed = ((row or {}).get("cost") or {}).get("decode_tokens_per_s")
-    return f"writes {words.figure(speed, 2)} tokens/s (measured)" if speed else "speed was not measured"
+    """Both paces: what writes faster may well read its prompt more slowly."""
+    cost = (row or {}).get("cost") or {}
+    paces = (("Writes", cost.get("decode_tokens_per_s")), ("reads a prompt at", cost.get("prefill_tokens_per_s")))
+    said = ", ".join(f"{verb} {words.significant(pace)} tokens/s" for verb, pace in paces if pace)
+    return f"{said[0].upper()}{said[1:]}" if said else "Speed was not measured"
 
 
 def _quality(row: measured.Row | None, dense: measured.Row | None) -> list[str]:
     if row is None or dense is None:
-        return ["quality was not measured"]
+        return ["Quality was not measured"]
     if row is dense:
-        return ["its quality is what the other is held against"]
+        return ["Its quality is what the other's is held against"]
     loss = accuracy_loss(row, dense, Scores(data.own_store().root))
-    return [*([in_words(loss)] if loss is not None else []), f"perplexity {surprise(row, dense)}"]
+    return [
+        *([in_words(loss).removesuffix(".")] if loss is not None else []),
+        f"Perplexity is {surprise(row, dense)}",
+    ]
 
 
 def conclusion(story: Story) -> Slide:
@@ -293,21 +317,21 @@ def conclusion(story: Story) -> Slide:
     points = []
     gone = f"{story.removed} of the block linears can go"
     if whole is not None:
-        gone += f": {words.percent(1 - float(whole), 0)} of the model" + (
-            f", {words.data_size(saved)}" if saved > 0 else ""
+        gone += f", which is {words.percent(1 - float(whole), 0)} of the model" + (
+            f" or {words.data_size(saved)}" if saved > 0 else ""
         )
     points.append(gone + ".")
     if dense is not None:
-        points.append(f"The price: its perplexity is {surprise(best, dense)} that of the dense model.")
+        points.append(f"It has a price: {story.best_label}'s perplexity is {surprise(best, dense)}.")
         loss = accuracy_loss(best, dense, Scores(data.own_store().root))
         if loss is not None:
-            points.append(f"{in_words(loss)} ({asked(loss, best)})")
+            points.append(f"{in_words(loss, story.best_label)} Asked were {asked(loss, best)}.")
     if len(story.others) > 1:
         worst = story.others[-1]
         text = story.texts[0]
         points.append(
-            f"Which ranks are kept decides: at this size {story.best_label} has {score_words(best, text)} on {text}, "
-            f"{method_label(str(worst['method']))} {score_words(worst, text)}."
+            f"Which ranks are kept decides: at this size {story.best_label} has perplexity "
+            f"{score_words(best, text)} on {text}, {method_label(str(worst['method']))} {score_words(worst, text)}."
         )
     body = "<ul class='points'>" + "".join(f"<li>{html.escape(point)}</li>" for point in points) + "</ul>"
     ids = tuple(str(row.get("run_id")) for row in (dense, best) if row is not None)

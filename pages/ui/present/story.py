@@ -83,8 +83,12 @@ class Story:
     def learned(self) -> data.RunView | None:
         """The run whose film shows how ranks are learned: the best row's own, else any of this model."""
         views = [view for view in data.all_runs(self.ref, "allocate") if view.done and learns(view.spec.method)]
-        mine = str((self.best or {}).get("allocate_run_id"))
-        return next((view for view in views if view.id == mine), views[0] if views else None)
+        return next((view for view in views if self.made_by(view)), views[0] if views else None)
+
+    def made_by(self, view: data.RunView) -> bool:
+        """Whether the plan that is told of comes out of a run."""
+        origin = str(self.plan.origin.get("run_id") or "") if self.plan is not None else ""
+        return view.id in (str((self.best or {}).get("allocate_run_id")), origin, self.source)
 
 
 def loss(row: measured.Row) -> float:
