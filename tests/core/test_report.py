@@ -16,12 +16,12 @@ import pytest
 from lrc_core import words as numbers
 from lrc_core.cli import main
 from lrc_core.errors import LrcError, PlanError, RunError, SettingsError
+from lrc_core.export.ticks import log_ticks, nice_ticks
 from lrc_core.quality.votes import Vote, keep_vote, votes_path
 from lrc_core.registry import ALLOCATORS
 from lrc_core.report import charts, heatmap, pdf_fonts, prose
 from lrc_core.report.build import Frame, make_report
 from lrc_core.report.content import ESTIMATED, Answers, Cards, Report, Table, texts_of
-from lrc_core.report.drawing import log_ticks, nice_ticks
 from lrc_core.report.html import report_html
 from lrc_core.report.pdf import report_pdf
 from lrc_core.report.sources import Asked, find_sources
