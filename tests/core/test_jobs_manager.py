@@ -244,8 +244,9 @@ def test_what_was_asked_for_is_never_replaced(store: RunStore, doing: Any) -> No
     manager.submit(asked, automatic=True)  # the slider comes by later: the run stays what it is
     manager.submit(joined, automatic=True)
     manager.submit(joined)
-    manager.submit(resumed, automatic=True)
+    waiting = manager.submit(resumed, automatic=True).status()
     manager.cancel(resumed.run_id)
+    wait_for(lambda: process_of(waiting) is None, "the end of the process that waited")  # or it would outlive the test
     manager.resume(resumed.run_id)
     assert manager.replace_queued(AllocateSpec(keep=0.6)) == []
 
