@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,10 +15,9 @@ import pytest
 from lrc_core import words as numbers
 from lrc_core.cli import main
 from lrc_core.errors import LrcError, PlanError, RunError, SettingsError
-from lrc_core.export.ticks import log_ticks, nice_ticks
 from lrc_core.quality.votes import Vote, keep_vote, votes_path
 from lrc_core.registry import ALLOCATORS
-from lrc_core.report import charts, heatmap, pdf_fonts, prose
+from lrc_core.report import pdf_fonts, prose
 from lrc_core.report.build import Frame, make_report
 from lrc_core.report.content import ESTIMATED, Answers, Cards, Report, Table, texts_of
 from lrc_core.report.html import report_html
@@ -328,22 +326,6 @@ def test_pruned_plans_and_updates_have_names_and_pictures(make: Make, stores: An
     assert [choice.label for choice in updated.methods] == ["LLRC + update"]
 
 
-def test_reading_of_a_heatmap_follows_its_plan(card: ModelCard) -> None:
-    wide = run_factory.make_card(width=480)  # where rounding to whole ranks hardly matters
-    assert heatmap.reading(wide, run_factory.plan_at(wide, 0.8, "uniform")).startswith(
-        "Every layer keeps nearly the same"
-    )
-    plan = run_factory.plan_at(card, 0.8)
-    words = heatmap.reading(card, plan)
-    assert f"{len(plan.dense)} of {len(card.layers)} layers stay dense" in words or "No layer stays dense" in words
-    kept = heatmap.kept_of(card, plan)
-    sums = {kind: sum(kept[one.name] for one in card.layers if one.kind == kind) for kind in heatmap.kinds_of(card)}
-    assert f"{max(sums, key=sums.__getitem__).rsplit('.')[-1]} keeps most" in words
-    drawing = heatmap.heatmap(card, plan)
-    cells = [corner for shape in drawing.shapes if hasattr(shape, "corners") for corner in shape.corners]
-    assert len(set(cells)) == len(card.layers)
-
-
 def test_numbers_are_rounded_to_what_their_error_allows() -> None:
     assert numbers.rounded(1134.2, 584.1) == "1,130"
     assert numbers.rounded(21.0698, 0.987) == "21.07"
@@ -377,21 +359,6 @@ def test_no_page_ends_with_a_heading_and_answers_stay_together(make: Make, store
             names = [squeezed(entry.name) for entry in block.entries]
             where = [number for number, text in enumerate(texts) if all(name in squeezed(text) for name in names)]
             assert where, f"{names} are not on one page"
-
-
-@pytest.mark.parametrize(("low", "high"), [(20.5, 190.0), (37.9, 1718.0), (3.0, 3.1), (1.0, 2_000_000.0)])
-def test_ticks_enclose_what_is_drawn(low: float, high: float) -> None:
-    for ticks in (log_ticks(low, high), nice_ticks(low, high)):
-        assert ticks[0] <= low * 1.0001 and ticks[-1] >= high * 0.9999 and ticks == sorted(ticks)
-
-
-def test_marks_lie_inside_their_chart() -> None:
-    points = tuple(charts.Point(200 + 20 * n, 30.0 * 2**n, 29.0 * 2**n, "20", "tip") for n in range(4))
-    drawing = charts.curves([charts.Series("llrc", "#009e73", "circle", points)], "x", "y", (21.0, "dense"))
-    places = [(shape.x, shape.y) for shape in drawing.shapes if hasattr(shape, "tip")]
-    places += [point for shape in drawing.shapes if isinstance(shape, charts.Path) for point in shape.points]
-    for x, y in places:
-        assert 0 <= x <= drawing.width and 0 <= y <= drawing.height and math.isfinite(x + y)
 
 
 def test_command_line_writes_both_or_nothing(

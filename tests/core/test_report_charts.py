@@ -1,0 +1,48 @@
+"""Charts of the report: what their readings say, and that their marks and ticks lie where they should."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from lrc_core.export.ticks import log_ticks, nice_ticks
+from lrc_core.report import charts, heatmap
+from lrc_core.types import ModelCard
+from tests.pages import run_factory
+
+
+@pytest.fixture
+def card() -> ModelCard:
+    return run_factory.make_card()
+
+
+def test_reading_of_a_heatmap_follows_its_plan(card: ModelCard) -> None:
+    wide = run_factory.make_card(width=480)  # where rounding to whole ranks hardly matters
+    assert heatmap.reading(wide, run_factory.plan_at(wide, 0.8, "uniform")).startswith(
+        "Every layer keeps nearly the same"
+    )
+    plan = run_factory.plan_at(card, 0.8)
+    words = heatmap.reading(card, plan)
+    assert f"{len(plan.dense)} of {len(card.layers)} layers stay dense" in words or "No layer stays dense" in words
+    kept = heatmap.kept_of(card, plan)
+    sums = {kind: sum(kept[one.name] for one in card.layers if one.kind == kind) for kind in heatmap.kinds_of(card)}
+    assert f"{max(sums, key=sums.__getitem__).rsplit('.')[-1]} keeps most" in words
+    drawing = heatmap.heatmap(card, plan)
+    cells = [corner for shape in drawing.shapes if hasattr(shape, "corners") for corner in shape.corners]
+    assert len(set(cells)) == len(card.layers)
+
+
+@pytest.mark.parametrize(("low", "high"), [(20.5, 190.0), (37.9, 1718.0), (3.0, 3.1), (1.0, 2_000_000.0)])
+def test_ticks_enclose_what_is_drawn(low: float, high: float) -> None:
+    for ticks in (log_ticks(low, high), nice_ticks(low, high)):
+        assert ticks[0] <= low * 1.0001 and ticks[-1] >= high * 0.9999 and ticks == sorted(ticks)
+
+
+def test_marks_lie_inside_their_chart() -> None:
+    points = tuple(charts.Point(200 + 20 * n, 30.0 * 2**n, 29.0 * 2**n, "20", "tip") for n in range(4))
+    drawing = charts.curves([charts.Series("llrc", "#009e73", "circle", points)], "x", "y", (21.0, "dense"))
+    places = [(shape.x, shape.y) for shape in drawing.shapes if hasattr(shape, "tip")]
+    places += [point for shape in drawing.shapes if isinstance(shape, charts.Path) for point in shape.points]
+    for x, y in places:
+        assert 0 <= x <= drawing.width and 0 <= y <= drawing.height and math.isfinite(x + y)
