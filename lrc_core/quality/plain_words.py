@@ -38,6 +38,11 @@ class Loss:
         """Whether chance alone could have made the difference."""
         return self.stderr is None or abs(self.difference) <= _SURE * self.stderr
 
+    @property
+    def error_words(self) -> str:
+        """``± 8 at 95 %``, the very error that a difference is judged by."""
+        return "error not known" if self.stderr is None else f"± {max(1, round(_SURE * self.stderr))} at 95 %"
+
 
 def accuracy_loss(row: Row, dense: Row, scores: Scores | None = None) -> Loss | None:
     """The difference of mean accuracy over the tasks that both rows have; None when they share none.
@@ -73,7 +78,7 @@ def _hundred(value: float | None) -> float | None:
 
 
 def in_words(loss: Loss | None, subject: str = "") -> str:
-    """``Answers 2 of 100 questions worse, within error (± 8 at 95 %).``, the very error that is judged by.
+    """``Answers 2 of 100 questions worse, within error (± 8 at 95 %).``
 
     Args:
         loss: a difference of accuracy.
@@ -85,10 +90,8 @@ def in_words(loss: Loss | None, subject: str = "") -> str:
     said = f"{subject} {said[0].lower()}{said[1:]}" if subject else said
     if loss.stderr is None:
         return f"{said}; the error is not known."
-    error = f"± {max(1, round(_SURE * loss.stderr))} at 95 %"
-    if loss.within_error:
-        return f"{said}, within error ({error})."
-    return f"{said}, more than chance ({error})."
+    verdict = "within error" if loss.within_error else "more than chance"
+    return f"{said}, {verdict} ({loss.error_words})."
 
 
 def _of_hundred(difference: float) -> str:

@@ -58,10 +58,9 @@ def _facts(named: Named, row: Row) -> Iterator[Fact]:
         yield Fact(f"Perplexity, {text_name(text)}", f"{times:.2f} ×", f"{value}; dense model = 1", MEASURED)
     loss = accuracy_loss(row, dense, named.sources.scores()) if dense else None
     if loss is not None:
-        error = f"± {max(1, round(loss.stderr))}" if loss.stderr is not None else "error not known"
         whole = round(loss.difference)
         shown = f"{abs(whole)} {'fewer' if whole < 0 else 'more'}" if whole else "as many"
-        yield Fact("Right answers of 100", shown, f"{error}; {loss.questions:,} questions asked", MEASURED)
+        yield Fact("Right answers of 100", shown, f"{loss.error_words}; {loss.questions:,} questions asked", MEASURED)
 
 
 def _answer(named: Named, best: list[Row]) -> str:

@@ -346,6 +346,14 @@ def test_perplexities_are_rounded_as_everywhere_else(make: Make, stores: Any, ca
     assert shown in cells
 
 
+def test_a_difference_has_one_error_in_tile_and_prose(make: Make, stores: Any, card: ModelCard) -> None:
+    run_factory.spectra_run(stores[0], card)
+    table_factory.compare_run(stores[0], card)
+    text = Page(report_html(make())).text
+    tile = re.search(r"(±\d+at95%);[\d,]+questionsasked", text)
+    assert tile is not None and f"({tile[1]})" in text
+
+
 def test_no_page_ends_with_a_heading_and_answers_stay_together(make: Make, stores: Any, card: ModelCard) -> None:
     run_factory.generate_run(stores[0], card)
     for run in (table_factory.quality_run(stores[0], card), table_factory.compare_run(stores[0], card)):
