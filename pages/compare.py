@@ -24,6 +24,18 @@ def unfinished(ref: ModelRef) -> bool:
     return bool(shown)
 
 
+def choose_presets(names: list[str]) -> dict[str, str]:
+    """A choice for every method that has several presets; returns those that are not on their first one."""
+    found = {}
+    for name in names:
+        first, *others = ALLOCATORS.get(name).presets
+        if others:
+            chosen = st.selectbox(method_label(name), [first, *others], key=f"co_new_{name}")
+            if chosen != first:
+                found[name] = chosen
+    return found
+
+
 def new_comparison(ref: ModelRef) -> None:
     """The form that starts a comparison."""
     if jobs.instead(CompareSpec(model=ref)):
@@ -62,11 +74,7 @@ def new_comparison(ref: ModelRef) -> None:
             help=jobs.UPDATE_HELP,
         )
         with right.expander("Presets", icon=":material/tune:"):
-            presets = {
-                name: st.selectbox(method_label(name), list(ALLOCATORS.get(name).presets), key=f"co_new_{name}")
-                for name in names
-                if len(ALLOCATORS.get(name).presets) > 1
-            }
+            presets = choose_presets(names)
         evaluation = forms.evaluation("co_new")
         if not st.form_submit_button("Start the comparison", type="primary", icon=":material/play_arrow:"):
             return
@@ -78,11 +86,7 @@ def new_comparison(ref: ModelRef) -> None:
         methods=tuple(name for name in names if name in methods),
         keeps=tuple(round(1 - rate / 100, 6) for rate in sorted(rates)),
         decomposition=decomposition,
-        presets={
-            name: preset
-            for name, preset in presets.items()
-            if name in methods and preset != next(iter(ALLOCATORS.get(name).presets))
-        },
+        presets={name: preset for name, preset in presets.items() if name in methods},
         evaluation=evaluation,
         update=update,
     )
