@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lrc_core.allocate.llrc import ENTRY as LLRC
-from lrc_core.allocate.llrc_losses import draw_noise, gumbel_sigmoid, undecided, weighted_logit
-from lrc_core.allocate.probing import LayerProber, token_loss
-from lrc_core.allocate.teacher import Distiller
+from lrc_core.allocate.llrc.losses import draw_noise, gumbel_sigmoid, undecided, weighted_logit
+from lrc_core.allocate.llrc.method import ENTRY as LLRC
+from lrc_core.allocate.masks.teacher import Distiller
+from lrc_core.allocate.probing.prober import LayerProber, token_loss
 from lrc_core.budget import break_even
 from lrc_core.decompose.factorise import Factors, Transform, factorise, in_parallel, singular_values
 from lrc_core.lowrank.apply import low_rank_layer

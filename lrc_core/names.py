@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import lrc_core.allocate
 import lrc_core.decompose  # noqa: F401 - both register their entries
-from lrc_core.allocate.hand import HAND
+from lrc_core.allocate.curves.hand import HAND
 from lrc_core.plan import update_words
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from lrc_core.allocate.hand import HAND
+from lrc_core.allocate.curves.hand import HAND
 from lrc_core.budget import plan_params
 from lrc_core.errors import LrcError
 from lrc_core.jobs.command import evaluation_words

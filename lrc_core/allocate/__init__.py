@@ -1,29 +1,15 @@
-"""Rank allocators, one method a file. Importing this package registers them and loads no torch.
+"""Rank allocators, one folder a method. Importing this package registers them and loads no torch."""
 
-The order of the imports is the order in which methods are shown.
-"""
+from importlib import import_module
 
-from lrc_core.allocate import uniform, strs  # isort: skip
-from lrc_core.allocate import lagrangian, drank, svdllm2, zerosum  # isort: skip  (closed forms)
-from lrc_core.allocate import greedy, contextual, lems  # isort: skip  (probes)
-from lrc_core.allocate import llrc, successive, ara, dobi, ars  # isort: skip  (training)
-from lrc_core.allocate import llm_pruner, llm_pruner_lora  # isort: skip  (no ranks: structure)
+METHODS = (
+    "uniform.method", "strs.method",
+    "lagrangian.method", "drank.method", "svdllm2.method", "zerosum.method",  # closed forms
+    "greedy.method", "contextual.method", "lems.method",  # probes
+    "llrc.method", "successive.method", "ara.method", "dobi.method", "ars.method",  # training
+    "llm_pruner.method", "llm_pruner.lora",  # structure instead of ranks
+)  # fmt: skip
+"""The modules that register a method, in the order in which methods are shown."""
 
-__all__ = [
-    "ara",
-    "ars",
-    "contextual",
-    "dobi",
-    "drank",
-    "greedy",
-    "lagrangian",
-    "lems",
-    "llm_pruner",
-    "llm_pruner_lora",
-    "llrc",
-    "strs",
-    "successive",
-    "svdllm2",
-    "uniform",
-    "zerosum",
-]
+for _module in METHODS:
+    import_module(f"{__name__}.{_module}")

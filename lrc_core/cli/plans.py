@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from lrc_core.allocate.hand import HAND, predicted_loss, spend_rest
-from lrc_core.allocate.loss_curves import Array
+from lrc_core.allocate.curves.hand import HAND, predicted_loss, spend_rest
+from lrc_core.allocate.curves.loss_curves import Array
 from lrc_core.budget import fit_budget, uniform_ranks
 from lrc_core.cli.output import emit, emit_json, percent
 from lrc_core.cli.specs import model_ref

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lrc_core.allocate.probe_grid import ProbeText, probed_rank
-from lrc_core.allocate.probes import BASE, probe_layers
+from lrc_core.allocate.probing.grid import ProbeText, probed_rank
+from lrc_core.allocate.probing.probes import BASE, probe_layers
 from lrc_core.allocate.protocol import Context
 from lrc_core.budget import break_even, dense_ranks
 from lrc_core.calibrate.moments import block_statistics

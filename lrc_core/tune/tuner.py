@@ -26,8 +26,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lrc_core.allocate.teacher import Distiller
-from lrc_core.allocate.training import batch_of, load_state, require_finite, save_state, training_steps
+from lrc_core.allocate.masks.teacher import Distiller
+from lrc_core.allocate.masks.training import batch_of, load_state, require_finite, save_state, training_steps
 from lrc_core.errors import CancelledError
 from lrc_core.lowrank.apply import FactorSource, compressed
 from lrc_core.lowrank.linear import LowRankLinear

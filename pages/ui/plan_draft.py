@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from lrc_core.allocate.hand import HAND, spend_rest
+from lrc_core.allocate.curves.hand import HAND, spend_rest
 from lrc_core.budget import Ranks, dense_ranks, fit_budget, is_dense, normalised, uniform_ranks
 from lrc_core.errors import PlanError
 from lrc_core.paths import plans_home, read_only

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from lrc_core.allocate.hand import HAND
+from lrc_core.allocate.curves.hand import HAND
 from lrc_core.errors import LrcError
 from lrc_core.paths import plans_home
 from lrc_core.quality.paired import Paired, log_perplexity

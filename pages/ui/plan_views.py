@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from lrc_core.allocate.hand import predicted_loss
+from lrc_core.allocate.curves.hand import predicted_loss
 from lrc_core.budget import break_even, is_dense, layer_ratio, plan_params
 from lrc_core.decompose.measures import energy_kept
 from lrc_core.errors import LrcError

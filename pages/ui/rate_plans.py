@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import streamlit as st
 
-from lrc_core.allocate.loss_curves import cheapest_plans
+from lrc_core.allocate.curves.loss_curves import cheapest_plans
 from lrc_core.budget import Ranks, check_target, fit_budget, is_dense, keep_ratio, uniform_ranks
 from lrc_core.errors import BudgetError
 from lrc_core.plan import Plan

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -28,21 +29,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 )
 """From the ground up; a module imports from lower floors and from its own package only."""
 FLOOR_OF = {part: number for number, parts in enumerate(FLOORS) for part in parts}
-SHARED_BY_ALLOCATORS = {
-    "gumbel",
-    "knapsack",
-    "loss_curves",
-    "predicted",
-    "probe_grid",
-    "probes",
-    "probing",
-    "protocol",
-    "records",
-    "sensitivity",
-    "teacher",
-    "training",
-    "waterfill",
-}
+SHARED_BY_ALLOCATORS = {"curves", "masks", "probing", "protocol"}
+"""The rooms of ``lrc_core/allocate`` that every method may use; each other folder there is one method's own."""
 
 
 def modules() -> list[Path]:
@@ -57,6 +45,25 @@ def imports_of(path: Path) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path} imports relatively"
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def module_name(path: Path) -> str:
+    """``lrc_core/models/load.py`` is ``lrc_core.models.load``, a package's ``__init__`` the package."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def known(names: Iterable[str], files: Collection[str]) -> Iterator[str]:
+    """The modules among ``files`` that the names lie in: ``a.b.function`` lies in ``a.b``."""
+    for name in names:
+        parts = name.split(".")
+        candidates = (".".join(parts[:length]) for length in range(len(parts), 0, -1))
+        yield from (found for found in [next((each for each in candidates if each in files), None)] if found)
+
+
+def rooms_of_allocators() -> list[str]:
+    """Folders and files of ``lrc_core/allocate``."""
+    paths = (ROOT / "lrc_core" / "allocate").iterdir()
+    return sorted(path.stem for path in paths if not path.name.startswith("__"))
 
 
 def part_of(path: Path) -> str:
@@ -78,22 +85,28 @@ def test_imports_go_downward(path: Path) -> None:
         assert FLOOR_OF[words[1]] < FLOOR_OF[part], f"{path} imports {name}, which is not below it"
 
 
-def test_allocators_do_not_import_each_other() -> None:
+@pytest.mark.parametrize("room", rooms_of_allocators())
+def test_a_method_imports_the_shared_rooms_and_itself(room: str) -> None:
+    allowed = SHARED_BY_ALLOCATORS if room in SHARED_BY_ALLOCATORS else SHARED_BY_ALLOCATORS | {room}
     folder = ROOT / "lrc_core" / "allocate"
-    for path in sorted(folder.glob("*.py")):
-        method = path.stem.split("_")[0]  # llrc may import llrc_losses
-        for name in imports_of(path) if path.stem != "__init__" else ():
-            if not name.startswith("lrc_core.allocate."):
-                continue
-            other = name.split(".")[2]
-            own = other.split("_")[0] == method and method not in SHARED_BY_ALLOCATORS
-            assert other in SHARED_BY_ALLOCATORS or own, f"{path.name} imports {other}"
+    for path in sorted((folder / room).rglob("*.py")) or [folder / f"{room}.py"]:
+        for name in imports_of(path):
+            if name.startswith("lrc_core.allocate."):
+                other = name.split(".")[2]
+                assert other in allowed, (
+                    f"{path.relative_to(ROOT)} imports {other}: what several methods use belongs in one of "
+                    f"{', '.join(sorted(SHARED_BY_ALLOCATORS))}"
+                )
 
 
-def test_what_allocators_share_knows_no_allocator() -> None:
-    for stem in SHARED_BY_ALLOCATORS:
-        for name in imports_of(ROOT / "lrc_core" / "allocate" / f"{stem}.py"):
-            assert not name.startswith("lrc_core.allocate.") or name.split(".")[2] in SHARED_BY_ALLOCATORS
+def test_no_circles() -> None:
+    """Imports inside functions and under TYPE_CHECKING count."""
+    files = {module_name(path): path for path in [*modules(), ROOT / "app.py", *sorted((ROOT / "pages").rglob("*.py"))]}
+    below = {module: set(known(imports_of(path), files)) - {module} for module, path in files.items()}
+    try:
+        TopologicalSorter(below).prepare()
+    except CycleError as error:
+        raise AssertionError(" imports ".join(reversed(error.args[1]))) from None
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT / "lrc_core")))
@@ -114,8 +127,8 @@ LIGHT = (
     "lrc_core.allocate",
     "lrc_core.decompose",
     "lrc_core.decompose.measures",
-    "lrc_core.allocate.loss_curves",
-    "lrc_core.allocate.waterfill",
+    "lrc_core.allocate.curves.loss_curves",
+    "lrc_core.allocate.curves.waterfill",
     "lrc_core.plan",
     "lrc_core.runs.store",
     "lrc_core.runs.recorder",

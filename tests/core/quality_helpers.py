@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lrc_core.allocate.protocol import Allocation, Context
-from lrc_core.allocate.uniform import UniformSettings
+from lrc_core.allocate.uniform.method import UniformSettings
 from lrc_core.budget import fit_budget, uniform_ranks
 from lrc_core.errors import BudgetError
 from lrc_core.evaluate.zero_shot import TaskScore

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from lrc_core.allocate.ara import ENTRY, AraSettings, allocate
-from lrc_core.allocate.ara_terms import (
+from lrc_core.allocate.ara.method import ENTRY, AraSettings, allocate
+from lrc_core.allocate.ara.terms import (
     budget_term,
     counted,
     cut_rank,
@@ -24,7 +24,7 @@ from lrc_core.allocate.ara_terms import (
     straight_through,
     truncation_errors,
 )
-from lrc_core.allocate.ara_training import StaircaseTraining
+from lrc_core.allocate.ara.training import StaircaseTraining
 from lrc_core.budget import break_even, fit_budget, is_dense, keep_ratio, largest_low_rank
 from lrc_core.lowrank.masked import masked_layers
 from lrc_core.models.linears import block_linears
@@ -191,7 +191,7 @@ def test_the_loss_is_the_weighted_sum_of_its_terms(tmp_path: Path) -> None:
 
 
 def test_the_first_step_is_the_model_at_uniform_ranks(tmp_path: Path) -> None:
-    from lrc_core.allocate.training import batch_of
+    from lrc_core.allocate.masks.training import batch_of
     from lrc_core.lowrank.apply import compressed
 
     watched = Watched(tmp_path, steps=1)

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from lrc_core.allocate.ars import ENTRY, ArsSettings, allocate
-from lrc_core.allocate.ars_network import Hypernetwork, alignment, log_ratio, noisy_share
-from lrc_core.allocate.ars_training import HypernetworkTraining
+from lrc_core.allocate.ars.method import ENTRY, ArsSettings, allocate
+from lrc_core.allocate.ars.network import Hypernetwork, alignment, log_ratio, noisy_share
+from lrc_core.allocate.ars.training import HypernetworkTraining
 from lrc_core.budget import keep_ratio
 from lrc_core.lowrank.masked import masked_layers
 from lrc_core.models.linears import block_linears

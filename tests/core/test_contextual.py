@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lrc_core.allocate.contextual import ContextualSettings, allocate, tried_ranks
+from lrc_core.allocate.contextual.method import ContextualSettings, allocate, tried_ranks
 from lrc_core.budget import break_even, check_target, dense_ranks, fit_budget, is_dense, plan_params, uniform_ranks
 from lrc_core.errors import CancelledError
 from lrc_core.lowrank.apply import compressed

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from lrc_core.allocate.dobi import ENTRY, DobiSettings, allocate
-from lrc_core.allocate.dobi_training import PositionTraining, budget_term, cosine_rate, sloping, soft_step
+from lrc_core.allocate.dobi.method import ENTRY, DobiSettings, allocate
+from lrc_core.allocate.dobi.training import PositionTraining, budget_term, cosine_rate, sloping, soft_step
 from lrc_core.budget import break_even, keep_ratio
 from lrc_core.lowrank.masked import masked_layers
 from lrc_core.models.linears import block_linears

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lrc_core.allocate.drank import DrankSettings, allocate, density_costs, rebalanced
+from lrc_core.allocate.drank.method import DrankSettings, allocate, density_costs, rebalanced
 from lrc_core.budget import is_dense, layer_params
 from lrc_core.types import LinearShape
 from tests.tiny_methods import context_for, grid_of_shapes, shape

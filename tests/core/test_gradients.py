@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lrc_core.allocate.probing import LayerProber
+from lrc_core.allocate.probing.prober import LayerProber
 from lrc_core.calibrate.gradients import block_gradients, drawn
 from lrc_core.errors import CancelledError, NumericalError
 from lrc_core.models.linears import block_linears, get_module

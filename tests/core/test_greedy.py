@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from lrc_core.allocate.greedy import GreedySettings, allocate, choose, hull_steps
-from lrc_core.allocate.strs import StrsSettings
-from lrc_core.allocate.strs import allocate as strs
+from lrc_core.allocate.greedy.method import GreedySettings, allocate, choose, hull_steps
+from lrc_core.allocate.strs.method import StrsSettings
+from lrc_core.allocate.strs.method import allocate as strs
 from lrc_core.budget import dense_ranks, keep_ratio, layer_params, plan_params
 from tests.tiny_methods import context_for, grid_of_shapes
 from tests.tiny_models import tiny_model

@@ -8,7 +8,7 @@ import random
 import numpy as np
 import pytest
 
-from lrc_core.allocate.knapsack import best_plan, gains
+from lrc_core.allocate.curves.knapsack import best_plan, gains
 from lrc_core.budget import largest_low_rank, layer_params, plan_params
 from lrc_core.errors import BudgetError, NumericalError
 from lrc_core.types import LinearShape

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lrc_core.allocate.lagrangian import LagrangianSettings, allocate
-from lrc_core.allocate.loss_curves import cheapest_ranks, component_prices, ranks_at_price
-from lrc_core.allocate.predicted import Measuring, predicted_losses
+from lrc_core.allocate.curves.loss_curves import cheapest_ranks, component_prices, ranks_at_price
+from lrc_core.allocate.curves.predicted import Measuring, predicted_losses
+from lrc_core.allocate.lagrangian.method import LagrangianSettings, allocate
 from lrc_core.budget import keep_ratio, layer_params, plan_params
 from lrc_core.models.linears import block_linears
 from lrc_core.types import LinearShape

@@ -53,7 +53,7 @@ def lesson(spec: LessonSpec, tmp_path_factory: pytest.TempPathFactory) -> tuple[
 
 
 def _small_probes() -> Any:
-    from lrc_core.allocate.probe_grid import ProbeText
+    from lrc_core.allocate.probing.grid import ProbeText
 
     return ProbeText(windows=2, window=48)
 

@@ -13,12 +13,12 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from lrc_core.allocate.llm_pruner import LlmPrunerSettings, prune
-from lrc_core.allocate.llm_pruner_choice import choose_units, whole_blocks
-from lrc_core.allocate.llm_pruner_importance import salience_of, unit_scores
-from lrc_core.allocate.llm_pruner_lora import LlmPrunerLoraSettings
-from lrc_core.allocate.llm_pruner_lora import allocate as allocate_lora
-from lrc_core.allocate.llm_pruner_recovery import adapted, merged_weight, next_token_loss
+from lrc_core.allocate.llm_pruner.choice import choose_units, whole_blocks
+from lrc_core.allocate.llm_pruner.importance import salience_of, unit_scores
+from lrc_core.allocate.llm_pruner.lora import allocate as allocate_lora
+from lrc_core.allocate.llm_pruner.method import LlmPrunerSettings, prune
+from lrc_core.allocate.llm_pruner.recovery import adapted, merged_weight, next_token_loss
+from lrc_core.allocate.llm_pruner.settings import LlmPrunerLoraSettings
 from lrc_core.budget import keep_ratio, plan_params
 from lrc_core.errors import BudgetError, CancelledError
 from lrc_core.lowrank.coupling import CoupledUnits, coupled_units

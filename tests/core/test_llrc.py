@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from lrc_core.allocate.llrc import LlrcSettings, allocate
-from lrc_core.allocate.llrc_start import starting_logits
-from lrc_core.allocate.llrc_training import MaskTraining
+from lrc_core.allocate.llrc.method import LlrcSettings, allocate
+from lrc_core.allocate.llrc.start import starting_logits
+from lrc_core.allocate.llrc.training import MaskTraining
 from lrc_core.allocate.protocol import Allocation
 from lrc_core.budget import dense_ranks, keep_ratio, largest_low_rank
 from lrc_core.models.linears import block_linears

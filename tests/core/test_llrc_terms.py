@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from lrc_core.allocate.llrc_losses import (
+from lrc_core.allocate.llrc.losses import (
     draw_noise,
     gumbel_sigmoid,
     log_ratio,
@@ -17,7 +17,7 @@ from lrc_core.allocate.llrc_losses import (
     undecided,
     weighted_logit,
 )
-from lrc_core.allocate.teacher import hidden_distance
+from lrc_core.allocate.masks.teacher import hidden_distance
 
 
 def test_the_mask_is_hard_forward_and_soft_backward() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lrc_core.allocate.loss_curves import (
+from lrc_core.allocate.curves.loss_curves import (
     cheapest_plans,
     cheapest_ranks,
     component_prices,

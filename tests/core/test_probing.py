@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from lrc_core.allocate.probe_grid import ProbeText, probed_rank, ratio_grid
-from lrc_core.allocate.probes import BASE, PlanProber, probe_layers
-from lrc_core.allocate.probing import Effect, LayerProber, Reference, checked, token_loss
-from lrc_core.allocate.records import RecordFile
+from lrc_core.allocate.probing.grid import ProbeText, probed_rank, ratio_grid
+from lrc_core.allocate.probing.prober import Effect, LayerProber, Reference, checked, token_loss
+from lrc_core.allocate.probing.probes import BASE, PlanProber, probe_layers
+from lrc_core.allocate.probing.records import RecordFile
 from lrc_core.budget import break_even, dense_ranks, is_dense
 from lrc_core.errors import CancelledError, NumericalError
 from lrc_core.lowrank.apply import compressed

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lrc_core.allocate.sensitivity import component_sensitivity
+from lrc_core.allocate.curves.sensitivity import component_sensitivity
 from lrc_core.errors import CancelledError
 from lrc_core.models.linears import bias_of, block_linears, get_module
 from lrc_core.types import Progress, ignore_progress, never_stop

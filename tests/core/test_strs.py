@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from lrc_core.allocate import probing
-from lrc_core.allocate.probing import Effect, LayerProber, Reference, token_loss
-from lrc_core.allocate.strs import Probe, StrsSettings, allocate, choose, probe_grid
+from lrc_core.allocate.probing.prober import Effect, LayerProber, Reference, token_loss
+from lrc_core.allocate.probing.prober import prober as probing
+from lrc_core.allocate.strs.method import Probe, StrsSettings, allocate, choose, probe_grid
 from lrc_core.budget import break_even, dense_ranks, fit_budget, is_dense, plan_params
 from lrc_core.errors import CancelledError, NumericalError
 from lrc_core.lowrank.apply import compressed

@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from lrc_core.allocate.loss_curves import cheapest_ranks
+from lrc_core.allocate.curves.loss_curves import cheapest_ranks
+from lrc_core.allocate.masks.training import load_factors
 from lrc_core.allocate.protocol import Allocation, Recorded
-from lrc_core.allocate.successive import SuccessiveSettings, allocate
-from lrc_core.allocate.successive_gains import Gains
-from lrc_core.allocate.successive_losses import measured_losses
-from lrc_core.allocate.successive_training import SuccessiveTraining
-from lrc_core.allocate.training import load_factors
+from lrc_core.allocate.successive.gains import Gains
+from lrc_core.allocate.successive.losses import measured_losses
+from lrc_core.allocate.successive.method import SuccessiveSettings, allocate
+from lrc_core.allocate.successive.training import SuccessiveTraining
 from lrc_core.budget import break_even, is_dense, keep_ratio
 from lrc_core.decompose.factorise import Factors
 from lrc_core.errors import CancelledError, NumericalError

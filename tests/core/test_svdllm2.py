@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lrc_core.allocate.svdllm2 import SvdLlm2Settings, allocate, logarithms, removed_shares
+from lrc_core.allocate.svdllm2.method import SvdLlm2Settings, allocate, logarithms, removed_shares
 from lrc_core.budget import break_even
 from tests.tiny_methods import context_for, grid_of_shapes, shape
 from tests.tiny_models import tiny_model

@@ -6,7 +6,7 @@ import pytest
 import torch
 import transformers
 
-from lrc_core.allocate.teacher import Distiller
+from lrc_core.allocate.masks.teacher import Distiller
 from lrc_core.models.head import output_head
 from tests.tiny_methods import random_windows, same_state, state_of
 from tests.tiny_models import FAMILIES, tiny_model

@@ -10,9 +10,8 @@ import psutil
 import pytest
 import torch
 
-from lrc_core.allocate.gumbel import draw_noise, on_probability
-from lrc_core.allocate.protocol import Allocation, Recorded
-from lrc_core.allocate.training import (
+from lrc_core.allocate.masks.gumbel import draw_noise, on_probability
+from lrc_core.allocate.masks.training import (
     batch_of,
     load_factors,
     load_state,
@@ -23,6 +22,7 @@ from lrc_core.allocate.training import (
     save_state,
     training_steps,
 )
+from lrc_core.allocate.protocol import Allocation, Recorded
 from lrc_core.budget import dense_ranks, fit_budget, uniform_ranks
 from lrc_core.errors import CancelledError, NumericalError
 from lrc_core.lowrank.masked import masked_layers, without_masks

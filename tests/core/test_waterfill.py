@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lrc_core.allocate.waterfill import by_kind, filled
+from lrc_core.allocate.curves.waterfill import by_kind, filled
 from tests.tiny_methods import grid_of_shapes
 
 

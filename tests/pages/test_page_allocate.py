@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from lrc_core.allocate.loss_curves import cheapest_ranks
+from lrc_core.allocate.curves.loss_curves import cheapest_ranks
 from lrc_core.budget import fit_budget, is_dense, keep_ratio, uniform_ranks
 from lrc_core.errors import ResourceError
 from lrc_core.jobs import manager

@@ -1,0 +1,1 @@
+"""ARA, adaptive rank allocation by staircase masks (arXiv 2510.19389)."""

@@ -1,0 +1,1 @@
+"""ARS, adaptive rank selection by a hypernetwork (NAACL 2024)."""

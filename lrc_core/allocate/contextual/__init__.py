@@ -1,0 +1,1 @@
+"""Contextual KL with a dynamic program (arXiv 2510.19385)."""

@@ -1,0 +1,1 @@
+"""What methods share that choose ranks from loss curves: hulls, knapsacks, sensitivities."""

@@ -1,0 +1,68 @@
+"""Predicted loss of dropping each component, before anything is compressed; shared by allocators."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lrc_core.allocate.protocol import Context
+
+CURVES = ("auto", "sigma", "sensitivity")
+CURVE_HELP = (
+    "sigma: half the discarded sigma^2, which is a loss on the two-sided decomposition only; sensitivity: the "
+    "measured Fisher information of every component, on any decomposition; auto: sigma where it is a loss."
+)
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """How sensitivity is measured where sigma^2 is no loss.
+
+    Attributes:
+        batches: how many are read.
+        batch: windows in one.
+        window: tokens in a window.
+    """
+
+    batches: int
+    batch: int
+    window: int
+
+
+def predicted_losses(context: Context, curve: str, measuring: Measuring) -> dict[str, NDArray[np.float64]]:
+    """For every layer [r]: predicted loss, in nats a token, of dropping each component.
+
+    Args:
+        context: model, layers and factors.
+        curve: one of :data:`CURVES`.
+        measuring: used by ``sensitivity`` only.
+
+    Raises:
+        CancelledError: ``context.should_stop`` said so.
+    """
+    if curve == "auto":
+        curve = "sigma" if context.decomposition == "kfac" else "sensitivity"
+    if curve == "sigma":
+        return {
+            layer.name: 0.5 * context.source.sigma(layer.name, layer.block).double().square().cpu().numpy()
+            for layer in context.layers
+        }
+    return _measured(context, measuring)
+
+
+def _measured(context: Context, measuring: Measuring) -> dict[str, NDArray[np.float64]]:
+    from lrc_core.allocate.curves.sensitivity import component_sensitivity  # torch
+    from lrc_core.lowrank.apply import compute_factors
+
+    windows = context.windows(measuring.batches * measuring.batch, measuring.window, context.seed)
+    return component_sensitivity(
+        context.model,
+        context.layers,
+        {layer.name: compute_factors(context.model, layer, context.source) for layer in context.layers},
+        windows.split(measuring.batch),
+        seed=context.seed,
+        on_progress=context.on_progress,
+        should_stop=context.should_stop,
+    )

@@ -1,0 +1,1 @@
+"""Dobi-SVD, trained truncation positions (arXiv 2502.02723)."""

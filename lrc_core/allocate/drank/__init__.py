@@ -1,0 +1,1 @@
+"""D-Rank, effective rank as the budget (arXiv 2509.25622)."""

@@ -1,0 +1,1 @@
+"""Greedy over measured loss curves."""

@@ -1,0 +1,1 @@
+"""The Lagrangian optimum of predicted losses, in closed form."""

@@ -1,0 +1,52 @@
+"""Lagrangian allocation: the plan of least predicted loss, from the spectra alone.
+
+Half the discarded sigma^2 of the two-sided decomposition estimates what a truncation adds to the loss, in nats for
+every layer. The loss curves' convex hulls, with the dense layer as their last point, and one multiplier then give the
+optimum for any budget (Shoham and Gersho 1988; Everett 1963) in milliseconds. On other decompositions sigma^2 is not
+comparable between layers; there the loss of every component is measured from gradients instead.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lrc_core.allocate.curves.loss_curves import cheapest_ranks
+from lrc_core.allocate.curves.predicted import CURVE_HELP, CURVES, Measuring, predicted_losses
+from lrc_core.allocate.protocol import Allocation, Context
+from lrc_core.budget import check_target, dense_ranks
+from lrc_core.registry import ALLOCATORS, MethodEntry
+from lrc_core.settings import setting
+
+
+@dataclass(frozen=True)
+class LagrangianSettings:
+    """Settings of the Lagrangian allocation."""
+
+    curve: str = setting("auto", "Loss curve", CURVE_HELP, choices=CURVES)
+    batches: int = setting(16, "Batches", "Batches for the measured sensitivity (unused by sigma).", minimum=1)
+    batch: int = setting(4, "Batch", "Windows in a batch.", minimum=1, maximum=1024)
+    window: int = setting(256, "Window", "Tokens in a window.", minimum=2, maximum=65536)
+
+
+ENTRY = ALLOCATORS.register(
+    MethodEntry(
+        name="lagrangian",
+        label="Lagrangian",
+        summary="Spends the budget where the predicted loss per parameter is highest; closed form, no training.",
+        source="Everett 1963; Shoham and Gersho 1988; loss curves of K-FAC SVD",
+        color="#56b4e9",
+        implementation="lrc_core.allocate.lagrangian.method:allocate",
+        settings_class=LagrangianSettings,
+    )
+)
+
+
+def allocate(context: Context, settings: LagrangianSettings) -> Allocation:
+    """The cheapest plan; see :class:`~lrc_core.allocate.protocol.Allocator`."""
+    check_target(context.layers, context.keep)
+    if context.keep >= 1:
+        return Allocation(dense_ranks(context.layers))
+    losses = predicted_losses(context, settings.curve, Measuring(settings.batches, settings.batch, settings.window))
+    ranks = cheapest_ranks(context.layers, losses, context.keep)
+    predicted = sum(float(losses[layer.name][ranks[layer.name] :].sum()) for layer in context.layers)
+    return Allocation(ranks, details={"predicted_loss_increase": predicted})

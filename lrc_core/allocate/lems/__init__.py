@@ -1,0 +1,1 @@
+"""LEMS, an integer program over probed error models (ICML 2026)."""

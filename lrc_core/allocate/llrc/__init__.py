@@ -1,0 +1,1 @@
+"""LLRC, learned masks over singular values (arXiv 2512.13733)."""

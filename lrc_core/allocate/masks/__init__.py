@@ -1,0 +1,1 @@
+"""What methods share that learn: the training driver, the teacher, Gumbel noise."""

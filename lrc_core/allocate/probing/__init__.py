@@ -1,0 +1,1 @@
+"""What methods share that probe the model, one layer at a time."""

@@ -1,0 +1,1 @@
+"""The successive Lagrangian, this project's own method."""

@@ -1,0 +1,241 @@
+"""The loop of the successive Lagrangian: solve, measure a round of slopes there, mix, solve again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lrc_core.allocate.curves.loss_curves import cheapest_ranks
+from lrc_core.allocate.curves.predicted import Measuring, predicted_losses
+from lrc_core.allocate.masks.teacher import Distiller
+from lrc_core.allocate.masks.training import (
+    batch_of,
+    load_factors,
+    load_state,
+    record_passed,
+    report,
+    require_finite,
+    save_state,
+    training_steps,
+)
+from lrc_core.allocate.protocol import Allocation, Context
+from lrc_core.allocate.successive.gains import Gains
+from lrc_core.allocate.successive.losses import Array, measured_losses
+from lrc_core.allocate.successive.settings import SuccessiveSettings
+from lrc_core.budget import is_dense
+from lrc_core.errors import CancelledError
+from lrc_core.lowrank.apply import WithGains, compressed
+from lrc_core.lowrank.masked import MaskedLinear, masked_layers, without_masks
+from lrc_core.types import LinearShape, Progress
+
+
+@dataclass
+class _State:
+    """Everything a resumed run needs to go on bit for bit; arrays of all layers one behind the other."""
+
+    losses: Tensor  # running losses, float64
+    slopes: Tensor  # sum of this round's slopes so far, float64
+    step: int = 0
+    divergence: float = 0.0  # mean KL of the last whole round
+    round_divergence: float = 0.0  # sum of this round's KL so far
+    gains: dict[str, Any] | None = None
+    candidates: list[dict[str, Any]] = field(default_factory=list)  # ranks and gains of plans at the target
+    recorded: list[dict[str, Any]] = field(default_factory=list)
+
+
+class SuccessiveTraining:
+    """One run.
+
+    Args:
+        context: model, factors, text and target.
+        settings: see :class:`~lrc_core.allocate.successive.method.SuccessiveSettings`.
+    """
+
+    def __init__(self, context: Context, settings: SuccessiveSettings) -> None:
+        self.context, self.settings = context, settings
+        self.layers = context.layers
+        self.sizes = [layer.full_rank for layer in self.layers]
+        self.device = next(context.model.parameters()).device
+        self.distiller = Distiller(context.model, "logits")
+        windows = context.windows(settings.documents + settings.check_windows, settings.window, context.seed)
+        held_back = min(settings.check_windows, len(windows) // 4)  # a short text is mostly learned from
+        self.windows, self.check = windows[: len(windows) - held_back], windows[len(windows) - held_back :]
+        measuring = Measuring(settings.curve_batches, settings.batch, settings.window)
+        self.predicted = predicted_losses(context, settings.curve, measuring)
+        state = load_state(self._path)
+        self.state = _State(**state) if state is not None else self._start()
+        self.gains = Gains(sum(self.sizes), settings.gain_rate, self.state.gains)
+        falling = math.ceil((1 - context.keep) / settings.pace - 1e-9)  # rounds until the target is reached
+        self.rounds = falling - 1 + settings.settle_rounds
+        self.first_settling = falling - 1
+
+    def _start(self) -> _State:
+        losses = torch.from_numpy(np.concatenate([self.predicted[layer.name] for layer in self.layers]))
+        return _State(losses, torch.zeros_like(losses))
+
+    # -- the run -------------------------------------------------------------------------------------------------
+
+    def run(self) -> Allocation:
+        """Follow the rate to the target, then choose among the plans found there."""
+        size = self.settings.batch * self.settings.window
+        ranks = self._solved(self._goal(self.state.step // self.settings.batches))
+        with masked_layers(self.context.model, load_factors(self.context)) as masked:
+            for speed in training_steps(
+                self.context.should_stop, finished=self._finished, save=self._save, tokens=size
+            ):
+                self._measure(masked, ranks)
+                self.state.step += 1
+                if self.state.step % self.settings.batches == 0:
+                    ranks = self._after_round(ranks)
+                self._report(ranks, {"tokens_per_s": speed()})
+        return self._chosen()
+
+    def _finished(self) -> bool:
+        return self.state.step >= self.rounds * self.settings.batches
+
+    def _goal(self, number: int) -> float:
+        """Share to keep in a round (from 0)."""
+        if number >= self.first_settling:
+            return self.context.keep
+        return 1 - self.settings.pace * (number + 1)
+
+    def _solved(self, keep: float) -> dict[str, int]:
+        """The cheapest plan under the running losses."""
+        parts = self.state.losses.split(self.sizes)
+        losses = {layer.name: part.numpy() for layer, part in zip(self.layers, parts, strict=True)}
+        return cheapest_ranks(self.layers, losses, keep)
+
+    def _measure(self, masked: dict[str, MaskedLinear], ranks: Mapping[str, int]) -> None:
+        """Add the slopes of one batch at a plan."""
+        chosen, tokens = batch_of(self.windows, self.settings.batch, self.state.step, self.context.seed)
+        tokens = tokens.to(self.device)
+        with without_masks(masked):
+            teacher = self.distiller.teacher(chosen, tokens)
+        gains = self.gains.now.to(self.device).split(self.sizes)
+        masks = [
+            _mask(masked[layer.name], self._kept(layer, ranks), gain)
+            for layer, gain in zip(self.layers, gains, strict=True)
+        ]
+        loss = self.distiller.loss(tokens, teacher)
+        require_finite(loss, self.state.step)
+        loss.backward()
+        # A layer that no token went through (an expert) has no slope: its prediction stands.
+        slopes = torch.cat([torch.zeros_like(mask) if mask.grad is None else mask.grad for mask in masks]).cpu()
+        self.state.slopes += slopes.double()
+        self.state.round_divergence += float(loss.detach())
+        self.gains.step(slopes, self._low_rank(ranks), self._gain_pace())
+
+    def _kept(self, layer: LinearShape, ranks: Mapping[str, int]) -> int:
+        """Components of a layer that are on: all of a dense one."""
+        return layer.full_rank if is_dense(layer, ranks[layer.name]) else ranks[layer.name]
+
+    def _low_rank(self, ranks: Mapping[str, int]) -> Tensor:
+        """Of all components, those kept in low-rank layers."""
+        counts = [0 if is_dense(layer, ranks[layer.name]) else ranks[layer.name] for layer in self.layers]
+        return torch.cat([torch.arange(size) < count for size, count in zip(self.sizes, counts, strict=True)])
+
+    def _gain_pace(self) -> float:
+        """Full until the target is reached, then falling to a tenth."""
+        first = self.first_settling * self.settings.batches
+        settled = (self.state.step - first) / (self.rounds * self.settings.batches - first)
+        return 1 - 0.9 * max(0.0, settled)
+
+    def _after_round(self, ranks: Mapping[str, int]) -> dict[str, int]:
+        """Mix the round's measured losses in; returns the plan of the next round."""
+        state, settings = self.state, self.settings
+        number = state.step // settings.batches - 1
+        slopes = (state.slopes / settings.batches).split(self.sizes)
+        measured: list[Array] = [
+            measured_losses(self.predicted[layer.name], part.numpy(), self._kept(layer, ranks), settings.groups)
+            for layer, part in zip(self.layers, slopes, strict=True)
+        ]
+        state.losses.lerp_(torch.from_numpy(np.concatenate(measured)), settings.mixing)
+        state.slopes.zero_()
+        state.divergence, state.round_divergence = state.round_divergence / settings.batches, 0.0
+        record_passed(self.context, state.recorded, ranks, state.step, self._plan)
+        if number >= self.first_settling:
+            found = self._plan(ranks, self.context.keep)
+            state.candidates.append({"ranks": found.ranks, "gains": found.gains})
+        return self._solved(self._goal(number + 1))
+
+    def _report(self, ranks: Mapping[str, int], values: dict[str, float]) -> None:
+        done = self.state.step % self.settings.batches
+        loss = self.state.round_divergence / done if done else self.state.divergence
+        dense = sum(is_dense(layer, ranks[layer.name]) for layer in self.layers)
+        progress = (self.state.step, self.rounds * self.settings.batches)
+        figures = {"loss": round(loss, 6), "dense": dense, "entropy": 0.0, **values}  # no mask is ever undecided
+        report(self.context, progress, ranks, figures, last=self._finished())
+
+    # -- the end -------------------------------------------------------------------------------------------------
+
+    def _plan(self, _: Mapping[str, int], keep: float) -> Allocation:
+        """The cheapest plan at a rate as things stand, with the gains of what it keeps."""
+        ranks = self._solved(keep)
+        if not self.settings.gain_rate:
+            return Allocation(ranks)
+        gains = zip(self.layers, self.gains.average.split(self.sizes), strict=True)
+        return Allocation(
+            ranks,
+            gains={
+                layer.name: gain[: ranks[layer.name]].clone()
+                for layer, gain in gains
+                if not is_dense(layer, ranks[layer.name])
+            },
+        )
+
+    def _chosen(self) -> Allocation:
+        """The plan of least KL on the text held back: of those found at the target and the one that was predicted."""
+        predicted = Allocation(cheapest_ranks(self.layers, self.predicted, self.context.keep))
+        plans = [predicted, *(Allocation(**found) for found in self.state.candidates)]
+        details: dict[str, Any] = {"rounds": self.rounds, "steps": self.state.step}
+        if not len(self.check):
+            return replace(plans[-1], details=details)
+        found = [self._divergence(number, len(plans), plan) for number, plan in enumerate(plans)]
+        best = int(np.argmin(found))
+        details |= {"check_kl": round(found[best], 6), "check_kl_predicted_plan": round(found[0], 6), "chosen": best}
+        return replace(plans[best], details=details)
+
+    @torch.no_grad()
+    def _divergence(self, number: int, total: int, plan: Allocation) -> float:
+        """Mean KL of a plan on the windows held back."""
+        self.context.on_progress(Progress("choosing a plan", number, total))
+        source = WithGains(self.context.source, plan.gains) if plan.gains else self.context.source
+        losses = []
+        for start in range(0, len(self.check), self.settings.batch):
+            if self.context.should_stop():
+                raise CancelledError("The choice was cancelled.", "Resume the run: its training is done.")
+            tokens = self.check[start : start + self.settings.batch].to(self.device)
+            chosen = torch.arange(start, start + len(tokens)) + len(self.windows)
+            teacher = self.distiller.teacher(chosen, tokens)
+            with compressed(self.context.model, self.layers, plan.ranks, source):
+                losses.append(float(self.distiller.loss(tokens, teacher)) * len(tokens))
+        return sum(losses) / len(self.check)
+
+    # -- checkpoints ---------------------------------------------------------------------------------------------
+
+    @property
+    def _path(self) -> Path:
+        return self.context.checkpoint / "successive.pt"
+
+    def _save(self) -> None:
+        save_state(self._path, {**vars(self.state), "gains": self.gains.state()})
+
+
+def _mask(module: MaskedLinear, kept: int, gain: Tensor) -> Tensor:
+    """Switch the first ``kept`` components on, each with its gain, and the others off; every one gets a gradient.
+
+    A layer that keeps all of them is dense, and dense layers are left as they are.
+    """
+    dense = kept == len(gain)
+    mask = (
+        torch.ones_like(gain) if dense else torch.where(torch.arange(len(gain), device=gain.device) < kept, gain, 0.0)
+    )
+    module.mask, module.trained, module.run_dense = mask.requires_grad_(), None, dense
+    return mask

@@ -1,0 +1,1 @@
+"""The same share of every layer."""
