@@ -5,8 +5,10 @@ from __future__ import annotations
 import streamlit as st
 
 from lrc_core.runs.spec import ModelRef
-from pages.ui import cards, data, home_views, jobs, words
-from pages.ui.frame import empty, frame, guard, sample_note
+from pages.ui.home import views as home_views
+from pages.ui.shared import cards, data, jobs, words
+from pages.ui.shared.frame import empty, frame, guard, sample_note
+from pages.ui.shared.summary import shown_spectra
 
 
 def card(ref: ModelRef) -> None:
@@ -34,7 +36,7 @@ def running(ref: ModelRef) -> None:
 
 def body(ref: ModelRef) -> None:
     """The picture first: everything else may take its time."""
-    shown = home_views.shown_spectra(ref)
+    shown = shown_spectra(ref)
     home_views.first_picture(shown, ref)
     home_views.next_step(ref, lambda: cards.fetch_button(ref))
     with guard():

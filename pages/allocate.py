@@ -10,9 +10,12 @@ import streamlit as st
 from lrc_core.jobs import manager
 from lrc_core.registry import MethodEntry
 from lrc_core.runs.spec import AllocateSpec, CalibrationSpec, ModelRef
-from pages.ui import cards, data, forms, jobs, live, rate_plans, rate_views, ratedrag, state, words
-from pages.ui.frame import empty, escaped, frame, guard, page_link
-from pages.ui.methods import ALLOCATORS, DECOMPOSITIONS, learns, method_label
+from pages.ui.allocate import panels, series
+from pages.ui.allocate import slider as ratedrag
+from pages.ui.shared import cards, data, forms, jobs, state, words
+from pages.ui.shared.frame import empty, escaped, frame, guard, page_link
+from pages.ui.shared.methods import ALLOCATORS, DECOMPOSITIONS, learns, method_label
+from pages.ui.watch import live
 
 METHOD, DECOMPOSITION, PRESET, RUN, AUTO, MOVED, LEARNED, SETTINGS = (
     "al_method", "al_decomposition", "al_preset", "al_run", "al_auto", "al_moved_at", "al_learned", "al_settings",
@@ -56,7 +59,7 @@ def let_go() -> None:
 
 def choose_learned(ref: ModelRef, decomposition: str) -> data.RunView | None:
     """The learned run whose plans the slider shows; a choice only where there are several."""
-    runs = rate_plans.learned_runs(ref, decomposition)
+    runs = series.learned_runs(ref, decomposition)
     if len(runs) < 2:
         return next(iter(runs.values()), None)
 
@@ -261,9 +264,9 @@ def body(ref: ModelRef) -> None:
     run = choose_learned(ref, decomposition)
     share = rate / 100
     with guard():
-        shown = rate_views.shown(ref, card, run, decomposition)
-        ratedrag.draw(card, rate, rate_views.panels(shown), let_go)
-        rate_views.below(ref, shown, rate)
+        shown = panels.shown(ref, card, run, decomposition)
+        ratedrag.draw(card, rate, panels.panels(shown), let_go)
+        panels.below(ref, shown, rate)
     st.header("Learn the ranks")
     with guard():
         left, right = st.columns([3, 2], gap="large")

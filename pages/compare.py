@@ -7,10 +7,13 @@ import json
 import streamlit as st
 
 from lrc_core.runs.spec import CalibrationSpec, CompareSpec, EvaluationSpec, ModelRef
-from pages.ui import bench_views, card_views, compare_views, data, forms, jobs, report, state, words
-from pages.ui import compare_data as measured
-from pages.ui.frame import PAGES, empty, frame, guard, page_link, sample_note
-from pages.ui.methods import ALLOCATORS, DECOMPOSITIONS, decomposition_label, method_label
+from pages.ui.bench import views as bench_views
+from pages.ui.compare import cards, report
+from pages.ui.compare import rows as measured
+from pages.ui.compare import views as compare_views
+from pages.ui.shared import data, forms, jobs, state, words
+from pages.ui.shared.frame import PAGES, empty, frame, guard, page_link, sample_note
+from pages.ui.shared.methods import ALLOCATORS, DECOMPOSITIONS, decomposition_label, method_label
 
 DECOMPOSITION, KEEP, VIEW, GROUP, SECTION = "co_decomposition", "co_rate", "co_view", "co_group", "co_section"
 
@@ -240,7 +243,7 @@ def side_by_side(ref: ModelRef) -> None:
     with guard():
         compare_views.VIEWS[view or "overview"][1](group, decomposition, rows, ref)
     with guard():
-        card_views.under_rows(rows, ref)
+        cards.under_rows(rows, ref)
     fill_missing(ref, group, decomposition)
     downloads(group, decomposition)
     page_link(

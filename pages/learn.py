@@ -5,11 +5,11 @@ from __future__ import annotations
 import streamlit as st
 
 from lrc_core.runs.spec import ModelRef
-from pages.ui import jobs, words
-from pages.ui.frame import frame, guard
 from pages.ui.learn import progress
 from pages.ui.learn.lesson_text import folds, lesson_text
 from pages.ui.learn.steps import STEPS
+from pages.ui.shared import jobs, words
+from pages.ui.shared.frame import frame, guard
 
 
 def stepper(current: int) -> None:

@@ -15,10 +15,8 @@ from lrc_core.errors import LrcError
 from lrc_core.jobs.command import evaluation_words
 from lrc_core.runs.spec import EvaluateSpec, EvaluationSpec, ModelRef
 from lrc_core.types import ModelCard
-from pages.ui import cards, data, forms, jobs, plan_views, state, words
-from pages.ui.frame import empty, frame, guard, page_link, show_error
-from pages.ui.methods import method_label
-from pages.ui.plan_draft import (
+from pages.ui.plans import editor
+from pages.ui.plans.draft import (
     Draft,
     calibration_of,
     draft_of,
@@ -30,6 +28,9 @@ from pages.ui.plan_draft import (
     saved_plans,
     uniform_draft,
 )
+from pages.ui.shared import cards, data, forms, jobs, state, words
+from pages.ui.shared.frame import empty, frame, guard, page_link, show_error
+from pages.ui.shared.methods import method_label
 
 START, UPLOAD, NAME, RUN = "pl_start", "pl_upload", "pl_name", "pl_run"
 UNIFORM = "uniform"
@@ -78,7 +79,7 @@ def begin(card: ModelCard, choice: str, label: str, keep: float) -> None:
     except LrcError as error:
         st.toast(str(error), icon=":material/error:", duration="long")
         return
-    plan_views.put(card, draft)
+    editor.put(card, draft)
 
 
 def take_in(card: ModelCard) -> None:
@@ -87,7 +88,7 @@ def take_in(card: ModelCard) -> None:
     if file is None:
         return
     try:
-        plan_views.put(card, imported(file.getvalue(), card, file.name))
+        editor.put(card, imported(file.getvalue(), card, file.name))
         st.session_state.pop("pl_refused", None)
     except LrcError as error:
         st.session_state["pl_refused"] = error
@@ -119,7 +120,7 @@ def head(ref: ModelRef, card: ModelCard, draft: Draft) -> float:
             icon=":material/download:",
             on_click="ignore",
         )
-        plan_views.undo_button(card)
+        editor.undo_button(card)
     if error := st.session_state.get("pl_refused"):
         show_error(error)
     return keep
@@ -138,7 +139,7 @@ def evaluation(ref: ModelRef, card: ModelCard, draft: Draft, keep: float) -> Eva
         return wanted
     plan = plan_of(draft, card, keep)
     over = plan_params(card.layers, draft.ranks) > keep * card.params_linear
-    problem = plan_views.why_not(card, over)
+    problem = editor.why_not(card, over)
     if st.button(
         "Measure this plan", type="primary", icon=":material/play_arrow:", key="pl_measure", disabled=bool(problem)
     ):
@@ -188,15 +189,15 @@ def body(ref: ModelRef) -> None:
         return
     card, _ = known
     st.markdown(words.prose("plans"))
-    draft = plan_views.current(card) or kept_draft(card) or uniform_draft(card, 1 - state.DEFAULT_RATE / 100)
+    draft = editor.current(card) or kept_draft(card) or uniform_draft(card, 1 - state.DEFAULT_RATE / 100)
     keep = head(ref, card, draft)
-    plan_views.budget(card, draft, keep)
+    editor.budget(card, draft, keep)
     with guard():
-        plan_views.editor(ref, card, draft, keep)
+        editor.editor(ref, card, draft, keep)
     with guard():
         wanted = evaluation(ref, card, draft, keep)
         watched(ref)
-        plan_views.score_list(ref, keep, wanted)
+        editor.score_list(ref, keep, wanted)
     page_link("pages/compare.py", "All measured methods side by side", ":material/balance:")
 
 

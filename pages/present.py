@@ -8,11 +8,12 @@ import streamlit as st
 
 from lrc_core.export.film_html import player
 from lrc_core.runs.spec import ModelRef
-from pages.ui import film, pictures, state
-from pages.ui.frame import PAGES, empty, frame, guard, page_link
 from pages.ui.present.slides import slides_of
 from pages.ui.present.story import USUAL, Story, story_of
-from pages.ui.words import ASSETS
+from pages.ui.shared import pictures, state
+from pages.ui.shared.frame import PAGES, empty, frame, guard, page_link
+from pages.ui.shared.words import ASSETS
+from pages.ui.watch import film
 
 RATE, FROM = "pr_rate", "pr_from"
 _HTML = '<section class="deck pic" aria-label="Presentation"></section>'

@@ -13,9 +13,12 @@ from lrc_core.errors import LrcError
 from lrc_core.jobs import cache, manager
 from lrc_core.paths import cache_home, read_only
 from lrc_core.runs.store import RunSummary
-from pages.ui import data, jobs, live, next_steps, report, state, words
-from pages.ui.frame import PAGES, empty, escaped, frame, guard, page_link
-from pages.ui.methods import learns
+from pages.ui.compare import report
+from pages.ui.runs import next_steps
+from pages.ui.shared import data, jobs, state, words
+from pages.ui.shared.frame import PAGES, empty, escaped, frame, guard, page_link
+from pages.ui.shared.methods import learns
+from pages.ui.watch import live
 
 RUN, STATES, TABLE = "ru_run", "ru_states", "ru_table"
 LOG_LINES = 60

@@ -5,14 +5,15 @@ from __future__ import annotations
 import streamlit as st
 
 from lrc_core.runs.spec import ModelRef, SpectraSpec
-from pages.ui import cards, data, jobs, measures, spectra_data, state, streaming, words
-from pages.ui.frame import empty, frame, guard, page_link, sample_note
-from pages.ui.methods import decomposition_label
-from pages.ui.spectra_curves import spectrum
-from pages.ui.spectra_data import Side
-from pages.ui.spectra_heat import heatmap, heatmap_beside
-from pages.ui.spectra_look import Look, compared
-from pages.ui.spectra_tables import tables
+from pages.ui.shared import cards, data, jobs, state, words
+from pages.ui.shared.frame import empty, frame, guard, page_link, sample_note
+from pages.ui.shared.methods import decomposition_label
+from pages.ui.spectra import measures, sides, streaming
+from pages.ui.spectra.curves import spectrum
+from pages.ui.spectra.heatmap import heatmap, heatmap_beside
+from pages.ui.spectra.look import Look, compared
+from pages.ui.spectra.sides import Side
+from pages.ui.spectra.tables import tables
 
 MEASURE, DECOMPOSITION, CUT, RUN, ASKED = "sp_measure", "sp_decomposition", "sp_cut", "sp_run", "sp_more_run"
 
@@ -93,7 +94,7 @@ def controls(ref: ModelRef, view: data.RunView) -> Look:
     compression = min(max(int(rate), 1), state.LARGEST_RATE) / 100
     side = Side(view, spectra, fitting(measure, chosen if chosen in names else names[0], names))
     place, *others = st.columns([3, 4, 4, 3], vertical_alignment="bottom")
-    cuts = spectra_data.cut_choices(ref, side, compression)
+    cuts = sides.cut_choices(ref, side, compression)
     cut = place.selectbox(
         "Cut by",
         list(cuts),
@@ -101,7 +102,7 @@ def controls(ref: ModelRef, view: data.RunView) -> Look:
         key=CUT,
         help="What decides the ranks of the current cut: the uniform rule, or a recorded plan near this rate.",
     )
-    ranks = spectra_data.cut_ranks(ref, side, cut or spectra_data.UNIFORM, compression)
+    ranks = sides.cut_ranks(ref, side, cut or sides.UNIFORM, compression)
     return compared(Look(side, measure, compression, ranks), others)
 
 
@@ -147,7 +148,7 @@ def explorer(ref: ModelRef, view: data.RunView) -> None:
     """Controls, heatmaps, spectra and tables; a fragment, so that a click redraws no more than this."""
     with guard():
         look = controls(ref, view)
-        if look.measure not in spectra_data.measures_for(look.side):
+        if look.measure not in sides.measures_for(look.side):
             lacking(look)
             return
         left, right = st.columns([1, 1] if look.beside else [5, 6], gap="medium")

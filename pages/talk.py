@@ -10,9 +10,11 @@ from lrc_core.errors import LrcError
 from lrc_core.paths import read_only
 from lrc_core.runs.spec import AnswerSpec, GenerateSpec, ModelRef, SamplingSpec
 from lrc_core.settings import fields_of
-from pages.ui import card_views, data, forms, jobs, talk_views, words
-from pages.ui import talk_data as talk
-from pages.ui.frame import empty, frame, guard, sample_note, show_error
+from pages.ui.compare import cards as card_views
+from pages.ui.shared import data, forms, jobs, words
+from pages.ui.shared.frame import empty, frame, guard, sample_note, show_error
+from pages.ui.talk import choices as talk
+from pages.ui.talk import views
 
 PLANS, RUN, BLIND, PROMPT = "ta_plans", "ta_run", "ta_blind", "ta_prompt"
 MOST = 3
@@ -118,8 +120,8 @@ def conversation(ref: ModelRef) -> None:
         st.warning(f"`{run_id}` is a run of another kind.")
         return
     if view is not None:
-        st.html(talk_views.quoted(view.spec.prompt))
-    jobs.panel(run_id, live=talk_views.answers, every=0.5)
+        st.html(views.quoted(view.spec.prompt))
+    jobs.panel(run_id, live=views.answers, every=0.5)
     if view is None or talk.hidden(view):
         return
     jobs.command(view.spec)
@@ -155,12 +157,12 @@ model_ref = frame("talk")
 st.title("Talk")
 st.caption(words.prose("talk"))
 if not read_only():
-    talk_views.worker()
+    views.worker()
 with guard():
     question(model_ref)
 with guard():
     earlier(model_ref)
     conversation(model_ref)
 with st.expander("Votes", icon=":material/how_to_vote:"), guard():
-    talk_views.votes()
+    views.votes()
 jobs.rerun_if_asked()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.ui import data, film, jobs, live, methods, state, words
-from pages.ui.frame import empty, frame, guard, page_link, sample_note
+from pages.ui.shared import data, jobs, methods, state, words
+from pages.ui.shared.frame import empty, frame, guard, page_link, sample_note
+from pages.ui.watch import film, live
 
 RUN = "wa_run"
 

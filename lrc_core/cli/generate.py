@@ -7,18 +7,17 @@ import sys
 import time
 from dataclasses import fields
 
+from lrc_core.cli.answers import label_of, print_figures
 from lrc_core.cli.follow import result_of, start
 from lrc_core.cli.jobs import print_result, print_started
-from lrc_core.cli.output import emit, emit_table, note
+from lrc_core.cli.output import emit, note
 from lrc_core.cli.specs import model_ref
 from lrc_core.errors import SettingsError
 from lrc_core.jobs import generator, manager
 from lrc_core.jobs.plans import DENSE_WORD, find_plan
-from lrc_core.models.resources import human_bytes
-from lrc_core.plan import Plan, variant_name
 from lrc_core.runs.spec import AnswerSpec, CalibrationSpec, GenerateSpec, SamplingSpec
 from lrc_core.runs.store import Run, RunStore
-from lrc_core.runs.transcript import Answer, read_answers
+from lrc_core.runs.transcript import read_answers
 from lrc_core.settings import build
 
 POLL_S = 0.1
@@ -67,14 +66,6 @@ def _answer(words: str, store: RunStore) -> AnswerSpec:
     return AnswerSpec(found.plan, found.folder, found.calibration or CalibrationSpec())
 
 
-def label_of(answer: AnswerSpec) -> str:
-    """``llrc at 20 %``, ``dense model``."""
-    if answer.plan is None:
-        return "dense model"
-    plan = Plan.from_dict(dict(answer.plan))
-    return f"{variant_name(plan.method, plan.update)} at {100 * (1 - plan.keep_target):.3g} %"
-
-
 def _stream(run: Run, spec: GenerateSpec) -> None:
     """Write the answers to the terminal as they come."""
     shown = [""] * len(spec.answers)
@@ -102,27 +93,3 @@ def _stream(run: Run, spec: GenerateSpec) -> None:
                 phase = status.phase
                 note(f"{run.id}: {phase or status.state}")
         time.sleep(POLL_S)
-
-
-def print_figures(run: Run, spec: GenerateSpec) -> None:
-    """What the answers cost."""
-    answers = read_answers(run)
-    rows = [[label_of(wanted), *_figures(answers.get(number, Answer()))] for number, wanted in enumerate(spec.answers)]
-    emit()
-    emit_table(["model", "tokens", "tokens/s", "size"], rows)
-
-
-def _figures(answer: Answer) -> list[str]:
-    speed = f"{answer.tokens_per_s:.3g}" if answer.tokens_per_s is not None else "–"
-    return [str(answer.tokens), speed, human_bytes(answer.bytes)]
-
-
-def print_answers(run: Run, _: object) -> None:
-    """A finished run: its texts and figures, as ``lrc runs show`` prints them."""
-    spec = run.spec
-    assert isinstance(spec, GenerateSpec)
-    answers = read_answers(run)
-    for number, wanted in enumerate(spec.answers):
-        emit(f"── {label_of(wanted)}")
-        emit(answers.get(number, Answer()).text)
-    print_figures(run, spec)

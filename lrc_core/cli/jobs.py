@@ -13,6 +13,7 @@ import numpy as np
 
 from lrc_core.budget import break_even
 from lrc_core.cli import specs
+from lrc_core.cli.answers import print_answers
 from lrc_core.cli.follow import result_of, start
 from lrc_core.cli.output import emit, emit_json, emit_table, note, percent
 from lrc_core.decompose.measures import effective_rank, energy_rank
@@ -264,12 +265,6 @@ def _with_error(scores: Mapping[str, Any] | None, name: str, digits: int) -> str
     return f"{scores[name]:.{digits}f}" + (f" ±{error:.{digits}f}" if error is not None else "")
 
 
-def _print_answers(run: Run, result: dict[str, Any]) -> None:
-    from lrc_core.cli.generate import print_answers  # which needs this module
-
-    print_answers(run, result)
-
-
 _SHOW: dict[str, Any] = {
     "fetch": lambda run, _: emit(f"{run.spec.model.source} is ready."),
     "spectra": print_spectra,
@@ -280,5 +275,5 @@ _SHOW: dict[str, Any] = {
     "quality": lambda _, result: emit(to_markdown(result).rstrip()),
     "ablation": lambda _, result: emit(to_markdown(result).rstrip()),
     "lesson": print_lesson,
-    "generate": _print_answers,
+    "generate": print_answers,
 }

@@ -10,14 +10,14 @@ from dataclasses import dataclass, replace
 from lrc_core.errors import SettingsError
 from lrc_core.names import in_order, method_color, method_label
 from lrc_core.quality.card import Wishes
-from lrc_core.report.allocation import allocation
-from lrc_core.report.answers import samples
-from lrc_core.report.cards import card, default_context
-from lrc_core.report.comparison import comparison
 from lrc_core.report.content import Choice, Report
-from lrc_core.report.opening import method, question
-from lrc_core.report.reproduce import counted, reproduce
-from lrc_core.report.rows import Named
+from lrc_core.report.sections.allocation import allocation
+from lrc_core.report.sections.answers import samples
+from lrc_core.report.sections.cards import card, default_context
+from lrc_core.report.sections.comparison import comparison
+from lrc_core.report.sections.opening import method, question
+from lrc_core.report.sections.reproduce import counted, reproduce
+from lrc_core.report.sections.rows import Named
 from lrc_core.report.sources import Asked, Sources, find_sources
 from lrc_core.runs.store import RunStore
 from lrc_core.words import percent

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
-from lrc_core.report.drawing import Drawing
+from lrc_core.report.drawing.shapes import Drawing
 
 MEASURED, COUNTED, ESTIMATED = "measured", "counted", "estimated"
 """How a number came about; each looks different wherever it is shown."""
@@ -149,7 +149,7 @@ class Pictures:
         legend: of charts.
         ramp: the label of the colour ramp of heatmaps, "" for charts.
         table: the figures behind them.
-        links: of linked heatmaps what every cell is (see :mod:`lrc_core.report.heatmap`), None for charts.
+        links: of linked heatmaps what every cell is (see :mod:`lrc_core.report.drawing.heatmap`), None for charts.
     """
 
     title: str

@@ -18,9 +18,9 @@ _log = logging.getLogger(__name__)
 
 HEAVY = ("torch", "transformers", "datasets", "lm_eval", "accelerate", "peft")
 """What only workers need: a second and more, and hundreds of megabytes."""
-FIRST = ("pages.ui.frame", "pages.ui.cards", "pages.ui.home_views")
+FIRST = ("pages.ui.shared.frame", "pages.ui.shared.cards", "pages.ui.home.views")
 """What Home imports."""
-LATER = ("pandas", "plotly.graph_objects", "altair", "pyarrow", "pages.ui.spectra_tables", "pages.ui.compare_views")
+LATER = ("pandas", "plotly.graph_objects", "altair", "pyarrow", "pages.ui.spectra.tables", "pages.ui.compare.views")
 """What the other pages import, the charts' libraries first."""
 THREAD = "warm-up"
 PAUSE_S = 3.0
@@ -50,7 +50,7 @@ def _read_samples() -> None:
     complaint = logging.getLogger("streamlit.runtime.scriptrunner_utils.script_run_context")
     complaint.addFilter(_not_this_thread)
     try:
-        importlib.import_module("pages.ui.home_views").prepare()
+        importlib.import_module("pages.ui.home.views").prepare()
     except Exception:  # Home says so, in words
         _log.exception("the samples could not be read")
     finally:

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from pages.ui import frame
+from pages.ui.shared import frame
 from tests.browser.conftest import FLAGS, PATIENCE_MS, ROOT, chromium_path, wait_until_healthy
 
 PAGES = {name: info for name, info in frame.PAGES.items() if name != "present"}

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lrc_core.runs.store import RunStore
-from pages.ui.data import SAMPLES
+from pages.ui.shared.data import SAMPLES
 from tests.browser.conftest import PATIENCE_MS, ROOT, wait_until_healthy
 from tests.pages import run_factory, table_factory
 

@@ -11,8 +11,8 @@ import torch
 
 from lrc_core.allocate.lems.errors import allowed_ranks, biased_choices, depth_bias, error_curve
 from lrc_core.allocate.lems.method import LemsSettings, Trial, allocate, next_point
+from lrc_core.allocate.probing import probes
 from lrc_core.allocate.probing.grid import ProbeText, probed_rank
-from lrc_core.allocate.probing.prober import probes
 from lrc_core.allocate.probing.probes import PlanProber, probe_layers
 from lrc_core.budget import break_even, check_target, is_dense, plan_params
 from lrc_core.errors import CancelledError

@@ -17,11 +17,11 @@ from lrc_core.cli import main
 from lrc_core.errors import LrcError, PlanError, RunError, SettingsError
 from lrc_core.quality.votes import Vote, keep_vote, votes_path
 from lrc_core.registry import ALLOCATORS
-from lrc_core.report import pdf_fonts, prose
 from lrc_core.report.build import Frame, make_report
 from lrc_core.report.content import ESTIMATED, Answers, Cards, Report, Table, texts_of
-from lrc_core.report.html import report_html
-from lrc_core.report.pdf import report_pdf
+from lrc_core.report.html.page import report_html
+from lrc_core.report.pdf.document import fonts, report_pdf
+from lrc_core.report.sections import prose
 from lrc_core.report.sources import Asked, find_sources
 from lrc_core.runs.spec import AllocateSpec, QualitySpec
 from lrc_core.runs.store import RunStore
@@ -226,7 +226,7 @@ def test_pdf_has_pages_outline_and_embedded_fonts(make: Make, stores: Any, card:
     for number in range(1, count + 1):
         assert f"{number} of {count}" in pdf.text()
     embedded = {name for name, held in pdf.fonts().items() if held}
-    assert any(pdf_fonts.SANS in name for name in embedded) and any(pdf_fonts.BOLD in name for name in embedded)
+    assert any(fonts.SANS in name for name in embedded) and any(fonts.BOLD in name for name in embedded)
 
 
 def test_answers_of_any_length_and_letters_reach_the_paper(make: Make, stores: Any, card: ModelCard) -> None:
@@ -239,7 +239,7 @@ def test_answers_of_any_length_and_letters_reach_the_paper(make: Make, stores: A
     pdf = Pdf(report_pdf(made))
     paper = squeezed(pdf.text())
     assert paper.count("wörd") == 2500 and paper.count("x" * 50) >= 58, "it runs on over the ends of pages"
-    assert pdf_fonts.ABSENT in paper and f"standas{pdf_fonts.ABSENT}(1ofthem)" in paper, (
+    assert fonts.ABSENT in paper and f"standas{fonts.ABSENT}(1ofthem)" in paper, (
         "the emoji has no font, and this is said"
     )
     report_html(made).encode()

@@ -12,7 +12,7 @@ from streamlit.testing.v1 import AppTest
 from lrc_core.models.preflight import Preflight
 from lrc_core.runs.store import RunStore
 from lrc_core.types import ModelCard
-from pages.ui import cards, data
+from pages.ui.shared import cards, data
 from tests.pages import run_factory
 
 ROOT = Path(__file__).parents[2]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from pages.ui import bench_data, bench_readings, compare_readings
-from pages.ui.charting import TABLE, plain
+from pages.ui.bench import readings as bench_readings
+from pages.ui.bench import rows as bench_data
+from pages.ui.compare import readings as compare_readings
+from pages.ui.shared.charting import TABLE, plain
 from tests.pages import run_factory, table_factory
 from tests.pages.conftest import text_of
 

@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from pages.ui import state
 from pages.ui.learn import flipbook, picture, progress, quiz
 from pages.ui.learn.lesson_text import lesson_text
 from pages.ui.learn.steps import STEPS
+from pages.ui.shared import state
 from tests.pages import run_factory, table_factory
 from tests.pages.conftest import text_of
 

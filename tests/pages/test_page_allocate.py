@@ -15,7 +15,7 @@ from lrc_core.jobs import manager
 from lrc_core.registry import ALLOCATORS
 from lrc_core.runs.spec import AllocateSpec, FetchSpec
 from lrc_core.settings import fields_of
-from pages.ui import data, state, words
+from pages.ui.shared import data, state, words
 from tests.pages import run_factory
 from tests.pages.conftest import text_of
 

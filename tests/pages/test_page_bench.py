@@ -11,8 +11,10 @@ import pytest
 
 from lrc_core.quality.tables import to_csv, to_markdown
 from lrc_core.runs.spec import AblationSpec, ModelRef, QualitySpec
-from pages.ui import bench_data, bench_figures, compare_data
-from pages.ui.methods import method_color
+from pages.ui.bench import figures
+from pages.ui.bench import rows as bench_data
+from pages.ui.compare import rows as compare_data
+from pages.ui.shared.methods import method_color
 from tests.pages import table_factory
 from tests.pages.conftest import text_of
 
@@ -73,7 +75,7 @@ def test_a_running_bench_shows_its_progress_and_its_rows(open_page, store, card)
 
 def test_the_chart_has_a_line_a_method_errors_the_dense_line_and_named_points(bench):
     for axis in bench_data.AXES:
-        figure = bench_figures.pareto(bench, "gensim", axis, log=True)
+        figure = figures.pareto(bench, "gensim", axis, log=True)
         lines = {trace.name: trace for trace in figure.data}
         assert set(lines) == {"Uniform", "STRS", "LLRC", "Reference models"}
         assert lines["LLRC"].line.color == method_color("llrc")
@@ -82,7 +84,7 @@ def test_the_chart_has_a_line_a_method_errors_the_dense_line_and_named_points(be
         assert lines["Reference models"].text == ("Small-100M",)
         assert len(figure.layout.shapes) == 1 and "dense" in figure.layout.annotations[0].text
         assert figure.layout.annotations[0].y == pytest.approx(math.log10(18.2))  # exponents on a log axis
-    figure = bench_figures.pareto(bench, bench_data.ACCURACY, "model", log=True)
+    figure = figures.pareto(bench, bench_data.ACCURACY, "model", log=True)
     assert figure.layout.yaxis.type == "linear"
     assert {trace.name: len(trace.x) for trace in figure.data}["LLRC"] == 1  # tasks at 0.8 only
 
@@ -94,10 +96,7 @@ def test_one_decomposition_is_drawn_at_a_time_or_all(bench):
     several = replace(bench, rows=tuple(rows))
     assert bench_data.decompositions_of(several) == ["whitened", "kfac"]
     drawn = {
-        under: [
-            trace.name
-            for trace in bench_figures.pareto(several, "gensim", "linear", log=True, decomposition=under).data
-        ]
+        under: [trace.name for trace in figures.pareto(several, "gensim", "linear", log=True, decomposition=under).data]
         for under in ("whitened", "kfac", "")
     }
     assert drawn["whitened"] == ["Uniform", "STRS", "LLRC", "LLM-Pruner", "Reference models"]
@@ -121,7 +120,7 @@ def test_bars_of_variants_mark_the_base(store, card):
     table_factory.ablation_run(store, card)
     (found,) = bench_data.benches(ModelRef(), "ablation")
     rows = [row for row in found.measured if row.get("part") == "losses"]
-    figure = bench_figures.variant_bars(found, rows, bench_data.measures(found), log=True)
+    figure = figures.variant_bars(found, rows, bench_data.measures(found), log=True)
     assert list(figure.data[0].x) == ["all terms", "only tv", "without distill"]
     assert list(figure.data[0].marker.opacity) == [1.0, 0.55, 0.55]
     assert all(error > 0 for error in figure.data[0].error_y.array)

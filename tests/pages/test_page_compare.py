@@ -10,8 +10,9 @@ import pytest
 
 from lrc_core.jobs.command import command_for
 from lrc_core.runs.spec import CompareSpec, EvaluateSpec, ModelRef
-from pages.ui import compare_data, compare_figures, rank_charts
-from pages.ui.methods import ALLOCATORS
+from pages.ui.compare import figures, ranks
+from pages.ui.compare import rows as compare_data
+from pages.ui.shared.methods import ALLOCATORS
 from tests.pages import run_factory, table_factory
 from tests.pages.conftest import text_of
 
@@ -82,10 +83,10 @@ def test_updated_plans_stand_beside_those_as_allocated(open_page, store, card):
     for view in ("Curve", "Zero-shot", "Ranks"):
         assert not open_page("compare", co_view=view).error
     group = compare_data.groups(ModelRef())[0]
-    curves = {line.name: line for line in compare_figures.perplexity_curves(group.rows, log=False).data}
+    curves = {line.name: line for line in figures.perplexity_curves(group.rows, log=False).data}
     plain, updated = curves["LLRC"].line, curves["LLRC + update"].line
     assert plain.color == updated.color and plain.dash != updated.dash
-    bars = compare_figures.perplexity_bars(group.at("whitened", 0.9)).data[0].marker
+    bars = figures.perplexity_bars(group.at("whitened", 0.9)).data[0].marker
     assert len({(color, shape) for color, shape in zip(bars.color, bars.pattern.shape, strict=True)}) == 6
 
 
@@ -93,7 +94,7 @@ def test_a_comparison_of_updated_plans_alone_misses_nothing(store, card):
     table_factory.compare_run(store, card, update="both")
     group = compare_data.groups(ModelRef())[0]
     assert compare_data.missing(group, "whitened", ("uniform", "strs", "llrc")) == []
-    assert compare_figures.label("llrc+both") == "LLRC + update of both"
+    assert figures.label("llrc+both") == "LLRC + update of both"
 
 
 def test_a_pruned_plan_stands_beside_ranks(open_page, store, card):
@@ -106,7 +107,7 @@ def test_a_pruned_plan_stands_beside_ranks(open_page, store, card):
 
 def test_a_heatmap_shows_what_pruning_leaves(card):
     plan = run_factory.pruned_plan_at(card, 0.5)
-    frame = rank_charts.rank_frame(card, plan).set_index([[layer.name for layer in card.layers]])
+    frame = ranks.rank_frame(card, plan).set_index([[layer.name for layer in card.layers]])
     up = frame.loc["model.layers.1.mlp.up_proj"]
     assert (up["kept"], up["rank"], up["state"]) == (0.5, 48, "pruned to 64 × 48")
     assert frame.loc["model.layers.1.mlp.down_proj", "state"] == "pruned to 48 × 64"
@@ -170,17 +171,17 @@ def test_damaged_rows_are_left_out(open_page, store, card):
 
 
 def test_flat_table_has_every_figure_and_its_error():
-    table = compare_data.table([table_factory.row("llrc", 0.8, run_id="r")], compare_figures.label)
+    table = compare_data.table([table_factory.row("llrc", 0.8, run_id="r")], figures.label)
     assert table["perplexity_c4_stderr"].notna().all() and table["piqa_acc_norm_stderr"].notna().all()
     assert table["compression_target"].iloc[0] == pytest.approx(0.2)
 
 
 def test_bars_carry_error_bars_and_the_registered_colours():
     rows = [table_factory.row("dense", 1.0), table_factory.row("llrc", 0.8)]
-    figure = compare_figures.perplexity_bars(rows)
+    figure = figures.perplexity_bars(rows)
     assert all(bar.error_y.array[1] > 0 for bar in figure.data)
-    assert figure.data[0].marker.color[1] == compare_figures.color("llrc")
-    assert compare_figures.zero_shot_bars(rows, "acc_norm").data[1].y[0] == rows[1]["zero_shot"]["arc_easy"]["acc_norm"]
+    assert figure.data[0].marker.color[1] == figures.color("llrc")
+    assert figures.zero_shot_bars(rows, "acc_norm").data[1].y[0] == rows[1]["zero_shot"]["arc_easy"]["acc_norm"]
 
 
 def test_many_bars_lie_down_with_the_best_on_top():
@@ -188,17 +189,17 @@ def test_many_bars_lie_down_with_the_best_on_top():
     rows = [table_factory.row("dense", 1.0), *({**table_factory.row("llrc", 0.8), "method": name} for name in methods)]
     for number, one in enumerate(rows):
         one["perplexity"]["gensim"]["value"] = 999.0 if number == 4 else 20.0 + number
-    bar = compare_figures.perplexity_bars(rows).data[0]
+    bar = figures.perplexity_bars(rows).data[0]
     assert bar.orientation == "h" and len(bar.y) == 10
     assert list(bar.x) == sorted(bar.x, reverse=True)  # plotly draws upwards
-    assert bar.y[0] == compare_figures.label(rows[4]["method"]) and bar.y[-1] == "Dense"
-    assert bar.marker.color[0] == compare_figures.color(rows[4]["method"])
+    assert bar.y[0] == figures.label(rows[4]["method"]) and bar.y[-1] == "Dense"
+    assert bar.marker.color[0] == figures.color(rows[4]["method"])
 
 
 def test_the_dense_line_is_named_where_it_is_on_both_axes():
     rows = [table_factory.row("dense", 1.0), table_factory.row("llrc", 0.8)]
     for log, height in ((False, 18.2), (True, math.log10(18.2))):
-        figure = compare_figures.perplexity_curves(rows, log=log)
+        figure = figures.perplexity_curves(rows, log=log)
         (note,) = [note for note in figure.layout.annotations if note.text == "dense 18.20"]
         assert note.y == pytest.approx(height)
 

@@ -8,7 +8,7 @@ from lrc_core.errors import ModelError
 from lrc_core.jobs import manager
 from lrc_core.paths import runs_home
 from lrc_core.runs.spec import ModelRef, SpectraSpec
-from pages.ui import cards, state
+from pages.ui.shared import cards, state
 from tests.pages import run_factory, table_factory
 from tests.pages.conftest import text_of
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pages.ui import state, words
-from pages.ui.frame import PAGES
+from pages.ui.shared import state, words
+from pages.ui.shared.frame import PAGES
 from tests.pages.conftest import text_of
 
 ROOT = Path(__file__).parents[2]
@@ -47,7 +47,7 @@ def test_every_page_stands_on_nothing(open_page, page):
 
 
 def test_a_failure_shows_words_and_no_trace(open_page, monkeypatch):
-    from pages.ui import data
+    from pages.ui.shared import data
 
     def broken(*_args, **_kwargs):
         raise ZeroDivisionError("a secret of the code")

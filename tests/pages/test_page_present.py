@@ -9,10 +9,10 @@ from dataclasses import replace
 import pytest
 
 from lrc_core.runs.spec import ModelRef
-from pages.ui import compare_data as measured
-from pages.ui import data, words
+from pages.ui.compare import rows as measured
 from pages.ui.present.slides import FILM, slides_of
 from pages.ui.present.story import loss, story_of
+from pages.ui.shared import data, words
 from tests.pages import run_factory, table_factory
 from tests.pages.conftest import text_of
 

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from lrc_core.budget import break_even, uniform_ranks
-from pages.ui import figures, measures, spectra_data, spectrum_chart
+from pages.ui.shared import figures
+from pages.ui.spectra import chart as spectrum_chart
+from pages.ui.spectra import measures, sides
 from tests.pages import run_factory
 from tests.pages.conftest import text_of
 
@@ -286,9 +288,9 @@ def test_shares_of_the_predicted_loss_add_up(card):
 def test_a_click_on_a_curve_cuts_there(card):
     layer = card.layers[0]
     rank = round(0.6 * break_even(layer))
-    compression = spectra_data.cut_at(layer, rank) / 100
+    compression = sides.cut_at(layer, rank) / 100
     assert uniform_ranks(card.layers, 1 - compression)[layer.name] == pytest.approx(rank, abs=1)
-    assert spectra_data.cut_at(layer, layer.full_rank) == 1
+    assert sides.cut_at(layer, layer.full_rank) == 1
 
 
 def test_long_spectra_are_drawn_with_few_points_and_both_ends(card):

@@ -18,7 +18,9 @@ from lrc_core.quality.footprint import footprint
 from lrc_core.quality.votes import read_votes, to_csv, votes_path
 from lrc_core.runs.spec import GenerateSpec, ModelRef, UpdateSpec
 from lrc_core.runs.transcript import Answer
-from pages.ui import card_views, state, talk_data, words
+from pages.ui.compare import cards
+from pages.ui.shared import state, words
+from pages.ui.talk import choices
 from tests.pages import run_factory, table_factory
 from tests.pages.conftest import text_of
 
@@ -46,7 +48,7 @@ def test_empty_then_a_question_with_the_usual_plans(open_page, store, card, subm
     ask(app)
     spec = submitted[0][0]
     assert isinstance(spec, GenerateSpec)
-    assert [talk_data.name_of(answer) for answer in spec.answers] == ["dense", "llrc at 20 %", "uniform at 20 %"]
+    assert [choices.name_of(answer) for answer in spec.answers] == ["dense", "llrc at 20 %", "uniform at 20 %"]
     assert (spec.prompt, spec.sampling.temperature, spec.sampling.max_new_tokens) == ("Who are you?", 0.7, 128)
     command = command_for(spec)
     assert f"--plan {llrc.id}@20 {uniform.id}" in command and command in text_of(app)
@@ -61,13 +63,13 @@ def test_plans_of_samples_updates_and_comparisons_can_be_asked(store, samples, c
     update = store.create(UpdateSpec(plan=plan, settings={"kind": "left"}))
     run_factory.finish(update, {})
     run_factory.plan_at(card, 0.8).save(update.path / "plan.json")
-    found = {choice.method: choice for choice in talk_data.choices(ModelRef())}
+    found = {choice.method: choice for choice in choices.choices(ModelRef())}
     assert set(found) == {"uniform", "strs", "llrc+left"}
     assert found["uniform"].view.sample and found["llrc+left"].key == update.id
     for choice in found.values():
-        answer = talk_data.answer_of(choice)
-        assert talk_data.plan_of(answer).model == card.identity
-    assert talk_data.usual(list(found.values())) == [found["uniform"].key, found["strs"].key]
+        answer = choices.answer_of(choice)
+        assert choices.plan_of(answer).model == card.identity
+    assert choices.usual(list(found.values())) == [found["uniform"].key, found["strs"].key]
 
 
 def test_answers_carry_speed_size_and_their_run(open_page, store, card):
@@ -115,7 +117,7 @@ def test_blind_shuffles_hides_and_reveals_after_the_vote(open_page, store, card,
     app = open_page("talk", ta_blind="true")
     ask(app)
     asked = store.open(submitted[0][0].run_id)
-    assert (asked.path / talk_data.BLIND).exists()
+    assert (asked.path / choices.BLIND).exists()
 
     run = run_factory.generate_run(store, card, blind=True)
     app = open_page("talk", ta_run=run.id)
@@ -198,23 +200,23 @@ def test_the_card_under_the_answers_finds_the_measured_quality(open_page, store,
     table_factory.compare_run(store, card)
     rows = [table_factory.row("llrc", 0.8, run_id="evaluate-x", allocate_run_id=allocated.id)]
     plan = run_factory.plan_at(card, 0.8)
-    assert card_views.row_of(plan, rows) is None, "another plan of the same size is not this one"
+    assert cards.row_of(plan, rows) is None, "another plan of the same size is not this one"
     made = type(plan)(**{**vars(plan), "origin": {"run_id": allocated.id}})
-    assert card_views.row_of(made, rows) is rows[0]
+    assert cards.row_of(made, rows) is rows[0]
 
 
 def test_speeds_that_were_measured_differently_are_not_compared(card):
-    dense = card_views.Entry("Dense model", "#000", None, {"decode": 10.0}, None, "generate-x", "answer")
+    dense = cards.Entry("Dense model", "#000", None, {"decode": 10.0}, None, "generate-x", "answer")
     plan = run_factory.plan_at(card, 0.8)
-    same = card_views.Entry("LLRC", "#000", plan, {"decode": 12.0}, None, "generate-x", "answer")
-    other = card_views.Entry("LLRC", "#000", plan, {"decode": 12.0}, None, "evaluate-x")
-    assert "1.20 times the dense model's pace" in card_views.speed_words(same, dense)
-    assert "pace" not in card_views.speed_words(other, dense)
-    assert card_views.speed_words(card_views.Entry("x", "#000", plan, {}, None, ""), dense) == "Speed was not measured."
+    same = cards.Entry("LLRC", "#000", plan, {"decode": 12.0}, None, "generate-x", "answer")
+    other = cards.Entry("LLRC", "#000", plan, {"decode": 12.0}, None, "evaluate-x")
+    assert "1.20 times the dense model's pace" in cards.speed_words(same, dense)
+    assert "pace" not in cards.speed_words(other, dense)
+    assert cards.speed_words(cards.Entry("x", "#000", plan, {}, None, ""), dense) == "Speed was not measured."
 
 
 def test_nothing_is_promised_where_nothing_is_known(card):
-    assert card_views.memory_bar(footprint(card, None, 512), 10**9).count("lrc-chip") == 3
-    unknown = card_views.memory_bar(type(footprint(card, None, 1))(10**6, None, 10**5), 10**7)
+    assert cards.memory_bar(footprint(card, None, 512), 10**9).count("lrc-chip") == 3
+    unknown = cards.memory_bar(type(footprint(card, None, 1))(10**6, None, 10**5), 10**7)
     assert "not known for this architecture" in unknown
     assert Answer().tokens_per_s is None

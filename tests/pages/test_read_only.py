@@ -14,7 +14,8 @@ from lrc_core.jobs import cache, manager
 from lrc_core.paths import READ_ONLY, plans_home, runs_home
 from lrc_core.runs.spec import SpectraSpec
 from lrc_core.runs.store import RunStore
-from pages.ui import lean, state
+from pages.ui import lean
+from pages.ui.shared import state
 from tests.pages import run_factory, table_factory
 from tests.pages.conftest import ROOT, text_of
 

@@ -8,11 +8,11 @@ import pandas as pd
 import streamlit as st
 
 from lrc_core.runs.spec import LessonSpec, ModelRef
-from pages.ui import charting, data, jobs, words
-from pages.ui.cellgrid import OUTLINE, Grid, cell_grid, limits_of, picked_in
-from pages.ui.figures import Scale
-from pages.ui.frame import escaped, sample_note
 from pages.ui.learn import lessons
+from pages.ui.shared import charting, data, jobs, words
+from pages.ui.shared.cellgrid import OUTLINE, Grid, cell_grid, limits_of, picked_in
+from pages.ui.shared.figures import Scale
+from pages.ui.shared.frame import escaped, sample_note
 
 CHART, LAYER, WANTED = "learn_map", "learn_squeezed", "learn_wanted"
 KEEPS = (0.05, 0.1, 0.2, 0.4)

@@ -7,7 +7,7 @@ from functools import cache
 
 import streamlit as st
 
-from pages.ui.words import ASSETS
+from pages.ui.shared.words import ASSETS
 
 FOLDER = ASSETS / "text" / "learn"
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from lrc_core.errors import RunError
 from lrc_core.runs.spec import LessonSpec, ModelRef
 from lrc_core.types import LinearShape, ModelCard
-from pages.ui import data, jobs, state
-from pages.ui.frame import empty
+from pages.ui.shared import data, jobs, state
+from pages.ui.shared.frame import empty
 
 
 @dataclass(frozen=True)

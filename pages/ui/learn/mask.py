@@ -10,11 +10,11 @@ import streamlit as st
 
 from lrc_core.decompose.measures import energy_rank
 from lrc_core.runs.spec import ModelRef
-from pages.ui import charting, data, words
-from pages.ui.frame import sample_note
 from pages.ui.learn import lessons, svg
 from pages.ui.learn import mask_training as training
 from pages.ui.learn.flipbook import Book, Frame, flipbook
+from pages.ui.shared import charting, data, words
+from pages.ui.shared.frame import sample_note
 
 KEY = "learn_mask"
 FORCES = {

@@ -9,11 +9,12 @@ import streamlit as st
 from lrc_core.plan import Plan
 from lrc_core.runs.spec import ModelRef
 from lrc_core.types import ModelCard
-from pages.ui import charting, compare_readings, data, rank_charts, words
-from pages.ui import compare_data as measured
-from pages.ui import compare_figures as charts
-from pages.ui.frame import empty, page_link, sample_note
-from pages.ui.methods import method_color, method_label
+from pages.ui.compare import figures as charts
+from pages.ui.compare import ranks, readings
+from pages.ui.compare import rows as measured
+from pages.ui.shared import charting, data, words
+from pages.ui.shared.frame import empty, page_link, sample_note
+from pages.ui.shared.methods import method_color, method_label
 
 RATE, PAIR = "learn_rate", "learn_pair"
 METHODS = ("uniform", "strs", "llrc")
@@ -87,7 +88,7 @@ def perplexity(rows: list[measured.Row]) -> None:
                 shown[["method", "perplexity", "error"]].round(2).rename(columns=str.capitalize),
             )
             charting.vega(perplexity_chart(shown, colors), told, key=f"learn_perplexity_{text}")
-    st.markdown(compare_readings.best(rows))
+    st.markdown(readings.best(rows))
 
 
 def perplexity_chart(frame: pd.DataFrame, colors: dict[str, str]) -> alt.LayerChart:
@@ -126,7 +127,7 @@ def difference(card: ModelCard, plans: dict[str, Plan]) -> None:
     labels = (method_label(first), method_label(second))
     told = charting.Told(
         f"Share of each layer kept by {labels[0]} minus that kept by {labels[1]}",
-        rank_charts.difference_table(card, plans[first], plans[second], labels),
-        compare_readings.spending(card, plans[first], plans[second]),
+        ranks.difference_table(card, plans[first], plans[second], labels),
+        readings.spending(card, plans[first], plans[second]),
     )
-    charting.vega(rank_charts.difference_chart(card, plans[first], plans[second]), told, key="learn_difference")
+    charting.vega(ranks.difference_chart(card, plans[first], plans[second]), told, key="learn_difference")

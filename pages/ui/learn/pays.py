@@ -13,8 +13,8 @@ from lrc_core.budget import break_even, factor_params
 from lrc_core.decompose.measures import energy_kept
 from lrc_core.runs.spec import ModelRef
 from lrc_core.types import LinearShape
-from pages.ui import charting, data, words
-from pages.ui.frame import empty, sample_note
+from pages.ui.shared import charting, data, words
+from pages.ui.shared.frame import empty, sample_note
 
 SHAPE, REMOVED = "learn_shape", "learn_removed"
 TEAL, ORANGE, GREY = "#1b8a86", "#d9762b", "#8a9593"

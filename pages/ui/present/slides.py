@@ -16,12 +16,11 @@ from lrc_core.quality.plain_words import accuracy_loss, asked, in_words, surpris
 from lrc_core.quality.rows import Scores
 from lrc_core.runs.spec import AllocateSpec
 from lrc_core.types import ModelCard
-from pages.ui import compare_data as measured
-from pages.ui import data, pictures, state, words
-from pages.ui.hero import SHARE
-from pages.ui.home_views import example_of, heat_of, heat_words
-from pages.ui.methods import method_color, method_label
+from pages.ui.compare import rows as measured
 from pages.ui.present.story import Story, score_words
+from pages.ui.shared import data, pictures, state, words
+from pages.ui.shared.methods import method_color, method_label
+from pages.ui.shared.summary import SHARE, example_of, heat_of, heat_words
 
 CONTEXT = 2048
 PRICE, CURRENCY = 3.0, "€"

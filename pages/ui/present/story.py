@@ -10,10 +10,10 @@ from lrc_core.errors import LrcError
 from lrc_core.plan import Plan
 from lrc_core.runs.spec import ModelRef
 from lrc_core.types import ModelCard
-from pages.ui import compare_data as measured
-from pages.ui import data, pictures, words
-from pages.ui.home_views import Shown, shown_spectra
-from pages.ui.methods import in_order, learns, method_color, method_label
+from pages.ui.compare import rows as measured
+from pages.ui.shared import data, pictures, words
+from pages.ui.shared.methods import in_order, learns, method_color, method_label
+from pages.ui.shared.summary import Shown, shown_spectra
 
 USUAL = 0.2
 """Share of the parameters removed, where nobody asks for another."""

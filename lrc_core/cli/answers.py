@@ -1,0 +1,42 @@
+"""Answers of ``lrc generate`` as they are printed."""
+
+from __future__ import annotations
+
+from lrc_core.cli.output import emit, emit_table
+from lrc_core.models.resources import human_bytes
+from lrc_core.plan import Plan, variant_name
+from lrc_core.runs.spec import AnswerSpec, GenerateSpec
+from lrc_core.runs.store import Run
+from lrc_core.runs.transcript import Answer, read_answers
+
+
+def label_of(answer: AnswerSpec) -> str:
+    """``llrc at 20 %``, ``dense model``."""
+    if answer.plan is None:
+        return "dense model"
+    plan = Plan.from_dict(dict(answer.plan))
+    return f"{variant_name(plan.method, plan.update)} at {100 * (1 - plan.keep_target):.3g} %"
+
+
+def print_figures(run: Run, spec: GenerateSpec) -> None:
+    """What the answers cost."""
+    answers = read_answers(run)
+    rows = [[label_of(wanted), *_figures(answers.get(number, Answer()))] for number, wanted in enumerate(spec.answers)]
+    emit()
+    emit_table(["model", "tokens", "tokens/s", "size"], rows)
+
+
+def _figures(answer: Answer) -> list[str]:
+    speed = f"{answer.tokens_per_s:.3g}" if answer.tokens_per_s is not None else "–"
+    return [str(answer.tokens), speed, human_bytes(answer.bytes)]
+
+
+def print_answers(run: Run, _: object) -> None:
+    """A finished run: its texts and figures, as ``lrc runs show`` prints them."""
+    spec = run.spec
+    assert isinstance(spec, GenerateSpec)
+    answers = read_answers(run)
+    for number, wanted in enumerate(spec.answers):
+        emit(f"── {label_of(wanted)}")
+        emit(answers.get(number, Answer()).text)
+    print_figures(run, spec)

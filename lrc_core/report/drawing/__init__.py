@@ -1,0 +1,1 @@
+"""Charts as shapes, the same for every medium."""

@@ -1,0 +1,157 @@
+"""Ranks of plans as heatmaps that know which of their cells are the same layer, and what they say in one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lrc_core.budget import is_dense, largest_low_rank, layer_ratio
+from lrc_core.plan import Plan
+from lrc_core.report.drawing.shapes import Cells, Drawing, Label, Shape, level
+from lrc_core.types import LinearShape, ModelCard
+from lrc_core.words import kind_labels, percent
+
+_LEFT, _GAP, _LETTER = 38.0, 1.0, 5.9
+DENSE = -1
+"""Stands for the rank of a layer that is stored dense."""
+
+
+@dataclass(frozen=True)
+class Linked:
+    """What the cells of several heatmaps of one model are.
+
+    Attributes:
+        names: of the layers.
+        places: block and column of each.
+        kinds: names of the columns.
+        full: full rank of each.
+        price: share of its parameters that one rank costs.
+        plans: of every heatmap the rank of each layer, ``DENSE``, or (rows, columns) that pruning leaves.
+        labels: of the heatmaps.
+    """
+
+    names: tuple[str, ...]
+    places: tuple[tuple[int, int], ...]
+    kinds: tuple[str, ...]
+    full: tuple[int, ...]
+    price: tuple[float, ...]
+    plans: tuple[tuple[int | tuple[int, int], ...], ...]
+    labels: tuple[str, ...]
+
+
+def kinds_of(card: ModelCard) -> dict[str, str]:
+    """Kinds of layer with the short names of their columns."""
+    kinds = tuple(dict.fromkeys(layer.kind for layer in card.layers))
+    return kind_labels(kinds)
+
+
+def linked(card: ModelCard, plans: Sequence[tuple[str, Plan]]) -> Linked:
+    """What the cells of these plans' heatmaps are.
+
+    Raises:
+        PlanError: a plan's layers are not the model's.
+    """
+    labels = kinds_of(card)
+    order = list(labels)
+    return Linked(
+        names=tuple(layer.name for layer in card.layers),
+        places=tuple((layer.block, order.index(layer.kind)) for layer in card.layers),
+        kinds=tuple(labels.values()),
+        full=tuple(layer.full_rank for layer in card.layers),
+        price=tuple(round(layer_ratio(layer, 1), 9) for layer in card.layers),
+        plans=tuple(tuple(_stored(card, plan)) for _, plan in plans),
+        labels=tuple(label for label, _ in plans),
+    )
+
+
+def _stored(card: ModelCard, plan: Plan) -> list[int | tuple[int, int]]:
+    ranks, shapes = plan.full_ranks(card.layers), plan.pruned or {}
+    return [
+        (shapes[layer.name][0], shapes[layer.name][1])
+        if layer.name in shapes
+        else DENSE
+        if is_dense(layer, ranks[layer.name])
+        else ranks[layer.name]
+        for layer in card.layers
+    ]
+
+
+def kept_of(card: ModelCard, plan: Plan) -> dict[str, float]:
+    """Share of its parameters that every layer keeps."""
+    ranks, shapes = plan.full_ranks(card.layers), plan.pruned or {}
+    return {layer.name: layer_ratio(layer, ranks[layer.name], shapes.get(layer.name)) for layer in card.layers}
+
+
+def heatmap(card: ModelCard, plan: Plan) -> Drawing:
+    """Blocks downwards, kinds of layer to the right; the darker, the more of a layer is kept."""
+    labels, kept = kinds_of(card), kept_of(card, plan)
+    order = list(labels)
+    wide = max(3.0, min(24.0, 420 / len(order)))
+    high = max(2.0, min(9.0, 420 / card.n_blocks))
+    words = [label.removesuffix("_proj") for label in labels.values()]
+    turned = max(len(word) for word in words) * _LETTER > wide
+    top = 8 + (_LETTER * max(len(word) for word in words) if turned else 12.0) if wide >= 11 else 8.0
+    shapes: list[Shape] = []
+    by_level: dict[str, list[tuple[float, float]]] = {}
+    for layer in card.layers:
+        corner = _LEFT + order.index(layer.kind) * wide, top + layer.block * high
+        by_level.setdefault(level(kept[layer.name]), []).append(corner)
+    for fill, corners in by_level.items():
+        shapes.append(Cells(tuple(corners), wide - _GAP, high - min(_GAP, high / 4), fill))
+    if wide >= 11:
+        for number, word in enumerate(words):
+            x = _LEFT + (number + 0.5) * wide
+            at = (x + 4, top - 5) if turned else (x, top - 5)
+            shapes.append(Label(*at, word, 10.5, "start" if turned else "middle", turned=turned))
+    every = 1 if card.n_blocks <= 8 else 5 if card.n_blocks <= 60 else 10
+    for block in range(0, card.n_blocks, every):
+        shapes.append(Label(_LEFT - 6, top + (block + 0.5) * high + 4, str(block), 10.5, "end"))
+    shapes.append(Label(10, top + card.n_blocks * high / 2, "block", 10.5, "middle", turned=True))
+    grid = (_LEFT, top, wide, high, len(order), card.n_blocks)
+    return Drawing(_LEFT + len(order) * wide + 2, top + card.n_blocks * high + 2, tuple(shapes), grid)
+
+
+def _share(layers: Sequence[LinearShape], kept: dict[str, float]) -> float:
+    return sum(kept[layer.name] * layer.params for layer in layers) / sum(layer.params for layer in layers)
+
+
+def reading(card: ModelCard, plan: Plan) -> str:
+    """One sentence about where a plan spends its parameters, computed from it."""
+    kept, ranks = kept_of(card, plan), plan.full_ranks(card.layers)
+    if max(kept.values()) - min(kept.values()) < 0.03:
+        return f"Every layer keeps nearly the same share, {percent(_share(card.layers, kept), 0)}."
+    labels = kinds_of(card)
+    by_kind = {
+        label: _share([layer for layer in card.layers if layer.kind == kind], kept) for kind, label in labels.items()
+    }
+    most, least = max(by_kind, key=by_kind.__getitem__), min(by_kind, key=by_kind.__getitem__)
+    whole = sum(is_dense(layer, ranks[layer.name]) and layer.name not in (plan.pruned or {}) for layer in card.layers)
+    said = f"{whole} of {len(card.layers)} layers stay dense" if whole else "No layer stays dense"
+    if by_kind[most] - by_kind[least] >= 0.02:
+        said += f"; {most} keeps most ({percent(by_kind[most], 0)}), {least} least ({percent(by_kind[least], 0)})"
+    return said + _depth(card, kept) + "."
+
+
+def _depth(card: ModelCard, kept: dict[str, float]) -> str:
+    """Which part of the depth keeps most and which least."""
+    third = card.n_blocks // 3
+    if not third:
+        return ""
+    ends = ((0, third), (third, card.n_blocks - third), (card.n_blocks - third, card.n_blocks))
+    parts = {
+        f"blocks {first} to {last - 1}": _share([one for one in card.layers if first <= one.block < last], kept)
+        for first, last in ends
+        if last > first
+    }
+    most, least = max(parts, key=parts.__getitem__), min(parts, key=parts.__getitem__)
+    if parts[most] - parts[least] < 0.02:
+        return "; early and late blocks keep about the same"
+    return f"; {most} keep {percent(parts[most], 0)} and {least} {percent(parts[least], 0)}"
+
+
+def rank_words(layer: LinearShape, plan: Plan) -> tuple[str, float]:
+    """How a layer is stored, in words, and its rank for sorting."""
+    if shape := (plan.pruned or {}).get(layer.name):
+        return f"{shape[0]:,} × {shape[1]:,}", float(min(shape))
+    rank = plan.ranks.get(layer.name, layer.full_rank)
+    return ("dense", float(largest_low_rank(layer) + 1)) if is_dense(layer, rank) else (f"{rank:,}", float(rank))

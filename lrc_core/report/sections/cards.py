@@ -1,0 +1,102 @@
+"""The card of every model at the target that the report leads with: memory, money, speed, quality."""
+
+from __future__ import annotations
+
+from lrc_core.names import GREY
+from lrc_core.plan import variant_name
+from lrc_core.quality.card import PARTS, Entry, Wishes, part_words, quality_words, reading, speed_of, speed_words
+from lrc_core.quality.footprint import Footprint, footprint
+from lrc_core.report.content import COUNTED, ESTIMATED, Block, CardEntry, Cards, Part, Section, Words
+from lrc_core.report.sections.prose import listed, prose
+from lrc_core.report.sections.rows import Named, color_of, key_of
+from lrc_core.report.sources import Row
+from lrc_core.words import data_size, percent
+
+Found = tuple[Entry, Footprint]
+
+
+def card(named: Named, wishes: Wishes) -> Section:
+    """The dense model's card and those of the plans at one target."""
+    entries, without = _entries(named)
+    found = [(entry, footprint(named.sources.card, entry.plan, wishes.context, wishes.sequences)) for entry in entries]
+    dense = next((pair for pair in found if pair[0].plan is None), None)
+    requests = "one request" if wishes.sequences == 1 else f"{wishes.sequences} requests at once"
+    asked = (
+        f"At {percent(1 - named.focus)} compression, for {requests} of {wishes.context:,} tokens, at a price of "
+        f"{wishes.price:g} {wishes.currency} a GB and month."
+    )
+    blocks: list[Block] = [Words(asked)]
+    if len(found) > 1:
+        blocks.append(Words(reading(found, wishes), "reading"))
+    largest = max(size.total for _, size in found)
+    blocks.append(Cards(tuple(_card(named, entry, size, dense, wishes) for entry, size in found), largest))
+    if without:
+        blocks.append(Words(f"No card for {listed(without)}: their plans have been deleted.", "warning"))
+    blocks += [Words(text, "note") for text in prose("card")]
+    return Section("card", "The card", tuple(blocks))
+
+
+def _entries(named: Named) -> tuple[list[Entry], list[str]]:
+    """The dense model, and the plans at the target that the report leads with; names of rows without a plan."""
+    plans = {shown.source: shown for shown in named.sources.plans}
+    dense = named.dense
+    entries = [Entry("Dense model", GREY, None, speed_of(dense or {}), dense, _run(dense))]
+    without, used = [], set()
+    for row in named.at(named.focus):
+        if shown := plans.get(_run(row)):
+            used.add(shown.source)
+            entries.append(Entry(named.name(row), color_of(row), shown.plan, speed_of(row), row, _run(row)))
+        else:
+            without.append(named.name(row))
+    near = [shown for shown in named.sources.plans if abs(shown.target - named.focus) < 1e-6]
+    for shown in near:
+        if shown.source not in used:
+            near_row = _row_of(named, shown.plan.origin.get("run_id"))
+            color = color_of({"method": shown.method})
+            speed, source = (speed_of(near_row), _run(near_row)) if near_row else ({}, shown.source)
+            entries.append(Entry(shown.label.replace(", ", " at "), color, shown.plan, speed, near_row, source))
+            without = [name for name in without if near_row is None or name != named.name(near_row)]
+    return entries, without
+
+
+def _row_of(named: Named, run_id: object) -> Row | None:
+    """The measured row of a plan that was named by itself."""
+    return next((row for row in named.at(named.focus) if run_id and row.get("allocate_run_id") == run_id), None)
+
+
+def _run(row: Row | None) -> str:
+    return str((row or {}).get("run_id", ""))
+
+
+def _card(named: Named, entry: Entry, size: Footprint, dense: Found | None, wishes: Wishes) -> CardEntry:
+    parts = tuple(
+        Part(key, name, getattr(size, key) or 0, part_words(key, getattr(size, key)), _how(key)) for key, name in PARTS
+    )
+    less = ""
+    if dense is not None and entry.plan is not None:
+        less = f", {percent(1 - size.total / dense[1].total)} less than dense"
+    money = size.monthly(wishes.price)
+    said, behind = quality_words(entry, dense[0] if dense else None, named.sources.scores())
+    cost = f"{money:,.{2 if money < 100 else 0}f} {wishes.currency}"
+    lines = (
+        f"**{cost}** a month at {wishes.price:g} {wishes.currency} per GB",
+        speed_words(entry, dense[0] if dense else None),
+        said,
+    )
+    total = f"**{data_size(size.total)}** to answer at {wishes.context:,} tokens{less}"
+    notes = [behind] if behind else []
+    notes += [f"run `{entry.source}`"] if entry.source else []
+    key = key_of(
+        "dense" if entry.plan is None else variant_name(entry.plan.method, entry.plan.update),
+        entry.plan.keep_target if entry.plan else 1.0,
+    )
+    return CardEntry(entry.name, entry.color, total, parts, lines, "; ".join(notes), key)
+
+
+def _how(key: str) -> str:
+    return ESTIMATED if key == "overhead" else COUNTED
+
+
+def default_context(most: int) -> int:
+    """The context that a card counts with when none is named."""
+    return min(2048, most)

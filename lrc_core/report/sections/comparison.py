@@ -1,0 +1,315 @@
+"""What was measured: tables with errors and signs of significance, perplexity over size, accuracy by task, speed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from lrc_core.names import method_label
+from lrc_core.quality.rows import accuracy_of, mean_of
+from lrc_core.quality.tables import MARKS, marks, tasks_of
+from lrc_core.report.content import (
+    COUNTED,
+    MEASURED,
+    Block,
+    Cell,
+    Column,
+    Line,
+    Picture,
+    Pictures,
+    Section,
+    Table,
+    Words,
+)
+from lrc_core.report.drawing import charts
+from lrc_core.report.sections.prose import listed, percent_points, prose
+from lrc_core.report.sections.rows import Named, color_of, key_of, ranked, text_name, times_dense
+from lrc_core.report.sources import Row
+from lrc_core.words import data_size, measured, percent, significant
+
+_MOST_DOTS = 9
+
+NOT_MEASURED, FAILED = "missing", "failed"
+
+
+def comparison(named: Named) -> Section:
+    """All measured rows; failed and missing cells among them."""
+    blocks: list[Block] = []
+    if named.rows:
+        blocks += [Words(text) for text in prose("comparison")]
+        blocks += [*_curves(named), _perplexities(named), *_accuracies(named), *_speeds(named)]
+    else:
+        blocks.append(Words("Nothing was measured: no comparison stands behind this report.", "warning"))
+    return Section("comparison", "The comparison", tuple(blocks))
+
+
+Filled = Callable[[Row], Sequence[Cell]]
+
+
+def _table(
+    named: Named, caption: str, columns: Sequence[Column], cells: Filled, rows: Sequence[Row], note: str
+) -> Table:
+    """Rows by target with the cells that failed or that nobody measured, which are never left out."""
+    heads = (Column("Method"), Column("Target, %", True))
+    lines = []
+    for row in rows:
+        failed = str(row["error"]) if "error" in row else ""
+        plain = row["method"] in ("dense", "reference")
+        rate = 0.0 if plain else 100 * (1 - float(row["keep_target"]))
+        shown = Cell("–" if plain else f"{rate:g}", rate)
+        first = (Cell(named.line(row), named.line(row)), shown)
+        rest = (Cell(f"Failed: {failed}"), *[Cell("")] * (len(columns) - 1)) if failed else tuple(cells(row))
+        lines.append(Line((*first, *rest), named.key(row), color_of(row), FAILED if failed else ""))
+    for method, decomposition, keep, seed in named.sources.missing:
+        name = named.line({"method": method, "decomposition": decomposition, "seed": seed})
+        first = (Cell(name, name), Cell(f"{100 * (1 - keep):g}", 100 * (1 - keep)))
+        rest = (Cell("Not measured"), *[Cell("")] * (len(columns) - 1))
+        lines.append(Line((*first, *rest), key_of(method, keep), color_of({"method": method}), NOT_MEASURED))
+    return Table(caption, (*heads, *columns), tuple(lines), note)
+
+
+def _perplexities(named: Named) -> Table:
+    texts, names = named.texts, named.sources.baselines
+    columns = [
+        Column("Linears removed, %", True, COUNTED),
+        Column("Model removed, %", True, COUNTED),
+        Column("Size, MB", True, COUNTED),
+    ]
+    for text in texts:
+        columns += [Column(f"Perplexity, {text_name(text)}", True, MEASURED), Column("× dense", True)]
+    columns.append(Column("Run", mono=True))
+
+    def cells(row: Row) -> list[Cell]:
+        size = size_mb(named, row)
+        found = [
+            _share(row.get("keep_achieved", row["keep_target"])),
+            _share(row.get("keep_whole_model")),
+            Cell("–" if size is None else f"{size:,.1f}", size),
+        ]
+        times = times_dense(row, named.dense)
+        for text in texts:
+            score = row["perplexity"].get(text)
+            if score is None:
+                found += [Cell("–"), Cell("–")]
+                continue
+            sign = marks(row, names, "perplexity", text)
+            found.append(Cell(measured(score["value"], score.get("stderr")), score["value"], sign))
+            found.append(Cell(f"{times[text]:.2f}" if text in times else "–", times.get(text)))
+        return [*found, Cell(str(row.get("run_id", "")), str(row.get("run_id", "")))]
+
+    return _table(named, "Size and perplexity", columns, cells, named.rows, legend_of_marks(named))
+
+
+def _share(kept: Any) -> Cell:
+    if kept is None:
+        return Cell("–")
+    removed = 100 * (1 - float(kept))
+    return Cell(f"{removed:.2f}", removed)
+
+
+def size_mb(named: Named, row: Row) -> float | None:
+    """Megabytes of the weights: as counted when the model was measured, else from its parameters."""
+    if size := (row.get("cost") or {}).get("bytes"):
+        return float(size) / 1e6
+    card, kept = named.sources.card, row.get("keep_whole_model")
+    return None if kept is None or row["method"] == "reference" else kept * card.params_total * card.dtype_bytes / 1e6
+
+
+def legend_of_marks(named: Named) -> str:
+    """What the signs mean; or why there are none."""
+    names = named.sources.baselines
+    if not names:
+        return "No baseline was measured, so no row was tested against one."
+    signs = [f"{sign} {method_label(name)}" for sign, name in zip(MARKS, names, strict=False)]
+    if not named.sources.tested:
+        return (
+            "No paired tests: the runs at hand keep no single outcomes"
+            + (" (shipped samples leave them out)" if named.sources.shipped else "")
+            + ". Compare values by their errors."
+        )
+    return (
+        f"A sign behind a value: different with p < 0.05 from {listed(signs)}, at the same target. Tests are paired, "
+        "on the same windows (t-test of log-perplexity) and the same questions (exact McNemar), so a difference can be "
+        "certain although the errors overlap."
+    )
+
+
+def _curves(named: Named) -> list[Block]:
+    """Perplexity over size, one chart a text."""
+    items = []
+    for text in named.texts:
+        series = _series(named, text)
+        if not series:
+            continue
+        base = ((named.dense or {}).get("perplexity") or {}).get(text)
+        reference = (base["value"], f"dense model {measured(base['value'], base.get('stderr'))}") if base else None
+        drawing = charts.curves(series, "size of the weights, MB", "perplexity, lower is better", reference)
+        said = _curve_reading(named, text)
+        title = f"Perplexity on {text_name(text)}"
+        alt = f"{title} over the size of the weights, one line a method, whiskers of one standard error. {said}"
+        items.append(Picture(drawing, alt, title, reading=said))
+    if not items:
+        return []
+    heads = (
+        Column("Model"),
+        Column("Size, MB", True, COUNTED),
+        *(Column(text_name(text), True, MEASURED) for text in named.texts),
+    )
+    lines = []
+    for row in [row for row in named.rows if "error" not in row]:
+        size = size_mb(named, row)
+        scores = [row["perplexity"].get(text) for text in named.texts]
+        cells = [Cell(measured(s["value"], s.get("stderr")), s["value"]) if s else Cell("–") for s in scores]
+        lines.append(
+            Line(
+                (Cell(named.name(row), named.name(row)), Cell("–" if size is None else f"{size:,.1f}", size), *cells),
+                named.key(row),
+                color_of(row),
+            )
+        )
+    table = Table("Perplexity over size", heads, tuple(lines), detail=True)
+    return [Pictures("Perplexity against size", tuple(items), 2, named.legend(), table=table)]
+
+
+def _series(named: Named, text: str) -> list[charts.Series]:
+    found = []
+    for entry in named.legend():
+        points = []
+        # The dense model makes the scale honest: how much smaller the others are.
+        for row in [*([named.dense] if named.dense else []), *named.measured]:
+            score, size = row["perplexity"].get(text), size_mb(named, row)
+            if named.line(row) != entry.label or score is None or size is None:
+                continue
+            value = measured(score["value"], score.get("stderr"))
+            tip = f"{named.name(row)}: perplexity {value}, {size:,.1f} MB, run {row.get('run_id', '')}"
+            points.append(charts.Point(size, score["value"], score.get("stderr") or 0.0, named.key(row)[1], tip))
+        if points:
+            found.append(charts.Series(entry.key, entry.color, entry.symbol, tuple(points)))
+    return found
+
+
+def _curve_reading(named: Named, text: str) -> str:
+    """Who is lowest at the smallest size, and how much higher the highest is."""
+    for keep in reversed(named.targets):
+        rows = [row for row in ranked(named, keep) if text in row["perplexity"]]
+        if len(rows) > 1:
+            rows.sort(key=lambda row: row["perplexity"][text]["value"])
+            low, high = rows[0], rows[-1]
+            times = high["perplexity"][text]["value"] / low["perplexity"][text]["value"]
+            return (
+                f"At {percent(1 - keep)} compression {named.line(low)} is lowest; "
+                f"{named.line(high)} is {times:.2g} times as high."
+            )
+    return ""
+
+
+def _accuracies(named: Named) -> list[Block]:
+    """Right answers by task: a dot for every method at one target, and the table of all."""
+    tested = [row for row in named.rows if "error" in row or row.get("zero_shot")]
+    answered = [row for row in tested if row.get("zero_shot")]
+    tasks, names = tasks_of(answered), named.sources.baselines
+    if not tasks:
+        return [Words("No questions were asked of these models: the comparison had no zero-shot tasks.", "note")]
+    columns = [Column("Mean, %", True, MEASURED), *(Column(f"{task}, %", True, MEASURED) for task in tasks)]
+
+    def cells(row: Row) -> list[Cell]:
+        mean = mean_of(row["zero_shot"])
+        found = [_accuracy(mean["value"], mean["stderr"], marks(row, names, "mean")) if mean else Cell("–")]
+        for task in tasks:
+            _, value, error = accuracy_of(row["zero_shot"].get(task) or {})
+            found.append(_accuracy(value, error, marks(row, names, "zero_shot", task)))
+        return found
+
+    blocks: list[Block] = [*_dots(named, answered, tasks)]
+    untested = len([row for row in named.measured if not row.get("zero_shot")])
+    note = legend_of_marks(named)
+    if untested:
+        note = f"{untested} measured plans were asked no questions and are not in this table. {note}"
+    return [*blocks, _table(named, "Right answers by task", columns, cells, tested, note)]
+
+
+def _accuracy(value: float | None, error: float | None, sign: str) -> Cell:
+    return Cell("–") if value is None else Cell(percent_points(value, error), value, sign)
+
+
+def _dots(named: Named, answered: Sequence[Row], tasks: Sequence[str]) -> list[Block]:
+    targets = {round(float(row["keep_target"]), 6) for row in answered if row["method"] not in ("dense", "reference")}
+    if not targets:
+        return []
+    keep = min(targets, key=lambda target: abs(target - named.focus))
+    rows = [row for row in answered if row["method"] == "dense" or row in named.at(keep)]
+    every, rows = len(rows), _foremost(rows)
+    series = []
+    looks = {entry.label: entry for entry in named.legend()}
+    for row in rows:
+        points = tuple(_point(named, row, task, number) for number, task in enumerate(tasks) if _has(row, task))
+        look = looks[named.line(row)]
+        series.append(charts.Series(look.key, look.color, look.symbol, points))
+    drawing = charts.dots(list(tasks), [one for one in series if one.points], "right answers, %")
+    title = f"Right answers at {percent(1 - keep)} compression"
+    said = _dots_reading(named, rows)
+    if every > len(rows):
+        said += f" Drawn are the {len(rows)} models of {every} with the highest means; the table below has all."
+    alt = f"{title}, a row for every task, a dot with one standard error for every model. {said}"
+    shown = {named.line(row) for row in rows}
+    legend = tuple(entry for entry in named.legend() if entry.label in shown)
+    return [Pictures(title, (Picture(drawing, alt, reading=said),), 1, legend)]
+
+
+def _foremost(rows: Sequence[Row]) -> list[Row]:
+    """The dense model, and so many of the others, best first by mean, as can be told apart in one chart."""
+    dense = [row for row in rows if row["method"] == "dense"]
+    means = [(mean_of(row["zero_shot"]) or {}).get("value", 0.0) for row in rows]
+    best = sorted(range(len(rows)), key=lambda index: -means[index])
+    kept = [index for index in best if rows[index]["method"] != "dense"][: _MOST_DOTS - len(dense)]
+    return [row for index, row in enumerate(rows) if row["method"] == "dense" or index in kept]
+
+
+def _has(row: Row, task: str) -> bool:
+    return accuracy_of((row.get("zero_shot") or {}).get(task) or {})[1] is not None
+
+
+def _point(named: Named, row: Row, task: str, number: int) -> charts.Point:
+    _, value, error = accuracy_of(row["zero_shot"][task])
+    assert value is not None
+    tip = f"{named.name(row)}, {task}: {percent_points(value, error)} % right, run {row.get('run_id', '')}"
+    return charts.Point(100 * value, number, 100 * (error or 0.0), named.key(row)[1], tip)
+
+
+def _dots_reading(named: Named, rows: Sequence[Row]) -> str:
+    means: list[tuple[str, Mapping[str, Any]]] = [
+        (named.line(row), mean) for row in rows if row["method"] != "dense" and (mean := mean_of(row["zero_shot"]))
+    ]
+    if not means:
+        return ""
+    name, best = max(means, key=lambda pair: pair[1]["value"])
+    said = f"Over all tasks {name} answers most: {percent_points(best['value'], best['stderr'])} % right"
+    dense = next((mean_of(row["zero_shot"]) for row in rows if row["method"] == "dense"), None)
+    if dense:
+        said += f", the dense model {percent_points(dense['value'], dense['stderr'])} %"
+    return said + "."
+
+
+def _speeds(named: Named) -> list[Block]:
+    timed = [row for row in named.rows if "error" not in row and (row.get("cost") or {}).get("decode_tokens_per_s")]
+    if not timed:
+        return [Words("No speed was measured in these runs.", "note")]
+    columns = [
+        Column("Held in memory", True, MEASURED),
+        Column("Reads, tokens/s", True, MEASURED),
+        Column("Writes, tokens/s", True, MEASURED),
+        Column("Run", mono=True),
+    ]
+
+    def cells(row: Row) -> list[Cell]:
+        cost = row["cost"]
+        values = [cost.get("prefill_tokens_per_s"), cost.get("decode_tokens_per_s")]
+        held = cost.get("bytes")
+        return [
+            Cell(data_size(held) if held else "–", held),
+            *(Cell(significant(value), value) for value in values),
+            Cell(str(row.get("run_id", "")), str(row.get("run_id", ""))),
+        ]
+
+    note = "Measured once a run on the computer that made it; other work on that computer shows in these figures."
+    return [_table(named, "Speed", columns, cells, timed, note)]

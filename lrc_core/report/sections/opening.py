@@ -1,0 +1,123 @@
+"""The question with its short answer, and the methods."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lrc_core.names import decomposition_label, method_label, split_variant
+from lrc_core.quality.plain_words import accuracy_loss, in_words
+from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
+from lrc_core.report.content import COUNTED, MEASURED, Block, Fact, Facts, Section, Words
+from lrc_core.report.sections.prose import listed, prose, with_papers
+from lrc_core.report.sections.rows import Named, certainty, ranked, text_name, times_dense
+from lrc_core.report.sources import Row, spec_of
+from lrc_core.runs.spec import CompareSpec, QualitySpec
+from lrc_core.tune.settings import TUNED
+from lrc_core.words import count, data_size, measured, percent
+
+
+def question(named: Named) -> Section:
+    """What was asked, and what came out in one paragraph and a few figures."""
+    card = named.sources.card
+    opening = prose(
+        "question",
+        name=card.name,
+        params=count(card.params_total),
+        size=data_size(card.params_total * card.dtype_bytes),
+        share=percent(card.params_linear / card.params_total, 0),
+        layers=f"{len(card.layers):,}",
+        blocks=str(card.n_blocks),
+    )
+    blocks: list[Block] = [Words(text) for text in opening]
+    best = ranked(named, named.focus)
+    if best:
+        blocks += [Facts(tuple(_facts(named, best[0]))), Words(_answer(named, best))]
+    else:
+        blocks.append(
+            Words(
+                "Nothing was measured for this report: it shows plans, and no quality. "
+                f"`lrc compare {card.identity.source}` measures it.",
+                "warning",
+            )
+        )
+    return Section("question", "The question", tuple(blocks))
+
+
+def _facts(named: Named, row: Row) -> Iterator[Fact]:
+    card, dense = named.sources.card, named.dense
+    target = percent(1 - named.focus)
+    yield Fact("Least is lost by", named.line(row), f"at {target} compression of the block linears", MEASURED)
+    if row.get("keep_whole_model") is not None:
+        whole = 1 - float(row["keep_whole_model"])
+        size = float(row["keep_whole_model"]) * card.params_total * card.dtype_bytes
+        full = data_size(card.params_total * card.dtype_bytes)
+        yield Fact("Size of the weights", data_size(size), f"{percent(whole)} less than {full}", COUNTED)
+    for text, times in times_dense(row, dense).items():
+        score = row["perplexity"][text]
+        value = measured(score["value"], score.get("stderr"))
+        yield Fact(f"Perplexity, {text_name(text)}", f"{times:.2f} ×", f"{value}; dense model = 1", MEASURED)
+    loss = accuracy_loss(row, dense, named.sources.scores()) if dense else None
+    if loss is not None:
+        whole = round(loss.difference)
+        shown = f"{abs(whole)} {'fewer' if whole < 0 else 'more'}" if whole else "as many"
+        yield Fact("Right answers of 100", shown, f"{loss.error_words}; {loss.questions:,} questions asked", MEASURED)
+
+
+def _answer(named: Named, best: list[Row]) -> str:
+    """Who loses least, by how much, and how sure that is."""
+    first, dense = best[0], named.dense
+    said = f"At {percent(1 - named.focus)} compression **{named.line(first)} loses least**"
+    times = times_dense(first, dense)
+    if times:
+        said += ": its perplexity is " + listed(
+            [f"{t:.2g} times the dense model's on {text_name(n)}" for n, t in times.items()]
+        )
+    if len(best) > 1:
+        last = best[-1]
+        other = times_dense(last, dense)
+        if other:
+            figures = listed([f"{value:.2g}" for value in other.values()])
+            said += f", against {figures} times for {named.line(last)}, which loses most"
+        said += ". " + certainty(first, best[1], named)
+    else:
+        said += "; no other method was measured at this size."
+    loss = accuracy_loss(first, dense, named.sources.scores()) if dense else None
+    return said.strip() + (f" {in_words(loss, named.line(first))}" if loss is not None else "")
+
+
+def method(named: Named) -> Section:
+    """Every method and decomposition in two sentences."""
+    spec, blocks = spec_of(named.sources.comparison), [Words(text) for text in prose("method")]
+    decompositions = dict.fromkeys(str(shown.plan.decomposition) for shown in named.sources.plans)
+    decompositions |= dict.fromkeys(str(row["decomposition"]) for row in named.compressed if row.get("decomposition"))
+    for name in decompositions:
+        if name in DECOMPOSITIONS:
+            entry = DECOMPOSITIONS.get(name)
+            said = f"**Decomposition: {decomposition_label(name)}.** {entry.summary} Source: {entry.source}."
+            blocks.append(Words(with_papers(said)))
+    names = dict.fromkeys(str(row["method"]) for row in named.compressed)
+    names |= dict.fromkeys(shown.method for shown in named.sources.plans)
+    for name in names:
+        blocks.append(Words(with_papers(_method_words(name, spec))))
+    return Section("method", "The method", tuple(blocks))
+
+
+def _method_words(name: str, spec: CompareSpec | QualitySpec | None) -> str:
+    plain, update = split_variant(name)
+    if plain not in ALLOCATORS:
+        return f"**{method_label(name)}.** A plan that no method of this program made."
+    entry = ALLOCATORS.get(plain)
+    said = f"**{entry.label}.** {entry.summary}"
+    preset = spec.presets.get(plain, next(iter(entry.presets))) if spec is not None else ""
+    how = f"Run with preset `{preset}`" if preset and plain in spec_methods(spec) else "Shown as recorded"
+    said += f" {how}; source: {entry.source}." if entry.source not in ("", "–") else f" {how}."
+    if update == TUNED:
+        said += " Its factors were then tuned by gradient steps on the calibration text."
+    elif update:
+        said += " Its factors were then fitted in closed form to what their layers really get."
+    return said
+
+
+def spec_methods(spec: CompareSpec | QualitySpec | None) -> tuple[str, ...]:
+    """Methods that a comparison asked for."""
+    return spec.methods if spec is not None else ()

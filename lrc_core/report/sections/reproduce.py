@@ -1,0 +1,167 @@
+"""How the numbers were counted, and how to make all of it again: commands, runs, versions, device."""
+
+from __future__ import annotations
+
+import platform
+import time
+from contextlib import suppress
+from importlib import metadata
+
+from lrc_core import __version__
+from lrc_core.errors import LrcError
+from lrc_core.jobs.command import command_for
+from lrc_core.report.content import Block, Cell, Column, Command, Commands, Fact, Facts, Line, Section, Table, Words
+from lrc_core.report.sections.prose import listed, prose
+from lrc_core.report.sections.rows import Named, text_name
+from lrc_core.report.sources import Sources, spec_of
+from lrc_core.runs.spec import EvaluationSpec
+from lrc_core.runs.store import Run, RunStore
+from lrc_core.words import duration
+
+PACKAGES = ("torch", "transformers", "safetensors", "lm_eval", "numpy")
+
+
+def counted(named: Named) -> Section:
+    """What the numbers mean, with the settings of this very comparison."""
+    spec = spec_of(named.sources.comparison)
+    evaluation = spec.evaluation if spec is not None else EvaluationSpec()
+    windows = (
+        f"{evaluation.max_windows} windows a text at most" if evaluation.max_windows else "all windows of each text"
+    )
+    texts = listed([text_name(text) for text in evaluation.texts])
+    calibration = spec.calibration if spec is not None else None
+    blocks: list[Block] = [
+        Words(text)
+        for text in prose(
+            "counted",
+            window=f"{evaluation.window:,}",
+            stride=f", {evaluation.stride:,} tokens apart" if evaluation.stride else " that do not overlap",
+            windows=f"{windows}, of {texts}",
+            items=_items(evaluation),
+            tested="" if named.sources.tested else "Rows were not tested against each other in pairs.",
+        )
+    ]
+    if calibration is not None:
+        blocks.append(
+            Words(
+                f"Decompositions and methods were calibrated on {calibration.windows} windows of "
+                f"{calibration.window:,} tokens of {listed([text_name(text) for text in calibration.texts])}, "
+                f"seed {calibration.seed}."
+            )
+        )
+    return Section("counted", "How numbers were counted", tuple(blocks))
+
+
+def _items(evaluation: EvaluationSpec) -> str:
+    if not evaluation.tasks:
+        return "no tasks in this comparison"
+    each = (
+        f"{evaluation.items} items a task at most, drawn with seed {evaluation.seed}"
+        if evaluation.items
+        else "all items"
+    )
+    return f"{listed(list(evaluation.tasks))}, {each}"
+
+
+def reproduce(named: Named, command: str) -> Section:
+    """Commands in the order in which they are given, every run behind a number, versions and device.
+
+    Args:
+        named: rows and runs.
+        command: the line that makes this report.
+    """
+    sources = named.sources
+    commands = [*_first(sources), *_asked(sources)]
+    commands.append(Command("Make this report again", command))
+    blocks: list[Block] = [*(Words(text) for text in prose("reproduce")), Commands(tuple(commands))]
+    blocks.append(Facts(_made_with(sources)))
+    blocks.append(
+        Words(
+            "Versions are those of the program that made this report; run folders do not record the versions of their "
+            "own time.",
+            "note",
+        )
+    )
+    blocks.append(_runs(named))
+    return Section("reproduce", "How to reproduce it", tuple(blocks))
+
+
+def _first(sources: Sources) -> list[Command]:
+    """The comparison, or the runs behind the plans."""
+    if sources.comparison is not None:
+        return [Command("Allocate and measure everything", _line(sources.comparison, sources), sources.comparison.id)]
+    found = []
+    for shown in sources.plans:
+        run = sources.open(shown.source.partition("@")[0])
+        if run is not None:
+            found.append(Command(f"The plan {shown.label}", _line(run, sources), run.id))
+    return found
+
+
+def _asked(sources: Sources) -> list[Command]:
+    return [Command("Ask side by side", _line(run, sources), run.id) for run in sources.answers]
+
+
+def _line(run: Run, sources: Sources) -> str:
+    store = next((store for store in sources.stores if store.root == run.path.parent), RunStore(run.path.parent))
+    try:
+        return command_for(run.spec, store)
+    except LrcError as error:
+        return f"# {error.message}"
+
+
+def _runs(named: Named) -> Table:
+    """Every run that a number or picture comes from, with its command."""
+    sources = named.sources
+    wanted: dict[str, str] = {sources.comparison.id: "comparison"} if sources.comparison else {}
+    for row in named.rows:
+        wanted |= {str(row[key]): named.name(row) for key in ("run_id",) if row.get(key)}
+        for key, word in (("allocate_run_id", "plan"), ("update_run_id", "update")):
+            if row.get(key):
+                wanted.setdefault(str(row[key]), f"{word} of {named.line(row)}")
+    wanted |= {
+        shown.source.partition("@")[0]: f"plan {shown.label}" for shown in sources.plans if shown.source not in wanted
+    }
+    wanted |= {run.id: "answers" for run in sources.answers}
+    columns = (
+        Column("Run", mono=True),
+        Column("What"),
+        Column("State"),
+        Column("Ended"),
+        Column("Took", True),
+        Column("Command", mono=True),
+    )
+    lines = [_run_line(run_id, what, sources) for run_id, what in wanted.items()]
+    return Table("Every run behind this report", columns, tuple(lines), "Took: computing time of this run alone.")
+
+
+def _run_line(run_id: str, what: str, sources: Sources) -> Line:
+    run, first = sources.open(run_id), (Cell(run_id, run_id), Cell(what, what))
+    if run is not None:
+        with suppress(LrcError):
+            status = run.status()
+            ended = time.strftime("%Y-%m-%d %H:%M", time.localtime(status.ended_at)) if status.ended_at else "–"
+            took = status.ended_at - status.started_at if status.ended_at and status.started_at else None
+            cells = (Cell(status.state, status.state), Cell(ended, status.ended_at), Cell(duration(took), took))
+            return Line((*first, *cells, Cell(_line(run, sources))))
+    gone = "is a file" if "." in run_id else "not on this computer"
+    return Line((*first, Cell(gone, gone), Cell("–"), Cell("–"), Cell("")), state="missing")
+
+
+def _made_with(sources: Sources) -> tuple[Fact, ...]:
+    card = sources.card
+    identity = card.identity
+    versions = []
+    for name in PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            versions.append(f"{name} {metadata.version(name)}")
+    revision = f", revision {identity.revision}" if identity.revision else ""
+    return (
+        Fact(
+            "Model",
+            card.name,
+            f"{identity.source}{revision}; {identity.architecture}; fingerprint {identity.fingerprint[:16]}",
+        ),
+        Fact("Device of the runs", card.device, f"weights in {card.dtype}"),
+        Fact("Program", f"lrc {__version__}", f"Python {platform.python_version()}; {', '.join(versions)}"),
+    )

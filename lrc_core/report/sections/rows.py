@@ -1,0 +1,171 @@
+"""What the rows of a comparison are called, which of them lead, and how sure their differences are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lrc_core.names import GREY, decomposition_label, in_order, method_color, method_label
+from lrc_core.quality.tables import p_of, texts_of
+from lrc_core.report.content import Entry
+from lrc_core.report.drawing.shapes import DENSE_SYMBOL, SYMBOLS
+from lrc_core.report.sections.prose import listed, p_words
+from lrc_core.report.sources import Row, Sources
+from lrc_core.words import percent
+
+USUAL = 0.8
+_SURE = 1.96
+
+
+class Named:
+    """The rows of a report under the names that it gives them everywhere.
+
+    Args:
+        sources: of the report.
+        keep: target that the report leads with; the usual one, or the closest that was measured.
+    """
+
+    def __init__(self, sources: Sources, keep: float | None = None) -> None:
+        self.sources = sources
+        self.rows = sources.rows
+        self._decompositions = {str(row["decomposition"]) for row in self.compressed if row.get("decomposition")}
+        self._seeds = {row.get("seed") for row in self.compressed if row.get("seed") is not None}
+        targets = self.targets or sorted({shown.target for shown in sources.plans})
+        wanted = USUAL if keep is None else keep
+        self.focus = min(targets, key=lambda target: abs(target - wanted)) if targets else wanted
+
+    @property
+    def compressed(self) -> list[Row]:
+        """Rows of compressed models, failed ones too."""
+        return [row for row in self.rows if row["method"] not in ("dense", "reference")]
+
+    @property
+    def measured(self) -> list[Row]:
+        """Compressed rows that were measured."""
+        return [row for row in self.compressed if "error" not in row]
+
+    @property
+    def dense(self) -> Row | None:
+        """The dense model's row."""
+        return next((row for row in self.rows if row["method"] == "dense" and "error" not in row), None)
+
+    @property
+    def targets(self) -> list[float]:
+        """Shares to keep, least compression first."""
+        return sorted({round(float(row["keep_target"]), 6) for row in self.compressed}, reverse=True)
+
+    @property
+    def texts(self) -> list[str]:
+        """Texts with a perplexity."""
+        return texts_of([row for row in self.rows if "error" not in row])
+
+    def at(self, keep: float) -> list[Row]:
+        """Measured rows at a target."""
+        return [row for row in self.measured if abs(float(row["keep_target"]) - keep) < 1e-6]
+
+    def line(self, row: Row) -> str:
+        """The method, with what else tells it from other rows at its target."""
+        if row["method"] == "reference":
+            return str(row.get("name", "Reference model"))
+        if row["method"] == "dense":
+            return "Dense model"
+        words = [method_label(str(row["method"]))]
+        if len(self._decompositions) > 1 and row.get("decomposition"):  # what prunes structure has none
+            words.append(decomposition_label(str(row["decomposition"])))
+        words += [f"seed {row['seed']}"] if len(self._seeds) > 1 and row.get("seed") is not None else []
+        return ", ".join(words)
+
+    def name(self, row: Row) -> str:
+        """The same with the compression."""
+        plain = row["method"] in ("dense", "reference")
+        return self.line(row) + ("" if plain else f" at {percent(1 - float(row['keep_target']))}")
+
+    def key(self, row: Row) -> tuple[str, str]:
+        """Method and target, by which a reader switches rows off; "" where he cannot."""
+        return key_of(str(row["method"]), float(row["keep_target"]))
+
+    def legend(self) -> tuple[Entry, ...]:
+        """A colour and symbol for every line of a chart."""
+        names = {self.line(row): str(row["method"]) for row in self.measured}
+        order = in_order(names.values())
+        ordered = sorted(names, key=lambda name: order.index(names[name]))
+        dense = (Entry("Dense model", "ink", DENSE_SYMBOL, ""),) if self.dense else ()
+        return dense + tuple(
+            Entry(name, method_color(names[name]), SYMBOLS[number % len(SYMBOLS)], names[name])
+            for number, name in enumerate(ordered)
+        )
+
+
+def key_of(method: str, keep: float) -> tuple[str, str]:
+    """What a row, heatmap or card belongs to: nothing for the dense model and for reference models."""
+    return ("", "") if method in ("dense", "reference") else (method, f"{100 * (1 - keep):g}")
+
+
+def color_of(row: Row) -> str:
+    """The method's colour."""
+    return method_color(str(row["method"])) if row["method"] != "reference" else GREY
+
+
+def text_name(text: str) -> str:
+    """A text without its folder."""
+    return Path(text).name
+
+
+def log_ratio(row: Row, other: Row, texts: Sequence[str]) -> float | None:
+    """Mean over texts of the difference of log-perplexity; None where they share no text."""
+    shared = [text for text in texts if text in row["perplexity"] and text in other["perplexity"]]
+    if not shared:
+        return None
+    logs = [math.log(row["perplexity"][text]["value"] / other["perplexity"][text]["value"]) for text in shared]
+    return sum(logs) / len(logs)
+
+
+def ranked(named: Named, keep: float) -> list[Row]:
+    """Measured rows at a target, the lowest perplexity first."""
+    rows = [row for row in named.at(keep) if row.get("perplexity")]
+    if not rows:
+        return []
+    ratios = {id(row): log_ratio(row, rows[0], named.texts) for row in rows}
+    return sorted((row for row in rows if ratios[id(row)] is not None), key=lambda row: ratios[id(row)] or 0.0)
+
+
+def times_dense(row: Row, dense: Row | None) -> dict[str, float]:
+    """Perplexity as a multiple of the dense model's, by text."""
+    base: dict[str, Any] = (dense or {}).get("perplexity") or {}
+    return {text: score["value"] / base[text]["value"] for text, score in row["perplexity"].items() if text in base}
+
+
+def certainty(first: Row, second: Row, named: Named) -> str:
+    """How sure it is that two rows' perplexities differ: a paired test where there is one, else their errors."""
+    other = named.line(second)
+    if second["method"] in named.sources.baselines:
+        found = {text: p_of(first, second["method"], "perplexity", text) for text in named.texts}
+        known = {text: p for text, p in found.items() if p is not None}
+        if known:
+            sure = [f"{text_name(text)} ({p_words(p)})" for text, p in known.items() if p < 0.05]
+            unsure = [f"{text_name(text)} ({p_words(p)})" for text, p in known.items() if p >= 0.05]
+            said = f"The difference to {other} is more than chance on {listed(sure)}" if sure else ""
+            if unsure:
+                said += ("; it " if sure else f"The difference to {other} ") + f"may be chance on {listed(unsure)}"
+            return f"{said}: paired over the same windows."
+    verdicts = {text: _apart(first, second, text) for text in named.texts}
+    apart = [text_name(text) for text, verdict in verdicts.items() if verdict]
+    within = [text_name(text) for text, verdict in verdicts.items() if verdict is False]
+    if not apart and not within:
+        return ""
+    if not apart:
+        return f"The difference to {other} lies within the errors of both on {listed(within)}."
+    more = f"The difference to {other} is larger than the errors of both on {listed(apart)}"
+    return more + (f", within them on {listed(within)}." if within else ".")
+
+
+def _apart(first: Row, second: Row, text: str) -> bool | None:
+    """Whether two values differ by more than chance if their errors were independent; None where they are unknown."""
+    one, other = first["perplexity"].get(text), second["perplexity"].get(text)
+    if not one or not other or not one.get("stderr") or not other.get("stderr"):
+        return None
+    gap = abs(math.log(one["value"] / other["value"]))
+    error = math.hypot(one["stderr"] / one["value"], other["stderr"] / other["value"])
+    return gap > _SURE * error

@@ -1,0 +1,104 @@
+"""The closed-form plan as the slider's preview: an estimate from spectra, with nothing trained and nothing measured."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+import numpy as np
+import streamlit as st
+
+from lrc_core.budget import Ranks, fit_budget, is_dense, uniform_ranks
+from lrc_core.errors import BudgetError
+from lrc_core.paths import read_only
+from lrc_core.plan import make_plan
+from lrc_core.runs.spec import ModelRef, SpectraSpec
+from lrc_core.types import ModelCard
+from pages.ui.allocate.series import TWO_SIDED
+from pages.ui.shared import data, jobs, words
+from pages.ui.shared.frame import sample_note, show_error
+
+
+def beneath(ref: ModelRef, card: ModelCard, view: data.RunView, ranks: Ranks, rate: int) -> None:
+    """What the closed form says of its plan at a rate, where it comes from, and the plan as a file.
+
+    Args:
+        ref: the model.
+        card: of the model.
+        view: the spectra that it was made from.
+        ranks: of the plan.
+        rate: that it was made for, in whole percent.
+    """
+    losses = {name: 0.5 * np.square(sigma) for name, sigma in data.spectra_of(view).values[TWO_SIDED].items()}
+    share = rate / 100
+    try:
+        even = fit_budget(card.layers, uniform_ranks(card.layers, 1 - share), 1 - share)
+    except BudgetError as error:
+        show_error(error)
+        return
+    plan = make_plan(
+        card,
+        ranks,
+        decomposition=TWO_SIDED,
+        method="lagrangian",
+        keep_target=round(1 - share, 6),
+        origin={"spectra_run_id": view.id},
+    )
+    with st.container(border=True, key="preview_lagrangian"):
+        st.markdown("**Lagrangian** :orange-badge[:material/function: estimate from spectra, nothing measured]")
+        st.caption(reading(card, losses, ranks, even))
+        with st.container(horizontal=True, vertical_alignment="center"):
+            sample_note(view.sample, view.id)
+            st.download_button(
+                f"Estimated plan at {rate} %",
+                json.dumps(plan.to_dict(), indent=1),
+                f"plan-lagrangian-{rate:02d}.json",
+                "application/json",
+                icon=":material/download:",
+                on_click="ignore",
+                key="estimate_plan",
+            )
+        if view.sample and not read_only() and any(not other.sample for other in data.done_spectra(ref)):
+            with st.container(horizontal=True, vertical_alignment="center"):
+                st.caption("Your own spectra have no two-sided (K-FAC) values yet, which this estimate needs.")
+                _read_button(ref)
+
+
+def reading(card: ModelCard, losses: Mapping[str, np.ndarray], ranks: Ranks, even: Ranks) -> str:
+    """What the estimate says about this plan, beside the uniform one on the same loss curves."""
+    mine, theirs = predicted(card, losses, ranks), predicted(card, losses, even)
+    dense = sum(is_dense(layer, ranks[layer.name]) for layer in card.layers)
+    against = f", {words.percent(mine / theirs)} of what the uniform plan is predicted to add" if theirs > 0 else ""
+    return (
+        f"{dense} of {len(card.layers)} layers stay dense. Predicted to add {mine:.2g} nats a token{against}. "
+        "The prediction adds layers up one by one; the more is removed, the more it says too little."
+    )
+
+
+def predicted(card: ModelCard, losses: Mapping[str, np.ndarray], ranks: Ranks) -> float:
+    """Sum of the losses of all components dropped, in nats a token; a dense layer drops none."""
+    return sum(
+        0.0 if is_dense(layer, ranks[layer.name]) else float(losses[layer.name][ranks[layer.name] :].sum())
+        for layer in card.layers
+    )
+
+
+def missing(ref: ModelRef) -> None:
+    """What the closed form needs, and the job that computes it."""
+    with st.container(border=True, key="preview_lagrangian", horizontal=True, vertical_alignment="center"):
+        st.markdown(
+            "**Lagrangian** :gray-badge[needs K-FAC spectra]  \n:small[With spectra of the two-sided decomposition, "
+            "half of every discarded sigma² estimates a loss, and the best plan for any rate is drawn under the slider "
+            "too. They cost one backward pass over the calibration text.]",
+            width="stretch",
+        )
+        _read_button(ref)
+
+
+def _read_button(ref: ModelRef) -> None:
+    """Start the job that computes two-sided spectra."""
+    spec = SpectraSpec(model=ref, decompositions=(TWO_SIDED,))
+    if jobs.instead(spec):
+        return
+    if st.button("Read K-FAC spectra", icon=":material/play_arrow:", key="estimate_spectra") and jobs.submit(spec):
+        st.rerun()

@@ -1,0 +1,148 @@
+"""What the slider of the Allocate page shows: its heatmaps, and under them where each plan comes from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+import streamlit as st
+
+from lrc_core.budget import break_even, layer_ratio
+from lrc_core.errors import LrcError
+from lrc_core.runs.spec import ModelRef
+from lrc_core.types import ModelCard
+from pages.ui.allocate import estimate
+from pages.ui.allocate import series as rate_plans
+from pages.ui.allocate.quality import Quality, quality_of
+from pages.ui.allocate.series import Series
+from pages.ui.allocate.slider import Panel
+from pages.ui.shared import data
+from pages.ui.shared.frame import sample_note
+from pages.ui.shared.methods import DECOMPOSITIONS, method_label
+
+TABLE = "al_table"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Everything that the slider can show of a model.
+
+    Attributes:
+        card: of the model.
+        run: whose recorded plans are shown, None where nothing was learned yet.
+        learned: its plans, None where there are none that can be read.
+        quality: what is known of them.
+        problem: why there are none.
+        uniform: the uniform rule.
+        spectra: what the closed form is made from, None where there is nothing.
+        estimated: the closed form.
+    """
+
+    card: ModelCard
+    run: data.RunView | None
+    learned: Series | None
+    quality: Quality
+    problem: str
+    uniform: Series
+    spectra: data.RunView | None
+    estimated: Series | None
+
+    def by_title(self) -> dict[str, Series]:
+        """Series by the name of whose plans they are."""
+        found = {method_label(self.run.spec.method): self.learned} if self.run and self.learned else {}
+        found["Uniform"] = self.uniform
+        return {**found, "Lagrangian, estimated": self.estimated} if self.estimated else found
+
+
+def shown(ref: ModelRef, card: ModelCard, run: data.RunView | None, decomposition: str) -> Shown:
+    """Gather it; everything of it is kept until the files change."""
+    learned, quality, problem = None, Quality({}, ""), ""
+    if run is None:
+        problem = (
+            f"No run of this model has learned ranks on {DECOMPOSITIONS.get(decomposition).label} yet. A run records a "
+            "plan at every whole percent on its way, and this panel then answers at once."
+        )
+    else:
+        try:
+            learned, quality = rate_plans.learned(run, card), quality_of(run)
+        except LrcError as error:
+            problem = str(error)
+    spectra = rate_plans.two_sided(ref)
+    estimated = rate_plans.estimated(spectra) if spectra else None
+    return Shown(card, run, learned, quality, problem, rate_plans.uniform(card.layers), spectra, estimated)
+
+
+def panels(found: Shown) -> list[Panel]:
+    """The heatmaps under the slider; what is recorded, computed and estimated never look alike."""
+    if found.run is None or found.learned is None:
+        first = Panel("learned", "Learned", "nothing recorded yet", found.problem)
+    else:
+        training = "" if found.run.final else "Its run is still training. "
+        first = Panel(
+            "learned",
+            method_label(found.run.spec.method),
+            "learned, recorded",
+            training + found.quality.basis,
+            "recorded at",
+            found.learned,
+            found.quality.said,
+        )
+    even = Panel(
+        "uniform",
+        "Uniform",
+        "preview, quality not measured",
+        "Every layer keeps the same share.",
+        "computed at",
+        found.uniform if found.uniform.rates else None,
+    )
+    if found.estimated is None:
+        return [first, even]
+    note = "The plan of least predicted loss, worked out from the spectra. Its quality is not forecast here."
+    return [
+        first,
+        even,
+        Panel("estimate", "Lagrangian", "estimate from spectra, nothing measured", note, "estimated at",
+              found.estimated),
+    ]  # fmt: skip
+
+
+def below(ref: ModelRef, found: Shown, rate: int) -> None:
+    """Where the plans at a rate come from, to take along, and as a table."""
+    if found.run is not None and found.learned is not None:
+        at = found.learned.rates[found.learned.nearest(rate)]
+        plan = rate_plans.recorded_at(found.run)[at]
+        with st.container(horizontal=True, vertical_alignment="center"):
+            sample_note(found.run.sample, found.run.id)
+            st.download_button(
+                f"Plan at {at} %",
+                plan.path.read_bytes(),
+                f"plan-{found.run.id}-{at:02d}.json",
+                "application/json",
+                icon=":material/download:",
+                on_click="ignore",
+                key="al_plan",
+            )
+    if found.spectra is None or found.estimated is None:
+        estimate.missing(ref)
+    else:
+        estimate.beneath(ref, found.card, found.spectra, found.estimated.plan_near(rate, found.card.layers), rate)
+    table = st.expander("The ranks as a table", icon=":material/table_chart:", key=TABLE, bind="query-params")
+    if table.open:
+        table.dataframe(rank_table(found, rate), hide_index=True, alt=f"Rank of every layer at {rate} %", height=380)
+
+
+def rank_table(found: Shown, rate: int) -> pd.DataFrame:
+    """Rank and share kept of every layer in each plan nearest to a rate."""
+    layers = found.card.layers
+    columns: dict[str, list[object]] = {
+        "layer": [layer.name for layer in layers],
+        "full rank": [layer.full_rank for layer in layers],
+        "break-even": [round(break_even(layer), 1) for layer in layers],
+    }
+    for title, series in found.by_title().items():
+        if not series.rates:
+            continue
+        ranks, at = series.plan_near(rate, layers), series.rates[series.nearest(rate)]
+        columns[f"{title} at {at} %"] = [ranks[layer.name] for layer in layers]
+        columns[f"{title}, kept"] = [round(layer_ratio(layer, ranks[layer.name]), 4) for layer in layers]
+    return pd.DataFrame(columns)

@@ -1,0 +1,117 @@
+"""What is known of the quality of each recorded plan of a run: measured, forecast, or nothing, and why."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+from lrc_core.errors import LrcError
+from lrc_core.quality.forecast import FEWEST_PLANS, Curve, Forecast, MeasuredPlan, passed
+from lrc_core.runs.spec import AllocateSpec
+from pages.ui.allocate import series
+from pages.ui.shared import data, words
+from pages.ui.watch import forecasts
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What is said of the plans of a run.
+
+    Attributes:
+        said: by rate in whole percent: ``measured`` or ``forecast``, and the sentence.
+        basis: what the forecasts rest on and how far they miss, or why there are none.
+    """
+
+    said: dict[int, tuple[str, str]]
+    basis: str
+
+
+def quality_of(view: data.RunView) -> Quality:
+    """What is known of each recorded plan of a run; nothing of one that is still training."""
+    try:
+        return _kept(view.id, _stamps(view))
+    except (LrcError, ValueError, KeyError, TypeError) as error:
+        return Quality({}, f"No quality is shown: its records could not be read ({error}).")
+
+
+def _stamps(view: data.RunView) -> tuple[tuple[str, tuple[int, int]], ...]:
+    """What changes when anything changes that the quality of a run's plans is known from."""
+    kinds = ("evaluate", "allocate")
+    others = [other for kind in kinds for other in data.all_runs(view.spec.model, kind)]
+    files = [view.path / "events.jsonl", *(plan.path for plan in series.recorded_at(view).values())]
+    files += [other.path / name for other in others for name in ("status.json", "result.json")]
+    return tuple((str(path), data.stamp(path)) for path in files)
+
+
+@lru_cache(maxsize=16)
+def _kept(run_id: str, stamps: tuple[tuple[str, tuple[int, int]], ...]) -> Quality:
+    view = data.open_run(run_id)
+    assert view is not None
+    return _quality(view)
+
+
+def _quality(view: data.RunView) -> Quality:
+    assert isinstance(view.spec, AllocateSpec)
+    said = {rate: ("measured", text) for rate, text in _measured(view).items()}
+    if not view.done:
+        return Quality(said, "No quality forecast while the run is training; Watch has one of its end.")
+    if not forecasts.trains_on_divergence(view.spec):
+        return Quality(
+            said, "No quality forecast: it is made from the KL divergence of training, which this run does not use."
+        )
+    by_text = forecasts.measured_plans(view, own=True)
+    enough = {text: found for text, found in by_text.items() if len(found[0]) >= FEWEST_PLANS}
+    if not enough:
+        most = max((len(plans) for plans, _ in by_text.values()), default=0)
+        return Quality(
+            said,
+            f"No quality forecast: it needs {FEWEST_PLANS} measured plans of runs like this one, and there "
+            f"{'is one' if most == 1 else f'are {most}' if most else 'are none'}. Compare measures them.",
+        )
+    made = _forecasts(view, enough)
+    errors = [one.error for by in made.values() for one, _ in by.values()]
+    for rate, by in made.items():
+        good = {text: (one, dense) for text, (one, dense) in by.items() if one.validated}
+        if rate not in said and good:
+            figures = "; ".join(
+                f"{text} about {forecasts.figures(one, dense)}, dense {dense:.1f}"
+                for text, (one, dense) in good.items()
+            )
+            said[rate] = ("forecast", f"perplexity {figures}")
+    if not any(kind == "forecast" for kind, _ in said.values()):
+        missed = f": tried on the measured plans it misses by {_percent(min(errors))}" if errors else ""
+        return Quality(said, f"No quality forecast{missed}.")
+    plans = max(one.plans for by in made.values() for one, _ in by.values())
+    return Quality(
+        said,
+        f"Forecasts scale the KL divergence of training at the plan by {plans} measured plans. Tried on each of those "
+        f"with it left out, they miss the increase of log-perplexity by {_percent(max(errors))}.",
+    )
+
+
+def _percent(error: float) -> str:
+    return words.percent(math.expm1(error), 0)
+
+
+def _forecasts(
+    view: data.RunView, by_text: dict[str, tuple[list[MeasuredPlan], float]]
+) -> dict[int, dict[str, tuple[Forecast, float]]]:
+    """By rate and text: the forecast and the dense model's perplexity."""
+    curve: Curve = forecasts.training_of(view)
+    found: dict[int, dict[str, tuple[Forecast, float]]] = {}
+    for rate, recorded in series.recorded_at(view).items():
+        origin = data.load_plan(recorded.path).origin
+        step = int(origin.get("recorded_at_step") or curve.steps[-1])
+        made = {text: (passed(curve, step, plans), dense) for text, (plans, dense) in by_text.items()}
+        found[rate] = {text: (one, dense) for text, (one, dense) in made.items() if one is not None}
+    return found
+
+
+def _measured(view: data.RunView) -> dict[int, str]:
+    """By rate: what was measured of this run's own plans."""
+    found = {}
+    for run_id, keep, scores in forecasts.measurements_of(view):
+        parts = [f"{text} {words.measured(score['value'], score.get('stderr'))}" for text, score in scores.items()]
+        found.setdefault(round(100 * (1 - keep)), f"perplexity {', '.join(parts)} ({run_id})")
+    return found

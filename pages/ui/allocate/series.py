@@ -1,0 +1,173 @@
+"""Plans at every whole percent, ready for the slider: learned ones as recorded, the uniform rule, the closed form."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import streamlit as st
+
+from lrc_core.allocate.curves.loss_curves import cheapest_plans
+from lrc_core.budget import Ranks, check_target, fit_budget, is_dense, keep_ratio, uniform_ranks
+from lrc_core.errors import BudgetError
+from lrc_core.plan import Plan
+from lrc_core.runs.spec import ModelRef
+from lrc_core.types import LinearShape, ModelCard
+from pages.ui.shared import data, state
+from pages.ui.shared.methods import learns
+
+Layers = tuple[LinearShape, ...]
+TWO_SIDED = "kfac"
+"""The decomposition whose discarded sigma^2 is a loss, comparable between layers."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """Plans of one origin over the slider.
+
+    Attributes:
+        rates: of the plans, in whole percent, ascending.
+        removed: share of the block linears' parameters that each of them removes.
+        dense: how many layers each of them stores dense.
+        ranks: [plans, layers] of every layer of every plan.
+        packed: the same, as :func:`packed` writes it.
+    """
+
+    rates: tuple[int, ...]
+    removed: tuple[float, ...]
+    dense: tuple[int, ...]
+    ranks: np.ndarray
+    packed: str
+
+    def nearest(self, rate: int) -> int:
+        """Index of the plan nearest to a rate, the one that removes less of two equally near."""
+        return min(range(len(self.rates)), key=lambda index: abs(self.rates[index] - rate))
+
+    def plan_near(self, rate: int, layers: Layers) -> dict[str, int]:
+        """Rank of every layer in the plan nearest to a rate."""
+        found = self.ranks[self.nearest(rate)].tolist()
+        return {layer.name: rank for layer, rank in zip(layers, found, strict=True)}
+
+    @property
+    def none_dense_from(self) -> int | None:
+        """The rate from which on no plan stores a layer dense; None where the last one still does."""
+        free = [rate for rate, dense in zip(self.rates, self.dense, strict=True) if dense == 0]
+        first = free[0] if free else None
+        return first if first is not None and len(free) == sum(rate >= first for rate in self.rates) else None
+
+
+def packed(ranks: np.ndarray) -> str:
+    """Ranks of some plans as text: differences from one plan to the next, signs folded in, seven bits a byte, base64.
+
+    Args:
+        ranks: [plans, layers], not negative.
+    """
+    steps = np.diff(ranks.astype(np.int64), axis=0, prepend=0).ravel()
+    rest = np.where(steps < 0, -2 * steps - 1, 2 * steps)
+    written = bytearray()
+    for number in rest.tolist():
+        while number > 127:
+            written.append(number & 127 | 128)
+            number >>= 7
+        written.append(number)
+    return base64.b64encode(bytes(written)).decode()
+
+
+def series_of(layers: Layers, rates: Sequence[int], plans: Sequence[Ranks]) -> Series:
+    """The series of these plans."""
+    table = np.array([[plan[layer.name] for layer in layers] for plan in plans], dtype=np.int64)
+    table = table.reshape(len(plans), len(layers))
+    return Series(
+        tuple(rates),
+        tuple(round(1 - keep_ratio(layers, plan), 5) for plan in plans),
+        tuple(sum(is_dense(layer, plan[layer.name]) for layer in layers) for plan in plans),
+        table,
+        packed(table),
+    )
+
+
+def largest_rate(layers: Layers) -> int:
+    """The largest rate of the slider that a plan can have at all."""
+    rates = range(state.LARGEST_RATE, 0, -1)
+    return next((rate for rate in rates if _possible(layers, rate)), 0)
+
+
+def _possible(layers: Layers, rate: int) -> bool:
+    try:
+        check_target(layers, 1 - rate / 100)
+    except BudgetError:
+        return False
+    return True
+
+
+@lru_cache(maxsize=8)
+def uniform(layers: Layers) -> Series:
+    """The uniform rule at every rate that is possible."""
+    rates = range(1, largest_rate(layers) + 1)
+    keeps = [1 - rate / 100 for rate in rates]
+    return series_of(layers, rates, [fit_budget(layers, uniform_ranks(layers, keep), keep) for keep in keeps])
+
+
+def estimated(view: data.RunView) -> Series:
+    """The Lagrangian plan at every rate that is possible, from spectra of the two-sided decomposition."""
+    path = view.path / "spectra.npz"
+    return _estimated(view.id, data.stamp(path))
+
+
+@st.cache_resource(max_entries=8, show_spinner="Working out the closed-form plan of every rate …")
+def _estimated(run_id: str, stamp: tuple[int, int]) -> Series:
+    view = data.open_run(run_id)
+    assert view is not None
+    spectra = data.spectra_of(view)
+    layers = spectra.card.layers
+    losses = {name: 0.5 * np.square(sigma) for name, sigma in spectra.values[TWO_SIDED].items()}
+    rates = range(1, largest_rate(layers) + 1)
+    return series_of(layers, rates, cheapest_plans(layers, losses, [1 - rate / 100 for rate in rates]))
+
+
+def two_sided(ref: ModelRef) -> data.RunView | None:
+    """The newest spectra that the closed form can be made from."""
+    views = (view for view in data.all_runs(ref, "spectra") if view.done and TWO_SIDED in view.spec.decompositions)
+    return next(views, None)
+
+
+def learned_runs(ref: ModelRef, decomposition: str) -> dict[str, data.RunView]:
+    """Runs that recorded learned plans on a decomposition: the user's own first, those with most plans first."""
+    views = [
+        view
+        for view in data.all_runs(ref, "allocate")
+        if learns(view.spec.method) and view.spec.decomposition == decomposition
+    ]
+    counted = [(view, len(data.recorded_plans([view]))) for view in views]
+    ordered = sorted(((view, plans) for view, plans in counted if plans), key=lambda one: (one[0].sample, -one[1]))
+    found: dict[str, data.RunView] = {}
+    for view, _ in ordered:
+        found.setdefault(view.id, view)
+    return found
+
+
+def recorded_at(view: data.RunView) -> dict[int, data.Recorded]:
+    """The recorded plans of a run by whole percent; the final one where there are two."""
+    found = {round(100 * plan.compression): plan for plan in data.recorded_plans([view])}
+    return {rate: found[rate] for rate in sorted(found)}
+
+
+def learned(view: data.RunView, card: ModelCard) -> Series:
+    """The plans that a run recorded.
+
+    Raises:
+        PlanError: a plan is damaged or not of this model.
+    """
+    found = recorded_at(view)
+    files = tuple((str(plan.path), data.stamp(plan.path)) for plan in found.values())
+    return _learned(card.layers, tuple(found), files)
+
+
+@lru_cache(maxsize=16)
+def _learned(layers: Layers, rates: tuple[int, ...], files: tuple[tuple[str, tuple[int, int]], ...]) -> Series:
+    plans = [Plan.load(Path(path)).full_ranks(layers) for path, _ in files]
+    return series_of(layers, rates, plans)

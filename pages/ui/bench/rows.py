@@ -1,0 +1,215 @@
+"""Bench and ablation runs as the Compare page shows them. No Streamlit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from lrc_core.errors import LrcError
+from lrc_core.quality.rows import accuracy_of, named
+from lrc_core.quality.tables import MARKS, label_of, marks, tasks_of, texts_of
+from lrc_core.runs.spec import EvaluationSpec, ModelRef
+from pages.ui.shared import data, words
+from pages.ui.shared.methods import decomposition_label, method_label
+
+Row = Mapping[str, Any]
+AXES = {"linear": "Block linears", "model": "Whole model", "bytes": "Bytes"}
+ACCURACY = "accuracy"
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One quality or ablation run with the rows it has by now.
+
+    Attributes:
+        view: the run.
+        rows: all of them.
+        baselines: what rows are tested against, in the order of the marks.
+    """
+
+    view: data.RunView
+    rows: tuple[Row, ...]
+    baselines: tuple[str, ...]
+
+    @property
+    def measured(self) -> list[Row]:
+        return [row for row in self.rows if "error" not in row]
+
+    @property
+    def failed(self) -> list[Row]:
+        return [row for row in self.rows if "error" in row]
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """As ``result.json`` has it, also while the run works."""
+        return {"model": self.view.spec.model.source, "rows": list(self.rows), "baselines": list(self.baselines)}
+
+
+def benches(ref: ModelRef, kind: str) -> list[Bench]:
+    """Runs of a kind that have rows, newest first."""
+    found = []
+    for view in data.all_runs(ref, kind):
+        try:
+            path = view.path / "rows.json"
+            content = data.read_json(path) if path.is_file() else (view.run.result() or {}).get("rows", [])
+        except LrcError:
+            continue
+        rows = tuple(row for row in content if _usable(row)) if isinstance(content, list) else ()
+        if rows:
+            names = tuple(view.spec.baselines) if kind == "quality" else ("base",)
+            found.append(Bench(view, rows, names))
+    return found
+
+
+def _usable(row: Any) -> bool:
+    return isinstance(row, Mapping) and {"method", "keep_target"} <= row.keys() and ("error" in row or "run_id" in row)
+
+
+def measures(bench: Bench) -> dict[str, str]:
+    """What a chart can show: perplexity on each text, mean accuracy where it was measured."""
+    found = {text: f"Perplexity, {Path(text).name}" for text in texts_of(bench.measured)}
+    if any(row.get("zero_shot_mean") for row in bench.measured):
+        found[ACCURACY] = "Mean zero-shot accuracy"
+    return found
+
+
+def value_of(row: Row, measure: str) -> tuple[float, float | None] | None:
+    """A measure's value and standard error, None where the row has none."""
+    if measure == ACCURACY:
+        mean = row.get("zero_shot_mean")
+        return None if not mean else (mean["value"], mean.get("stderr"))
+    score = (row.get("perplexity") or {}).get(measure)
+    return None if score is None else (score["value"], score.get("stderr"))
+
+
+def place_of(row: Row, axis: str) -> float | None:
+    """Where a row stands on an axis: a share, or megabytes."""
+    if axis == "bytes":
+        size = (row.get("cost") or {}).get("bytes")
+        return None if size is None else size / 1e6
+    value = row.get("keep_achieved" if axis == "linear" else "keep_whole_model")
+    return None if value is None else float(value)
+
+
+@dataclass(frozen=True)
+class Point:
+    """Rows of one cell, seeds taken together."""
+
+    x: float
+    y: float
+    error: float
+
+
+def points(rows: Sequence[Row], measure: str, axis: str) -> list[Point]:
+    """One point a target, by place. Several seeds: their mean, the spread between them added to the error."""
+    by_target: dict[float, list[tuple[float, float, float]]] = {}
+    for row in rows:
+        value, place = value_of(row, measure), place_of(row, axis)
+        if value is not None and place is not None:
+            by_target.setdefault(round(float(row["keep_target"]), 6), []).append((place, value[0], value[1] or 0.0))
+    found = []
+    for cells in by_target.values():
+        mean = sum(value for _, value, _ in cells) / len(cells)
+        spread = sum((value - mean) ** 2 for _, value, _ in cells) / max(1, len(cells) - 1)
+        sampling = sum(error for *_, error in cells) / len(cells)
+        found.append(Point(sum(place for place, *_ in cells) / len(cells), mean, math.sqrt(sampling**2 + spread)))
+    return sorted(found, key=lambda point: point.x)
+
+
+def lines(bench: Bench) -> dict[tuple[str, str], list[Row]]:
+    """Rows by method (with its update) and decomposition, in the order of the run."""
+    found: dict[tuple[str, str], list[Row]] = {}
+    for row in bench.measured:
+        if row["method"] not in ("dense", "reference"):
+            found.setdefault((named(row), str(row.get("decomposition", ""))), []).append(row)
+    return found
+
+
+def decompositions_of(bench: Bench) -> list[str]:
+    """Decompositions that any row is under, in the order of the run."""
+    return list(dict.fromkeys(name for _, name in lines(bench) if name))
+
+
+def table(bench: Bench) -> pd.DataFrame:
+    """Rows for reading, with signs of significance behind the values."""
+    several = len({row.get("decomposition") for row in bench.rows if row.get("decomposition")}) > 1
+    seeds = len({row.get("seed") for row in bench.rows if row.get("seed") is not None}) > 1
+    records = [_readable(row, bench, several=several, seeds=seeds) for row in bench.rows]
+    frame = pd.DataFrame(records).fillna("")
+    return frame[[name for name in frame.columns if name != "Note"] + (["Note"] if "Note" in frame else [])]
+
+
+def _readable(row: Row, bench: Bench, *, several: bool, seeds: bool) -> dict[str, Any]:
+    plain = row["method"] in ("dense", "reference")
+    record: dict[str, Any] = {
+        "Target": "–" if plain else words.percent(1 - float(row["keep_target"])),
+        "Method": label_of(row),
+    }
+    if several:
+        record["Decomposition"] = decomposition_label(str(row["decomposition"])) if row.get("decomposition") else ""
+    if seeds:
+        record["Seed"] = str(row.get("seed", ""))
+    if "error" in row:
+        return {**record, "Note": f"Failed: {row['error']}"}
+    record["Linears kept"] = words.percent(row.get("keep_achieved"), 2)
+    record["Model kept"] = words.percent(row.get("keep_whole_model"), 2)
+    record["Dense layers"] = str(row.get("dense_layers", "–"))
+    for text in texts_of(bench.measured):
+        score, name = (row.get("perplexity") or {}).get(text), Path(text).name
+        if score is not None:
+            shown = words.measured(score["value"], score.get("stderr"))
+            record[f"Perplexity, {name}"] = shown + marks(row, bench.baselines, "perplexity", text)
+            record[f"× dense, {name}"] = words.figure((row.get("relative") or {}).get(text), 3)
+    if mean := row.get("zero_shot_mean"):
+        record["Mean accuracy"] = _percent(mean["value"], mean["stderr"]) + marks(row, bench.baselines, "mean")
+    for task in tasks_of(bench.measured):
+        if score := (row.get("zero_shot") or {}).get(task):
+            _, value, error = accuracy_of(score)
+            if value is not None:
+                record[task] = _percent(value, error) + marks(row, bench.baselines, "zero_shot", task)
+    record["Allocation"] = _cost(row)
+    record["Note"] = str(row.get("note", ""))
+    return record
+
+
+def _percent(value: float, error: float | None) -> str:
+    return words.with_error(100 * value, None if error is None else 100 * error, 1)
+
+
+def _cost(row: Row) -> str:
+    spent = row.get("allocation") or {}
+    more = "" if spent.get("update_wall_s") is None else f" + {words.duration(spent['update_wall_s'])}"
+    if spent.get("shared_from") is not None:
+        return f"by the run to {words.percent(1 - spent['shared_from'])}{more}"
+    if spent.get("wall_s") is None:
+        return "–"
+    memory = spent.get("peak_memory_mb")
+    return words.duration(spent["wall_s"]) + more + (f", {words.data_size(memory * 2**20)}" if memory else "")
+
+
+def signs(bench: Bench) -> str:
+    """What the signs behind the values mean, in words."""
+    if bench.view.kind == "ablation":
+        against = "* the first variant of its kind (all terms; the preset's text)"
+    else:
+        against = ", ".join(f"{sign} {method_label(name)}" for sign, name in zip(MARKS, bench.baselines, strict=False))
+    tested = (
+        f"A sign behind a value: different with p < 0.05 from {against}, under the same decomposition, target and "
+        "seed. "
+        if against
+        else ""
+    )
+    return (
+        tested + "Tests are paired, on the same windows (t-test of log-perplexity) and the same items (exact McNemar), "
+        "so a difference can be certain although the error bars overlap. Errors are one standard error."
+    )
+
+
+def without_tasks(evaluation: EvaluationSpec) -> EvaluationSpec:
+    """The same measurement without zero-shot tasks."""
+    return replace(evaluation, tasks=())

@@ -1,0 +1,251 @@
+"""The bench and the ablations on the Compare page, with the forms that start them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+
+import streamlit as st
+
+from lrc_core.quality.presets import PRESETS, bench_preset, method_presets
+from lrc_core.quality.tables import label_of, to_csv, to_markdown
+from lrc_core.quality.variants import methods_with_terms
+from lrc_core.runs.spec import AblationSpec, ModelRef, QualitySpec
+from lrc_core.tune.kinds import NO_UPDATE
+from pages.ui.bench import figures, readings
+from pages.ui.bench import rows as bench_data
+from pages.ui.compare import report
+from pages.ui.shared import charting, data, jobs, words
+from pages.ui.shared.charting import Told
+from pages.ui.shared.frame import empty, escaped, guard, sample_note
+from pages.ui.shared.methods import ALLOCATORS, DECOMPOSITIONS, decomposition_label, method_label
+
+_SIZES = {"bench": "For two cores", "gpu": "For a GPU"}
+_PARTS = {"losses": "Loss terms", "texts": "Calibration text"}
+
+
+def bench(ref: ModelRef) -> None:
+    """Every method at every target: chart, table, downloads."""
+    found = bench_data.benches(ref, "quality")
+    _unfinished(ref, "quality")
+    if not found:
+        empty(
+            "No bench yet",
+            "A bench runs every method at every target on the same text and tasks, with paired tests. It takes hours, "
+            "can be stopped, and goes on where it stopped.",
+            ":material/leaderboard:",
+        )
+        _start_bench(ref, expanded=True)
+        return
+    chosen = _choose(found, "co_bench")
+    left, middle, right = st.columns([3, 2, 1], vertical_alignment="bottom")
+    names = bench_data.measures(chosen)
+    if names:
+        measure = left.segmented_control(
+            "Quality", list(names), default=next(iter(names)), format_func=names.__getitem__, required=True,
+            key=f"co_measure_{chosen.view.id}",
+        )  # fmt: skip
+        axis = middle.segmented_control(
+            "Size", list(bench_data.AXES), default="linear", format_func=bench_data.AXES.__getitem__, required=True,
+            key="co_axis", bind="query-params",
+            help="Block linears: what methods share out. Whole model: embeddings and head as well, which are kept.",
+        )  # fmt: skip
+        log = right.toggle("Logarithmic", value=True, key="co_bench_log")
+        measure, axis = measure or next(iter(names)), axis or "linear"
+        told = Told(
+            "Quality over size, one line a method, the dense model dashed, reference models as named points",
+            bench_data.table(chosen),
+            readings.leaders(chosen, measure, names[measure]),
+            folded=False,
+        )
+        under = _choose_decomposition(chosen)
+        figure = figures.pareto(chosen, measure, axis, log=log, decomposition=under)
+        charting.plotly(figure, told, key="co_pareto", name="size-and-quality")
+    _table(chosen, "bench", drawn=bool(names))
+    with guard():
+        report.section([chosen.view], "co_bench")
+    _start_bench(ref)
+
+
+def ablation(ref: ModelRef) -> None:
+    """What loss terms and calibration texts are worth: bars, table, downloads."""
+    found = bench_data.benches(ref, "ablation")
+    _unfinished(ref, "ablation")
+    if not found:
+        empty(
+            "No ablation yet",
+            "An ablation trains a method with each term of its loss alone and left out, and with other calibration "
+            "text, and measures every plan.",
+            ":material/science:",
+        )
+        _start_ablation(ref, expanded=True)
+        return
+    chosen = _choose(found, "co_ablation")
+    variants = [row for row in chosen.measured if row.get("variant")]
+    parts = [part for part in _PARTS if any(row.get("part") == part for row in variants)]
+    log = st.toggle("Logarithmic", key="co_ablation_log")
+    for method in dict.fromkeys(str(row["method"]) for row in variants):
+        for part in parts:
+            rows = [row for row in variants if row["method"] == method and row["part"] == part]
+            for keep in dict.fromkeys(float(row["keep_target"]) for row in rows):
+                first_seed = chosen.view.spec.seeds[0]
+                shown = [row for row in rows if row["keep_target"] == keep and row["seed"] == first_seed]
+                title = f"{method_label(method)}: {_PARTS[part].lower()}, {words.percent(1 - keep)} removed"
+                st.markdown(f"**{title}**")
+                told = Told(
+                    f"{title}: " + ", ".join(str(row["variant"]) for row in shown),
+                    bench_data.table(replace(chosen, rows=tuple(shown))),
+                    readings.worst_variant(chosen, shown),
+                )
+                charting.plotly(
+                    figures.variant_bars(chosen, shown, bench_data.measures(chosen), log=log),
+                    told,
+                    key=f"co_variants_{method}_{part}_{keep}",
+                    name=f"ablation-{method}-{part}",
+                )
+    notes = dict.fromkeys(f"{row['variant']}: {row['note']}" for row in variants if row.get("note"))
+    st.caption("The solid bar is the variant that the others are tested against. " + escaped(". ".join(notes)))
+    _table(chosen, "ablation")
+    _start_ablation(ref)
+
+
+def _unfinished(ref: ModelRef, kind: str) -> None:
+    views = data.all_runs(ref, kind, samples=False)
+    for view in [view for view in views if not view.final or (view is views[0] and view.status.resumable)][:2]:
+        jobs.panel(view.id)
+
+
+def _choose(found: Sequence[bench_data.Bench], key: str) -> bench_data.Bench:
+    if len(found) == 1:
+        return found[0]
+    index = st.selectbox(
+        "Run",
+        range(len(found)),
+        format_func=lambda number: f"{jobs.title_of(found[number].view.spec)} · {found[number].view.id}",
+        key=key,
+    )
+    return found[index]
+
+
+def _choose_decomposition(chosen: bench_data.Bench) -> str:
+    """The decomposition whose lines are drawn; "" for all, which with many methods is a thicket."""
+    names = bench_data.decompositions_of(chosen)
+    if len(names) < 2:
+        return ""
+    picked = st.segmented_control(
+        "Decomposition", [*names, ""], default=names[0], required=True, key="co_bench_under",
+        format_func=lambda name: decomposition_label(name) if name else "All",
+    )  # fmt: skip
+    return names[0] if picked is None else picked
+
+
+def _table(chosen: bench_data.Bench, name: str, *, drawn: bool = False) -> None:
+    """The table, unless it is ``drawn`` already, with what its signs mean, its downloads, and its command."""
+    if not drawn:
+        st.dataframe(bench_data.table(chosen), hide_index=True, alt="All cells of this run")
+    if chosen.failed:
+        st.caption(":material/error: Failed: " + "; ".join(_failure(row) for row in chosen.failed[:5]))
+    st.caption(bench_data.signs(chosen))
+    files = (
+        ("CSV", to_csv(chosen.result), "csv", "text/csv"),
+        ("Markdown", to_markdown(chosen.result), "md", "text/markdown"),
+        ("JSON", json.dumps(chosen.result, indent=1), "json", "application/json"),
+    )
+    with st.container(horizontal=True):
+        for label, content, ending, mime in files:
+            st.download_button(
+                f"Table ({label})", content, f"{name}.{ending}", mime, icon=":material/download:", on_click="ignore",
+                key=f"co_{name}_{ending}",
+            )  # fmt: skip
+    sample_note(chosen.view.sample, chosen.view.id)
+    jobs.command(chosen.view.spec)
+
+
+def _failure(row: bench_data.Row) -> str:
+    return escaped(f"{label_of(row)} at {words.percent(1 - float(row['keep_target']))}: {row['error']}")
+
+
+def _start_bench(ref: ModelRef, *, expanded: bool = False) -> None:
+    if jobs.instead(QualitySpec(model=ref)):
+        return
+    names = list(ALLOCATORS.names())
+    with st.expander("Start a bench", icon=":material/add:", expanded=expanded), st.form("co_bench_form", border=False):
+        methods = st.pills(
+            "Methods", names, selection_mode="multi", default=names, format_func=method_label, key="co_bench_methods"
+        )
+        left, right = st.columns(2)
+        rates = left.multiselect(
+            "Compressions", [5, 10, 15, 20, 25, 30, 40, 50], default=[10, 20, 30, 40],
+            format_func=lambda rate: f"{rate} %", key="co_bench_rates",
+        )  # fmt: skip
+        under = right.multiselect(
+            "Decompositions", list(DECOMPOSITIONS.names()), default=["whitened"], format_func=decomposition_label,
+            key="co_bench_decompositions",
+        )  # fmt: skip
+        size = left.selectbox("Size", list(PRESETS), format_func=_SIZES.__getitem__, key="co_bench_size")
+        updates = right.pills(
+            "Update of the factors", list(jobs.UPDATES), selection_mode="multi", default=[NO_UPDATE],
+            format_func=jobs.UPDATES.__getitem__, key="co_bench_updates",
+            help="Each in rows of its own: plans as allocated, fitted in closed form, or tuned by gradient steps.",
+        )  # fmt: skip
+        references = right.text_input(
+            "Reference models", key="co_bench_references",
+            help="Hub ids, folders or GGUF files of models to measure beside this one, separated by commas.",
+        )  # fmt: skip
+        if not st.form_submit_button("Start the bench", type="primary", icon=":material/play_arrow:"):
+            return
+    if not (methods and rates and under and updates):
+        st.warning("Choose at least one method, one compression, one decomposition and one kind of update.")
+        return
+    preset = bench_preset(size)
+    chosen = tuple(name for name in names if name in methods)
+    spec = QualitySpec(
+        model=ref,
+        methods=chosen,
+        keeps=tuple(round(1 - rate / 100, 6) for rate in sorted(rates)),
+        decompositions=tuple(under),
+        presets=method_presets(preset, chosen),
+        references=tuple(part.strip() for part in references.split(",") if part.strip()),
+        calibration=preset.calibration,
+        evaluation=preset.evaluation,
+        updates=tuple(name for name in jobs.UPDATES if name in updates),
+    )
+    if jobs.submit(spec):
+        st.rerun()
+
+
+def _start_ablation(ref: ModelRef, *, expanded: bool = False) -> None:
+    if jobs.instead(AblationSpec(model=ref)):
+        return
+    names = list(methods_with_terms())
+    with (
+        st.expander("Start an ablation", icon=":material/add:", expanded=expanded),
+        st.form("co_ablation_form", border=False),
+    ):
+        left, right = st.columns(2)
+        methods = left.pills(
+            "Methods", names, selection_mode="multi", default=names, format_func=method_label, key="co_ablation_methods"
+        )
+        parts = right.pills(
+            "What is varied", list(_PARTS), selection_mode="multi", default=list(_PARTS),
+            format_func=_PARTS.__getitem__, key="co_ablation_parts",
+        )  # fmt: skip
+        size = left.selectbox("Size", list(PRESETS), format_func=_SIZES.__getitem__, key="co_ablation_size")
+        if not st.form_submit_button("Start the ablation", type="primary", icon=":material/play_arrow:"):
+            return
+    if not methods or not parts:
+        st.warning("Choose at least one method, and what is varied.")
+        return
+    preset = bench_preset(size)
+    chosen = tuple(name for name in names if name in methods)
+    spec = AblationSpec(
+        model=ref,
+        methods=chosen,
+        parts=tuple(part for part in _PARTS if part in parts),
+        presets=method_presets(preset, chosen),
+        calibration=preset.calibration,
+        evaluation=bench_data.without_tasks(preset.evaluation),
+    )
+    if jobs.submit(spec):
+        st.rerun()

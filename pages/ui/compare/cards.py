@@ -1,0 +1,191 @@
+"""The card: what a model takes and gives, for somebody who decides. Memory, speed, quality, money."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import streamlit as st
+
+from lrc_core.plan import Plan
+from lrc_core.quality.card import PARTS, Entry, Wishes, part_words, quality_words, reading, speed_of, speed_words
+from lrc_core.quality.footprint import Footprint, footprint
+from lrc_core.quality.rows import Scores
+from lrc_core.runs.spec import ModelRef
+from lrc_core.runs.transcript import read_answers
+from lrc_core.types import ModelCard
+from pages.ui.compare import figures as charts
+from pages.ui.compare import rows as measured
+from pages.ui.shared import data, state, words
+from pages.ui.shared.frame import empty, escaped
+from pages.ui.shared.methods import method_color
+from pages.ui.talk import choices as talk
+
+PRICE, CURRENCY = 3.0, "€"
+_CONTEXTS = tuple(2**power for power in range(7, 21))
+
+
+def under_rows(rows: Sequence[measured.Row], ref: ModelRef) -> None:
+    """The card of every row of a comparison, in a fold."""
+    fold = st.expander(
+        "The card: memory, speed, quality and money", icon=":material/id_card:", key="co_card", bind="query-params"
+    )
+    if not fold.open:  # nothing is counted or drawn for those who do not look
+        return
+    with fold:
+        known = data.newest_card(ref)
+        if known is None:
+            empty("The model has no card yet", "Read its spectra on Home first.", ":material/id_card:")
+            return
+        entries, without = [], []
+        for row in charts.ordered(rows):
+            plan = None if row["method"] == "dense" else measured.plan_of(row)
+            if plan is None and row["method"] != "dense":
+                without.append(charts.bar_name(row))
+                continue
+            run_id = str(row.get("run_id", ""))
+            name = "Dense model" if plan is None else charts.bar_name(row)
+            entries.append(Entry(name, method_color(str(row["method"])), plan, speed_of(row), row, run_id))
+        _cards(known[0], entries, "co")
+        if without:
+            st.caption(f"The plans of {', '.join(without)} have been deleted, so that nothing can be counted for them.")
+
+
+def under_answers(view: data.RunView, ref: ModelRef) -> None:
+    """The card of every model that answered a prompt."""
+    known = data.newest_card(ref)
+    if known is None or not view.done:
+        return
+    written = read_answers(view.run)
+    rows = [row for group in measured.groups(ref) for row in group.rows]
+    entries = []
+    for number, answer in enumerate(view.spec.answers):
+        name, plan, got = talk.name_of(answer), talk.plan_of(answer), written.get(number)
+        speed = {
+            "decode": got.tokens_per_s if got else None,
+            "prefill": got.prompt_tokens / got.prefill_s if got and got.prefill_s else None,
+        }
+        row, source, timed = row_of(plan, rows), view.id, "answer"
+        if speed["decode"] is None and row is not None and row.get("cost"):  # the answer was too short to be timed
+            speed, source, timed = speed_of(row), str(row["run_id"]), "evaluation"
+        entries.append(Entry(talk.label_of(name), talk.color_of(name), plan, speed, row, source, timed))
+    with st.expander("The card: memory, speed, quality and money", icon=":material/id_card:"):
+        _cards(known[0], entries, "ta")
+
+
+def row_of(plan: Plan | None, rows: Sequence[measured.Row]) -> measured.Row | None:
+    """A measurement of this very plan, from any comparison."""
+    if plan is None:
+        return next((row for row in rows if row["method"] == "dense"), None)
+    run_id = plan.origin.get("run_id")
+    for row in rows:
+        made_by = row.get("update_run_id") if plan.update else row.get("allocate_run_id")
+        if run_id and made_by == run_id and abs(float(row["keep_target"]) - plan.keep_target) < 1e-6:
+            return row
+    return None
+
+
+def _cards(card: ModelCard, entries: Sequence[Entry], prefix: str) -> None:
+    wishes = _wishes(card, prefix)
+    found = [(entry, footprint(card, entry.plan, wishes.context, wishes.sequences)) for entry in entries]
+    largest = max((size.total for _, size in found), default=1)
+    dense = next((pair for pair in found if pair[0].plan is None), None)
+    if len(found) > 1:
+        st.markdown(reading(found, replace(wishes, currency=escaped(wishes.currency))))
+    with st.grid(2, min_column_width=330):
+        for entry, size in found:
+            with st.container(border=True, height="stretch", gap="small"):
+                _one(entry, size, largest, dense, wishes)
+    st.caption(words.prose("card"))
+
+
+def _wishes(card: ModelCard, prefix: str) -> Wishes:
+    """Context, requests at once, price: the price is remembered on this computer."""
+    settings = state.read_settings()
+    contexts = [size for size in _CONTEXTS if size <= card.max_positions] or [card.max_positions]
+    first, second, third, fourth = st.columns([3, 2, 2, 1])
+    context = first.select_slider(
+        "Context, tokens",
+        contexts,
+        value=min(contexts, key=lambda size: abs(size - 2048)),
+        format_func=lambda size: f"{size:,}",
+        key=f"{prefix}_context",
+        help=f"Positions that every request holds, prompt and answer together; the model takes {card.max_positions:,}.",
+    )
+    sequences = second.number_input("Requests at once", 1, 4096, 1, key=f"{prefix}_sequences")
+    price = third.number_input(
+        "Price per GB and month",
+        0.0,
+        1e6,
+        _number(settings.get("price_per_gb"), PRICE),
+        step=0.5,
+        key=f"{prefix}_price",
+        help="Of the memory that the model occupies: your server's or GPU's monthly price divided by its GB.",
+        on_change=_remember,
+        args=(prefix,),
+    )
+    currency = fourth.text_input(
+        "Currency",
+        str(settings.get("currency") or CURRENCY)[:4],
+        max_chars=4,
+        key=f"{prefix}_currency",
+        on_change=_remember,
+        args=(prefix,),
+    )
+    return Wishes(int(context), int(sequences), float(price), currency.strip())
+
+
+def _number(value: Any, default: float) -> float:
+    return float(value) if isinstance(value, int | float) and 0 <= value <= 1e6 else default
+
+
+def _remember(prefix: str) -> None:
+    price, currency = st.session_state.get(f"{prefix}_price"), st.session_state.get(f"{prefix}_currency")
+    state.write_settings(price_per_gb=price, currency=currency)
+
+
+def _one(entry: Entry, size: Footprint, largest: int, dense: tuple[Entry, Footprint] | None, wishes: Wishes) -> None:
+    is_dense = entry.plan is None
+    who(entry.name, entry.color)
+    smaller = ""
+    if dense is not None and not is_dense:
+        smaller = f", {words.percent(1 - size.total / dense[1].total)} less than dense"
+    st.markdown(f"**{words.data_size(size.total)}** to answer at {wishes.context:,} tokens{smaller}")
+    st.html(memory_bar(size, largest))
+    money = size.monthly(wishes.price)
+    decimals = 2 if money < 100 else 0
+    unit = escaped(wishes.currency)
+    st.markdown(f"**{money:,.{decimals}f} {unit}** a month at {wishes.price:g} {unit} per GB")
+    st.markdown(speed_words(entry, dense[0] if dense else None))
+    said, behind = quality_words(entry, dense[0] if dense else None, Scores(data.own_store().root))
+    st.markdown(said + (f" :small[:gray[({behind})]]" if behind else ""))
+    if entry.source:
+        st.caption(f"Speed: `{entry.source}`" + (f" · quality: `{entry.row['run_id']}`" if _other_run(entry) else ""))
+
+
+def who(name: str, color: str, tag: str = "") -> None:
+    """Whose answer or card it is, with the colour of its method; none where that is a secret."""
+    chip = f'<span class="lrc-chip" style="background:{color}"></span>' if color else ""
+    mark = f' <span class="lrc-tag">{html.escape(tag)}</span>' if tag else ""
+    st.html(f'<div class="lrc-who">{chip}{html.escape(name)}{mark}</div>')
+
+
+def _other_run(entry: Entry) -> bool:
+    return entry.row is not None and str(entry.row.get("run_id", "")) not in ("", entry.source)
+
+
+def memory_bar(size: Footprint, largest: int) -> str:
+    """The three parts as a bar on a scale that all cards share, with their values in words below."""
+    parts = [(key, label, getattr(size, key)) for key, label in PARTS]
+    bars = "".join(
+        f'<span class="{key}" style="width:{100 * value / largest:.2f}%"></span>' for key, _, value in parts if value
+    )
+    legend = "".join(
+        f'<div><span class="lrc-chip {key}"></span>{label} <b>{part_words(key, value)}</b></div>'
+        for key, label, value in parts
+    )
+    said = ", ".join(f"{label} {part_words(key, value)}" for key, label, value in parts)
+    bar = f'<div class="lrc-memory" role="img" aria-label="{html.escape(said)}">{bars}</div>'
+    return f'{bar}<div class="lrc-parts">{legend}</div>'

@@ -1,0 +1,140 @@
+"""What the charts of measurements say, each in one sentence computed from the rows. No Streamlit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from lrc_core.budget import layer_ratio
+from lrc_core.plan import Plan
+from lrc_core.types import ModelCard
+from pages.ui.shared import words
+from pages.ui.shared.methods import method_label
+
+Row = Mapping[str, Any]
+
+
+def best(rows: Sequence[Row]) -> str:
+    """Which method is best on the first text at one budget, and whether that is beyond the error."""
+    text = _first_text(rows)
+    scores = {str(row["method"]): row["perplexity"][text] for row in rows if text in row["perplexity"]}
+    dense = scores.pop("dense", None)
+    ordered = sorted(scores, key=lambda name: scores[name]["value"])
+    if not ordered:
+        return f"Only the dense model was measured on {text}."
+    first = scores[ordered[0]]
+    said = f"On {text} **{method_label(ordered[0])}** is best at this budget ({_with_error(first)})"
+    if ordered[1:]:
+        second = scores[ordered[1]]
+        error = float(np.hypot(first.get("stderr") or 0, second.get("stderr") or 0))
+        clear = "beyond their errors" if second["value"] - first["value"] > 2 * error else (
+            "within about two standard errors"
+        )  # fmt: skip
+        said += f"; {method_label(ordered[1])} follows at {words.figure(second['value'], 3)}, {clear}"
+    if dense:
+        said += f". The dense model has {words.figure(dense['value'], 3)}: nothing here is free"
+    return f"{said}."
+
+
+def _first_text(rows: Sequence[Row]) -> str:
+    return next((text for row in rows for text in row["perplexity"]), "no text")
+
+
+def _with_error(score: Mapping[str, Any]) -> str:
+    return words.measured(score["value"], score.get("stderr"))
+
+
+def growth(rows: Sequence[Row]) -> str:
+    """How much the first text's perplexity grows over the measured rates under the best and the worst method."""
+    text = _first_text(rows)
+    by_method: dict[str, list[tuple[float, float]]] = {}
+    for row in rows:
+        if row["method"] != "dense" and text in row["perplexity"]:
+            place = (1 - float(row["keep_target"]), float(row["perplexity"][text]["value"]))
+            by_method.setdefault(str(row["method"]), []).append(place)
+    if not by_method:
+        return f"Only the dense model was measured on {text}."
+    furthest = max(rate for places in by_method.values() for rate, _ in places)
+    ends = {name: value for name, places in by_method.items() for rate, value in places if rate == furthest}
+    first, last = min(ends, key=lambda name: ends[name]), max(ends, key=lambda name: ends[name])
+    said = (
+        f"At {words.percent(furthest)} removed **{method_label(first)}** stands at "
+        f"{words.figure(ends[first], 3)} on {text}"
+    )
+    begins = min(by_method[first])
+    if begins[0] < furthest:
+        said += f", up from {words.figure(begins[1], 3)} at {words.percent(begins[0])}"
+    if first != last:
+        said += f"; {method_label(last)} at {words.figure(ends[last], 3)}"
+    return f"{said}."
+
+
+def accuracy(rows: Sequence[Row], metric: str) -> str:
+    """Mean accuracy of the best method beside the dense model's, over the tasks that both did."""
+    means: dict[str, float] = {}
+    for row in rows:
+        scores = [
+            score[metric] if score.get(metric) is not None else score.get("acc")
+            for score in (row.get("zero_shot") or {}).values()
+        ]
+        known = [float(score) for score in scores if score is not None]
+        if known:
+            means[str(row["method"])] = sum(known) / len(known)
+    dense = means.pop("dense", None)
+    if not means:
+        return "No method's accuracy was measured at this budget."
+    name = max(means, key=lambda method: means[method])
+    said = f"On average over the tasks **{method_label(name)}** answers {words.percent(means[name], 0)} right"
+    return said + (f", the dense model {words.percent(dense, 0)}." if dense is not None else ".")
+
+
+def cost(rows: Sequence[Row]) -> str:
+    """The smallest and the fastest of the compressed models, against the dense one."""
+    dense = next((row["cost"] for row in rows if row["method"] == "dense"), None)
+    others = [row for row in rows if row["method"] != "dense"]
+    speeds = [row for row in others if row["cost"].get("decode_tokens_per_s")]
+    if dense is None or not speeds or not dense.get("decode_tokens_per_s") or not dense.get("bytes"):
+        return f"{len(others)} compressed models, without a dense one to compare them with."
+    fast = max(speeds, key=lambda row: float(row["cost"]["decode_tokens_per_s"]))
+    pace = fast["cost"]["decode_tokens_per_s"] / dense["decode_tokens_per_s"]
+    paces = [
+        float(row["cost"]["prefill_tokens_per_s"]) / dense["prefill_tokens_per_s"]
+        for row in others
+        if row["cost"].get("prefill_tokens_per_s") and dense.get("prefill_tokens_per_s")
+    ]
+    read = ""
+    if paces:
+        ends = dict.fromkeys(f"{end:.2f}" for end in (min(paces), max(paces)))
+        read = f" Prompts they read at {' to '.join(ends)} times its pace."
+    least = min(float(row["cost"]["bytes"]) for row in others if row["cost"].get("bytes"))
+    return (
+        f"Compressed models are up to {words.percent(1 - least / dense['bytes'], 0)} smaller; the fastest, "
+        f"**{method_label(str(fast['method']))}**, writes at {pace:.2f} times the dense model's pace.{read}"
+    )
+
+
+def _points(share: float) -> str:
+    """``−12 points``, with the sign that charts write."""
+    return f"{100 * share:+.0f} points".replace("-", "−")
+
+
+def spending(card: ModelCard, one: Plan, two: Plan) -> str:
+    """Kinds of layer that one plan favours, and how many layers each leaves dense."""
+    ranks, others = one.full_ranks(card.layers), two.full_ranks(card.layers)
+    shapes = [plan.pruned or {} for plan in (one, two)]
+    by_kind: dict[str, list[float]] = {}
+    for layer in card.layers:
+        name = layer.name
+        gap = layer_ratio(layer, ranks[name], shapes[0].get(name)) - layer_ratio(
+            layer, others[name], shapes[1].get(name)
+        )
+        by_kind.setdefault(words.short_kind(layer.kind), []).append(gap)
+    means = {kind: float(np.mean(gaps)) for kind, gaps in by_kind.items()}
+    more, less = max(means, key=lambda kind: means[kind]), min(means, key=lambda kind: means[kind])
+    return (
+        f"{method_label(one.method)} gives most to `{more}` ({_points(means[more])} of its parameters) "
+        f"and takes most from `{less}` ({_points(means[less])}). It leaves {len(one.dense)} of "
+        f"{len(card.layers)} layers dense, {method_label(two.method)} {len(two.dense)}."
+    )

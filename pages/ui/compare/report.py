@@ -1,0 +1,98 @@
+"""The report of a finished comparison: two files to download, and the command line that writes the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+
+from lrc_core.errors import LrcError
+from lrc_core.report.build import CURRENCY, PRICE, Frame, command_of, make_report
+from lrc_core.report.content import Report
+from lrc_core.report.html.page import report_html
+from lrc_core.report.pdf.document import report_pdf
+from lrc_core.report.sources import Asked, find_sources
+from lrc_core.runs.store import RunStore
+from pages.ui.shared import data, state, words
+
+KINDS = ("compare", "quality")
+FILES = (("HTML", "text/html", ":material/language:"), ("PDF", "application/pdf", ":material/picture_as_pdf:"))
+
+
+def section(views: list[data.RunView], prefix: str, keep: float | None = None) -> None:
+    """Title, downloads and command of the newest of these runs that a report can be made of.
+
+    Args:
+        views: runs, newest first.
+        prefix: of the widgets' keys.
+        keep: size that leads, in share kept.
+    """
+    view = next((view for view in views if view.kind in KINDS and view.done), None)
+    with st.expander("Report: HTML and PDF", icon=":material/summarize:"):
+        st.caption(words.prose("report"))
+        if view is None:
+            st.markdown("A report is made of a finished comparison or bench; these rows are single measurements.")
+            return
+        if problem := _problem(view.id, _stamps(view)):
+            st.warning(problem, icon=":material/warning:")
+            return
+        title = st.text_input(
+            "Title", key=f"{prefix}_report_title", max_chars=160, placeholder="Made from the model's name"
+        )
+        asked, frame = Asked(compare=view.id), _frame(title, keep)
+        with st.container(horizontal=True):
+            for name, mime, icon in FILES:
+                st.download_button(
+                    f"Report ({name})",
+                    _maker(asked, frame, name),
+                    f"report-{view.id}.{name.lower()}",
+                    mime,
+                    icon=icon,
+                    on_click="ignore",
+                    key=f"{prefix}_report_{name.lower()}",
+                    help="Made when you press it; this takes a few seconds.",
+                )
+        st.code(command_of(asked, frame), language="bash", wrap_lines=True)
+
+
+def has(view: data.RunView, decomposition: str) -> bool:
+    """Whether a comparison's rows are, among others, of a decomposition."""
+    spec = view.spec
+    return decomposition in getattr(spec, "decompositions", (getattr(spec, "decomposition", ""),))
+
+
+def _stamps(view: data.RunView) -> tuple[tuple[int, int], ...]:
+    """What changes when the report could: the result, and the folders of runs."""
+    return tuple(data.stamp(path) for path in (view.path / "result.json", data.own_store().root, data.SAMPLES))
+
+
+def _stores() -> tuple[RunStore, RunStore]:
+    return data.own_store(), RunStore(data.SAMPLES)
+
+
+@st.cache_data(max_entries=32, show_spinner=False)
+def _problem(run_id: str, stamps: tuple[tuple[int, int], ...]) -> str:
+    """Why there can be no report, "" where there can."""
+    try:
+        find_sources(Asked(compare=run_id), _stores())
+    except LrcError as error:
+        return str(error)
+    return ""
+
+
+def _frame(title: str, keep: float | None) -> Frame:
+    """Title and target, with the price that the user set for the card."""
+    settings = state.read_settings()
+    price, currency = settings.get("price_per_gb"), str(settings.get("currency") or CURRENCY)
+    known = isinstance(price, int | float) and price >= 0
+    return Frame(title.strip(), keep, price=float(price) if known else PRICE, currency=currency)
+
+
+def _maker(asked: Asked, frame: Frame, name: str) -> Any:
+    """Makes a file when it is asked for, from the runs as they are then."""
+
+    def make() -> bytes:
+        report: Report = make_report(asked, frame, _stores())
+        return report_html(report).encode() if name == "HTML" else report_pdf(report)
+
+    return make

@@ -1,0 +1,167 @@
+"""The views of the Compare page: each draws one side of the same rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pandas as pd
+import streamlit as st
+
+from lrc_core.quality.rows import accuracy_of
+from lrc_core.runs.spec import ModelRef
+from pages.ui.compare import figures as charts
+from pages.ui.compare import ranks as rank_charts
+from pages.ui.compare import readings
+from pages.ui.compare import rows as measured
+from pages.ui.shared import charting, data, words
+from pages.ui.shared.charting import Told
+from pages.ui.shared.frame import empty
+
+Rows = list[measured.Row]
+
+
+def overview(group: measured.Group, decomposition: str, rows: Rows, ref: ModelRef) -> None:
+    """Perplexity bars and the table."""
+    said = "Perplexity by method: " + "; ".join(_sentence(row) for row in charts.ordered(rows))
+    told = Told(said, _readable(charts.ordered(rows)), readings.best(rows), folded=False)
+    charting.plotly(charts.perplexity_bars(rows), told, key="co_bars", name="perplexity")
+
+
+def _sentence(row: measured.Row) -> str:
+    scores = ", ".join(f"{text} {words.figure(score['value'])}" for text, score in row["perplexity"].items())
+    return f"{charts.bar_name(row)}: {scores}"
+
+
+def _readable(rows: Rows) -> pd.DataFrame:
+    """Rows with values and errors in one cell, for reading."""
+    records = []
+    for row in rows:
+        record = {
+            "Method": charts.label(str(row["method"])),
+            "Removed": words.percent(1 - float(row.get("keep_achieved", row["keep_target"])), 2),
+            "Of the whole model": words.percent(1 - float(row["keep_whole_model"]), 2)
+            if row.get("keep_whole_model") is not None
+            else "–",
+        }
+        for text, score in row["perplexity"].items():
+            record[f"Perplexity, {text}"] = words.measured(score["value"], score.get("stderr"))
+        for task, score in (row.get("zero_shot") or {}).items():
+            metric, value, error = accuracy_of(score)
+            if value is not None:
+                record[f"{task} ({metric})"] = words.with_error(100 * value, 100 * (error or 0), 1) + " %"
+        cost = row.get("cost") or {}
+        record["Size"] = words.data_size(cost["bytes"]) if cost.get("bytes") else "–"
+        record["Run"] = str(row.get("run_id", ""))
+        records.append(record)
+    return pd.DataFrame(records)
+
+
+def curves(group: measured.Group, decomposition: str, rows: Rows, ref: ModelRef) -> None:
+    """Perplexity over all measured rates."""
+    log = st.toggle("Logarithmic", key="co_log", bind="query-params")
+    every = charts.ordered(group.at(decomposition, None))
+    told = Told("Perplexity over compression, one line a method", _readable(every), readings.growth(every))
+    charting.plotly(charts.perplexity_curves(every, log=log), told, key="co_curves", name="perplexity-over-compression")
+
+
+def zero_shot(group: measured.Group, decomposition: str, rows: Rows, ref: ModelRef) -> None:
+    """Accuracy per task."""
+    if not charts.tasks_of(rows):
+        empty("No tasks measured", "Start a comparison with zero-shot tasks below.", ":material/quiz:")
+        return
+    metric = st.segmented_control(
+        "Accuracy",
+        ["acc_norm", "acc"],
+        default="acc_norm",
+        format_func=lambda name: {"acc": "Plain", "acc_norm": "Normalised by length"}[name],
+        required=True,
+        help="Normalised by length: the log-probability of every answer is divided by its length, where the task is "
+        "scored so (acc_norm); this is what means, cards and benches count.",
+        key="co_metric",
+        bind="query-params",
+    )
+    items = {score.get("n") for row in rows for score in (row.get("zero_shot") or {}).values() if score.get("n")}
+    told = Told(
+        "Zero-shot accuracy by task and method",
+        charts.zero_shot_table(rows, metric or "acc_norm"),
+        readings.accuracy(rows, metric or "acc_norm"),
+    )
+    charting.plotly(charts.zero_shot_bars(rows, metric or "acc_norm"), told, key="co_tasks", name="zero-shot")
+    if items:
+        st.caption(f"{', '.join(f'{n:,}' for n in sorted(items))} items a task; whiskers are one standard error.")
+
+
+def ranks(group: measured.Group, decomposition: str, rows: Rows, ref: ModelRef) -> None:
+    """Where two methods spend their parameters differently."""
+    known = data.newest_card(ref)
+    plans = {str(row["method"]): plan for row in rows if (plan := measured.plan_of(row)) is not None}
+    if known is None or len(plans) < 2:
+        empty(
+            "Not enough plans at this rate",
+            "The plans of two methods at the same rate are needed.",
+            ":material/grid_on:",
+        )
+        return
+    card, names = known[0], [name for name in reversed(charts.methods_of(rows)) if name in plans]
+    left, right = st.columns(2)
+    first = left.selectbox("First", names, index=0, format_func=charts.label, key="co_first", bind="query-params")
+    second = right.selectbox("Second", names, index=1, format_func=charts.label, key="co_second", bind="query-params")
+    one, two = plans[first], plans[second]
+    st.markdown(f"**Share of each layer kept: {charts.label(first)} minus {charts.label(second)}**")
+    told = Told(
+        f"Share kept under {charts.label(first)} minus under {charts.label(second)}",
+        rank_charts.difference_table(card, one, two, (charts.label(first), charts.label(second))),
+        readings.spending(card, one, two),
+    )
+    charting.vega(rank_charts.difference_chart(card, one, two), told, key="co_difference")
+    left, right = st.columns(2)
+    for column, name, plan in ((left, first, one), (right, second, two)):
+        with column:
+            st.markdown(
+                f"**{charts.label(name)}** :small[:gray[{words.percent(1 - plans[name].keep_achieved, 2)} removed]]"
+            )
+            rank_charts.draw(card, plan, f"Ranks of {charts.label(name)}", key=f"co_ranks_{name}")
+
+
+def samples(group: measured.Group, decomposition: str, rows: Rows, ref: ModelRef) -> None:
+    """What each model writes, word for word."""
+    shown = [row for row in charts.ordered(rows) if (row.get("sample") or {}).get("text")]
+    if not shown:
+        empty("No text samples in these rows", "Newer comparisons record one beside every score.", ":material/notes:")
+        return
+    st.caption(
+        "The most likely continuation of one prompt, word for word. Good perplexity with garbage here is a warning."
+    )
+    st.markdown("**Prompt**")
+    st.text(shown[0]["sample"].get("prompt", ""))
+    with st.grid(2, min_column_width=320):
+        for row in shown:
+            with st.container(border=True, height="stretch"):
+                st.markdown(f"**{charts.bar_name(row)}**")
+                st.text(row["sample"]["text"])
+
+
+def cost(group: measured.Group, decomposition: str, rows: Rows, ref: ModelRef) -> None:
+    """Bytes and speed."""
+    shown = [row for row in rows if row.get("cost")]
+    if not shown:
+        empty(
+            "No size or speed in these rows", "Newer comparisons measure them beside every score.", ":material/speed:"
+        )
+        return
+    told = Told("Bytes, prefill and decode speed by method", charts.speed_table(shown), readings.cost(shown))
+    charting.plotly(charts.speed_bars(shown), told, key="co_speed", name="size-and-speed")
+    st.caption(
+        "Measured on the computer that made the run. Two small products are not automatically faster than one large: "
+        "the number of bytes always falls, the speed only where memory or arithmetic was the limit."
+    )
+
+
+VIEWS: dict[str, tuple[str, Callable[[measured.Group, str, Rows, ModelRef], None]]] = {
+    "overview": ("Overview", overview),
+    "curve": ("Curve", curves),
+    "tasks": ("Zero-shot", zero_shot),
+    "ranks": ("Ranks", ranks),
+    "text": ("Text", samples),
+    "cost": ("Size and speed", cost),
+}

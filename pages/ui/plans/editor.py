@@ -1,0 +1,348 @@
+"""What the Plans page draws: the budget, the heatmap that is edited, the score list."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from lrc_core.allocate.curves.hand import predicted_loss
+from lrc_core.budget import break_even, is_dense, layer_ratio, plan_params
+from lrc_core.decompose.measures import energy_kept
+from lrc_core.errors import LrcError
+from lrc_core.runs.spec import EvaluationSpec, ModelRef
+from lrc_core.types import LinearShape, ModelCard
+from pages.ui.plans import scores as plan_scores
+from pages.ui.plans.draft import Draft, keep_draft, summary
+from pages.ui.shared import data, words
+from pages.ui.shared.cellgrid import OUTLINE, Grid, Limits, cell_grid, picked_in
+from pages.ui.shared.figures import Scale
+from pages.ui.shared.frame import escaped
+from pages.ui.shared.methods import decomposition_label, method_label
+
+DRAFT, HISTORY, LAYER, RANK, GRID, TABLE = "pl_draft", "pl_history", "pl_layer", "pl_rank", "pl_grid", "pl_table"
+MOVES = "pl_moves"
+LOCK, MOST_UNDO = "●", 50
+
+
+def current(card: ModelCard) -> Draft | None:
+    """The draft of this tab."""
+    found: dict[str, Draft] = st.session_state.get(DRAFT, {})
+    return found.get(card.identity.fingerprint)
+
+
+def put(card: ModelCard, draft: Draft) -> None:
+    """Make a draft the current one, remembered on the disk; the one before it can be taken back."""
+    key = card.identity.fingerprint
+    before = current(card)
+    history: list[Draft] = st.session_state.setdefault(HISTORY, {}).setdefault(key, [])
+    if before is not None:
+        history.append(before)
+        del history[:-MOST_UNDO]
+    _set(card, draft)
+
+
+def _set(card: ModelCard, draft: Draft) -> None:
+    st.session_state[MOVES] = st.session_state.get(MOVES, 0) + 1
+    st.session_state.setdefault(DRAFT, {})[card.identity.fingerprint] = draft
+    try:
+        keep_draft(draft, card)
+    except (LrcError, OSError):
+        st.toast("The plan could not be kept on the disk; it holds for this tab only.", icon=":material/warning:")
+
+
+def undo_button(card: ModelCard) -> None:
+    """Take the last move back."""
+    history: list[Draft] = st.session_state.get(HISTORY, {}).get(card.identity.fingerprint, [])
+
+    def undo() -> None:
+        _set(card, history.pop())
+
+    st.button("Undo", icon=":material/undo:", key="pl_undo", disabled=not history, on_click=undo)
+
+
+def budget(card: ModelCard, draft: Draft, keep: float) -> None:
+    """How much of the budget the draft uses, in words and as a bar."""
+    used, allowed = plan_params(card.layers, draft.ranks), int(keep * card.params_linear + 1e-6)
+    counts = summary(draft, card)
+    share = used / allowed
+    state = f"**{words.percent(used / card.params_linear, 2)}** of the block linears kept, the budget is "
+    state += f"{words.percent(keep, 2)}: "
+    if used > allowed:
+        state += f":red[:material/error: {words.count(used - allowed)} parameters too many]"
+    else:
+        state += f":green[:material/check: {words.count(allowed - used)} parameters free]"
+    st.progress(min(1.0, share), text=state)
+    st.caption(
+        f"Began as {escaped(draft.base)} · {decomposition_label(draft.decomposition)} · "
+        f"{counts['dense']} layers dense, {counts['low']} of low rank, {counts['locked']} locked"
+    )
+
+
+@st.cache_data(max_entries=8, show_spinner=False)
+def _losses(run_id: str, stamp: tuple[int, int]) -> dict[str, np.ndarray]:
+    view = data.open_run(run_id)
+    assert view is not None
+    return {name: 0.5 * sigma**2 for name, sigma in data.spectra_of(view).values["kfac"].items()}
+
+
+def loss_curves(ref: ModelRef, card: ModelCard) -> tuple[Mapping[str, np.ndarray] | None, str]:
+    """Predicted loss of dropping each component, in nats, from two-sided spectra where a run has them; and its id."""
+    for view in data.done_spectra(ref):
+        if "kfac" in view.spec.decompositions:
+            found = _losses(view.id, data.stamp(view.path / "spectra.npz"))
+            if set(found) >= {layer.name for layer in card.layers}:
+                return found, view.id
+    return None, ""
+
+
+def chosen(card: ModelCard) -> LinearShape:
+    """The layer whose rank is set."""
+    by_name = {layer.name: layer for layer in card.layers}
+    return by_name.get(str(st.session_state.get(LAYER, "")), card.layers[0])
+
+
+def editor(ref: ModelRef, card: ModelCard, draft: Draft, keep: float) -> None:
+    """The heatmap of what every layer keeps, the panel of the chosen one, and the button that spends the rest."""
+    losses, source = loss_curves(ref, card)
+    left, right = st.columns([6, 5], gap="large")
+    layer = chosen(card)
+    with left:
+        _grid(card, draft, layer)
+    with right:
+        _panel(ref, card, draft, layer)
+        _locks(card, draft, layer)
+        _spend(card, draft, keep, losses, source)
+    _table(card, draft)
+
+
+def _grid(card: ModelCard, draft: Draft, layer: LinearShape) -> None:
+    ratios = {item.name: layer_ratio(item, draft.ranks[item.name]) for item in card.layers}
+    told = {
+        item.name: f"Block {item.block} {item.kind}\n"
+        + ("dense" if is_dense(item, draft.ranks[item.name]) else f"rank {draft.ranks[item.name]} of {item.full_rank}")
+        + f", keeps {words.percent(ratios[item.name])}"
+        + ("\nlocked" if item.name in draft.locked else "")
+        for item in card.layers
+    }
+    st.markdown(f"**Share of each layer that is kept** :small[:gray[{LOCK} locked]]")
+    cell_grid(
+        Grid(
+            card=card,
+            values=ratios,
+            words=told,
+            scale=Scale("kept", ".0%"),
+            limits=Limits(0.0, 1.0),
+            label=f"Share of each of {len(card.layers)} layers that the plan keeps",
+            name=f"{card.name}-plan",
+            chosen={layer.name: OUTLINE},
+            pins=False,
+            marks=dict.fromkeys(draft.locked, LOCK),
+        ),
+        GRID,
+        _picked,
+    )
+    st.caption(_reading(card, ratios))
+
+
+def _reading(card: ModelCard, ratios: Mapping[str, float]) -> str:
+    """One sentence on the plan, computed from it."""
+    blocks = [
+        float(np.mean([ratios[layer.name] for layer in card.layers if layer.block == block]))
+        for block in range(card.n_blocks)
+        if any(layer.block == block for layer in card.layers)
+    ]
+    low, high = int(np.argmin(blocks)), int(np.argmax(blocks))
+    if blocks[high] - blocks[low] < 0.005:
+        return f"All blocks keep about the same: {words.percent(blocks[0], 0)} of each layer on average."
+    return (
+        f"Block {high} keeps most, {words.percent(blocks[high], 0)} of each layer on average; block {low} least, "
+        f"{words.percent(blocks[low], 0)}."
+    )
+
+
+def _picked() -> None:
+    name, _ = picked_in(GRID)
+    if name:
+        st.session_state[LAYER] = name
+
+
+def _panel(ref: ModelRef, card: ModelCard, draft: Draft, layer: LinearShape) -> None:
+    """Rank of the chosen layer."""
+    rank, even = draft.ranks[layer.name], break_even(layer)
+    st.markdown(f"## Block {layer.block}, {layer.kind}")
+    st.session_state[RANK] = rank
+
+    def set_rank(value: int) -> None:
+        put(card, draft.with_rank(card, layer.name, value))
+
+    st.number_input(
+        f"Rank, 1 to {layer.full_rank:,}",
+        1,
+        layer.full_rank,
+        step=max(1, layer.full_rank // 48),
+        key=RANK,
+        on_change=lambda: set_rank(int(st.session_state[RANK])),
+        help=f"At {even:.0f} or more the layer is stored dense: factors would cost as much.",
+    )
+    with st.container(horizontal=True):
+        for label, value in (("Dense", layer.full_rank), ("Half of break-even", max(1, int(even / 2)))):
+            st.button(label, key=f"pl_set_{label}", on_click=set_rank, args=(value,))
+    stored = "stored dense" if is_dense(layer, rank) else f"rank {rank} of {layer.full_rank}"
+    line = (
+        f"{layer.out_features:,} × {layer.in_features:,}, {stored}: keeps "
+        f"{words.percent(layer_ratio(layer, rank))}; break-even at {even:.0f}."
+    )
+    view = data.best_spectra(ref)
+    if view is not None:
+        spectra = data.spectra_of(view)
+        name = draft.decomposition if draft.decomposition in spectra.values else spectra.decompositions[0]
+        if layer.name in spectra.values[name]:
+            kept = energy_kept(spectra.values[name][layer.name], rank)
+            line += f" {words.percent(kept, 2)} of its energy remains ({decomposition_label(name)}, `{view.id}`)."
+    st.caption(line)
+
+
+def _locks(card: ModelCard, draft: Draft, layer: LinearShape) -> None:
+    """Lock or free the layer, its kind, its block."""
+    groups = {
+        "this layer": [layer.name],
+        f"every {words.short_kind(layer.kind)}": [item.name for item in card.layers if item.kind == layer.kind],
+        f"block {layer.block}": [item.name for item in card.layers if item.block == layer.block],
+    }
+    with st.container(horizontal=True):
+        for number, (label, names) in enumerate(groups.items()):
+            locked = set(names) <= set(draft.locked)
+            st.button(
+                f"{'Free' if locked else 'Lock'} {label}",
+                icon=":material/lock_open:" if locked else ":material/lock:",
+                key=f"pl_lock_{number}",
+                on_click=lambda names=names, locked=locked: put(card, draft.with_locks(names, not locked)),
+            )
+        st.button(
+            "Free all",
+            key="pl_free",
+            disabled=not draft.locked,
+            on_click=lambda: put(card, draft.with_locks(draft.locked, False)),
+        )
+
+
+def _spend(
+    card: ModelCard, draft: Draft, keep: float, losses: Mapping[str, np.ndarray] | None, source: str
+) -> None:  # fmt: skip
+    """The button that lets the allocator spend what is not locked."""
+
+    def spend() -> None:
+        try:
+            put(card, draft.spent(card, keep, losses))
+        except LrcError as error:
+            st.session_state["pl_spend_error"] = error
+
+    st.button(
+        "Let the allocator spend the rest",
+        icon=":material/auto_fix_high:",
+        type="primary",
+        key="pl_spend",
+        on_click=spend,
+        width="stretch",
+    )
+    if error := st.session_state.pop("pl_spend_error", None):
+        st.error(escaped(error.remedy), title=error.message, icon=":material/error:")
+    if losses is None:
+        st.caption(
+            "The layers that are not locked keep their proportions: no loss curve of this model is known. "
+            "Spectra under the two-sided decomposition (K-FAC) give one; the Spectra page computes them."
+        )
+        return
+    loss = predicted_loss(card.layers, draft.ranks, losses)
+    st.caption(
+        f"The layers that are not locked get the ranks of least predicted loss (K-FAC, `{source}`). "
+        f":blue-badge[:material/calculate: estimate] this plan: **{loss:.3f}** nats a token"
+        + ("" if draft.decomposition == "kfac" else f", from the two-sided spectra, for {draft.decomposition} factors")
+        + "."
+    )
+
+
+def _table(card: ModelCard, draft: Draft) -> None:
+    """All ranks as a table that can be edited."""
+    frame = pd.DataFrame(
+        {
+            "layer": [f"{layer.block} {layer.kind}" for layer in card.layers],
+            "rank": [draft.ranks[layer.name] for layer in card.layers],
+            "locked": [layer.name in draft.locked for layer in card.layers],
+            "full rank": [layer.full_rank for layer in card.layers],
+            "break-even": [round(break_even(layer), 1) for layer in card.layers],
+            "kept": [100 * layer_ratio(layer, draft.ranks[layer.name]) for layer in card.layers],
+        }
+    )
+
+    # A table with edits keeps them: after each of them it is a new one, with the ranks as they are.
+    key = f"{TABLE}_{st.session_state.get(MOVES, 0)}"
+
+    def edited() -> None:
+        changed = draft
+        for row, cells in st.session_state[key]["edited_rows"].items():
+            layer = card.layers[int(row)]
+            if "rank" in cells:
+                rank = min(max(int(cells["rank"] or 1), 1), layer.full_rank)
+                changed = changed.with_rank(card, layer.name, rank)
+            if "locked" in cells:
+                changed = changed.with_locks([layer.name], bool(cells["locked"]))
+        put(card, changed)
+
+    with st.expander("All ranks as a table", icon=":material/table_chart:"):
+        st.data_editor(
+            frame,
+            key=key,
+            hide_index=True,
+            on_change=edited,
+            disabled=["layer", "full rank", "break-even", "kept"],
+            column_config={
+                "rank": st.column_config.NumberColumn(min_value=1, step=1),
+                "kept": st.column_config.NumberColumn(format="%.1f %%"),
+            },
+            height=380,
+        )
+
+
+def why_not(card: ModelCard, over: bool) -> str:
+    """Why this plan cannot be measured; "" when it can."""
+    if card.identity.header_only:
+        return "Only the headers of this model have been read. Load it once (read its spectra) to measure plans of it."
+    return "It keeps more than the budget: lower some ranks, or let the allocator spend the rest." if over else ""
+
+
+def score_list(ref: ModelRef, keep: float, evaluation: EvaluationSpec) -> None:
+    """Measured plans at this target, the best first."""
+    st.header(f"Score list at {words.percent(1 - keep)}")
+    scores = plan_scores.comparable(plan_scores.update(ref), keep, evaluation)
+    if not scores:
+        st.caption(
+            f"Nothing measured at this compression on {plan_scores.measured_on(evaluation)} yet. Plans of the machine "
+            "come from the Compare page, yours from the button above."
+        )
+        return
+    if sentence := plan_scores.verdict(scores):
+        st.markdown(sentence)
+    texts = list(dict.fromkeys(text for score in scores for text in score.perplexity))
+    rows = [
+        {
+            "place": place,
+            "who": f"You · {score.name}" if score.hand else method_label(score.method),
+            "decomposition": decomposition_label(score.decomposition),
+            "kept": words.percent(score.keep_achieved, 2),
+            **{
+                f"perplexity, {text}": words.measured(
+                    score.perplexity[text]["value"], score.perplexity[text].get("stderr")
+                )
+                for text in texts
+                if text in score.perplexity
+            },
+            "run": score.run_id,
+        }
+        for place, score in enumerate(scores, 1)
+    ]
+    st.dataframe(pd.DataFrame(rows), hide_index=True, alt=f"Measured plans at {words.percent(1 - keep)}, best first")
+    st.caption(f"Measured on {plan_scores.measured_on(evaluation)}; kept on this computer only, traceable to its run.")

@@ -1,0 +1,181 @@
+"""The local score list: plans made by hand against those of the machine, as measured. Kept beside the plans."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from lrc_core.allocate.curves.hand import HAND
+from lrc_core.errors import LrcError
+from lrc_core.paths import plans_home
+from lrc_core.quality.paired import Paired, log_perplexity
+from lrc_core.runs.files import write_json
+from lrc_core.runs.spec import EvaluationSpec, ModelRef
+from pages.ui.shared import data, state
+from pages.ui.shared.words import percent
+
+FILE = "scores.json"
+
+
+@dataclass(frozen=True)
+class Score:
+    """One measured plan.
+
+    Attributes:
+        name: of a plan made by hand, else "".
+        method: as the plan says it; ``llrc+left`` where its factors were updated.
+        perplexity: by text: value and standard error.
+        measured_on: what the perplexities were measured on; only equal ones compare.
+        at: when, in unix seconds.
+    """
+
+    run_id: str
+    model: str
+    name: str
+    method: str
+    decomposition: str
+    keep_target: float
+    keep_achieved: float
+    perplexity: Mapping[str, Mapping[str, float]]
+    measured_on: str
+    at: float
+
+    @property
+    def hand(self) -> bool:
+        return self.method == HAND
+
+    @property
+    def loss(self) -> float:
+        """Mean log-perplexity over the texts, in nats a token; what the list is sorted by."""
+        values = [math.log(float(text["value"])) for text in self.perplexity.values()]
+        return sum(values) / len(values) if values else math.inf
+
+
+def measured_on(evaluation: EvaluationSpec) -> str:
+    """Texts and windows in words; the tasks do not change a perplexity."""
+    stride = f", stride {evaluation.stride}" if evaluation.stride else ""
+    bos = "" if evaluation.bos == "auto" else f", BOS {evaluation.bos}"
+    windows = f"{evaluation.max_windows} × {evaluation.window} tokens" if evaluation.max_windows else "all windows"
+    return f"{', '.join(evaluation.texts)}: {windows}{stride}{bos}"
+
+
+def update(ref: ModelRef) -> list[Score]:
+    """The scores of a model: those on record and what was measured since; writes the record when it grew."""
+    recorded = {score.run_id: score for score in _read()}
+    fresh = {score.run_id: score for score in map(_score, data.all_runs(ref, "evaluate")) if score is not None}
+    mine = {run_id: score for run_id, score in fresh.items() if score.hand}
+    if new := {run_id: score for run_id, score in mine.items() if run_id not in recorded}:
+        plans_home().mkdir(parents=True, exist_ok=True)
+        every = [*recorded.values(), *new.values()]
+        write_json(plans_home() / FILE, {"version": 1, "scores": [asdict(score) for score in every]})
+    kept = {run_id: score for run_id, score in recorded.items() if score.model == _key(ref)}
+    return sorted({**kept, **fresh}.values(), key=lambda score: score.loss)
+
+
+def comparable(scores: Sequence[Score], keep: float, evaluation: EvaluationSpec) -> list[Score]:
+    """Scores at this target, within the budget, measured on the same text; the best first."""
+    wanted = measured_on(evaluation)
+    return [
+        score
+        for score in scores
+        if abs(score.keep_target - keep) < 0.0051
+        and score.keep_achieved <= keep + 1e-6
+        and score.measured_on == wanted
+        and math.isfinite(score.loss)
+    ]
+
+
+def verdict(scores: Sequence[Score]) -> str:
+    """One sentence: does the best plan made by hand beat the best of the machine, and is the difference sure?"""
+    mine = next((score for score in scores if score.hand), None)
+    theirs = next((score for score in scores if not score.hand), None)
+    if mine is None or theirs is None:
+        return ""
+    change = math.exp(mine.loss - theirs.loss) - 1
+    sure, how = _sure(mine, theirs)
+    better = change < 0
+    words = (
+        f"Your best, “{mine.name}”, has a perplexity {abs(change):.1%} {'below' if better else 'above'} the machine's"
+    )
+    words = words.replace("%", " %") + f" best (`{theirs.run_id}`), {how}. "
+    if not sure:
+        return words + "That is a draw."
+    return words + ("**You beat the machine.**" if better else "The machine is ahead.")
+
+
+def _sure(mine: Score, theirs: Score) -> tuple[bool, str]:
+    """Whether a difference is more than chance: paired over windows where both kept them, else by standard errors."""
+    tests = _paired(mine.run_id, theirs.run_id)
+    if tests:
+        worst = max(test.p for test in tests)
+        return worst < 0.05, f"p = {worst:.2g}, paired over the same windows"
+    errors = [
+        math.hypot(_relative_error(mine, text), _relative_error(theirs, text))
+        for text in mine.perplexity
+        if text in theirs.perplexity
+    ]
+    error = math.sqrt(sum(value**2 for value in errors)) / len(errors) if errors else math.inf
+    return abs(mine.loss - theirs.loss) > 2 * error, f"with an error of {percent(error)} (not paired)"
+
+
+def _relative_error(score: Score, text: str) -> float:
+    found = score.perplexity[text]
+    return float(found.get("stderr") or 0.0) / float(found["value"])
+
+
+def _paired(one: str, other: str) -> list[Paired]:
+    windows = []
+    for run_id in (one, other):
+        view = data.open_run(run_id)
+        path = view.path / "scores.json" if view else None
+        if path is None or not path.is_file():
+            return []
+        windows.append(data.read_json(path).get("windows", {}))
+    tests = []
+    for text, found in windows[0].items():
+        match = windows[1].get(text)
+        if match is None or match["digest"] != found["digest"]:
+            return []
+        tests.append(log_perplexity(found["losses"], match["losses"], found["tokens"]))
+    return tests
+
+
+def _score(view: data.RunView) -> Score | None:
+    """The score of a finished evaluation of a plan."""
+    plan = view.spec.plan
+    if not view.done or plan is None:
+        return None
+    try:
+        row = view.run.result() or {}
+        origin = plan.get("origin") or {}
+        method = str(row["method"]) + (f"+{row['update']}" if row.get("update") else "")
+        return Score(
+            run_id=view.id,
+            model=_key(view.spec.model),
+            name=str((origin.get("hand") or {}).get("name", "")) if method == HAND else "",
+            method=method,
+            decomposition=str(row["decomposition"]),
+            keep_target=float(row["keep_target"]),
+            keep_achieved=float(row["keep_achieved"]),
+            perplexity=row["perplexity"],
+            measured_on=measured_on(view.spec.evaluation),
+            at=view.status.ended_at,
+        )
+    except (LrcError, KeyError, TypeError, ValueError):
+        return None
+
+
+def _read() -> list[Score]:
+    """The record; empty when there is none or it is damaged."""
+    try:
+        content: Any = json.loads((plans_home() / FILE).read_text(encoding="utf-8"))
+        return [Score(**score) for score in content["scores"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def _key(ref: ModelRef) -> str:
+    return state.model_label(ref) if ref.source == "starter" else f"{ref.source}@{ref.revision}"

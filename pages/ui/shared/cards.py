@@ -1,0 +1,199 @@
+"""The model card, and the picker with its pre-flight."""
+
+from __future__ import annotations
+
+import html
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from lrc_core.errors import LrcError
+from lrc_core.models.preflight import preflight
+from lrc_core.runs.spec import FetchSpec, ModelRef, SpectraSpec
+from lrc_core.types import ModelCard
+from pages.ui.shared import jobs, state, words
+from pages.ui.shared.frame import show_error
+
+SOURCES = {
+    "starter": ("Starter model", ":material/star:"),
+    "folder": ("Folder", ":material/folder_open:"),
+    "gguf": ("GGUF file", ":material/description:"),
+    "hub": ("Hugging Face Hub", ":material/cloud_download:"),
+}
+
+
+def facts(entries: list[tuple[str, str, str]]) -> None:
+    """Figures in a grid that reflows: (name, value, note)."""
+    cells = "".join(
+        f'<div><div class="k">{html.escape(name)}</div><div class="v">{html.escape(value)}</div>'
+        f'<div class="n">{html.escape(note)}</div></div>'
+        for name, value, note in entries
+    )
+    st.html(f'<div class="lrc-facts">{cells}</div>')
+
+
+def model_card(card: ModelCard) -> None:
+    """What a model is, in figures."""
+    facts(
+        [
+            ("Model", card.name, card.identity.architecture),
+            ("Parameters", words.count(card.params_total), f"{card.params_total:,}"),
+            (
+                "In block linears",
+                words.percent(card.params_linear / card.params_total, 0),
+                f"{words.count(card.params_linear)} can be compressed",
+            ),
+            ("Size", words.data_size(card.params_total * card.dtype_bytes), f"{card.dtype}, as loaded"),
+            ("Blocks", str(card.n_blocks), f"{len(card.layers)} linear layers"),
+            ("Width", f"{card.hidden_size:,}", f"{card.vocab_size:,} tokens, {card.max_positions:,} positions"),
+        ]
+    )
+
+
+def _kind_of(ref: ModelRef) -> str:
+    if ref.source == "starter":
+        return "starter"
+    if ref.source.lower().endswith(".gguf"):
+        return "gguf"
+    return "folder" if Path(ref.source).expanduser().is_dir() else "hub"
+
+
+def picker(current: ModelRef) -> None:
+    """Choose a model, look at it before anything is fetched, and start."""
+    if jobs.instead(SpectraSpec(model=current)):
+        return
+    first = _kind_of(current)
+    kind = st.segmented_control(
+        "Where is the model?",
+        list(SOURCES),
+        default=first,
+        required=True,
+        format_func=lambda name: f"{SOURCES[name][1]} {SOURCES[name][0]}",
+        key="home_source",
+    )
+    ref, token = _reference(kind, current if kind == first else ModelRef(source=""))
+    with st.container(horizontal=True, vertical_alignment="center"):
+        check = st.button("Check", icon=":material/fact_check:", key="home_check", disabled=not ref.source)
+        use = st.button("Use this model", icon=":material/done:", key="home_use", disabled=not ref.source)
+        start = st.button(
+            "Fetch and read its spectra",
+            icon=":material/play_arrow:",
+            type="primary",
+            key="home_start",
+            disabled=not ref.source,
+            help="Starts a background job: downloads what is missing, then decomposes every layer.",
+        )
+    if check or use or start:
+        st.session_state["home_checked"] = ref
+    usable = bool(token)  # a model that only the job's process may see is looked at there
+    if st.session_state.get("home_checked") == ref and ref.source:
+        usable = _preflight(ref) or usable
+    if not usable:
+        return
+    if use or start:
+        state.choose_model(ref)
+    if start:
+        run_id = jobs.submit(SpectraSpec(model=ref), {"HF_TOKEN": token} if token else None)
+        if run_id:
+            st.session_state["home_run"] = run_id
+            st.rerun()
+    elif use:
+        st.rerun()
+
+
+def _reference(kind: str, current: ModelRef) -> tuple[ModelRef, str]:
+    """The widgets of one kind of source; returns what they say and the token, which is never stored."""
+    if kind == "starter":
+        st.caption("SmolLM2-135M, part of the starter pack: about 100 MB to download, once; checked, then unpacked.")
+        return ModelRef(), ""
+    if kind in ("folder", "gguf"):
+        label = "Folder with config.json and safetensors" if kind == "folder" else "GGUF file"
+        example = "/models/my-model" if kind == "folder" else "/models/my-model.Q8_0.gguf"
+        path = st.text_input(label, value=current.source, placeholder=example, key=f"home_path_{kind}").strip()
+        consents = _consents(kind, current) if kind == "folder" else {}
+        return ModelRef(path, **consents), ""
+    left, right = st.columns([3, 2])
+    source = left.text_input(
+        "Model id", value=current.source, placeholder="HuggingFaceTB/SmolLM2-360M", key="home_hub_id"
+    ).strip()
+    revision = right.text_input(
+        "Revision", value=current.revision, placeholder="main", key="home_hub_revision", help="Branch, tag or commit."
+    ).strip()
+    token = st.text_input(
+        "Access token (only for gated or private models)",
+        type="password",
+        key="home_hub_token",
+        help="Handed to the job's process alone; never written to disk, to the URL or to a log.",
+    ).strip()
+    return ModelRef(source, revision, **_consents(kind, current)), token
+
+
+def _consents(kind: str, current: ModelRef) -> dict[str, Any]:
+    with st.expander("Permissions for this model", icon=":material/shield:"):
+        st.caption("Both let the model's author run code on this computer. Leave them off unless you trust its source.")
+        code = st.checkbox("Run the model's own code", value=current.trust_remote_code, key=f"home_trust_{kind}")
+        pickle = st.checkbox(
+            "Load weights that are not safetensors", value=current.allow_pickle, key=f"home_pickle_{kind}"
+        )
+    return {"trust_remote_code": code, "allow_pickle": pickle}
+
+
+@st.cache_data(ttl=60, max_entries=16, show_spinner="Looking at the model …")
+def _checked(ref: ModelRef) -> Any:
+    return preflight(ref)
+
+
+def _preflight(ref: ModelRef) -> bool:
+    """What is known before fetching: exists, size, architecture, memory, disk. Estimates are marked as such.
+
+    Returns:
+        Whether there is such a model. One that is too large to load can still be chosen, and be streamed.
+    """
+    try:
+        report = _checked(ref)
+    except LrcError as error:
+        show_error(error)
+        return False
+    if not report.exists:
+        for problem in report.problems or ("There is no such model.",):
+            st.error(problem, icon=":material/block:")
+        return False
+    with st.container(border=True):
+        entries = [
+            ("Found", "yes", str(report.kind)),
+            ("Architecture", report.architecture or "–", f"{report.n_blocks or '–'} blocks"),
+            ("Parameters", words.count(report.params) if report.params else "–", ""),
+            ("Weights", words.data_size(report.weight_bytes) if report.weight_bytes else "–", "as stored"),
+            ("Memory", _need(report.memory_needed), f"{_have(report.memory_available)} free"),
+            ("Disk", _need(report.disk_needed), f"{_have(report.disk_available)} free"),
+        ]
+        facts(entries)
+        for problem in report.problems:
+            st.error(problem, icon=":material/block:")
+        for warning in report.warnings:
+            st.warning(warning, icon=":material/warning:")
+        if not report.problems:
+            st.caption(":material/check: Nothing speaks against it. Memory and disk are estimates.")
+    return True
+
+
+def _need(amount: int | None) -> str:
+    return f"≈ {words.data_size(amount)}" if amount else "–"
+
+
+def _have(amount: int | None) -> str:
+    return words.data_size(amount) if amount else "–"
+
+
+def fetch_button(ref: ModelRef) -> None:
+    """Start the job that a page without data needs."""
+    if jobs.instead(SpectraSpec(model=ref)):
+        return
+    if st.button("Read this model's spectra", icon=":material/play_arrow:", type="primary", key="start_spectra"):
+        run_id = jobs.submit(SpectraSpec(model=ref))
+        if run_id:
+            st.rerun()
+
+
+__all__ = ["FetchSpec", "facts", "fetch_button", "model_card", "picker"]

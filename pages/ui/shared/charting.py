@@ -1,0 +1,86 @@
+"""Charts as every page draws them: with words for those who cannot see them, a reading, and their numbers as a table.
+
+The only place that calls Streamlit's charts, so that none can be drawn without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import altair as alt
+import pandas as pd
+import plotly.graph_objects as go
+import streamlit as st
+
+from pages.ui.shared import figures
+
+TABLE = "The numbers as a table"
+
+
+@dataclass(frozen=True)
+class Told:
+    """What goes with a chart.
+
+    Attributes:
+        alt: what it shows, plain text or Markdown of which the words are taken.
+        numbers: what is drawn, for reading; a function where making it would hold the page back: it is then called
+            only while the fold is open.
+        reading: what it says, one sentence computed from the data; "" where the page says it elsewhere.
+        folded: whether the table stands in a fold.
+    """
+
+    alt: str
+    numbers: pd.DataFrame | Callable[[], pd.DataFrame]
+    reading: str = ""
+    folded: bool = True
+
+
+def plotly(
+    figure: go.Figure, told: Told, *, key: str, name: str, on_select: Callable[[], None] | None = None
+) -> None:  # fmt: skip
+    """A Plotly figure.
+
+    Args:
+        figure: what is drawn.
+        told: what is said of it.
+        key: of the chart.
+        name: of the PNG that the camera button saves.
+        on_select: called when a point was clicked on.
+    """
+    clicks: dict[str, Any] = {"on_select": on_select, "selection_mode": "points"} if on_select else {}
+    st.plotly_chart(figure, key=key, config=figures.config(name), alt=plain(told.alt), **clicks)
+    below(told, key)
+
+
+def vega(chart: alt.Chart | alt.LayerChart, told: Told, *, key: str) -> None:
+    """An Altair chart."""
+    st.altair_chart(chart, key=key, alt=plain(told.alt))
+    below(told, key)
+
+
+def plain(text: str) -> str:
+    """Markdown without its signs."""
+    return text.replace("**", "").replace("`", "").replace("\\", "")
+
+
+def below(told: Told, key: str) -> None:
+    """The reading and the numbers, which also belong below a picture of our own."""
+    if told.reading:
+        st.markdown(told.reading)
+    if callable(told.numbers):
+        fold = st.expander(TABLE, icon=":material/table:", key=f"{key}_table", on_change="rerun")
+        if fold.open:
+            with fold:
+                _table(told.numbers(), told)
+    elif told.folded:
+        with st.expander(TABLE, icon=":material/table:"):
+            _table(told.numbers, told)
+    else:
+        _table(told.numbers, told)
+
+
+def _table(frame: pd.DataFrame, told: Told) -> None:
+    height = 380 if len(frame) > 10 else "auto"
+    st.dataframe(frame, hide_index=True, alt=f"In numbers: {plain(told.alt)}", height=height)

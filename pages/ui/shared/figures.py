@@ -1,0 +1,73 @@
+"""The Plotly figure of spectra, and what charts have in common. Pure functions; colours follow the theme."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lrc_core.types import LinearShape, ModelCard
+from pages.ui.shared.methods import decomposition_color
+
+CONFIG = {"displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"], "scrollZoom": False}
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+LAYER_COLORS = ("#1b8a86", "#d9762b", "#6a86d1", "#c05a94", "#a8952b", "#7f8c8a")
+PERPLEXITY_TICKS = {"tickvals": [digit * 10**power for power in range(6) for digit in (1, 2, 3, 5)], "tickformat": "~r"}
+"""Of a logarithmic axis: whole numbers, where plotly writes bare digits between the powers of ten."""
+_MARGIN = {"l": 56, "r": 8, "t": 24, "b": 8}
+
+
+def config(name: str) -> dict[str, object]:
+    """Chart options with the name of the PNG that the camera button saves."""
+    return {**CONFIG, "toImageButtonOptions": {"format": "png", "filename": name, "scale": 2}}
+
+
+def kinds_of(card: ModelCard) -> tuple[str, ...]:
+    """Kinds of layer in the order of their first appearance in a block."""
+    return tuple(dict.fromkeys(layer.kind for layer in card.layers))
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How a heatmap's values are shown.
+
+    Attributes:
+        title: of the colour bar, with the unit.
+        format: d3 format of ticks and hover.
+        limits: fixed ends of the colours, None for the data's.
+    """
+
+    title: str
+    format: str = ".3~r"
+    limits: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One spectrum to draw; ``source`` names the model or run where there are several."""
+
+    layer: LinearShape
+    decomposition: str
+    sigma: np.ndarray
+    color: str
+    dash: str
+    source: str = ""
+
+    @property
+    def label(self) -> str:
+        return f"{self.layer.block} · {self.layer.kind}" + (f" · {self.source}" if self.source else "")
+
+
+def curves_of(
+    layers: Sequence[LinearShape], values: Mapping[str, Mapping[str, np.ndarray]], shown: Sequence[str]
+) -> list[Curve]:
+    """Curves of some layers under some decompositions: one layer is coloured by decomposition, several by layer."""
+    curves = []
+    for index, layer in enumerate(layers):
+        for number, decomposition in enumerate(shown):
+            alone = len(layers) == 1
+            color = decomposition_color(decomposition) if alone else LAYER_COLORS[index % len(LAYER_COLORS)]
+            dash = "solid" if alone else DASHES[number % len(DASHES)]
+            curves.append(Curve(layer, decomposition, values[decomposition][layer.name], color, dash))
+    return curves

@@ -1,0 +1,246 @@
+"""Starting jobs and watching them. Everything shown is read from the run's folder, so a reload loses nothing."""
+
+from __future__ import annotations
+
+import html
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import streamlit as st
+
+from lrc_core.errors import LrcError
+from lrc_core.jobs import manager
+from lrc_core.paths import read_only
+from lrc_core.plan import update_of, variant_name
+from lrc_core.runs.records import Status
+from lrc_core.runs.spec import Spec
+from lrc_core.tune.kinds import NO_UPDATE, TUNED
+from pages.ui.shared import data, words
+from pages.ui.shared.frame import escaped, guard, show_error
+from pages.ui.shared.methods import method_label
+
+BADGES = {
+    "queued": (":material/schedule:", "orange", "Waiting"),
+    "running": (":material/sync:", "green", "Running"),
+    "cancelling": (":material/hourglass_bottom:", "orange", "Stopping"),
+    "cancelled": (":material/cancel:", "gray", "Cancelled"),
+    "failed": (":material/error:", "red", "Failed"),
+    "interrupted": (":material/power_off:", "orange", "Interrupted"),
+    "done": (":material/check_circle:", "green", "Finished"),
+    "damaged": (":material/broken_image:", "red", "Damaged"),
+}
+KINDS = {
+    "fetch": "Fetch the model",
+    "spectra": "Spectra",
+    "allocate": "Allocate",
+    "update": "Update factors",
+    "evaluate": "Evaluate",
+    "compare": "Compare",
+    "quality": "Bench",
+    "ablation": "Ablation",
+    "lesson": "Lesson",
+    "generate": "Talk",
+}
+UPDATES = {NO_UPDATE: "No update", "left": "Left factors", "both": "Both factors", TUNED: "Tuned factors"}
+UPDATE_HELP = (
+    "After allocating, a plan's factors are fitted in closed form to the inputs that its layers really get behind "
+    "compressed layers (left, or both), or tuned by gradient steps on the calibration text. Ranks and size stay the "
+    "same. A fit costs a few passes over the calibration text, tuning as much as a short training, and the updated "
+    "plan keeps its weights on disk."
+)
+
+
+def submit(spec: Spec, env: Mapping[str, str] | None = None, *, automatic: bool = False) -> str | None:
+    """Start or join a job; returns its id, or shows why it could not be started.
+
+    Args:
+        spec: what to do.
+        env: environment of the job's process alone, for a token.
+        automatic: nobody pressed a button for it: a run of this spec that stopped earlier stays as it is, and while it
+            waits a newer wish may take its place.
+    """
+    try:
+        with st.spinner("Checking and queueing …"):
+            run = manager.submit(spec, env=env, automatic=automatic)
+            if not automatic and run.status().resumable:
+                run = manager.resume(run.id, env=env)
+    except LrcError as error:
+        show_error(error)
+        return None
+    return str(run.id)
+
+
+def instead(of: Spec | str) -> bool:
+    """In the read-only mode, draw why nothing can be started here and the command that would do it.
+
+    Every control that starts, stops or deletes something asks this first and stays away where it is true.
+
+    Args:
+        of: the job, or the command line.
+
+    Returns:
+        Whether the mode is on.
+    """
+    if not read_only():
+        return False
+    st.caption(f":material/lock: {words.prose('readonly')}")
+    line = of if isinstance(of, str) else manager.command_for(of)
+    # Not a code element: its highlighter is a megabyte and a half of script, for which Home's picture would wait.
+    st.html(f'<code class="lrc-line">{html.escape(line)}</code>')
+    return True
+
+
+def state_badge(state: str) -> None:
+    """A badge with icon, colour and word, so that colour is never alone."""
+    icon, color, word = BADGES.get(state, BADGES["damaged"])
+    st.badge(word, icon=icon, color=color)  # type: ignore[arg-type]
+
+
+def title_of(spec: Spec) -> str:
+    """What a job does, in a few words: plain text, which may hold a prompt."""
+    if spec.kind == "allocate":
+        return f"{method_label(spec.method)} at {words.percent(1 - spec.keep)}"
+    if spec.kind == "compare":
+        updated = {NO_UPDATE: "", TUNED: " with tuned factors"}.get(
+            spec.update, f" with {UPDATES.get(spec.update, spec.update).lower()} updated"
+        )
+        return f"Compare at {', '.join(words.percent(1 - keep) for keep in spec.keeps)}{updated}"
+    if spec.kind == "update":
+        kind = str(spec.settings.get("kind"))
+        doing = "Tune the factors" if kind == TUNED else f"Update {UPDATES.get(kind, 'Factors').lower()}"
+        return f"{doing} of {_plan_words(spec.plan)}"
+    if spec.kind == "quality":
+        return f"Bench of {len(spec.methods)} methods at {', '.join(words.percent(1 - keep) for keep in spec.keeps)}"
+    if spec.kind == "ablation":
+        return f"Ablation of {', '.join(method_label(name) for name in spec.methods)}"
+    if spec.kind == "generate":
+        prompt = " ".join(spec.prompt.split())
+        asked = prompt[:40] + ("…" if prompt[40:] else "")
+        return f"{len(spec.answers)} answer{'s' if len(spec.answers) > 1 else ''} to “{asked}”"
+    if spec.kind == "evaluate":
+        plan = spec.plan or {}
+        if not plan:
+            return "Evaluate the dense model"
+        return f"Evaluate {_plan_words(plan)}"
+    return KINDS[spec.kind]
+
+
+def _plan_words(plan: Mapping[str, Any]) -> str:
+    """``LLRC + update at 20 %``."""
+    name = method_label(variant_name(str(plan.get("method")), update_of(plan.get("origin"))))
+    return f"{name} at {words.percent(1 - float(plan.get('keep_target', 1)))}"
+
+
+def command(spec: Spec) -> None:
+    """The command line that does the same, ready to copy."""
+    st.code(manager.command_for(spec), language="bash", wrap_lines=True)
+
+
+def panel(run_id: str, *, live: Callable[[data.RunView], None] | None = None, every: float = 2.0) -> None:
+    """Progress of a job with its buttons; polls while the job is not final and reruns the page when it becomes so.
+
+    Args:
+        run_id: the job.
+        live: draws more under the progress, also refreshed.
+        every: seconds between looks.
+    """
+    view = data.open_run(run_id)
+    if view is None:
+        st.warning("It was deleted, or the link is from another computer.", title=f"There is no run {run_id[:60]} here")
+        return
+    polling = not view.final
+    st.fragment(_panel, run_every=every if polling else None, key=f"panel_{run_id}")(run_id, live, polling)
+
+
+def _panel(run_id: str, live: Callable[[data.RunView], None] | None, polling: bool) -> None:
+    with guard():
+        rerun_if_asked()
+        view = data.open_run(run_id)
+        if view is None or polling == view.final:
+            st.rerun()  # the page around shows the new state, and polling stops or starts
+        with st.container(border=True, key=f"job_{run_id}"):
+            _head(view)
+            _progress(view.status)
+            if live is not None:
+                live(view)
+            _failure(view)
+
+
+def _head(view: data.RunView) -> None:
+    with st.container(horizontal=True, vertical_alignment="center"):
+        state_badge(view.status.state)
+        st.markdown(f"**{escaped(title_of(view.spec))}** :small[:gray[`{view.id}`]]", width="content")
+        st.space("stretch")
+        _buttons(view)
+
+
+def _buttons(view: data.RunView) -> None:
+    if view.sample:
+        return
+    if view.status.state in ("queued", "running"):
+        st.button(
+            "Cancel", icon=":material/stop:", key=f"cancel_{view.id}", on_click=_act, args=(manager.cancel, view.id)
+        )
+    elif view.status.resumable:
+        st.button(
+            "Resume",
+            icon=":material/play_arrow:",
+            key=f"resume_{view.id}",
+            on_click=_act,
+            args=(manager.resume, view.id),
+        )
+
+
+def _act(action: Callable[[str], object], run_id: str) -> None:
+    """Call the manager from a button; a refusal is said, not raised."""
+    try:
+        action(run_id)
+    except LrcError as error:
+        st.toast(str(error), icon=":material/error:", duration="long")
+    else:
+        st.session_state["rerun_page"] = True
+
+
+def rerun_if_asked() -> None:
+    """After a button inside a fragment: redraw the whole page once, so that polling starts or stops."""
+    if st.session_state.pop("rerun_page", False):
+        st.rerun()
+
+
+def _progress(status: Status) -> None:
+    now = time.time()
+    if status.state == "queued":
+        st.caption(f"Asked for {words.ago(status.queued_at)}. It starts when the device is free.")
+        return
+    if status.final:
+        if status.ended_at:
+            took = status.ended_at - status.started_at
+            after = f"after {words.duration(took)}" if status.started_at else "before it began"
+            st.caption(f"Ended {words.ago(status.ended_at)}, {after}.")
+        return
+    steps = (
+        f"step {status.step:,} of {status.total:,}" if status.total else f"step {status.step:,}" if status.step else ""
+    )
+    # What is left is known of the phase only: how many more a job has depends on what it finds done.
+    left = status.eta_s(now) if status.state == "running" else None
+    parts = [
+        status.phase[:1].upper() + status.phase[1:] or "Starting",
+        steps,
+        f"about {words.duration(left)} left of this phase" if left is not None else "",
+        f"{words.duration(now - status.started_at)} so far" if status.started_at else "",
+    ]
+    st.progress(status.fraction or 0.0, text=" · ".join(part for part in parts if part))
+
+
+def _failure(view: data.RunView) -> None:
+    """What went wrong; of a finished job, what its worker warned of."""
+    status = view.status
+    for warning in ((view.run.result() or {}).get("warnings") or []) if view.done else []:
+        st.warning(str(warning), icon=":material/warning:")
+    if status.state == "failed":
+        st.error(status.remedy or "The log on the Runs page says more.", title=status.error or "The job failed")
+    elif status.state == "interrupted":
+        st.warning(
+            "Its process is gone. Nothing that it had written is lost: resume to go on from the last checkpoint."
+        )

@@ -1,0 +1,191 @@
+"""Who can answer on the Talk page, and what has been asked and answered. No Streamlit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from lrc_core.errors import PlanError
+from lrc_core.jobs.plans import find_plan
+from lrc_core.paths import cache_home
+from lrc_core.plan import Plan, update_of, variant_name
+from lrc_core.quality.votes import Vote, read_votes, votes_path
+from lrc_core.runs.spec import AnswerSpec, ModelRef
+from pages.ui.shared import data, words
+from pages.ui.shared.methods import in_order, method_color, method_label
+
+BLIND = "blind"
+"""Flag in a run's folder: its answers are in random order, and nobody may see whose they are before voting."""
+USUAL = 0.2
+_PREFERRED = ("llrc", "uniform")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A plan that can be asked.
+
+    Attributes:
+        key: what finds it: a run, or ``RUN@20``; also what stands after ``--plan`` for the user's own runs.
+        method: with its update, such as ``llrc+left``.
+        compression: share removed, as aimed at.
+        view: the run that holds it.
+        path: its file; None where the run's record holds it.
+    """
+
+    key: str
+    method: str
+    compression: float
+    view: data.RunView
+    path: Path | None
+
+    @property
+    def label(self) -> str:
+        name = f"{method_label(self.method)} at {words.percent(self.compression)}"
+        return f"{name} · {self.key}" + (" · sample" if self.view.sample else "")
+
+
+def choices(ref: ModelRef) -> list[Choice]:
+    """Plans of finished runs: allocated, updated, and those that comparisons measured and whose run has gone."""
+    views = data.all_runs(ref)
+    found: dict[str, Choice] = {}
+    for view in views:
+        if view.done and view.kind in ("allocate", "update"):
+            for choice in plans_of(view):
+                found.setdefault(choice.key, choice)
+    known = {choice.view.id for choice in found.values()}
+    for view in views:
+        if view.done and view.kind == "evaluate" and view.spec.plan:
+            origin = view.spec.plan.get("origin") or {}
+            if origin.get("run_id") not in known:
+                found.setdefault(view.id, _of_record(view))
+    order = in_order(choice.method for choice in found.values())
+    return sorted(found.values(), key=lambda choice: _place(choice, order))
+
+
+def _place(choice: Choice, order: list[str]) -> tuple[bool, float, int, bool]:
+    """Round rates first, then by rate and method."""
+    odd = "@" in choice.key and round(100 * choice.compression) % 5 != 0
+    return odd, round(choice.compression, 4), order.index(choice.method), choice.view.sample
+
+
+def plans_of(view: data.RunView) -> Iterable[Choice]:
+    """Plans of one finished run: its own, and those that it recorded on its way to other rates."""
+    if view.kind == "update":
+        yield _of_record(view, view.path / "plan.json")
+        return
+    for plan in data.recorded_plans([view]):
+        if plan.final:
+            yield Choice(view.id, view.spec.method, plan.compression, view, plan.path)
+        elif abs(plan.compression - (1 - view.spec.keep)) > 1e-6:  # the final plan stands for that rate
+            key = f"{view.id}@{plan.path.stem}"
+            yield Choice(key, view.spec.method, plan.compression, view, plan.path)
+
+
+def _of_record(view: data.RunView, path: Path | None = None) -> Choice:
+    """The plan in the record of an update or evaluation."""
+    plan = view.spec.plan
+    update = str(view.spec.settings.get("kind", "")) if view.kind == "update" else update_of(plan.get("origin"))
+    method = variant_name(str(plan.get("method")), update)
+    return Choice(view.id, method, 1 - float(plan.get("keep_target", 1)), view, path)
+
+
+def usual(found: list[Choice]) -> list[str]:
+    """Who is asked when nobody says: a learned plan and the uniform one at the usual rate, else the first two."""
+    near = [choice for choice in found if abs(choice.compression - USUAL) < 0.0051]
+    keys = [next((choice.key for choice in near if choice.method == name), None) for name in _PREFERRED]
+    return [key for key in keys if key is not None] or [choice.key for choice in found[:2]]
+
+
+def answer_of(choice: Choice) -> AnswerSpec:
+    """The plan as a job takes it.
+
+    Raises:
+        PlanError: the plan has gone or is damaged.
+    """
+    if not choice.view.sample:
+        found = find_plan(choice.key, data.own_store())
+        return AnswerSpec(found.plan, found.folder, found.calibration or choice.view.spec.calibration)
+    if choice.path is None:
+        return AnswerSpec(dict(choice.view.spec.plan), choice.view.spec.plan_folder, choice.view.spec.calibration)
+    plan = data.load_plan(choice.path)
+    folder = str(choice.path.parent.absolute()) if plan.files else ""
+    return AnswerSpec(json.loads(json.dumps(plan.to_dict())), folder, choice.view.spec.calibration)
+
+
+def plan_of(answer: AnswerSpec) -> Plan | None:
+    """The plan behind an answer, None for the dense model."""
+    return None if answer.plan is None else Plan.from_dict(dict(answer.plan))
+
+
+def name_of(answer: AnswerSpec) -> str:
+    """Who answers, for the file of votes: ``dense``, ``llrc at 20 %``."""
+    plan = plan_of(answer)
+    if plan is None:
+        return "dense"
+    return f"{variant_name(plan.method, plan.update)} at {words.percent(1 - plan.keep_target)}"
+
+
+def label_of(name: str) -> str:
+    """The same as people read it: ``Dense model``, ``LLRC at 20 %``."""
+    method, at, rate = name.partition(" at ")
+    return "Dense model" if method == "dense" else f"{method_label(method)}{at}{rate}"
+
+
+def color_of(name: str) -> str:
+    """The method's colour."""
+    return method_color(name.partition(" at ")[0])
+
+
+def letter(number: int) -> str:
+    """What an answer is called while nobody may know whose it is."""
+    return f"Answer {'ABCD'[number]}"
+
+
+def questions(ref: ModelRef) -> list[data.RunView]:
+    """What was asked of a model, newest first; where nobody has asked anything, the shipped questions."""
+    return data.all_runs(ref, "generate", samples=False) or data.all_runs(ref, "generate")
+
+
+def votes() -> list[Vote]:
+    """All votes on this computer."""
+    return read_votes(votes_path(data.own_store().root))
+
+
+def mark_blind(run_id: str) -> None:
+    """Note in a run's folder that it was asked blindly."""
+    with suppress(OSError):
+        (data.own_store().root / run_id / BLIND).touch()
+
+
+def is_blind(view: data.RunView) -> bool:
+    """Whether a run was asked blindly."""
+    return (view.path / BLIND).exists()
+
+
+def vote_on(view: data.RunView) -> Vote | None:
+    """The vote on a run."""
+    return next((vote for vote in votes() if vote.run_id == view.id), None)
+
+
+def hidden(view: data.RunView) -> bool:
+    """Whether it must not show whose answers these are."""
+    return is_blind(view) and vote_on(view) is None
+
+
+def without_factors(answers: Iterable[AnswerSpec]) -> list[str]:
+    """Decompositions that these plans need and that are not on this computer yet, so that an answer has to wait."""
+    have = set()
+    for path in (cache_home() / "decompositions").glob("*/complete.json"):
+        with suppress(OSError, ValueError, AttributeError):
+            description = json.loads(path.read_text(encoding="utf-8"))
+            have.add((description.get("decomposition"), description.get("fingerprint")))
+    lacking = []
+    for answer in answers:
+        with suppress(PlanError):
+            plan = plan_of(answer)
+            if plan is not None and not plan.files and (plan.decomposition, plan.model.fingerprint) not in have:
+                lacking.append(plan.decomposition)
+    return list(dict.fromkeys(lacking))

@@ -1,0 +1,98 @@
+"""The film of a training run in the page: one browser component for live, replay and scrubbing.
+
+The browser gets the whole film at once and plays it without the server. A tick of a run under way hands it a longer
+one, which is drawn in place, so that zoom, speed and the place where somebody has stopped stay as they are.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from lrc_core.export.film import Film, make_film
+from lrc_core.export.film import film_of as whole_film
+from lrc_core.export.film_gif import film_gif
+from lrc_core.export.film_html import film_html, player
+from lrc_core.runs.spec import AllocateSpec
+from pages.ui.shared import data, methods, words
+
+_KEPT = "film_records"
+_HTML = '<div class="film"></div>\n<!-- filled by the player -->'
+_SCRIPT, _STYLE = player()
+_PLAYER = st.components.v2.component("lrc_film", html=_HTML, css=_STYLE, js=_SCRIPT)
+
+
+def records_of(view: data.RunView) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """All events and rank snapshots of a run; a tick reads only what was added since the last one."""
+    kept = st.session_state.setdefault(_KEPT, {})
+    which = (view.id, view.status.created_at)  # a run that was deleted and asked for again has its old id
+    if kept.get("id") != which:
+        kept.clear()
+        kept.update(id=which, events=[], events_to=0, ranks=[], ranks_to=0)
+    for name, read in (("events", view.run.read_events), ("ranks", view.run.read_ranks)):
+        fresh, kept[f"{name}_to"] = read(kept[f"{name}_to"])
+        kept[name] += fresh
+    return kept["events"], kept["ranks"]
+
+
+def film_of(view: data.RunView) -> Film | None:
+    """The film of a run so far; None before its first step."""
+    if not has_film(view):
+        return None
+    assert isinstance(view.spec, AllocateSpec)
+    events, ranks = records_of(view)
+    if not any("keep" in (event.get("values") or {}) for event in events):
+        return None
+    return make_film(view.id, view.spec, data.card_of(view), events, ranks, live=not view.final)
+
+
+def has_film(view: data.RunView) -> bool:
+    """Whether a run is one that learns ranks and has begun to."""
+    learns = isinstance(view.spec, AllocateSpec) and methods.learns(view.spec.method)
+    return learns and view.status.state != "queued" and (view.path / "card.json").is_file()
+
+
+def show(film: Film) -> None:
+    """Draw the player."""
+    _PLAYER(data=film.to_dict(), key=f"film_{film.run}")
+
+
+def downloads(view: data.RunView) -> None:
+    """The film as files, and the command lines that make the same."""
+    with st.container(horizontal=True, vertical_alignment="center"):
+        for word, mime, icon in (("HTML", "text/html", ":material/movie:"), ("GIF", "image/gif", ":material/gif_box:")):
+            st.download_button(
+                f"Film as {word}",
+                _maker(view, word),
+                f"film-{view.id}.{word.lower()}",
+                mime,
+                icon=icon,
+                on_click="ignore",
+                key=f"film_{word.lower()}_{view.id}",
+                help="One file that plays with no network and nothing installed."
+                if word == "HTML"
+                else "Moving pictures for slides and mails.",
+            )
+    name = _from_here(view.path) if view.sample else view.id
+    st.code(f"lrc runs film {name} --html film.html --gif film.gif", language="bash", wrap_lines=True)
+
+
+def _from_here(path: Path) -> str:
+    """A sample's folder as one writes it in the program's own folder."""
+    home = words.ASSETS.parent
+    return str(path.relative_to(home) if path.is_relative_to(home) else path)
+
+
+def _maker(view: data.RunView, word: str) -> Any:
+    """Makes the file when it is asked for; session state is not at hand then, so the records are read anew."""
+
+    def make() -> bytes:
+        film = whole_film(view.run)
+        return film_html(film).encode() if word == "HTML" else film_gif(film)
+
+    return make
+
+
+__all__ = ["downloads", "film_of", "has_film", "show", "whole_film"]

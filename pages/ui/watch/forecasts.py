@@ -1,0 +1,191 @@
+"""The quality a training run heads for, from measured plans of runs like it; and what was measured where it was."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import streamlit as st
+
+from lrc_core.export.film import Film
+from lrc_core.quality.forecast import FEWEST_PLANS, Curve, Forecast, MeasuredPlan, forecast
+from lrc_core.runs.spec import AllocateSpec, EvaluateSpec
+from lrc_core.runs.store import Run
+from pages.ui.shared import data, words
+from pages.ui.watch import film
+
+_KL = "logits"
+
+
+def show(view: data.RunView, shown: Film) -> None:
+    """Measured where the run's final plan was measured, else forecast, else why there is neither."""
+    measured = _measured_of(view)
+    if measured:
+        run, scores = measured
+        parts = [f"{text} {words.measured(score['value'], score.get('stderr'))}" for text, score in scores.items()]
+        st.markdown(
+            f":green-badge[:material/straighten: Measured] perplexity of its plan at {words.percent(shown.target)}: "
+            f"{', '.join(parts)} :small[:gray[`{run}`]]"
+        )
+        return
+    found, reason = forecasts(view, shown)
+    if not found:
+        st.markdown(f":gray-badge[:material/timeline: No quality forecast yet] :small[{reason}]")
+        return
+    lines = [f"{text} about **{figures(made, dense)}**, dense {dense:.1f}" for text, (made, dense) in found.items()]
+    first = next(iter(found.values()))[0]
+    missed = max(made.error for made, _ in found.values())
+    st.markdown(
+        f":violet-badge[:material/timeline: Forecast, not measured] perplexity at {words.percent(shown.target)}: "
+        + "; ".join(lines)
+    )
+    st.caption(
+        f"From the KL divergence of training so far, scaled by {first.plans} measured plans of "
+        f"{', '.join(f'`{run}`' for run in first.runs)}. Tried on each of those plans with its training hidden from "
+        f"the same point on, it misses the increase of log-perplexity by {words.percent(math.expm1(missed), 0)}."
+    )
+
+
+def figures(made: Forecast, dense: float) -> str:
+    """Expected value and range, to the digits that the range allows."""
+    middle, low, high = made.perplexity(dense)
+    digits = max(0, -math.floor(math.log10(max(high - low, 1e-9)) + 0.7))
+    shown = [f"{value:,.{min(digits, 2)}f}" for value in (middle, low, high)]
+    return f"{shown[0]} ({shown[1]} to {shown[2]})"
+
+
+def forecasts(view: data.RunView, shown: Film) -> tuple[dict[str, tuple[Forecast, float]], str]:
+    """Forecast and the dense model's perplexity by text; or none, and why."""
+    spec = view.spec
+    assert isinstance(spec, AllocateSpec)
+    if not trains_on_divergence(spec):
+        return {}, "It is made from the KL divergence of training, which this run does not use."
+    curve = curve_of(shown)
+    by_text = measured_plans(view)
+    enough = {text: plans for text, (plans, _) in by_text.items() if len(plans) >= FEWEST_PLANS}
+    if not enough:
+        most = max((len(plans) for plans, _ in by_text.values()), default=0)
+        return {}, (
+            f"It needs {FEWEST_PLANS} measured plans of earlier runs with this model, method, decomposition and text; "
+            f"there {'is one' if most == 1 else f'are {most}' if most else 'are none'}. Compare measures them."
+        )
+    made = {text: forecast(curve, shown.target, plans) for text, plans in enough.items()}
+    good = {text: (one, by_text[text][1]) for text, one in made.items() if one is not None and one.validated}
+    if good:
+        return good, ""
+    tried = [one.error for one in made.values() if one is not None]
+    if not tried:
+        return {}, "Too few steps so far."
+    return {}, (
+        "Too early: at this point of their training it would have missed the measured plans by "
+        f"{words.percent(math.expm1(min(tried)), 0)}."
+    )
+
+
+def curve_of(shown: Film) -> Curve:
+    """Training as a curve; ticks without a loss are left out."""
+    losses = shown.ticks.get("distill") or shown.ticks.get("task") or []
+    rows = [row for row in zip(shown.ticks["step"], shown.ticks["rate"], losses, strict=False) if row[2] is not None]
+    columns = np.array(rows, dtype=float).reshape(-1, 3).T
+    return Curve(columns[0], columns[1], columns[2])
+
+
+def measured_plans(view: data.RunView, own: bool = False) -> dict[str, tuple[list[MeasuredPlan], float]]:
+    """By text: plans of other runs like this one that were measured, and the dense model's perplexity.
+
+    Args:
+        view: the run.
+        own: whether its own measured plans count too; not while a forecast of its end is to be tried.
+    """
+    like = {other.id: other for other in data.all_runs(view.spec.model, "allocate") if _alike(other, view)}
+    if own:
+        like[view.id] = view
+    evaluations = [other for other in data.all_runs(view.spec.model, "evaluate") if other.done]
+    dense = {_measure(one.spec): _scores(one) for one in evaluations if _plan_of(one) is None}
+    found: dict[str, tuple[list[MeasuredPlan], float]] = {}
+    seen = set()
+    for one in evaluations:
+        plan = _plan_of(one)
+        origin = (plan or {}).get("origin") or {}
+        source, base = like.get(str(origin.get("run_id"))), dense.get(_measure(one.spec))
+        key = (origin.get("run_id"), (plan or {}).get("keep_target"))
+        if plan is None or source is None or base is None or key in seen or origin.get("update"):
+            continue
+        seen.add(key)
+        curve = training_of(source)
+        step = int(origin.get("recorded_at_step") or curve.steps[-1])
+        for text, score in _scores(one).items():
+            if text in base:
+                increase = math.log(score["value"] / base[text]["value"])
+                plans, _ = found.setdefault(text, ([], base[text]["value"]))
+                plans.append(MeasuredPlan(source.id, curve, 1 - float(plan["keep_target"]), step, increase))
+    return found
+
+
+def training_of(view: data.RunView) -> Curve:
+    """Training of a run as a curve, read again only when its events change."""
+    return _curve(str(view.path), data.stamp(view.path / "events.jsonl"))
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _curve(path: str, stamp: tuple[int, int]) -> Curve:
+    """Training of the run in a folder, as its events were at that stamp."""
+    return curve_of(film.whole_film(Run(Path(path))))
+
+
+def _measured_of(view: data.RunView) -> tuple[str, dict[str, Any]] | None:
+    """The evaluation of a run's own final plan, if there is one: its id and its scores by text."""
+    spec = view.spec
+    assert isinstance(spec, AllocateSpec)
+    found = ((run, scores) for run, keep, scores in measurements_of(view) if abs(keep - spec.keep) < 1e-9)
+    return next(found, None) if view.done else None
+
+
+def measurements_of(view: data.RunView) -> list[tuple[str, float, dict[str, Any]]]:
+    """Evaluations of a run's own plans as they were allocated: id, share kept and scores by text."""
+    found = []
+    for one in data.all_runs(view.spec.model, "evaluate"):
+        plan = _plan_of(one) or {}
+        origin = plan.get("origin") or {}
+        if one.done and origin.get("run_id") == view.id and not origin.get("update") and (scores := _scores(one)):
+            found.append((one.id, float(plan.get("keep_target", 0)), scores))
+    return found
+
+
+def trains_on_divergence(spec: AllocateSpec) -> bool:
+    return _KL in (spec.settings.get("distillation"), spec.settings.get("task"))
+
+
+def _alike(other: data.RunView, view: data.RunView) -> bool:
+    """Whether another run's loss means the same: method, decomposition, calibration text and window, a KL loss."""
+    if other.id == view.id or not other.done or not film.has_film(other):
+        return False
+    mine, its = view.spec, other.spec
+    assert isinstance(mine, AllocateSpec) and isinstance(its, AllocateSpec)
+    return trains_on_divergence(its) and all(
+        one == two
+        for one, two in (
+            (mine.method, its.method),
+            (mine.decomposition, its.decomposition),
+            (mine.calibration.texts, its.calibration.texts),
+            (mine.settings.get("window"), its.settings.get("window")),
+        )
+    )
+
+
+def _plan_of(view: data.RunView) -> dict[str, Any] | None:
+    assert isinstance(view.spec, EvaluateSpec)
+    return None if view.spec.plan is None else dict(view.spec.plan)
+
+
+def _measure(spec: Any) -> Any:
+    """What perplexities of two evaluations must share to be compared: everything but the zero-shot part."""
+    return replace(spec.evaluation, tasks=(), items=0, include_path="")
+
+
+def _scores(view: data.RunView) -> dict[str, Any]:
+    scores = (view.run.result() or {}).get("perplexity")
+    return scores if isinstance(scores, dict) else {}

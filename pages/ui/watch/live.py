@@ -1,0 +1,47 @@
+"""A training run as it is watched: its figures now, its film, and the quality it heads for."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from lrc_core.export.film import Film
+from pages.ui.shared import data, methods, words
+from pages.ui.watch import film, forecasts
+
+
+def allocate_live(view: data.RunView) -> None:
+    """Everything there is to watch of a run; nothing for a method that does not train."""
+    if not methods.learns(getattr(view.spec, "method", "")) or view.status.state == "queued":
+        return
+    shown = film.film_of(view)
+    if shown is None:
+        st.caption(
+            "It ended before its first training step, so there is nothing to watch."
+            if view.final
+            else "The first training step has not been reported yet: the layers are being decomposed."
+        )
+        return
+    if shown.live:
+        _figures(shown)
+    film.show(shown)
+    forecasts.show(view, shown)
+
+
+def _figures(shown: Film) -> None:
+    """How the run stands, in a line."""
+
+    def last(name: str) -> float | None:
+        value = (shown.ticks.get(name) or [None])[-1]
+        return value if isinstance(value, int | float) else None
+
+    memory = last("memory_mb")
+    with st.grid(5, min_column_width=140):
+        st.metric(
+            "Compression now",
+            words.percent(last("rate")),
+            help="Counted on the noise-free mask: a direction is kept when its weight is above zero.",
+        )
+        st.metric("Target", words.percent(shown.target))
+        st.metric("Entropy", f"{words.figure(last('entropy'), 3)} bits", help=words.prose("entropy"))
+        st.metric("Speed", f"{words.figure(last('tokens_per_s'), 3)} tokens/s")
+        st.metric("Memory", "–" if memory is None else words.data_size(memory * 1e6))
