@@ -6,8 +6,9 @@ import streamlit as st
 
 from lrc_core.runs.spec import ModelRef
 from pages.ui.home import views as home_views
-from pages.ui.shared import cards, data, jobs, words
+from pages.ui.shared import cards, data, jobs
 from pages.ui.shared.frame import empty, frame, guard, sample_note
+from pages.ui.shared.prose import prose
 from pages.ui.shared.summary import shown_spectra
 
 
@@ -45,7 +46,7 @@ def body(ref: ModelRef) -> None:
 
 model_ref = frame("home")
 st.title("Low-rank compression explorer")
-st.markdown(words.prose("home"))
+st.markdown(prose("home"))
 with guard():
     body(model_ref)
 st.header("The model")

@@ -11,8 +11,9 @@ from lrc_core.paths import read_only
 from lrc_core.runs.spec import AnswerSpec, GenerateSpec, ModelRef, SamplingSpec
 from lrc_core.settings import fields_of
 from pages.ui.compare import cards as card_views
-from pages.ui.shared import data, forms, jobs, words
+from pages.ui.shared import data, forms, jobs
 from pages.ui.shared.frame import empty, frame, guard, sample_note, show_error
+from pages.ui.shared.prose import prose
 from pages.ui.talk import choices as talk
 from pages.ui.talk import views
 
@@ -155,7 +156,7 @@ def _look_at() -> None:
 
 model_ref = frame("talk")
 st.title("Talk")
-st.caption(words.prose("talk"))
+st.caption(prose("talk"))
 if not read_only():
     views.worker()
 with guard():

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.ui.shared import data, jobs, methods, state, words
+from lrc_core import names
+from pages.ui.shared import data, jobs, state
 from pages.ui.shared.frame import empty, frame, guard, page_link, sample_note
+from pages.ui.shared.prose import prose
 from pages.ui.watch import film, live
 
 RUN = "wa_run"
@@ -13,7 +15,7 @@ RUN = "wa_run"
 
 def learning_runs() -> list[data.RunView]:
     """Every run that learned or is about to: unfinished ones first, then the newest; samples last."""
-    learned = [view for view in data.all_runs(kind="allocate") if methods.learns(getattr(view.spec, "method", ""))]
+    learned = [view for view in data.all_runs(kind="allocate") if names.learns(getattr(view.spec, "method", ""))]
     return sorted(learned, key=lambda view: view.final)
 
 
@@ -47,7 +49,7 @@ def choose(views: list[data.RunView]) -> data.RunView:
 
 
 def body() -> None:
-    st.caption(words.prose("watch"))
+    st.caption(prose("watch"))
     views = learning_runs()
     if not views:
         empty(

@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pytest
 
+from lrc_core import words
 from lrc_core.allocate.curves.loss_curves import cheapest_ranks
 from lrc_core.budget import fit_budget, is_dense, keep_ratio, uniform_ranks
 from lrc_core.errors import ResourceError
@@ -15,7 +16,7 @@ from lrc_core.jobs import manager
 from lrc_core.registry import ALLOCATORS
 from lrc_core.runs.spec import AllocateSpec, FetchSpec
 from lrc_core.settings import fields_of
-from pages.ui.shared import data, state, words
+from pages.ui.shared import data, state
 from tests.pages import run_factory
 from tests.pages.conftest import text_of
 

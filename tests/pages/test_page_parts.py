@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pages.ui.shared import state, words
+from lrc_core import words
+from pages.ui.shared import state
 from pages.ui.shared.frame import PAGES
 from tests.pages.conftest import text_of
 

@@ -8,11 +8,12 @@ from dataclasses import replace
 
 import pytest
 
+from lrc_core import words
 from lrc_core.runs.spec import ModelRef
 from pages.ui.compare import rows as measured
 from pages.ui.present.slides import FILM, slides_of
 from pages.ui.present.story import loss, story_of
-from pages.ui.shared import data, words
+from pages.ui.shared import data
 from tests.pages import run_factory, table_factory
 from tests.pages.conftest import text_of
 

@@ -6,11 +6,12 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 
+from lrc_core import words
 from lrc_core.errors import LrcError
 from lrc_core.quality.forecast import FEWEST_PLANS, Curve, Forecast, MeasuredPlan, passed
 from lrc_core.runs.spec import AllocateSpec
 from pages.ui.allocate import series
-from pages.ui.shared import data, words
+from pages.ui.shared import data
 from pages.ui.watch import forecasts
 
 

@@ -14,11 +14,11 @@ import streamlit as st
 from lrc_core.allocate.curves.loss_curves import cheapest_plans
 from lrc_core.budget import Ranks, check_target, fit_budget, is_dense, keep_ratio, uniform_ranks
 from lrc_core.errors import BudgetError
+from lrc_core.names import learns
 from lrc_core.plan import Plan
 from lrc_core.runs.spec import ModelRef
 from lrc_core.types import LinearShape, ModelCard
 from pages.ui.shared import data, state
-from pages.ui.shared.methods import learns
 
 Layers = tuple[LinearShape, ...]
 TWO_SIDED = "kfac"

@@ -10,12 +10,13 @@ from typing import Any
 
 import pandas as pd
 
+from lrc_core import words
 from lrc_core.errors import LrcError
+from lrc_core.names import decomposition_label, method_label
 from lrc_core.quality.rows import accuracy_of, named
 from lrc_core.quality.tables import MARKS, label_of, marks, tasks_of, texts_of
 from lrc_core.runs.spec import EvaluationSpec, ModelRef
-from pages.ui.shared import data, words
-from pages.ui.shared.methods import decomposition_label, method_label
+from pages.ui.shared import data
 
 Row = Mapping[str, Any]
 AXES = {"linear": "Block linears", "model": "Whole model", "bytes": "Bytes"}

@@ -7,12 +7,13 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from lrc_core import words
 from lrc_core.errors import LrcError
+from lrc_core.names import split_variant
 from lrc_core.plan import Plan, variant_name
 from lrc_core.quality.variants import MIX
 from lrc_core.runs.spec import CalibrationSpec, EvaluationSpec, ModelRef
-from pages.ui.shared import data, words
-from pages.ui.shared.methods import split_variant
+from pages.ui.shared import data
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,13 +7,14 @@ from collections.abc import Callable
 import pandas as pd
 import streamlit as st
 
+from lrc_core import words
 from lrc_core.quality.rows import accuracy_of
 from lrc_core.runs.spec import ModelRef
 from pages.ui.compare import figures as charts
 from pages.ui.compare import ranks as rank_charts
 from pages.ui.compare import readings
 from pages.ui.compare import rows as measured
-from pages.ui.shared import charting, data, words
+from pages.ui.shared import charting, data
 from pages.ui.shared.charting import Told
 from pages.ui.shared.frame import empty
 

@@ -8,15 +8,16 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from lrc_core import words
+from lrc_core.names import in_order, method_label
 from lrc_core.quality.plain_words import accuracy_loss, in_words
 from lrc_core.quality.rows import Scores, accuracy_of
 from lrc_core.runs.spec import ModelRef
 from pages.ui.compare import rows as measured
 from pages.ui.learn import quiz
 from pages.ui.learn.methods import usable
-from pages.ui.shared import cards, charting, data, words
+from pages.ui.shared import cards, charting, data
 from pages.ui.shared.frame import empty, page_link, sample_note
-from pages.ui.shared.methods import in_order, method_label
 
 RATE, METHOD = "learn_card_rate", "learn_card_method"
 

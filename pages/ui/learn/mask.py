@@ -8,12 +8,13 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
+from lrc_core import words
 from lrc_core.decompose.measures import energy_rank
 from lrc_core.runs.spec import ModelRef
 from pages.ui.learn import lessons, svg
 from pages.ui.learn import mask_training as training
 from pages.ui.learn.flipbook import Book, Frame, flipbook
-from pages.ui.shared import charting, data, words
+from pages.ui.shared import charting, data
 from pages.ui.shared.frame import sample_note
 
 KEY = "learn_mask"

@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
+from lrc_core import words
 from lrc_core.budget import break_even, factor_params
 from lrc_core.decompose.measures import energy_kept
 from lrc_core.runs.spec import ModelRef
 from lrc_core.types import LinearShape
-from pages.ui.shared import charting, data, words
+from pages.ui.shared import charting, data
 from pages.ui.shared.frame import empty, sample_note
 
 SHAPE, REMOVED = "learn_shape", "learn_removed"

@@ -20,8 +20,8 @@ from lrc_core.runs.records import Status
 from lrc_core.runs.spec import ModelRef, Spec
 from lrc_core.runs.store import Run, RunStore
 from lrc_core.types import ModelCard
+from lrc_core.words import percent
 from pages.ui.shared.state import same_model
-from pages.ui.shared.words import percent
 
 SAMPLES = samples_home()
 

@@ -13,8 +13,8 @@ from lrc_core.errors import LrcError
 from lrc_core.jobs import manager
 from lrc_core.paths import read_only
 from lrc_core.runs.spec import ModelRef
-from pages.ui.shared import data, state, words
-from pages.ui.shared.words import ASSETS
+from pages.ui.shared import data, state
+from pages.ui.shared.prose import ASSETS, prose
 
 _log = logging.getLogger(__name__)
 PRODUCT = "Low-rank compression explorer"
@@ -125,7 +125,7 @@ def _job_badge() -> None:
     """Running and waiting jobs, refreshed while there are any; in the demo, that it is one."""
     if read_only():
         st.badge("Read-only demo", icon=":material/lock:", color="blue")
-        st.caption(words.prose("demo"))
+        st.caption(prose("demo"))
         return
     if any(not view.final for view in data.all_runs(samples=False)):
         _polled_badge()

@@ -7,11 +7,12 @@ from functools import cached_property
 
 import numpy as np
 
+from lrc_core import words
 from lrc_core.budget import break_even
 from lrc_core.decompose.measures import energy_rank
 from lrc_core.runs.spec import ModelRef
 from lrc_core.types import LinearShape
-from pages.ui.shared import data, pictures, words
+from pages.ui.shared import data, pictures
 from pages.ui.shared.data import Spectra
 
 SHARE = 0.9

@@ -12,12 +12,12 @@ import streamlit as st
 
 from lrc_core.budget import break_even, uniform_ranks
 from lrc_core.decompose.measures import cumulative_energy
+from lrc_core.names import decomposition_label, method_label
 from lrc_core.runs.spec import ModelRef
 from lrc_core.types import LinearShape, ModelCard
+from lrc_core.words import kind_labels, percent
 from pages.ui.shared import data, state
 from pages.ui.shared.figures import Scale
-from pages.ui.shared.methods import decomposition_label, method_label
-from pages.ui.shared.words import kind_labels, percent
 from pages.ui.spectra import measures
 
 UNIFORM = "uniform"

@@ -8,14 +8,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from lrc_core import words
 from lrc_core.errors import PlanError
 from lrc_core.jobs.plans import find_plan
+from lrc_core.names import in_order, method_color, method_label
 from lrc_core.paths import cache_home
 from lrc_core.plan import Plan, update_of, variant_name
 from lrc_core.quality.votes import Vote, read_votes, votes_path
 from lrc_core.runs.spec import AnswerSpec, ModelRef
-from pages.ui.shared import data, words
-from pages.ui.shared.methods import in_order, method_color, method_label
+from pages.ui.shared import data
 
 BLIND = "blind"
 """Flag in a run's folder: its answers are in random order, and nobody may see whose they are before voting."""

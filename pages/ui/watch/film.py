@@ -11,12 +11,14 @@ from typing import Any
 
 import streamlit as st
 
+from lrc_core import names
 from lrc_core.export.film import Film, make_film
 from lrc_core.export.film import film_of as whole_film
 from lrc_core.export.film_gif import film_gif
 from lrc_core.export.film_html import film_html, player
 from lrc_core.runs.spec import AllocateSpec
-from pages.ui.shared import data, methods, words
+from pages.ui.shared import data
+from pages.ui.shared.prose import ASSETS
 
 _KEPT = "film_records"
 _HTML = '<div class="film"></div>\n<!-- filled by the player -->'
@@ -50,7 +52,7 @@ def film_of(view: data.RunView) -> Film | None:
 
 def has_film(view: data.RunView) -> bool:
     """Whether a run is one that learns ranks and has begun to."""
-    learns = isinstance(view.spec, AllocateSpec) and methods.learns(view.spec.method)
+    learns = isinstance(view.spec, AllocateSpec) and names.learns(view.spec.method)
     return learns and view.status.state != "queued" and (view.path / "card.json").is_file()
 
 
@@ -81,7 +83,7 @@ def downloads(view: data.RunView) -> None:
 
 def _from_here(path: Path) -> str:
     """A sample's folder as one writes it in the program's own folder."""
-    home = words.ASSETS.parent
+    home = ASSETS.parent
     return str(path.relative_to(home) if path.is_relative_to(home) else path)
 
 

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
+from lrc_core import words
 from lrc_core.export.film import Film
 from lrc_core.quality.forecast import FEWEST_PLANS, Curve, Forecast, MeasuredPlan, forecast
 from lrc_core.runs.spec import AllocateSpec, EvaluateSpec
 from lrc_core.runs.store import Run
-from pages.ui.shared import data, words
+from pages.ui.shared import data
 from pages.ui.watch import film
 
 _KL = "logits"
