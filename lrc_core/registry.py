@@ -38,10 +38,16 @@ class Registry(Generic[E]):
         """Add an entry.
 
         Raises:
-            ValueError: the name is taken (a programming error, not a user's).
+            ValueError: the name or the colour is taken (a programming error, not a user's).
         """
         if entry.name in self._entries:
             raise ValueError(f"{self._noun} {entry.name!r} is registered twice")
+        color = getattr(entry, "color", None)
+        for other in self._entries.values() if color is not None else ():
+            if getattr(other, "color", None) == color:
+                raise ValueError(
+                    f"{self._noun} {entry.name!r} has the colour of {other.name!r}, {color}: choose another"
+                )
         self._entries[entry.name] = entry
         return entry
 
@@ -69,6 +75,26 @@ class Registry(Generic[E]):
 
 
 @dataclass(frozen=True)
+class Term:
+    """One term of a loss, for ablations.
+
+    Attributes:
+        off: settings that switch it off.
+        on: settings that switch it on where a preset has it off, so that "all terms" means all.
+        presses: whether it is what drives the kept share down to the target.
+    """
+
+    off: Mapping[str, Any]
+    on: Mapping[str, Any] = field(default_factory=dict)
+    presses: bool = False
+
+
+STEP_FIGURES = ("loss", "entropy", "tokens_per_s")
+"""What a method that learns gives to ``report`` at every step: the loss, the entropy of its masks in bits per component
+(0 where they are hard) and the speed. ``report`` adds the kept share, the target and the memory held."""
+
+
+@dataclass(frozen=True)
 class MethodEntry:
     """A decomposition or an allocator as users meet it.
 
@@ -83,6 +109,9 @@ class MethodEntry:
         presets: named overrides of the settings' defaults.
         learns: whether it trains masks (has a live view, a path of recorded plans, and resumes).
         structured: whether it prunes whole heads and channels instead of choosing ranks; it needs no factors.
+        tiny: overrides that make it quick on a model of a few thousand parameters; the contract tests run it so.
+        terms: the terms of its loss, or the parts of a method that holds its budget at every step, which an ablation
+            switches off one by one.
     """
 
     name: str
@@ -95,6 +124,8 @@ class MethodEntry:
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {"quick": {}})
     learns: bool = False
     structured: bool = False
+    tiny: Mapping[str, Any] = field(default_factory=dict)
+    terms: Mapping[str, Term] = field(default_factory=dict)
 
     def load(self) -> Any:
         """Import and return the implementing function."""

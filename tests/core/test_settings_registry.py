@@ -57,9 +57,10 @@ def test_fields_carry_what_a_form_shows() -> None:
     assert on.type is bool
 
 
-def entry(name: str) -> MethodEntry:
+def entry(name: str, color: str = "") -> MethodEntry:
+    color = color or f"#{len(name):06}"
     presets = {"quick": {"count": 2}, "slow": {}}
-    return MethodEntry(name, name.title(), "", "", "#000000", "math:sqrt", Example, presets)
+    return MethodEntry(name, name.title(), "", "", color, "math:sqrt", Example, presets)
 
 
 def test_names_are_taken_once_and_suggested() -> None:
@@ -71,6 +72,8 @@ def test_names_are_taken_once_and_suggested() -> None:
     assert "strs" in registry
     with pytest.raises(ValueError, match="'strs' is registered twice"):
         registry.register(entry("strs"))
+    with pytest.raises(ValueError, match="'lems' has the colour of 'strs', #000004"):
+        registry.register(entry("lems", "#000004"))
     with pytest.raises(UnknownNameError, match=r"no method 'unifrom'\. Did you mean uniform"):
         registry.get("unifrom")
     with pytest.raises(UnknownNameError, match="Known: uniform, strs"):
