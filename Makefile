@@ -37,6 +37,7 @@ check: install-dev ## Check format, lint and types
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	$(PY) -m mypy
+	$(VENV)/bin/biome lint --error-on-warnings
 
 format: install-dev ## Format all code
 	$(PY) -m ruff format .
