@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from lrc_core.runs.spec import ModelRef
+from lrc_core.runs.spec import FetchSpec, ModelRef, SpectraSpec
 from pages.ui.home import views as home_views
 from pages.ui.shared import cards, data, jobs
 from pages.ui.shared.frame import empty, frame, guard, sample_note
@@ -30,7 +30,7 @@ def card(ref: ModelRef) -> None:
 
 def running(ref: ModelRef) -> None:
     """The fetch or spectra job of the current model while it is not done."""
-    views = [view for view in data.all_runs(ref, samples=False) if view.kind in ("fetch", "spectra")]
+    views = [view for view in data.all_runs(ref=ref, samples=False) if isinstance(view.spec, FetchSpec | SpectraSpec)]
     if views and not views[0].done:
         jobs.panel(views[0].id)
 

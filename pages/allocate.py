@@ -59,7 +59,7 @@ def let_go() -> None:
         moved()
 
 
-def choose_learned(ref: ModelRef, decomposition: str) -> data.RunView | None:
+def choose_learned(ref: ModelRef, decomposition: str) -> data.RunView[AllocateSpec] | None:
     """The learned run whose plans the slider shows; a choice only where there are several."""
     runs = series.learned_runs(ref, decomposition)
     if len(runs) < 2:
@@ -158,7 +158,7 @@ def covered(ref: ModelRef, spec: AllocateSpec) -> bool:
     """Whether a run with the same settings has already recorded a plan at this rate."""
     same = [
         view
-        for view in data.all_runs(ref, "allocate", samples=False)
+        for view in data.all_runs(AllocateSpec, ref, samples=False)
         if (view.spec.method, view.spec.decomposition, view.spec.settings, view.spec.calibration)
         == (spec.method, spec.decomposition, spec.settings, spec.calibration)
         and not view.status.resumable
@@ -213,7 +213,7 @@ def wait_for_quiet(spec: AllocateSpec) -> None:
 
 def watched(ref: ModelRef) -> None:
     """The job that the link names, else the newest unfinished one; others in a line each."""
-    views = data.all_runs(ref, "allocate", samples=False)
+    views = data.all_runs(AllocateSpec, ref, samples=False)
     named = st.query_params.get(RUN, "")
     if named and named not in {view.id for view in views} and data.open_run(named) is not None:
         named = ""  # a job of another model
@@ -226,7 +226,7 @@ def watched(ref: ModelRef) -> None:
             "job goes on, and this page finds it again.",
             ":material/monitoring:",
         )
-        if any(learns(view.spec.method) for view in data.all_runs(kind="allocate")):
+        if any(learns(view.spec.method) for view in data.all_runs(AllocateSpec)):
             page_link("pages/watch.py", "Watch a recorded run meanwhile", ":material/movie:")
         return
     jobs.panel(shown, live=live.allocate_live)
@@ -234,7 +234,7 @@ def watched(ref: ModelRef) -> None:
         if view.id != shown:
             named = f"{escaped(jobs.title_of(view.spec))} · {view.status.state}"
             page_link("pages/allocate.py", named, ":material/visibility:", query={RUN: view.id})
-    current = data.open_run(shown)
+    current = data.open_run(shown, AllocateSpec)
     if current and learns(current.spec.method):
         page_link("pages/watch.py", "Watch it in full width, or export it", ":material/movie:", query={"wa_run": shown})
     if current and current.done:
@@ -251,7 +251,7 @@ def body(ref: ModelRef) -> None:
             "The slider needs the shapes of its layers. Fetch the model and read its spectra first.",
             ":material/cloud_download:",
         )
-        views = data.all_runs(ref, samples=False)
+        views = data.all_runs(ref=ref, samples=False)
         if views and not views[0].done:
             jobs.panel(views[0].id)
         cards.fetch_button(ref)

@@ -6,10 +6,7 @@ import json
 
 import streamlit as st
 
-from lrc_core import words
-from lrc_core.names import decomposition_label, method_label
-from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
-from lrc_core.runs.spec import CalibrationSpec, CompareSpec, EvaluationSpec, ModelRef
+from lrc_core.runs.spec import CalibrationSpec, CompareSpec, EvaluateSpec, EvaluationSpec, ModelRef, UpdateSpec
 from pages.ui.bench import views as bench_views
 from pages.ui.compare import cards, report
 from pages.ui.compare import rows as measured
@@ -23,7 +20,11 @@ DECOMPOSITION, KEEP, VIEW, GROUP, SECTION = "co_decomposition", "co_rate", "co_v
 
 def unfinished(ref: ModelRef) -> bool:
     """Panels of comparisons and evaluations that are under way or stopped; whether there were any."""
-    views = [view for view in data.all_runs(ref, samples=False) if view.kind in ("compare", "evaluate", "update")]
+    views = [
+        view
+        for view in data.all_runs(ref=ref, samples=False)
+        if isinstance(view.spec, CompareSpec | EvaluateSpec | UpdateSpec)
+    ]
     shown = [view for view in views if not view.final] + [view for view in views[:1] if view.status.resumable]
     for view in shown[:3]:
         jobs.panel(view.id)
@@ -170,7 +171,7 @@ def fill_missing(ref: ModelRef, group: measured.Group, decomposition: str) -> No
 
 def _presets(group: measured.Group) -> dict[str, str]:
     """The presets that the group's newest comparison used."""
-    return next((dict(view.spec.presets) for view in group.views if view.kind == "compare"), {})
+    return next((dict(view.spec.presets) for view in group.views if isinstance(view.spec, CompareSpec)), {})
 
 
 def downloads(group: measured.Group, decomposition: str) -> None:

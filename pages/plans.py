@@ -13,8 +13,7 @@ from lrc_core.allocate.curves.hand import HAND
 from lrc_core.budget import plan_params
 from lrc_core.errors import LrcError
 from lrc_core.jobs.command import evaluation_words
-from lrc_core.names import method_label
-from lrc_core.runs.spec import EvaluateSpec, EvaluationSpec, ModelRef
+from lrc_core.runs.spec import AllocateSpec, EvaluateSpec, EvaluationSpec, ModelRef
 from lrc_core.types import ModelCard
 from pages.ui.plans import editor
 from pages.ui.plans.draft import (
@@ -55,8 +54,8 @@ def target() -> float:
 def beginnings(ref: ModelRef, card: ModelCard, keep: float) -> dict[str, str]:
     """What a plan can begin with, by key: the uniform rule, recorded plans near this rate, saved plans."""
     found = {UNIFORM: "Uniform rule"}
-    methods: dict[str, list[data.RunView]] = {}
-    for view in data.all_runs(ref, "allocate"):
+    methods: dict[str, list[data.RunView[AllocateSpec]]] = {}
+    for view in data.all_runs(AllocateSpec, ref):
         methods.setdefault(f"{view.spec.method}/{view.spec.decomposition}", []).append(view)
     for name, views in sorted(methods.items()):
         nearest = data.nearest(data.recorded_plans(views), 1 - keep)
@@ -169,7 +168,7 @@ def evaluation(ref: ModelRef, card: ModelCard, draft: Draft, keep: float) -> Eva
 def watched(ref: ModelRef) -> None:
     """The measurement that the link names, else an unfinished one of a plan made by hand."""
     views = [
-        view for view in data.all_runs(ref, "evaluate", samples=False) if (view.spec.plan or {}).get("method") == HAND
+        view for view in data.all_runs(EvaluateSpec, ref, samples=False) if (view.spec.plan or {}).get("method") == HAND
     ]
     named = st.query_params.get(RUN, "")
     shown = next((view for view in views if view.id == named), None)

@@ -21,7 +21,7 @@ MEASURE, DECOMPOSITION, CUT, RUN, ASKED = "sp_measure", "sp_decomposition", "sp_
 
 def nothing_yet(ref: ModelRef) -> None:
     """No spectra: the job that is under way, or the buttons that start one."""
-    views = data.all_runs(ref, "spectra", samples=False)
+    views = data.all_runs(SpectraSpec, ref, samples=False)
     if views:
         jobs.panel(views[0].id, live=streaming.live)
         if not views[0].final:
@@ -42,7 +42,7 @@ def nothing_yet(ref: ModelRef) -> None:
             )
 
 
-def choose_run(views: list[data.RunView]) -> data.RunView:
+def choose_run(views: list[data.RunView[SpectraSpec]]) -> data.RunView[SpectraSpec]:
     """The run that is shown; a choice only where there are several."""
     if len(views) == 1:
         return views[0]
@@ -59,7 +59,7 @@ def choose_run(views: list[data.RunView]) -> data.RunView:
     return by_id.get(chosen, views[0])
 
 
-def controls(ref: ModelRef, view: data.RunView) -> Look:
+def controls(ref: ModelRef, view: data.RunView[SpectraSpec]) -> Look:
     """What is looked at: measure, decomposition, compression, cut, reference, what stands beside, search."""
     spectra = data.spectra_of(view)
     left, middle, right = st.columns([3, 4, 3], vertical_alignment="top")
@@ -137,7 +137,7 @@ def lacking(look: Look) -> None:
     jobs.command(spec)
 
 
-def more_spec(view: data.RunView) -> SpectraSpec:
+def more_spec(view: data.RunView[SpectraSpec]) -> SpectraSpec:
     """The job that computes all that this page can show, on the same text."""
     return SpectraSpec(
         view.spec.model, ("svd", "asvd", "whitened", "kfac"), view.spec.calibration, subspaces=True, stream=False
@@ -145,7 +145,7 @@ def more_spec(view: data.RunView) -> SpectraSpec:
 
 
 @st.fragment
-def explorer(ref: ModelRef, view: data.RunView) -> None:
+def explorer(ref: ModelRef, view: data.RunView[SpectraSpec]) -> None:
     """Controls, heatmaps, spectra and tables; a fragment, so that a click redraws no more than this."""
     with guard():
         look = controls(ref, view)
@@ -172,7 +172,7 @@ def body(ref: ModelRef) -> None:
     if not views:
         nothing_yet(ref)
         return
-    working = [view for view in data.all_runs(ref, "spectra", samples=False) if not view.final]
+    working = [view for view in data.all_runs(SpectraSpec, ref, samples=False) if not view.final]
     if working:
         jobs.panel(working[0].id, live=streaming.live)
     st.markdown(prose("spectra"))

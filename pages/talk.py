@@ -117,13 +117,15 @@ def conversation(ref: ModelRef) -> None:
         )
         return
     view = data.open_run(run_id)
-    if view is not None and view.kind != "generate":
+    if view is None:
+        jobs.panel(run_id)
+        return
+    if not data.asks_for(view, GenerateSpec):
         st.warning(f"`{run_id}` is a run of another kind.")
         return
-    if view is not None:
-        st.html(views.quoted(view.spec.prompt))
+    st.html(views.quoted(view.spec.prompt))
     jobs.panel(run_id, live=views.answers, every=0.5)
-    if view is None or talk.hidden(view):
+    if talk.hidden(view):
         return
     jobs.command(view.spec)
     sample_note(view.sample, view.id)

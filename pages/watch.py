@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import streamlit as st
 
-from lrc_core import names
-from pages.ui.shared import data, jobs, state
+from lrc_core.runs.spec import AllocateSpec
+from pages.ui.shared import data, jobs, methods, state, words
 from pages.ui.shared.frame import empty, frame, guard, page_link, sample_note
 from pages.ui.shared.prose import prose
 from pages.ui.watch import film, live
@@ -13,13 +13,13 @@ from pages.ui.watch import film, live
 RUN = "wa_run"
 
 
-def learning_runs() -> list[data.RunView]:
+def learning_runs() -> list[data.RunView[AllocateSpec]]:
     """Every run that learned or is about to: unfinished ones first, then the newest; samples last."""
-    learned = [view for view in data.all_runs(kind="allocate") if names.learns(getattr(view.spec, "method", ""))]
+    learned = [view for view in data.all_runs(AllocateSpec) if methods.learns(view.spec.method)]
     return sorted(learned, key=lambda view: view.final)
 
 
-def label(view: data.RunView) -> str:
+def label(view: data.RunView[AllocateSpec]) -> str:
     """``LLRC at 30 % · SmolLM2-135M · Finished · allocate-…``."""
     _, _, word = jobs.BADGES.get(view.status.state, jobs.BADGES["damaged"])
     words_of = [
@@ -31,7 +31,7 @@ def label(view: data.RunView) -> str:
     return " · ".join(words_of)
 
 
-def choose(views: list[data.RunView]) -> data.RunView:
+def choose(views: list[data.RunView[AllocateSpec]]) -> data.RunView[AllocateSpec]:
     """The run to watch, which the link may name."""
     by_id = {view.id: view for view in views}
     if RUN not in st.session_state and (named := st.query_params.get(RUN)) in by_id:

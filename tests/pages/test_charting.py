@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from lrc_core.runs.spec import AblationSpec, QualitySpec
 from pages.ui.bench import readings as bench_readings
 from pages.ui.bench import rows as bench_data
 from pages.ui.compare import readings as compare_readings
@@ -70,9 +71,9 @@ def test_readings_of_a_bench(store, card, open_page):
     table_factory.ablation_run(store, card)
     from lrc_core.runs.spec import ModelRef
 
-    (bench,) = bench_data.benches(ModelRef(), "quality")
+    (bench,) = bench_data.benches(ModelRef(), QualitySpec)
     assert bench_readings.leaders(bench, "gensim", "Perplexity") == "Best perplexity: **LLRC** at 20 %, 40 % removed."
-    (ablation,) = bench_data.benches(ModelRef(), "ablation")
+    (ablation,) = bench_data.benches(ModelRef(), AblationSpec)
     rows = [dict(row) for row in ablation.measured if row.get("part") == "losses"]
     assert "no variant differs" in bench_readings.worst_variant(ablation, rows)
     rows[1]["perplexity"] = {"gensim": {"value": 99.0, "stderr": 1.0}}

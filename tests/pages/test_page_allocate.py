@@ -268,7 +268,7 @@ def test_unknown_run_in_the_link(open_page, known):
 
 def test_nearest_prefers_the_distance_then_the_final_plan(store, card):
     run_factory.allocate_run(store, card, keep=0.8)
-    plans = data.recorded_plans(data.all_runs())
+    plans = data.recorded_plans(data.all_runs(AllocateSpec))
     assert data.nearest(plans, 0.2).final
     assert data.nearest(plans, 0.07).compression == pytest.approx(0.07)
     assert data.nearest([], 0.1) is None

@@ -22,7 +22,7 @@ from tests.pages.conftest import text_of
 @pytest.fixture
 def bench(store, card) -> bench_data.Bench:
     table_factory.quality_run(store, card)
-    (found,) = bench_data.benches(ModelRef(), "quality")
+    (found,) = bench_data.benches(ModelRef(), QualitySpec)
     return found
 
 
@@ -118,7 +118,7 @@ def test_seeds_are_taken_together_and_widen_the_error(store, card):
 
 def test_bars_of_variants_mark_the_base(store, card):
     table_factory.ablation_run(store, card)
-    (found,) = bench_data.benches(ModelRef(), "ablation")
+    (found,) = bench_data.benches(ModelRef(), AblationSpec)
     rows = [row for row in found.measured if row.get("part") == "losses"]
     figure = figures.variant_bars(found, rows, bench_data.measures(found), log=True)
     assert list(figure.data[0].x) == ["all terms", "only tv", "without distill"]

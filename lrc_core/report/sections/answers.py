@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
 
 from lrc_core.names import GREY, method_color, method_label
 from lrc_core.plan import Plan, variant_name
@@ -109,8 +108,3 @@ def _recorded(named: Named) -> list[Block]:
     if named.rows and not blocks:
         blocks.append(Words("These rows recorded no text beside their scores.", "note"))
     return blocks
-
-
-def runs_of(runs: Sequence[Run]) -> list[tuple[str, Run]]:
-    """Titles of questions, for the list of commands."""
-    return [("Answers side by side", run) for run in runs]

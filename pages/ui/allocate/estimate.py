@@ -20,7 +20,7 @@ from pages.ui.shared import data, jobs
 from pages.ui.shared.frame import sample_note, show_error
 
 
-def beneath(ref: ModelRef, card: ModelCard, view: data.RunView, ranks: Ranks, rate: int) -> None:
+def beneath(ref: ModelRef, card: ModelCard, view: data.AnyRun, ranks: Ranks, rate: int) -> None:
     """What the closed form says of its plan at a rate, where it comes from, and the plan as a file.
 
     Args:

@@ -9,9 +9,7 @@ import streamlit as st
 
 from lrc_core.budget import break_even, layer_ratio
 from lrc_core.errors import LrcError
-from lrc_core.names import method_label
-from lrc_core.registry import DECOMPOSITIONS
-from lrc_core.runs.spec import ModelRef
+from lrc_core.runs.spec import AllocateSpec, ModelRef, SpectraSpec
 from lrc_core.types import ModelCard
 from pages.ui.allocate import estimate
 from pages.ui.allocate import series as rate_plans
@@ -40,12 +38,12 @@ class Shown:
     """
 
     card: ModelCard
-    run: data.RunView | None
+    run: data.RunView[AllocateSpec] | None
     learned: Series | None
     quality: Quality
     problem: str
     uniform: Series
-    spectra: data.RunView | None
+    spectra: data.RunView[SpectraSpec] | None
     estimated: Series | None
 
     def by_title(self) -> dict[str, Series]:
@@ -55,7 +53,7 @@ class Shown:
         return {**found, "Lagrangian, estimated": self.estimated} if self.estimated else found
 
 
-def shown(ref: ModelRef, card: ModelCard, run: data.RunView | None, decomposition: str) -> Shown:
+def shown(ref: ModelRef, card: ModelCard, run: data.RunView[AllocateSpec] | None, decomposition: str) -> Shown:
     """Gather it; everything of it is kept until the files change."""
     learned, quality, problem = None, Quality({}, ""), ""
     if run is None:

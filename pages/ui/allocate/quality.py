@@ -9,7 +9,7 @@ from functools import lru_cache
 from lrc_core import words
 from lrc_core.errors import LrcError
 from lrc_core.quality.forecast import FEWEST_PLANS, Curve, Forecast, MeasuredPlan, passed
-from lrc_core.runs.spec import AllocateSpec
+from lrc_core.runs.spec import AllocateSpec, EvaluateSpec
 from pages.ui.allocate import series
 from pages.ui.shared import data
 from pages.ui.watch import forecasts
@@ -28,7 +28,7 @@ class Quality:
     basis: str
 
 
-def quality_of(view: data.RunView) -> Quality:
+def quality_of(view: data.RunView[AllocateSpec]) -> Quality:
     """What is known of each recorded plan of a run; nothing of one that is still training."""
     try:
         return _kept(view.id, _stamps(view))
@@ -36,10 +36,10 @@ def quality_of(view: data.RunView) -> Quality:
         return Quality({}, f"No quality is shown: its records could not be read ({error}).")
 
 
-def _stamps(view: data.RunView) -> tuple[tuple[str, tuple[int, int]], ...]:
+def _stamps(view: data.RunView[AllocateSpec]) -> tuple[tuple[str, tuple[int, int]], ...]:
     """What changes when anything changes that the quality of a run's plans is known from."""
-    kinds = ("evaluate", "allocate")
-    others = [other for kind in kinds for other in data.all_runs(view.spec.model, kind)]
+    model = view.spec.model
+    others: list[data.AnyRun] = [*data.all_runs(EvaluateSpec, model), *data.all_runs(AllocateSpec, model)]
     files = [view.path / "events.jsonl", *(plan.path for plan in series.recorded_at(view).values())]
     files += [other.path / name for other in others for name in ("status.json", "result.json")]
     return tuple((str(path), data.stamp(path)) for path in files)
@@ -47,13 +47,10 @@ def _stamps(view: data.RunView) -> tuple[tuple[str, tuple[int, int]], ...]:
 
 @lru_cache(maxsize=16)
 def _kept(run_id: str, stamps: tuple[tuple[str, tuple[int, int]], ...]) -> Quality:
-    view = data.open_run(run_id)
-    assert view is not None
-    return _quality(view)
+    return _quality(data.require_run(run_id, AllocateSpec))
 
 
-def _quality(view: data.RunView) -> Quality:
-    assert isinstance(view.spec, AllocateSpec)
+def _quality(view: data.RunView[AllocateSpec]) -> Quality:
     said = {rate: ("measured", text) for rate, text in _measured(view).items()}
     if not view.done:
         return Quality(said, "No quality forecast while the run is training; Watch has one of its end.")
@@ -96,7 +93,7 @@ def _percent(error: float) -> str:
 
 
 def _forecasts(
-    view: data.RunView, by_text: dict[str, tuple[list[MeasuredPlan], float]]
+    view: data.RunView[AllocateSpec], by_text: dict[str, tuple[list[MeasuredPlan], float]]
 ) -> dict[int, dict[str, tuple[Forecast, float]]]:
     """By rate and text: the forecast and the dense model's perplexity."""
     curve: Curve = forecasts.training_of(view)
@@ -109,9 +106,9 @@ def _forecasts(
     return found
 
 
-def _measured(view: data.RunView) -> dict[int, str]:
+def _measured(view: data.RunView[AllocateSpec]) -> dict[int, str]:
     """By rate: what was measured of this run's own plans."""
-    found = {}
+    found: dict[int, str] = {}
     for run_id, keep, scores in forecasts.measurements_of(view):
         parts = [f"{text} {words.measured(score['value'], score.get('stderr'))}" for text, score in scores.items()]
         found.setdefault(round(100 * (1 - keep)), f"perplexity {', '.join(parts)} ({run_id})")

@@ -15,10 +15,12 @@ from lrc_core.errors import LrcError
 from lrc_core.names import decomposition_label, method_label
 from lrc_core.quality.rows import accuracy_of, named
 from lrc_core.quality.tables import MARKS, label_of, marks, tasks_of, texts_of
-from lrc_core.runs.spec import EvaluationSpec, ModelRef
-from pages.ui.shared import data
+from lrc_core.runs.spec import AblationSpec, EvaluationSpec, ModelRef, QualitySpec
+from pages.ui.shared import data, words
+from pages.ui.shared.methods import decomposition_label, method_label
 
 Row = Mapping[str, Any]
+BenchSpec = QualitySpec | AblationSpec
 AXES = {"linear": "Block linears", "model": "Whole model", "bytes": "Bytes"}
 ACCURACY = "accuracy"
 
@@ -33,7 +35,7 @@ class Bench:
         baselines: what rows are tested against, in the order of the marks.
     """
 
-    view: data.RunView
+    view: data.RunView[BenchSpec]
     rows: tuple[Row, ...]
     baselines: tuple[str, ...]
 
@@ -51,10 +53,10 @@ class Bench:
         return {"model": self.view.spec.model.source, "rows": list(self.rows), "baselines": list(self.baselines)}
 
 
-def benches(ref: ModelRef, kind: str) -> list[Bench]:
+def benches(ref: ModelRef, kind: type[QualitySpec] | type[AblationSpec]) -> list[Bench]:
     """Runs of a kind that have rows, newest first."""
     found = []
-    for view in data.all_runs(ref, kind):
+    for view in _runs(ref, kind):
         try:
             path = view.path / "rows.json"
             content = data.read_json(path) if path.is_file() else (view.run.result() or {}).get("rows", [])
@@ -62,9 +64,15 @@ def benches(ref: ModelRef, kind: str) -> list[Bench]:
             continue
         rows = tuple(row for row in content if _usable(row)) if isinstance(content, list) else ()
         if rows:
-            names = tuple(view.spec.baselines) if kind == "quality" else ("base",)
+            names = view.spec.baselines if isinstance(view.spec, QualitySpec) else ("base",)
             found.append(Bench(view, rows, names))
     return found
+
+
+def _runs(ref: ModelRef, kind: type[QualitySpec] | type[AblationSpec]) -> Sequence[data.RunView[BenchSpec]]:
+    if issubclass(kind, QualitySpec):
+        return data.all_runs(QualitySpec, ref)
+    return data.all_runs(AblationSpec, ref)
 
 
 def _usable(row: Any) -> bool:
@@ -127,7 +135,7 @@ def lines(bench: Bench) -> dict[tuple[str, str], list[Row]]:
     found: dict[tuple[str, str], list[Row]] = {}
     for row in bench.measured:
         if row["method"] not in ("dense", "reference"):
-            found.setdefault((named(row), str(row.get("decomposition", ""))), []).append(row)
+            found.setdefault((named(dict(row)), str(row.get("decomposition", ""))), []).append(row)
     return found
 
 
@@ -195,7 +203,7 @@ def _cost(row: Row) -> str:
 
 def signs(bench: Bench) -> str:
     """What the signs behind the values mean, in words."""
-    if bench.view.kind == "ablation":
+    if isinstance(bench.view.spec, AblationSpec):
         against = "* the first variant of its kind (all terms; the preset's text)"
     else:
         against = ", ".join(f"{sign} {method_label(name)}" for sign, name in zip(MARKS, bench.baselines, strict=False))

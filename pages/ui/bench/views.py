@@ -29,8 +29,8 @@ _PARTS = {"losses": "Loss terms", "texts": "Calibration text"}
 
 def bench(ref: ModelRef) -> None:
     """Every method at every target: chart, table, downloads."""
-    found = bench_data.benches(ref, "quality")
-    _unfinished(ref, "quality")
+    found = bench_data.benches(ref, QualitySpec)
+    _unfinished(data.all_runs(QualitySpec, ref, samples=False))
     if not found:
         empty(
             "No bench yet",
@@ -72,8 +72,8 @@ def bench(ref: ModelRef) -> None:
 
 def ablation(ref: ModelRef) -> None:
     """What loss terms and calibration texts are worth: bars, table, downloads."""
-    found = bench_data.benches(ref, "ablation")
-    _unfinished(ref, "ablation")
+    found = bench_data.benches(ref, AblationSpec)
+    _unfinished(data.all_runs(AblationSpec, ref, samples=False))
     if not found:
         empty(
             "No ablation yet",
@@ -112,8 +112,7 @@ def ablation(ref: ModelRef) -> None:
     _start_ablation(ref)
 
 
-def _unfinished(ref: ModelRef, kind: str) -> None:
-    views = data.all_runs(ref, kind, samples=False)
+def _unfinished(views: Sequence[data.AnyRun]) -> None:
     for view in [view for view in views if not view.final or (view is views[0] and view.status.resumable)][:2]:
         jobs.panel(view.id)
 

@@ -15,7 +15,7 @@ from lrc_core.plan import Plan
 from lrc_core.quality.card import PARTS, Entry, Wishes, part_words, quality_words, reading, speed_of, speed_words
 from lrc_core.quality.footprint import Footprint, footprint
 from lrc_core.quality.rows import Scores
-from lrc_core.runs.spec import ModelRef
+from lrc_core.runs.spec import GenerateSpec, ModelRef
 from lrc_core.runs.transcript import read_answers
 from lrc_core.types import ModelCard
 from pages.ui.compare import figures as charts
@@ -55,7 +55,7 @@ def under_rows(rows: Sequence[measured.Row], ref: ModelRef) -> None:
             st.caption(f"The plans of {', '.join(without)} have been deleted, so that nothing can be counted for them.")
 
 
-def under_answers(view: data.RunView, ref: ModelRef) -> None:
+def under_answers(view: data.RunView[GenerateSpec], ref: ModelRef) -> None:
     """The card of every model that answered a prompt."""
     known = data.newest_card(ref)
     if known is None or not view.done:
@@ -164,7 +164,8 @@ def _one(entry: Entry, size: Footprint, largest: int, dense: tuple[Entry, Footpr
     said, behind = quality_words(entry, dense[0] if dense else None, Scores(data.own_store().root))
     st.markdown(said + (f" :small[:gray[({behind})]]" if behind else ""))
     if entry.source:
-        st.caption(f"Speed: `{entry.source}`" + (f" · quality: `{entry.row['run_id']}`" if _other_run(entry) else ""))
+        other = _other_run(entry)
+        st.caption(f"Speed: `{entry.source}`" + (f" · quality: `{other}`" if other else ""))
 
 
 def who(name: str, color: str, tag: str = "") -> None:
@@ -174,8 +175,10 @@ def who(name: str, color: str, tag: str = "") -> None:
     st.html(f'<div class="lrc-who">{chip}{html.escape(name)}{mark}</div>')
 
 
-def _other_run(entry: Entry) -> bool:
-    return entry.row is not None and str(entry.row.get("run_id", "")) not in ("", entry.source)
+def _other_run(entry: Entry) -> str:
+    """The run of the quality where it is not that of the speed; "" else."""
+    run_id = str(entry.row.get("run_id", "")) if entry.row is not None else ""
+    return "" if run_id == entry.source else run_id
 
 
 def memory_bar(size: Footprint, largest: int) -> str:

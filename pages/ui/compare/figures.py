@@ -226,8 +226,8 @@ def speed_bars(rows: Sequence[Row]) -> go.Figure:
     titles = [title for _, title, _ in _COSTS]
     figure = make_subplots(rows=1, cols=3, subplot_titles=titles, horizontal_spacing=0.08)
     for column, (name, _, factor) in enumerate(_COSTS, start=1):
-        shown = [(row, (row.get("cost") or {}).get(name)) for row in ordered(rows)]
-        shown = [(row, value) for row, value in shown if value is not None]
+        costs = [(row, (row.get("cost") or {}).get(name)) for row in ordered(rows)]
+        shown = [(row, float(value)) for row, value in costs if value is not None]
         figure.add_bar(
             x=[bar_name(row) for row, _ in shown],
             y=[value * factor for _, value in shown],

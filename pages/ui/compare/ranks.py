@@ -101,7 +101,7 @@ def chart_height(card: ModelCard) -> int:
 def rank_chart(card: ModelCard, found: Ranks | Plan) -> alt.Chart:
     """Heatmap of the share of each layer that is kept; dense layers carry the full share."""
     x, y = _axes(card)
-    return (
+    chart: alt.Chart = (
         alt.Chart(rank_frame(card, found))
         .mark_rect(stroke="transparent", strokeWidth=1.5)
         .encode(
@@ -123,6 +123,7 @@ def rank_chart(card: ModelCard, found: Ranks | Plan) -> alt.Chart:
         )
         .properties(height=chart_height(card))
     )
+    return chart
 
 
 def difference_chart(card: ModelCard, found: Ranks | Plan, other: Ranks | Plan) -> alt.Chart:
@@ -132,7 +133,7 @@ def difference_chart(card: ModelCard, found: Ranks | Plan, other: Ranks | Plan) 
     frame["points"] = 100 * frame["difference"]
     limit = max(0.05, float(frame["difference"].abs().max()))
     x, y = _axes(card)
-    return (
+    chart: alt.Chart = (
         alt.Chart(frame)
         .mark_rect(stroke="transparent", strokeWidth=1.5)
         .encode(
@@ -158,3 +159,4 @@ def difference_chart(card: ModelCard, found: Ranks | Plan, other: Ranks | Plan) 
         )
         .properties(height=chart_height(card))
     )
+    return chart

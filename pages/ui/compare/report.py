@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import streamlit as st
@@ -20,7 +21,7 @@ KINDS = ("compare", "quality")
 FILES = (("HTML", "text/html", ":material/language:"), ("PDF", "application/pdf", ":material/picture_as_pdf:"))
 
 
-def section(views: list[data.RunView], prefix: str, keep: float | None = None) -> None:
+def section(views: Sequence[data.AnyRun], prefix: str, keep: float | None = None) -> None:
     """Title, downloads and command of the newest of these runs that a report can be made of.
 
     Args:
@@ -56,13 +57,13 @@ def section(views: list[data.RunView], prefix: str, keep: float | None = None) -
         st.code(command_of(asked, frame), language="bash", wrap_lines=True)
 
 
-def has(view: data.RunView, decomposition: str) -> bool:
+def has(view: data.AnyRun, decomposition: str) -> bool:
     """Whether a comparison's rows are, among others, of a decomposition."""
     spec = view.spec
     return decomposition in getattr(spec, "decompositions", (getattr(spec, "decomposition", ""),))
 
 
-def _stamps(view: data.RunView) -> tuple[tuple[int, int], ...]:
+def _stamps(view: data.AnyRun) -> tuple[tuple[int, int], ...]:
     """What changes when the report could: the result, and the folders of runs."""
     return tuple(data.stamp(path) for path in (view.path / "result.json", data.own_store().root, data.SAMPLES))
 
@@ -85,8 +86,8 @@ def _frame(title: str, keep: float | None) -> Frame:
     """Title and target, with the price that the user set for the card."""
     settings = state.read_settings()
     price, currency = settings.get("price_per_gb"), str(settings.get("currency") or CURRENCY)
-    known = isinstance(price, int | float) and price >= 0
-    return Frame(title.strip(), keep, price=float(price) if known else PRICE, currency=currency)
+    usable = float(price) if isinstance(price, int | float) and price >= 0 else PRICE
+    return Frame(title.strip(), keep, price=usable, currency=currency)
 
 
 def _maker(asked: Asked, frame: Frame, name: str) -> Any:

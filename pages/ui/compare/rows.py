@@ -4,21 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 from lrc_core import words
 from lrc_core.errors import LrcError
 from lrc_core.names import split_variant
 from lrc_core.plan import Plan, variant_name
 from lrc_core.quality.variants import MIX
-from lrc_core.runs.spec import CalibrationSpec, EvaluationSpec, ModelRef
-from pages.ui.shared import data
+from lrc_core.runs.spec import (
+    AblationSpec,
+    AllocateSpec,
+    CalibrationSpec,
+    CompareSpec,
+    EvaluateSpec,
+    EvaluationSpec,
+    ModelRef,
+    QualitySpec,
+)
+from pages.ui.shared import data, words
+from pages.ui.shared.methods import split_variant
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Row = Mapping[str, Any]
+Measured: TypeAlias = data.RunView[CompareSpec | QualitySpec | EvaluateSpec]
+"""A run whose rows stand in groups."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +49,7 @@ class Group:
     rows: tuple[Row, ...]
     hidden: int
     calibrations: tuple[CalibrationSpec, ...]
-    views: tuple[data.RunView, ...]
+    views: tuple[Measured, ...]
 
     @property
     def sample(self) -> bool:
@@ -68,51 +80,58 @@ class Group:
 
 def groups(ref: ModelRef) -> list[Group]:
     """All measurements of a model, the largest group first."""
-    found: dict[EvaluationSpec, list[tuple[Row, data.RunView]]] = {}
-    views = data.all_runs(ref)
+    found: dict[EvaluationSpec, list[tuple[Row, Measured]]] = {}
+    views = data.all_runs(ref=ref)
     aside = _set_aside(views)
     for view in views:
+        if not _measures(view):
+            continue
         for row in rows_of(view):
-            if view.kind == "evaluate" and row.get("run_id") in aside:
+            if isinstance(view.spec, EvaluateSpec) and row.get("run_id") in aside:
                 continue
             found.setdefault(view.spec.evaluation, []).append((row, view))
     made = [_group(evaluation, entries) for evaluation, entries in found.items()]
     return sorted(made, key=lambda group: (group.sample, -len(group.rows)))
 
 
-def rows_of(view: data.RunView) -> list[Row]:
+def _measures(view: data.AnyRun) -> TypeGuard[Measured]:
+    return isinstance(view.spec, CompareSpec | QualitySpec | EvaluateSpec)
+
+
+def rows_of(view: Measured) -> list[Row]:
     """The rows of a compare or evaluate run that are there by now."""
+    spec = view.spec
     try:
-        if view.kind == "compare":
+        if isinstance(spec, CompareSpec):
             path = view.path / "rows.json"
             content = data.read_json(path) if path.is_file() else (view.run.result() or {}).get("rows", [])
             return [_named(row) for row in content if _usable(row)]
-        if view.kind == "quality":
-            rows = [row for row in _bench_rows(view) if row.get("seed", view.spec.seeds[0]) == view.spec.seeds[0]]
+        if isinstance(spec, QualitySpec):
+            rows = [row for row in _bench_rows(view) if row.get("seed", spec.seeds[0]) == spec.seeds[0]]
             return [_named(row) for row in rows]
-        if view.kind == "evaluate":
-            result = view.run.result()
-            return [_named(result)] if result is not None and _usable(result) else []
+        result = view.run.result()
+        return [_named(result)] if result is not None and _usable(result) else []
     except LrcError:
         return []
-    return []
 
 
-def _bench_rows(view: data.RunView) -> list[Row]:
+def _bench_rows(view: data.AnyRun) -> list[Row]:
     """Measured rows of a quality or ablation run that are about this model."""
     path = view.path / "rows.json"
     content = data.read_json(path) if path.is_file() else (view.run.result() or {}).get("rows", [])
     return [row for row in content if _usable(row) and row["method"] != "reference"]
 
 
-def _set_aside(views: Sequence[data.RunView]) -> set[str]:
+def _set_aside(views: Sequence[data.AnyRun]) -> set[str]:
     """Evaluations that do not stand for themselves: ablated variants, and a bench's cells, which the bench shows."""
     aside: set[str] = set()
     for view in views:
-        if view.kind in ("quality", "ablation"):
+        if isinstance(view.spec, QualitySpec | AblationSpec):
             with suppress(LrcError):
                 rows = _bench_rows(view)
-                aside |= {str(row.get("run_id")) for row in rows if view.kind == "quality" or _is_variant(row)}
+                aside |= {
+                    str(row.get("run_id")) for row in rows if isinstance(view.spec, QualitySpec) or _is_variant(row)
+                }
     return aside
 
 
@@ -130,8 +149,8 @@ def _named(row: Row) -> Row:
     return {**row, "method": variant_name(str(row["method"]), update)} if update else row
 
 
-def _group(evaluation: EvaluationSpec, entries: Sequence[tuple[Row, data.RunView]]) -> Group:
-    cells: dict[tuple[Any, ...], tuple[Row, data.RunView]] = {}
+def _group(evaluation: EvaluationSpec, entries: Sequence[tuple[Row, Measured]]) -> Group:
+    cells: dict[tuple[Any, ...], tuple[Row, Measured]] = {}
     seen, hidden = set(), 0
     for row, view in entries:
         if row.get("run_id") in seen:
@@ -224,18 +243,13 @@ def table(rows: Sequence[Row], label: Any) -> pd.DataFrame:
 
 def plan_of(row: Row) -> Plan | None:
     """The plan that a row measured: the evaluate run's own, else the allocate run's recorded one."""
-    view = data.open_run(str(row.get("run_id") or "-"))
-    if view is not None and view.kind == "evaluate" and view.spec.plan:
+    view = data.open_run(str(row.get("run_id") or "-"), EvaluateSpec)
+    if view is not None and view.spec.plan:
         return Plan.from_dict(dict(view.spec.plan))
-    source = data.open_run(str(row.get("allocate_run_id") or "-"))
+    source = data.open_run(str(row.get("allocate_run_id") or "-"), AllocateSpec)
     if source is None:
         return None
     found = data.nearest(data.recorded_plans([source]), 1 - float(row["keep_target"]))
     if found is None or abs(found.compression - (1 - float(row["keep_target"]))) > 0.0051:
         return None
     return data.load_plan(found.path)
-
-
-def widened(evaluation: EvaluationSpec, **changes: Any) -> EvaluationSpec:
-    """The same measurement with some settings changed."""
-    return replace(evaluation, **changes)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pandas as pd
 import streamlit as st
 
-from lrc_core import words
+from lrc_core.names import method_label
 from lrc_core.quality.rows import accuracy_of
 from lrc_core.runs.spec import ModelRef
 from pages.ui.compare import figures as charts
@@ -38,7 +38,7 @@ def _readable(rows: Rows) -> pd.DataFrame:
     records = []
     for row in rows:
         record = {
-            "Method": charts.label(str(row["method"])),
+            "Method": method_label(str(row["method"])),
             "Removed": words.percent(1 - float(row.get("keep_achieved", row["keep_target"])), 2),
             "Of the whole model": words.percent(1 - float(row["keep_whole_model"]), 2)
             if row.get("keep_whole_model") is not None
@@ -105,13 +105,13 @@ def ranks(group: measured.Group, decomposition: str, rows: Rows, ref: ModelRef) 
         return
     card, names = known[0], [name for name in reversed(charts.methods_of(rows)) if name in plans]
     left, right = st.columns(2)
-    first = left.selectbox("First", names, index=0, format_func=charts.label, key="co_first", bind="query-params")
-    second = right.selectbox("Second", names, index=1, format_func=charts.label, key="co_second", bind="query-params")
+    first = left.selectbox("First", names, index=0, format_func=method_label, key="co_first", bind="query-params")
+    second = right.selectbox("Second", names, index=1, format_func=method_label, key="co_second", bind="query-params")
     one, two = plans[first], plans[second]
-    st.markdown(f"**Share of each layer kept: {charts.label(first)} minus {charts.label(second)}**")
+    st.markdown(f"**Share of each layer kept: {method_label(first)} minus {method_label(second)}**")
     told = Told(
-        f"Share kept under {charts.label(first)} minus under {charts.label(second)}",
-        rank_charts.difference_table(card, one, two, (charts.label(first), charts.label(second))),
+        f"Share kept under {method_label(first)} minus under {method_label(second)}",
+        rank_charts.difference_table(card, one, two, (method_label(first), method_label(second))),
         readings.spending(card, one, two),
     )
     charting.vega(rank_charts.difference_chart(card, one, two), told, key="co_difference")
@@ -119,9 +119,9 @@ def ranks(group: measured.Group, decomposition: str, rows: Rows, ref: ModelRef) 
     for column, name, plan in ((left, first, one), (right, second, two)):
         with column:
             st.markdown(
-                f"**{charts.label(name)}** :small[:gray[{words.percent(1 - plans[name].keep_achieved, 2)} removed]]"
+                f"**{method_label(name)}** :small[:gray[{words.percent(1 - plans[name].keep_achieved, 2)} removed]]"
             )
-            rank_charts.draw(card, plan, f"Ranks of {charts.label(name)}", key=f"co_ranks_{name}")
+            rank_charts.draw(card, plan, f"Ranks of {method_label(name)}", key=f"co_ranks_{name}")
 
 
 def samples(group: measured.Group, decomposition: str, rows: Rows, ref: ModelRef) -> None:

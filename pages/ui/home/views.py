@@ -12,8 +12,8 @@ from lrc_core.budget import break_even
 from lrc_core.decompose.measures import energy_rank
 from lrc_core.names import decomposition_label, learns
 from lrc_core.paths import read_only
-from lrc_core.runs.spec import ModelRef
-from pages.ui.shared import data, pictures, state
+from lrc_core.runs.spec import AllocateSpec, ModelRef
+from pages.ui.shared import data, pictures, state, words
 from pages.ui.shared.frame import PAGES, empty, escaped, page_link, sample_note
 from pages.ui.shared.prose import prose
 from pages.ui.shared.summary import SHARE, Shown, example_of, heat_of, heat_words, shown_spectra
@@ -143,19 +143,19 @@ def next_step(ref: ModelRef, fetch: Callable[[], None]) -> None:
         ref: the model.
         fetch: draws the button of the first job, where that is what follows.
     """
-    own = [view for view in data.all_runs(ref, samples=False) if view.done]
+    own = [view for view in data.all_runs(ref=ref, samples=False) if view.done]
     kinds = {view.kind for view in own}
     if read_only():
         said, page = "This is the demo. The slides tell the whole story in figures that were measured.", "present"
     elif not own:
         said, page = f"Nothing of {escaped(state.model_label(ref))} has been computed on this computer yet.", ""
-    elif not any(view.kind == "allocate" and learns(view.spec.method) for view in own):
+    elif not any(isinstance(view.spec, AllocateSpec) and learns(view.spec.method) for view in own):
         said, page = "Its spectra are here. Choose a size and let the ranks be learned.", "allocate"
     elif not kinds & {"compare", "evaluate", "quality"}:
         said, page = "Ranks have been learned. Measure them against the other methods at the same size.", "compare"
     else:
         said, page = "It has been measured. Show the result to somebody.", "present"
-    working = any(not view.final for view in data.all_runs(ref, samples=False))
+    working = any(not view.final for view in data.all_runs(ref=ref, samples=False))
     if not page and working:
         said = "The first job of this model is under way; its progress is shown below."
     with st.container(horizontal=True, vertical_alignment="center", key="home_next"):

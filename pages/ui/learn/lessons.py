@@ -27,7 +27,7 @@ class Lesson:
         content: of ``lesson.json``.
     """
 
-    view: data.RunView
+    view: data.RunView[LessonSpec]
     card: ModelCard
     content: dict[str, Any]
 
@@ -46,13 +46,13 @@ def lessons(ref: ModelRef, part: str) -> list[Lesson]:
 
     Where there is none, those of the shipped sample, whatever its model.
     """
-    own = [view for view in data.all_runs(ref, "lesson") if view.done]
-    shipped = [view for view in data.all_runs(None, "lesson") if view.done and view.sample]
+    own = [view for view in data.all_runs(LessonSpec, ref) if view.done]
+    shipped = [view for view in data.all_runs(LessonSpec) if view.done and view.sample]
     found = [lesson for lesson in map(_read, own) if lesson.content.get(part)]
     return found or [lesson for lesson in map(_read, shipped) if lesson.content.get(part)]
 
 
-def _read(view: data.RunView) -> Lesson:
+def _read(view: data.RunView[LessonSpec]) -> Lesson:
     path = view.path / "lesson.json"
     content = data.read_json(path)
     if not isinstance(content, dict) or not {"keep", "layers", "sensitivity", "texts"} <= content.keys():
@@ -91,7 +91,7 @@ def nothing_recorded(what: str) -> None:
 
 def live_fold(ref: ModelRef, label: str) -> AbstractContextManager[object]:
     """The fold around :func:`live`: open while a lesson is under way or has stopped, so that nobody looks for it."""
-    own = data.all_runs(ref, "lesson", samples=False)
+    own = data.all_runs(LessonSpec, ref, samples=False)
     return st.expander(label, icon=":material/bolt:", expanded=bool(own) and not own[0].done)
 
 
@@ -103,7 +103,7 @@ def live(ref: ModelRef, spec: LessonSpec, label: str, key: str) -> bool:
     """
     if jobs.instead(spec):
         return False
-    own = data.all_runs(ref, "lesson", samples=False)
+    own = data.all_runs(LessonSpec, ref, samples=False)
     for view in [view for view in own if not view.final][:2] or [view for view in own[:1] if not view.done]:
         jobs.panel(view.id)
     if any(view.id == spec.run_id and view.done for view in own):

@@ -10,7 +10,7 @@ import streamlit as st
 
 from lrc_core import words
 from lrc_core.decompose.measures import energy_rank
-from lrc_core.runs.spec import ModelRef
+from lrc_core.runs.spec import ModelRef, SpectraSpec
 from pages.ui.learn import lessons, svg
 from pages.ui.learn import mask_training as training
 from pages.ui.learn.flipbook import Book, Frame, flipbook
@@ -91,7 +91,7 @@ def controls() -> training.Setting:
     return training.Setting(chosen, noise or "gumbel", float(temperature), int(target), ramp=not flat)
 
 
-def row(ref: ModelRef) -> tuple[np.ndarray, str, data.RunView | None]:
+def row(ref: ModelRef) -> tuple[np.ndarray, str, data.RunView[SpectraSpec] | None]:
     """The row of singular values, what it is of, and the run it comes from."""
     view = data.best_spectra(ref) or data.best_spectra(ModelRef())
     if view is None:

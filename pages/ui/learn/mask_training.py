@@ -74,7 +74,7 @@ def row_of(sigma: Row) -> Row:
     Args:
         sigma: [r] singular values, descending.
     """
-    picked = sigma[np.linspace(0, len(sigma) - 1, min(COMPONENTS, len(sigma))).round().astype(int)]
+    picked: Row = sigma[np.linspace(0, len(sigma) - 1, min(COMPONENTS, len(sigma))).round().astype(int)]
     size = float(np.sqrt((picked**2).sum()))
     return picked / size if size > 0 else picked
 

@@ -92,7 +92,7 @@ def perplexity(rows: list[measured.Row]) -> None:
     st.markdown(readings.best(rows))
 
 
-def perplexity_chart(frame: pd.DataFrame, colors: dict[str, str]) -> alt.LayerChart:
+def perplexity_chart(frame: pd.DataFrame, colors: dict[str, str]) -> alt.LayerChart | alt.FacetChart:
     """Points with whiskers on a logarithmic scale."""
     x = alt.X(
         "perplexity:Q",

@@ -73,7 +73,7 @@ def frame(entry: Mapping[str, Any], panel: str) -> pd.DataFrame:
     )
 
 
-def chart(entry: Mapping[str, Any], panel: str, layer: LinearShape, number: int) -> alt.LayerChart:
+def chart(entry: Mapping[str, Any], panel: str, layer: LinearShape, number: int) -> alt.LayerChart | alt.FacetChart:
     """One error over the ranks, with the slider's rank marked."""
     rows = frame(entry, panel)
     labels = [decomposition_label(name) for name in NAMES]

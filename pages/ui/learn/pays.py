@@ -81,7 +81,7 @@ def slider() -> float:
     return min(max(int(percent), 1), 90) / 100
 
 
-def chart(layer: LinearShape, rank: int) -> alt.LayerChart:
+def chart(layer: LinearShape, rank: int) -> alt.LayerChart | alt.FacetChart:
     """k(m+n) against k, the dense layer's cost, break-even, and where the slider stands."""
     even = break_even(layer)
     line = pd.DataFrame({"rank": [0, layer.full_rank], "millions": [0.0, _millions(layer, layer.full_rank)]})
@@ -169,7 +169,7 @@ def two_ways(spectra: data.Spectra, layer: LinearShape, decomposition: str, remo
 def _bars(frame: pd.DataFrame) -> alt.Chart:
     """What every way loses, the two layers' shares behind each other; names break into two lines."""
     broken = "split(datum.label, ', ')"
-    return (
+    chart: alt.Chart = (
         alt.Chart(frame)
         .mark_bar()
         .encode(
@@ -184,6 +184,7 @@ def _bars(frame: pd.DataFrame) -> alt.Chart:
         )
         .properties(height=230)
     )
+    return chart
 
 
 def ways(removed: float) -> tuple[Choice, ...]:

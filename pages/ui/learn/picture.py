@@ -51,7 +51,8 @@ def drawn() -> NDArray[np.float64]:
 def matrix() -> NDArray[np.float64]:
     """[96, 128] the image, counted from its mean grey: brightness alone would drown everything else."""
     image = drawn()
-    return image - image.mean()
+    centred: NDArray[np.float64] = image - image.mean()
+    return centred
 
 
 @cache

@@ -40,7 +40,7 @@ def draw(ref: ModelRef) -> None:
 
 def choose(found: list[lessons.Lesson], key: str) -> tuple[lessons.Lesson, dict[str, Any]]:
     """One of the layers that lessons looked at closely."""
-    entries = {}
+    entries: dict[str, tuple[lessons.Lesson, dict[str, Any]]] = {}
     for lesson in found:
         for entry in lesson.content["layers"]:
             entries.setdefault(entry["name"], (lesson, entry))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lrc_core.allocate.curves.hand import HAND, spend_rest
-from lrc_core.budget import Ranks, dense_ranks, fit_budget, is_dense, normalised, uniform_ranks
+from lrc_core.budget import Ranks, fit_budget, is_dense, normalised, uniform_ranks
 from lrc_core.errors import PlanError
 from lrc_core.paths import plans_home, read_only
 from lrc_core.plan import Plan, make_plan
@@ -78,7 +78,8 @@ def draft_of(plan: Plan, card: ModelCard, base: str) -> Draft:
             f"This plan brings the file {plan.files[0]}; its ranks alone are not the plan.",
             "Choose the plan that it was made from.",
         )
-    hand = plan.origin.get("hand") if isinstance(plan.origin.get("hand"), Mapping) else {}
+    written = plan.origin.get("hand")
+    hand = written if isinstance(written, Mapping) else {}
     known = {layer.name for layer in card.layers}
     return Draft(
         name=str(hand.get("name") or "My plan"),
@@ -174,8 +175,3 @@ def saved_plans(card: ModelCard) -> list[Path]:
     """Plan files that were saved for this model, newest first."""
     found = [path for path in _folder(card).glob("*.json") if not path.name.startswith(".")]
     return sorted(found, key=lambda path: -path.stat().st_mtime)
-
-
-def dense_draft(card: ModelCard) -> Draft:
-    """The dense model as a beginning."""
-    return Draft("My plan", "the dense model", "whitened", dense_ranks(card.layers))

@@ -13,8 +13,7 @@ from lrc_core.allocate.curves.hand import predicted_loss
 from lrc_core.budget import break_even, is_dense, layer_ratio, plan_params
 from lrc_core.decompose.measures import energy_kept
 from lrc_core.errors import LrcError
-from lrc_core.names import decomposition_label, method_label
-from lrc_core.runs.spec import EvaluationSpec, ModelRef
+from lrc_core.runs.spec import EvaluationSpec, ModelRef, SpectraSpec
 from lrc_core.types import LinearShape, ModelCard
 from pages.ui.plans import scores as plan_scores
 from pages.ui.plans.draft import Draft, keep_draft, summary
@@ -84,8 +83,7 @@ def budget(card: ModelCard, draft: Draft, keep: float) -> None:
 
 @st.cache_data(max_entries=8, show_spinner=False)
 def _losses(run_id: str, stamp: tuple[int, int]) -> dict[str, np.ndarray]:
-    view = data.open_run(run_id)
-    assert view is not None
+    view = data.require_run(run_id, SpectraSpec)
     return {name: 0.5 * sigma**2 for name, sigma in data.spectra_of(view).values["kfac"].items()}
 
 

@@ -13,8 +13,7 @@ from lrc_core.errors import LrcError
 from lrc_core.paths import plans_home
 from lrc_core.quality.paired import Paired, log_perplexity
 from lrc_core.runs.files import write_json
-from lrc_core.runs.spec import EvaluationSpec, ModelRef
-from lrc_core.words import percent
+from lrc_core.runs.spec import EvaluateSpec, EvaluationSpec, ModelRef
 from pages.ui.shared import data, state
 
 FILE = "scores.json"
@@ -65,7 +64,7 @@ def measured_on(evaluation: EvaluationSpec) -> str:
 def update(ref: ModelRef) -> list[Score]:
     """The scores of a model: those on record and what was measured since; writes the record when it grew."""
     recorded = {score.run_id: score for score in _read()}
-    fresh = {score.run_id: score for score in map(_score, data.all_runs(ref, "evaluate")) if score is not None}
+    fresh = {score.run_id: score for score in map(_score, data.all_runs(EvaluateSpec, ref)) if score is not None}
     mine = {run_id: score for run_id, score in fresh.items() if score.hand}
     if new := {run_id: score for run_id, score in mine.items() if run_id not in recorded}:
         plans_home().mkdir(parents=True, exist_ok=True)
@@ -143,7 +142,7 @@ def _paired(one: str, other: str) -> list[Paired]:
     return tests
 
 
-def _score(view: data.RunView) -> Score | None:
+def _score(view: data.RunView[EvaluateSpec]) -> Score | None:
     """The score of a finished evaluation of a plan."""
     plan = view.spec.plan
     if not view.done or plan is None:

@@ -125,9 +125,8 @@ def learning(story: Story) -> Slide:
     return Slide(FILM, f"{label} learns what each layer keeps", body, learning_words(story, view), (view.id,))
 
 
-def learning_words(story: Story, view: data.RunView) -> str:
+def learning_words(story: Story, view: data.RunView[AllocateSpec]) -> str:
     """How a film that ends at another size belongs to the slides around it; nothing where it ends at theirs."""
-    assert isinstance(view.spec, AllocateSpec)
     end = words.percent(1 - view.spec.keep)
     if abs(view.spec.keep - story.keep) < 1e-6:
         return ""
@@ -266,8 +265,8 @@ def card(story: Story) -> Slide:
 def _price() -> tuple[float, str]:
     settings = state.read_settings()
     price = settings.get("price_per_gb")
-    usable = isinstance(price, int | float) and 0 <= price <= 1e6
-    return (float(price) if usable else PRICE), str(settings.get("currency") or CURRENCY)[:4]
+    usable = float(price) if isinstance(price, int | float) and 0 <= price <= 1e6 else PRICE
+    return usable, str(settings.get("currency") or CURRENCY)[:4]
 
 
 def _memory(size: Footprint, largest: int) -> str:

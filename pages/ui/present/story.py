@@ -10,7 +10,7 @@ from lrc_core import words
 from lrc_core.errors import LrcError
 from lrc_core.names import in_order, learns, method_color, method_label
 from lrc_core.plan import Plan
-from lrc_core.runs.spec import ModelRef
+from lrc_core.runs.spec import AllocateSpec, EvaluateSpec, ModelRef
 from lrc_core.types import ModelCard
 from pages.ui.compare import rows as measured
 from pages.ui.shared import data, pictures
@@ -81,12 +81,12 @@ class Story:
             with_table=with_table,
         )
 
-    def learned(self) -> data.RunView | None:
+    def learned(self) -> data.RunView[AllocateSpec] | None:
         """The run whose film shows how ranks are learned: the best row's own, else any of this model."""
-        views = [view for view in data.all_runs(self.ref, "allocate") if view.done and learns(view.spec.method)]
+        views = [view for view in data.all_runs(AllocateSpec, self.ref) if view.done and learns(view.spec.method)]
         return next((view for view in views if self.made_by(view)), views[0] if views else None)
 
-    def made_by(self, view: data.RunView) -> bool:
+    def made_by(self, view: data.RunView[AllocateSpec]) -> bool:
         """Whether the plan that is told of comes out of a run."""
         origin = str(self.plan.origin.get("run_id") or "") if self.plan is not None else ""
         return view.id in (str((self.best or {}).get("allocate_run_id")), origin, self.source)
@@ -142,12 +142,14 @@ def _story(ref: ModelRef, card: ModelCard, removed: float) -> Story:
             told = [row for row in rows if row["method"] == "dense"] + kept
             order = in_order(str(row["method"]) for row in told)
             told.sort(key=lambda row: order.index(str(row["method"])))
-            source = next((view.id for view in group.views if view.kind != "evaluate"), group.views[0].id)
+            source = next(
+                (view.id for view in group.views if not isinstance(view.spec, EvaluateSpec)), group.views[0].id
+            )
             return Story(ref, card, shown, keep, tuple(told), best, _plan(best), group.sample, source)
-    found = data.nearest(data.recorded_plans(data.all_runs(ref, "allocate")), removed)
+    found = data.nearest(data.recorded_plans(data.all_runs(AllocateSpec, ref)), removed)
     plan = data.load_plan(found.path) if found is not None else None
     keep = plan.keep_target if plan is not None else 1 - removed
-    sample = all(view.sample for view in data.all_runs(ref))
+    sample = all(view.sample for view in data.all_runs(ref=ref))
     return Story(ref, card, shown, keep, (), None, plan, sample, found.view.id if found is not None else "")
 
 

@@ -20,7 +20,7 @@ SOURCES = ("allocate", "update")
 """Kinds of runs that leave a plan."""
 
 
-def section(view: data.RunView) -> None:
+def section(view: data.AnyRun) -> None:
     """A fold with two forms: update the factors of one of the run's plans, measure it."""
     with st.expander("Go on with this plan", icon=":material/forward:"), guard():
         known = {choice.key: choice for choice in choices.plans_of(view)}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import altair as alt
 import pandas as pd
@@ -54,7 +54,7 @@ def plotly(
     below(told, key)
 
 
-def vega(chart: alt.Chart | alt.LayerChart, told: Told, *, key: str) -> None:
+def vega(chart: alt.Chart | alt.LayerChart | alt.FacetChart, told: Told, *, key: str) -> None:
     """An Altair chart."""
     st.altair_chart(chart, key=key, alt=plain(told.alt))
     below(told, key)
@@ -82,5 +82,5 @@ def below(told: Told, key: str) -> None:
 
 
 def _table(frame: pd.DataFrame, told: Told) -> None:
-    height = 380 if len(frame) > 10 else "auto"
+    height: int | Literal["auto"] = 380 if len(frame) > 10 else "auto"
     st.dataframe(frame, hide_index=True, alt=f"In numbers: {plain(told.alt)}", height=height)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import zipfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeGuard, TypeVar, overload
 
 import numpy as np
 import streamlit as st
@@ -17,18 +18,28 @@ from lrc_core.errors import LrcError, PlanError, RunError
 from lrc_core.paths import read_only, samples_home
 from lrc_core.plan import Plan
 from lrc_core.runs.records import Status
-from lrc_core.runs.spec import ModelRef, Spec
+from lrc_core.runs.spec import (
+    AblationSpec,
+    AllocateSpec,
+    CompareSpec,
+    ModelRef,
+    QualitySpec,
+    Spec,
+    SpectraSpec,
+)
 from lrc_core.runs.store import Run, RunStore
 from lrc_core.types import ModelCard
 from lrc_core.words import percent
 from pages.ui.shared.state import same_model
 
 SAMPLES = samples_home()
+S = TypeVar("S", bound=Spec)
+S_co = TypeVar("S_co", bound=Spec, covariant=True)
 
 
 @dataclass(frozen=True)
-class RunView:
-    """One readable run as the pages see it.
+class RunView(Generic[S_co]):
+    """One readable run as the pages see it, typed by what was asked for.
 
     Attributes:
         run: its folder.
@@ -38,7 +49,7 @@ class RunView:
     """
 
     run: Run
-    spec: Spec
+    spec: S_co
     status: Status
     sample: bool
 
@@ -63,6 +74,15 @@ class RunView:
         return self.status.final
 
 
+AnyRun = RunView[Spec]
+"""A run of whatever kind."""
+
+
+def asks_for(view: AnyRun, kind: type[S]) -> TypeGuard[RunView[S]]:
+    """Whether a run is of a kind."""
+    return isinstance(view.spec, kind)
+
+
 def own_store() -> RunStore:
     return RunStore()
 
@@ -74,7 +94,7 @@ def _stores() -> list[tuple[RunStore, bool]]:
 
 
 @lru_cache(maxsize=4096)  # asked for hundreds of times a page: Streamlit's own cache would cost most of a page switch
-def _view(path: str, stamps: tuple[tuple[int, int], ...], sample: bool) -> RunView | None:
+def _view(path: str, stamps: tuple[tuple[int, int], ...], sample: bool) -> AnyRun | None:
     """A run as its files were at those stamps; None when it is damaged."""
     run = Run(Path(path))
     try:
@@ -83,7 +103,7 @@ def _view(path: str, stamps: tuple[tuple[int, int], ...], sample: bool) -> RunVi
         return None
 
 
-def _views(store: RunStore, sample: bool) -> list[RunView]:
+def _views(store: RunStore, sample: bool) -> list[AnyRun]:
     """Newest first. Damaged folders are left out: the Runs page lists them with their own words."""
     paths = [os.path.join(store.root, run_id) for run_id in store.ids()]
     found = [
@@ -94,26 +114,47 @@ def _views(store: RunStore, sample: bool) -> list[RunView]:
     return sorted(views, key=lambda view: (-view.status.created_at, view.id))
 
 
-def all_runs(ref: ModelRef | None = None, kind: str | None = None, samples: bool = True) -> list[RunView]:
-    """Runs of a model (or of all), newest first, the user's own before the shipped samples."""
+@overload
+def all_runs(kind: None = None, ref: ModelRef | None = None, *, samples: bool = True) -> list[AnyRun]: ...
+@overload
+def all_runs(kind: type[S], ref: ModelRef | None = None, *, samples: bool = True) -> list[RunView[S]]: ...
+def all_runs(kind: type[Any] | None = None, ref: ModelRef | None = None, *, samples: bool = True) -> list[Any]:
+    """Runs of a kind and a model (or of all), newest first, the user's own before the shipped samples."""
     return [
         view
         for store, sample in _stores()
         if samples or not sample
         for view in _views(store, sample)
-        if (kind is None or view.kind == kind) and (ref is None or same_model(view.spec.model, ref))
+        if (kind is None or isinstance(view.spec, kind)) and (ref is None or same_model(view.spec.model, ref))
     ]
 
 
-def open_run(run_id: str) -> RunView | None:
-    """A run of the user or a sample by id; None when there is none that can be read."""
+@overload
+def open_run(run_id: str, kind: None = None) -> AnyRun | None: ...
+@overload
+def open_run(run_id: str, kind: type[S]) -> RunView[S] | None: ...
+def open_run(run_id: str, kind: type[Any] | None = None) -> RunView[Any] | None:
+    """A run of the user or a sample by id; None when there is none of that kind that can be read."""
     for store, sample in _stores():
         try:
             run = store.open(run_id)
-            return RunView(run, run.spec, run.status(), sample)
+            view = RunView(run, run.spec, run.status(), sample)
         except LrcError:
             continue
+        return view if kind is None or isinstance(view.spec, kind) else None
     return None
+
+
+def require_run(run_id: str, kind: type[S]) -> RunView[S]:
+    """:func:`open_run` where the run was there a moment ago.
+
+    Raises:
+        RunError: it has gone.
+    """
+    view = open_run(run_id, kind)
+    if view is None:
+        raise RunError(f"Run {run_id} is gone.", "It was deleted meanwhile; load the page again.")
+    return view
 
 
 def stamp(path: Path | str) -> tuple[int, int]:
@@ -144,7 +185,7 @@ def read_json(path: Path) -> Any:
         raise RunError(f"{path} cannot be read: {error}.", "Delete the run and start it again.") from error
 
 
-def card_of(view: RunView) -> ModelCard:
+def card_of(view: AnyRun) -> ModelCard:
     """The model card of a spectra or allocate run."""
     try:
         return ModelCard.from_dict(read_json(view.path / "card.json"))
@@ -175,7 +216,7 @@ def _spectra(path: str, stamp: tuple[int, int]) -> dict[str, dict[str, np.ndarra
     return values
 
 
-def spectra_of(view: RunView) -> Spectra:
+def spectra_of(view: AnyRun) -> Spectra:
     """The spectra of a finished run.
 
     Raises:
@@ -195,7 +236,7 @@ def spectra_of(view: RunView) -> Spectra:
     return Spectra(card, tuple(values), values)
 
 
-def best_spectra(ref: ModelRef) -> RunView | None:
+def best_spectra(ref: ModelRef) -> RunView[SpectraSpec] | None:
     """The run whose spectra are shown: the user's newest finished one, else a sample.
 
     One that loaded the model knows more than one that streamed it from disk, and comes first.
@@ -204,23 +245,23 @@ def best_spectra(ref: ModelRef) -> RunView | None:
     return done[0] if done else None
 
 
-def done_spectra(ref: ModelRef | None = None) -> list[RunView]:
+def done_spectra(ref: ModelRef | None = None) -> list[RunView[SpectraSpec]]:
     """Finished spectra runs of a model (or of all), the one that is shown by itself first.
 
     A sample that the user has made again, which gives it the same id, is the user's run.
     """
-    done: dict[str, RunView] = {}
-    for view in all_runs(ref, "spectra"):
+    done: dict[str, RunView[SpectraSpec]] = {}
+    for view in all_runs(SpectraSpec, ref):
         if view.done:
             done.setdefault(view.id, view)
-    return sorted(done.values(), key=lambda view: bool(view.spec.stream))
+    return sorted(done.values(), key=lambda view: view.spec.stream)
 
 
 @dataclass(frozen=True)
 class Recorded:
     """One plan that a run recorded, learned or computed, at one rate."""
 
-    view: RunView
+    view: RunView[AllocateSpec]
     compression: float
     path: Path
     final: bool
@@ -230,7 +271,7 @@ class Recorded:
         return f"{percent(self.compression)} · {self.view.id}" + (" · sample" if self.view.sample else "")
 
 
-def recorded_plans(views: list[RunView]) -> list[Recorded]:
+def recorded_plans(views: Iterable[RunView[AllocateSpec]]) -> list[Recorded]:
     """Every plan in allocate runs: those written on the way, and the final ones."""
     found = []
     for view in views:
@@ -264,32 +305,11 @@ def load_plan(path: Path) -> Plan:
     return _plan(str(path), stamp(path))
 
 
-def last_ranks(view: RunView, card: ModelCard) -> tuple[int, dict[str, int]] | None:
-    """The newest complete snapshot of a training run: step and rank of every layer. Bears a half last line."""
-    try:
-        with (view.path / "ranks.jsonl").open("rb") as file:
-            file.seek(0, 2)
-            file.seek(max(0, file.tell() - 64 * (len(card.layers) + 8)))
-            lines = file.read().splitlines()
-    except OSError:
-        return None
-    for line in reversed(lines):
-        try:
-            snapshot = json.loads(line)
-            ranks = snapshot["ranks"]
-            if len(ranks) == len(card.layers):
-                names = (layer.name for layer in card.layers)
-                return int(snapshot["step"]), dict(zip(names, (int(rank) for rank in ranks), strict=True))
-        except (ValueError, KeyError, TypeError):
-            continue
-    return None
-
-
-def newest_card(ref: ModelRef) -> tuple[ModelCard, RunView] | None:
+def newest_card(ref: ModelRef) -> tuple[ModelCard, AnyRun] | None:
     """A card of this model from any run that wrote one; better one of the loaded model than one of its headers."""
     found = None
-    for view in all_runs(ref):
-        if view.kind in ("spectra", "allocate") and (view.path / "card.json").is_file():
+    for view in all_runs(ref=ref):
+        if isinstance(view.spec, SpectraSpec | AllocateSpec) and (view.path / "card.json").is_file():
             card = card_of(view)
             if not card.identity.header_only:
                 return card, view
@@ -299,6 +319,5 @@ def newest_card(ref: ModelRef) -> tuple[ModelCard, RunView] | None:
 
 def fetched(ref: ModelRef) -> bool:
     """Whether a job of the user's own has already brought this model in."""
-    return any(
-        view.done for view in all_runs(ref, samples=False) if view.kind not in ("compare", "quality", "ablation")
-    )
+    own = all_runs(ref=ref, samples=False)
+    return any(view.done for view in own if not isinstance(view.spec, CompareSpec | QualitySpec | AblationSpec))

@@ -15,7 +15,6 @@ DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 LAYER_COLORS = ("#1b8a86", "#d9762b", "#6a86d1", "#c05a94", "#a8952b", "#7f8c8a")
 PERPLEXITY_TICKS = {"tickvals": [digit * 10**power for power in range(6) for digit in (1, 2, 3, 5)], "tickformat": "~r"}
 """Of a logarithmic axis: whole numbers, where plotly writes bare digits between the powers of ten."""
-_MARGIN = {"l": 56, "r": 8, "t": 24, "b": 8}
 
 
 def config(name: str) -> dict[str, object]:

@@ -51,10 +51,10 @@ def widget(info: FieldInfo, default: Any, key: str, changed: Callable[[], None] 
         high = None if info.maximum is None else int(info.maximum)
         return st.number_input(info.label, low, high, int(default), step=1, **shared)
     if info.type is float:
-        low = None if info.minimum is None else float(info.minimum)
-        high = None if info.maximum is None else float(info.maximum)
+        least = None if info.minimum is None else float(info.minimum)
+        most = None if info.maximum is None else float(info.maximum)
         return st.number_input(
-            info.label, low, high, float(default), step=_step(float(default)), format="%.6g", **shared
+            info.label, least, most, float(default), step=_step(float(default)), format="%.6g", **shared
         )
     return st.text_input(info.label, value=str(default), **shared)
 

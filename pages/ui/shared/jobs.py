@@ -16,7 +16,16 @@ from lrc_core.names import method_label
 from lrc_core.paths import read_only
 from lrc_core.plan import update_of, variant_name
 from lrc_core.runs.records import Status
-from lrc_core.runs.spec import Spec
+from lrc_core.runs.spec import (
+    AblationSpec,
+    AllocateSpec,
+    CompareSpec,
+    EvaluateSpec,
+    GenerateSpec,
+    QualitySpec,
+    Spec,
+    UpdateSpec,
+)
 from lrc_core.tune.kinds import NO_UPDATE, TUNED
 from pages.ui.shared import data
 from pages.ui.shared.frame import escaped, guard, show_error
@@ -101,26 +110,26 @@ def state_badge(state: str) -> None:
 
 def title_of(spec: Spec) -> str:
     """What a job does, in a few words: plain text, which may hold a prompt."""
-    if spec.kind == "allocate":
+    if isinstance(spec, AllocateSpec):
         return f"{method_label(spec.method)} at {words.percent(1 - spec.keep)}"
-    if spec.kind == "compare":
+    if isinstance(spec, CompareSpec):
         updated = {NO_UPDATE: "", TUNED: " with tuned factors"}.get(
             spec.update, f" with {UPDATES.get(spec.update, spec.update).lower()} updated"
         )
         return f"Compare at {', '.join(words.percent(1 - keep) for keep in spec.keeps)}{updated}"
-    if spec.kind == "update":
+    if isinstance(spec, UpdateSpec):
         kind = str(spec.settings.get("kind"))
         doing = "Tune the factors" if kind == TUNED else f"Update {UPDATES.get(kind, 'Factors').lower()}"
         return f"{doing} of {_plan_words(spec.plan)}"
-    if spec.kind == "quality":
+    if isinstance(spec, QualitySpec):
         return f"Bench of {len(spec.methods)} methods at {', '.join(words.percent(1 - keep) for keep in spec.keeps)}"
-    if spec.kind == "ablation":
+    if isinstance(spec, AblationSpec):
         return f"Ablation of {', '.join(method_label(name) for name in spec.methods)}"
-    if spec.kind == "generate":
+    if isinstance(spec, GenerateSpec):
         prompt = " ".join(spec.prompt.split())
         asked = prompt[:40] + ("…" if prompt[40:] else "")
         return f"{len(spec.answers)} answer{'s' if len(spec.answers) > 1 else ''} to “{asked}”"
-    if spec.kind == "evaluate":
+    if isinstance(spec, EvaluateSpec):
         plan = spec.plan or {}
         if not plan:
             return "Evaluate the dense model"
@@ -139,7 +148,7 @@ def command(spec: Spec) -> None:
     st.code(manager.command_for(spec), language="bash", wrap_lines=True)
 
 
-def panel(run_id: str, *, live: Callable[[data.RunView], None] | None = None, every: float = 2.0) -> None:
+def panel(run_id: str, *, live: Callable[[data.AnyRun], None] | None = None, every: float = 2.0) -> None:
     """Progress of a job with its buttons; polls while the job is not final and reruns the page when it becomes so.
 
     Args:
@@ -155,7 +164,7 @@ def panel(run_id: str, *, live: Callable[[data.RunView], None] | None = None, ev
     st.fragment(_panel, run_every=every if polling else None, key=f"panel_{run_id}")(run_id, live, polling)
 
 
-def _panel(run_id: str, live: Callable[[data.RunView], None] | None, polling: bool) -> None:
+def _panel(run_id: str, live: Callable[[data.AnyRun], None] | None, polling: bool) -> None:
     with guard():
         rerun_if_asked()
         view = data.open_run(run_id)
@@ -169,7 +178,7 @@ def _panel(run_id: str, live: Callable[[data.RunView], None] | None, polling: bo
             _failure(view)
 
 
-def _head(view: data.RunView) -> None:
+def _head(view: data.AnyRun) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         state_badge(view.status.state)
         st.markdown(f"**{escaped(title_of(view.spec))}** :small[:gray[`{view.id}`]]", width="content")
@@ -177,7 +186,7 @@ def _head(view: data.RunView) -> None:
         _buttons(view)
 
 
-def _buttons(view: data.RunView) -> None:
+def _buttons(view: data.AnyRun) -> None:
     if view.sample:
         return
     if view.status.state in ("queued", "running"):
@@ -235,7 +244,7 @@ def _progress(status: Status) -> None:
     st.progress(status.fraction or 0.0, text=" · ".join(part for part in parts if part))
 
 
-def _failure(view: data.RunView) -> None:
+def _failure(view: data.AnyRun) -> None:
     """What went wrong; of a finished job, what its worker warned of."""
     status = view.status
     for warning in ((view.run.result() or {}).get("warnings") or []) if view.done else []:

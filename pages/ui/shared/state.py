@@ -6,7 +6,6 @@ Consents (running a model's own code, loading pickled weights) are only read fro
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlencode
@@ -100,8 +99,7 @@ def choose_model(ref: ModelRef) -> None:
 
 def same_model(one: ModelRef, other: ModelRef) -> bool:
     """Whether two references name the same weights; consents do not matter for that."""
-    plain = {"trust_remote_code": False, "allow_pickle": False}
-    return replace(one, **plain) == replace(other, **plain)
+    return (one.source, one.revision) == (other.source, other.revision)
 
 
 def model_label(ref: ModelRef) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from lrc_core import words
 from lrc_core.budget import break_even
 from lrc_core.decompose.measures import energy_rank
-from lrc_core.runs.spec import ModelRef
+from lrc_core.runs.spec import ModelRef, SpectraSpec
 from lrc_core.types import LinearShape
 from pages.ui.shared import data, pictures
 from pages.ui.shared.data import Spectra
@@ -32,7 +32,7 @@ def example_layer(spectra: Spectra, decomposition: str) -> LinearShape:
 class Shown:
     """The spectra that stand for a model: the current model's, or else the sample's."""
 
-    view: data.RunView
+    view: data.RunView[SpectraSpec]
     spectra: Spectra
     decomposition: str
 

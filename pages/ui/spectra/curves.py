@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import pandas as pd
 import streamlit as st
 
@@ -141,7 +142,7 @@ def _references(look: Look, layers: list[LinearShape]) -> list[Curve]:
     ]
 
 
-def _differences(look: Look, curves: list[Curve]) -> list:
+def _differences(look: Look, curves: list[Curve]) -> list[np.ndarray]:
     if look.reference is None or any(curve.layer.name not in look.reference.sigmas for curve in curves):
         return []
     return [

@@ -8,6 +8,7 @@ from typing import Any
 
 import streamlit as st
 
+from lrc_core.budget import uniform_ranks
 from lrc_core.types import LinearShape
 from pages.ui.shared import summary
 from pages.ui.spectra import sides
@@ -89,7 +90,7 @@ def ranks_at(side: Side, look: Look) -> Mapping[str, int]:
     """The current cut on another side: the same ranks on the same model, else the uniform rule at the same rate."""
     names = {layer.name for layer in side.card.layers}
     same = side.card.layers == look.side.card.layers and names <= set(look.ranks)
-    return look.ranks if same else sides.uniform_ranks(side.card.layers, 1 - look.compression)
+    return look.ranks if same else uniform_ranks(side.card.layers, 1 - look.compression)
 
 
 def chosen_layers(look: Look) -> list[LinearShape]:

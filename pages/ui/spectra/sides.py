@@ -12,8 +12,7 @@ import streamlit as st
 
 from lrc_core.budget import break_even, uniform_ranks
 from lrc_core.decompose.measures import cumulative_energy
-from lrc_core.names import decomposition_label, method_label
-from lrc_core.runs.spec import ModelRef
+from lrc_core.runs.spec import AllocateSpec, ModelRef, SpectraSpec
 from lrc_core.types import LinearShape, ModelCard
 from lrc_core.words import kind_labels, percent
 from pages.ui.shared import data, state
@@ -27,7 +26,7 @@ UNIFORM = "uniform"
 class Side:
     """Spectra of one run under one decomposition."""
 
-    view: data.RunView
+    view: data.RunView[SpectraSpec]
     spectra: data.Spectra
     decomposition: str
 
@@ -93,14 +92,14 @@ def side_of(key: str) -> Side | None:
         RunError: its files are damaged.
     """
     run_id, _, name = key.partition("/")
-    view = data.open_run(run_id)
+    view = data.open_run(run_id, SpectraSpec)
     if view is None or not view.done:
         return None
     spectra = data.spectra_of(view)
     return Side(view, spectra, name) if name in spectra.values else None
 
 
-def overlaps_of(view: data.RunView) -> dict[str, Any]:
+def overlaps_of(view: data.RunView[SpectraSpec]) -> dict[str, Any]:
     """Stored overlaps with neighbouring blocks, by layer; empty where the run did not compute them."""
     path = view.path / "subspaces.json"
     return dict(data.read_json(path).get("layers", {})) if path.is_file() else {}
@@ -125,8 +124,8 @@ def cut_ranks(ref: ModelRef, side: Side, choice: str, compression: float) -> dic
 
 
 def _nearest_plans(ref: ModelRef, side: Side, compression: float) -> dict[str, data.Recorded]:
-    views: dict[str, list[data.RunView]] = {}
-    for view in data.all_runs(ref, "allocate"):
+    views: dict[str, list[data.RunView[AllocateSpec]]] = {}
+    for view in data.all_runs(AllocateSpec, ref):
         if view.spec.decomposition == side.decomposition and view.spec.method != UNIFORM:
             views.setdefault(view.spec.method, []).append(view)
     found = {method: data.nearest(data.recorded_plans(runs), compression) for method, runs in views.items()}
@@ -146,8 +145,7 @@ def measured(
         measure: key of the measure.
         ranks: of the cut; empty for measures that do not depend on it.
     """
-    view = data.open_run(run_id)
-    assert view is not None
+    view = data.require_run(run_id, SpectraSpec)
     spectra = data.spectra_of(view)
     facts = measures.facts_of(
         spectra.card,

@@ -92,7 +92,7 @@ def shapes(card: ModelCard) -> list[dict[str, object]]:
     return rows
 
 
-def live(view: data.RunView) -> None:
+def live(view: data.AnyRun) -> None:
     """What a job that streams has found so far."""
     if not (view.path / "card.json").is_file() or not getattr(view.spec, "stream", False):
         return
@@ -127,7 +127,7 @@ def live(view: data.RunView) -> None:
         )
 
 
-def arrived(view: data.RunView, card: ModelCard) -> dict[str, np.ndarray]:
+def arrived(view: data.AnyRun, card: ModelCard) -> dict[str, np.ndarray]:
     """Singular values that a streaming job has written, by layer."""
     found = {}
     for number, layer in enumerate(card.layers):
@@ -139,7 +139,8 @@ def arrived(view: data.RunView, card: ModelCard) -> dict[str, np.ndarray]:
 
 @st.cache_data(max_entries=20_000, show_spinner=False)
 def _part(path: str, stamp: tuple[int, int]) -> np.ndarray:
-    return np.load(path)
+    values: np.ndarray = np.load(path)
+    return values
 
 
 def memory(values: dict[str, object]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pandas as pd
 import streamlit as st
@@ -33,7 +34,7 @@ def measure_frame(look: Look) -> pd.DataFrame:
     table = {key: sides.measure_side(look.side, key, look.ranks)[0] for key in keys}
     ranks = {key: sides.measure_side(look.side, key, look.ranks)[0] for key in ("r90", "r95", "r99")}
     effective = table.pop("effective")
-    columns: dict[str, list] = {
+    columns: dict[str, list[Any]] = {
         "layer": [layer.name for layer in card.layers],
         "block": [layer.block for layer in card.layers],
         "kind": [layer.kind for layer in card.layers],

@@ -15,12 +15,14 @@ from lrc_core.names import in_order, method_color, method_label
 from lrc_core.paths import cache_home
 from lrc_core.plan import Plan, update_of, variant_name
 from lrc_core.quality.votes import Vote, read_votes, votes_path
-from lrc_core.runs.spec import AnswerSpec, ModelRef
-from pages.ui.shared import data
+from lrc_core.runs.spec import AllocateSpec, AnswerSpec, EvaluateSpec, GenerateSpec, ModelRef, UpdateSpec
+from pages.ui.shared import data, words
+from pages.ui.shared.methods import in_order, method_color, method_label
 
 BLIND = "blind"
 """Flag in a run's folder: its answers are in random order, and nobody may see whose they are before voting."""
 USUAL = 0.2
+HoldsPlan = AllocateSpec | UpdateSpec | EvaluateSpec
 _PREFERRED = ("llrc", "uniform")
 
 
@@ -39,7 +41,7 @@ class Choice:
     key: str
     method: str
     compression: float
-    view: data.RunView
+    view: data.RunView[HoldsPlan]
     path: Path | None
 
     @property
@@ -50,15 +52,15 @@ class Choice:
 
 def choices(ref: ModelRef) -> list[Choice]:
     """Plans of finished runs: allocated, updated, and those that comparisons measured and whose run has gone."""
-    views = data.all_runs(ref)
+    views = data.all_runs(ref=ref)
     found: dict[str, Choice] = {}
     for view in views:
-        if view.done and view.kind in ("allocate", "update"):
+        if view.done:
             for choice in plans_of(view):
                 found.setdefault(choice.key, choice)
     known = {choice.view.id for choice in found.values()}
     for view in views:
-        if view.done and view.kind == "evaluate" and view.spec.plan:
+        if view.done and data.asks_for(view, EvaluateSpec) and view.spec.plan:
             origin = view.spec.plan.get("origin") or {}
             if origin.get("run_id") not in known:
                 found.setdefault(view.id, _of_record(view))
@@ -72,11 +74,15 @@ def _place(choice: Choice, order: list[str]) -> tuple[bool, float, int, bool]:
     return odd, round(choice.compression, 4), order.index(choice.method), choice.view.sample
 
 
-def plans_of(view: data.RunView) -> Iterable[Choice]:
-    """Plans of one finished run: its own, and those that it recorded on its way to other rates."""
-    if view.kind == "update":
+def plans_of(view: data.AnyRun) -> Iterable[Choice]:
+    """Plans of one finished allocation or update: its own, and those that it recorded on its way to other rates."""
+    if data.asks_for(view, UpdateSpec):
         yield _of_record(view, view.path / "plan.json")
-        return
+    elif data.asks_for(view, AllocateSpec):
+        yield from _recorded(view)
+
+
+def _recorded(view: data.RunView[AllocateSpec]) -> Iterable[Choice]:
     for plan in data.recorded_plans([view]):
         if plan.final:
             yield Choice(view.id, view.spec.method, plan.compression, view, plan.path)
@@ -85,10 +91,11 @@ def plans_of(view: data.RunView) -> Iterable[Choice]:
             yield Choice(key, view.spec.method, plan.compression, view, plan.path)
 
 
-def _of_record(view: data.RunView, path: Path | None = None) -> Choice:
+def _of_record(view: data.RunView[EvaluateSpec] | data.RunView[UpdateSpec], path: Path | None = None) -> Choice:
     """The plan in the record of an update or evaluation."""
-    plan = view.spec.plan
-    update = str(view.spec.settings.get("kind", "")) if view.kind == "update" else update_of(plan.get("origin"))
+    spec = view.spec
+    plan = spec.plan or {}
+    update = str(spec.settings.get("kind", "")) if isinstance(spec, UpdateSpec) else update_of(plan.get("origin"))
     method = variant_name(str(plan.get("method")), update)
     return Choice(view.id, method, 1 - float(plan.get("keep_target", 1)), view, path)
 
@@ -106,14 +113,17 @@ def answer_of(choice: Choice) -> AnswerSpec:
     Raises:
         PlanError: the plan has gone or is damaged.
     """
+    spec = choice.view.spec
     if not choice.view.sample:
         found = find_plan(choice.key, data.own_store())
-        return AnswerSpec(found.plan, found.folder, found.calibration or choice.view.spec.calibration)
+        return AnswerSpec(found.plan, found.folder, found.calibration or spec.calibration)
     if choice.path is None:
-        return AnswerSpec(dict(choice.view.spec.plan), choice.view.spec.plan_folder, choice.view.spec.calibration)
+        if isinstance(spec, AllocateSpec):
+            raise PlanError(f"The plan of run {choice.view.id} is missing.", "Delete the run and start it again.")
+        return AnswerSpec(dict(spec.plan or {}), spec.plan_folder, spec.calibration)
     plan = data.load_plan(choice.path)
     folder = str(choice.path.parent.absolute()) if plan.files else ""
-    return AnswerSpec(json.loads(json.dumps(plan.to_dict())), folder, choice.view.spec.calibration)
+    return AnswerSpec(json.loads(json.dumps(plan.to_dict())), folder, spec.calibration)
 
 
 def plan_of(answer: AnswerSpec) -> Plan | None:
@@ -145,9 +155,9 @@ def letter(number: int) -> str:
     return f"Answer {'ABCD'[number]}"
 
 
-def questions(ref: ModelRef) -> list[data.RunView]:
+def questions(ref: ModelRef) -> list[data.RunView[GenerateSpec]]:
     """What was asked of a model, newest first; where nobody has asked anything, the shipped questions."""
-    return data.all_runs(ref, "generate", samples=False) or data.all_runs(ref, "generate")
+    return data.all_runs(GenerateSpec, ref, samples=False) or data.all_runs(GenerateSpec, ref)
 
 
 def votes() -> list[Vote]:
@@ -161,17 +171,17 @@ def mark_blind(run_id: str) -> None:
         (data.own_store().root / run_id / BLIND).touch()
 
 
-def is_blind(view: data.RunView) -> bool:
+def is_blind(view: data.AnyRun) -> bool:
     """Whether a run was asked blindly."""
     return (view.path / BLIND).exists()
 
 
-def vote_on(view: data.RunView) -> Vote | None:
+def vote_on(view: data.AnyRun) -> Vote | None:
     """The vote on a run."""
     return next((vote for vote in votes() if vote.run_id == view.id), None)
 
 
-def hidden(view: data.RunView) -> bool:
+def hidden(view: data.AnyRun) -> bool:
     """Whether it must not show whose answers these are."""
     return is_blind(view) and vote_on(view) is None
 

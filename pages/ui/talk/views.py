@@ -12,7 +12,7 @@ from lrc_core import words
 from lrc_core.errors import LrcError
 from lrc_core.jobs import generator, manager
 from lrc_core.quality.votes import SKIPPED, TIE, Vote, in_words, keep_vote, tally, to_csv, votes_path
-from lrc_core.runs.spec import ModelRef
+from lrc_core.runs.spec import GenerateSpec, ModelRef
 from lrc_core.runs.transcript import Answer, read_answers
 from pages.ui.compare.cards import who
 from pages.ui.shared import data, state
@@ -25,8 +25,10 @@ def quoted(prompt: str) -> str:
     return f'<div class="lrc-quote">{html.escape(prompt)}</div>'
 
 
-def answers(view: data.RunView) -> None:
+def answers(view: data.AnyRun) -> None:
     """What every model has written so far, side by side; in a blind comparison all at once, and unnamed."""
+    if not data.asks_for(view, GenerateSpec):
+        return
     _waiting_for_device(view)
     written, secret = read_answers(view.run), talk.hidden(view)
     names = [talk.name_of(answer) for answer in view.spec.answers]
@@ -58,7 +60,7 @@ def _head(number: int, name: str, secret: bool, chosen: Vote | None) -> None:
     who(label, color, "your choice" if chosen is not None and chosen.place == number else "")
 
 
-def _text(answer: Answer, view: data.RunView, together: bool) -> None:
+def _text(answer: Answer, view: data.RunView[GenerateSpec], together: bool) -> None:
     """The text with its line breaks, or what is there instead."""
     if answer.text.strip():
         cursor = "" if answer.done or view.final else '<span class="lrc-cursor">▍</span>'
@@ -84,7 +86,7 @@ def _figures(answer: Answer) -> None:
     )
 
 
-def _waiting_for_device(view: data.RunView) -> None:
+def _waiting_for_device(view: data.RunView[GenerateSpec]) -> None:
     if view.status.state != "queued":
         return
     ahead = manager.queue_position(view.id)
@@ -96,7 +98,7 @@ def _waiting_for_device(view: data.RunView) -> None:
 # ---- votes
 
 
-def _vote_button(view: data.RunView, number: int, names: list[str]) -> None:
+def _vote_button(view: data.RunView[GenerateSpec], number: int, names: list[str]) -> None:
     st.button(
         f"{talk.letter(number)} is best",
         icon=":material/thumb_up:",
@@ -107,7 +109,7 @@ def _vote_button(view: data.RunView, number: int, names: list[str]) -> None:
     )
 
 
-def _other_votes(view: data.RunView, names: list[str]) -> None:
+def _other_votes(view: data.RunView[GenerateSpec], names: list[str]) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.button(
             "No difference", icon=":material/balance:", key=f"tie_{view.id}", on_click=_vote, args=(view, names, TIE)
@@ -122,7 +124,7 @@ def _other_votes(view: data.RunView, names: list[str]) -> None:
         st.caption("Which answer is best? Names, speed and size are shown afterwards.")
 
 
-def _vote(view: data.RunView, names: list[str], chosen: str, place: int = -1) -> None:
+def _vote(view: data.RunView[GenerateSpec], names: list[str], chosen: str, place: int = -1) -> None:
     vote = Vote(time.time(), view.id, view.spec.model.source, view.spec.prompt, tuple(names), chosen, place)
     try:
         keep_vote(votes_path(data.own_store().root), vote)
