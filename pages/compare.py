@@ -6,6 +6,9 @@ import json
 
 import streamlit as st
 
+from lrc_core import words
+from lrc_core.names import decomposition_label, method_label
+from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
 from lrc_core.runs.spec import CalibrationSpec, CompareSpec, EvaluateSpec, EvaluationSpec, ModelRef, UpdateSpec
 from pages.ui.bench import views as bench_views
 from pages.ui.compare import cards, report

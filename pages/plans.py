@@ -13,6 +13,7 @@ from lrc_core.allocate.curves.hand import HAND
 from lrc_core.budget import plan_params
 from lrc_core.errors import LrcError
 from lrc_core.jobs.command import evaluation_words
+from lrc_core.names import method_label
 from lrc_core.runs.spec import AllocateSpec, EvaluateSpec, EvaluationSpec, ModelRef
 from lrc_core.types import ModelCard
 from pages.ui.plans import editor

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import streamlit as st
 
+from lrc_core import names
 from lrc_core.runs.spec import AllocateSpec
-from pages.ui.shared import data, jobs, methods, state, words
+from pages.ui.shared import data, jobs, state
 from pages.ui.shared.frame import empty, frame, guard, page_link, sample_note
 from pages.ui.shared.prose import prose
 from pages.ui.watch import film, live
@@ -15,7 +16,7 @@ RUN = "wa_run"
 
 def learning_runs() -> list[data.RunView[AllocateSpec]]:
     """Every run that learned or is about to: unfinished ones first, then the newest; samples last."""
-    learned = [view for view in data.all_runs(AllocateSpec) if methods.learns(view.spec.method)]
+    learned = [view for view in data.all_runs(AllocateSpec) if names.learns(view.spec.method)]
     return sorted(learned, key=lambda view: view.final)
 
 

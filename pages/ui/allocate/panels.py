@@ -9,6 +9,8 @@ import streamlit as st
 
 from lrc_core.budget import break_even, layer_ratio
 from lrc_core.errors import LrcError
+from lrc_core.names import method_label
+from lrc_core.registry import DECOMPOSITIONS
 from lrc_core.runs.spec import AllocateSpec, ModelRef, SpectraSpec
 from lrc_core.types import ModelCard
 from pages.ui.allocate import estimate

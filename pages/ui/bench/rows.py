@@ -16,8 +16,7 @@ from lrc_core.names import decomposition_label, method_label
 from lrc_core.quality.rows import accuracy_of, named
 from lrc_core.quality.tables import MARKS, label_of, marks, tasks_of, texts_of
 from lrc_core.runs.spec import AblationSpec, EvaluationSpec, ModelRef, QualitySpec
-from pages.ui.shared import data, words
-from pages.ui.shared.methods import decomposition_label, method_label
+from pages.ui.shared import data
 
 Row = Mapping[str, Any]
 BenchSpec = QualitySpec | AblationSpec

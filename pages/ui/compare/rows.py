@@ -22,8 +22,7 @@ from lrc_core.runs.spec import (
     ModelRef,
     QualitySpec,
 )
-from pages.ui.shared import data, words
-from pages.ui.shared.methods import split_variant
+from pages.ui.shared import data
 
 if TYPE_CHECKING:
     import pandas as pd

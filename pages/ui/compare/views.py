@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pandas as pd
 import streamlit as st
 
+from lrc_core import words
 from lrc_core.names import method_label
 from lrc_core.quality.rows import accuracy_of
 from lrc_core.runs.spec import ModelRef

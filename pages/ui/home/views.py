@@ -13,7 +13,7 @@ from lrc_core.decompose.measures import energy_rank
 from lrc_core.names import decomposition_label, learns
 from lrc_core.paths import read_only
 from lrc_core.runs.spec import AllocateSpec, ModelRef
-from pages.ui.shared import data, pictures, state, words
+from pages.ui.shared import data, pictures, state
 from pages.ui.shared.frame import PAGES, empty, escaped, page_link, sample_note
 from pages.ui.shared.prose import prose
 from pages.ui.shared.summary import SHARE, Shown, example_of, heat_of, heat_words, shown_spectra

@@ -13,6 +13,7 @@ from lrc_core.allocate.curves.hand import predicted_loss
 from lrc_core.budget import break_even, is_dense, layer_ratio, plan_params
 from lrc_core.decompose.measures import energy_kept
 from lrc_core.errors import LrcError
+from lrc_core.names import decomposition_label, method_label
 from lrc_core.runs.spec import EvaluationSpec, ModelRef, SpectraSpec
 from lrc_core.types import LinearShape, ModelCard
 from pages.ui.plans import scores as plan_scores

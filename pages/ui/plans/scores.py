@@ -14,6 +14,7 @@ from lrc_core.paths import plans_home
 from lrc_core.quality.paired import Paired, log_perplexity
 from lrc_core.runs.files import write_json
 from lrc_core.runs.spec import EvaluateSpec, EvaluationSpec, ModelRef
+from lrc_core.words import percent
 from pages.ui.shared import data, state
 
 FILE = "scores.json"

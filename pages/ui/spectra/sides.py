@@ -12,6 +12,7 @@ import streamlit as st
 
 from lrc_core.budget import break_even, uniform_ranks
 from lrc_core.decompose.measures import cumulative_energy
+from lrc_core.names import decomposition_label, method_label
 from lrc_core.runs.spec import AllocateSpec, ModelRef, SpectraSpec
 from lrc_core.types import LinearShape, ModelCard
 from lrc_core.words import kind_labels, percent

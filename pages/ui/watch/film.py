@@ -11,11 +11,11 @@ from typing import Any
 
 import streamlit as st
 
-from lrc_core import names
 from lrc_core.export.film import Film, make_film
 from lrc_core.export.film import film_of as whole_film
 from lrc_core.export.film_gif import film_gif
 from lrc_core.export.film_html import film_html, player
+from lrc_core.names import learns
 from lrc_core.runs.spec import AllocateSpec
 from pages.ui.shared import data
 from pages.ui.shared.prose import ASSETS
@@ -51,7 +51,7 @@ def film_of(view: data.RunView[AllocateSpec]) -> Film | None:
 
 def has_film(view: data.RunView[AllocateSpec]) -> bool:
     """Whether a run is one that learns ranks and has begun to."""
-    return methods.learns(view.spec.method) and view.status.state != "queued" and (view.path / "card.json").is_file()
+    return learns(view.spec.method) and view.status.state != "queued" and (view.path / "card.json").is_file()
 
 
 def show(film: Film) -> None:
