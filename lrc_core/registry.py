@@ -13,11 +13,15 @@ from lrc_core.settings import build
 
 
 class Entry(Protocol):
-    """What can be registered: anything with a name."""
+    """What can be registered: anything with a name and a colour."""
 
     @property
     def name(self) -> str:
         """The name users type."""
+
+    @property
+    def color(self) -> str:
+        """The one colour it has in every chart."""
 
 
 E = TypeVar("E", bound=Entry)
@@ -42,11 +46,10 @@ class Registry(Generic[E]):
         """
         if entry.name in self._entries:
             raise ValueError(f"{self._noun} {entry.name!r} is registered twice")
-        color = getattr(entry, "color", None)
-        for other in self._entries.values() if color is not None else ():
-            if getattr(other, "color", None) == color:
+        for other in self:
+            if other.color.lower() == entry.color.lower():
                 raise ValueError(
-                    f"{self._noun} {entry.name!r} has the colour of {other.name!r}, {color}: choose another"
+                    f"{self._noun} {entry.name!r} has the colour {entry.color} of {other.name!r}: choose another one"
                 )
         self._entries[entry.name] = entry
         return entry
@@ -72,6 +75,25 @@ class Registry(Generic[E]):
 
     def __contains__(self, name: object) -> bool:
         return name in self._entries
+
+
+REPORTED = ("loss", "keep", "target", "entropy", "tokens_per_s", "memory_mb")
+"""Figures that every method that learns gives at every step; a method's own come on top."""
+
+
+@dataclass(frozen=True)
+class Term:
+    """One term of a loss, or a part of a method that holds its budget at every step.
+
+    Attributes:
+        off: settings that switch it off.
+        on: settings that switch it on where a preset has it off, so that "all terms" means all.
+        presses: whether it is what drives the kept share down to the target.
+    """
+
+    off: Mapping[str, Any]
+    on: Mapping[str, Any] = field(default_factory=dict)
+    presses: bool = False
 
 
 @dataclass(frozen=True)
@@ -109,9 +131,9 @@ class MethodEntry:
         presets: named overrides of the settings' defaults.
         learns: whether it trains masks (has a live view, a path of recorded plans, and resumes).
         structured: whether it prunes whole heads and channels instead of choosing ranks; it needs no factors.
-        tiny: overrides that make it quick on a model of a few thousand parameters; the contract tests run it so.
-        terms: the terms of its loss, or the parts of a method that holds its budget at every step, which an ablation
-            switches off one by one.
+        tiny: overrides of the first preset that make it quick on a model of a few thousand parameters; for tests.
+        terms: of its loss, by name, which an ablation switches off one at a time.
+        reports: figures of a training step beyond :data:`REPORTED`.
     """
 
     name: str
@@ -126,6 +148,7 @@ class MethodEntry:
     structured: bool = False
     tiny: Mapping[str, Any] = field(default_factory=dict)
     terms: Mapping[str, Term] = field(default_factory=dict)
+    reports: tuple[str, ...] = ()
 
     def load(self) -> Any:
         """Import and return the implementing function."""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import streamlit as st
 
-from lrc_core import names
-from lrc_core.runs.spec import AllocateSpec
-from pages.ui.shared import data, jobs, state
+from lrc_core.registry import ALLOCATORS
+from pages.ui.shared import data, jobs, methods, state, words
 from pages.ui.shared.frame import empty, frame, guard, page_link, sample_note
 from pages.ui.shared.prose import prose
 from pages.ui.watch import film, live
@@ -42,7 +41,7 @@ def choose(views: list[data.RunView[AllocateSpec]]) -> data.RunView[AllocateSpec
         list(by_id),
         format_func=lambda run_id: label(by_id[run_id]) if run_id in by_id else run_id,
         key=RUN,
-        help="Every run of a method that learns: LLRC, ARA, ARS, Dobi-SVD.",
+        help=f"Every run of a method that learns: {', '.join(entry.label for entry in ALLOCATORS if entry.learns)}.",
     )
     view = by_id.get(chosen, views[0])
     st.query_params[RUN] = view.id  # always named: which one is first changes when a run ends

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from lrc_core.errors import SettingsError
-from lrc_core.registry import ALLOCATORS, Term
+from lrc_core.registry import ALLOCATORS, MethodEntry, Term
 
 PARTS = ("losses", "texts")
 ALL, MIX = "all terms", "text as preset"
@@ -34,7 +34,7 @@ class Variant:
 
 
 def methods_with_terms() -> tuple[str, ...]:
-    """Registered methods that declare the terms of their loss."""
+    """Methods whose entry names the terms of their loss."""
     return tuple(entry.name for entry in ALLOCATORS if entry.terms)
 
 
@@ -44,22 +44,22 @@ def variants(method: str, preset: str, parts: Sequence[str], texts: Sequence[str
     Raises:
         SettingsError: the method's terms are not known, or a setting of them is not the method's.
     """
-    if not ALLOCATORS.get(method).terms:
+    entry = ALLOCATORS.get(method)
+    if not entry.terms:
         known = ", ".join(methods_with_terms())
         raise SettingsError(f"The loss terms of {method!r} are not known.", f"Choose from {known}.")
     found: list[Variant] = []
     if "losses" in parts:
-        found += _losses(method, preset)
+        found += _losses(entry, preset)
     if "texts" in parts:
         found.append(Variant(MIX, "texts"))
         found += [Variant(f"text {text}", "texts", texts=(text,)) for text in texts]
     for variant in found:
-        ALLOCATORS.get(method).settings(preset, variant.overrides)
+        entry.settings(preset, variant.overrides)
     return found
 
 
-def _losses(method: str, preset: str) -> list[Variant]:
-    entry = ALLOCATORS.get(method)
+def _losses(entry: MethodEntry, preset: str) -> list[Variant]:
     terms = entry.terms
     base = asdict(entry.settings(preset))
     on: dict[str, Any] = {}

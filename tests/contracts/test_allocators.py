@@ -17,7 +17,8 @@ from lrc_core.budget import dense_ranks, fit_budget, is_dense, keep_ratio, layer
 from lrc_core.errors import BudgetError, CancelledError
 from lrc_core.lowrank.coupling import coupled_units
 from lrc_core.plan import Plan, make_plan, pruned_plan
-from lrc_core.registry import ALLOCATORS, STEP_FIGURES, MethodEntry
+from lrc_core.registry import ALLOCATORS, REPORTED, MethodEntry
+from lrc_core.settings import fields_of
 from lrc_core.types import Progress
 from tests.tiny_methods import (
     MemoryFactors,
@@ -32,7 +33,6 @@ from tests.tiny_models import tiny_model
 
 # Grouped-query attention and tied embeddings; biases; Conv1D; fused query, key and value; scaled embeddings.
 FAMILIES = ("llama", "opt", "gpt2", "gpt_neox", "gemma")
-KEEPS = (0.95, 0.8, 0.55)
 EVERY = pytest.mark.parametrize("entry", list(ALLOCATORS), ids=lambda entry: entry.name)
 
 
@@ -192,17 +192,13 @@ def test_a_cancel_leaves_the_model_as_found_and_can_be_resumed(entry: MethodEntr
     model, _ = model_and_factors("gpt2")
     state, modules = state_of(model), modules_of(model)
     asked: list[int] = []
-    texts: list[int] = []
+    forwards: list[int] = []
 
     def stop() -> bool:
         asked.append(1)
         return len(asked) > 3
 
-    def windows(count: int, window: int, seed: int) -> Any:
-        texts.append(count)
-        return given.windows(count, window, seed)
-
-    given = context("gpt2", tmp_path / "cancelled")
+    counter = model.register_forward_pre_hook(lambda *_: forwards.append(1))
     try:
         run(entry, replace(given, should_stop=stop, windows=windows))
     except CancelledError:
@@ -210,10 +206,11 @@ def test_a_cancel_leaves_the_model_as_found_and_can_be_resumed(entry: MethodEntr
         whole = run(entry, context("gpt2", tmp_path / "whole"))
         assert (resumed.ranks, resumed.structure) == (whole.ranks, whole.structure)
     else:
-        assert not texts and not entry.learns, (
-            f"{entry.name} runs the model but does not stop when it is asked to: call context.should_stop() at every "
-            "step and raise CancelledError"
-        )
+        runs = f"{entry.name} runs the model {len(forwards)} times"
+        assert not forwards, f"{runs} and is not cancelled: ask context.should_stop before each"
+        assert not asked  # too quick to be worth asking
+    finally:
+        counter.remove()
     assert modules_of(model) == modules
     assert same_state(model, state)
 
@@ -251,9 +248,20 @@ def test_a_method_that_learns_can_be_watched(entry: MethodEntry, tmp_path: Path)
     )
     run(entry, given)
     steps = [tick.values for tick in told if tick.values and "keep" in tick.values]
-    assert bool(steps) == bool(snapshots) == entry.learns
+    assert bool(steps) == entry.learns, f"{entry.name}: `learns` of its MethodEntry and the steps it reports disagree"
+    assert bool(snapshots) == entry.learns, f"{entry.name}: a method that learns calls context.on_ranks, no other does"
     for values in steps:
-        missing = {*STEP_FIGURES, "target", "memory_mb"} - set(values)
-        assert not missing, f"{entry.name} does not report {sorted(missing)}: see report in allocate/masks/training.py"
+        missing, more = set(REPORTED) - set(values), set(values) - set(REPORTED) - set(entry.reports)
+        assert not missing, f"a step of {entry.name} reports no {', '.join(sorted(missing))}: see masks.training.report"
+        assert not more, f"{entry.name} reports {', '.join(sorted(more))}: name them in `reports` of its MethodEntry"
+        assert set(entry.reports) <= set(values), f"`reports` of {entry.name} names what no step reports"
         assert 0 <= values["entropy"] <= 1 and values["memory_mb"] > 0
     assert all(set(ranks) == {layer.name for layer in given.layers} for ranks in snapshots)
+
+
+@EVERY
+def test_what_an_ablation_and_the_tests_need_is_declared(entry: MethodEntry) -> None:
+    for name, given in {"tiny": entry.tiny, **{f"term {name}": term.off for name, term in entry.terms.items()}}.items():
+        unknown = set(given) - {field.name for field in fields_of(entry.settings_class)}
+        assert not unknown, f"{name} of {entry.name} sets {', '.join(unknown)}, which is no setting of it"
+    assert entry.tiny or not entry.learns, f"{entry.name} learns: give its MethodEntry `tiny`, settings of a few steps"

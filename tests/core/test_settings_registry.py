@@ -57,8 +57,7 @@ def test_fields_carry_what_a_form_shows() -> None:
     assert on.type is bool
 
 
-def entry(name: str, color: str = "") -> MethodEntry:
-    color = color or f"#{len(name):06}"
+def entry(name: str, color: str = "#000000") -> MethodEntry:
     presets = {"quick": {"count": 2}, "slow": {}}
     return MethodEntry(name, name.title(), "", "", color, "math:sqrt", Example, presets)
 
@@ -66,7 +65,7 @@ def entry(name: str, color: str = "") -> MethodEntry:
 def test_names_are_taken_once_and_suggested() -> None:
     registry: Registry[MethodEntry] = Registry("method")
     registry.register(entry("uniform"))
-    registry.register(entry("strs"))
+    registry.register(entry("strs", "#0000ff"))
     assert registry.names() == ("uniform", "strs")
     assert [found.name for found in registry] == ["uniform", "strs"]
     assert "strs" in registry
@@ -78,6 +77,13 @@ def test_names_are_taken_once_and_suggested() -> None:
         registry.get("unifrom")
     with pytest.raises(UnknownNameError, match="Known: uniform, strs"):
         registry.get("q")
+
+
+def test_a_colour_is_taken_once() -> None:
+    registry: Registry[MethodEntry] = Registry("method")
+    registry.register(entry("uniform", "#00ff00"))
+    with pytest.raises(ValueError, match="method 'strs' has the colour #00FF00 of 'uniform': choose another one"):
+        registry.register(entry("strs", "#00FF00"))
 
 
 def test_presets_and_single_values() -> None:
@@ -104,11 +110,6 @@ def test_every_method_is_told_to_its_user(method: MethodEntry) -> None:
         assert field.label
         assert field.help.endswith(".")
         assert method.settings(None, {field.name: field.default}) is not None
-
-
-def test_colours_tell_methods_apart() -> None:
-    for registry in (ALLOCATORS, DECOMPOSITIONS):
-        assert len({method.color for method in registry}) == len(registry.names())
 
 
 def test_paper_is_the_published_recipe() -> None:

@@ -40,6 +40,7 @@ ENTRY = ALLOCATORS.register(
             "budget": Term({"budget_weight": 0.0}, presses=True),
             "guidance": Term({"guidance_weight": 0.0}),
         },
+        reports=("task", "budget", "guidance", "dense"),
     )
 )
 

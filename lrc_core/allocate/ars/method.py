@@ -37,6 +37,7 @@ ENTRY = ALLOCATORS.register(
         },
         learns=True,
         tiny={"documents": 3, "window": 12, "batch": 2, "max_steps": 6},
+        reports=("task", "budget", "align"),
     )
 )
 

@@ -46,6 +46,7 @@ ENTRY = ALLOCATORS.register(
         },
         learns=True,
         tiny={"documents": 3, "window": 12, "batch": 2, "steps": 5},
+        reports=("task", "budget"),
     )
 )
 

@@ -52,6 +52,7 @@ ENTRY = ALLOCATORS.register(
             "compression": Term({"compression": "none"}, {"compression": "weighted_logit"}, presses=True),
             "tv": Term({"tv_weight": 0.0}, {"tv_weight": 0.01}),
         },
+        reports=("distill", "compression", "tv", "alpha"),
     )
 )
 

@@ -62,6 +62,7 @@ ENTRY = ALLOCATORS.register(
             "gains": Term({"gain_rate": 0.0}),
             "pooling": Term({"groups": 4096}),
         },
+        reports=("dense",),
     )
 )
 
