@@ -97,26 +97,6 @@ class Term:
 
 
 @dataclass(frozen=True)
-class Term:
-    """One term of a loss, for ablations.
-
-    Attributes:
-        off: settings that switch it off.
-        on: settings that switch it on where a preset has it off, so that "all terms" means all.
-        presses: whether it is what drives the kept share down to the target.
-    """
-
-    off: Mapping[str, Any]
-    on: Mapping[str, Any] = field(default_factory=dict)
-    presses: bool = False
-
-
-STEP_FIGURES = ("loss", "entropy", "tokens_per_s")
-"""What a method that learns gives to ``report`` at every step: the loss, the entropy of its masks in bits per component
-(0 where they are hard) and the speed. ``report`` adds the kept share, the target and the memory held."""
-
-
-@dataclass(frozen=True)
 class MethodEntry:
     """A decomposition or an allocator as users meet it.
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import streamlit as st
 
+from lrc_core import names
 from lrc_core.registry import ALLOCATORS
-from pages.ui.shared import data, jobs, methods, state, words
+from lrc_core.runs.spec import AllocateSpec
+from pages.ui.shared import data, jobs, state
 from pages.ui.shared.frame import empty, frame, guard, page_link, sample_note
 from pages.ui.shared.prose import prose
 from pages.ui.watch import film, live
