@@ -7,12 +7,13 @@ import pandas as pd
 import streamlit as st
 
 from lrc_core.plan import Plan
+from lrc_core.results.archive import archive
 from lrc_core.runs.spec import ModelRef
 from lrc_core.types import ModelCard
 from pages.ui.compare import figures as charts
 from pages.ui.compare import ranks, readings
 from pages.ui.compare import rows as measured
-from pages.ui.shared import charting, data, words
+from pages.ui.shared import charting, words
 from pages.ui.shared.frame import empty, page_link, sample_note
 from pages.ui.shared.methods import method_color, method_label
 
@@ -44,7 +45,7 @@ def draw(ref: ModelRef) -> None:
     rows = [row for row in group.at("whitened", keep) if row["method"] in ("dense", *METHODS)]
     perplexity(rows)
     plans = {str(row["method"]): plan for row in rows if (plan := measured.plan_of(row)) is not None}
-    known = data.newest_card(group.views[0].spec.model)
+    known = archive().newest_card(group.views[0].spec.model)
     if known is not None and len(plans) > 1:
         difference(known[0], plans)
     sample_note(group.sample, *(view.id for view in group.views))

@@ -9,8 +9,9 @@ import pandas as pd
 import streamlit as st
 
 from lrc_core.budget import break_even
+from lrc_core.results.spectra import Spectra
 from lrc_core.types import LinearShape
-from pages.ui.shared import charting, data, figures, state, words
+from pages.ui.shared import charting, figures, state, words
 from pages.ui.shared.figures import Curve
 from pages.ui.shared.frame import empty
 from pages.ui.shared.methods import decomposition_label
@@ -149,7 +150,7 @@ def _differences(look: Look, curves: list[Curve]) -> list[np.ndarray]:
     ]  # fmt: skip
 
 
-def spectra_frame(spectra: data.Spectra, chosen: list[str]) -> pd.DataFrame:
+def spectra_frame(spectra: Spectra, chosen: list[str]) -> pd.DataFrame:
     """The chosen layers' singular values, one column for each layer and decomposition."""
     columns = {
         f"{layer} {name}": pd.Series(values[layer], index=range(1, len(values[layer]) + 1))
