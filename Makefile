@@ -2,7 +2,7 @@
 # user's cache folder, which holds the starter pack (LRC_CACHE moves it).
 
 .DEFAULT_GOAL := help
-.PHONY: help app demo test check format starter samples timings install install-dev venv
+.PHONY: help app demo test quick check format starter samples timings install install-dev venv
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -10,6 +10,7 @@ PY := $(VENV)/bin/python
 KEY := $(shell { cat requirements.txt constraints.txt pyproject.toml; pwd; } | cksum | cut -d ' ' -f 1)
 DEV_KEY := $(KEY)-$(shell cksum < requirements-dev.txt | cut -d ' ' -f 1)
 PYTHONS := $(PYTHON) python3.11 python3 python3.12 python3.13
+TESTS := HF_HUB_OFFLINE=1 $(PY) -m pytest --durations=10
 NEW_ENOUGH := 'import sys, venv; sys.exit(sys.version_info < (3, 11))'
 
 help: ## List the targets
@@ -24,12 +25,19 @@ demo: install ## The same app read-only on the shipped runs: starts in seconds, 
 	@LRC_READ_ONLY=1 $(PY) -m pages.ui.serve $(PORT)
 
 test: check starter ## Install, check format, lint and types, and run all tests (ARGS="-k budget" for some)
-	HF_HUB_OFFLINE=1 $(PY) -m pytest --durations=10 $(ARGS)
+	@$(TESTS) -m "not browser" -n 2 --dist loadfile $(ARGS); first=$$?; \
+	$(TESTS) -m browser $(ARGS); second=$$?; \
+	for code in $$first $$second; do [ $$code = 0 ] || [ $$code = 5 ] || exit $$code; done; \
+	[ $$first$$second != 55 ] || { echo "No test was selected." >&2; exit 5; }
+
+quick: install-dev ## The tests of every day, in under three minutes: no browser, no training, no processes
+	$(TESTS) -m "not browser and not trained and not process and not pack" -n 2 --dist loadfile $(ARGS)
 
 check: install-dev ## Check format, lint and types
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	$(PY) -m mypy
+	$(VENV)/bin/biome lint --error-on-warnings
 
 format: install-dev ## Format all code
 	$(PY) -m ruff format .

@@ -7,8 +7,9 @@ import streamlit as st
 from lrc_core.results.archive import archive
 from lrc_core.runs.spec import FetchSpec, ModelRef, SpectraSpec
 from pages.ui.home import views as home_views
-from pages.ui.shared import cards, jobs, words
+from pages.ui.shared import cards, jobs
 from pages.ui.shared.frame import empty, frame, guard, sample_note
+from pages.ui.shared.prose import prose
 from pages.ui.shared.summary import shown_spectra
 
 
@@ -46,7 +47,7 @@ def body(ref: ModelRef) -> None:
 
 model_ref = frame("home")
 st.title("Low-rank compression explorer")
-st.markdown(words.prose("home"))
+st.markdown(prose("home"))
 with guard():
     body(model_ref)
 st.header("The model")

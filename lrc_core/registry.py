@@ -13,11 +13,15 @@ from lrc_core.settings import build
 
 
 class Entry(Protocol):
-    """What can be registered: anything with a name."""
+    """What can be registered: anything with a name and a colour."""
 
     @property
     def name(self) -> str:
         """The name users type."""
+
+    @property
+    def color(self) -> str:
+        """The one colour it has in every chart."""
 
 
 E = TypeVar("E", bound=Entry)
@@ -38,10 +42,15 @@ class Registry(Generic[E]):
         """Add an entry.
 
         Raises:
-            ValueError: the name is taken (a programming error, not a user's).
+            ValueError: the name or the colour is taken (a programming error, not a user's).
         """
         if entry.name in self._entries:
             raise ValueError(f"{self._noun} {entry.name!r} is registered twice")
+        for other in self:
+            if other.color.lower() == entry.color.lower():
+                raise ValueError(
+                    f"{self._noun} {entry.name!r} has the colour {entry.color} of {other.name!r}: choose another one"
+                )
         self._entries[entry.name] = entry
         return entry
 
@@ -68,6 +77,45 @@ class Registry(Generic[E]):
         return name in self._entries
 
 
+REPORTED = ("loss", "keep", "target", "entropy", "tokens_per_s", "memory_mb")
+"""Figures that every method that learns gives at every step; a method's own come on top."""
+
+
+@dataclass(frozen=True)
+class Term:
+    """One term of a loss, or a part of a method that holds its budget at every step.
+
+    Attributes:
+        off: settings that switch it off.
+        on: settings that switch it on where a preset has it off, so that "all terms" means all.
+        presses: whether it is what drives the kept share down to the target.
+    """
+
+    off: Mapping[str, Any]
+    on: Mapping[str, Any] = field(default_factory=dict)
+    presses: bool = False
+
+
+@dataclass(frozen=True)
+class Term:
+    """One term of a loss, for ablations.
+
+    Attributes:
+        off: settings that switch it off.
+        on: settings that switch it on where a preset has it off, so that "all terms" means all.
+        presses: whether it is what drives the kept share down to the target.
+    """
+
+    off: Mapping[str, Any]
+    on: Mapping[str, Any] = field(default_factory=dict)
+    presses: bool = False
+
+
+STEP_FIGURES = ("loss", "entropy", "tokens_per_s")
+"""What a method that learns gives to ``report`` at every step: the loss, the entropy of its masks in bits per component
+(0 where they are hard) and the speed. ``report`` adds the kept share, the target and the memory held."""
+
+
 @dataclass(frozen=True)
 class MethodEntry:
     """A decomposition or an allocator as users meet it.
@@ -83,6 +131,9 @@ class MethodEntry:
         presets: named overrides of the settings' defaults.
         learns: whether it trains masks (has a live view, a path of recorded plans, and resumes).
         structured: whether it prunes whole heads and channels instead of choosing ranks; it needs no factors.
+        tiny: overrides of the first preset that make it quick on a model of a few thousand parameters; for tests.
+        terms: of its loss, by name, which an ablation switches off one at a time.
+        reports: figures of a training step beyond :data:`REPORTED`.
     """
 
     name: str
@@ -95,6 +146,9 @@ class MethodEntry:
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {"quick": {}})
     learns: bool = False
     structured: bool = False
+    tiny: Mapping[str, Any] = field(default_factory=dict)
+    terms: Mapping[str, Term] = field(default_factory=dict)
+    reports: tuple[str, ...] = ()
 
     def load(self) -> Any:
         """Import and return the implementing function."""

@@ -7,16 +7,18 @@ from dataclasses import asdict
 
 import streamlit as st
 
+from lrc_core import words
 from lrc_core.jobs import manager
-from lrc_core.registry import MethodEntry
+from lrc_core.names import learns, method_label
+from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS, MethodEntry
 from lrc_core.results.archive import RunView, archive
 from lrc_core.results.plans import recorded_plans
 from lrc_core.runs.spec import AllocateSpec, CalibrationSpec, ModelRef
 from pages.ui.allocate import panels, series
 from pages.ui.allocate import slider as ratedrag
-from pages.ui.shared import cards, forms, jobs, state, words
+from pages.ui.shared import cards, forms, jobs, state
 from pages.ui.shared.frame import empty, escaped, frame, guard, page_link
-from pages.ui.shared.methods import ALLOCATORS, DECOMPOSITIONS, learns, method_label
+from pages.ui.shared.prose import prose
 from pages.ui.watch import live
 
 METHOD, DECOMPOSITION, PRESET, RUN, AUTO, MOVED, LEARNED, SETTINGS = (
@@ -175,7 +177,7 @@ def launcher(ref: ModelRef, spec: AllocateSpec) -> None:
         value=archive().fetched(ref),
         key=AUTO,
         persist_state="session",
-        help=words.prose("autostart"),
+        help=prose("autostart"),
     )
     verb = "Learn ranks" if learns(spec.method) else "Compute ranks"
     if ALLOCATORS.get(spec.method).structured:
@@ -257,7 +259,7 @@ def body(ref: ModelRef) -> None:
         cards.fetch_button(ref)
         return
     card, _ = known
-    st.caption(words.prose("allocate"))
+    st.caption(prose("allocate"))
     left, right = st.columns([1, 4], gap="medium")
     with left:
         rate = exact()

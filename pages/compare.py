@@ -6,15 +6,18 @@ import json
 
 import streamlit as st
 
+from lrc_core import words
+from lrc_core.names import decomposition_label, method_label
+from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
 from lrc_core.results.archive import archive
 from lrc_core.runs.spec import CalibrationSpec, CompareSpec, EvaluateSpec, EvaluationSpec, ModelRef, UpdateSpec
 from pages.ui.bench import views as bench_views
 from pages.ui.compare import cards, report
 from pages.ui.compare import rows as measured
 from pages.ui.compare import views as compare_views
-from pages.ui.shared import forms, jobs, state, words
+from pages.ui.shared import forms, jobs, state
 from pages.ui.shared.frame import PAGES, empty, frame, guard, page_link, sample_note
-from pages.ui.shared.methods import ALLOCATORS, DECOMPOSITIONS, decomposition_label, method_label
+from pages.ui.shared.prose import prose
 
 DECOMPOSITION, KEEP, VIEW, GROUP, SECTION = "co_decomposition", "co_rate", "co_view", "co_group", "co_section"
 
@@ -229,7 +232,7 @@ def side_by_side(ref: ModelRef) -> None:
         with st.expander("Start a comparison", icon=":material/add:", expanded=not busy):
             new_comparison(ref)
         return
-    st.caption(words.prose("compare"))
+    st.caption(prose("compare"))
     group, decomposition, keep = choose(groups)
     unfinished(ref)
     rows = group.at(decomposition, keep)

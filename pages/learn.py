@@ -8,8 +8,9 @@ from lrc_core.runs.spec import ModelRef
 from pages.ui.learn import progress
 from pages.ui.learn.lesson_text import folds, lesson_text
 from pages.ui.learn.steps import STEPS
-from pages.ui.shared import jobs, words
+from pages.ui.shared import jobs
 from pages.ui.shared.frame import frame, guard
+from pages.ui.shared.prose import prose
 
 
 def stepper(current: int) -> None:
@@ -78,7 +79,7 @@ def _start_over() -> None:
 
 
 def body(ref: ModelRef) -> None:
-    st.caption(words.prose("learn"))
+    st.caption(prose("learn"))
     current = progress.current_step()
     progress.keep(current)
     stepper(current)

@@ -13,6 +13,7 @@ from lrc_core.allocate.curves.hand import HAND
 from lrc_core.budget import plan_params
 from lrc_core.errors import LrcError
 from lrc_core.jobs.command import evaluation_words
+from lrc_core.names import method_label
 from lrc_core.results.archive import RunView, archive
 from lrc_core.results.plans import load_plan, nearest, recorded_plans
 from lrc_core.runs.spec import AllocateSpec, EvaluateSpec, EvaluationSpec, ModelRef
@@ -30,9 +31,9 @@ from pages.ui.plans.draft import (
     saved_plans,
     uniform_draft,
 )
-from pages.ui.shared import cards, forms, jobs, state, words
+from pages.ui.shared import cards, forms, jobs, state
 from pages.ui.shared.frame import empty, frame, guard, page_link, show_error
-from pages.ui.shared.methods import method_label
+from pages.ui.shared.prose import prose
 
 START, UPLOAD, NAME, RUN = "pl_start", "pl_upload", "pl_name", "pl_run"
 UNIFORM = "uniform"
@@ -189,7 +190,7 @@ def body(ref: ModelRef) -> None:
         cards.fetch_button(ref)
         return
     card, _ = known
-    st.markdown(words.prose("plans"))
+    st.markdown(prose("plans"))
     draft = editor.current(card) or kept_draft(card) or uniform_draft(card, 1 - state.DEFAULT_RATE / 100)
     keep = head(ref, card, draft)
     editor.budget(card, draft, keep)

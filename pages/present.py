@@ -12,7 +12,7 @@ from pages.ui.present.slides import slides_of
 from pages.ui.present.story import USUAL, Story, story_of
 from pages.ui.shared import pictures, state
 from pages.ui.shared.frame import PAGES, empty, frame, guard, page_link
-from pages.ui.shared.words import ASSETS
+from pages.ui.shared.prose import ASSETS
 from pages.ui.watch import film
 
 RATE, FROM = "pr_rate", "pr_from"

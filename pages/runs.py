@@ -9,16 +9,18 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
+from lrc_core import words
 from lrc_core.errors import LrcError
 from lrc_core.jobs import cache, manager
+from lrc_core.names import learns
 from lrc_core.paths import cache_home, read_only
 from lrc_core.results.archive import archive
 from lrc_core.runs.store import RunStore, RunSummary
 from pages.ui.compare import report
 from pages.ui.runs import next_steps
-from pages.ui.shared import jobs, state, words
+from pages.ui.shared import jobs, state
 from pages.ui.shared.frame import PAGES, empty, escaped, frame, guard, page_link
-from pages.ui.shared.methods import learns
+from pages.ui.shared.prose import prose
 from pages.ui.watch import live
 
 RUN, STATES, TABLE = "ru_run", "ru_states", "ru_table"
@@ -218,7 +220,7 @@ def _existing(path: Path) -> Path:
 
 
 def body() -> None:
-    st.caption(words.prose("runs"))
+    st.caption(prose("runs"))
     summaries = RunStore().list()
     if summaries:
         chosen = listing(summaries)

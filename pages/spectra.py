@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import streamlit as st
 
+from lrc_core.names import decomposition_label
 from lrc_core.results.archive import RunView, archive
 from lrc_core.results.spectra import spectra_of
 from lrc_core.runs.spec import ModelRef, SpectraSpec
-from pages.ui.shared import cards, jobs, state, words
+from pages.ui.shared import cards, jobs, state
 from pages.ui.shared.frame import empty, frame, guard, page_link, sample_note
-from pages.ui.shared.methods import decomposition_label
+from pages.ui.shared.prose import prose
 from pages.ui.spectra import measures, sides, streaming
 from pages.ui.spectra.curves import spectrum
 from pages.ui.spectra.heatmap import heatmap, heatmap_beside
@@ -176,7 +177,7 @@ def body(ref: ModelRef) -> None:
     working = [view for view in archive().runs(SpectraSpec, ref, samples=False) if not view.final]
     if working:
         jobs.panel(working[0].id, live=streaming.live)
-    st.markdown(words.prose("spectra"))
+    st.markdown(prose("spectra"))
     view = choose_run(views)
     if view.spec.stream:
         streaming.memory(((view.run.result() or {}).get("stream")) or {})

@@ -12,8 +12,9 @@ from lrc_core.results.archive import archive, asks_for
 from lrc_core.runs.spec import AnswerSpec, GenerateSpec, ModelRef, SamplingSpec
 from lrc_core.settings import fields_of
 from pages.ui.compare import cards as card_views
-from pages.ui.shared import forms, jobs, words
+from pages.ui.shared import forms, jobs
 from pages.ui.shared.frame import empty, frame, guard, sample_note, show_error
+from pages.ui.shared.prose import prose
 from pages.ui.talk import choices as talk
 from pages.ui.talk import views
 
@@ -158,7 +159,7 @@ def _look_at() -> None:
 
 model_ref = frame("talk")
 st.title("Talk")
-st.caption(words.prose("talk"))
+st.caption(prose("talk"))
 if not read_only():
     views.worker()
 with guard():

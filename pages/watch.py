@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import streamlit as st
 
+from lrc_core import names
+from lrc_core.registry import ALLOCATORS
 from lrc_core.results.archive import RunView, archive
 from lrc_core.runs.spec import AllocateSpec
-from pages.ui.shared import jobs, methods, state, words
+from pages.ui.shared import jobs, state
 from pages.ui.shared.frame import empty, frame, guard, page_link, sample_note
+from pages.ui.shared.prose import prose
 from pages.ui.watch import film, live
 
 RUN = "wa_run"
@@ -15,7 +18,7 @@ RUN = "wa_run"
 
 def learning_runs() -> list[RunView[AllocateSpec]]:
     """Every run that learned or is about to: unfinished ones first, then the newest; samples last."""
-    learned = [view for view in archive().runs(AllocateSpec) if methods.learns(view.spec.method)]
+    learned = [view for view in archive().runs(AllocateSpec) if names.learns(view.spec.method)]
     return sorted(learned, key=lambda view: view.final)
 
 
@@ -41,7 +44,7 @@ def choose(views: list[RunView[AllocateSpec]]) -> RunView[AllocateSpec]:
         list(by_id),
         format_func=lambda run_id: label(by_id[run_id]) if run_id in by_id else run_id,
         key=RUN,
-        help="Every run of a method that learns: LLRC, ARA, ARS, Dobi-SVD.",
+        help=f"Every run of a method that learns: {', '.join(entry.label for entry in ALLOCATORS if entry.learns)}.",
     )
     view = by_id.get(chosen, views[0])
     st.query_params[RUN] = view.id  # always named: which one is first changes when a run ends
@@ -49,7 +52,7 @@ def choose(views: list[RunView[AllocateSpec]]) -> RunView[AllocateSpec]:
 
 
 def body() -> None:
-    st.caption(words.prose("watch"))
+    st.caption(prose("watch"))
     views = learning_runs()
     if not views:
         empty(

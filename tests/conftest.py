@@ -1,4 +1,4 @@
-"""Shared by all tests: no network, and nothing written into the user's folders."""
+"""Shared by all tests: no network, nothing written into the user's folders, marks for what takes long."""
 
 from __future__ import annotations
 
@@ -10,6 +10,46 @@ import pytest
 # Set before anything imports huggingface_hub, which reads it once.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Before anything imports torch, and for processes that tests start: tiny models are slower on many threads.
+for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(_variable, "1")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what ``make quick`` leaves out: trained methods, and tests that start processes."""
+    for item in items:
+        if isinstance(item, pytest.Function):
+            if _trains(item):
+                item.add_marker(pytest.mark.trained)
+            if _starts_processes(item):
+                item.add_marker(pytest.mark.process)
+
+
+def _trains(item: pytest.Function) -> bool:
+    """Whether a method that learns is the test's parameter, or its module imports code of one or of tuning."""
+    entry = item.callspec.params.get("entry") if hasattr(item, "callspec") else None
+    if getattr(entry, "learns", False) or getattr(entry, "structured", False):
+        return True
+    return any(name.startswith(_TRAINING) for name in _origins(item))
+
+
+def _starts_processes(item: pytest.Function) -> bool:
+    return "lrc" in item.fixturenames or bool({"subprocess", "tests.core.job_helpers"} & _origins(item))
+
+
+_TRAINING = (
+    *(
+        f"lrc_core.allocate.{name}"
+        for name in ("masks.training", "llrc", "successive", "ara", "ars", "dobi", "llm_pruner")
+    ),
+    "lrc_core.tune",
+)
+
+
+def _origins(item: pytest.Function) -> set[str]:
+    """Modules that the test's module imports, or imports something from."""
+    values = vars(item.module).values()
+    return {getattr(value, "__module__", None) or getattr(value, "__name__", "") or "" for value in values}
 
 
 @pytest.fixture(autouse=True)

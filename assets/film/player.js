@@ -3,7 +3,8 @@
 
 const SECONDS = 12; // the whole film at normal speed
 const SPEEDS = [0.25, 0.5, 1, 2, 4];
-const remembered = (globalThis.__lrcFilms ??= new Map()); // by run: what the viewer has set, whatever is mounted anew
+globalThis.__lrcFilms ??= new Map();
+const remembered = globalThis.__lrcFilms; // by run: what the viewer has set, whatever is mounted anew
 
 class Player {
   constructor(root) {

@@ -90,7 +90,7 @@ export default function (component) {
   let book = books.get(parentElement);
   if (!book || book.id !== data.id) {
     if (book) stop(book);
-    const at = book && book.svg.isConnected && data.keep ? book.at : data.start;
+    const at = book?.svg.isConnected && data.keep ? book.at : data.start;
     book = build(root, data);
     books.set(parentElement, book);
     stop(book);

@@ -1,5 +1,4 @@
 // What a report can do beyond being read: tips, linked cells, sorting, switching methods off, copying.
-"use strict";
 (() => {
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
   const tip = document.getElementById("tip");
@@ -138,7 +137,7 @@
       const compare = (one, other) => {
         const [a, b] = [value(one), value(other)];
         if (a === undefined || b === undefined) return (a === undefined) - (b === undefined);
-        const found = isNaN(a) || isNaN(b) ? a.localeCompare(b) : a - b;
+        const found = Number.isNaN(+a) || Number.isNaN(+b) ? a.localeCompare(b) : a - b;
         return order === "descending" ? -found : found;
       };
       body.append(...(order === "none" ? asked : [...asked].sort(compare)));

@@ -7,47 +7,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from lrc_core.errors import SettingsError
-from lrc_core.registry import ALLOCATORS
+from lrc_core.registry import ALLOCATORS, MethodEntry, Term
 
 PARTS = ("losses", "texts")
 ALL, MIX = "all terms", "text as preset"
 """The variants that the others are tested against: of the losses, of the texts."""
-
-
-@dataclass(frozen=True)
-class Term:
-    """One term of a loss.
-
-    Attributes:
-        off: settings that switch it off.
-        on: settings that switch it on where a preset has it off, so that "all terms" means all.
-        presses: whether it is what drives the kept share down to the target.
-    """
-
-    off: Mapping[str, Any]
-    on: Mapping[str, Any] = field(default_factory=dict)
-    presses: bool = False
-
-
-TERMS: dict[str, dict[str, Term]] = {
-    "llrc": {
-        "distill": Term({"distillation": "none"}, {"distillation": "logits"}),
-        "compression": Term({"compression": "none"}, {"compression": "weighted_logit"}, presses=True),
-        "tv": Term({"tv_weight": 0.0}, {"tv_weight": 0.01}),
-    },
-    "ara": {
-        "task": Term({"task": "none"}),
-        "budget": Term({"budget_weight": 0.0}, presses=True),
-        "guidance": Term({"guidance_weight": 0.0}),
-    },
-    "successive": {
-        "measuring": Term({"mixing": 0.0}),
-        "gains": Term({"gain_rate": 0.0}),
-        "pooling": Term({"groups": 4096}),
-    },
-}
-"""Loss terms by method, or the parts of one that holds its budget at every step. Methods that are not registered are
-passed over."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +34,8 @@ class Variant:
 
 
 def methods_with_terms() -> tuple[str, ...]:
-    """Registered methods whose loss terms are known."""
-    return tuple(name for name in TERMS if name in ALLOCATORS)
+    """Methods whose entry names the terms of their loss."""
+    return tuple(entry.name for entry in ALLOCATORS if entry.terms)
 
 
 def variants(method: str, preset: str, parts: Sequence[str], texts: Sequence[str]) -> list[Variant]:
@@ -80,22 +44,24 @@ def variants(method: str, preset: str, parts: Sequence[str], texts: Sequence[str
     Raises:
         SettingsError: the method's terms are not known, or a setting of them is not the method's.
     """
-    if method not in TERMS:
-        raise SettingsError(f"The loss terms of {method!r} are not known.", f"Choose from {', '.join(TERMS)}.")
+    entry = ALLOCATORS.get(method)
+    if not entry.terms:
+        known = ", ".join(methods_with_terms())
+        raise SettingsError(f"The loss terms of {method!r} are not known.", f"Choose from {known}.")
     found: list[Variant] = []
     if "losses" in parts:
-        found += _losses(method, preset)
+        found += _losses(entry, preset)
     if "texts" in parts:
         found.append(Variant(MIX, "texts"))
         found += [Variant(f"text {text}", "texts", texts=(text,)) for text in texts]
     for variant in found:
-        ALLOCATORS.get(method).settings(preset, variant.overrides)
+        entry.settings(preset, variant.overrides)
     return found
 
 
-def _losses(method: str, preset: str) -> list[Variant]:
-    terms = TERMS[method]
-    base = asdict(ALLOCATORS.get(method).settings(preset))
+def _losses(entry: MethodEntry, preset: str) -> list[Variant]:
+    terms = entry.terms
+    base = asdict(entry.settings(preset))
     on: dict[str, Any] = {}
     for term in terms.values():
         if _holds(base, term.off):

@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import expect
 
 from lrc_core.budget import layer_ratio
-from pages.ui.shared.words import count, data_size
+from lrc_core.words import count, data_size
 from tests.browser import timings
 from tests.browser.conftest import PATIENCE_MS
 from tests.pages import run_factory

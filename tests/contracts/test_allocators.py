@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import re
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from lrc_core.budget import dense_ranks, fit_budget, is_dense, keep_ratio, layer
 from lrc_core.errors import BudgetError, CancelledError
 from lrc_core.lowrank.coupling import coupled_units
 from lrc_core.plan import Plan, make_plan, pruned_plan
-from lrc_core.registry import ALLOCATORS, MethodEntry
+from lrc_core.registry import ALLOCATORS, REPORTED, MethodEntry
+from lrc_core.settings import fields_of
 from lrc_core.types import Progress
 from tests.tiny_methods import (
     MemoryFactors,
@@ -31,26 +33,37 @@ from tests.tiny_models import tiny_model
 
 # Grouped-query attention and tied embeddings; biases; Conv1D; fused query, key and value; scaled embeddings.
 FAMILIES = ("llama", "opt", "gpt2", "gpt_neox", "gemma")
-SMALL: dict[str, dict[str, Any]] = {
-    "lagrangian": {"batches": 4, "batch": 2, "window": 12},
-    "strs": {"windows": 2, "window": 12, "lowest": 0.4, "step": 0.4},
-    "greedy": {"windows": 2, "window": 12, "lowest": 0.4, "step": 0.4},
-    "contextual": {"windows": 2, "window": 12, "lowest": 0.4, "step": 0.4},
-    "lems": {"windows": 2, "window": 12, "trials": 3},
-    "llrc": {"documents": 3, "window": 12, "batch": 2, "ramp_batches": 1, "max_steps": 6, "pace_steps": 4},
-    "successive": {
-        "pace": 0.2, "settle_rounds": 1, "batches": 1, "documents": 6, "check_windows": 2, "window": 12, "batch": 2,
-        "curve_batches": 1,
-    },
-    "ara": {"documents": 3, "window": 12, "batch": 2, "steps": 5},
-    "ars": {"documents": 3, "window": 12, "batch": 2, "max_steps": 6},
-    "dobi": {"documents": 3, "window": 12, "batch": 2, "steps": 5},
-    "llm_pruner": {"importance": "param_mix", "windows": 5, "window": 12},
-    "llm_pruner_lora": {"windows": 3, "window": 12, "documents": 6, "training_window": 12, "batch": 2},
-    "zerosum": {"windows": 3, "window": 12},
-}  # fmt: skip
-"""Settings that make a method quick on a tiny model; a method without an entry here runs its first preset."""
 EVERY = pytest.mark.parametrize("entry", list(ALLOCATORS), ids=lambda entry: entry.name)
+
+
+def trained(entry: MethodEntry) -> bool:
+    """Whether it trains something: masks, or what is left after pruning."""
+    return entry.learns or "epochs" in {each.name for each in fields(entry.settings_class)}
+
+
+TRAINED = [entry.name for entry in ALLOCATORS if trained(entry)]
+
+
+def cells_of(entry: MethodEntry) -> list[tuple[str, float]]:
+    """The families and sizes that a method is tried on: all of them, or, where it trains and so takes long, one with
+    grouped-query attention and two others, which go around from method to method."""
+    if not trained(entry):
+        return [(family, keep) for family in FAMILIES for keep in KEEPS]
+    turn = TRAINED.index(entry.name)
+    grouped, others = FAMILIES[0], FAMILIES[1:]
+    families = (grouped, others[turn % len(others)], others[(turn + 1) % len(others)])
+    return [(family, KEEPS[(turn + place) % len(KEEPS)]) for place, family in enumerate(families)]
+
+
+CELLS = [(entry, *cell) for entry in ALLOCATORS for cell in cells_of(entry)]
+
+
+def test_trained_methods_cover_every_family_and_size_between_them() -> None:
+    cells = [cell for name in TRAINED for cell in cells_of(ALLOCATORS.get(name))]
+    assert {family for family, _ in cells} == set(FAMILIES)
+    for family in FAMILIES[:1]:
+        assert {keep for other, keep in cells if other == family} == set(KEEPS)
+    assert {keep for _, keep in cells} == set(KEEPS)
 
 
 @functools.cache
@@ -65,7 +78,7 @@ def context(family: str, folder: Path, keep: float = 0.8, **more: Any) -> Contex
 
 
 def settings_of(entry: MethodEntry) -> Any:
-    return entry.settings(next(iter(entry.presets)), SMALL.get(entry.name, {}))
+    return entry.settings(next(iter(entry.presets)), entry.tiny)
 
 
 def run(entry: MethodEntry, given: Context) -> Allocation:
@@ -73,9 +86,9 @@ def run(entry: MethodEntry, given: Context) -> Allocation:
     return found
 
 
-@EVERY
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("keep", [0.95, 0.8, 0.55])
+@pytest.mark.parametrize(
+    ("entry", "family", "keep"), CELLS, ids=[f"{entry.name}-{family}-{keep}" for entry, family, keep in CELLS]
+)
 def test_an_allocation_meets_its_budget(entry: MethodEntry, family: str, keep: float, tmp_path: Path) -> None:
     given = context(family, tmp_path, keep)
     state, modules = state_of(given.model), modules_of(given.model)
@@ -179,19 +192,25 @@ def test_a_cancel_leaves_the_model_as_found_and_can_be_resumed(entry: MethodEntr
     model, _ = model_and_factors("gpt2")
     state, modules = state_of(model), modules_of(model)
     asked: list[int] = []
+    forwards: list[int] = []
 
     def stop() -> bool:
         asked.append(1)
         return len(asked) > 3
 
+    counter = model.register_forward_pre_hook(lambda *_: forwards.append(1))
     try:
-        run(entry, context("gpt2", tmp_path / "cancelled", should_stop=stop))
+        run(entry, replace(given, should_stop=stop, windows=windows))
     except CancelledError:
         resumed = run(entry, context("gpt2", tmp_path / "cancelled"))
         whole = run(entry, context("gpt2", tmp_path / "whole"))
         assert (resumed.ranks, resumed.structure) == (whole.ranks, whole.structure)
     else:
+        runs = f"{entry.name} runs the model {len(forwards)} times"
+        assert not forwards, f"{runs} and is not cancelled: ask context.should_stop before each"
         assert not asked  # too quick to be worth asking
+    finally:
+        counter.remove()
     assert modules_of(model) == modules
     assert same_state(model, state)
 
@@ -209,6 +228,18 @@ def test_plans_on_the_way_keep_to_their_rates(entry: MethodEntry, tmp_path: Path
 
 
 @EVERY
+def test_what_is_declared_of_a_method_fits_it(entry: MethodEntry) -> None:
+    where = f"the entry of {entry.name} (MethodEntry in lrc_core/registry.py)"
+    assert entry.presets, f"{where} needs a preset"
+    assert not trained(entry) or entry.tiny, f"{where} needs `tiny`, settings that make it quick on a tiny model"
+    settings_of(entry)
+    for name, term in entry.terms.items():
+        for overrides in (term.off, term.on):
+            entry.settings(None, overrides)
+        assert term.off, f"{where}: term {name} does not say which settings switch it off"
+
+
+@EVERY
 def test_a_method_that_learns_can_be_watched(entry: MethodEntry, tmp_path: Path) -> None:
     told: list[Progress] = []
     snapshots: list[dict[str, int]] = []
@@ -217,8 +248,20 @@ def test_a_method_that_learns_can_be_watched(entry: MethodEntry, tmp_path: Path)
     )
     run(entry, given)
     steps = [tick.values for tick in told if tick.values and "keep" in tick.values]
-    assert bool(steps) == bool(snapshots) == entry.learns
+    assert bool(steps) == entry.learns, f"{entry.name}: `learns` of its MethodEntry and the steps it reports disagree"
+    assert bool(snapshots) == entry.learns, f"{entry.name}: a method that learns calls context.on_ranks, no other does"
     for values in steps:
-        assert {"loss", "target", "tokens_per_s"} <= set(values)
+        missing, more = set(REPORTED) - set(values), set(values) - set(REPORTED) - set(entry.reports)
+        assert not missing, f"a step of {entry.name} reports no {', '.join(sorted(missing))}: see masks.training.report"
+        assert not more, f"{entry.name} reports {', '.join(sorted(more))}: name them in `reports` of its MethodEntry"
+        assert set(entry.reports) <= set(values), f"`reports` of {entry.name} names what no step reports"
         assert 0 <= values["entropy"] <= 1 and values["memory_mb"] > 0
     assert all(set(ranks) == {layer.name for layer in given.layers} for ranks in snapshots)
+
+
+@EVERY
+def test_what_an_ablation_and_the_tests_need_is_declared(entry: MethodEntry) -> None:
+    for name, given in {"tiny": entry.tiny, **{f"term {name}": term.off for name, term in entry.terms.items()}}.items():
+        unknown = set(given) - {field.name for field in fields_of(entry.settings_class)}
+        assert not unknown, f"{name} of {entry.name} sets {', '.join(unknown)}, which is no setting of it"
+    assert entry.tiny or not entry.learns, f"{entry.name} learns: give its MethodEntry `tiny`, settings of a few steps"

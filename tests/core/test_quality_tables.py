@@ -16,7 +16,7 @@ from lrc_core.evaluate.zero_shot import PACK_TASKS
 from lrc_core.quality.presets import TASKS
 from lrc_core.quality.rows import Scores, completed
 from lrc_core.quality.tables import records, to_csv, to_markdown
-from lrc_core.quality.variants import ALL, TERMS, methods_with_terms, variants
+from lrc_core.quality.variants import ALL, methods_with_terms, variants
 from lrc_core.registry import ALLOCATORS
 from lrc_core.runs.spec import AblationSpec, AllocateSpec, CompareSpec, QualitySpec, spec_from_dict
 from lrc_core.runs.store import RunStore
@@ -81,7 +81,7 @@ def test_every_known_term_is_a_setting_of_its_method() -> None:
     for method in methods_with_terms():
         for preset in ALLOCATORS.get(method).presets:
             found = variants(method, preset, ("losses",), ())
-            assert len(found) == 1 + 2 * len(TERMS[method])
+            assert len(found) == 1 + 2 * len(ALLOCATORS.get(method).terms)
             assert found[0].name == ALL
     with pytest.raises(SettingsError, match="not known"):
         variants("uniform", "quick", ("losses",), ())

@@ -20,7 +20,8 @@ from lrc_core.registry import ALLOCATORS
 from lrc_core.report.build import Frame, make_report
 from lrc_core.report.content import ESTIMATED, Answers, Cards, Report, Table, texts_of
 from lrc_core.report.html.page import report_html
-from lrc_core.report.pdf.document import fonts, report_pdf
+from lrc_core.report.pdf import fonts
+from lrc_core.report.pdf.document import report_pdf
 from lrc_core.report.sections import prose
 from lrc_core.report.sources import Asked, find_sources
 from lrc_core.results.archive import Archive

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from lrc_core.export.ticks import log_ticks, nice_ticks
-from lrc_core.report.drawing.shapes import charts, heatmap
+from lrc_core.report.drawing import charts, heatmap
 from lrc_core.types import ModelCard
 from tests.pages import run_factory
 

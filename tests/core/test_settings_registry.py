@@ -57,24 +57,33 @@ def test_fields_carry_what_a_form_shows() -> None:
     assert on.type is bool
 
 
-def entry(name: str) -> MethodEntry:
+def entry(name: str, color: str = "#000000") -> MethodEntry:
     presets = {"quick": {"count": 2}, "slow": {}}
-    return MethodEntry(name, name.title(), "", "", "#000000", "math:sqrt", Example, presets)
+    return MethodEntry(name, name.title(), "", "", color, "math:sqrt", Example, presets)
 
 
 def test_names_are_taken_once_and_suggested() -> None:
     registry: Registry[MethodEntry] = Registry("method")
     registry.register(entry("uniform"))
-    registry.register(entry("strs"))
+    registry.register(entry("strs", "#0000ff"))
     assert registry.names() == ("uniform", "strs")
     assert [found.name for found in registry] == ["uniform", "strs"]
     assert "strs" in registry
     with pytest.raises(ValueError, match="'strs' is registered twice"):
         registry.register(entry("strs"))
+    with pytest.raises(ValueError, match="'lems' has the colour of 'strs', #000004"):
+        registry.register(entry("lems", "#000004"))
     with pytest.raises(UnknownNameError, match=r"no method 'unifrom'\. Did you mean uniform"):
         registry.get("unifrom")
     with pytest.raises(UnknownNameError, match="Known: uniform, strs"):
         registry.get("q")
+
+
+def test_a_colour_is_taken_once() -> None:
+    registry: Registry[MethodEntry] = Registry("method")
+    registry.register(entry("uniform", "#00ff00"))
+    with pytest.raises(ValueError, match="method 'strs' has the colour #00FF00 of 'uniform': choose another one"):
+        registry.register(entry("strs", "#00FF00"))
 
 
 def test_presets_and_single_values() -> None:
@@ -101,11 +110,6 @@ def test_every_method_is_told_to_its_user(method: MethodEntry) -> None:
         assert field.label
         assert field.help.endswith(".")
         assert method.settings(None, {field.name: field.default}) is not None
-
-
-def test_colours_tell_methods_apart() -> None:
-    for registry in (ALLOCATORS, DECOMPOSITIONS):
-        assert len({method.color for method in registry}) == len(registry.names())
 
 
 def test_paper_is_the_published_recipe() -> None:

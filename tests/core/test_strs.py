@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from lrc_core.allocate.probing import prober as probing
 from lrc_core.allocate.probing.prober import Effect, LayerProber, Reference, token_loss
-from lrc_core.allocate.probing.prober import prober as probing
 from lrc_core.allocate.strs.method import Probe, StrsSettings, allocate, choose, probe_grid
 from lrc_core.budget import break_even, dense_ranks, fit_budget, is_dense, plan_params
 from lrc_core.errors import CancelledError, NumericalError

@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pytest
 
+from lrc_core import words
 from lrc_core.allocate.curves.loss_curves import cheapest_ranks
 from lrc_core.budget import fit_budget, is_dense, keep_ratio, uniform_ranks
 from lrc_core.errors import ResourceError
@@ -17,7 +18,7 @@ from lrc_core.results.archive import archive
 from lrc_core.results.plans import nearest, recorded_plans
 from lrc_core.runs.spec import AllocateSpec, FetchSpec
 from lrc_core.settings import fields_of
-from pages.ui.shared import state, words
+from pages.ui.shared import state
 from tests.pages import run_factory
 from tests.pages.conftest import text_of
 

@@ -9,12 +9,12 @@ from dataclasses import replace
 
 import pytest
 
+from lrc_core.names import method_color
 from lrc_core.quality.tables import to_csv, to_markdown
 from lrc_core.runs.spec import AblationSpec, ModelRef, QualitySpec
 from pages.ui.bench import figures
 from pages.ui.bench import rows as bench_data
 from pages.ui.compare import rows as compare_data
-from pages.ui.shared.methods import method_color
 from tests.pages import table_factory
 from tests.pages.conftest import text_of
 

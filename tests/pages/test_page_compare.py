@@ -9,10 +9,10 @@ from dataclasses import replace
 import pytest
 
 from lrc_core.jobs.command import command_for
+from lrc_core.registry import ALLOCATORS
 from lrc_core.runs.spec import CompareSpec, EvaluateSpec, ModelRef
 from pages.ui.compare import figures, ranks
 from pages.ui.compare import rows as compare_data
-from pages.ui.shared.methods import ALLOCATORS
 from tests.pages import run_factory, table_factory
 from tests.pages.conftest import text_of
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from lrc_core import words
 from lrc_core.results.archive import Archive
-from pages.ui.shared import state, words
+from pages.ui.shared import state
 from pages.ui.shared.frame import PAGES
 from tests.pages.conftest import text_of
 

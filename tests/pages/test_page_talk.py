@@ -11,6 +11,7 @@ import time
 import psutil
 import pytest
 
+from lrc_core import words
 from lrc_core.jobs import generator, manager
 from lrc_core.jobs.command import command_for
 from lrc_core.jobs.generator import Generator
@@ -19,7 +20,7 @@ from lrc_core.quality.votes import read_votes, to_csv, votes_path
 from lrc_core.runs.spec import GenerateSpec, ModelRef, UpdateSpec
 from lrc_core.runs.transcript import Answer
 from pages.ui.compare import cards
-from pages.ui.shared import state, words
+from pages.ui.shared import state
 from pages.ui.talk import choices
 from tests.pages import run_factory, table_factory
 from tests.pages.conftest import text_of

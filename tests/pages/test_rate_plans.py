@@ -7,13 +7,14 @@ import base64
 import numpy as np
 import pytest
 
+from lrc_core import words
 from lrc_core.budget import check_target, fit_budget, is_dense, keep_ratio, uniform_ranks
 from lrc_core.errors import BudgetError
 from lrc_core.types import LinearShape
 from pages.ui.allocate import series as rate_plans
 from pages.ui.allocate import slider as ratedrag
 from pages.ui.allocate.slider import Panel
-from pages.ui.shared import state, words
+from pages.ui.shared import state
 from tests.pages import run_factory
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 from lrc_core.allocate.ara.settings import AraSettings
 from lrc_core.allocate.protocol import Allocation, Context
 from lrc_core.budget import check_target, dense_ranks
-from lrc_core.registry import ALLOCATORS, MethodEntry
+from lrc_core.registry import ALLOCATORS, MethodEntry, Term
 
 _SMALL_MACHINE = {"learning_rate": 0.01, "window": 256, "batch": 4}
 
@@ -34,6 +34,13 @@ ENTRY = ALLOCATORS.register(
             "paper": {},
         },
         learns=True,
+        tiny={"documents": 3, "window": 12, "batch": 2, "steps": 5},
+        terms={
+            "task": Term({"task": "none"}),
+            "budget": Term({"budget_weight": 0.0}, presses=True),
+            "guidance": Term({"guidance_weight": 0.0}),
+        },
+        reports=("task", "budget", "guidance", "dense"),
     )
 )
 

@@ -36,6 +36,8 @@ ENTRY = ALLOCATORS.register(
             "paper": {},
         },
         learns=True,
+        tiny={"documents": 3, "window": 12, "batch": 2, "max_steps": 6},
+        reports=("task", "budget", "align"),
     )
 )
 

@@ -51,6 +51,7 @@ ENTRY = ALLOCATORS.register(
             "standard": {"windows": 8, "window": 512, "lowest": 0.2, "step": 0.2},
             "paper": {},
         },
+        tiny={"windows": 2, "window": 12, "lowest": 0.4, "step": 0.4},
     )
 )
 

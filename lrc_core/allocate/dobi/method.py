@@ -45,6 +45,8 @@ ENTRY = ALLOCATORS.register(
             "paper": {},
         },
         learns=True,
+        tiny={"documents": 3, "window": 12, "batch": 2, "steps": 5},
+        reports=("task", "budget"),
     )
 )
 

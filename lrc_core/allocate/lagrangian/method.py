@@ -37,6 +37,7 @@ ENTRY = ALLOCATORS.register(
         color="#56b4e9",
         implementation="lrc_core.allocate.lagrangian.method:allocate",
         settings_class=LagrangianSettings,
+        tiny={"batches": 4, "batch": 2, "window": 12},
     )
 )
 

@@ -86,6 +86,7 @@ ENTRY = ALLOCATORS.register(
             "standard": {"windows": 8, "window": 512, "offset": 64},
             "paper": {},
         },
+        tiny={"windows": 2, "window": 12, "trials": 3},
     )
 )
 

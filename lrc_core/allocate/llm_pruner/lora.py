@@ -30,6 +30,7 @@ ENTRY = ALLOCATORS.register(
             "paper": {},
         },
         structured=True,
+        tiny={"windows": 3, "window": 12, "documents": 6, "training_window": 12, "batch": 2},
     )
 )
 

@@ -40,6 +40,7 @@ ENTRY = ALLOCATORS.register(
         settings_class=LlmPrunerSettings,
         presets={"quick": QUICK_SCORING, "standard": STANDARD_SCORING, "paper": {}},
         structured=True,
+        tiny={"importance": "param_mix", "windows": 5, "window": 12},
     )
 )
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from lrc_core.allocate.llrc.settings import LlrcSettings
 from lrc_core.allocate.protocol import Allocation, Context
 from lrc_core.budget import check_target, dense_ranks
-from lrc_core.registry import ALLOCATORS, MethodEntry
+from lrc_core.registry import ALLOCATORS, MethodEntry, Term
 
 _SMALL_MACHINE = {
     "distillation": "logits",
@@ -46,6 +46,13 @@ ENTRY = ALLOCATORS.register(
             "paper": {},
         },
         learns=True,
+        tiny={"documents": 3, "window": 12, "batch": 2, "ramp_batches": 1, "max_steps": 6, "pace_steps": 4},
+        terms={
+            "distill": Term({"distillation": "none"}, {"distillation": "logits"}),
+            "compression": Term({"compression": "none"}, {"compression": "weighted_logit"}, presses=True),
+            "tv": Term({"tv_weight": 0.0}, {"tv_weight": 0.01}),
+        },
+        reports=("distill", "compression", "tv", "alpha"),
     )
 )
 

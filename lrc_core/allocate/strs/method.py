@@ -48,6 +48,7 @@ ENTRY = ALLOCATORS.register(
         implementation="lrc_core.allocate.strs.method:allocate",
         settings_class=StrsSettings,
         presets={"quick": {"windows": 4, "window": 256}, "standard": {"windows": 8, "window": 512}, "paper": {}},
+        tiny={"windows": 2, "window": 12, "lowest": 0.4, "step": 0.4},
     )
 )
 

@@ -31,7 +31,7 @@ from __future__ import annotations
 from lrc_core.allocate.protocol import Allocation, Context
 from lrc_core.allocate.successive.settings import SuccessiveSettings
 from lrc_core.budget import check_target, dense_ranks
-from lrc_core.registry import ALLOCATORS, MethodEntry
+from lrc_core.registry import ALLOCATORS, MethodEntry, Term
 
 ENTRY = ALLOCATORS.register(
     MethodEntry(
@@ -47,6 +47,22 @@ ENTRY = ALLOCATORS.register(
             "standard": {},
         },
         learns=True,
+        tiny={
+            "pace": 0.2,
+            "settle_rounds": 1,
+            "batches": 1,
+            "documents": 6,
+            "check_windows": 2,
+            "window": 12,
+            "batch": 2,
+            "curve_batches": 1,
+        },
+        terms={
+            "measuring": Term({"mixing": 0.0}),
+            "gains": Term({"gain_rate": 0.0}),
+            "pooling": Term({"groups": 4096}),
+        },
+        reports=("dense",),
     )
 )
 

@@ -87,6 +87,7 @@ ENTRY = ALLOCATORS.register(
         implementation="lrc_core.allocate.zerosum.method:allocate",
         settings_class=ZeroSumSettings,
         presets={"quick": {"windows": 4, "window": 256}, "standard": {"windows": 32, "window": 512}, "paper": {}},
+        tiny={"windows": 3, "window": 12},
     )
 )
 

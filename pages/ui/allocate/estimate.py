@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 import streamlit as st
 
+from lrc_core import words
 from lrc_core.budget import Ranks, fit_budget, is_dense, uniform_ranks
 from lrc_core.errors import BudgetError
 from lrc_core.paths import read_only
@@ -17,7 +18,7 @@ from lrc_core.results.spectra import spectra_of
 from lrc_core.runs.spec import ModelRef, SpectraSpec
 from lrc_core.types import ModelCard
 from pages.ui.allocate.series import TWO_SIDED
-from pages.ui.shared import jobs, words
+from pages.ui.shared import jobs
 from pages.ui.shared.frame import sample_note, show_error
 
 

@@ -9,6 +9,8 @@ import streamlit as st
 
 from lrc_core.budget import break_even, layer_ratio
 from lrc_core.errors import LrcError
+from lrc_core.names import method_label
+from lrc_core.registry import DECOMPOSITIONS
 from lrc_core.results.archive import RunView
 from lrc_core.runs.spec import AllocateSpec, ModelRef, SpectraSpec
 from lrc_core.types import ModelCard
@@ -18,7 +20,6 @@ from pages.ui.allocate.quality import Quality, quality_of
 from pages.ui.allocate.series import Series
 from pages.ui.allocate.slider import Panel
 from pages.ui.shared.frame import sample_note
-from pages.ui.shared.methods import DECOMPOSITIONS, method_label
 
 TABLE = "al_table"
 

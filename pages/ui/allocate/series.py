@@ -14,6 +14,7 @@ import streamlit as st
 from lrc_core.allocate.curves.loss_curves import cheapest_plans
 from lrc_core.budget import Ranks, check_target, fit_budget, is_dense, keep_ratio, uniform_ranks
 from lrc_core.errors import BudgetError
+from lrc_core.names import learns
 from lrc_core.plan import Plan
 from lrc_core.results.archive import RunView, archive, stamp_of
 from lrc_core.results.plans import Recorded, recorded_plans
@@ -21,7 +22,6 @@ from lrc_core.results.spectra import spectra_of
 from lrc_core.runs.spec import AllocateSpec, ModelRef, SpectraSpec
 from lrc_core.types import LinearShape, ModelCard
 from pages.ui.shared import state
-from pages.ui.shared.methods import learns
 
 Layers = tuple[LinearShape, ...]
 TWO_SIDED = "kfac"

@@ -13,14 +13,16 @@ from typing import Any
 
 import streamlit as st
 
+from lrc_core import words
 from lrc_core.budget import whole_model_ratio
 from lrc_core.export.film import cells_of
 from lrc_core.export.film_html import rank_grid
 from lrc_core.types import ModelCard
+from lrc_core.words import kind_labels
 from pages.ui.allocate.series import Series, largest_rate
-from pages.ui.shared import state, words
+from pages.ui.shared import state
 from pages.ui.shared.figures import kinds_of
-from pages.ui.shared.words import ASSETS, kind_labels
+from pages.ui.shared.prose import ASSETS
 
 KEY, ECHO = "al_drag", "al_drag_echo"
 _FOLDER = ASSETS / "components"

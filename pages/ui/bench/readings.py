@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from lrc_core import words
+from lrc_core.names import method_label
 from pages.ui.bench.rows import ACCURACY, Bench, Row, lines, measures, points, value_of
-from pages.ui.shared import words
-from pages.ui.shared.methods import method_label
 
 
 def leaders(bench: Bench, measure: str, title: str) -> str:

@@ -10,13 +10,13 @@ from typing import Any
 
 import pandas as pd
 
+from lrc_core import words
 from lrc_core.errors import LrcError
+from lrc_core.names import decomposition_label, method_label
 from lrc_core.quality.rows import accuracy_of, named
 from lrc_core.quality.tables import MARKS, label_of, marks, tasks_of, texts_of
 from lrc_core.results.archive import RunView, archive, read_content
 from lrc_core.runs.spec import AblationSpec, EvaluationSpec, ModelRef, QualitySpec
-from pages.ui.shared import words
-from pages.ui.shared.methods import decomposition_label, method_label
 
 Row = Mapping[str, Any]
 BenchSpec = QualitySpec | AblationSpec

@@ -8,19 +8,21 @@ from dataclasses import replace
 
 import streamlit as st
 
+from lrc_core import words
+from lrc_core.names import decomposition_label, method_label
 from lrc_core.quality.presets import PRESETS, bench_preset, method_presets
 from lrc_core.quality.tables import label_of, to_csv, to_markdown
 from lrc_core.quality.variants import methods_with_terms
+from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
 from lrc_core.results.archive import AnyRun, archive
 from lrc_core.runs.spec import AblationSpec, ModelRef, QualitySpec
 from lrc_core.tune.kinds import NO_UPDATE
 from pages.ui.bench import figures, readings
 from pages.ui.bench import rows as bench_data
 from pages.ui.compare import report
-from pages.ui.shared import charting, jobs, words
+from pages.ui.shared import charting, jobs
 from pages.ui.shared.charting import Told
 from pages.ui.shared.frame import empty, escaped, guard, sample_note
-from pages.ui.shared.methods import ALLOCATORS, DECOMPOSITIONS, decomposition_label, method_label
 
 _SIZES = {"bench": "For two cores", "gpu": "For a GPU"}
 _PARTS = {"losses": "Loss terms", "texts": "Calibration text"}

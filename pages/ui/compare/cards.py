@@ -9,6 +9,8 @@ from typing import Any
 
 import streamlit as st
 
+from lrc_core import words
+from lrc_core.names import method_color
 from lrc_core.plan import Plan
 from lrc_core.quality.card import PARTS, Entry, Wishes, part_words, quality_words, reading, speed_of, speed_words
 from lrc_core.quality.footprint import Footprint, footprint
@@ -20,9 +22,9 @@ from lrc_core.runs.transcript import read_answers
 from lrc_core.types import ModelCard
 from pages.ui.compare import figures as charts
 from pages.ui.compare import rows as measured
-from pages.ui.shared import state, words
+from pages.ui.shared import state
 from pages.ui.shared.frame import empty, escaped
-from pages.ui.shared.methods import method_color
+from pages.ui.shared.prose import prose
 from pages.ui.talk import choices as talk
 
 PRICE, CURRENCY = 3.0, "€"
@@ -100,7 +102,7 @@ def _cards(card: ModelCard, entries: Sequence[Entry], prefix: str) -> None:
         for entry, size in found:
             with st.container(border=True, height="stretch", gap="small"):
                 _one(entry, size, largest, dense, wishes)
-    st.caption(words.prose("card"))
+    st.caption(prose("card"))
 
 
 def _wishes(card: ModelCard, prefix: str) -> Wishes:

@@ -10,12 +10,12 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from lrc_core.names import GREY, in_order, split_variant
+from lrc_core.names import method_color as color
+from lrc_core.names import method_label as label
+from lrc_core.words import figure as written
+from lrc_core.words import percent, rounded, with_error
 from pages.ui.shared.figures import PERPLEXITY_TICKS
-from pages.ui.shared.methods import GREY, in_order, split_variant
-from pages.ui.shared.methods import method_color as color
-from pages.ui.shared.methods import method_label as label
-from pages.ui.shared.words import figure as written
-from pages.ui.shared.words import percent, rounded, with_error
 
 Row = Mapping[str, Any]
 _PATTERNS = {"dense": "/", "": "", "left": ".", "both": "x", "tuned": "+"}

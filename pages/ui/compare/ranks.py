@@ -8,9 +8,9 @@ import pandas as pd
 from lrc_core.budget import Ranks, is_dense, layer_ratio
 from lrc_core.plan import Plan
 from lrc_core.types import LinearShape, ModelCard
+from lrc_core.words import kind_labels
 from pages.ui.shared import charting
 from pages.ui.shared.figures import kinds_of
-from pages.ui.shared.words import kind_labels
 
 
 def rank_frame(card: ModelCard, found: Ranks | Plan) -> pd.DataFrame:

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from lrc_core import words
 from lrc_core.budget import layer_ratio
+from lrc_core.names import method_label
 from lrc_core.plan import Plan
 from lrc_core.types import ModelCard
-from pages.ui.shared import words
-from pages.ui.shared.methods import method_label
 
 Row = Mapping[str, Any]
 

@@ -16,7 +16,8 @@ from lrc_core.report.pdf.document import report_pdf
 from lrc_core.report.sources import Asked, find_sources
 from lrc_core.results.archive import AnyRun, archive, stamp_of
 from lrc_core.runs.store import RunStore
-from pages.ui.shared import state, words
+from pages.ui.shared import state
+from pages.ui.shared.prose import prose
 
 KINDS = ("compare", "quality")
 FILES = (("HTML", "text/html", ":material/language:"), ("PDF", "application/pdf", ":material/picture_as_pdf:"))
@@ -32,7 +33,7 @@ def section(views: Sequence[AnyRun], prefix: str, keep: float | None = None) -> 
     """
     view = next((view for view in views if view.kind in KINDS and view.done), None)
     with st.expander("Report: HTML and PDF", icon=":material/summarize:"):
-        st.caption(words.prose("report"))
+        st.caption(prose("report"))
         if view is None:
             st.markdown("A report is made of a finished comparison or bench; these rows are single measurements.")
             return

@@ -7,7 +7,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
+from lrc_core import words
 from lrc_core.errors import LrcError
+from lrc_core.names import split_variant
 from lrc_core.plan import Plan, variant_name
 from lrc_core.quality.variants import MIX
 from lrc_core.results.archive import AnyRun, RunView, archive, read_content
@@ -22,8 +24,6 @@ from lrc_core.runs.spec import (
     ModelRef,
     QualitySpec,
 )
-from pages.ui.shared import words
-from pages.ui.shared.methods import split_variant
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,14 +7,16 @@ from dataclasses import dataclass
 
 import streamlit as st
 
+from lrc_core import words
 from lrc_core.budget import break_even
 from lrc_core.decompose.measures import energy_rank
+from lrc_core.names import decomposition_label, learns
 from lrc_core.paths import read_only
 from lrc_core.results.archive import archive
 from lrc_core.runs.spec import AllocateSpec, ModelRef
-from pages.ui.shared import pictures, state, words
+from pages.ui.shared import pictures, state
 from pages.ui.shared.frame import PAGES, empty, escaped, page_link, sample_note
-from pages.ui.shared.methods import decomposition_label, learns
+from pages.ui.shared.prose import prose
 from pages.ui.shared.summary import SHARE, Shown, example_of, heat_of, heat_words, shown_spectra
 
 
@@ -107,7 +109,7 @@ def ways_in(shown: Shown | None, ref: ModelRef) -> None:
                 st.markdown(f"## {way.icon} {way.title}")
                 if shown is not None:
                     pictures.draw(way.picture(shown, ref), f"home_{way.title.lower()}")
-                st.caption(words.prose(way.text).format(**_figures(shown)))
+                st.caption(prose(way.text).format(**_figures(shown)))
                 with st.container(gap="xxsmall"):
                     for target, label in way.links:
                         _link(target, label)

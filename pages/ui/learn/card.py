@@ -8,6 +8,8 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from lrc_core import words
+from lrc_core.names import in_order, method_label
 from lrc_core.quality.plain_words import accuracy_loss, in_words
 from lrc_core.quality.rows import Scores, accuracy_of
 from lrc_core.runs.spec import ModelRef
@@ -15,9 +17,8 @@ from lrc_core.runs.store import RunStore
 from pages.ui.compare import rows as measured
 from pages.ui.learn import quiz
 from pages.ui.learn.methods import usable
-from pages.ui.shared import cards, charting, words
+from pages.ui.shared import cards, charting
 from pages.ui.shared.frame import empty, page_link, sample_note
-from pages.ui.shared.methods import in_order, method_label
 
 RATE, METHOD = "learn_card_rate", "learn_card_method"
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 
 import streamlit as st
 
-from pages.ui.shared.words import ASSETS
+from pages.ui.shared.prose import ASSETS
 
 FRAME_MS = 140
 

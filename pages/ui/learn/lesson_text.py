@@ -7,7 +7,7 @@ from functools import cache
 
 import streamlit as st
 
-from pages.ui.shared.words import ASSETS
+from pages.ui.shared.prose import ASSETS
 
 FOLDER = ASSETS / "text" / "learn"
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
+from lrc_core import words
 from lrc_core.decompose.measures import energy_rank
 from lrc_core.results.archive import RunView, archive
 from lrc_core.results.spectra import spectra_of
@@ -15,7 +16,7 @@ from lrc_core.runs.spec import ModelRef, SpectraSpec
 from pages.ui.learn import lessons, svg
 from pages.ui.learn import mask_training as training
 from pages.ui.learn.flipbook import Book, Frame, flipbook
-from pages.ui.shared import charting, words
+from pages.ui.shared import charting
 from pages.ui.shared.frame import sample_note
 
 KEY = "learn_mask"

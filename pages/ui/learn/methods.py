@@ -6,6 +6,8 @@ import altair as alt
 import pandas as pd
 import streamlit as st
 
+from lrc_core import words
+from lrc_core.names import method_color, method_label
 from lrc_core.plan import Plan
 from lrc_core.results.archive import archive
 from lrc_core.runs.spec import ModelRef
@@ -13,9 +15,8 @@ from lrc_core.types import ModelCard
 from pages.ui.compare import figures as charts
 from pages.ui.compare import ranks, readings
 from pages.ui.compare import rows as measured
-from pages.ui.shared import charting, words
+from pages.ui.shared import charting
 from pages.ui.shared.frame import empty, page_link, sample_note
-from pages.ui.shared.methods import method_color, method_label
 
 RATE, PAIR = "learn_rate", "learn_pair"
 METHODS = ("uniform", "strs", "llrc")

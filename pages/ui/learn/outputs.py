@@ -9,14 +9,15 @@ import altair as alt
 import pandas as pd
 import streamlit as st
 
+from lrc_core import words
 from lrc_core.budget import break_even
+from lrc_core.names import decomposition_color, decomposition_label
 from lrc_core.runs.spec import LessonSpec, ModelRef
 from lrc_core.types import LinearShape
 from pages.ui.learn import lessons
 from pages.ui.learn.weight import choose
-from pages.ui.shared import charting, words
+from pages.ui.shared import charting
 from pages.ui.shared.frame import sample_note
-from pages.ui.shared.methods import decomposition_color, decomposition_label
 
 LAYER, PERCENT = "learn_output_layer", "learn_output_kept"
 NAMES = ("svd", "whitened")

@@ -9,13 +9,14 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
+from lrc_core import words
 from lrc_core.budget import break_even, factor_params
 from lrc_core.decompose.measures import energy_kept
 from lrc_core.results.archive import archive
 from lrc_core.results.spectra import Spectra, spectra_of
 from lrc_core.runs.spec import ModelRef
 from lrc_core.types import LinearShape
-from pages.ui.shared import charting, words
+from pages.ui.shared import charting
 from pages.ui.shared.frame import empty, sample_note
 
 SHAPE, REMOVED = "learn_shape", "learn_removed"

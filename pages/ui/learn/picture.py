@@ -9,6 +9,7 @@ import pandas as pd
 import streamlit as st
 from numpy.typing import NDArray
 
+from lrc_core import words
 from lrc_core.budget import break_even
 from lrc_core.decompose.measures import cumulative_energy, energy_rank
 from lrc_core.runs.spec import ModelRef
@@ -16,7 +17,7 @@ from lrc_core.types import LinearShape
 from pages.ui.learn import svg
 from pages.ui.learn.flipbook import Book, Frame, flipbook
 from pages.ui.learn.spectrum_svg import Panel
-from pages.ui.shared import charting, words
+from pages.ui.shared import charting
 
 ROWS, COLUMNS = 96, 128
 SHAPE = LinearShape("image", 0, "image", ROWS, COLUMNS)

@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote
 
 import streamlit as st
 
-from pages.ui.shared.words import ASSETS
+from pages.ui.shared.prose import ASSETS
 
 STEP, COUNT = "learn_step", 8
 COOKIE = "lrc_learn"

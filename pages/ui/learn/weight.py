@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
+from lrc_core import words
 from lrc_core.budget import break_even
 from lrc_core.decompose.measures import cumulative_energy
 from lrc_core.results.archive import archive
@@ -16,7 +17,7 @@ from lrc_core.types import LinearShape
 from pages.ui.learn import lessons, svg
 from pages.ui.learn.flipbook import Book, Frame, flipbook
 from pages.ui.learn.spectrum_svg import Panel
-from pages.ui.shared import charting, words
+from pages.ui.shared import charting
 from pages.ui.shared.frame import sample_note
 
 KEY, LAYER = "learn_weight", "learn_layer"

@@ -15,8 +15,8 @@ from lrc_core.quality.paired import Paired, log_perplexity
 from lrc_core.results.archive import RunView, archive, read_content
 from lrc_core.runs.files import write_json
 from lrc_core.runs.spec import EvaluateSpec, EvaluationSpec, ModelRef
+from lrc_core.words import percent
 from pages.ui.shared import state
-from pages.ui.shared.words import percent
 
 FILE = "scores.json"
 

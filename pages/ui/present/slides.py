@@ -7,9 +7,11 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from lrc_core import words
 from lrc_core.budget import break_even, layer_ratio
 from lrc_core.decompose.measures import energy_rank
 from lrc_core.errors import LrcError
+from lrc_core.names import method_color, method_label
 from lrc_core.plan import Plan
 from lrc_core.quality.footprint import Footprint, footprint
 from lrc_core.quality.plain_words import accuracy_loss, asked, in_words, surprise
@@ -20,8 +22,7 @@ from lrc_core.runs.store import RunStore
 from lrc_core.types import ModelCard
 from pages.ui.compare import rows as measured
 from pages.ui.present.story import Story, score_words
-from pages.ui.shared import pictures, state, words
-from pages.ui.shared.methods import method_color, method_label
+from pages.ui.shared import pictures, state
 from pages.ui.shared.summary import SHARE, example_of, heat_of, heat_words
 
 CONTEXT = 2048

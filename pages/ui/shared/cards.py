@@ -8,11 +8,12 @@ from typing import Any
 
 import streamlit as st
 
+from lrc_core import words
 from lrc_core.errors import LrcError
 from lrc_core.models.preflight import preflight
 from lrc_core.runs.spec import FetchSpec, ModelRef, SpectraSpec
 from lrc_core.types import ModelCard
-from pages.ui.shared import jobs, state, words
+from pages.ui.shared import jobs, state
 from pages.ui.shared.frame import show_error
 
 SOURCES = {

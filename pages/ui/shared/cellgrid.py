@@ -13,8 +13,9 @@ from typing import Any
 import streamlit as st
 
 from lrc_core.types import ModelCard
+from lrc_core.words import kind_labels
 from pages.ui.shared.figures import Scale, kinds_of
-from pages.ui.shared.words import ASSETS, kind_labels
+from pages.ui.shared.prose import ASSETS
 
 _HTML = (
     '<div class="frame"><div class="grid"></div><div class="tip" hidden></div>'

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lrc_core.names import decomposition_color
 from lrc_core.types import LinearShape, ModelCard
-from pages.ui.shared.methods import decomposition_color
 
 CONFIG = {"displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"], "scrollZoom": False}
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")

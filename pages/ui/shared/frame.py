@@ -15,8 +15,8 @@ from lrc_core.paths import read_only
 from lrc_core.results.archive import archive
 from lrc_core.runs.spec import ModelRef
 from lrc_core.runs.store import RunStore
-from pages.ui.shared import state, words
-from pages.ui.shared.words import ASSETS
+from pages.ui.shared import state
+from pages.ui.shared.prose import ASSETS, prose
 
 _log = logging.getLogger(__name__)
 PRODUCT = "Low-rank compression explorer"
@@ -127,7 +127,7 @@ def _job_badge() -> None:
     """Running and waiting jobs, refreshed while there are any; in the demo, that it is one."""
     if read_only():
         st.badge("Read-only demo", icon=":material/lock:", color="blue")
-        st.caption(words.prose("demo"))
+        st.caption(prose("demo"))
         return
     if any(not view.final for view in archive().runs(samples=False)):
         _polled_badge()

@@ -9,8 +9,10 @@ from typing import Any
 
 import streamlit as st
 
+from lrc_core import words
 from lrc_core.errors import LrcError
 from lrc_core.jobs import manager
+from lrc_core.names import method_label
 from lrc_core.paths import read_only
 from lrc_core.plan import update_of, variant_name
 from lrc_core.results.archive import AnyRun, archive
@@ -26,9 +28,8 @@ from lrc_core.runs.spec import (
     UpdateSpec,
 )
 from lrc_core.tune.kinds import NO_UPDATE, TUNED
-from pages.ui.shared import words
 from pages.ui.shared.frame import escaped, guard, show_error
-from pages.ui.shared.methods import method_label
+from pages.ui.shared.prose import prose
 
 BADGES = {
     "queued": (":material/schedule:", "orange", "Waiting"),
@@ -94,7 +95,7 @@ def instead(of: Spec | str) -> bool:
     """
     if not read_only():
         return False
-    st.caption(f":material/lock: {words.prose('readonly')}")
+    st.caption(f":material/lock: {prose('readonly')}")
     line = of if isinstance(of, str) else manager.command_for(of)
     # Not a code element: its highlighter is a megabyte and a half of script, for which Home's picture would wait.
     st.html(f'<code class="lrc-line">{html.escape(line)}</code>')

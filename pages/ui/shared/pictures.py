@@ -17,7 +17,8 @@ import streamlit as st
 from lrc_core.decompose.measures import cumulative_energy
 from lrc_core.export.theme import RAMP_DARK, RAMP_LIGHT, blended
 from lrc_core.types import LinearShape, ModelCard
-from pages.ui.shared.words import ASSETS, kind_labels, percent
+from lrc_core.words import kind_labels, percent
+from pages.ui.shared.prose import ASSETS
 
 CSS = (ASSETS / "pictures.css").read_text(encoding="utf-8")
 # A sanitised HTML element drops SVG; a component draws it and knows the theme's colours. The text is all ours.

@@ -7,13 +7,14 @@ from functools import cached_property
 
 import numpy as np
 
+from lrc_core import words
 from lrc_core.budget import break_even
 from lrc_core.decompose.measures import energy_rank
 from lrc_core.results.archive import RunView, archive
 from lrc_core.results.spectra import Spectra, spectra_of
 from lrc_core.runs.spec import ModelRef, SpectraSpec
 from lrc_core.types import LinearShape
-from pages.ui.shared import pictures, words
+from pages.ui.shared import pictures
 
 SHARE = 0.9
 """Energy that counts as a layer's information."""

@@ -8,13 +8,14 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
+from lrc_core import words
 from lrc_core.budget import break_even
+from lrc_core.names import decomposition_label
 from lrc_core.results.spectra import Spectra
 from lrc_core.types import LinearShape
-from pages.ui.shared import charting, figures, state, words
+from pages.ui.shared import charting, figures, state
 from pages.ui.shared.figures import Curve
 from pages.ui.shared.frame import empty
-from pages.ui.shared.methods import decomposition_label
 from pages.ui.spectra import chart, measures, sides
 from pages.ui.spectra.chart import Spectrum, cut_in
 from pages.ui.spectra.heatmap import color_of

@@ -19,8 +19,8 @@ from lrc_core.decompose.measures import (
     stable_rank,
 )
 from lrc_core.types import LinearShape, ModelCard
+from lrc_core.words import percent
 from pages.ui.shared.figures import Scale
-from pages.ui.shared.words import percent
 
 OUTPUT_ENERGY = ("whitened",)
 LOSS = ("kfac",)

@@ -12,15 +12,15 @@ import streamlit as st
 
 from lrc_core.budget import break_even, uniform_ranks
 from lrc_core.decompose.measures import cumulative_energy
+from lrc_core.names import decomposition_label, method_label
 from lrc_core.results.archive import RunView, archive, card_of, read_content, stamp_of
 from lrc_core.results.plans import Recorded, load_plan, nearest, recorded_plans
 from lrc_core.results.spectra import Spectra, spectra_of
 from lrc_core.runs.spec import AllocateSpec, ModelRef, SpectraSpec
 from lrc_core.types import LinearShape, ModelCard
+from lrc_core.words import kind_labels, percent
 from pages.ui.shared import state
 from pages.ui.shared.figures import Scale
-from pages.ui.shared.methods import decomposition_label, method_label
-from pages.ui.shared.words import kind_labels, percent
 from pages.ui.spectra import measures
 
 UNIFORM = "uniform"

@@ -7,14 +7,16 @@ import math
 import numpy as np
 import streamlit as st
 
+from lrc_core import words
 from lrc_core.budget import break_even, uniform_ranks
 from lrc_core.models.outline import LIMIT, Outline, read_outline
 from lrc_core.results.archive import AnyRun, archive, card_of, stamp_of
 from lrc_core.runs.spec import ModelRef, SpectraSpec
 from lrc_core.types import ModelCard
-from pages.ui.shared import cards, jobs, words
+from pages.ui.shared import cards, jobs
 from pages.ui.shared.cellgrid import Grid, cell_grid, limits_of
 from pages.ui.shared.frame import guard
+from pages.ui.shared.prose import prose
 from pages.ui.spectra import measures
 
 SHOWN = "effective"
@@ -30,7 +32,7 @@ def outline_of(ref: ModelRef) -> Outline:
 def offer(ref: ModelRef) -> None:
     """The other way to spectra, for a model that does not fit in memory: its headers, and the button that streams."""
     st.markdown("## :material/hard_drive: Without loading the model")
-    st.markdown(words.prose("streaming"))
+    st.markdown(prose("streaming"))
     if jobs.instead(spec_for(ref)):
         return
     if ref.source == "starter" and not archive().fetched(ref):

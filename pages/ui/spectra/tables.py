@@ -10,7 +10,7 @@ import streamlit as st
 
 from lrc_core.budget import break_even
 from lrc_core.types import ModelCard
-from pages.ui.shared import words
+from pages.ui.shared.prose import prose
 from pages.ui.spectra import sides
 from pages.ui.spectra.curves import spectra_frame
 from pages.ui.spectra.heatmap import heat_of
@@ -86,4 +86,4 @@ def tables(look: Look) -> None:
             measure_frame(look), hide_index=True, alt=f"Measures of every layer, {decomposition}", height=380
         )
     with st.expander("What the measures mean", icon=":material/help:"):
-        st.markdown(words.prose("measures"))
+        st.markdown(prose("measures"))

@@ -8,7 +8,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from lrc_core import words
 from lrc_core.errors import PlanError
+from lrc_core.names import in_order, method_color, method_label
 from lrc_core.paths import cache_home
 from lrc_core.plan import Plan, update_of, variant_name
 from lrc_core.quality.votes import Vote, read_votes, votes_path
@@ -16,8 +18,6 @@ from lrc_core.results.archive import AnyRun, RunView, archive, asks_for
 from lrc_core.results.plans import find_plan, load_plan, recorded_plans
 from lrc_core.runs.spec import AllocateSpec, AnswerSpec, EvaluateSpec, GenerateSpec, ModelRef, UpdateSpec
 from lrc_core.runs.store import RunStore
-from pages.ui.shared import words
-from pages.ui.shared.methods import in_order, method_color, method_label
 
 BLIND = "blind"
 """Flag in a run's folder: its answers are in random order, and nobody may see whose they are before voting."""

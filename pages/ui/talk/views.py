@@ -8,6 +8,7 @@ import time
 import pandas as pd
 import streamlit as st
 
+from lrc_core import words
 from lrc_core.errors import LrcError
 from lrc_core.jobs import generator, manager
 from lrc_core.quality.votes import SKIPPED, TIE, Vote, in_words, keep_vote, tally, to_csv, votes_path
@@ -16,7 +17,7 @@ from lrc_core.runs.spec import GenerateSpec, ModelRef
 from lrc_core.runs.store import RunStore
 from lrc_core.runs.transcript import Answer, read_answers
 from pages.ui.compare.cards import who
-from pages.ui.shared import state, words
+from pages.ui.shared import state
 from pages.ui.shared.frame import escaped, guard
 from pages.ui.talk import choices as talk
 

@@ -15,9 +15,10 @@ from lrc_core.export.film import Film, make_film
 from lrc_core.export.film import film_of as whole_film
 from lrc_core.export.film_gif import film_gif
 from lrc_core.export.film_html import film_html, player
+from lrc_core.names import learns
 from lrc_core.results.archive import AnyRun, RunView, card_of
 from lrc_core.runs.spec import AllocateSpec
-from pages.ui.shared import methods, words
+from pages.ui.shared.prose import ASSETS
 
 _KEPT = "film_records"
 _HTML = '<div class="film"></div>\n<!-- filled by the player -->'
@@ -50,7 +51,7 @@ def film_of(view: RunView[AllocateSpec]) -> Film | None:
 
 def has_film(view: RunView[AllocateSpec]) -> bool:
     """Whether a run is one that learns ranks and has begun to."""
-    return methods.learns(view.spec.method) and view.status.state != "queued" and (view.path / "card.json").is_file()
+    return learns(view.spec.method) and view.status.state != "queued" and (view.path / "card.json").is_file()
 
 
 def show(film: Film) -> None:
@@ -80,7 +81,7 @@ def downloads(view: AnyRun) -> None:
 
 def _from_here(path: Path) -> str:
     """A sample's folder as one writes it in the program's own folder."""
-    home = words.ASSETS.parent
+    home = ASSETS.parent
     return str(path.relative_to(home) if path.is_relative_to(home) else path)
 
 

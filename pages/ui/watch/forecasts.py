@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
+from lrc_core import words
 from lrc_core.export.film import Film
 from lrc_core.quality.forecast import FEWEST_PLANS, Curve, Forecast, MeasuredPlan, forecast
 from lrc_core.results.archive import RunView, archive, stamp_of
 from lrc_core.runs.spec import AllocateSpec, EvaluateSpec, EvaluationSpec
 from lrc_core.runs.store import Run
-from pages.ui.shared import words
 from pages.ui.watch import film
 
 _KL = "logits"

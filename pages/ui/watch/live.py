@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import streamlit as st
 
+from lrc_core import names, words
 from lrc_core.export.film import Film
 from lrc_core.results.archive import AnyRun, asks_for
 from lrc_core.runs.spec import AllocateSpec
-from pages.ui.shared import methods, words
+from pages.ui.shared.prose import prose
 from pages.ui.watch import film, forecasts
 
 
 def allocate_live(view: AnyRun) -> None:
     """Everything there is to watch of a run; nothing for a method that does not train."""
-    if not asks_for(view, AllocateSpec) or not methods.learns(view.spec.method) or view.status.state == "queued":
+    if not asks_for(view, AllocateSpec) or not names.learns(view.spec.method) or view.status.state == "queued":
         return
     shown = film.film_of(view)
     if shown is None:
@@ -44,6 +45,6 @@ def _figures(shown: Film) -> None:
             help="Counted on the noise-free mask: a direction is kept when its weight is above zero.",
         )
         st.metric("Target", words.percent(shown.target))
-        st.metric("Entropy", f"{words.figure(last('entropy'), 3)} bits", help=words.prose("entropy"))
+        st.metric("Entropy", f"{words.figure(last('entropy'), 3)} bits", help=prose("entropy"))
         st.metric("Speed", f"{words.figure(last('tokens_per_s'), 3)} tokens/s")
         st.metric("Memory", "–" if memory is None else words.data_size(memory * 1e6))
