@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import streamlit as st
 
+from lrc_core.results.archive import archive
 from lrc_core.runs.spec import FetchSpec, ModelRef, SpectraSpec
 from pages.ui.home import views as home_views
-from pages.ui.shared import cards, data, jobs
+from pages.ui.shared import cards, jobs
 from pages.ui.shared.frame import empty, frame, guard, sample_note
 from pages.ui.shared.prose import prose
 from pages.ui.shared.summary import shown_spectra
@@ -14,7 +15,7 @@ from pages.ui.shared.summary import shown_spectra
 
 def card(ref: ModelRef) -> None:
     """The current model's card."""
-    known = data.newest_card(ref)
+    known = archive().newest_card(ref)
     if known is None:
         empty(
             "Not fetched yet",
@@ -30,7 +31,7 @@ def card(ref: ModelRef) -> None:
 
 def running(ref: ModelRef) -> None:
     """The fetch or spectra job of the current model while it is not done."""
-    views = [view for view in data.all_runs(ref=ref, samples=False) if isinstance(view.spec, FetchSpec | SpectraSpec)]
+    views = [view for view in archive().runs(ref=ref, samples=False) if isinstance(view.spec, FetchSpec | SpectraSpec)]
     if views and not views[0].done:
         jobs.panel(views[0].id)
 
@@ -54,6 +55,10 @@ with guard():
     card(model_ref)
 with guard():
     running(model_ref)
-with st.expander("Choose a model", icon=":material/swap_horiz:", expanded=data.newest_card(model_ref) is None), guard():
+unread = archive().newest_card(model_ref) is None
+with (
+    st.expander("Choose a model", icon=":material/swap_horiz:", expanded=unread),
+    guard(),
+):
     cards.picker(model_ref)
 jobs.rerun_if_asked()

@@ -11,10 +11,12 @@ from lrc_core import words
 from lrc_core.jobs import manager
 from lrc_core.names import learns, method_label
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS, MethodEntry
+from lrc_core.results.archive import RunView, archive
+from lrc_core.results.plans import recorded_plans
 from lrc_core.runs.spec import AllocateSpec, CalibrationSpec, ModelRef
 from pages.ui.allocate import panels, series
 from pages.ui.allocate import slider as ratedrag
-from pages.ui.shared import cards, data, forms, jobs, state
+from pages.ui.shared import cards, forms, jobs, state
 from pages.ui.shared.frame import empty, escaped, frame, guard, page_link
 from pages.ui.shared.prose import prose
 from pages.ui.watch import live
@@ -59,7 +61,7 @@ def let_go() -> None:
         moved()
 
 
-def choose_learned(ref: ModelRef, decomposition: str) -> data.RunView[AllocateSpec] | None:
+def choose_learned(ref: ModelRef, decomposition: str) -> RunView[AllocateSpec] | None:
     """The learned run whose plans the slider shows; a choice only where there are several."""
     runs = series.learned_runs(ref, decomposition)
     if len(runs) < 2:
@@ -158,12 +160,12 @@ def covered(ref: ModelRef, spec: AllocateSpec) -> bool:
     """Whether a run with the same settings has already recorded a plan at this rate."""
     same = [
         view
-        for view in data.all_runs(AllocateSpec, ref, samples=False)
+        for view in archive().runs(AllocateSpec, ref, samples=False)
         if (view.spec.method, view.spec.decomposition, view.spec.settings, view.spec.calibration)
         == (spec.method, spec.decomposition, spec.settings, spec.calibration)
         and not view.status.resumable
     ]
-    return any(abs(plan.compression - (1 - spec.keep)) < 0.0051 for plan in data.recorded_plans(same))
+    return any(abs(plan.compression - (1 - spec.keep)) < 0.0051 for plan in recorded_plans(same))
 
 
 def launcher(ref: ModelRef, spec: AllocateSpec) -> None:
@@ -172,7 +174,7 @@ def launcher(ref: ModelRef, spec: AllocateSpec) -> None:
         return
     automatic = st.toggle(
         "Start when the slider rests",
-        value=data.fetched(ref),
+        value=archive().fetched(ref),
         key=AUTO,
         persist_state="session",
         help=prose("autostart"),
@@ -213,9 +215,9 @@ def wait_for_quiet(spec: AllocateSpec) -> None:
 
 def watched(ref: ModelRef) -> None:
     """The job that the link names, else the newest unfinished one; others in a line each."""
-    views = data.all_runs(AllocateSpec, ref, samples=False)
+    views = archive().runs(AllocateSpec, ref, samples=False)
     named = st.query_params.get(RUN, "")
-    if named and named not in {view.id for view in views} and data.open_run(named) is not None:
+    if named and named not in {view.id for view in views} and archive().open(named) is not None:
         named = ""  # a job of another model
     unfinished = [view for view in views if not view.final]
     shown = named or (unfinished[0].id if unfinished else views[0].id if views else "")
@@ -226,7 +228,7 @@ def watched(ref: ModelRef) -> None:
             "job goes on, and this page finds it again.",
             ":material/monitoring:",
         )
-        if any(learns(view.spec.method) for view in data.all_runs(AllocateSpec)):
+        if any(learns(view.spec.method) for view in archive().runs(AllocateSpec)):
             page_link("pages/watch.py", "Watch a recorded run meanwhile", ":material/movie:")
         return
     jobs.panel(shown, live=live.allocate_live)
@@ -234,7 +236,7 @@ def watched(ref: ModelRef) -> None:
         if view.id != shown:
             named = f"{escaped(jobs.title_of(view.spec))} · {view.status.state}"
             page_link("pages/allocate.py", named, ":material/visibility:", query={RUN: view.id})
-    current = data.open_run(shown, AllocateSpec)
+    current = archive().open(shown, AllocateSpec)
     if current and learns(current.spec.method):
         page_link("pages/watch.py", "Watch it in full width, or export it", ":material/movie:", query={"wa_run": shown})
     if current and current.done:
@@ -244,14 +246,14 @@ def watched(ref: ModelRef) -> None:
 
 
 def body(ref: ModelRef) -> None:
-    known = data.newest_card(ref)
+    known = archive().newest_card(ref)
     if known is None:
         empty(
             "This model has not been read yet",
             "The slider needs the shapes of its layers. Fetch the model and read its spectra first.",
             ":material/cloud_download:",
         )
-        views = data.all_runs(ref=ref, samples=False)
+        views = archive().runs(ref=ref, samples=False)
         if views and not views[0].done:
             jobs.panel(views[0].id)
         cards.fetch_button(ref)

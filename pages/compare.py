@@ -9,12 +9,13 @@ import streamlit as st
 from lrc_core import words
 from lrc_core.names import decomposition_label, method_label
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
+from lrc_core.results.archive import archive
 from lrc_core.runs.spec import CalibrationSpec, CompareSpec, EvaluateSpec, EvaluationSpec, ModelRef, UpdateSpec
 from pages.ui.bench import views as bench_views
 from pages.ui.compare import cards, report
 from pages.ui.compare import rows as measured
 from pages.ui.compare import views as compare_views
-from pages.ui.shared import data, forms, jobs, state
+from pages.ui.shared import forms, jobs, state
 from pages.ui.shared.frame import PAGES, empty, frame, guard, page_link, sample_note
 from pages.ui.shared.prose import prose
 
@@ -25,7 +26,7 @@ def unfinished(ref: ModelRef) -> bool:
     """Panels of comparisons and evaluations that are under way or stopped; whether there were any."""
     views = [
         view
-        for view in data.all_runs(ref=ref, samples=False)
+        for view in archive().runs(ref=ref, samples=False)
         if isinstance(view.spec, CompareSpec | EvaluateSpec | UpdateSpec)
     ]
     shown = [view for view in views if not view.final] + [view for view in views[:1] if view.status.resumable]

@@ -14,6 +14,8 @@ from lrc_core.budget import plan_params
 from lrc_core.errors import LrcError
 from lrc_core.jobs.command import evaluation_words
 from lrc_core.names import method_label
+from lrc_core.results.archive import RunView, archive
+from lrc_core.results.plans import load_plan, nearest, recorded_plans
 from lrc_core.runs.spec import AllocateSpec, EvaluateSpec, EvaluationSpec, ModelRef
 from lrc_core.types import ModelCard
 from pages.ui.plans import editor
@@ -29,7 +31,7 @@ from pages.ui.plans.draft import (
     saved_plans,
     uniform_draft,
 )
-from pages.ui.shared import cards, data, forms, jobs, state
+from pages.ui.shared import cards, forms, jobs, state
 from pages.ui.shared.frame import empty, frame, guard, page_link, show_error
 from pages.ui.shared.prose import prose
 
@@ -55,13 +57,13 @@ def target() -> float:
 def beginnings(ref: ModelRef, card: ModelCard, keep: float) -> dict[str, str]:
     """What a plan can begin with, by key: the uniform rule, recorded plans near this rate, saved plans."""
     found = {UNIFORM: "Uniform rule"}
-    methods: dict[str, list[data.RunView[AllocateSpec]]] = {}
-    for view in data.all_runs(AllocateSpec, ref):
+    methods: dict[str, list[RunView[AllocateSpec]]] = {}
+    for view in archive().runs(AllocateSpec, ref):
         methods.setdefault(f"{view.spec.method}/{view.spec.decomposition}", []).append(view)
     for name, views in sorted(methods.items()):
-        nearest = data.nearest(data.recorded_plans(views), 1 - keep)
-        if nearest is not None:
-            found[str(nearest.path)] = f"{method_label(name.partition('/')[0])} · {nearest.words}"
+        near = nearest(recorded_plans(views), 1 - keep)
+        if near is not None:
+            found[str(near.path)] = f"{method_label(name.partition('/')[0])} · {near.words}"
     for path in saved_plans(card):
         found[str(path)] = f"Saved: {path.stem}"
     return found
@@ -75,7 +77,7 @@ def export_name(keep: float) -> str:
 def begin(card: ModelCard, choice: str, label: str, keep: float) -> None:
     """Put a beginning in the place of the draft; what was there comes back with Undo."""
     try:
-        plan = None if choice == UNIFORM else data.load_plan(Path(choice))
+        plan = None if choice == UNIFORM else load_plan(Path(choice))
         draft = draft_of(plan, card, label) if plan else uniform_draft(card, keep)
     except LrcError as error:
         st.toast(str(error), icon=":material/error:", duration="long")
@@ -168,9 +170,8 @@ def evaluation(ref: ModelRef, card: ModelCard, draft: Draft, keep: float) -> Eva
 
 def watched(ref: ModelRef) -> None:
     """The measurement that the link names, else an unfinished one of a plan made by hand."""
-    views = [
-        view for view in data.all_runs(EvaluateSpec, ref, samples=False) if (view.spec.plan or {}).get("method") == HAND
-    ]
+    own = archive().runs(EvaluateSpec, ref, samples=False)
+    views = [view for view in own if (view.spec.plan or {}).get("method") == HAND]
     named = st.query_params.get(RUN, "")
     shown = next((view for view in views if view.id == named), None)
     shown = shown or next((view for view in views if not view.final), None)
@@ -179,7 +180,7 @@ def watched(ref: ModelRef) -> None:
 
 
 def body(ref: ModelRef) -> None:
-    known = data.newest_card(ref)
+    known = archive().newest_card(ref)
     if known is None:
         empty(
             "This model has not been read yet",

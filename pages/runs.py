@@ -14,10 +14,11 @@ from lrc_core.errors import LrcError
 from lrc_core.jobs import cache, manager
 from lrc_core.names import learns
 from lrc_core.paths import cache_home, read_only
-from lrc_core.runs.store import RunSummary
+from lrc_core.results.archive import archive
+from lrc_core.runs.store import RunStore, RunSummary
 from pages.ui.compare import report
 from pages.ui.runs import next_steps
-from pages.ui.shared import data, jobs, state
+from pages.ui.shared import jobs, state
 from pages.ui.shared.frame import PAGES, empty, escaped, frame, guard, page_link
 from pages.ui.shared.prose import prose
 from pages.ui.watch import live
@@ -133,7 +134,7 @@ def detail(summary: RunSummary) -> None:
             remove(summary)
     st.markdown("**Command**")
     jobs.command(summary.spec)
-    view = data.open_run(summary.id)
+    view = archive().open(summary.id)
     if view and view.done and view.kind in next_steps.SOURCES and not read_only():
         next_steps.section(view)
     if summary.kind in report.KINDS and summary.state == "done":
@@ -142,7 +143,7 @@ def detail(summary: RunSummary) -> None:
     with st.expander("Settings", icon=":material/settings:"):
         st.code(json.dumps(summary.spec.to_dict(), indent=2, ensure_ascii=False), language="json")
     with st.expander("Log", icon=":material/article:", expanded=summary.state in ("failed", "interrupted")):
-        tail = data.own_store().open(summary.id).log_tail(LOG_LINES)
+        tail = RunStore().open(summary.id).log_tail(LOG_LINES)
         st.code(tail or "The log is empty.", language=None, height=320 if tail.count("\n") > 14 else "content")
     st.caption(f":material/folder: `{summary.path}`")
 
@@ -183,7 +184,7 @@ def caches(busy: bool) -> None:
     st.header("Disk")
     entries = sorted(cache.cached(), key=lambda entry: -entry.bytes)
     total = sum(entry.bytes for entry in entries)
-    root = data.own_store().root
+    root = RunStore().root
     with st.grid(4, min_column_width=150):
         st.metric("Computed, can be cleaned", words.data_size(total), help=str(cache_home()))
         st.metric("Starter pack", words.data_size(cache.folder_size(cache_home() / "starter")))
@@ -220,7 +221,7 @@ def _existing(path: Path) -> Path:
 
 def body() -> None:
     st.caption(prose("runs"))
-    summaries = data.own_store().list()
+    summaries = RunStore().list()
     if summaries:
         chosen = listing(summaries)
         with guard():

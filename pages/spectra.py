@@ -5,8 +5,10 @@ from __future__ import annotations
 import streamlit as st
 
 from lrc_core.names import decomposition_label
+from lrc_core.results.archive import RunView, archive
+from lrc_core.results.spectra import spectra_of
 from lrc_core.runs.spec import ModelRef, SpectraSpec
-from pages.ui.shared import cards, data, jobs, state
+from pages.ui.shared import cards, jobs, state
 from pages.ui.shared.frame import empty, frame, guard, page_link, sample_note
 from pages.ui.shared.prose import prose
 from pages.ui.spectra import measures, sides, streaming
@@ -21,7 +23,7 @@ MEASURE, DECOMPOSITION, CUT, RUN, ASKED = "sp_measure", "sp_decomposition", "sp_
 
 def nothing_yet(ref: ModelRef) -> None:
     """No spectra: the job that is under way, or the buttons that start one."""
-    views = data.all_runs(SpectraSpec, ref, samples=False)
+    views = archive().runs(SpectraSpec, ref, samples=False)
     if views:
         jobs.panel(views[0].id, live=streaming.live)
         if not views[0].final:
@@ -36,13 +38,13 @@ def nothing_yet(ref: ModelRef) -> None:
         cards.fetch_button(ref)
     if ref.source != "starter":
         streaming.offer(ref)
-        if data.best_spectra(ModelRef()):
+        if archive().best_spectra(ModelRef()):
             page_link(
                 "pages/spectra.py", "Look at the starter model meanwhile", ":material/star:", query={"model": "starter"}
             )
 
 
-def choose_run(views: list[data.RunView[SpectraSpec]]) -> data.RunView[SpectraSpec]:
+def choose_run(views: list[RunView[SpectraSpec]]) -> RunView[SpectraSpec]:
     """The run that is shown; a choice only where there are several."""
     if len(views) == 1:
         return views[0]
@@ -59,9 +61,9 @@ def choose_run(views: list[data.RunView[SpectraSpec]]) -> data.RunView[SpectraSp
     return by_id.get(chosen, views[0])
 
 
-def controls(ref: ModelRef, view: data.RunView[SpectraSpec]) -> Look:
+def controls(ref: ModelRef, view: RunView[SpectraSpec]) -> Look:
     """What is looked at: measure, decomposition, compression, cut, reference, what stands beside, search."""
-    spectra = data.spectra_of(view)
+    spectra = spectra_of(view)
     left, middle, right = st.columns([3, 4, 3], vertical_alignment="top")
     measure = left.selectbox(
         "Measure",
@@ -137,7 +139,7 @@ def lacking(look: Look) -> None:
     jobs.command(spec)
 
 
-def more_spec(view: data.RunView[SpectraSpec]) -> SpectraSpec:
+def more_spec(view: RunView[SpectraSpec]) -> SpectraSpec:
     """The job that computes all that this page can show, on the same text."""
     return SpectraSpec(
         view.spec.model, ("svd", "asvd", "whitened", "kfac"), view.spec.calibration, subspaces=True, stream=False
@@ -145,7 +147,7 @@ def more_spec(view: data.RunView[SpectraSpec]) -> SpectraSpec:
 
 
 @st.fragment
-def explorer(ref: ModelRef, view: data.RunView[SpectraSpec]) -> None:
+def explorer(ref: ModelRef, view: RunView[SpectraSpec]) -> None:
     """Controls, heatmaps, spectra and tables; a fragment, so that a click redraws no more than this."""
     with guard():
         look = controls(ref, view)
@@ -168,11 +170,11 @@ def explorer(ref: ModelRef, view: data.RunView[SpectraSpec]) -> None:
 
 
 def body(ref: ModelRef) -> None:
-    views = data.done_spectra(ref)
+    views = archive().done_spectra(ref)
     if not views:
         nothing_yet(ref)
         return
-    working = [view for view in data.all_runs(SpectraSpec, ref, samples=False) if not view.final]
+    working = [view for view in archive().runs(SpectraSpec, ref, samples=False) if not view.final]
     if working:
         jobs.panel(working[0].id, live=streaming.live)
     st.markdown(prose("spectra"))

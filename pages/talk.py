@@ -8,10 +8,11 @@ import streamlit as st
 
 from lrc_core.errors import LrcError
 from lrc_core.paths import read_only
+from lrc_core.results.archive import archive, asks_for
 from lrc_core.runs.spec import AnswerSpec, GenerateSpec, ModelRef, SamplingSpec
 from lrc_core.settings import fields_of
 from pages.ui.compare import cards as card_views
-from pages.ui.shared import data, forms, jobs
+from pages.ui.shared import forms, jobs
 from pages.ui.shared.frame import empty, frame, guard, sample_note, show_error
 from pages.ui.shared.prose import prose
 from pages.ui.talk import choices as talk
@@ -116,11 +117,11 @@ def conversation(ref: ModelRef) -> None:
             ":material/forum:",
         )
         return
-    view = data.open_run(run_id)
+    view = archive().open(run_id)
     if view is None:
         jobs.panel(run_id)
         return
-    if not data.asks_for(view, GenerateSpec):
+    if not asks_for(view, GenerateSpec):
         st.warning(f"`{run_id}` is a run of another kind.")
         return
     st.html(views.quoted(view.spec.prompt))

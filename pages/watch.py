@@ -6,8 +6,9 @@ import streamlit as st
 
 from lrc_core import names
 from lrc_core.registry import ALLOCATORS
+from lrc_core.results.archive import RunView, archive
 from lrc_core.runs.spec import AllocateSpec
-from pages.ui.shared import data, jobs, state
+from pages.ui.shared import jobs, state
 from pages.ui.shared.frame import empty, frame, guard, page_link, sample_note
 from pages.ui.shared.prose import prose
 from pages.ui.watch import film, live
@@ -15,13 +16,13 @@ from pages.ui.watch import film, live
 RUN = "wa_run"
 
 
-def learning_runs() -> list[data.RunView[AllocateSpec]]:
+def learning_runs() -> list[RunView[AllocateSpec]]:
     """Every run that learned or is about to: unfinished ones first, then the newest; samples last."""
-    learned = [view for view in data.all_runs(AllocateSpec) if names.learns(view.spec.method)]
+    learned = [view for view in archive().runs(AllocateSpec) if names.learns(view.spec.method)]
     return sorted(learned, key=lambda view: view.final)
 
 
-def label(view: data.RunView[AllocateSpec]) -> str:
+def label(view: RunView[AllocateSpec]) -> str:
     """``LLRC at 30 % · SmolLM2-135M · Finished · allocate-…``."""
     _, _, word = jobs.BADGES.get(view.status.state, jobs.BADGES["damaged"])
     words_of = [
@@ -33,7 +34,7 @@ def label(view: data.RunView[AllocateSpec]) -> str:
     return " · ".join(words_of)
 
 
-def choose(views: list[data.RunView[AllocateSpec]]) -> data.RunView[AllocateSpec]:
+def choose(views: list[RunView[AllocateSpec]]) -> RunView[AllocateSpec]:
     """The run to watch, which the link may name."""
     by_id = {view.id: view for view in views}
     if RUN not in st.session_state and (named := st.query_params.get(RUN)) in by_id:

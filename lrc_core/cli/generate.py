@@ -14,7 +14,7 @@ from lrc_core.cli.output import emit, note
 from lrc_core.cli.specs import model_ref
 from lrc_core.errors import SettingsError
 from lrc_core.jobs import generator, manager
-from lrc_core.jobs.plans import DENSE_WORD, find_plan
+from lrc_core.results.plans import DENSE_WORD, find_plan
 from lrc_core.runs.spec import AnswerSpec, CalibrationSpec, GenerateSpec, SamplingSpec
 from lrc_core.runs.store import Run, RunStore
 from lrc_core.runs.transcript import read_answers

@@ -7,20 +7,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from lrc_core.allocate.curves.hand import HAND, predicted_loss, spend_rest
-from lrc_core.allocate.curves.loss_curves import Array
 from lrc_core.budget import fit_budget, uniform_ranks
 from lrc_core.cli.output import emit, emit_json, percent
 from lrc_core.cli.specs import model_ref
 from lrc_core.errors import LrcError, PlanError, SettingsError
-from lrc_core.jobs.plans import find_plan
 from lrc_core.jobs.preflight import check_keep
 from lrc_core.plan import Plan, make_plan
-from lrc_core.runs.files import disk_errors, read_json
-from lrc_core.runs.spec import ModelRef, SpectraSpec
-from lrc_core.runs.store import Run, RunStore
+from lrc_core.results.archive import Archive, card_of
+from lrc_core.results.plans import find_plan
+from lrc_core.results.spectra import known_losses
+from lrc_core.runs.files import disk_errors
+from lrc_core.runs.spec import ModelRef
+from lrc_core.runs.store import RunStore
 from lrc_core.types import LinearShape, ModelCard
 
 UNIFORM = "uniform"
@@ -30,7 +29,8 @@ def plan(arguments: argparse.Namespace) -> int:
     """``lrc plan``."""
     store, ref = RunStore(), model_ref(arguments)
     check_keep(arguments.keep)
-    card = known_card(ref, store)
+    own = Archive((store,))
+    card = _card(ref, own)
     begun = None if arguments.begin == UNIFORM else Plan.from_dict(find_plan(arguments.begin, store).plan)
     ranks, locked = _beginning(card, begun, arguments.keep)
     for name, rank in (_rank(word, card) for word in arguments.rank):
@@ -38,7 +38,7 @@ def plan(arguments: argparse.Namespace) -> int:
         locked.add(name)
     for word in arguments.lock:
         locked |= _fitting(word, card)
-    losses, source = known_losses(ref, card, store)
+    losses, source = known_losses(ref, card, own)
     final = spend_rest(card.layers, ranks, locked, arguments.keep, losses)
     hand = {"name": arguments.name, "base": arguments.begin, "locked": sorted(locked)}
     origin: dict[str, Any] = {"hand": hand}
@@ -67,37 +67,17 @@ def plan(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def known_card(ref: ModelRef, store: RunStore) -> ModelCard:
+def _card(ref: ModelRef, own: Archive) -> ModelCard:
     """The model's card from the newest run that loaded it.
 
     Raises:
         PlanError: no run has read this model yet.
     """
-    for run in _runs_of(ref, store):
-        if (run.path / "card.json").exists():
-            card = ModelCard.from_dict(read_json(run.path / "card.json"))
-            if not card.identity.header_only:
-                return card
+    for view in own.with_cards(ref):
+        card = card_of(view)
+        if not card.identity.header_only:
+            return card
     raise PlanError(f"No run has read {ref.source} yet.", f"Run `lrc spectra {ref.source}` first.")
-
-
-def known_losses(ref: ModelRef, card: ModelCard, store: RunStore) -> tuple[Mapping[str, Array] | None, str]:
-    """Half the squared singular values of the two-sided decomposition, and the newest run that has them."""
-    for run in _runs_of(ref, store):
-        spec, path = run.spec, run.path / "spectra.npz"
-        if isinstance(spec, SpectraSpec) and "kfac" in spec.decompositions and path.exists():
-            with np.load(path) as arrays:
-                if all(f"kfac/{layer.name}" in arrays for layer in card.layers):
-                    found = {
-                        layer.name: 0.5 * arrays[f"kfac/{layer.name}"].astype(np.float64) ** 2 for layer in card.layers
-                    }
-                    return found, run.id
-    return None, ""
-
-
-def _runs_of(ref: ModelRef, store: RunStore) -> list[Run]:
-    found = [summary for summary in store.list() if summary.spec is not None and summary.spec.model == ref]
-    return [store.open(summary.id) for summary in found]
 
 
 def _beginning(card: ModelCard, begun: Plan | None, keep: float) -> tuple[dict[str, int], set[str]]:

@@ -12,11 +12,11 @@ from typing import Any
 import lrc_core.allocate  # noqa: F401 - registers the allocators
 from lrc_core.errors import EvaluationError, SettingsError, TextError
 from lrc_core.jobs.command import BENCH_PRESET, COMPARE_TASKS, NO_PRESET
-from lrc_core.jobs.plans import find_plan
 from lrc_core.models.starter import TEXTS
 from lrc_core.quality.presets import PRESETS, BenchPreset, bench_preset, method_presets
 from lrc_core.quality.variants import methods_with_terms
 from lrc_core.registry import ALLOCATORS
+from lrc_core.results.plans import find_plan
 from lrc_core.runs.spec import (
     GENERATED,
     AblationSpec,

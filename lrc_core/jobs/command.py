@@ -8,9 +8,9 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import lrc_core.allocate  # noqa: F401 - registers the allocators
-from lrc_core.jobs.plans import DENSE_WORD, find_plan, own_words, words_for, words_for_answer
 from lrc_core.quality.presets import bench_preset
 from lrc_core.registry import ALLOCATORS
+from lrc_core.results.plans import DENSE_WORD, find_plan, own_words, words_for, words_for_answer
 from lrc_core.runs.spec import (
     AblationSpec,
     AllocateSpec,

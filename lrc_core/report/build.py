@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from lrc_core.errors import SettingsError
@@ -19,7 +18,7 @@ from lrc_core.report.sections.opening import method, question
 from lrc_core.report.sections.reproduce import counted, reproduce
 from lrc_core.report.sections.rows import Named
 from lrc_core.report.sources import Asked, Sources, find_sources
-from lrc_core.runs.store import RunStore
+from lrc_core.results.archive import Archive
 from lrc_core.words import percent
 
 PRICE, CURRENCY = 3.0, "€"
@@ -48,13 +47,13 @@ class Frame:
     made_at: float | None = None
 
 
-def make_report(asked: Asked, frame: Frame | None = None, stores: Sequence[RunStore] | None = None) -> Report:
+def make_report(asked: Asked, frame: Frame | None = None, found: Archive | None = None) -> Report:
     """The content of a report; nothing is written.
 
     Args:
         asked: which runs.
         frame: title, and what the card counts with.
-        stores: where runs are looked up, the shipped samples last.
+        found: where runs are looked up; by default the user's and the samples.
 
     Raises:
         RunError: a run is unknown, not finished or of the wrong kind, or there is nothing to report on.
@@ -63,7 +62,7 @@ def make_report(asked: Asked, frame: Frame | None = None, stores: Sequence[RunSt
     """
     wanted = frame or Frame()
     _check(wanted)
-    sources = find_sources(asked, stores)
+    sources = find_sources(asked, found)
     pinned = replace(asked, compare=asked.compare or (sources.comparison.id if sources.comparison else ""))
     return report_of(sources, wanted, command_of(pinned, wanted))
 

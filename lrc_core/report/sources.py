@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from lrc_core.errors import LrcError, PlanError, RunError
-from lrc_core.jobs.plans import find_plan
 from lrc_core.names import in_order, method_label
 from lrc_core.plan import Plan, variant_name
 from lrc_core.quality.rows import Scores, baselines, completed
 from lrc_core.quality.votes import read_votes, votes_path
 from lrc_core.registry import ALLOCATORS
-from lrc_core.runs.files import read_json
+from lrc_core.results.archive import Archive, archive, read_content
+from lrc_core.results.plans import find_plan
 from lrc_core.runs.spec import AllocateSpec, CompareSpec, EvaluateSpec, GenerateSpec, QualitySpec
-from lrc_core.runs.store import Run, RunStore
+from lrc_core.runs.store import Run
 from lrc_core.types import ModelCard
 from lrc_core.words import percent
 
 Row = dict[str, Any]
-SAMPLES = Path(__file__).resolve().parents[2] / "assets" / "samples"
 TESTED_AGAINST = ("uniform", "strs")
 """Methods that the rows of a comparison are tested against; a bench names its own."""
 MOST_PLANS, MOST_ANSWERS = 6, 3
@@ -68,7 +68,7 @@ class Sources:
         lost: names of rows whose plan is gone.
         answers: finished ``generate`` runs.
         sealed: how many more there are that nobody has judged yet.
-        stores: where runs are looked up, the user's first.
+        archive: where runs are looked up.
     """
 
     card: ModelCard
@@ -81,20 +81,16 @@ class Sources:
     lost: tuple[str, ...]
     answers: tuple[Run, ...]
     sealed: int
-    stores: tuple[RunStore, ...]
+    archive: Archive
 
     @property
     def shipped(self) -> bool:
         """Whether the comparison is one of the samples that the program ships."""
-        return self.comparison is not None and self.comparison.path.parent == self.stores[-1].root
-
-    def open(self, run_id: str) -> Run | None:
-        """A run of any of the stores."""
-        return _in_stores(run_id, self.stores)
+        return self.comparison is not None and self.comparison.path.parent == self.archive.shipped
 
     def scores(self) -> Scores:
         """Single outcomes of the comparison's rows."""
-        return Scores(self.comparison.path.parent if self.comparison else self.stores[0].root)
+        return Scores(self.comparison.path.parent if self.comparison else self.archive.stores[0].root)
 
 
 @dataclass(frozen=True)
@@ -114,14 +110,14 @@ class Asked:
     answers: tuple[str, ...] = ()
 
 
-def find_sources(asked: Asked, stores: Sequence[RunStore] | None = None) -> Sources:
+def find_sources(asked: Asked, found: Archive | None = None) -> Sources:
     """The runs of a report.
 
     Raises:
         RunError: a run is unknown, of another kind, not finished, or there is nothing to report on.
         PlanError: a named plan is unknown, damaged or of another model.
     """
-    found = tuple(stores) if stores is not None else (RunStore(), RunStore(SAMPLES))
+    found = archive() if found is None else found
     comparison = _named(asked.compare, found) if asked.compare else _newest(asked.model, found, bool(asked.plans))
     if comparison is not None and asked.model and _model(comparison) != asked.model:
         raise RunError(f"Run {comparison.id} is about {_model(comparison)}, not about {asked.model}.")
@@ -141,23 +137,16 @@ def find_sources(asked: Asked, stores: Sequence[RunStore] | None = None) -> Sour
     )  # fmt: skip
 
 
-def _in_stores(run_id: str, stores: Sequence[RunStore]) -> Run | None:
-    for store in stores:
-        with suppress(LrcError):
-            return store.open(run_id)
-    return None
-
-
-def _open(text: str, stores: Sequence[RunStore]) -> Run:
+def _open(text: str, found: Archive) -> Run:
     """A run by id, the user's before the samples, or by its folder."""
     folder = Path(text).expanduser()
     if (folder / "spec.json").is_file():
         return Run(folder.resolve())
-    return _in_stores(text, stores) or stores[0].open(text)
+    return found.folder(text) or found.stores[0].open(text)
 
 
-def _named(text: str, stores: Sequence[RunStore]) -> Run:
-    run = _open(text, stores)
+def _named(text: str, found: Archive) -> Run:
+    run = _open(text, found)
     if not isinstance(run.spec, CompareSpec | QualitySpec):
         raise RunError(
             f"Run {run.id} compares nothing.",
@@ -178,15 +167,12 @@ def _model(run: Run) -> str:
     return run.spec.model.source
 
 
-def _newest(model: str, stores: Sequence[RunStore], optional: bool) -> Run | None:
+def _newest(model: str, found: Archive, optional: bool) -> Run | None:
     """The newest finished comparison or bench; the samples' where the user has none."""
-    for store in stores:
-        for summary in store.list():
-            if summary.state != "done" or not isinstance(summary.spec, CompareSpec | QualitySpec):
-                continue
-            if not model or summary.model == model:
-                return None if optional else Run(summary.path)
-    return None
+    if optional:
+        return None
+    done = (view for view in found.runs() if view.done and isinstance(view.spec, CompareSpec | QualitySpec))
+    return next((view.run for view in done if not model or view.spec.model.source == model), None)
 
 
 def _rows(run: Run) -> tuple[Row, ...]:
@@ -245,13 +231,13 @@ def _structured(method: str) -> bool:
     return method in ALLOCATORS and ALLOCATORS.get(method).structured
 
 
-def _plans_of(rows: Sequence[Row], stores: Sequence[RunStore]) -> tuple[tuple[Shown, ...], tuple[str, ...]]:
+def _plans_of(rows: Sequence[Row], found: Archive) -> tuple[tuple[Shown, ...], tuple[str, ...]]:
     """The plans behind measured rows, and the rows whose plan is gone."""
     plans, lost = [], []
     for row in rows:
         if row["method"] in ("dense", "reference") or "error" in row:
             continue
-        run = _in_stores(str(row.get("run_id") or "-"), stores)
+        run = found.folder(str(row.get("run_id") or "-"))
         plan = None
         if run is not None:
             with suppress(LrcError):
@@ -264,9 +250,9 @@ def _plans_of(rows: Sequence[Row], stores: Sequence[RunStore]) -> tuple[tuple[Sh
     return tuple(plans), tuple(lost)
 
 
-def _named_plan(text: str, stores: Sequence[RunStore]) -> Shown:
+def _named_plan(text: str, found: Archive) -> Shown:
     problem: LrcError | None = None
-    for store in stores:
+    for store in found.stores:
         try:
             plan = Plan.from_dict(find_plan(text, store).plan, text)
         except LrcError as error:
@@ -276,40 +262,30 @@ def _named_plan(text: str, stores: Sequence[RunStore]) -> Shown:
     raise problem or PlanError(f"There is no plan {text!r}.")
 
 
-def _newest_plans(model: str, stores: Sequence[RunStore]) -> tuple[Shown, ...]:
+def _newest_plans(model: str, found: Archive) -> tuple[Shown, ...]:
     """Plans of the newest finished allocations, where nothing was compared.
 
     Raises:
         RunError: there are none.
     """
-    found: list[Shown] = []
-    for summary in _done(stores, AllocateSpec):
-        if (model and summary.spec.model.source != model) or len(found) == MOST_PLANS:
+    plans: list[Shown] = []
+    for view in found.finished(AllocateSpec):
+        if (model and view.spec.model.source != model) or len(plans) == MOST_PLANS:
             continue
         with suppress(LrcError):
-            plan = Plan.load(summary.path / "plan.json")
-            if not found or plan.model.fingerprint == found[0].plan.model.fingerprint:
-                found.append(Shown(variant_name(plan.method, plan.update), plan, summary.id))
-    if not found:
+            plan = Plan.load(view.path / "plan.json")
+            if not plans or plan.model.fingerprint == plans[0].plan.model.fingerprint:
+                plans.append(Shown(variant_name(plan.method, plan.update), plan, view.id))
+    if not plans:
         of = f" of {model}" if model else ""
         raise RunError(
             f"There is nothing to report on: no comparison{of} is finished.", f"Run `lrc compare {model or 'starter'}`."
         )
-    order = in_order(shown.method for shown in found)
-    return tuple(sorted(found, key=lambda shown: (-shown.target, order.index(shown.method))))
+    order = in_order(shown.method for shown in plans)
+    return tuple(sorted(plans, key=lambda shown: (-shown.target, order.index(shown.method))))
 
 
-def _done(stores: Sequence[RunStore], kind: type) -> Iterator[Run]:
-    """Finished runs of a kind, newest first, every id once."""
-    seen = set()
-    for store in stores:
-        for summary in store.list():
-            if summary.state == "done" and isinstance(summary.spec, kind) and summary.id not in seen:
-                seen.add(summary.id)
-                yield Run(summary.path)
-
-
-def _card(comparison: Run | None, rows: Sequence[Row], plans: Sequence[Shown], stores: Sequence[RunStore]) -> ModelCard:
+def _card(comparison: Run | None, rows: Sequence[Row], plans: Sequence[Shown], found: Archive) -> ModelCard:
     """The model's card, from a run behind a row or a plan, else from any run of that model.
 
     Raises:
@@ -318,36 +294,30 @@ def _card(comparison: Run | None, rows: Sequence[Row], plans: Sequence[Shown], s
     wanted = plans[0].plan.model.fingerprint if plans else None
     behind = [str(row.get(name)) for row in rows for name in ("run_id", "allocate_run_id") if row.get(name)]
     behind += [shown.source.partition("@")[0] for shown in plans]
-    named = [run for run in (_in_stores(run_id, stores) for run_id in behind) if run is not None]
+    named = [run for run in (found.folder(run_id) for run_id in behind) if run is not None]
     model = _model(comparison) if comparison else (plans[0].plan.model.source if plans else "")
-    for run in [*named, *_with_cards(model, stores)]:
+    others = (view.run for view in found.with_cards() if view.spec.model.source == model)
+    for run in chain(named, others):
         with suppress(LrcError, KeyError, TypeError):
-            card = ModelCard.from_dict(read_json(run.path / "card.json"))
+            card = ModelCard.from_dict(read_content(run.path / "card.json"))
             if not card.identity.header_only and wanted in (None, card.identity.fingerprint):
                 return card
     raise RunError(f"No run knows the layers of {model or 'this model'}.", f"Run `lrc spectra {model or 'MODEL'}`.")
 
 
-def _with_cards(model: str, stores: Sequence[RunStore]) -> Iterator[Run]:
-    for store in stores:
-        for summary in store.list():
-            if summary.spec is not None and summary.model == model and (summary.path / "card.json").is_file():
-                yield Run(summary.path)
-
-
-def _answers(named: Sequence[str], model: str, stores: Sequence[RunStore]) -> tuple[tuple[Run, ...], int]:
+def _answers(named: Sequence[str], model: str, found: Archive) -> tuple[tuple[Run, ...], int]:
     """Finished questions of a model, newest first, and how many more wait for a blind judgement.
 
     Raises:
         RunError: a named run is no question, not finished, about another model or not judged yet.
     """
-    judged = {vote.run_id for store in stores for vote in read_votes(votes_path(store.root))}
+    judged = {vote.run_id for store in found.stores for vote in read_votes(votes_path(store.root))}
 
     def sealed(run: Run) -> bool:
         return (run.path / _BLIND).exists() and run.id not in judged
 
     if named:
-        chosen = [_open(text, stores) for text in named]
+        chosen = [_open(text, found) for text in named]
         for run in chosen:
             if not isinstance(run.spec, GenerateSpec):
                 raise RunError(f"Run {run.id} holds no answers.", "Name a run of `lrc generate`.")
@@ -357,7 +327,7 @@ def _answers(named: Sequence[str], model: str, stores: Sequence[RunStore]) -> tu
             if sealed(run):
                 raise RunError(f"Run {run.id} was asked blindly and nobody has voted.", "Vote on the Talk page first.")
         return tuple(chosen), 0
-    every = [run for run in _done(stores, GenerateSpec) if _model(run) == model]
+    every = [view.run for view in found.finished(GenerateSpec) if view.spec.model.source == model]
     return tuple(run for run in every if not sealed(run))[:MOST_ANSWERS], sum(sealed(run) for run in every)
 
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lrc_core.paths import samples_home
 from lrc_core.runs.store import RunStore
-from pages.ui.shared.data import SAMPLES
 from tests.browser.conftest import PATIENCE_MS, ROOT, wait_until_healthy
 from tests.pages import run_factory, table_factory
 
@@ -90,7 +90,7 @@ class Shipped:
                     table_factory.quality_run(store, run_factory.make_card())
                     table_factory.ablation_run(store, run_factory.make_card())
             elif not (self.runs / need).exists():
-                shutil.copytree(SAMPLES / need, self.runs / need)
+                shutil.copytree(samples_home() / need, self.runs / need)
 
 
 @contextmanager

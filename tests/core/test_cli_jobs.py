@@ -10,9 +10,9 @@ import pytest
 
 from lrc_core.budget import dense_ranks
 from lrc_core.cli.jobs import print_plan, save_plan
-from lrc_core.jobs.plans import find_plan
 from lrc_core.plan import Plan, make_plan, pruned_plan
 from lrc_core.quality.variants import methods_with_terms
+from lrc_core.results.plans import find_plan
 from lrc_core.runs.spec import AllocateSpec
 from lrc_core.runs.store import RunStore
 from tests.core.job_helpers import CARD, a_plan

@@ -19,9 +19,9 @@ from lrc_core.cli import main, specs
 from lrc_core.cli.parser import build_parser
 from lrc_core.errors import PlanError, RunError, SettingsError
 from lrc_core.jobs.command import command_for
-from lrc_core.jobs.plans import find_plan
 from lrc_core.quality.presets import bench_preset
 from lrc_core.registry import ALLOCATORS
+from lrc_core.results.plans import find_plan
 from lrc_core.runs.records import Status
 from lrc_core.runs.spec import (
     AblationSpec,

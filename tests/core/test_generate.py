@@ -17,12 +17,12 @@ from lrc_core.errors import CancelledError, EvaluationError, PlanError, Settings
 from lrc_core.evaluate.cost import count_bytes
 from lrc_core.evaluate.generate import chosen, prompt_ids, write_answer
 from lrc_core.jobs.command import command_for
-from lrc_core.jobs.plans import find_plan
 from lrc_core.jobs.preflight import check
 from lrc_core.models.load import load_model
 from lrc_core.pipeline import execute
 from lrc_core.plan import Plan
 from lrc_core.quality.footprint import params_under
+from lrc_core.results.plans import find_plan
 from lrc_core.runs.recorder import record
 from lrc_core.runs.spec import (
     AllocateSpec,

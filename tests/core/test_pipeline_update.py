@@ -16,8 +16,8 @@ from lrc_core.cli.parser import build_parser
 from lrc_core.cli.specs import update_spec
 from lrc_core.errors import CancelledError, PlanError
 from lrc_core.jobs.command import command_for
-from lrc_core.jobs.plans import find_plan
 from lrc_core.plan import Plan
+from lrc_core.results.plans import find_plan
 from lrc_core.runs.spec import (
     AllocateSpec,
     CalibrationSpec,

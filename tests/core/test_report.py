@@ -24,6 +24,7 @@ from lrc_core.report.pdf import fonts
 from lrc_core.report.pdf.document import report_pdf
 from lrc_core.report.sections import prose
 from lrc_core.report.sources import Asked, find_sources
+from lrc_core.results.archive import Archive
 from lrc_core.runs.spec import AllocateSpec, QualitySpec
 from lrc_core.runs.store import RunStore
 from lrc_core.types import ModelCard
@@ -43,12 +44,16 @@ def stores(tmp_path: Path) -> tuple[RunStore, RunStore]:
     return RunStore(tmp_path / "runs"), RunStore(tmp_path / "samples")
 
 
+def looked_up(stores: tuple[RunStore, RunStore]) -> Archive:
+    return Archive(stores, stores[1].root)
+
+
 @pytest.fixture
 def make(stores: tuple[RunStore, RunStore], card: ModelCard) -> Make:
     run_factory.spectra_run(stores[0], card)
 
     def made(frame: Frame | None = None, **asked: Any) -> Report:
-        return make_report(Asked(**asked), frame, stores)
+        return make_report(Asked(**asked), frame, looked_up(stores))
 
     return made
 
@@ -129,8 +134,8 @@ def test_what_prunes_structure_is_one_cell_under_no_decomposition(stores: Any, c
     run_factory.finish(
         run, {"rows": [table_factory.row("dense", 1.0), table_factory.row("uniform", 0.8), pruned], "baselines": []}
     )
-    assert find_sources(Asked(compare=run.id), stores).missing == (("uniform", "kfac", 0.8, 0),)
-    table = table_of(make_report(Asked(compare=run.id), None, stores), "Size and perplexity")
+    assert find_sources(Asked(compare=run.id), looked_up(stores)).missing == (("uniform", "kfac", 0.8, 0),)
+    table = table_of(make_report(Asked(compare=run.id), None, looked_up(stores)), "Size and perplexity")
     assert table.lines[2].cells[0].text == "LLM-Pruner"
 
 
@@ -157,7 +162,7 @@ def test_a_big_bench_fits_on_paper(stores: Any, card: ModelCard) -> None:
         QualitySpec(methods=tuple(methods), keeps=(0.8,), decompositions=("whitened", "kfac", "svd"))
     )
     run_factory.finish(run, {"rows": rows, "baselines": []})
-    report = make_report(Asked(compare=run.id), None, stores)
+    report = make_report(Asked(compare=run.id), None, looked_up(stores))
     paper = squeezed(Pdf(report_pdf(report)).text())
     assert f"modelsof{len(rows)}withthehighestmeans" in paper
     assert len(table_of(report, "Right answers by task").lines) == len(rows)  # the chart chooses, the table does not
@@ -310,7 +315,7 @@ def test_blind_answers_stay_sealed_until_somebody_voted(make: Make, stores: Any,
 
 def test_deleted_plans_are_reported_not_dropped(make: Make, stores: Any, card: ModelCard) -> None:
     run = table_factory.compare_run(stores[0], card)
-    gone = find_sources(Asked(compare=run.id), stores).plans[-1]
+    gone = find_sources(Asked(compare=run.id), looked_up(stores)).plans[-1]
     stores[0].delete(gone.source)
     text = " ".join(texts_of(make(compare=run.id)))
     assert f"because their runs were deleted: {gone.label}" in text
@@ -340,7 +345,7 @@ def test_numbers_are_rounded_to_what_their_error_allows() -> None:
 
 def test_perplexities_are_rounded_as_everywhere_else(make: Make, stores: Any, card: ModelCard) -> None:
     made = make(compare=table_factory.compare_run(stores[0], card).id)
-    row = next(row for row in find_sources(Asked(), stores).rows if row["method"] != "dense")
+    row = next(row for row in find_sources(Asked(), looked_up(stores)).rows if row["method"] != "dense")
     score = next(iter(row["perplexity"].values()))
     shown = numbers.measured(score["value"], score["stderr"])
     cells = [cell.text for line in table_of(made, "Size and perplexity").lines for cell in line.cells]

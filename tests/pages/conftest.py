@@ -12,7 +12,7 @@ from streamlit.testing.v1 import AppTest
 from lrc_core.models.preflight import Preflight
 from lrc_core.runs.store import RunStore
 from lrc_core.types import ModelCard
-from pages.ui.shared import cards, data
+from pages.ui.shared import cards
 from tests.pages import run_factory
 
 ROOT = Path(__file__).parents[2]
@@ -34,7 +34,7 @@ def card() -> ModelCard:
 def samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunStore:
     """Shipped samples: none, until a test writes some."""
     folder = tmp_path / "samples"
-    monkeypatch.setattr(data, "SAMPLES", folder)
+    monkeypatch.setenv("LRC_SAMPLES", str(folder))
     return RunStore(folder)
 
 

@@ -14,9 +14,11 @@ from lrc_core.budget import fit_budget, is_dense, keep_ratio, uniform_ranks
 from lrc_core.errors import ResourceError
 from lrc_core.jobs import manager
 from lrc_core.registry import ALLOCATORS
+from lrc_core.results.archive import archive
+from lrc_core.results.plans import nearest, recorded_plans
 from lrc_core.runs.spec import AllocateSpec, FetchSpec
 from lrc_core.settings import fields_of
-from pages.ui.shared import data, state
+from pages.ui.shared import state
 from tests.pages import run_factory
 from tests.pages.conftest import text_of
 
@@ -268,10 +270,10 @@ def test_unknown_run_in_the_link(open_page, known):
 
 def test_nearest_prefers_the_distance_then_the_final_plan(store, card):
     run_factory.allocate_run(store, card, keep=0.8)
-    plans = data.recorded_plans(data.all_runs(AllocateSpec))
-    assert data.nearest(plans, 0.2).final
-    assert data.nearest(plans, 0.07).compression == pytest.approx(0.07)
-    assert data.nearest([], 0.1) is None
+    plans = recorded_plans(archive().runs(AllocateSpec))
+    assert nearest(plans, 0.2).final
+    assert nearest(plans, 0.07).compression == pytest.approx(0.07)
+    assert nearest([], 0.1) is None
 
 
 def test_a_method_that_prunes_says_so(open_page, known, submitted):

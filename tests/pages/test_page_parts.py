@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from lrc_core import words
+from lrc_core.results.archive import Archive
 from pages.ui.shared import state
 from pages.ui.shared.frame import PAGES
 from tests.pages.conftest import text_of
@@ -48,12 +49,11 @@ def test_every_page_stands_on_nothing(open_page, page):
 
 
 def test_a_failure_shows_words_and_no_trace(open_page, monkeypatch):
-    from pages.ui.shared import data
 
     def broken(*_args, **_kwargs):
         raise ZeroDivisionError("a secret of the code")
 
-    monkeypatch.setattr(data, "done_spectra", broken)
+    monkeypatch.setattr(Archive, "done_spectra", broken)
     app = open_page("spectra")
     assert "could not be drawn" in text_of(app)
     assert "a secret of the code" not in text_of(app)

@@ -9,11 +9,11 @@ from dataclasses import replace
 import pytest
 
 from lrc_core import words
+from lrc_core.results.archive import archive
 from lrc_core.runs.spec import ModelRef
 from pages.ui.compare import rows as measured
 from pages.ui.present.slides import FILM, slides_of
 from pages.ui.present.story import loss, story_of
-from pages.ui.shared import data
 from tests.pages import run_factory, table_factory
 from tests.pages.conftest import text_of
 
@@ -61,7 +61,7 @@ def test_every_figure_can_be_traced(told):
     for slide in slides_of(told):
         assert slide.key == "question" or slide.runs, slide.key
         for run_id in slide.runs:
-            assert data.open_run(run_id) is not None or run_id in str(told.rows), (slide.key, run_id)
+            assert archive().open(run_id) is not None or run_id in str(told.rows), (slide.key, run_id)
 
 
 def test_the_best_row_is_the_one_of_lowest_perplexity_and_the_sentence_names_it(told):

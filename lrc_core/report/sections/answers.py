@@ -77,9 +77,9 @@ def ask_command(named: Named) -> str:
 
 def _plan_words(sources: Sources, run_id: str) -> str:
     """What finds a plan on this computer: the run, or the file in the folder of samples."""
-    run = sources.open(run_id)
-    if run is not None and run.path.parent == sources.stores[-1].root and (run.path / "plan.json").is_file():
-        home = sources.stores[-1].root.parent.parent
+    run = sources.archive.folder(run_id)
+    if run is not None and run.path.parent == sources.archive.shipped and (run.path / "plan.json").is_file():
+        home = run.path.parents[2]
         return str((run.path / "plan.json").relative_to(home))
     return run_id
 

@@ -92,7 +92,7 @@ def _first(sources: Sources) -> list[Command]:
         return [Command("Allocate and measure everything", _line(sources.comparison, sources), sources.comparison.id)]
     found = []
     for shown in sources.plans:
-        run = sources.open(shown.source.partition("@")[0])
+        run = sources.archive.folder(shown.source.partition("@")[0])
         if run is not None:
             found.append(Command(f"The plan {shown.label}", _line(run, sources), run.id))
     return found
@@ -103,9 +103,8 @@ def _asked(sources: Sources) -> list[Command]:
 
 
 def _line(run: Run, sources: Sources) -> str:
-    store = next((store for store in sources.stores if store.root == run.path.parent), RunStore(run.path.parent))
     try:
-        return command_for(run.spec, store)
+        return command_for(run.spec, RunStore(run.path.parent))
     except LrcError as error:
         return f"# {error.message}"
 
@@ -136,7 +135,7 @@ def _runs(named: Named) -> Table:
 
 
 def _run_line(run_id: str, what: str, sources: Sources) -> Line:
-    run, first = sources.open(run_id), (Cell(run_id, run_id), Cell(what, what))
+    run, first = sources.archive.folder(run_id), (Cell(run_id, run_id), Cell(what, what))
     if run is not None:
         with suppress(LrcError):
             status = run.status()

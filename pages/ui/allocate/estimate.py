@@ -13,14 +13,16 @@ from lrc_core.budget import Ranks, fit_budget, is_dense, uniform_ranks
 from lrc_core.errors import BudgetError
 from lrc_core.paths import read_only
 from lrc_core.plan import make_plan
+from lrc_core.results.archive import AnyRun, archive
+from lrc_core.results.spectra import spectra_of
 from lrc_core.runs.spec import ModelRef, SpectraSpec
 from lrc_core.types import ModelCard
 from pages.ui.allocate.series import TWO_SIDED
-from pages.ui.shared import data, jobs
+from pages.ui.shared import jobs
 from pages.ui.shared.frame import sample_note, show_error
 
 
-def beneath(ref: ModelRef, card: ModelCard, view: data.AnyRun, ranks: Ranks, rate: int) -> None:
+def beneath(ref: ModelRef, card: ModelCard, view: AnyRun, ranks: Ranks, rate: int) -> None:
     """What the closed form says of its plan at a rate, where it comes from, and the plan as a file.
 
     Args:
@@ -30,7 +32,7 @@ def beneath(ref: ModelRef, card: ModelCard, view: data.AnyRun, ranks: Ranks, rat
         ranks: of the plan.
         rate: that it was made for, in whole percent.
     """
-    losses = {name: 0.5 * np.square(sigma) for name, sigma in data.spectra_of(view).values[TWO_SIDED].items()}
+    losses = {name: 0.5 * np.square(sigma) for name, sigma in spectra_of(view).values[TWO_SIDED].items()}
     share = rate / 100
     try:
         even = fit_budget(card.layers, uniform_ranks(card.layers, 1 - share), 1 - share)
@@ -59,7 +61,7 @@ def beneath(ref: ModelRef, card: ModelCard, view: data.AnyRun, ranks: Ranks, rat
                 on_click="ignore",
                 key="estimate_plan",
             )
-        if view.sample and not read_only() and any(not other.sample for other in data.done_spectra(ref)):
+        if view.sample and not read_only() and any(not other.sample for other in archive().done_spectra(ref)):
             with st.container(horizontal=True, vertical_alignment="center"):
                 st.caption("Your own spectra have no two-sided (K-FAC) values yet, which this estimate needs.")
                 _read_button(ref)

@@ -11,6 +11,7 @@ from lrc_core.budget import break_even, layer_ratio
 from lrc_core.errors import LrcError
 from lrc_core.names import method_label
 from lrc_core.registry import DECOMPOSITIONS
+from lrc_core.results.archive import RunView
 from lrc_core.runs.spec import AllocateSpec, ModelRef, SpectraSpec
 from lrc_core.types import ModelCard
 from pages.ui.allocate import estimate
@@ -18,7 +19,6 @@ from pages.ui.allocate import series as rate_plans
 from pages.ui.allocate.quality import Quality, quality_of
 from pages.ui.allocate.series import Series
 from pages.ui.allocate.slider import Panel
-from pages.ui.shared import data
 from pages.ui.shared.frame import sample_note
 
 TABLE = "al_table"
@@ -40,12 +40,12 @@ class Shown:
     """
 
     card: ModelCard
-    run: data.RunView[AllocateSpec] | None
+    run: RunView[AllocateSpec] | None
     learned: Series | None
     quality: Quality
     problem: str
     uniform: Series
-    spectra: data.RunView[SpectraSpec] | None
+    spectra: RunView[SpectraSpec] | None
     estimated: Series | None
 
     def by_title(self) -> dict[str, Series]:
@@ -55,7 +55,7 @@ class Shown:
         return {**found, "Lagrangian, estimated": self.estimated} if self.estimated else found
 
 
-def shown(ref: ModelRef, card: ModelCard, run: data.RunView[AllocateSpec] | None, decomposition: str) -> Shown:
+def shown(ref: ModelRef, card: ModelCard, run: RunView[AllocateSpec] | None, decomposition: str) -> Shown:
     """Gather it; everything of it is kept until the files change."""
     learned, quality, problem = None, Quality({}, ""), ""
     if run is None:

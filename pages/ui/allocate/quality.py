@@ -9,9 +9,10 @@ from functools import lru_cache
 from lrc_core import words
 from lrc_core.errors import LrcError
 from lrc_core.quality.forecast import FEWEST_PLANS, Curve, Forecast, MeasuredPlan, passed
+from lrc_core.results.archive import AnyRun, RunView, archive, stamp_of
+from lrc_core.results.plans import load_plan
 from lrc_core.runs.spec import AllocateSpec, EvaluateSpec
 from pages.ui.allocate import series
-from pages.ui.shared import data
 from pages.ui.watch import forecasts
 
 
@@ -28,7 +29,7 @@ class Quality:
     basis: str
 
 
-def quality_of(view: data.RunView[AllocateSpec]) -> Quality:
+def quality_of(view: RunView[AllocateSpec]) -> Quality:
     """What is known of each recorded plan of a run; nothing of one that is still training."""
     try:
         return _kept(view.id, _stamps(view))
@@ -36,21 +37,21 @@ def quality_of(view: data.RunView[AllocateSpec]) -> Quality:
         return Quality({}, f"No quality is shown: its records could not be read ({error}).")
 
 
-def _stamps(view: data.RunView[AllocateSpec]) -> tuple[tuple[str, tuple[int, int]], ...]:
+def _stamps(view: RunView[AllocateSpec]) -> tuple[tuple[str, tuple[int, int]], ...]:
     """What changes when anything changes that the quality of a run's plans is known from."""
     model = view.spec.model
-    others: list[data.AnyRun] = [*data.all_runs(EvaluateSpec, model), *data.all_runs(AllocateSpec, model)]
+    others: list[AnyRun] = [*archive().runs(EvaluateSpec, model), *archive().runs(AllocateSpec, model)]
     files = [view.path / "events.jsonl", *(plan.path for plan in series.recorded_at(view).values())]
     files += [other.path / name for other in others for name in ("status.json", "result.json")]
-    return tuple((str(path), data.stamp(path)) for path in files)
+    return tuple((str(path), stamp_of(path)) for path in files)
 
 
 @lru_cache(maxsize=16)
 def _kept(run_id: str, stamps: tuple[tuple[str, tuple[int, int]], ...]) -> Quality:
-    return _quality(data.require_run(run_id, AllocateSpec))
+    return _quality(archive().require(run_id, AllocateSpec))
 
 
-def _quality(view: data.RunView[AllocateSpec]) -> Quality:
+def _quality(view: RunView[AllocateSpec]) -> Quality:
     said = {rate: ("measured", text) for rate, text in _measured(view).items()}
     if not view.done:
         return Quality(said, "No quality forecast while the run is training; Watch has one of its end.")
@@ -93,20 +94,20 @@ def _percent(error: float) -> str:
 
 
 def _forecasts(
-    view: data.RunView[AllocateSpec], by_text: dict[str, tuple[list[MeasuredPlan], float]]
+    view: RunView[AllocateSpec], by_text: dict[str, tuple[list[MeasuredPlan], float]]
 ) -> dict[int, dict[str, tuple[Forecast, float]]]:
     """By rate and text: the forecast and the dense model's perplexity."""
     curve: Curve = forecasts.training_of(view)
     found: dict[int, dict[str, tuple[Forecast, float]]] = {}
     for rate, recorded in series.recorded_at(view).items():
-        origin = data.load_plan(recorded.path).origin
+        origin = load_plan(recorded.path).origin
         step = int(origin.get("recorded_at_step") or curve.steps[-1])
         made = {text: (passed(curve, step, plans), dense) for text, (plans, dense) in by_text.items()}
         found[rate] = {text: (one, dense) for text, (one, dense) in made.items() if one is not None}
     return found
 
 
-def _measured(view: data.RunView[AllocateSpec]) -> dict[int, str]:
+def _measured(view: RunView[AllocateSpec]) -> dict[int, str]:
     """By rate: what was measured of this run's own plans."""
     found: dict[int, str] = {}
     for run_id, keep, scores in forecasts.measurements_of(view):

@@ -16,9 +16,12 @@ from lrc_core.budget import Ranks, check_target, fit_budget, is_dense, keep_rati
 from lrc_core.errors import BudgetError
 from lrc_core.names import learns
 from lrc_core.plan import Plan
+from lrc_core.results.archive import RunView, archive, stamp_of
+from lrc_core.results.plans import Recorded, recorded_plans
+from lrc_core.results.spectra import spectra_of
 from lrc_core.runs.spec import AllocateSpec, ModelRef, SpectraSpec
 from lrc_core.types import LinearShape, ModelCard
-from pages.ui.shared import data, state
+from pages.ui.shared import state
 
 Layers = tuple[LinearShape, ...]
 TWO_SIDED = "kfac"
@@ -112,57 +115,57 @@ def uniform(layers: Layers) -> Series:
     return series_of(layers, rates, [fit_budget(layers, uniform_ranks(layers, keep), keep) for keep in keeps])
 
 
-def estimated(view: data.RunView[SpectraSpec]) -> Series:
+def estimated(view: RunView[SpectraSpec]) -> Series:
     """The Lagrangian plan at every rate that is possible, from spectra of the two-sided decomposition."""
     path = view.path / "spectra.npz"
-    return _estimated(view.id, data.stamp(path))
+    return _estimated(view.id, stamp_of(path))
 
 
 @st.cache_resource(max_entries=8, show_spinner="Working out the closed-form plan of every rate …")
 def _estimated(run_id: str, stamp: tuple[int, int]) -> Series:
-    view = data.require_run(run_id, SpectraSpec)
-    spectra = data.spectra_of(view)
+    view = archive().require(run_id, SpectraSpec)
+    spectra = spectra_of(view)
     layers = spectra.card.layers
     losses = {name: 0.5 * np.square(sigma) for name, sigma in spectra.values[TWO_SIDED].items()}
     rates = range(1, largest_rate(layers) + 1)
     return series_of(layers, rates, cheapest_plans(layers, losses, [1 - rate / 100 for rate in rates]))
 
 
-def two_sided(ref: ModelRef) -> data.RunView[SpectraSpec] | None:
+def two_sided(ref: ModelRef) -> RunView[SpectraSpec] | None:
     """The newest spectra that the closed form can be made from."""
-    views = (view for view in data.all_runs(SpectraSpec, ref) if view.done and TWO_SIDED in view.spec.decompositions)
+    views = (view for view in archive().runs(SpectraSpec, ref) if view.done and TWO_SIDED in view.spec.decompositions)
     return next(views, None)
 
 
-def learned_runs(ref: ModelRef, decomposition: str) -> dict[str, data.RunView[AllocateSpec]]:
+def learned_runs(ref: ModelRef, decomposition: str) -> dict[str, RunView[AllocateSpec]]:
     """Runs that recorded learned plans on a decomposition: the user's own first, those with most plans first."""
     views = [
         view
-        for view in data.all_runs(AllocateSpec, ref)
+        for view in archive().runs(AllocateSpec, ref)
         if learns(view.spec.method) and view.spec.decomposition == decomposition
     ]
-    counted = [(view, len(data.recorded_plans([view]))) for view in views]
+    counted = [(view, len(recorded_plans([view]))) for view in views]
     ordered = sorted(((view, plans) for view, plans in counted if plans), key=lambda one: (one[0].sample, -one[1]))
-    found: dict[str, data.RunView[AllocateSpec]] = {}
+    found: dict[str, RunView[AllocateSpec]] = {}
     for view, _ in ordered:
         found.setdefault(view.id, view)
     return found
 
 
-def recorded_at(view: data.RunView[AllocateSpec]) -> dict[int, data.Recorded]:
+def recorded_at(view: RunView[AllocateSpec]) -> dict[int, Recorded]:
     """The recorded plans of a run by whole percent; the final one where there are two."""
-    found = {round(100 * plan.compression): plan for plan in data.recorded_plans([view])}
+    found = {round(100 * plan.compression): plan for plan in recorded_plans([view])}
     return {rate: found[rate] for rate in sorted(found)}
 
 
-def learned(view: data.RunView[AllocateSpec], card: ModelCard) -> Series:
+def learned(view: RunView[AllocateSpec], card: ModelCard) -> Series:
     """The plans that a run recorded.
 
     Raises:
         PlanError: a plan is damaged or not of this model.
     """
     found = recorded_at(view)
-    files = tuple((str(plan.path), data.stamp(plan.path)) for plan in found.values())
+    files = tuple((str(plan.path), stamp_of(plan.path)) for plan in found.values())
     return _learned(card.layers, tuple(found), files)
 
 

@@ -15,8 +15,8 @@ from lrc_core.errors import LrcError
 from lrc_core.names import decomposition_label, method_label
 from lrc_core.quality.rows import accuracy_of, named
 from lrc_core.quality.tables import MARKS, label_of, marks, tasks_of, texts_of
+from lrc_core.results.archive import RunView, archive, read_content
 from lrc_core.runs.spec import AblationSpec, EvaluationSpec, ModelRef, QualitySpec
-from pages.ui.shared import data
 
 Row = Mapping[str, Any]
 BenchSpec = QualitySpec | AblationSpec
@@ -34,7 +34,7 @@ class Bench:
         baselines: what rows are tested against, in the order of the marks.
     """
 
-    view: data.RunView[BenchSpec]
+    view: RunView[BenchSpec]
     rows: tuple[Row, ...]
     baselines: tuple[str, ...]
 
@@ -58,7 +58,7 @@ def benches(ref: ModelRef, kind: type[QualitySpec] | type[AblationSpec]) -> list
     for view in _runs(ref, kind):
         try:
             path = view.path / "rows.json"
-            content = data.read_json(path) if path.is_file() else (view.run.result() or {}).get("rows", [])
+            content = read_content(path) if path.is_file() else (view.run.result() or {}).get("rows", [])
         except LrcError:
             continue
         rows = tuple(row for row in content if _usable(row)) if isinstance(content, list) else ()
@@ -68,10 +68,10 @@ def benches(ref: ModelRef, kind: type[QualitySpec] | type[AblationSpec]) -> list
     return found
 
 
-def _runs(ref: ModelRef, kind: type[QualitySpec] | type[AblationSpec]) -> Sequence[data.RunView[BenchSpec]]:
+def _runs(ref: ModelRef, kind: type[QualitySpec] | type[AblationSpec]) -> Sequence[RunView[BenchSpec]]:
     if issubclass(kind, QualitySpec):
-        return data.all_runs(QualitySpec, ref)
-    return data.all_runs(AblationSpec, ref)
+        return archive().runs(QualitySpec, ref)
+    return archive().runs(AblationSpec, ref)
 
 
 def _usable(row: Any) -> bool:

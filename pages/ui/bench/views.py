@@ -14,12 +14,13 @@ from lrc_core.quality.presets import PRESETS, bench_preset, method_presets
 from lrc_core.quality.tables import label_of, to_csv, to_markdown
 from lrc_core.quality.variants import methods_with_terms
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
+from lrc_core.results.archive import AnyRun, archive
 from lrc_core.runs.spec import AblationSpec, ModelRef, QualitySpec
 from lrc_core.tune.kinds import NO_UPDATE
 from pages.ui.bench import figures, readings
 from pages.ui.bench import rows as bench_data
 from pages.ui.compare import report
-from pages.ui.shared import charting, data, jobs
+from pages.ui.shared import charting, jobs
 from pages.ui.shared.charting import Told
 from pages.ui.shared.frame import empty, escaped, guard, sample_note
 
@@ -30,7 +31,7 @@ _PARTS = {"losses": "Loss terms", "texts": "Calibration text"}
 def bench(ref: ModelRef) -> None:
     """Every method at every target: chart, table, downloads."""
     found = bench_data.benches(ref, QualitySpec)
-    _unfinished(data.all_runs(QualitySpec, ref, samples=False))
+    _unfinished(archive().runs(QualitySpec, ref, samples=False))
     if not found:
         empty(
             "No bench yet",
@@ -73,7 +74,7 @@ def bench(ref: ModelRef) -> None:
 def ablation(ref: ModelRef) -> None:
     """What loss terms and calibration texts are worth: bars, table, downloads."""
     found = bench_data.benches(ref, AblationSpec)
-    _unfinished(data.all_runs(AblationSpec, ref, samples=False))
+    _unfinished(archive().runs(AblationSpec, ref, samples=False))
     if not found:
         empty(
             "No ablation yet",
@@ -112,7 +113,7 @@ def ablation(ref: ModelRef) -> None:
     _start_ablation(ref)
 
 
-def _unfinished(views: Sequence[data.AnyRun]) -> None:
+def _unfinished(views: Sequence[AnyRun]) -> None:
     for view in [view for view in views if not view.final or (view is views[0] and view.status.resumable)][:2]:
         jobs.panel(view.id)
 

@@ -15,12 +15,14 @@ from lrc_core.plan import Plan
 from lrc_core.quality.card import PARTS, Entry, Wishes, part_words, quality_words, reading, speed_of, speed_words
 from lrc_core.quality.footprint import Footprint, footprint
 from lrc_core.quality.rows import Scores
+from lrc_core.results.archive import RunView, archive
 from lrc_core.runs.spec import GenerateSpec, ModelRef
+from lrc_core.runs.store import RunStore
 from lrc_core.runs.transcript import read_answers
 from lrc_core.types import ModelCard
 from pages.ui.compare import figures as charts
 from pages.ui.compare import rows as measured
-from pages.ui.shared import data, state
+from pages.ui.shared import state
 from pages.ui.shared.frame import empty, escaped
 from pages.ui.shared.prose import prose
 from pages.ui.talk import choices as talk
@@ -37,7 +39,7 @@ def under_rows(rows: Sequence[measured.Row], ref: ModelRef) -> None:
     if not fold.open:  # nothing is counted or drawn for those who do not look
         return
     with fold:
-        known = data.newest_card(ref)
+        known = archive().newest_card(ref)
         if known is None:
             empty("The model has no card yet", "Read its spectra on Home first.", ":material/id_card:")
             return
@@ -55,9 +57,9 @@ def under_rows(rows: Sequence[measured.Row], ref: ModelRef) -> None:
             st.caption(f"The plans of {', '.join(without)} have been deleted, so that nothing can be counted for them.")
 
 
-def under_answers(view: data.RunView[GenerateSpec], ref: ModelRef) -> None:
+def under_answers(view: RunView[GenerateSpec], ref: ModelRef) -> None:
     """The card of every model that answered a prompt."""
-    known = data.newest_card(ref)
+    known = archive().newest_card(ref)
     if known is None or not view.done:
         return
     written = read_answers(view.run)
@@ -161,7 +163,7 @@ def _one(entry: Entry, size: Footprint, largest: int, dense: tuple[Entry, Footpr
     unit = escaped(wishes.currency)
     st.markdown(f"**{money:,.{decimals}f} {unit}** a month at {wishes.price:g} {unit} per GB")
     st.markdown(speed_words(entry, dense[0] if dense else None))
-    said, behind = quality_words(entry, dense[0] if dense else None, Scores(data.own_store().root))
+    said, behind = quality_words(entry, dense[0] if dense else None, Scores(RunStore().root))
     st.markdown(said + (f" :small[:gray[({behind})]]" if behind else ""))
     if entry.source:
         other = _other_run(entry)

@@ -8,20 +8,22 @@ from typing import Any
 import streamlit as st
 
 from lrc_core.errors import LrcError
+from lrc_core.paths import samples_home
 from lrc_core.report.build import CURRENCY, PRICE, Frame, command_of, make_report
 from lrc_core.report.content import Report
 from lrc_core.report.html.page import report_html
 from lrc_core.report.pdf.document import report_pdf
 from lrc_core.report.sources import Asked, find_sources
+from lrc_core.results.archive import AnyRun, archive, stamp_of
 from lrc_core.runs.store import RunStore
-from pages.ui.shared import data, state
+from pages.ui.shared import state
 from pages.ui.shared.prose import prose
 
 KINDS = ("compare", "quality")
 FILES = (("HTML", "text/html", ":material/language:"), ("PDF", "application/pdf", ":material/picture_as_pdf:"))
 
 
-def section(views: Sequence[data.AnyRun], prefix: str, keep: float | None = None) -> None:
+def section(views: Sequence[AnyRun], prefix: str, keep: float | None = None) -> None:
     """Title, downloads and command of the newest of these runs that a report can be made of.
 
     Args:
@@ -57,26 +59,22 @@ def section(views: Sequence[data.AnyRun], prefix: str, keep: float | None = None
         st.code(command_of(asked, frame), language="bash", wrap_lines=True)
 
 
-def has(view: data.AnyRun, decomposition: str) -> bool:
+def has(view: AnyRun, decomposition: str) -> bool:
     """Whether a comparison's rows are, among others, of a decomposition."""
     spec = view.spec
     return decomposition in getattr(spec, "decompositions", (getattr(spec, "decomposition", ""),))
 
 
-def _stamps(view: data.AnyRun) -> tuple[tuple[int, int], ...]:
+def _stamps(view: AnyRun) -> tuple[tuple[int, int], ...]:
     """What changes when the report could: the result, and the folders of runs."""
-    return tuple(data.stamp(path) for path in (view.path / "result.json", data.own_store().root, data.SAMPLES))
-
-
-def _stores() -> tuple[RunStore, RunStore]:
-    return data.own_store(), RunStore(data.SAMPLES)
+    return tuple(stamp_of(path) for path in (view.path / "result.json", RunStore().root, samples_home()))
 
 
 @st.cache_data(max_entries=32, show_spinner=False)
 def _problem(run_id: str, stamps: tuple[tuple[int, int], ...]) -> str:
     """Why there can be no report, "" where there can."""
     try:
-        find_sources(Asked(compare=run_id), _stores())
+        find_sources(Asked(compare=run_id), archive())
     except LrcError as error:
         return str(error)
     return ""
@@ -94,7 +92,7 @@ def _maker(asked: Asked, frame: Frame, name: str) -> Any:
     """Makes a file when it is asked for, from the runs as they are then."""
 
     def make() -> bytes:
-        report: Report = make_report(asked, frame, _stores())
+        report: Report = make_report(asked, frame, archive())
         return report_html(report).encode() if name == "HTML" else report_pdf(report)
 
     return make

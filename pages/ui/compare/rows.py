@@ -12,6 +12,8 @@ from lrc_core.errors import LrcError
 from lrc_core.names import split_variant
 from lrc_core.plan import Plan, variant_name
 from lrc_core.quality.variants import MIX
+from lrc_core.results.archive import AnyRun, RunView, archive, read_content
+from lrc_core.results.plans import load_plan, nearest, recorded_plans
 from lrc_core.runs.spec import (
     AblationSpec,
     AllocateSpec,
@@ -22,13 +24,12 @@ from lrc_core.runs.spec import (
     ModelRef,
     QualitySpec,
 )
-from pages.ui.shared import data
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Row = Mapping[str, Any]
-Measured: TypeAlias = data.RunView[CompareSpec | QualitySpec | EvaluateSpec]
+Measured: TypeAlias = RunView[CompareSpec | QualitySpec | EvaluateSpec]
 """A run whose rows stand in groups."""
 
 
@@ -80,7 +81,7 @@ class Group:
 def groups(ref: ModelRef) -> list[Group]:
     """All measurements of a model, the largest group first."""
     found: dict[EvaluationSpec, list[tuple[Row, Measured]]] = {}
-    views = data.all_runs(ref=ref)
+    views = archive().runs(ref=ref)
     aside = _set_aside(views)
     for view in views:
         if not _measures(view):
@@ -93,7 +94,7 @@ def groups(ref: ModelRef) -> list[Group]:
     return sorted(made, key=lambda group: (group.sample, -len(group.rows)))
 
 
-def _measures(view: data.AnyRun) -> TypeGuard[Measured]:
+def _measures(view: AnyRun) -> TypeGuard[Measured]:
     return isinstance(view.spec, CompareSpec | QualitySpec | EvaluateSpec)
 
 
@@ -103,7 +104,7 @@ def rows_of(view: Measured) -> list[Row]:
     try:
         if isinstance(spec, CompareSpec):
             path = view.path / "rows.json"
-            content = data.read_json(path) if path.is_file() else (view.run.result() or {}).get("rows", [])
+            content = read_content(path) if path.is_file() else (view.run.result() or {}).get("rows", [])
             return [_named(row) for row in content if _usable(row)]
         if isinstance(spec, QualitySpec):
             rows = [row for row in _bench_rows(view) if row.get("seed", spec.seeds[0]) == spec.seeds[0]]
@@ -114,14 +115,14 @@ def rows_of(view: Measured) -> list[Row]:
         return []
 
 
-def _bench_rows(view: data.AnyRun) -> list[Row]:
+def _bench_rows(view: AnyRun) -> list[Row]:
     """Measured rows of a quality or ablation run that are about this model."""
     path = view.path / "rows.json"
-    content = data.read_json(path) if path.is_file() else (view.run.result() or {}).get("rows", [])
+    content = read_content(path) if path.is_file() else (view.run.result() or {}).get("rows", [])
     return [row for row in content if _usable(row) and row["method"] != "reference"]
 
 
-def _set_aside(views: Sequence[data.AnyRun]) -> set[str]:
+def _set_aside(views: Sequence[AnyRun]) -> set[str]:
     """Evaluations that do not stand for themselves: ablated variants, and a bench's cells, which the bench shows."""
     aside: set[str] = set()
     for view in views:
@@ -242,13 +243,13 @@ def table(rows: Sequence[Row], label: Any) -> pd.DataFrame:
 
 def plan_of(row: Row) -> Plan | None:
     """The plan that a row measured: the evaluate run's own, else the allocate run's recorded one."""
-    view = data.open_run(str(row.get("run_id") or "-"), EvaluateSpec)
+    view = archive().open(str(row.get("run_id") or "-"), EvaluateSpec)
     if view is not None and view.spec.plan:
         return Plan.from_dict(dict(view.spec.plan))
-    source = data.open_run(str(row.get("allocate_run_id") or "-"), AllocateSpec)
+    source = archive().open(str(row.get("allocate_run_id") or "-"), AllocateSpec)
     if source is None:
         return None
-    found = data.nearest(data.recorded_plans([source]), 1 - float(row["keep_target"]))
+    found = nearest(recorded_plans([source]), 1 - float(row["keep_target"]))
     if found is None or abs(found.compression - (1 - float(row["keep_target"]))) > 0.0051:
         return None
-    return data.load_plan(found.path)
+    return load_plan(found.path)

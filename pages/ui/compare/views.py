@@ -10,12 +10,13 @@ import streamlit as st
 from lrc_core import words
 from lrc_core.names import method_label
 from lrc_core.quality.rows import accuracy_of
+from lrc_core.results.archive import archive
 from lrc_core.runs.spec import ModelRef
 from pages.ui.compare import figures as charts
 from pages.ui.compare import ranks as rank_charts
 from pages.ui.compare import readings
 from pages.ui.compare import rows as measured
-from pages.ui.shared import charting, data
+from pages.ui.shared import charting
 from pages.ui.shared.charting import Told
 from pages.ui.shared.frame import empty
 
@@ -95,7 +96,7 @@ def zero_shot(group: measured.Group, decomposition: str, rows: Rows, ref: ModelR
 
 def ranks(group: measured.Group, decomposition: str, rows: Rows, ref: ModelRef) -> None:
     """Where two methods spend their parameters differently."""
-    known = data.newest_card(ref)
+    known = archive().newest_card(ref)
     plans = {str(row["method"]): plan for row in rows if (plan := measured.plan_of(row)) is not None}
     if known is None or len(plans) < 2:
         empty(

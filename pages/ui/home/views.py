@@ -12,8 +12,9 @@ from lrc_core.budget import break_even
 from lrc_core.decompose.measures import energy_rank
 from lrc_core.names import decomposition_label, learns
 from lrc_core.paths import read_only
+from lrc_core.results.archive import archive
 from lrc_core.runs.spec import AllocateSpec, ModelRef
-from pages.ui.shared import data, pictures, state
+from pages.ui.shared import pictures, state
 from pages.ui.shared.frame import PAGES, empty, escaped, page_link, sample_note
 from pages.ui.shared.prose import prose
 from pages.ui.shared.summary import SHARE, Shown, example_of, heat_of, heat_words, shown_spectra
@@ -34,7 +35,7 @@ def first_picture(shown: Shown | None, ref: ModelRef) -> None:
         return
     pictures.draw(heat_of(shown), "hero")
     label = decomposition_label(shown.decomposition)
-    if data.best_spectra(ref) is None:
+    if archive().best_spectra(ref) is None:
         st.caption(
             f":material/info: {escaped(state.model_label(ref))} has not been read yet; this is "
             f"{shown.spectra.card.name}."
@@ -143,7 +144,7 @@ def next_step(ref: ModelRef, fetch: Callable[[], None]) -> None:
         ref: the model.
         fetch: draws the button of the first job, where that is what follows.
     """
-    own = [view for view in data.all_runs(ref=ref, samples=False) if view.done]
+    own = [view for view in archive().runs(ref=ref, samples=False) if view.done]
     kinds = {view.kind for view in own}
     if read_only():
         said, page = "This is the demo. The slides tell the whole story in figures that were measured.", "present"
@@ -155,7 +156,7 @@ def next_step(ref: ModelRef, fetch: Callable[[], None]) -> None:
         said, page = "Ranks have been learned. Measure them against the other methods at the same size.", "compare"
     else:
         said, page = "It has been measured. Show the result to somebody.", "present"
-    working = any(not view.final for view in data.all_runs(ref=ref, samples=False))
+    working = any(not view.final for view in archive().runs(ref=ref, samples=False))
     if not page and working:
         said = "The first job of this model is under way; its progress is shown below."
     with st.container(horizontal=True, vertical_alignment="center", key="home_next"):

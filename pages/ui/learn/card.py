@@ -13,10 +13,11 @@ from lrc_core.names import in_order, method_label
 from lrc_core.quality.plain_words import accuracy_loss, in_words
 from lrc_core.quality.rows import Scores, accuracy_of
 from lrc_core.runs.spec import ModelRef
+from lrc_core.runs.store import RunStore
 from pages.ui.compare import rows as measured
 from pages.ui.learn import quiz
 from pages.ui.learn.methods import usable
-from pages.ui.shared import cards, charting, data
+from pages.ui.shared import cards, charting
 from pages.ui.shared.frame import empty, page_link, sample_note
 
 RATE, METHOD = "learn_card_rate", "learn_card_method"
@@ -121,7 +122,7 @@ def reading(row: Mapping[str, Any], dense: Mapping[str, Any]) -> str:
 
 def tasks_words(row: Mapping[str, Any], dense: Mapping[str, Any]) -> str:
     """How many questions in a hundred are answered worse, and whether that is more than chance."""
-    loss = accuracy_loss(row, dense, Scores(data.own_store().root))
+    loss = accuracy_loss(row, dense, Scores(RunStore().root))
     return "" if loss is None else in_words(loss, "It")
 
 

@@ -8,9 +8,10 @@ import pandas as pd
 import streamlit as st
 
 from lrc_core import words
+from lrc_core.results.archive import archive
 from lrc_core.runs.spec import LessonSpec, ModelRef
 from pages.ui.learn import lessons
-from pages.ui.shared import charting, data, jobs
+from pages.ui.shared import charting, jobs
 from pages.ui.shared.cellgrid import OUTLINE, Grid, cell_grid, limits_of, picked_in
 from pages.ui.shared.figures import Scale
 from pages.ui.shared.frame import escaped, sample_note
@@ -165,7 +166,7 @@ def compare(dense: dict[str, Any], squeezed: dict[str, Any]) -> str:
 
 def write_live(ref: ModelRef) -> None:
     """The form of a live generation, and the lesson that measures every layer."""
-    known = data.newest_card(ref)
+    known = archive().newest_card(ref)
     if known is None:
         st.caption("Fetch this model on Home first; its layers are then listed here.")
         return

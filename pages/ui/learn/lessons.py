@@ -11,9 +11,10 @@ import streamlit as st
 from numpy.typing import NDArray
 
 from lrc_core.errors import RunError
+from lrc_core.results.archive import RunView, archive, card_of, read_content, stamp_of
 from lrc_core.runs.spec import LessonSpec, ModelRef
 from lrc_core.types import LinearShape, ModelCard
-from pages.ui.shared import data, jobs, state
+from pages.ui.shared import jobs, state
 from pages.ui.shared.frame import empty
 
 
@@ -27,7 +28,7 @@ class Lesson:
         content: of ``lesson.json``.
     """
 
-    view: data.RunView[LessonSpec]
+    view: RunView[LessonSpec]
     card: ModelCard
     content: dict[str, Any]
 
@@ -46,18 +47,18 @@ def lessons(ref: ModelRef, part: str) -> list[Lesson]:
 
     Where there is none, those of the shipped sample, whatever its model.
     """
-    own = [view for view in data.all_runs(LessonSpec, ref) if view.done]
-    shipped = [view for view in data.all_runs(LessonSpec) if view.done and view.sample]
+    own = [view for view in archive().runs(LessonSpec, ref) if view.done]
+    shipped = [view for view in archive().runs(LessonSpec) if view.done and view.sample]
     found = [lesson for lesson in map(_read, own) if lesson.content.get(part)]
     return found or [lesson for lesson in map(_read, shipped) if lesson.content.get(part)]
 
 
-def _read(view: data.RunView[LessonSpec]) -> Lesson:
+def _read(view: RunView[LessonSpec]) -> Lesson:
     path = view.path / "lesson.json"
-    content = data.read_json(path)
+    content = read_content(path)
     if not isinstance(content, dict) or not {"keep", "layers", "sensitivity", "texts"} <= content.keys():
         raise RunError(f"{path} is damaged.", "Delete the run on the Runs page and start the lesson again.")
-    return Lesson(view, data.card_of(view), content)
+    return Lesson(view, card_of(view), content)
 
 
 @st.cache_data(max_entries=8, show_spinner=False)
@@ -74,7 +75,7 @@ def pictures(lesson: Lesson) -> dict[str, NDArray[np.uint8]]:
     """
     path = lesson.view.path / "pictures.npz"
     try:
-        return _pictures(str(path), data.stamp(path))
+        return _pictures(str(path), stamp_of(path))
     except (OSError, ValueError, KeyError, EOFError) as error:
         raise RunError(f"{path} cannot be read: {error}.", "Delete the run and start the lesson again.") from error
 
@@ -91,7 +92,7 @@ def nothing_recorded(what: str) -> None:
 
 def live_fold(ref: ModelRef, label: str) -> AbstractContextManager[object]:
     """The fold around :func:`live`: open while a lesson is under way or has stopped, so that nobody looks for it."""
-    own = data.all_runs(LessonSpec, ref, samples=False)
+    own = archive().runs(LessonSpec, ref, samples=False)
     return st.expander(label, icon=":material/bolt:", expanded=bool(own) and not own[0].done)
 
 
@@ -103,7 +104,7 @@ def live(ref: ModelRef, spec: LessonSpec, label: str, key: str) -> bool:
     """
     if jobs.instead(spec):
         return False
-    own = data.all_runs(LessonSpec, ref, samples=False)
+    own = archive().runs(LessonSpec, ref, samples=False)
     for view in [view for view in own if not view.final][:2] or [view for view in own[:1] if not view.done]:
         jobs.panel(view.id)
     if any(view.id == spec.run_id and view.done for view in own):

@@ -10,11 +10,13 @@ import streamlit as st
 
 from lrc_core import words
 from lrc_core.decompose.measures import energy_rank
+from lrc_core.results.archive import RunView, archive
+from lrc_core.results.spectra import spectra_of
 from lrc_core.runs.spec import ModelRef, SpectraSpec
 from pages.ui.learn import lessons, svg
 from pages.ui.learn import mask_training as training
 from pages.ui.learn.flipbook import Book, Frame, flipbook
-from pages.ui.shared import charting, data
+from pages.ui.shared import charting
 from pages.ui.shared.frame import sample_note
 
 KEY = "learn_mask"
@@ -91,12 +93,12 @@ def controls() -> training.Setting:
     return training.Setting(chosen, noise or "gumbel", float(temperature), int(target), ramp=not flat)
 
 
-def row(ref: ModelRef) -> tuple[np.ndarray, str, data.RunView[SpectraSpec] | None]:
+def row(ref: ModelRef) -> tuple[np.ndarray, str, RunView[SpectraSpec] | None]:
     """The row of singular values, what it is of, and the run it comes from."""
-    view = data.best_spectra(ref) or data.best_spectra(ModelRef())
+    view = archive().best_spectra(ref) or archive().best_spectra(ModelRef())
     if view is None:
         return training.row_of(np.exp(-np.linspace(0, 4, 64))), "", None
-    spectra = data.spectra_of(view)
+    spectra = spectra_of(view)
     decomposition = "whitened" if "whitened" in spectra.decompositions else spectra.decompositions[0]
     sigmas = spectra.values[decomposition]
     middle = [layer for layer in spectra.card.layers if layer.block == spectra.card.n_blocks // 2]

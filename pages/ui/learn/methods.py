@@ -9,12 +9,13 @@ import streamlit as st
 from lrc_core import words
 from lrc_core.names import method_color, method_label
 from lrc_core.plan import Plan
+from lrc_core.results.archive import archive
 from lrc_core.runs.spec import ModelRef
 from lrc_core.types import ModelCard
 from pages.ui.compare import figures as charts
 from pages.ui.compare import ranks, readings
 from pages.ui.compare import rows as measured
-from pages.ui.shared import charting, data
+from pages.ui.shared import charting
 from pages.ui.shared.frame import empty, page_link, sample_note
 
 RATE, PAIR = "learn_rate", "learn_pair"
@@ -45,7 +46,7 @@ def draw(ref: ModelRef) -> None:
     rows = [row for row in group.at("whitened", keep) if row["method"] in ("dense", *METHODS)]
     perplexity(rows)
     plans = {str(row["method"]): plan for row in rows if (plan := measured.plan_of(row)) is not None}
-    known = data.newest_card(group.views[0].spec.model)
+    known = archive().newest_card(group.views[0].spec.model)
     if known is not None and len(plans) > 1:
         difference(known[0], plans)
     sample_note(group.sample, *(view.id for view in group.views))

@@ -12,9 +12,11 @@ import streamlit as st
 from lrc_core import words
 from lrc_core.budget import break_even, factor_params
 from lrc_core.decompose.measures import energy_kept
+from lrc_core.results.archive import archive
+from lrc_core.results.spectra import Spectra, spectra_of
 from lrc_core.runs.spec import ModelRef
 from lrc_core.types import LinearShape
-from pages.ui.shared import charting, data
+from pages.ui.shared import charting
 from pages.ui.shared.frame import empty, sample_note
 
 SHAPE, REMOVED = "learn_shape", "learn_removed"
@@ -36,11 +38,11 @@ class Choice:
 
 def draw(ref: ModelRef) -> None:
     """Parameters against rank, and the choice between two layers a little and one layer a lot."""
-    view = data.best_spectra(ref) or data.best_spectra(ModelRef())
+    view = archive().best_spectra(ref) or archive().best_spectra(ModelRef())
     if view is None:
         empty("No spectra yet", "Fetch a model on Home and read its spectra.", ":material/show_chart:")
         return
-    spectra = data.spectra_of(view)
+    spectra = spectra_of(view)
     decomposition = "whitened" if "whitened" in spectra.decompositions else spectra.decompositions[0]
     layer = choose(spectra)
     removed = slider()
@@ -59,7 +61,7 @@ def draw(ref: ModelRef) -> None:
     sample_note(view.sample, view.id)
 
 
-def choose(spectra: data.Spectra) -> LinearShape:
+def choose(spectra: Spectra) -> LinearShape:
     """A layer of the middle block by its shape."""
     middle = [layer for layer in spectra.card.layers if layer.block == spectra.card.n_blocks // 2]
     by_name = {layer.kind: layer for layer in middle or spectra.card.layers}
@@ -133,7 +135,7 @@ def reading(layer: LinearShape, sigma: np.ndarray, removed: float, what: str) ->
     )
 
 
-def two_ways(spectra: data.Spectra, layer: LinearShape, decomposition: str, removed: float) -> None:
+def two_ways(spectra: Spectra, layer: LinearShape, decomposition: str, removed: float) -> None:
     """Two neighbours of one kind: both a little, or one dense and one twice as much."""
     pair = _pair(spectra, layer)
     if pair is None or removed > 0.45:
@@ -198,7 +200,7 @@ def ways(removed: float) -> tuple[Choice, ...]:
 
 
 def losses(
-    spectra: data.Spectra, pair: tuple[LinearShape, LinearShape], decomposition: str, choice: Choice
+    spectra: Spectra, pair: tuple[LinearShape, LinearShape], decomposition: str, choice: Choice
 ) -> tuple[float, float]:
     """Share of the output energy that each layer of a pair loses; a dense one loses nothing."""
     lost = []
@@ -208,7 +210,7 @@ def losses(
     return lost[0], lost[1]
 
 
-def _pair(spectra: data.Spectra, layer: LinearShape) -> tuple[LinearShape, LinearShape] | None:
+def _pair(spectra: Spectra, layer: LinearShape) -> tuple[LinearShape, LinearShape] | None:
     """The layer and the one of its kind in the next block."""
     for other in spectra.card.layers:
         if other.kind == layer.kind and other.block == layer.block + 1:

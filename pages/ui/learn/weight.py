@@ -11,12 +11,13 @@ import streamlit as st
 from lrc_core import words
 from lrc_core.budget import break_even
 from lrc_core.decompose.measures import cumulative_energy
+from lrc_core.results.archive import archive
 from lrc_core.runs.spec import LessonSpec, ModelRef
 from lrc_core.types import LinearShape
 from pages.ui.learn import lessons, svg
 from pages.ui.learn.flipbook import Book, Frame, flipbook
 from pages.ui.learn.spectrum_svg import Panel
-from pages.ui.shared import charting, data
+from pages.ui.shared import charting
 from pages.ui.shared.frame import sample_note
 
 KEY, LAYER = "learn_weight", "learn_layer"
@@ -121,7 +122,7 @@ def table(entry: dict[str, Any], layer: LinearShape) -> None:
 
 def another(ref: ModelRef) -> None:
     """The form that has another matrix looked at."""
-    known = data.newest_card(ref)
+    known = archive().newest_card(ref)
     if known is None:
         st.caption("Fetch this model on Home first; its layers are then listed here.")
         return

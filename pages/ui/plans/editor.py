@@ -14,11 +14,12 @@ from lrc_core.budget import break_even, is_dense, layer_ratio, plan_params
 from lrc_core.decompose.measures import energy_kept
 from lrc_core.errors import LrcError
 from lrc_core.names import decomposition_label, method_label
+from lrc_core.results.archive import archive, stamp_of
+from lrc_core.results.spectra import spectra_of
 from lrc_core.runs.spec import EvaluationSpec, ModelRef, SpectraSpec
 from lrc_core.types import LinearShape, ModelCard
 from pages.ui.plans import scores as plan_scores
 from pages.ui.plans.draft import Draft, keep_draft, summary
-from pages.ui.shared import data
 from pages.ui.shared.cellgrid import OUTLINE, Grid, Limits, cell_grid, picked_in
 from pages.ui.shared.figures import Scale
 from pages.ui.shared.frame import escaped
@@ -84,15 +85,15 @@ def budget(card: ModelCard, draft: Draft, keep: float) -> None:
 
 @st.cache_data(max_entries=8, show_spinner=False)
 def _losses(run_id: str, stamp: tuple[int, int]) -> dict[str, np.ndarray]:
-    view = data.require_run(run_id, SpectraSpec)
-    return {name: 0.5 * sigma**2 for name, sigma in data.spectra_of(view).values["kfac"].items()}
+    view = archive().require(run_id, SpectraSpec)
+    return {name: 0.5 * sigma**2 for name, sigma in spectra_of(view).values["kfac"].items()}
 
 
 def loss_curves(ref: ModelRef, card: ModelCard) -> tuple[Mapping[str, np.ndarray] | None, str]:
     """Predicted loss of dropping each component, in nats, from two-sided spectra where a run has them; and its id."""
-    for view in data.done_spectra(ref):
+    for view in archive().done_spectra(ref):
         if "kfac" in view.spec.decompositions:
-            found = _losses(view.id, data.stamp(view.path / "spectra.npz"))
+            found = _losses(view.id, stamp_of(view.path / "spectra.npz"))
             if set(found) >= {layer.name for layer in card.layers}:
                 return found, view.id
     return None, ""
@@ -195,9 +196,9 @@ def _panel(ref: ModelRef, card: ModelCard, draft: Draft, layer: LinearShape) -> 
         f"{layer.out_features:,} × {layer.in_features:,}, {stored}: keeps "
         f"{words.percent(layer_ratio(layer, rank))}; break-even at {even:.0f}."
     )
-    view = data.best_spectra(ref)
+    view = archive().best_spectra(ref)
     if view is not None:
-        spectra = data.spectra_of(view)
+        spectra = spectra_of(view)
         name = draft.decomposition if draft.decomposition in spectra.values else spectra.decompositions[0]
         if layer.name in spectra.values[name]:
             kept = energy_kept(spectra.values[name][layer.name], rank)

@@ -12,10 +12,11 @@ from lrc_core.allocate.curves.hand import HAND
 from lrc_core.errors import LrcError
 from lrc_core.paths import plans_home
 from lrc_core.quality.paired import Paired, log_perplexity
+from lrc_core.results.archive import RunView, archive, read_content
 from lrc_core.runs.files import write_json
 from lrc_core.runs.spec import EvaluateSpec, EvaluationSpec, ModelRef
 from lrc_core.words import percent
-from pages.ui.shared import data, state
+from pages.ui.shared import state
 
 FILE = "scores.json"
 
@@ -65,7 +66,7 @@ def measured_on(evaluation: EvaluationSpec) -> str:
 def update(ref: ModelRef) -> list[Score]:
     """The scores of a model: those on record and what was measured since; writes the record when it grew."""
     recorded = {score.run_id: score for score in _read()}
-    fresh = {score.run_id: score for score in map(_score, data.all_runs(EvaluateSpec, ref)) if score is not None}
+    fresh = {score.run_id: score for score in map(_score, archive().runs(EvaluateSpec, ref)) if score is not None}
     mine = {run_id: score for run_id, score in fresh.items() if score.hand}
     if new := {run_id: score for run_id, score in mine.items() if run_id not in recorded}:
         plans_home().mkdir(parents=True, exist_ok=True)
@@ -129,11 +130,11 @@ def _relative_error(score: Score, text: str) -> float:
 def _paired(one: str, other: str) -> list[Paired]:
     windows = []
     for run_id in (one, other):
-        view = data.open_run(run_id)
+        view = archive().open(run_id)
         path = view.path / "scores.json" if view else None
         if path is None or not path.is_file():
             return []
-        windows.append(data.read_json(path).get("windows", {}))
+        windows.append(read_content(path).get("windows", {}))
     tests = []
     for text, found in windows[0].items():
         match = windows[1].get(text)
@@ -143,7 +144,7 @@ def _paired(one: str, other: str) -> list[Paired]:
     return tests
 
 
-def _score(view: data.RunView[EvaluateSpec]) -> Score | None:
+def _score(view: RunView[EvaluateSpec]) -> Score | None:
     """The score of a finished evaluation of a plan."""
     plan = view.spec.plan
     if not view.done or plan is None:

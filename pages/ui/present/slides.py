@@ -16,11 +16,13 @@ from lrc_core.plan import Plan
 from lrc_core.quality.footprint import Footprint, footprint
 from lrc_core.quality.plain_words import accuracy_loss, asked, in_words, surprise
 from lrc_core.quality.rows import Scores
+from lrc_core.results.archive import RunView, archive
 from lrc_core.runs.spec import AllocateSpec
+from lrc_core.runs.store import RunStore
 from lrc_core.types import ModelCard
 from pages.ui.compare import rows as measured
 from pages.ui.present.story import Story, score_words
-from pages.ui.shared import data, pictures, state
+from pages.ui.shared import pictures, state
 from pages.ui.shared.summary import SHARE, example_of, heat_of, heat_words
 
 CONTEXT = 2048
@@ -125,7 +127,7 @@ def learning(story: Story) -> Slide:
     return Slide(FILM, f"{label} learns what each layer keeps", body, learning_words(story, view), (view.id,))
 
 
-def learning_words(story: Story, view: data.RunView[AllocateSpec]) -> str:
+def learning_words(story: Story, view: RunView[AllocateSpec]) -> str:
     """How a film that ends at another size belongs to the slides around it; nothing where it ends at theirs."""
     end = words.percent(1 - view.spec.keep)
     if abs(view.spec.keep - story.keep) < 1e-6:
@@ -300,7 +302,7 @@ def _quality(row: measured.Row | None, dense: measured.Row | None) -> list[str]:
         return ["Quality was not measured"]
     if row is dense:
         return ["Its quality is what the other's is held against"]
-    loss = accuracy_loss(row, dense, Scores(data.own_store().root))
+    loss = accuracy_loss(row, dense, Scores(RunStore().root))
     return [
         *([in_words(loss).removesuffix(".")] if loss is not None else []),
         f"Perplexity is {surprise(row, dense)}",
@@ -322,7 +324,7 @@ def conclusion(story: Story) -> Slide:
     points.append(gone + ".")
     if dense is not None:
         points.append(f"It has a price: {story.best_label}'s perplexity is {surprise(best, dense)}.")
-        loss = accuracy_loss(best, dense, Scores(data.own_store().root))
+        loss = accuracy_loss(best, dense, Scores(RunStore().root))
         if loss is not None:
             points.append(f"{in_words(loss, story.best_label)} Asked were {asked(loss, best)}.")
     if len(story.others) > 1:
@@ -346,7 +348,7 @@ def reproduce(story: Story) -> Slide:
     ids += [run_id for run_id in (story.source, film.id if film is not None else "") if run_id]
     lines = []
     for run_id in dict.fromkeys(ids):
-        view = data.open_run(run_id)
+        view = archive().open(run_id)
         if view is None:
             continue
         try:

@@ -10,10 +10,12 @@ from lrc_core import words
 from lrc_core.errors import LrcError
 from lrc_core.names import in_order, learns, method_color, method_label
 from lrc_core.plan import Plan
+from lrc_core.results.archive import RunView, archive
+from lrc_core.results.plans import load_plan, nearest, recorded_plans
 from lrc_core.runs.spec import AllocateSpec, EvaluateSpec, ModelRef
 from lrc_core.types import ModelCard
 from pages.ui.compare import rows as measured
-from pages.ui.shared import data, pictures
+from pages.ui.shared import pictures
 from pages.ui.shared.summary import Shown, shown_spectra
 
 USUAL = 0.2
@@ -81,12 +83,12 @@ class Story:
             with_table=with_table,
         )
 
-    def learned(self) -> data.RunView[AllocateSpec] | None:
+    def learned(self) -> RunView[AllocateSpec] | None:
         """The run whose film shows how ranks are learned: the best row's own, else any of this model."""
-        views = [view for view in data.all_runs(AllocateSpec, self.ref) if view.done and learns(view.spec.method)]
+        views = [view for view in archive().runs(AllocateSpec, self.ref) if view.done and learns(view.spec.method)]
         return next((view for view in views if self.made_by(view)), views[0] if views else None)
 
-    def made_by(self, view: data.RunView[AllocateSpec]) -> bool:
+    def made_by(self, view: RunView[AllocateSpec]) -> bool:
         """Whether the plan that is told of comes out of a run."""
         origin = str(self.plan.origin.get("run_id") or "") if self.plan is not None else ""
         return view.id in (str((self.best or {}).get("allocate_run_id")), origin, self.source)
@@ -124,14 +126,14 @@ def story_of(ref: ModelRef, removed: float = USUAL) -> Story | None:
         removed: share of the block linears' parameters; the nearest measured one is told.
     """
     for model in dict.fromkeys((ref, ModelRef())):
-        known = data.newest_card(model)
+        known = archive().newest_card(model)
         if known is not None:
             return _story(model, known[0], removed)
     return None
 
 
 def _story(ref: ModelRef, card: ModelCard, removed: float) -> Story:
-    own_spectra = data.best_spectra(ref) is not None
+    own_spectra = archive().best_spectra(ref) is not None
     shown = shown_spectra(ref) if own_spectra else None
     for group in measured.groups(ref):
         for decomposition in sorted(measured.decompositions_of(group), key=lambda name: name != "whitened"):
@@ -146,10 +148,10 @@ def _story(ref: ModelRef, card: ModelCard, removed: float) -> Story:
                 (view.id for view in group.views if not isinstance(view.spec, EvaluateSpec)), group.views[0].id
             )
             return Story(ref, card, shown, keep, tuple(told), best, _plan(best), group.sample, source)
-    found = data.nearest(data.recorded_plans(data.all_runs(AllocateSpec, ref)), removed)
-    plan = data.load_plan(found.path) if found is not None else None
+    found = nearest(recorded_plans(archive().runs(AllocateSpec, ref)), removed)
+    plan = load_plan(found.path) if found is not None else None
     keep = plan.keep_target if plan is not None else 1 - removed
-    sample = all(view.sample for view in data.all_runs(ref=ref))
+    sample = all(view.sample for view in archive().runs(ref=ref))
     return Story(ref, card, shown, keep, (), None, plan, sample, found.view.id if found is not None else "")
 
 

@@ -6,11 +6,13 @@ from dataclasses import asdict
 
 import streamlit as st
 
-from lrc_core.jobs.plans import PlanSource, find_plan
+from lrc_core.results.archive import AnyRun
+from lrc_core.results.plans import PlanSource, find_plan
 from lrc_core.runs.spec import CalibrationSpec, EvaluateSpec, ModelRef, UpdateSpec
+from lrc_core.runs.store import RunStore
 from lrc_core.settings import fields_of
 from lrc_core.tune.kinds import KINDS, update_settings
-from pages.ui.shared import data, forms, jobs
+from pages.ui.shared import forms, jobs
 from pages.ui.shared.frame import guard
 from pages.ui.talk import choices
 
@@ -20,7 +22,7 @@ SOURCES = ("allocate", "update")
 """Kinds of runs that leave a plan."""
 
 
-def section(view: data.AnyRun) -> None:
+def section(view: AnyRun) -> None:
     """A fold with two forms: update the factors of one of the run's plans, measure it."""
     with st.expander("Go on with this plan", icon=":material/forward:"), guard():
         known = {choice.key: choice for choice in choices.plans_of(view)}
@@ -28,7 +30,7 @@ def section(view: data.AnyRun) -> None:
         key = keys[0]
         if len(keys) > 1:
             key = st.selectbox("Plan", keys, format_func=lambda name: known[name].label, key=f"ru_plan_{view.id}")
-        found = find_plan(key, data.own_store())
+        found = find_plan(key, RunStore())
         update, measure = st.columns(2, gap="large")
         with update:
             _update(view.spec.model, found, view.id)

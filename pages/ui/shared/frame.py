@@ -12,8 +12,10 @@ import streamlit as st
 from lrc_core.errors import LrcError
 from lrc_core.jobs import manager
 from lrc_core.paths import read_only
+from lrc_core.results.archive import archive
 from lrc_core.runs.spec import ModelRef
-from pages.ui.shared import data, state
+from lrc_core.runs.store import RunStore
+from pages.ui.shared import state
 from pages.ui.shared.prose import ASSETS, prose
 
 _log = logging.getLogger(__name__)
@@ -71,7 +73,7 @@ def frame(page: str) -> ModelRef:
         menu_items={"Get help": None, "Report a bug": None, "About": PRODUCT},
     )
     st.html(ASSETS / "style.css")
-    _reconciled(str(data.own_store().root))
+    _reconciled(str(RunStore().root))
     if page != "present" and (chosen := state.returned_to(page)) is not None:
         st.switch_page(info.file, query_params=chosen)
     ref = state.current_model()
@@ -127,7 +129,7 @@ def _job_badge() -> None:
         st.badge("Read-only demo", icon=":material/lock:", color="blue")
         st.caption(prose("demo"))
         return
-    if any(not view.final for view in data.all_runs(samples=False)):
+    if any(not view.final for view in archive().runs(samples=False)):
         _polled_badge()
     else:
         _badge_line()
@@ -135,7 +137,7 @@ def _job_badge() -> None:
 
 def _badge_line() -> None:
     """One line that says what runs and what waits."""
-    views = [view for view in data.all_runs(samples=False) if not view.final]
+    views = [view for view in archive().runs(samples=False) if not view.final]
     waiting = sum(view.status.state == "queued" for view in views)
     running = len(views) - waiting
     words_of = f"{running} running" + (f", {waiting} waiting" if waiting else "")

@@ -15,6 +15,7 @@ from lrc_core.jobs import manager
 from lrc_core.names import method_label
 from lrc_core.paths import read_only
 from lrc_core.plan import update_of, variant_name
+from lrc_core.results.archive import AnyRun, archive
 from lrc_core.runs.records import Status
 from lrc_core.runs.spec import (
     AblationSpec,
@@ -27,7 +28,6 @@ from lrc_core.runs.spec import (
     UpdateSpec,
 )
 from lrc_core.tune.kinds import NO_UPDATE, TUNED
-from pages.ui.shared import data
 from pages.ui.shared.frame import escaped, guard, show_error
 from pages.ui.shared.prose import prose
 
@@ -148,7 +148,7 @@ def command(spec: Spec) -> None:
     st.code(manager.command_for(spec), language="bash", wrap_lines=True)
 
 
-def panel(run_id: str, *, live: Callable[[data.AnyRun], None] | None = None, every: float = 2.0) -> None:
+def panel(run_id: str, *, live: Callable[[AnyRun], None] | None = None, every: float = 2.0) -> None:
     """Progress of a job with its buttons; polls while the job is not final and reruns the page when it becomes so.
 
     Args:
@@ -156,7 +156,7 @@ def panel(run_id: str, *, live: Callable[[data.AnyRun], None] | None = None, eve
         live: draws more under the progress, also refreshed.
         every: seconds between looks.
     """
-    view = data.open_run(run_id)
+    view = archive().open(run_id)
     if view is None:
         st.warning("It was deleted, or the link is from another computer.", title=f"There is no run {run_id[:60]} here")
         return
@@ -164,10 +164,10 @@ def panel(run_id: str, *, live: Callable[[data.AnyRun], None] | None = None, eve
     st.fragment(_panel, run_every=every if polling else None, key=f"panel_{run_id}")(run_id, live, polling)
 
 
-def _panel(run_id: str, live: Callable[[data.AnyRun], None] | None, polling: bool) -> None:
+def _panel(run_id: str, live: Callable[[AnyRun], None] | None, polling: bool) -> None:
     with guard():
         rerun_if_asked()
-        view = data.open_run(run_id)
+        view = archive().open(run_id)
         if view is None or polling == view.final:
             st.rerun()  # the page around shows the new state, and polling stops or starts
         with st.container(border=True, key=f"job_{run_id}"):
@@ -178,7 +178,7 @@ def _panel(run_id: str, live: Callable[[data.AnyRun], None] | None, polling: boo
             _failure(view)
 
 
-def _head(view: data.AnyRun) -> None:
+def _head(view: AnyRun) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         state_badge(view.status.state)
         st.markdown(f"**{escaped(title_of(view.spec))}** :small[:gray[`{view.id}`]]", width="content")
@@ -186,7 +186,7 @@ def _head(view: data.AnyRun) -> None:
         _buttons(view)
 
 
-def _buttons(view: data.AnyRun) -> None:
+def _buttons(view: AnyRun) -> None:
     if view.sample:
         return
     if view.status.state in ("queued", "running"):
@@ -244,7 +244,7 @@ def _progress(status: Status) -> None:
     st.progress(status.fraction or 0.0, text=" · ".join(part for part in parts if part))
 
 
-def _failure(view: data.AnyRun) -> None:
+def _failure(view: AnyRun) -> None:
     """What went wrong; of a finished job, what its worker warned of."""
     status = view.status
     for warning in ((view.run.result() or {}).get("warnings") or []) if view.done else []:

@@ -97,11 +97,6 @@ def choose_model(ref: ModelRef) -> None:
     show_in_url(ref)
 
 
-def same_model(one: ModelRef, other: ModelRef) -> bool:
-    """Whether two references name the same weights; consents do not matter for that."""
-    return (one.source, one.revision) == (other.source, other.revision)
-
-
 def model_label(ref: ModelRef) -> str:
     """A short name for captions."""
     if ref.source == "starter":

@@ -10,10 +10,11 @@ import numpy as np
 from lrc_core import words
 from lrc_core.budget import break_even
 from lrc_core.decompose.measures import energy_rank
+from lrc_core.results.archive import RunView, archive
+from lrc_core.results.spectra import Spectra, spectra_of
 from lrc_core.runs.spec import ModelRef, SpectraSpec
 from lrc_core.types import LinearShape
-from pages.ui.shared import data, pictures
-from pages.ui.shared.data import Spectra
+from pages.ui.shared import pictures
 
 SHARE = 0.9
 """Energy that counts as a layer's information."""
@@ -32,7 +33,7 @@ def example_layer(spectra: Spectra, decomposition: str) -> LinearShape:
 class Shown:
     """The spectra that stand for a model: the current model's, or else the sample's."""
 
-    view: data.RunView[SpectraSpec]
+    view: RunView[SpectraSpec]
     spectra: Spectra
     decomposition: str
 
@@ -51,10 +52,10 @@ class Shown:
 
 def shown_spectra(ref: ModelRef) -> Shown | None:
     """What there is to draw, None where nothing is."""
-    view = data.best_spectra(ref) or data.best_spectra(ModelRef())
+    view = archive().best_spectra(ref) or archive().best_spectra(ModelRef())
     if view is None:
         return None
-    spectra = data.spectra_of(view)
+    spectra = spectra_of(view)
     return Shown(view, spectra, "whitened" if "whitened" in spectra.decompositions else spectra.decompositions[0])
 
 

@@ -11,8 +11,9 @@ import streamlit as st
 from lrc_core import words
 from lrc_core.budget import break_even
 from lrc_core.names import decomposition_label
+from lrc_core.results.spectra import Spectra
 from lrc_core.types import LinearShape
-from pages.ui.shared import charting, data, figures, state
+from pages.ui.shared import charting, figures, state
 from pages.ui.shared.figures import Curve
 from pages.ui.shared.frame import empty
 from pages.ui.spectra import chart, measures, sides
@@ -150,7 +151,7 @@ def _differences(look: Look, curves: list[Curve]) -> list[np.ndarray]:
     ]  # fmt: skip
 
 
-def spectra_frame(spectra: data.Spectra, chosen: list[str]) -> pd.DataFrame:
+def spectra_frame(spectra: Spectra, chosen: list[str]) -> pd.DataFrame:
     """The chosen layers' singular values, one column for each layer and decomposition."""
     columns = {
         f"{layer} {name}": pd.Series(values[layer], index=range(1, len(values[layer]) + 1))

@@ -13,10 +13,13 @@ import streamlit as st
 from lrc_core.budget import break_even, uniform_ranks
 from lrc_core.decompose.measures import cumulative_energy
 from lrc_core.names import decomposition_label, method_label
+from lrc_core.results.archive import RunView, archive, card_of, read_content, stamp_of
+from lrc_core.results.plans import Recorded, load_plan, nearest, recorded_plans
+from lrc_core.results.spectra import Spectra, spectra_of
 from lrc_core.runs.spec import AllocateSpec, ModelRef, SpectraSpec
 from lrc_core.types import LinearShape, ModelCard
 from lrc_core.words import kind_labels, percent
-from pages.ui.shared import data, state
+from pages.ui.shared import state
 from pages.ui.shared.figures import Scale
 from pages.ui.spectra import measures
 
@@ -27,8 +30,8 @@ UNIFORM = "uniform"
 class Side:
     """Spectra of one run under one decomposition."""
 
-    view: data.RunView[SpectraSpec]
-    spectra: data.Spectra
+    view: RunView[SpectraSpec]
+    spectra: Spectra
     decomposition: str
 
     @property
@@ -75,7 +78,7 @@ def other_sides(current: Side) -> dict[str, str]:
 
     Names only: nothing of theirs is read but small files.
     """
-    views = [current.view, *(view for view in data.done_spectra() if view.id != current.view.id)]
+    views = [current.view, *(view for view in archive().done_spectra() if view.id != current.view.id)]
     found = {}
     for view in views:
         own = view.id == current.view.id
@@ -93,17 +96,17 @@ def side_of(key: str) -> Side | None:
         RunError: its files are damaged.
     """
     run_id, _, name = key.partition("/")
-    view = data.open_run(run_id, SpectraSpec)
+    view = archive().open(run_id, SpectraSpec)
     if view is None or not view.done:
         return None
-    spectra = data.spectra_of(view)
+    spectra = spectra_of(view)
     return Side(view, spectra, name) if name in spectra.values else None
 
 
-def overlaps_of(view: data.RunView[SpectraSpec]) -> dict[str, Any]:
+def overlaps_of(view: RunView[SpectraSpec]) -> dict[str, Any]:
     """Stored overlaps with neighbouring blocks, by layer; empty where the run did not compute them."""
     path = view.path / "subspaces.json"
-    return dict(data.read_json(path).get("layers", {})) if path.is_file() else {}
+    return dict(read_content(path).get("layers", {})) if path.is_file() else {}
 
 
 def cut_choices(ref: ModelRef, side: Side, compression: float) -> dict[str, str]:
@@ -118,18 +121,18 @@ def cut_ranks(ref: ModelRef, side: Side, choice: str, compression: float) -> dic
     """Rank of every layer under a cut; the uniform rule's where the plan is of another model."""
     found = _nearest_plans(ref, side, compression).get(choice)
     if found is not None:
-        ranks = data.load_plan(found.path).full_ranks(data.card_of(found.view).layers)
+        ranks = load_plan(found.path).full_ranks(card_of(found.view).layers)
         if set(ranks) >= {layer.name for layer in side.card.layers}:
             return ranks
     return uniform_ranks(side.card.layers, 1 - compression)
 
 
-def _nearest_plans(ref: ModelRef, side: Side, compression: float) -> dict[str, data.Recorded]:
-    views: dict[str, list[data.RunView[AllocateSpec]]] = {}
-    for view in data.all_runs(AllocateSpec, ref):
+def _nearest_plans(ref: ModelRef, side: Side, compression: float) -> dict[str, Recorded]:
+    views: dict[str, list[RunView[AllocateSpec]]] = {}
+    for view in archive().runs(AllocateSpec, ref):
         if view.spec.decomposition == side.decomposition and view.spec.method != UNIFORM:
             views.setdefault(view.spec.method, []).append(view)
-    found = {method: data.nearest(data.recorded_plans(runs), compression) for method, runs in views.items()}
+    found = {method: nearest(recorded_plans(runs), compression) for method, runs in views.items()}
     return {method: plan for method, plan in found.items() if plan is not None}
 
 
@@ -146,8 +149,8 @@ def measured(
         measure: key of the measure.
         ranks: of the cut; empty for measures that do not depend on it.
     """
-    view = data.require_run(run_id, SpectraSpec)
-    spectra = data.spectra_of(view)
+    view = archive().require(run_id, SpectraSpec)
+    spectra = spectra_of(view)
     facts = measures.facts_of(
         spectra.card,
         spectra.values[decomposition],
@@ -164,7 +167,7 @@ def measure_side(
 ) -> tuple[dict[str, float], dict[str, str], dict[str, str]]:
     """:func:`measured` of a side; ranks count only where the measure depends on them."""
     used = dict(ranks) if measures.MEASURES[measure].cuts else {}
-    stamp = data.stamp(side.view.path / "spectra.npz")
+    stamp = stamp_of(side.view.path / "spectra.npz")
     return measured(side.view.id, stamp, side.decomposition, measure, used)
 
 

@@ -10,9 +10,10 @@ import streamlit as st
 from lrc_core import words
 from lrc_core.budget import break_even, uniform_ranks
 from lrc_core.models.outline import LIMIT, Outline, read_outline
+from lrc_core.results.archive import AnyRun, archive, card_of, stamp_of
 from lrc_core.runs.spec import ModelRef, SpectraSpec
 from lrc_core.types import ModelCard
-from pages.ui.shared import cards, data, jobs
+from pages.ui.shared import cards, jobs
 from pages.ui.shared.cellgrid import Grid, cell_grid, limits_of
 from pages.ui.shared.frame import guard
 from pages.ui.shared.prose import prose
@@ -34,7 +35,7 @@ def offer(ref: ModelRef) -> None:
     st.markdown(prose("streaming"))
     if jobs.instead(spec_for(ref)):
         return
-    if ref.source == "starter" and not data.fetched(ref):
+    if ref.source == "starter" and not archive().fetched(ref):
         st.caption("The starter model is fetched first by the button above.")
         return
     with guard():
@@ -92,11 +93,11 @@ def shapes(card: ModelCard) -> list[dict[str, object]]:
     return rows
 
 
-def live(view: data.AnyRun) -> None:
+def live(view: AnyRun) -> None:
     """What a job that streams has found so far."""
     if not (view.path / "card.json").is_file() or not getattr(view.spec, "stream", False):
         return
-    card = data.card_of(view)
+    card = card_of(view)
     sigmas = arrived(view, card)
     memory(view.status.values or {})
     facts = measures.facts_of(card, sigmas, uniform_ranks(card.layers, 0.8))
@@ -127,13 +128,13 @@ def live(view: data.AnyRun) -> None:
         )
 
 
-def arrived(view: data.AnyRun, card: ModelCard) -> dict[str, np.ndarray]:
+def arrived(view: AnyRun, card: ModelCard) -> dict[str, np.ndarray]:
     """Singular values that a streaming job has written, by layer."""
     found = {}
     for number, layer in enumerate(card.layers):
         path = view.path / "parts" / f"{number}.npy"
         if path.is_file():
-            found[layer.name] = _part(str(path), data.stamp(path))
+            found[layer.name] = _part(str(path), stamp_of(path))
     return found
 
 

@@ -10,13 +10,14 @@ from pathlib import Path
 
 from lrc_core import words
 from lrc_core.errors import PlanError
-from lrc_core.jobs.plans import find_plan
 from lrc_core.names import in_order, method_color, method_label
 from lrc_core.paths import cache_home
 from lrc_core.plan import Plan, update_of, variant_name
 from lrc_core.quality.votes import Vote, read_votes, votes_path
+from lrc_core.results.archive import AnyRun, RunView, archive, asks_for
+from lrc_core.results.plans import find_plan, load_plan, recorded_plans
 from lrc_core.runs.spec import AllocateSpec, AnswerSpec, EvaluateSpec, GenerateSpec, ModelRef, UpdateSpec
-from pages.ui.shared import data
+from lrc_core.runs.store import RunStore
 
 BLIND = "blind"
 """Flag in a run's folder: its answers are in random order, and nobody may see whose they are before voting."""
@@ -40,7 +41,7 @@ class Choice:
     key: str
     method: str
     compression: float
-    view: data.RunView[HoldsPlan]
+    view: RunView[HoldsPlan]
     path: Path | None
 
     @property
@@ -51,7 +52,7 @@ class Choice:
 
 def choices(ref: ModelRef) -> list[Choice]:
     """Plans of finished runs: allocated, updated, and those that comparisons measured and whose run has gone."""
-    views = data.all_runs(ref=ref)
+    views = archive().runs(ref=ref)
     found: dict[str, Choice] = {}
     for view in views:
         if view.done:
@@ -59,7 +60,7 @@ def choices(ref: ModelRef) -> list[Choice]:
                 found.setdefault(choice.key, choice)
     known = {choice.view.id for choice in found.values()}
     for view in views:
-        if view.done and data.asks_for(view, EvaluateSpec) and view.spec.plan:
+        if view.done and asks_for(view, EvaluateSpec) and view.spec.plan:
             origin = view.spec.plan.get("origin") or {}
             if origin.get("run_id") not in known:
                 found.setdefault(view.id, _of_record(view))
@@ -73,16 +74,16 @@ def _place(choice: Choice, order: list[str]) -> tuple[bool, float, int, bool]:
     return odd, round(choice.compression, 4), order.index(choice.method), choice.view.sample
 
 
-def plans_of(view: data.AnyRun) -> Iterable[Choice]:
+def plans_of(view: AnyRun) -> Iterable[Choice]:
     """Plans of one finished allocation or update: its own, and those that it recorded on its way to other rates."""
-    if data.asks_for(view, UpdateSpec):
+    if asks_for(view, UpdateSpec):
         yield _of_record(view, view.path / "plan.json")
-    elif data.asks_for(view, AllocateSpec):
+    elif asks_for(view, AllocateSpec):
         yield from _recorded(view)
 
 
-def _recorded(view: data.RunView[AllocateSpec]) -> Iterable[Choice]:
-    for plan in data.recorded_plans([view]):
+def _recorded(view: RunView[AllocateSpec]) -> Iterable[Choice]:
+    for plan in recorded_plans([view]):
         if plan.final:
             yield Choice(view.id, view.spec.method, plan.compression, view, plan.path)
         elif abs(plan.compression - (1 - view.spec.keep)) > 1e-6:  # the final plan stands for that rate
@@ -90,7 +91,7 @@ def _recorded(view: data.RunView[AllocateSpec]) -> Iterable[Choice]:
             yield Choice(key, view.spec.method, plan.compression, view, plan.path)
 
 
-def _of_record(view: data.RunView[EvaluateSpec] | data.RunView[UpdateSpec], path: Path | None = None) -> Choice:
+def _of_record(view: RunView[EvaluateSpec] | RunView[UpdateSpec], path: Path | None = None) -> Choice:
     """The plan in the record of an update or evaluation."""
     spec = view.spec
     plan = spec.plan or {}
@@ -114,13 +115,13 @@ def answer_of(choice: Choice) -> AnswerSpec:
     """
     spec = choice.view.spec
     if not choice.view.sample:
-        found = find_plan(choice.key, data.own_store())
+        found = find_plan(choice.key, RunStore())
         return AnswerSpec(found.plan, found.folder, found.calibration or spec.calibration)
     if choice.path is None:
         if isinstance(spec, AllocateSpec):
             raise PlanError(f"The plan of run {choice.view.id} is missing.", "Delete the run and start it again.")
         return AnswerSpec(dict(spec.plan or {}), spec.plan_folder, spec.calibration)
-    plan = data.load_plan(choice.path)
+    plan = load_plan(choice.path)
     folder = str(choice.path.parent.absolute()) if plan.files else ""
     return AnswerSpec(json.loads(json.dumps(plan.to_dict())), folder, spec.calibration)
 
@@ -154,33 +155,33 @@ def letter(number: int) -> str:
     return f"Answer {'ABCD'[number]}"
 
 
-def questions(ref: ModelRef) -> list[data.RunView[GenerateSpec]]:
+def questions(ref: ModelRef) -> list[RunView[GenerateSpec]]:
     """What was asked of a model, newest first; where nobody has asked anything, the shipped questions."""
-    return data.all_runs(GenerateSpec, ref, samples=False) or data.all_runs(GenerateSpec, ref)
+    return archive().runs(GenerateSpec, ref, samples=False) or archive().runs(GenerateSpec, ref)
 
 
 def votes() -> list[Vote]:
     """All votes on this computer."""
-    return read_votes(votes_path(data.own_store().root))
+    return read_votes(votes_path(RunStore().root))
 
 
 def mark_blind(run_id: str) -> None:
     """Note in a run's folder that it was asked blindly."""
     with suppress(OSError):
-        (data.own_store().root / run_id / BLIND).touch()
+        (RunStore().root / run_id / BLIND).touch()
 
 
-def is_blind(view: data.AnyRun) -> bool:
+def is_blind(view: AnyRun) -> bool:
     """Whether a run was asked blindly."""
     return (view.path / BLIND).exists()
 
 
-def vote_on(view: data.AnyRun) -> Vote | None:
+def vote_on(view: AnyRun) -> Vote | None:
     """The vote on a run."""
     return next((vote for vote in votes() if vote.run_id == view.id), None)
 
 
-def hidden(view: data.AnyRun) -> bool:
+def hidden(view: AnyRun) -> bool:
     """Whether it must not show whose answers these are."""
     return is_blind(view) and vote_on(view) is None
 

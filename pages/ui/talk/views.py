@@ -12,10 +12,12 @@ from lrc_core import words
 from lrc_core.errors import LrcError
 from lrc_core.jobs import generator, manager
 from lrc_core.quality.votes import SKIPPED, TIE, Vote, in_words, keep_vote, tally, to_csv, votes_path
+from lrc_core.results.archive import AnyRun, RunView, asks_for
 from lrc_core.runs.spec import GenerateSpec, ModelRef
+from lrc_core.runs.store import RunStore
 from lrc_core.runs.transcript import Answer, read_answers
 from pages.ui.compare.cards import who
-from pages.ui.shared import data, state
+from pages.ui.shared import state
 from pages.ui.shared.frame import escaped, guard
 from pages.ui.talk import choices as talk
 
@@ -25,9 +27,9 @@ def quoted(prompt: str) -> str:
     return f'<div class="lrc-quote">{html.escape(prompt)}</div>'
 
 
-def answers(view: data.AnyRun) -> None:
+def answers(view: AnyRun) -> None:
     """What every model has written so far, side by side; in a blind comparison all at once, and unnamed."""
-    if not data.asks_for(view, GenerateSpec):
+    if not asks_for(view, GenerateSpec):
         return
     _waiting_for_device(view)
     written, secret = read_answers(view.run), talk.hidden(view)
@@ -60,7 +62,7 @@ def _head(number: int, name: str, secret: bool, chosen: Vote | None) -> None:
     who(label, color, "your choice" if chosen is not None and chosen.place == number else "")
 
 
-def _text(answer: Answer, view: data.RunView[GenerateSpec], together: bool) -> None:
+def _text(answer: Answer, view: RunView[GenerateSpec], together: bool) -> None:
     """The text with its line breaks, or what is there instead."""
     if answer.text.strip():
         cursor = "" if answer.done or view.final else '<span class="lrc-cursor">▍</span>'
@@ -86,7 +88,7 @@ def _figures(answer: Answer) -> None:
     )
 
 
-def _waiting_for_device(view: data.RunView[GenerateSpec]) -> None:
+def _waiting_for_device(view: RunView[GenerateSpec]) -> None:
     if view.status.state != "queued":
         return
     ahead = manager.queue_position(view.id)
@@ -98,7 +100,7 @@ def _waiting_for_device(view: data.RunView[GenerateSpec]) -> None:
 # ---- votes
 
 
-def _vote_button(view: data.RunView[GenerateSpec], number: int, names: list[str]) -> None:
+def _vote_button(view: RunView[GenerateSpec], number: int, names: list[str]) -> None:
     st.button(
         f"{talk.letter(number)} is best",
         icon=":material/thumb_up:",
@@ -109,7 +111,7 @@ def _vote_button(view: data.RunView[GenerateSpec], number: int, names: list[str]
     )
 
 
-def _other_votes(view: data.RunView[GenerateSpec], names: list[str]) -> None:
+def _other_votes(view: RunView[GenerateSpec], names: list[str]) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.button(
             "No difference", icon=":material/balance:", key=f"tie_{view.id}", on_click=_vote, args=(view, names, TIE)
@@ -124,10 +126,10 @@ def _other_votes(view: data.RunView[GenerateSpec], names: list[str]) -> None:
         st.caption("Which answer is best? Names, speed and size are shown afterwards.")
 
 
-def _vote(view: data.RunView[GenerateSpec], names: list[str], chosen: str, place: int = -1) -> None:
+def _vote(view: RunView[GenerateSpec], names: list[str], chosen: str, place: int = -1) -> None:
     vote = Vote(time.time(), view.id, view.spec.model.source, view.spec.prompt, tuple(names), chosen, place)
     try:
-        keep_vote(votes_path(data.own_store().root), vote)
+        keep_vote(votes_path(RunStore().root), vote)
     except LrcError as error:
         st.toast(str(error), icon=":material/error:", duration="long")
     st.session_state["rerun_page"] = True
@@ -164,7 +166,7 @@ def votes() -> None:
                 on_click="ignore",
                 key="ta_votes_csv",
             )
-            st.caption(f"Kept on this computer only: `{votes_path(data.own_store().root)}`")
+            st.caption(f"Kept on this computer only: `{votes_path(RunStore().root)}`")
 
 
 # ---- the worker
@@ -174,7 +176,7 @@ def votes() -> None:
 def worker() -> None:
     """Where the one generation process stands, and a button that sends it away."""
     with guard():
-        found = generator.find(data.own_store())
+        found = generator.find(RunStore())
         if found is None:
             st.caption(
                 ":material/power_settings_new: The generation worker is not running; the first question starts it."
@@ -201,4 +203,4 @@ _STATES = {
 
 
 def _release() -> None:
-    generator.release(data.own_store())
+    generator.release(RunStore())

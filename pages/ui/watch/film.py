@@ -16,8 +16,8 @@ from lrc_core.export.film import film_of as whole_film
 from lrc_core.export.film_gif import film_gif
 from lrc_core.export.film_html import film_html, player
 from lrc_core.names import learns
+from lrc_core.results.archive import AnyRun, RunView, card_of
 from lrc_core.runs.spec import AllocateSpec
-from pages.ui.shared import data
 from pages.ui.shared.prose import ASSETS
 
 _KEPT = "film_records"
@@ -26,7 +26,7 @@ _SCRIPT, _STYLE = player()
 _PLAYER = st.components.v2.component("lrc_film", html=_HTML, css=_STYLE, js=_SCRIPT)
 
 
-def records_of(view: data.AnyRun) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def records_of(view: AnyRun) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """All events and rank snapshots of a run; a tick reads only what was added since the last one."""
     kept = st.session_state.setdefault(_KEPT, {})
     which = (view.id, view.status.created_at)  # a run that was deleted and asked for again has its old id
@@ -39,17 +39,17 @@ def records_of(view: data.AnyRun) -> tuple[list[dict[str, Any]], list[dict[str, 
     return kept["events"], kept["ranks"]
 
 
-def film_of(view: data.RunView[AllocateSpec]) -> Film | None:
+def film_of(view: RunView[AllocateSpec]) -> Film | None:
     """The film of a run so far; None before its first step."""
     if not has_film(view):
         return None
     events, ranks = records_of(view)
     if not any("keep" in (event.get("values") or {}) for event in events):
         return None
-    return make_film(view.id, view.spec, data.card_of(view), events, ranks, live=not view.final)
+    return make_film(view.id, view.spec, card_of(view), events, ranks, live=not view.final)
 
 
-def has_film(view: data.RunView[AllocateSpec]) -> bool:
+def has_film(view: RunView[AllocateSpec]) -> bool:
     """Whether a run is one that learns ranks and has begun to."""
     return learns(view.spec.method) and view.status.state != "queued" and (view.path / "card.json").is_file()
 
@@ -59,7 +59,7 @@ def show(film: Film) -> None:
     _PLAYER(data=film.to_dict(), key=f"film_{film.run}")
 
 
-def downloads(view: data.AnyRun) -> None:
+def downloads(view: AnyRun) -> None:
     """The film as files, and the command lines that make the same."""
     with st.container(horizontal=True, vertical_alignment="center"):
         for word, mime, icon in (("HTML", "text/html", ":material/movie:"), ("GIF", "image/gif", ":material/gif_box:")):
@@ -85,7 +85,7 @@ def _from_here(path: Path) -> str:
     return str(path.relative_to(home) if path.is_relative_to(home) else path)
 
 
-def _maker(view: data.AnyRun, word: str) -> Any:
+def _maker(view: AnyRun, word: str) -> Any:
     """Makes the file when it is asked for; session state is not at hand then, so the records are read anew."""
 
     def make() -> bytes:

@@ -13,15 +13,15 @@ import streamlit as st
 from lrc_core import words
 from lrc_core.export.film import Film
 from lrc_core.quality.forecast import FEWEST_PLANS, Curve, Forecast, MeasuredPlan, forecast
+from lrc_core.results.archive import RunView, archive, stamp_of
 from lrc_core.runs.spec import AllocateSpec, EvaluateSpec, EvaluationSpec
 from lrc_core.runs.store import Run
-from pages.ui.shared import data
 from pages.ui.watch import film
 
 _KL = "logits"
 
 
-def show(view: data.RunView[AllocateSpec], shown: Film) -> None:
+def show(view: RunView[AllocateSpec], shown: Film) -> None:
     """Measured where the run's final plan was measured, else forecast, else why there is neither."""
     measured = _measured_of(view)
     if measured:
@@ -58,7 +58,7 @@ def figures(made: Forecast, dense: float) -> str:
     return f"{shown[0]} ({shown[1]} to {shown[2]})"
 
 
-def forecasts(view: data.RunView[AllocateSpec], shown: Film) -> tuple[dict[str, tuple[Forecast, float]], str]:
+def forecasts(view: RunView[AllocateSpec], shown: Film) -> tuple[dict[str, tuple[Forecast, float]], str]:
     """Forecast and the dense model's perplexity by text; or none, and why."""
     spec = view.spec
     if not trains_on_divergence(spec):
@@ -93,17 +93,17 @@ def curve_of(shown: Film) -> Curve:
     return Curve(columns[0], columns[1], columns[2])
 
 
-def measured_plans(view: data.RunView[AllocateSpec], own: bool = False) -> dict[str, tuple[list[MeasuredPlan], float]]:
+def measured_plans(view: RunView[AllocateSpec], own: bool = False) -> dict[str, tuple[list[MeasuredPlan], float]]:
     """By text: plans of other runs like this one that were measured, and the dense model's perplexity.
 
     Args:
         view: the run.
         own: whether its own measured plans count too; not while a forecast of its end is to be tried.
     """
-    like = {other.id: other for other in data.all_runs(AllocateSpec, view.spec.model) if _alike(other, view)}
+    like = {other.id: other for other in archive().runs(AllocateSpec, view.spec.model) if _alike(other, view)}
     if own:
         like[view.id] = view
-    evaluations = [other for other in data.all_runs(EvaluateSpec, view.spec.model) if other.done]
+    evaluations = [other for other in archive().runs(EvaluateSpec, view.spec.model) if other.done]
     dense = {_measure(one.spec): _scores(one) for one in evaluations if _plan_of(one) is None}
     found: dict[str, tuple[list[MeasuredPlan], float]] = {}
     seen = set()
@@ -125,9 +125,9 @@ def measured_plans(view: data.RunView[AllocateSpec], own: bool = False) -> dict[
     return found
 
 
-def training_of(view: data.RunView[AllocateSpec]) -> Curve:
+def training_of(view: RunView[AllocateSpec]) -> Curve:
     """Training of a run as a curve, read again only when its events change."""
-    return _curve(str(view.path), data.stamp(view.path / "events.jsonl"))
+    return _curve(str(view.path), stamp_of(view.path / "events.jsonl"))
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)
@@ -136,17 +136,17 @@ def _curve(path: str, stamp: tuple[int, int]) -> Curve:
     return curve_of(film.whole_film(Run(Path(path))))
 
 
-def _measured_of(view: data.RunView[AllocateSpec]) -> tuple[str, dict[str, Any]] | None:
+def _measured_of(view: RunView[AllocateSpec]) -> tuple[str, dict[str, Any]] | None:
     """The evaluation of a run's own final plan, if there is one: its id and its scores by text."""
     spec = view.spec
     found = ((run, scores) for run, keep, scores in measurements_of(view) if abs(keep - spec.keep) < 1e-9)
     return next(found, None) if view.done else None
 
 
-def measurements_of(view: data.RunView[AllocateSpec]) -> list[tuple[str, float, dict[str, Any]]]:
+def measurements_of(view: RunView[AllocateSpec]) -> list[tuple[str, float, dict[str, Any]]]:
     """Evaluations of a run's own plans as they were allocated: id, share kept and scores by text."""
     found = []
-    for one in data.all_runs(EvaluateSpec, view.spec.model):
+    for one in archive().runs(EvaluateSpec, view.spec.model):
         plan = _plan_of(one) or {}
         origin = plan.get("origin") or {}
         if one.done and origin.get("run_id") == view.id and not origin.get("update") and (scores := _scores(one)):
@@ -158,7 +158,7 @@ def trains_on_divergence(spec: AllocateSpec) -> bool:
     return _KL in (spec.settings.get("distillation"), spec.settings.get("task"))
 
 
-def _alike(other: data.RunView[AllocateSpec], view: data.RunView[AllocateSpec]) -> bool:
+def _alike(other: RunView[AllocateSpec], view: RunView[AllocateSpec]) -> bool:
     """Whether another run's loss means the same: method, decomposition, calibration text and window, a KL loss."""
     if other.id == view.id or not other.done or not film.has_film(other):
         return False
@@ -174,7 +174,7 @@ def _alike(other: data.RunView[AllocateSpec], view: data.RunView[AllocateSpec]) 
     )
 
 
-def _plan_of(view: data.RunView[EvaluateSpec]) -> dict[str, Any] | None:
+def _plan_of(view: RunView[EvaluateSpec]) -> dict[str, Any] | None:
     return None if view.spec.plan is None else dict(view.spec.plan)
 
 
@@ -183,6 +183,6 @@ def _measure(spec: EvaluateSpec) -> EvaluationSpec:
     return replace(spec.evaluation, tasks=(), items=0, include_path="")
 
 
-def _scores(view: data.RunView[EvaluateSpec]) -> dict[str, Any]:
+def _scores(view: RunView[EvaluateSpec]) -> dict[str, Any]:
     scores = (view.run.result() or {}).get("perplexity")
     return scores if isinstance(scores, dict) else {}

@@ -6,15 +6,15 @@ import streamlit as st
 
 from lrc_core import names, words
 from lrc_core.export.film import Film
+from lrc_core.results.archive import AnyRun, asks_for
 from lrc_core.runs.spec import AllocateSpec
-from pages.ui.shared import data
 from pages.ui.shared.prose import prose
 from pages.ui.watch import film, forecasts
 
 
-def allocate_live(view: data.AnyRun) -> None:
+def allocate_live(view: AnyRun) -> None:
     """Everything there is to watch of a run; nothing for a method that does not train."""
-    if not data.asks_for(view, AllocateSpec) or not names.learns(view.spec.method) or view.status.state == "queued":
+    if not asks_for(view, AllocateSpec) or not names.learns(view.spec.method) or view.status.state == "queued":
         return
     shown = film.film_of(view)
     if shown is None:

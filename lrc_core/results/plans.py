@@ -1,18 +1,21 @@
-"""Finding a plan by the words a user has for it: a file, or a run and perhaps a recorded rate. No torch."""
+"""Finding plans: by the words a user has for one (a file, or a run and perhaps a rate), or among runs. No torch."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from lrc_core.errors import LrcError, PlanError
 from lrc_core.paths import samples_home
 from lrc_core.plan import Plan
+from lrc_core.results.archive import Archive, RunView, Stamp, stamp_of
 from lrc_core.runs.spec import AllocateSpec, CalibrationSpec, EvaluateSpec, GenerateSpec, UpdateSpec
 from lrc_core.runs.store import Run, RunStore
+from lrc_core.words import percent
 
 
 @dataclass(frozen=True)
@@ -100,10 +103,7 @@ def _words_in_store(
 
 def _run(run_id: str, store: RunStore) -> Run | None:
     """A run of the user's, else a shipped one."""
-    for place in (store, RunStore(samples_home())):
-        if run_id in place.ids():
-            return place.open(run_id)
-    return None
+    return Archive((store, RunStore(samples_home()))).folder(run_id)
 
 
 def own_words(spec: EvaluateSpec | UpdateSpec) -> str:
@@ -156,3 +156,52 @@ def _folder_of(path: Path, store: RunStore) -> str:
 
 def _plain(data: Any) -> Any:
     return json.loads(json.dumps(data))
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """One plan that a run recorded, learned or computed, at one rate."""
+
+    view: RunView[AllocateSpec]
+    compression: float
+    path: Path
+    final: bool
+
+    @property
+    def words(self) -> str:
+        """Rate and run, for a list to choose from."""
+        return f"{percent(self.compression)} · {self.view.id}" + (" · sample" if self.view.sample else "")
+
+
+def recorded_plans(views: Iterable[RunView[AllocateSpec]]) -> list[Recorded]:
+    """Every plan in allocate runs: those written on the way, and the final ones."""
+    found = []
+    for view in views:
+        folder = view.path / "plans"
+        for path in sorted(folder.glob("*.json")) if folder.is_dir() else []:
+            if path.stem.isdigit():
+                found.append(Recorded(view, int(path.stem) / 100, path, final=False))
+        if (view.path / "plan.json").is_file():
+            found.append(Recorded(view, 1 - view.spec.keep, view.path / "plan.json", final=True))
+    return found
+
+
+def nearest(plans: list[Recorded], compression: float) -> Recorded | None:
+    """The recorded plan closest to a rate; at equal distance the final one, then the newer run."""
+    if not plans:
+        return None
+    return min(
+        plans, key=lambda plan: (round(abs(plan.compression - compression), 6), not plan.final, plan.view.sample)
+    )
+
+
+@lru_cache(maxsize=512)
+def _plan(path: str, stamp: Stamp) -> Plan:
+    return Plan.load(Path(path))
+
+
+def load_plan(path: Path) -> Plan:
+    """A plan file, cached until it changes."""
+    if not path.is_file():
+        raise PlanError(f"The plan {path} is missing.", "Delete the run on the Runs page and start it again.")
+    return _plan(str(path), stamp_of(path))

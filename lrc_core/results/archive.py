@@ -1,0 +1,265 @@
+"""Where runs are looked up: the user's own and the shipped samples, typed by what was asked for.
+
+In a notebook::
+
+    from lrc_core.results.archive import archive
+    from lrc_core.runs.spec import AllocateSpec
+
+    for view in archive().runs(AllocateSpec):
+        print(view.id, view.spec.method, view.spec.keep)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Generic, TypeGuard, TypeVar, overload
+
+from lrc_core.errors import LrcError, RunError
+from lrc_core.paths import read_only, samples_home
+from lrc_core.runs.records import Status
+from lrc_core.runs.spec import AblationSpec, AllocateSpec, CompareSpec, ModelRef, QualitySpec, Spec, SpectraSpec
+from lrc_core.runs.store import Run, RunStore
+from lrc_core.types import ModelCard
+
+S = TypeVar("S", bound=Spec)
+S_co = TypeVar("S_co", bound=Spec, covariant=True)
+Stamp = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class RunView(Generic[S_co]):
+    """One readable run, typed by what was asked for.
+
+    Attributes:
+        run: its folder.
+        spec: what was asked for.
+        status: where it stood when it was read.
+        sample: shipped with the program, not the user's own.
+    """
+
+    run: Run
+    spec: S_co
+    status: Status
+    sample: bool
+
+    @property
+    def id(self) -> str:
+        """The folder's name."""
+        return self.run.id
+
+    @property
+    def path(self) -> Path:
+        """The folder."""
+        return self.run.path
+
+    @property
+    def kind(self) -> str:
+        """The spec's kind."""
+        return self.spec.kind
+
+    @property
+    def done(self) -> bool:
+        """Whether it has finished well."""
+        return self.status.state == "done"
+
+    @property
+    def final(self) -> bool:
+        """Whether it has ended, however."""
+        return self.status.final
+
+
+AnyRun = RunView[Spec]
+"""A run of whatever kind."""
+
+
+def asks_for(view: AnyRun, kind: type[S]) -> TypeGuard[RunView[S]]:
+    """Whether a run is of a kind."""
+    return isinstance(view.spec, kind)
+
+
+def same_model(one: ModelRef, other: ModelRef) -> bool:
+    """Whether two references name the same weights; consents do not matter for that."""
+    return (one.source, one.revision) == (other.source, other.revision)
+
+
+@dataclass(frozen=True)
+class Archive:
+    """Stores of runs, looked through one after the other.
+
+    Attributes:
+        stores: the user's own first.
+        shipped: folder of the one that holds the samples; None where there is none among them.
+    """
+
+    stores: tuple[RunStore, ...]
+    shipped: Path | None = None
+
+    @overload
+    def runs(self, kind: None = None, ref: ModelRef | None = None, *, samples: bool = True) -> list[AnyRun]: ...
+    @overload
+    def runs(self, kind: type[S], ref: ModelRef | None = None, *, samples: bool = True) -> list[RunView[S]]: ...
+    def runs(self, kind: type[Any] | None = None, ref: ModelRef | None = None, *, samples: bool = True) -> list[Any]:
+        """Readable runs of a kind and a model (or of all), newest first, the user's own before the samples.
+
+        Damaged folders are left out; :meth:`RunStore.list` has them.
+        """
+        return [
+            view
+            for store in self.stores
+            if samples or store.root != self.shipped
+            for view in _views(store, store.root == self.shipped)
+            if (kind is None or isinstance(view.spec, kind)) and (ref is None or same_model(view.spec.model, ref))
+        ]
+
+    @overload
+    def open(self, run_id: str, kind: None = None) -> AnyRun | None: ...
+    @overload
+    def open(self, run_id: str, kind: type[S]) -> RunView[S] | None: ...
+    def open(self, run_id: str, kind: type[Any] | None = None) -> RunView[Any] | None:
+        """A run by id; None when there is none of that kind that can be read."""
+        for store in self.stores:
+            try:
+                run = store.open(run_id)
+                view = RunView(run, run.spec, run.status(), store.root == self.shipped)
+            except LrcError:
+                continue
+            return view if kind is None or isinstance(view.spec, kind) else None
+        return None
+
+    def require(self, run_id: str, kind: type[S]) -> RunView[S]:
+        """:meth:`open` where the run was there a moment ago.
+
+        Raises:
+            RunError: it has gone.
+        """
+        view = self.open(run_id, kind)
+        if view is None:
+            raise RunError(f"Run {run_id} is gone.", "It was deleted meanwhile; load the page again.")
+        return view
+
+    def folder(self, run_id: str) -> Run | None:
+        """A run's folder by id, damaged or not; None when no store has it."""
+        for store in self.stores:
+            try:
+                return store.open(run_id)
+            except LrcError:
+                continue
+        return None
+
+    def finished(self, kind: type[S], ref: ModelRef | None = None) -> list[RunView[S]]:
+        """Runs that are done, every id once: a sample that the user has made again is the user's run."""
+        done: dict[str, RunView[S]] = {}
+        for view in self.runs(kind, ref):
+            if view.done:
+                done.setdefault(view.id, view)
+        return list(done.values())
+
+    def done_spectra(self, ref: ModelRef | None = None) -> list[RunView[SpectraSpec]]:
+        """Finished spectra, the ones that are shown by themselves first.
+
+        A run that loaded the model knows more than one that streamed it from disk, and comes first.
+        """
+        return sorted(self.finished(SpectraSpec, ref), key=lambda view: view.spec.stream)
+
+    def best_spectra(self, ref: ModelRef) -> RunView[SpectraSpec] | None:
+        """The run whose spectra are shown: the user's newest finished one, else a sample."""
+        done = self.done_spectra(ref)
+        return done[0] if done else None
+
+    def with_cards(self, ref: ModelRef | None = None) -> Iterator[AnyRun]:
+        """Runs that wrote a model card, as :meth:`runs` orders them."""
+        return (view for view in self.runs(ref=ref) if (view.path / "card.json").is_file())
+
+    def newest_card(self, ref: ModelRef) -> tuple[ModelCard, AnyRun] | None:
+        """A card of this model; better one of the loaded model than one of its headers.
+
+        Raises:
+            RunError: a card is damaged.
+        """
+        found = None
+        for view in self.with_cards(ref):
+            if isinstance(view.spec, SpectraSpec | AllocateSpec):
+                card = card_of(view)
+                if not card.identity.header_only:
+                    return card, view
+                found = found or (card, view)
+        return found
+
+    def fetched(self, ref: ModelRef) -> bool:
+        """Whether a job of the user's own has already brought this model in."""
+        own = self.runs(ref=ref, samples=False)
+        return any(view.done for view in own if not isinstance(view.spec, CompareSpec | QualitySpec | AblationSpec))
+
+
+def archive() -> Archive:
+    """The user's runs, then the shipped samples; in the read-only mode there are samples alone."""
+    samples = RunStore(samples_home())
+    return Archive((samples,) if read_only() else (RunStore(), samples), samples.root)
+
+
+@lru_cache(maxsize=4096)  # asked for hundreds of times a page
+def _view(path: str, stamps: tuple[Stamp, ...], sample: bool) -> AnyRun | None:
+    """A run as its files were at those stamps; None when it is damaged."""
+    run = Run(Path(path))
+    try:
+        return RunView(run, run.spec, run.status(), sample)
+    except LrcError:
+        return None
+
+
+def _views(store: RunStore, sample: bool) -> list[AnyRun]:
+    """Newest first, without damaged folders."""
+    paths = [os.path.join(store.root, run_id) for run_id in store.ids()]
+    found = [
+        _view(path, tuple(stamp_of(f"{path}/{name}") for name in ("spec.json", "status.json", "cancel")), sample)
+        for path in paths
+    ]
+    views = [view for view in found if view is not None]
+    return sorted(views, key=lambda view: (-view.status.created_at, view.id))
+
+
+def stamp_of(path: Path | str) -> Stamp:
+    """What changes when a file changes: its time and size (zeros when it is missing)."""
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return 0, 0
+    return stat.st_mtime_ns, stat.st_size
+
+
+@lru_cache(maxsize=64)
+def _text(path: str, stamp: Stamp) -> str:
+    return Path(path).read_text(encoding="utf-8")
+
+
+def read_content(path: Path) -> Any:
+    """A JSON file of a run folder, whose text is kept until it changes; whoever asks gets a content of their own.
+
+    Raises:
+        RunError: missing or damaged.
+    """
+    try:
+        return json.loads(_text(str(path), stamp_of(path)))
+    except FileNotFoundError as error:
+        raise RunError(f"{path} is missing.", "Delete the run on the Runs page and start it again.") from error
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read: {error}.", "Delete the run and start it again.") from error
+
+
+def card_of(view: AnyRun) -> ModelCard:
+    """The model card that a run wrote.
+
+    Raises:
+        RunError: missing or damaged.
+    """
+    try:
+        return ModelCard.from_dict(read_content(view.path / "card.json"))
+    except (KeyError, TypeError) as error:
+        raise RunError(
+            f"{view.path / 'card.json'} is damaged: {error}.", "Delete the run and start it again."
+        ) from error

@@ -1,0 +1,72 @@
+"""Singular values that runs stored. No torch."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lrc_core.errors import RunError
+from lrc_core.results.archive import AnyRun, Archive, Stamp, card_of, stamp_of
+from lrc_core.runs.spec import ModelRef, SpectraSpec
+from lrc_core.types import ModelCard
+
+Values = NDArray[np.float64]
+TWO_SIDED = "kfac"
+"""The decomposition whose discarded sigma^2 is a loss, comparable between layers."""
+
+
+@dataclass(frozen=True)
+class Spectra:
+    """Singular values of every layer under each decomposition, descending."""
+
+    card: ModelCard
+    decompositions: tuple[str, ...]
+    values: dict[str, dict[str, Values]]
+
+
+@lru_cache(maxsize=6)
+def _spectra(path: str, stamp: Stamp) -> dict[str, dict[str, Values]]:
+    """Shared by everyone who asks, so that no click waits for a copy of megabytes; nobody may write into it."""
+    values: dict[str, dict[str, Values]] = {}
+    with np.load(path) as arrays:
+        for key in arrays.files:
+            decomposition, _, layer = key.partition("/")
+            values.setdefault(decomposition, {})[layer] = arrays[key].astype(np.float64)
+            values[decomposition][layer].flags.writeable = False
+    return values
+
+
+def spectra_of(view: AnyRun) -> Spectra:
+    """The spectra of a finished run.
+
+    Raises:
+        RunError: the file is missing or damaged, or lacks a layer of the card.
+    """
+    card, path = card_of(view), view.path / "spectra.npz"
+    try:
+        values = _spectra(str(path), stamp_of(path))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise RunError(f"{path} cannot be read: {error}.", "Delete the run and start it again.") from error
+    for decomposition, by_layer in values.items():
+        for layer in card.layers:
+            if layer.name not in by_layer:
+                raise RunError(
+                    f"{path} lacks {layer.name} under {decomposition}.", "Delete the run and start it again."
+                )
+    return Spectra(card, tuple(values), values)
+
+
+def known_losses(ref: ModelRef, card: ModelCard, archive: Archive) -> tuple[Mapping[str, Values] | None, str]:
+    """Half the squared singular values of the two-sided decomposition, and the newest run that has them."""
+    for view in archive.runs(SpectraSpec, ref):
+        path = view.path / "spectra.npz"
+        if TWO_SIDED in view.spec.decompositions and path.exists():
+            sigmas = _spectra(str(path), stamp_of(path)).get(TWO_SIDED, {})
+            if sigmas.keys() >= {layer.name for layer in card.layers}:
+                return {layer.name: 0.5 * sigmas[layer.name] ** 2 for layer in card.layers}, view.id
+    return None, ""
