@@ -71,10 +71,12 @@ class Training(ABC):
         """Told after every step."""
         self._on_progress(Progress(self.phase, self.step, self._total(), dict(values)))
 
-    def _resume(self) -> None:
-        """Go on where an earlier attempt stopped, if there was one."""
-        if (state := load_state(self._checkpoint)) is not None:
+    def _resume(self) -> bool:
+        """Go on where an earlier attempt stopped; returns whether there was one."""
+        state = load_state(self._checkpoint)
+        if state is not None:
             self._restore(state)
+        return state is not None
 
     def _train(self, advance: Callable[[], Mapping[str, Any]], tokens: int) -> None:
         """Take steps to the end.
