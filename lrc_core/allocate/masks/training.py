@@ -112,6 +112,18 @@ def training_steps(
     save()
 
 
+def rise_and_fall(step: int, steps: int, warm_up: float) -> float:
+    """Share of the learning rate at a step: up in a line, then down in a line.
+
+    Args:
+        step: from 0.
+        steps: of the whole run.
+        warm_up: share of the steps in which it rises.
+    """
+    rising = max(1, round(warm_up * steps))
+    return (step + 1) / rising if step < rising else (steps - step) / max(1, steps - rising)
+
+
 def require_finite(loss: Tensor, step: int, parameters: Iterable[Tensor] = ()) -> None:
     """Raise where a loss cannot be learned from, before it spoils the parameters.
 
