@@ -6,6 +6,7 @@ optimizer, :class:`RankTraining` for methods that learn ranks with masks over fr
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -23,10 +24,10 @@ from lrc_core.allocate.masks.training import (
     report,
     require_finite,
     save_state,
-    training_steps,
 )
 from lrc_core.allocate.protocol import Allocation, Context
 from lrc_core.budget import fit_budget, keep_ratio
+from lrc_core.errors import CancelledError
 from lrc_core.lowrank.masked import MaskedLinear, masked_layers, without_masks
 from lrc_core.types import OnProgress, Progress, ShouldStop
 
@@ -85,19 +86,28 @@ class Training(ABC):
             advance: one step; returns its figures.
             tokens: how many a step trains on.
 
+        The state is saved now and then, at the end and when the run is cancelled. Speed is that of this attempt so far.
+
         Raises:
-            CancelledError: asked to stop; a checkpoint is left.
+            CancelledError: asked to stop, after a save.
         """
-        for speed in training_steps(
-            self._should_stop,
-            finished=self._finished,
-            save=lambda: save_state(self._checkpoint, self._state()),
-            tokens=tokens,
-            save_every=self.save_every,
-        ):
+        saved = started = time.monotonic()
+        first = self.step
+        while not self._finished():
+            if self._should_stop():
+                self._save()
+                raise CancelledError("Training was cancelled.", "Resume the run: it goes on from this step.")
             values = advance()
             self.step += 1
-            self._tell({**values, "tokens_per_s": speed()})
+            speed = (self.step - first) * tokens / (time.monotonic() - started)
+            self._tell({**values, "tokens_per_s": round(speed, 1)})
+            if time.monotonic() - saved > self.save_every:
+                self._save()
+                saved = time.monotonic()
+        self._save()
+
+    def _save(self) -> None:
+        save_state(self._checkpoint, self._state())
 
 
 class RankSettings(Protocol):
