@@ -26,8 +26,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lrc_core.allocate.masks.driver import Training
 from lrc_core.allocate.masks.teacher import Distiller
-from lrc_core.allocate.masks.training import batch_of, load_state, require_finite, save_state, training_steps
+from lrc_core.allocate.masks.training import batch_of, require_finite, rise_and_fall
 from lrc_core.errors import CancelledError
 from lrc_core.lowrank.apply import FactorSource, compressed
 from lrc_core.lowrank.linear import LowRankLinear
@@ -39,7 +40,6 @@ from lrc_core.types import OnProgress, Progress, ShouldStop, ignore_progress, ne
 
 PHASE = "tuning factors"
 _WARM_UP = 0.05  # share of the steps in which the rate rises
-_SAVE_EVERY = 180.0  # seconds: a checkpoint holds 12 bytes for every parameter of the factors
 
 Pairs = dict[str, tuple[Tensor, Tensor]]
 
@@ -123,7 +123,7 @@ class Watch:
     should_stop: ShouldStop = never_stop
 
 
-class Tuner:
+class Tuner(Training):
     """One run of tuning.
 
     Args:
@@ -136,6 +136,9 @@ class Tuner:
         seed: of the order of the windows.
     """
 
+    phase = PHASE
+    save_every = 180.0  # a checkpoint holds 12 bytes for every parameter of the factors
+
     def __init__(
         self,
         model: nn.Module,
@@ -147,14 +150,13 @@ class Tuner:
         *,
         seed: int = 0,
     ) -> None:
+        super().__init__(watch.checkpoint / "tuning.pt", watch.on_progress, watch.should_stop)
         self._model, self._plan, self._source = model, plan, source
         self._layers = block_linears(model)
-        self._settings, self._watch, self._seed = settings, watch, seed
-        self._path = watch.checkpoint / "tuning.pt"
+        self._settings, self._seed = settings, seed
         held_back = min(settings.check_windows, len(windows) // 4)  # a short text is mostly learned from
         self._windows, self._check = windows[: len(windows) - held_back], windows[len(windows) - held_back :]
         self._batch = min(settings.batch, len(self._windows))
-        self._steps = settings.passes * (len(self._windows) // self._batch)
         self._device = next(model.parameters()).device
         self._distiller = Distiller(model, "logits")
         self._losses: list[float] = []
@@ -172,7 +174,7 @@ class Tuner:
         with compressed(self._model, self._layers, ranks, self._source, self._plan.kept):
             before = self._check_loss()
             with _trained(self._model, list(self._plan.ranks)) as pairs:
-                self._train(pairs)
+                self._tune(pairs)
                 after = self._check_loss()
                 tuned = {name: _on_cpu(pair.rounded()) for name, pair in pairs.items()}
             found = Tuned(tuned, before, after, tuple(self._losses))
@@ -187,49 +189,33 @@ class Tuner:
             self._tick("reading the dense model's answers", done, len(numbers))
             self._distiller.teacher(indices, self._text(indices))
 
-    def _train(self, pairs: Mapping[str, TrainedPair]) -> None:
-        parameters = [parameter for pair in pairs.values() for parameter in (pair.left, pair.right)]
-        rates = [self._settings.rate * float(parameter.detach().square().mean().sqrt()) for parameter in parameters]
-        groups = [{"params": [one], "lr": rate} for one, rate in zip(parameters, rates, strict=True)]
-        optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
-        self._restore(parameters, optimizer)
+    def _tune(self, pairs: Mapping[str, TrainedPair]) -> None:
+        self._parameters = [parameter for pair in pairs.values() for parameter in (pair.left, pair.right)]
+        self._rates = [self._settings.rate * float(one.detach().square().mean().sqrt()) for one in self._parameters]
+        groups = [{"params": [one], "lr": rate} for one, rate in zip(self._parameters, self._rates, strict=True)]
+        self._optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
+        self._resume()
+        self._train(self._step, self._batch * self._windows.shape[1])
 
-        def save() -> None:
-            factors = [parameter.detach().cpu() for parameter in parameters]
-            save_state(self._path, {"losses": self._losses, "factors": factors, "optimizer": optimizer.state_dict()})
+    def _total(self) -> int:
+        return self._settings.passes * (len(self._windows) // self._batch)
 
-        def finished() -> bool:
-            return len(self._losses) >= self._steps
-
-        size = self._batch * self._windows.shape[1]
-        for speed in training_steps(
-            self._watch.should_stop, finished=finished, save=save, tokens=size, save_every=_SAVE_EVERY
-        ):
-            step = len(self._losses)
-            for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate * self._pace(step)
-            chosen, tokens = batch_of(self._windows, self._batch, step, self._seed)
-            tokens = tokens.to(self._device)
-            loss = self._loss(chosen, tokens)
-            optimizer.zero_grad()
-            loss.backward()
-            require_finite(loss, step, parameters)
-            optimizer.step()
-            self._losses.append(float(loss.detach()))
-            memory = round(memory_in_use(self._device) / 1e6, 1)
-            values = {"loss": round(self._losses[-1], 6), "tokens_per_s": speed(), "memory_mb": memory}
-            self._watch.on_progress(Progress(PHASE, step + 1, self._steps, values))
+    def _step(self) -> dict[str, float]:
+        pace = rise_and_fall(self.step, self._total(), _WARM_UP)
+        for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = rate * pace
+        chosen, tokens = batch_of(self._windows, self._batch, self.step, self._seed)
+        loss = self._loss(chosen, tokens.to(self._device))
+        self._optimizer.zero_grad()
+        loss.backward()
+        require_finite(loss, self.step, self._parameters)
+        self._optimizer.step()
+        self._losses.append(float(loss.detach()))
+        return {"loss": round(self._losses[-1], 6), "memory_mb": round(memory_in_use(self._device) / 1e6, 1)}
 
     def _loss(self, chosen: Tensor, tokens: Tensor) -> Tensor:
         teacher = self._distiller.teacher(chosen, tokens)
         return self._distiller.loss(tokens, teacher, self._settings.text_weight)
-
-    def _pace(self, step: int) -> float:
-        """Share of the learning rate: up in a line, then down in a line."""
-        rising = max(1, round(_WARM_UP * self._steps))
-        if step < rising:
-            return (step + 1) / rising
-        return (self._steps - step) / max(1, self._steps - rising)
 
     @torch.no_grad()
     def _check_loss(self) -> float:
@@ -255,18 +241,20 @@ class Tuner:
         return windows.to(self._device)
 
     def _tick(self, phase: str, step: int, total: int) -> None:
-        if self._watch.should_stop():
+        if self._should_stop():
             raise CancelledError("Tuning was cancelled.", "Resume the run: what is trained is kept.")
-        self._watch.on_progress(Progress(phase, step, total))
+        self._on_progress(Progress(phase, step, total))
 
-    def _restore(self, parameters: Sequence[nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
-        state: dict[str, Any] | None = load_state(self._path)
-        if state is None:
-            return
-        for parameter, saved in zip(parameters, state["factors"], strict=True):
+    def _state(self) -> dict[str, Any]:
+        factors = [parameter.detach().cpu() for parameter in self._parameters]
+        return {"losses": self._losses, "factors": factors, "optimizer": self._optimizer.state_dict()}
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        for parameter, saved in zip(self._parameters, state["factors"], strict=True):
             parameter.data.copy_(saved)
-        optimizer.load_state_dict(state["optimizer"])
+        self._optimizer.load_state_dict(state["optimizer"])
         self._losses = list(state["losses"])
+        self.step = len(self._losses)
 
 
 @contextmanager

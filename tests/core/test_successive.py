@@ -104,12 +104,12 @@ def test_a_group_that_helps_when_it_goes_costs_nothing() -> None:
 def test_slopes_are_those_of_the_divergence_on_both_sides_of_the_cut_and_of_the_dense_switch(tmp_path: Path) -> None:
     """Against central differences of the KL in single masks, at a plan that has dense and low-rank layers."""
     training = SuccessiveTraining(Watched(tmp_path, batches=1).context, build(SuccessiveSettings, QUICK))
-    ranks = cheapest_ranks(LAYERS, training.predicted, 0.7)
+    ranks = training.ranks = cheapest_ranks(LAYERS, training.predicted, 0.7)
     dense = next(layer for layer in LAYERS if is_dense(layer, ranks[layer.name]))
     low = next(layer for layer in LAYERS if not is_dense(layer, ranks[layer.name]))
     starts = dict(zip((layer.name for layer in LAYERS), itertools.accumulate([0, *training.sizes]), strict=False))
     with masked_layers(MODEL, load_factors(training.context)) as masked:
-        training._measure(masked, ranks)
+        training._step(masked)
         chosen = torch.randperm(len(training.windows), generator=torch.Generator().manual_seed(0))[:2]
         tokens = training.windows[chosen]
         with without_masks(masked):
@@ -243,6 +243,6 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
     watched = Watched(tmp_path)
     training = SuccessiveTraining(watched.context, watched.settings)
     broken = {name: (left * float("nan"), right) for name, (left, right) in load_factors(training.context).items()}
-    ranks = dict.fromkeys((layer.name for layer in LAYERS), 1)
+    training.ranks = dict.fromkeys((layer.name for layer in LAYERS), 1)
     with masked_layers(MODEL, broken) as masked, pytest.raises(NumericalError, match="step 0"):
-        training._measure(masked, ranks)
+        training._step(masked)

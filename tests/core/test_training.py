@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import psutil
 import pytest
 import torch
 
+from lrc_core.allocate.masks.driver import Training
 from lrc_core.allocate.masks.gumbel import draw_noise, on_probability
 from lrc_core.allocate.masks.training import (
     batch_of,
@@ -20,7 +22,6 @@ from lrc_core.allocate.masks.training import (
     report,
     require_finite,
     save_state,
-    training_steps,
 )
 from lrc_core.allocate.protocol import Allocation, Recorded
 from lrc_core.budget import dense_ranks, fit_budget, uniform_ranks
@@ -66,56 +67,72 @@ def test_factors_come_whole_or_cut(tmp_path: Path) -> None:
         assert cut[layer.name][0].is_contiguous()
 
 
-class Counted:
-    """A loop of five steps that counts its saves."""
+class Counted(Training):
+    """Five steps that count their saves."""
 
-    def __init__(self, should_stop: ShouldStop = never_stop, save_every: float = 30.0) -> None:
-        self.should_stop, self.save_every = should_stop, save_every
-        self.done, self.saves = 0, []
+    phase = "counting"
 
-    def run(self) -> list[float]:
-        speeds = []
-        steps = training_steps(
-            self.should_stop,
-            finished=lambda: self.done >= 5,
-            save=lambda: self.saves.append(self.done),
-            tokens=100,
-            save_every=self.save_every,
-        )
-        for speed in steps:
-            self.done += 1
-            speeds.append(speed())
-        return speeds
+    def __init__(self, folder: Path, should_stop: ShouldStop = never_stop, save_every: float = 30.0) -> None:
+        self.ticks: list[Progress] = []
+        super().__init__(folder / "counted.pt", self.ticks.append, should_stop)
+        self.save_every = save_every
+        self.saves: list[int] = []
+        self._resume()
+
+    def run(self) -> None:
+        self._train(self._step, tokens=100)
+
+    def _step(self) -> dict[str, float]:
+        return {"loss": 5.0 - self.step}
+
+    def _total(self) -> int:
+        return 5
+
+    def _state(self) -> dict[str, int]:
+        self.saves.append(self.step)
+        return {"step": self.step}
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        self.step = state["step"]
 
 
-def test_the_loop_runs_until_it_is_finished_and_saves_once() -> None:
-    counted = Counted()
-    speeds = counted.run()
-    assert len(speeds) == counted.done == 5
-    assert all(speed > 0 for speed in speeds)
+def test_the_loop_runs_until_it_is_finished_and_saves_once(tmp_path: Path) -> None:
+    counted = Counted(tmp_path)
+    counted.run()
+    assert [(tick.phase, tick.step, tick.total) for tick in counted.ticks] == [("counting", n, 5) for n in range(1, 6)]
+    assert all(tick.values and tick.values["tokens_per_s"] > 0 for tick in counted.ticks)
     assert counted.saves == [5]
-    assert counted.run() == []  # a finished run that is asked again trains no further
+    again = Counted(tmp_path)
+    again.run()
+    assert not again.ticks  # a finished run that is asked again trains no further
 
 
-def test_checkpoints_come_with_time() -> None:
-    counted = Counted(save_every=-1.0)
+def test_checkpoints_come_with_time(tmp_path: Path) -> None:
+    counted = Counted(tmp_path, save_every=-1.0)
     counted.run()
     assert counted.saves == [1, 2, 3, 4, 5, 5]
 
 
-def test_a_cancel_saves_first() -> None:
-    counted = Counted(should_stop=lambda: counted.done == 2)
+def test_a_cancel_saves_first_and_the_next_attempt_goes_on(tmp_path: Path) -> None:
+    counted = Counted(tmp_path, should_stop=lambda: counted.step == 2)
     with pytest.raises(CancelledError, match="cancelled"):
         counted.run()
     assert counted.saves == [2]
+    again = Counted(tmp_path)
+    again.run()
+    assert [tick.step for tick in again.ticks] == [3, 4, 5]
 
 
-def test_a_failing_step_is_not_saved() -> None:
-    saves: list[int] = []
+def test_a_failing_step_is_not_saved(tmp_path: Path) -> None:
+    counted = Counted(tmp_path)
+
+    def failing() -> dict[str, float]:
+        require_finite(torch.tensor(float("nan")), 3)
+        return {}
+
     with pytest.raises(NumericalError, match="step 3 is not finite"):
-        for _ in training_steps(never_stop, finished=lambda: False, save=lambda: saves.append(1), tokens=1):
-            require_finite(torch.tensor(float("nan")), 3)
-    assert not saves
+        counted._train(failing, tokens=1)
+    assert not counted.saves
     parameter = torch.zeros(2, requires_grad=True)
     require_finite(torch.tensor(1.0), 3, [parameter])
     parameter.grad = torch.tensor([1.0, float("inf")])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,25 +22,15 @@ from lrc_core.allocate.ara.terms import (
     straight_through,
     truncation_errors,
 )
-from lrc_core.allocate.masks.teacher import Distiller
-from lrc_core.allocate.masks.training import (
-    batch_of,
-    load_factors,
-    load_state,
-    mask_entropy,
-    report,
-    require_finite,
-    rounded,
-    save_state,
-    training_steps,
-)
+from lrc_core.allocate.masks.driver import RankTraining
+from lrc_core.allocate.masks.training import load_factors, rounded
 from lrc_core.allocate.protocol import Allocation, Context
-from lrc_core.budget import break_even, fit_budget, is_dense, keep_ratio
-from lrc_core.lowrank.masked import MaskedLinear, masked_layers, without_masks
+from lrc_core.budget import break_even, fit_budget, is_dense
+from lrc_core.lowrank.masked import MaskedLinear
 from lrc_core.types import LinearShape
 
 
-class StaircaseTraining:
+class StaircaseTraining(RankTraining[AraSettings]):
     """One ARA run.
 
     The latch: a layer at R >= 1 runs its dense weight, which no mask reaches, and min(R, 1) is flat there; so in the
@@ -56,25 +46,18 @@ class StaircaseTraining:
     """
 
     def __init__(self, context: Context, settings: AraSettings) -> None:
-        self.context, self.settings = context, settings
-        self.layers = context.layers
-        self.device = next(context.model.parameters()).device
+        super().__init__(context, settings, settings.task)
         self.cuts = {layer.name: cut_rank(layer, settings.reach) for layer in self.layers}
         self.factors = load_factors(context, self.cuts)
-        self.windows = context.windows(settings.documents, settings.window, context.seed)
-        self.distiller = Distiller(context.model, settings.task)
         self.levels = staircase_levels(settings.levels).to(self.device)
         self.stairs = [stairs_above(self.cuts[layer.name], settings.levels).to(self.device) for layer in self.layers]
         # R = rho a of whole components: rho is what the cut factors cost over the dense weight.
         self.reach = torch.tensor([self._reach(layer) for layer in self.layers]).to(self.device)
         self.params = torch.tensor([float(layer.params) for layer in self.layers]).to(self.device)
         self.errors = [truncation_errors(context.source.sigma(layer.name, layer.block)) for layer in self.layers]
-        state = load_state(self._path) or {"theta": self._start(), "optimizer": None, "step": 0}
-        self.step = int(state["step"])
-        self.theta = torch.nn.Parameter(state["theta"].to(self.device))
+        self.theta = torch.nn.Parameter(self._start().to(self.device))
         self.optimizer = torch.optim.AdamW([self.theta], lr=settings.learning_rate, weight_decay=0.0)
-        if state["optimizer"] is not None:
-            self.optimizer.load_state_dict(state["optimizer"])
+        self._resume()
 
     def _start(self) -> Tensor:
         """[layers, levels]: every layer at the target."""
@@ -86,24 +69,8 @@ class StaircaseTraining:
 
     # -- the run -------------------------------------------------------------------------------------------------
 
-    def run(self) -> Allocation:
-        """Train, then round to the target."""
-        size = self.settings.batch * self.settings.window
-        with masked_layers(self.context.model, self.factors) as masked:
-            for speed in training_steps(
-                self.context.should_stop, finished=self._finished, save=self._save, tokens=size
-            ):
-                values = self._step(masked)
-                self.step += 1
-                ranks = self.count()
-                values["entropy"] = mask_entropy(self.probabilities())
-                values["dense"] = sum(is_dense(layer, ranks[layer.name]) for layer in self.layers)
-                progress = (self.step, self.settings.steps)
-                report(self.context, progress, ranks, {**values, "tokens_per_s": speed()}, last=self._finished())
-        return self._result()
-
-    def _finished(self) -> bool:
-        return self.step >= self.settings.steps
+    def _total(self) -> int:
+        return self.settings.steps
 
     def _step(self, masked: dict[str, MaskedLinear]) -> dict[str, float]:
         """One optimizer step; returns the figures a live view shows."""
@@ -111,15 +78,12 @@ class StaircaseTraining:
         shares = self.theta.softmax(-1)  # p, [layers, levels]
         ratios = (shares @ self.levels) * self.reach  # R, [layers]
         ranks = self._set_masks(masked, shares, ratios.detach())
-        task = self._task(masked) if settings.task != "none" else torch.zeros((), device=self.device)
+        task = self._task(masked)
         budget = budget_term(counted(ratios, settings.latch), self.params, self.context.keep)
         errors = torch.stack([part[rank] for part, rank in zip(self.errors, ranks, strict=True)]).to(self.device)
         guidance = guidance_term(ratios, errors)
         loss = task + settings.budget_weight * budget + settings.guidance_weight * guidance
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        require_finite(loss, self.step, [self.theta])
-        self.optimizer.step()
+        self._descend(loss, [self.theta])
         return rounded({"loss": loss, "task": task, "budget": budget, "guidance": guidance})
 
     def _set_masks(self, masked: dict[str, MaskedLinear], shares: Tensor, ratios: Tensor) -> Sequence[int]:
@@ -135,13 +99,6 @@ class StaircaseTraining:
             )
             ranks.append(rank)
         return ranks
-
-    def _task(self, masked: dict[str, MaskedLinear]) -> Tensor:
-        chosen, tokens = batch_of(self.windows, self.settings.batch, self.step, self.context.seed)
-        tokens = tokens.to(self.device)
-        with without_masks(masked):
-            target = self.distiller.teacher(chosen, tokens)
-        return self.distiller.loss(tokens, target)
 
     # -- counting and the result ---------------------------------------------------------------------------------
 
@@ -161,21 +118,20 @@ class StaircaseTraining:
         """Rank of every layer as it stands."""
         return running_ranks(self.layers, self.ratios())
 
+    def _figures(self, ranks: Mapping[str, int]) -> dict[str, float]:
+        return {"dense": sum(is_dense(layer, ranks[layer.name]) for layer in self.layers)}
+
     def _result(self) -> Allocation:
         ranks, factor = final_ranks(self.layers, self.ratios(), self.context.keep, self.settings.dense_above)
-        details = {
-            "steps": self.step,
-            "keep_before_fitting": keep_ratio(self.layers, self.count()),
-            "final_factor": factor,
-        }
+        details = {**self._details(self.count()), "final_factor": factor}
         return Allocation(fit_budget(self.layers, ranks, self.context.keep), details=details)
 
     # -- checkpoints ----------------------------------------------------------------------------------------------
 
-    @property
-    def _path(self) -> Path:
-        return self.context.checkpoint / "masks.pt"
+    def _state(self) -> dict[str, Any]:
+        return {"theta": self.theta.detach().cpu(), "optimizer": self.optimizer.state_dict(), "step": self.step}
 
-    def _save(self) -> None:
-        state = {"theta": self.theta.detach().cpu(), "optimizer": self.optimizer.state_dict(), "step": self.step}
-        save_state(self._path, state)
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        self.step = int(state["step"])
+        self.theta.data.copy_(state["theta"])
+        self.optimizer.load_state_dict(state["optimizer"])

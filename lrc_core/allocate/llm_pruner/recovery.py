@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
-import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,13 +12,13 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from lrc_core.allocate.llm_pruner.settings import LlmPrunerLoraSettings
+from lrc_core.allocate.masks.driver import Training
+from lrc_core.allocate.masks.training import batch_of, require_finite, rise_and_fall
 from lrc_core.allocate.protocol import Context
-from lrc_core.errors import CancelledError, NumericalError, ResourceError
+from lrc_core.errors import ResourceError
 from lrc_core.lowrank.structure import restructured
 from lrc_core.models.linears import get_module, replace_module, weight_of
-from lrc_core.types import Progress, Structure
-
-_CHECKPOINT_SECONDS = 30.0
+from lrc_core.types import Structure
 
 
 def recover(
@@ -104,7 +102,7 @@ def merged_weight(module: Any) -> Tensor:
     return merged.to(weight.dtype)
 
 
-class _Training:
+class _Training(Training):
     """Steps of AdamW on the next-token loss.
 
     Args:
@@ -113,91 +111,58 @@ class _Training:
         adapters: what is trained.
     """
 
+    phase = "training LoRA"
+
     def __init__(self, context: Context, settings: LlmPrunerLoraSettings, adapters: list[nn.Parameter]) -> None:
+        super().__init__(context.checkpoint / "lora.pt", context.on_progress, context.should_stop)
         self._context, self._settings, self._adapters = context, settings, adapters
         self._device = next(context.model.parameters()).device
         self._windows = context.windows(settings.documents, settings.training_window, context.seed)
         self._batch = min(settings.batch, len(self._windows))
-        self._per_epoch = len(self._windows) // self._batch
-        self._steps = self._per_epoch * settings.epochs
         self._optimizer = torch.optim.AdamW(adapters, lr=settings.learning_rate, weight_decay=0.0)
         self._losses: list[float] = []
-        self._path = context.checkpoint / "lora.pt"
 
     def run(self) -> list[float]:
         """Train to the end; returns the loss of every step."""
-        self._restore()
-        saved = started = time.monotonic()
-        first = len(self._losses)
-        while (step := len(self._losses)) < self._steps:
-            if self._context.should_stop():
-                self._save()
-                raise CancelledError("LoRA training was cancelled.", "Resume the run: it goes on from this step.")
-            self._losses.append(self._step(step))
-            tokens = (step + 1 - first) * self._batch * self._windows.shape[1]
-            figures = {
-                "loss": round(self._losses[-1], 6),
-                "tokens_per_s": round(tokens / (time.monotonic() - started), 1),
-            }
-            self._context.on_progress(Progress("training LoRA", step + 1, self._steps, figures))
-            if time.monotonic() - saved > _CHECKPOINT_SECONDS:
-                self._save()
-                saved = time.monotonic()
-        self._save()
+        self._resume()
+        self._train(self._step, self._batch * self._windows.shape[1])
         return self._losses
 
-    def _step(self, step: int) -> float:
+    def _total(self) -> int:
+        return self._settings.epochs * (len(self._windows) // self._batch)
+
+    def _step(self) -> dict[str, float]:
         """One optimizer step; the batch goes through the model a few windows at a time."""
         for group in self._optimizer.param_groups:
-            group["lr"] = self._settings.learning_rate * self._schedule(step)
+            pace = rise_and_fall(self.step, self._total(), self._settings.warmup)
+            group["lr"] = self._settings.learning_rate * pace
         self._optimizer.zero_grad(set_to_none=True)
         total = 0.0
-        for part in self._tokens(step).split(self._settings.at_once):
+        _, tokens = batch_of(self._windows, self._batch, self.step, self._context.seed)
+        for part in tokens.split(self._settings.at_once):
             with torch.enable_grad():
                 loss = next_token_loss(self._context.model, part.to(self._device)) * (len(part) / self._batch)
                 loss.backward()
             total += float(loss.detach())
-        if not math.isfinite(total):
-            raise NumericalError(
-                f"The LoRA loss of step {step} is not finite.", "Lower the learning rate, or compute in float32."
-            )
+        require_finite(torch.tensor(total), self.step)
         self._optimizer.step()
-        return total
+        self._losses.append(total)
+        return {"loss": round(total, 6)}
 
-    def _tokens(self, step: int) -> Tensor:
-        """Windows of a step: a new seeded order in every epoch."""
-        epoch, position = divmod(step, self._per_epoch)
-        generator = torch.Generator().manual_seed(self._context.seed * 7919 + epoch)
-        order = torch.randperm(len(self._windows), generator=generator)
-        return self._windows[order[position * self._batch : (position + 1) * self._batch]]
-
-    def _schedule(self, step: int) -> float:
-        """Factor of the learning rate: up in a line, then down in a line."""
-        rising = max(1, round(self._settings.warmup * self._steps))
-        if step < rising:
-            return (step + 1) / rising
-        return (self._steps - step) / max(1, self._steps - rising)
-
-    def _save(self) -> None:
-        self._context.checkpoint.mkdir(parents=True, exist_ok=True)
-        temporary = self._path.with_suffix(".tmp")
-        state = {
+    def _state(self) -> dict[str, Any]:
+        return {
             "losses": self._losses,
             "adapters": [parameter.detach().cpu() for parameter in self._adapters],
             "optimizer": self._optimizer.state_dict(),
             "random": torch.get_rng_state(),
         }
-        torch.save(state, temporary)
-        temporary.replace(self._path)
 
-    def _restore(self) -> None:
-        if not self._path.exists():
-            return
-        state = torch.load(self._path, map_location="cpu", weights_only=True)
+    def _restore(self, state: Mapping[str, Any]) -> None:
         for parameter, saved in zip(self._adapters, state["adapters"], strict=True):
             parameter.data.copy_(saved)
         self._optimizer.load_state_dict(state["optimizer"])
         self._losses = list(state["losses"])
+        self.step = len(self._losses)
         torch.set_rng_state(state["random"])
 
 

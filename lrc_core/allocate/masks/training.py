@@ -1,14 +1,12 @@
-"""What every trained allocator needs around its steps: factors, batches, cancelling, checkpoints, telling.
+"""What everything that trains needs around its steps, as plain functions: factors, batches, checkpoints, telling.
 
-Plain functions. A method keeps its own parameters, optimizer and loss, and writes its loop as
-``for speed in training_steps(...)``: the body is one step.
+The loop itself is that of :class:`~lrc_core.allocate.masks.driver.Training`.
 """
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +15,10 @@ from torch import Tensor
 
 from lrc_core.allocate.protocol import Allocation, Context, Recorded
 from lrc_core.budget import keep_ratio
-from lrc_core.errors import CancelledError, NumericalError
+from lrc_core.errors import NumericalError
 from lrc_core.models.device import memory_in_use
 from lrc_core.models.linears import get_module, weight_of
-from lrc_core.types import Progress, ShouldStop
+from lrc_core.types import Progress
 
 PHASE = "training masks"
 _RANKS_EVERY = 5  # steps between the rank snapshots that a live view draws
@@ -71,45 +69,16 @@ def batch_of(windows: Tensor, batch: int, step: int, seed: int) -> tuple[Tensor,
     return chosen, windows[chosen]
 
 
-def training_steps(
-    should_stop: ShouldStop,
-    *,
-    finished: Callable[[], bool],
-    save: Callable[[], None],
-    tokens: int,
-    save_every: float = 30.0,
-) -> Iterator[Callable[[], float]]:
-    """Yield once before every step, until ``finished`` says so.
-
-    The state is saved now and then, at the end and when a run is cancelled. What is yielded is a function that, called
-    after the step, gives the tokens per second of this attempt so far.
+def rise_and_fall(step: int, steps: int, warm_up: float) -> float:
+    """Share of the learning rate at a step: up in a line, then down in a line.
 
     Args:
-        should_stop: asked before every step.
-        finished: asked before every step.
-        save: writes a checkpoint.
-        tokens: how many a step trains on.
-        save_every: seconds from one save to the next.
-
-    Raises:
-        CancelledError: ``should_stop`` said so, after a save.
+        step: from 0.
+        steps: of the whole run.
+        warm_up: share of the steps in which it rises.
     """
-    saved = started = time.monotonic()
-    steps = 0
-
-    def speed() -> float:
-        return round(steps * tokens / (time.monotonic() - started), 1)
-
-    while not finished():
-        if should_stop():
-            save()
-            raise CancelledError("Training was cancelled.", "Resume the run: it goes on from this step.")
-        steps += 1
-        yield speed
-        if time.monotonic() - saved > save_every:
-            save()
-            saved = time.monotonic()
-    save()
+    rising = max(1, round(warm_up * steps))
+    return (step + 1) / rising if step < rising else (steps - step) / max(1, steps - rising)
 
 
 def require_finite(loss: Tensor, step: int, parameters: Iterable[Tensor] = ()) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,17 +13,8 @@ from torch import Tensor
 
 from lrc_core.allocate.curves.loss_curves import cheapest_ranks
 from lrc_core.allocate.curves.predicted import Measuring, predicted_losses
-from lrc_core.allocate.masks.teacher import Distiller
-from lrc_core.allocate.masks.training import (
-    batch_of,
-    load_factors,
-    load_state,
-    record_passed,
-    report,
-    require_finite,
-    save_state,
-    training_steps,
-)
+from lrc_core.allocate.masks.driver import RankTraining
+from lrc_core.allocate.masks.training import load_factors, record_passed, require_finite
 from lrc_core.allocate.protocol import Allocation, Context
 from lrc_core.allocate.successive.gains import Gains
 from lrc_core.allocate.successive.losses import Array, measured_losses
@@ -32,25 +22,23 @@ from lrc_core.allocate.successive.settings import SuccessiveSettings
 from lrc_core.budget import is_dense
 from lrc_core.errors import CancelledError
 from lrc_core.lowrank.apply import WithGains, compressed
-from lrc_core.lowrank.masked import MaskedLinear, masked_layers, without_masks
+from lrc_core.lowrank.masked import MaskedLinear
 from lrc_core.types import LinearShape, Progress
 
 
 @dataclass
 class _State:
-    """Everything a resumed run needs to go on bit for bit; arrays of all layers one behind the other."""
+    """What a resumed run needs beside the gains and its step; arrays of all layers one behind the other."""
 
     losses: Tensor  # running losses, float64
     slopes: Tensor  # sum of this round's slopes so far, float64
-    step: int = 0
     divergence: float = 0.0  # mean KL of the last whole round
     round_divergence: float = 0.0  # sum of this round's KL so far
-    gains: dict[str, Any] | None = None
     candidates: list[dict[str, Any]] = field(default_factory=list)  # ranks and gains of plans at the target
     recorded: list[dict[str, Any]] = field(default_factory=list)
 
 
-class SuccessiveTraining:
+class SuccessiveTraining(RankTraining[SuccessiveSettings]):
     """One run.
 
     Args:
@@ -59,46 +47,30 @@ class SuccessiveTraining:
     """
 
     def __init__(self, context: Context, settings: SuccessiveSettings) -> None:
-        self.context, self.settings = context, settings
-        self.layers = context.layers
-        self.sizes = [layer.full_rank for layer in self.layers]
-        self.device = next(context.model.parameters()).device
-        self.distiller = Distiller(context.model, "logits")
-        windows = context.windows(settings.documents + settings.check_windows, settings.window, context.seed)
+        super().__init__(context, settings, "logits", more_windows=settings.check_windows, file="successive.pt")
+        windows = self.windows
         held_back = min(settings.check_windows, len(windows) // 4)  # a short text is mostly learned from
         self.windows, self.check = windows[: len(windows) - held_back], windows[len(windows) - held_back :]
         measuring = Measuring(settings.curve_batches, settings.batch, settings.window)
         self.predicted = predicted_losses(context, settings.curve, measuring)
-        state = load_state(self._path)
-        self.state = _State(**state) if state is not None else self._start()
-        self.gains = Gains(sum(self.sizes), settings.gain_rate, self.state.gains)
+        losses = torch.from_numpy(np.concatenate([self.predicted[layer.name] for layer in self.layers]))
+        self.state = _State(losses, torch.zeros_like(losses))
+        self.gains = Gains(sum(self.sizes), settings.gain_rate)
         falling = math.ceil((1 - context.keep) / settings.pace - 1e-9)  # rounds until the target is reached
         self.rounds = falling - 1 + settings.settle_rounds
         self.first_settling = falling - 1
-
-    def _start(self) -> _State:
-        losses = torch.from_numpy(np.concatenate([self.predicted[layer.name] for layer in self.layers]))
-        return _State(losses, torch.zeros_like(losses))
+        self._resume()
+        self.ranks = self._solved(self._goal(self.step // settings.batches))
 
     # -- the run -------------------------------------------------------------------------------------------------
 
     def run(self) -> Allocation:
         """Follow the rate to the target, then choose among the plans found there."""
-        size = self.settings.batch * self.settings.window
-        ranks = self._solved(self._goal(self.state.step // self.settings.batches))
-        with masked_layers(self.context.model, load_factors(self.context)) as masked:
-            for speed in training_steps(
-                self.context.should_stop, finished=self._finished, save=self._save, tokens=size
-            ):
-                self._measure(masked, ranks)
-                self.state.step += 1
-                if self.state.step % self.settings.batches == 0:
-                    ranks = self._after_round(ranks)
-                self._report(ranks, {"tokens_per_s": speed()})
-        return self._chosen()
+        self.factors = load_factors(self.context)
+        return super().run()
 
-    def _finished(self) -> bool:
-        return self.state.step >= self.rounds * self.settings.batches
+    def _total(self) -> int:
+        return self.rounds * self.settings.batches
 
     def _goal(self, number: int) -> float:
         """Share to keep in a round (from 0)."""
@@ -112,25 +84,22 @@ class SuccessiveTraining:
         losses = {layer.name: part.numpy() for layer, part in zip(self.layers, parts, strict=True)}
         return cheapest_ranks(self.layers, losses, keep)
 
-    def _measure(self, masked: dict[str, MaskedLinear], ranks: Mapping[str, int]) -> None:
-        """Add the slopes of one batch at a plan."""
-        chosen, tokens = batch_of(self.windows, self.settings.batch, self.state.step, self.context.seed)
-        tokens = tokens.to(self.device)
-        with without_masks(masked):
-            teacher = self.distiller.teacher(chosen, tokens)
+    def _step(self, masked: dict[str, MaskedLinear]) -> dict[str, float]:
+        """Add the slopes of one batch at the plan as it stands."""
         gains = self.gains.now.to(self.device).split(self.sizes)
         masks = [
-            _mask(masked[layer.name], self._kept(layer, ranks), gain)
+            _mask(masked[layer.name], self._kept(layer, self.ranks), gain)
             for layer, gain in zip(self.layers, gains, strict=True)
         ]
-        loss = self.distiller.loss(tokens, teacher)
-        require_finite(loss, self.state.step)
+        loss = self._task(masked)
+        require_finite(loss, self.step)
         loss.backward()
         # A layer that no token went through (an expert) has no slope: its prediction stands.
         slopes = torch.cat([torch.zeros_like(mask) if mask.grad is None else mask.grad for mask in masks]).cpu()
         self.state.slopes += slopes.double()
         self.state.round_divergence += float(loss.detach())
-        self.gains.step(slopes, self._low_rank(ranks), self._gain_pace())
+        self.gains.step(slopes, self._low_rank(self.ranks), self._gain_pace())
+        return {}
 
     def _kept(self, layer: LinearShape, ranks: Mapping[str, int]) -> int:
         """Components of a layer that are on: all of a dense one."""
@@ -144,13 +113,26 @@ class SuccessiveTraining:
     def _gain_pace(self) -> float:
         """Full until the target is reached, then falling to a tenth."""
         first = self.first_settling * self.settings.batches
-        settled = (self.state.step - first) / (self.rounds * self.settings.batches - first)
+        settled = (self.step - first) / (self.rounds * self.settings.batches - first)
         return 1 - 0.9 * max(0.0, settled)
+
+    def count(self) -> dict[str, int]:
+        """The plan as it stands."""
+        return self.ranks
+
+    def probabilities(self) -> Tensor:
+        """[components of all layers] how likely every component is kept: none is ever undecided."""
+        return torch.zeros(1)
+
+    def _after_step(self) -> dict[str, int]:
+        if self.step % self.settings.batches == 0:
+            self.ranks = self._after_round(self.ranks)
+        return self.ranks
 
     def _after_round(self, ranks: Mapping[str, int]) -> dict[str, int]:
         """Mix the round's measured losses in; returns the plan of the next round."""
         state, settings = self.state, self.settings
-        number = state.step // settings.batches - 1
+        number = self.step // settings.batches - 1
         slopes = (state.slopes / settings.batches).split(self.sizes)
         measured: list[Array] = [
             measured_losses(self.predicted[layer.name], part.numpy(), self._kept(layer, ranks), settings.groups)
@@ -159,19 +141,16 @@ class SuccessiveTraining:
         state.losses.lerp_(torch.from_numpy(np.concatenate(measured)), settings.mixing)
         state.slopes.zero_()
         state.divergence, state.round_divergence = state.round_divergence / settings.batches, 0.0
-        record_passed(self.context, state.recorded, ranks, state.step, self._plan)
+        record_passed(self.context, state.recorded, ranks, self.step, self._plan)
         if number >= self.first_settling:
             found = self._plan(ranks, self.context.keep)
             state.candidates.append({"ranks": found.ranks, "gains": found.gains})
         return self._solved(self._goal(number + 1))
 
-    def _report(self, ranks: Mapping[str, int], values: dict[str, float]) -> None:
-        done = self.state.step % self.settings.batches
+    def _figures(self, ranks: Mapping[str, int]) -> dict[str, float]:
+        done = self.step % self.settings.batches
         loss = self.state.round_divergence / done if done else self.state.divergence
-        dense = sum(is_dense(layer, ranks[layer.name]) for layer in self.layers)
-        progress = (self.state.step, self.rounds * self.settings.batches)
-        figures = {"loss": round(loss, 6), "dense": dense, "entropy": 0.0, **values}  # no mask is ever undecided
-        report(self.context, progress, ranks, figures, last=self._finished())
+        return {"loss": round(loss, 6), "dense": sum(is_dense(layer, ranks[layer.name]) for layer in self.layers)}
 
     # -- the end -------------------------------------------------------------------------------------------------
 
@@ -190,11 +169,11 @@ class SuccessiveTraining:
             },
         )
 
-    def _chosen(self) -> Allocation:
+    def _result(self) -> Allocation:
         """The plan of least KL on the text held back: of those found at the target and the one that was predicted."""
         predicted = Allocation(cheapest_ranks(self.layers, self.predicted, self.context.keep))
         plans = [predicted, *(Allocation(**found) for found in self.state.candidates)]
-        details: dict[str, Any] = {"rounds": self.rounds, "steps": self.state.step}
+        details: dict[str, Any] = {"rounds": self.rounds, "steps": self.step}
         if not len(self.check):
             return replace(plans[-1], details=details)
         found = [self._divergence(number, len(plans), plan) for number, plan in enumerate(plans)]
@@ -220,12 +199,14 @@ class SuccessiveTraining:
 
     # -- checkpoints ---------------------------------------------------------------------------------------------
 
-    @property
-    def _path(self) -> Path:
-        return self.context.checkpoint / "successive.pt"
+    def _state(self) -> dict[str, Any]:
+        return {**vars(self.state), "gains": self.gains.state(), "step": self.step}
 
-    def _save(self) -> None:
-        save_state(self._path, {**vars(self.state), "gains": self.gains.state()})
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        given = dict(state)
+        self.step = given.pop("step")
+        self.gains = Gains(sum(self.sizes), self.settings.gain_rate, given.pop("gains"))
+        self.state = _State(**given)
 
 
 def _mask(module: MaskedLinear, kept: int, gain: Tensor) -> Tensor:
