@@ -12,7 +12,7 @@ import streamlit as st
 from lrc_core.allocate.hand import HAND
 from lrc_core.budget import plan_params
 from lrc_core.errors import LrcError
-from lrc_core.jobs.command import evaluation_words
+from lrc_core.kinds.evaluate import evaluation_words
 from lrc_core.runs.spec import EvaluateSpec, EvaluationSpec, ModelRef
 from lrc_core.types import ModelCard
 from pages.ui import cards, data, forms, jobs, plan_views, state, words

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from lrc_core.errors import LrcError, PlanError, RunError
-from lrc_core.jobs.plans import find_plan
 from lrc_core.names import in_order, method_label
 from lrc_core.plan import Plan, variant_name
 from lrc_core.quality.rows import Scores, baselines, completed
 from lrc_core.quality.votes import read_votes, votes_path
 from lrc_core.registry import ALLOCATORS
 from lrc_core.runs.files import read_json
+from lrc_core.runs.plans import find_plan
 from lrc_core.runs.spec import AllocateSpec, CompareSpec, EvaluateSpec, GenerateSpec, QualitySpec
 from lrc_core.runs.store import Run, RunStore
 from lrc_core.types import ModelCard

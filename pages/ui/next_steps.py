@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import streamlit as st
 
-from lrc_core.jobs.plans import PlanSource, find_plan
+from lrc_core.runs.plans import PlanSource, find_plan
 from lrc_core.runs.spec import CalibrationSpec, EvaluateSpec, ModelRef, UpdateSpec
 from lrc_core.settings import fields_of
 from lrc_core.tune.kinds import KINDS, update_settings

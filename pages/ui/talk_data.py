@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lrc_core.errors import PlanError
-from lrc_core.jobs.plans import find_plan
 from lrc_core.paths import cache_home
 from lrc_core.plan import Plan, update_of, variant_name
 from lrc_core.quality.votes import Vote, read_votes, votes_path
+from lrc_core.runs.plans import find_plan
 from lrc_core.runs.spec import AnswerSpec, ModelRef
 from pages.ui import data, words
 from pages.ui.methods import in_order, method_color, method_label

@@ -10,9 +10,9 @@ import pytest
 
 from lrc_core.budget import dense_ranks
 from lrc_core.cli.jobs import print_plan, save_plan
-from lrc_core.jobs.plans import find_plan
 from lrc_core.plan import Plan, make_plan, pruned_plan
 from lrc_core.quality.variants import methods_with_terms
+from lrc_core.runs.plans import find_plan
 from lrc_core.runs.spec import AllocateSpec
 from lrc_core.runs.store import RunStore
 from tests.core.job_helpers import CARD, a_plan
@@ -232,7 +232,7 @@ def test_a_model_that_the_preflight_refuses_is_one_line(lrc: Any, monkeypatch: p
     def refuse(model: Any) -> None:
         raise ModelError(f"{model.source} has no config.json.", "Name a model folder.")
 
-    monkeypatch.setattr("lrc_core.jobs.preflight.check_model", refuse)
+    monkeypatch.setattr("lrc_core.kinds.checks.check_model", refuse)
     code, out, err = lrc("spectra", "somewhere/else")
     assert (code, out) == (1, "")
     assert err.strip() == "lrc: somewhere/else has no config.json. Name a model folder."

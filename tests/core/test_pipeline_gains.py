@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from lrc_core.jobs.plans import find_plan
 from lrc_core.lowrank.apply import PlanWeights, WithGains
 from lrc_core.plan import Plan
+from lrc_core.runs.plans import find_plan
 from lrc_core.runs.spec import AllocateSpec, CalibrationSpec, EvaluateSpec, EvaluationSpec, ModelRef
 from lrc_core.runs.store import RunStore
 from tests.core.pipeline_helpers import result_of, run

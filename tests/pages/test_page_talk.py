@@ -12,8 +12,8 @@ import psutil
 import pytest
 
 from lrc_core.jobs import generator, manager
-from lrc_core.jobs.command import command_for
 from lrc_core.jobs.generator import Generator
+from lrc_core.kinds import command_for
 from lrc_core.quality.footprint import footprint
 from lrc_core.quality.votes import read_votes, to_csv, votes_path
 from lrc_core.runs.spec import GenerateSpec, ModelRef, UpdateSpec
