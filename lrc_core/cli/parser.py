@@ -45,7 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="lrc", description="Low-rank compression of causal language models: see, learn, compare.")
     parser.add_argument("--version", action="version", version=f"lrc {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (_doctor, _starter):
+    for add in (_doctor, _starter, _methods):
         add(commands)
     groups = {"bench": _bench(commands)}
     for kind in KINDS.values():
@@ -75,6 +75,16 @@ def _doctor(commands: Any) -> None:
 
 def _starter(commands: Any) -> None:
     _command(commands, "starter", _lazily("doctor", "starter"), "Fetch the starter pack: a model, texts and tasks.")
+
+
+def _methods(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "methods",
+        _lazily("methods", "methods"),
+        "Methods, decompositions and updates: what they do, their settings, their papers.",
+    )
+    parser.add_argument("name", nargs="?", default="", metavar="NAME", help="one of them, with its settings")
 
 
 def _kind(commands: Any, kind: Kind) -> None:
