@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
 from lrc_core import __version__
 from lrc_core.kinds import KINDS, Kind, load
-from lrc_core.kinds.flags import add_list, add_model, decomposition
+from lrc_core.kinds.flags import STARTER, add_list, add_model, decomposition
 from lrc_core.runs.spec import AllocateSpec
 
 Handler = Callable[[argparse.Namespace], int]
@@ -106,6 +107,10 @@ def _bench(commands: Any) -> Any:
     return actions
 
 
+def _names_layers(word: str) -> bool:
+    return word != STARTER and not Path(word).exists() and "/" not in word
+
+
 def _plan(commands: Any) -> None:
     parser = _command(commands, "plan", _lazily("plans", "plan"), "Make a plan by hand; the allocator spends the rest.")
     add_model(parser)
@@ -115,7 +120,7 @@ def _plan(commands: Any) -> None:
     parser.add_argument("--keep", type=float, default=0.8, help="share of the block linears to keep (default: 0.8)")
     ranks, locks = "set and lock a rank, or dense (repeatable)", "lock layers by name (repeatable)"
     add_list(parser, ("--rank",), "rank", ranks, metavar="LAYER=K", extend=True, fits=lambda word: "=" in word)
-    add_list(parser, ("--lock",), "lock", locks, metavar="WORD", extend=True, fits=lambda word: "/" not in word)
+    add_list(parser, ("--lock",), "lock", locks, metavar="WORD", extend=True, fits=_names_layers)
     parser.add_argument("--name", default="My plan", help="in the score list")
     words = f"of a plan that begins as uniform: {decomposition().help} (default: whitened)"
     parser.add_argument("--decomposition", default=AllocateSpec().decomposition, metavar="D", help=words)
@@ -133,16 +138,9 @@ def _report(commands: Any) -> None:
     parser.add_argument(
         "--compare", default="", metavar="RUN", help="comparison or bench, by id or folder (default: the newest)"
     )
-    parser.add_argument(
-        "--plans", nargs="+", default=[], metavar="FILE|RUN", help="plans to draw (default: those that were compared)"
-    )
-    parser.add_argument(
-        "--answers",
-        nargs="+",
-        default=[],
-        metavar="RUN",
-        help="runs of lrc generate to show (default: the newest three)",
-    )
+    plans, answers = "plans to draw (default: those that were compared)", "runs of lrc generate to show"
+    add_list(parser, ("--plans",), "plans", plans, metavar="FILE|RUN")
+    add_list(parser, ("--answers",), "answers", f"{answers} (default: the newest three)", metavar="RUN")
     parser.add_argument("--title", default="", metavar="TEXT", help="of the report")
     parser.add_argument("--keep", type=float, metavar="SHARE", help="size that leads, in share kept (default: 0.8)")
     parser.add_argument(

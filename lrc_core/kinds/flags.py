@@ -180,7 +180,7 @@ class _List(argparse.Action):
         self.more = more
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
-        if instead := self.more["instead"]:
+        if (instead := self.more["instead"]) and getattr(namespace, self.dest) is None:
             log.warning("%s is now called %s.", option_string, instead)
         words, fits = list(values), self.more["fits"]
         if fits and len(words) > 1 and not fits(words[-1]) and not getattr(namespace, "model", None):

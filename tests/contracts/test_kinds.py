@@ -140,7 +140,7 @@ def test_lists_and_former_words(line: str, same: str) -> None:
 
 
 def test_former_words_are_noted(caplog: pytest.LogCaptureFixture) -> None:
-    assert read_back("lrc spectra --text wiki").calibration.texts == ("wiki",)
+    assert read_back("lrc spectra --text wiki --text c4").calibration.texts == ("wiki", "c4")
     assert caplog.messages == ["--text is now called --calibration-text."]
     assert read_back("lrc evaluate --text c4").evaluation.texts == ("c4",)
     assert caplog.messages[1:] == ["--text is now called --report-text."]
