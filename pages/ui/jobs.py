@@ -10,7 +10,7 @@ import streamlit as st
 
 from lrc_core.errors import LrcError
 from lrc_core.jobs import manager
-from lrc_core.kinds import title_of
+from lrc_core.kinds import title_of, titles
 from lrc_core.paths import read_only
 from lrc_core.runs.records import Status
 from lrc_core.runs.spec import Spec
@@ -27,6 +27,7 @@ BADGES = {
     "done": (":material/check_circle:", "green", "Finished"),
     "damaged": (":material/broken_image:", "red", "Damaged"),
 }
+UPDATES = titles.UPDATES
 UPDATE_HELP = (
     "After allocating, a plan's factors are fitted in closed form to the inputs that its layers really get behind "
     "compressed layers (left, or both), or tuned by gradient steps on the calibration text. Ranks and size stay the "
