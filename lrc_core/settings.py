@@ -1,6 +1,6 @@
 """Settings as flat frozen dataclasses whose fields carry label, help and range once.
 
-Command-line flags and the widgets of the Allocate page are generated from the same fields.
+The widgets of the Allocate page, `lrc methods` and what `--set` accepts come from the same fields.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ import streamlit as st
 
 from lrc_core import words
 from lrc_core.jobs import manager
+from lrc_core.kinds import title_of
 from lrc_core.names import learns, method_label
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS, MethodEntry
 from lrc_core.results.archive import RunView, archive
@@ -234,7 +235,7 @@ def watched(ref: ModelRef) -> None:
     jobs.panel(shown, live=live.allocate_live)
     for view in unfinished:
         if view.id != shown:
-            named = f"{escaped(jobs.title_of(view.spec))} · {view.status.state}"
+            named = f"{escaped(title_of(view.spec))} · {view.status.state}"
             page_link("pages/allocate.py", named, ":material/visibility:", query={RUN: view.id})
     current = archive().open(shown, AllocateSpec)
     if current and learns(current.spec.method):

@@ -12,7 +12,7 @@ import streamlit as st
 from lrc_core.allocate.curves.hand import HAND
 from lrc_core.budget import plan_params
 from lrc_core.errors import LrcError
-from lrc_core.jobs.command import evaluation_words
+from lrc_core.kinds.evaluate import evaluation_words
 from lrc_core.names import method_label
 from lrc_core.results.archive import RunView, archive
 from lrc_core.results.plans import load_plan, nearest, recorded_plans

@@ -12,6 +12,7 @@ import streamlit as st
 from lrc_core import words
 from lrc_core.errors import LrcError
 from lrc_core.jobs import cache, manager
+from lrc_core.kinds import title_of
 from lrc_core.names import learns
 from lrc_core.paths import cache_home, read_only
 from lrc_core.results.archive import archive
@@ -41,7 +42,7 @@ SECTION_OF = {"quality": "bench", "ablation": "ablation"}
 
 
 def title(summary: RunSummary) -> str:
-    return jobs.title_of(summary.spec) if summary.spec is not None else "Damaged run"
+    return title_of(summary.spec) if summary.spec is not None else "Damaged run"
 
 
 def overview(summaries: list[RunSummary]) -> pd.DataFrame:

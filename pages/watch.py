@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from lrc_core import names
+from lrc_core.kinds import title_of
 from lrc_core.registry import ALLOCATORS
 from lrc_core.results.archive import RunView, archive
 from lrc_core.runs.spec import AllocateSpec
@@ -26,7 +27,7 @@ def label(view: RunView[AllocateSpec]) -> str:
     """``LLRC at 30 % · SmolLM2-135M · Finished · allocate-…``."""
     _, _, word = jobs.BADGES.get(view.status.state, jobs.BADGES["damaged"])
     words_of = [
-        jobs.title_of(view.spec),
+        title_of(view.spec),
         state.model_label(view.spec.model),
         "Sample" if view.sample else word,
         view.id,

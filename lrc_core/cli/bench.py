@@ -3,33 +3,22 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 
-from lrc_core.cli import specs
 from lrc_core.cli.follow import result_of, start
 from lrc_core.cli.jobs import print_result, print_started
 from lrc_core.cli.output import note
 from lrc_core.errors import RunError
+from lrc_core.kinds import KINDS
 from lrc_core.quality.tables import to_csv, to_markdown
 from lrc_core.runs.files import disk_errors
-from lrc_core.runs.spec import Spec
 
 
-def quality(arguments: argparse.Namespace) -> int:
-    """``lrc bench quality``."""
-    return _bench(arguments, specs.quality_spec)
-
-
-def ablation(arguments: argparse.Namespace) -> int:
-    """``lrc bench ablation``."""
-    return _bench(arguments, specs.ablation_spec)
-
-
-def _bench(arguments: argparse.Namespace, make: Callable[[argparse.Namespace], Spec]) -> int:
+def bench(arguments: argparse.Namespace) -> int:
+    """The command of either; it always goes on where it stopped."""
     if arguments.detach and (arguments.csv or arguments.markdown):
         raise RunError("--csv and --markdown need the finished table.", "Leave --detach away, or repeat the command.")
-    run = start(make(arguments), resume=True)
+    run = start(KINDS[arguments.job].spec_from(arguments), resume=True)
     if arguments.detach:
         print_started(run, as_json=arguments.json)
         return 0

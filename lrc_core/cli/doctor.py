@@ -13,8 +13,8 @@ from typing import Any
 from lrc_core import __version__
 from lrc_core.cli.follow import ProgressLine
 from lrc_core.cli.output import emit, emit_json, emit_table, note
-from lrc_core.cli.specs import model_ref
 from lrc_core.jobs.cache import cached, clean, folder_size
+from lrc_core.kinds.flags import model_ref
 from lrc_core.models.preflight import preflight
 from lrc_core.models.resources import cpu_memory_available, disk_available, human_bytes
 from lrc_core.models.starter import fetch_all, pack_status

@@ -12,72 +12,47 @@ from typing import Any
 import numpy as np
 
 from lrc_core.budget import break_even
-from lrc_core.cli import specs
-from lrc_core.cli.answers import print_answers
 from lrc_core.cli.follow import result_of, start
 from lrc_core.cli.output import emit, emit_json, emit_table, note, percent
 from lrc_core.decompose.measures import effective_rank, energy_rank
 from lrc_core.errors import RunError
+from lrc_core.kinds import KINDS, load
 from lrc_core.plan import Plan, update_of, variant_name
 from lrc_core.quality.rows import accuracy_of
 from lrc_core.quality.tables import to_markdown
 from lrc_core.runs.files import disk_errors
 from lrc_core.runs.spec import ModelRef, Spec
-from lrc_core.runs.store import Run, RunStore
+from lrc_core.runs.store import Run
 from lrc_core.types import ModelCard
 from lrc_core.words import duration
 
 
-def fetch(arguments: argparse.Namespace) -> int:
-    """``lrc fetch``."""
-    return _job(arguments, specs.fetch_spec(arguments), lambda run, _: emit(f"{run.spec.model.source} is ready."))
+def job(arguments: argparse.Namespace) -> int:
+    """A command that submits a job, whatever its kind."""
+    save = getattr(arguments, "save", None)
+    if arguments.detach and save:
+        raise RunError("--save needs the finished plan.", "Leave --detach away, or copy plan.json later.")
+    return _submit(arguments, KINDS[arguments.job].spec_from(arguments), save)
 
 
 def spectra(arguments: argparse.Namespace) -> int:
     """``lrc spectra``. Before it streams a model it says what the headers say."""
-    spec = specs.spectra_spec(arguments)
+    spec = KINDS[arguments.job].spec_from(arguments)
     if spec.stream and not arguments.json:
         print_outline(spec.model)
-    return _job(arguments, spec, print_spectra)
+    return _submit(arguments, spec)
 
 
-def allocate(arguments: argparse.Namespace) -> int:
-    """``lrc allocate``."""
-    if arguments.detach and arguments.save:
-        raise RunError("--save needs the finished plan.", "Leave --detach away, or copy plan.json later.")
-    return _job(arguments, specs.allocate_spec(arguments), print_plan)
-
-
-def update(arguments: argparse.Namespace) -> int:
-    """``lrc update``."""
-    return _job(arguments, specs.update_spec(arguments, RunStore()), print_update)
-
-
-def evaluate(arguments: argparse.Namespace) -> int:
-    """``lrc evaluate``."""
-    return _job(arguments, specs.evaluate_spec(arguments, RunStore()), print_row)
-
-
-def compare(arguments: argparse.Namespace) -> int:
-    """``lrc compare``."""
-    return _job(arguments, specs.compare_spec(arguments), lambda _, result: print_rows(result["rows"]))
-
-
-def lesson(arguments: argparse.Namespace) -> int:
-    """``lrc lesson``."""
-    return _job(arguments, specs.lesson_spec(arguments), print_lesson)
-
-
-def _job(arguments: argparse.Namespace, spec: Spec, show: Any) -> int:
+def _submit(arguments: argparse.Namespace, spec: Spec, save: str | None = None) -> int:
     run = start(spec, resume=arguments.resume)
     if arguments.detach:
         print_started(run, as_json=arguments.json)
         return 0
     note(f"Run {run.id}")
     result = result_of(run)
-    if target := getattr(arguments, "save", None):
-        save_plan(run, Path(target))
-    print_result(run, result, as_json=arguments.json, show=show)
+    if save:
+        save_plan(run, Path(save))
+    print_result(run, result, as_json=arguments.json)
     return 0
 
 
@@ -113,7 +88,7 @@ def print_result(run: Run, result: dict[str, Any], *, as_json: bool, show: Any =
         fixed = {"model": result["model"], "rows": result["rows"]} if run.spec.kind == "compare" else None
         emit_json(fixed or {**result, "run_id": run.id})
         return
-    (show or _SHOW[run.spec.kind])(run, result)
+    (show or load(KINDS[run.spec.kind].show))(run, result)
     for warning in result.get("warnings", []):
         note(f"Note: {warning}")
     if wall := result.get("wall_s"):
@@ -138,6 +113,21 @@ def print_outline(ref: ModelRef) -> None:
     note(
         f"Largest matrix: {largest.layer.name}, {human_bytes(size)}; at most {human_bytes(LIMIT * size)} to work on it."
     )
+
+
+def print_fetched(run: Run, _: dict[str, Any]) -> None:
+    """That the model is there."""
+    emit(f"{run.spec.model.source} is ready.")
+
+
+def print_comparison(_: Run, result: dict[str, Any]) -> None:
+    """A row for each method and size."""
+    print_rows(result["rows"])
+
+
+def print_tables(_: Run, result: dict[str, Any]) -> None:
+    """The tables of a bench."""
+    emit(to_markdown(result).rstrip())
 
 
 def print_spectra(run: Run, result: dict[str, Any]) -> None:
@@ -263,17 +253,3 @@ def _with_error(scores: Mapping[str, Any] | None, name: str, digits: int) -> str
         return "–"
     error = scores.get("stderr" if name == "value" else f"{name}_stderr")
     return f"{scores[name]:.{digits}f}" + (f" ±{error:.{digits}f}" if error is not None else "")
-
-
-_SHOW: dict[str, Any] = {
-    "fetch": lambda run, _: emit(f"{run.spec.model.source} is ready."),
-    "spectra": print_spectra,
-    "allocate": print_plan,
-    "update": print_update,
-    "evaluate": print_row,
-    "compare": lambda _, result: print_rows(result["rows"]),
-    "quality": lambda _, result: emit(to_markdown(result).rstrip()),
-    "ablation": lambda _, result: emit(to_markdown(result).rstrip()),
-    "lesson": print_lesson,
-    "generate": print_answers,
-}

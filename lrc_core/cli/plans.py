@@ -10,9 +10,9 @@ from typing import Any
 from lrc_core.allocate.curves.hand import HAND, predicted_loss, spend_rest
 from lrc_core.budget import fit_budget, uniform_ranks
 from lrc_core.cli.output import emit, emit_json, percent
-from lrc_core.cli.specs import model_ref
 from lrc_core.errors import LrcError, PlanError, SettingsError
-from lrc_core.jobs.preflight import check_keep
+from lrc_core.kinds.checks import check_keep
+from lrc_core.kinds.flags import model_ref
 from lrc_core.plan import Plan, make_plan
 from lrc_core.results.archive import Archive, card_of
 from lrc_core.results.plans import find_plan
@@ -33,10 +33,10 @@ def plan(arguments: argparse.Namespace) -> int:
     card = _card(ref, own)
     begun = None if arguments.begin == UNIFORM else Plan.from_dict(find_plan(arguments.begin, store).plan)
     ranks, locked = _beginning(card, begun, arguments.keep)
-    for name, rank in (_rank(word, card) for word in arguments.rank):
+    for name, rank in (_rank(word, card) for word in arguments.rank or ()):
         ranks[name] = rank
         locked.add(name)
-    for word in arguments.lock:
+    for word in arguments.lock or ():
         locked |= _fitting(word, card)
     losses, source = known_losses(ref, card, own)
     final = spend_rest(card.layers, ranks, locked, arguments.keep, losses)

@@ -17,7 +17,9 @@ from lrc_core.runs.files import write_atomic
 
 def report(arguments: argparse.Namespace) -> int:
     """``lrc report``: ``{"run_id", "title", "files": [{"path", "bytes"}]}``. Nothing is written unless all is made."""
-    asked = Asked(arguments.model or "", arguments.compare, tuple(arguments.plans), tuple(arguments.answers))
+    asked = Asked(
+        arguments.model or "", arguments.compare, tuple(arguments.plans or ()), tuple(arguments.answers or ())
+    )
     frame = Frame(
         title=arguments.title,
         keep=arguments.keep,

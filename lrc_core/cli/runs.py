@@ -8,14 +8,13 @@ from typing import Any
 
 from lrc_core.cli.follow import result_of
 from lrc_core.cli.jobs import print_result, print_started
-from lrc_core.cli.output import emit, emit_json, emit_table, moment, note, percent
+from lrc_core.cli.output import emit, emit_json, emit_table, moment, note
 from lrc_core.errors import CancelledError, LrcError, RunError
 from lrc_core.jobs import manager
-from lrc_core.plan import update_of, variant_name
+from lrc_core.kinds import KINDS
 from lrc_core.runs.records import Status
-from lrc_core.runs.spec import AblationSpec, AllocateSpec, CompareSpec, EvaluateSpec, QualitySpec, Spec, UpdateSpec
+from lrc_core.runs.spec import Spec
 from lrc_core.runs.store import Run, RunStore, RunSummary
-from lrc_core.tune.kinds import NO_UPDATE
 from lrc_core.words import duration
 
 
@@ -148,21 +147,7 @@ def _summary(summary: RunSummary) -> dict[str, Any]:
 
 
 def _what(spec: Spec | None) -> str:
-    if isinstance(spec, AllocateSpec):
-        return f"{spec.method} at {percent(1 - spec.keep)}"
-    if isinstance(spec, UpdateSpec):
-        name = variant_name(str(spec.plan.get("method")), str(spec.settings.get("kind", "")))
-        return f"{name} at {percent(1 - float(spec.plan.get('keep_target', 1)))}"
-    if isinstance(spec, EvaluateSpec):
-        if spec.plan is None:
-            return "dense"
-        name = variant_name(str(spec.plan.get("method")), update_of(spec.plan.get("origin")))
-        return f"{name} at {percent(1 - float(spec.plan.get('keep_target', 1)))}"
-    if isinstance(spec, CompareSpec | QualitySpec | AblationSpec):
-        update = spec.update.removeprefix(NO_UPDATE) if isinstance(spec, CompareSpec) else ""
-        names = ", ".join(variant_name(name, update) for name in spec.methods)
-        return f"{names} at {', '.join(percent(1 - keep) for keep in spec.keeps)}"
-    return ""
+    return "" if spec is None else KINDS[spec.kind].what(spec)
 
 
 def _progress(status: Status | None) -> str:

@@ -14,10 +14,9 @@ from dataclasses import replace
 
 from lrc_core.errors import LrcError, RunError
 from lrc_core.jobs import generator
-from lrc_core.jobs.command import command_for
 from lrc_core.jobs.launch import signal_worker, start_worker
-from lrc_core.jobs.preflight import check
 from lrc_core.jobs.queue import START_GRACE_S, DeviceQueue
+from lrc_core.kinds import check, command_for
 from lrc_core.paths import require_writable
 from lrc_core.runs.files import disk_errors
 from lrc_core.runs.process import host_name, is_alive, start_time

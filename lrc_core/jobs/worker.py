@@ -26,6 +26,7 @@ from typing import Any
 
 from lrc_core.errors import CancelledError, LrcError
 from lrc_core.jobs.queue import DeviceQueue
+from lrc_core.kinds import KINDS
 from lrc_core.runs.process import host_name, is_alive, is_mine, start_time
 from lrc_core.runs.recorder import BEAT_EVERY_S, record
 from lrc_core.runs.store import Run, RunStore
@@ -35,9 +36,6 @@ log = logging.getLogger("lrc_core.jobs.worker")
 
 Execute = Callable[..., dict[str, Any]]
 """``(run, *, on_progress, should_stop) -> result``, as :func:`lrc_core.pipeline.execute`."""
-
-LIGHT_KINDS = ("fetch",)
-"""Kinds that need no device and therefore do not wait for it."""
 
 DONE, FAILED, CANCELLED, NOT_MINE = 0, 1, 2, 3
 
@@ -84,7 +82,7 @@ def _adopt(store: RunStore, run: Run) -> bool:
 def _take_turn(store: RunStore, run: Run, execute: Execute, should_stop: ShouldStop) -> int:
     turn = (
         nullcontext(True)
-        if run.spec.kind in LIGHT_KINDS
+        if KINDS[run.spec.kind].light
         else DeviceQueue(store).slot(run.id, _gives_up(run, should_stop))
     )
     with turn as held:

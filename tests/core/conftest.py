@@ -82,7 +82,7 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def lrc(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Run a command in this process, its jobs with a pretended pipeline; returns exit code, stdout, stderr."""
     monkeypatch.setenv(EXECUTE_VARIABLE, "tests.core.job_helpers:canned")
-    monkeypatch.setattr("lrc_core.jobs.preflight.check_model", lambda model: None)
+    monkeypatch.setattr("lrc_core.kinds.checks.check_model", lambda model: None)
 
     def run(*words: str) -> tuple[int, str, str]:
         try:

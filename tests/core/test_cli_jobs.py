@@ -232,7 +232,7 @@ def test_a_model_that_the_preflight_refuses_is_one_line(lrc: Any, monkeypatch: p
     def refuse(model: Any) -> None:
         raise ModelError(f"{model.source} has no config.json.", "Name a model folder.")
 
-    monkeypatch.setattr("lrc_core.jobs.preflight.check_model", refuse)
+    monkeypatch.setattr("lrc_core.kinds.checks.check_model", refuse)
     code, out, err = lrc("spectra", "somewhere/else")
     assert (code, out) == (1, "")
     assert err.strip() == "lrc: somewhere/else has no config.json. Name a model folder."

@@ -90,7 +90,7 @@ def terminal() -> Iterator[Any]:
     """Starts a command in a process of its own."""
     started: list[subprocess.Popen[str]] = []
     code = (
-        "import sys, lrc_core.jobs.preflight as p\n"
+        "import sys, lrc_core.kinds.checks as p\n"
         "p.check_model = lambda model: None\n"
         "from lrc_core.cli import main\n"
         "sys.exit(main())\n"

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from lrc_core.calibrate.update_settings import UpdateSettings
-from lrc_core.cli import main, specs
+from lrc_core.cli import main
 from lrc_core.cli.parser import build_parser
 from lrc_core.errors import PlanError, RunError, SettingsError
-from lrc_core.jobs.command import command_for
+from lrc_core.kinds import KINDS, command_for
 from lrc_core.quality.presets import bench_preset
 from lrc_core.registry import ALLOCATORS
 from lrc_core.results.plans import find_plan
@@ -48,12 +48,8 @@ def read_back(line: str, store: RunStore | None = None) -> Spec:
     words = shlex.split(line)
     assert words[0] == "lrc"
     arguments = build_parser().parse_args(words[1:])
-    if words[1] == "bench":
-        return getattr(specs, f"{words[2]}_spec")(arguments)  # type: ignore[no-any-return]
-    if words[1] in ("evaluate", "update"):
-        made: Spec = getattr(specs, f"{words[1]}_spec")(arguments, store or RunStore())
-        return made
-    return getattr(specs, f"{words[1]}_spec")(arguments)  # type: ignore[no-any-return]
+    made: Spec = KINDS[arguments.job].spec_from(arguments, store)
+    return made
 
 
 def an_allocation(method: str, preset: str = "", **settings: Any) -> AllocateSpec:
@@ -232,7 +228,7 @@ def test_help_and_lists_load_no_torch(words: list[str]) -> None:
 
 def test_submitting_loads_no_torch() -> None:
     code = (
-        "import sys, lrc_core.jobs.preflight as p\np.check_model = lambda model: None\n"
+        "import sys, lrc_core.kinds.checks as p\np.check_model = lambda model: None\n"
         "from lrc_core.cli import main\nmain(['allocate', '--detach'])\n"
         "print('torch' in sys.modules, file=sys.stderr)\n"
     )

@@ -11,13 +11,11 @@ from typing import Any
 import pytest
 import torch
 
-from lrc_core.cli.generate import generate_spec
 from lrc_core.cli.parser import build_parser
 from lrc_core.errors import CancelledError, EvaluationError, PlanError, SettingsError
 from lrc_core.evaluate.cost import count_bytes
 from lrc_core.evaluate.generate import chosen, prompt_ids, write_answer
-from lrc_core.jobs.command import command_for
-from lrc_core.jobs.preflight import check
+from lrc_core.kinds import KINDS, check, command_for
 from lrc_core.models.load import load_model
 from lrc_core.pipeline import execute
 from lrc_core.plan import Plan
@@ -188,7 +186,7 @@ def test_spec_round_trips_and_its_command_finds_the_plan(model: ModelRef, alloca
     odd = replace(spec, prompt='-5 + 3 = "what?"\n', answers=spec.answers[::-1])
     for asked in (spec, odd, replace(spec, answers=spec.answers[:1])):
         arguments = build_parser().parse_args(shlex.split(command_for(asked))[1:])
-        assert generate_spec(arguments, RunStore()) == asked
+        assert KINDS["generate"].spec_from(arguments, RunStore()) == asked
     run = RunStore().create(spec)
     again = find_plan(f"{run.id}@1", RunStore())
     assert again.plan == dict(spec.answers[0].plan or {})

@@ -20,7 +20,7 @@ from tests.core.job_helpers import kill_workers, wait_for
 
 @pytest.fixture
 def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[RunStore]:
-    monkeypatch.setattr("lrc_core.jobs.preflight.check_model", lambda model: None)
+    monkeypatch.setattr("lrc_core.kinds.checks.check_model", lambda model: None)
     store = RunStore()
     yield store
     generator.release(store, at_once=True)

@@ -14,9 +14,11 @@ from typing import Any
 
 import pytest
 
+from lrc_core import kinds
 from lrc_core.errors import BudgetError, ModelError, ResourceError, RunError, TextError, UnknownNameError
-from lrc_core.jobs import launch, manager, preflight
+from lrc_core.jobs import launch, manager
 from lrc_core.jobs.launch import EXECUTE_VARIABLE
+from lrc_core.kinds import checks
 from lrc_core.runs.process import host_name, process_of
 from lrc_core.runs.records import Status
 from lrc_core.runs.spec import AllocateSpec, CalibrationSpec, CompareSpec, EvaluationSpec, ModelRef, SpectraSpec
@@ -305,7 +307,7 @@ def test_a_worker_that_cannot_start_fails_the_run(store: RunStore, monkeypatch: 
 
 
 def test_nothing_is_queued_when_the_preflight_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preflight, "check_model", lambda model: None)
+    monkeypatch.setattr(checks, "check_model", lambda model: None)
     with pytest.raises(BudgetError):
         manager.submit(AllocateSpec(keep=float("nan")))
     assert RunStore().list() == []
@@ -324,18 +326,18 @@ def test_nothing_is_queued_when_the_preflight_refuses(monkeypatch: pytest.Monkey
     ],
 )
 def test_preflight_names_what_is_wrong(wrong: Any, error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preflight, "check_model", lambda model: None)
+    monkeypatch.setattr(checks, "check_model", lambda model: None)
     with pytest.raises(error):
-        preflight.check(wrong)
+        kinds.check(wrong)
 
 
 def test_preflight_refuses_a_model_with_problems(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(model: ModelRef) -> None:
         raise ModelError("no config.json")
 
-    monkeypatch.setattr(preflight, "check_model", refuse)
+    monkeypatch.setattr(checks, "check_model", refuse)
     with pytest.raises(ModelError):
-        preflight.check(SpectraSpec())
+        kinds.check(SpectraSpec())
 
 
 def test_a_token_reaches_the_worker_and_no_file(store: RunStore, doing: Any) -> None:

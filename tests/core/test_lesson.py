@@ -11,12 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lrc_core.cli import specs
 from lrc_core.cli.jobs import print_result
 from lrc_core.cli.parser import build_parser
 from lrc_core.errors import CancelledError, SettingsError, UnknownNameError
-from lrc_core.jobs.command import command_for
-from lrc_core.jobs.preflight import check
+from lrc_core.kinds import KINDS, check, command_for
 from lrc_core.pipeline import execute
 from lrc_core.runs.spec import CalibrationSpec, LessonSpec, ModelRef, spec_from_dict
 from lrc_core.runs.store import Run, RunStore
@@ -145,5 +143,5 @@ def test_the_command_line_reads_back_as_the_same_spec(changes: dict[str, Any]) -
     wanted = LessonSpec(**changes)
     words = shlex.split(command_for(wanted))
     assert words[:3] == ["lrc", "lesson", "starter"]
-    assert specs.lesson_spec(build_parser().parse_args(words[1:])) == wanted
+    assert KINDS["lesson"].spec_from(build_parser().parse_args(words[1:])) == wanted
     assert spec_from_dict(json.loads(json.dumps(wanted.to_dict()))) == wanted

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from lrc_core.budget import plan_params
 from lrc_core.errors import CancelledError, LrcError, ModelError, NumericalError, PlanError, TextError
 from lrc_core.evaluate.perplexity import perplexity
-from lrc_core.jobs.preflight import check
+from lrc_core.kinds import check
 from lrc_core.lowrank.apply import compressed
 from lrc_core.lowrank.structure import read_structure, restructured
 from lrc_core.models.linears import block_linears, get_module, weight_of

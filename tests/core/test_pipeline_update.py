@@ -13,9 +13,8 @@ from safetensors.torch import load_file
 
 from lrc_core.calibrate.update_settings import UpdateSettings
 from lrc_core.cli.parser import build_parser
-from lrc_core.cli.specs import update_spec
 from lrc_core.errors import CancelledError, PlanError
-from lrc_core.jobs.command import command_for
+from lrc_core.kinds import KINDS, command_for
 from lrc_core.plan import Plan
 from lrc_core.results.plans import find_plan
 from lrc_core.runs.spec import (
@@ -194,7 +193,7 @@ def test_a_tuned_plan_is_measured_with_its_weights(
     assert f"--plan {allocated.id} --kind tuned " in line
     assert "--set rate=0.02" in line
     arguments = build_parser().parse_args(shlex.split(line)[1:])
-    assert update_spec(arguments, RunStore()).run_id == tuned.id
+    assert KINDS["update"].spec_from(arguments, RunStore()).run_id == tuned.id
 
 
 def plan_params(model: ModelRef, plan: Plan, evaluation: EvaluationSpec) -> int:

@@ -12,10 +12,8 @@ from typing import Any
 import pytest
 
 from lrc_core.cli.parser import build_parser
-from lrc_core.cli.specs import quality_spec
 from lrc_core.errors import CancelledError, SettingsError
-from lrc_core.jobs.command import command_for
-from lrc_core.jobs.preflight import check
+from lrc_core.kinds import KINDS, check, command_for
 from lrc_core.quality.paired import log_perplexity, mcnemar
 from lrc_core.quality.tables import to_markdown
 from lrc_core.runs.spec import CompareSpec, QualitySpec
@@ -154,7 +152,7 @@ def test_every_kind_of_update_has_rows_of_its_own(bench_parts: dict[str, Any]) -
     assert "† Uniform + update" in table
     line = command_for(spec)
     assert "--update none left " in line
-    assert quality_spec(build_parser().parse_args(shlex.split(line)[1:])).run_id == spec.run_id
+    assert KINDS["quality"].spec_from(build_parser().parse_args(shlex.split(line)[1:])).run_id == spec.run_id
 
 
 def test_a_bench_refuses_updates_that_do_not_exist(bench_parts: dict[str, Any]) -> None:

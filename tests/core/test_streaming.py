@@ -13,8 +13,7 @@ from safetensors.torch import save_file
 
 from lrc_core.decompose.inplace import singular_values_in_place
 from lrc_core.errors import CancelledError, ModelError, NumericalError, ResourceError, SettingsError
-from lrc_core.jobs.command import command_for
-from lrc_core.jobs.preflight import check
+from lrc_core.kinds import check, command_for
 from lrc_core.models import outline as outline_module
 from lrc_core.models.allocator import release_freed_memory
 from lrc_core.models.headers import safetensors_header

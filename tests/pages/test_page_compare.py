@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from lrc_core.jobs.command import command_for
+from lrc_core.kinds import command_for
 from lrc_core.registry import ALLOCATORS
 from lrc_core.runs.spec import CompareSpec, EvaluateSpec, ModelRef
 from pages.ui.compare import figures, ranks

@@ -13,8 +13,8 @@ import pytest
 
 from lrc_core import words
 from lrc_core.jobs import generator, manager
-from lrc_core.jobs.command import command_for
 from lrc_core.jobs.generator import Generator
+from lrc_core.kinds import command_for
 from lrc_core.quality.footprint import footprint
 from lrc_core.quality.votes import read_votes, to_csv, votes_path
 from lrc_core.runs.spec import GenerateSpec, ModelRef, UpdateSpec

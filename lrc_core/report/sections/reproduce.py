@@ -9,7 +9,7 @@ from importlib import metadata
 
 from lrc_core import __version__
 from lrc_core.errors import LrcError
-from lrc_core.jobs.command import command_for
+from lrc_core.kinds import command_for
 from lrc_core.report.content import Block, Cell, Column, Command, Commands, Fact, Facts, Line, Section, Table, Words
 from lrc_core.report.sections.prose import listed, prose
 from lrc_core.report.sections.rows import Named, text_name

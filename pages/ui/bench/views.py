@@ -9,6 +9,7 @@ from dataclasses import replace
 import streamlit as st
 
 from lrc_core import words
+from lrc_core.kinds import title_of
 from lrc_core.names import decomposition_label, method_label
 from lrc_core.quality.presets import PRESETS, bench_preset, method_presets
 from lrc_core.quality.tables import label_of, to_csv, to_markdown
@@ -124,7 +125,7 @@ def _choose(found: Sequence[bench_data.Bench], key: str) -> bench_data.Bench:
     index = st.selectbox(
         "Run",
         range(len(found)),
-        format_func=lambda number: f"{jobs.title_of(found[number].view.spec)} · {found[number].view.id}",
+        format_func=lambda number: f"{title_of(found[number].view.spec)} · {found[number].view.id}",
         key=key,
     )
     return found[index]

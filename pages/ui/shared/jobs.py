@@ -5,29 +5,19 @@ from __future__ import annotations
 import html
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import streamlit as st
 
 from lrc_core import words
 from lrc_core.errors import LrcError
 from lrc_core.jobs import manager
-from lrc_core.names import method_label
+from lrc_core.kinds import title_of, titles
 from lrc_core.paths import read_only
-from lrc_core.plan import update_of, variant_name
 from lrc_core.results.archive import AnyRun, archive
 from lrc_core.runs.records import Status
 from lrc_core.runs.spec import (
-    AblationSpec,
-    AllocateSpec,
-    CompareSpec,
-    EvaluateSpec,
-    GenerateSpec,
-    QualitySpec,
     Spec,
-    UpdateSpec,
 )
-from lrc_core.tune.kinds import NO_UPDATE, TUNED
 from pages.ui.shared.frame import escaped, guard, show_error
 from pages.ui.shared.prose import prose
 
@@ -41,19 +31,7 @@ BADGES = {
     "done": (":material/check_circle:", "green", "Finished"),
     "damaged": (":material/broken_image:", "red", "Damaged"),
 }
-KINDS = {
-    "fetch": "Fetch the model",
-    "spectra": "Spectra",
-    "allocate": "Allocate",
-    "update": "Update factors",
-    "evaluate": "Evaluate",
-    "compare": "Compare",
-    "quality": "Bench",
-    "ablation": "Ablation",
-    "lesson": "Lesson",
-    "generate": "Talk",
-}
-UPDATES = {NO_UPDATE: "No update", "left": "Left factors", "both": "Both factors", TUNED: "Tuned factors"}
+UPDATES = titles.UPDATES
 UPDATE_HELP = (
     "After allocating, a plan's factors are fitted in closed form to the inputs that its layers really get behind "
     "compressed layers (left, or both), or tuned by gradient steps on the calibration text. Ranks and size stay the "
@@ -106,41 +84,6 @@ def state_badge(state: str) -> None:
     """A badge with icon, colour and word, so that colour is never alone."""
     icon, color, word = BADGES.get(state, BADGES["damaged"])
     st.badge(word, icon=icon, color=color)  # type: ignore[arg-type]
-
-
-def title_of(spec: Spec) -> str:
-    """What a job does, in a few words: plain text, which may hold a prompt."""
-    if isinstance(spec, AllocateSpec):
-        return f"{method_label(spec.method)} at {words.percent(1 - spec.keep)}"
-    if isinstance(spec, CompareSpec):
-        updated = {NO_UPDATE: "", TUNED: " with tuned factors"}.get(
-            spec.update, f" with {UPDATES.get(spec.update, spec.update).lower()} updated"
-        )
-        return f"Compare at {', '.join(words.percent(1 - keep) for keep in spec.keeps)}{updated}"
-    if isinstance(spec, UpdateSpec):
-        kind = str(spec.settings.get("kind"))
-        doing = "Tune the factors" if kind == TUNED else f"Update {UPDATES.get(kind, 'Factors').lower()}"
-        return f"{doing} of {_plan_words(spec.plan)}"
-    if isinstance(spec, QualitySpec):
-        return f"Bench of {len(spec.methods)} methods at {', '.join(words.percent(1 - keep) for keep in spec.keeps)}"
-    if isinstance(spec, AblationSpec):
-        return f"Ablation of {', '.join(method_label(name) for name in spec.methods)}"
-    if isinstance(spec, GenerateSpec):
-        prompt = " ".join(spec.prompt.split())
-        asked = prompt[:40] + ("…" if prompt[40:] else "")
-        return f"{len(spec.answers)} answer{'s' if len(spec.answers) > 1 else ''} to “{asked}”"
-    if isinstance(spec, EvaluateSpec):
-        plan = spec.plan or {}
-        if not plan:
-            return "Evaluate the dense model"
-        return f"Evaluate {_plan_words(plan)}"
-    return KINDS[spec.kind]
-
-
-def _plan_words(plan: Mapping[str, Any]) -> str:
-    """``LLRC + update at 20 %``."""
-    name = method_label(variant_name(str(plan.get("method")), update_of(plan.get("origin"))))
-    return f"{name} at {words.percent(1 - float(plan.get('keep_target', 1)))}"
 
 
 def command(spec: Spec) -> None:

@@ -1,0 +1,117 @@
+"""``lrc methods``: what is registered, with settings, ranges and papers."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from difflib import get_close_matches
+from typing import Any
+
+import lrc_core.allocate
+import lrc_core.decompose  # noqa: F401 - both register their entries
+from lrc_core.cli.output import emit, emit_json, emit_table
+from lrc_core.errors import UnknownNameError
+from lrc_core.kinds.titles import UPDATES as LABELS
+from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS, MethodEntry
+from lrc_core.settings import FieldInfo, fields_of
+from lrc_core.tune.kinds import KINDS as UPDATES
+from lrc_core.tune.kinds import update_settings
+
+_UPDATES = {
+    "left": "Fits the left factors, given the right ones, to what every layer should put out (SVD-LLM); closed form.",
+    "both": "Fits both factors of every layer; closed form, leans more on the calibration text.",
+    "tuned": "Tunes the factors by gradient steps on the calibration text, at the cost of a short training.",
+}
+_TITLES = {
+    "method": "Methods (--method)",
+    "decomposition": "Decompositions (--decomposition)",
+    "update": "Updates of the factors (--kind, --update)",
+}
+
+
+def methods(arguments: argparse.Namespace) -> int:
+    """``lrc methods``: all of them; with a name, one and its settings."""
+    found = list(_all())
+    if arguments.name:
+        known = list(dict.fromkeys(entry["name"] for entry in found))
+        found = [entry for entry in found if entry["name"] == arguments.name]
+        if not found:
+            close = get_close_matches(arguments.name, known, n=2)
+            hint = f"Did you mean {' or '.join(close)}?" if close else f"Known: {', '.join(known)}."
+            raise UnknownNameError(f"There is no method {arguments.name!r}.", hint)
+    if arguments.json:
+        emit_json({"methods": found})
+    elif arguments.name:
+        for entry in found:
+            _show(entry)
+    else:
+        _list(found)
+    return 0
+
+
+def _all() -> Iterator[dict[str, Any]]:
+    for role, registry in (("method", ALLOCATORS), ("decomposition", DECOMPOSITIONS)):
+        for entry in registry:
+            yield _of_entry(role, entry)
+    for kind in UPDATES:
+        settings = type(update_settings({"kind": kind}))
+        yield {
+            "role": "update",
+            "name": kind,
+            "label": LABELS.get(kind, kind),
+            "summary": _UPDATES.get(kind, ""),
+            "source": "",
+            "presets": {},
+            "settings": [_of_field(info) for info in fields_of(settings) if info.name != "kind"],
+        }
+
+
+def _of_entry(role: str, entry: MethodEntry) -> dict[str, Any]:
+    return {
+        "role": role,
+        "name": entry.name,
+        "label": entry.label,
+        "summary": entry.summary,
+        "source": entry.source,
+        "presets": {name: dict(values) for name, values in entry.presets.items()},
+        "settings": [_of_field(info) for info in fields_of(entry.settings_class)],
+    }
+
+
+def _of_field(info: FieldInfo) -> dict[str, Any]:
+    return {**asdict(info), "type": info.type.__name__, "choices": list(info.choices)}
+
+
+def _list(found: list[dict[str, Any]]) -> None:
+    width = max(len(entry["name"]) for entry in found) + 2
+    for role, title in _TITLES.items():
+        emit(title)
+        for entry in found:
+            if entry["role"] == role:
+                emit(f"  {entry['name']:<{width}}{entry['summary']}")
+        emit()
+    emit("`lrc methods NAME` shows settings, presets and the paper.")
+
+
+def _show(entry: Mapping[str, Any]) -> None:
+    emit(f"{entry['name']} ({entry['role']}): {entry['label']}")
+    emit(f"  {entry['summary']}")
+    if entry["source"]:
+        emit(f"  Source: {entry['source']}")
+    for name, values in entry["presets"].items():
+        changed = ", ".join(f"{key}={value}" for key, value in values.items())
+        emit(f"  Preset {name}: {changed or 'the defaults'}")
+    if entry["settings"]:
+        rows = [[f["name"], str(f["default"]), _range(f), f["help"]] for f in entry["settings"]]
+        emit_table(["setting", "default", "range", "what it does"], rows)
+    emit()
+
+
+def _range(info: Mapping[str, Any]) -> str:
+    if info["choices"]:
+        return "|".join(info["choices"])
+    low, high = info["minimum"], info["maximum"]
+    if low is None and high is None:
+        return str(info["type"])
+    return f"{'' if low is None else low}..{'' if high is None else high}"

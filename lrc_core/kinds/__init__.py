@@ -1,0 +1,63 @@
+"""The kinds of runs, one file each: title, command, checks before it is queued, and the stage that does it. No torch.
+
+A new kind is a class in :mod:`lrc_core.runs.spec`, a file here that is named after it, its stage in the pipeline, and
+whatever page starts it. The command line, the manager, the worker and the pages ask :data:`KINDS`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import get_args
+
+from lrc_core.kinds import checks
+from lrc_core.kinds.kind import Kind, load
+from lrc_core.paths import runs_home
+from lrc_core.runs.spec import Spec
+from lrc_core.runs.store import RunStore
+
+KINDS: dict[str, Kind] = {spec.kind: import_module(f"lrc_core.kinds.{spec.kind}").KIND for spec in get_args(Spec)}
+"""Every kind by its name."""
+
+
+def command_for(spec: Spec, store: RunStore | None = None) -> str:
+    """The ``lrc ...`` line that submits this spec.
+
+    Args:
+        spec: any spec.
+        store: where a plan's run is looked up; the user's runs by default.
+    """
+    return KINDS[spec.kind].words_of(spec, store)
+
+
+def check(spec: Spec, *, model_too: bool = True, runs: Path | None = None) -> None:
+    """Refuse a job that cannot succeed, before it waits for its turn.
+
+    Args:
+        spec: what to do.
+        model_too: look at the model's headers as well.
+        runs: the folder of runs, which plans name their files' folders relative to; the user's by default.
+
+    Raises:
+        LrcError: naming the value, file or model that is wrong.
+    """
+    kind = KINDS[spec.kind]
+    for holder in getattr(spec, "answers", None) or [spec]:
+        if getattr(holder, "plan", None) is not None:
+            checks.check_plan(holder, runs or runs_home())
+    kind.check(spec)
+    if hasattr(spec, "calibration"):
+        checks.check_calibration(spec.calibration)
+    if hasattr(spec, "evaluation"):
+        checks.check_evaluation(spec.evaluation)
+    if model_too:
+        kind.check_models(spec)
+
+
+def title_of(spec: Spec) -> str:
+    """What a job does, in a few words: plain text, which may hold a prompt."""
+    kind = KINDS[spec.kind]
+    return kind.title(spec) or kind.label
+
+
+__all__ = ["KINDS", "Kind", "check", "command_for", "load", "title_of"]

@@ -1,0 +1,78 @@
+"""``lrc allocate``: the rank of every layer is chosen."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict, replace
+
+from lrc_core.kinds import checks, titles
+from lrc_core.kinds.flags import (
+    KEEP,
+    Flag,
+    add_settings,
+    calibration,
+    calibration_seed,
+    decomposition,
+    settings_of,
+    settings_words,
+)
+from lrc_core.kinds.kind import Kind
+from lrc_core.names import method_label
+from lrc_core.registry import ALLOCATORS
+from lrc_core.runs.spec import AllocateSpec
+from lrc_core.runs.store import RunStore
+
+NO_PRESET = "none"
+"""How the command line says that settings are given without a preset."""
+
+
+class _Settings:
+    """Preset and single settings become the complete settings of the method."""
+
+    def add(self, parser: argparse.ArgumentParser, base: AllocateSpec) -> None:
+        parser.add_argument("--preset", help="named settings of the method (default: its first, quick)")
+        add_settings(parser)
+
+    def read(self, spec: AllocateSpec, arguments: argparse.Namespace, store: RunStore) -> AllocateSpec:
+        entry = ALLOCATORS.get(spec.method)
+        preset = next(iter(entry.presets), "") if arguments.preset is None else arguments.preset
+        preset = "" if preset == NO_PRESET else preset
+        settings = entry.settings(preset or None, settings_of(arguments))
+        return replace(spec, preset=preset, settings=asdict(settings))
+
+    def write(self, spec: AllocateSpec, said: AllocateSpec, store: RunStore) -> tuple[list[str], AllocateSpec]:
+        base = asdict(ALLOCATORS.get(spec.method).settings(spec.preset or None))
+        words = ["--preset", spec.preset or NO_PRESET, *settings_words(dict(spec.settings), base)]
+        return words, replace(said, preset=spec.preset, settings=spec.settings)
+
+
+def _extras(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--save", metavar="FILE", help="also write the plan to this file")
+
+
+def _check(spec: AllocateSpec) -> None:
+    checks.check_keep(spec.keep)
+    checks.check_decompositions([spec.decomposition])
+    ALLOCATORS.get(spec.method).settings(None, spec.settings)
+
+
+KIND = Kind(
+    AllocateSpec(method="llrc"),
+    label="Allocate",
+    help="Choose the rank of every layer. `lrc methods` lists the methods and their settings.",
+    stage="lrc_core.pipeline.allocation:allocation_run",
+    show="lrc_core.cli.jobs:print_plan",
+    parts=(
+        Flag("--method", "method", "a method by name, see `lrc methods`", always=True),
+        KEEP,
+        decomposition(always=True),
+        _Settings(),
+        Flag("--seed", "seed", "of the method and its calibration", int, metavar="N", also=("calibration.seed",)),
+        *calibration(old_text=True, window="--window"),
+        calibration_seed(),
+    ),
+    extras=_extras,
+    title=lambda spec: f"{method_label(spec.method)} at {titles.removed([spec.keep])}",
+    what=lambda spec: titles.listed(spec.method, spec.keep),
+    check=_check,
+)

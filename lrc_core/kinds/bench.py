@@ -1,0 +1,87 @@
+"""What both benches, ``lrc bench quality`` and ``lrc bench ablation``, have in common."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lrc_core.errors import SettingsError
+from lrc_core.kinds import checks, titles
+from lrc_core.kinds.flags import Flag, Part, add_presets, calibration, evaluation, presets_of, presets_words
+from lrc_core.quality.presets import PRESETS, bench_preset, method_presets
+from lrc_core.runs.store import RunStore
+
+PRESET = "bench"
+"""Preset of a bench when none is named."""
+HANDLER, SHOW = "lrc_core.cli.bench:bench", "lrc_core.cli.jobs:print_tables"
+
+
+@dataclass(frozen=True)
+class Size:
+    """The bench's own preset, and those of its methods.
+
+    Attributes:
+        tasks: whether zero-shot tasks are run when none are named.
+    """
+
+    tasks: bool = True
+
+    def add(self, parser: argparse.ArgumentParser, base: Any) -> None:
+        """See :class:`~lrc_core.kinds.flags.Part`."""
+        words = "size of the bench (default: bench, for two cores), or preset of a method"
+        add_presets(parser, PRESETS, "bench|gpu|METHOD=NAME", words)
+
+    def read(self, spec: Any, arguments: argparse.Namespace, store: RunStore) -> Any:
+        """See :class:`~lrc_core.kinds.flags.Part`."""
+        words = arguments.preset or ()
+        size = bench_preset(next((word for word in reversed(words) if word in PRESETS), PRESET))
+        of_methods = presets_of([word for word in words if word not in PRESETS], spec.methods)
+        return replace(
+            spec,
+            presets={**method_presets(size, spec.methods), **of_methods},
+            calibration=size.calibration,
+            evaluation=size.evaluation if self.tasks else replace(size.evaluation, tasks=()),
+        )
+
+    def write(self, spec: Any, said: Any, store: RunStore) -> tuple[list[str], Any]:
+        """See :class:`~lrc_core.kinds.flags.Part`."""
+        return presets_words(spec.presets), replace(said, presets=spec.presets)
+
+
+def shared(*, tasks: bool = True) -> tuple[Part, ...]:
+    """The parts of both; ``tasks`` as of :class:`Size`."""
+    return (
+        Size(tasks),
+        Flag("--seeds", "seeds", "one matrix for each", int, many=True, metavar="N"),
+        Flag("--task-keeps", "task_keeps", "targets with tasks", float, many=True, none=True, metavar="KEEP"),
+        *evaluation("--texts", "--text"),
+        Flag("--evaluation-seed", "evaluation.seed", "chooses items", int, metavar="N"),
+        *calibration(),
+        Flag(
+            "--no-share-path",
+            "share_path",
+            "train a learning method anew for every target instead of using the plans recorded on the way",
+            const=False,
+        ),
+    )
+
+
+def extras(parser: argparse.ArgumentParser) -> None:
+    """Where the tables go."""
+    parser.add_argument("--csv", metavar="FILE", help="also write every figure to this file")
+    parser.add_argument("--markdown", metavar="FILE", help="also write the tables to this file")
+
+
+def check(spec: Any) -> None:
+    """Refuse what no bench can do."""
+    for keep in (*spec.keeps, *spec.task_keeps):
+        checks.check_keep(keep)
+    checks.check_presets(spec.presets, spec.methods, "on the bench")
+    if not spec.methods or not spec.keeps or not spec.seeds:
+        raise SettingsError("A bench needs at least one method, one share to keep and one seed.")
+
+
+def what(spec: Any) -> str:
+    """Methods and sizes."""
+    return titles.listed(", ".join(spec.methods), *spec.keeps)

@@ -1,0 +1,143 @@
+"""Checks that several kinds of run share: names, targets, texts, numbers, and the model by its headers. No torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lrc_core.allocate
+import lrc_core.decompose  # noqa: F401 - registers the decompositions, as the line above does the allocators
+from lrc_core.errors import BudgetError, EvaluationError, ModelError, SettingsError, TextError
+from lrc_core.plan import Plan
+from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
+from lrc_core.runs.spec import GENERATED, CalibrationSpec, EvaluationSpec, ModelRef
+
+
+def check_keep(keep: float) -> None:
+    """Refuse a share that no model can keep; what the smallest plan of a model allows is checked by the job.
+
+    Raises:
+        BudgetError: not a number above 0 and at most 1.
+    """
+    if not (isinstance(keep, int | float) and math.isfinite(keep) and 0 < keep <= 1):
+        raise BudgetError(
+            f"The share to keep must be above 0 and at most 1, not {keep}.", "A compression of 20 % keeps 0.8."
+        )
+
+
+def check_decompositions(names: Iterable[str]) -> None:
+    """Refuse unknown decompositions.
+
+    Raises:
+        UnknownNameError: with the closest known names.
+    """
+    for name in names:
+        DECOMPOSITIONS.get(name)
+
+
+def check_calibration(calibration: CalibrationSpec) -> None:
+    """Refuse calibration without text or windows.
+
+    Raises:
+        TextError, SettingsError: naming the file or the number.
+    """
+    check_texts(calibration.texts)
+    _check_number("calibration windows", calibration.windows, 1)
+    _check_number("calibration window", calibration.window, 2)
+
+
+def check_evaluation(evaluation: EvaluationSpec) -> None:
+    """Refuse an evaluation whose files or numbers cannot be right.
+
+    Raises:
+        TextError, EvaluationError, SettingsError: naming the file or the number.
+    """
+    check_texts(evaluation.texts)
+    if GENERATED in evaluation.texts:
+        raise TextError(f"The text {GENERATED} is written by the model itself and can only be calibrated on.")
+    _check_number("window", evaluation.window, 2)
+    for name, value in (
+        ("max-windows", evaluation.max_windows),
+        ("stride", evaluation.stride),
+        ("items", evaluation.items),
+    ):
+        _check_number(name, value, 0)
+    if evaluation.stride > evaluation.window:
+        raise SettingsError(f"The stride {evaluation.stride} is longer than the window {evaluation.window}.")
+    if evaluation.bos not in ("auto", "yes", "no"):
+        raise SettingsError(f"BOS cannot be {evaluation.bos!r}.", "Choose one of auto, yes, no.")
+    if evaluation.include_path and not Path(evaluation.include_path).is_dir():
+        raise EvaluationError(f"There is no folder {evaluation.include_path} of task files.")
+
+
+def check_model(model: ModelRef) -> None:
+    """Look at the model's headers without loading it.
+
+    Raises:
+        ModelError: it cannot be found, read or compressed, or memory or disk do not suffice.
+    """
+    from lrc_core.models.preflight import preflight
+
+    found = preflight(model)
+    if found.problems:
+        raise ModelError(" ".join(found.problems))
+
+
+def check_outline(model: ModelRef) -> None:
+    """Look at a model that is to be streamed: its headers must be readable and its largest matrix must fit.
+
+    Raises:
+        ModelError: it cannot be found, or its files hold no matrices of decoder blocks.
+        ResourceError: memory or disk do not suffice for one matrix or shard.
+    """
+    from lrc_core.models.outline import read_outline, require_room
+
+    require_room(read_outline(model))
+
+
+def check_texts(texts: Sequence[str]) -> None:
+    """Refuse no text, and files that are not there.
+
+    Raises:
+        TextError: naming the file.
+    """
+    if not texts:
+        raise TextError("No text is named.", "The built-in ones are wiki, c4 and gensim.")
+    for text in texts:
+        if Path(text).is_absolute() and not Path(text).is_file():
+            raise TextError(f"There is no text file {text}.")
+
+
+def _check_number(name: str, value: int, least: int) -> None:
+    if value < least:
+        raise SettingsError(f"The number given for {name} is {value}, but must be at least {least}.")
+
+
+def check_presets(presets: Mapping[str, str], methods: Sequence[str], where: str) -> None:
+    """Refuse unknown methods and presets, and presets of methods that take no part.
+
+    Args:
+        presets: of methods.
+        methods: what takes part.
+        where: what a method without a part is not: ``compared``.
+
+    Raises:
+        LrcError: naming the method or preset.
+    """
+    for method in methods:
+        ALLOCATORS.get(method).settings(presets.get(method))
+    if unused := set(presets) - set(methods):
+        raise SettingsError(f"A preset is given for {sorted(unused)[0]!r}, which is not {where}.")
+
+
+def check_plan(holder: Any, runs: Path) -> None:
+    """Refuse a plan that is damaged or whose files are missing.
+
+    Args:
+        holder: whatever has a ``plan``, perhaps None, and its ``plan_folder``.
+        runs: the folder of runs.
+    """
+    if holder.plan is not None:
+        Plan.from_dict(dict(holder.plan)).require_files(holder.plan_folder, runs)

@@ -1,0 +1,99 @@
+"""``lrc compare``: methods at the same budgets."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+
+from lrc_core.errors import SettingsError
+from lrc_core.kinds import checks, titles
+from lrc_core.kinds.flags import (
+    KEEPS,
+    Flag,
+    add_presets,
+    calibration,
+    calibration_seed,
+    decomposition,
+    evaluation,
+    presets_of,
+    presets_words,
+)
+from lrc_core.kinds.kind import Kind
+from lrc_core.plan import variant_name
+from lrc_core.runs.spec import CompareSpec, EvaluationSpec
+from lrc_core.runs.store import RunStore
+from lrc_core.tune.kinds import KINDS, NO_UPDATE, TUNED, check_kinds
+
+TASKS = ("arc_easy", "piqa")
+"""Zero-shot tasks of a comparison when none are named: two of the starter pack's, so that no network is needed."""
+
+
+class _Presets:
+    """Presets of the methods."""
+
+    def add(self, parser: argparse.ArgumentParser, base: CompareSpec) -> None:
+        add_presets(parser, (), "NAME|METHOD=NAME", "preset of all methods, or of one")
+
+    def read(self, spec: CompareSpec, arguments: argparse.Namespace, store: RunStore) -> CompareSpec:
+        return replace(spec, presets=presets_of(arguments.preset or (), spec.methods))
+
+    def write(self, spec: CompareSpec, said: CompareSpec, store: RunStore) -> tuple[list[str], CompareSpec]:
+        return presets_words(spec.presets), replace(said, presets=spec.presets)
+
+
+def _check(spec: CompareSpec) -> None:
+    for keep in spec.keeps:
+        checks.check_keep(keep)
+    checks.check_decompositions([spec.decomposition])
+    check_kinds([spec.update] if spec.update != NO_UPDATE else [])
+    checks.check_presets(spec.presets, spec.methods, "compared")
+    if not spec.methods or not spec.keeps:
+        raise SettingsError("A comparison needs at least one method and one share to keep.")
+
+
+def _title(spec: CompareSpec) -> str:
+    updated = {NO_UPDATE: "", TUNED: " with tuned factors"}.get(
+        spec.update, f" with {titles.UPDATES.get(spec.update, spec.update).lower()} updated"
+    )
+    return f"Compare at {titles.removed(spec.keeps)}{updated}"
+
+
+def _what(spec: CompareSpec) -> str:
+    update = spec.update.removeprefix(NO_UPDATE)
+    return titles.listed(", ".join(variant_name(name, update) for name in spec.methods), *spec.keeps)
+
+
+KIND = Kind(
+    CompareSpec(evaluation=EvaluationSpec(tasks=TASKS)),
+    label="Compare",
+    help="Compare methods at the same budgets.",
+    stage="lrc_core.pipeline.comparison:comparison_run",
+    show="lrc_core.cli.jobs:print_comparison",
+    parts=(
+        KEEPS,
+        Flag("--methods", "methods", "what is compared, see `lrc methods`", many=True, metavar="METHOD", always=True),
+        decomposition(),
+        _Presets(),
+        Flag(
+            "--update",
+            "update",
+            "factors of every plan to update before it is measured",
+            choices=(NO_UPDATE, *KINDS),
+        ),
+        *evaluation("--text"),
+        Flag(
+            "--seed",
+            "seed",
+            "of methods, calibration and evaluation",
+            int,
+            metavar="N",
+            also=("calibration.seed", "evaluation.seed"),
+        ),
+        Flag("--evaluation-seed", "evaluation.seed", "chooses items (default: the seed)", int, metavar="N"),
+        *calibration(),
+        calibration_seed(),
+    ),
+    title=_title,
+    what=_what,
+    check=_check,
+)

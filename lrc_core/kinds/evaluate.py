@@ -1,0 +1,45 @@
+"""``lrc evaluate``: a plan, or the dense model, is measured."""
+
+from __future__ import annotations
+
+from lrc_core.kinds import titles
+from lrc_core.kinds.flags import Flag, calibration, calibration_seed, evaluation
+from lrc_core.kinds.kind import Kind
+from lrc_core.kinds.plans import PlanFlag
+from lrc_core.plan import update_of
+from lrc_core.runs.spec import EvaluateSpec, EvaluationSpec
+from lrc_core.runs.store import RunStore
+
+_MEASURED = (
+    *evaluation("--text"),
+    Flag("--seed", "evaluation.seed", "chooses items and bootstrap samples", int, metavar="N"),
+)
+
+
+def evaluation_words(evaluation: EvaluationSpec) -> list[str]:
+    """The flags of ``lrc evaluate`` that say what is measured."""
+    spec, said, words = EvaluateSpec(evaluation=evaluation), EvaluateSpec(), []
+    for part in _MEASURED:
+        more, said = part.write(spec, said, RunStore())
+        words += more
+    return words
+
+
+def _title(spec: EvaluateSpec) -> str:
+    return f"Evaluate {titles.plan_title(spec.plan)}" if spec.plan else "Evaluate the dense model"
+
+
+def _what(spec: EvaluateSpec) -> str:
+    return "dense" if spec.plan is None else titles.listed_plan(spec.plan, update_of(spec.plan.get("origin")))
+
+
+KIND = Kind(
+    EvaluateSpec(),
+    label="Evaluate",
+    help="Measure a plan, or the dense model.",
+    stage="lrc_core.pipeline.evaluation:evaluation_run",
+    show="lrc_core.cli.jobs:print_row",
+    parts=(PlanFlag(), *_MEASURED, *calibration(), calibration_seed()),
+    title=_title,
+    what=_what,
+)

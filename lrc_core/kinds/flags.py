@@ -1,0 +1,460 @@
+"""Flags of the command line, each said once: how it is read into a spec, and how a spec is written as words again.
+
+A command is a row of parts. Reading begins with the default spec and lets every part put in what the user said;
+writing begins with the same spec and lets every part say what still differs. So what is written reads back.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import lrc_core.allocate
+import lrc_core.decompose  # noqa: F401 - both register their methods, which help texts list
+from lrc_core.errors import EvaluationError, SettingsError, TextError
+from lrc_core.models.starter import TEXTS
+from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
+from lrc_core.runs.spec import GENERATED, ModelRef
+from lrc_core.runs.store import RunStore
+
+log = logging.getLogger("lrc_core.cli")
+
+STARTER = "starter"
+_BUILT_IN = (*TEXTS, "gensim", GENERATED)
+_FILE_ENDINGS = (".txt", ".md", ".json", ".jsonl", ".utf8")
+
+
+class Part(Protocol):
+    """What a command has to say about some fields of its spec."""
+
+    def add(self, parser: argparse.ArgumentParser, base: Any) -> None:
+        """Add the flags; ``base`` is the default spec."""
+
+    def read(self, spec: Any, arguments: argparse.Namespace, store: RunStore) -> Any:
+        """The spec with what the user said."""
+
+    def write(self, spec: Any, said: Any, store: RunStore) -> tuple[list[str], Any]:
+        """Words for what differs, and what has been said with them."""
+
+
+@dataclass(frozen=True)
+class Flag:
+    """One flag for one field.
+
+    Attributes:
+        word: the flag as it is written.
+        field: of the spec; ``calibration.windows`` for a field of a part.
+        help: what it is; the default is added.
+        type: of one value; refused by the parser where it does not fit.
+        choices: allowed values.
+        metavar: what stands for a value in the help.
+        const: the value that the flag sets without a word of its own.
+        aliases: other ways to write it.
+        old: former words: they still work, with a note.
+        many: takes several values, with spaces or commas between them.
+        each: several values, and the flag may be repeated.
+        none: several values, or none at all.
+        fits: whether a word after the first can be a value; if not, it names the model.
+        made: makes the field's value of a word; may raise an error of its own.
+        also: fields that get the same value unless their own flags say otherwise.
+        then: fields that get another value with it.
+        always: written even where it is the default.
+        unless: field of the spec; where that is true, this flag says nothing.
+    """
+
+    word: str
+    field: str
+    help: str
+    type: Callable[[str], Any] = str
+    choices: tuple[str, ...] = ()
+    metavar: str | None = None
+    const: Any = None
+    aliases: tuple[str, ...] = ()
+    old: tuple[str, ...] = ()
+    many: bool = False
+    each: bool = False
+    none: bool = False
+    fits: Callable[[str], bool] | None = None
+    made: Callable[[str], Any] | None = None
+    also: tuple[str, ...] = ()
+    then: tuple[tuple[str, Any], ...] = ()
+    always: bool = False
+    unless: str = ""
+
+    def add(self, parser: argparse.ArgumentParser, base: Any) -> None:
+        """See :class:`Part`."""
+        words = (self.word, *self.aliases)
+        text = self._help(base)
+        if self.const is not None:
+            parser.add_argument(*words, dest=self.field, action="store_const", const=self.const, help=text)
+        elif self.many or self.each:
+            add_list(parser, words, self.field, text, **self._of_a_list())
+            for old in self.old:
+                add_list(parser, (old,), self.field, argparse.SUPPRESS, instead=self.word, **self._of_a_list())
+        else:
+            parser.add_argument(
+                *words,
+                dest=self.field,
+                type=self.type,
+                choices=self.choices or None,
+                metavar=self.metavar,
+                help=text,
+            )
+
+    def _of_a_list(self) -> dict[str, Any]:
+        return {
+            "of": self.type,
+            "among": self.choices,
+            "extend": self.each,
+            "fits": self.fits,
+            "metavar": self.metavar or self.word.lstrip("-").upper(),
+            "nargs": "*" if self.none else "+",
+        }
+
+    def _help(self, base: Any) -> str:
+        default = get(base, self.field)
+        if self.const is not None or "default" in self.help or default in ((), ""):
+            return self.help
+        return f"{self.help} (default: {' '.join(map(str, default)) if isinstance(default, tuple) else default})"
+
+    def read(self, spec: Any, arguments: argparse.Namespace, store: RunStore) -> Any:
+        """See :class:`Part`."""
+        given = getattr(arguments, self.field)
+        if given is None or self._silent(spec):
+            return spec
+        if self.made is not None:
+            given = [self.made(word) for word in given] if isinstance(given, list) else self.made(given)
+        return self._said(spec, tuple(given) if isinstance(given, list) else given)
+
+    def write(self, spec: Any, said: Any, store: RunStore) -> tuple[list[str], Any]:
+        """See :class:`Part`."""
+        value = get(spec, self.field)
+        if self._silent(spec) or (value == get(said, self.field) and not self.always):
+            return [], said
+        return self._words(value), self._said(said, value)
+
+    def _silent(self, spec: Any) -> bool:
+        return bool(self.unless) and bool(get(spec, self.unless))
+
+    def _said(self, spec: Any, value: Any) -> Any:
+        for name in (self.field, *self.also):
+            spec = put(spec, name, value)
+        for name, other in self.then:
+            spec = put(spec, name, other)
+        return spec
+
+    def _words(self, value: Any) -> list[str]:
+        if self.const is not None:
+            return [self.word] if value == self.const else []
+        if self.each:
+            return [word for one in value for word in (self.word, str(one))]
+        if self.many:
+            return [self.word, *(str(one) for one in value)]
+        text = str(value)
+        return [f"{self.word}={text}"] if text.startswith("-") else [self.word, text]
+
+
+def get(spec: Any, name: str) -> Any:
+    """The value of a field, or of a field of a part."""
+    for part in name.split("."):
+        spec = getattr(spec, part)
+    return spec
+
+
+def put(spec: Any, name: str, value: Any) -> Any:
+    """The spec with another value of that field."""
+    first, _, rest = name.partition(".")
+    return replace(spec, **{first: put(getattr(spec, first), rest, value) if rest else value})
+
+
+class _List(argparse.Action):
+    """Several words, with spaces or commas between them."""
+
+    def __init__(self, *args: Any, more: dict[str, Any], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.more = more
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        if (instead := self.more["instead"]) and getattr(namespace, self.dest) is None:
+            log.warning("%s is now called %s.", option_string, instead)
+        words, fits = list(values), self.more["fits"]
+        if fits and len(words) > 1 and not fits(words[-1]) and not getattr(namespace, "model", None):
+            namespace.named_model = words.pop()
+        pieces = [piece for word in words for piece in (pieces_of(word) if self.more["commas"] else [word])]
+        before = getattr(namespace, self.dest) if self.more["extend"] else None
+        setattr(namespace, self.dest, [*(before or []), *(self._one(piece) for piece in pieces)])
+
+    def _one(self, word: str) -> Any:
+        among = self.more["among"]
+        try:
+            value = self.more["of"](word)
+        except ValueError:
+            raise argparse.ArgumentError(self, f"invalid {self.more['of'].__name__} value: {word!r}") from None
+        if among and value not in among:
+            raise argparse.ArgumentError(self, f"invalid choice: {word!r} (choose from {', '.join(among)})")
+        return value
+
+
+def add_list(
+    parser: argparse.ArgumentParser, words: Sequence[str], dest: str, help: str, *, nargs: str = "+", **more: Any
+) -> None:
+    """Add a flag that takes several words.
+
+    Args:
+        parser: where.
+        words: the flag and other ways to write it.
+        dest: name of the list among the arguments; None when the flag is not given.
+        help: what it is.
+        nargs: ``+``, or ``*`` for none at all.
+        more: as of :class:`Flag`: ``metavar``; ``of`` (type), ``among`` (choices), ``extend`` (repeatable), ``fits``;
+            ``instead`` (the flag to write today) and ``commas`` (whether they part words).
+    """
+    metavar = more.pop("metavar", None)
+    known = {"of": str, "among": (), "extend": False, "fits": None, "instead": "", "commas": True}
+    parser.add_argument(
+        *words, dest=dest, help=help, nargs=nargs, metavar=metavar, action=_List, more={**known, **more}
+    )
+
+
+def pieces_of(word: str) -> list[str]:
+    """Its parts between commas; a file whose name has a comma stays whole."""
+    if "," not in word or Path(word).expanduser().exists():
+        return [word]
+    return [piece for piece in (part.strip() for part in word.split(",")) if piece]
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """The model, and what the user consents to."""
+    parser.add_argument("model", nargs="?", metavar="MODEL", help="starter, hub id, folder or GGUF")
+    parser.add_argument("--model", dest="named_model", metavar="MODEL", help="the same, after options")
+    parser.add_argument("--revision", default="", help="hub revision")
+    parser.add_argument("--trust-remote-code", action="store_true", help="consent to run the model's own code")
+    parser.add_argument("--allow-pickle", action="store_true", help="consent to weights that are not safetensors")
+
+
+def model_ref(arguments: argparse.Namespace) -> ModelRef:
+    """The model; a local folder or file by its absolute path, so that the worker finds it."""
+    source = model_source(arguments.named_model or arguments.model or STARTER)
+    return ModelRef(source, arguments.revision, arguments.trust_remote_code, arguments.allow_pickle)
+
+
+def model_source(name: str) -> str:
+    """A model as the worker finds it: a local folder or file by its absolute path."""
+    path = Path(name).expanduser()
+    return os.path.abspath(path) if name != STARTER and path.exists() else name
+
+
+def model_words(model: ModelRef) -> list[str]:
+    """The words that name a model."""
+    return [
+        model.source,
+        *(["--revision", model.revision] if model.revision else []),
+        *(["--trust-remote-code"] if model.trust_remote_code else []),
+        *(["--allow-pickle"] if model.allow_pickle else []),
+    ]
+
+
+def add_job(parser: argparse.ArgumentParser) -> None:
+    """What every job can be told."""
+    parser.add_argument("--detach", action="store_true", help="print the run's id at once and let it work")
+    parser.add_argument("--resume", action="store_true", help="go on with a run that was stopped or failed")
+
+
+def text_name(name: str) -> str:
+    """Built-in names as they are, files by absolute path, hub data sets as they are.
+
+    Raises:
+        TextError: it is none of them.
+    """
+    if name in _BUILT_IN:
+        return name
+    path = Path(name).expanduser()
+    if path.is_file():
+        return os.path.abspath(path)
+    looks_like_file = path.is_absolute() or name.startswith((".", "~")) or path.suffix in _FILE_ENDINGS
+    if looks_like_file or "/" not in name:
+        raise TextError(
+            f"There is no text {name!r}.",
+            f"Name a file, a hub data set (owner/name), or one of {', '.join(_BUILT_IN)}.",
+        )
+    return name
+
+
+def _is_text(word: str) -> bool:
+    """Whether a word names texts for certain; a hub data set cannot be told from a model."""
+    paths = [(piece, Path(piece).expanduser()) for piece in pieces_of(word)]
+    return all(piece in _BUILT_IN or (path.is_file() and path.suffix != ".gguf") for piece, path in paths)
+
+
+def _folder(name: str) -> str:
+    path = Path(name).expanduser()
+    if not path.is_dir():
+        raise EvaluationError(f"There is no folder {name} of task files.", "Give --include-path a folder.")
+    return os.path.abspath(path)
+
+
+def decomposition(word: str = "--decomposition", name: str = "decomposition", **more: Any) -> Flag:
+    """The decomposition, or several; the help lists those that are registered."""
+    return Flag(word, name, ", ".join(DECOMPOSITIONS.names()), metavar="D", **more)
+
+
+KEEP = Flag("--keep", "keep", "share of the block linears to keep", float, metavar="SHARE", always=True)
+KEEPS = Flag("--keep", "keeps", "shares to keep", float, many=True, metavar="SHARE", always=True)
+
+
+def calibration(*, old_text: bool = False, window: str = "--calibration-window", unless: str = "") -> tuple[Flag, ...]:
+    """Calibration text and windows.
+
+    Args:
+        old_text: the command has no other text, so that ``--text`` once meant this one.
+        window: the flag for tokens in a window.
+        unless: field of the spec that makes calibration pointless.
+    """
+    return (
+        Flag(
+            "--calibration-text",
+            "calibration.texts",
+            "built-in text, file or hub data set to calibrate on (repeatable)",
+            metavar="TEXT",
+            old=("--text",) if old_text else (),
+            each=True,
+            fits=_is_text,
+            made=text_name,
+            unless=unless,
+        ),
+        Flag(
+            "--windows",
+            "calibration.windows",
+            "calibration windows",
+            int,
+            metavar="N",
+            aliases=("--max-windows",) if old_text else (),
+            unless=unless,
+        ),
+        Flag(
+            window,
+            "calibration.window",
+            "tokens in a calibration window",
+            int,
+            metavar="N",
+            aliases=("--calibration-window",) if window != "--calibration-window" else (),
+            unless=unless,
+        ),
+    )
+
+
+def calibration_seed(**more: Any) -> Flag:
+    """The seed that chooses calibration windows."""
+    text = "chooses calibration windows (default: the seed)"
+    return Flag("--calibration-seed", "calibration.seed", text, int, metavar="N", **more)
+
+
+def evaluation(*old_texts: str) -> tuple[Flag, ...]:
+    """What is measured.
+
+    Args:
+        old_texts: former words for the texts.
+    """
+    of = "evaluation."
+    return (
+        Flag(
+            "--report-text",
+            of + "texts",
+            "text to report on (repeatable): built-in, file, hub data set",
+            metavar="TEXT",
+            old=old_texts,
+            each=True,
+            fits=_is_text,
+            made=text_name,
+        ),
+        Flag("--window", of + "window", "tokens in a window", int, metavar="N"),
+        Flag("--max-windows", of + "max_windows", "windows of each text, 0 for all", int, metavar="N"),
+        Flag("--stride", of + "stride", "tokens between window starts, 0: the window", int, metavar="N"),
+        Flag("--bos", of + "bos", "start windows with BOS", choices=("auto", "yes", "no")),
+        Flag("--tasks", of + "tasks", "zero-shot tasks: any that lm-eval knows", many=True, none=True, metavar="TASK"),
+        Flag("--items", of + "items", "items of each task, 0 for all", int, metavar="N"),
+        Flag(
+            "--include-path", of + "include_path", "folder of your own lm-eval task files", metavar="DIR", made=_folder
+        ),
+    )
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """``--set KEY=VALUE``."""
+    words = "one setting (repeatable); `lrc methods` lists them"
+    more: dict[str, Any] = {"metavar": "KEY=VALUE", "extend": True, "commas": False, "fits": lambda word: "=" in word}
+    add_list(parser, ("--set",), "set", words, **more)
+
+
+def settings_of(arguments: argparse.Namespace) -> dict[str, str]:
+    """What was said with ``--set``.
+
+    Raises:
+        SettingsError: a word is no pair.
+    """
+    return dict(_pair(word) for word in arguments.set or ())
+
+
+def _pair(word: str) -> tuple[str, str]:
+    key, equals, value = word.partition("=")
+    if not (key and equals):
+        raise SettingsError(f"--set needs KEY=VALUE, not {word!r}.")
+    return key.strip().replace("-", "_"), value
+
+
+def settings_words(settings: dict[str, Any], base: dict[str, Any]) -> list[str]:
+    """``--set`` for every setting that differs."""
+    changed = {key: value for key, value in settings.items() if key not in base or base[key] != value}
+    return [word for key, value in changed.items() for word in ("--set", f"{key}={value}")]
+
+
+def add_presets(parser: argparse.ArgumentParser, sizes: Iterable[str], metavar: str, help: str) -> None:
+    """``--preset``, of all methods or of one.
+
+    Args:
+        parser: where.
+        sizes: presets that no method knows.
+        metavar: what stands for a value in the help.
+        help: what it is.
+    """
+    known = {*sizes, *(name for entry in ALLOCATORS for name in entry.presets)}
+    add_list(
+        parser,
+        ("--preset",),
+        "preset",
+        help,
+        metavar=metavar,
+        extend=True,
+        fits=lambda word: all("=" in piece or piece in known for piece in pieces_of(word)),
+    )
+
+
+def presets_of(words: Iterable[str], methods: Sequence[str]) -> dict[str, str]:
+    """``NAME`` counts for every method that has it (left out where it is the first one), ``METHOD=NAME`` for one.
+
+    Raises:
+        SettingsError: no method has such a preset.
+    """
+    presets: dict[str, str] = {}
+    for word in words:
+        method, equals, name = word.partition("=")
+        if equals:
+            presets[method] = name
+            continue
+        entries = [ALLOCATORS.get(method) for method in methods]
+        having = [entry for entry in entries if word in entry.presets]
+        if not having:
+            known = sorted({preset for entry in entries for preset in entry.presets})
+            raise SettingsError(f"No compared method has a preset {word!r}.", f"Choose one of {', '.join(known)}.")
+        presets |= {entry.name: word for entry in having if next(iter(entry.presets)) != word}
+    return presets
+
+
+def presets_words(presets: Any) -> list[str]:
+    """``--preset`` for every method that is not on its first one."""
+    return [word for method, preset in presets.items() for word in ("--preset", f"{method}={preset}")]

@@ -1,0 +1,122 @@
+"""``lrc generate``: one prompt, answered by the dense model and by plans, side by side."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import asdict, fields, replace
+
+from lrc_core.errors import SettingsError
+from lrc_core.kinds.flags import add_list
+from lrc_core.kinds.kind import Kind
+from lrc_core.results.plans import DENSE_WORD, find_plan, words_for_answer
+from lrc_core.runs.spec import AnswerSpec, CalibrationSpec, GenerateSpec, SamplingSpec
+from lrc_core.runs.store import RunStore
+from lrc_core.settings import build, fields_of
+
+MOST_ANSWERS = 4
+"""Models that answer one prompt: the dense one and three plans."""
+
+
+class _Answers:
+    """Who answers, in this order; the dense model comes first where no word is said about it."""
+
+    def add(self, parser: argparse.ArgumentParser, base: GenerateSpec) -> None:
+        words = "plan file, run id, RUN@20, or dense; three at most"
+        add_list(parser, ("--plan",), "plan", words, metavar="FILE|RUN")
+        parser.add_argument("--no-dense", action="store_true", help="the plans alone")
+
+    def read(self, spec: GenerateSpec, arguments: argparse.Namespace, store: RunStore) -> GenerateSpec:
+        named = list(arguments.plan or ())
+        answers = [] if arguments.no_dense or DENSE_WORD in named else [AnswerSpec()]
+        answers += [AnswerSpec() if words == DENSE_WORD else _answer(words, store) for words in named]
+        return replace(spec, answers=tuple(answers))
+
+    def write(self, spec: GenerateSpec, said: GenerateSpec, store: RunStore) -> tuple[list[str], GenerateSpec]:
+        dense = [number for number, answer in enumerate(spec.answers) if answer.plan is None]
+        named = [
+            DENSE_WORD if answer.plan is None else words_for_answer(spec, number, store)
+            for number, answer in enumerate(spec.answers)
+        ]
+        plans = named[1:] if dense == [0] else named
+        words = [*(["--no-dense"] if not dense else []), *(["--plan", *plans] if plans else [])]
+        return words, replace(said, answers=spec.answers)
+
+
+def _answer(words: str, store: RunStore) -> AnswerSpec:
+    found = find_plan(words, store)
+    return AnswerSpec(found.plan, found.folder, found.calibration or CalibrationSpec())
+
+
+class _Prompt:
+    """The question."""
+
+    def add(self, parser: argparse.ArgumentParser, base: GenerateSpec) -> None:
+        parser.add_argument("--prompt", metavar="TEXT", help="the question; - reads standard input")
+
+    def read(self, spec: GenerateSpec, arguments: argparse.Namespace, store: RunStore) -> GenerateSpec:
+        if arguments.prompt is None:
+            raise SettingsError("There is no prompt.", "Add --prompt 'your question', or --prompt - to read it.")
+        return replace(spec, prompt=sys.stdin.read() if arguments.prompt == "-" else arguments.prompt)
+
+    def write(self, spec: GenerateSpec, said: GenerateSpec, store: RunStore) -> tuple[list[str], GenerateSpec]:
+        words = [f"--prompt={spec.prompt}"] if spec.prompt.startswith("-") else ["--prompt", spec.prompt]
+        return words, replace(said, prompt=spec.prompt)
+
+
+class _Sampling:
+    """How tokens are chosen: a flag for every field."""
+
+    def add(self, parser: argparse.ArgumentParser, base: GenerateSpec) -> None:
+        for info in fields_of(SamplingSpec):
+            words = f"{info.help.replace('%', '%%')} (default: {info.default})"
+            parser.add_argument(_flag(info.name), type=info.type, choices=info.choices or None, help=words)
+
+    def read(self, spec: GenerateSpec, arguments: argparse.Namespace, store: RunStore) -> GenerateSpec:
+        given = {f.name: getattr(arguments, f.name) for f in fields(SamplingSpec)}
+        sampling = build(SamplingSpec, {name: value for name, value in given.items() if value is not None})
+        return replace(spec, sampling=sampling)
+
+    def write(self, spec: GenerateSpec, said: GenerateSpec, store: RunStore) -> tuple[list[str], GenerateSpec]:
+        base, words = asdict(said.sampling), asdict(spec.sampling)
+        changed = {name: value for name, value in words.items() if value != base[name]}
+        return [word for name, value in changed.items() for word in (_flag(name), str(value))], spec
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _extras(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--release", action="store_true", help="let the generation worker give its model back")
+
+
+def _check(spec: GenerateSpec) -> None:
+    if not spec.prompt.strip():
+        raise SettingsError("The prompt is empty.", "Write a question, or the beginning of a text.")
+    if not 1 <= len(spec.answers) <= MOST_ANSWERS:
+        raise SettingsError(
+            f"{len(spec.answers)} models are asked, but it must be 1 to {MOST_ANSWERS}.",
+            "The dense model and up to three compressed ones stand side by side.",
+        )
+    build(SamplingSpec, asdict(spec.sampling))
+
+
+def _title(spec: GenerateSpec) -> str:
+    prompt = " ".join(spec.prompt.split())
+    asked = prompt[:40] + ("…" if prompt[40:] else "")
+    return f"{len(spec.answers)} answer{'s' if len(spec.answers) > 1 else ''} to “{asked}”"
+
+
+KIND = Kind(
+    GenerateSpec(),
+    label="Talk",
+    help="One prompt, answered by the dense model and by plans, side by side.",
+    stage="lrc_core.pipeline.generation:generation_run",
+    show="lrc_core.cli.answers:print_answers",
+    handler="lrc_core.cli.generate:generate",
+    parts=(_Prompt(), _Answers(), _Sampling()),
+    extras=_extras,
+    title=_title,
+    check=_check,
+)

@@ -1,0 +1,71 @@
+"""``lrc bench quality``: every method at every target, with tests."""
+
+from __future__ import annotations
+
+from lrc_core.errors import SettingsError
+from lrc_core.kinds import bench, checks, titles
+from lrc_core.kinds.flags import KEEPS, Flag, decomposition, model_source
+from lrc_core.kinds.kind import Kind
+from lrc_core.quality.presets import bench_preset
+from lrc_core.registry import ALLOCATORS
+from lrc_core.runs.spec import ModelRef, QualitySpec
+from lrc_core.tune.kinds import KINDS, NO_UPDATE, check_kinds
+
+
+def _check(spec: QualitySpec) -> None:
+    bench.check(spec)
+    checks.check_decompositions(spec.decompositions)
+    for name in spec.baselines:
+        method, _, update = name.partition("+")
+        ALLOCATORS.get(method)
+        check_kinds([update] if update else [])
+    check_kinds([update for update in spec.updates if update != NO_UPDATE])
+    if not spec.updates:
+        raise SettingsError("A bench needs at least one kind of update.", f"{NO_UPDATE!r}: plans as allocated.")
+    if not spec.decompositions:
+        raise SettingsError("A bench needs at least one decomposition.")
+
+
+def _check_models(spec: QualitySpec) -> None:
+    checks.check_model(spec.model)
+    for source in spec.references:
+        checks.check_model(ModelRef(source))
+
+
+_SIZE = bench_preset(bench.PRESET)
+KIND = Kind(
+    QualitySpec(methods=ALLOCATORS.names(), calibration=_SIZE.calibration, evaluation=_SIZE.evaluation),
+    label="Bench",
+    help="Every method at every target, with tests.",
+    stage="lrc_core.pipeline.quality:quality_run",
+    show=bench.SHOW,
+    command=("bench", "quality"),
+    handler=bench.HANDLER,
+    parts=(
+        KEEPS,
+        Flag("--methods", "methods", "default: every one", many=True, metavar="METHOD", always=True),
+        decomposition("--decomposition", "decompositions", many=True, always=True),
+        Flag(
+            "--references",
+            "references",
+            "other models measured on the same texts and tasks",
+            many=True,
+            metavar="MODEL",
+            made=model_source,
+        ),
+        Flag("--against", "baselines", "baselines", many=True, metavar="METHOD"),
+        Flag(
+            "--update",
+            "updates",
+            "what is done to the factors of every plan, each in rows of its own",
+            many=True,
+            choices=(NO_UPDATE, *KINDS),
+        ),
+        *bench.shared(),
+    ),
+    extras=bench.extras,
+    title=lambda spec: f"Bench of {len(spec.methods)} methods at {titles.removed(spec.keeps)}",
+    what=bench.what,
+    check=_check,
+    check_models=_check_models,
+)
