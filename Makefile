@@ -2,7 +2,7 @@
 # user's cache folder, which holds the starter pack (LRC_CACHE moves it).
 
 .DEFAULT_GOAL := help
-.PHONY: help app demo test quick check format starter samples timings install install-dev venv
+.PHONY: help app demo test quick docs check format starter samples timings install install-dev venv
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -77,6 +77,11 @@ venv:
 	  $(PYTHON) -m venv --clear --without-pip $(VENV); \
 	  $(PYTHON) -m pip --python $(PY) install --quiet pip; \
 	}
+
+docs: ## Build the documentation as a site in site/, in an environment of its own
+	@test -x .venv-docs/bin/sphinx-build || { python3 -m venv .venv-docs && \
+	  .venv-docs/bin/pip install --disable-pip-version-check --quiet -r requirements-docs.txt; }
+	.venv-docs/bin/sphinx-build -W --keep-going -q docs site
 
 timings: install-dev ## Measure in a real browser how fast slider, page switches and clicks are (writes timings.json)
 	$(PY) -m tests.browser.timings $(ARGS)
