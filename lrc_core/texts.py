@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from lrc_core.errors import TextError
-from lrc_core.models import starter
+from lrc_core.models.pack import starter
 from lrc_core.runs.spec import GENERATED
 from lrc_core.types import OnProgress, ShouldStop, ignore_progress, never_stop
 

@@ -15,9 +15,9 @@ from lrc_core.cli.follow import ProgressLine
 from lrc_core.cli.output import emit, emit_json, emit_table, note
 from lrc_core.jobs.cache import cached, clean, folder_size
 from lrc_core.kinds.flags import model_ref
+from lrc_core.models.pack.starter import fetch_all, pack_status
 from lrc_core.models.preflight import preflight
 from lrc_core.models.resources import cpu_memory_available, disk_available, human_bytes
-from lrc_core.models.starter import fetch_all, pack_status
 from lrc_core.paths import cache_home, runs_home
 from lrc_core.runs.store import RunStore
 

@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from lrc_core.errors import CancelledError, EvaluationError, LrcError, NumericalError
 from lrc_core.evaluate.likelihood import continuation_likelihoods
 from lrc_core.evaluate.running import evaluating
-from lrc_core.models.starter import ensure_tasks
+from lrc_core.models.pack.starter import ensure_tasks
 from lrc_core.texts import wants_bos
 from lrc_core.types import OnProgress, Progress, ShouldStop, ignore_progress, never_stop
 

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import lrc_core.allocate
 import lrc_core.decompose  # noqa: F401 - both register their methods, which help texts list
 from lrc_core.errors import EvaluationError, SettingsError, TextError
-from lrc_core.models.starter import TEXTS
+from lrc_core.models.pack.starter import TEXTS
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
 from lrc_core.runs.spec import GENERATED, ModelRef
 from lrc_core.runs.store import RunStore

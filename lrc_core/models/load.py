@@ -13,13 +13,13 @@ import torch
 from torch import nn
 
 from lrc_core.errors import CancelledError, LrcError, ModelError, ResourceError
-from lrc_core.models import starter
 from lrc_core.models.allocator import keep_freed_memory
 from lrc_core.models.device import memory_available, named_dtype, pick_device
 from lrc_core.models.fingerprint import fingerprint
 from lrc_core.models.gguf_convert import unpacked_gguf
 from lrc_core.models.hub import cached_snapshot, fetch_snapshot
 from lrc_core.models.linears import block_linears, decoder_blocks
+from lrc_core.models.pack import starter
 from lrc_core.models.quiet import quiet_transformers
 from lrc_core.models.resources import cpu_memory_available, human_bytes
 from lrc_core.models.source import ModelFiles, find_source, look_through

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from lrc_core.errors import ModelError, ResourceError
-from lrc_core.models import starter
 from lrc_core.models.aside import require_disk
 from lrc_core.models.headers import FLOAT_TYPES, TensorHeader, safetensors_header
 from lrc_core.models.hub import cached_snapshot, look_at
+from lrc_core.models.pack import starter
 from lrc_core.models.resources import cpu_memory_available, human_bytes
 from lrc_core.models.source import architecture_of, find_source, is_whole, look_through, unpacked_folder, weight_files
 from lrc_core.paths import cache_home

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from lrc_core.errors import LrcError, ModelError
-from lrc_core.models import starter
 from lrc_core.models.headers import GgufHeader, TensorHeader, gguf_header
 from lrc_core.models.hub import cached_snapshot, look_at
 from lrc_core.models.outline import block_weights, first_number, text_config
+from lrc_core.models.pack import starter
 from lrc_core.models.resources import (
     cpu_has_bf16,
     cpu_memory_available,

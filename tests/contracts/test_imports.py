@@ -159,7 +159,7 @@ LIGHT = (
     "lrc_core.report.html.page",
     "lrc_core.report.pdf.document",
     "lrc_core.models.preflight",
-    "lrc_core.models.starter",
+    "lrc_core.models.pack.starter",
     "lrc_core.cli",
 )
 

