@@ -82,7 +82,7 @@ def print_started(run: Run, *, as_json: bool) -> None:
 
 
 def print_result(run: Run, result: dict[str, Any], *, as_json: bool, show: Any = None) -> None:
-    """The result of a finished run, as JSON or for people."""
+    """The result of a finished run, as JSON or as text."""
     if as_json:
         # A comparison's shape is fixed; every other result says which run it came from.
         fixed = {"model": result["model"], "rows": result["rows"]} if run.spec.kind == "compare" else None
@@ -199,7 +199,7 @@ def print_update(run: Run, result: dict[str, Any]) -> None:
     if found.get("loss_before") is not None:
         emit(
             f"Tuned {found['layers']} layers in {found['steps']} steps; loss on text held "
-            f"back {found['loss_before']:.3f} nats a token before, {found['loss_after']:.3f} after."
+            f"back {found['loss_before']:.3f} nats per token before, {found['loss_after']:.3f} after."
         )
     elif found.get("layers"):
         emit(

@@ -63,7 +63,7 @@ def plan(arguments: argparse.Namespace) -> int:
         f"{percent(made.keep_target)}. Plan: {arguments.save}"
     )
     if loss is not None:
-        emit(f"Predicted loss (K-FAC, {source}; an estimate): {loss:.4f} nats a token.")
+        emit(f"Predicted loss (K-FAC, {source}; an estimate): {loss:.4f} nats per token.")
     return 0
 
 

@@ -13,7 +13,7 @@ from lrc_core.settings import setting
 
 @dataclass(frozen=True)
 class NoSettings:
-    """Nothing to set."""
+    """No settings."""
 
 
 @dataclass(frozen=True)

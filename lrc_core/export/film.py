@@ -24,8 +24,8 @@ _MOST_RANKS = 60_000  # numbers in all frames together: models of many layers ge
 GREY = "#7b8c94"
 _DIGITS = 5  # significant digits of figures
 _TASKS = {
-    "logits": "KL to the dense model, nats a token",
-    "text": "cross-entropy, nats a token",
+    "logits": "KL to the dense model, nats per token",
+    "text": "cross-entropy, nats per token",
     "hidden": "squared distance of hidden states, relative",
     "perplexity": "perplexity of a batch",
 }
@@ -277,7 +277,7 @@ def _charts(ticks: Mapping[str, list[Any]], settings: Mapping[str, Any]) -> tupl
                 unit = "weighted; the budget presses both ways"
             found.append(Chart(name, label, unit, series=(name,), labels=(label,), zero=False))
     found += [
-        Chart("entropy", "Entropy of the masks", "bits a component", series=recorded("entropy"), labels=("entropy",)),
+        Chart("entropy", "Entropy of the masks", "bits per component", series=recorded("entropy"), labels=("entropy",)),
         Chart("speed", "Speed", "tokens/s", series=recorded("tokens_per_s"), labels=("speed",)),
         Chart("memory", "Memory", "MB held", series=recorded("memory_mb"), labels=("memory",)),
     ]

@@ -1,4 +1,4 @@
-"""The card in words: what a model takes and gives, for somebody who decides. Memory, speed, quality, money. No torch.
+"""The card in words: what a model takes and gives, for those who decide. Memory, speed, quality, money. No torch.
 
 Sentences carry ``**`` around what is set off.
 """

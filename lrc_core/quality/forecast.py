@@ -31,7 +31,7 @@ class Curve:
     Attributes:
         steps: [n] ascending.
         rates: [n] share of parameters removed.
-        losses: [n] KL divergence in nats a token.
+        losses: [n] KL divergence in nats per token.
     """
 
     steps: np.ndarray
@@ -82,7 +82,7 @@ class Forecast:
     """An expected increase of log-perplexity.
 
     Attributes:
-        increase: in nats a token.
+        increase: in nats per token.
         error: spread of the trials' misses, in log units of the increase.
         plans: measured plans that it rests on.
         runs: whose they are.

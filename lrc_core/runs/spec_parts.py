@@ -54,11 +54,11 @@ class EvaluationSpec:
     Attributes:
         texts: ``gensim``, ``c4`` (report parts), files, or hub data sets.
         window: tokens in a window.
-        max_windows: windows a text, 0 for all.
+        max_windows: windows per text, 0 for all.
         stride: tokens between window starts; 0 means the window, so that windows do not overlap.
         bos: ``auto`` (as the tokenizer does), ``yes`` or ``no``.
         tasks: zero-shot tasks.
-        items: items a task, 0 for all.
+        items: items per task, 0 for all.
         include_path: folder of the user's own lm-eval task files, or "".
         seed: chooses items and bootstrap samples.
     """

@@ -51,7 +51,7 @@ class Tuned:
     Attributes:
         factors: left [m, k] and right [k, n] of every low-rank layer, in the model's precision on the CPU; the plan's
             own where tuning did not help.
-        before: mean loss in nats a token on the windows held back; nan without any.
+        before: mean loss in nats per token on the windows held back; nan without any.
         after: the same with the tuned factors.
         losses: mean loss of every step on its batch.
     """

@@ -27,7 +27,7 @@ SHOWN = {
     "spectra?sp_layers=2+self_attn.k_proj&sp_measure=Stable+rank": "Block 2, self_attn.k_proj",
     "allocate?rate=31": "nearest recorded rate to 31 %",
     "watch?wa_run=allocate-nothing": "Parameters kept by each layer",
-    "compare?co_view=Zero-shot": "items a task",
+    "compare?co_view=Zero-shot": "items per task",
     "runs": "Starter pack",
 }
 

@@ -54,7 +54,7 @@ def test_empty_then_a_question_with_the_usual_plans(open_page, store, card, subm
     command = command_for(spec)
     assert f"--plan {llrc.id}@20 {uniform.id}" in command and command in text_of(app)
     assert app.query_params["ta_run"] == spec.run_id
-    assert "Its turn comes." in text_of(app)
+    assert "Waiting for its turn." in text_of(app)
 
 
 def test_plans_of_samples_updates_and_comparisons_can_be_asked(store, samples, card):
@@ -95,7 +95,7 @@ def test_every_state_of_a_question(open_page, store, card, name):
     app = open_page("talk", ta_run=run.id)
     text = text_of(app)
     assert not app.exception and "says number 0" in text
-    assert ("Its turn comes." in text) == (name in ("running", "cancelling"))
+    assert ("Waiting for its turn." in text) == (name in ("running", "cancelling"))
     labels = {button.label for button in app.button}
     assert ("Cancel" in labels) == (name == "running")
     assert ("Resume" in labels) == (name in ("failed", "cancelled", "interrupted"))

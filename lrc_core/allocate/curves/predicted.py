@@ -32,7 +32,7 @@ class Measuring:
 
 
 def predicted_losses(context: Context, curve: str, measuring: Measuring) -> dict[str, NDArray[np.float64]]:
-    """For every layer [r]: predicted loss, in nats a token, of dropping each component.
+    """For every layer [r]: predicted loss, in nats per token, of dropping each component.
 
     Args:
         context: model, layers and factors.

@@ -105,7 +105,7 @@ def rounded(parts: Mapping[str, Tensor]) -> dict[str, float]:
 
 
 def mask_entropy(probabilities: Tensor) -> float:
-    """How undecided masks are: the mean of -p log2 p - (1 - p) log2 (1 - p), in bits a component.
+    """How undecided masks are: the mean of -p log2 p - (1 - p) log2 (1 - p), in bits per component.
 
     1 where every component is a toss-up, 0 where all are decided.
 

@@ -20,7 +20,7 @@ def measured_losses(predicted: Array, slopes: Array, kept: int, groups: int) -> 
 
     Args:
         predicted: [r] p, not negative, in the order of the spectrum.
-        slopes: [r] g, nats a token.
+        slopes: [r] g, nats per token.
         kept: how many components, from the first on, are on; r in a dense layer.
         groups: into how many groups the whole spectrum would be cut; no group holds kept and dropped components.
 

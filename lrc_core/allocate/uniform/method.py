@@ -11,7 +11,7 @@ from lrc_core.registry import ALLOCATORS, MethodEntry
 
 @dataclass(frozen=True)
 class UniformSettings:
-    """Nothing to set."""
+    """No settings."""
 
 
 ENTRY = ALLOCATORS.register(

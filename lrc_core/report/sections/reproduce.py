@@ -26,7 +26,7 @@ def counted(named: Named) -> Section:
     spec = spec_of(named.sources.comparison)
     evaluation = spec.evaluation if spec is not None else EvaluationSpec()
     windows = (
-        f"{evaluation.max_windows} windows a text at most" if evaluation.max_windows else "all windows of each text"
+        f"{evaluation.max_windows} windows per text at most" if evaluation.max_windows else "all windows of each text"
     )
     texts = listed([text_name(text) for text in evaluation.texts])
     calibration = spec.calibration if spec is not None else None
@@ -56,7 +56,7 @@ def _items(evaluation: EvaluationSpec) -> str:
     if not evaluation.tasks:
         return "no tasks in this comparison"
     each = (
-        f"{evaluation.items} items a task at most, drawn with seed {evaluation.seed}"
+        f"{evaluation.items} items per task at most, drawn with seed {evaluation.seed}"
         if evaluation.items
         else "all items"
     )

@@ -73,13 +73,13 @@ def reading(card: ModelCard, losses: Mapping[str, np.ndarray], ranks: Ranks, eve
     dense = sum(is_dense(layer, ranks[layer.name]) for layer in card.layers)
     against = f", {words.percent(mine / theirs)} of what the uniform plan is predicted to add" if theirs > 0 else ""
     return (
-        f"{dense} of {len(card.layers)} layers stay dense. Predicted to add {mine:.2g} nats a token{against}. "
+        f"{dense} of {len(card.layers)} layers stay dense. Predicted to add {mine:.2g} nats per token{against}. "
         "The prediction adds layers up one by one; the more is removed, the more it says too little."
     )
 
 
 def predicted(card: ModelCard, losses: Mapping[str, np.ndarray], ranks: Ranks) -> float:
-    """Sum of the losses of all components dropped, in nats a token; a dense layer drops none."""
+    """Sum of the losses of all components dropped, in nats per token; a dense layer drops none."""
     return sum(
         0.0 if is_dense(layer, ranks[layer.name]) else float(losses[layer.name][ranks[layer.name] :].sum())
         for layer in card.layers

@@ -1,4 +1,4 @@
-"""The card: what a model takes and gives, for somebody who decides. Memory, speed, quality, money."""
+"""The card: what a model takes and gives, for those who decide. Memory, speed, quality, money."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ def zero_shot(group: measured.Group, decomposition: str, rows: Rows, ref: ModelR
     )
     charting.plotly(charts.zero_shot_bars(rows, metric or "acc_norm"), told, key="co_tasks", name="zero-shot")
     if items:
-        st.caption(f"{', '.join(f'{n:,}' for n in sorted(items))} items a task; whiskers are one standard error.")
+        st.caption(f"{', '.join(f'{n:,}' for n in sorted(items))} items per task; whiskers are one standard error.")
 
 
 def ranks(group: measured.Group, decomposition: str, rows: Rows, ref: ModelRef) -> None:

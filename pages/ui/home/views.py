@@ -155,7 +155,7 @@ def next_step(ref: ModelRef, fetch: Callable[[], None]) -> None:
     elif not kinds & {"compare", "evaluate", "quality"}:
         said, page = "Ranks have been learned. Measure them against the other methods at the same size.", "compare"
     else:
-        said, page = "It has been measured. Show the result to somebody.", "present"
+        said, page = "It has been measured. Present the result.", "present"
     working = any(not view.final for view in archive().runs(ref=ref, samples=False))
     if not page and working:
         said = "The first job of this model is under way; its progress is shown below."

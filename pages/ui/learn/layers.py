@@ -67,7 +67,7 @@ def sensitivity(lesson: lessons.Lesson) -> None:
                     "Layer": [layer.kind for layer in ordered],
                     "Rank left": [by_name[layer.name]["rank"] for layer in ordered],
                     "KL divergence, nats": [by_name[layer.name]["divergence"] for layer in ordered],
-                    "Loss, nats a token": [by_name[layer.name]["loss"] for layer in ordered],
+                    "Loss, nats per token": [by_name[layer.name]["loss"] for layer in ordered],
                 }
             ),
             hide_index=True,

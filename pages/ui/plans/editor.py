@@ -260,7 +260,7 @@ def _spend(
     loss = predicted_loss(card.layers, draft.ranks, losses)
     st.caption(
         f"The layers that are not locked get the ranks of least predicted loss (K-FAC, `{source}`). "
-        f":blue-badge[:material/calculate: estimate] this plan: **{loss:.3f}** nats a token"
+        f":blue-badge[:material/calculate: estimate] this plan: **{loss:.3f}** nats per token"
         + ("" if draft.decomposition == "kfac" else f", from the two-sided spectra, for {draft.decomposition} factors")
         + "."
     )

@@ -50,7 +50,7 @@ class Score:
 
     @property
     def loss(self) -> float:
-        """Mean log-perplexity over the texts, in nats a token; what the list is sorted by."""
+        """Mean log-perplexity over the texts, in nats per token; what the list is sorted by."""
         values = [math.log(float(text["value"])) for text in self.perplexity.values()]
         return sum(values) / len(values) if values else math.inf
 

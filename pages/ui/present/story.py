@@ -95,7 +95,7 @@ class Story:
 
 
 def loss(row: measured.Row) -> float:
-    """Mean log-perplexity over the texts, in nats a token: what rows are ranked by."""
+    """Mean log-perplexity over the texts, in nats per token: what rows are ranked by."""
     values = [math.log(float(score["value"])) for score in row["perplexity"].values()]
     return sum(values) / len(values) if values else math.inf
 

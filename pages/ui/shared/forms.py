@@ -79,7 +79,7 @@ def calibration(prefix: str, changed: Callable[[], None]) -> CalibrationSpec:
     left, middle, right = st.columns(3)
     shared: dict[str, Any] = {"on_change": changed, "bind": "query-params"}
     windows = left.number_input("Windows", 1, 100_000, base.windows, key=f"{prefix}_windows", **shared)
-    window = middle.number_input("Tokens a window", 8, 32_768, base.window, key=f"{prefix}_window", **shared)
+    window = middle.number_input("Tokens per window", 8, 32_768, base.window, key=f"{prefix}_window", **shared)
     seed = right.number_input("Seed", 0, 2**31 - 1, base.seed, key=f"{prefix}_seed", **shared)
     return CalibrationSpec(_names(texts, "calibration"), int(windows), int(window), int(seed))
 
@@ -102,11 +102,11 @@ def evaluation(prefix: str) -> EvaluationSpec:
         help="The listed ones are in the starter pack and need no network; any task that lm-eval knows can be typed.",
     )
     left, middle, right = st.columns(3)
-    window = left.number_input("Tokens a window", 8, 32_768, base.window, key=f"{prefix}_window")
+    window = left.number_input("Tokens per window", 8, 32_768, base.window, key=f"{prefix}_window")
     windows = middle.number_input(
-        "Windows a text", 0, 100_000, base.max_windows, key=f"{prefix}_windows", help="0: all"
+        "Windows per text", 0, 100_000, base.max_windows, key=f"{prefix}_windows", help="0: all"
     )
-    items = right.number_input("Items a task", 0, 100_000, base.items, key=f"{prefix}_items", help="0: all")
+    items = right.number_input("Items per task", 0, 100_000, base.items, key=f"{prefix}_items", help="0: all")
     return EvaluationSpec(
         texts=_names(texts, "evaluation"),
         window=int(window),

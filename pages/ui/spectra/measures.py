@@ -34,7 +34,7 @@ class Facts:
     Attributes:
         sigma: singular values, descending.
         rank: what the current cut leaves; the full rank where it stays dense.
-        loss: predicted loss of this cut over all layers, in nats a token.
+        loss: predicted loss of this cut over all layers, in nats per token.
         overlap: with the neighbouring blocks, as the spectra job stores it; empty where it did not.
     """
 
@@ -156,7 +156,7 @@ MEASURES: dict[str, Measure] = {
         Scale("of the loss", ".1%"),
         lambda facts: _layer_loss(facts) / facts.loss if facts.loss > 0 else 0.0,
         lambda facts, value: (
-            f"rank {facts.rank}: {percent(value, 2)} of the predicted loss, {_layer_loss(facts):.3g} nats a token"
+            f"rank {facts.rank}: {percent(value, 2)} of the predicted loss, {_layer_loss(facts):.3g} nats per token"
         ),
         decompositions=LOSS,
         cuts=True,

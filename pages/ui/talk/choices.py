@@ -51,7 +51,7 @@ class Choice:
 
 
 def choices(ref: ModelRef) -> list[Choice]:
-    """Plans of finished runs: allocated, updated, and those that comparisons measured and whose run has gone."""
+    """Plans of finished runs: allocated, updated, and those that comparisons measured and whose own run was deleted."""
     views = archive().runs(ref=ref)
     found: dict[str, Choice] = {}
     for view in views:

@@ -72,7 +72,7 @@ def _text(answer: Answer, view: RunView[GenerateSpec], together: bool) -> None:
     elif view.final:
         st.caption("Not written.")
     else:
-        st.caption("Hidden until all are written." if together else "Its turn comes.")
+        st.caption("Hidden until all are written." if together else "Waiting for its turn.")
 
 
 def _figures(answer: Answer) -> None:
