@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from lrc_core.runs.store import RunStore
-from tests.pages import run_factory, table_factory
+from tests.factories import run_factory, table_factory
 
 ROOT = Path(__file__).parents[2]
 FLAGS = [

@@ -9,7 +9,7 @@ from typing import Any
 from lrc_core.errors import CancelledError
 from lrc_core.runs.store import Run
 from lrc_core.types import OnProgress, Progress, ShouldStop
-from tests.pages import run_factory
+from tests.factories import run_factory
 
 
 def train(run: Run, *, on_progress: OnProgress, should_stop: ShouldStop) -> dict[str, Any]:

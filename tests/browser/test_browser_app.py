@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.browser.conftest import PATIENCE_MS
-from tests.pages import run_factory
+from tests.factories import run_factory
 
 pytestmark = pytest.mark.browser
 expect.set_options(timeout=PATIENCE_MS)

@@ -11,7 +11,7 @@ from lrc_core.budget import layer_ratio
 from lrc_core.words import count, data_size
 from tests.browser import timings
 from tests.browser.conftest import PATIENCE_MS
-from tests.pages import run_factory
+from tests.factories import run_factory
 
 pytestmark = pytest.mark.browser
 expect.set_options(timeout=PATIENCE_MS)

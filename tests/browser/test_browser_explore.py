@@ -11,7 +11,7 @@ from playwright.sync_api import expect
 
 from lrc_core.runs.spec import ModelRef, SpectraSpec
 from tests.browser.conftest import PATIENCE_MS
-from tests.pages import run_factory
+from tests.factories import run_factory
 
 pytestmark = pytest.mark.browser
 expect.set_options(timeout=PATIENCE_MS)

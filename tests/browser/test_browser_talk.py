@@ -16,7 +16,7 @@ from lrc_core.pipeline import execute
 from lrc_core.runs.recorder import record
 from lrc_core.runs.spec import AllocateSpec, CalibrationSpec, ModelRef
 from tests.browser.conftest import PATIENCE_MS
-from tests.tiny_models import save_tiny, tiny_text
+from tests.factories.tiny_models import save_tiny, tiny_text
 
 pytestmark = pytest.mark.browser
 expect.set_options(timeout=PATIENCE_MS)

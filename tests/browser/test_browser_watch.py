@@ -14,7 +14,7 @@ from playwright.sync_api import expect
 from lrc_core.budget import layer_ratio
 from lrc_core.runs.spec import AllocateSpec, ModelRef
 from tests.browser.conftest import PATIENCE_MS, ROOT
-from tests.pages import run_factory
+from tests.factories import run_factory
 
 pytestmark = pytest.mark.browser
 expect.set_options(timeout=PATIENCE_MS)

@@ -17,7 +17,7 @@ from typing import Any
 from lrc_core.paths import samples_home
 from lrc_core.runs.store import RunStore
 from tests.browser.conftest import PATIENCE_MS, ROOT, wait_until_healthy
-from tests.pages import run_factory, table_factory
+from tests.factories import run_factory, table_factory
 
 PLOTLY, VEGA, CELLS = ".js-plotly-plot .main-svg", '[data-testid="stVegaLiteChart"] svg', "rect[data-id]"
 TABLE = '[data-testid="stDataFrame"]'

@@ -19,7 +19,7 @@ from lrc_core.plan import Plan, make_plan, pruned_plan
 from lrc_core.registry import ALLOCATORS, REPORTED, MethodEntry
 from lrc_core.settings import fields_of
 from lrc_core.types import Progress
-from tests.tiny_methods import (
+from tests.factories.tiny_methods import (
     MemoryFactors,
     card_of,
     context_for,
@@ -28,7 +28,7 @@ from tests.tiny_methods import (
     same_state,
     state_of,
 )
-from tests.tiny_models import tiny_model
+from tests.factories.tiny_models import tiny_model
 
 # Grouped-query attention and tied embeddings; biases; Conv1D; fused query, key and value; scaled embeddings.
 FAMILIES = ("llama", "opt", "gpt2", "gpt_neox", "gemma")

@@ -18,7 +18,7 @@ from lrc_core.runs.store import Run, RunStore
 from tests.core.hub_stand_in import Hub
 from tests.core.job_helpers import kill_workers
 from tests.core.quality_helpers import set_methods, zero_shot
-from tests.tiny_models import save_tiny, tiny_text
+from tests.factories.tiny_models import save_tiny, tiny_text
 
 
 @pytest.fixture(scope="module")

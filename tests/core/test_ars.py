@@ -16,9 +16,9 @@ from lrc_core.budget import keep_ratio
 from lrc_core.lowrank.masked import masked_layers
 from lrc_core.models.linears import block_linears
 from lrc_core.settings import build
-from tests.tiny_methods import MemoryFactors, context_for, random_windows
-from tests.tiny_models import tiny_model
-from tests.watched import WatchedRun, check_model_is_left, check_resuming
+from tests.factories.tiny_methods import MemoryFactors, context_for, random_windows
+from tests.factories.tiny_models import tiny_model
+from tests.factories.watched import WatchedRun, check_model_is_left, check_resuming
 
 QUICK: dict[str, Any] = {
     "documents": 5, "window": 12, "batch": 2, "max_steps": 6, "settle_steps": 4, "learning_rate": 0.02,

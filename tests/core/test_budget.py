@@ -23,7 +23,7 @@ from lrc_core.budget import (
     whole_model_ratio,
 )
 from lrc_core.errors import BudgetError
-from tests.tiny_methods import grid_of_shapes, shape
+from tests.factories.tiny_methods import grid_of_shapes, shape
 
 SQUARE, WIDE, TALL, ROW = shape("a", 64, 64), shape("b", 48, 144), shape("c", 160, 32), shape("d", 1, 8)
 LAYERS = grid_of_shapes([(576, 576), (192, 576), (1536, 576), (576, 1536)], blocks=3)

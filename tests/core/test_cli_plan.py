@@ -10,7 +10,7 @@ import pytest
 from lrc_core.cli import main
 from lrc_core.plan import Plan
 from lrc_core.runs.store import RunStore
-from tests.pages import run_factory
+from tests.factories import run_factory
 
 CARD = run_factory.make_card()
 LAYER = "model.layers.1.mlp.up_proj"

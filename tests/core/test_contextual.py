@@ -13,8 +13,8 @@ from lrc_core.allocate.contextual.method import ContextualSettings, allocate, tr
 from lrc_core.budget import break_even, check_target, dense_ranks, fit_budget, is_dense, plan_params, uniform_ranks
 from lrc_core.errors import CancelledError
 from lrc_core.lowrank.apply import compressed
-from tests.tiny_methods import context_for, grid_of_shapes, random_windows
-from tests.tiny_models import tiny_model
+from tests.factories.tiny_methods import context_for, grid_of_shapes, random_windows
+from tests.factories.tiny_models import tiny_model
 
 SETTINGS = ContextualSettings(windows=2, window=16, lowest=0.3, step=0.3)
 LAYERS = grid_of_shapes([(48, 48), (16, 48), (96, 40)], blocks=2)

@@ -15,9 +15,9 @@ from lrc_core.budget import break_even, keep_ratio
 from lrc_core.lowrank.masked import masked_layers
 from lrc_core.models.linears import block_linears
 from lrc_core.settings import build
-from tests.tiny_methods import MemoryFactors, context_for, random_windows
-from tests.tiny_models import tiny_model
-from tests.watched import WatchedRun, check_model_is_left, check_resuming
+from tests.factories.tiny_methods import MemoryFactors, context_for, random_windows
+from tests.factories.tiny_models import tiny_model
+from tests.factories.watched import WatchedRun, check_model_is_left, check_resuming
 
 QUICK: dict[str, Any] = {
     "documents": 5, "window": 12, "batch": 2, "steps": 6, "task": "text", "budget_weight": 30.0, "sharpness": 0.5,

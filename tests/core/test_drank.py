@@ -11,8 +11,8 @@ import pytest
 from lrc_core.allocate.drank.method import DrankSettings, allocate, density_costs, rebalanced
 from lrc_core.budget import is_dense, layer_params
 from lrc_core.types import LinearShape
-from tests.tiny_methods import context_for, grid_of_shapes, shape
-from tests.tiny_models import tiny_model
+from tests.factories.tiny_methods import context_for, grid_of_shapes, shape
+from tests.factories.tiny_models import tiny_model
 
 LAYERS = grid_of_shapes([(48, 48), (16, 48), (96, 48)], blocks=4)
 

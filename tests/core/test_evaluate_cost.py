@@ -6,7 +6,7 @@ from torch import nn
 
 from lrc_core.errors import CancelledError
 from lrc_core.evaluate.cost import count_bytes, count_params, measure_cost
-from tests.tiny_models import FAMILIES, HIDDEN, VOCAB, tiny_model
+from tests.factories.tiny_models import FAMILIES, HIDDEN, VOCAB, tiny_model
 
 
 def test_tied_parameters_count_once_and_buffers_count_in_bytes() -> None:

@@ -11,7 +11,7 @@ from torch import nn
 from lrc_core.errors import CancelledError, EvaluationError, NumericalError
 from lrc_core.evaluate.perplexity import perplexity
 from lrc_core.types import Progress
-from tests.tiny_models import VOCAB, tiny_model
+from tests.factories.tiny_models import VOCAB, tiny_model
 
 
 class TableModel(nn.Module):

@@ -7,7 +7,7 @@ import torch
 
 from lrc_core.errors import EvaluationError, NumericalError
 from lrc_core.evaluate.sample import DEFAULT_PROMPT, greedy_sample
-from tests.tiny_models import FAMILIES, POSITIONS, tiny_model, tiny_tokenizer
+from tests.factories.tiny_models import FAMILIES, POSITIONS, tiny_model, tiny_tokenizer
 
 
 def by_hand(model: Any, tokenizer: Any, prompt: str, count: int) -> str:

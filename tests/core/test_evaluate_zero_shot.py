@@ -16,7 +16,7 @@ from lrc_core.errors import CancelledError, EvaluationError, NumericalError
 from lrc_core.evaluate import likelihood, zero_shot
 from lrc_core.evaluate.likelihood import continuation_likelihoods
 from lrc_core.types import Progress
-from tests.tiny_models import FAMILIES, POSITIONS, tiny_model, tiny_tokenizer
+from tests.factories.tiny_models import FAMILIES, POSITIONS, tiny_model, tiny_tokenizer
 
 
 def documents(task: str, count: int = 12) -> list[dict[str, Any]]:

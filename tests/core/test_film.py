@@ -25,7 +25,7 @@ from lrc_core.export.film_gif import film_gif
 from lrc_core.export.film_html import film_html, player
 from lrc_core.registry import ALLOCATORS
 from lrc_core.runs.store import Run, RunStore
-from tests.pages import run_factory
+from tests.factories import run_factory
 
 ROOT = Path(__file__).parents[2]
 CARD = run_factory.make_card()

@@ -10,7 +10,7 @@ from lrc_core.models.linears import block_linears
 from lrc_core.plan import make_plan, pruned_plan
 from lrc_core.quality.footprint import Footprint, cache_bytes_per_token, footprint, overhead_bytes, params_under
 from lrc_core.types import LinearShape, ModelCard, ModelIdentity
-from tests.tiny_models import BLOCKS, HIDDEN, tiny_model
+from tests.factories.tiny_models import BLOCKS, HIDDEN, tiny_model
 
 
 def card_of(shapes: dict[str, tuple[int, int]], blocks: int = 30, *, hidden: int = 576, bytes_: int = 2) -> ModelCard:

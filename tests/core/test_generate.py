@@ -33,7 +33,7 @@ from lrc_core.runs.spec import (
 )
 from lrc_core.runs.store import Run, RunStore
 from lrc_core.runs.transcript import FILE, Answer, TranscriptWriter, read_answers
-from tests.tiny_models import FAMILIES, POSITIONS, tiny_model, tiny_tokenizer
+from tests.factories.tiny_models import FAMILIES, POSITIONS, tiny_model, tiny_tokenizer
 
 PROMPT = "the rank of a layer"
 

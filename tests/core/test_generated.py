@@ -10,7 +10,7 @@ import torch
 from lrc_core.calibrate.generated import BATCH, Wanted, generated_windows
 from lrc_core.errors import CancelledError, TextError
 from lrc_core.texts import load_documents, mixed_windows
-from tests.tiny_models import VOCAB, tiny_model, tiny_text, tiny_tokenizer
+from tests.factories.tiny_models import VOCAB, tiny_model, tiny_text, tiny_tokenizer
 
 
 def test_same_seed_same_text_and_fewer_are_a_beginning(tmp_path: Path) -> None:

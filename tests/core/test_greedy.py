@@ -12,8 +12,8 @@ from lrc_core.allocate.greedy.method import GreedySettings, allocate, choose, hu
 from lrc_core.allocate.strs.method import StrsSettings
 from lrc_core.allocate.strs.method import allocate as strs
 from lrc_core.budget import dense_ranks, keep_ratio, layer_params, plan_params
-from tests.tiny_methods import context_for, grid_of_shapes
-from tests.tiny_models import tiny_model
+from tests.factories.tiny_methods import context_for, grid_of_shapes
+from tests.factories.tiny_models import tiny_model
 
 LAYERS = grid_of_shapes([(48, 48), (16, 48), (96, 40)], blocks=2)
 TOTAL = sum(layer.params for layer in LAYERS)

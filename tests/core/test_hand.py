@@ -9,7 +9,7 @@ from lrc_core.allocate.curves.hand import predicted_loss, spend_rest
 from lrc_core.allocate.curves.loss_curves import cheapest_ranks
 from lrc_core.budget import dense_ranks, keep_ratio, layer_ratio, plan_params, uniform_ranks
 from lrc_core.errors import BudgetError
-from tests.pages.run_factory import make_card, sigma_of
+from tests.factories.run_factory import make_card, sigma_of
 
 CARD = make_card()
 LAYERS = CARD.layers

@@ -12,7 +12,7 @@ from lrc_core.allocate.curves.knapsack import best_plan, gains
 from lrc_core.budget import largest_low_rank, layer_params, plan_params
 from lrc_core.errors import BudgetError, NumericalError
 from lrc_core.types import LinearShape
-from tests.tiny_methods import grid_of_shapes
+from tests.factories.tiny_methods import grid_of_shapes
 
 LAYERS = grid_of_shapes([(48, 48), (16, 48), (96, 40)], blocks=2)
 

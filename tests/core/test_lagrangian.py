@@ -14,8 +14,8 @@ from lrc_core.allocate.lagrangian.method import LagrangianSettings, allocate
 from lrc_core.budget import keep_ratio, layer_params, plan_params
 from lrc_core.models.linears import block_linears
 from lrc_core.types import LinearShape
-from tests.tiny_methods import MemoryFactors, context_for, random_windows, same_state, shape, state_of
-from tests.tiny_models import tiny_model
+from tests.factories.tiny_methods import MemoryFactors, context_for, random_windows, same_state, shape, state_of
+from tests.factories.tiny_models import tiny_model
 
 LAYERS = (shape("a", 12, 12), shape("b", 8, 24), shape("c", 30, 10))
 TOTAL = sum(layer.params for layer in LAYERS)

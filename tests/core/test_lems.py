@@ -17,8 +17,8 @@ from lrc_core.allocate.probing.probes import PlanProber, probe_layers
 from lrc_core.budget import break_even, check_target, is_dense, plan_params
 from lrc_core.errors import CancelledError
 from lrc_core.types import Progress
-from tests.tiny_methods import context_for, grid_of_shapes
-from tests.tiny_models import tiny_model
+from tests.factories.tiny_methods import context_for, grid_of_shapes
+from tests.factories.tiny_models import tiny_model
 
 SETTINGS = LemsSettings(windows=2, window=16, offset=2, trials=4)
 LAYERS = grid_of_shapes([(48, 48), (16, 48), (96, 40)], blocks=3)

@@ -20,7 +20,7 @@ from lrc_core.runs.spec import CalibrationSpec, LessonSpec, ModelRef, spec_from_
 from lrc_core.runs.store import Run, RunStore
 from lrc_core.samples import copy_sample
 from lrc_core.types import ModelCard
-from tests.tiny_models import save_tiny, tiny_text
+from tests.factories.tiny_models import save_tiny, tiny_text
 
 
 @pytest.fixture(scope="module")

@@ -25,8 +25,8 @@ from lrc_core.lowrank.coupling import CoupledUnits, coupled_units
 from lrc_core.lowrank.structure import restructured
 from lrc_core.models.linears import block_linears, get_module, weight_of
 from lrc_core.types import Structure
-from tests.tiny_methods import context_for, modules_of, random_windows, same_state, shape, state_of
-from tests.tiny_models import tiny_model
+from tests.factories.tiny_methods import context_for, modules_of, random_windows, same_state, shape, state_of
+from tests.factories.tiny_models import tiny_model
 
 SMALL: dict[str, Any] = {"windows": 4, "window": 16}
 TOKENS = random_windows(2, 24, seed=5)

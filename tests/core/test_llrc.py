@@ -19,9 +19,9 @@ from lrc_core.budget import dense_ranks, keep_ratio, largest_low_rank
 from lrc_core.models.linears import block_linears
 from lrc_core.plan import make_plan
 from lrc_core.settings import build
-from tests.tiny_methods import MemoryFactors, card_of, context_for, random_windows, same_state, state_of
-from tests.tiny_models import tiny_model
-from tests.watched import WatchedRun, check_model_is_left, check_resuming
+from tests.factories.tiny_methods import MemoryFactors, card_of, context_for, random_windows, same_state, state_of
+from tests.factories.tiny_models import tiny_model
+from tests.factories.watched import WatchedRun, check_model_is_left, check_resuming
 
 QUICK: dict[str, Any] = {
     "documents": 5,

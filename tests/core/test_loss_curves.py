@@ -15,7 +15,7 @@ from lrc_core.allocate.curves.loss_curves import (
     ranks_at_price,
 )
 from lrc_core.budget import dense_ranks, is_dense, keep_ratio, layer_params, plan_params
-from tests.tiny_methods import shape
+from tests.factories.tiny_methods import shape
 
 LAYERS = (shape("a", 12, 12), shape("b", 8, 24), shape("c", 30, 10), shape("d", 1, 9))
 

@@ -17,7 +17,7 @@ from lrc_core.models.preflight import preflight
 from lrc_core.runs.spec import ModelRef
 from lrc_core.types import Progress, ignore_progress, never_stop
 from tests.core.hub_stand_in import COMMIT, REF, Hub
-from tests.tiny_models import BLOCKS, save_tiny, tiny_model
+from tests.factories.tiny_models import BLOCKS, save_tiny, tiny_model
 
 
 def test_look_download_load_and_reuse(hub: type[Hub], capfd: pytest.CaptureFixture[str]) -> None:

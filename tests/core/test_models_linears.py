@@ -18,7 +18,7 @@ from lrc_core.models.linears import (
     replace_module,
     weight_of,
 )
-from tests.tiny_models import BLOCKS, FAMILIES, tiny_model
+from tests.factories.tiny_models import BLOCKS, FAMILIES, tiny_model
 
 GATED = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2")
 LINEARS_A_BLOCK = {**dict.fromkeys(GATED, 7), "opt": 6, "gpt2": 4, "gpt_neox": 4}

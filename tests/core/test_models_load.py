@@ -20,7 +20,16 @@ from lrc_core.models.load import load_model
 from lrc_core.models.preflight import block_shapes, preflight
 from lrc_core.runs.spec import ModelRef
 from lrc_core.types import ModelCard, Progress
-from tests.tiny_models import BLOCKS, FAMILIES, HIDDEN, POSITIONS, VOCAB, save_tiny, tiny_model, tiny_tokenizer
+from tests.factories.tiny_models import (
+    BLOCKS,
+    FAMILIES,
+    HIDDEN,
+    POSITIONS,
+    VOCAB,
+    save_tiny,
+    tiny_model,
+    tiny_tokenizer,
+)
 
 
 @pytest.fixture

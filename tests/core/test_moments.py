@@ -12,8 +12,8 @@ from lrc_core.calibrate.moments import block_statistics
 from lrc_core.errors import CancelledError, NumericalError
 from lrc_core.models.linears import block_linears, get_module
 from lrc_core.types import Progress
-from tests.tiny_methods import random_windows, same_state, state_of, statistics_of
-from tests.tiny_models import BLOCKS, FAMILIES, tiny_model
+from tests.factories.tiny_methods import random_windows, same_state, state_of, statistics_of
+from tests.factories.tiny_models import BLOCKS, FAMILIES, tiny_model
 
 WINDOWS = random_windows(5, 24)
 

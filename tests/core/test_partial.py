@@ -9,8 +9,8 @@ import torch
 
 from lrc_core.models.linears import decoder_blocks
 from lrc_core.models.partial import block_inputs, first_block_input, logits_from, run_block
-from tests.tiny_methods import modules_of, random_windows, same_state, state_of
-from tests.tiny_models import BLOCKS, FAMILIES, tiny_model
+from tests.factories.tiny_methods import modules_of, random_windows, same_state, state_of
+from tests.factories.tiny_models import BLOCKS, FAMILIES, tiny_model
 
 TOKENS = random_windows(3, 20)
 

@@ -38,8 +38,8 @@ from lrc_core.runs.store import Run, RunStore
 from lrc_core.texts import sequential_windows
 from lrc_core.types import ModelCard
 from tests.core.pipeline_helpers import LLRC, only_preset, result_of, run
-from tests.tiny_methods import MemoryFactors, random_windows
-from tests.tiny_models import BLOCKS, save_tiny
+from tests.factories.tiny_methods import MemoryFactors, random_windows
+from tests.factories.tiny_models import BLOCKS, save_tiny
 
 STRS: dict[str, Any] = {"windows": 2, "window": 16, "step": 0.4}
 PRUNER: dict[str, Any] = {"windows": 4, "window": 16}

@@ -14,8 +14,8 @@ from lrc_core.results.plans import find_plan
 from lrc_core.runs.spec import AllocateSpec, CalibrationSpec, EvaluateSpec, EvaluationSpec, ModelRef
 from lrc_core.runs.store import RunStore
 from tests.core.pipeline_helpers import result_of, run
-from tests.tiny_methods import MemoryFactors, random_windows
-from tests.tiny_models import tiny_model
+from tests.factories.tiny_methods import MemoryFactors, random_windows
+from tests.factories.tiny_models import tiny_model
 
 QUICK: dict[str, Any] = {
     "pace": 0.1, "settle_rounds": 3, "batches": 2, "documents": 8, "check_windows": 4, "window": 32, "batch": 2,

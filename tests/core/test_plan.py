@@ -12,7 +12,7 @@ from lrc_core.budget import dense_ranks, keep_ratio
 from lrc_core.errors import BudgetError, PlanError
 from lrc_core.plan import Plan, make_plan, pruned_plan
 from lrc_core.types import ModelCard, ModelIdentity
-from tests.tiny_methods import grid_of_shapes
+from tests.factories.tiny_methods import grid_of_shapes
 
 LAYERS = grid_of_shapes([(64, 64), (48, 144)], blocks=2)
 FIRST, SECOND, THIRD, FOURTH = (layer.name for layer in LAYERS)

@@ -17,7 +17,7 @@ from lrc_core.budget import break_even, dense_ranks, is_dense
 from lrc_core.errors import CancelledError, NumericalError
 from lrc_core.lowrank.apply import compressed
 from lrc_core.models.linears import block_linears
-from tests.tiny_methods import (
+from tests.factories.tiny_methods import (
     MemoryFactors,
     context_for,
     grid_of_shapes,
@@ -26,7 +26,7 @@ from tests.tiny_methods import (
     same_state,
     state_of,
 )
-from tests.tiny_models import FAMILIES, tiny_model
+from tests.factories.tiny_models import FAMILIES, tiny_model
 
 TEXT = ProbeText(2, 16)
 

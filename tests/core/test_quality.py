@@ -20,7 +20,7 @@ from lrc_core.runs.spec import CompareSpec, QualitySpec
 from lrc_core.runs.store import RunStore
 from tests.core.pipeline_helpers import result_of, run
 from tests.core.quality_helpers import CALLS
-from tests.tiny_models import save_tiny
+from tests.factories.tiny_models import save_tiny
 
 
 def test_the_matrix_goes_on_past_failures_and_computes_nothing_twice(

@@ -29,7 +29,7 @@ from lrc_core.runs.spec import AllocateSpec, QualitySpec
 from lrc_core.runs.store import RunStore
 from lrc_core.types import ModelCard
 from tests.core.pdf_reader import Pdf
-from tests.pages import run_factory, table_factory
+from tests.factories import run_factory, table_factory
 
 Make = Callable[..., Report]
 

@@ -9,7 +9,7 @@ import pytest
 from lrc_core.export.ticks import log_ticks, nice_ticks
 from lrc_core.report.drawing import charts, heatmap
 from lrc_core.types import ModelCard
-from tests.pages import run_factory
+from tests.factories import run_factory
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from lrc_core.allocate.curves.sensitivity import component_sensitivity
 from lrc_core.errors import CancelledError
 from lrc_core.models.linears import bias_of, block_linears, get_module
 from lrc_core.types import Progress, ignore_progress, never_stop
-from tests.tiny_methods import MemoryFactors, random_windows, same_state, state_of
-from tests.tiny_models import FAMILIES, tiny_model
+from tests.factories.tiny_methods import MemoryFactors, random_windows, same_state, state_of
+from tests.factories.tiny_models import FAMILIES, tiny_model
 
 BATCHES = [random_windows(2, 12, seed=1), random_windows(3, 10, seed=2)]
 

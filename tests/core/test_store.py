@@ -20,8 +20,8 @@ from lrc_core.decompose.store import FactorStore, disk_cost
 from lrc_core.errors import CancelledError, ResourceError, RunError
 from lrc_core.models.linears import block_linears, get_module, weight_of
 from lrc_core.types import Progress
-from tests.tiny_methods import random_windows, statistics_of
-from tests.tiny_models import BLOCKS, tiny_model
+from tests.factories.tiny_methods import random_windows, statistics_of
+from tests.factories.tiny_models import BLOCKS, tiny_model
 
 
 @pytest.fixture

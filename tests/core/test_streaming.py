@@ -26,7 +26,7 @@ from lrc_core.pipeline.streaming import streamed_spectra_run
 from lrc_core.runs.spec import ModelRef, SpectraSpec, spec_from_dict
 from lrc_core.runs.store import RunStore
 from lrc_core.types import Progress, ignore_progress, never_stop
-from tests.tiny_models import save_tiny, tiny_model, tiny_tokenizer
+from tests.factories.tiny_models import save_tiny, tiny_model, tiny_tokenizer
 
 
 def spec_of(source: object) -> SpectraSpec:

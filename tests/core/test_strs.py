@@ -18,8 +18,15 @@ from lrc_core.errors import CancelledError, NumericalError
 from lrc_core.lowrank.apply import compressed
 from lrc_core.models.linears import block_linears
 from lrc_core.types import LinearShape, Progress
-from tests.tiny_methods import MemoryFactors, context_for, grid_of_shapes, random_windows, same_state, state_of
-from tests.tiny_models import FAMILIES, tiny_model
+from tests.factories.tiny_methods import (
+    MemoryFactors,
+    context_for,
+    grid_of_shapes,
+    random_windows,
+    same_state,
+    state_of,
+)
+from tests.factories.tiny_models import FAMILIES, tiny_model
 
 SETTINGS = StrsSettings(windows=2, window=16, lowest=0.3, highest=0.9, step=0.3)
 LAYERS = grid_of_shapes([(48, 48), (16, 48), (96, 48)], blocks=2)

@@ -17,8 +17,8 @@ from lrc_core.lowrank.coupling import CoupledUnits, coupled_units, structure_of
 from lrc_core.lowrank.structure import read_structure, restructured, write_structure
 from lrc_core.models.linears import block_linears, get_module, weight_of
 from lrc_core.types import Structure
-from tests.tiny_methods import modules_of, random_windows, same_state, state_of
-from tests.tiny_models import BLOCKS, FAMILIES, tiny_model
+from tests.factories.tiny_methods import modules_of, random_windows, same_state, state_of
+from tests.factories.tiny_models import BLOCKS, FAMILIES, tiny_model
 
 TOKENS = random_windows(2, 24)
 WITHOUT_HEADS = {"gpt2"}  # query, key and value side by side in one matrix: its heads stay whole

@@ -12,7 +12,7 @@ from lrc_core.calibrate.subspaces import compared, leading_directions, neighbour
 from lrc_core.decompose.measures import subspace_overlap
 from lrc_core.errors import CancelledError
 from lrc_core.models.linears import block_linears, get_module
-from tests.tiny_models import tiny_model
+from tests.factories.tiny_models import tiny_model
 
 
 @pytest.mark.parametrize("shape", [(60, 40), (40, 60)])
@@ -53,7 +53,7 @@ def test_the_spectra_job_stores_them(tmp_path: Path) -> None:
     from lrc_core.runs.spec import CalibrationSpec, ModelRef, SpectraSpec
     from lrc_core.runs.store import RunStore
     from lrc_core.types import ignore_progress, never_stop
-    from tests.tiny_models import save_tiny, tiny_text
+    from tests.factories.tiny_models import save_tiny, tiny_text
 
     text = tmp_path / "text.txt"
     text.write_text(tiny_text(6000))

@@ -24,9 +24,9 @@ from lrc_core.errors import CancelledError, NumericalError
 from lrc_core.lowrank.masked import masked_layers, without_masks
 from lrc_core.models.linears import block_linears
 from lrc_core.settings import build
-from tests.tiny_methods import MemoryFactors, modules_of, random_windows, same_state, state_of
-from tests.tiny_models import tiny_model
-from tests.watched import WatchedRun
+from tests.factories.tiny_methods import MemoryFactors, modules_of, random_windows, same_state, state_of
+from tests.factories.tiny_models import tiny_model
+from tests.factories.watched import WatchedRun
 
 QUICK: dict[str, Any] = {
     "pace": 0.05, "settle_rounds": 2, "batches": 2, "documents": 8, "check_windows": 4, "window": 16, "batch": 2,

@@ -10,8 +10,8 @@ import pytest
 
 from lrc_core.allocate.svdllm2.method import SvdLlm2Settings, allocate, logarithms, removed_shares
 from lrc_core.budget import break_even
-from tests.tiny_methods import context_for, grid_of_shapes, shape
-from tests.tiny_models import tiny_model
+from tests.factories.tiny_methods import context_for, grid_of_shapes, shape
+from tests.factories.tiny_models import tiny_model
 
 PAIR = grid_of_shapes([(48, 48)], blocks=2)
 

@@ -8,8 +8,8 @@ import transformers
 
 from lrc_core.allocate.masks.teacher import Distiller
 from lrc_core.models.head import output_head
-from tests.tiny_methods import random_windows, same_state, state_of
-from tests.tiny_models import FAMILIES, tiny_model
+from tests.factories.tiny_methods import random_windows, same_state, state_of
+from tests.factories.tiny_models import FAMILIES, tiny_model
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -19,7 +19,7 @@ from lrc_core.texts import (
     token_windows,
     wants_bos,
 )
-from tests.tiny_models import tiny_text, tiny_tokenizer
+from tests.factories.tiny_models import tiny_text, tiny_tokenizer
 
 TOKENIZER = tiny_tokenizer()
 DOCUMENTS = [tiny_text(300, seed) for seed in range(10)]

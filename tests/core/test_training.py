@@ -29,8 +29,8 @@ from lrc_core.errors import CancelledError, NumericalError
 from lrc_core.lowrank.masked import masked_layers, without_masks
 from lrc_core.models.linears import block_linears
 from lrc_core.types import Progress, ShouldStop, never_stop
-from tests.tiny_methods import MemoryFactors, context_for, random_windows
-from tests.tiny_models import tiny_model
+from tests.factories.tiny_methods import MemoryFactors, context_for, random_windows
+from tests.factories.tiny_models import tiny_model
 
 MODEL = tiny_model("llama")
 SOURCE = MemoryFactors(MODEL, random_windows(8, 32, seed=1))

@@ -22,8 +22,8 @@ from lrc_core.tune.kinds import KINDS, update_settings
 from lrc_core.tune.settings import TuningSettings
 from lrc_core.tune.tuner import PHASE, TrainedPair, Tuned, Tuner, Watch, balanced
 from lrc_core.types import Progress
-from tests.tiny_methods import MemoryFactors, card_of, modules_of, random_windows, same_state, state_of
-from tests.tiny_models import FAMILIES, tiny_model
+from tests.factories.tiny_methods import MemoryFactors, card_of, modules_of, random_windows, same_state, state_of
+from tests.factories.tiny_models import FAMILIES, tiny_model
 
 WINDOWS = random_windows(44, 24, seed=2)
 SETTINGS = TuningSettings(text_weight=0.0, batch=4, check_windows=4, rate=0.01)

@@ -23,8 +23,8 @@ from lrc_core.lowrank.apply import compressed
 from lrc_core.models.linears import block_linears, get_module, weight_of
 from lrc_core.plan import Plan, make_plan
 from lrc_core.types import Progress
-from tests.tiny_methods import MemoryFactors, card_of, modules_of, random_windows, same_state, state_of
-from tests.tiny_models import BLOCKS, FAMILIES, tiny_model
+from tests.factories.tiny_methods import MemoryFactors, card_of, modules_of, random_windows, same_state, state_of
+from tests.factories.tiny_models import BLOCKS, FAMILIES, tiny_model
 
 WINDOWS = random_windows(6, 40)
 EXACT = UpdateSettings(damping=0.0)

@@ -16,7 +16,7 @@ from lrc_core.decompose.update import (
     update_left,
 )
 from lrc_core.errors import NumericalError
-from tests.tiny_methods import random_windows
+from tests.factories.tiny_methods import random_windows
 
 WINDOWS = random_windows(6, 40)
 EXACT = UpdateSettings(damping=0.0)

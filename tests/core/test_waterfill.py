@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lrc_core.allocate.curves.waterfill import by_kind, filled
-from tests.tiny_methods import grid_of_shapes
+from tests.factories.tiny_methods import grid_of_shapes
 
 
 def test_without_limits_it_is_a_proportion() -> None:

@@ -16,8 +16,16 @@ from lrc_core.budget import break_even, is_dense, layer_params, plan_params
 from lrc_core.errors import NumericalError
 from lrc_core.models.linears import block_linears, get_module
 from lrc_core.types import ignore_progress, never_stop
-from tests.tiny_methods import MemoryFactors, context_for, grid_of_shapes, random_windows, same_state, shape, state_of
-from tests.tiny_models import FAMILIES, tiny_model
+from tests.factories.tiny_methods import (
+    MemoryFactors,
+    context_for,
+    grid_of_shapes,
+    random_windows,
+    same_state,
+    shape,
+    state_of,
+)
+from tests.factories.tiny_models import FAMILIES, tiny_model
 
 BATCHES = [random_windows(2, 12, seed=1), random_windows(3, 10, seed=2)]
 LAYERS = grid_of_shapes([(24, 24), (8, 24), (40, 16)], blocks=2)

@@ -13,7 +13,7 @@ from lrc_core.models.preflight import Preflight
 from lrc_core.runs.store import RunStore
 from lrc_core.types import ModelCard
 from pages.ui.shared import cards
-from tests.pages import run_factory
+from tests.factories import run_factory
 
 ROOT = Path(__file__).parents[2]
 Open = Callable[..., AppTest]

@@ -9,7 +9,7 @@ from pages.ui.bench import readings as bench_readings
 from pages.ui.bench import rows as bench_data
 from pages.ui.compare import readings as compare_readings
 from pages.ui.shared.charting import TABLE, plain
-from tests.pages import run_factory, table_factory
+from tests.factories import run_factory, table_factory
 from tests.pages.conftest import text_of
 
 WITH_CHARTS = [

@@ -10,7 +10,7 @@ from pages.ui.learn import flipbook, picture, progress, quiz
 from pages.ui.learn.lesson_text import lesson_text
 from pages.ui.learn.steps import STEPS
 from pages.ui.shared import state
-from tests.pages import run_factory, table_factory
+from tests.factories import run_factory, table_factory
 from tests.pages.conftest import text_of
 
 NUMBERS = [str(number) for number in range(1, 9)]

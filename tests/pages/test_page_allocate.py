@@ -19,7 +19,7 @@ from lrc_core.results.plans import nearest, recorded_plans
 from lrc_core.runs.spec import AllocateSpec, FetchSpec
 from lrc_core.settings import fields_of
 from pages.ui.shared import state
-from tests.pages import run_factory
+from tests.factories import run_factory
 from tests.pages.conftest import text_of
 
 

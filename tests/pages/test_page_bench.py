@@ -15,7 +15,7 @@ from lrc_core.runs.spec import AblationSpec, ModelRef, QualitySpec
 from pages.ui.bench import figures
 from pages.ui.bench import rows as bench_data
 from pages.ui.compare import rows as compare_data
-from tests.pages import table_factory
+from tests.factories import table_factory
 from tests.pages.conftest import text_of
 
 

@@ -13,7 +13,7 @@ from lrc_core.registry import ALLOCATORS
 from lrc_core.runs.spec import CompareSpec, EvaluateSpec, ModelRef
 from pages.ui.compare import figures, ranks
 from pages.ui.compare import rows as compare_data
-from tests.pages import run_factory, table_factory
+from tests.factories import run_factory, table_factory
 from tests.pages.conftest import text_of
 
 

@@ -9,7 +9,7 @@ from lrc_core.jobs import manager
 from lrc_core.paths import runs_home
 from lrc_core.runs.spec import ModelRef, SpectraSpec
 from pages.ui.shared import cards, state
-from tests.pages import run_factory, table_factory
+from tests.factories import run_factory, table_factory
 from tests.pages.conftest import text_of
 
 
@@ -65,7 +65,7 @@ def test_what_to_do_next_follows_from_what_is_there(open_page, store, samples, c
     run_factory.allocate_run(store, card, keep=0.7)
     assert "Measure them against the other methods" in text_of(open_page())
     table_factory.compare_run(store, card)
-    assert "Show the result to somebody" in text_of(open_page())
+    assert "Present the result" in text_of(open_page())
 
 
 def test_preflight_then_fetch(open_page, submitted):

@@ -15,7 +15,7 @@ from lrc_core.plan import Plan
 from lrc_core.runs.spec import EvaluateSpec, EvaluationSpec, ModelRef, SpectraSpec
 from pages.ui.plans import draft as plan_draft
 from pages.ui.plans import scores as plan_scores
-from tests.pages import run_factory, table_factory
+from tests.factories import run_factory, table_factory
 from tests.pages.conftest import text_of
 from tests.pages.test_page_spectra import cell, heatmaps
 

@@ -14,7 +14,7 @@ from lrc_core.runs.spec import ModelRef
 from pages.ui.compare import rows as measured
 from pages.ui.present.slides import FILM, slides_of
 from pages.ui.present.story import loss, story_of
-from tests.pages import run_factory, table_factory
+from tests.factories import run_factory, table_factory
 from tests.pages.conftest import text_of
 
 

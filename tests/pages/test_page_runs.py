@@ -11,7 +11,7 @@ from lrc_core.jobs import manager
 from lrc_core.paths import cache_home
 from lrc_core.runs.spec import EvaluateSpec, GenerateSpec, UpdateSpec
 from lrc_core.tune.kinds import update_settings
-from tests.pages import run_factory, table_factory
+from tests.factories import run_factory, table_factory
 from tests.pages.conftest import text_of
 
 

@@ -12,7 +12,7 @@ from lrc_core.budget import break_even, uniform_ranks
 from pages.ui.shared import figures
 from pages.ui.spectra import chart as spectrum_chart
 from pages.ui.spectra import measures, sides
-from tests.pages import run_factory
+from tests.factories import run_factory
 from tests.pages.conftest import text_of
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lrc_core.runs.spec import ModelRef, SpectraSpec
-from tests.pages import run_factory
+from tests.factories import run_factory
 from tests.pages.conftest import text_of
 from tests.pages.test_page_spectra import heatmaps
 
@@ -17,7 +17,7 @@ torch = pytest.importorskip("torch")
 
 @pytest.fixture
 def model(tmp_path):
-    from tests.tiny_models import save_tiny
+    from tests.factories.tiny_models import save_tiny
 
     return save_tiny(tmp_path / "tiny")
 

@@ -22,7 +22,7 @@ from lrc_core.runs.transcript import Answer
 from pages.ui.compare import cards
 from pages.ui.shared import state
 from pages.ui.talk import choices
-from tests.pages import run_factory, table_factory
+from tests.factories import run_factory, table_factory
 from tests.pages.conftest import text_of
 
 

@@ -13,7 +13,7 @@ import pytest
 from lrc_core.runs.spec import EvaluateSpec, EvaluationSpec, ModelRef
 from lrc_core.runs.store import Run, RunStore
 from lrc_core.types import ModelCard
-from tests.pages import run_factory
+from tests.factories import run_factory
 from tests.pages.conftest import text_of
 
 KL = {"distillation": "logits", "window": 256}

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.pages import run_factory
+from tests.factories import run_factory
 from tests.pages.test_page_watch import DENSE, measured_on_the_way, trained
 
 

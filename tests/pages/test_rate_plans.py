@@ -15,7 +15,7 @@ from pages.ui.allocate import series as rate_plans
 from pages.ui.allocate import slider as ratedrag
 from pages.ui.allocate.slider import Panel
 from pages.ui.shared import state
-from tests.pages import run_factory
+from tests.factories import run_factory
 
 
 def read(text: str, plans: int, layers: int) -> np.ndarray:

@@ -16,7 +16,7 @@ from lrc_core.runs.spec import SpectraSpec
 from lrc_core.runs.store import RunStore
 from pages.ui import lean
 from pages.ui.shared import state
-from tests.pages import run_factory, table_factory
+from tests.factories import run_factory, table_factory
 from tests.pages.conftest import ROOT, text_of
 
 PAGES = ("home", "learn", "spectra", "allocate", "watch", "plans", "compare", "talk", "runs")

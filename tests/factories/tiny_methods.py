@@ -18,7 +18,7 @@ from lrc_core.decompose.factorise import Factors, InputStatistics, factorise
 from lrc_core.models.linears import block_linears, get_module, weight_of
 from lrc_core.registry import DECOMPOSITIONS
 from lrc_core.types import LinearShape, ModelCard, ModelIdentity
-from tests.tiny_models import BLOCKS, HIDDEN, POSITIONS, VOCAB
+from tests.factories.tiny_models import BLOCKS, HIDDEN, POSITIONS, VOCAB
 
 
 class MemoryFactors:

@@ -7,7 +7,7 @@ from typing import Any
 from lrc_core.runs.spec import AblationSpec, CompareSpec, EvaluateSpec, EvaluationSpec, ModelRef, QualitySpec
 from lrc_core.runs.store import Run, RunStore
 from lrc_core.types import ModelCard
-from tests.pages.run_factory import finish, plan_at, pruned_plan_at, set_state, write_json
+from tests.factories.run_factory import finish, plan_at, pruned_plan_at, set_state, write_json
 
 EVALUATION = EvaluationSpec(tasks=("arc_easy", "piqa", "winogrande"), items=200)
 

@@ -16,7 +16,7 @@ from lrc_core.errors import CancelledError, NumericalError
 from lrc_core.lowrank.apply import FactorSource
 from lrc_core.models.linears import block_linears
 from lrc_core.types import Progress
-from tests.tiny_methods import MemoryFactors, context_for, modules_of, random_windows, same_state, state_of
+from tests.factories.tiny_methods import MemoryFactors, context_for, modules_of, random_windows, same_state, state_of
 
 
 class WatchedRun:

@@ -1,0 +1,1 @@
+"""Runs, tables, models and methods made for tests."""
