@@ -7,6 +7,7 @@ from dataclasses import asdict
 import streamlit as st
 
 from lrc_core.export.film_html import player
+from lrc_core.results.series import LARGEST_RATE
 from lrc_core.runs.spec import ModelRef
 from pages.ui.present.slides import slides_of
 from pages.ui.present.story import USUAL, Story, story_of
@@ -25,7 +26,7 @@ def removed() -> float:
         rate = int(st.query_params.get(RATE, ""))
     except ValueError:
         return USUAL
-    return min(max(rate, 1), state.LARGEST_RATE) / 100
+    return min(max(rate, 1), LARGEST_RATE) / 100
 
 
 def came_from() -> str:

@@ -10,13 +10,13 @@ from typing import Any
 
 from lrc_core.allocate.curves.hand import HAND
 from lrc_core.errors import LrcError
+from lrc_core.names import model_label
 from lrc_core.paths import plans_home
 from lrc_core.quality.paired import Paired, log_perplexity
 from lrc_core.results.archive import RunView, archive, read_content
 from lrc_core.runs.files import write_json
 from lrc_core.runs.spec import EvaluateSpec, EvaluationSpec, ModelRef
 from lrc_core.words import percent
-from pages.ui.shared import state
 
 FILE = "scores.json"
 
@@ -46,6 +46,7 @@ class Score:
 
     @property
     def hand(self) -> bool:
+        """Whether the plan was made by hand."""
         return self.method == HAND
 
     @property
@@ -179,4 +180,4 @@ def _read() -> list[Score]:
 
 
 def _key(ref: ModelRef) -> str:
-    return state.model_label(ref) if ref.source == "starter" else f"{ref.source}@{ref.revision}"
+    return model_label(ref) if ref.source == "starter" else f"{ref.source}@{ref.revision}"
