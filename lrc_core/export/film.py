@@ -13,11 +13,12 @@ from typing import Any
 
 from lrc_core.budget import largest_low_rank, layer_ratio
 from lrc_core.errors import RunError
+from lrc_core.files import read_json
 from lrc_core.registry import ALLOCATORS
-from lrc_core.runs.files import read_json
 from lrc_core.runs.spec import AllocateSpec
 from lrc_core.runs.store import Run
 from lrc_core.types import LinearShape, ModelCard
+from lrc_core.words import percent
 
 MOST_FRAMES, MOST_TICKS = 240, 400
 _MOST_RANKS = 60_000  # numbers in all frames together: models of many layers get fewer frames, but never under 40
@@ -162,7 +163,7 @@ def make_film(
     total = max([int(event["total"]) for event in told[-1:] if _is_tick(event)] + [steps[-1] if steps else 0])
     return Film(
         run=run_id,
-        title=f"{entry.label if entry else spec.method} to {_percent(1 - spec.keep)} compression",
+        title=f"{entry.label if entry else spec.method} to {percent(1 - spec.keep)} compression",
         detail=" · ".join(
             word for word in (card.name, spec.decomposition, spec.preset and f"preset {spec.preset}") if word
         ),
@@ -282,7 +283,3 @@ def _charts(ticks: Mapping[str, list[Any]], settings: Mapping[str, Any]) -> tupl
         Chart("memory", "Memory", "MB held", series=recorded("memory_mb"), labels=("memory",)),
     ]
     return tuple(found)
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f}".removesuffix(".0") + " %"
