@@ -11,6 +11,7 @@ import numpy as np
 import streamlit as st
 
 from lrc_core import words
+from lrc_core.budget import removed_share, same_size
 from lrc_core.export.film import Film
 from lrc_core.quality.forecast import FEWEST_PLANS, Curve, Forecast, MeasuredPlan, forecast
 from lrc_core.results.archive import RunView, archive, stamp_of
@@ -28,7 +29,7 @@ def show(view: RunView[AllocateSpec], shown: Film) -> None:
         run, scores = measured
         parts = [f"{text} {words.measured(score['value'], score.get('stderr'))}" for text, score in scores.items()]
         st.markdown(
-            f":green-badge[:material/straighten: Measured] perplexity of its plan at {words.percent(shown.target)}: "
+            f":green-badge[:material/straighten: Measured] perplexity of its plan at {words.percent(shown.removed)}: "
             f"{', '.join(parts)} :small[:gray[`{run}`]]"
         )
         return
@@ -40,7 +41,7 @@ def show(view: RunView[AllocateSpec], shown: Film) -> None:
     first = next(iter(found.values()))[0]
     missed = max(made.error for made, _ in found.values())
     st.markdown(
-        f":violet-badge[:material/timeline: Forecast, not measured] perplexity at {words.percent(shown.target)}: "
+        f":violet-badge[:material/timeline: Forecast, not measured] perplexity at {words.percent(shown.removed)}: "
         + "; ".join(lines)
     )
     st.caption(
@@ -72,7 +73,7 @@ def forecasts(view: RunView[AllocateSpec], shown: Film) -> tuple[dict[str, tuple
             f"It needs {FEWEST_PLANS} measured plans of earlier runs with this model, method, decomposition and text; "
             f"there {'is one' if most == 1 else f'are {most}' if most else 'are none'}. Compare measures them."
         )
-    made = {text: forecast(curve, shown.target, plans) for text, plans in enough.items()}
+    made = {text: forecast(curve, shown.removed, plans) for text, plans in enough.items()}
     good = {text: (one, by_text[text][1]) for text, one in made.items() if one is not None and one.validated}
     if good:
         return good, ""
@@ -88,7 +89,7 @@ def forecasts(view: RunView[AllocateSpec], shown: Film) -> tuple[dict[str, tuple
 def curve_of(shown: Film) -> Curve:
     """Training as a curve; ticks without a loss are left out."""
     losses = shown.ticks.get("distill") or shown.ticks.get("task") or []
-    rows = [row for row in zip(shown.ticks["step"], shown.ticks["rate"], losses, strict=False) if row[2] is not None]
+    rows = [row for row in zip(shown.ticks["step"], shown.ticks["removed"], losses, strict=False) if row[2] is not None]
     columns = np.array(rows, dtype=float).reshape(-1, 3).T
     return Curve(columns[0], columns[1], columns[2])
 
@@ -121,7 +122,7 @@ def measured_plans(view: RunView[AllocateSpec], own: bool = False) -> dict[str, 
             if text in base:
                 increase = math.log(score["value"] / base[text]["value"])
                 plans, _ = found.setdefault(text, ([], base[text]["value"]))
-                plans.append(MeasuredPlan(source.id, curve, 1 - float(plan["keep_target"]), step, increase))
+                plans.append(MeasuredPlan(source.id, curve, removed_share(float(plan["keep_target"])), step, increase))
     return found
 
 
@@ -139,7 +140,7 @@ def _curve(path: str, stamp: tuple[int, int]) -> Curve:
 def _measured_of(view: RunView[AllocateSpec]) -> tuple[str, dict[str, Any]] | None:
     """The evaluation of a run's own final plan, if there is one: its id and its scores by text."""
     spec = view.spec
-    found = ((run, scores) for run, keep, scores in measurements_of(view) if abs(keep - spec.keep) < 1e-9)
+    found = ((run, scores) for run, keep, scores in measurements_of(view) if same_size(keep, spec.keep))
     return next(found, None) if view.done else None
 
 

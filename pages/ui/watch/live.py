@@ -41,10 +41,10 @@ def _figures(shown: Film) -> None:
     with st.grid(5, min_column_width=140):
         st.metric(
             "Compression now",
-            words.percent(last("rate")),
+            words.percent(last("removed")),
             help="Counted on the noise-free mask: a direction is kept when its weight is above zero.",
         )
-        st.metric("Target", words.percent(shown.target))
+        st.metric("Target", words.percent(shown.removed))
         st.metric("Entropy", f"{words.figure(last('entropy'), 3)} bits", help=prose("entropy"))
         st.metric("Speed", f"{words.figure(last('tokens_per_s'), 3)} tokens/s")
         st.metric("Memory", "–" if memory is None else words.data_size(memory * 1e6))
