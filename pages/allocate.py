@@ -13,10 +13,12 @@ from lrc_core.jobs import manager
 from lrc_core.kinds import title_of
 from lrc_core.names import learns, method_label
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS, MethodEntry
+from lrc_core.results import series
 from lrc_core.results.archive import RunView, archive
 from lrc_core.results.plans import recorded_plans
+from lrc_core.results.series import LARGEST_RATE
 from lrc_core.runs.spec import AllocateSpec, CalibrationSpec, ModelRef
-from pages.ui.allocate import panels, series
+from pages.ui.allocate import panels
 from pages.ui.allocate import slider as ratedrag
 from pages.ui.shared import cards, forms, jobs, state
 from pages.ui.shared.frame import empty, escaped, frame, guard, page_link
@@ -44,7 +46,7 @@ def exact() -> int:
     rate = st.number_input(
         "Compression, %",
         1,
-        state.LARGEST_RATE,
+        LARGEST_RATE,
         state.DEFAULT_RATE,
         step=1,
         key=state.RATE,
@@ -52,7 +54,7 @@ def exact() -> int:
         bind="query-params",
         help="Share of the block linears' parameters that is removed: type it here, or drag the slider below.",
     )
-    return min(max(int(rate), 1), state.LARGEST_RATE)
+    return min(max(int(rate), 1), LARGEST_RATE)
 
 
 def let_go() -> None:

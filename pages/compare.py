@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 
+import pandas as pd
 import streamlit as st
 
 from lrc_core import words
 from lrc_core.budget import keep_at, whole_percent
 from lrc_core.names import decomposition_label, method_label
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
+from lrc_core.results import comparisons as measured
 from lrc_core.results.archive import archive
 from lrc_core.runs.spec import CalibrationSpec, CompareSpec, EvaluateSpec, EvaluationSpec, ModelRef, UpdateSpec
 from pages.ui.bench import views as bench_views
 from pages.ui.compare import cards, report
-from pages.ui.compare import rows as measured
 from pages.ui.compare import views as compare_views
 from pages.ui.shared import forms, jobs, state
 from pages.ui.shared.frame import PAGES, empty, frame, guard, page_link, sample_note
@@ -185,7 +186,7 @@ def downloads(group: measured.Group, decomposition: str) -> None:
     with st.container(horizontal=True):
         st.download_button(
             "Table (CSV)",
-            measured.table(rows, method_label).to_csv(index=False),
+            pd.DataFrame(measured.records(rows, method_label)).to_csv(index=False),
             f"comparison-{decomposition}.csv",
             "text/csv",
             icon=":material/download:",

@@ -15,11 +15,7 @@ from lrc_core.errors import LrcError
 from lrc_core.kinds.evaluate import evaluation_words
 from lrc_core.names import method_label
 from lrc_core.results.archive import RunView, archive
-from lrc_core.results.plans import load_plan, nearest, recorded_plans
-from lrc_core.runs.spec import AllocateSpec, EvaluateSpec, EvaluationSpec, ModelRef
-from lrc_core.types import ModelCard
-from pages.ui.plans import editor
-from pages.ui.plans.draft import (
+from lrc_core.results.drafts import (
     Draft,
     calibration_of,
     draft_of,
@@ -31,6 +27,11 @@ from pages.ui.plans.draft import (
     saved_plans,
     uniform_draft,
 )
+from lrc_core.results.plans import load_plan, nearest, recorded_plans
+from lrc_core.results.series import LARGEST_RATE
+from lrc_core.runs.spec import AllocateSpec, EvaluateSpec, EvaluationSpec, ModelRef
+from lrc_core.types import ModelCard
+from pages.ui.plans import editor
 from pages.ui.shared import cards, forms, jobs, state
 from pages.ui.shared.frame import empty, frame, guard, page_link, show_error
 from pages.ui.shared.prose import prose
@@ -44,14 +45,14 @@ def chosen_keep() -> float:
     rate = st.slider(
         "Compression",
         1,
-        state.LARGEST_RATE,
+        LARGEST_RATE,
         state.DEFAULT_RATE,
         format="%d %%",
         key=state.RATE,
         bind="query-params",
         help="The budget: a plan that keeps more than this leaves does not count.",
     )
-    return keep_at(min(max(int(rate), 1), state.LARGEST_RATE))
+    return keep_at(min(max(int(rate), 1), LARGEST_RATE))
 
 
 def beginnings(ref: ModelRef, card: ModelCard, keep: float) -> dict[str, str]:

@@ -8,6 +8,7 @@ import streamlit as st
 
 from lrc_core.budget import USUAL_KEEP, keep_at
 from lrc_core.export.film_html import player
+from lrc_core.results.series import LARGEST_RATE
 from lrc_core.runs.spec import ModelRef
 from pages.ui.present.slides import slides_of
 from pages.ui.present.story import Story, story_of
@@ -26,7 +27,7 @@ def keep() -> float:
         rate = int(st.query_params.get(RATE, ""))
     except ValueError:
         return USUAL_KEEP
-    return keep_at(min(max(rate, 1), state.LARGEST_RATE))
+    return keep_at(min(max(rate, 1), LARGEST_RATE))
 
 
 def came_from() -> str:

@@ -9,9 +9,9 @@ from dataclasses import replace
 import pytest
 
 from lrc_core import words
+from lrc_core.results import comparisons as measured
 from lrc_core.results.archive import archive
 from lrc_core.runs.spec import ModelRef
-from pages.ui.compare import rows as measured
 from pages.ui.present.slides import FILM, slides_of
 from pages.ui.present.story import loss, story_of
 from tests.factories import run_factory, table_factory

@@ -14,10 +14,9 @@ from lrc_core.errors import BudgetError
 from lrc_core.paths import read_only
 from lrc_core.plan import make_plan
 from lrc_core.results.archive import AnyRun, archive
-from lrc_core.results.spectra import spectra_of
+from lrc_core.results.spectra import TWO_SIDED, spectra_of
 from lrc_core.runs.spec import ModelRef, SpectraSpec
 from lrc_core.types import ModelCard
-from pages.ui.allocate.series import TWO_SIDED
 from pages.ui.shared import jobs
 from pages.ui.shared.frame import sample_note, show_error
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from lrc_core import words
 from lrc_core.names import method_label
-from pages.ui.bench.rows import ACCURACY, Bench, Row, lines, measures, points, value_of
+from lrc_core.results.benches import ACCURACY, Bench, Row, lines, measures, points, value_of
 
 
 def leaders(bench: Bench, measure: str, title: str) -> str:

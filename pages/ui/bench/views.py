@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 
+import pandas as pd
 import streamlit as st
 
 from lrc_core import words
@@ -16,11 +17,11 @@ from lrc_core.quality.presets import PRESETS, bench_preset, method_presets
 from lrc_core.quality.tables import label_of, to_csv, to_markdown
 from lrc_core.quality.variants import methods_with_terms
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
+from lrc_core.results import benches as bench_data
 from lrc_core.results.archive import AnyRun, archive
 from lrc_core.runs.spec import AblationSpec, ModelRef, QualitySpec
 from lrc_core.tune.kinds import NO_UPDATE
 from pages.ui.bench import figures, readings
-from pages.ui.bench import rows as bench_data
 from pages.ui.compare import report
 from pages.ui.shared import charting, jobs
 from pages.ui.shared.charting import Told
@@ -60,7 +61,7 @@ def bench(ref: ModelRef) -> None:
         measure, axis = measure or next(iter(names)), axis or "linear"
         told = Told(
             "Quality over size, one line a method, the dense model dashed, reference models as named points",
-            bench_data.table(chosen),
+            _frame(chosen),
             readings.leaders(chosen, measure, names[measure]),
             folded=False,
         )
@@ -100,7 +101,7 @@ def ablation(ref: ModelRef) -> None:
                 st.markdown(f"**{title}**")
                 told = Told(
                     f"{title}: " + ", ".join(str(row["variant"]) for row in shown),
-                    bench_data.table(replace(chosen, rows=tuple(shown))),
+                    _frame(replace(chosen, rows=tuple(shown))),
                     readings.worst_variant(chosen, shown),
                 )
                 charting.plotly(
@@ -147,7 +148,7 @@ def _choose_decomposition(chosen: bench_data.Bench) -> str:
 def _table(chosen: bench_data.Bench, name: str, *, drawn: bool = False) -> None:
     """The table, unless it is ``drawn`` already, with what its signs mean, its downloads, and its command."""
     if not drawn:
-        st.dataframe(bench_data.table(chosen), hide_index=True, alt="All cells of this run")
+        st.dataframe(_frame(chosen), hide_index=True, alt="All cells of this run")
     if chosen.failed:
         st.caption(":material/error: Failed: " + "; ".join(_failure(row) for row in chosen.failed[:5]))
     st.caption(bench_data.signs(chosen))
@@ -164,6 +165,12 @@ def _table(chosen: bench_data.Bench, name: str, *, drawn: bool = False) -> None:
             )  # fmt: skip
     sample_note(chosen.view.sample, chosen.view.id)
     jobs.command(chosen.view.spec)
+
+
+def _frame(bench: bench_data.Bench) -> pd.DataFrame:
+    """All rows as a table; remarks in the last column."""
+    frame = pd.DataFrame(bench_data.records(bench)).fillna("")
+    return frame[[name for name in frame.columns if name != "Note"] + (["Note"] if "Note" in frame else [])]
 
 
 def _failure(row: bench_data.Row) -> str:

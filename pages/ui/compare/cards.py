@@ -16,17 +16,17 @@ from lrc_core.plan import Plan
 from lrc_core.quality.card import PARTS, Entry, Wishes, part_words, quality_words, reading, speed_of, speed_words
 from lrc_core.quality.footprint import Footprint, footprint
 from lrc_core.quality.rows import Scores
+from lrc_core.results import answers as talk
+from lrc_core.results import comparisons as measured
 from lrc_core.results.archive import RunView, archive
 from lrc_core.runs.spec import GenerateSpec, ModelRef
 from lrc_core.runs.store import RunStore
 from lrc_core.runs.transcript import read_answers
 from lrc_core.types import ModelCard
 from pages.ui.compare import figures as charts
-from pages.ui.compare import rows as measured
 from pages.ui.shared import state
 from pages.ui.shared.frame import empty, escaped
 from pages.ui.shared.prose import prose
-from pages.ui.talk import choices as talk
 
 PRICE, CURRENCY = 3.0, "€"
 _CONTEXTS = tuple(2**power for power in range(7, 21))

@@ -10,12 +10,12 @@ import streamlit as st
 from lrc_core import words
 from lrc_core.names import method_label
 from lrc_core.quality.rows import accuracy_of
+from lrc_core.results import comparisons as measured
 from lrc_core.results.archive import archive
 from lrc_core.runs.spec import ModelRef
 from pages.ui.compare import figures as charts
 from pages.ui.compare import ranks as rank_charts
 from pages.ui.compare import readings
-from pages.ui.compare import rows as measured
 from pages.ui.shared import charting
 from pages.ui.shared.charting import Told
 from pages.ui.shared.frame import empty

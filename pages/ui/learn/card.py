@@ -13,9 +13,9 @@ from lrc_core.budget import whole_percent
 from lrc_core.names import in_order, method_label
 from lrc_core.quality.plain_words import accuracy_loss, in_words
 from lrc_core.quality.rows import Scores, accuracy_of
+from lrc_core.results import comparisons as measured
 from lrc_core.runs.spec import ModelRef
 from lrc_core.runs.store import RunStore
-from pages.ui.compare import rows as measured
 from pages.ui.learn import quiz
 from pages.ui.learn.methods import usable
 from pages.ui.shared import cards, charting

@@ -10,12 +10,12 @@ from lrc_core import words
 from lrc_core.budget import keep_at, whole_percent
 from lrc_core.names import method_color, method_label
 from lrc_core.plan import Plan
+from lrc_core.results import comparisons as measured
 from lrc_core.results.archive import archive
 from lrc_core.runs.spec import ModelRef
 from lrc_core.types import ModelCard
 from pages.ui.compare import figures as charts
 from pages.ui.compare import ranks, readings
-from pages.ui.compare import rows as measured
 from pages.ui.shared import charting
 from pages.ui.shared.frame import empty, page_link, sample_note
 

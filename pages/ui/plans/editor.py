@@ -14,12 +14,12 @@ from lrc_core.budget import break_even, is_dense, layer_ratio, plan_params, same
 from lrc_core.decompose.measures import energy_kept
 from lrc_core.errors import LrcError
 from lrc_core.names import decomposition_label, method_label
+from lrc_core.results import scores as plan_scores
 from lrc_core.results.archive import archive, stamp_of
+from lrc_core.results.drafts import Draft, keep_draft, summary
 from lrc_core.results.spectra import spectra_of
 from lrc_core.runs.spec import EvaluationSpec, ModelRef, SpectraSpec
 from lrc_core.types import LinearShape, ModelCard
-from pages.ui.plans import scores as plan_scores
-from pages.ui.plans.draft import Draft, keep_draft, summary
 from pages.ui.shared.cellgrid import OUTLINE, Grid, Limits, cell_grid, picked_in
 from pages.ui.shared.figures import Scale
 from pages.ui.shared.frame import escaped

@@ -16,11 +16,11 @@ from lrc_core.plan import Plan
 from lrc_core.quality.footprint import Footprint, footprint
 from lrc_core.quality.plain_words import accuracy_loss, asked, in_words, surprise
 from lrc_core.quality.rows import Scores
+from lrc_core.results import comparisons as measured
 from lrc_core.results.archive import RunView, archive
 from lrc_core.runs.spec import AllocateSpec
 from lrc_core.runs.store import RunStore
 from lrc_core.types import ModelCard
-from pages.ui.compare import rows as measured
 from pages.ui.present.story import Story, score_words
 from pages.ui.shared import pictures, state
 from pages.ui.shared.summary import SHARE, example_of, heat_of, heat_words

@@ -11,11 +11,11 @@ from lrc_core.budget import USUAL_KEEP
 from lrc_core.errors import LrcError
 from lrc_core.names import in_order, learns, method_color, method_label
 from lrc_core.plan import Plan
+from lrc_core.results import comparisons as measured
 from lrc_core.results.archive import RunView, archive
 from lrc_core.results.plans import load_plan, nearest, recorded_plans
 from lrc_core.runs.spec import AllocateSpec, EvaluateSpec, ModelRef
 from lrc_core.types import ModelCard
-from pages.ui.compare import rows as measured
 from pages.ui.shared import pictures
 from pages.ui.shared.summary import Shown, shown_spectra
 

@@ -18,7 +18,7 @@ from lrc_core.runs.spec import ModelRef
 MODEL, REVISION = "model", "revision"
 RATE = "rate"
 """Key and query parameter of the compression slider, in whole percent; shared by Allocate and Spectra on purpose."""
-DEFAULT_RATE, LARGEST_RATE = 20, 80
+DEFAULT_RATE = 20
 QUIET_S = 2.0
 """How long the slider must rest before a job starts by itself."""
 _LONGEST_SOURCE = 400
@@ -95,14 +95,6 @@ def choose_model(ref: ModelRef) -> None:
     consents[ref.source] = {"trust_remote_code": ref.trust_remote_code, "allow_pickle": ref.allow_pickle}
     write_settings(model={"source": ref.source, "revision": ref.revision}, consents=consents)
     show_in_url(ref)
-
-
-def model_label(ref: ModelRef) -> str:
-    """A short name for captions."""
-    if ref.source == "starter":
-        return "SmolLM2-135M (starter)"
-    name = Path(ref.source).name if "/" in ref.source and Path(ref.source).exists() else ref.source
-    return f"{name} @ {ref.revision[:12]}" if ref.revision else name
 
 
 PRESENTED = "presented_from"

@@ -12,14 +12,14 @@ import streamlit as st
 
 from lrc_core.budget import USUAL_KEEP, break_even, uniform_ranks, whole_percent
 from lrc_core.decompose.measures import cumulative_energy
-from lrc_core.names import decomposition_label, method_label
+from lrc_core.names import decomposition_label, method_label, model_label
 from lrc_core.results.archive import RunView, archive, card_of, read_content, stamp_of
 from lrc_core.results.plans import Recorded, load_plan, nearest, recorded_plans
+from lrc_core.results.series import LARGEST_RATE
 from lrc_core.results.spectra import Spectra, spectra_of
 from lrc_core.runs.spec import AllocateSpec, ModelRef, SpectraSpec
 from lrc_core.types import LinearShape, ModelCard
 from lrc_core.words import kind_labels, removed
-from pages.ui.shared import state
 from pages.ui.shared.figures import Scale
 from pages.ui.spectra import measures
 
@@ -48,7 +48,7 @@ class Side:
 
     @property
     def label(self) -> str:
-        return f"{state.model_label(self.view.spec.model)} · {decomposition_label(self.decomposition)}"
+        return f"{model_label(self.view.spec.model)} · {decomposition_label(self.decomposition)}"
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def other_sides(current: Side) -> dict[str, str]:
     found = {}
     for view in views:
         own = view.id == current.view.id
-        source = "" if own else f" · {state.model_label(view.spec.model)} · {view.id}"
+        source = "" if own else f" · {model_label(view.spec.model)} · {view.id}"
         for name in view.spec.decompositions:
             if (key := f"{view.id}/{name}") != current.key:
                 found[key] = f"{decomposition_label(name)}{source}"
@@ -292,4 +292,4 @@ def spread_words(values: Sequence[float], write: Any, label: str) -> str:
 
 def cut_at(layer: LinearShape, rank: int) -> int:
     """The compression in whole percent at which the uniform rule leaves this rank, within the slider's range."""
-    return min(max(whole_percent(rank / break_even(layer)), 1), state.LARGEST_RATE)
+    return min(max(whole_percent(rank / break_even(layer)), 1), LARGEST_RATE)

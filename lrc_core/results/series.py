@@ -9,7 +9,6 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import streamlit as st
 
 from lrc_core.allocate.curves.loss_curves import cheapest_plans
 from lrc_core.budget import (
@@ -28,14 +27,13 @@ from lrc_core.names import learns
 from lrc_core.plan import Plan
 from lrc_core.results.archive import RunView, archive, stamp_of
 from lrc_core.results.plans import Recorded, recorded_plans
-from lrc_core.results.spectra import spectra_of
+from lrc_core.results.spectra import TWO_SIDED, spectra_of
 from lrc_core.runs.spec import AllocateSpec, ModelRef, SpectraSpec
 from lrc_core.types import LinearShape, ModelCard
-from pages.ui.shared import state
 
 Layers = tuple[LinearShape, ...]
-TWO_SIDED = "kfac"
-"""The decomposition whose discarded sigma^2 is a loss, comparable between layers."""
+LARGEST_RATE = 80
+"""The largest rate that is offered, in whole percent."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +103,7 @@ def series_of(layers: Layers, rates: Sequence[int], plans: Sequence[Ranks]) -> S
 
 def largest_rate(layers: Layers) -> int:
     """The largest rate of the slider that a plan can have at all."""
-    rates = range(state.LARGEST_RATE, 0, -1)
+    rates = range(LARGEST_RATE, 0, -1)
     return next((rate for rate in rates if _possible(layers, rate)), 0)
 
 
@@ -131,7 +129,7 @@ def estimated(view: RunView[SpectraSpec]) -> Series:
     return _estimated(view.id, stamp_of(path))
 
 
-@st.cache_resource(max_entries=8, show_spinner="Working out the closed-form plan of every rate …")
+@lru_cache(maxsize=8)
 def _estimated(run_id: str, stamp: tuple[int, int]) -> Series:
     view = archive().require(run_id, SpectraSpec)
     spectra = spectra_of(view)

@@ -1,4 +1,4 @@
-"""A plan being made by hand: its record, its moves, and where it is kept. No Streamlit."""
+"""A plan being made by hand: its record, its moves, and where it is kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bench and ablation runs as the Compare page shows them. No Streamlit."""
+"""Bench and ablation runs with the rows they have by now: their lines, points and tables."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-import pandas as pd
 
 from lrc_core import words
 from lrc_core.budget import size_key
@@ -41,10 +39,12 @@ class Bench:
 
     @property
     def measured(self) -> list[Row]:
+        """Rows with figures."""
         return [row for row in self.rows if "error" not in row]
 
     @property
     def failed(self) -> list[Row]:
+        """Rows with an error in place of figures."""
         return [row for row in self.rows if "error" in row]
 
     @property
@@ -144,13 +144,11 @@ def decompositions_of(bench: Bench) -> list[str]:
     return list(dict.fromkeys(name for _, name in lines(bench) if name))
 
 
-def table(bench: Bench) -> pd.DataFrame:
+def records(bench: Bench) -> list[dict[str, Any]]:
     """Rows for reading, with signs of significance behind the values."""
     several = len({row.get("decomposition") for row in bench.rows if row.get("decomposition")}) > 1
     seeds = len({row.get("seed") for row in bench.rows if row.get("seed") is not None}) > 1
-    records = [_readable(row, bench, several=several, seeds=seeds) for row in bench.rows]
-    frame = pd.DataFrame(records).fillna("")
-    return frame[[name for name in frame.columns if name != "Note"] + (["Note"] if "Note" in frame else [])]
+    return [_readable(row, bench, several=several, seeds=seeds) for row in bench.rows]
 
 
 def _readable(row: Row, bench: Bench, *, several: bool, seeds: bool) -> dict[str, Any]:

@@ -1,11 +1,11 @@
-"""Rows of finished measurements, grouped so that only what was measured alike stands side by side. No Streamlit."""
+"""Rows of finished measurements, grouped so that only what was measured alike stands side by side."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
+from typing import Any, TypeAlias, TypeGuard
 
 from lrc_core import words
 from lrc_core.budget import removed_share, same_percent, same_size, size_key
@@ -25,9 +25,6 @@ from lrc_core.runs.spec import (
     ModelRef,
     QualitySpec,
 )
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 Row = Mapping[str, Any]
 Measured: TypeAlias = RunView[CompareSpec | QualitySpec | EvaluateSpec]
@@ -54,10 +51,12 @@ class Group:
 
     @property
     def sample(self) -> bool:
+        """Whether all of it ships with the program."""
         return all(view.sample for view in self.views)
 
     @property
     def label(self) -> str:
+        """Texts, windows and tasks, as a list offers them."""
         spec = self.evaluation
         windows = (
             f"{spec.max_windows} windows of {spec.window}" if spec.max_windows else f"all windows of {spec.window}"
@@ -214,11 +213,9 @@ def differences(rows: Sequence[Row], group: Group) -> list[str]:
     return notes
 
 
-def table(rows: Sequence[Row], label: Any) -> pd.DataFrame:
-    """Rows as a flat table, one column a figure; standard errors in columns of their own."""
-    import pandas as pd  # Home reads rows, too, and must not wait for it
-
-    records = []
+def records(rows: Sequence[Row], label: Callable[[str], str]) -> list[dict[str, Any]]:
+    """Rows as records of a flat table, one column per figure; standard errors in columns of their own."""
+    found = []
     for row in rows:
         record: dict[str, Any] = {
             "method": label(str(row["method"])),
@@ -237,8 +234,8 @@ def table(rows: Sequence[Row], label: Any) -> pd.DataFrame:
         for name, value in (row.get("cost") or {}).items():
             record[name] = value
         record["run_id"] = row.get("run_id", "")
-        records.append(record)
-    return pd.DataFrame(records)
+        found.append(record)
+    return found
 
 
 def plan_of(row: Row) -> Plan | None:

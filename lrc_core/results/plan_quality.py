@@ -10,11 +10,10 @@ from lrc_core import words
 from lrc_core.budget import whole_percent
 from lrc_core.errors import LrcError
 from lrc_core.quality.forecast import FEWEST_PLANS, Curve, Forecast, MeasuredPlan, passed
+from lrc_core.results import forecasts, series
 from lrc_core.results.archive import AnyRun, RunView, archive, stamp_of
 from lrc_core.results.plans import load_plan
 from lrc_core.runs.spec import AllocateSpec, EvaluateSpec
-from pages.ui.allocate import series
-from pages.ui.watch import forecasts
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Who can answer on the Talk page, and what has been asked and answered. No Streamlit."""
+"""Which plans can answer a prompt, and what has been asked and answered."""
 
 from __future__ import annotations
 
@@ -46,6 +46,7 @@ class Choice:
 
     @property
     def label(self) -> str:
+        """Method, size and run, as a list offers it."""
         name = f"{method_label(self.method)} at {words.removed(self.keep)}"
         return f"{name} · {self.key}" + (" · sample" if self.view.sample else "")
 

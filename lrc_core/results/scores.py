@@ -11,13 +11,13 @@ from typing import Any
 from lrc_core.allocate.curves.hand import HAND
 from lrc_core.budget import same_percent, within
 from lrc_core.errors import LrcError
+from lrc_core.names import model_label
 from lrc_core.paths import plans_home
 from lrc_core.quality.paired import Paired, log_perplexity
 from lrc_core.results.archive import RunView, archive, read_content
 from lrc_core.runs.files import write_json
 from lrc_core.runs.spec import EvaluateSpec, EvaluationSpec, ModelRef
 from lrc_core.words import percent
-from pages.ui.shared import state
 
 FILE = "scores.json"
 
@@ -47,6 +47,7 @@ class Score:
 
     @property
     def hand(self) -> bool:
+        """Whether the plan was made by hand."""
         return self.method == HAND
 
     @property
@@ -180,4 +181,4 @@ def _read() -> list[Score]:
 
 
 def _key(ref: ModelRef) -> str:
-    return state.model_label(ref) if ref.source == "starter" else f"{ref.source}@{ref.revision}"
+    return model_label(ref) if ref.source == "starter" else f"{ref.source}@{ref.revision}"

@@ -4,51 +4,22 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import streamlit as st
 
 from lrc_core import words
 from lrc_core.budget import removed_share, same_size
-from lrc_core.export.film import Film
+from lrc_core.export.film import Film, film_of
+from lrc_core.names import learns
 from lrc_core.quality.forecast import FEWEST_PLANS, Curve, Forecast, MeasuredPlan, forecast
 from lrc_core.results.archive import RunView, archive, stamp_of
 from lrc_core.runs.spec import AllocateSpec, EvaluateSpec, EvaluationSpec
 from lrc_core.runs.store import Run
-from pages.ui.watch import film
 
 _KL = "logits"
-
-
-def show(view: RunView[AllocateSpec], shown: Film) -> None:
-    """Measured where the run's final plan was measured, else forecast, else why there is neither."""
-    measured = _measured_of(view)
-    if measured:
-        run, scores = measured
-        parts = [f"{text} {words.measured(score['value'], score.get('stderr'))}" for text, score in scores.items()]
-        st.markdown(
-            f":green-badge[:material/straighten: Measured] perplexity of its plan at {words.percent(shown.removed)}: "
-            f"{', '.join(parts)} :small[:gray[`{run}`]]"
-        )
-        return
-    found, reason = forecasts(view, shown)
-    if not found:
-        st.markdown(f":gray-badge[:material/timeline: No quality forecast yet] :small[{reason}]")
-        return
-    lines = [f"{text} about **{figures(made, dense)}**, dense {dense:.1f}" for text, (made, dense) in found.items()]
-    first = next(iter(found.values()))[0]
-    missed = max(made.error for made, _ in found.values())
-    st.markdown(
-        f":violet-badge[:material/timeline: Forecast, not measured] perplexity at {words.percent(shown.removed)}: "
-        + "; ".join(lines)
-    )
-    st.caption(
-        f"From the KL divergence of training so far, scaled by {first.plans} measured plans of "
-        f"{', '.join(f'`{run}`' for run in first.runs)}. Tried on each of those plans with its training hidden from "
-        f"the same point on, it misses the increase of log-perplexity by {words.percent(math.expm1(missed), 0)}."
-    )
 
 
 def figures(made: Forecast, dense: float) -> str:
@@ -126,18 +97,23 @@ def measured_plans(view: RunView[AllocateSpec], own: bool = False) -> dict[str, 
     return found
 
 
+def has_film(view: RunView[AllocateSpec]) -> bool:
+    """Whether a run is one that learns ranks and has begun to."""
+    return learns(view.spec.method) and view.status.state != "queued" and (view.path / "card.json").is_file()
+
+
 def training_of(view: RunView[AllocateSpec]) -> Curve:
     """Training of a run as a curve, read again only when its events change."""
     return _curve(str(view.path), stamp_of(view.path / "events.jsonl"))
 
 
-@st.cache_resource(max_entries=64, show_spinner=False)
+@lru_cache(maxsize=64)
 def _curve(path: str, stamp: tuple[int, int]) -> Curve:
     """Training of the run in a folder, as its events were at that stamp."""
-    return curve_of(film.whole_film(Run(Path(path))))
+    return curve_of(film_of(Run(Path(path))))
 
 
-def _measured_of(view: RunView[AllocateSpec]) -> tuple[str, dict[str, Any]] | None:
+def measurement_of(view: RunView[AllocateSpec]) -> tuple[str, dict[str, Any]] | None:
     """The evaluation of a run's own final plan, if there is one: its id and its scores by text."""
     spec = view.spec
     found = ((run, scores) for run, keep, scores in measurements_of(view) if same_size(keep, spec.keep))
@@ -156,12 +132,13 @@ def measurements_of(view: RunView[AllocateSpec]) -> list[tuple[str, float, dict[
 
 
 def trains_on_divergence(spec: AllocateSpec) -> bool:
+    """Whether a loss of its training is the KL divergence from the dense model's logits."""
     return _KL in (spec.settings.get("distillation"), spec.settings.get("task"))
 
 
 def _alike(other: RunView[AllocateSpec], view: RunView[AllocateSpec]) -> bool:
     """Whether another run's loss means the same: method, decomposition, calibration text and window, a KL loss."""
-    if other.id == view.id or not other.done or not film.has_film(other):
+    if other.id == view.id or not other.done or not has_film(other):
         return False
     mine, its = view.spec, other.spec
     return trains_on_divergence(its) and all(
