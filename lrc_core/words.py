@@ -6,6 +6,8 @@ import math
 import time
 from typing import Any
 
+from lrc_core.budget import removed_share
+
 
 def percent(share: float | None, digits: int = 1, *, fixed: bool = False) -> str:
     """0.2 -> ``20 %``; at most ``digits`` decimals, none where they say nothing; ``fixed`` keeps them, for columns."""
@@ -13,6 +15,11 @@ def percent(share: float | None, digits: int = 1, *, fixed: bool = False) -> str
         return "–"
     text = f"{100 * share:.{digits}f}"
     return f"{text.rstrip('0').rstrip('.') if '.' in text and not fixed else text} %"
+
+
+def removed(keep: float, digits: int = 1) -> str:
+    """What is removed where ``keep`` is kept: 0.8 -> ``20 %``."""
+    return percent(removed_share(keep), digits)
 
 
 def count(number: float) -> str:

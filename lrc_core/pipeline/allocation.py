@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lrc_core.allocate.protocol import Allocation, Context, Recorded
+from lrc_core.budget import size_key, whole_percent
 from lrc_core.calibrate.factor_model import spectra
 from lrc_core.calibrate.subspaces import neighbour_overlaps
 from lrc_core.decompose.factorise import Factors
@@ -162,11 +163,11 @@ class _PlanWriter:
         folder = self._run.path / "plans"
         folder.mkdir(exist_ok=True)
         plan = self.plan(passed.ranks, passed.kept, passed.keep, recorded_at_step=passed.step)
-        _saved(plan, folder / f"{round(100 * (1 - passed.keep)):02d}.json", passed.gains)
+        _saved(plan, folder / f"{whole_percent(passed.keep):02d}.json", passed.gains)
 
     def on_ranks(self, step: int, keep: float, ranks: Mapping[str, int]) -> None:
         """One line of ``ranks.jsonl``."""
-        line = {"step": step, "keep": round(keep, 6), "ranks": [ranks[layer.name] for layer in self._card.layers]}
+        line = {"step": step, "keep": size_key(keep), "ranks": [ranks[layer.name] for layer in self._card.layers]}
         append_line(self._run.path / "ranks.jsonl", json.dumps(line))
 
 

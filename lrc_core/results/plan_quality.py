@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from lrc_core import words
+from lrc_core.budget import whole_percent
 from lrc_core.errors import LrcError
 from lrc_core.quality.forecast import FEWEST_PLANS, Curve, Forecast, MeasuredPlan, passed
 from lrc_core.results import forecasts, series
@@ -109,5 +110,5 @@ def _measured(view: RunView[AllocateSpec]) -> dict[int, str]:
     found: dict[int, str] = {}
     for run_id, keep, scores in forecasts.measurements_of(view):
         parts = [f"{text} {words.measured(score['value'], score.get('stderr'))}" for text, score in scores.items()]
-        found.setdefault(round(100 * (1 - keep)), f"perplexity {', '.join(parts)} ({run_id})")
+        found.setdefault(whole_percent(keep), f"perplexity {', '.join(parts)} ({run_id})")
     return found

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from lrc_core.allocate.curves.hand import HAND
+from lrc_core.budget import same_percent, within
 from lrc_core.errors import LrcError
 from lrc_core.files import write_json
 from lrc_core.names import model_label
@@ -83,8 +84,8 @@ def comparable(scores: Sequence[Score], keep: float, evaluation: EvaluationSpec)
     return [
         score
         for score in scores
-        if abs(score.keep_target - keep) < 0.0051
-        and score.keep_achieved <= keep + 1e-6
+        if same_percent(score.keep_target, keep)
+        and within(score.keep_achieved, keep)
         and score.measured_on == wanted
         and math.isfinite(score.loss)
     ]

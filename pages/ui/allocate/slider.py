@@ -14,7 +14,7 @@ from typing import Any
 import streamlit as st
 
 from lrc_core import words
-from lrc_core.budget import whole_model_ratio
+from lrc_core.budget import keep_at, removed_share, whole_model_ratio
 from lrc_core.export.film import cells_of
 from lrc_core.export.film_html import rank_grid
 from lrc_core.results.series import LARGEST_RATE, Series, largest_rate
@@ -75,15 +75,15 @@ class Panel:
 def figures(card: ModelCard) -> dict[str, Any]:
     """What follows from every rate, as written on the page: exact arithmetic."""
     rates = range(1, LARGEST_RATE + 1)
-    removed = [round(rate / 100 * card.params_linear) for rate in rates]
-    shrunk = [1 - whole_model_ratio(1 - rate / 100, card.params_linear, card.params_total) for rate in rates]
+    removed = [round(removed_share(keep_at(rate)) * card.params_linear) for rate in rates]
+    kept = [whole_model_ratio(keep_at(rate), card.params_linear, card.params_total) for rate in rates]
     size = words.data_size(card.params_total * card.dtype_bytes)
     return {
         "linear": [words.count(card.params_linear - gone) for gone in removed],
         "of_linear": words.count(card.params_linear),
         "total": [words.count(card.params_total - gone) for gone in removed],
         "of_total": words.count(card.params_total),
-        "shrunk": [words.percent(share) for share in shrunk],
+        "shrunk": [words.removed(keep) for keep in kept],
         "size": [words.data_size((card.params_total - gone) * card.dtype_bytes) for gone in removed],
         "of_size": f"{size}, {card.dtype}",
     }

@@ -10,6 +10,7 @@ import pandas as pd
 import streamlit as st
 
 from lrc_core import words
+from lrc_core.budget import keep_at
 from lrc_core.kinds import title_of
 from lrc_core.names import decomposition_label, method_label
 from lrc_core.quality.presets import PRESETS, bench_preset, method_presets
@@ -96,7 +97,7 @@ def ablation(ref: ModelRef) -> None:
             for keep in dict.fromkeys(float(row["keep_target"]) for row in rows):
                 first_seed = chosen.view.spec.seeds[0]
                 shown = [row for row in rows if row["keep_target"] == keep and row["seed"] == first_seed]
-                title = f"{method_label(method)}: {_PARTS[part].lower()}, {words.percent(1 - keep)} removed"
+                title = f"{method_label(method)}: {_PARTS[part].lower()}, {words.removed(keep)} removed"
                 st.markdown(f"**{title}**")
                 told = Told(
                     f"{title}: " + ", ".join(str(row["variant"]) for row in shown),
@@ -173,7 +174,7 @@ def _frame(bench: bench_data.Bench) -> pd.DataFrame:
 
 
 def _failure(row: bench_data.Row) -> str:
-    return escaped(f"{label_of(row)} at {words.percent(1 - float(row['keep_target']))}: {row['error']}")
+    return escaped(f"{label_of(row)} at {words.removed(float(row['keep_target']))}: {row['error']}")
 
 
 def _start_bench(ref: ModelRef, *, expanded: bool = False) -> None:
@@ -213,7 +214,7 @@ def _start_bench(ref: ModelRef, *, expanded: bool = False) -> None:
     spec = QualitySpec(
         model=ref,
         methods=chosen,
-        keeps=tuple(round(1 - rate / 100, 6) for rate in sorted(rates)),
+        keeps=tuple(keep_at(rate) for rate in sorted(rates)),
         decompositions=tuple(under),
         presets=method_presets(preset, chosen),
         references=tuple(part.strip() for part in references.split(",") if part.strip()),

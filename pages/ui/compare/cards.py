@@ -10,6 +10,7 @@ from typing import Any
 import streamlit as st
 
 from lrc_core import words
+from lrc_core.budget import same_size
 from lrc_core.names import method_color
 from lrc_core.plan import Plan
 from lrc_core.quality.card import PARTS, Entry, Wishes, part_words, quality_words, reading, speed_of, speed_words
@@ -86,7 +87,7 @@ def row_of(plan: Plan | None, rows: Sequence[measured.Row]) -> measured.Row | No
     run_id = plan.origin.get("run_id")
     for row in rows:
         made_by = row.get("update_run_id") if plan.update else row.get("allocate_run_id")
-        if run_id and made_by == run_id and abs(float(row["keep_target"]) - plan.keep_target) < 1e-6:
+        if run_id and made_by == run_id and same_size(row["keep_target"], plan.keep_target):
             return row
     return None
 

@@ -41,8 +41,8 @@ def _readable(rows: Rows) -> pd.DataFrame:
     for row in rows:
         record = {
             "Method": method_label(str(row["method"])),
-            "Removed": words.percent(1 - float(row.get("keep_achieved", row["keep_target"])), 2),
-            "Of the whole model": words.percent(1 - float(row["keep_whole_model"]), 2)
+            "Removed": words.removed(float(row.get("keep_achieved", row["keep_target"])), 2),
+            "Of the whole model": words.removed(float(row["keep_whole_model"]), 2)
             if row.get("keep_whole_model") is not None
             else "–",
         }
@@ -121,7 +121,7 @@ def ranks(group: measured.Group, decomposition: str, rows: Rows, ref: ModelRef) 
     for column, name, plan in ((left, first, one), (right, second, two)):
         with column:
             st.markdown(
-                f"**{method_label(name)}** :small[:gray[{words.percent(1 - plans[name].keep_achieved, 2)} removed]]"
+                f"**{method_label(name)}** :small[:gray[{words.removed(plans[name].keep_achieved, 2)} removed]]"
             )
             rank_charts.draw(card, plan, f"Ranks of {method_label(name)}", key=f"co_ranks_{name}")
 
