@@ -111,12 +111,8 @@ def ranks(group: measured.Group, decomposition: str, rows: Rows, ref: ModelRef) 
     second = right.selectbox("Second", names, index=1, format_func=method_label, key="co_second", bind="query-params")
     one, two = plans[first], plans[second]
     st.markdown(f"**Share of each layer kept: {method_label(first)} minus {method_label(second)}**")
-    told = Told(
-        f"Share kept under {method_label(first)} minus under {method_label(second)}",
-        rank_charts.difference_table(card, one, two, (method_label(first), method_label(second))),
-        readings.spending(card, one, two),
-    )
-    charting.vega(rank_charts.difference_chart(card, one, two), told, key="co_difference")
+    labels = method_label(first), method_label(second)
+    rank_charts.draw_difference(card, (one, two), labels, readings.spending(card, one, two), key="co_difference")
     left, right = st.columns(2)
     for column, name, plan in ((left, first, one), (right, second, two)):
         with column:
