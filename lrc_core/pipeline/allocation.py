@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lrc_core.allocate.protocol import Allocation, Context, Recorded
+from lrc_core.allocate.protocol import Allocation, Context, PassedPlan
 from lrc_core.budget import size_key, whole_percent
 from lrc_core.calibrate.factor_model import spectra
 from lrc_core.calibrate.subspaces import neighbour_overlaps
@@ -162,7 +162,7 @@ class _PlanWriter:
             origin={**origin, "calibration": asdict(spec.calibration), **more},
         )
 
-    def on_recorded(self, passed: Recorded) -> None:
+    def on_recorded(self, passed: PassedPlan) -> None:
         """``plans/<percent>.json``."""
         folder = self._run.path / "plans"
         folder.mkdir(exist_ok=True)

@@ -71,7 +71,7 @@ def difference_table(
 
 def draw(card: ModelCard, found: Ranks | Plan, what: str, *, key: str) -> None:
     """The heatmap of a plan on the page; ``what`` says what it shows."""
-    charting.vega(rank_chart(card, found), charting.Told(what, lambda: rank_table(card, found)), key=key)
+    charting.vega(rank_chart(card, found), charting.ChartText(what, lambda: rank_table(card, found)), key=key)
 
 
 def _axes(card: ModelCard) -> tuple[alt.X, alt.Y]:
