@@ -13,8 +13,8 @@ from typing import Any
 
 from lrc_core.budget import largest_low_rank, layer_ratio, removed_share, size_key
 from lrc_core.errors import RunError
+from lrc_core.files import read_json
 from lrc_core.registry import ALLOCATORS
-from lrc_core.runs.files import read_json
 from lrc_core.runs.spec import AllocateSpec
 from lrc_core.runs.store import Run
 from lrc_core.types import LinearShape, ModelCard

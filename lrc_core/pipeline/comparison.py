@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from lrc_core.budget import removed_percent
+from lrc_core.files import write_json
 from lrc_core.pipeline.parts import do_part, folder_of, recorded_plan, update_of
-from lrc_core.pipeline.session import Session, write_json
+from lrc_core.pipeline.session import Session
 from lrc_core.plan import Plan
 from lrc_core.registry import ALLOCATORS
 from lrc_core.runs.spec import AllocateSpec, CompareSpec, EvaluateSpec, UpdateSpec

@@ -11,12 +11,12 @@ import torch
 
 from lrc_core.budget import removed_percent, same_size
 from lrc_core.errors import CancelledError, LrcError
+from lrc_core.files import read_json, write_json
 from lrc_core.pipeline.parts import do_part, folder_of, recorded_plan, update_of
-from lrc_core.pipeline.session import Session, write_json
+from lrc_core.pipeline.session import Session
 from lrc_core.plan import Plan
 from lrc_core.quality.rows import Partners, Row, Scores, completed
 from lrc_core.registry import ALLOCATORS
-from lrc_core.runs.files import read_json
 from lrc_core.runs.spec import AblationSpec, AllocateSpec, EvaluateSpec, EvaluationSpec, ModelRef, QualitySpec
 from lrc_core.runs.store import Run, RunStore
 from lrc_core.tune.kinds import NO_UPDATE

@@ -173,19 +173,15 @@ def _readable(row: Row, bench: Bench, *, several: bool, seeds: bool) -> dict[str
             record[f"Perplexity, {name}"] = shown + marks(row, bench.baselines, "perplexity", text)
             record[f"× dense, {name}"] = words.figure((row.get("relative") or {}).get(text), 3)
     if mean := row.get("zero_shot_mean"):
-        record["Mean accuracy"] = _percent(mean["value"], mean["stderr"]) + marks(row, bench.baselines, "mean")
+        record["Mean accuracy"] = words.in_percent(mean["value"], mean["stderr"]) + marks(row, bench.baselines, "mean")
     for task in tasks_of(bench.measured):
         if score := (row.get("zero_shot") or {}).get(task):
             _, value, error = accuracy_of(score)
             if value is not None:
-                record[task] = _percent(value, error) + marks(row, bench.baselines, "zero_shot", task)
+                record[task] = words.in_percent(value, error) + marks(row, bench.baselines, "zero_shot", task)
     record["Allocation"] = _cost(row)
     record["Note"] = str(row.get("note", ""))
     return record
-
-
-def _percent(value: float, error: float | None) -> str:
-    return words.with_error(100 * value, None if error is None else 100 * error, 1)
 
 
 def _cost(row: Row) -> str:

@@ -14,9 +14,9 @@ import numpy as np
 from lrc_core.allocate.curves.hand import HAND, spend_rest
 from lrc_core.budget import Ranks, fit_budget, is_dense, normalised, uniform_ranks, whole_percent
 from lrc_core.errors import PlanError
+from lrc_core.files import write_json
 from lrc_core.paths import plans_home, read_only
 from lrc_core.plan import Plan, make_plan
-from lrc_core.runs.files import write_json
 from lrc_core.runs.spec import CalibrationSpec
 from lrc_core.types import ModelCard
 

@@ -79,18 +79,16 @@ def _quality(view: RunView[AllocateSpec]) -> Quality:
             )
             said[rate] = ("forecast", f"perplexity {figures}")
     if not any(kind == "forecast" for kind, _ in said.values()):
-        missed = f": tried on the measured plans it misses by {_percent(min(errors))}" if errors else ""
+        missed = (
+            f": tried on the measured plans it misses by {words.percent(math.expm1(min(errors)), 0)}" if errors else ""
+        )
         return Quality(said, f"No quality forecast{missed}.")
     plans = max(one.plans for by in made.values() for one, _ in by.values())
     return Quality(
         said,
         f"Forecasts scale the KL divergence of training at the plan by {plans} measured plans. Tried on each of those "
-        f"with it left out, they miss the increase of log-perplexity by {_percent(max(errors))}.",
+        f"with it left out, they miss the increase of log-perplexity by {words.percent(math.expm1(max(errors)), 0)}.",
     )
-
-
-def _percent(error: float) -> str:
-    return words.percent(math.expm1(error), 0)
 
 
 def _forecasts(

@@ -11,11 +11,11 @@ from typing import Any
 from lrc_core.allocate.curves.hand import HAND
 from lrc_core.budget import same_percent, within
 from lrc_core.errors import LrcError
+from lrc_core.files import write_json
 from lrc_core.names import model_label
 from lrc_core.paths import plans_home
 from lrc_core.quality.paired import Paired, log_perplexity
 from lrc_core.results.archive import RunView, archive, read_content
-from lrc_core.runs.files import write_json
 from lrc_core.runs.spec import EvaluateSpec, EvaluationSpec, ModelRef
 from lrc_core.words import percent
 

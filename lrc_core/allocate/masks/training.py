@@ -16,6 +16,7 @@ from torch import Tensor
 from lrc_core.allocate.protocol import Allocation, Context, PassedPlan
 from lrc_core.budget import keep_at, keep_ratio, removed_percent, size_key
 from lrc_core.errors import NumericalError
+from lrc_core.files import replacing
 from lrc_core.models.device import memory_in_use
 from lrc_core.models.linears import get_module, weight_of
 from lrc_core.types import Progress
@@ -162,9 +163,8 @@ def record_passed(
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
     """Write a checkpoint; what was there before is replaced only once the new one is whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    torch.save(dict(state), temporary)
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        torch.save(dict(state), temporary)
 
 
 def load_state(path: Path) -> dict[str, Any] | None:
