@@ -85,12 +85,12 @@ def perplexity(rows: list[measured.Row]) -> None:
         shown = frame[frame["text"] == text]
         with column:
             st.markdown(f"Text: **{text}**")
-            told = charting.Told(
+            caption = charting.ChartText(
                 f"Perplexity on {text}: "
                 + "; ".join(f"{row.method} {words.figure(row.perplexity, 3)}" for row in shown.itertuples()),
                 shown[["method", "perplexity", "error"]].round(2).rename(columns=str.capitalize),
             )
-            charting.vega(perplexity_chart(shown, colors), told, key=f"learn_perplexity_{text}")
+            charting.vega(perplexity_chart(shown, colors), caption, key=f"learn_perplexity_{text}")
     st.markdown(readings.best(rows))
 
 

@@ -105,7 +105,7 @@ def editor(ref: ModelRef, card: ModelCard, draft: Draft, keep: float) -> None:
 
 def _grid(card: ModelCard, draft: Draft, layer: LinearShape) -> None:
     ratios = {item.name: layer_ratio(item, draft.ranks[item.name]) for item in card.layers}
-    told = {
+    sentences = {
         item.name: f"Block {item.block} {item.kind}\n"
         + ("dense" if is_dense(item, draft.ranks[item.name]) else f"rank {draft.ranks[item.name]} of {item.full_rank}")
         + f", keeps {words.percent(ratios[item.name])}"
@@ -117,7 +117,7 @@ def _grid(card: ModelCard, draft: Draft, layer: LinearShape) -> None:
         Grid(
             card=card,
             values=ratios,
-            words=told,
+            words=sentences,
             scale=Scale("kept", ".0%"),
             limits=Limits(0.0, 1.0),
             label=f"Share of each of {len(card.layers)} layers that the plan keeps",
