@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from lrc_core.errors import SettingsError
 from lrc_core.kinds import bench, checks
-from lrc_core.kinds.flags import KEEPS, Flag, decomposition, text_name
+from lrc_core.kinds.flags import KEEPS, Flag, absolute_text, decomposition
 from lrc_core.kinds.kind import Kind
 from lrc_core.names import method_label
 from lrc_core.quality.presets import bench_preset
@@ -58,7 +58,7 @@ KIND = Kind(
             "calibration texts, each alone; generated: written by the model",
             many=True,
             metavar="TEXT",
-            made=text_name,
+            made=absolute_text,
         ),
         *bench.shared(tasks=False),
     ),

@@ -265,7 +265,7 @@ def add_job(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help="go on with a run that was stopped or failed")
 
 
-def text_name(name: str) -> str:
+def absolute_text(name: str) -> str:
     """Built-in names as they are, files by absolute path, hub data sets as they are.
 
     Raises:
@@ -324,7 +324,7 @@ def calibration(*, old_text: bool = False, window: str = "--calibration-window",
             old=("--text",) if old_text else (),
             each=True,
             fits=_is_text,
-            made=text_name,
+            made=absolute_text,
             unless=unless,
         ),
         Flag(
@@ -370,7 +370,7 @@ def evaluation(*old_texts: str) -> tuple[Flag, ...]:
             old=old_texts,
             each=True,
             fits=_is_text,
-            made=text_name,
+            made=absolute_text,
         ),
         Flag("--window", of + "window", "tokens in a window", int, metavar="N"),
         Flag("--max-windows", of + "max_windows", "windows of each text, 0 for all", int, metavar="N"),
