@@ -108,7 +108,7 @@ def write_atomic(path: Path, text: str | bytes, *, durable: bool = True) -> None
 
 def write_json(path: Path, data: Any, *, durable: bool = True) -> None:
     """Write JSON as :func:`write_atomic` does; numbers of numpy and torch are written as plain ones."""
-    write_atomic(path, json.dumps(data, default=plain, indent=1), durable=durable)
+    write_atomic(path, json.dumps(data, default=json_plain, indent=1), durable=durable)
 
 
 def write_array(path: Path, array: Any) -> None:
@@ -171,7 +171,7 @@ def append_line(path: Path, line: str) -> None:
         file.write((line + "\n").encode())
 
 
-def plain(value: Any) -> Any:
+def json_plain(value: Any) -> Any:
     """A JSON-able form of scalars and arrays that offer ``tolist``; for ``json.dumps(default=...)``."""
     if hasattr(value, "tolist"):
         return value.tolist()

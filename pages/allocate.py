@@ -270,7 +270,7 @@ def body(ref: ModelRef) -> None:
     run = choose_learned(ref, decomposition)
     with guard():
         shown = panels.shown(ref, card, run, decomposition)
-        ratedrag.draw(card, rate, panels.panels(shown), let_go)
+        ratedrag.draw_slider(card, rate, panels.panels(shown), let_go)
         panels.below(ref, shown, rate)
     st.header("Learn the ranks")
     with guard():

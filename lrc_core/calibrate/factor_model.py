@@ -62,7 +62,7 @@ class Calibrated:
 
 
 class MomentStore(BlockFiles):
-    """Second moments and mean absolute values of all inputs, one file a block."""
+    """Second moments and mean absolute values of all inputs, one file per block."""
 
     def write_statistics(self, block: int, found: BlockStatistics) -> None:
         """Store one block's statistics.

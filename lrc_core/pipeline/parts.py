@@ -9,7 +9,7 @@ from typing import Any
 from lrc_core.budget import keep_at, same_size, whole_percent
 from lrc_core.pipeline.allocation import allocation_run
 from lrc_core.pipeline.evaluation import evaluation_run
-from lrc_core.pipeline.session import Session, measured
+from lrc_core.pipeline.session import Session, timed_result
 from lrc_core.pipeline.updating import update_run
 from lrc_core.plan import Plan
 from lrc_core.runs.recorder import record
@@ -37,13 +37,13 @@ def do_part(store: RunStore, session: Session, wanted: AllocateSpec | UpdateSpec
             session.on_progress(replace(tick, phase=f"{label}: {tick.phase}"))
 
         watched = session.watched_by(both, should_stop)
-        return measured(lambda: stage(child, watched))
+        return timed_result(lambda: stage(child, watched))
 
     record(child, work, should_stop=session.should_stop)
     return child
 
 
-def update_of(path: Path, kind: str, like: AllocateSpec | CompareSpec, store: RunStore) -> UpdateSpec:
+def update_spec(path: Path, kind: str, like: AllocateSpec | CompareSpec, store: RunStore) -> UpdateSpec:
     """The update of a plan file, with that kind's own settings.
 
     Args:

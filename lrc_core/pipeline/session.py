@@ -140,7 +140,7 @@ class _WhenNeeded:
         return self.store.sigma(name, block)
 
 
-def measured(stage: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def timed_result(stage: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """The result of a stage with its wall-clock time and its own peak of memory."""
     started = time.monotonic()
     with own_peak_memory() as peak:

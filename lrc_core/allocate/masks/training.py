@@ -100,7 +100,7 @@ def require_finite(loss: Tensor, step: int, parameters: Iterable[Tensor] = ()) -
         )
 
 
-def rounded(parts: Mapping[str, Tensor]) -> dict[str, float]:
+def tick_figures(parts: Mapping[str, Tensor]) -> dict[str, float]:
     """Loss terms as the figures of a tick."""
     return {name: round(float(part.detach()), 6) for name, part in parts.items()}
 
