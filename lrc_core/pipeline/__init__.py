@@ -9,6 +9,7 @@ from typing import Any
 
 import lrc_core.allocate
 import lrc_core.decompose  # noqa: F401  both packages register their methods
+from lrc_core.damage import damage_told
 from lrc_core.kinds import KINDS, load
 from lrc_core.pipeline.session import Session, timed_result
 from lrc_core.runs.store import Run
@@ -31,4 +32,6 @@ def execute(run: Run, *, on_progress: OnProgress, should_stop: ShouldStop) -> di
 
 def execute_in(run: Run, session: Session) -> dict[str, Any]:
     """As :func:`execute`, with a model that is perhaps in memory already and whose callbacks are the run's."""
-    return timed_result(lambda: load(KINDS[run.spec.kind].stage)(run, session))
+    with damage_told() as told:
+        result = timed_result(lambda: load(KINDS[run.spec.kind].stage)(run, session))
+    return {**result, "warnings": [*result.get("warnings", []), *told]} if told else result
