@@ -267,6 +267,8 @@ def body(ref: ModelRef) -> None:
     with right:
         decomposition = choose_decomposition()
     run = choose_learned(ref, decomposition)
+    if run is not None:
+        jobs.changed_note(run)
     share = rate / 100
     with guard():
         shown = panels.shown(ref, card, run, decomposition)

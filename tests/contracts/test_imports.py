@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "types"),
     ("settings", "paths", "budget", "words"),
-    ("registry", "plan"),
+    ("registry", "plan", "digests"),
     ("decompose", "runs"),
     ("models",),
     ("texts", "lowrank"),
