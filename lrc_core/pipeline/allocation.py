@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,7 @@ def allocation_run(run: Run, session: Session) -> dict[str, Any]:
     store = None if entry.structured else factors_for(session, spec.decomposition, spec.calibration)
     factors = store.folder.name if store else ""
     calibrated = session.calibrated(spec.calibration)
+    key = partial(session.probing_key, calibrated, spec.calibration)
     writer = _PlanWriter(run, spec, session.loaded.card)
     context = Context(
         model=session.loaded.model,
@@ -77,8 +79,8 @@ def allocation_run(run: Run, session: Session) -> dict[str, Any]:
         keep=spec.keep,
         seed=spec.seed,
         checkpoint=run.path / "checkpoint",
-        shared=_folder(spec.method, calibrated.key(spec.method, dict(spec.settings), factors, spec.seed)),
-        common=_folder("common", calibrated.key("common", factors, spec.seed)),
+        shared=_folder(spec.method, key(spec.method, entry.version, dict(spec.settings), factors, spec.seed)),
+        common=_folder("common", key("common", factors, spec.seed)),
         on_progress=session.on_progress,
         should_stop=session.should_stop,
         on_recorded=writer.on_recorded,
@@ -159,7 +161,9 @@ class _PlanWriter:
     def plan(self, ranks: Mapping[str, int], kept: Any, keep: float, **more: Any) -> Plan:
         """A plan that remembers this run."""
         spec = self._spec
-        origin = {"run_id": self._run.id, "preset": spec.preset, "seed": spec.seed}
+        origin: dict[str, Any] = {"run_id": self._run.id, "preset": spec.preset, "seed": spec.seed}
+        if spec.contents:
+            more = {"contents": dict(spec.contents), **more}
         return make_plan(
             self._card,
             ranks,

@@ -17,7 +17,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("settings", "paths", "budget"),
     ("words",),
     ("files",),
-    ("registry", "plan", "damage"),
+    ("registry", "plan", "digests", "damage"),
     ("decompose", "runs"),
     ("models",),
     ("texts", "lowrank"),
