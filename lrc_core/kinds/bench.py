@@ -8,7 +8,7 @@ from typing import Any
 
 from lrc_core.errors import SettingsError
 from lrc_core.kinds import checks, titles
-from lrc_core.kinds.flags import Flag, SpecFlags, add_presets, calibration, evaluation, presets_of, presets_words
+from lrc_core.kinds.flags import SpecFlags, add_presets, calibration, evaluation, flags, presets_of, presets_words
 from lrc_core.quality.presets import PRESETS, bench_preset, method_presets
 from lrc_core.runs.store import RunStore
 
@@ -49,21 +49,14 @@ class Size:
         return presets_words(spec.presets), replace(said, presets=spec.presets)
 
 
-def shared(*, tasks: bool = True) -> tuple[SpecFlags, ...]:
-    """The parts of both; ``tasks`` as of :class:`Size`."""
+def shared(spec: type[Any], *, tasks: bool = True) -> tuple[SpecFlags, ...]:
+    """The parts of both, for this class of specs; ``tasks`` as of :class:`Size`."""
     return (
         Size(tasks),
-        Flag("--seeds", "seeds", "one matrix for each", int, many=True, metavar="N"),
-        Flag("--task-keeps", "task_keeps", "targets with tasks", float, many=True, none=True, metavar="KEEP"),
-        *evaluation("--texts", "--text"),
-        Flag("--evaluation-seed", "evaluation.seed", "chooses items", int, metavar="N"),
-        *calibration(),
-        Flag(
-            "--no-share-path",
-            "share_path",
-            "train a learning method anew for every target instead of using the plans recorded on the way",
-            const=False,
-        ),
+        *flags(spec, "seeds", "task_keeps"),
+        *evaluation(spec, "--texts", "--text"),
+        *calibration(spec),
+        *flags(spec, "share_path"),
     )
 
 

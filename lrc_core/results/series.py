@@ -25,9 +25,9 @@ from lrc_core.budget import (
 from lrc_core.errors import BudgetError
 from lrc_core.names import learns
 from lrc_core.plan import Plan
-from lrc_core.results.archive import RunView, archive, stamp_of
+from lrc_core.results.archive import RunView, archive, card_of, stamp_of
 from lrc_core.results.plans import RecordedPlan, recorded_plans
-from lrc_core.results.spectra import TWO_SIDED, spectra_of
+from lrc_core.results.spectra import TWO_SIDED, losses_of
 from lrc_core.runs.spec import AllocateSpec, ModelRef, SpectraSpec
 from lrc_core.types import LinearShape, ModelCard
 
@@ -132,11 +132,9 @@ def estimated(view: RunView[SpectraSpec]) -> PlanSeries:
 @lru_cache(maxsize=8)
 def _estimated(run_id: str, stamp: tuple[int, int]) -> PlanSeries:
     view = archive().require(run_id, SpectraSpec)
-    spectra = spectra_of(view)
-    layers = spectra.card.layers
-    losses = {name: 0.5 * np.square(sigma) for name, sigma in spectra.values[TWO_SIDED].items()}
+    layers = card_of(view).layers
     rates = range(1, largest_rate(layers) + 1)
-    return series_of(layers, rates, cheapest_plans(layers, losses, [keep_at(rate) for rate in rates]))
+    return series_of(layers, rates, cheapest_plans(layers, losses_of(view), [keep_at(rate) for rate in rates]))
 
 
 def two_sided(ref: ModelRef) -> RunView[SpectraSpec] | None:

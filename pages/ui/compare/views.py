@@ -114,12 +114,8 @@ def ranks(group: comparisons.Group, decomposition: str, rows: Rows, ref: ModelRe
     second = right.selectbox("Second", names, index=1, format_func=method_label, key="co_second", bind="query-params")
     one, two = plans[first], plans[second]
     st.markdown(f"**Share of each layer kept: {method_label(first)} minus {method_label(second)}**")
-    caption = ChartText(
-        f"Share kept under {method_label(first)} minus under {method_label(second)}",
-        rank_charts.difference_table(card, one, two, (method_label(first), method_label(second))),
-        readings.spending(card, one, two),
-    )
-    charting.vega(rank_charts.difference_chart(card, one, two), caption, key="co_difference")
+    labels = method_label(first), method_label(second)
+    rank_charts.draw_difference(card, (one, two), labels, readings.spending(card, one, two), key="co_difference")
     left, right = st.columns(2)
     for column, name, plan in ((left, first, one), (right, second, two)):
         with column:

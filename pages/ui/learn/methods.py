@@ -128,9 +128,5 @@ def difference(card: ModelCard, plans: dict[str, Plan]) -> None:
     )
     first, second = sides[chosen or pairs[0]]
     labels = (method_label(first), method_label(second))
-    caption = charting.ChartText(
-        f"Share of each layer kept by {labels[0]} minus that kept by {labels[1]}",
-        ranks.difference_table(card, plans[first], plans[second], labels),
-        readings.spending(card, plans[first], plans[second]),
-    )
-    charting.vega(ranks.difference_chart(card, plans[first], plans[second]), caption, key="learn_difference")
+    pair = plans[first], plans[second]
+    ranks.draw_difference(card, pair, labels, readings.spending(card, *pair), key="learn_difference")
