@@ -6,6 +6,8 @@ Whatever the program keeps is written by this module: no other renames a file or
 from __future__ import annotations
 
 import errno
+import hashlib
+import io
 import itertools
 import json
 import os
@@ -112,11 +114,31 @@ def write_json(path: Path, data: Any, *, durable: bool = True) -> None:
 
 
 def write_array(path: Path, array: Any) -> None:
-    """Write one array (npy) as :func:`replacing` does."""
+    """Write one array (npy) as :func:`replacing` does; behind it its sha256, which the format lacks."""
     import numpy as np
 
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        np.save(file, array)
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    with replacing(path) as temporary:
+        temporary.write_bytes(buffer.getvalue() + hashlib.sha256(buffer.getvalue()).digest())
+
+
+def read_array(path: Path) -> Any:
+    """What :func:`write_array` wrote; an array of an older version has nothing to be compared with.
+
+    Raises:
+        RunError: it is not what was written.
+        ValueError: it is no array.
+    """
+    import numpy as np
+
+    data = path.read_bytes()
+    buffer = io.BytesIO(data)
+    array = np.load(buffer)
+    content, digest = data[: buffer.tell()], data[buffer.tell() :]
+    if digest and hashlib.sha256(content).digest() != digest:
+        raise RunError(f"{path} is damaged: its checksum is wrong.")
+    return array
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:

@@ -268,6 +268,8 @@ def body(ref: ModelRef) -> None:
     with right:
         decomposition = choose_decomposition()
     run = choose_learned(ref, decomposition)
+    if run is not None:
+        jobs.changed_note(run)
     with guard():
         shown = panels.shown(ref, card, run, decomposition)
         ratedrag.draw_slider(card, rate, panels.panels(shown), let_go)

@@ -153,6 +153,7 @@ def explorer(ref: ModelRef, view: RunView[SpectraSpec]) -> None:
     """Controls, heatmaps, spectra and tables; a fragment, so that a click redraws no more than this."""
     with guard():
         look = controls(ref, view)
+        jobs.changed_note(view)
         if look.measure not in sides.measures_for(look.side):
             lacking(look)
             return

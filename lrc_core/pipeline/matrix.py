@@ -61,7 +61,8 @@ class Matrix:
 
     def reference(self, source: str) -> None:
         """Measure another model. It is gone from memory before the next is loaded."""
-        session = Session(ModelRef(source), self._session.on_progress, self._session.should_stop)
+        held = self._session
+        session = Session(ModelRef(source), held.on_progress, held.should_stop, held.contents)
         wanted = EvaluateSpec(model=session.ref, evaluation=self._evaluation(None))
         row: Row = {"method": "reference", "decomposition": "", "keep_target": 1.0, "name": source}
         self._cell(row, session, wanted)

@@ -40,6 +40,8 @@ def question(named: Named) -> Section:
                 "warning",
             )
         )
+    if stale := named.sources.changed():
+        blocks.append(Words(f"This report is of what was there before: {'; '.join(stale)}.", "warning"))
     return Section("question", "The question", tuple(blocks))
 
 

@@ -14,6 +14,7 @@ from lrc_core.report.content import Block, Cell, Column, Command, Commands, Fact
 from lrc_core.report.sections.prose import listed, report_prose
 from lrc_core.report.sections.rows import Named, text_name
 from lrc_core.report.sources import Sources, spec_of
+from lrc_core.results.identity import in_words
 from lrc_core.runs.spec import EvaluationSpec
 from lrc_core.runs.store import Run, RunStore
 from lrc_core.words import duration
@@ -155,12 +156,14 @@ def _made_with(sources: Sources) -> tuple[Fact, ...]:
         with suppress(metadata.PackageNotFoundError):
             versions.append(f"{name} {metadata.version(name)}")
     revision = f", revision {identity.revision}" if identity.revision else ""
+    contents = in_words(sources.comparison.spec) if sources.comparison else []
     return (
         Fact(
             "Model",
             card.name,
             f"{identity.source}{revision}; {identity.architecture}; fingerprint {identity.fingerprint[:16]}",
         ),
+        *(Fact("Computed from", thing, f"content {digest}") for thing, digest in contents),
         Fact("Device of the runs", card.device, f"weights in {card.dtype}"),
         Fact("Program", f"lrc {__version__}", f"Python {platform.python_version()}; {', '.join(versions)}"),
     )
