@@ -11,7 +11,7 @@ from typing import Any
 
 from lrc_core.plan import Plan
 from lrc_core.quality.footprint import Footprint
-from lrc_core.quality.plain_words import accuracy_loss, questions_asked, difference_words, surprise
+from lrc_core.quality.plain_words import accuracy_loss, difference_words, questions_asked, surprise
 from lrc_core.quality.rows import Scores
 from lrc_core.words import data_size, percent, significant
 
