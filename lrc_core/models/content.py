@@ -12,7 +12,8 @@ from typing import Any
 from lrc_core.digests import digest_of, file_digest
 from lrc_core.errors import ModelError
 from lrc_core.models.hub import cached_snapshot
-from lrc_core.models.source import find_source, weight_files
+from lrc_core.models.shards import weight_files
+from lrc_core.models.source import find_source
 from lrc_core.runs.spec import ModelRef
 
 _READ_WITH_A_MODEL = ("*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "*.bpe", "*.codes")
