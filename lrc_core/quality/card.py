@@ -11,7 +11,7 @@ from typing import Any
 
 from lrc_core.plan import Plan
 from lrc_core.quality.footprint import Footprint
-from lrc_core.quality.plain_words import accuracy_loss, asked, difference_words, surprise
+from lrc_core.quality.plain_words import accuracy_loss, difference_words, questions_asked, surprise
 from lrc_core.quality.rows import Scores
 from lrc_core.words import data_size, percent, significant
 
@@ -100,7 +100,7 @@ def quality_words(entry: CardModel, dense: CardModel | None, scores: Scores) -> 
     said = f"**{difference_words(loss)}**" if loss is not None else "No questions were asked of it."
     if times := surprise(entry.row, dense.row):
         said += f" Its perplexity is {times}."
-    return said, asked(loss, entry.row)
+    return said, questions_asked(loss, entry.row)
 
 
 def cards_sentence(found: Sequence[tuple[CardModel, Footprint]], wishes: Wishes) -> str:

@@ -101,7 +101,7 @@ def _of_hundred(difference: float) -> str:
     return f"Answers {whole} of 100 questions {'worse' if difference < 0 else 'better'}"
 
 
-def asked(loss: Loss | None, row: Row) -> str:
+def questions_asked(loss: Loss | None, row: Row) -> str:
     """What stands behind the words: tasks, number of questions, how they were compared."""
     if loss is None:
         return ""

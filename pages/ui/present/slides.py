@@ -14,7 +14,7 @@ from lrc_core.errors import LrcError
 from lrc_core.names import method_color, method_label
 from lrc_core.plan import Plan
 from lrc_core.quality.footprint import Footprint, footprint
-from lrc_core.quality.plain_words import accuracy_loss, asked, difference_words, surprise
+from lrc_core.quality.plain_words import accuracy_loss, difference_words, questions_asked, surprise
 from lrc_core.quality.rows import Scores
 from lrc_core.results import comparisons
 from lrc_core.results.archive import RunView, archive
@@ -326,7 +326,7 @@ def conclusion(story: Story) -> Slide:
         points.append(f"It has a price: {story.best_label}'s perplexity is {surprise(best, dense)}.")
         loss = accuracy_loss(best, dense, Scores(RunStore().root))
         if loss is not None:
-            points.append(f"{difference_words(loss, story.best_label)} Asked were {asked(loss, best)}.")
+            points.append(f"{difference_words(loss, story.best_label)} Asked were {questions_asked(loss, best)}.")
     if len(story.others) > 1:
         worst = story.others[-1]
         text = story.texts[0]
