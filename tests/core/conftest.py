@@ -12,11 +12,10 @@ from typing import Any
 import pytest
 
 from lrc_core.cli import main
-from lrc_core.jobs.launch import EXECUTE_VARIABLE
 from lrc_core.runs.spec import CalibrationSpec, EvaluationSpec, ModelRef
 from lrc_core.runs.store import Run, RunStore
 from tests.core.hub_stand_in import Hub
-from tests.core.job_helpers import kill_workers
+from tests.core.job_helpers import EXECUTE_VARIABLE, kill_workers
 from tests.core.quality_helpers import set_methods, zero_shot
 from tests.factories.tiny_models import save_tiny, tiny_text
 
