@@ -127,16 +127,7 @@ def choose(groups: list[measured.Group]) -> tuple[measured.Group, str, float]:
         bind="query-params",
     ) or names[0]  # fmt: skip
     rates = [round(100 * (1 - keep)) for keep in measured.keeps_of(group, decomposition)] or [state.DEFAULT_RATE]
-    rate = right.segmented_control(
-        "Compression",
-        rates,
-        default=20 if 20 in rates else rates[0],
-        format_func=lambda value: f"{value} %",
-        required=True,
-        key=KEEP,
-        bind="query-params",
-    )
-    return group, decomposition, 1 - (rate or rates[0]) / 100
+    return group, decomposition, 1 - forms.rate_choice(right, "Compression", rates, KEEP) / 100
 
 
 def compared(group: measured.Group, decomposition: str) -> tuple[str, ...]:

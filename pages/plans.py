@@ -28,7 +28,6 @@ from lrc_core.results.drafts import (
     uniform_draft,
 )
 from lrc_core.results.plans import load_plan, nearest, recorded_plans
-from lrc_core.results.series import LARGEST_RATE
 from lrc_core.runs.spec import AllocateSpec, EvaluateSpec, EvaluationSpec, ModelRef
 from lrc_core.types import ModelCard
 from pages.ui.plans import editor
@@ -42,17 +41,8 @@ UNIFORM = "uniform"
 
 def target() -> float:
     """The compression slider; returns the share to keep."""
-    rate = st.slider(
-        "Compression",
-        1,
-        LARGEST_RATE,
-        state.DEFAULT_RATE,
-        format="%d %%",
-        key=state.RATE,
-        bind="query-params",
-        help="The budget: a plan that keeps more than this leaves does not count.",
-    )
-    return round(1 - min(max(int(rate), 1), LARGEST_RATE) / 100, 6)
+    rate = forms.rate_slider(st, "The budget: a plan that keeps more than this leaves does not count.")
+    return round(1 - rate / 100, 6)
 
 
 def beginnings(ref: ModelRef, card: ModelCard, keep: float) -> dict[str, str]:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lrc_core.export.shapes import DENSE_SYMBOL, SYMBOLS
 from lrc_core.names import GREY, decomposition_label, in_order, method_color, method_label
 from lrc_core.quality.tables import p_of, texts_of
 from lrc_core.report.content import Entry
-from lrc_core.report.drawing.shapes import DENSE_SYMBOL, SYMBOLS
 from lrc_core.report.sections.prose import listed, p_words
 from lrc_core.report.sources import Row, Sources
 from lrc_core.words import percent

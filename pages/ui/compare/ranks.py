@@ -10,7 +10,7 @@ from lrc_core.types import LinearShape, ModelCard
 from lrc_core.words import kind_labels, percent
 from pages.ui.shared import charting
 from pages.ui.shared.cellgrid import Grid, Limits, cell_grid
-from pages.ui.shared.figures import Scale, kinds_of
+from pages.ui.shared.figures import Scale
 
 
 def rank_frame(card: ModelCard, found: Ranks | Plan) -> pd.DataFrame:
@@ -18,7 +18,7 @@ def rank_frame(card: ModelCard, found: Ranks | Plan) -> pd.DataFrame:
 
     A pruned layer has no rank of its own: that of what is left of it is at most its smaller side.
     """
-    labels = kind_labels(kinds_of(card))
+    labels = kind_labels(card.kinds)
     ranks, shapes = (found.full_ranks(card.layers), found.pruned or {}) if isinstance(found, Plan) else (found, {})
 
     def state(layer: LinearShape) -> str:
@@ -73,8 +73,9 @@ def draw(card: ModelCard, found: Ranks | Plan, what: str, *, key: str) -> None:
     """The heatmap of the share of each layer that is kept; ``what`` says what it shows."""
     frame = rank_frame(card, found)
     told = [
-        f"{row.kind}, block {row.block}\n{row.state}, rank {row.rank:,} of {row.full:,}\nkeeps {percent(row.kept)}"
-        for row in frame.itertuples()
+        f"{row['kind']}, block {row['block']}\n{row['state']}, rank {row['rank']:,} of {row['full']:,}\n"
+        f"keeps {percent(row['kept'])}"
+        for row in frame.to_dict("records")
     ]
     _grid(card, frame["kept"], told, Scale("kept", ".0%"), Limits(0.0, 1.0), (what, key))
     charting.below(charting.Told(what, lambda: rank_table(card, found)), key)
@@ -88,9 +89,9 @@ def draw_difference(
     difference = first["kept"] - second["kept"]
     limit = max(0.05, float(difference.abs().max()))
     told = [
-        f"{one.kind}, block {one.block}\n{names[0]}: rank {one.rank:,}, keeps {percent(one.kept)}\n"
-        f"{names[1]}: rank {two.rank:,}, keeps {percent(two.kept)}"
-        for one, two in zip(first.itertuples(), second.itertuples(), strict=True)
+        f"{one['kind']}, block {one['block']}\n{names[0]}: rank {one['rank']:,}, keeps {percent(one['kept'])}\n"
+        f"{names[1]}: rank {two['rank']:,}, keeps {percent(two['kept'])}"
+        for one, two in zip(first.to_dict("records"), second.to_dict("records"), strict=True)
     ]
     what = f"Share kept under {names[0]} minus under {names[1]}"
     _grid(card, difference, told, Scale("difference", ".0%"), Limits(-limit, limit, diverging=True), (what, key))
