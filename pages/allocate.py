@@ -8,6 +8,7 @@ from dataclasses import asdict
 import streamlit as st
 
 from lrc_core import words
+from lrc_core.budget import keep_at, same_percent
 from lrc_core.jobs import manager
 from lrc_core.kinds import title_of
 from lrc_core.names import learns, method_label
@@ -72,7 +73,7 @@ def choose_learned(ref: ModelRef, decomposition: str) -> RunView[AllocateSpec] |
 
     def label(run_id: str) -> str:
         view = runs[run_id]
-        last = words.percent(1 - view.spec.keep)
+        last = words.removed(view.spec.keep)
         return f"{method_label(view.spec.method)} to {last} · {run_id}{' · sample' if view.sample else ''}"
 
     named = st.query_params.get(LEARNED, "")
@@ -123,7 +124,7 @@ def choose_decomposition() -> str:
     return chosen or names[0]
 
 
-def form(ref: ModelRef, share: float, decomposition: str) -> AllocateSpec:
+def form(ref: ModelRef, keep: float, decomposition: str) -> AllocateSpec:
     """The settings of the next job, generated from the registry; returns its spec."""
     entry, preset = choose_method()
     fold = st.expander("All settings", icon=":material/settings:", key=SETTINGS, bind="query-params")
@@ -139,7 +140,7 @@ def form(ref: ModelRef, share: float, decomposition: str) -> AllocateSpec:
         model=ref,
         method=entry.name,
         decomposition=decomposition,
-        keep=round(1 - share, 6),
+        keep=keep,
         preset=preset,
         settings=asdict(settings),
         calibration=calibration,
@@ -160,7 +161,7 @@ def start(spec: AllocateSpec, *, automatic: bool) -> None:
 
 
 def covered(ref: ModelRef, spec: AllocateSpec) -> bool:
-    """Whether a run with the same settings has already recorded a plan at this rate."""
+    """Whether a run with the same settings has already recorded a plan at this size."""
     same = [
         view
         for view in archive().runs(AllocateSpec, ref, samples=False)
@@ -168,7 +169,7 @@ def covered(ref: ModelRef, spec: AllocateSpec) -> bool:
         == (spec.method, spec.decomposition, spec.settings, spec.calibration)
         and not view.status.resumable
     ]
-    return any(abs(plan.compression - (1 - spec.keep)) < 0.0051 for plan in recorded_plans(same))
+    return any(same_percent(plan.keep, spec.keep) for plan in recorded_plans(same))
 
 
 def launcher(ref: ModelRef, spec: AllocateSpec) -> None:
@@ -185,9 +186,7 @@ def launcher(ref: ModelRef, spec: AllocateSpec) -> None:
     verb = "Learn ranks" if learns(spec.method) else "Compute ranks"
     if ALLOCATORS.get(spec.method).structured:
         verb = "Prune"
-    if st.button(
-        f"{verb} at {words.percent(1 - spec.keep)}", type="primary", icon=":material/play_arrow:", key="al_start"
-    ):
+    if st.button(f"{verb} at {words.removed(spec.keep)}", type="primary", icon=":material/play_arrow:", key="al_start"):
         start(spec, automatic=False)
     pending = automatic and MOVED in st.session_state
     if pending and covered(ref, spec):
@@ -217,7 +216,7 @@ def wait_for_quiet(spec: AllocateSpec) -> None:
 
 
 def watched(ref: ModelRef) -> None:
-    """The job that the link names, else the newest unfinished one; others in a line each."""
+    """The job in the link, else the newest unfinished one; one line for each of the others."""
     views = archive().runs(AllocateSpec, ref, samples=False)
     named = st.query_params.get(RUN, "")
     if named and named not in {view.id for view in views} and archive().open(named) is not None:
@@ -269,7 +268,6 @@ def body(ref: ModelRef) -> None:
     with right:
         decomposition = choose_decomposition()
     run = choose_learned(ref, decomposition)
-    share = rate / 100
     with guard():
         shown = panels.shown(ref, card, run, decomposition)
         ratedrag.draw(card, rate, panels.panels(shown), let_go)
@@ -278,7 +276,7 @@ def body(ref: ModelRef) -> None:
     with guard():
         left, right = st.columns([3, 2], gap="large")
         with left:
-            spec = form(ref, share, decomposition)
+            spec = form(ref, keep_at(rate), decomposition)
         with right:
             launcher(ref, spec)
     with guard():

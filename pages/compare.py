@@ -8,6 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from lrc_core import words
+from lrc_core.budget import keep_at, whole_percent
 from lrc_core.names import decomposition_label, method_label
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
 from lrc_core.results import comparisons as measured
@@ -96,7 +97,7 @@ def new_comparison(ref: ModelRef) -> None:
     spec = CompareSpec(
         model=ref,
         methods=tuple(name for name in names if name in methods),
-        keeps=tuple(round(1 - rate / 100, 6) for rate in sorted(rates)),
+        keeps=tuple(keep_at(rate) for rate in sorted(rates)),
         decomposition=decomposition,
         presets={name: preset for name, preset in presets.items() if name in methods},
         evaluation=evaluation,
@@ -126,8 +127,8 @@ def choose(groups: list[measured.Group]) -> tuple[measured.Group, str, float]:
         key=DECOMPOSITION,
         bind="query-params",
     ) or names[0]  # fmt: skip
-    rates = [round(100 * (1 - keep)) for keep in measured.keeps_of(group, decomposition)] or [state.DEFAULT_RATE]
-    return group, decomposition, 1 - forms.rate_choice(right, "Compression", rates, KEEP) / 100
+    rates = [whole_percent(keep) for keep in measured.keeps_of(group, decomposition)] or [state.DEFAULT_RATE]
+    return group, decomposition, keep_at(forms.rate_choice(right, "Compression", rates, KEEP))
 
 
 def compared(group: measured.Group, decomposition: str) -> tuple[str, ...]:
@@ -141,7 +142,7 @@ def fill_missing(ref: ModelRef, group: measured.Group, decomposition: str) -> No
     cells = measured.missing(group, decomposition, compared(group, decomposition))
     if not cells:
         return
-    named = ", ".join(f"{method_label(method)} at {words.percent(1 - keep)}" for method, keep in cells)
+    named = ", ".join(f"{method_label(method)} at {words.removed(keep)}" for method, keep in cells)
     with st.container(border=True):
         st.markdown(f":material/grid_off: **Not measured yet:** {named}.")
         if group.sample:
@@ -248,9 +249,9 @@ def side_by_side(ref: ModelRef) -> None:
     downloads(group, decomposition)
     page_link(
         PAGES["present"].file,
-        f"Present it, at {words.percent(1 - keep)}",
+        f"Present it, at {words.removed(keep)}",
         PAGES["present"].icon,
-        query={"pr_rate": f"{100 * (1 - keep):.0f}", "pr_from": "compare", **state.way_back()},
+        query={"pr_rate": str(whole_percent(keep)), "pr_from": "compare", **state.way_back()},
     )
     with guard():
         report.section([view for view in group.views if report.has(view, decomposition)], "co", keep)

@@ -60,7 +60,7 @@ KIND = Kind(
         *calibration(AllocateSpec, alone=True, seed=CALIBRATION_SEED),
     ),
     extras=_extras,
-    title=lambda spec: f"{method_label(spec.method)} at {titles.removed([spec.keep])}",
+    title=lambda spec: f"{method_label(spec.method)} at {titles.sizes([spec.keep])}",
     what=lambda spec: titles.listed(spec.method, spec.keep),
     check=_check,
 )

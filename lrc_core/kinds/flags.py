@@ -29,7 +29,7 @@ _BUILT_IN = (*TEXTS, "gensim", GENERATED)
 _FILE_ENDINGS = (".txt", ".md", ".json", ".jsonl", ".utf8")
 
 
-class Part(Protocol):
+class SpecFlags(Protocol):
     """What a command has to say about some fields of its spec."""
 
     def add(self, parser: argparse.ArgumentParser, base: Any) -> None:
@@ -87,7 +87,7 @@ class Flag:
     unless: str = ""
 
     def add(self, parser: argparse.ArgumentParser, base: Any) -> None:
-        """See :class:`Part`."""
+        """See :class:`SpecFlags`."""
         words = (self.word, *self.aliases)
         text = self._help(base).replace("%", "%%")
         if self.const is not None:
@@ -123,7 +123,7 @@ class Flag:
         return f"{self.help} (default: {' '.join(map(str, default)) if isinstance(default, tuple) else default})"
 
     def read(self, spec: Any, arguments: argparse.Namespace, store: RunStore) -> Any:
-        """See :class:`Part`."""
+        """See :class:`SpecFlags`."""
         given = getattr(arguments, self.field)
         if given is None or self._silent(spec):
             return spec
@@ -132,7 +132,7 @@ class Flag:
         return self._said(spec, tuple(given) if isinstance(given, list) else given)
 
     def write(self, spec: Any, said: Any, store: RunStore) -> tuple[list[str], Any]:
-        """See :class:`Part`."""
+        """See :class:`SpecFlags`."""
         value = get(spec, self.field)
         if self._silent(spec) or (value == get(said, self.field) and not self.always):
             return [], said

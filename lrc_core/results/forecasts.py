@@ -1,4 +1,4 @@
-"""The quality a training run heads for, from measured plans of runs like it; and what was measured where it was."""
+"""The expected perplexity of a training run, from measured plans of similar runs; or as measured."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from lrc_core import words
+from lrc_core.budget import removed_share, same_size
 from lrc_core.export.film import Film, film_of
 from lrc_core.names import learns
-from lrc_core.quality.forecast import FEWEST_PLANS, Curve, Forecast, MeasuredPlan, forecast
+from lrc_core.quality.forecast import FEWEST_PLANS, Forecast, MeasuredPlan, TrainingCurve, forecast
 from lrc_core.results.archive import RunView, archive, stamp_of
 from lrc_core.runs.spec import AllocateSpec, EvaluateSpec, EvaluationSpec
 from lrc_core.runs.store import Run
@@ -43,7 +44,7 @@ def forecasts(view: RunView[AllocateSpec], shown: Film) -> tuple[dict[str, tuple
             f"It needs {FEWEST_PLANS} measured plans of earlier runs with this model, method, decomposition and text; "
             f"there {'is one' if most == 1 else f'are {most}' if most else 'are none'}. Compare measures them."
         )
-    made = {text: forecast(curve, shown.target, plans) for text, plans in enough.items()}
+    made = {text: forecast(curve, shown.removed, plans) for text, plans in enough.items()}
     good = {text: (one, by_text[text][1]) for text, one in made.items() if one is not None and one.validated}
     if good:
         return good, ""
@@ -56,12 +57,12 @@ def forecasts(view: RunView[AllocateSpec], shown: Film) -> tuple[dict[str, tuple
     )
 
 
-def curve_of(shown: Film) -> Curve:
+def curve_of(shown: Film) -> TrainingCurve:
     """Training as a curve; ticks without a loss are left out."""
     losses = shown.ticks.get("distill") or shown.ticks.get("task") or []
-    rows = [row for row in zip(shown.ticks["step"], shown.ticks["rate"], losses, strict=False) if row[2] is not None]
+    rows = [row for row in zip(shown.ticks["step"], shown.ticks["removed"], losses, strict=False) if row[2] is not None]
     columns = np.array(rows, dtype=float).reshape(-1, 3).T
-    return Curve(columns[0], columns[1], columns[2])
+    return TrainingCurve(columns[0], columns[1], columns[2])
 
 
 def measured_plans(view: RunView[AllocateSpec], own: bool = False) -> dict[str, tuple[list[MeasuredPlan], float]]:
@@ -92,7 +93,7 @@ def measured_plans(view: RunView[AllocateSpec], own: bool = False) -> dict[str, 
             if text in base:
                 increase = math.log(score["value"] / base[text]["value"])
                 plans, _ = found.setdefault(text, ([], base[text]["value"]))
-                plans.append(MeasuredPlan(source.id, curve, 1 - float(plan["keep_target"]), step, increase))
+                plans.append(MeasuredPlan(source.id, curve, removed_share(float(plan["keep_target"])), step, increase))
     return found
 
 
@@ -101,13 +102,13 @@ def has_film(view: RunView[AllocateSpec]) -> bool:
     return learns(view.spec.method) and view.status.state != "queued" and (view.path / "card.json").is_file()
 
 
-def training_of(view: RunView[AllocateSpec]) -> Curve:
+def training_of(view: RunView[AllocateSpec]) -> TrainingCurve:
     """Training of a run as a curve, read again only when its events change."""
     return _curve(str(view.path), stamp_of(view.path / "events.jsonl"))
 
 
 @lru_cache(maxsize=64)
-def _curve(path: str, stamp: tuple[int, int]) -> Curve:
+def _curve(path: str, stamp: tuple[int, int]) -> TrainingCurve:
     """Training of the run in a folder, as its events were at that stamp."""
     return curve_of(film_of(Run(Path(path))))
 
@@ -115,7 +116,7 @@ def _curve(path: str, stamp: tuple[int, int]) -> Curve:
 def measurement_of(view: RunView[AllocateSpec]) -> tuple[str, dict[str, Any]] | None:
     """The evaluation of a run's own final plan, if there is one: its id and its scores by text."""
     spec = view.spec
-    found = ((run, scores) for run, keep, scores in measurements_of(view) if abs(keep - spec.keep) < 1e-9)
+    found = ((run, scores) for run, keep, scores in measurements_of(view) if same_size(keep, spec.keep))
     return next(found, None) if view.done else None
 
 

@@ -14,7 +14,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "types"),
-    ("settings", "paths", "budget", "words"),
+    ("settings", "paths", "budget"),
+    ("words",),
+    ("files",),
     ("registry", "plan"),
     ("decompose", "runs"),
     ("models",),
@@ -132,6 +134,7 @@ LIGHT = (
     "lrc_core.allocate.curves.loss_curves",
     "lrc_core.allocate.curves.waterfill",
     "lrc_core.plan",
+    "lrc_core.files",
     "lrc_core.runs.store",
     "lrc_core.runs.recorder",
     "lrc_core.jobs.manager",

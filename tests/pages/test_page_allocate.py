@@ -272,9 +272,9 @@ def test_unknown_run_in_the_link(open_page, known):
 def test_nearest_prefers_the_distance_then_the_final_plan(store, card):
     run_factory.allocate_run(store, card, keep=0.8)
     plans = recorded_plans(archive().runs(AllocateSpec))
-    assert nearest(plans, 0.2).final
-    assert nearest(plans, 0.07).compression == pytest.approx(0.07)
-    assert nearest([], 0.1) is None
+    assert nearest(plans, 0.8).final
+    assert nearest(plans, 0.93).keep == 0.93
+    assert nearest([], 0.9) is None
 
 
 def test_a_method_that_prunes_says_so(open_page, known, submitted):

@@ -9,7 +9,7 @@ import numpy as np
 import streamlit as st
 
 from lrc_core import words
-from lrc_core.budget import Ranks, fit_budget, is_dense, uniform_ranks
+from lrc_core.budget import Ranks, fit_budget, is_dense, keep_at, uniform_ranks
 from lrc_core.errors import BudgetError
 from lrc_core.paths import read_only
 from lrc_core.plan import make_plan
@@ -31,9 +31,9 @@ def beneath(ref: ModelRef, card: ModelCard, view: AnyRun, ranks: Ranks, rate: in
         ranks: of the plan.
         rate: that it was made for, in whole percent.
     """
-    share = rate / 100
+    keep = keep_at(rate)
     try:
-        even = fit_budget(card.layers, uniform_ranks(card.layers, 1 - share), 1 - share)
+        even = fit_budget(card.layers, uniform_ranks(card.layers, keep), keep)
     except BudgetError as error:
         show_error(error)
         return
@@ -42,7 +42,7 @@ def beneath(ref: ModelRef, card: ModelCard, view: AnyRun, ranks: Ranks, rate: in
         ranks,
         decomposition=TWO_SIDED,
         method="lagrangian",
-        keep_target=round(1 - share, 6),
+        keep_target=keep,
         origin={"spectra_run_id": view.id},
     )
     with st.container(border=True, key="preview_lagrangian"):

@@ -14,10 +14,10 @@ from typing import Any
 import streamlit as st
 
 from lrc_core import words
-from lrc_core.budget import whole_model_ratio
+from lrc_core.budget import keep_at, removed_share, whole_model_ratio
 from lrc_core.export.film import cells_of
 from lrc_core.export.film_html import rank_grid
-from lrc_core.results.series import LARGEST_RATE, Series, largest_rate
+from lrc_core.results.series import LARGEST_RATE, PlanSeries, largest_rate
 from lrc_core.types import ModelCard
 from lrc_core.words import kind_labels
 from pages.ui.shared.prose import ASSETS
@@ -34,7 +34,7 @@ _COMPONENT = st.components.v2.component(
 
 
 @dataclass(frozen=True)
-class Panel:
+class SliderPanel:
     """One heatmap under the slider.
 
     Attributes:
@@ -52,7 +52,7 @@ class Panel:
     badge: str
     note: str
     verb: str = ""
-    series: Series | None = None
+    series: PlanSeries | None = None
     said: Mapping[int, tuple[str, str]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -74,21 +74,21 @@ class Panel:
 def figures(card: ModelCard) -> dict[str, Any]:
     """What follows from every rate, as written on the page: exact arithmetic."""
     rates = range(1, LARGEST_RATE + 1)
-    removed = [round(rate / 100 * card.params_linear) for rate in rates]
-    shrunk = [1 - whole_model_ratio(1 - rate / 100, card.params_linear, card.params_total) for rate in rates]
+    removed = [round(removed_share(keep_at(rate)) * card.params_linear) for rate in rates]
+    kept = [whole_model_ratio(keep_at(rate), card.params_linear, card.params_total) for rate in rates]
     size = words.data_size(card.params_total * card.dtype_bytes)
     return {
         "linear": [words.count(card.params_linear - gone) for gone in removed],
         "of_linear": words.count(card.params_linear),
         "total": [words.count(card.params_total - gone) for gone in removed],
         "of_total": words.count(card.params_total),
-        "shrunk": [words.percent(share) for share in shrunk],
+        "shrunk": [words.removed(keep) for keep in kept],
         "size": [words.data_size((card.params_total - gone) * card.dtype_bytes) for gone in removed],
         "of_size": f"{size}, {card.dtype}",
     }
 
 
-def marks_of(card: ModelCard, panels: Sequence[Panel]) -> list[list[Any]]:
+def marks_of(card: ModelCard, panels: Sequence[SliderPanel]) -> list[list[Any]]:
     """Rates at which something changes, with a sign and what it means."""
     found: list[list[Any]] = []
     first = next((panel for panel in panels if panel.series is not None and panel.key != "uniform"), None)
@@ -104,7 +104,7 @@ def marks_of(card: ModelCard, panels: Sequence[Panel]) -> list[list[Any]]:
     return found
 
 
-def payload(card: ModelCard, rate: int, panels: Sequence[Panel]) -> dict[str, Any]:
+def payload(card: ModelCard, rate: int, panels: Sequence[SliderPanel]) -> dict[str, Any]:
     """Everything the browser needs."""
     kinds = card.kinds
     labels = kind_labels(kinds)
@@ -121,7 +121,7 @@ def payload(card: ModelCard, rate: int, panels: Sequence[Panel]) -> dict[str, An
     }
 
 
-def draw(card: ModelCard, rate: int, panels: Sequence[Panel], released: Callable[[], None]) -> None:
+def draw(card: ModelCard, rate: int, panels: Sequence[SliderPanel], released: Callable[[], None]) -> None:
     """Draw the slider with what follows from it.
 
     Args:

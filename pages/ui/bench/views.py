@@ -10,6 +10,7 @@ import pandas as pd
 import streamlit as st
 
 from lrc_core import words
+from lrc_core.budget import keep_at
 from lrc_core.kinds import title_of
 from lrc_core.names import decomposition_label, method_label
 from lrc_core.quality.presets import PRESETS, bench_preset, method_presets
@@ -23,7 +24,7 @@ from lrc_core.tune.kinds import NO_UPDATE
 from pages.ui.bench import figures, readings
 from pages.ui.compare import report
 from pages.ui.shared import charting, jobs
-from pages.ui.shared.charting import Told
+from pages.ui.shared.charting import ChartText
 from pages.ui.shared.frame import empty, escaped, guard, sample_note
 
 _SIZES = {"bench": "For two cores", "gpu": "For a GPU"}
@@ -58,7 +59,7 @@ def bench(ref: ModelRef) -> None:
         )  # fmt: skip
         log = right.toggle("Logarithmic", value=True, key="co_bench_log")
         measure, axis = measure or next(iter(names)), axis or "linear"
-        told = Told(
+        caption = ChartText(
             "Quality over size, one line a method, the dense model dashed, reference models as named points",
             _frame(chosen),
             readings.leaders(chosen, measure, names[measure]),
@@ -66,7 +67,7 @@ def bench(ref: ModelRef) -> None:
         )
         under = _choose_decomposition(chosen)
         figure = figures.pareto(chosen, measure, axis, log=log, decomposition=under)
-        charting.plotly(figure, told, key="co_pareto", name="size-and-quality")
+        charting.plotly(figure, caption, key="co_pareto", name="size-and-quality")
     _table(chosen, "bench", drawn=bool(names))
     with guard():
         report.section([chosen.view], "co_bench")
@@ -96,16 +97,16 @@ def ablation(ref: ModelRef) -> None:
             for keep in dict.fromkeys(float(row["keep_target"]) for row in rows):
                 first_seed = chosen.view.spec.seeds[0]
                 shown = [row for row in rows if row["keep_target"] == keep and row["seed"] == first_seed]
-                title = f"{method_label(method)}: {_PARTS[part].lower()}, {words.percent(1 - keep)} removed"
+                title = f"{method_label(method)}: {_PARTS[part].lower()}, {words.removed(keep)} removed"
                 st.markdown(f"**{title}**")
-                told = Told(
+                caption = ChartText(
                     f"{title}: " + ", ".join(str(row["variant"]) for row in shown),
                     _frame(replace(chosen, rows=tuple(shown))),
                     readings.worst_variant(chosen, shown),
                 )
                 charting.plotly(
                     figures.variant_bars(chosen, shown, bench_data.measures(chosen), log=log),
-                    told,
+                    caption,
                     key=f"co_variants_{method}_{part}_{keep}",
                     name=f"ablation-{method}-{part}",
                 )
@@ -173,7 +174,7 @@ def _frame(bench: bench_data.Bench) -> pd.DataFrame:
 
 
 def _failure(row: bench_data.Row) -> str:
-    return escaped(f"{label_of(row)} at {words.percent(1 - float(row['keep_target']))}: {row['error']}")
+    return escaped(f"{label_of(row)} at {words.removed(float(row['keep_target']))}: {row['error']}")
 
 
 def _start_bench(ref: ModelRef, *, expanded: bool = False) -> None:
@@ -213,7 +214,7 @@ def _start_bench(ref: ModelRef, *, expanded: bool = False) -> None:
     spec = QualitySpec(
         model=ref,
         methods=chosen,
-        keeps=tuple(round(1 - rate / 100, 6) for rate in sorted(rates)),
+        keeps=tuple(keep_at(rate) for rate in sorted(rates)),
         decompositions=tuple(under),
         presets=method_presets(preset, chosen),
         references=tuple(part.strip() for part in references.split(",") if part.strip()),

@@ -78,7 +78,7 @@ def draw(card: ModelCard, found: Ranks | Plan, what: str, *, key: str) -> None:
         for row in frame.to_dict("records")
     ]
     _grid(card, frame["kept"], told, Scale("kept", ".0%"), Limits(0.0, 1.0), (what, key))
-    charting.below(charting.Told(what, lambda: rank_table(card, found)), key)
+    charting.below(charting.ChartText(what, lambda: rank_table(card, found)), key)
 
 
 def draw_difference(
@@ -95,7 +95,7 @@ def draw_difference(
     ]
     what = f"Share kept under {names[0]} minus under {names[1]}"
     _grid(card, difference, told, Scale("difference", ".0%"), Limits(-limit, limit, diverging=True), (what, key))
-    charting.below(charting.Told(what, lambda: difference_table(card, *plans, names), reading), key)
+    charting.below(charting.ChartText(what, lambda: difference_table(card, *plans, names), reading), key)
 
 
 def _grid(

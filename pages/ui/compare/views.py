@@ -17,7 +17,7 @@ from pages.ui.compare import figures as charts
 from pages.ui.compare import ranks as rank_charts
 from pages.ui.compare import readings
 from pages.ui.shared import charting
-from pages.ui.shared.charting import Told
+from pages.ui.shared.charting import ChartText
 from pages.ui.shared.frame import empty
 
 Rows = list[measured.Row]
@@ -26,8 +26,8 @@ Rows = list[measured.Row]
 def overview(group: measured.Group, decomposition: str, rows: Rows, ref: ModelRef) -> None:
     """Perplexity bars and the table."""
     said = "Perplexity by method: " + "; ".join(_sentence(row) for row in charts.ordered(rows))
-    told = Told(said, _readable(charts.ordered(rows)), readings.best(rows), folded=False)
-    charting.plotly(charts.perplexity_bars(rows), told, key="co_bars", name="perplexity")
+    caption = ChartText(said, _readable(charts.ordered(rows)), readings.best(rows), folded=False)
+    charting.plotly(charts.perplexity_bars(rows), caption, key="co_bars", name="perplexity")
 
 
 def _sentence(row: measured.Row) -> str:
@@ -41,8 +41,8 @@ def _readable(rows: Rows) -> pd.DataFrame:
     for row in rows:
         record = {
             "Method": method_label(str(row["method"])),
-            "Removed": words.percent(1 - float(row.get("keep_achieved", row["keep_target"])), 2),
-            "Of the whole model": words.percent(1 - float(row["keep_whole_model"]), 2)
+            "Removed": words.removed(float(row.get("keep_achieved", row["keep_target"])), 2),
+            "Of the whole model": words.removed(float(row["keep_whole_model"]), 2)
             if row.get("keep_whole_model") is not None
             else "–",
         }
@@ -63,8 +63,10 @@ def curves(group: measured.Group, decomposition: str, rows: Rows, ref: ModelRef)
     """Perplexity over all measured rates."""
     log = st.toggle("Logarithmic", key="co_log", bind="query-params")
     every = charts.ordered(group.at(decomposition, None))
-    told = Told("Perplexity over compression, one line a method", _readable(every), readings.growth(every))
-    charting.plotly(charts.perplexity_curves(every, log=log), told, key="co_curves", name="perplexity-over-compression")
+    caption = ChartText("Perplexity over compression, one line a method", _readable(every), readings.growth(every))
+    charting.plotly(
+        charts.perplexity_curves(every, log=log), caption, key="co_curves", name="perplexity-over-compression"
+    )
 
 
 def zero_shot(group: measured.Group, decomposition: str, rows: Rows, ref: ModelRef) -> None:
@@ -84,12 +86,12 @@ def zero_shot(group: measured.Group, decomposition: str, rows: Rows, ref: ModelR
         bind="query-params",
     )
     items = {score.get("n") for row in rows for score in (row.get("zero_shot") or {}).values() if score.get("n")}
-    told = Told(
+    caption = ChartText(
         "Zero-shot accuracy by task and method",
         charts.zero_shot_table(rows, metric or "acc_norm"),
         readings.accuracy(rows, metric or "acc_norm"),
     )
-    charting.plotly(charts.zero_shot_bars(rows, metric or "acc_norm"), told, key="co_tasks", name="zero-shot")
+    charting.plotly(charts.zero_shot_bars(rows, metric or "acc_norm"), caption, key="co_tasks", name="zero-shot")
     if items:
         st.caption(f"{', '.join(f'{n:,}' for n in sorted(items))} items per task; whiskers are one standard error.")
 
@@ -117,7 +119,7 @@ def ranks(group: measured.Group, decomposition: str, rows: Rows, ref: ModelRef) 
     for column, name, plan in ((left, first, one), (right, second, two)):
         with column:
             st.markdown(
-                f"**{method_label(name)}** :small[:gray[{words.percent(1 - plans[name].keep_achieved, 2)} removed]]"
+                f"**{method_label(name)}** :small[:gray[{words.removed(plans[name].keep_achieved, 2)} removed]]"
             )
             rank_charts.draw(card, plan, f"Ranks of {method_label(name)}", key=f"co_ranks_{name}")
 
@@ -148,8 +150,8 @@ def cost(group: measured.Group, decomposition: str, rows: Rows, ref: ModelRef) -
             "No size or speed in these rows", "Newer comparisons measure them beside every score.", ":material/speed:"
         )
         return
-    told = Told("Bytes, prefill and decode speed by method", charts.speed_table(shown), readings.cost(shown))
-    charting.plotly(charts.speed_bars(shown), told, key="co_speed", name="size-and-speed")
+    caption = ChartText("Bytes, prefill and decode speed by method", charts.speed_table(shown), readings.cost(shown))
+    charting.plotly(charts.speed_bars(shown), caption, key="co_speed", name="size-and-speed")
     st.caption(
         "Measured on the computer that made the run. Two small products are not automatically faster than one large: "
         "the number of bytes always falls, the speed only where memory or arithmetic was the limit."

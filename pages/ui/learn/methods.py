@@ -7,6 +7,7 @@ import pandas as pd
 import streamlit as st
 
 from lrc_core import words
+from lrc_core.budget import keep_at, whole_percent
 from lrc_core.names import method_color, method_label
 from lrc_core.plan import Plan
 from lrc_core.results import comparisons as measured
@@ -32,8 +33,8 @@ def draw(ref: ModelRef) -> None:
             ":material/balance:",
         )
         return
-    rates = sorted({round(100 * (1 - keep)) for keep in measured.keeps_of(group, "whitened")})
-    keep = 1 - forms.rate_choice(st, "Budget: share removed from the block linears", rates, RATE) / 100
+    rates = sorted({whole_percent(keep) for keep in measured.keeps_of(group, "whitened")})
+    keep = keep_at(forms.rate_choice(st, "Budget: share removed from the block linears", rates, RATE))
     rows = [row for row in group.at("whitened", keep) if row["method"] in ("dense", *METHODS)]
     perplexity(rows)
     plans = {str(row["method"]): plan for row in rows if (plan := measured.plan_of(row)) is not None}
@@ -75,12 +76,12 @@ def perplexity(rows: list[measured.Row]) -> None:
         shown = frame[frame["text"] == text]
         with column:
             st.markdown(f"Text: **{text}**")
-            told = charting.Told(
+            caption = charting.ChartText(
                 f"Perplexity on {text}: "
                 + "; ".join(f"{row.method} {words.figure(row.perplexity, 3)}" for row in shown.itertuples()),
                 shown[["method", "perplexity", "error"]].round(2).rename(columns=str.capitalize),
             )
-            charting.vega(perplexity_chart(shown, colors), told, key=f"learn_perplexity_{text}")
+            charting.vega(perplexity_chart(shown, colors), caption, key=f"learn_perplexity_{text}")
     st.markdown(readings.best(rows))
 
 

@@ -10,7 +10,7 @@ import streamlit as st
 
 from lrc_core import words
 from lrc_core.allocate.curves.hand import predicted_loss
-from lrc_core.budget import break_even, is_dense, layer_ratio, plan_params
+from lrc_core.budget import break_even, is_dense, layer_ratio, plan_params, same_percent
 from lrc_core.decompose.measures import energy_kept
 from lrc_core.errors import LrcError
 from lrc_core.names import decomposition_label, method_label
@@ -105,7 +105,7 @@ def editor(ref: ModelRef, card: ModelCard, draft: Draft, keep: float) -> None:
 
 def _grid(card: ModelCard, draft: Draft, layer: LinearShape) -> None:
     ratios = {item.name: layer_ratio(item, draft.ranks[item.name]) for item in card.layers}
-    told = {
+    sentences = {
         item.name: f"Block {item.block} {item.kind}\n"
         + ("dense" if is_dense(item, draft.ranks[item.name]) else f"rank {draft.ranks[item.name]} of {item.full_rank}")
         + f", keeps {words.percent(ratios[item.name])}"
@@ -117,7 +117,7 @@ def _grid(card: ModelCard, draft: Draft, layer: LinearShape) -> None:
         Grid(
             card=card,
             values=ratios,
-            words=told,
+            words=sentences,
             scale=Scale("kept", ".0%"),
             limits=Limits(0.0, 1.0),
             label=f"Share of each of {len(card.layers)} layers that the plan keeps",
@@ -140,7 +140,7 @@ def _reading(card: ModelCard, ratios: Mapping[str, float]) -> str:
         if any(layer.block == block for layer in card.layers)
     ]
     low, high = int(np.argmin(blocks)), int(np.argmax(blocks))
-    if blocks[high] - blocks[low] < 0.005:
+    if same_percent(blocks[high], blocks[low]):
         return f"All blocks keep about the same: {words.percent(blocks[0], 0)} of each layer on average."
     return (
         f"Block {high} keeps most, {words.percent(blocks[high], 0)} of each layer on average; block {low} least, "
@@ -301,7 +301,7 @@ def why_not(card: ModelCard, over: bool) -> str:
 
 def score_list(ref: ModelRef, keep: float, evaluation: EvaluationSpec) -> None:
     """Measured plans at this target, the best first."""
-    st.header(f"Score list at {words.percent(1 - keep)}")
+    st.header(f"Score list at {words.removed(keep)}")
     scores = plan_scores.comparable(plan_scores.update(ref), keep, evaluation)
     if not scores:
         st.caption(
@@ -329,5 +329,5 @@ def score_list(ref: ModelRef, keep: float, evaluation: EvaluationSpec) -> None:
         }
         for place, score in enumerate(scores, 1)
     ]
-    st.dataframe(pd.DataFrame(rows), hide_index=True, alt=f"Measured plans at {words.percent(1 - keep)}, best first")
+    st.dataframe(pd.DataFrame(rows), hide_index=True, alt=f"Measured plans at {words.removed(keep)}, best first")
     st.caption(f"Measured on {plan_scores.measured_on(evaluation)}; kept on this computer only, traceable to its run.")

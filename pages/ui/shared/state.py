@@ -12,6 +12,8 @@ from urllib.parse import parse_qs, urlencode
 
 import streamlit as st
 
+from lrc_core.errors import LrcError
+from lrc_core.files import write_json
 from lrc_core.paths import read_only, runs_home
 from lrc_core.runs.spec import ModelRef
 
@@ -51,12 +53,10 @@ def write_settings(**changes: Any) -> None:
         st.session_state[_SESSION] = {**read_settings(), **changes}
         return
     path = settings_path()
-    temporary = path.with_suffix(".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps({**read_settings(), **changes}, indent=1), encoding="utf-8")
-        temporary.replace(path)
-    except OSError:
+        write_json(path, {**read_settings(), **changes})
+    except (OSError, LrcError):
         st.toast("Your choice could not be saved to disk; it holds for this tab only.", icon=":material/warning:")
 
 

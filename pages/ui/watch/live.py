@@ -1,4 +1,4 @@
-"""A training run as it is watched: its figures now, its film, and the quality it heads for."""
+"""A training run while it runs: its current figures, its film, and its measured or expected quality."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ def _figures(shown: Film) -> None:
     with st.grid(5, min_column_width=140):
         st.metric(
             "Compression now",
-            words.percent(last("rate")),
+            words.percent(last("removed")),
             help="Counted on the noise-free mask: a direction is kept when its weight is above zero.",
         )
-        st.metric("Target", words.percent(shown.target))
+        st.metric("Target", words.percent(shown.removed))
         st.metric("Entropy", f"{words.figure(last('entropy'), 3)} bits", help=prose("entropy"))
         st.metric("Speed", f"{words.figure(last('tokens_per_s'), 3)} tokens/s")
         st.metric("Memory", "–" if memory is None else words.data_size(memory * 1e6))
@@ -60,7 +60,7 @@ def _quality(view: RunView[AllocateSpec], shown: Film) -> None:
         run, scores = measured
         parts = [f"{text} {words.measured(score['value'], score.get('stderr'))}" for text, score in scores.items()]
         st.markdown(
-            f":green-badge[:material/straighten: Measured] perplexity of its plan at {words.percent(shown.target)}: "
+            f":green-badge[:material/straighten: Measured] perplexity of its plan at {words.percent(shown.removed)}: "
             f"{', '.join(parts)} :small[:gray[`{run}`]]"
         )
         return
@@ -74,7 +74,7 @@ def _quality(view: RunView[AllocateSpec], shown: Film) -> None:
     first = next(iter(found.values()))[0]
     missed = max(made.error for made, _ in found.values())
     st.markdown(
-        f":violet-badge[:material/timeline: Forecast, not measured] perplexity at {words.percent(shown.target)}: "
+        f":violet-badge[:material/timeline: Forecast, not measured] perplexity at {words.percent(shown.removed)}: "
         + "; ".join(lines)
     )
     st.caption(
