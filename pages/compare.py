@@ -128,16 +128,7 @@ def choose(groups: list[comparisons.Group]) -> tuple[comparisons.Group, str, flo
         bind="query-params",
     ) or names[0]  # fmt: skip
     rates = [whole_percent(keep) for keep in comparisons.keeps_of(group, decomposition)] or [state.DEFAULT_RATE]
-    rate = right.segmented_control(
-        "Compression",
-        rates,
-        default=20 if 20 in rates else rates[0],
-        format_func=lambda value: f"{value} %",
-        required=True,
-        key=KEEP,
-        bind="query-params",
-    )
-    return group, decomposition, keep_at(rate or rates[0])
+    return group, decomposition, keep_at(forms.rate_choice(right, "Compression", rates, KEEP))
 
 
 def compared(group: comparisons.Group, decomposition: str) -> tuple[str, ...]:

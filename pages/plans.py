@@ -28,11 +28,10 @@ from lrc_core.results.drafts import (
     uniform_draft,
 )
 from lrc_core.results.plans import load_plan, nearest, recorded_plans
-from lrc_core.results.series import LARGEST_RATE
 from lrc_core.runs.spec import AllocateSpec, EvaluateSpec, EvaluationSpec, ModelRef
 from lrc_core.types import ModelCard
 from pages.ui.plans import editor
-from pages.ui.shared import cards, forms, jobs, state
+from pages.ui.shared import cards, forms, jobs
 from pages.ui.shared.frame import empty, frame, guard, page_link, show_error
 from pages.ui.shared.prose import prose
 
@@ -42,17 +41,7 @@ UNIFORM = "uniform"
 
 def chosen_keep() -> float:
     """The compression slider; returns the share to keep."""
-    rate = st.slider(
-        "Compression",
-        1,
-        LARGEST_RATE,
-        state.DEFAULT_RATE,
-        format="%d %%",
-        key=state.RATE,
-        bind="query-params",
-        help="The budget: a plan that keeps more than this leaves does not count.",
-    )
-    return keep_at(min(max(int(rate), 1), LARGEST_RATE))
+    return keep_at(forms.rate_slider(st, "The budget: a plan that keeps more than this leaves does not count."))
 
 
 def beginnings(ref: ModelRef, card: ModelCard, keep: float) -> dict[str, str]:

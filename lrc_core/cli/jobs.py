@@ -106,7 +106,7 @@ def print_outline(ref: ModelRef) -> None:
         f"{card.name}: {card.params_total:,} parameters, {card.params_linear:,} of them in {len(card.layers)} matrices "
         f"of {card.n_blocks} blocks ({card.dtype})."
     )
-    for kind in dict.fromkeys(layer.kind for layer in card.layers):
+    for kind in card.kinds:
         layer = next(layer for layer in card.layers if layer.kind == kind)
         note(f"  {kind}: {layer.out_features} x {layer.in_features}, break-even rank {break_even(layer):.0f}")
     size = largest.tensor.bytes
@@ -136,7 +136,7 @@ def print_spectra(run: Run, result: dict[str, Any]) -> None:
     names = list(result["decompositions"])
     rows = []
     with np.load(run.path / "spectra.npz") as arrays:
-        for kind in dict.fromkeys(layer.kind for layer in card.layers):
+        for kind in card.kinds:
             layers = [layer for layer in card.layers if layer.kind == kind]
             shape = f"{layers[0].out_features}x{layers[0].in_features}"
             cells = [kind, shape, f"{break_even(layers[0]):.0f}"]

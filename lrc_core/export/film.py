@@ -157,7 +157,7 @@ def make_film(
     """
     told = list(events)
     ticks = _ticks(told)
-    kinds = tuple(dict.fromkeys(layer.kind for layer in card.layers))
+    kinds = card.kinds
     entry = ALLOCATORS.get(spec.method) if spec.method in ALLOCATORS else None
     steps = ticks["step"]
     total = max([int(event["total"]) for event in told[-1:] if _is_tick(event)] + [steps[-1] if steps else 0])

@@ -89,7 +89,7 @@ class Flag:
     def add(self, parser: argparse.ArgumentParser, base: Any) -> None:
         """See :class:`SpecFlags`."""
         words = (self.word, *self.aliases)
-        text = self._help(base)
+        text = self._help(base).replace("%", "%%")
         if self.const is not None:
             parser.add_argument(*words, dest=self.field, action="store_const", const=self.const, help=text)
         elif self.many or self.each:
@@ -102,7 +102,7 @@ class Flag:
                 dest=self.field,
                 type=self.type,
                 choices=self.choices or None,
-                metavar=self.metavar,
+                metavar=self.metavar or (None if self.choices else self.field.split(".")[-1].upper()),
                 help=text,
             )
 

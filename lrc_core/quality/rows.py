@@ -64,7 +64,7 @@ def completed(rows: Sequence[Row], partners: Partners, scores: Scores) -> list[R
     return found
 
 
-def named(row: Row) -> str:
+def named(row: Mapping[str, Any]) -> str:
     """The method that a row is of, together with the update of its factors: ``llrc``, ``llrc+tuned``."""
     return variant_name(str(row["method"]), str(row.get("update") or ""))
 

@@ -133,7 +133,7 @@ def lines(bench: Bench) -> dict[tuple[str, str], list[Row]]:
     found: dict[tuple[str, str], list[Row]] = {}
     for row in bench.measured:
         if row["method"] not in ("dense", "reference"):
-            found.setdefault((named(dict(row)), str(row.get("decomposition", ""))), []).append(row)
+            found.setdefault((named(row), str(row.get("decomposition", ""))), []).append(row)
     return found
 
 

@@ -11,7 +11,8 @@ from lrc_core import words
 from lrc_core.budget import removed_share, same_percent, same_size, size_key
 from lrc_core.errors import LrcError
 from lrc_core.names import split_variant
-from lrc_core.plan import Plan, variant_name
+from lrc_core.plan import Plan
+from lrc_core.quality.rows import named
 from lrc_core.quality.variants import MIX
 from lrc_core.results.archive import AnyRun, RunView, archive, recorded_rows
 from lrc_core.results.identity import changed, measured_contents
@@ -149,8 +150,7 @@ def _usable(row: Any) -> bool:
 
 def _named(row: Row) -> Row:
     """The row under the name that it has in charts: a plan with updated factors is not the one as allocated."""
-    update = str(row.get("update") or "")
-    return {**row, "method": variant_name(str(row["method"]), update)} if update else row
+    return {**row, "method": named(row)}
 
 
 def _group(evaluation: EvaluationSpec, entries: Sequence[tuple[Row, Measured]]) -> Group:

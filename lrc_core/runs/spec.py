@@ -227,7 +227,7 @@ class GenerateSpec(JobSpec):
 
     kind: ClassVar[str] = "generate"
     model: ModelRef = ModelRef()
-    prompt: str = ""
+    prompt: str = asked("", "the question; - reads standard input", metavar="TEXT", always=True)
     answers: tuple[AnswerSpec, ...] = (AnswerSpec(),)
     sampling: SamplingSpec = SamplingSpec()
 

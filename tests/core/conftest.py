@@ -15,11 +15,10 @@ import pytest
 from lrc_core.cli import main
 from lrc_core.evaluate.cost import measure_cost
 from lrc_core.evaluate.sample import greedy_sample
-from lrc_core.jobs.launch import EXECUTE_VARIABLE
 from lrc_core.runs.spec import CalibrationSpec, EvaluationSpec, ModelRef
 from lrc_core.runs.store import Run, RunStore
 from tests.core.hub_stand_in import Hub
-from tests.core.job_helpers import kill_workers
+from tests.core.job_helpers import EXECUTE_VARIABLE, kill_workers
 from tests.core.quality_helpers import set_methods, zero_shot
 from tests.factories.tiny_models import save_tiny, tiny_text
 

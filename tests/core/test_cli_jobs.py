@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -219,7 +220,7 @@ def test_the_model_folder_is_named_absolutely(lrc: Any, tmp_path: Path, monkeypa
     (tmp_path / "model").mkdir()
     (tmp_path / "own.txt").write_text("text")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ["PYTHONPATH"]]))
     run_id = json.loads(lrc("spectra", "./model", "--text", "own.txt", "--text", "wiki", "--json")[1])["run_id"]
     spec = RunStore().open(run_id).spec
     assert spec.model.source == str(tmp_path / "model")

@@ -12,9 +12,8 @@ from typing import Any
 
 import pytest
 
-from lrc_core.jobs.launch import EXECUTE_VARIABLE
 from lrc_core.runs.store import RunStore
-from tests.core.job_helpers import wait_for
+from tests.core.job_helpers import EXECUTE_VARIABLE, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -17,13 +17,12 @@ import pytest
 from lrc_core import kinds
 from lrc_core.errors import BudgetError, ModelError, ResourceError, RunError, TextError, UnknownNameError
 from lrc_core.jobs import launch, manager
-from lrc_core.jobs.launch import EXECUTE_VARIABLE
 from lrc_core.kinds import checks
 from lrc_core.runs.process import host_name, process_of
 from lrc_core.runs.records import Status
 from lrc_core.runs.spec import AllocateSpec, CalibrationSpec, CompareSpec, EvaluationSpec, ModelRef, SpectraSpec
 from lrc_core.runs.store import Run, RunStore
-from tests.core.job_helpers import kill_workers, wait_for
+from tests.core.job_helpers import EXECUTE_VARIABLE, kill_workers, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 

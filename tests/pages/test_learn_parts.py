@@ -10,10 +10,11 @@ from PIL import Image
 
 from lrc_core.budget import break_even
 from lrc_core.types import LinearShape
-from pages.ui.learn import mask, pays, picture, quiz, svg
+from pages.ui.learn import mask, pays, picture, quiz
 from pages.ui.learn import mask_training as training
 from pages.ui.learn.lesson_text import lesson_text
 from pages.ui.learn.steps import STEPS
+from pages.ui.shared import svg
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from lrc_core.budget import USUAL_KEEP, same_size, size_key
+from lrc_core.export.shapes import DENSE_SYMBOL, SYMBOLS
 from lrc_core.names import GREY, decomposition_label, in_order, method_color, method_label
 from lrc_core.quality.tables import p_of, texts_of
 from lrc_core.report.content import LegendEntry
-from lrc_core.report.drawing.shapes import DENSE_SYMBOL, SYMBOLS
 from lrc_core.report.sections.prose import listed, p_words
 from lrc_core.report.sources import Row, Sources
 from lrc_core.words import removed

@@ -10,7 +10,7 @@ from lrc_core.types import LinearShape, ModelCard
 from lrc_core.words import kind_labels, percent
 from pages.ui.shared import charting
 from pages.ui.shared.cellgrid import Grid, Limits, cell_grid
-from pages.ui.shared.figures import Scale, kinds_of
+from pages.ui.shared.figures import Scale
 
 
 def rank_frame(card: ModelCard, found: Ranks | Plan) -> pd.DataFrame:
@@ -18,7 +18,7 @@ def rank_frame(card: ModelCard, found: Ranks | Plan) -> pd.DataFrame:
 
     A pruned layer has no rank of its own: that of what is left of it is at most its smaller side.
     """
-    labels = kind_labels(kinds_of(card))
+    labels = kind_labels(card.kinds)
     ranks, shapes = (found.full_ranks(card.layers), found.pruned or {}) if isinstance(found, Plan) else (found, {})
 
     def state(layer: LinearShape) -> str:
