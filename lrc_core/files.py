@@ -12,6 +12,7 @@ import itertools
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -203,6 +204,25 @@ def json_plain(value: Any) -> Any:
 def move(path: Path, target: Path) -> None:
     """Give a file or a folder another name on its disk, in one step. A file or an empty folder there is replaced."""
     path.replace(target)
+
+
+def make_private(folder: Path) -> None:
+    """Make a folder that nobody else on this computer may enter; one that is there is closed to others.
+
+    One that is shared on purpose (sticky, with its group's mark, or open for all to write) and somebody else's are
+    left as they are.
+
+    Raises:
+        ResourceError: the disk is full.
+        RunError: the folder cannot be made.
+    """
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        mode = folder.stat().st_mode
+        shared = mode & (stat.S_ISVTX | stat.S_ISGID | stat.S_IWOTH)
+        if mode & 0o077 and not shared:
+            with suppress(PermissionError):
+                folder.chmod(0o700)
 
 
 def fill_aside(folder: Path, fill: Callable[[Path], None]) -> None:

@@ -189,7 +189,7 @@ def caches(busy: bool) -> None:
     with st.grid(4, min_column_width=150):
         st.metric("Computed, can be cleaned", words.data_size(total), help=str(cache_home()))
         st.metric("Starter pack", words.data_size(cache.folder_size(cache_home() / "starter")))
-        st.metric("Runs", words.data_size(cache.folder_size(root)), help=str(root))
+        st.metric("Runs", words.data_size(cache.runs_size(RunStore(root))), help=str(root))
         st.metric("Free", words.data_size(shutil.disk_usage(_existing(cache_home())).free))
     st.caption(
         "Decompositions and probes are kept so that the next job on a model starts at once. They can always be "

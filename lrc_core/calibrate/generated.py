@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from lrc_core.damage import earlier
 from lrc_core.errors import CancelledError, NumericalError, TextError
-from lrc_core.files import read_array, write_array
+from lrc_core.files import make_private, read_array, write_array
 from lrc_core.models.end_tokens import end_tokens
 from lrc_core.types import OnProgress, Progress, ShouldStop, ignore_progress, never_stop
 
@@ -73,6 +73,7 @@ def generated_windows(
         raise TextError("The text generated has no end: say how many windows.", "Give a number of windows above 0.")
     dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
     folder = cache / f"{dtype}-v{VERSION}-{wanted.window}-{wanted.seed}"
+    make_private(cache)
     folder.mkdir(parents=True, exist_ok=True)
     batches = -(-wanted.count // BATCH)
     parts = []

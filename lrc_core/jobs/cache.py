@@ -69,6 +69,11 @@ def clean_cache(store: RunStore | None = None) -> int:
     return removed
 
 
+def runs_size(store: RunStore) -> int:
+    """Bytes of all runs, without what is only left over of deleted ones."""
+    return sum(folder_size(store.root / run_id) for run_id in store.ids())
+
+
 def folder_size(folder: Path) -> int:
     """Bytes of all files below a folder; files that vanish meanwhile count nothing."""
     size = 0

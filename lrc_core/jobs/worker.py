@@ -24,7 +24,7 @@ from typing import Any
 from lrc_core.errors import CancelledError, LrcError
 from lrc_core.jobs.queue import DeviceQueue
 from lrc_core.kinds import KINDS
-from lrc_core.runs.process import host_name, is_alive, is_mine, start_time
+from lrc_core.runs.process import identity, is_alive, is_mine
 from lrc_core.runs.recorder import BEAT_EVERY_S, record
 from lrc_core.runs.store import Run, RunStore
 from lrc_core.types import OnProgress, ShouldStop
@@ -70,8 +70,7 @@ def _adopt(store: RunStore, run: Run) -> bool:
             return True
         if is_alive(status) is not False:
             return False
-        pid = os.getpid()
-        run.write_status(replace(status, pid=pid, pid_started=start_time(pid), host=host_name()))
+        run.write_status(replace(status, **identity(os.getpid())))
         DeviceQueue(store).enter(run, status.queued_at)
         return True
 

@@ -35,6 +35,8 @@ class Status:
         remedy: what the user can do about it.
         pid: process of the worker, None when none was started.
         pid_started: that process's start time, so that a reused pid is not mistaken for it.
+        pid_birth: the same whatever becomes of the clock, see :func:`~lrc_core.runs.process.birth`; "" in records of
+            older versions, and where the system does not say.
         host: machine of that process.
         attempt: 1, and one more for each resume.
     """
@@ -55,6 +57,7 @@ class Status:
     remedy: str = ""
     pid: int | None = None
     pid_started: float = 0.0
+    pid_birth: str = ""
     host: str = ""
     attempt: int = 1
 

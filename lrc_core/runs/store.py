@@ -23,10 +23,21 @@ from pathlib import Path
 from typing import Any
 
 from lrc_core.errors import LrcError, RunError
-from lrc_core.files import append_line, disk_errors, json_plain, lock_if_free, locked, move, read_json, write_json
+from lrc_core.files import (
+    append_line,
+    disk_errors,
+    json_plain,
+    lock_if_free,
+    locked,
+    make_private,
+    move,
+    read_json,
+    write_json,
+)
 from lrc_core.paths import require_writable, runs_home
 from lrc_core.runs.records import STATES, Status
 from lrc_core.runs.spec import Spec, spec_from_dict
+from lrc_core.runs.sweep import GRAVE, UNBORN
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
@@ -69,7 +80,7 @@ class Run:
 
     def write_status(self, status: Status) -> None:
         """Replace the status. Only the process that holds the claim, or the store's lock, may call this."""
-        write_json(self.path / "status.json", status.to_dict(), durable=status.final)
+        write_json(self.path / "status.json", status.to_dict())
 
     def events(self, after: int = 0) -> list[dict[str, Any]]:
         """Events from byte ``after`` on, oldest first. See :meth:`read_events` for reading on where one stopped."""
@@ -246,10 +257,11 @@ class RunStore:
         require_writable("no run is made")
         now = time.time()
         # Filled under a hidden name and renamed: a folder without its records never shows up.
-        temporary = self.root / f".new-{spec.run_id}-{uuid.uuid4().hex[:8]}"
+        temporary = self.root / f"{UNBORN}{spec.run_id}-{uuid.uuid4().hex[:8]}"
         try:
+            make_private(self.root)
             with disk_errors(path):
-                temporary.mkdir(parents=True)
+                temporary.mkdir(mode=0o700)  # prompts and logs are nobody else's
             run = Run(temporary)
             write_json(temporary / "spec.json", spec.to_dict())
             run.write_status(Status(created_at=now, queued_at=now, updated_at=now))
@@ -327,7 +339,7 @@ class RunStore:
     def discard(self, run: Run) -> None:
         """Remove a folder whatever its state; the caller holds the lock and the claim."""
         # Renamed first: it is gone at once and as a whole, however long the removal takes.
-        grave = self.root / f".gone-{run.id}-{uuid.uuid4().hex[:8]}"
+        grave = self.root / f"{GRAVE}{run.id}-{uuid.uuid4().hex[:8]}"
         with disk_errors(run.path):
             move(run.path, grave)
         shutil.rmtree(grave, ignore_errors=True)

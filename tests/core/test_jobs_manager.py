@@ -18,7 +18,7 @@ from lrc_core import kinds
 from lrc_core.errors import BudgetError, ModelError, ResourceError, RunError, TextError, UnknownNameError
 from lrc_core.jobs import launch, manager
 from lrc_core.kinds import checks
-from lrc_core.runs.process import host_name, process_of
+from lrc_core.runs.process import host_name, identity, process_of
 from lrc_core.runs.records import Status
 from lrc_core.runs.spec import AllocateSpec, CalibrationSpec, CompareSpec, EvaluationSpec, ModelRef, SpectraSpec
 from lrc_core.runs.store import Run, RunStore
@@ -290,7 +290,7 @@ def test_signals_reach_a_runs_own_worker_only(store: RunStore) -> None:
     run = store.create(spec())
     process = process_of(Status(pid=os.getpid(), pid_started=0.0, host=host_name()))
     assert process is None
-    mine = Status(state="running", pid=os.getpid(), pid_started=manager.start_time(os.getpid()), host=host_name())
+    mine = Status(state="running", **identity(os.getpid()))
     assert process_of(mine) is not None
     assert not launch.signal_worker(run, mine, signal.SIGKILL)
 

@@ -47,6 +47,28 @@ def test_fast_ticks_are_thinned_but_ends_of_phases_are_kept(run: Run) -> None:
     assert [event["step"] for event in events if event["phase"] == "second"] == [1, 10]
 
 
+@pytest.mark.parametrize(("takes_s", "least", "most"), [(0.001, 36, 41), (0.03, 12, 18), (5.0, 3, 6)])
+def test_a_slow_disk_gets_the_status_less_often(
+    run: Run, monkeypatch: pytest.MonkeyPatch, takes_s: float, least: int, most: int
+) -> None:
+    clock, writes = Clock(), []
+    recorder = Recorder(run, Status(state="running"), clock)
+
+    def slowly(_: Run, status: Status) -> None:
+        clock.now += takes_s
+        writes.append(status)
+
+    monkeypatch.setattr(Run, "write_status", slowly)
+    recorder.progress(Progress("only", 0, 10**6))
+    writes.clear()
+    computed = 0.0
+    for step in range(1, 5000):  # ten seconds of work
+        clock.now += 0.002
+        computed += 0.002
+        recorder.progress(Progress("only", step, 10**6))
+    assert least <= len(writes) <= most, f"{len(writes)} in {computed:.0f} s"
+
+
 def test_status_is_written_a_few_times_a_second(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     clock, writes = Clock(), []
     recorder = Recorder(run, Status(state="running"), clock)

@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlencode
 import streamlit as st
 
 from lrc_core.errors import LrcError
-from lrc_core.files import write_json
+from lrc_core.files import make_private, write_json
 from lrc_core.paths import read_only, runs_home
 from lrc_core.runs.spec import ModelRef
 
@@ -54,7 +54,7 @@ def write_settings(**changes: Any) -> None:
         return
     path = settings_path()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_private(path.parent)
         write_json(path, {**read_settings(), **changes})
     except (OSError, LrcError):
         st.toast("Your choice could not be saved to disk; it holds for this tab only.", icon=":material/warning:")
