@@ -23,6 +23,7 @@ _DIMS: dict[str, Any] = {
 }  # fmt: skip
 _GROUPED = {**_DIMS, "num_key_value_heads": GROUPS}
 _EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+_GEMMA = {"head_dim": 32, "query_pre_attn_scalar": 32, "sliding_window": 16}
 CONFIGS: dict[str, Callable[..., Any]] = {
     "llama": lambda **more: transformers.LlamaConfig(**{**_GROUPED, "tie_word_embeddings": False, **more}),
     "qwen2": lambda **more: transformers.Qwen2Config(**{**_GROUPED, "tie_word_embeddings": True, **more}),
@@ -36,12 +37,11 @@ CONFIGS: dict[str, Callable[..., Any]] = {
     "phi3": lambda **more: transformers.Phi3Config(**{**_GROUPED, "sliding_window": 20, **more}),
     "gemma2": lambda **more: transformers.Gemma2Config(
         **{
-            **_GROUPED, "head_dim": 32, "query_pre_attn_scalar": 32, "sliding_window": 16, "attn_logit_softcapping": 3.0,
-            "final_logit_softcapping": 2.0, **more,
+            **_GROUPED, **_GEMMA, "attn_logit_softcapping": 3.0, "final_logit_softcapping": 2.0, **more,
         }
     ),
     "gemma3": lambda **more: transformers.Gemma3TextConfig(
-        **{**_GROUPED, "num_hidden_layers": 6, "head_dim": 32, "query_pre_attn_scalar": 32, "sliding_window": 16, **more}
+        **{**_GROUPED, **_GEMMA, "num_hidden_layers": 6, **more}
     ),
     "stablelm": lambda **more: transformers.StableLmConfig(**{**_GROUPED, "use_qkv_bias": True, **more}),
     "starcoder2": lambda **more: transformers.Starcoder2Config(**{**_GROUPED, **more}),
@@ -84,10 +84,8 @@ def write_gguf(
     path: Path,
     architecture: str = "llama",
     *,
-    more: Callable[[Any], None] = lambda writer: None,
     keys: Mapping[str, Any] | None = None,
-    without: tuple[str, ...] = (),
-    tensors: Mapping[str, np.ndarray[Any, Any]] | None = None,
+    tensors: Mapping[str, np.ndarray[Any, Any] | None] | None = None,
     split: int = 0,
     packing: gguf.GGMLQuantizationType | None = None,
     **settings: Any,
@@ -97,10 +95,8 @@ def write_gguf(
     Args:
         path: of the file.
         architecture: one of :data:`CONFIGS`.
-        more: called with the writer before the tensors.
-        keys: more keys of the architecture, without its prefix; a key of the model's own is replaced, None takes it out.
-        without: names of tensors, in GGUF's words, that are left out.
-        tensors: more tensors.
+        keys: more keys of the architecture, without its prefix, or with a leading dot for others; None takes one out.
+        tensors: more tensors, in GGUF's words; None takes one out.
         split: tensors a part; 0 for one file.
         packing: of the matrices; float32 where it is None.
         settings: of the configuration.
@@ -109,11 +105,10 @@ def write_gguf(
     writer = gguf.GGUFWriter(path, architecture, **({"split_max_tensors": split} if split else {}))
     for key, value in {**_keys(model.config, architecture), **(keys or {})}.items():
         if value is not None:
-            _add(writer, f"{architecture}.{key}", value)
+            _add(writer, key[1:] if key.startswith(".") else f"{architecture}.{key}", value)
     add_vocabulary(writer)
-    more(writer)
     for name, array in {**_tensors(model, architecture), **(tensors or {})}.items():
-        if name in without:
+        if array is None:
             continue
         if packing is not None and array.ndim == 2 and name.startswith("blk."):
             writer.add_tensor(name, gguf.quantize(array, packing), raw_dtype=packing)
@@ -164,7 +159,11 @@ def _keys(config: Any, architecture: str) -> dict[str, Any]:
             "ssm.state_size": config.state_size, "ssm.time_step_rank": config.time_step_rank,
             "attention.layer_norm_rms_epsilon": config.layer_norm_epsilon,
         }  # fmt: skip
-    heads = config.num_attention_heads
+    return _decoder_keys(config, architecture, found)
+
+
+def _decoder_keys(config: Any, architecture: str, found: dict[str, Any]) -> dict[str, Any]:
+    heads, hidden = config.num_attention_heads, config.hidden_size
     found |= {"context_length": POSITIONS, "feed_forward_length": 2 * hidden, "attention.head_count": heads}
     for name in ("rms_norm_eps", "layer_norm_eps", "norm_eps", "norm_epsilon", "layer_norm_epsilon"):
         if (epsilon := getattr(config, name, None)) is not None:
@@ -184,6 +183,11 @@ def _keys(config: Any, architecture: str) -> dict[str, Any]:
         found["attention.sliding_window"] = config.sliding_window
     if architecture == "gemma2":
         found |= {name: getattr(config, name) for name in ("attn_logit_softcapping", "final_logit_softcapping")}
+    return found | _particular_keys(config, architecture)
+
+
+def _particular_keys(config: Any, architecture: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
     if architecture == "stablelm":
         found["use_parallel_residual"] = config.use_parallel_residual
     if architecture.endswith("moe"):
