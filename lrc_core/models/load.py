@@ -25,7 +25,7 @@ from lrc_core.models.pack import starter
 from lrc_core.models.quiet import quiet_transformers
 from lrc_core.models.resources import cpu_memory_available, human_bytes
 from lrc_core.models.source import ModelFiles, check_tokenizer, find_source, look_through
-from lrc_core.models.weights.fit import require_fit
+from lrc_core.models.weights.fit import load_failure, require_fit
 from lrc_core.runs.spec import ModelRef
 from lrc_core.types import (
     ModelCard,
@@ -213,11 +213,14 @@ def _read_model(
         raise _load_failure(files, ref, error) from error
     if should_stop():
         raise CancelledError("Stopped while loading the weights.")
-    if incomplete := sorted(info["missing_keys"]) or sorted(str(key[0]) for key in info["mismatched_keys"]):
+    if wrong := [*sorted(info["missing_keys"]), *sorted(str(key[0]) for key in info["mismatched_keys"])]:
         raise ModelError(
-            f"The weights in {files.folder} do not fit {files.architecture}: {incomplete[0]} is missing or of another "
-            f"shape ({len(incomplete)} tensors are).",
+            f"The weights in {files.folder} do not fit {files.architecture}: {wrong[0]} is missing or misshapen.",
             "The model is incomplete, or its config.json belongs to another one.",
+        )
+    if "auto_map" in files.config and (unused := sorted(info["unexpected_keys"])):  # of others they are known
+        raise ModelError(
+            f"{unused[0]} in {files.folder} has no place in {files.architecture}.", "Correct its config.json."
         )
     return model, _untied(model)
 
@@ -234,16 +237,12 @@ def _untied(model: Any) -> list[str]:
 
 
 def _load_failure(files: ModelFiles, ref: ModelRef, error: Exception) -> ModelError:
-    reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     if "trust_remote_code" in str(error) and not ref.trust_remote_code:
         return ModelError(
             f"{ref.source} needs its own code to run, which is not allowed.",
             "Read that code, and allow the model's own code if you trust it.",
         )
-    return ModelError(
-        f"transformers cannot load {ref.source} ({files.architecture or 'unknown architecture'}): {reason}",
-        "Check that it is a causal language model that this version of transformers knows.",
-    )
+    return load_failure(files.folder, error)
 
 
 def _read_tokenizer(folder: Path, ref: ModelRef) -> Any:

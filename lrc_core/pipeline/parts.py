@@ -9,7 +9,7 @@ from typing import Any
 from lrc_core.budget import keep_at, same_size, whole_percent
 from lrc_core.pipeline.allocation import allocation_run
 from lrc_core.pipeline.evaluation import evaluation_run
-from lrc_core.pipeline.session import Session, timed_result
+from lrc_core.pipeline.session import Session, timed_result, with_warnings
 from lrc_core.pipeline.updating import update_run
 from lrc_core.plan import Plan
 from lrc_core.results.identity import part_of, unchanged
@@ -39,7 +39,7 @@ def do_part(store: RunStore, session: Session, wanted: AllocateSpec | UpdateSpec
 
         with unchanged(child.spec):
             watched = session.watched_by(both, should_stop)
-            return timed_result(lambda: stage(child, watched))
+            return timed_result(lambda: with_warnings(stage(child, watched), watched))
 
     record(child, work, should_stop=session.should_stop)
     return child

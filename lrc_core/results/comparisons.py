@@ -200,7 +200,7 @@ def missing(group: Group, decomposition: str, methods: Iterable[str]) -> list[tu
 
 
 def differences(rows: Sequence[Row], group: Group) -> list[str]:
-    """What is not equal among the rows shown, in words; empty when the comparison is clean."""
+    """What is not equal among the rows shown, and what their runs warned of; empty when the comparison is clean."""
     notes = []
     by_keep: dict[float, list[float]] = {}
     for row in rows:
@@ -223,7 +223,8 @@ def differences(rows: Sequence[Row], group: Group) -> list[str]:
         notes.append(f"These rows are of what was there before: {'; '.join(group.changed)}.")
     if group.hidden:
         notes.append(f"{group.hidden} older measurements of the same cells are not shown.")
-    return notes
+    told = dict.fromkeys(str(warning) for row in rows for warning in row.get("warnings", []))
+    return notes + list(told)
 
 
 def records(rows: Sequence[Row], label: Callable[[str], str]) -> list[dict[str, Any]]:

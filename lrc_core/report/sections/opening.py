@@ -42,6 +42,8 @@ def question(named: Named) -> Section:
         )
     if stale := named.sources.changed():
         blocks.append(Words(f"This report is of what was there before: {'; '.join(stale)}.", "warning"))
+    told = dict.fromkeys(str(warning) for row in named.rows for warning in row.get("warnings", []))
+    blocks += [Words(warning, "warning") for warning in told]
     return Section("question", "The question", tuple(blocks))
 
 
