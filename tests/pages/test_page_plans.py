@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -169,6 +170,8 @@ def test_only_equal_measurements_at_this_budget_compare(store, card):
     assert len(plan_scores.comparable(scores, 0.8, EvaluationSpec(tasks=("piqa",)))) == 1, "tasks change no perplexity"
     assert not plan_scores.comparable(scores, 0.7, EvaluationSpec())
     assert not plan_scores.comparable(scores, 0.8, EvaluationSpec(max_windows=10))
+    over = [replace(score, keep_achieved=0.801) for score in scores]
+    assert not plan_scores.comparable(over, 0.8, EvaluationSpec()), "a plan above the budget does not count"
 
 
 def test_windows_are_compared_in_pairs_where_both_kept_them(store, card):
