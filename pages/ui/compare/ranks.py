@@ -14,7 +14,7 @@ from pages.ui.shared.figures import Scale
 
 
 def rank_frame(card: ModelCard, found: Ranks | Plan) -> pd.DataFrame:
-    """One row a layer: where it is, its rank and the share of its parameters that is kept.
+    """One row per layer: where it is, its rank and the share of its parameters that is kept.
 
     A pruned layer has no rank of its own: that of what is left of it is at most its smaller side.
     """
@@ -39,7 +39,7 @@ def rank_frame(card: ModelCard, found: Ranks | Plan) -> pd.DataFrame:
 
 
 def rank_table(card: ModelCard, found: Ranks | Plan) -> pd.DataFrame:
-    """A plan in numbers, one row a layer."""
+    """A plan in numbers, one row per layer."""
     frame = rank_frame(card, found)
     return pd.DataFrame(
         {
@@ -56,7 +56,7 @@ def rank_table(card: ModelCard, found: Ranks | Plan) -> pd.DataFrame:
 def difference_table(
     card: ModelCard, one: Ranks | Plan, two: Ranks | Plan, names: tuple[str, str]
 ) -> pd.DataFrame:  # fmt: skip
-    """Two plans in numbers, one row a layer."""
+    """Two plans in numbers, one row per layer."""
     first, second = rank_frame(card, one), rank_frame(card, two)
     return pd.DataFrame(
         {
@@ -69,7 +69,7 @@ def difference_table(
     )
 
 
-def draw(card: ModelCard, found: Ranks | Plan, what: str, *, key: str) -> None:
+def draw_ranks(card: ModelCard, found: Ranks | Plan, what: str, *, key: str) -> None:
     """The heatmap of the share of each layer that is kept; ``what`` says what it shows."""
     frame = rank_frame(card, found)
     told = [
@@ -94,7 +94,9 @@ def draw_difference(
         for one, two in zip(first.to_dict("records"), second.to_dict("records"), strict=True)
     ]
     what = f"Share kept under {names[0]} minus under {names[1]}"
-    _grid(card, difference, told, Scale("difference", ".0%"), Limits(-limit, limit, diverging=True), (what, key))
+    _grid(
+        card, difference, told, Scale("difference of shares", ".0%"), Limits(-limit, limit, diverging=True), (what, key)
+    )
     charting.below(charting.ChartText(what, lambda: difference_table(card, *plans, names), reading), key)
 
 
