@@ -65,7 +65,9 @@ def _extras(parser: argparse.ArgumentParser) -> None:
 
 def _check(spec: GenerateSpec) -> None:
     if not spec.prompt.strip():
-        raise SettingsError("There is no prompt.", "Add --prompt 'your question', or --prompt - to read it.")
+        raise SettingsError(
+            "The prompt is empty.", "Write a question: --prompt 'your question', or --prompt - to read one."
+        )
     if not 1 <= len(spec.answers) <= MOST_ANSWERS:
         raise SettingsError(
             f"{len(spec.answers)} models are asked, but it must be 1 to {MOST_ANSWERS}.",

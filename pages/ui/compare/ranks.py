@@ -94,7 +94,9 @@ def draw_difference(
         for one, two in zip(first.to_dict("records"), second.to_dict("records"), strict=True)
     ]
     what = f"Share kept under {names[0]} minus under {names[1]}"
-    _grid(card, difference, told, Scale("difference", ".0%"), Limits(-limit, limit, diverging=True), (what, key))
+    _grid(
+        card, difference, told, Scale("difference of shares", ".0%"), Limits(-limit, limit, diverging=True), (what, key)
+    )
     charting.below(charting.ChartText(what, lambda: difference_table(card, *plans, names), reading), key)
 
 
