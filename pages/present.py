@@ -20,7 +20,7 @@ _HTML = '<section class="deck pic" aria-label="Presentation"></section>'
 
 
 def removed() -> float:
-    """Compression that is told of, in the URL as whole percent."""
+    """Compression that the slides are about, in the URL as a whole percentage."""
     try:
         rate = int(st.query_params.get(RATE, ""))
     except ValueError:
@@ -42,7 +42,7 @@ def leave() -> None:
 
 
 def deck(story: Story) -> None:
-    """Hand everything to the browser, which turns the pages by itself."""
+    """Hand everything to the browser, which turns the pages itself."""
     slides = slides_of(story)
     learned = story.learned()
     shown = film.film_of(learned) if learned is not None else None

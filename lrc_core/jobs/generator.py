@@ -42,7 +42,7 @@ class Generator:
         pid_started: that process's start time.
         state: ``starting``, ``waiting`` (another job has the device), ``busy`` or ``idle``.
         model: the model that it holds, "" when none.
-        release_at: unix seconds when it ends if nobody asks; 0 unless idle.
+        release_at: unix seconds when it ends if there is no request; 0 unless idle.
     """
 
     pid: int

@@ -23,7 +23,7 @@ def convert_gguf(path: Path, folder: Path, on_progress: OnProgress, should_stop:
     Args:
         path: the GGUF file.
         folder: receives config.json, model.safetensors and the tokenizer's files.
-        on_progress: told what is being done.
+        on_progress: called with what is being done.
         should_stop: asked between the steps and at every tensor.
 
     Raises:

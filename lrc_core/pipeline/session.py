@@ -38,7 +38,7 @@ class Session:
 
     Attributes:
         ref: the model as the user names it.
-        on_progress: told at every step.
+        on_progress: called at every step.
         should_stop: asked at every step.
         stores: decompositions that were asked for: finding one means reading its whole calibration text.
     """

@@ -1,8 +1,8 @@
 """Tuning: the factors of a plan, trained by gradient steps on calibration text.
 
 Ranks, and so the size, stay as the plan has them; layers that it leaves dense are not touched. Every method's plan can
-be tuned, so that one that comes with a recovery stage of its own (LLM-Pruner with LoRA, arXiv 2305.11627) has its like
-to stand beside. The loss is KL(dense || compressed) over the tokens plus a share of the next-token loss: soft and hard
+be tuned, so that a method with a recovery stage of its own (LLM-Pruner with LoRA, arXiv 2305.11627) is compared with
+others that had one. It is KL(dense || compressed) over the tokens plus a share of the next-token loss: soft and hard
 targets (Hinton et al., arXiv 1503.02531). The first is least where the compressed model says what the dense one says.
 The second is that of LLM-Pruner's recovery; it also fits the model to the kind of text that it is shown.
 
@@ -114,7 +114,7 @@ class Watch:
 
     Attributes:
         checkpoint: a folder of its own, kept between attempts of the same run.
-        on_progress: told at every step.
+        on_progress: called at every step.
         should_stop: asked at every step.
     """
 

@@ -32,7 +32,7 @@ def allocation(named: Named) -> Section:
     if len(set(names)) < len(names):  # the same cell under several seeds
         names = [f"{name}, seed {shown.plan.origin.get('seed', '?')}" for name, shown in zip(names, plans, strict=True)]
     items = tuple(_picture(sources.card, shown, name) for shown, name in zip(plans, names, strict=True))
-    abreast = len({shown.method for shown in plans})  # one line a target, where there is room for it
+    abreast = len({shown.method for shown in plans})  # one line per target, where there is room for it
     columns = abreast if 2 <= abreast <= _MOST and items[0].drawing.width < _NARROW else 4
     columns = columns if items[0].drawing.width < _NARROW else 2
     cells = linked(sources.card, [(name, shown.plan) for name, shown in zip(names, plans, strict=True)])

@@ -60,7 +60,7 @@ def _entries(named: Named) -> tuple[list[Entry], list[str]]:
 
 
 def _row_of(named: Named, run_id: object) -> Row | None:
-    """The measured row of a plan that was named by itself."""
+    """The measured row of a plan that was named on its own."""
     return next((row for row in named.at(named.focus) if run_id and row.get("allocate_run_id") == run_id), None)
 
 

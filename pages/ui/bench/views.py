@@ -58,7 +58,7 @@ def bench(ref: ModelRef) -> None:
         log = right.toggle("Logarithmic", value=True, key="co_bench_log")
         measure, axis = measure or next(iter(names)), axis or "linear"
         told = Told(
-            "Quality over size, one line a method, the dense model dashed, reference models as named points",
+            "Quality over size, one line per method, the dense model dashed, reference models as named points",
             bench_data.table(chosen),
             readings.leaders(chosen, measure, names[measure]),
             folded=False,

@@ -186,7 +186,7 @@ def _accuracy(scores: Mapping[str, Any], task: str, metric: str) -> tuple[float 
 
 
 def zero_shot_table(rows: Sequence[Row], metric: str) -> pd.DataFrame:
-    """The same in numbers: one row a method, one column a task."""
+    """The same in numbers: one row per method, one column per task."""
     records = []
     for row in ordered(rows):
         found = {task: _accuracy(row.get("zero_shot") or {}, task, metric) for task in tasks_of(rows)}
@@ -208,7 +208,7 @@ _COSTS = (
 
 
 def speed_table(rows: Sequence[Row]) -> pd.DataFrame:
-    """Size and speeds in numbers, one row a model."""
+    """Size and speeds in numbers, one row per model."""
     return pd.DataFrame(
         [
             {"Model": bar_name(row)}

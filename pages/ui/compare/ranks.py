@@ -14,7 +14,7 @@ from pages.ui.shared.figures import kinds_of
 
 
 def rank_frame(card: ModelCard, found: Ranks | Plan) -> pd.DataFrame:
-    """One row a layer: where it is, its rank and the share of its parameters that is kept.
+    """One row per layer: where it is, its rank and the share of its parameters that is kept.
 
     A pruned layer has no rank of its own: that of what is left of it is at most its smaller side.
     """
@@ -39,7 +39,7 @@ def rank_frame(card: ModelCard, found: Ranks | Plan) -> pd.DataFrame:
 
 
 def rank_table(card: ModelCard, found: Ranks | Plan) -> pd.DataFrame:
-    """A plan in numbers, one row a layer."""
+    """A plan in numbers, one row per layer."""
     frame = rank_frame(card, found)
     return pd.DataFrame(
         {
@@ -56,7 +56,7 @@ def rank_table(card: ModelCard, found: Ranks | Plan) -> pd.DataFrame:
 def difference_table(
     card: ModelCard, one: Ranks | Plan, two: Ranks | Plan, names: tuple[str, str]
 ) -> pd.DataFrame:  # fmt: skip
-    """Two plans in numbers, one row a layer."""
+    """Two plans in numbers, one row per layer."""
     first, second = rank_frame(card, one), rank_frame(card, two)
     return pd.DataFrame(
         {

@@ -63,7 +63,7 @@ def curves(group: measured.Group, decomposition: str, rows: Rows, ref: ModelRef)
     """Perplexity over all measured rates."""
     log = st.toggle("Logarithmic", key="co_log", bind="query-params")
     every = charts.ordered(group.at(decomposition, None))
-    told = Told("Perplexity over compression, one line a method", _readable(every), readings.growth(every))
+    told = Told("Perplexity over compression, one line per method", _readable(every), readings.growth(every))
     charting.plotly(charts.perplexity_curves(every, log=log), told, key="co_curves", name="perplexity-over-compression")
 
 

@@ -69,7 +69,7 @@ def png(pixels: NDArray[np.uint8]) -> bytes:
 
 
 def coloured(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """[h, w] in 0..255 as viridis, [h, w, 3]: perceptually even, and told apart under colour-vision deficiencies."""
+    """[h, w] in 0..255 as viridis, [h, w, 3]: perceptually even, distinct under colour blindness."""
     return _viridis()[values]
 
 

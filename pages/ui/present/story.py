@@ -19,7 +19,7 @@ from pages.ui.shared import pictures
 from pages.ui.shared.summary import Shown, shown_spectra
 
 USUAL = 0.2
-"""Share of the parameters removed, where nobody asks for another."""
+"""Share of the parameters removed, unless another is asked for."""
 MOST_ROWS = 6
 """Methods that one slide has room for."""
 
@@ -89,7 +89,7 @@ class Story:
         return next((view for view in views if self.made_by(view)), views[0] if views else None)
 
     def made_by(self, view: RunView[AllocateSpec]) -> bool:
-        """Whether the plan that is told of comes out of a run."""
+        """Whether the plan shown comes from a run."""
         origin = str(self.plan.origin.get("run_id") or "") if self.plan is not None else ""
         return view.id in (str((self.best or {}).get("allocate_run_id")), origin, self.source)
 
@@ -123,7 +123,7 @@ def story_of(ref: ModelRef, removed: float = USUAL) -> Story | None:
 
     Args:
         ref: the model.
-        removed: share of the block linears' parameters; the nearest measured one is told.
+        removed: share of the block linears' parameters; the nearest measured one is shown.
     """
     for model in dict.fromkeys((ref, ModelRef())):
         known = archive().newest_card(model)

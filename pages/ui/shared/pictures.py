@@ -54,7 +54,7 @@ class Heat:
 
     Attributes:
         card: gives blocks and kinds.
-        values: one figure a layer; layers without one stay empty.
+        values: one figure per layer; layers without one stay empty.
         ends: figures at the ends of the colour scale.
         write: figure to text.
         unit: what the figures are, beside the scale.

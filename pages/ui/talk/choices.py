@@ -20,7 +20,7 @@ from lrc_core.runs.spec import AllocateSpec, AnswerSpec, EvaluateSpec, GenerateS
 from lrc_core.runs.store import RunStore
 
 BLIND = "blind"
-"""Flag in a run's folder: its answers are in random order, and nobody may see whose they are before voting."""
+"""Flag in a run's folder: its answers are in random order, and their authors are hidden before voting."""
 USUAL = 0.2
 HoldsPlan = AllocateSpec | UpdateSpec | EvaluateSpec
 _PREFERRED = ("llrc", "uniform")
@@ -101,7 +101,7 @@ def _of_record(view: RunView[EvaluateSpec] | RunView[UpdateSpec], path: Path | N
 
 
 def usual(found: list[Choice]) -> list[str]:
-    """Who is asked when nobody says: a learned plan and the uniform one at the usual rate, else the first two."""
+    """Who is asked by default: a learned plan and the uniform one at the usual rate, else the first two."""
     near = [choice for choice in found if abs(choice.compression - USUAL) < 0.0051]
     keys = [next((choice.key for choice in near if choice.method == name), None) for name in _PREFERRED]
     return [key for key in keys if key is not None] or [choice.key for choice in found[:2]]
@@ -151,12 +151,12 @@ def color_of(name: str) -> str:
 
 
 def letter(number: int) -> str:
-    """What an answer is called while nobody may know whose it is."""
+    """What an answer is called while its author is hidden."""
     return f"Answer {'ABCD'[number]}"
 
 
 def questions(ref: ModelRef) -> list[RunView[GenerateSpec]]:
-    """What was asked of a model, newest first; where nobody has asked anything, the shipped questions."""
+    """What was asked of a model, newest first; where there are none, the shipped questions."""
     return archive().runs(GenerateSpec, ref, samples=False) or archive().runs(GenerateSpec, ref)
 
 
