@@ -102,7 +102,7 @@ class Plan:
         """Refuse a plan whose files are missing, before any work.
 
         Args:
-            folder: where they lie, absolute or relative to ``runs``; "" where nobody knows.
+            folder: where they lie, absolute or relative to ``runs``; "" where it is unknown.
             runs: the folder of runs.
 
         Raises:

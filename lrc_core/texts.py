@@ -49,7 +49,7 @@ def load_documents(
         name: one of :data:`BUILT_IN`, a file, or a hub data set ``owner/name[:config[:split]]``.
         part: ``calibrate``, ``select``, ``report``, or ``all``. A text of fewer than five documents cannot be divided
             and is used whole; a data set's own splits are used where no split is named. ``gensim`` is only reported on.
-        on_progress: told of downloads.
+        on_progress: called during downloads.
         should_stop: asked during downloads.
 
     Raises:

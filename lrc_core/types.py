@@ -151,7 +151,7 @@ ShouldStop = Callable[[], bool]
 
 
 def ignore_progress(_: Progress) -> None:
-    """The default ``on_progress``: nobody is watching."""
+    """The default ``on_progress``: does nothing."""
 
 
 def never_stop() -> bool:

@@ -113,7 +113,7 @@ def choose(groups: list[comparisons.Group]) -> tuple[comparisons.Group, str, flo
     if len(groups) > 1:
         index = st.selectbox(
             "Measured with", range(len(groups)), format_func=lambda number: groups[number].label, key=GROUP,
-            help="Only what was measured with the same texts, windows and tasks stands side by side.",
+            help="Only rows measured with the same texts, windows and tasks are shown side by side.",
         )  # fmt: skip
     group = groups[index]
     left, right = st.columns(2)
@@ -138,7 +138,7 @@ def compared(group: comparisons.Group, decomposition: str) -> tuple[str, ...]:
 
 
 def fill_missing(ref: ModelRef, group: comparisons.Group, decomposition: str) -> None:
-    """Cells that nobody has measured, and the job that measures them."""
+    """Cells that have not been measured, and the job that measures them."""
     cells = comparisons.missing(group, decomposition, compared(group, decomposition))
     if not cells:
         return
@@ -147,7 +147,7 @@ def fill_missing(ref: ModelRef, group: comparisons.Group, decomposition: str) ->
         st.markdown(f":material/grid_off: **Not measured yet:** {named}.")
         if group.sample:
             st.caption(
-                "The rows shown are shipped ones: the job measures them again on this computer, with these cells."
+                "The rows shown came with the program: the job measures them again on this computer, with these cells."
             )
         calibration = group.calibrations[0] if group.calibrations else CalibrationSpec()
         evaluation: EvaluationSpec = group.evaluation

@@ -152,7 +152,7 @@ def evaluation(ref: ModelRef, card: ModelCard, draft: Draft, keep: float) -> Eva
     with st.expander("The same from the command line", icon=":material/terminal:"):
         words_of = ["lrc", "evaluate", ref.source, "--plan", str(plan_file(draft, card, keep))]
         st.code(shlex.join([*words_of, *evaluation_words(wanted)]), language="bash", wrap_lines=True)
-        st.caption("The button saves the plan under this name first. Spending what its locks leave, without the page:")
+        st.caption("The button saves the plan under this name first. To spend what its locks leave, without the page:")
         spend = ["lrc", "plan", ref.source, "--from", words_of[-1], "--keep", str(keep), "--save", words_of[-1]]
         st.code(shlex.join(spend), language="bash", wrap_lines=True)
     return wanted

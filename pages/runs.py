@@ -80,7 +80,7 @@ def listing(summaries: list[RunSummary]) -> str:
             f"{jobs.BADGES.get(name, jobs.BADGES['damaged'])[2]} {sum(summary.state == name for summary in summaries)}"
         ),
         key=STATES,
-        help="Nothing chosen: all of them.",
+        help="If none is chosen, all are shown.",
     )
     shown = [summary for summary in summaries if summary.state in (chosen_states or present)]
     st.dataframe(
@@ -232,7 +232,7 @@ def body() -> None:
             "No runs yet", "Every job that you start, here or with `lrc`, is listed on this page.", ":material/history:"
         )
     if read_only():
-        return  # the shipped runs are nobody's to delete, and nothing is computed that could fill a disk
+        return  # the shipped runs are not to be deleted, and nothing is computed that could fill a disk
     with guard():
         caches(any(summary.status is not None and not summary.status.final for summary in summaries))
 

@@ -1,4 +1,4 @@
-"""Calibration text that the model writes itself: for models whose training data nobody has.
+"""Calibration text that the model writes itself: for models whose training data is not available.
 
 Each window starts with a token drawn uniformly from the vocabulary and goes on with samples from the model's own
 distribution (LLM-QAT, arXiv 2305.17888, section 3.1, draws the first token the same way; it takes the next three to
@@ -58,7 +58,7 @@ def generated_windows(
         tokenizer: of the model; its special tokens never start a text.
         wanted: how much.
         cache: folder of this model's generated text; one file a batch, so that a cancel loses one batch at most.
-        on_progress: told of every token of a batch.
+        on_progress: called for every token of a batch.
         should_stop: asked before each.
 
     Returns:

@@ -46,7 +46,7 @@ def block_gradients(
         windows: [n, window] token ids.
         batch: windows that run together.
         seed: for the labels that are drawn.
-        on_progress: told after every batch.
+        on_progress: called after every batch.
         should_stop: asked before every batch.
 
     Yields:

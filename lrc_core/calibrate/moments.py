@@ -130,7 +130,7 @@ def block_statistics(
         layers: its block linears.
         windows: [n, window] token ids.
         batch: windows that run together.
-        on_progress: told after every batch.
+        on_progress: called after every batch.
         should_stop: asked before every batch.
 
     Yields:

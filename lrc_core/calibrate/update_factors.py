@@ -65,7 +65,7 @@ class UpdateCallbacks:
         known: their factors, by layer name and block.
         output_root: R of a layer for ``kind="both"``, where the plan's decomposition weighs outputs; see
             :func:`~lrc_core.decompose.update.update_both`.
-        on_progress: told after every batch.
+        on_progress: called after every batch.
         should_stop: asked before every batch.
     """
 

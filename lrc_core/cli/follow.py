@@ -120,7 +120,7 @@ def _watch(run: Run, line: ProgressLine) -> Status:
 
 
 def _cancel(run: Run) -> Status:
-    note(f"Cancelling {run.id} (Ctrl-C again leaves it to stop by itself).")
+    note(f"Cancelling {run.id} (press Ctrl-C again to leave it to stop on its own).")
     try:
         return manager.cancel(run.id, store=RunStore(run.path.parent), wait=True)
     except KeyboardInterrupt:

@@ -95,7 +95,7 @@ def write_answer(
         tokenizer: its tokenizer.
         ids: the prompt; its beginning is dropped where prompt and answer exceed the model's positions.
         sampling: how tokens are chosen.
-        on_text: told of text as soon as it is certain.
+        on_text: called with text as soon as it is certain.
         should_stop: asked before every token.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A training run as a film: every figure it told on the way, and its ranks as they changed. No torch.
+"""A training run as a film: every figure it reported on the way, and its ranks as they changed. No torch.
 
 One JSON-able record serves the live page, the replay, the exported HTML and the GIF. Long runs are thinned evenly, so
 that a film stays some hundred kilobytes whatever it shows.
@@ -150,8 +150,8 @@ def make_film(
         run_id: of the run.
         spec: what was asked for.
         card: of its model.
-        events: of the run; those that are no steps of training are passed over. A step that is told twice, because
-            the run was resumed from an earlier one, counts as it was told last.
+        events: of the run; those that are no steps of training are passed over. A step that is reported twice, because
+            the run was resumed from an earlier one, counts as reported last.
         snapshots: of the ranks; those that do not fit the card are passed over.
         live: whether more is to come.
     """

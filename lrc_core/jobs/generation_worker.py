@@ -1,7 +1,7 @@
 """The generation process: ``python -m lrc_core.jobs.generation_worker RUNS``. See :mod:`lrc_core.jobs.generator`.
 
 It waits for the device like every job, then serves ``generate`` runs in the order of the queue with one model in
-memory. It lets go of both when it has been idle for a while, when it is told to (SIGTERM), or as soon as the next run
+memory. It lets go of both when it has been idle for a while, on SIGTERM, or as soon as the next run
 in the queue is another kind of job; runs that wait behind that job are served later by the same process, which begins
 anew with ``exec`` so that nothing of torch or the model stays behind.
 """

@@ -48,7 +48,7 @@ __all__ = [
 
 
 _AUTOMATIC = "automatic"
-"""Flag in the folder of a run that nobody has asked for in so many words: a newer wish may take its place."""
+"""Flag in the folder of a run that no user explicitly asked for: a newer wish may take its place."""
 
 
 def submit(
@@ -206,7 +206,7 @@ def reconcile(*, store: RunStore | None = None) -> list[Run]:
 def replace_queued(spec: Spec, *, store: RunStore | None = None) -> list[str]:
     """Drop what a new wish supersedes: queued automatic runs of the same kind and model.
 
-    Running ones are never touched, nor what somebody has asked for.
+    Running ones are never touched, nor what a user has asked for.
 
     A run that has never computed is removed; one that was waiting to be resumed is cancelled and keeps its checkpoint.
 

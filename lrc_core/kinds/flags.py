@@ -260,7 +260,7 @@ def model_words(model: ModelRef) -> list[str]:
 
 
 def add_job(parser: argparse.ArgumentParser) -> None:
-    """What every job can be told."""
+    """What can be set for every job."""
     parser.add_argument("--detach", action="store_true", help="print the run's id at once and let it work")
     parser.add_argument("--resume", action="store_true", help="go on with a run that was stopped or failed")
 
@@ -286,7 +286,7 @@ def absolute_text(name: str) -> str:
 
 
 def _is_text(word: str) -> bool:
-    """Whether a word names texts for certain; a hub data set cannot be told from a model."""
+    """Whether a word names texts for certain; a hub data set cannot be distinguished from a model."""
     paths = [(piece, Path(piece).expanduser()) for piece in pieces_of(word)]
     return all(piece in _BUILT_IN or (path.is_file() and path.suffix != ".gguf") for piece, path in paths)
 

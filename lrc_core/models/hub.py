@@ -115,7 +115,7 @@ def borrowed_file(
         revision: a commit.
         name: of the file.
         aside: an empty folder to download into; a download that was stopped goes on there.
-        on_progress: told of the download.
+        on_progress: called during the download.
         should_stop: asked while it goes on.
 
     Raises:

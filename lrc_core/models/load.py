@@ -77,7 +77,7 @@ def load_model(
         ref: the model as the user names it.
         device: ``auto``, ``cuda``, ``mps`` or ``cpu``.
         dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
-        on_progress: told of downloads and loading.
+        on_progress: called during downloads and loading.
         should_stop: asked often.
 
     Raises:

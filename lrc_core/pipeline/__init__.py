@@ -22,7 +22,7 @@ def execute(run: Run, *, on_progress: OnProgress, should_stop: ShouldStop) -> di
 
     Args:
         run: a run that this process has claimed.
-        on_progress: told at every step.
+        on_progress: called at every step.
         should_stop: asked at every step.
 
     Raises:

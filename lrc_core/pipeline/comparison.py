@@ -1,4 +1,4 @@
-"""The ``compare`` job: every method at every target and the dense model, each cell a run of its own."""
+"""The ``compare`` job: every method at every target and the dense model, each cell a separate run."""
 
 from __future__ import annotations
 

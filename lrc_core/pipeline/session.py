@@ -40,7 +40,7 @@ class Session:
 
     Attributes:
         ref: the model as the user names it.
-        on_progress: told at every step.
+        on_progress: called at every step.
         should_stop: asked at every step.
         contents: digests of what the job's names stand for, by thing; see :mod:`lrc_core.results.identity`.
         stores: decompositions that were asked for: finding one means reading its whole calibration text.

@@ -28,8 +28,8 @@ class CardModel:
         name: as shown.
         color: of its method.
         plan: None for the dense model.
-        speed: decode and prefill speed in tokens a second, as far as measured.
-        row: its measured row, None where nobody measured its quality.
+        speed: decode and prefill speed in tokens per second, as far as measured.
+        row: its measured row, None where its quality was not measured.
         source: id of the run that the speed comes from.
         timed: how the speed was measured; only speeds that were measured alike are compared.
     """
@@ -50,7 +50,7 @@ class Wishes:
     Attributes:
         context: positions that every request holds.
         sequences: requests at once.
-        price: of 10^9 bytes a month.
+        price: of 10^9 bytes per month.
         currency: its sign.
     """
 

@@ -181,7 +181,7 @@ def _in_dense_tokens(row: Row, dense: Row, scores: Scores) -> Row:
     """A reference model's perplexity in tokens of the dense model's tokenizer, where it has one of its own.
 
     Perplexity is per token, and tokens of different tokenizers hold different amounts of text. The loss per byte is
-    comparable; times the dense model's bytes a token it is a loss per token of the latter. The value as measured stays
+    comparable; times the dense model's bytes per token it is a loss per token of the latter. The measured value stays
     beside it as ``own_tokens``.
     """
     mine, theirs = scores.of(row["run_id"]).get("windows") or {}, scores.of(dense["run_id"]).get("windows") or {}

@@ -101,7 +101,7 @@ def _record(row: Row, names: Sequence[str]) -> dict[str, Any]:
     record |= {f"allocation_{key}": value for key, value in (row.get("allocation") or {}).items()}
     record["allocate_run"], record["evaluate_run"] = row.get("allocate_run_id"), row.get("run_id")
     if text := (row.get("sample") or {}).get("text"):
-        record["sample"] = " ".join(str(text).split())  # one line a row
+        record["sample"] = " ".join(str(text).split())  # one line per row
     return record
 
 

@@ -43,7 +43,7 @@ class Vote:
 
     @property
     def counts(self) -> bool:
-        """Whether somebody voted."""
+        """Whether it is a vote at all."""
         return self.chosen != SKIPPED
 
 
@@ -92,7 +92,7 @@ class Tally:
         who: as in :attr:`Vote.answers`.
         shown: votes on comparisons that it was in.
         chosen: how often it was the best.
-        ties: how often nobody was.
+        ties: how often none was.
         expected: how often it would have been chosen by guessing, ties set aside.
     """
 
@@ -155,7 +155,7 @@ def votes_sentence(votes: Sequence[Vote], labels: Mapping[str, str] | None = Non
 
 
 def votes_csv(votes: Iterable[Vote]) -> str:
-    """All votes, one a line, the answers in columns of their own."""
+    """All votes, one per line, the answers in columns of their own."""
     out = io.StringIO()
     columns = ["answer_1", "answer_2", "answer_3", "answer_4"]
     writer = csv.writer(out, lineterminator="\n")

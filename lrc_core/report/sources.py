@@ -28,7 +28,7 @@ Row = dict[str, Any]
 TESTED_AGAINST = ("uniform", "strs")
 """Methods that the rows of a comparison are tested against; a bench names its own."""
 MOST_PLANS, MOST_ANSWERS = 6, 3
-_BLIND = "blind"  # flag in a run's folder: nobody may see whose answers these are before voting
+_BLIND = "blind"  # flag in a run's folder: the authors of the answers are hidden before voting
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Sources:
         plans: what is drawn.
         lost: names of rows whose plan is gone.
         answers: finished ``generate`` runs.
-        sealed: how many more there are that nobody has judged yet.
+        sealed: how many more there are that have not been judged yet.
         archive: where runs are looked up.
     """
 

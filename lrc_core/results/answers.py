@@ -157,7 +157,7 @@ def letter(number: int) -> str:
 
 
 def questions(ref: ModelRef) -> list[RunView[GenerateSpec]]:
-    """What was asked of a model, newest first; where nobody has asked anything, the shipped questions."""
+    """What was asked of a model, newest first; where there are none, the shipped questions."""
     return archive().runs(GenerateSpec, ref, samples=False) or archive().runs(GenerateSpec, ref)
 
 

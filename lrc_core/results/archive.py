@@ -209,7 +209,7 @@ def archive() -> Archive:
     return Archive((samples,) if read_only() else (RunStore(), samples), samples.root)
 
 
-@lru_cache(maxsize=4096)  # asked for hundreds of times a page
+@lru_cache(maxsize=4096)  # asked for hundreds of times per page
 def _view(path: str, stamps: tuple[Stamp, ...], sample: bool) -> AnyRun | None:
     """A run as its files were at those stamps; None when it is damaged."""
     run = Run(Path(path))

@@ -40,7 +40,7 @@ class Group:
 
     Attributes:
         evaluation: how all of them were measured.
-        rows: newest first, one a cell; the dense model's method is ``dense``.
+        rows: newest first, one per cell; the dense model's method is ``dense``.
         hidden: older rows of the same cells that are left out.
         calibrations: the calibrations behind the rows, more than one when they differ.
         views: the runs that the rows come from.
@@ -187,7 +187,7 @@ def decompositions_of(group: Group) -> list[str]:
 
 
 def missing(group: Group, decomposition: str, methods: Iterable[str]) -> list[tuple[str, float]]:
-    """Cells of the grid of methods and targets that nobody has measured, as allocated or with updated factors."""
+    """Cells of the grid of methods and targets that have not been measured, as allocated or with updated factors."""
     have = {
         (split_variant(str(row["method"]))[0], size_key(row["keep_target"])) for row in group.at(decomposition, None)
     }

@@ -72,7 +72,7 @@ class PlanSeries:
 
 
 def packed(ranks: np.ndarray) -> str:
-    """Ranks of some plans as text: differences from one plan to the next, signs folded in, seven bits a byte, base64.
+    """Ranks of some plans as text: differences from one plan to the next, signs folded in, seven bits per byte, base64.
 
     Args:
         ranks: [plans, layers], not negative.

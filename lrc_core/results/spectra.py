@@ -31,7 +31,7 @@ class Spectra:
 
 @lru_cache(maxsize=6)
 def _spectra(path: str, stamp: Stamp) -> dict[str, dict[str, Values]]:
-    """Shared by everyone who asks, so that no click waits for a copy of megabytes; nobody may write into it."""
+    """Shared by everyone who asks, so that no click waits for a copy of megabytes; it must not be written to."""
     values: dict[str, dict[str, Values]] = {}
     with np.load(path) as arrays:
         for key in arrays.files:

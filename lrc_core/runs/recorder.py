@@ -34,7 +34,7 @@ _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate mem
 
 
 class Recorder:
-    """Writes progress into a run's folder, a few times a second at most. Thread-safe.
+    """Writes progress into a run's folder, a few times per second at most. Thread-safe.
 
     Args:
         run: the run; the caller holds its claim.

@@ -101,7 +101,7 @@ class TranscriptWriter:
         write_atomic(self._path, "".join(f"{_done_line(number, answer)}\n" for number, answer in self.kept.items()))
 
     def piece(self, number: int, text: str, tokens: int, seconds: float) -> None:
-        """Take note of new text. It is written a dozen times a second at most.
+        """Take note of new text. It is written a dozen times per second at most.
 
         Raises:
             ResourceError: the disk is full.

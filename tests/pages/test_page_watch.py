@@ -64,7 +64,7 @@ def measured_on_the_way(store: RunStore, card: ModelCard, *, off: float = 0.0) -
 
 
 def test_empty_state_leads_to_allocate(open_page):
-    assert "Nothing has learned" in text_of(open_page("watch"))
+    assert "been learned yet" in text_of(open_page("watch"))
 
 
 def test_a_running_job_is_live_and_an_unfinished_one_comes_first(open_page, store, card):

@@ -41,7 +41,7 @@ def component_sensitivity(
         factors: left [m, r] and right [r, n] of every layer, on the model's device.
         batches: token ids [batch, window] each.
         seed: for the sampled labels.
-        on_progress: told after every batch.
+        on_progress: called after every batch.
         should_stop: asked before every batch.
 
     Returns:
@@ -87,7 +87,7 @@ def component_slopes(
         layers: its block linears.
         factors: left [m, r] and right [r, n] of every layer, on the model's device.
         batches: token ids [batch, window] each.
-        on_progress: told after every batch.
+        on_progress: called after every batch.
         should_stop: asked before every batch.
 
     Returns:

@@ -50,7 +50,7 @@ Filled = Callable[[Row], Sequence[Cell]]
 def _table(
     named: Named, caption: str, columns: Sequence[Column], cells: Filled, rows: Sequence[Row], note: str
 ) -> Table:
-    """Rows by target with the cells that failed or that nobody measured, which are never left out."""
+    """Rows by target with the cells that failed or that were not measured, which are never left out."""
     heads = (Column("Method"), Column("Target, %", True))
     lines = []
     for row in rows:
@@ -258,7 +258,7 @@ def _dots(named: Named, answered: Sequence[Row], tasks: Sequence[str]) -> list[B
 
 
 def _foremost(rows: Sequence[Row]) -> list[Row]:
-    """The dense model, and so many of the others, best first by mean, as can be told apart in one chart."""
+    """The dense model, and so many of the others, best first by mean, as can be distinguished in one chart."""
     dense = [row for row in rows if row["method"] == "dense"]
     means = [(mean_of(row["zero_shot"]) or {}).get("value", 0.0) for row in rows]
     best = sorted(range(len(rows)), key=lambda index: -means[index])

@@ -43,7 +43,7 @@ def draw(ref: ModelRef) -> None:
     flipbook(book(sigma, steps, setting), KEY)
     st.markdown(outcome(sigma, steps[-1], setting))
     if view is None:
-        st.caption("The row is made by this program: no spectra are there to take one from.")
+        st.caption("The row is made by this program, as there are no spectra to take one from.")
     else:
         st.caption(
             f"The row: {len(sigma)} values spread along the spectrum of {source}. Computed as you look, in numpy."
@@ -239,5 +239,5 @@ def outcome(sigma: np.ndarray, last: training.MaskStep, setting: training.Settin
     if "compression" not in setting.terms:
         said += " Nothing pressed, so nothing had to go."
     elif "distillation" not in setting.terms:
-        said += " Nothing said which ones matter: what is left is what stood highest at the start, and luck."
+        said += " Nothing said which ones matter: what is left is what was highest at the start, and luck."
     return said

@@ -35,7 +35,7 @@ def draw(ref: ModelRef) -> None:
         comparison(entry, layer)
         sample_note(lesson.view.sample, lesson.view.id)
         weight_table(entry, layer)
-    with lessons.live_fold(ref, "Do it with another matrix of your model"):
+    with lessons.live_fold(ref, "Try another matrix of your model"):
         another(ref)
 
 

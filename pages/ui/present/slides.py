@@ -301,7 +301,7 @@ def _quality(row: comparisons.Row | None, dense: comparisons.Row | None) -> list
     if row is None or dense is None:
         return ["Quality was not measured"]
     if row is dense:
-        return ["Its quality is what the other's is held against"]
+        return ["The other's quality is compared with it"]
     loss = accuracy_loss(row, dense, Scores(RunStore().root))
     return [
         *([difference_words(loss).removesuffix(".")] if loss is not None else []),
@@ -357,11 +357,11 @@ def reproduce(story: Story) -> Slide:
             continue
     rows = "".join(f"<li><code>{html.escape(line)}</code><small>{html.escape(run)}</small></li>" for line, run in lines)
     body = (
-        '<p class="lead">Every figure here comes out of a run. These commands make them again.</p>'
+        '<p class="lead">Every figure here comes from a run. These commands reproduce them.</p>'
         "<ul class='commands'><li><code>make demo</code><small>these runs, read-only, in seconds</small></li>"
         f"<li><code>make app</code><small>everything, on a model of your own</small></li>{rows}</ul>"
     )
-    return Slide("reproduce", "Do it again yourself", body, "", tuple(dict.fromkeys(ids)))
+    return Slide("reproduce", "Reproduce it yourself", body, "", tuple(dict.fromkeys(ids)))
 
 
 def _facts(entries: Sequence[tuple[str, str]]) -> str:

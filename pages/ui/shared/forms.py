@@ -29,7 +29,7 @@ def method_settings(entry: MethodEntry, preset: str, prefix: str, changed: Calla
     values = {}
     infos = fields_of(entry.settings_class)
     if not infos:
-        st.caption("This method has nothing to set.")
+        st.caption("This method has no settings.")
     columns = st.columns(2)
     for index, info in enumerate(infos):
         default = getattr(base, info.name)

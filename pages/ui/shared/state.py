@@ -22,7 +22,7 @@ RATE = "rate"
 """Key and query parameter of the compression slider, in whole percent; shared by Allocate and Spectra on purpose."""
 DEFAULT_RATE = 20
 QUIET_S = 2.0
-"""How long the slider must rest before a job starts by itself."""
+"""How long the slider must rest before a job starts automatically."""
 _LONGEST_SOURCE = 400
 _LONGEST_QUERY = 4000
 _SESSION = "app_settings"
