@@ -20,6 +20,7 @@ from lrc_core.decompose.factorise import Factors
 from lrc_core.decompose.store import FactorStore
 from lrc_core.errors import PlanError, ResourceError
 from lrc_core.lowrank.apply import FactorSource, PlanWeights
+from lrc_core.models.fit import require_fit
 from lrc_core.models.load import LoadedModel, load_model
 from lrc_core.models.resources import own_peak_memory
 from lrc_core.paths import cache_home
@@ -76,6 +77,16 @@ class Session:
             seed=seed,
             made={GENERATED: self._generated},
         )
+
+    def fitting(self, spec: CalibrationSpec, count: int, window: int, seed: int) -> Tensor:
+        """As :meth:`windows`, for passes of the model.
+
+        Raises:
+            EvaluationError: the model cannot read them; see :func:`~lrc_core.models.fit.require_fit`.
+        """
+        found = self.windows(spec, count, window, seed)
+        require_fit(self.loaded.model, found)
+        return found
 
     def _generated(self, count: int, window: int, seed: int) -> Tensor:
         """[count, window] token ids that the dense model itself wrote; kept in the cache."""

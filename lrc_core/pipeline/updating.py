@@ -17,6 +17,7 @@ from lrc_core.calibrate.update_factors import LayerUpdate, Watch, updated_blocks
 from lrc_core.calibrate.update_settings import UpdateSettings
 from lrc_core.decompose.blockfiles import BlockFiles
 from lrc_core.decompose.update import component_sizes
+from lrc_core.models.fit import require_fit
 from lrc_core.pipeline.session import Session, factors_of, write_card, write_tensors
 from lrc_core.plan import Plan
 from lrc_core.registry import DECOMPOSITIONS
@@ -83,7 +84,7 @@ def _tuned(run: Run, session: Session, plan: Plan, settings: Any) -> _Found:
     spec, loaded = run.spec, session.loaded
     assert isinstance(spec, UpdateSpec)
     seed = spec.calibration.seed
-    windows = session.windows(spec.calibration, settings.documents + settings.check_windows, settings.window, seed + 2)
+    windows = session.fitting(spec.calibration, settings.documents + settings.check_windows, settings.window, seed + 2)
     tuned = tuner.Tuner(
         loaded.model,
         plan,
@@ -130,6 +131,7 @@ def _update_blocks(run: Run, session: Session, plan: Plan, settings: UpdateSetti
     windows = calibrated.windows
     if 0 < settings.use_windows < len(windows):
         windows = session.windows(calibration, settings.use_windows, calibration.window, calibration.seed)
+    require_fit(loaded.model, windows)
     entry = DECOMPOSITIONS.get(plan.decomposition)
     watch = Watch(
         finished=[layer.block for layer in loaded.card.layers if done.has_block(layer.block)],
