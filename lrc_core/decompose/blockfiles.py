@@ -75,6 +75,14 @@ class BlockFiles:
         except (OSError, SafetensorError) as error:
             raise RunError(f"{key} cannot be read from {path}: {error}.", f"Make it anew: {_CLEAN}") from error
 
+    def has(self, block: int, key: str) -> bool:
+        """Whether a block that was written holds such a tensor."""
+        try:
+            with safe_open(str(self._file(block)), "pt") as file:
+                return key in file.keys()  # noqa: SIM118 - the file is no mapping
+        except (OSError, SafetensorError):
+            return False
+
     def delete(self) -> None:
         """Remove the folder."""
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -10,6 +10,7 @@ from typing import Any
 import lrc_core.allocate
 import lrc_core.decompose  # noqa: F401 - registers the decompositions, as the line above does the allocators
 from lrc_core.errors import BudgetError, EvaluationError, ModelError, SettingsError, TextError
+from lrc_core.models.positions import Positions, require_length
 from lrc_core.plan import Plan
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
 from lrc_core.runs.spec import GENERATED, CalibrationSpec, EvaluationSpec, ModelRef
@@ -72,17 +73,39 @@ def check_evaluation(evaluation: EvaluationSpec) -> None:
         raise EvaluationError(f"There is no folder {evaluation.include_path} of task files.")
 
 
-def check_model(model: ModelRef) -> None:
+def check_model(model: ModelRef, windows: Iterable[int] = ()) -> None:
     """Look at the model's headers without loading it.
+
+    Args:
+        model: as the user names it.
+        windows: lengths in tokens that it will be run on; see :func:`windows_of`.
 
     Raises:
         ModelError: it cannot be found, read or compressed, or memory or disk do not suffice.
+        EvaluationError: a window is longer than its positions.
     """
     from lrc_core.models.preflight import preflight
 
     found = preflight(model)
     if found.problems:
         raise ModelError(" ".join(found.problems))
+    require_length(Positions(found.positions, ends=True), max(windows, default=0))
+
+
+def windows_of(spec: Any) -> list[int]:
+    """Lengths in tokens of the windows that a job of that spec runs the model on, as far as the spec says."""
+    evaluation, calibration = getattr(spec, "evaluation", None), getattr(spec, "calibration", None)
+    found = [] if evaluation is None else [evaluation.window]
+    plan = getattr(spec, "plan", None) or {}
+    names = (
+        getattr(spec, "decomposition", ""),
+        *getattr(spec, "decompositions", ()),
+        "" if plan.get("weights_file") else plan.get("decomposition", ""),
+    )
+    if calibration is not None and any(name and DECOMPOSITIONS.get(name).statistics != "none" for name in names):
+        found.append(calibration.window)
+    settings = dict(getattr(spec, "settings", None) or {})
+    return found + [value for name, value in settings.items() if name.split("_")[-1] == "window" and value]
 
 
 def check_outline(model: ModelRef) -> None:

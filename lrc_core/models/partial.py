@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
+from lrc_core.errors import ModelError
 from lrc_core.models.linears import decoder_blocks
 
+_CHAIN = 1e-2  # of a state's norm: above rounding, far below another state
 _RETURNS_TUPLE: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 
@@ -52,6 +55,30 @@ def block_inputs(model: nn.Module, tokens: Tensor) -> tuple[list[Tensor], Tensor
         for handle in handles:
             handle.remove()
     return inputs, logits
+
+
+@torch.no_grad()
+def require_chain(model: nn.Module, tokens: Tensor) -> None:
+    """Refuse a model whose blocks do not each read what the one before wrote: it cannot be run block by block.
+
+    Args:
+        model: a causal language model.
+        tokens: [batch, window] token ids; a few suffice.
+
+    Raises:
+        ModelError: names the first block that does not follow.
+    """
+    tokens = tokens.to(next(model.parameters()).device)
+    inputs, _ = block_inputs(model, tokens)
+    follows = len(inputs) == len(decoder_blocks(model))
+    for index, (entering, wanted) in enumerate(pairwise(inputs)):
+        found = run_block(model, tokens, index, entering) if follows else wanted
+        if not follows or found.shape != wanted.shape or (found - wanted).norm() > _CHAIN * wanted.norm():
+            raise ModelError(
+                f"The blocks of {type(model).__name__} do not read what the block before wrote (block {index + 1} does "
+                "not), so that no statistics of single blocks can be had.",
+                "Use the plain SVD with a method that only looks at the weights, such as uniform.",
+            )
 
 
 @torch.no_grad()

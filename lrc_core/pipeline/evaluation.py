@@ -8,12 +8,16 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+from torch import OutOfMemoryError, Tensor
 
+from lrc_core.errors import CancelledError, EvaluationError
 from lrc_core.evaluate.cost import measure_cost
 from lrc_core.evaluate.perplexity import perplexity
 from lrc_core.evaluate.sample import DEFAULT_PROMPT, greedy_sample
 from lrc_core.files import write_json
+from lrc_core.models.fit import model_positions, require_fit
+from lrc_core.models.load import NOT_CAUSAL
+from lrc_core.models.positions import length_warning, require_length
 from lrc_core.pipeline.planned import under_plan
 from lrc_core.pipeline.session import Session
 from lrc_core.plan import Plan
@@ -62,6 +66,7 @@ def evaluation_run(run: Run, session: Session) -> dict[str, Any]:
 def _measure(run: Run, spec: EvaluationSpec, session: Session) -> dict[str, Any]:
     """Perplexities, accuracies, a text sample and the cost of the model as it is now."""
     model, tokenizer = session.loaded.model, session.loaded.tokenizer
+    _require_perplexity(session, spec)
     texts, details = {}, {}
     for name in spec.texts:
         documents = load_documents(name, "report" if name in BUILT_IN else "all")
@@ -73,6 +78,7 @@ def _measure(run: Run, spec: EvaluationSpec, session: Session) -> dict[str, Any]
             stride=spec.stride,
             bos=wants_bos(spec.bos, tokenizer),
         )
+        require_fit(model, windows)
         score = perplexity(
             model,
             windows,
@@ -91,12 +97,40 @@ def _measure(run: Run, spec: EvaluationSpec, session: Session) -> dict[str, Any]
     tasks = _zero_shot(spec, session) if spec.tasks else {}
     session.on_progress(Progress("text sample and speed"))
     write_json(run.path / "scores.json", {"windows": details, "tasks": {k: asdict(v) for k, v in tasks.items()}})
+    sample, failed = _sample(session)
+    cost = measure_cost(model, should_stop=session.should_stop)
+    said = [*session.loaded.warnings, length_warning(model_positions(model), spec.window), failed, cost.note]
     return {
         "perplexity": texts,
         "zero_shot": {name: score.to_dict() for name, score in tasks.items()},
-        "sample": {"prompt": DEFAULT_PROMPT, "text": greedy_sample(model, tokenizer)},
-        "cost": measure_cost(model, should_stop=session.should_stop).to_dict(),
+        "sample": {"prompt": DEFAULT_PROMPT, "text": sample},
+        "cost": cost.to_dict(),
+        "warnings": [words for words in said if words],
     }
+
+
+def _require_perplexity(session: Session, spec: EvaluationSpec) -> None:
+    """Refuse before the first pass what cannot be measured: a model that sees what follows, or too long a window.
+
+    Raises:
+        EvaluationError: says which.
+    """
+    if not session.loaded.causal:
+        raise EvaluationError(
+            f"{NOT_CAUSAL} Its loss on a text is not that of predicting it, so it has no perplexity.",
+            "Choose a causal language model (decoder only); of this one the spectra can be looked at.",
+        )
+    require_length(model_positions(session.loaded.model), spec.window)
+
+
+def _sample(session: Session) -> tuple[str, str]:
+    """The text sample, and what went wrong with it: what is measured is not thrown away for it."""
+    try:
+        return greedy_sample(session.loaded.model, session.loaded.tokenizer), ""
+    except (CancelledError, MemoryError, OutOfMemoryError):
+        raise
+    except Exception as error:  # a family's own code raises whatever it likes
+        return "", f"No text sample could be written: {str(error).strip() or type(error).__name__}"
 
 
 def _zero_shot(spec: EvaluationSpec, session: Session) -> dict[str, TaskScore]:

@@ -179,7 +179,7 @@ def _result(run: Run) -> Row:
     """The row of a measured run, without what belongs to the run and not to its figures."""
     row = run.result()
     assert row is not None  # a run that ended without an error has a result
-    return {key: value for key, value in row.items() if key not in ("wall_s", "peak_memory_mb")}
+    return {key: value for key, value in row.items() if key not in ("wall_s", "peak_memory_mb", "warnings")}
 
 
 def _size(run: Run) -> Row:

@@ -22,6 +22,7 @@ from lrc_core.lowrank.apply import FactorSource, PlanWeights
 from lrc_core.models.content import pinned
 from lrc_core.models.end_tokens import end_tokens
 from lrc_core.models.fingerprint import forward_digest, tokenizer_digest
+from lrc_core.models.fit import require_fit
 from lrc_core.models.load import LoadedModel, load_model
 from lrc_core.models.resources import own_peak_memory
 from lrc_core.paths import cache_home
@@ -104,6 +105,16 @@ class Session:
         """Digest of what text depends on that the model writes itself, besides its parameters."""
         ends = sorted(end_tokens(self.loaded.model, self.loaded.tokenizer))
         return digest_of((self.forward, tokenizer_digest(self.loaded.tokenizer), ends))
+
+    def fitting(self, spec: CalibrationSpec, count: int, window: int, seed: int) -> Tensor:
+        """As :meth:`windows`, for passes of the model.
+
+        Raises:
+            EvaluationError: the model cannot read them; see :func:`~lrc_core.models.fit.require_fit`.
+        """
+        found = self.windows(spec, count, window, seed)
+        require_fit(self.loaded.model, found)
+        return found
 
     def _generated(self, count: int, window: int, seed: int) -> Tensor:
         """[count, window] token ids that the dense model itself wrote; kept in the cache."""
