@@ -1,12 +1,13 @@
 """Where things lie on the user's disk, and whether anything may be written there.
 
-Environment variables override every folder. ``LRC_READ_ONLY=1`` is the one switch of read-only mode (``make demo``):
-the runs are the shipped samples, and nothing is started, changed or deleted.
+Environment variables override every folder. In read-only mode the runs are the shipped samples, and nothing is started,
+changed or deleted: ``LRC_READ_ONLY=1`` turns it on for all (``make demo``), and a server for its guests.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from lrc_core.errors import ReadOnlyError
@@ -14,9 +15,22 @@ from lrc_core.errors import ReadOnlyError
 READ_ONLY = "LRC_READ_ONLY"
 
 
+def _nobody() -> bool:
+    return False
+
+
+_is_guest: Callable[[], bool] = _nobody
+
+
+def guests_only_read(is_guest: Callable[[], bool]) -> None:
+    """Let a server say for whom it works at the moment: a guest gets the read-only mode."""
+    global _is_guest
+    _is_guest = is_guest
+
+
 def read_only() -> bool:
-    """Whether this process only shows the shipped samples."""
-    return os.environ.get(READ_ONLY, "") not in ("", "0")
+    """Whether only the shipped samples are shown: to everybody by ``LRC_READ_ONLY``, or to the guest being served."""
+    return os.environ.get(READ_ONLY, "") not in ("", "0") or _is_guest()
 
 
 def require_writable(what: str, remedy: str = "") -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lrc_core.errors import ModelError
+from lrc_core.models.consent import ALLOW_PICKLE
 from lrc_core.models.headers import TensorHeader, safetensors_header
 from lrc_core.paths import cache_home
 from lrc_core.runs.spec import ModelRef
@@ -68,14 +70,13 @@ def find_source(ref: ModelRef) -> Source:
     if name == "starter":
         return Source("starter")
     path = Path(name).expanduser()
-    if name and path.is_dir():
+    if name and os.path.isdir(path):  # of a name that cannot be a path's, too long for one say, the answer is no
         return Source("folder", path)
-    if path.is_file():
+    if os.path.isfile(path):
         if path.suffix.lower() == ".gguf":
             return Source("gguf", path)
         raise ModelError(f"{name} is not a model.", "Name the folder that holds config.json, or a .gguf file.")
-    looks_like_a_path = name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name
-    if looks_like_a_path or name.lower().endswith((".gguf", ".safetensors")):
+    if is_path(name) or name.lower().endswith((".gguf", ".safetensors")):
         raise ModelError(f"There is no folder or file {name}.", "Check the path; it may have been moved or deleted.")
     if not _HUB_ID.fullmatch(name):
         raise ModelError(
@@ -83,6 +84,11 @@ def find_source(ref: ModelRef) -> Source:
             "A hub id looks like owner/name; `starter` is the built-in model.",
         )
     return Source("hub")
+
+
+def is_path(name: str) -> bool:
+    """Whether a name can only be a path, by its letters alone: the disk is not asked."""
+    return name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name
 
 
 def look_through(folder: Path, *, allow_pickle: bool) -> ModelFiles:
@@ -107,7 +113,8 @@ def look_through(folder: Path, *, allow_pickle: bool) -> ModelFiles:
     if not allow_pickle:
         raise ModelError(
             f"The weights in {folder} are pickled ({pickles[0].name}), and loading a pickle can run any code.",
-            "Use a safetensors version of the model, or allow pickled weights if you trust their origin.",
+            "Use a safetensors version of the model. If you trust their origin, allow them: `lrc ... --allow-pickle`, or "
+            f"start the app with {ALLOW_PICKLE}={folder}.",
         )
     return ModelFiles(folder, config, (), sum(path.stat().st_size for path in folder.glob("*.bin")), pickled=True)
 

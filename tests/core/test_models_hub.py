@@ -76,7 +76,13 @@ def test_pickled_hub_models_need_consent(hub: type[Hub]) -> None:
     assert "pickled" in preflight(REF).problems[0]
     with pytest.raises(ModelError):
         load_model(REF, device="cpu")
-    allowed = ModelRef("someone/tiny", allow_pickle=True)
+    for branch in ("", "main"):
+        moving = ModelRef("someone/tiny", branch, allow_pickle=True)
+        assert COMMIT in preflight(moving).problems[0]
+        with pytest.raises(ModelError, match="commit") as caught:
+            load_model(moving, device="cpu")
+        assert COMMIT in caught.value.remedy
+    allowed = ModelRef("someone/tiny", COMMIT, allow_pickle=True)
     assert preflight(allowed).ok and preflight(allowed).n_blocks == BLOCKS
     assert load_model(allowed, device="cpu").card.n_blocks == BLOCKS
 

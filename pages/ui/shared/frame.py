@@ -15,7 +15,7 @@ from lrc_core.paths import read_only
 from lrc_core.results.archive import archive
 from lrc_core.runs.spec import ModelRef
 from lrc_core.runs.store import RunStore
-from pages.ui.shared import state
+from pages.ui.shared import access, state
 from pages.ui.shared.prose import ASSETS, prose
 
 _log = logging.getLogger(__name__)
@@ -64,6 +64,7 @@ def frame(page: str) -> ModelRef:
     Args:
         page: key of the page in ``PAGES``.
     """
+    access.install()
     info = PAGES[page]
     st.set_page_config(
         page_title=f"{info.title} · {PRODUCT}" if page != "home" else PRODUCT,

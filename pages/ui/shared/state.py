@@ -1,17 +1,20 @@
 """Which model the pages talk about: in the URL, so that a link says it, and in one small file, to be remembered.
 
-Consents (running a model's own code, loading pickled weights) are only read from the file: a link must not grant them.
+Consents (running a model's own code, loading pickled weights) come from the server's environment: neither a link nor a
+visitor gives them.
 """
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 from urllib.parse import parse_qs, urlencode
 
 import streamlit as st
 
+from lrc_core.models import consent
+from lrc_core.models.source import is_path
 from lrc_core.paths import read_only, runs_home
 from lrc_core.runs.spec import ModelRef
 
@@ -70,13 +73,7 @@ def current_model() -> ModelRef:
         source, revision = str(last.get("source") or "starter"), str(last.get("revision") or "")
         if source != "starter":
             show_in_url(ModelRef(source, revision))
-    consent = (remembered.get("consents") or {}).get(source) or {}
-    return ModelRef(
-        source,
-        revision,
-        trust_remote_code=bool(consent.get("trust_remote_code")),
-        allow_pickle=bool(consent.get("allow_pickle")),
-    )
+    return consent.with_given(ModelRef(source, revision))
 
 
 def show_in_url(ref: ModelRef) -> None:
@@ -90,19 +87,20 @@ def show_in_url(ref: ModelRef) -> None:
 
 def choose_model(ref: ModelRef) -> None:
     """Make a model the current one, here and at the next start."""
-    settings = read_settings()
-    consents = dict(settings.get("consents") or {})
-    consents[ref.source] = {"trust_remote_code": ref.trust_remote_code, "allow_pickle": ref.allow_pickle}
-    write_settings(model={"source": ref.source, "revision": ref.revision}, consents=consents)
+    write_settings(model={"source": ref.source, "revision": ref.revision})
     show_in_url(ref)
 
 
 def model_label(ref: ModelRef) -> str:
-    """A short name for captions."""
+    """A short name for captions. The disk is not asked: a link must not find out what exists."""
     if ref.source == "starter":
         return "SmolLM2-135M (starter)"
-    name = Path(ref.source).name if "/" in ref.source and Path(ref.source).exists() else ref.source
-    return f"{name} @ {ref.revision[:12]}" if ref.revision else name
+    name = PurePath(ref.source).name if is_path(ref.source) else ref.source
+    return _cut(name, 60) + (f" @ {_cut(ref.revision, 12)}" if ref.revision else "")
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 PRESENTED = "presented_from"
