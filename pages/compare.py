@@ -7,6 +7,7 @@ import json
 import streamlit as st
 
 from lrc_core import words
+from lrc_core.escape import csv_cell, escaped
 from lrc_core.names import decomposition_label, method_label
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
 from lrc_core.results.archive import archive
@@ -184,7 +185,7 @@ def downloads(group: measured.Group, decomposition: str) -> None:
     with st.container(horizontal=True):
         st.download_button(
             "Table (CSV)",
-            measured.table(rows, method_label).to_csv(index=False),
+            measured.table(rows, method_label).map(csv_cell).to_csv(index=False),
             f"comparison-{decomposition}.csv",
             "text/csv",
             icon=":material/download:",
@@ -237,7 +238,7 @@ def side_by_side(ref: ModelRef) -> None:
     unfinished(ref)
     rows = group.at(decomposition, keep)
     for note in measured.differences(group.at(decomposition, None), group):
-        st.caption(f":material/info: {note}")
+        st.caption(f":material/info: {escaped(note)}")
     view = st.segmented_control(
         "View",
         list(compare_views.VIEWS),

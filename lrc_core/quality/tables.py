@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lrc_core.escape import csv_cell
 from lrc_core.plan import update_words
 from lrc_core.quality.paired import LEVEL
 from lrc_core.quality.rows import accuracy_of
@@ -122,8 +123,8 @@ def to_csv(result: Mapping[str, Any]) -> str:
     output = io.StringIO()
     if flat:
         writer = csv.DictWriter(output, fieldnames=list(flat[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(flat)
+        writer.writerow({name: csv_cell(name) for name in flat[0]})
+        writer.writerows({name: csv_cell(value) for name, value in row.items()} for row in flat)
     return output.getvalue()
 
 

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from lrc_core.escape import csv_row
 from lrc_core.quality.paired import sign_test
 from lrc_core.runs.files import append_line
 
@@ -163,5 +164,6 @@ def to_csv(votes: Iterable[Vote]) -> str:
     for vote in votes:
         answers = [*vote.answers, *[""] * len(columns)][: len(columns)]
         place = vote.place + 1 if vote.place >= 0 else ""
-        writer.writerow([f"{vote.at:.0f}", vote.run_id, vote.model, vote.prompt, *answers, vote.chosen, place])
+        cells = [f"{vote.at:.0f}", vote.run_id, vote.model, vote.prompt, *answers, vote.chosen, place]
+        writer.writerow(csv_row(cells))
     return out.getvalue()

@@ -9,6 +9,7 @@ from dataclasses import replace
 import streamlit as st
 
 from lrc_core import words
+from lrc_core.escape import escaped
 from lrc_core.kinds import title_of
 from lrc_core.names import decomposition_label, method_label
 from lrc_core.quality.presets import PRESETS, bench_preset, method_presets
@@ -23,7 +24,7 @@ from pages.ui.bench import rows as bench_data
 from pages.ui.compare import report
 from pages.ui.shared import charting, jobs
 from pages.ui.shared.charting import Told
-from pages.ui.shared.frame import empty, escaped, guard, sample_note
+from pages.ui.shared.frame import empty, guard, sample_note
 
 _SIZES = {"bench": "For two cores", "gpu": "For a GPU"}
 _PARTS = {"losses": "Loss terms", "texts": "Calibration text"}
@@ -96,7 +97,7 @@ def ablation(ref: ModelRef) -> None:
                 first_seed = chosen.view.spec.seeds[0]
                 shown = [row for row in rows if row["keep_target"] == keep and row["seed"] == first_seed]
                 title = f"{method_label(method)}: {_PARTS[part].lower()}, {words.percent(1 - keep)} removed"
-                st.markdown(f"**{title}**")
+                st.markdown(f"**{escaped(title)}**")
                 told = Told(
                     f"{title}: " + ", ".join(str(row["variant"]) for row in shown),
                     bench_data.table(replace(chosen, rows=tuple(shown))),

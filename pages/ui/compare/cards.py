@@ -10,6 +10,7 @@ from typing import Any
 import streamlit as st
 
 from lrc_core import words
+from lrc_core.escape import escaped
 from lrc_core.names import method_color
 from lrc_core.plan import Plan
 from lrc_core.quality.card import PARTS, Entry, Wishes, part_words, quality_words, reading, speed_of, speed_words
@@ -23,7 +24,7 @@ from lrc_core.types import ModelCard
 from pages.ui.compare import figures as charts
 from pages.ui.compare import rows as measured
 from pages.ui.shared import state
-from pages.ui.shared.frame import empty, escaped
+from pages.ui.shared.frame import empty
 from pages.ui.shared.prose import prose
 from pages.ui.talk import choices as talk
 
@@ -97,7 +98,8 @@ def _cards(card: ModelCard, entries: Sequence[Entry], prefix: str) -> None:
     largest = max((size.total for _, size in found), default=1)
     dense = next((pair for pair in found if pair[0].plan is None), None)
     if len(found) > 1:
-        st.markdown(reading(found, replace(wishes, currency=escaped(wishes.currency))))
+        named = [(replace(entry, name=escaped(entry.name)), size) for entry, size in found]
+        st.markdown(reading(named, replace(wishes, currency=escaped(wishes.currency))))
     with st.grid(2, min_column_width=330):
         for entry, size in found:
             with st.container(border=True, height="stretch", gap="small"):

@@ -10,12 +10,13 @@ import streamlit as st
 from lrc_core import words
 from lrc_core.budget import break_even
 from lrc_core.decompose.measures import energy_rank
+from lrc_core.escape import escaped
 from lrc_core.names import decomposition_label, learns
 from lrc_core.paths import read_only
 from lrc_core.results.archive import archive
 from lrc_core.runs.spec import AllocateSpec, ModelRef
 from pages.ui.shared import pictures, state
-from pages.ui.shared.frame import PAGES, empty, escaped, page_link, sample_note
+from pages.ui.shared.frame import PAGES, empty, page_link, sample_note
 from pages.ui.shared.prose import prose
 from pages.ui.shared.summary import SHARE, Shown, example_of, heat_of, heat_words, shown_spectra
 
@@ -38,9 +39,9 @@ def first_picture(shown: Shown | None, ref: ModelRef) -> None:
     if archive().best_spectra(ref) is None:
         st.caption(
             f":material/info: {escaped(state.model_label(ref))} has not been read yet; this is "
-            f"{shown.spectra.card.name}."
+            f"{escaped(shown.spectra.card.name)}."
         )
-    st.caption(f"{heat_words(shown)} :small[({label} decomposition of {shown.spectra.card.name})]")
+    st.caption(f"{heat_words(shown)} :small[({label} decomposition of {escaped(shown.spectra.card.name)})]")
     sample_note(shown.view.sample, shown.view.id)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from lrc_core.allocate.curves.hand import HAND
 from lrc_core.errors import LrcError
+from lrc_core.escape import escaped
 from lrc_core.paths import plans_home
 from lrc_core.quality.paired import Paired, log_perplexity
 from lrc_core.results.archive import RunView, archive, read_content
@@ -98,9 +99,7 @@ def verdict(scores: Sequence[Score]) -> str:
     change = math.exp(mine.loss - theirs.loss) - 1
     sure, how = _sure(mine, theirs)
     better = change < 0
-    words = (
-        f"Your best, “{mine.name}”, has a perplexity {abs(change):.1%} {'below' if better else 'above'} the machine's"
-    )
+    words = f"Your best, “{escaped(mine.name)}”, has a perplexity {abs(change):.1%} {'below' if better else 'above'} the machine's"
     words = words.replace("%", " %") + f" best (`{theirs.run_id}`), {how}. "
     if not sure:
         return words + "That is a draw."

@@ -10,6 +10,7 @@ import streamlit as st
 
 from lrc_core import words
 from lrc_core.errors import LrcError
+from lrc_core.escape import escaped
 from lrc_core.models import consent
 from lrc_core.models.preflight import preflight
 from lrc_core.models.source import is_path
@@ -165,7 +166,7 @@ def _preflight(ref: ModelRef) -> bool:
         return False
     if not report.exists:
         for problem in report.problems or ("There is no such model.",):
-            st.error(problem, icon=":material/block:")
+            st.error(escaped(problem), icon=":material/block:")
         return False
     with st.container(border=True):
         entries = [
@@ -178,9 +179,9 @@ def _preflight(ref: ModelRef) -> bool:
         ]
         facts(entries)
         for problem in report.problems:
-            st.error(problem, icon=":material/block:")
+            st.error(escaped(problem), icon=":material/block:")
         for warning in report.warnings:
-            st.warning(warning, icon=":material/warning:")
+            st.warning(escaped(warning), icon=":material/warning:")
         if not report.problems:
             st.caption(":material/check: Nothing speaks against it. Memory and disk are estimates.")
     return True

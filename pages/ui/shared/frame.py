@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import streamlit as st
 
 from lrc_core.errors import LrcError
+from lrc_core.escape import escaped
 from lrc_core.jobs import manager
 from lrc_core.paths import read_only
 from lrc_core.results.archive import archive
@@ -113,11 +114,6 @@ def page_link(file: str, label: str, icon: str, *, query: dict[str, str] | None 
     st.page_link(file, label=label, icon=icon, query_params=parameters, **options)  # type: ignore[arg-type]
 
 
-def escaped(text: str) -> str:
-    """Text from outside as markdown shows it, without meaning."""
-    return "".join(f"\\{character}" if character in r"\`*_{}[]()#+!$<>:~|" else character for character in text)
-
-
 @st.fragment(run_every=5.0)
 def _polled_badge() -> None:
     with guard():
@@ -171,7 +167,7 @@ def guard() -> Iterator[None]:
 
 def show_error(error: LrcError) -> None:
     """An expected failure: what is wrong, and the remedy."""
-    st.error(escaped(error.remedy) or "Nothing was lost.", title=error.message, icon=":material/error:")
+    st.error(escaped(error.remedy) or "Nothing was lost.", title=escaped(error.message), icon=":material/error:")
 
 
 def sample_note(sample: bool, *run_ids: str) -> None:

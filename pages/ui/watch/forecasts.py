@@ -11,6 +11,7 @@ import numpy as np
 import streamlit as st
 
 from lrc_core import words
+from lrc_core.escape import escaped
 from lrc_core.export.film import Film
 from lrc_core.quality.forecast import FEWEST_PLANS, Curve, Forecast, MeasuredPlan, forecast
 from lrc_core.results.archive import RunView, archive, stamp_of
@@ -26,7 +27,9 @@ def show(view: RunView[AllocateSpec], shown: Film) -> None:
     measured = _measured_of(view)
     if measured:
         run, scores = measured
-        parts = [f"{text} {words.measured(score['value'], score.get('stderr'))}" for text, score in scores.items()]
+        parts = [
+            f"{escaped(text)} {words.measured(score['value'], score.get('stderr'))}" for text, score in scores.items()
+        ]
         st.markdown(
             f":green-badge[:material/straighten: Measured] perplexity of its plan at {words.percent(shown.target)}: "
             f"{', '.join(parts)} :small[:gray[`{run}`]]"
@@ -34,9 +37,11 @@ def show(view: RunView[AllocateSpec], shown: Film) -> None:
         return
     found, reason = forecasts(view, shown)
     if not found:
-        st.markdown(f":gray-badge[:material/timeline: No quality forecast yet] :small[{reason}]")
+        st.markdown(f":gray-badge[:material/timeline: No quality forecast yet] :small[{escaped(reason)}]")
         return
-    lines = [f"{text} about **{figures(made, dense)}**, dense {dense:.1f}" for text, (made, dense) in found.items()]
+    lines = [
+        f"{escaped(text)} about **{figures(made, dense)}**, dense {dense:.1f}" for text, (made, dense) in found.items()
+    ]
     first = next(iter(found.values()))[0]
     missed = max(made.error for made, _ in found.values())
     st.markdown(

@@ -1,0 +1,45 @@
+"""Names from outside are data: links, configurations, plans and weight files must not format, link or run anything.
+
+In HTML, :func:`html.escape` does that; here are the other two places where text has a meaning.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+_SIGNS = frozenset(r"""\`*_{}[]()<>#+-.!|$:~^=&"'/@%;,?""")
+# A name of a host or an address becomes a link however it is escaped, but not in code.
+_LINKS = re.compile(r"\S*(?:[a-z][a-z0-9+.-]*:/|www\.|mailto:|xmpp:|\S@)\S*", re.IGNORECASE)
+_TYPOGRAPHY = re.compile(r"\S*(?:--|->|<-|[<>]=)\S*")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def escaped(text: str) -> str:
+    """Text as Streamlit's Markdown shows it, letter for letter and without meaning; lines become spaces."""
+    words = re.split(r"(\s+)", " ".join(text.split("\n")))
+    return "".join(_word(word) for word in words)
+
+
+def csv_cell(value: Any) -> Any:
+    """A cell that no spreadsheet takes for a formula: such text gets an apostrophe in front."""
+    return f"'{value}" if isinstance(value, str) and value.lstrip(" ").startswith(_FORMULA) else value
+
+
+def csv_row(values: Iterable[Any]) -> list[Any]:
+    """A line of cells."""
+    return [csv_cell(value) for value in values]
+
+
+def _word(word: str) -> str:
+    if _LINKS.fullmatch(word) or _TYPOGRAPHY.fullmatch(word):
+        return _code(word)
+    return "".join(f"\\{sign}" if sign in _SIGNS else sign for sign in word)
+
+
+def _code(word: str) -> str:
+    """A code span; its fence is longer than any row of backticks in it."""
+    fence = "`" * (1 + max((len(run) for run in re.findall(r"`+", word)), default=0))
+    space = " " if "`" in word else ""
+    return f"{fence}{space}{word}{space}{fence}"
