@@ -113,8 +113,8 @@ def look_through(folder: Path, *, allow_pickle: bool) -> ModelFiles:
     if not allow_pickle:
         raise ModelError(
             f"The weights in {folder} are pickled ({pickles[0].name}), and loading a pickle can run any code.",
-            "Use a safetensors version of the model. If you trust their origin, allow them: `lrc ... --allow-pickle`, or "
-            f"start the app with {ALLOW_PICKLE}={folder}.",
+            "Use a safetensors version of the model. If you trust their origin, allow them: `lrc ... --allow-pickle`, "
+            f"or start the app with {ALLOW_PICKLE}={folder}.",
         )
     return ModelFiles(folder, config, (), sum(path.stat().st_size for path in folder.glob("*.bin")), pickled=True)
 

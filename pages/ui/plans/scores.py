@@ -99,7 +99,8 @@ def verdict(scores: Sequence[Score]) -> str:
     change = math.exp(mine.loss - theirs.loss) - 1
     sure, how = _sure(mine, theirs)
     better = change < 0
-    words = f"Your best, “{escaped(mine.name)}”, has a perplexity {abs(change):.1%} {'below' if better else 'above'} the machine's"
+    place = "below" if better else "above"
+    words = f"Your best, “{escaped(mine.name)}”, has a perplexity {abs(change):.1%} {place} the machine's"
     words = words.replace("%", " %") + f" best (`{theirs.run_id}`), {how}. "
     if not sure:
         return words + "That is a draw."
