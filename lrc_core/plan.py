@@ -26,6 +26,7 @@ from typing import Any, Self
 
 from lrc_core.budget import Ranks, Shapes, is_dense, keep_ratio, normalised, whole_model_ratio
 from lrc_core.errors import BudgetError, PlanError
+from lrc_core.files import write_json
 from lrc_core.types import LinearShape, ModelCard, ModelIdentity
 
 FORMAT, VERSION = "lrc-plan", 1
@@ -158,9 +159,7 @@ class Plan:
 
     def save(self, path: Path) -> None:
         """Write the plan as JSON, replacing the file in one step."""
-        temporary = path.with_name(path.name + ".tmp")
-        temporary.write_text(json.dumps(self.to_dict(), indent=1), encoding="utf-8")
-        temporary.replace(path)
+        write_json(path, self.to_dict())
 
     @classmethod
     def load(cls, path: Path) -> Self:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 
+import pandas as pd
 import streamlit as st
 
 from lrc_core import words
+from lrc_core.budget import keep_at, whole_percent
 from lrc_core.escape import csv_cell, escaped
 from lrc_core.names import decomposition_label, method_label
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
+from lrc_core.results import comparisons as measured
 from lrc_core.results.archive import archive
 from lrc_core.runs.spec import CalibrationSpec, CompareSpec, EvaluateSpec, EvaluationSpec, ModelRef, UpdateSpec
 from pages.ui.bench import views as bench_views
 from pages.ui.compare import cards, report
-from pages.ui.compare import rows as measured
 from pages.ui.compare import views as compare_views
 from pages.ui.shared import forms, jobs, state
 from pages.ui.shared.frame import PAGES, empty, frame, guard, page_link, sample_note
@@ -96,7 +98,7 @@ def new_comparison(ref: ModelRef) -> None:
     spec = CompareSpec(
         model=ref,
         methods=tuple(name for name in names if name in methods),
-        keeps=tuple(round(1 - rate / 100, 6) for rate in sorted(rates)),
+        keeps=tuple(keep_at(rate) for rate in sorted(rates)),
         decomposition=decomposition,
         presets={name: preset for name, preset in presets.items() if name in methods},
         evaluation=evaluation,
@@ -126,7 +128,7 @@ def choose(groups: list[measured.Group]) -> tuple[measured.Group, str, float]:
         key=DECOMPOSITION,
         bind="query-params",
     ) or names[0]  # fmt: skip
-    rates = [round(100 * (1 - keep)) for keep in measured.keeps_of(group, decomposition)] or [state.DEFAULT_RATE]
+    rates = [whole_percent(keep) for keep in measured.keeps_of(group, decomposition)] or [state.DEFAULT_RATE]
     rate = right.segmented_control(
         "Compression",
         rates,
@@ -136,7 +138,7 @@ def choose(groups: list[measured.Group]) -> tuple[measured.Group, str, float]:
         key=KEEP,
         bind="query-params",
     )
-    return group, decomposition, 1 - (rate or rates[0]) / 100
+    return group, decomposition, keep_at(rate or rates[0])
 
 
 def compared(group: measured.Group, decomposition: str) -> tuple[str, ...]:
@@ -150,7 +152,7 @@ def fill_missing(ref: ModelRef, group: measured.Group, decomposition: str) -> No
     cells = measured.missing(group, decomposition, compared(group, decomposition))
     if not cells:
         return
-    named = ", ".join(f"{method_label(method)} at {words.percent(1 - keep)}" for method, keep in cells)
+    named = ", ".join(f"{method_label(method)} at {words.removed(keep)}" for method, keep in cells)
     with st.container(border=True):
         st.markdown(f":material/grid_off: **Not measured yet:** {named}.")
         if group.sample:
@@ -185,7 +187,7 @@ def downloads(group: measured.Group, decomposition: str) -> None:
     with st.container(horizontal=True):
         st.download_button(
             "Table (CSV)",
-            measured.table(rows, method_label).map(csv_cell).to_csv(index=False),
+            pd.DataFrame(measured.records(rows, method_label)).map(csv_cell).to_csv(index=False),
             f"comparison-{decomposition}.csv",
             "text/csv",
             icon=":material/download:",
@@ -257,9 +259,9 @@ def side_by_side(ref: ModelRef) -> None:
     downloads(group, decomposition)
     page_link(
         PAGES["present"].file,
-        f"Present it, at {words.percent(1 - keep)}",
+        f"Present it, at {words.removed(keep)}",
         PAGES["present"].icon,
-        query={"pr_rate": f"{100 * (1 - keep):.0f}", "pr_from": "compare", **state.way_back()},
+        query={"pr_rate": str(whole_percent(keep)), "pr_from": "compare", **state.way_back()},
     )
     with guard():
         report.section([view for view in group.views if report.has(view, decomposition)], "co", keep)

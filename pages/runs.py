@@ -14,13 +14,13 @@ from lrc_core.errors import LrcError
 from lrc_core.escape import escaped
 from lrc_core.jobs import cache, manager
 from lrc_core.kinds import title_of
-from lrc_core.names import learns
+from lrc_core.names import learns, model_label
 from lrc_core.paths import cache_home, read_only
 from lrc_core.results.archive import archive
 from lrc_core.runs.store import RunStore, RunSummary
 from pages.ui.compare import report
 from pages.ui.runs import next_steps
-from pages.ui.shared import jobs, state
+from pages.ui.shared import jobs
 from pages.ui.shared.frame import PAGES, empty, frame, guard, page_link
 from pages.ui.shared.prose import prose
 from pages.ui.watch import live
@@ -56,7 +56,7 @@ def overview(summaries: list[RunSummary]) -> pd.DataFrame:
             **({"Phase": phases} if any(phases) else {}),
             "Run": [summary.id for summary in summaries],
             "Asked for": pd.to_datetime([summary.created_at for summary in summaries], unit="s"),
-            "Model": [state.model_label(summary.spec.model) if summary.spec else "" for summary in summaries],
+            "Model": [model_label(summary.spec.model) if summary.spec else "" for summary in summaries],
         }
     )
 

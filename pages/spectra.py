@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import streamlit as st
 
+from lrc_core.budget import keep_at
 from lrc_core.names import decomposition_label
 from lrc_core.results.archive import RunView, archive
+from lrc_core.results.series import LARGEST_RATE
 from lrc_core.results.spectra import spectra_of
 from lrc_core.runs.spec import ModelRef, SpectraSpec
 from pages.ui.shared import cards, jobs, state
@@ -87,26 +89,26 @@ def controls(ref: ModelRef, view: RunView[SpectraSpec]) -> Look:
     rate = right.slider(
         "Compression",
         1,
-        state.LARGEST_RATE,
+        LARGEST_RATE,
         state.DEFAULT_RATE,
         format="%d %%",
         key=state.RATE,
         bind="query-params",
         help="Where the current cut lies. A click on a curve of the spectrum sets it, too.",
     )
-    compression = min(max(int(rate), 1), state.LARGEST_RATE) / 100
+    keep = keep_at(min(max(int(rate), 1), LARGEST_RATE))
     side = Side(view, spectra, fitting(measure, chosen if chosen in names else names[0], names))
     place, *others = st.columns([3, 4, 4, 3], vertical_alignment="bottom")
-    cuts = sides.cut_choices(ref, side, compression)
+    cuts = sides.cut_choices(ref, side, keep)
     cut = place.selectbox(
         "Cut by",
         list(cuts),
         format_func=lambda key: cuts[key],
         key=CUT,
-        help="What decides the ranks of the current cut: the uniform rule, or a recorded plan near this rate.",
+        help="What decides the ranks of the current cut: the uniform rule, or a recorded plan near this size.",
     )
-    ranks = sides.cut_ranks(ref, side, cut or sides.UNIFORM, compression)
-    return compared(Look(side, measure, compression, ranks), others)
+    ranks = sides.cut_ranks(ref, side, cut or sides.UNIFORM, keep)
+    return compared(Look(side, measure, keep, ranks), others)
 
 
 def fitting(measure: str, decomposition: str, known: list[str]) -> str:

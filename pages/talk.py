@@ -8,6 +8,7 @@ import streamlit as st
 
 from lrc_core.errors import LrcError
 from lrc_core.paths import read_only
+from lrc_core.results import answers as talk
 from lrc_core.results.archive import archive, asks_for
 from lrc_core.runs.spec import AnswerSpec, GenerateSpec, ModelRef, SamplingSpec
 from lrc_core.settings import fields_of
@@ -15,7 +16,6 @@ from pages.ui.compare import cards as card_views
 from pages.ui.shared import forms, jobs
 from pages.ui.shared.frame import empty, frame, guard, sample_note, show_error
 from pages.ui.shared.prose import prose
-from pages.ui.talk import choices as talk
 from pages.ui.talk import views
 
 PLANS, RUN, BLIND, PROMPT = "ta_plans", "ta_run", "ta_blind", "ta_prompt"

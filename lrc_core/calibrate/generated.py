@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from lrc_core.errors import CancelledError, NumericalError, TextError
+from lrc_core.files import write_array
 from lrc_core.models.end_tokens import end_tokens
 from lrc_core.types import OnProgress, Progress, ShouldStop, ignore_progress, never_stop
 
@@ -83,7 +84,7 @@ def generated_windows(
                 done = index * wanted.window + position
                 on_progress(Progress("writing calibration text", done, batches * wanted.window))
 
-            _save(path, _written(model, tokenizer, wanted, index, told))
+            write_array(path, _written(model, tokenizer, wanted, index, told).numpy().astype(np.int32))
         parts.append(torch.from_numpy(np.load(path)).long())
     return torch.cat(parts)[: wanted.count]
 
@@ -121,9 +122,3 @@ def _starts(model: nn.Module, tokenizer: Any) -> Tensor:
     if not found:
         raise TextError("This tokenizer has special tokens only.", "Choose another calibration text.")
     return torch.tensor(found, dtype=torch.long)
-
-
-def _save(path: Path, tokens: Tensor) -> None:
-    temporary = path.with_suffix(".tmp.npy")
-    np.save(temporary, tokens.numpy().astype(np.int32))
-    temporary.replace(path)

@@ -9,9 +9,9 @@ from lrc_core.cli.follow import result_of, start
 from lrc_core.cli.jobs import print_result, print_started
 from lrc_core.cli.output import note
 from lrc_core.errors import RunError
+from lrc_core.files import disk_errors
 from lrc_core.kinds import KINDS
 from lrc_core.quality.tables import to_csv, to_markdown
-from lrc_core.runs.files import disk_errors
 
 
 def bench(arguments: argparse.Namespace) -> int:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from lrc_core.errors import ResourceError, RunError
+from lrc_core.errors import RunError
+from lrc_core.files import disk_errors, write_json, write_tensors
 
 _DONE = "complete.json"
 _CLEAN = "`lrc doctor --clean` removes cached decompositions."
@@ -57,23 +57,13 @@ class BlockFiles:
         Raises:
             ResourceError: the disk is full.
         """
-        temporary = self._file(block).with_suffix(".tmp")
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, str(temporary))
-            temporary.replace(self._file(block))
-        except (OSError, SafetensorError) as error:
-            temporary.unlink(missing_ok=True)
-            raise ResourceError(
-                f"Cannot write {self._file(block)}: {error}.", f"Free some disk space; {_CLEAN}"
-            ) from error
+        self._make_folder()
+        write_tensors(self._file(block), tensors)
 
     def finish(self, description: Mapping[str, Any]) -> None:
         """Mark the folder complete and say what it was made from."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        temporary = self.folder / (_DONE + ".tmp")
-        temporary.write_text(json.dumps(dict(description), indent=1), encoding="utf-8")
-        temporary.replace(self.folder / _DONE)
+        self._make_folder()
+        write_json(self.folder / _DONE, dict(description))
 
     def read(self, block: int, key: str) -> Tensor:
         """One tensor.
@@ -92,6 +82,10 @@ class BlockFiles:
     def delete(self) -> None:
         """Remove the folder."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _make_folder(self) -> None:
+        with disk_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
 
     def _file(self, block: int) -> Path:
         return self.folder / f"block-{block:04d}.safetensors"

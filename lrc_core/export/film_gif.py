@@ -132,7 +132,7 @@ def _number(value: float, kind: str) -> str:
 def _frame(scene: _Scene, frame: int) -> Image.Image:
     film, image = scene.film, scene.background.copy()
     draw, step = ImageDraw.Draw(image), film.frames["step"][frame]
-    removed = _number(film.frames["rate"][frame], "percent")
+    removed = _number(film.frames["removed"][frame], "percent")
     words = f"step {step}: {removed} removed"
     draw.text((SIZE[0] - 30, 24), words, fill=LIGHT["text-color"], font=_font(18), anchor="ra")
     left, top, right, bottom = _GRID

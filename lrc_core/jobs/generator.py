@@ -18,9 +18,9 @@ from pathlib import Path
 import psutil
 
 from lrc_core.errors import LrcError
+from lrc_core.files import disk_errors, read_json, write_json
 from lrc_core.jobs.launch import start_process
 from lrc_core.jobs.queue import DeviceQueue
-from lrc_core.runs.files import disk_errors, read_json, write_json
 from lrc_core.runs.process import host_name, process_of, start_time
 from lrc_core.runs.records import Status
 from lrc_core.runs.store import RunStore

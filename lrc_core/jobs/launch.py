@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 
 from lrc_core.errors import ResourceError
-from lrc_core.runs.files import disk_errors
+from lrc_core.files import disk_errors
 from lrc_core.runs.process import process_of
 from lrc_core.runs.records import Status
 from lrc_core.runs.store import Run

@@ -13,12 +13,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from lrc_core.errors import LrcError, RunError
+from lrc_core.files import disk_errors
 from lrc_core.jobs import generator
 from lrc_core.jobs.launch import signal_worker, start_worker
 from lrc_core.jobs.queue import START_GRACE_S, DeviceQueue
 from lrc_core.kinds import check, command_for
 from lrc_core.paths import require_writable
-from lrc_core.runs.files import disk_errors
 from lrc_core.runs.process import host_name, is_alive, start_time
 from lrc_core.runs.records import Status
 from lrc_core.runs.spec import Spec

@@ -72,7 +72,7 @@ KIND = Kind(
         calibration_seed(),
     ),
     extras=_extras,
-    title=lambda spec: f"{method_label(spec.method)} at {titles.removed([spec.keep])}",
+    title=lambda spec: f"{method_label(spec.method)} at {titles.sizes([spec.keep])}",
     what=lambda spec: titles.listed(spec.method, spec.keep),
     check=_check,
 )

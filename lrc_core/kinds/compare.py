@@ -55,7 +55,7 @@ def _title(spec: CompareSpec) -> str:
     updated = {NO_UPDATE: "", TUNED: " with tuned factors"}.get(
         spec.update, f" with {titles.UPDATES.get(spec.update, spec.update).lower()} updated"
     )
-    return f"Compare at {titles.removed(spec.keeps)}{updated}"
+    return f"Compare at {titles.sizes(spec.keeps)}{updated}"
 
 
 def _what(spec: CompareSpec) -> str:

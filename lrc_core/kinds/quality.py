@@ -64,7 +64,7 @@ KIND = Kind(
         *bench.shared(),
     ),
     extras=bench.extras,
-    title=lambda spec: f"Bench of {len(spec.methods)} methods at {titles.removed(spec.keeps)}",
+    title=lambda spec: f"Bench of {len(spec.methods)} methods at {titles.sizes(spec.keeps)}",
     what=bench.what,
     check=_check,
     check_models=_check_models,

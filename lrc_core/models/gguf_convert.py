@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from lrc_core.errors import CancelledError, LrcError, ModelError
-from lrc_core.models.aside import disk_errors, fill_aside, locked, require_disk
+from lrc_core.files import disk_errors, fill_aside
+from lrc_core.models.aside import one_at_a_time, require_disk
 from lrc_core.models.headers import gguf_header
 from lrc_core.models.quiet import quiet_transformers
 from lrc_core.models.resources import unpacked_bytes, unpacks_to_float32
@@ -110,7 +111,10 @@ def unpacked_gguf(path: Path, on_progress: OnProgress, should_stop: ShouldStop) 
         return folder
     header = gguf_header(path)
     label = f"unpacked {path.name}"
-    with disk_errors(folder.parent), locked(folder.with_suffix(".lock"), label, on_progress, should_stop):
+    with (
+        disk_errors(folder.parent, cache=True),
+        one_at_a_time(folder.with_suffix(".lock"), label, on_progress, should_stop),
+    ):
         if not is_whole(folder):
             require_disk(folder.parent, unpacked_bytes(sum(tensor.numel for tensor in header.tensors)), label)
             fill_aside(folder, lambda aside: convert_gguf(path, aside, on_progress, should_stop))

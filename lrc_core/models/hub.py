@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lrc_core.errors import LrcError, ModelError
-from lrc_core.models.aside import disk_errors
+from lrc_core.files import disk_errors
 from lrc_core.models.consent import ALLOW_PICKLE, is_commit, require_commit
 from lrc_core.models.headers import TensorHeader
 from lrc_core.models.quiet import TickBar
@@ -94,7 +94,7 @@ def fetch_snapshot(ref: ModelRef, on_progress: OnProgress, should_stop: ShouldSt
             require_commit(ref, HfApi().model_info(ref.source, revision=ref.revision or None).sha or "its commit")
     # The hub library asks for a class and only calls it.
     bar: Any = partial(_ByteBar, f"downloading {ref.source}", on_progress, should_stop)
-    with disk_errors(Path(constants.HF_HUB_CACHE)), hub_errors(ref):
+    with disk_errors(Path(constants.HF_HUB_CACHE), cache=True), hub_errors(ref):
         folder = snapshot_download(
             ref.source,
             revision=ref.revision or None,
@@ -131,7 +131,7 @@ def borrowed_file(
         yield Path(cached)
         return
     bar: Any = partial(_ByteBar, f"downloading {name}", on_progress, should_stop)
-    with disk_errors(aside), hub_errors(ref):
+    with disk_errors(aside, cache=True), hub_errors(ref):
         path = Path(hf_hub_download(ref.source, name, revision=revision, local_dir=aside, tqdm_class=bar))
     try:
         yield path

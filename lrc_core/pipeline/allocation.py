@@ -10,24 +10,24 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from lrc_core.allocate.protocol import Allocation, Context, Recorded
+from lrc_core.budget import size_key, whole_percent
 from lrc_core.calibrate.factor_model import spectra
 from lrc_core.calibrate.subspaces import neighbour_overlaps
 from lrc_core.decompose.factorise import Factors
 from lrc_core.decompose.store import FactorStore
 from lrc_core.errors import PlanError
+from lrc_core.files import append_line, write_arrays, write_json, write_tensors
 from lrc_core.lowrank.structure import STRUCTURE_FILE, write_structure
 from lrc_core.models.resources import own_peak_memory
 from lrc_core.paths import cache_home
-from lrc_core.pipeline.session import Session, factors_for, write_card, write_json, write_tensors
+from lrc_core.pipeline.session import Session, factors_for, write_card
 from lrc_core.pipeline.streaming import streamed_spectra_run
 from lrc_core.plan import Plan, make_plan, pruned_plan
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
-from lrc_core.runs.files import disk_errors
 from lrc_core.runs.spec import AllocateSpec, SpectraSpec
 from lrc_core.runs.store import Run
 from lrc_core.types import ModelCard
@@ -46,9 +46,7 @@ def spectra_run(run: Run, session: Session) -> dict[str, Any]:
         entry = DECOMPOSITIONS.get(name)
         found = spectra(calibrated, entry, entry.settings(), session.on_progress, session.should_stop)
         arrays.update({f"{name}/{layer}": sigma.float().cpu().numpy() for layer, sigma in found.items()})
-    temporary = run.path / "spectra.tmp.npz"
-    np.savez_compressed(temporary, **arrays)
-    temporary.replace(run.path / "spectra.npz")
+    write_arrays(run.path / "spectra.npz", arrays)
     if spec.subspaces:
         loaded = session.loaded
         found = neighbour_overlaps(loaded.model, loaded.card.layers, session.on_progress, session.should_stop)
@@ -142,8 +140,7 @@ class _PlanWriter:
         plan = self.plan(found.ranks, found.kept, self._spec.keep)
         if found.structure is not None:
             path = self._run.path / STRUCTURE_FILE
-            with disk_errors(path.parent):
-                write_structure(path, found.structure, found.weights)
+            write_structure(path, found.structure, found.weights)
             plan = pruned_plan(plan, self._card, found.structure.shapes(self._card.layers), path.name)
         return _saved(plan, self._run.path / "plan.json", found.gains)
 
@@ -166,13 +163,12 @@ class _PlanWriter:
         folder = self._run.path / "plans"
         folder.mkdir(exist_ok=True)
         plan = self.plan(passed.ranks, passed.kept, passed.keep, recorded_at_step=passed.step)
-        _saved(plan, folder / f"{round(100 * (1 - passed.keep)):02d}.json", passed.gains)
+        _saved(plan, folder / f"{whole_percent(passed.keep):02d}.json", passed.gains)
 
     def on_ranks(self, step: int, keep: float, ranks: Mapping[str, int]) -> None:
         """One line of ``ranks.jsonl``."""
-        line = {"step": step, "keep": round(keep, 6), "ranks": [ranks[layer.name] for layer in self._card.layers]}
-        with (self._run.path / "ranks.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        line = {"step": step, "keep": size_key(keep), "ranks": [ranks[layer.name] for layer in self._card.layers]}
+        append_line(self._run.path / "ranks.jsonl", json.dumps(line))
 
 
 def _saved(plan: Plan, path: Path, gains: Mapping[str, Tensor] | None) -> Plan:

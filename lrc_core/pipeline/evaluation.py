@@ -13,8 +13,9 @@ from torch import Tensor
 from lrc_core.evaluate.cost import measure_cost
 from lrc_core.evaluate.perplexity import perplexity
 from lrc_core.evaluate.sample import DEFAULT_PROMPT, greedy_sample
+from lrc_core.files import write_json
 from lrc_core.pipeline.planned import under_plan
-from lrc_core.pipeline.session import Session, write_json
+from lrc_core.pipeline.session import Session
 from lrc_core.plan import Plan
 from lrc_core.runs.spec import EvaluateSpec, EvaluationSpec
 from lrc_core.runs.store import Run

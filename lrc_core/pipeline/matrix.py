@@ -9,13 +9,14 @@ from typing import Any
 
 import torch
 
+from lrc_core.budget import removed_percent, same_size
 from lrc_core.errors import CancelledError, LrcError
+from lrc_core.files import read_json, write_json
 from lrc_core.pipeline.parts import do_part, folder_of, recorded_plan, update_of
-from lrc_core.pipeline.session import Session, write_json
+from lrc_core.pipeline.session import Session
 from lrc_core.plan import Plan
 from lrc_core.quality.rows import Partners, Row, Scores, completed
 from lrc_core.registry import ALLOCATORS
-from lrc_core.runs.files import read_json
 from lrc_core.runs.spec import AblationSpec, AllocateSpec, EvaluateSpec, EvaluationSpec, ModelRef, QualitySpec
 from lrc_core.runs.store import Run, RunStore
 from lrc_core.tune.kinds import NO_UPDATE
@@ -88,7 +89,7 @@ class Matrix:
         """Allocate and measure at every target, the smallest first: one training run may serve them all."""
         entry, learned = ALLOCATORS.get(line.base.method), None
         for keep in sorted(self._spec.keeps):
-            label = self._next(f"{line.label} at {100 * (1 - keep):g} %")
+            label = self._next(f"{line.label} at {removed_percent(keep):g} %")
             row: Row = {
                 "method": line.base.method,
                 "decomposition": line.base.decomposition,
@@ -158,7 +159,7 @@ class Matrix:
         """What is measured at a target (None: of a dense model); without tasks nothing about tasks tells runs apart."""
         spec = self._spec
         if spec.evaluation.tasks and (
-            any(abs(keep - other) < 1e-9 for other in spec.task_keeps) if keep is not None else spec.task_keeps
+            any(same_size(keep, other) for other in spec.task_keeps) if keep is not None else spec.task_keeps
         ):
             return spec.evaluation
         return replace(spec.evaluation, tasks=(), items=EvaluationSpec.items, include_path="")
@@ -195,7 +196,7 @@ def _spent(run: Run, keep: float) -> Row:
     known = result.get("allocation") or {key: result.get(key) for key in ("wall_s", "peak_memory_mb")}
     spec = run.spec
     assert isinstance(spec, AllocateSpec)
-    shared = None if abs(spec.keep - keep) < 1e-9 else spec.keep
+    shared = None if same_size(spec.keep, keep) else spec.keep
     before = (result.get("details") or {}).get("keep_before_fitting")
     return {
         "allocate_run_id": run.id,

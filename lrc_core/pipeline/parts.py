@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from lrc_core.budget import keep_at, same_size, whole_percent
 from lrc_core.pipeline.allocation import allocation_run
 from lrc_core.pipeline.evaluation import evaluation_run
 from lrc_core.pipeline.session import Session, measured
@@ -58,10 +59,10 @@ def update_of(path: Path, kind: str, like: AllocateSpec | CompareSpec, store: Ru
 
 def recorded_plan(run: Run, keep: float) -> Path | None:
     """File of the plan that a learned run passed at that rate, if it is a whole percent and was passed."""
-    percent = 100 * (1 - keep)
-    if abs(percent - round(percent)) > 1e-6:
+    percent = whole_percent(keep)
+    if not same_size(keep, keep_at(percent)):
         return None
-    path = run.path / "plans" / f"{round(percent):02d}.json"
+    path = run.path / "plans" / f"{percent:02d}.json"
     return path if path.exists() else None
 
 

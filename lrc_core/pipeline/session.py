@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from lrc_core.calibrate.factor_model import Calibrated, factors
 from lrc_core.calibrate.generated import Wanted, generated_windows
 from lrc_core.decompose.factorise import Factors
 from lrc_core.decompose.store import FactorStore
-from lrc_core.errors import PlanError, ResourceError
+from lrc_core.errors import PlanError
+from lrc_core.files import write_json
 from lrc_core.lowrank.apply import FactorSource, PlanWeights
 from lrc_core.models.load import LoadedModel, load_model
 from lrc_core.models.resources import own_peak_memory
 from lrc_core.paths import cache_home
 from lrc_core.plan import Plan
 from lrc_core.registry import DECOMPOSITIONS
-from lrc_core.runs.files import disk_errors
 from lrc_core.runs.spec import GENERATED, CalibrationSpec, ModelRef
 from lrc_core.runs.store import Run
 from lrc_core.texts import mixed_windows
@@ -141,29 +138,6 @@ class _WhenNeeded:
 
     def sigma(self, name: str, block: int) -> Tensor:
         return self.store.sigma(name, block)
-
-
-def write_json(path: Path, data: Any) -> None:
-    """Write JSON in one step, so that a page never reads half a file."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(data, indent=1), encoding="utf-8")
-    temporary.replace(path)
-
-
-def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write a safetensors file in one step.
-
-    Raises:
-        ResourceError: the disk is full.
-    """
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with disk_errors(path):
-            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, str(temporary))
-            temporary.replace(path)
-    except SafetensorError as error:
-        temporary.unlink(missing_ok=True)
-        raise ResourceError(f"Cannot write {path}: {error}.", "Free some disk space, then resume the run.") from error
 
 
 def measured(stage: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -17,7 +17,8 @@ from lrc_core.calibrate.update_factors import LayerUpdate, Watch, updated_blocks
 from lrc_core.calibrate.update_settings import UpdateSettings
 from lrc_core.decompose.blockfiles import BlockFiles
 from lrc_core.decompose.update import component_sizes
-from lrc_core.pipeline.session import Session, factors_of, write_card, write_tensors
+from lrc_core.files import write_tensors
+from lrc_core.pipeline.session import Session, factors_of, write_card
 from lrc_core.plan import Plan
 from lrc_core.registry import DECOMPOSITIONS
 from lrc_core.runs.spec import UpdateSpec

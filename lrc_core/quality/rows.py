@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lrc_core.budget import same_size
 from lrc_core.plan import variant_name
 from lrc_core.quality.paired import log_perplexity, mcnemar, mean_accuracy
 
@@ -104,7 +105,7 @@ def variants_of(names: Sequence[str]) -> Partners:
 def _same_cell(row: Row, other: Row) -> bool:
     """Whether a row may be tested against another's figures."""
     return (
-        round(float(row["keep_target"]), 6) == round(float(other["keep_target"]), 6)
+        same_size(row["keep_target"], other["keep_target"])
         and row.get("seed") == other.get("seed")
         and (row.get("decomposition") or other.get("decomposition")) == other.get("decomposition")
     )

@@ -13,6 +13,7 @@ from lrc_core.plan import update_words
 from lrc_core.quality.paired import LEVEL
 from lrc_core.quality.rows import accuracy_of
 from lrc_core.registry import ALLOCATORS
+from lrc_core.words import in_percent
 
 Row = Mapping[str, Any]
 MARKS = ("*", "†", "‡", "§")
@@ -209,7 +210,7 @@ def _value(value: float, error: float | None) -> str:
 
 def _mean(row: Row, names: Sequence[str]) -> str:
     mean = row.get("zero_shot_mean")
-    return "–" if mean is None else _percent(mean["value"], mean["stderr"]) + marks(row, names, "mean")
+    return "–" if mean is None else in_percent(mean["value"], mean["stderr"]) + marks(row, names, "mean")
 
 
 def _task_cell(task: str, names: Sequence[str]) -> Callable[[Row], str]:
@@ -218,13 +219,9 @@ def _task_cell(task: str, names: Sequence[str]) -> Callable[[Row], str]:
         if score is None:
             return "–"
         _, value, error = accuracy_of(score)
-        return "–" if value is None else _percent(value, error) + marks(row, names, "zero_shot", task)
+        return "–" if value is None else in_percent(value, error) + marks(row, names, "zero_shot", task)
 
     return cell
-
-
-def _percent(value: float, error: float | None) -> str:
-    return f"{100 * value:.1f}" + ("" if error is None else f" ± {100 * error:.1f}")
 
 
 def _cost(row: Row) -> str:

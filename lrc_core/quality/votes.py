@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from lrc_core.escape import csv_row
+from lrc_core.files import append_line
 from lrc_core.quality.paired import sign_test
-from lrc_core.runs.files import append_line
 
 FILE = ".votes.jsonl"
 TIE, SKIPPED = "tie", "skipped"

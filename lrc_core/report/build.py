@@ -6,6 +6,7 @@ import shlex
 import time
 from dataclasses import dataclass, replace
 
+from lrc_core.budget import size_key
 from lrc_core.errors import SettingsError
 from lrc_core.names import in_order, method_color, method_label
 from lrc_core.quality.card import Wishes
@@ -16,10 +17,10 @@ from lrc_core.report.sections.cards import card, default_context
 from lrc_core.report.sections.comparison import comparison
 from lrc_core.report.sections.opening import method, question
 from lrc_core.report.sections.reproduce import counted, reproduce
-from lrc_core.report.sections.rows import Named
+from lrc_core.report.sections.rows import Named, target_key
 from lrc_core.report.sources import Asked, Sources, find_sources
 from lrc_core.results.archive import Archive
-from lrc_core.words import percent
+from lrc_core.words import removed
 
 PRICE, CURRENCY = 3.0, "€"
 
@@ -95,7 +96,7 @@ def report_of(sources: Sources, frame: Frame, command: str) -> Report:
         made=moment,
         source=about,
         methods=_methods(named),
-        targets=tuple(Choice(f"{100 * (1 - keep):g}", percent(1 - keep)) for keep in _targets(named)),
+        targets=tuple(Choice(target_key(keep), removed(keep)) for keep in _targets(named)),
         sections=(
             question(named),
             method(named),
@@ -111,7 +112,7 @@ def report_of(sources: Sources, frame: Frame, command: str) -> Report:
 
 def _subtitle(named: Named) -> str:
     names = [choice.label for choice in _methods(named)]
-    rates = [percent(1 - keep) for keep in _targets(named)]
+    rates = [removed(keep) for keep in _targets(named)]
     words = f"{', '.join(names)} at {', '.join(rates)} compression"
     return words + ("" if named.sources.comparison else "; plans only, nothing measured") + (
         "; sample runs shipped with the program" if named.sources.shipped else ""
@@ -124,7 +125,7 @@ def _methods(named: Named) -> tuple[Choice, ...]:
 
 
 def _targets(named: Named) -> list[float]:
-    found = {*named.targets, *(round(shown.target, 6) for shown in named.sources.plans)}
+    found = {*named.targets, *(size_key(shown.keep) for shown in named.sources.plans)}
     return sorted(found, reverse=True)
 
 

@@ -281,7 +281,7 @@ class Report:
         made: when, in words.
         source: the run that it is mainly about.
         methods: methods in it, for switching them off.
-        targets: compressions in it, likewise.
+        targets: sizes in it, likewise.
     """
 
     title: str

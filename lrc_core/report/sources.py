@@ -9,6 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from lrc_core.budget import size_key
 from lrc_core.errors import LrcError, PlanError, RunError
 from lrc_core.names import in_order, method_label
 from lrc_core.plan import Plan, variant_name
@@ -20,7 +21,7 @@ from lrc_core.results.plans import find_plan
 from lrc_core.runs.spec import AllocateSpec, CompareSpec, EvaluateSpec, GenerateSpec, QualitySpec
 from lrc_core.runs.store import Run
 from lrc_core.types import ModelCard
-from lrc_core.words import percent
+from lrc_core.words import removed
 
 Row = dict[str, Any]
 TESTED_AGAINST = ("uniform", "strs")
@@ -43,14 +44,14 @@ class Shown:
     source: str
 
     @property
-    def target(self) -> float:
+    def keep(self) -> float:
         """Share to keep."""
         return self.plan.keep_target
 
     @property
     def label(self) -> str:
         """``LLRC, 20 %``."""
-        return f"{method_label(self.method)}, {percent(1 - self.target)}"
+        return f"{method_label(self.method)}, {removed(self.keep)}"
 
 
 @dataclass(frozen=True)
@@ -211,13 +212,13 @@ def _missing(run: Run | None, rows: Sequence[Row]) -> tuple[tuple[str, str, floa
         (
             method := str(row["method"]).partition("+")[0],
             "" if _structured(method) else str(row.get("decomposition")),
-            round(float(row["keep_target"]), 6),
+            size_key(row["keep_target"]),
             row.get("seed", seeds[0]) if bench else None,
         )
         for row in rows
     }
     wanted = (
-        (method, "" if _structured(method) else decomposition, round(keep, 6), seed)
+        (method, "" if _structured(method) else decomposition, size_key(keep), seed)
         for keep in sorted(spec.keeps, reverse=True)
         for decomposition in named
         for method in spec.methods
@@ -244,7 +245,7 @@ def _plans_of(rows: Sequence[Row], found: Archive) -> tuple[tuple[Shown, ...], t
                 spec = run.spec
                 plan = Plan.from_dict(dict(spec.plan)) if isinstance(spec, EvaluateSpec) and spec.plan else None
         if plan is None:
-            lost.append(f"{method_label(str(row['method']))}, {percent(1 - float(row['keep_target']))}")
+            lost.append(f"{method_label(str(row['method']))}, {removed(float(row['keep_target']))}")
         else:
             plans.append(Shown(str(row["method"]), plan, str(row["run_id"])))
     return tuple(plans), tuple(lost)
@@ -282,7 +283,7 @@ def _newest_plans(model: str, found: Archive) -> tuple[Shown, ...]:
             f"There is nothing to report on: no comparison{of} is finished.", f"Run `lrc compare {model or 'starter'}`."
         )
     order = in_order(shown.method for shown in plans)
-    return tuple(sorted(plans, key=lambda shown: (-shown.target, order.index(shown.method))))
+    return tuple(sorted(plans, key=lambda shown: (-shown.keep, order.index(shown.method))))
 
 
 def _card(comparison: Run | None, rows: Sequence[Row], plans: Sequence[Shown], found: Archive) -> ModelCard:

@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import Any
 
 from lrc_core.errors import CancelledError, LrcError, ResourceError, RunError
-from lrc_core.runs.files import is_disk_full, plain
+from lrc_core.files import is_disk_full, plain
 from lrc_core.runs.process import host_name, start_time
 from lrc_core.runs.records import Status, event_from
 from lrc_core.runs.store import Run

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from lrc_core.errors import LrcError, RunError
+from lrc_core.files import append_line, disk_errors, lock_if_free, locked, move, plain, read_json, write_json
 from lrc_core.paths import require_writable, runs_home
-from lrc_core.runs.files import append_line, disk_errors, lock_if_free, locked, plain, read_json, write_json
 from lrc_core.runs.records import STATES, Status
 from lrc_core.runs.spec import Spec, spec_from_dict
 
@@ -127,7 +127,7 @@ class Run:
 
     def write_result(self, result: dict[str, Any]) -> None:
         """Write ``result.json`` so that it survives a power cut."""
-        write_json(self.path / "result.json", result, durable=True)
+        write_json(self.path / "result.json", result)
 
     def log_tail(self, n: int = 50) -> str:
         """The last ``n`` lines that the worker wrote to its log, at most 256 KiB."""
@@ -251,7 +251,7 @@ class RunStore:
             with disk_errors(path):
                 temporary.mkdir(parents=True)
             run = Run(temporary)
-            write_json(temporary / "spec.json", spec.to_dict(), durable=True)
+            write_json(temporary / "spec.json", spec.to_dict())
             run.write_status(Status(created_at=now, queued_at=now, updated_at=now))
             self._publish(temporary, path)
         finally:
@@ -266,7 +266,7 @@ class RunStore:
     def _publish(temporary: Path, path: Path) -> None:
         with disk_errors(path):
             try:
-                temporary.rename(path)
+                move(temporary, path)
             except OSError as error:
                 if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):  # another process was faster: join its run
                     raise
@@ -329,12 +329,13 @@ class RunStore:
         # Renamed first: it is gone at once and as a whole, however long the removal takes.
         grave = self.root / f".gone-{run.id}-{uuid.uuid4().hex[:8]}"
         with disk_errors(run.path):
-            run.path.rename(grave)
+            move(run.path, grave)
         shutil.rmtree(grave, ignore_errors=True)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the lock under which runs change hands (started, resumed, reconciled, deleted): for moments only."""
+        require_writable("no run changes hands")
         with locked(self.root / ".lock"):
             yield
 

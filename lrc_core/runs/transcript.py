@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lrc_core.runs.files import append_line, write_atomic
+from lrc_core.files import append_line, write_atomic
 from lrc_core.runs.store import Run
 
 FILE = "answers.jsonl"

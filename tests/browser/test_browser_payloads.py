@@ -152,5 +152,5 @@ def test_no_view_takes_a_name_for_more_than_a_name(place: tuple[str, dict[str, s
         if found:
             wrong[link[:60]] = found
     context.close()
-    Path('/tmp/trust/wrong.json').write_text(json.dumps(wrong,indent=1))
+    Path("/tmp/trust/wrong.json").write_text(json.dumps(wrong, indent=1))
     assert wrong == {}

@@ -26,7 +26,7 @@ def plans(of: Curve, factor: float = 1.5, miss: tuple[float, ...] = (0.0, 0.0, 0
     for index, off in enumerate(miss):
         step = STEPS * (index + 1) // len(miss)
         increase = factor * of.near(step) * math.exp(off)
-        found.append(MeasuredPlan("allocate-a", of, float(of.rates[step - 1]), step, increase))
+        found.append(MeasuredPlan("allocate-a", of, float(of.removed[step - 1]), step, increase))
     return found
 
 
@@ -61,7 +61,7 @@ def test_each_trial_leaves_its_own_plan_out() -> None:
 def test_early_trials_do_not_see_what_came_later() -> None:
     """Training that bends half way: from before the bend nothing can foretell it, and the trials show that."""
     straight = curve()
-    bent = Curve(straight.steps, straight.rates, np.where(straight.rates > 0.1, 5.0, 1.0) * straight.losses)
+    bent = Curve(straight.steps, straight.removed, np.where(straight.removed > 0.1, 5.0, 1.0) * straight.losses)
     early = forecast(straight.until(0.15, STEPS), 0.3, plans(bent))
     assert early is not None and not early.validated
     late = forecast(straight, 0.3, plans(bent))

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from lrc_core.files import lock_if_free
 from lrc_core.jobs import worker
-from lrc_core.runs.files import lock_if_free
 from lrc_core.runs.process import host_name, start_time
 from lrc_core.runs.records import Status
 from lrc_core.runs.spec import FetchSpec, SpectraSpec

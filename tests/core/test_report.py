@@ -171,7 +171,7 @@ def test_a_big_bench_fits_on_paper(stores: Any, card: ModelCard) -> None:
 def test_signs_of_significance_come_from_the_tests(make: Make, stores: Any, card: ModelCard) -> None:
     made = make(compare=table_factory.quality_run(stores[0], card).id)
     table = table_of(made, "Size and perplexity")
-    llrc = next(line for line in table.lines if line.key == ("llrc", "20"))
+    llrc = next(line for line in table.lines if line.key == ("llrc", "0.8"))
     assert {cell.mark for cell in llrc.cells if cell.mark} == {"*"}, "0.01 from uniform, 0.2 from STRS"
     untested = make(compare=table_factory.compare_run(stores[0], card).id)
     assert "No paired tests" in table_of(untested, "Size and perplexity").note

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from lrc_core.errors import ResourceError, RunError
-from lrc_core.runs.files import write_json
+from lrc_core.files import write_json
 from lrc_core.runs.records import Status, event_from
 from lrc_core.runs.spec import AllocateSpec, EvaluateSpec, SpectraSpec
 from lrc_core.runs.store import Run, RunStore

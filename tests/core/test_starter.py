@@ -165,9 +165,9 @@ def test_waiting_for_the_lock_can_be_stopped(tmp_path: Path) -> None:
     ticks: list[Progress] = []
     lock = tmp_path / "x.lock"
     with (
-        aside.locked(lock, "thing", ticks.append, never_stop),
+        aside.one_at_a_time(lock, "thing", ticks.append, never_stop),
         pytest.raises(CancelledError),
-        aside.locked(lock, "thing", ticks.append, lambda: True),
+        aside.one_at_a_time(lock, "thing", ticks.append, lambda: True),
     ):
         pass
     assert "waiting" in ticks[0].phase

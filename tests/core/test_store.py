@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 
 from lrc_core.calibrate import factor_model
 from lrc_core.calibrate.factor_model import Calibrated, factors, moments, spectra
-from lrc_core.decompose import ASVD, SVD, WHITENED, blockfiles
+from lrc_core.decompose import ASVD, SVD, WHITENED
 from lrc_core.decompose.factorise import factorise, whitened
 from lrc_core.decompose.store import FactorStore, disk_cost
 from lrc_core.errors import CancelledError, ResourceError, RunError
@@ -126,20 +127,20 @@ def test_an_unknown_layer_is_an_error_in_words(calibrated: Calibrated) -> None:
 
 
 def test_a_full_disk_says_so_and_leaves_no_half_file(calibrated: Calibrated, monkeypatch: pytest.MonkeyPatch) -> None:
-    written = blockfiles.save_file
+    written = safetensors.torch.save_file
 
-    def full_after_the_first(tensors: Any, path: str) -> None:
-        if "0000" not in path:
-            Path(path).write_bytes(b"half")
+    def full_after_the_first(tensors: Any, path: Path) -> None:
+        if "0000" not in path.name:
+            path.write_bytes(b"half")
             raise OSError(errno.ENOSPC, "No space left on device")
         written(tensors, path)
 
-    monkeypatch.setattr(blockfiles, "save_file", full_after_the_first)
-    with pytest.raises(ResourceError, match=r"block-0001.*No space left.*Free some disk space"):
+    monkeypatch.setattr(safetensors.torch, "save_file", full_after_the_first)
+    with pytest.raises(ResourceError, match=r"disk is full.*block-0001.*Free some space"):
         factors(calibrated, SVD, SVD.settings())
     folder = next((calibrated.cache / "decompositions").iterdir())
     assert [path.name for path in folder.iterdir()] == ["block-0000.safetensors"]
-    monkeypatch.setattr(blockfiles, "save_file", written)
+    monkeypatch.setattr(safetensors.torch, "save_file", written)
     assert factors(calibrated, SVD, SVD.settings()).complete
 
 

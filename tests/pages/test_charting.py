@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from lrc_core.results import benches as bench_data
 from lrc_core.runs.spec import AblationSpec, QualitySpec
 from pages.ui.bench import readings as bench_readings
-from pages.ui.bench import rows as bench_data
 from pages.ui.compare import readings as compare_readings
 from pages.ui.shared.charting import TABLE, plain
 from tests.factories import run_factory, table_factory

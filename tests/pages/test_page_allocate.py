@@ -16,6 +16,7 @@ from lrc_core.jobs import manager
 from lrc_core.registry import ALLOCATORS
 from lrc_core.results.archive import archive
 from lrc_core.results.plans import nearest, recorded_plans
+from lrc_core.results.series import LARGEST_RATE
 from lrc_core.runs.spec import AllocateSpec, FetchSpec
 from lrc_core.settings import fields_of
 from pages.ui.shared import state
@@ -60,7 +61,7 @@ def test_parameters_and_size_of_every_rate_are_handed_to_the_slider(open_page, k
 
 @pytest.mark.parametrize("rate", ["0", "200", "much"])
 def test_a_rate_in_the_link_that_cannot_be_is_set_right(open_page, known, rate):
-    assert 1 <= given(open_page("allocate", rate=rate))["rate"] <= state.LARGEST_RATE
+    assert 1 <= given(open_page("allocate", rate=rate))["rate"] <= LARGEST_RATE
 
 
 def test_recorded_plans_are_marked_as_learned_and_can_be_taken_along(open_page, store, card, known):
@@ -271,9 +272,9 @@ def test_unknown_run_in_the_link(open_page, known):
 def test_nearest_prefers_the_distance_then_the_final_plan(store, card):
     run_factory.allocate_run(store, card, keep=0.8)
     plans = recorded_plans(archive().runs(AllocateSpec))
-    assert nearest(plans, 0.2).final
-    assert nearest(plans, 0.07).compression == pytest.approx(0.07)
-    assert nearest([], 0.1) is None
+    assert nearest(plans, 0.8).final
+    assert nearest(plans, 0.93).keep == 0.93
+    assert nearest([], 0.9) is None
 
 
 def test_a_method_that_prunes_says_so(open_page, known, submitted):

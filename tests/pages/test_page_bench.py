@@ -11,10 +11,10 @@ import pytest
 
 from lrc_core.names import method_color
 from lrc_core.quality.tables import to_csv, to_markdown
+from lrc_core.results import benches as bench_data
+from lrc_core.results import comparisons as compare_data
 from lrc_core.runs.spec import AblationSpec, ModelRef, QualitySpec
 from pages.ui.bench import figures
-from pages.ui.bench import rows as bench_data
-from pages.ui.compare import rows as compare_data
 from tests.factories import table_factory
 from tests.pages.conftest import text_of
 

@@ -10,9 +10,9 @@ import pytest
 
 from lrc_core.kinds import command_for
 from lrc_core.registry import ALLOCATORS
+from lrc_core.results import comparisons as compare_data
 from lrc_core.runs.spec import CompareSpec, EvaluateSpec, ModelRef
 from pages.ui.compare import figures, ranks
-from pages.ui.compare import rows as compare_data
 from tests.factories import run_factory, table_factory
 from tests.pages.conftest import text_of
 
@@ -171,9 +171,9 @@ def test_damaged_rows_are_left_out(open_page, store, card):
 
 
 def test_flat_table_has_every_figure_and_its_error():
-    table = compare_data.table([table_factory.row("llrc", 0.8, run_id="r")], figures.label)
-    assert table["perplexity_c4_stderr"].notna().all() and table["piqa_acc_norm_stderr"].notna().all()
-    assert table["compression_target"].iloc[0] == pytest.approx(0.2)
+    [record] = compare_data.records([table_factory.row("llrc", 0.8, run_id="r")], figures.label)
+    assert record["perplexity_c4_stderr"] is not None and record["piqa_acc_norm_stderr"] is not None
+    assert record["compression_target"] == pytest.approx(0.2)
 
 
 def test_bars_carry_error_bars_and_the_registered_colours():

@@ -10,6 +10,7 @@ import pytest
 from lrc_core.errors import ModelError
 from lrc_core.jobs import manager
 from lrc_core.models import consent
+from lrc_core.names import model_label
 from lrc_core.paths import runs_home
 from lrc_core.runs.spec import ModelRef, SpectraSpec
 from pages.ui.shared import cards, state
@@ -166,11 +167,11 @@ def test_consent_is_the_servers_for_one_source_at_one_revision(open_page, submit
 
 @pytest.mark.parametrize("name", ["/srv/models/there", "/srv/models/gone", "~/x", "../y", "/" + "b" * 300, "a" * 390])
 def test_a_models_label_does_not_depend_on_the_disk(open_page, monkeypatch, name):
-    expected = state.model_label(ModelRef(name))
+    expected = model_label(ModelRef(name))
     assert len(expected) <= 60
     for answer in (True, False):
         monkeypatch.setattr(Path, "exists", lambda _path, answer=answer: answer)
-        assert state.model_label(ModelRef(name)) == expected
+        assert model_label(ModelRef(name)) == expected
     monkeypatch.undo()
     assert "could not be drawn" not in text_of(open_page(model=name))
 

@@ -12,9 +12,9 @@ from lrc_core.budget import keep_ratio, uniform_ranks
 from lrc_core.errors import PlanError
 from lrc_core.paths import plans_home
 from lrc_core.plan import Plan
+from lrc_core.results import drafts as plan_draft
+from lrc_core.results import scores as plan_scores
 from lrc_core.runs.spec import EvaluateSpec, EvaluationSpec, ModelRef, SpectraSpec
-from pages.ui.plans import draft as plan_draft
-from pages.ui.plans import scores as plan_scores
 from tests.factories import run_factory, table_factory
 from tests.pages.conftest import text_of
 from tests.pages.test_page_spectra import cell, heatmaps

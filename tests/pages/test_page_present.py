@@ -9,9 +9,9 @@ from dataclasses import replace
 import pytest
 
 from lrc_core import words
+from lrc_core.results import comparisons as measured
 from lrc_core.results.archive import archive
 from lrc_core.runs.spec import ModelRef
-from pages.ui.compare import rows as measured
 from pages.ui.present.slides import FILM, slides_of
 from pages.ui.present.story import loss, story_of
 from tests.factories import run_factory, table_factory
@@ -87,7 +87,7 @@ def test_another_rate_tells_of_the_nearest_measured_one(told):
     keeps = measured.keeps_of(group, "whitened")
     assert len(keeps) > 1
     for keep in keeps:
-        assert story_of(ModelRef(), 1 - keep + 0.01).keep == keep
+        assert story_of(ModelRef(), keep - 0.01).keep == keep
 
 
 def test_the_users_own_comparison_comes_before_the_sample(samples, store, card):
@@ -132,8 +132,8 @@ def test_both_speeds_stand_on_the_card_and_how_they_were_measured(told):
 
 
 def test_a_film_that_ends_elsewhere_says_so(told):
-    for removed in (0.2, 0.3):
-        story = story_of(ModelRef(), removed)
+    for keep in (0.8, 0.7):
+        story = story_of(ModelRef(), keep)
         film = next(slide for slide in slides_of(story) if slide.key == FILM)
         assert bool(film.reading) == (abs(story.keep - 0.7) > 1e-6)
 

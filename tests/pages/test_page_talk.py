@@ -17,11 +17,11 @@ from lrc_core.jobs.generator import Generator
 from lrc_core.kinds import command_for
 from lrc_core.quality.footprint import footprint
 from lrc_core.quality.votes import read_votes, to_csv, votes_path
+from lrc_core.results import answers as choices
 from lrc_core.runs.spec import GenerateSpec, ModelRef, UpdateSpec
 from lrc_core.runs.transcript import Answer
 from pages.ui.compare import cards
 from pages.ui.shared import state
-from pages.ui.talk import choices
 from tests.factories import run_factory, table_factory
 from tests.pages.conftest import text_of
 

@@ -10,11 +10,11 @@ import pytest
 from lrc_core import words
 from lrc_core.budget import check_target, fit_budget, is_dense, keep_ratio, uniform_ranks
 from lrc_core.errors import BudgetError
+from lrc_core.results import series as rate_plans
+from lrc_core.results.series import LARGEST_RATE
 from lrc_core.types import LinearShape
-from pages.ui.allocate import series as rate_plans
 from pages.ui.allocate import slider as ratedrag
 from pages.ui.allocate.slider import Panel
-from pages.ui.shared import state
 from tests.factories import run_factory
 
 
@@ -45,7 +45,7 @@ def test_plans_that_differ_little_take_a_byte_a_layer(card):
 
 def test_the_uniform_rule_at_every_rate(card):
     series = rate_plans.uniform(card.layers)
-    assert series.rates == tuple(range(1, state.LARGEST_RATE + 1))
+    assert series.rates == tuple(range(1, LARGEST_RATE + 1))
     for rate in (1, 37, 80):
         keep = 1 - rate / 100
         ranks = fit_budget(card.layers, uniform_ranks(card.layers, keep), keep)
@@ -81,7 +81,7 @@ def test_figures_are_those_of_the_budget(card):
     assert figures["total"][29] == words.count(card.params_total - gone)
     assert figures["size"][29] == words.data_size(2 * (card.params_total - gone))
     assert figures["shrunk"][29] == words.percent(gone / card.params_total)
-    assert {len(figures[key]) for key in ("linear", "total", "size", "shrunk")} == {state.LARGEST_RATE}
+    assert {len(figures[key]) for key in ("linear", "total", "size", "shrunk")} == {LARGEST_RATE}
 
 
 def test_the_largest_recorded_rate_and_the_limit_are_marked(card):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from lrc_core.allocate.llm_pruner.settings import LlmPrunerSettings
 from lrc_core.allocate.protocol import Context
 from lrc_core.errors import CancelledError, NumericalError
+from lrc_core.files import write_arrays
 from lrc_core.lowrank.coupling import CoupledUnits
 from lrc_core.models.linears import get_module, weight_of
 from lrc_core.types import LinearShape, Progress
@@ -51,9 +52,7 @@ def unit_scores(context: Context, settings: LlmPrunerSettings, sets: Sequence[Co
         for units in part:
             scores[units.name] = _scores_of(context.model, units, gradients, settings.importance)
     context.shared.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name("importance.tmp.npz")
-    np.savez(temporary, **scores)  # type: ignore[arg-type]
-    temporary.replace(path)
+    write_arrays(path, scores)
     return scores
 
 

@@ -112,7 +112,7 @@ class MaskTraining(RankTraining[LlrcSettings]):
         settings = self.settings
         goal = self.context.keep
         if settings.pace_steps:
-            goal = 1 - (1 - goal) * min(1.0, (self.step + 1) / settings.pace_steps)
+            goal = 1 + (goal - 1) * min(1.0, (self.step + 1) / settings.pace_steps)
         # At the end of the pace the target itself must be reached, on the way a line is followed.
         slack = settings.tolerance if goal <= self.context.keep and self.reached is not None else 0.0
         low = goal - settings.tolerance

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lrc_core.runs.files import append_line, write_atomic
+from lrc_core.files import append_line, write_atomic
 
 
 class RecordFile:

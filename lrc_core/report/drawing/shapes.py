@@ -21,7 +21,7 @@ class Path:
 
     Attributes:
         key: the method that it belongs to.
-        target: the compression, where it belongs to one point alone.
+        target: the share to keep, as text, where it belongs to one point alone.
     """
 
     points: tuple[tuple[float, float], ...]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from lrc_core.budget import same_size, size_key
 from lrc_core.names import in_order
 from lrc_core.report.content import COUNTED, Block, Cell, Column, Line, Picture, Pictures, Section, Table, Words
 from lrc_core.report.drawing.heatmap import heatmap, linked, rank_words, reading
@@ -11,7 +12,7 @@ from lrc_core.report.sections.prose import listed, prose
 from lrc_core.report.sections.rows import Named, key_of
 from lrc_core.report.sources import Shown
 from lrc_core.types import ModelCard
-from lrc_core.words import kind_labels, percent
+from lrc_core.words import kind_labels, removed
 
 _MOST_DRAWN = 24  # heatmaps in all; the eye compares no more, and a page holds a dozen
 _MOST, _NARROW = 5, 260.0  # heatmaps abreast, and how wide each may be for that, in pixels
@@ -26,7 +27,7 @@ def allocation(named: Named) -> Section:
         return Section("allocation", "The allocation", tuple(blocks))
     chosen = _drawn(named)
     order = in_order(shown.method for shown in chosen)
-    plans = sorted(chosen, key=lambda shown: (-round(shown.target, 6), order.index(shown.method)))
+    plans = sorted(chosen, key=lambda shown: (-size_key(shown.keep), order.index(shown.method)))
     several = len({shown.plan.decomposition for shown in plans}) > 1
     names = [shown.label + (f", {shown.plan.decomposition}" if several else "") for shown in plans]
     if len(set(names)) < len(names):  # the same cell under several seeds
@@ -56,7 +57,7 @@ def _drawn(named: Named) -> list[Shown]:
     """All plans; of a big bench those at the report's compression, and of one decomposition if that is still many."""
     plans = list(named.sources.plans)
     if len(plans) > _MOST_DRAWN:
-        plans = [shown for shown in plans if abs(shown.target - named.focus) < 1e-6] or plans
+        plans = [shown for shown in plans if same_size(shown.keep, named.focus)] or plans
     if len(plans) > _MOST_DRAWN:
         first = next((shown.plan.decomposition for shown in plans if shown.plan.decomposition), "")
         plans = [shown for shown in plans if shown.plan.decomposition in (first, "")]
@@ -66,10 +67,10 @@ def _drawn(named: Named) -> list[Shown]:
 def _picture(card: ModelCard, shown: Shown, name: str) -> Picture:
     plan = shown.plan
     said = reading(card, plan)
-    removed = f"{percent(1 - plan.keep_achieved, 2)} of the block linears removed"
+    size = f"{removed(plan.keep_achieved, 2)} of the block linears removed"
     alt = f"Heatmap of {name}: blocks downwards, kinds of layer to the right. {said}"
     key = key_of(shown.method, plan.keep_target)
-    return Picture(heatmap(card, plan), alt, name, removed, key, said, shown.source)
+    return Picture(heatmap(card, plan), alt, name, size, key, said, shown.source)
 
 
 def _ranks(card: ModelCard, plans: Sequence[Shown], names: Sequence[str]) -> Table:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 
+from lrc_core.budget import same_size
 from lrc_core.names import GREY, method_color, method_label
 from lrc_core.plan import Plan, variant_name
 from lrc_core.report.content import Answer, Answers, Block, Command, Commands, Section, Words
@@ -14,7 +15,7 @@ from lrc_core.runs.spec import AnswerSpec, GenerateSpec
 from lrc_core.runs.store import Run
 from lrc_core.runs.transcript import Answer as Written
 from lrc_core.runs.transcript import read_answers
-from lrc_core.words import data_size, figure, percent
+from lrc_core.words import data_size, figure, removed
 
 PROMPT = "Explain in two sentences why the sky is blue."
 
@@ -53,7 +54,7 @@ def _answer(run: Run, answer: AnswerSpec, written: Written | None) -> Answer:
     name, color, key = "Dense model", GREY, ("", "")
     if plan is not None:
         method = variant_name(plan.method, plan.update)
-        name, color = f"{method_label(method)} at {percent(1 - plan.keep_target)}", method_color(method)
+        name, color = f"{method_label(method)} at {removed(plan.keep_target)}", method_color(method)
         key = key_of(method, plan.keep_target)
     if written is None or not written.done:
         return Answer(name, color, "No answer was recorded.", "", run.id, key)
@@ -69,7 +70,7 @@ def _answer(run: Run, answer: AnswerSpec, written: Written | None) -> Answer:
 def ask_command(named: Named) -> str:
     """The line that asks the dense model and up to three plans of the report."""
     sources = named.sources
-    near = [shown for shown in sources.plans if abs(shown.target - named.focus) < 1e-6] or list(sources.plans)
+    near = [shown for shown in sources.plans if same_size(shown.keep, named.focus)] or list(sources.plans)
     plans = [_plan_words(sources, shown.source) for shown in near[:3]]
     words = ["lrc", "generate", sources.card.identity.source]
     return shlex.join([*words, *(["--plan", *plans] if plans else []), "--prompt", PROMPT])
@@ -102,7 +103,7 @@ def _recorded(named: Named) -> list[Block]:
             for row in near
             if str(row["sample"].get("prompt", "")) == prompt
         )
-        title = f"Text recorded beside the scores, {percent(1 - named.focus)} compression"
+        title = f"Text recorded beside the scores, {removed(named.focus)} compression"
         note = "The most likely continuation, word for word. Good perplexity with garbage here is a warning."
         blocks.append(Answers(title, prompt, note, entries))
     if named.rows and not blocks:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lrc_core.budget import same_size
 from lrc_core.names import GREY
 from lrc_core.plan import variant_name
 from lrc_core.quality.card import PARTS, Entry, Wishes, part_words, quality_words, reading, speed_of, speed_words
@@ -10,7 +11,7 @@ from lrc_core.report.content import COUNTED, ESTIMATED, Block, CardEntry, Cards,
 from lrc_core.report.sections.prose import listed, prose
 from lrc_core.report.sections.rows import Named, color_of, key_of
 from lrc_core.report.sources import Row
-from lrc_core.words import data_size, percent
+from lrc_core.words import data_size, percent, removed
 
 Found = tuple[Entry, Footprint]
 
@@ -22,7 +23,7 @@ def card(named: Named, wishes: Wishes) -> Section:
     dense = next((pair for pair in found if pair[0].plan is None), None)
     requests = "one request" if wishes.sequences == 1 else f"{wishes.sequences} requests at once"
     asked = (
-        f"At {percent(1 - named.focus)} compression, for {requests} of {wishes.context:,} tokens, at a price of "
+        f"At {removed(named.focus)} compression, for {requests} of {wishes.context:,} tokens, at a price of "
         f"{wishes.price:g} {wishes.currency} a GB and month."
     )
     blocks: list[Block] = [Words(asked)]
@@ -48,7 +49,7 @@ def _entries(named: Named) -> tuple[list[Entry], list[str]]:
             entries.append(Entry(named.name(row), color_of(row), shown.plan, speed_of(row), row, _run(row)))
         else:
             without.append(named.name(row))
-    near = [shown for shown in named.sources.plans if abs(shown.target - named.focus) < 1e-6]
+    near = [shown for shown in named.sources.plans if same_size(shown.keep, named.focus)]
     for shown in near:
         if shown.source not in used:
             near_row = _row_of(named, shown.plan.origin.get("run_id"))

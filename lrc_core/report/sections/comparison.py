@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from lrc_core.budget import removed_percent, size_key
 from lrc_core.names import method_label
 from lrc_core.quality.rows import accuracy_of, mean_of
 from lrc_core.quality.tables import MARKS, marks, tasks_of
@@ -25,7 +26,7 @@ from lrc_core.report.drawing import charts
 from lrc_core.report.sections.prose import listed, percent_points, prose
 from lrc_core.report.sections.rows import Named, color_of, key_of, ranked, text_name, times_dense
 from lrc_core.report.sources import Row
-from lrc_core.words import data_size, measured, percent, significant
+from lrc_core.words import data_size, measured, removed, significant
 
 _MOST_DOTS = 9
 
@@ -55,14 +56,14 @@ def _table(
     for row in rows:
         failed = str(row["error"]) if "error" in row else ""
         plain = row["method"] in ("dense", "reference")
-        rate = 0.0 if plain else 100 * (1 - float(row["keep_target"]))
+        rate = 0.0 if plain else removed_percent(float(row["keep_target"]))
         shown = Cell("–" if plain else f"{rate:g}", rate)
         first = (Cell(named.line(row), named.line(row)), shown)
         rest = (Cell(f"Failed: {failed}"), *[Cell("")] * (len(columns) - 1)) if failed else tuple(cells(row))
         lines.append(Line((*first, *rest), named.key(row), color_of(row), FAILED if failed else ""))
     for method, decomposition, keep, seed in named.sources.missing:
         name = named.line({"method": method, "decomposition": decomposition, "seed": seed})
-        first = (Cell(name, name), Cell(f"{100 * (1 - keep):g}", 100 * (1 - keep)))
+        first = (Cell(name, name), Cell(f"{removed_percent(keep):g}", removed_percent(keep)))
         rest = (Cell("Not measured"), *[Cell("")] * (len(columns) - 1))
         lines.append(Line((*first, *rest), key_of(method, keep), color_of({"method": method}), NOT_MEASURED))
     return Table(caption, (*heads, *columns), tuple(lines), note)
@@ -103,8 +104,8 @@ def _perplexities(named: Named) -> Table:
 def _share(kept: Any) -> Cell:
     if kept is None:
         return Cell("–")
-    removed = 100 * (1 - float(kept))
-    return Cell(f"{removed:.2f}", removed)
+    gone = removed_percent(float(kept))
+    return Cell(f"{gone:.2f}", gone)
 
 
 def size_mb(named: Named, row: Row) -> float | None:
@@ -197,7 +198,7 @@ def _curve_reading(named: Named, text: str) -> str:
             low, high = rows[0], rows[-1]
             times = high["perplexity"][text]["value"] / low["perplexity"][text]["value"]
             return (
-                f"At {percent(1 - keep)} compression {named.line(low)} is lowest; "
+                f"At {removed(keep)} compression {named.line(low)} is lowest; "
                 f"{named.line(high)} is {times:.2g} times as high."
             )
     return ""
@@ -233,7 +234,7 @@ def _accuracy(value: float | None, error: float | None, sign: str) -> Cell:
 
 
 def _dots(named: Named, answered: Sequence[Row], tasks: Sequence[str]) -> list[Block]:
-    targets = {round(float(row["keep_target"]), 6) for row in answered if row["method"] not in ("dense", "reference")}
+    targets = {size_key(row["keep_target"]) for row in answered if row["method"] not in ("dense", "reference")}
     if not targets:
         return []
     keep = min(targets, key=lambda target: abs(target - named.focus))
@@ -246,7 +247,7 @@ def _dots(named: Named, answered: Sequence[Row], tasks: Sequence[str]) -> list[B
         look = looks[named.line(row)]
         series.append(charts.Series(look.key, look.color, look.symbol, points))
     drawing = charts.dots(list(tasks), [one for one in series if one.points], "right answers, %")
-    title = f"Right answers at {percent(1 - keep)} compression"
+    title = f"Right answers at {removed(keep)} compression"
     said = _dots_reading(named, rows)
     if every > len(rows):
         said += f" Drawn are the {len(rows)} models of {every} with the highest means; the table below has all."

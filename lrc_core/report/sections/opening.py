@@ -13,7 +13,7 @@ from lrc_core.report.sections.rows import Named, certainty, ranked, text_name, t
 from lrc_core.report.sources import Row, spec_of
 from lrc_core.runs.spec import CompareSpec, QualitySpec
 from lrc_core.tune.settings import TUNED
-from lrc_core.words import count, data_size, measured, percent
+from lrc_core.words import count, data_size, measured, percent, removed
 
 
 def question(named: Named) -> Section:
@@ -45,13 +45,13 @@ def question(named: Named) -> Section:
 
 def _facts(named: Named, row: Row) -> Iterator[Fact]:
     card, dense = named.sources.card, named.dense
-    target = percent(1 - named.focus)
+    target = removed(named.focus)
     yield Fact("Least is lost by", named.line(row), f"at {target} compression of the block linears", MEASURED)
     if row.get("keep_whole_model") is not None:
-        whole = 1 - float(row["keep_whole_model"])
-        size = float(row["keep_whole_model"]) * card.params_total * card.dtype_bytes
+        whole = float(row["keep_whole_model"])
+        size = whole * card.params_total * card.dtype_bytes
         full = data_size(card.params_total * card.dtype_bytes)
-        yield Fact("Size of the weights", data_size(size), f"{percent(whole)} less than {full}", COUNTED)
+        yield Fact("Size of the weights", data_size(size), f"{removed(whole)} less than {full}", COUNTED)
     for text, times in times_dense(row, dense).items():
         score = row["perplexity"][text]
         value = measured(score["value"], score.get("stderr"))
@@ -66,7 +66,7 @@ def _facts(named: Named, row: Row) -> Iterator[Fact]:
 def _answer(named: Named, best: list[Row]) -> str:
     """Who loses least, by how much, and how sure that is."""
     first, dense = best[0], named.dense
-    said = f"At {percent(1 - named.focus)} compression **{named.line(first)} loses least**"
+    said = f"At {removed(named.focus)} compression **{named.line(first)} loses least**"
     times = times_dense(first, dense)
     if times:
         said += ": its perplexity is " + listed(

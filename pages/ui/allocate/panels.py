@@ -11,13 +11,13 @@ from lrc_core.budget import break_even, layer_ratio
 from lrc_core.errors import LrcError
 from lrc_core.names import method_label
 from lrc_core.registry import DECOMPOSITIONS
+from lrc_core.results import series as rate_plans
 from lrc_core.results.archive import RunView
+from lrc_core.results.plan_quality import Quality, quality_of
+from lrc_core.results.series import Series
 from lrc_core.runs.spec import AllocateSpec, ModelRef, SpectraSpec
 from lrc_core.types import ModelCard
 from pages.ui.allocate import estimate
-from pages.ui.allocate import series as rate_plans
-from pages.ui.allocate.quality import Quality, quality_of
-from pages.ui.allocate.series import Series
 from pages.ui.allocate.slider import Panel
 from pages.ui.shared.frame import sample_note
 
@@ -69,7 +69,8 @@ def shown(ref: ModelRef, card: ModelCard, run: RunView[AllocateSpec] | None, dec
         except LrcError as error:
             problem = str(error)
     spectra = rate_plans.two_sided(ref)
-    estimated = rate_plans.estimated(spectra) if spectra else None
+    with st.spinner("Working out the closed-form plan of every rate …"):
+        estimated = rate_plans.estimated(spectra) if spectra else None
     return Shown(card, run, learned, quality, problem, rate_plans.uniform(card.layers), spectra, estimated)
 
 

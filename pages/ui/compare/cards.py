@@ -10,23 +10,24 @@ from typing import Any
 import streamlit as st
 
 from lrc_core import words
+from lrc_core.budget import same_size
 from lrc_core.escape import escaped
 from lrc_core.names import method_color
 from lrc_core.plan import Plan
 from lrc_core.quality.card import PARTS, Entry, Wishes, part_words, quality_words, reading, speed_of, speed_words
 from lrc_core.quality.footprint import Footprint, footprint
 from lrc_core.quality.rows import Scores
+from lrc_core.results import answers as talk
+from lrc_core.results import comparisons as measured
 from lrc_core.results.archive import RunView, archive
 from lrc_core.runs.spec import GenerateSpec, ModelRef
 from lrc_core.runs.store import RunStore
 from lrc_core.runs.transcript import read_answers
 from lrc_core.types import ModelCard
 from pages.ui.compare import figures as charts
-from pages.ui.compare import rows as measured
 from pages.ui.shared import state
 from pages.ui.shared.frame import empty
 from pages.ui.shared.prose import prose
-from pages.ui.talk import choices as talk
 
 PRICE, CURRENCY = 3.0, "€"
 _CONTEXTS = tuple(2**power for power in range(7, 21))
@@ -87,7 +88,7 @@ def row_of(plan: Plan | None, rows: Sequence[measured.Row]) -> measured.Row | No
     run_id = plan.origin.get("run_id")
     for row in rows:
         made_by = row.get("update_run_id") if plan.update else row.get("allocate_run_id")
-        if run_id and made_by == run_id and abs(float(row["keep_target"]) - plan.keep_target) < 1e-6:
+        if run_id and made_by == run_id and same_size(row["keep_target"], plan.keep_target):
             return row
     return None
 

@@ -10,11 +10,12 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from lrc_core.budget import removed_share
 from lrc_core.names import GREY, in_order, split_variant
 from lrc_core.names import method_color as color
 from lrc_core.names import method_label as label
 from lrc_core.words import figure as written
-from lrc_core.words import percent, rounded, with_error
+from lrc_core.words import removed, rounded, with_error
 from pages.ui.shared.figures import PERPLEXITY_TICKS
 
 Row = Mapping[str, Any]
@@ -146,7 +147,7 @@ def perplexity_curves(rows: Sequence[Row], *, log: bool) -> go.Figure:
 
 def _points(rows: Sequence[Row], method: str, text: str) -> list[tuple[float, Mapping[str, Any]]]:
     points = [
-        (1 - float(row.get("keep_achieved", row["keep_target"])), row["perplexity"][text])
+        (removed_share(float(row.get("keep_achieved", row["keep_target"]))), row["perplexity"][text])
         for row in rows
         if row["method"] == method and text in row["perplexity"]
     ]
@@ -249,4 +250,4 @@ def ordered(rows: Sequence[Row]) -> list[Row]:
 def bar_name(row: Row) -> str:
     """``LLRC 20 %``; the dense model without a rate."""
     name = label(str(row["method"]))
-    return name if row["method"] == "dense" else f"{name} {percent(1 - float(row['keep_target']))}"
+    return name if row["method"] == "dense" else f"{name} {removed(float(row['keep_target']))}"

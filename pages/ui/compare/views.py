@@ -11,12 +11,12 @@ from lrc_core import words
 from lrc_core.escape import escaped
 from lrc_core.names import method_label
 from lrc_core.quality.rows import accuracy_of
+from lrc_core.results import comparisons as measured
 from lrc_core.results.archive import archive
 from lrc_core.runs.spec import ModelRef
 from pages.ui.compare import figures as charts
 from pages.ui.compare import ranks as rank_charts
 from pages.ui.compare import readings
-from pages.ui.compare import rows as measured
 from pages.ui.shared import charting
 from pages.ui.shared.charting import Told
 from pages.ui.shared.frame import empty
@@ -42,8 +42,8 @@ def _readable(rows: Rows) -> pd.DataFrame:
     for row in rows:
         record = {
             "Method": method_label(str(row["method"])),
-            "Removed": words.percent(1 - float(row.get("keep_achieved", row["keep_target"])), 2),
-            "Of the whole model": words.percent(1 - float(row["keep_whole_model"]), 2)
+            "Removed": words.removed(float(row.get("keep_achieved", row["keep_target"])), 2),
+            "Of the whole model": words.removed(float(row["keep_whole_model"]), 2)
             if row.get("keep_whole_model") is not None
             else "–",
         }
@@ -122,7 +122,7 @@ def ranks(group: measured.Group, decomposition: str, rows: Rows, ref: ModelRef) 
     for column, name, plan in ((left, first, one), (right, second, two)):
         with column:
             st.markdown(
-                f"**{method_label(name)}** :small[:gray[{words.percent(1 - plans[name].keep_achieved, 2)} removed]]"
+                f"**{method_label(name)}** :small[:gray[{words.removed(plans[name].keep_achieved, 2)} removed]]"
             )
             rank_charts.draw(card, plan, f"Ranks of {method_label(name)}", key=f"co_ranks_{name}")
 

@@ -11,11 +11,11 @@ from lrc_core import words
 from lrc_core.budget import break_even
 from lrc_core.decompose.measures import energy_rank
 from lrc_core.escape import escaped
-from lrc_core.names import decomposition_label, learns
+from lrc_core.names import decomposition_label, learns, model_label
 from lrc_core.paths import read_only
 from lrc_core.results.archive import archive
 from lrc_core.runs.spec import AllocateSpec, ModelRef
-from pages.ui.shared import pictures, state
+from pages.ui.shared import pictures
 from pages.ui.shared.frame import PAGES, empty, page_link, sample_note
 from pages.ui.shared.prose import prose
 from pages.ui.shared.summary import SHARE, Shown, example_of, heat_of, heat_words, shown_spectra
@@ -38,7 +38,7 @@ def first_picture(shown: Shown | None, ref: ModelRef) -> None:
     label = decomposition_label(shown.decomposition)
     if archive().best_spectra(ref) is None:
         st.caption(
-            f":material/info: {escaped(state.model_label(ref))} has not been read yet; this is "
+            f":material/info: {escaped(model_label(ref))} has not been read yet; this is "
             f"{escaped(shown.spectra.card.name)}."
         )
     st.caption(f"{heat_words(shown)} :small[({label} decomposition of {escaped(shown.spectra.card.name)})]")
@@ -150,7 +150,7 @@ def next_step(ref: ModelRef, fetch: Callable[[], None]) -> None:
     if read_only():
         said, page = "This is the demo. The slides tell the whole story in figures that were measured.", "present"
     elif not own:
-        said, page = f"Nothing of {escaped(state.model_label(ref))} has been computed on this computer yet.", ""
+        said, page = f"Nothing of {escaped(model_label(ref))} has been computed on this computer yet.", ""
     elif not any(isinstance(view.spec, AllocateSpec) and learns(view.spec.method) for view in own):
         said, page = "Its spectra are here. Choose a size and let the ranks be learned.", "allocate"
     elif not kinds & {"compare", "evaluate", "quality"}:

@@ -9,12 +9,13 @@ import pandas as pd
 import streamlit as st
 
 from lrc_core import words
+from lrc_core.budget import whole_percent
 from lrc_core.names import in_order, method_label
 from lrc_core.quality.plain_words import accuracy_loss, in_words
 from lrc_core.quality.rows import Scores, accuracy_of
+from lrc_core.results import comparisons as measured
 from lrc_core.runs.spec import ModelRef
 from lrc_core.runs.store import RunStore
-from pages.ui.compare import rows as measured
 from pages.ui.learn import quiz
 from pages.ui.learn.methods import usable
 from pages.ui.shared import cards, charting
@@ -51,7 +52,7 @@ def card(group: measured.Group) -> None:
         key=METHOD,
         bind="query-params",
     )
-    rates = sorted({round(100 * (1 - row["keep_target"])) for row in rows if row["method"] == method})
+    rates = sorted({whole_percent(row["keep_target"]) for row in rows if row["method"] == method})
     rate = right.segmented_control(
         "Removed from the block linears",
         rates,
@@ -62,11 +63,11 @@ def card(group: measured.Group) -> None:
         bind="query-params",
     )
     row = next(
-        (row for row in rows if row["method"] == method and round(100 * (1 - row["keep_target"])) == rate),
+        (row for row in rows if row["method"] == method and whole_percent(row["keep_target"]) == rate),
         rows[0],
     )
     with st.container(border=True):
-        st.markdown(f"**{method_label(str(row['method']))}, {words.percent(1 - row['keep_achieved'])} removed**")
+        st.markdown(f"**{method_label(str(row['method']))}, {words.removed(row['keep_achieved'])} removed**")
         cards.facts(entries(row, dense))
     st.markdown(reading(row, dense))
     sample_note(group.sample, str(row.get("run_id", "")), str(dense.get("run_id", "")))

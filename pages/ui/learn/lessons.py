@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from lrc_core.errors import RunError
 from lrc_core.escape import escaped
+from lrc_core.names import model_label
 from lrc_core.results.archive import RunView, archive, card_of, read_content, stamp_of
 from lrc_core.runs.spec import LessonSpec, ModelRef
 from lrc_core.types import LinearShape, ModelCard
-from pages.ui.shared import jobs, state
+from pages.ui.shared import jobs
 from pages.ui.shared.frame import empty
 
 
@@ -112,6 +113,6 @@ def live(ref: ModelRef, spec: LessonSpec, label: str, key: str) -> bool:
         st.caption(":material/check: This has been computed; the step shows it.")
     elif st.button(label, icon=":material/play_arrow:", key=key) and jobs.submit(spec):
         return True
-    st.caption(f"On {escaped(state.model_label(ref))}, in the background. The same from the command line:")
+    st.caption(f"On {escaped(model_label(ref))}, in the background. The same from the command line:")
     jobs.command(spec)
     return False

@@ -7,14 +7,15 @@ import pandas as pd
 import streamlit as st
 
 from lrc_core import words
+from lrc_core.budget import keep_at, whole_percent
 from lrc_core.names import method_color, method_label
 from lrc_core.plan import Plan
+from lrc_core.results import comparisons as measured
 from lrc_core.results.archive import archive
 from lrc_core.runs.spec import ModelRef
 from lrc_core.types import ModelCard
 from pages.ui.compare import figures as charts
 from pages.ui.compare import ranks, readings
-from pages.ui.compare import rows as measured
 from pages.ui.shared import charting
 from pages.ui.shared.frame import empty, page_link, sample_note
 
@@ -32,7 +33,7 @@ def draw(ref: ModelRef) -> None:
             ":material/balance:",
         )
         return
-    rates = sorted({round(100 * (1 - keep)) for keep in measured.keeps_of(group, "whitened")})
+    rates = sorted({whole_percent(keep) for keep in measured.keeps_of(group, "whitened")})
     rate = st.segmented_control(
         "Budget: share removed from the block linears",
         rates,
@@ -42,7 +43,7 @@ def draw(ref: ModelRef) -> None:
         key=RATE,
         bind="query-params",
     )
-    keep = 1 - (rate or rates[0]) / 100
+    keep = keep_at(rate or rates[0])
     rows = [row for row in group.at("whitened", keep) if row["method"] in ("dense", *METHODS)]
     perplexity(rows)
     plans = {str(row["method"]): plan for row in rows if (plan := measured.plan_of(row)) is not None}

@@ -10,7 +10,7 @@ import pandas as pd
 import streamlit as st
 
 from lrc_core import words
-from lrc_core.budget import break_even, factor_params
+from lrc_core.budget import break_even, factor_params, kept_share
 from lrc_core.decompose.measures import energy_kept
 from lrc_core.results.archive import archive
 from lrc_core.results.spectra import Spectra, spectra_of
@@ -47,7 +47,7 @@ def draw(ref: ModelRef) -> None:
     layer = choose(spectra)
     removed = slider()
     sigma = spectra.values[decomposition][layer.name]
-    rank = max(1, int((1 - removed) * break_even(layer)))
+    rank = max(1, int(kept_share(removed) * break_even(layer)))
     what = "the layer's output" if decomposition == "whitened" else "the weight"
     told = charting.Told(
         f"Parameters of two factors against their rank for a layer of {layer.out_features} by "
@@ -124,7 +124,7 @@ def _millions(layer: LinearShape, rank: float) -> float:
 def reading(layer: LinearShape, sigma: np.ndarray, removed: float, what: str) -> str:
     """What the slider's saving takes away from ``what``."""
     even = break_even(layer)
-    rank = max(1, int((1 - removed) * even))
+    rank = max(1, int(kept_share(removed) * even))
     gone, lost = 1 - rank / layer.full_rank, 1 - energy_kept(sigma, rank)
     return (
         f"To remove **{words.percent(removed, 0)}** of the parameters the rank must fall to **{rank}** of "
@@ -191,9 +191,9 @@ def _bars(frame: pd.DataFrame) -> alt.Chart:
 
 def ways(removed: float) -> tuple[Choice, ...]:
     """Three ways to remove the same from two layers."""
-    rest = 1 - 2 * removed
+    rest = kept_share(2 * removed)
     return (
-        Choice("both a little", (1 - removed, 1 - removed)),
+        Choice("both a little", (kept_share(removed), kept_share(removed))),
         Choice("first dense, second twice as much", (1.0, rest)),
         Choice("second dense, first twice as much", (rest, 1.0)),
     )
@@ -221,7 +221,7 @@ def _pair(spectra: Spectra, layer: LinearShape) -> tuple[LinearShape, LinearShap
 def table(layer: LinearShape, sigma: np.ndarray) -> pd.DataFrame:
     """Savings and losses in numbers."""
     shares = [0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7]
-    ranks = [max(1, int((1 - share) * break_even(layer))) for share in shares]
+    ranks = [max(1, int(kept_share(share) * break_even(layer))) for share in shares]
     return pd.DataFrame(
         {
             "Removed": [words.percent(share, 0) for share in shares],

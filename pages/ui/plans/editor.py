@@ -10,17 +10,17 @@ import streamlit as st
 
 from lrc_core import words
 from lrc_core.allocate.curves.hand import predicted_loss
-from lrc_core.budget import break_even, is_dense, layer_ratio, plan_params
+from lrc_core.budget import break_even, is_dense, layer_ratio, plan_params, same_percent
 from lrc_core.decompose.measures import energy_kept
 from lrc_core.errors import LrcError
 from lrc_core.escape import escaped
 from lrc_core.names import decomposition_label, method_label
+from lrc_core.results import scores as plan_scores
 from lrc_core.results.archive import archive, stamp_of
+from lrc_core.results.drafts import Draft, keep_draft, summary
 from lrc_core.results.spectra import spectra_of
 from lrc_core.runs.spec import EvaluationSpec, ModelRef, SpectraSpec
 from lrc_core.types import LinearShape, ModelCard
-from pages.ui.plans import scores as plan_scores
-from pages.ui.plans.draft import Draft, keep_draft, summary
 from pages.ui.shared.cellgrid import OUTLINE, Grid, Limits, cell_grid, picked_in
 from pages.ui.shared.figures import Scale
 
@@ -156,7 +156,7 @@ def _reading(card: ModelCard, ratios: Mapping[str, float]) -> str:
         if any(layer.block == block for layer in card.layers)
     ]
     low, high = int(np.argmin(blocks)), int(np.argmax(blocks))
-    if blocks[high] - blocks[low] < 0.005:
+    if same_percent(blocks[high], blocks[low]):
         return f"All blocks keep about the same: {words.percent(blocks[0], 0)} of each layer on average."
     return (
         f"Block {high} keeps most, {words.percent(blocks[high], 0)} of each layer on average; block {low} least, "
@@ -317,7 +317,7 @@ def why_not(card: ModelCard, over: bool) -> str:
 
 def score_list(ref: ModelRef, keep: float, evaluation: EvaluationSpec) -> None:
     """Measured plans at this target, the best first."""
-    st.header(f"Score list at {words.percent(1 - keep)}")
+    st.header(f"Score list at {words.removed(keep)}")
     scores = plan_scores.comparable(plan_scores.update(ref), keep, evaluation)
     if not scores:
         st.caption(
@@ -345,7 +345,7 @@ def score_list(ref: ModelRef, keep: float, evaluation: EvaluationSpec) -> None:
         }
         for place, score in enumerate(scores, 1)
     ]
-    st.dataframe(pd.DataFrame(rows), hide_index=True, alt=f"Measured plans at {words.percent(1 - keep)}, best first")
+    st.dataframe(pd.DataFrame(rows), hide_index=True, alt=f"Measured plans at {words.removed(keep)}, best first")
     st.caption(
         f"Measured on {escaped(plan_scores.measured_on(evaluation))}; kept on this computer only, traceable to its run."
     )

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from lrc_core import words
-from lrc_core.budget import break_even, layer_ratio
+from lrc_core.budget import break_even, layer_ratio, same_percent, same_size
 from lrc_core.decompose.measures import energy_rank
 from lrc_core.errors import LrcError
 from lrc_core.names import method_color, method_label
@@ -16,11 +16,11 @@ from lrc_core.plan import Plan
 from lrc_core.quality.footprint import Footprint, footprint
 from lrc_core.quality.plain_words import accuracy_loss, asked, in_words, surprise
 from lrc_core.quality.rows import Scores
+from lrc_core.results import comparisons as measured
 from lrc_core.results.archive import RunView, archive
 from lrc_core.runs.spec import AllocateSpec
 from lrc_core.runs.store import RunStore
 from lrc_core.types import ModelCard
-from pages.ui.compare import rows as measured
 from pages.ui.present.story import Story, score_words
 from pages.ui.shared import pictures, state
 from pages.ui.shared.summary import SHARE, example_of, heat_of, heat_words
@@ -129,8 +129,8 @@ def learning(story: Story) -> Slide:
 
 def learning_words(story: Story, view: RunView[AllocateSpec]) -> str:
     """How a film that ends at another size belongs to the slides around it; nothing where it ends at theirs."""
-    end = words.percent(1 - view.spec.keep)
-    if abs(view.spec.keep - story.keep) < 1e-6:
+    end = words.removed(view.spec.keep)
+    if same_size(view.spec.keep, story.keep):
         return ""
     if story.made_by(view):
         return (
@@ -167,7 +167,7 @@ def plan_words(model: ModelCard, found: Plan, kept: dict[str, float]) -> str:
     shares = {block: sum(s * p for s, p in found) / sum(p for _, p in found) for block, found in blocks.items()}
     low, high = min(shares, key=shares.__getitem__), max(shares, key=shares.__getitem__)
     start = f"{len(found.dense)} of {len(model.layers)} layers stay dense"
-    if shares[high] - shares[low] < 0.005:
+    if same_percent(shares[high], shares[low]):
         return f"{start}; every block keeps about {words.percent(shares[high], 0)} of its parameters."
     return (
         f"{start}. Block {high} keeps most, {words.percent(shares[high], 0)} of its parameters, block {low} least, "
@@ -231,7 +231,7 @@ def answers(story: Story) -> Slide:
 def _name(row: measured.Row) -> str:
     if row["method"] == "dense":
         return "Dense model"
-    return f"{method_label(str(row['method']))}, {words.percent(1 - float(row['keep_target']))} removed"
+    return f"{method_label(str(row['method']))}, {words.removed(float(row['keep_target']))} removed"
 
 
 def _cut(text: str, most: int = 210) -> str:
@@ -318,7 +318,7 @@ def conclusion(story: Story) -> Slide:
     points = []
     gone = f"{story.removed} of the block linears can go"
     if whole is not None:
-        gone += f", which is {words.percent(1 - float(whole), 0)} of the model" + (
+        gone += f", which is {words.removed(float(whole), 0)} of the model" + (
             f" or {words.data_size(saved)}" if saved > 0 else ""
         )
     points.append(gone + ".")

@@ -7,19 +7,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from lrc_core import words
+from lrc_core.budget import USUAL_KEEP
 from lrc_core.errors import LrcError
 from lrc_core.names import in_order, learns, method_color, method_label
 from lrc_core.plan import Plan
+from lrc_core.results import comparisons as measured
 from lrc_core.results.archive import RunView, archive
 from lrc_core.results.plans import load_plan, nearest, recorded_plans
 from lrc_core.runs.spec import AllocateSpec, EvaluateSpec, ModelRef
 from lrc_core.types import ModelCard
-from pages.ui.compare import rows as measured
 from pages.ui.shared import pictures
 from pages.ui.shared.summary import Shown, shown_spectra
 
-USUAL = 0.2
-"""Share of the parameters removed, where nobody asks for another."""
 MOST_ROWS = 6
 """Methods that one slide has room for."""
 
@@ -53,7 +52,7 @@ class Story:
     @property
     def removed(self) -> str:
         """``20 %``."""
-        return words.percent(1 - self.keep)
+        return words.removed(self.keep)
 
     @property
     def dense(self) -> measured.Row | None:
@@ -118,26 +117,26 @@ def _bar(row: measured.Row, text: str) -> pictures.Bar:
     )
 
 
-def story_of(ref: ModelRef, removed: float = USUAL) -> Story | None:
+def story_of(ref: ModelRef, keep: float = USUAL_KEEP) -> Story | None:
     """The story of a model, else that of the shipped sample; None where there is neither.
 
     Args:
         ref: the model.
-        removed: share of the block linears' parameters; the nearest measured one is told.
+        keep: share of the block linears' parameters; the nearest measured one is told.
     """
     for model in dict.fromkeys((ref, ModelRef())):
         known = archive().newest_card(model)
         if known is not None:
-            return _story(model, known[0], removed)
+            return _story(model, known[0], keep)
     return None
 
 
-def _story(ref: ModelRef, card: ModelCard, removed: float) -> Story:
+def _story(ref: ModelRef, card: ModelCard, wanted: float) -> Story:
     own_spectra = archive().best_spectra(ref) is not None
     shown = shown_spectra(ref) if own_spectra else None
     for group in measured.groups(ref):
         for decomposition in sorted(measured.decompositions_of(group), key=lambda name: name != "whitened"):
-            keep = min(measured.keeps_of(group, decomposition), key=lambda known: abs(1 - known - removed))
+            keep = min(measured.keeps_of(group, decomposition), key=lambda known: abs(known - wanted))
             rows = group.at(decomposition, keep)
             best = min((row for row in rows if row["method"] != "dense"), key=loss)
             kept = sorted((row for row in rows if row["method"] != "dense"), key=loss)[:MOST_ROWS]
@@ -148,9 +147,9 @@ def _story(ref: ModelRef, card: ModelCard, removed: float) -> Story:
                 (view.id for view in group.views if not isinstance(view.spec, EvaluateSpec)), group.views[0].id
             )
             return Story(ref, card, shown, keep, tuple(told), best, _plan(best), group.sample, source)
-    found = nearest(recorded_plans(archive().runs(AllocateSpec, ref)), removed)
+    found = nearest(recorded_plans(archive().runs(AllocateSpec, ref)), wanted)
     plan = load_plan(found.path) if found is not None else None
-    keep = plan.keep_target if plan is not None else 1 - removed
+    keep = plan.keep_target if plan is not None else wanted
     sample = all(view.sample for view in archive().runs(ref=ref))
     return Story(ref, card, shown, keep, (), None, plan, sample, found.view.id if found is not None else "")
 

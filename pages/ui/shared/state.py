@@ -7,21 +7,22 @@ visitor gives them.
 from __future__ import annotations
 
 import json
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlencode
 
 import streamlit as st
 
+from lrc_core.errors import LrcError
+from lrc_core.files import write_json
 from lrc_core.models import consent
-from lrc_core.models.source import is_path
 from lrc_core.paths import read_only, runs_home
 from lrc_core.runs.spec import ModelRef
 
 MODEL, REVISION = "model", "revision"
 RATE = "rate"
 """Key and query parameter of the compression slider, in whole percent; shared by Allocate and Spectra on purpose."""
-DEFAULT_RATE, LARGEST_RATE = 20, 80
+DEFAULT_RATE = 20
 QUIET_S = 2.0
 """How long the slider must rest before a job starts by itself."""
 _LONGEST_SOURCE = 400
@@ -54,12 +55,10 @@ def write_settings(**changes: Any) -> None:
         st.session_state[_SESSION] = {**read_settings(), **changes}
         return
     path = settings_path()
-    temporary = path.with_suffix(".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps({**read_settings(), **changes}, indent=1), encoding="utf-8")
-        temporary.replace(path)
-    except OSError:
+        write_json(path, {**read_settings(), **changes})
+    except (OSError, LrcError):
         st.toast("Your choice could not be saved to disk; it holds for this tab only.", icon=":material/warning:")
 
 
@@ -89,18 +88,6 @@ def choose_model(ref: ModelRef) -> None:
     """Make a model the current one, here and at the next start."""
     write_settings(model={"source": ref.source, "revision": ref.revision})
     show_in_url(ref)
-
-
-def model_label(ref: ModelRef) -> str:
-    """A short name for captions. The disk is not asked: a link must not find out what exists."""
-    if ref.source == "starter":
-        return "SmolLM2-135M (starter)"
-    name = PurePath(ref.source).name if is_path(ref.source) else ref.source
-    return _cut(name, 60) + (f" @ {_cut(ref.revision, 12)}" if ref.revision else "")
-
-
-def _cut(text: str, length: int) -> str:
-    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 PRESENTED = "presented_from"

@@ -10,7 +10,7 @@ import streamlit as st
 
 from lrc_core import words
 from lrc_core.budget import break_even
-from lrc_core.names import decomposition_label
+from lrc_core.names import decomposition_label, model_label
 from lrc_core.results.spectra import Spectra
 from lrc_core.types import LinearShape
 from pages.ui.shared import charting, figures, state
@@ -114,7 +114,7 @@ def _curves_beside(look: Look, layers: list[LinearShape]) -> list[Curve]:
         return []
     mates = sides.matched(look.side.card, look.beside.card)
     theirs = {layer.name: layer for layer in look.beside.card.layers}
-    source = "" if look.beside.view.id == look.side.view.id else state.model_label(look.beside.view.spec.model)
+    source = "" if look.beside.view.id == look.side.view.id else model_label(look.beside.view.spec.model)
     return [
         Curve(
             theirs[mates[layer.name]],

@@ -215,9 +215,9 @@ def doubts_of(measure: str, facts: Mapping[str, Facts]) -> dict[str, str]:
     return {name: doubt for name, doubt in doubts.items() if doubt}
 
 
-def table(card: ModelCard, sigmas: Mapping[str, np.ndarray], compression: float) -> dict[str, dict[str, float]]:
+def table(card: ModelCard, sigmas: Mapping[str, np.ndarray], keep: float) -> dict[str, dict[str, float]]:
     """The measures of every spectrum under the uniform cut: ``{measure: {layer name: figure}}``."""
-    facts = facts_of(card, sigmas, uniform_ranks(card.layers, 1 - compression))
+    facts = facts_of(card, sigmas, uniform_ranks(card.layers, keep))
     keys = [key for key, measure in MEASURES.items() if not measure.subspaces and not measure.decompositions]
     return {key: values_of(key, facts) for key in keys}
 

@@ -12,15 +12,15 @@ from lrc_core import words
 from lrc_core.errors import LrcError
 from lrc_core.escape import escaped
 from lrc_core.jobs import generator, manager
+from lrc_core.names import model_label
 from lrc_core.quality.votes import SKIPPED, TIE, Vote, in_words, keep_vote, tally, to_csv, votes_path
+from lrc_core.results import answers as talk
 from lrc_core.results.archive import AnyRun, RunView, asks_for
 from lrc_core.runs.spec import GenerateSpec, ModelRef
 from lrc_core.runs.store import RunStore
 from lrc_core.runs.transcript import Answer, read_answers
 from pages.ui.compare.cards import who
-from pages.ui.shared import state
 from pages.ui.shared.frame import guard
-from pages.ui.talk import choices as talk
 
 
 def quoted(prompt: str) -> str:
@@ -183,7 +183,7 @@ def worker() -> None:
                 ":material/power_settings_new: The generation worker is not running; the first question starts it."
             )
             return
-        held = f" with **{escaped(state.model_label(ModelRef(found.model)))}** in memory" if found.model else ""
+        held = f" with **{escaped(model_label(ModelRef(found.model)))}** in memory" if found.model else ""
         with st.container(horizontal=True, vertical_alignment="center"):
             if found.state == "idle":
                 left = words.duration(generator.seconds_left(found))

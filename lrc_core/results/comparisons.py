@@ -1,13 +1,14 @@
-"""Rows of finished measurements, grouped so that only what was measured alike stands side by side. No Streamlit."""
+"""Rows of finished measurements, grouped so that only what was measured alike stands side by side."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
+from typing import Any, TypeAlias, TypeGuard
 
 from lrc_core import words
+from lrc_core.budget import removed_share, same_percent, same_size, size_key
 from lrc_core.errors import LrcError
 from lrc_core.names import split_variant
 from lrc_core.plan import Plan, variant_name
@@ -24,9 +25,6 @@ from lrc_core.runs.spec import (
     ModelRef,
     QualitySpec,
 )
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 Row = Mapping[str, Any]
 Measured: TypeAlias = RunView[CompareSpec | QualitySpec | EvaluateSpec]
@@ -53,10 +51,12 @@ class Group:
 
     @property
     def sample(self) -> bool:
+        """Whether all of it ships with the program."""
         return all(view.sample for view in self.views)
 
     @property
     def label(self) -> str:
+        """Texts, windows and tasks, as a list offers them."""
         spec = self.evaluation
         windows = (
             f"{spec.max_windows} windows of {spec.window}" if spec.max_windows else f"all windows of {spec.window}"
@@ -74,7 +74,7 @@ class Group:
             row
             for row in self.rows
             if row["method"] == "dense"
-            or (row["decomposition"] in (decomposition, "") and (keep is None or abs(row["keep_target"] - keep) < 1e-6))
+            or (row["decomposition"] in (decomposition, "") and (keep is None or same_size(row["keep_target"], keep)))
         ]
 
 
@@ -157,7 +157,7 @@ def _group(evaluation: EvaluationSpec, entries: Sequence[tuple[Row, Measured]]) 
             continue
         seen.add(row.get("run_id"))
         dense = row["method"] == "dense"
-        cell = (row["method"], None if dense else row.get("decomposition"), round(float(row["keep_target"]), 6))
+        cell = (row["method"], None if dense else row.get("decomposition"), size_key(row["keep_target"]))
         if cell in cells:
             hidden += 1
         else:
@@ -183,29 +183,28 @@ def decompositions_of(group: Group) -> list[str]:
 def missing(group: Group, decomposition: str, methods: Iterable[str]) -> list[tuple[str, float]]:
     """Cells of the grid of methods and targets that nobody has measured, as allocated or with updated factors."""
     have = {
-        (split_variant(str(row["method"]))[0], round(float(row["keep_target"]), 6))
-        for row in group.at(decomposition, None)
+        (split_variant(str(row["method"]))[0], size_key(row["keep_target"])) for row in group.at(decomposition, None)
     }
     return [
         (method, keep)
         for keep in keeps_of(group, decomposition)
         for method in methods
-        if (method, round(keep, 6)) not in have
+        if (method, size_key(keep)) not in have
     ]
 
 
 def differences(rows: Sequence[Row], group: Group) -> list[str]:
     """What is not equal among the rows shown, in words; empty when the comparison is clean."""
     notes = []
-    by_target: dict[float, list[float]] = {}
+    by_keep: dict[float, list[float]] = {}
     for row in rows:
         if row["method"] != "dense" and row.get("keep_achieved") is not None:
-            by_target.setdefault(float(row["keep_target"]), []).append(float(row["keep_achieved"]))
-    for target, achieved in by_target.items():
-        if max(achieved) - min(achieved) > 0.005:
+            by_keep.setdefault(float(row["keep_target"]), []).append(float(row["keep_achieved"]))
+    for keep, achieved in by_keep.items():
+        if not same_percent(max(achieved), min(achieved)):
             notes.append(
-                f"At {words.percent(1 - target)} the achieved compressions differ: from "
-                f"{words.percent(1 - max(achieved), 2)} to {words.percent(1 - min(achieved), 2)}."
+                f"At {words.removed(keep)} the achieved compressions differ: from "
+                f"{words.removed(max(achieved), 2)} to {words.removed(min(achieved), 2)}."
             )
     if len(group.calibrations) > 1:
         notes.append("The rows were calibrated on different texts or windows; see the settings of each run.")
@@ -214,18 +213,16 @@ def differences(rows: Sequence[Row], group: Group) -> list[str]:
     return notes
 
 
-def table(rows: Sequence[Row], label: Any) -> pd.DataFrame:
-    """Rows as a flat table, one column a figure; standard errors in columns of their own."""
-    import pandas as pd  # Home reads rows, too, and must not wait for it
-
-    records = []
+def records(rows: Sequence[Row], label: Callable[[str], str]) -> list[dict[str, Any]]:
+    """Rows as records of a flat table, one column per figure; standard errors in columns of their own."""
+    found = []
     for row in rows:
         record: dict[str, Any] = {
             "method": label(str(row["method"])),
             "decomposition": row.get("decomposition") if row["method"] != "dense" else "",
-            "compression_target": 1 - float(row["keep_target"]),
-            "compression_achieved": 1 - float(row.get("keep_achieved", row["keep_target"])),
-            "compression_whole_model": 1 - float(row["keep_whole_model"])
+            "compression_target": removed_share(float(row["keep_target"])),
+            "compression_achieved": removed_share(float(row.get("keep_achieved", row["keep_target"]))),
+            "compression_whole_model": removed_share(float(row["keep_whole_model"]))
             if row.get("keep_whole_model") is not None
             else None,
         }
@@ -237,8 +234,8 @@ def table(rows: Sequence[Row], label: Any) -> pd.DataFrame:
         for name, value in (row.get("cost") or {}).items():
             record[name] = value
         record["run_id"] = row.get("run_id", "")
-        records.append(record)
-    return pd.DataFrame(records)
+        found.append(record)
+    return found
 
 
 def plan_of(row: Row) -> Plan | None:
@@ -249,7 +246,7 @@ def plan_of(row: Row) -> Plan | None:
     source = archive().open(str(row.get("allocate_run_id") or "-"), AllocateSpec)
     if source is None:
         return None
-    found = nearest(recorded_plans([source]), 1 - float(row["keep_target"]))
-    if found is None or abs(found.compression - (1 - float(row["keep_target"]))) > 0.0051:
+    found = nearest(recorded_plans([source]), float(row["keep_target"]))
+    if found is None or not same_percent(found.keep, float(row["keep_target"])):
         return None
     return load_plan(found.path)

@@ -1,4 +1,4 @@
-"""Who can answer on the Talk page, and what has been asked and answered. No Streamlit."""
+"""Which plans can answer a prompt, and what has been asked and answered."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lrc_core import words
+from lrc_core.budget import USUAL_KEEP, same_percent, same_size, size_key, whole_percent
 from lrc_core.errors import PlanError
 from lrc_core.names import in_order, method_color, method_label
 from lrc_core.paths import cache_home
@@ -21,7 +22,6 @@ from lrc_core.runs.store import RunStore
 
 BLIND = "blind"
 """Flag in a run's folder: its answers are in random order, and nobody may see whose they are before voting."""
-USUAL = 0.2
 HoldsPlan = AllocateSpec | UpdateSpec | EvaluateSpec
 _PREFERRED = ("llrc", "uniform")
 
@@ -33,20 +33,21 @@ class Choice:
     Attributes:
         key: what finds it: a run, or ``RUN@20``; also what stands after ``--plan`` for the user's own runs.
         method: with its update, such as ``llrc+left``.
-        compression: share removed, as aimed at.
+        keep: share to keep.
         view: the run that holds it.
         path: its file; None where the run's record holds it.
     """
 
     key: str
     method: str
-    compression: float
+    keep: float
     view: RunView[HoldsPlan]
     path: Path | None
 
     @property
     def label(self) -> str:
-        name = f"{method_label(self.method)} at {words.percent(self.compression)}"
+        """Method, size and run, as a list offers it."""
+        name = f"{method_label(self.method)} at {words.removed(self.keep)}"
         return f"{name} · {self.key}" + (" · sample" if self.view.sample else "")
 
 
@@ -69,9 +70,9 @@ def choices(ref: ModelRef) -> list[Choice]:
 
 
 def _place(choice: Choice, order: list[str]) -> tuple[bool, float, int, bool]:
-    """Round rates first, then by rate and method."""
-    odd = "@" in choice.key and round(100 * choice.compression) % 5 != 0
-    return odd, round(choice.compression, 4), order.index(choice.method), choice.view.sample
+    """Round sizes first, then by size and method."""
+    odd = "@" in choice.key and whole_percent(choice.keep) % 5 != 0
+    return odd, -size_key(choice.keep), order.index(choice.method), choice.view.sample
 
 
 def plans_of(view: AnyRun) -> Iterable[Choice]:
@@ -85,10 +86,10 @@ def plans_of(view: AnyRun) -> Iterable[Choice]:
 def _recorded(view: RunView[AllocateSpec]) -> Iterable[Choice]:
     for plan in recorded_plans([view]):
         if plan.final:
-            yield Choice(view.id, view.spec.method, plan.compression, view, plan.path)
-        elif abs(plan.compression - (1 - view.spec.keep)) > 1e-6:  # the final plan stands for that rate
+            yield Choice(view.id, view.spec.method, plan.keep, view, plan.path)
+        elif not same_size(plan.keep, view.spec.keep):  # the final plan stands for that size
             key = f"{view.id}@{plan.path.stem}"
-            yield Choice(key, view.spec.method, plan.compression, view, plan.path)
+            yield Choice(key, view.spec.method, plan.keep, view, plan.path)
 
 
 def _of_record(view: RunView[EvaluateSpec] | RunView[UpdateSpec], path: Path | None = None) -> Choice:
@@ -97,12 +98,12 @@ def _of_record(view: RunView[EvaluateSpec] | RunView[UpdateSpec], path: Path | N
     plan = spec.plan or {}
     update = str(spec.settings.get("kind", "")) if isinstance(spec, UpdateSpec) else update_of(plan.get("origin"))
     method = variant_name(str(plan.get("method")), update)
-    return Choice(view.id, method, 1 - float(plan.get("keep_target", 1)), view, path)
+    return Choice(view.id, method, float(plan.get("keep_target", 1)), view, path)
 
 
 def usual(found: list[Choice]) -> list[str]:
-    """Who is asked when nobody says: a learned plan and the uniform one at the usual rate, else the first two."""
-    near = [choice for choice in found if abs(choice.compression - USUAL) < 0.0051]
+    """Who is asked when nobody says: a learned plan and the uniform one at the usual size, else the first two."""
+    near = [choice for choice in found if same_percent(choice.keep, USUAL_KEEP)]
     keys = [next((choice.key for choice in near if choice.method == name), None) for name in _PREFERRED]
     return [key for key in keys if key is not None] or [choice.key for choice in found[:2]]
 
@@ -136,7 +137,7 @@ def name_of(answer: AnswerSpec) -> str:
     plan = plan_of(answer)
     if plan is None:
         return "dense"
-    return f"{variant_name(plan.method, plan.update)} at {words.percent(1 - plan.keep_target)}"
+    return f"{variant_name(plan.method, plan.update)} at {words.removed(plan.keep_target)}"
 
 
 def label_of(name: str) -> str:

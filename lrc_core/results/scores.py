@@ -9,15 +9,16 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from lrc_core.allocate.curves.hand import HAND
+from lrc_core.budget import same_percent, within
 from lrc_core.errors import LrcError
 from lrc_core.escape import escaped
+from lrc_core.files import write_json
+from lrc_core.names import model_label
 from lrc_core.paths import plans_home
 from lrc_core.quality.paired import Paired, log_perplexity
 from lrc_core.results.archive import RunView, archive, read_content
-from lrc_core.runs.files import write_json
 from lrc_core.runs.spec import EvaluateSpec, EvaluationSpec, ModelRef
 from lrc_core.words import percent
-from pages.ui.shared import state
 
 FILE = "scores.json"
 
@@ -47,6 +48,7 @@ class Score:
 
     @property
     def hand(self) -> bool:
+        """Whether the plan was made by hand."""
         return self.method == HAND
 
     @property
@@ -83,8 +85,8 @@ def comparable(scores: Sequence[Score], keep: float, evaluation: EvaluationSpec)
     return [
         score
         for score in scores
-        if abs(score.keep_target - keep) < 0.0051
-        and score.keep_achieved <= keep + 1e-6
+        if same_percent(score.keep_target, keep)
+        and within(score.keep_achieved, keep)
         and score.measured_on == wanted
         and math.isfinite(score.loss)
     ]
@@ -179,4 +181,4 @@ def _read() -> list[Score]:
 
 
 def _key(ref: ModelRef) -> str:
-    return state.model_label(ref) if ref.source == "starter" else f"{ref.source}@{ref.revision}"
+    return model_label(ref) if ref.source == "starter" else f"{ref.source}@{ref.revision}"
