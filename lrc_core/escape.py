@@ -9,7 +9,8 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-_SIGNS = frozenset(r"""\`*_{}[]()<>#+-.!|$:~^=&"'/@%;,?""")
+_SIGNS = frozenset(r"\`*_{}[]()<>#!|$:~^&")
+_LIST = re.compile(r"(\d*)([-+=.)])")
 # A name of a host or an address becomes a link however it is escaped, but not in code.
 _LINKS = re.compile(r"\S*(?:[a-z][a-z0-9+.-]*:/|www\.|mailto:|xmpp:|\S@)\S*", re.IGNORECASE)
 _TYPOGRAPHY = re.compile(r"\S*(?:--|->|<-|[<>]=)\S*")
@@ -18,8 +19,9 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 def escaped(text: str) -> str:
     """Text as Streamlit's Markdown shows it, letter for letter and without meaning; lines become spaces."""
-    words = re.split(r"(\s+)", " ".join(text.split("\n")))
-    return "".join(_word(word) for word in words)
+    line = " ".join(text.splitlines()).lstrip()
+    shown = "".join(_word(word) for word in re.split(r"(\s+)", line))
+    return _LIST.sub(r"\1\\\2", shown, count=1) if _LIST.match(shown) else shown
 
 
 def csv_cell(value: Any) -> Any:
