@@ -217,7 +217,7 @@ def wait_for_quiet(spec: AllocateSpec) -> None:
 
 
 def watched(ref: ModelRef) -> None:
-    """The job that the link names, else the newest unfinished one; others in a line each."""
+    """The job in the link, else the newest unfinished one; one line for each of the others."""
     views = archive().runs(AllocateSpec, ref, samples=False)
     named = st.query_params.get(RUN, "")
     if named and named not in {view.id for view in views} and archive().open(named) is not None:

@@ -57,7 +57,7 @@ def chosen_keep() -> float:
 
 
 def beginnings(ref: ModelRef, card: ModelCard, keep: float) -> dict[str, str]:
-    """What a plan can begin with, by key: the uniform rule, recorded plans near this size, saved plans."""
+    """Starting plans, by key: the uniform rule, recorded plans near this size, saved plans."""
     found = {UNIFORM: "Uniform rule"}
     methods: dict[str, list[RunView[AllocateSpec]]] = {}
     for view in archive().runs(AllocateSpec, ref):
@@ -77,7 +77,7 @@ def export_name(keep: float) -> str:
 
 
 def begin(card: ModelCard, choice: str, label: str, keep: float) -> None:
-    """Put a beginning in the place of the draft; what was there comes back with Undo."""
+    """Replace the draft by a starting plan; Undo brings the old draft back."""
     try:
         plan = None if choice == UNIFORM else load_plan(Path(choice))
         draft = draft_of(plan, card, label) if plan else uniform_draft(card, keep)
@@ -171,7 +171,7 @@ def evaluation(ref: ModelRef, card: ModelCard, draft: Draft, keep: float) -> Eva
 
 
 def watched(ref: ModelRef) -> None:
-    """The measurement that the link names, else an unfinished one of a plan made by hand."""
+    """The measurement in the link, else an unfinished one of a plan made by hand."""
     own = archive().runs(EvaluateSpec, ref, samples=False)
     views = [view for view in own if (view.spec.plan or {}).get("method") == HAND]
     named = st.query_params.get(RUN, "")

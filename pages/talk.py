@@ -58,7 +58,7 @@ def question(ref: ModelRef) -> None:
         _ask(ref, prompt, [found[key] for key in chosen if key in found][:MOST], sampling, blind)
 
 
-def _first_question(ref: ModelRef, found: dict[str, talk.Choice]) -> GenerateSpec:
+def _first_question(ref: ModelRef, found: dict[str, talk.PlanChoice]) -> GenerateSpec:
     """What the form asks when nothing in it is changed."""
     usual = talk.usual(list(found.values()))
     return GenerateSpec(ref, FIRST_PROMPT, (AnswerSpec(), *(talk.answer_of(found[key]) for key in usual)))
@@ -84,7 +84,7 @@ def _factors_note(answers: list[AnswerSpec]) -> None:
         )
 
 
-def _ask(ref: ModelRef, prompt: str, chosen: list[talk.Choice], sampling: SamplingSpec, blind: bool) -> None:
+def _ask(ref: ModelRef, prompt: str, chosen: list[talk.PlanChoice], sampling: SamplingSpec, blind: bool) -> None:
     """Put the question to the worker and watch it; the same question with the same settings is not asked twice."""
     try:
         answers = [AnswerSpec(), *(talk.answer_of(choice) for choice in chosen)]

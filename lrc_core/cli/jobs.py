@@ -131,7 +131,7 @@ def print_tables(_: Run, result: dict[str, Any]) -> None:
 
 
 def print_spectra(run: Run, result: dict[str, Any]) -> None:
-    """One line a kind of layer: means over the blocks."""
+    """One line per kind of layer, with means over the blocks."""
     card = ModelCard.from_dict(result["card"])
     names = list(result["decompositions"])
     rows = []

@@ -22,12 +22,12 @@ def emit_json(data: Any) -> None:
 
 
 def emit(text: str = "") -> None:
-    """A line of a result for people."""
+    """Print one line of a result."""
     sys.stdout.write(text + "\n")
 
 
 def note(text: str) -> None:
-    """A line beside the result."""
+    """Print one line on standard error, beside the result."""
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
 

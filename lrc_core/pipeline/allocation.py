@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lrc_core.allocate.protocol import Allocation, Context, Recorded
+from lrc_core.allocate.protocol import Allocation, Context, PassedPlan
 from lrc_core.budget import size_key, whole_percent
 from lrc_core.calibrate.factor_model import spectra
 from lrc_core.calibrate.subspaces import neighbour_overlaps
@@ -158,7 +158,7 @@ class _PlanWriter:
             origin={**origin, "calibration": asdict(spec.calibration), **more},
         )
 
-    def on_recorded(self, passed: Recorded) -> None:
+    def on_recorded(self, passed: PassedPlan) -> None:
         """``plans/<percent>.json``."""
         folder = self._run.path / "plans"
         folder.mkdir(exist_ok=True)

@@ -23,7 +23,7 @@ from lrc_core.tune.kinds import NO_UPDATE
 
 
 @dataclass(frozen=True)
-class Line:
+class BenchLine:
     """Allocations that differ in nothing but their target.
 
     Attributes:
@@ -85,7 +85,7 @@ class Matrix:
         run = do_part(self._store, self._session, wanted, label)
         self._add({**_result(run), **_size(run)})
 
-    def line(self, line: Line) -> None:
+    def line(self, line: BenchLine) -> None:
         """Allocate and measure at every target, the smallest first: one training run may serve them all."""
         entry, learned = ALLOCATORS.get(line.base.method), None
         for keep in sorted(self._spec.keeps):

@@ -21,7 +21,7 @@ PARTS = (("weights", "Weights"), ("cache", "Key-value cache"), ("overhead", "Ove
 
 
 @dataclass(frozen=True)
-class Entry:
+class CardModel:
     """One model of a card.
 
     Attributes:
@@ -73,7 +73,7 @@ def part_words(key: str, value: int | None) -> str:
     return ("≈ " if key == "overhead" else "") + data_size(value)
 
 
-def speed_words(entry: Entry, dense: Entry | None) -> str:
+def speed_words(entry: CardModel, dense: CardModel | None) -> str:
     """Measured speed, as a share of the dense model's where that was measured too."""
     decode, prefill = entry.speed.get("decode"), entry.speed.get("prefill")
     if not decode:
@@ -90,7 +90,7 @@ def speed_words(entry: Entry, dense: Entry | None) -> str:
     return said + " (measured once)."
 
 
-def quality_words(entry: Entry, dense: Entry | None, scores: Scores) -> tuple[str, str]:
+def quality_words(entry: CardModel, dense: CardModel | None, scores: Scores) -> tuple[str, str]:
     """What was lost, in plain words; and how many questions stand behind them, "" where none do."""
     if entry.plan is None:
         return "Quality: the measure for the others.", ""
@@ -103,7 +103,7 @@ def quality_words(entry: Entry, dense: Entry | None, scores: Scores) -> tuple[st
     return said, asked(loss, entry.row)
 
 
-def reading(found: Sequence[tuple[Entry, Footprint]], wishes: Wishes) -> str:
+def reading(found: Sequence[tuple[CardModel, Footprint]], wishes: Wishes) -> str:
     """One sentence about which of the models needs least."""
     entry, size = min(found, key=lambda pair: pair[1].total)
     alike = [one.name for one, other in found if other.total <= 1.005 * size.total]

@@ -25,7 +25,7 @@ _SMALLEST_INCREASE = 0.01  # of log-perplexity: less is within the error of any 
 
 
 @dataclass(frozen=True)
-class Curve:
+class TrainingCurve:
     """Training as far as it went.
 
     Attributes:
@@ -43,10 +43,10 @@ class Curve:
         close = np.abs(self.steps - step) <= _NEAR
         return float(self.losses[close].mean()) if close.any() else math.nan
 
-    def until(self, removed: float, step: int) -> Curve:
+    def until(self, removed: float, step: int) -> TrainingCurve:
         """What was known when training had removed a share on its way to the plan of a step."""
         known = (self.steps <= step) & (self.removed <= removed)
-        return Curve(self.steps[known], self.removed[known], self.losses[known])
+        return TrainingCurve(self.steps[known], self.removed[known], self.losses[known])
 
     def continued(self, removed: float) -> float:
         """The loss at a size not reached yet: c * removed^p through the upper half of those passed; NaN if too few."""
@@ -71,7 +71,7 @@ class MeasuredPlan:
     """
 
     run: str
-    curve: Curve
+    curve: TrainingCurve
     removed: float
     step: int
     increase: float
@@ -104,7 +104,7 @@ class Forecast:
         return dense * math.exp(self.increase), dense * math.exp(low), dense * math.exp(high)
 
 
-def forecast(curve: Curve, removed: float, measured: Sequence[MeasuredPlan]) -> Forecast | None:
+def forecast(curve: TrainingCurve, removed: float, measured: Sequence[MeasuredPlan]) -> Forecast | None:
     """What a run will have cost when it ends at its target.
 
     Args:
@@ -127,7 +127,7 @@ def forecast(curve: Curve, removed: float, measured: Sequence[MeasuredPlan]) -> 
     )
 
 
-def passed(curve: Curve, step: int, measured: Sequence[MeasuredPlan]) -> Forecast | None:
+def passed(curve: TrainingCurve, step: int, measured: Sequence[MeasuredPlan]) -> Forecast | None:
     """What the plan costs that a run recorded at a step: its loss there is known, only the factor is not.
 
     Args:

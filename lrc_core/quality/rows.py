@@ -29,7 +29,7 @@ class Scores:
         self._read: dict[str, dict[str, Any]] = {}
 
     def of(self, run_id: str) -> dict[str, Any]:
-        """Losses of every window and outcomes of every item; empty where the run has gone."""
+        """Losses of every window and outcomes of every item; empty where the run was deleted."""
         if run_id not in self._read:
             try:
                 self._read[run_id] = json.loads((self._root / run_id / "scores.json").read_text(encoding="utf-8"))

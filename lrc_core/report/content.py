@@ -76,7 +76,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Line:
+class TableRow:
     """A row of a table.
 
     Attributes:
@@ -103,7 +103,7 @@ class Table:
 
     caption: str
     columns: tuple[Column, ...]
-    lines: tuple[Line, ...]
+    lines: tuple[TableRow, ...]
     note: str = ""
     detail: bool = False
 
@@ -116,7 +116,7 @@ class Picture:
         alt: what it shows, for those who do not see it.
         title: above it.
         note: below the title, small.
-        key: as of :class:`Line`, where all of it belongs to one plan.
+        key: as of :class:`TableRow`, where all of it belongs to one plan.
         reading: a sentence under it, computed from what it shows.
         source: run id.
     """
@@ -131,7 +131,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Entry:
+class LegendEntry:
     """One entry of a legend: name, colour, symbol and method."""
 
     label: str
@@ -155,14 +155,14 @@ class Pictures:
     title: str
     items: tuple[Picture, ...]
     columns: int = 2
-    legend: tuple[Entry, ...] = ()
+    legend: tuple[LegendEntry, ...] = ()
     ramp: str = ""
     table: Table | None = None
     links: Any = None
 
 
 @dataclass(frozen=True)
-class Answer:
+class WrittenAnswer:
     """What one model wrote.
 
     Attributes:
@@ -185,11 +185,11 @@ class Answers:
     title: str
     prompt: str
     note: str
-    entries: tuple[Answer, ...]
+    entries: tuple[WrittenAnswer, ...]
 
 
 @dataclass(frozen=True)
-class Part:
+class BarPart:
     """A part of a bar: its name, size in bytes, words and how it came about."""
 
     key: str
@@ -212,7 +212,7 @@ class CardEntry:
     name: str
     color: str
     total: str
-    parts: tuple[Part, ...]
+    parts: tuple[BarPart, ...]
     lines: tuple[str, ...]
     note: str
     key: tuple[str, str] = ("", "")
@@ -263,7 +263,7 @@ class Section:
 
 
 @dataclass(frozen=True)
-class Choice:
+class Switch:
     """Something that can be switched off on a screen: a method or a target."""
 
     key: str
@@ -288,8 +288,8 @@ class Report:
     subtitle: str
     made: str
     source: str
-    methods: tuple[Choice, ...]
-    targets: tuple[Choice, ...]
+    methods: tuple[Switch, ...]
+    targets: tuple[Switch, ...]
     sections: tuple[Section, ...] = field(default_factory=tuple)
 
 

@@ -31,7 +31,7 @@ _BLIND = "blind"  # flag in a run's folder: nobody may see whose answers these a
 
 
 @dataclass(frozen=True)
-class Shown:
+class ReportPlan:
     """A plan with its origin.
 
     Attributes:
@@ -78,7 +78,7 @@ class Sources:
     missing: tuple[tuple[str, str, float, int | None], ...]
     baselines: tuple[str, ...]
     tested: bool
-    plans: tuple[Shown, ...]
+    plans: tuple[ReportPlan, ...]
     lost: tuple[str, ...]
     answers: tuple[Run, ...]
     sealed: int
@@ -232,7 +232,7 @@ def _structured(method: str) -> bool:
     return method in ALLOCATORS and ALLOCATORS.get(method).structured
 
 
-def _plans_of(rows: Sequence[Row], found: Archive) -> tuple[tuple[Shown, ...], tuple[str, ...]]:
+def _plans_of(rows: Sequence[Row], found: Archive) -> tuple[tuple[ReportPlan, ...], tuple[str, ...]]:
     """The plans behind measured rows, and the rows whose plan is gone."""
     plans, lost = [], []
     for row in rows:
@@ -247,11 +247,11 @@ def _plans_of(rows: Sequence[Row], found: Archive) -> tuple[tuple[Shown, ...], t
         if plan is None:
             lost.append(f"{method_label(str(row['method']))}, {removed(float(row['keep_target']))}")
         else:
-            plans.append(Shown(str(row["method"]), plan, str(row["run_id"])))
+            plans.append(ReportPlan(str(row["method"]), plan, str(row["run_id"])))
     return tuple(plans), tuple(lost)
 
 
-def _named_plan(text: str, found: Archive) -> Shown:
+def _named_plan(text: str, found: Archive) -> ReportPlan:
     problem: LrcError | None = None
     for store in found.stores:
         try:
@@ -259,24 +259,24 @@ def _named_plan(text: str, found: Archive) -> Shown:
         except LrcError as error:
             problem = problem or error
             continue
-        return Shown(variant_name(plan.method, plan.update), plan, Path(text).name)
+        return ReportPlan(variant_name(plan.method, plan.update), plan, Path(text).name)
     raise problem or PlanError(f"There is no plan {text!r}.")
 
 
-def _newest_plans(model: str, found: Archive) -> tuple[Shown, ...]:
+def _newest_plans(model: str, found: Archive) -> tuple[ReportPlan, ...]:
     """Plans of the newest finished allocations, where nothing was compared.
 
     Raises:
         RunError: there are none.
     """
-    plans: list[Shown] = []
+    plans: list[ReportPlan] = []
     for view in found.finished(AllocateSpec):
         if (model and view.spec.model.source != model) or len(plans) == MOST_PLANS:
             continue
         with suppress(LrcError):
             plan = Plan.load(view.path / "plan.json")
             if not plans or plan.model.fingerprint == plans[0].plan.model.fingerprint:
-                plans.append(Shown(variant_name(plan.method, plan.update), plan, view.id))
+                plans.append(ReportPlan(variant_name(plan.method, plan.update), plan, view.id))
     if not plans:
         of = f" of {model}" if model else ""
         raise RunError(
@@ -286,7 +286,7 @@ def _newest_plans(model: str, found: Archive) -> tuple[Shown, ...]:
     return tuple(sorted(plans, key=lambda shown: (-shown.keep, order.index(shown.method))))
 
 
-def _card(comparison: Run | None, rows: Sequence[Row], plans: Sequence[Shown], found: Archive) -> ModelCard:
+def _card(comparison: Run | None, rows: Sequence[Row], plans: Sequence[ReportPlan], found: Archive) -> ModelCard:
     """The model's card, from a run behind a row or a plan, else from any run of that model.
 
     Raises:

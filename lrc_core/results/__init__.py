@@ -1,1 +1,1 @@
-"""Finished runs, samples and plans: finding, reading and judging them. Files only: no model, torch or pandas."""
+"""Finished runs, samples and plans: finding, reading and judging them. Files only, never a model, torch or pandas."""

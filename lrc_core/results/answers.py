@@ -27,7 +27,7 @@ _PREFERRED = ("llrc", "uniform")
 
 
 @dataclass(frozen=True)
-class Choice:
+class PlanChoice:
     """A plan that can be asked.
 
     Attributes:
@@ -51,10 +51,10 @@ class Choice:
         return f"{name} · {self.key}" + (" · sample" if self.view.sample else "")
 
 
-def choices(ref: ModelRef) -> list[Choice]:
+def choices(ref: ModelRef) -> list[PlanChoice]:
     """Plans of finished runs: allocated, updated, and those that comparisons measured and whose own run was deleted."""
     views = archive().runs(ref=ref)
-    found: dict[str, Choice] = {}
+    found: dict[str, PlanChoice] = {}
     for view in views:
         if view.done:
             for choice in plans_of(view):
@@ -69,13 +69,13 @@ def choices(ref: ModelRef) -> list[Choice]:
     return sorted(found.values(), key=lambda choice: _place(choice, order))
 
 
-def _place(choice: Choice, order: list[str]) -> tuple[bool, float, int, bool]:
+def _place(choice: PlanChoice, order: list[str]) -> tuple[bool, float, int, bool]:
     """Round sizes first, then by size and method."""
     odd = "@" in choice.key and whole_percent(choice.keep) % 5 != 0
     return odd, -size_key(choice.keep), order.index(choice.method), choice.view.sample
 
 
-def plans_of(view: AnyRun) -> Iterable[Choice]:
+def plans_of(view: AnyRun) -> Iterable[PlanChoice]:
     """Plans of one finished allocation or update: its own, and those that it recorded on its way to other rates."""
     if asks_for(view, UpdateSpec):
         yield _of_record(view, view.path / "plan.json")
@@ -83,32 +83,32 @@ def plans_of(view: AnyRun) -> Iterable[Choice]:
         yield from _recorded(view)
 
 
-def _recorded(view: RunView[AllocateSpec]) -> Iterable[Choice]:
+def _recorded(view: RunView[AllocateSpec]) -> Iterable[PlanChoice]:
     for plan in recorded_plans([view]):
         if plan.final:
-            yield Choice(view.id, view.spec.method, plan.keep, view, plan.path)
+            yield PlanChoice(view.id, view.spec.method, plan.keep, view, plan.path)
         elif not same_size(plan.keep, view.spec.keep):  # the final plan stands for that size
             key = f"{view.id}@{plan.path.stem}"
-            yield Choice(key, view.spec.method, plan.keep, view, plan.path)
+            yield PlanChoice(key, view.spec.method, plan.keep, view, plan.path)
 
 
-def _of_record(view: RunView[EvaluateSpec] | RunView[UpdateSpec], path: Path | None = None) -> Choice:
+def _of_record(view: RunView[EvaluateSpec] | RunView[UpdateSpec], path: Path | None = None) -> PlanChoice:
     """The plan in the record of an update or evaluation."""
     spec = view.spec
     plan = spec.plan or {}
     update = str(spec.settings.get("kind", "")) if isinstance(spec, UpdateSpec) else update_of(plan.get("origin"))
     method = variant_name(str(plan.get("method")), update)
-    return Choice(view.id, method, float(plan.get("keep_target", 1)), view, path)
+    return PlanChoice(view.id, method, float(plan.get("keep_target", 1)), view, path)
 
 
-def usual(found: list[Choice]) -> list[str]:
+def usual(found: list[PlanChoice]) -> list[str]:
     """Who is asked when nobody says: a learned plan and the uniform one at the usual size, else the first two."""
     near = [choice for choice in found if same_percent(choice.keep, USUAL_KEEP)]
     keys = [next((choice.key for choice in near if choice.method == name), None) for name in _PREFERRED]
     return [key for key in keys if key is not None] or [choice.key for choice in found[:2]]
 
 
-def answer_of(choice: Choice) -> AnswerSpec:
+def answer_of(choice: PlanChoice) -> AnswerSpec:
     """The plan as a job takes it.
 
     Raises:
@@ -152,7 +152,7 @@ def color_of(name: str) -> str:
 
 
 def letter(number: int) -> str:
-    """What an answer is called while nobody may know whose it is."""
+    """The name of an answer in a blind vote: ``Answer A``."""
     return f"Answer {'ABCD'[number]}"
 
 

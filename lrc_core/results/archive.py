@@ -251,6 +251,17 @@ def read_content(path: Path) -> Any:
         raise RunError(f"{path} cannot be read: {error}.", "Delete the run and start it again.") from error
 
 
+def recorded_rows(view: AnyRun) -> list[Any]:
+    """The rows of a comparison or bench that are there by now, also while it works.
+
+    Raises:
+        RunError: they are damaged.
+    """
+    path = view.path / "rows.json"
+    content = read_content(path) if path.is_file() else (view.run.result() or {}).get("rows")
+    return content if isinstance(content, list) else []
+
+
 def card_of(view: AnyRun) -> ModelCard:
     """The model card that a run wrote.
 

@@ -14,7 +14,7 @@ from lrc_core.errors import LrcError
 from lrc_core.names import decomposition_label, method_label
 from lrc_core.quality.rows import accuracy_of, named
 from lrc_core.quality.tables import MARKS, label_of, marks, tasks_of, texts_of
-from lrc_core.results.archive import RunView, archive, read_content
+from lrc_core.results.archive import RunView, archive, recorded_rows
 from lrc_core.runs.spec import AblationSpec, EvaluationSpec, ModelRef, QualitySpec
 
 Row = Mapping[str, Any]
@@ -58,11 +58,9 @@ def benches(ref: ModelRef, kind: type[QualitySpec] | type[AblationSpec]) -> list
     found = []
     for view in _runs(ref, kind):
         try:
-            path = view.path / "rows.json"
-            content = read_content(path) if path.is_file() else (view.run.result() or {}).get("rows", [])
+            rows = tuple(row for row in recorded_rows(view) if _usable(row))
         except LrcError:
             continue
-        rows = tuple(row for row in content if _usable(row)) if isinstance(content, list) else ()
         if rows:
             names = view.spec.baselines if isinstance(view.spec, QualitySpec) else ("base",)
             found.append(Bench(view, rows, names))

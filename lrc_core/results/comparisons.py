@@ -13,7 +13,7 @@ from lrc_core.errors import LrcError
 from lrc_core.names import split_variant
 from lrc_core.plan import Plan, variant_name
 from lrc_core.quality.variants import MIX
-from lrc_core.results.archive import AnyRun, RunView, archive, read_content
+from lrc_core.results.archive import AnyRun, RunView, archive, recorded_rows
 from lrc_core.results.plans import load_plan, nearest, recorded_plans
 from lrc_core.runs.spec import (
     AblationSpec,
@@ -103,9 +103,7 @@ def rows_of(view: Measured) -> list[Row]:
     spec = view.spec
     try:
         if isinstance(spec, CompareSpec):
-            path = view.path / "rows.json"
-            content = read_content(path) if path.is_file() else (view.run.result() or {}).get("rows", [])
-            return [_named(row) for row in content if _usable(row)]
+            return [_named(row) for row in recorded_rows(view) if _usable(row)]
         if isinstance(spec, QualitySpec):
             rows = [row for row in _bench_rows(view) if row.get("seed", spec.seeds[0]) == spec.seeds[0]]
             return [_named(row) for row in rows]
@@ -117,9 +115,7 @@ def rows_of(view: Measured) -> list[Row]:
 
 def _bench_rows(view: AnyRun) -> list[Row]:
     """Measured rows of a quality or ablation run that are about this model."""
-    path = view.path / "rows.json"
-    content = read_content(path) if path.is_file() else (view.run.result() or {}).get("rows", [])
-    return [row for row in content if _usable(row) and row["method"] != "reference"]
+    return [row for row in recorded_rows(view) if _usable(row) and row["method"] != "reference"]
 
 
 def _set_aside(views: Sequence[AnyRun]) -> set[str]:

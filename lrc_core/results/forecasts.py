@@ -1,4 +1,4 @@
-"""The quality a training run heads for, from measured plans of runs like it; and what was measured where it was."""
+"""The expected perplexity of a training run, from measured plans of similar runs; or as measured."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lrc_core import words
 from lrc_core.budget import removed_share, same_size
 from lrc_core.export.film import Film, film_of
 from lrc_core.names import learns
-from lrc_core.quality.forecast import FEWEST_PLANS, Curve, Forecast, MeasuredPlan, forecast
+from lrc_core.quality.forecast import FEWEST_PLANS, Forecast, MeasuredPlan, TrainingCurve, forecast
 from lrc_core.results.archive import RunView, archive, stamp_of
 from lrc_core.runs.spec import AllocateSpec, EvaluateSpec, EvaluationSpec
 from lrc_core.runs.store import Run
@@ -57,12 +57,12 @@ def forecasts(view: RunView[AllocateSpec], shown: Film) -> tuple[dict[str, tuple
     )
 
 
-def curve_of(shown: Film) -> Curve:
+def curve_of(shown: Film) -> TrainingCurve:
     """Training as a curve; ticks without a loss are left out."""
     losses = shown.ticks.get("distill") or shown.ticks.get("task") or []
     rows = [row for row in zip(shown.ticks["step"], shown.ticks["removed"], losses, strict=False) if row[2] is not None]
     columns = np.array(rows, dtype=float).reshape(-1, 3).T
-    return Curve(columns[0], columns[1], columns[2])
+    return TrainingCurve(columns[0], columns[1], columns[2])
 
 
 def measured_plans(view: RunView[AllocateSpec], own: bool = False) -> dict[str, tuple[list[MeasuredPlan], float]]:
@@ -102,13 +102,13 @@ def has_film(view: RunView[AllocateSpec]) -> bool:
     return learns(view.spec.method) and view.status.state != "queued" and (view.path / "card.json").is_file()
 
 
-def training_of(view: RunView[AllocateSpec]) -> Curve:
+def training_of(view: RunView[AllocateSpec]) -> TrainingCurve:
     """Training of a run as a curve, read again only when its events change."""
     return _curve(str(view.path), stamp_of(view.path / "events.jsonl"))
 
 
 @lru_cache(maxsize=64)
-def _curve(path: str, stamp: tuple[int, int]) -> Curve:
+def _curve(path: str, stamp: tuple[int, int]) -> TrainingCurve:
     """Training of the run in a folder, as its events were at that stamp."""
     return curve_of(film_of(Run(Path(path))))
 

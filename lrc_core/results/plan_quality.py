@@ -9,7 +9,7 @@ from functools import lru_cache
 from lrc_core import words
 from lrc_core.budget import whole_percent
 from lrc_core.errors import LrcError
-from lrc_core.quality.forecast import FEWEST_PLANS, Curve, Forecast, MeasuredPlan, passed
+from lrc_core.quality.forecast import FEWEST_PLANS, Forecast, MeasuredPlan, TrainingCurve, passed
 from lrc_core.results import forecasts, series
 from lrc_core.results.archive import AnyRun, RunView, archive, stamp_of
 from lrc_core.results.plans import load_plan
@@ -95,7 +95,7 @@ def _forecasts(
     view: RunView[AllocateSpec], by_text: dict[str, tuple[list[MeasuredPlan], float]]
 ) -> dict[int, dict[str, tuple[Forecast, float]]]:
     """By rate and text: the forecast and the dense model's perplexity."""
-    curve: Curve = forecasts.training_of(view)
+    curve: TrainingCurve = forecasts.training_of(view)
     found: dict[int, dict[str, tuple[Forecast, float]]] = {}
     for rate, recorded in series.recorded_at(view).items():
         origin = load_plan(recorded.path).origin

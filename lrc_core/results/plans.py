@@ -160,7 +160,7 @@ def _plain(data: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class Recorded:
+class RecordedPlan:
     """One plan that a run recorded, learned or computed, at one size."""
 
     view: RunView[AllocateSpec]
@@ -174,20 +174,20 @@ class Recorded:
         return f"{removed(self.keep)} · {self.view.id}" + (" · sample" if self.view.sample else "")
 
 
-def recorded_plans(views: Iterable[RunView[AllocateSpec]]) -> list[Recorded]:
+def recorded_plans(views: Iterable[RunView[AllocateSpec]]) -> list[RecordedPlan]:
     """Every plan in allocate runs: those written on the way, and the final ones."""
     found = []
     for view in views:
         folder = view.path / "plans"
         for path in sorted(folder.glob("*.json")) if folder.is_dir() else []:
             if path.stem.isdigit():
-                found.append(Recorded(view, keep_at(int(path.stem)), path, final=False))
+                found.append(RecordedPlan(view, keep_at(int(path.stem)), path, final=False))
         if (view.path / "plan.json").is_file():
-            found.append(Recorded(view, view.spec.keep, view.path / "plan.json", final=True))
+            found.append(RecordedPlan(view, view.spec.keep, view.path / "plan.json", final=True))
     return found
 
 
-def nearest(plans: list[Recorded], keep: float) -> Recorded | None:
+def nearest(plans: list[RecordedPlan], keep: float) -> RecordedPlan | None:
     """The recorded plan closest to a size; at equal distance the final one, then the newer run."""
     if not plans:
         return None

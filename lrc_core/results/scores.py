@@ -24,7 +24,7 @@ FILE = "scores.json"
 
 
 @dataclass(frozen=True)
-class Score:
+class PlanScore:
     """One measured plan.
 
     Attributes:
@@ -66,7 +66,7 @@ def measured_on(evaluation: EvaluationSpec) -> str:
     return f"{', '.join(evaluation.texts)}: {windows}{stride}{bos}"
 
 
-def update(ref: ModelRef) -> list[Score]:
+def update(ref: ModelRef) -> list[PlanScore]:
     """The scores of a model: those on record and what was measured since; writes the record when it grew."""
     recorded = {score.run_id: score for score in _read()}
     fresh = {score.run_id: score for score in map(_score, archive().runs(EvaluateSpec, ref)) if score is not None}
@@ -79,7 +79,7 @@ def update(ref: ModelRef) -> list[Score]:
     return sorted({**kept, **fresh}.values(), key=lambda score: score.loss)
 
 
-def comparable(scores: Sequence[Score], keep: float, evaluation: EvaluationSpec) -> list[Score]:
+def comparable(scores: Sequence[PlanScore], keep: float, evaluation: EvaluationSpec) -> list[PlanScore]:
     """Scores at this target, within the budget, measured on the same text; the best first."""
     wanted = measured_on(evaluation)
     return [
@@ -92,7 +92,7 @@ def comparable(scores: Sequence[Score], keep: float, evaluation: EvaluationSpec)
     ]
 
 
-def verdict(scores: Sequence[Score]) -> str:
+def verdict(scores: Sequence[PlanScore]) -> str:
     """One sentence: does the best plan made by hand beat the best of the machine, and is the difference sure?"""
     mine = next((score for score in scores if score.hand), None)
     theirs = next((score for score in scores if not score.hand), None)
@@ -109,7 +109,7 @@ def verdict(scores: Sequence[Score]) -> str:
     return words + ("**You beat the machine.**" if better else "The machine is ahead.")
 
 
-def _sure(mine: Score, theirs: Score) -> tuple[bool, str]:
+def _sure(mine: PlanScore, theirs: PlanScore) -> tuple[bool, str]:
     """Whether a difference is more than chance: paired over windows where both kept them, else by standard errors."""
     tests = _paired(mine.run_id, theirs.run_id)
     if tests:
@@ -124,7 +124,7 @@ def _sure(mine: Score, theirs: Score) -> tuple[bool, str]:
     return abs(mine.loss - theirs.loss) > 2 * error, f"with an error of {percent(error)} (not paired)"
 
 
-def _relative_error(score: Score, text: str) -> float:
+def _relative_error(score: PlanScore, text: str) -> float:
     found = score.perplexity[text]
     return float(found.get("stderr") or 0.0) / float(found["value"])
 
@@ -146,7 +146,7 @@ def _paired(one: str, other: str) -> list[Paired]:
     return tests
 
 
-def _score(view: RunView[EvaluateSpec]) -> Score | None:
+def _score(view: RunView[EvaluateSpec]) -> PlanScore | None:
     """The score of a finished evaluation of a plan."""
     plan = view.spec.plan
     if not view.done or plan is None:
@@ -155,7 +155,7 @@ def _score(view: RunView[EvaluateSpec]) -> Score | None:
         row = view.run.result() or {}
         origin = plan.get("origin") or {}
         method = str(row["method"]) + (f"+{row['update']}" if row.get("update") else "")
-        return Score(
+        return PlanScore(
             run_id=view.id,
             model=_key(view.spec.model),
             name=str((origin.get("hand") or {}).get("name", "")) if method == HAND else "",
@@ -171,11 +171,11 @@ def _score(view: RunView[EvaluateSpec]) -> Score | None:
         return None
 
 
-def _read() -> list[Score]:
+def _read() -> list[PlanScore]:
     """The record; empty when there is none or it is damaged."""
     try:
         content: Any = json.loads((plans_home() / FILE).read_text(encoding="utf-8"))
-        return [Score(**score) for score in content["scores"]]
+        return [PlanScore(**score) for score in content["scores"]]
     except (OSError, ValueError, KeyError, TypeError):
         return []
 

@@ -25,9 +25,9 @@ from lrc_core.budget import (
 from lrc_core.errors import BudgetError
 from lrc_core.names import learns
 from lrc_core.plan import Plan
-from lrc_core.results.archive import RunView, archive, stamp_of
-from lrc_core.results.plans import Recorded, recorded_plans
-from lrc_core.results.spectra import TWO_SIDED, spectra_of
+from lrc_core.results.archive import RunView, archive, card_of, stamp_of
+from lrc_core.results.plans import RecordedPlan, recorded_plans
+from lrc_core.results.spectra import TWO_SIDED, losses_of
 from lrc_core.runs.spec import AllocateSpec, ModelRef, SpectraSpec
 from lrc_core.types import LinearShape, ModelCard
 
@@ -37,7 +37,7 @@ LARGEST_RATE = 80
 
 
 @dataclass(frozen=True)
-class Series:
+class PlanSeries:
     """Plans of one origin over the slider.
 
     Attributes:
@@ -88,11 +88,11 @@ def packed(ranks: np.ndarray) -> str:
     return base64.b64encode(bytes(written)).decode()
 
 
-def series_of(layers: Layers, rates: Sequence[int], plans: Sequence[Ranks]) -> Series:
+def series_of(layers: Layers, rates: Sequence[int], plans: Sequence[Ranks]) -> PlanSeries:
     """The series of these plans."""
     table = np.array([[plan[layer.name] for layer in layers] for plan in plans], dtype=np.int64)
     table = table.reshape(len(plans), len(layers))
-    return Series(
+    return PlanSeries(
         tuple(rates),
         tuple(round(removed_share(keep_ratio(layers, plan)), 5) for plan in plans),
         tuple(sum(is_dense(layer, plan[layer.name]) for layer in layers) for plan in plans),
@@ -116,27 +116,25 @@ def _possible(layers: Layers, rate: int) -> bool:
 
 
 @lru_cache(maxsize=8)
-def uniform(layers: Layers) -> Series:
+def uniform(layers: Layers) -> PlanSeries:
     """The uniform rule at every rate that is possible."""
     rates = range(1, largest_rate(layers) + 1)
     keeps = [keep_at(rate) for rate in rates]
     return series_of(layers, rates, [fit_budget(layers, uniform_ranks(layers, keep), keep) for keep in keeps])
 
 
-def estimated(view: RunView[SpectraSpec]) -> Series:
+def estimated(view: RunView[SpectraSpec]) -> PlanSeries:
     """The Lagrangian plan at every rate that is possible, from spectra of the two-sided decomposition."""
     path = view.path / "spectra.npz"
     return _estimated(view.id, stamp_of(path))
 
 
 @lru_cache(maxsize=8)
-def _estimated(run_id: str, stamp: tuple[int, int]) -> Series:
+def _estimated(run_id: str, stamp: tuple[int, int]) -> PlanSeries:
     view = archive().require(run_id, SpectraSpec)
-    spectra = spectra_of(view)
-    layers = spectra.card.layers
-    losses = {name: 0.5 * np.square(sigma) for name, sigma in spectra.values[TWO_SIDED].items()}
+    layers = card_of(view).layers
     rates = range(1, largest_rate(layers) + 1)
-    return series_of(layers, rates, cheapest_plans(layers, losses, [keep_at(rate) for rate in rates]))
+    return series_of(layers, rates, cheapest_plans(layers, losses_of(view), [keep_at(rate) for rate in rates]))
 
 
 def two_sided(ref: ModelRef) -> RunView[SpectraSpec] | None:
@@ -160,13 +158,13 @@ def learned_runs(ref: ModelRef, decomposition: str) -> dict[str, RunView[Allocat
     return found
 
 
-def recorded_at(view: RunView[AllocateSpec]) -> dict[int, Recorded]:
+def recorded_at(view: RunView[AllocateSpec]) -> dict[int, RecordedPlan]:
     """The recorded plans of a run by whole percent; the final one where there are two."""
     found = {whole_percent(plan.keep): plan for plan in recorded_plans([view])}
     return {rate: found[rate] for rate in sorted(found)}
 
 
-def learned(view: RunView[AllocateSpec], card: ModelCard) -> Series:
+def learned(view: RunView[AllocateSpec], card: ModelCard) -> PlanSeries:
     """The plans that a run recorded.
 
     Raises:
@@ -178,6 +176,6 @@ def learned(view: RunView[AllocateSpec], card: ModelCard) -> Series:
 
 
 @lru_cache(maxsize=16)
-def _learned(layers: Layers, rates: tuple[int, ...], files: tuple[tuple[str, tuple[int, int]], ...]) -> Series:
+def _learned(layers: Layers, rates: tuple[int, ...], files: tuple[tuple[str, tuple[int, int]], ...]) -> PlanSeries:
     plans = [Plan.load(Path(path)).full_ranks(layers) for path, _ in files]
     return series_of(layers, rates, plans)

@@ -15,6 +15,7 @@ from lrc_core.runs.spec_parts import (
     JobSpec,
     ModelRef,
     SamplingSpec,
+    asked,
 )
 
 GENERATED = "generated"
@@ -33,20 +34,15 @@ class FetchSpec(JobSpec):
 
 @dataclass(frozen=True)
 class SpectraSpec(JobSpec):
-    """Singular spectra of every block linear under each decomposition.
-
-    Attributes:
-        subspaces: also store how far the leading singular vectors of neighbouring blocks span the same space.
-        stream: read matrix after matrix from the weight files; the model is never loaded. Plain SVD only.
-    """
+    """Singular spectra of every block linear under each decomposition."""
 
     kind: ClassVar[str] = "spectra"
     added_later: ClassVar[tuple[str, ...]] = ("subspaces", "stream")
     model: ModelRef = ModelRef()
-    decompositions: tuple[str, ...] = ("svd", "asvd", "whitened")
+    decompositions: tuple[str, ...] = asked(("svd", "asvd", "whitened"), names="decomposition")
     calibration: CalibrationSpec = CalibrationSpec()
-    subspaces: bool = False
-    stream: bool = False
+    subspaces: bool = asked(False, "also store how far leading singular vectors of neighbouring blocks span one space")
+    stream: bool = asked(False, "matrix by matrix from the files, for a model too large to load; svd only")
 
 
 @dataclass(frozen=True)
@@ -59,13 +55,13 @@ class AllocateSpec(JobSpec):
 
     kind: ClassVar[str] = "allocate"
     model: ModelRef = ModelRef()
-    method: str = "uniform"
-    decomposition: str = "whitened"
-    keep: float = 0.8
+    method: str = asked("uniform", "a method by name, see `lrc methods`", always=True)
+    decomposition: str = asked("whitened", names="decomposition", always=True)
+    keep: float = asked(0.8, "share of the block linears to keep", always=True)
     preset: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
     calibration: CalibrationSpec = CalibrationSpec()
-    seed: int = 0
+    seed: int = asked(0, "of the method and its calibration", also=("calibration.seed",))
 
 
 @dataclass(frozen=True)
@@ -111,20 +107,21 @@ class CompareSpec(JobSpec):
 
     Attributes:
         presets: preset of each method that is not on its first one.
-        update: what is done to the factors of every plan before it is measured; ``none``, or a kind of update.
     """
 
     kind: ClassVar[str] = "compare"
     added_later: ClassVar[tuple[str, ...]] = ("update",)
     model: ModelRef = ModelRef()
-    methods: tuple[str, ...] = ("uniform", "strs", "llrc")
-    keeps: tuple[float, ...] = (0.9, 0.8)
-    decomposition: str = "whitened"
+    methods: tuple[str, ...] = asked(
+        ("uniform", "strs", "llrc"), "what is compared, see `lrc methods`", metavar="METHOD", always=True
+    )
+    keeps: tuple[float, ...] = asked((0.9, 0.8), "shares to keep", word="--keep", always=True)
+    decomposition: str = asked("whitened", names="decomposition")
     presets: Mapping[str, str] = field(default_factory=dict)
     calibration: CalibrationSpec = CalibrationSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
-    seed: int = 0
-    update: str = "none"
+    seed: int = asked(0, "of methods, calibration and evaluation", also=("calibration.seed", "evaluation.seed"))
+    update: str = asked("none", "what is done to the factors of every plan before it is measured")
 
 
 @dataclass(frozen=True)
@@ -132,35 +129,38 @@ class QualitySpec(JobSpec):
     """Every method on one bench: each method under each decomposition at each target with each seed.
 
     Attributes:
-        methods: what is compared.
-        keeps: shares to keep.
-        decompositions: every method runs under each of them.
-        seeds: one matrix each; a seed is the method's and that of its calibration windows, whose own is not used.
+        seeds: a seed is the method's and that of its calibration windows, whose own is not used.
         presets: preset of each method that is not on its first one.
-        references: other models (hub id, folder, GGUF) measured on the same texts and tasks, for a dense model of the
-            same size; consents of ``model`` are not theirs.
-        baselines: methods that every other one is tested against; ``llrc+tuned`` for one whose factors were updated.
-        updates: what is done to every plan's factors before it is measured, each in rows of its own: ``none``, or one
-            of the kinds of :class:`UpdateSpec`.
-        task_keeps: targets at which zero-shot tasks are run; perplexity is measured at all.
-        share_path: whether plans that a learning method recorded on its way to the smallest target serve the others.
+        references: for a dense model of the same size; consents of ``model`` are not theirs.
+        updates: ``none``, or one of the kinds of :class:`UpdateSpec`.
     """
 
     kind: ClassVar[str] = "quality"
     added_later: ClassVar[tuple[str, ...]] = ("updates",)
     model: ModelRef = ModelRef()
-    methods: tuple[str, ...] = ("uniform", "strs", "llrc")
-    keeps: tuple[float, ...] = (0.9, 0.8, 0.7, 0.6)
-    decompositions: tuple[str, ...] = ("whitened",)
-    seeds: tuple[int, ...] = (0,)
+    methods: tuple[str, ...] = asked(("uniform", "strs", "llrc"), "default: every one", metavar="METHOD", always=True)
+    keeps: tuple[float, ...] = asked((0.9, 0.8, 0.7, 0.6), "shares to keep", word="--keep", always=True)
+    decompositions: tuple[str, ...] = asked(("whitened",), word="--decomposition", names="decomposition", always=True)
+    seeds: tuple[int, ...] = asked((0,), "one matrix for each")
     presets: Mapping[str, str] = field(default_factory=dict)
-    references: tuple[str, ...] = ()
-    baselines: tuple[str, ...] = ("uniform", "strs")
+    references: tuple[str, ...] = asked((), "other models measured on the same texts and tasks", names="model")
+    baselines: tuple[str, ...] = asked(
+        ("uniform", "strs"),
+        "methods that every other one is tested against; llrc+tuned for updated factors",
+        word="--against",
+        metavar="METHOD",
+    )
     calibration: CalibrationSpec = CalibrationSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
-    task_keeps: tuple[float, ...] = (0.8,)
-    share_path: bool = True
-    updates: tuple[str, ...] = ("none",)
+    task_keeps: tuple[float, ...] = asked((0.8,), "targets with tasks; perplexity is measured at every one", none=True)
+    share_path: bool = asked(
+        True,
+        "train a learning method anew for every target instead of using the plans recorded on the way",
+        word="--no-share-path",
+    )
+    updates: tuple[str, ...] = asked(
+        ("none",), "what is done to the factors of every plan, each in rows of its own", word="--update"
+    )
 
 
 @dataclass(frozen=True)
@@ -168,30 +168,35 @@ class AblationSpec(JobSpec):
     """What the parts of a trained method are worth: its loss terms alone and left out, and its calibration text.
 
     Attributes:
-        methods: methods whose loss terms are known.
-        keeps: shares to keep.
         parts: ``losses``, ``texts`` or both.
-        texts: calibration texts, each alone; ``generated`` is sampled from the model itself.
-        decomposition: of all runs.
         seeds: as of :class:`QualitySpec`.
         presets: preset of each method that is not on its first one.
-        task_keeps: targets at which zero-shot tasks are run.
-        share_path: as of :class:`QualitySpec`.
     """
 
     kind: ClassVar[str] = "ablation"
     model: ModelRef = ModelRef()
-    methods: tuple[str, ...] = ("llrc",)
-    keeps: tuple[float, ...] = (0.8,)
-    parts: tuple[str, ...] = ("losses", "texts")
-    texts: tuple[str, ...] = ("wiki", "c4", "code", "generated")
-    decomposition: str = "whitened"
-    seeds: tuple[int, ...] = (0,)
+    methods: tuple[str, ...] = asked(
+        ("llrc",), "default: every one whose loss terms are known", metavar="METHOD", always=True
+    )
+    keeps: tuple[float, ...] = asked((0.8,), "shares to keep", word="--keep", always=True)
+    parts: tuple[str, ...] = asked(("losses", "texts"), "what is left out or swapped", metavar="PART")
+    texts: tuple[str, ...] = asked(
+        ("wiki", "c4", "code", "generated"),
+        "calibration texts, each alone; generated: written by the model",
+        word="--ablation-texts",
+        names="listed text",
+    )
+    decomposition: str = asked("whitened", names="decomposition", always=True)
+    seeds: tuple[int, ...] = asked((0,), "one matrix for each")
     presets: Mapping[str, str] = field(default_factory=dict)
     calibration: CalibrationSpec = CalibrationSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
-    task_keeps: tuple[float, ...] = (0.8,)
-    share_path: bool = True
+    task_keeps: tuple[float, ...] = asked((0.8,), "targets with tasks; perplexity is measured at every one", none=True)
+    share_path: bool = asked(
+        True,
+        "train a learning method anew for every target instead of using the plans recorded on the way",
+        word="--no-share-path",
+    )
 
 
 @dataclass(frozen=True)
@@ -199,19 +204,16 @@ class LessonSpec(JobSpec):
     """What the guided path shows of a model that no other run holds: derived pictures, curves and texts, no weights.
 
     Attributes:
-        layers: full names of the layers that are looked at; () for a choice that shows differences.
-        keep: share of one layer's parameters that is left when it is squeezed alone.
-        parts: of ``LESSON_PARTS``.
-        prompt: what the model goes on with, "" for the prompt of every text sample.
+        layers: () for a choice that shows differences.
         calibration: of the whitened factors.
     """
 
     kind: ClassVar[str] = "lesson"
     model: ModelRef = ModelRef()
-    layers: tuple[str, ...] = ()
-    keep: float = 0.1
-    parts: tuple[str, ...] = LESSON_PARTS
-    prompt: str = ""
+    layers: tuple[str, ...] = asked((), "layers by full name (default: chosen by spectra)", metavar="NAME")
+    keep: float = asked(0.1, "share of its parameters that is left of a layer squeezed alone")
+    parts: tuple[str, ...] = asked(LESSON_PARTS, "what is made (default: all)", choices=LESSON_PARTS, metavar="PART")
+    prompt: str = asked("", "what the model goes on with (default: that of text samples)", metavar="TEXT")
     calibration: CalibrationSpec = CalibrationSpec()
 
 

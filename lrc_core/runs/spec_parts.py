@@ -5,12 +5,25 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar
 
 from lrc_core.settings import setting
 
 SPEC_VERSION = 1
+
+
+def asked(default: Any, help: str = "", **flag: Any) -> Any:
+    """A field with its flag of the command line.
+
+    Args:
+        default: value when the user says nothing.
+        help: what it is.
+        flag: where the flag is not simply ``--name`` with a value of the field's type: as
+            :class:`~lrc_core.kinds.flags.Flag` has it; ``names`` says that a word names a ``text``, ``folder``,
+            ``model`` or ``decomposition``.
+    """
+    return field(default=default, metadata={"help": help, **flag})
 
 
 @dataclass(frozen=True)
@@ -32,46 +45,37 @@ class ModelRef:
 
 @dataclass(frozen=True)
 class CalibrationSpec:
-    """Text for second moments, probes and mask training; only calibration parts of built-in texts are read.
+    """Text for second moments, probes and mask training; only calibration parts of built-in texts are read."""
 
-    Attributes:
-        texts: names of built-in texts (``wiki``, ``c4``), files, hub data sets, ``generated``; an equal share of each.
-        windows: token windows for the second moments.
-        window: tokens in a window.
-        seed: chooses the windows.
-    """
-
-    texts: tuple[str, ...] = ("wiki", "c4")
-    windows: int = 128
-    window: int = 512
-    seed: int = 0
+    texts: tuple[str, ...] = asked(
+        ("wiki", "c4"),
+        "built-in text, file or hub data set to calibrate on (repeatable); an equal share of each",
+        word="--calibration-text",
+        names="text",
+    )
+    windows: int = asked(128, "calibration windows")
+    window: int = asked(512, "tokens in a calibration window")
+    seed: int = asked(0, "chooses calibration windows")
 
 
 @dataclass(frozen=True)
 class EvaluationSpec:
-    """What is measured of a compressed model.
+    """What is measured of a compressed model; of built-in texts the report parts."""
 
-    Attributes:
-        texts: ``gensim``, ``c4`` (report parts), files, or hub data sets.
-        window: tokens in a window.
-        max_windows: windows per text, 0 for all.
-        stride: tokens between window starts; 0 means the window, so that windows do not overlap.
-        bos: ``auto`` (as the tokenizer does), ``yes`` or ``no``.
-        tasks: zero-shot tasks.
-        items: items per task, 0 for all.
-        include_path: folder of the user's own lm-eval task files, or "".
-        seed: chooses items and bootstrap samples.
-    """
-
-    texts: tuple[str, ...] = ("gensim", "c4")
-    window: int = 512
-    max_windows: int = 40
-    stride: int = 0
-    bos: str = "auto"
-    tasks: tuple[str, ...] = ()
-    items: int = 100
-    include_path: str = ""
-    seed: int = 0
+    texts: tuple[str, ...] = asked(
+        ("gensim", "c4"),
+        "text to report on (repeatable): built-in, file, hub data set",
+        word="--report-text",
+        names="text",
+    )
+    window: int = asked(512, "tokens in a window")
+    max_windows: int = asked(40, "windows per text, 0 for all")
+    stride: int = asked(0, "tokens between window starts, 0: the window, so that windows do not overlap")
+    bos: str = asked("auto", "start windows with BOS; auto: as the tokenizer does", choices=("auto", "yes", "no"))
+    tasks: tuple[str, ...] = asked((), "zero-shot tasks: any that lm-eval knows", none=True, metavar="TASK")
+    items: int = asked(100, "items per task, 0 for all")
+    include_path: str = asked("", "folder of your own lm-eval task files", names="folder")
+    seed: int = asked(0, "chooses items and bootstrap samples", word="--evaluation-seed")
 
 
 @dataclass(frozen=True)

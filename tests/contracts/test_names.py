@@ -1,9 +1,10 @@
-"""One word for one thing: sizes are converted and compared in one place."""
+"""One word for one thing: sizes are converted and compared in one place, and no two classes share a name."""
 
 from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,11 @@ FREE = {"float", "int", "round", "min", "max"}
 """Calls that leave a size a size."""
 
 
-def modules() -> list[Path]:
-    return [*sorted((ROOT / "lrc_core").rglob("*.py")), *sorted((ROOT / "pages").rglob("*.py")), ROOT / "app.py"]
+@cache
+def trees() -> dict[Path, ast.Module]:
+    """Every file of the product, parsed."""
+    paths = [*sorted((ROOT / "lrc_core").rglob("*.py")), *sorted((ROOT / "pages").rglob("*.py")), ROOT / "app.py"]
+    return {path: ast.parse(path.read_text(encoding="utf-8")) for path in paths}
 
 
 def is_size(node: ast.expr) -> bool:
@@ -58,9 +62,9 @@ def arithmetic(tree: ast.AST) -> Iterator[tuple[int, str]]:
 def test_sizes_are_converted_and_compared_in_the_budget_alone() -> None:
     found = [
         f"{path.relative_to(ROOT)}:{line}: {words}"
-        for path in modules()
+        for path, tree in trees().items()
         if path != HOME
-        for line, words in arithmetic(ast.parse(path.read_text(encoding="utf-8")))
+        for line, words in arithmetic(tree)
     ]
     assert not found, f"lrc_core/budget.py has a function for each of these: {found}"
 
@@ -91,3 +95,13 @@ def test_the_rule_sees_a_size_however_it_is_written(line: str) -> None:
 )
 def test_the_rule_leaves_other_arithmetic_alone(line: str) -> None:
     assert not list(arithmetic(ast.parse(line)))
+
+
+def test_no_two_public_classes_share_a_name() -> None:
+    """A search for a class finds one record, not three."""
+    places: dict[str, list[str]] = {}
+    for path, tree in trees().items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
+    assert not {name: found for name, found in places.items() if len(found) > 1}

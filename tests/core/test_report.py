@@ -17,7 +17,7 @@ from lrc_core.cli import main
 from lrc_core.errors import LrcError, PlanError, RunError, SettingsError
 from lrc_core.quality.votes import Vote, keep_vote, votes_path
 from lrc_core.registry import ALLOCATORS
-from lrc_core.report.build import Frame, make_report
+from lrc_core.report.build import ReportOptions, make_report
 from lrc_core.report.content import ESTIMATED, Answers, Cards, Report, Table, texts_of
 from lrc_core.report.html.page import report_html
 from lrc_core.report.pdf import fonts
@@ -52,7 +52,7 @@ def looked_up(stores: tuple[RunStore, RunStore]) -> Archive:
 def make(stores: tuple[RunStore, RunStore], card: ModelCard) -> Make:
     run_factory.spectra_run(stores[0], card)
 
-    def made(frame: Frame | None = None, **asked: Any) -> Report:
+    def made(frame: ReportOptions | None = None, **asked: Any) -> Report:
         return make_report(Asked(**asked), frame, looked_up(stores))
 
     return made
@@ -191,7 +191,9 @@ def test_every_measured_row_leads_to_its_runs(make: Make, stores: Any, card: Mod
 
 def test_html_holds_everything_and_fetches_nothing(make: Make, stores: Any, card: ModelCard) -> None:
     run_factory.generate_run(stores[0], card, prompt='</script><img src="x" onerror="alert(1)"> & more')
-    source = report_html(make(Frame(title="<b>Größe</b> & Co"), compare=table_factory.quality_run(stores[0], card).id))
+    source = report_html(
+        make(ReportOptions(title="<b>Größe</b> & Co"), compare=table_factory.quality_run(stores[0], card).id)
+    )
     page = Page(source)
     kinds = [tag for tag, _ in page.elements]
     assert not {"link", "img", "iframe", "object", "embed"} & set(kinds)
@@ -222,7 +224,7 @@ def test_estimated_and_measured_look_different(make: Make, stores: Any, card: Mo
 
 def test_pdf_has_pages_outline_and_embedded_fonts(make: Make, stores: Any, card: ModelCard) -> None:
     title = "Größe & Qualität: наш отчёт, αβγ, 模型 <ok>"
-    made = make(Frame(title=title), compare=table_factory.compare_run(stores[0], card).id)
+    made = make(ReportOptions(title=title), compare=table_factory.compare_run(stores[0], card).id)
     pdf = Pdf(report_pdf(made))
     assert pdf.title() == title
     assert squeezed(title) in squeezed(pdf.text())
@@ -296,7 +298,12 @@ def test_bad_input_is_named(make: Make, stores: Any, card: ModelCard) -> None:
     ):
         with pytest.raises(error, match=words):
             make(**asked)
-    for frame in (Frame(keep=1.5), Frame(price=-1), Frame(context=-5), Frame(sequences=0)):
+    for frame in (
+        ReportOptions(keep=1.5),
+        ReportOptions(price=-1),
+        ReportOptions(context=-5),
+        ReportOptions(sequences=0),
+    ):
         with pytest.raises(SettingsError):
             make(frame, compare=finished.id)
 

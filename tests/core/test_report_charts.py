@@ -40,8 +40,8 @@ def test_ticks_enclose_what_is_drawn(low: float, high: float) -> None:
 
 
 def test_marks_lie_inside_their_chart() -> None:
-    points = tuple(charts.Point(200 + 20 * n, 30.0 * 2**n, 29.0 * 2**n, "20", "tip") for n in range(4))
-    drawing = charts.curves([charts.Series("llrc", "#009e73", "circle", points)], "x", "y", (21.0, "dense"))
+    points = tuple(charts.ChartPoint(200 + 20 * n, 30.0 * 2**n, 29.0 * 2**n, "20", "tip") for n in range(4))
+    drawing = charts.curves([charts.PointSeries("llrc", "#009e73", "circle", points)], "x", "y", (21.0, "dense"))
     places = [(shape.x, shape.y) for shape in drawing.shapes if hasattr(shape, "tip")]
     places += [point for shape in drawing.shapes if isinstance(shape, charts.Path) for point in shape.points]
     for x, y in places:

@@ -19,7 +19,7 @@ import pytest
 from lrc_core.errors import CancelledError, PackError, ResourceError
 from lrc_core.models import aside
 from lrc_core.models.pack import fetch, starter
-from lrc_core.models.pack.fetch import Part, Wheel, ensure_part, file_sha256, is_intact
+from lrc_core.models.pack.fetch import PackPart, Wheel, ensure_part, file_sha256, is_intact
 from lrc_core.models.pack.mediawiki import articles, plain_text
 from lrc_core.types import OnProgress, Progress, ShouldStop, ignore_progress, never_stop
 
@@ -41,9 +41,9 @@ def unpack(wheel: Path, folder: Path, on_progress: OnProgress, should_stop: Shou
     (folder / "member").write_bytes(zipfile.ZipFile(wheel).read("member"))
 
 
-def part_for(wheel: Path, **changes: object) -> Part:
+def part_for(wheel: Path, **changes: object) -> PackPart:
     pinned = Wheel("lrc-fake", "1.0", file_sha256(wheel), wheel.stat().st_size)
-    part = Part("fake", "fake part", pinned, unpack, recipe=1, disk=1000, licence="none")
+    part = PackPart("fake", "fake part", pinned, unpack, recipe=1, disk=1000, licence="none")
     return dataclasses.replace(part, **changes)  # type: ignore[arg-type]
 
 
@@ -83,7 +83,7 @@ def test_out_of_reach_names_package_and_remedy(index: Path, tmp_path: Path) -> N
 
 
 def _copying(source: Path, calls: list[str]) -> object:
-    def download(part: Part, folder: Path, on_progress: OnProgress, should_stop: ShouldStop) -> None:
+    def download(part: PackPart, folder: Path, on_progress: OnProgress, should_stop: ShouldStop) -> None:
         calls.append(part.name)
         (folder / source.name).write_bytes(source.read_bytes())
 
@@ -139,7 +139,7 @@ def test_stop_and_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ind
 
 
 def _fetch_in_process(wheel: Path, root: Path, log: Path) -> None:
-    def slow(part: Part, folder: Path, on_progress: OnProgress, should_stop: ShouldStop) -> None:
+    def slow(part: PackPart, folder: Path, on_progress: OnProgress, should_stop: ShouldStop) -> None:
         with log.open("a") as stream:
             stream.write("download\n")
         (folder / wheel.name).write_bytes(wheel.read_bytes())

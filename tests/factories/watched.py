@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lrc_core.allocate.protocol import Allocation, Context, Recorded
+from lrc_core.allocate.protocol import Allocation, Context, PassedPlan
 from lrc_core.errors import CancelledError, NumericalError
 from lrc_core.lowrank.apply import FactorSource
 from lrc_core.models.linears import block_linears
@@ -41,7 +41,7 @@ class WatchedRun:
 
     def __init__(self, folder: Path, *, keep: float | None = None, stop_after: int | None = None, **more: Any) -> None:
         self.ticks: list[Progress] = []
-        self.recorded: list[Recorded] = []
+        self.recorded: list[PassedPlan] = []
         self.ranks: list[tuple[int, float, dict[str, int]]] = []
         self.context: Context = context_for(
             more.pop("model", self.model),

@@ -11,6 +11,7 @@ from pages.ui.compare import readings as compare_readings
 from pages.ui.shared.charting import TABLE, plain
 from tests.factories import run_factory, table_factory
 from tests.pages.conftest import text_of
+from tests.pages.test_page_spectra import heatmaps
 
 WITH_CHARTS = [
     *(("compare", {"co_view": view}) for view in ("Overview", "Curve", "Zero-shot", "Ranks", "Size and speed")),
@@ -37,13 +38,15 @@ def test_every_chart_has_words_and_a_table(open_page, runs, store, card, page, q
     app = open_page(page, **query)
     assert not app.error
     charts = [*app.get("plotly_chart"), *app.get("vega_lite_chart"), *app.get("arrow_vega_lite_chart")]
-    assert charts, "this page has charts"
+    grids = heatmaps(app)
+    assert charts or grids, "this page has charts"
+    assert all(len(grid["label"]) > 10 and "**" not in grid["label"] for grid in grids)
     assert all(len(chart.proto.alt) > 10 for chart in charts)
     assert not any("**" in chart.proto.alt for chart in charts)
     folds = [fold for fold in app.expander if fold.label == TABLE]
     tables = [table for table in app.dataframe if table.proto.alt.startswith("In numbers: ")]
     lazy = [fold for fold in folds if not fold.dataframe]
-    assert len(tables) + len(lazy) >= len(charts)
+    assert len(tables) + len(lazy) >= len(charts) + len(grids)
 
 
 def test_markdown_is_taken_out_of_words():

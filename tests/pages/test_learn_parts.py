@@ -21,7 +21,7 @@ def sigma() -> np.ndarray:
     return training.row_of(1 / np.sqrt(np.arange(1.0, 200.0)))
 
 
-def last(sigma: np.ndarray, **changes: object) -> training.Step:
+def last(sigma: np.ndarray, **changes: object) -> training.MaskStep:
     return training.train(sigma, training.Setting(**changes))[-1]
 
 

@@ -15,6 +15,7 @@ from lrc_core.runs.spec import CompareSpec, EvaluateSpec, ModelRef
 from pages.ui.compare import figures, ranks
 from tests.factories import run_factory, table_factory
 from tests.pages.conftest import text_of
+from tests.pages.test_page_spectra import heatmaps
 
 
 def test_empty_state_with_a_form_that_starts_one(open_page, submitted):
@@ -52,6 +53,11 @@ def test_every_view_draws(open_page, store, card, view):
         assert "The capital of France is" in text_of(app)
     if view == "Ranks":
         assert "LLRC minus STRS" in text_of(app)
+        difference, *plans = heatmaps(app)
+        kept = [{name: value for _, _, name, value, *_ in plan["cells"]} for plan in plans]
+        assert difference["diverging"] and not difference["picks"] and len(kept) == 2
+        for _, _, name, value, words, _ in difference["cells"]:
+            assert value == pytest.approx(kept[0][name] - kept[1][name]) and "LLRC: rank" in words
 
 
 def test_an_update_can_be_asked_for_and_is_in_the_command(open_page, submitted):

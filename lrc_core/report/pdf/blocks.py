@@ -11,17 +11,17 @@ from reportlab.platypus import CondPageBreak, Flowable, KeepTogether, Paragraph,
 from lrc_core.export.theme import LIGHT
 from lrc_core.report.content import (
     ESTIMATED,
-    Answer,
     Answers,
+    BarPart,
     CardEntry,
     Cards,
     Commands,
     Facts,
-    Part,
     Picture,
     Pictures,
     Report,
     Words,
+    WrittenAnswer,
 )
 from lrc_core.report.content import Table as Rows
 from lrc_core.report.drawing.shapes import Dot, Drawing
@@ -274,7 +274,7 @@ def _chunks(text: str) -> list[str]:
     return [*found, rest]
 
 
-def _answer(entry: Answer, width: float = WIDTH) -> Table:
+def _answer(entry: WrittenAnswer, width: float = WIDTH) -> Table:
     rows: list[list[Any]] = [[Paragraph(plain(entry.name, BOLD), H4)]]
     rows += [[Paragraph(_lines(chunk), style("text", 8.8, spaceAfter=0))] for chunk in _chunks(entry.text)]
     foot = [part for part in (entry.measured,) if part]
@@ -322,7 +322,7 @@ def _card(entry: CardEntry, largest: int, width: float) -> list[Any]:
     ]
 
 
-def _part(part: Part) -> str:
+def _part(part: BarPart) -> str:
     """A part of the memory with its colour; an estimated one is hatched here too."""
     sign = "▨" if part.how == ESTIMATED else "■"
     chip = f'<font face="{SANS}" color="{PARTS.get(part.key, MUTED)}">{sign}</font>'

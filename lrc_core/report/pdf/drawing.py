@@ -9,7 +9,7 @@ from reportlab.lib.colors import HexColor
 from reportlab.platypus import Flowable
 
 from lrc_core.export.theme import LIGHT, RAMP_LIGHT, blended
-from lrc_core.report.content import ESTIMATED, Part
+from lrc_core.report.content import ESTIMATED, BarPart
 from lrc_core.report.drawing.shapes import LEVELS, Cells, Dot, Drawing, Label, Path, outline
 from lrc_core.report.pdf.fonts import BOLD, SANS, runs, width_of
 
@@ -116,7 +116,7 @@ _DRAWN: dict[type, Any] = {Cells: _cells, Path: _path, Dot: _dot, Label: _label}
 class MemoryBar(Flowable):
     """Parts of a model's memory; an estimated part is hatched."""
 
-    def __init__(self, parts: Sequence[Part], largest: int, width: float) -> None:
+    def __init__(self, parts: Sequence[BarPart], largest: int, width: float) -> None:
         super().__init__()
         self._parts, self._largest = parts, max(1, largest)
         self.width, self.height = width, 9.0

@@ -8,7 +8,7 @@ from typing import Any
 from reportlab.lib.styles import ParagraphStyle
 from reportlab.platypus import LongTable, Paragraph
 
-from lrc_core.report.content import ESTIMATED, MEASURED, Column, Line, Table
+from lrc_core.report.content import ESTIMATED, MEASURED, Column, Table, TableRow
 from lrc_core.report.pdf.drawing import ACCENT, INK, LINE, MUTED, PANEL, color
 from lrc_core.report.pdf.fonts import BOLD, MONO, SANS, plain, width_of
 from lrc_core.report.pdf.page import WIDTH
@@ -64,7 +64,7 @@ def table(block: Table) -> LongTable:
     return LongTable(rows, colWidths=_widths(block), style=looks, repeatRows=1, hAlign="LEFT")
 
 
-def _row(line: Line, columns: Sequence[Column]) -> list[Any]:
+def _row(line: TableRow, columns: Sequence[Column]) -> list[Any]:
     cells: list[Any] = []
     for number, (cell, column) in enumerate(zip(line.cells, columns, strict=True)):
         text = plain(

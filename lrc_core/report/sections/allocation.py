@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from lrc_core.budget import same_size, size_key
 from lrc_core.names import in_order
-from lrc_core.report.content import COUNTED, Block, Cell, Column, Line, Picture, Pictures, Section, Table, Words
+from lrc_core.report.content import COUNTED, Block, Cell, Column, Picture, Pictures, Section, Table, TableRow, Words
 from lrc_core.report.drawing.heatmap import heatmap, linked, rank_words, reading
 from lrc_core.report.sections.prose import listed, prose
 from lrc_core.report.sections.rows import Named, key_of
-from lrc_core.report.sources import Shown
+from lrc_core.report.sources import ReportPlan
 from lrc_core.types import ModelCard
 from lrc_core.words import kind_labels, removed
 
@@ -53,7 +53,7 @@ def allocation(named: Named) -> Section:
     return Section("allocation", "The allocation", tuple(blocks))
 
 
-def _drawn(named: Named) -> list[Shown]:
+def _drawn(named: Named) -> list[ReportPlan]:
     """All plans; of a big bench those at the report's compression, and of one decomposition if that is still many."""
     plans = list(named.sources.plans)
     if len(plans) > _MOST_DRAWN:
@@ -64,7 +64,7 @@ def _drawn(named: Named) -> list[Shown]:
     return plans[:_MOST_DRAWN]
 
 
-def _picture(card: ModelCard, shown: Shown, name: str) -> Picture:
+def _picture(card: ModelCard, shown: ReportPlan, name: str) -> Picture:
     plan = shown.plan
     said = reading(card, plan)
     size = f"{removed(plan.keep_achieved, 2)} of the block linears removed"
@@ -73,12 +73,12 @@ def _picture(card: ModelCard, shown: Shown, name: str) -> Picture:
     return Picture(heatmap(card, plan), alt, name, size, key, said, shown.source)
 
 
-def _ranks(card: ModelCard, plans: Sequence[Shown], names: Sequence[str]) -> Table:
+def _ranks(card: ModelCard, plans: Sequence[ReportPlan], names: Sequence[str]) -> Table:
     labels = kind_labels(tuple(dict.fromkeys(layer.kind for layer in card.layers)))
     columns = (Column("Block", numeric=True), Column("Layer"), *(Column(name, True, COUNTED) for name in names))
     lines = []
     for layer in card.layers:
         values = [rank_words(layer, shown.plan) for shown in plans]
         cells = [Cell(str(layer.block), float(layer.block)), Cell(labels[layer.kind], labels[layer.kind])]
-        lines.append(Line((*cells, *(Cell(text, sort) for text, sort in values))))
+        lines.append(TableRow((*cells, *(Cell(text, sort) for text, sort in values))))
     return Table("The rank of every layer", columns, tuple(lines), detail=True)

@@ -7,7 +7,7 @@ import shlex
 from lrc_core.budget import same_size
 from lrc_core.names import GREY, method_color, method_label
 from lrc_core.plan import Plan, variant_name
-from lrc_core.report.content import Answer, Answers, Block, Command, Commands, Section, Words
+from lrc_core.report.content import Answers, Block, Command, Commands, Section, Words, WrittenAnswer
 from lrc_core.report.sections.prose import prose
 from lrc_core.report.sections.rows import Named, color_of, key_of
 from lrc_core.report.sources import Sources
@@ -49,7 +49,7 @@ def _side_by_side(run: Run) -> Answers:
     return Answers("Answers side by side", spec.prompt, f"Asked in run `{run.id}`; {drawn}.", entries)
 
 
-def _answer(run: Run, answer: AnswerSpec, written: Written | None) -> Answer:
+def _answer(run: Run, answer: AnswerSpec, written: Written | None) -> WrittenAnswer:
     plan = None if answer.plan is None else Plan.from_dict(dict(answer.plan))
     name, color, key = "Dense model", GREY, ("", "")
     if plan is not None:
@@ -57,12 +57,12 @@ def _answer(run: Run, answer: AnswerSpec, written: Written | None) -> Answer:
         name, color = f"{method_label(method)} at {removed(plan.keep_target)}", method_color(method)
         key = key_of(method, plan.keep_target)
     if written is None or not written.done:
-        return Answer(name, color, "No answer was recorded.", "", run.id, key)
+        return WrittenAnswer(name, color, "No answer was recorded.", "", run.id, key)
     words = [f"{written.tokens} tokens"]
     words += [f"{figure(written.tokens_per_s, 2)} tokens/s"] if written.tokens_per_s else []
     words += [data_size(written.bytes)] if written.bytes else []
     cut = " (cut at the longest length asked for)" if written.ended == "length" else ""
-    return Answer(
+    return WrittenAnswer(
         name, color, written.text.strip() or "(It wrote nothing.)", ", ".join(words) + " (measured)" + cut, run.id, key
     )
 
@@ -92,7 +92,7 @@ def _recorded(named: Named) -> list[Block]:
     blocks: list[Block] = []
     for prompt in dict.fromkeys(str(row["sample"].get("prompt", "")) for row in near):
         entries = tuple(
-            Answer(
+            WrittenAnswer(
                 named.name(row),
                 color_of(row),
                 str(row["sample"]["text"]).strip(),

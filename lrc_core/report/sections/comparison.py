@@ -15,11 +15,11 @@ from lrc_core.report.content import (
     Block,
     Cell,
     Column,
-    Line,
     Picture,
     Pictures,
     Section,
     Table,
+    TableRow,
     Words,
 )
 from lrc_core.report.drawing import charts
@@ -60,12 +60,12 @@ def _table(
         shown = Cell("–" if plain else f"{rate:g}", rate)
         first = (Cell(named.line(row), named.line(row)), shown)
         rest = (Cell(f"Failed: {failed}"), *[Cell("")] * (len(columns) - 1)) if failed else tuple(cells(row))
-        lines.append(Line((*first, *rest), named.key(row), color_of(row), FAILED if failed else ""))
+        lines.append(TableRow((*first, *rest), named.key(row), color_of(row), FAILED if failed else ""))
     for method, decomposition, keep, seed in named.sources.missing:
         name = named.line({"method": method, "decomposition": decomposition, "seed": seed})
         first = (Cell(name, name), Cell(f"{removed_percent(keep):g}", removed_percent(keep)))
         rest = (Cell("Not measured"), *[Cell("")] * (len(columns) - 1))
-        lines.append(Line((*first, *rest), key_of(method, keep), color_of({"method": method}), NOT_MEASURED))
+        lines.append(TableRow((*first, *rest), key_of(method, keep), color_of({"method": method}), NOT_MEASURED))
     return Table(caption, (*heads, *columns), tuple(lines), note)
 
 
@@ -162,7 +162,7 @@ def _curves(named: Named) -> list[Block]:
         scores = [row["perplexity"].get(text) for text in named.texts]
         cells = [Cell(measured(s["value"], s.get("stderr")), s["value"]) if s else Cell("–") for s in scores]
         lines.append(
-            Line(
+            TableRow(
                 (Cell(named.name(row), named.name(row)), Cell("–" if size is None else f"{size:,.1f}", size), *cells),
                 named.key(row),
                 color_of(row),
@@ -172,7 +172,7 @@ def _curves(named: Named) -> list[Block]:
     return [Pictures("Perplexity against size", tuple(items), 2, named.legend(), table=table)]
 
 
-def _series(named: Named, text: str) -> list[charts.Series]:
+def _series(named: Named, text: str) -> list[charts.PointSeries]:
     found = []
     for entry in named.legend():
         points = []
@@ -183,9 +183,9 @@ def _series(named: Named, text: str) -> list[charts.Series]:
                 continue
             value = measured(score["value"], score.get("stderr"))
             tip = f"{named.name(row)}: perplexity {value}, {size:,.1f} MB, run {row.get('run_id', '')}"
-            points.append(charts.Point(size, score["value"], score.get("stderr") or 0.0, named.key(row)[1], tip))
+            points.append(charts.ChartPoint(size, score["value"], score.get("stderr") or 0.0, named.key(row)[1], tip))
         if points:
-            found.append(charts.Series(entry.key, entry.color, entry.symbol, tuple(points)))
+            found.append(charts.PointSeries(entry.key, entry.color, entry.symbol, tuple(points)))
     return found
 
 
@@ -245,7 +245,7 @@ def _dots(named: Named, answered: Sequence[Row], tasks: Sequence[str]) -> list[B
     for row in rows:
         points = tuple(_point(named, row, task, number) for number, task in enumerate(tasks) if _has(row, task))
         look = looks[named.line(row)]
-        series.append(charts.Series(look.key, look.color, look.symbol, points))
+        series.append(charts.PointSeries(look.key, look.color, look.symbol, points))
     drawing = charts.dots(list(tasks), [one for one in series if one.points], "right answers, %")
     title = f"Right answers at {removed(keep)} compression"
     said = _dots_reading(named, rows)
@@ -270,11 +270,11 @@ def _has(row: Row, task: str) -> bool:
     return accuracy_of((row.get("zero_shot") or {}).get(task) or {})[1] is not None
 
 
-def _point(named: Named, row: Row, task: str, number: int) -> charts.Point:
+def _point(named: Named, row: Row, task: str, number: int) -> charts.ChartPoint:
     _, value, error = accuracy_of(row["zero_shot"][task])
     assert value is not None
     tip = f"{named.name(row)}, {task}: {percent_points(value, error)} % right, run {row.get('run_id', '')}"
-    return charts.Point(100 * value, number, 100 * (error or 0.0), named.key(row)[1], tip)
+    return charts.ChartPoint(100 * value, number, 100 * (error or 0.0), named.key(row)[1], tip)
 
 
 def _dots_reading(named: Named, rows: Sequence[Row]) -> str:

@@ -10,7 +10,7 @@ from importlib import metadata
 from lrc_core import __version__
 from lrc_core.errors import LrcError
 from lrc_core.kinds import command_for
-from lrc_core.report.content import Block, Cell, Column, Command, Commands, Fact, Facts, Line, Section, Table, Words
+from lrc_core.report.content import Block, Cell, Column, Command, Commands, Fact, Facts, Section, Table, TableRow, Words
 from lrc_core.report.sections.prose import listed, prose
 from lrc_core.report.sections.rows import Named, text_name
 from lrc_core.report.sources import Sources, spec_of
@@ -134,7 +134,7 @@ def _runs(named: Named) -> Table:
     return Table("Every run behind this report", columns, tuple(lines), "Took: computing time of this run alone.")
 
 
-def _run_line(run_id: str, what: str, sources: Sources) -> Line:
+def _run_line(run_id: str, what: str, sources: Sources) -> TableRow:
     run, first = sources.archive.folder(run_id), (Cell(run_id, run_id), Cell(what, what))
     if run is not None:
         with suppress(LrcError):
@@ -142,9 +142,9 @@ def _run_line(run_id: str, what: str, sources: Sources) -> Line:
             ended = time.strftime("%Y-%m-%d %H:%M", time.localtime(status.ended_at)) if status.ended_at else "–"
             took = status.ended_at - status.started_at if status.ended_at and status.started_at else None
             cells = (Cell(status.state, status.state), Cell(ended, status.ended_at), Cell(duration(took), took))
-            return Line((*first, *cells, Cell(_line(run, sources))))
+            return TableRow((*first, *cells, Cell(_line(run, sources))))
     gone = "is a file" if "." in run_id else "not on this computer"
-    return Line((*first, Cell(gone, gone), Cell("–"), Cell("–"), Cell("")), state="missing")
+    return TableRow((*first, Cell(gone, gone), Cell("–"), Cell("–"), Cell("")), state="missing")
 
 
 def _made_with(sources: Sources) -> tuple[Fact, ...]:

@@ -10,7 +10,7 @@ from typing import Any
 from lrc_core.budget import USUAL_KEEP, same_size, size_key
 from lrc_core.names import GREY, decomposition_label, in_order, method_color, method_label
 from lrc_core.quality.tables import p_of, texts_of
-from lrc_core.report.content import Entry
+from lrc_core.report.content import LegendEntry
 from lrc_core.report.drawing.shapes import DENSE_SYMBOL, SYMBOLS
 from lrc_core.report.sections.prose import listed, p_words
 from lrc_core.report.sources import Row, Sources
@@ -86,14 +86,14 @@ class Named:
         """Method and target, by which a reader switches rows off; "" where he cannot."""
         return key_of(str(row["method"]), float(row["keep_target"]))
 
-    def legend(self) -> tuple[Entry, ...]:
+    def legend(self) -> tuple[LegendEntry, ...]:
         """A colour and symbol for every line of a chart."""
         names = {self.line(row): str(row["method"]) for row in self.measured}
         order = in_order(names.values())
         ordered = sorted(names, key=lambda name: order.index(names[name]))
-        dense = (Entry("Dense model", "ink", DENSE_SYMBOL, ""),) if self.dense else ()
+        dense = (LegendEntry("Dense model", "ink", DENSE_SYMBOL, ""),) if self.dense else ()
         return dense + tuple(
-            Entry(name, method_color(names[name]), SYMBOLS[number % len(SYMBOLS)], names[name])
+            LegendEntry(name, method_color(names[name]), SYMBOLS[number % len(SYMBOLS)], names[name])
             for number, name in enumerate(ordered)
         )
 

@@ -14,7 +14,7 @@ from lrc_core.errors import BudgetError
 from lrc_core.paths import read_only
 from lrc_core.plan import make_plan
 from lrc_core.results.archive import AnyRun, archive
-from lrc_core.results.spectra import TWO_SIDED, spectra_of
+from lrc_core.results.spectra import TWO_SIDED, losses_of
 from lrc_core.runs.spec import ModelRef, SpectraSpec
 from lrc_core.types import ModelCard
 from pages.ui.shared import jobs
@@ -31,7 +31,6 @@ def beneath(ref: ModelRef, card: ModelCard, view: AnyRun, ranks: Ranks, rate: in
         ranks: of the plan.
         rate: that it was made for, in whole percent.
     """
-    losses = {name: 0.5 * np.square(sigma) for name, sigma in spectra_of(view).values[TWO_SIDED].items()}
     keep = keep_at(rate)
     try:
         even = fit_budget(card.layers, uniform_ranks(card.layers, keep), keep)
@@ -48,7 +47,7 @@ def beneath(ref: ModelRef, card: ModelCard, view: AnyRun, ranks: Ranks, rate: in
     )
     with st.container(border=True, key="preview_lagrangian"):
         st.markdown("**Lagrangian** :orange-badge[:material/function: estimate from spectra, nothing measured]")
-        st.caption(reading(card, losses, ranks, even))
+        st.caption(reading(card, losses_of(view), ranks, even))
         with st.container(horizontal=True, vertical_alignment="center"):
             sample_note(view.sample, view.id)
             st.download_button(

@@ -17,7 +17,7 @@ from lrc_core import words
 from lrc_core.budget import keep_at, removed_share, whole_model_ratio
 from lrc_core.export.film import cells_of
 from lrc_core.export.film_html import rank_grid
-from lrc_core.results.series import LARGEST_RATE, Series, largest_rate
+from lrc_core.results.series import LARGEST_RATE, PlanSeries, largest_rate
 from lrc_core.types import ModelCard
 from lrc_core.words import kind_labels
 from pages.ui.shared.figures import kinds_of
@@ -35,7 +35,7 @@ _COMPONENT = st.components.v2.component(
 
 
 @dataclass(frozen=True)
-class Panel:
+class SliderPanel:
     """One heatmap under the slider.
 
     Attributes:
@@ -53,7 +53,7 @@ class Panel:
     badge: str
     note: str
     verb: str = ""
-    series: Series | None = None
+    series: PlanSeries | None = None
     said: Mapping[int, tuple[str, str]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -89,7 +89,7 @@ def figures(card: ModelCard) -> dict[str, Any]:
     }
 
 
-def marks_of(card: ModelCard, panels: Sequence[Panel]) -> list[list[Any]]:
+def marks_of(card: ModelCard, panels: Sequence[SliderPanel]) -> list[list[Any]]:
     """Rates at which something changes, with a sign and what it means."""
     found: list[list[Any]] = []
     first = next((panel for panel in panels if panel.series is not None and panel.key != "uniform"), None)
@@ -105,7 +105,7 @@ def marks_of(card: ModelCard, panels: Sequence[Panel]) -> list[list[Any]]:
     return found
 
 
-def payload(card: ModelCard, rate: int, panels: Sequence[Panel]) -> dict[str, Any]:
+def payload(card: ModelCard, rate: int, panels: Sequence[SliderPanel]) -> dict[str, Any]:
     """Everything the browser needs."""
     kinds = kinds_of(card)
     labels = kind_labels(kinds)
@@ -122,7 +122,7 @@ def payload(card: ModelCard, rate: int, panels: Sequence[Panel]) -> dict[str, An
     }
 
 
-def draw(card: ModelCard, rate: int, panels: Sequence[Panel], released: Callable[[], None]) -> None:
+def draw(card: ModelCard, rate: int, panels: Sequence[SliderPanel], released: Callable[[], None]) -> None:
     """Draw the slider with what follows from it.
 
     Args:

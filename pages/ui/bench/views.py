@@ -25,7 +25,7 @@ from lrc_core.tune.kinds import NO_UPDATE
 from pages.ui.bench import figures, readings
 from pages.ui.compare import report
 from pages.ui.shared import charting, jobs
-from pages.ui.shared.charting import Told
+from pages.ui.shared.charting import ChartText
 from pages.ui.shared.frame import empty, guard, sample_note
 
 _SIZES = {"bench": "For two cores", "gpu": "For a GPU"}
@@ -60,7 +60,7 @@ def bench(ref: ModelRef) -> None:
         )  # fmt: skip
         log = right.toggle("Logarithmic", value=True, key="co_bench_log")
         measure, axis = measure or next(iter(names)), axis or "linear"
-        told = Told(
+        caption = ChartText(
             "Quality over size, one line a method, the dense model dashed, reference models as named points",
             _frame(chosen),
             readings.leaders(chosen, measure, names[measure]),
@@ -68,7 +68,7 @@ def bench(ref: ModelRef) -> None:
         )
         under = _choose_decomposition(chosen)
         figure = figures.pareto(chosen, measure, axis, log=log, decomposition=under)
-        charting.plotly(figure, told, key="co_pareto", name="size-and-quality")
+        charting.plotly(figure, caption, key="co_pareto", name="size-and-quality")
     _table(chosen, "bench", drawn=bool(names))
     with guard():
         report.section([chosen.view], "co_bench")
@@ -100,14 +100,14 @@ def ablation(ref: ModelRef) -> None:
                 shown = [row for row in rows if row["keep_target"] == keep and row["seed"] == first_seed]
                 title = f"{method_label(method)}: {_PARTS[part].lower()}, {words.removed(keep)} removed"
                 st.markdown(f"**{escaped(title)}**")
-                told = Told(
+                caption = ChartText(
                     f"{title}: " + ", ".join(str(row["variant"]) for row in shown),
                     _frame(replace(chosen, rows=tuple(shown))),
                     readings.worst_variant(chosen, shown),
                 )
                 charting.plotly(
                     figures.variant_bars(chosen, shown, bench_data.measures(chosen), log=log),
-                    told,
+                    caption,
                     key=f"co_variants_{method}_{part}_{keep}",
                     name=f"ablation-{method}-{part}",
                 )

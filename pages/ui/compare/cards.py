@@ -14,7 +14,7 @@ from lrc_core.budget import same_size
 from lrc_core.escape import escaped
 from lrc_core.names import method_color
 from lrc_core.plan import Plan
-from lrc_core.quality.card import PARTS, Entry, Wishes, part_words, quality_words, reading, speed_of, speed_words
+from lrc_core.quality.card import PARTS, CardModel, Wishes, part_words, quality_words, reading, speed_of, speed_words
 from lrc_core.quality.footprint import Footprint, footprint
 from lrc_core.quality.rows import Scores
 from lrc_core.results import answers as talk
@@ -53,7 +53,7 @@ def under_rows(rows: Sequence[measured.Row], ref: ModelRef) -> None:
                 continue
             run_id = str(row.get("run_id", ""))
             name = "Dense model" if plan is None else charts.bar_name(row)
-            entries.append(Entry(name, method_color(str(row["method"])), plan, speed_of(row), row, run_id))
+            entries.append(CardModel(name, method_color(str(row["method"])), plan, speed_of(row), row, run_id))
         _cards(known[0], entries, "co")
         if without:
             st.caption(f"The plans of {', '.join(without)} have been deleted, so that nothing can be counted for them.")
@@ -76,7 +76,7 @@ def under_answers(view: RunView[GenerateSpec], ref: ModelRef) -> None:
         row, source, timed = row_of(plan, rows), view.id, "answer"
         if speed["decode"] is None and row is not None and row.get("cost"):  # the answer was too short to be timed
             speed, source, timed = speed_of(row), str(row["run_id"]), "evaluation"
-        entries.append(Entry(talk.label_of(name), talk.color_of(name), plan, speed, row, source, timed))
+        entries.append(CardModel(talk.label_of(name), talk.color_of(name), plan, speed, row, source, timed))
     with st.expander("The card: memory, speed, quality and money", icon=":material/id_card:"):
         _cards(known[0], entries, "ta")
 
@@ -93,7 +93,7 @@ def row_of(plan: Plan | None, rows: Sequence[measured.Row]) -> measured.Row | No
     return None
 
 
-def _cards(card: ModelCard, entries: Sequence[Entry], prefix: str) -> None:
+def _cards(card: ModelCard, entries: Sequence[CardModel], prefix: str) -> None:
     wishes = _wishes(card, prefix)
     found = [(entry, footprint(card, entry.plan, wishes.context, wishes.sequences)) for entry in entries]
     largest = max((size.total for _, size in found), default=1)
@@ -153,7 +153,9 @@ def _remember(prefix: str) -> None:
     state.write_settings(price_per_gb=price, currency=currency)
 
 
-def _one(entry: Entry, size: Footprint, largest: int, dense: tuple[Entry, Footprint] | None, wishes: Wishes) -> None:
+def _one(
+    entry: CardModel, size: Footprint, largest: int, dense: tuple[CardModel, Footprint] | None, wishes: Wishes
+) -> None:
     is_dense = entry.plan is None
     who(entry.name, entry.color)
     smaller = ""
@@ -180,7 +182,7 @@ def who(name: str, color: str, tag: str = "") -> None:
     st.html(f'<div class="lrc-who">{chip}{html.escape(name)}{mark}</div>')
 
 
-def _other_run(entry: Entry) -> str:
+def _other_run(entry: CardModel) -> str:
     """The run of the quality where it is not that of the speed; "" else."""
     run_id = str(entry.row.get("run_id", "")) if entry.row is not None else ""
     return "" if run_id == entry.source else run_id

@@ -18,7 +18,7 @@ from pages.ui.compare import figures as charts
 from pages.ui.compare import ranks as rank_charts
 from pages.ui.compare import readings
 from pages.ui.shared import charting
-from pages.ui.shared.charting import Told
+from pages.ui.shared.charting import ChartText
 from pages.ui.shared.frame import empty
 
 Rows = list[measured.Row]
@@ -27,8 +27,8 @@ Rows = list[measured.Row]
 def overview(group: measured.Group, decomposition: str, rows: Rows, ref: ModelRef) -> None:
     """Perplexity bars and the table."""
     said = "Perplexity by method: " + "; ".join(_sentence(row) for row in charts.ordered(rows))
-    told = Told(said, _readable(charts.ordered(rows)), readings.best(rows), folded=False)
-    charting.plotly(charts.perplexity_bars(rows), told, key="co_bars", name="perplexity")
+    caption = ChartText(said, _readable(charts.ordered(rows)), readings.best(rows), folded=False)
+    charting.plotly(charts.perplexity_bars(rows), caption, key="co_bars", name="perplexity")
 
 
 def _sentence(row: measured.Row) -> str:
@@ -64,8 +64,10 @@ def curves(group: measured.Group, decomposition: str, rows: Rows, ref: ModelRef)
     """Perplexity over all measured rates."""
     log = st.toggle("Logarithmic", key="co_log", bind="query-params")
     every = charts.ordered(group.at(decomposition, None))
-    told = Told("Perplexity over compression, one line a method", _readable(every), readings.growth(every))
-    charting.plotly(charts.perplexity_curves(every, log=log), told, key="co_curves", name="perplexity-over-compression")
+    caption = ChartText("Perplexity over compression, one line a method", _readable(every), readings.growth(every))
+    charting.plotly(
+        charts.perplexity_curves(every, log=log), caption, key="co_curves", name="perplexity-over-compression"
+    )
 
 
 def zero_shot(group: measured.Group, decomposition: str, rows: Rows, ref: ModelRef) -> None:
@@ -85,12 +87,12 @@ def zero_shot(group: measured.Group, decomposition: str, rows: Rows, ref: ModelR
         bind="query-params",
     )
     items = {score.get("n") for row in rows for score in (row.get("zero_shot") or {}).values() if score.get("n")}
-    told = Told(
+    caption = ChartText(
         "Zero-shot accuracy by task and method",
         charts.zero_shot_table(rows, metric or "acc_norm"),
         readings.accuracy(rows, metric or "acc_norm"),
     )
-    charting.plotly(charts.zero_shot_bars(rows, metric or "acc_norm"), told, key="co_tasks", name="zero-shot")
+    charting.plotly(charts.zero_shot_bars(rows, metric or "acc_norm"), caption, key="co_tasks", name="zero-shot")
     if items:
         st.caption(f"{', '.join(f'{n:,}' for n in sorted(items))} items per task; whiskers are one standard error.")
 
@@ -112,12 +114,8 @@ def ranks(group: measured.Group, decomposition: str, rows: Rows, ref: ModelRef) 
     second = right.selectbox("Second", names, index=1, format_func=method_label, key="co_second", bind="query-params")
     one, two = plans[first], plans[second]
     st.markdown(f"**Share of each layer kept: {method_label(first)} minus {method_label(second)}**")
-    told = Told(
-        f"Share kept under {method_label(first)} minus under {method_label(second)}",
-        rank_charts.difference_table(card, one, two, (method_label(first), method_label(second))),
-        readings.spending(card, one, two),
-    )
-    charting.vega(rank_charts.difference_chart(card, one, two), told, key="co_difference")
+    labels = method_label(first), method_label(second)
+    rank_charts.draw_difference(card, (one, two), labels, readings.spending(card, one, two), key="co_difference")
     left, right = st.columns(2)
     for column, name, plan in ((left, first, one), (right, second, two)):
         with column:
@@ -153,8 +151,8 @@ def cost(group: measured.Group, decomposition: str, rows: Rows, ref: ModelRef) -
             "No size or speed in these rows", "Newer comparisons measure them beside every score.", ":material/speed:"
         )
         return
-    told = Told("Bytes, prefill and decode speed by method", charts.speed_table(shown), readings.cost(shown))
-    charting.plotly(charts.speed_bars(shown), told, key="co_speed", name="size-and-speed")
+    caption = ChartText("Bytes, prefill and decode speed by method", charts.speed_table(shown), readings.cost(shown))
+    charting.plotly(charts.speed_bars(shown), caption, key="co_speed", name="size-and-speed")
     st.caption(
         "Measured on the computer that made the run. Two small products are not automatically faster than one large: "
         "the number of bytes always falls, the speed only where memory or arithmetic was the limit."

@@ -18,7 +18,7 @@ from lrc_core.runs.spec import AllocateSpec, ModelRef
 from pages.ui.shared import pictures
 from pages.ui.shared.frame import PAGES, empty, page_link, sample_note
 from pages.ui.shared.prose import prose
-from pages.ui.shared.summary import SHARE, Shown, example_of, heat_of, heat_words, shown_spectra
+from pages.ui.shared.summary import SHARE, ShownSpectra, example_of, heat_of, heat_words, shown_spectra
 
 
 def prepare() -> None:
@@ -29,7 +29,7 @@ def prepare() -> None:
     story_of(ModelRef())
 
 
-def first_picture(shown: Shown | None, ref: ModelRef) -> None:
+def first_picture(shown: ShownSpectra | None, ref: ModelRef) -> None:
     """Where the information lives, drawn before anything else."""
     if shown is None:
         empty("A picture of a real model will be here", "Fetch the starter model below to see its first spectra.")
@@ -62,22 +62,22 @@ class Way:
     title: str
     icon: str
     text: str
-    picture: Callable[[Shown, ModelRef], str]
+    picture: Callable[[ShownSpectra, ModelRef], str]
     links: tuple[tuple[str, str], ...]
 
 
-def _curve(shown: Shown, ref: ModelRef) -> str:
+def _curve(shown: ShownSpectra, ref: ModelRef) -> str:
     layer = example_of(shown)
     sigma = shown.sigmas[layer.name]
     return pictures.spectrum(sigma, energy_rank(sigma, SHARE), break_even(layer))
 
 
-def _factors(shown: Shown, ref: ModelRef) -> str:
+def _factors(shown: ShownSpectra, ref: ModelRef) -> str:
     layer = example_of(shown)
     return pictures.factors(layer, energy_rank(shown.sigmas[layer.name], SHARE))
 
 
-def _measured(shown: Shown, ref: ModelRef) -> str:
+def _measured(shown: ShownSpectra, ref: ModelRef) -> str:
     """Perplexities of the comparison; the layer's factors where nothing has been compared."""
     from pages.ui.present.story import story_of  # what it needs is more than Home's first picture should wait for
 
@@ -102,7 +102,7 @@ WAYS = (
 )  # fmt: skip
 
 
-def ways_in(shown: Shown | None, ref: ModelRef) -> None:
+def ways_in(shown: ShownSpectra | None, ref: ModelRef) -> None:
     """Three ways in, each with a picture from real runs."""
     with st.grid(len(WAYS), min_column_width=270):
         for way in WAYS:
@@ -116,7 +116,7 @@ def ways_in(shown: Shown | None, ref: ModelRef) -> None:
                         _link(target, label)
 
 
-def _figures(shown: Shown | None) -> dict[str, str]:
+def _figures(shown: ShownSpectra | None) -> dict[str, str]:
     """What the prose below the pictures speaks of."""
     if shown is None:
         return {"layer": "a layer", "share": words.percent(SHARE), "rank": "a few", "full": "hundreds of"}

@@ -39,7 +39,7 @@ def sensitivity(lesson: lessons.Lesson) -> None:
     """A heatmap of what squeezing each layer alone does to the predictions; a click chooses the layer."""
     card, by_name = lesson.card, lesson.content["sensitivity"]
     values = {layer.name: max(1e-5, float(by_name[layer.name]["divergence"])) for layer in card.layers}
-    told = {
+    sentences = {
         layer.name: f"Block {layer.block} {layer.kind}\nrank {by_name[layer.name]['rank']}: the predictions move by "
         f"{words.figure(values[layer.name], 2)} nats"
         for layer in card.layers
@@ -48,7 +48,7 @@ def sensitivity(lesson: lessons.Lesson) -> None:
     grid = Grid(
         card=card,
         values=values,
-        words=told,
+        words=sentences,
         scale=Scale("KL divergence, nats"),
         limits=limits_of(list(values.values()), log=True),
         label=charting.plain(reading(lesson)),

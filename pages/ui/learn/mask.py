@@ -119,7 +119,7 @@ def legend() -> None:
     st.html(f'<div style="font-size: 0.9rem">{marks}</div>')
 
 
-def book(sigma: np.ndarray, steps: Sequence[training.Step], setting: training.Setting) -> Book:
+def book(sigma: np.ndarray, steps: Sequence[training.MaskStep], setting: training.Setting) -> Book:
     """All steps as frames."""
     counts = [int(step.kept.sum()) for step in steps]
     frames = [
@@ -157,7 +157,7 @@ def _title(y: float, words_of: str) -> str:
     return svg.text(LEFT, y, words_of, size=16, anchor="start")
 
 
-def _frame(sigma: np.ndarray, step: training.Step, number: int, count: int) -> str:
+def _frame(sigma: np.ndarray, step: training.MaskStep, number: int, count: int) -> str:
     """Bars, dots, dashes and arrows of one step, each kind as one path to keep the film small."""
     place = _places(len(sigma))
     wide = 0.62 * WIDTH / len(sigma)
@@ -182,7 +182,7 @@ def _frame(sigma: np.ndarray, step: training.Step, number: int, count: int) -> s
     )
 
 
-def _arrows(place: np.ndarray, step: training.Step, name: str, shift: int) -> str:
+def _arrows(place: np.ndarray, step: training.MaskStep, name: str, shift: int) -> str:
     """One force on all logits; lengths are square roots of its share of the step's largest force."""
     largest = max(float(np.abs(force).max()) for force in step.forces.values()) or 1.0
     drawn = []
@@ -212,7 +212,7 @@ def _count_height(kept: int, count: int) -> float:
     return TOP_COUNT + HIGH_COUNT * (1 - kept / count)
 
 
-def reading(number: int, step: training.Step, setting: training.Setting) -> str:
+def reading(number: int, step: training.MaskStep, setting: training.Setting) -> str:
     """One step in words."""
     kept, flipped = int(step.kept.sum()), int((step.kept != step.mask).sum())
     open_ones = int((step.soft * (1 - step.soft) > 0.05).sum())
@@ -225,7 +225,7 @@ def reading(number: int, step: training.Step, setting: training.Setting) -> str:
     )
 
 
-def outcome(sigma: np.ndarray, last: training.Step, setting: training.Setting) -> str:
+def outcome(sigma: np.ndarray, last: training.MaskStep, setting: training.Setting) -> str:
     """What the mask kept in the end, against the best mask of its size."""
     kept = int(last.kept.sum())
     held, best = training.energy(sigma, last.kept), training.best_energy(sigma, kept)

@@ -85,12 +85,12 @@ def perplexity(rows: list[measured.Row]) -> None:
         shown = frame[frame["text"] == text]
         with column:
             st.markdown(f"Text: **{text}**")
-            told = charting.Told(
+            caption = charting.ChartText(
                 f"Perplexity on {text}: "
                 + "; ".join(f"{row.method} {words.figure(row.perplexity, 3)}" for row in shown.itertuples()),
                 shown[["method", "perplexity", "error"]].round(2).rename(columns=str.capitalize),
             )
-            charting.vega(perplexity_chart(shown, colors), told, key=f"learn_perplexity_{text}")
+            charting.vega(perplexity_chart(shown, colors), caption, key=f"learn_perplexity_{text}")
     st.markdown(readings.best(rows))
 
 
@@ -128,9 +128,5 @@ def difference(card: ModelCard, plans: dict[str, Plan]) -> None:
     )
     first, second = sides[chosen or pairs[0]]
     labels = (method_label(first), method_label(second))
-    told = charting.Told(
-        f"Share of each layer kept by {labels[0]} minus that kept by {labels[1]}",
-        ranks.difference_table(card, plans[first], plans[second], labels),
-        readings.spending(card, plans[first], plans[second]),
-    )
-    charting.vega(ranks.difference_chart(card, plans[first], plans[second]), told, key="learn_difference")
+    pair = plans[first], plans[second]
+    ranks.draw_difference(card, pair, labels, readings.spending(card, *pair), key="learn_difference")

@@ -36,10 +36,10 @@ def draw(ref: ModelRef) -> None:
         for column, (panel, title) in zip(st.columns(2), PANELS.items(), strict=True):
             with column:
                 st.markdown(f"**{title}**")
-                told = charting.Told(
+                caption = charting.ChartText(
                     f"{title} against the rank, for plain and whitened truncation", table(entry, panel)
                 )
-                charting.vega(chart(entry, panel, layer, number), told, key=f"learn_{panel}")
+                charting.vega(chart(entry, panel, layer, number), caption, key=f"learn_{panel}")
         st.markdown(reading(entry, layer, number))
         st.caption(inputs(entry))
         sample_note(lesson.view.sample, lesson.view.id)

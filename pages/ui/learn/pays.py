@@ -24,7 +24,7 @@ TEAL, ORANGE, GREY = "#1b8a86", "#d9762b", "#8a9593"
 
 
 @dataclass(frozen=True)
-class Choice:
+class Saving:
     """One way to remove the same parameters from two equal layers.
 
     Attributes:
@@ -49,13 +49,13 @@ def draw(ref: ModelRef) -> None:
     sigma = spectra.values[decomposition][layer.name]
     rank = max(1, int(kept_share(removed) * break_even(layer)))
     what = "the layer's output" if decomposition == "whitened" else "the weight"
-    told = charting.Told(
+    caption = charting.ChartText(
         f"Parameters of two factors against their rank for a layer of {layer.out_features} by "
         f"{layer.in_features}: a straight line that crosses the dense layer's cost at rank {break_even(layer):.0f}",
         table(layer, sigma),
         reading(layer, sigma, removed, what),
     )
-    charting.vega(chart(layer, rank), told, key="learn_pays")
+    charting.vega(chart(layer, rank), caption, key="learn_pays")
     st.markdown("**The same saving, three ways**")
     two_ways(spectra, layer, decomposition, removed)
     sample_note(view.sample, view.id)
@@ -153,7 +153,7 @@ def two_ways(spectra: Spectra, layer: LinearShape, decomposition: str, removed: 
     totals = {name: sum(both) for name, both in gain.items()}
     best = min(totals, key=lambda name: totals[name])
     worst = max(totals, key=lambda name: totals[name])
-    told = charting.Told(
+    caption = charting.ChartText(
         "; ".join(f"{name}: {words.percent(total, 1)} lost" for name, total in totals.items()),
         pd.DataFrame(
             {"Way": list(gain)}
@@ -165,7 +165,7 @@ def two_ways(spectra: Spectra, layer: LinearShape, decomposition: str, removed: 
         f"Blocks {first.block} and {second.block}, `{first.kind}`, remove the same parameters each time: "
         f"“{best}” loses {words.percent(totals[best], 1)}, “{worst}” {words.percent(totals[worst], 1)}.",
     )
-    charting.vega(_bars(frame), told, key="learn_two_ways")
+    charting.vega(_bars(frame), caption, key="learn_two_ways")
 
 
 def _bars(frame: pd.DataFrame) -> alt.Chart:
@@ -189,18 +189,18 @@ def _bars(frame: pd.DataFrame) -> alt.Chart:
     return chart
 
 
-def ways(removed: float) -> tuple[Choice, ...]:
+def ways(removed: float) -> tuple[Saving, ...]:
     """Three ways to remove the same from two layers."""
     rest = kept_share(2 * removed)
     return (
-        Choice("both a little", (kept_share(removed), kept_share(removed))),
-        Choice("first dense, second twice as much", (1.0, rest)),
-        Choice("second dense, first twice as much", (rest, 1.0)),
+        Saving("both a little", (kept_share(removed), kept_share(removed))),
+        Saving("first dense, second twice as much", (1.0, rest)),
+        Saving("second dense, first twice as much", (rest, 1.0)),
     )
 
 
 def losses(
-    spectra: Spectra, pair: tuple[LinearShape, LinearShape], decomposition: str, choice: Choice
+    spectra: Spectra, pair: tuple[LinearShape, LinearShape], decomposition: str, choice: Saving
 ) -> tuple[float, float]:
     """Share of the output energy that each layer of a pair loses; a dense one loses nothing."""
     lost = []

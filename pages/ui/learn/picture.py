@@ -16,7 +16,7 @@ from lrc_core.runs.spec import ModelRef
 from lrc_core.types import LinearShape
 from pages.ui.learn import svg
 from pages.ui.learn.flipbook import Book, Frame, flipbook
-from pages.ui.learn.spectrum_svg import Panel
+from pages.ui.learn.spectrum_svg import SpectrumPanel
 from pages.ui.shared import charting
 
 ROWS, COLUMNS = 96, 128
@@ -67,7 +67,7 @@ def book() -> Book:
     """All ranks of the image."""
     left, sigma, right = decomposed()
     image, even = drawn(), break_even(SHAPE)
-    panel = Panel(sigma, even, 40, 254, 800, 104)
+    panel = SpectrumPanel(sigma, even, 40, 254, 800, 104)
     pictures = [(20, "the image, 96 × 128"), (320, "the first directions"), (620, "what is missing")]
     base = "".join(svg.text(x + 128, 16, label, size=17) for x, label in pictures)
     base += svg.image(_grey(image), (20, 26, 256, 192)) + panel.base("singular values, largest first (both axes: root)")

@@ -11,7 +11,7 @@ from pages.ui.learn import svg
 
 
 @dataclass(frozen=True)
-class Panel:
+class SpectrumPanel:
     """Where a spectrum is drawn, and of what.
 
     Attributes:

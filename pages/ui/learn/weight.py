@@ -16,7 +16,7 @@ from lrc_core.runs.spec import LessonSpec, ModelRef
 from lrc_core.types import LinearShape
 from pages.ui.learn import lessons, svg
 from pages.ui.learn.flipbook import Book, Frame, flipbook
-from pages.ui.learn.spectrum_svg import Panel
+from pages.ui.learn.spectrum_svg import SpectrumPanel
 from pages.ui.shared import charting
 from pages.ui.shared.frame import sample_note
 
@@ -59,7 +59,7 @@ def book(lesson: lessons.Lesson, entry: dict[str, Any], layer: LinearShape) -> B
     """All recorded ranks of one weight matrix."""
     drawn, name = lessons.pictures(lesson), layer.name
     sigma, even = np.asarray(entry["sigma"]["svd"], dtype=float), break_even(layer)
-    panel = Panel(sigma, even, 40, 302, 820, 104)
+    panel = SpectrumPanel(sigma, even, 40, 302, 820, 104)
     pictures = [
         (30, f"W, {layer.out_features} × {layer.in_features}"),
         (330, "W at this rank"),

@@ -148,7 +148,7 @@ def plan(story: Story) -> Slide:
     kept = {layer.name: layer_ratio(layer, ranks[layer.name], shapes.get(layer.name)) for layer in model.layers}
     label = method_label(found.method)
     body = pictures.heat(
-        pictures.Heat(
+        pictures.LayerHeatmap(
             model, kept, (0.0, 1.0), lambda value: words.percent(value, 0), "of the layer kept",
             f"Share of each layer's parameters that {label} keeps at {story.removed} compression",
         )

@@ -17,7 +17,7 @@ from lrc_core.results.plans import load_plan, nearest, recorded_plans
 from lrc_core.runs.spec import AllocateSpec, EvaluateSpec, ModelRef
 from lrc_core.types import ModelCard
 from pages.ui.shared import pictures
-from pages.ui.shared.summary import Shown, shown_spectra
+from pages.ui.shared.summary import ShownSpectra, shown_spectra
 
 MOST_ROWS = 6
 """Methods that one slide has room for."""
@@ -41,7 +41,7 @@ class Story:
 
     ref: ModelRef
     card: ModelCard
-    shown: Shown | None
+    shown: ShownSpectra | None
     keep: float
     rows: tuple[measured.Row, ...]
     best: measured.Row | None
@@ -88,7 +88,7 @@ class Story:
         return next((view for view in views if self.made_by(view)), views[0] if views else None)
 
     def made_by(self, view: RunView[AllocateSpec]) -> bool:
-        """Whether the plan that is told of comes out of a run."""
+        """Whether the plan of the slides comes from this run."""
         origin = str(self.plan.origin.get("run_id") or "") if self.plan is not None else ""
         return view.id in (str((self.best or {}).get("allocate_run_id")), origin, self.source)
 
@@ -122,7 +122,7 @@ def story_of(ref: ModelRef, keep: float = USUAL_KEEP) -> Story | None:
 
     Args:
         ref: the model.
-        keep: share of the block linears' parameters; the nearest measured one is told.
+        keep: share of the block linears' parameters; the nearest measured one counts.
     """
     for model in dict.fromkeys((ref, ModelRef())):
         known = archive().newest_card(model)
@@ -140,13 +140,13 @@ def _story(ref: ModelRef, card: ModelCard, wanted: float) -> Story:
             rows = group.at(decomposition, keep)
             best = min((row for row in rows if row["method"] != "dense"), key=loss)
             kept = sorted((row for row in rows if row["method"] != "dense"), key=loss)[:MOST_ROWS]
-            told = [row for row in rows if row["method"] == "dense"] + kept
-            order = in_order(str(row["method"]) for row in told)
-            told.sort(key=lambda row: order.index(str(row["method"])))
+            chosen = [row for row in rows if row["method"] == "dense"] + kept
+            order = in_order(str(row["method"]) for row in chosen)
+            chosen.sort(key=lambda row: order.index(str(row["method"])))
             source = next(
                 (view.id for view in group.views if not isinstance(view.spec, EvaluateSpec)), group.views[0].id
             )
-            return Story(ref, card, shown, keep, tuple(told), best, _plan(best), group.sample, source)
+            return Story(ref, card, shown, keep, tuple(chosen), best, _plan(best), group.sample, source)
     found = nearest(recorded_plans(archive().runs(AllocateSpec, ref)), wanted)
     plan = load_plan(found.path) if found is not None else None
     keep = plan.keep_target if plan is not None else wanted

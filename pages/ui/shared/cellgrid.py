@@ -61,6 +61,7 @@ class Grid:
         name: of the PNG.
         chosen: outlined layers and their colours.
         pinned: the reference layer, "" for none.
+        picks: whether the page is told which layer is chosen.
         pins: whether a layer can be pinned by the key P.
         found: layers that a search found; None when nothing is searched.
         marks: a sign on a layer.
@@ -75,6 +76,7 @@ class Grid:
     name: str
     chosen: Mapping[str, str] = field(default_factory=dict)
     pinned: str = ""
+    picks: bool = True
     pins: bool = True
     found: Sequence[str] | None = None
     marks: Mapping[str, str] = field(default_factory=dict)
@@ -142,12 +144,15 @@ def payload(grid: Grid) -> dict[str, Any]:
         "name": grid.name,
         "chosen": list(grid.chosen.items()),
         "pinned": grid.pinned,
+        "picks": grid.picks,
         "pins": grid.pins,
         "found": None if grid.found is None else list(grid.found),
     }
 
 
-def cell_grid(grid: Grid, key: str, picked: Callable[[], None], pinned: Callable[[], None] | None = None) -> None:
+def cell_grid(
+    grid: Grid, key: str, picked: Callable[[], None] | None = None, pinned: Callable[[], None] | None = None
+) -> None:
     """Draw the heatmap.
 
     Args:
@@ -156,12 +161,13 @@ def cell_grid(grid: Grid, key: str, picked: Callable[[], None], pinned: Callable
         picked: called when a cell is chosen.
         pinned: called when the key P pins a cell or takes the pin back.
     """
-    html = _HTML.format(keys="Arrow keys move, Enter chooses" + (", Shift adds, P pins" if grid.pins else ""))
-    component = st.components.v2.component(f"lrc_cellgrid{'_pins' if grid.pins else ''}", html=html, css=_CSS, js=_JS)
+    keys = "Arrow keys move" + ", Enter chooses" * grid.picks + ", Shift adds, P pins" * grid.pins
+    name = "lrc_cellgrid" + "_picks" * grid.picks + "_pins" * grid.pins
+    component = st.components.v2.component(name, html=_HTML.format(keys=keys), css=_CSS, js=_JS)
     component(
         data=payload(grid),
         key=key,
-        on_picked_change=picked,
+        on_picked_change=picked or (lambda: None),
         on_pinned_change=pinned or (lambda: None),
         height="content",
     )

@@ -43,7 +43,7 @@ class Scale:
 
 
 @dataclass(frozen=True)
-class Curve:
+class SpectrumCurve:
     """One spectrum to draw; ``source`` names the model or run where there are several."""
 
     layer: LinearShape
@@ -60,7 +60,7 @@ class Curve:
 
 def curves_of(
     layers: Sequence[LinearShape], values: Mapping[str, Mapping[str, np.ndarray]], shown: Sequence[str]
-) -> list[Curve]:
+) -> list[SpectrumCurve]:
     """Curves of some layers under some decompositions: one layer is coloured by decomposition, several by layer."""
     curves = []
     for index, layer in enumerate(layers):
@@ -68,5 +68,5 @@ def curves_of(
             alone = len(layers) == 1
             color = decomposition_color(decomposition) if alone else LAYER_COLORS[index % len(LAYER_COLORS)]
             dash = "solid" if alone else DASHES[number % len(DASHES)]
-            curves.append(Curve(layer, decomposition, values[decomposition][layer.name], color, dash))
+            curves.append(SpectrumCurve(layer, decomposition, values[decomposition][layer.name], color, dash))
     return curves

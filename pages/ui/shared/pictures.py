@@ -49,7 +49,7 @@ def table(caption: str, header: Sequence[str], rows: Sequence[Sequence[str]]) ->
 
 
 @dataclass(frozen=True)
-class Heat:
+class LayerHeatmap:
     """A heatmap of all layers.
 
     Attributes:
@@ -69,7 +69,7 @@ class Heat:
     label: str
 
 
-def heat(picture: Heat, *, with_table: bool = True) -> str:
+def heat(picture: LayerHeatmap, *, with_table: bool = True) -> str:
     """Blocks across, kinds of layer down: as wide as a screen is."""
     card, (low, high) = picture.card, picture.ends
     kinds = tuple(dict.fromkeys(layer.kind for layer in card.layers))
@@ -227,4 +227,4 @@ def spectrum(sigma: np.ndarray, rank: int, even: float) -> str:
     )
 
 
-__all__ = ["CSS", "Bar", "Heat", "bars", "draw", "factors", "heat", "ramp", "spectrum", "table"]
+__all__ = ["CSS", "Bar", "LayerHeatmap", "bars", "draw", "factors", "heat", "ramp", "spectrum", "table"]

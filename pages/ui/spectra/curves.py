@@ -14,7 +14,7 @@ from lrc_core.names import decomposition_label, model_label
 from lrc_core.results.spectra import Spectra
 from lrc_core.types import LinearShape
 from pages.ui.shared import charting, figures, state
-from pages.ui.shared.figures import Curve
+from pages.ui.shared.figures import SpectrumCurve
 from pages.ui.shared.frame import empty
 from pages.ui.spectra import chart, measures, sides
 from pages.ui.spectra.chart import Spectrum, cut_in
@@ -47,11 +47,13 @@ def spectrum(look: Look) -> None:
     shown = [name for name in names if name in shown] or [side.decomposition]
     curves = figures.curves_of(layers, side.spectra.values, shown) + _curves_beside(look, layers)
     rank = look.ranks[layers[-1].name]
-    told = [
+    sentences = [
         measures.reading(layer, side.sigmas[layer.name], decomposition_label(side.decomposition)) for layer in layers
     ]
     chosen = [layer.name for layer in layers]
-    said = charting.Told(" ".join(told), lambda: spectra_frame(side.spectra, chosen).reset_index(), "\n\n".join(told))
+    said = charting.ChartText(
+        " ".join(sentences), lambda: spectra_frame(side.spectra, chosen).reset_index(), "\n\n".join(sentences)
+    )
     shown_now = Spectrum(
         curves,
         log=log,
@@ -108,7 +110,7 @@ def clicked_curve(names: Mapping[str, LinearShape]) -> None:
     st.session_state[state.RATE] = sides.cut_at(names[name], direction)
 
 
-def _curves_beside(look: Look, layers: list[LinearShape]) -> list[Curve]:
+def _curves_beside(look: Look, layers: list[LinearShape]) -> list[SpectrumCurve]:
     """The same layers of the other side, dashed."""
     if look.beside is None:
         return []
@@ -116,7 +118,7 @@ def _curves_beside(look: Look, layers: list[LinearShape]) -> list[Curve]:
     theirs = {layer.name: layer for layer in look.beside.card.layers}
     source = "" if look.beside.view.id == look.side.view.id else model_label(look.beside.view.spec.model)
     return [
-        Curve(
+        SpectrumCurve(
             theirs[mates[layer.name]],
             look.beside.decomposition,
             look.beside.sigmas[mates[layer.name]],
@@ -129,7 +131,7 @@ def _curves_beside(look: Look, layers: list[LinearShape]) -> list[Curve]:
     ]
 
 
-def _references(look: Look, layers: list[LinearShape]) -> list[Curve]:
+def _references(look: Look, layers: list[LinearShape]) -> list[SpectrumCurve]:
     """Spectra of the reference: the pinned layer's once, or a run's of each layer."""
     reference = look.reference
     if reference is None:
@@ -137,13 +139,13 @@ def _references(look: Look, layers: list[LinearShape]) -> list[Curve]:
     by_name = {layer.name: layer for layer in look.side.card.layers}
     drawn = [by_name[reference.cell]] if reference.cell else layers
     return [
-        Curve(layer, look.side.decomposition, reference.sigmas[layer.name], "#8a9593", "dot")
+        SpectrumCurve(layer, look.side.decomposition, reference.sigmas[layer.name], "#8a9593", "dot")
         for layer in drawn
         if layer.name in reference.sigmas
     ]
 
 
-def _differences(look: Look, curves: list[Curve]) -> list[np.ndarray]:
+def _differences(look: Look, curves: list[SpectrumCurve]) -> list[np.ndarray]:
     if look.reference is None or any(curve.layer.name not in look.reference.sigmas for curve in curves):
         return []
     return [

@@ -20,7 +20,7 @@ CHART, CHART_BESIDE = "sp_heatmap", "sp_heatmap_beside"
 
 
 @dataclass(frozen=True)
-class Heat:
+class SpectraHeatmap:
     """A heatmap's figures, ready to draw: differences where there is a reference."""
 
     values: Mapping[str, float]
@@ -29,17 +29,17 @@ class Heat:
     doubts: Mapping[str, str] = field(default_factory=dict)
 
 
-def heat_of(side: Side, look: Look) -> Heat:
+def heat_of(side: Side, look: Look) -> SpectraHeatmap:
     """What one heatmap shows of a side."""
-    values, told, doubts = sides.measure_side(side, look.measure, ranks_at(side, look))
+    values, sentences, doubts = sides.measure_side(side, look.measure, ranks_at(side, look))
     scale = measures.MEASURES[look.measure].scale
     lines = {
-        layer.name: f"Block {layer.block} {layer.kind}\n{told[layer.name]}"
+        layer.name: f"Block {layer.block} {layer.kind}\n{sentences[layer.name]}"
         for layer in side.card.layers
-        if layer.name in told
+        if layer.name in sentences
     }
     if look.reference is None:
-        return Heat(values, lines, scale, doubts)
+        return SpectraHeatmap(values, lines, scale, doubts)
     mates = sides.matched(side.card, look.side.card)
     reference = replace(
         look.reference,
@@ -54,10 +54,10 @@ def heat_of(side: Side, look: Look) -> Heat:
     lines = {
         name: f"{line}\n{written(apart[name], scale, '+')} against {reference.label}" for name, line in lines.items()
     }
-    return Heat(apart, lines, scale, doubts)
+    return SpectraHeatmap(apart, lines, scale, doubts)
 
 
-def shared_limits(look: Look, heats: list[Heat]) -> Limits:
+def shared_limits(look: Look, heats: list[SpectraHeatmap]) -> Limits:
     """One scale for all heatmaps of a look."""
     every = [value for heat in heats for value in heat.values.values()]
     if look.reference is not None:
@@ -83,7 +83,7 @@ def heatmap_beside(look: Look) -> None:
     _one_heatmap(look, look.beside, heats[1], shared_limits(look, heats), CHART_BESIDE)
 
 
-def _one_heatmap(look: Look, side: Side, heat: Heat, limits: Limits, key: str) -> None:
+def _one_heatmap(look: Look, side: Side, heat: SpectraHeatmap, limits: Limits, key: str) -> None:
     entry, card = measures.MEASURES[look.measure], side.card
     chosen = chosen_layers(look)
     colors = {layer.name: color_of(number, len(chosen)) for number, layer in enumerate(chosen)}
@@ -113,7 +113,7 @@ def _one_heatmap(look: Look, side: Side, heat: Heat, limits: Limits, key: str) -
     _readings(look, side, heat)
 
 
-def _readings(look: Look, side: Side, heat: Heat) -> None:
+def _readings(look: Look, side: Side, heat: SpectraHeatmap) -> None:
     """What a heatmap says, in sentences computed from it."""
     if look.reference is not None:
         sign = lambda value: written(value, heat.scale, "+")  # noqa: E731

@@ -14,7 +14,7 @@ from lrc_core.budget import USUAL_KEEP, break_even, uniform_ranks, whole_percent
 from lrc_core.decompose.measures import cumulative_energy
 from lrc_core.names import decomposition_label, method_label, model_label
 from lrc_core.results.archive import RunView, archive, card_of, read_content, stamp_of
-from lrc_core.results.plans import Recorded, load_plan, nearest, recorded_plans
+from lrc_core.results.plans import RecordedPlan, load_plan, nearest, recorded_plans
 from lrc_core.results.series import LARGEST_RATE
 from lrc_core.results.spectra import Spectra, spectra_of
 from lrc_core.runs.spec import AllocateSpec, ModelRef, SpectraSpec
@@ -127,7 +127,7 @@ def cut_ranks(ref: ModelRef, side: Side, choice: str, keep: float) -> dict[str, 
     return uniform_ranks(side.card.layers, keep)
 
 
-def _nearest_plans(ref: ModelRef, side: Side, keep: float) -> dict[str, Recorded]:
+def _nearest_plans(ref: ModelRef, side: Side, keep: float) -> dict[str, RecordedPlan]:
     views: dict[str, list[RunView[AllocateSpec]]] = {}
     for view in archive().runs(AllocateSpec, ref):
         if view.spec.decomposition == side.decomposition and view.spec.method != UNIFORM:

@@ -1,4 +1,4 @@
-"""A training run as it is watched: its figures now, its film, and the quality it heads for."""
+"""A training run while it runs: its current figures, its film, and its measured or expected quality."""
 
 from __future__ import annotations
 
