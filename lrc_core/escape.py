@@ -25,8 +25,14 @@ def escaped(text: str) -> str:
 
 
 def csv_cell(value: Any) -> Any:
-    """A cell that no spreadsheet takes for a formula: such text gets an apostrophe in front."""
-    return f"'{value}" if isinstance(value, str) and value.lstrip(" ").startswith(_FORMULA) else value
+    """A cell that no spreadsheet takes for a formula, or for the end of a line.
+
+    Such text gets an apostrophe in front, and breaks its lines by newlines, which writers of CSV put in quotes.
+    """
+    if not isinstance(value, str):
+        return value
+    mark = "'" if value.lstrip(" ").startswith(_FORMULA) else ""
+    return mark + re.sub(r"\r\n?", "\n", value)
 
 
 def csv_row(values: Iterable[Any]) -> list[Any]:

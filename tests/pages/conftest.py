@@ -116,4 +116,4 @@ def text_of(app: AppTest) -> str:
     for alerts in (app.error, app.warning, app.info):
         parts += [f"{getattr(alert.proto, 'title', '')} {alert.value}" for alert in alerts]
     parts += [element.proto.body for element in app.get("html")]
-    return re.sub(r"\\(?=[^\w\s])", "", "\n".join(str(part) for part in parts))
+    return re.sub(r"\\(?=[^a-zA-Z0-9\s])", "", "\n".join(str(part) for part in parts))
