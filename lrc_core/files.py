@@ -6,6 +6,8 @@ Whatever the program keeps is written by this module: no other renames a file or
 from __future__ import annotations
 
 import errno
+import hashlib
+import io
 import itertools
 import json
 import os
@@ -108,15 +110,35 @@ def write_atomic(path: Path, text: str | bytes, *, durable: bool = True) -> None
 
 def write_json(path: Path, data: Any, *, durable: bool = True) -> None:
     """Write JSON as :func:`write_atomic` does; numbers of numpy and torch are written as plain ones."""
-    write_atomic(path, json.dumps(data, default=plain, indent=1), durable=durable)
+    write_atomic(path, json.dumps(data, default=json_plain, indent=1), durable=durable)
 
 
 def write_array(path: Path, array: Any) -> None:
-    """Write one array (npy) as :func:`replacing` does."""
+    """Write one array (npy) as :func:`replacing` does; behind it its sha256, which the format lacks."""
     import numpy as np
 
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        np.save(file, array)
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    with replacing(path) as temporary:
+        temporary.write_bytes(buffer.getvalue() + hashlib.sha256(buffer.getvalue()).digest())
+
+
+def read_array(path: Path) -> Any:
+    """What :func:`write_array` wrote; an array of an older version has nothing to be compared with.
+
+    Raises:
+        RunError: it is not what was written.
+        ValueError: it is no array.
+    """
+    import numpy as np
+
+    data = path.read_bytes()
+    buffer = io.BytesIO(data)
+    array = np.load(buffer)
+    content, digest = data[: buffer.tell()], data[buffer.tell() :]
+    if digest and hashlib.sha256(content).digest() != digest:
+        raise RunError(f"{path} is damaged: its checksum is wrong.")
+    return array
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
@@ -171,7 +193,7 @@ def append_line(path: Path, line: str) -> None:
         file.write((line + "\n").encode())
 
 
-def plain(value: Any) -> Any:
+def json_plain(value: Any) -> Any:
     """A JSON-able form of scalars and arrays that offer ``tolist``; for ``json.dumps(default=...)``."""
     if hasattr(value, "tolist"):
         return value.tolist()

@@ -269,9 +269,11 @@ def body(ref: ModelRef) -> None:
     with right:
         decomposition = choose_decomposition()
     run = choose_learned(ref, decomposition)
+    if run is not None:
+        jobs.changed_note(run)
     with guard():
         shown = panels.shown(ref, card, run, decomposition)
-        ratedrag.draw(card, rate, panels.panels(shown), let_go)
+        ratedrag.draw_slider(card, rate, panels.panels(shown), let_go)
         panels.below(ref, shown, rate)
     st.header("Learn the ranks")
     with guard():

@@ -12,7 +12,7 @@ from lrc_core.budget import keep_at, whole_percent
 from lrc_core.escape import csv_cell, escaped
 from lrc_core.names import decomposition_label, method_label
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
-from lrc_core.results import comparisons as measured
+from lrc_core.results import comparisons
 from lrc_core.results.archive import archive
 from lrc_core.runs.spec import CalibrationSpec, CompareSpec, EvaluateSpec, EvaluationSpec, ModelRef, UpdateSpec
 from pages.ui.bench import views as bench_views
@@ -108,7 +108,7 @@ def new_comparison(ref: ModelRef) -> None:
         st.rerun()
 
 
-def choose(groups: list[measured.Group]) -> tuple[measured.Group, str, float]:
+def choose(groups: list[comparisons.Group]) -> tuple[comparisons.Group, str, float]:
     """Which measurements, decomposition and budget are shown."""
     index = 0
     if len(groups) > 1:
@@ -118,7 +118,7 @@ def choose(groups: list[measured.Group]) -> tuple[measured.Group, str, float]:
         )  # fmt: skip
     group = groups[index]
     left, right = st.columns(2)
-    names = measured.decompositions_of(group) or ["whitened"]
+    names = comparisons.decompositions_of(group) or ["whitened"]
     decomposition = left.segmented_control(
         "Decomposition",
         names,
@@ -128,7 +128,7 @@ def choose(groups: list[measured.Group]) -> tuple[measured.Group, str, float]:
         key=DECOMPOSITION,
         bind="query-params",
     ) or names[0]  # fmt: skip
-    rates = [whole_percent(keep) for keep in measured.keeps_of(group, decomposition)] or [state.DEFAULT_RATE]
+    rates = [whole_percent(keep) for keep in comparisons.keeps_of(group, decomposition)] or [state.DEFAULT_RATE]
     rate = right.segmented_control(
         "Compression",
         rates,
@@ -141,15 +141,15 @@ def choose(groups: list[measured.Group]) -> tuple[measured.Group, str, float]:
     return group, decomposition, keep_at(rate or rates[0])
 
 
-def compared(group: measured.Group, decomposition: str) -> tuple[str, ...]:
+def compared(group: comparisons.Group, decomposition: str) -> tuple[str, ...]:
     """The methods of a group's grid: those with a row on that decomposition, and the usual ones."""
     known = {row["method"] for row in group.at(decomposition, None)} | set(CompareSpec().methods)
     return tuple(name for name in ALLOCATORS.names() if name in known)
 
 
-def fill_missing(ref: ModelRef, group: measured.Group, decomposition: str) -> None:
+def fill_missing(ref: ModelRef, group: comparisons.Group, decomposition: str) -> None:
     """Cells that nobody has measured, and the job that measures them."""
-    cells = measured.missing(group, decomposition, compared(group, decomposition))
+    cells = comparisons.missing(group, decomposition, compared(group, decomposition))
     if not cells:
         return
     named = ", ".join(f"{method_label(method)} at {words.removed(keep)}" for method, keep in cells)
@@ -164,7 +164,7 @@ def fill_missing(ref: ModelRef, group: measured.Group, decomposition: str) -> No
         spec = CompareSpec(
             model=ref,
             methods=compared(group, decomposition),
-            keeps=tuple(measured.keeps_of(group, decomposition)),
+            keeps=tuple(comparisons.keeps_of(group, decomposition)),
             decomposition=decomposition,
             presets=_presets(group),
             calibration=calibration,
@@ -176,18 +176,18 @@ def fill_missing(ref: ModelRef, group: measured.Group, decomposition: str) -> No
             st.rerun()
 
 
-def _presets(group: measured.Group) -> dict[str, str]:
+def _presets(group: comparisons.Group) -> dict[str, str]:
     """The presets that the group's newest comparison used."""
     return next((dict(view.spec.presets) for view in group.views if isinstance(view.spec, CompareSpec)), {})
 
 
-def downloads(group: measured.Group, decomposition: str) -> None:
+def downloads(group: comparisons.Group, decomposition: str) -> None:
     """The whole table for other programs."""
     rows = [dict(row) for row in group.at(decomposition, None)]
     with st.container(horizontal=True):
         st.download_button(
             "Table (CSV)",
-            pd.DataFrame(measured.records(rows, method_label)).map(csv_cell).to_csv(index=False),
+            pd.DataFrame(comparisons.records(rows, method_label)).map(csv_cell).to_csv(index=False),
             f"comparison-{decomposition}.csv",
             "text/csv",
             icon=":material/download:",
@@ -222,7 +222,7 @@ def body(ref: ModelRef) -> None:
 
 def side_by_side(ref: ModelRef) -> None:
     """Methods at one budget."""
-    groups = measured.groups(ref)
+    groups = comparisons.groups(ref)
     if not groups:
         busy = unfinished(ref)
         if not busy:
@@ -239,7 +239,7 @@ def side_by_side(ref: ModelRef) -> None:
     group, decomposition, keep = choose(groups)
     unfinished(ref)
     rows = group.at(decomposition, keep)
-    for note in measured.differences(group.at(decomposition, None), group):
+    for note in comparisons.differences(group.at(decomposition, None), group):
         st.caption(f":material/info: {escaped(note)}")
     view = st.segmented_control(
         "View",

@@ -47,7 +47,7 @@ def title(summary: RunSummary) -> str:
 
 
 def overview(summaries: list[RunSummary]) -> pd.DataFrame:
-    """One row a run; phases only while some run is in one."""
+    """One row per run; phases only while some run is in one."""
     phases = [_phase(summary) for summary in summaries]
     return pd.DataFrame(
         {
@@ -174,7 +174,7 @@ def _delete(run_id: str) -> None:
 
 def _clean_pressed() -> None:
     try:
-        freed = cache.clean()
+        freed = cache.clean_cache()
     except LrcError as error:
         st.toast(escaped(str(error)), icon=":material/error:", duration="long")
     else:

@@ -15,7 +15,7 @@ from pages.ui.shared.frame import empty, frame, guard, page_link, sample_note
 from pages.ui.shared.prose import prose
 from pages.ui.spectra import measures, sides, streaming
 from pages.ui.spectra.curves import spectrum
-from pages.ui.spectra.heatmap import heatmap, heatmap_beside
+from pages.ui.spectra.heatmap import draw_heatmap, heatmap_beside
 from pages.ui.spectra.look import Look, compared
 from pages.ui.spectra.sides import Side
 from pages.ui.spectra.tables import tables
@@ -153,12 +153,13 @@ def explorer(ref: ModelRef, view: RunView[SpectraSpec]) -> None:
     """Controls, heatmaps, spectra and tables; a fragment, so that a click redraws no more than this."""
     with guard():
         look = controls(ref, view)
+        jobs.changed_note(view)
         if look.measure not in sides.measures_for(look.side):
             lacking(look)
             return
         left, right = st.columns([1, 1] if look.beside else [5, 6], gap="medium")
         with left:
-            heatmap(look)
+            draw_heatmap(look)
             sample_note(view.sample, view.id)
         with right:
             if look.beside:

@@ -9,6 +9,7 @@ statistics). Where a text ends, the next begins with a fresh token in the same w
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lrc_core.damage import earlier
 from lrc_core.errors import CancelledError, NumericalError, TextError
-from lrc_core.files import write_array
+from lrc_core.files import read_array, write_array
 from lrc_core.models.end_tokens import end_tokens
 from lrc_core.types import OnProgress, Progress, ShouldStop, ignore_progress, never_stop
 
@@ -76,7 +78,8 @@ def generated_windows(
     parts = []
     for index in range(batches):
         path = folder / f"{index:05d}.npy"
-        if not path.exists():
+        tokens = earlier(path, partial(_read, window=wanted.window))
+        if tokens is None:
 
             def told(position: int, index: int = index) -> None:
                 if should_stop():
@@ -84,9 +87,17 @@ def generated_windows(
                 done = index * wanted.window + position
                 on_progress(Progress("writing calibration text", done, batches * wanted.window))
 
-            write_array(path, _written(model, tokenizer, wanted, index, told).numpy().astype(np.int32))
-        parts.append(torch.from_numpy(np.load(path)).long())
+            tokens = _written(model, tokenizer, wanted, index, told)
+            write_array(path, tokens.numpy().astype(np.int32))
+        parts.append(tokens)
     return torch.cat(parts)[: wanted.count]
+
+
+def _read(path: Path, window: int) -> Tensor:
+    tokens = read_array(path)
+    if tokens.shape != (BATCH, window) or tokens.dtype != np.int32:
+        raise TextError(f"It holds {tokens.dtype} {tokens.shape}.")
+    return torch.from_numpy(tokens).long()
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from lrc_core.runs.store import Run
 from lrc_core.runs.transcript import Answer, read_answers
 
 
-def label_of(answer: AnswerSpec) -> str:
+def answer_label(answer: AnswerSpec) -> str:
     """``llrc at 20 %``, ``dense model``."""
     if answer.plan is None:
         return "dense model"
@@ -22,7 +22,9 @@ def label_of(answer: AnswerSpec) -> str:
 def print_figures(run: Run, spec: GenerateSpec) -> None:
     """What the answers cost."""
     answers = read_answers(run)
-    rows = [[label_of(wanted), *_figures(answers.get(number, Answer()))] for number, wanted in enumerate(spec.answers)]
+    rows = [
+        [answer_label(wanted), *_figures(answers.get(number, Answer()))] for number, wanted in enumerate(spec.answers)
+    ]
     emit()
     emit_table(["model", "tokens", "tokens/s", "size"], rows)
 
@@ -38,6 +40,6 @@ def print_answers(run: Run, _: object) -> None:
     assert isinstance(spec, GenerateSpec)
     answers = read_answers(run)
     for number, wanted in enumerate(spec.answers):
-        emit(f"── {label_of(wanted)}")
+        emit(f"── {answer_label(wanted)}")
         emit(answers.get(number, Answer()).text)
     print_figures(run, spec)

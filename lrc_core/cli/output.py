@@ -9,7 +9,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from lrc_core.files import plain
+from lrc_core.files import json_plain
 from lrc_core.words import percent
 
 fixed_percent = partial(percent, fixed=True)
@@ -18,7 +18,7 @@ fixed_percent = partial(percent, fixed=True)
 
 def emit_json(data: Any) -> None:
     """The one JSON document of a command."""
-    sys.stdout.write(json.dumps(data, indent=1, default=plain) + "\n")
+    sys.stdout.write(json.dumps(data, indent=1, default=json_plain) + "\n")
 
 
 def emit(text: str = "") -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from lrc_core.damage import earlier
 from lrc_core.errors import RunError
 from lrc_core.files import disk_errors, write_json, write_tensors
 
@@ -30,8 +31,8 @@ class BlockFiles:
 
     @property
     def complete(self) -> bool:
-        """Whether every block has been written."""
-        return (self.folder / _DONE).exists()
+        """Whether every block has been written. A mark that cannot be read marks nothing."""
+        return earlier(self.folder / _DONE, _description) is not None
 
     @property
     def description(self) -> dict[str, Any]:
@@ -40,16 +41,11 @@ class BlockFiles:
         Raises:
             RunError: the file is missing or damaged.
         """
-        path = self.folder / _DONE
-        try:
-            data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise RunError(f"{path} cannot be read: {error}.", f"Make it anew: {_CLEAN}") from error
-        return data
+        return _description(self.folder / _DONE)
 
     def has_block(self, block: int) -> bool:
-        """Whether a block has been written."""
-        return self._file(block).exists()
+        """Whether a block has been written and is whole; one that is not is set aside."""
+        return earlier(self._file(block), _require_whole) is not None
 
     def write(self, block: int, tensors: Mapping[str, Tensor]) -> None:
         """Store one block.
@@ -89,3 +85,15 @@ class BlockFiles:
 
     def _file(self, block: int) -> Path:
         return self.folder / f"block-{block:04d}.safetensors"
+
+
+def _description(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise RunError(f"{path} cannot be read: {error}.", f"Make it anew: {_CLEAN}") from error
+
+
+def _require_whole(path: Path) -> bool:
+    with safe_open(str(path), "pt"):  # compares the header with the file's length
+        return True

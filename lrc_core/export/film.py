@@ -84,8 +84,8 @@ class Film:
         blocks: number of decoder blocks.
         kinds: kinds of layer, the columns of the heatmap.
         cells: of every layer what :func:`cells_of` says.
-        ticks: columns of figures, one entry a step: ``step``, ``removed``, ``to_remove``, loss terms and more.
-        frames: ``step``, ``removed`` and ``ranks`` (one list a snapshot, in the order of ``cells``).
+        ticks: columns of figures, one entry per step: ``step``, ``removed``, ``to_remove``, loss terms and more.
+        frames: ``step``, ``removed`` and ``ranks`` (one list per snapshot, in the order of ``cells``).
         charts: what is drawn of the ticks.
     """
 

@@ -50,7 +50,7 @@ def cached(store: RunStore | None = None) -> list[Cached]:
     return entries
 
 
-def clean(store: RunStore | None = None) -> int:
+def clean_cache(store: RunStore | None = None) -> int:
     """Remove everything from the cache but the starter pack; returns the bytes that became free.
 
     Raises:

@@ -147,11 +147,11 @@ class GenerationWorker:
         from lrc_core.pipeline import execute_in
         from lrc_core.pipeline.session import Session
 
-        if self._session is not None and self._session.ref == run.spec.model:
+        if self._session is not None and self._session.serves(run.spec):
             self._session = self._session.watched_by(on_progress, should_stop)
         else:
             self._session = None  # the old model goes before the new one comes
-            self._session = Session(run.spec.model, on_progress, should_stop)
+            self._session = Session(run.spec.model, on_progress, should_stop, dict(run.spec.contents))
         self._tell("busy", model=run.spec.model.source)
         return execute_in(run, self._session)
 

@@ -19,6 +19,7 @@ from lrc_core.jobs.launch import signal_worker, start_worker
 from lrc_core.jobs.queue import START_GRACE_S, DeviceQueue
 from lrc_core.kinds import check, command_for
 from lrc_core.paths import require_writable
+from lrc_core.results.identity import as_asked_before, identified
 from lrc_core.runs.process import host_name, is_alive, start_time
 from lrc_core.runs.records import Status
 from lrc_core.runs.spec import Spec
@@ -57,8 +58,9 @@ def submit(
 ) -> Run:
     """Make sure that a spec's run is done, running or queued, and return it at once.
 
-    A run of the same spec is joined, whoever asked for it first. One that was cancelled, failed or was interrupted is
-    returned as it is, to be offered for :func:`resume`; it is never restarted silently.
+    The spec is first given the contents of what it names. A run of the same spec is joined, whoever asked for it first.
+    One that was cancelled, failed or was interrupted is returned as it is, to be offered for :func:`resume`; it is
+    never restarted silently.
 
     Args:
         spec: what to do.
@@ -72,6 +74,7 @@ def submit(
     """
     require_writable("no job is started", f"On a copy of your own: `{command_for(spec)}`")
     store = store or RunStore()
+    spec = as_asked_before(identified(spec), store)
     known = (store.root / spec.run_id / "spec.json").exists()
     if not known:
         # With a token of its own the model is for the worker's eyes only: this process must not hold the token.
@@ -208,6 +211,7 @@ def replace_queued(spec: Spec, *, store: RunStore | None = None) -> list[str]:
         Ids of the dropped runs.
     """
     store = store or RunStore()
+    spec = as_asked_before(identified(spec), store)
     dropped = []
     for summary in store.list():
         other = summary.spec

@@ -265,7 +265,7 @@ def add_job(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help="go on with a run that was stopped or failed")
 
 
-def text_name(name: str) -> str:
+def absolute_text(name: str) -> str:
     """Built-in names as they are, files by absolute path, hub data sets as they are.
 
     Raises:
@@ -299,8 +299,8 @@ def _folder(name: str) -> str:
 
 
 _NAMES: dict[str, dict[str, Any]] = {
-    "text": {"each": True, "fits": _is_text, "made": text_name, "metavar": "TEXT"},
-    "listed text": {"made": text_name, "metavar": "TEXT"},
+    "text": {"each": True, "fits": _is_text, "made": absolute_text, "metavar": "TEXT"},
+    "listed text": {"made": absolute_text, "metavar": "TEXT"},
     "folder": {"made": _folder, "metavar": "DIR"},
     "model": {"made": model_source, "metavar": "MODEL"},
     "decomposition": {"help": ", ".join(DECOMPOSITIONS.names()), "metavar": "D"},

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
 from lrc_core.allocate.protocol import Allocation, Context, PassedPlan
 from lrc_core.budget import size_key, whole_percent
 from lrc_core.calibrate.factor_model import spectra
 from lrc_core.calibrate.subspaces import neighbour_overlaps
+from lrc_core.damage import earlier, read_lines
 from lrc_core.decompose.factorise import Factors
 from lrc_core.decompose.store import FactorStore
-from lrc_core.errors import PlanError
-from lrc_core.files import append_line, write_arrays, write_json, write_tensors
+from lrc_core.errors import PlanError, RunError
+from lrc_core.files import append_line, read_json, write_arrays, write_json, write_tensors
 from lrc_core.lowrank.structure import STRUCTURE_FILE, write_structure
 from lrc_core.models.resources import own_peak_memory
 from lrc_core.paths import cache_home
@@ -64,6 +68,7 @@ def allocation_run(run: Run, session: Session) -> dict[str, Any]:
     store = None if entry.structured else factors_for(session, spec.decomposition, spec.calibration)
     factors = store.folder.name if store else ""
     calibrated = session.calibrated(spec.calibration)
+    key = partial(session.probing_key, calibrated, spec.calibration)
     writer = _PlanWriter(run, spec, session.loaded.card)
     context = Context(
         model=session.loaded.model,
@@ -74,8 +79,8 @@ def allocation_run(run: Run, session: Session) -> dict[str, Any]:
         keep=spec.keep,
         seed=spec.seed,
         checkpoint=run.path / "checkpoint",
-        shared=_folder(spec.method, calibrated.key(spec.method, dict(spec.settings), factors, spec.seed)),
-        common=_folder("common", calibrated.key("common", factors, spec.seed)),
+        shared=_folder(spec.method, key(spec.method, entry.version, dict(spec.settings), factors, spec.seed)),
+        common=_folder("common", key("common", factors, spec.seed)),
         on_progress=session.on_progress,
         should_stop=session.should_stop,
         on_recorded=writer.on_recorded,
@@ -101,7 +106,7 @@ class _Spent:
     def __init__(self, path: Path, shared: Path) -> None:
         self._path = path
         self._shared = shared.is_dir() and any(shared.iterdir())
-        self._before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        self._before = earlier(path, _spent_before) or {}
         self._stack = ExitStack()
 
     def __enter__(self) -> None:
@@ -129,11 +134,20 @@ class _Spent:
         return self._before
 
 
+def _spent_before(path: Path) -> dict[str, Any]:
+    data = read_json(path)
+    for name in ("wall_s", "peak_memory_mb"):
+        if not math.isfinite(data[name]):
+            raise RunError(f"{name} is {data[name]}")
+    return dict(data)
+
+
 class _PlanWriter:
     """Writes what an allocator tells on its way into the run's folder."""
 
     def __init__(self, run: Run, spec: AllocateSpec, card: ModelCard) -> None:
         self._run, self._spec, self._card = run, spec, card
+        read_lines(run.path / "ranks.jsonl", lambda line: isinstance(line.get("ranks"), list))  # mended before it grows
 
     def save(self, found: Allocation) -> Plan:
         """Write the final plan, its file first: a plan that is there is whole."""
@@ -147,7 +161,9 @@ class _PlanWriter:
     def plan(self, ranks: Mapping[str, int], kept: Any, keep: float, **more: Any) -> Plan:
         """A plan that remembers this run."""
         spec = self._spec
-        origin = {"run_id": self._run.id, "preset": spec.preset, "seed": spec.seed}
+        origin: dict[str, Any] = {"run_id": self._run.id, "preset": spec.preset, "seed": spec.seed}
+        if spec.contents:
+            more = {"contents": dict(spec.contents), **more}
         return make_plan(
             self._card,
             ranks,
@@ -197,14 +213,21 @@ def _folder(name: str, key: str) -> Path:
 
 def _recorded(run: Run) -> list[dict[str, Any]]:
     """Plans recorded on the way, those of earlier attempts of the same run included."""
-    return [
-        {
-            "compression": int(path.stem),
-            "keep_achieved": Plan.load(path).keep_achieved,
-            "file": f"plans/{path.name}",
-        }
-        for path in sorted((run.path / "plans").glob("*.json"))
-    ]
+    found = []
+    for path in sorted((run.path / "plans").glob("*.json")):
+        if (plan := earlier(path, _whole_plan)) is not None:
+            record = {"compression": int(path.stem), "keep_achieved": plan.keep_achieved, "file": f"plans/{path.name}"}
+            found.append(record)
+    return found
+
+
+def _whole_plan(path: Path) -> Plan:
+    """A plan whose files are beside it and as long as they say."""
+    plan = Plan.load(path)
+    for name in plan.files:
+        with safe_open(str(path.with_name(name)), "pt"):
+            pass
+    return plan
 
 
 def _damping_warnings(store: FactorStore | None) -> list[str]:

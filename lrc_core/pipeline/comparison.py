@@ -8,7 +8,7 @@ from typing import Any
 
 from lrc_core.budget import removed_percent
 from lrc_core.files import write_json
-from lrc_core.pipeline.parts import do_part, folder_of, recorded_plan, update_of
+from lrc_core.pipeline.parts import do_part, folder_of, recorded_plan, update_spec
 from lrc_core.pipeline.session import Session
 from lrc_core.plan import Plan
 from lrc_core.registry import ALLOCATORS
@@ -60,7 +60,7 @@ class _Comparison:
             if spec.update == NO_UPDATE or entry.structured:
                 self.evaluate(path, label)
             else:
-                updated = self._part(update_of(path, spec.update, spec, self._store), label)
+                updated = self._part(update_spec(path, spec.update, spec, self._store), label)
                 self.evaluate(updated.path / "plan.json", label)
 
     def evaluate(self, path: Path | None, label: str) -> None:

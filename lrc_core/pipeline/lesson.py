@@ -149,7 +149,8 @@ def _input_energy(moment: Tensor) -> dict[str, list[Any]]:
 def _sensitivity(spec: LessonSpec, session: Session, store: FactorStore) -> dict[str, Any]:
     """Rank, loss and KL divergence with each layer squeezed alone, under its name; the dense loss under ``""``."""
     calibration, layers = spec.calibration, session.loaded.card.layers
-    key = session.calibrated(calibration).key("common", store.folder.name, calibration.seed)
+    found_text = session.calibrated(calibration)
+    key = session.probing_key(found_text, calibration, "common", store.folder.name, calibration.seed)
     folder = cache_home() / "allocators" / f"common-{key}"  # what allocators have probed need not be probed again
     context = Context(
         model=session.loaded.model,

@@ -12,7 +12,7 @@ import torch
 from lrc_core.budget import removed_percent, same_size
 from lrc_core.errors import CancelledError, LrcError
 from lrc_core.files import read_json, write_json
-from lrc_core.pipeline.parts import do_part, folder_of, recorded_plan, update_of
+from lrc_core.pipeline.parts import do_part, folder_of, recorded_plan, update_spec
 from lrc_core.pipeline.session import Session
 from lrc_core.plan import Plan
 from lrc_core.quality.rows import Partners, Row, Scores, completed
@@ -61,7 +61,8 @@ class Matrix:
 
     def reference(self, source: str) -> None:
         """Measure another model. It is gone from memory before the next is loaded."""
-        session = Session(ModelRef(source), self._session.on_progress, self._session.should_stop)
+        held = self._session
+        session = Session(ModelRef(source), held.on_progress, held.should_stop, held.contents)
         wanted = EvaluateSpec(model=session.ref, evaluation=self._evaluation(None))
         row: Row = {"method": "reference", "decomposition": "", "keep_target": 1.0, "name": source}
         self._cell(row, session, wanted)
@@ -109,7 +110,7 @@ class Matrix:
                 spent = _spent(source, keep)
                 if line.update != NO_UPDATE:
                     updated = do_part(
-                        self._store, self._session, update_of(path, line.update, line.base, self._store), label
+                        self._store, self._session, update_spec(path, line.update, line.base, self._store), label
                     )
                     path = updated.path / "plan.json"
                     spent["allocation"]["update_wall_s"] = (updated.result() or {}).get("wall_s")

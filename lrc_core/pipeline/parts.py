@@ -9,9 +9,10 @@ from typing import Any
 from lrc_core.budget import keep_at, same_size, whole_percent
 from lrc_core.pipeline.allocation import allocation_run
 from lrc_core.pipeline.evaluation import evaluation_run
-from lrc_core.pipeline.session import Session, measured
+from lrc_core.pipeline.session import Session, timed_result
 from lrc_core.pipeline.updating import update_run
 from lrc_core.plan import Plan
+from lrc_core.results.identity import part_of, unchanged
 from lrc_core.runs.recorder import record
 from lrc_core.runs.spec import AllocateSpec, CompareSpec, EvaluateSpec, UpdateSpec
 from lrc_core.runs.store import Run, RunStore
@@ -28,7 +29,7 @@ def do_part(store: RunStore, session: Session, wanted: AllocateSpec | UpdateSpec
         CancelledError: the session's job was cancelled, or this run.
         LrcError: whatever went wrong; the run's folder has it as well.
     """
-    child = store.create(wanted)
+    child = store.create(part_of(wanted, session.contents))
     stage = _STAGES[wanted.kind]
 
     def work(on_progress: OnProgress, should_stop: ShouldStop) -> dict[str, Any]:
@@ -36,14 +37,15 @@ def do_part(store: RunStore, session: Session, wanted: AllocateSpec | UpdateSpec
             on_progress(tick)
             session.on_progress(replace(tick, phase=f"{label}: {tick.phase}"))
 
-        watched = session.watched_by(both, should_stop)
-        return measured(lambda: stage(child, watched))
+        with unchanged(child.spec):
+            watched = session.watched_by(both, should_stop)
+            return timed_result(lambda: stage(child, watched))
 
     record(child, work, should_stop=session.should_stop)
     return child
 
 
-def update_of(path: Path, kind: str, like: AllocateSpec | CompareSpec, store: RunStore) -> UpdateSpec:
+def update_spec(path: Path, kind: str, like: AllocateSpec | CompareSpec, store: RunStore) -> UpdateSpec:
     """The update of a plan file, with that kind's own settings.
 
     Args:

@@ -6,15 +6,18 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
+from numpy.typing import NDArray
 
+from lrc_core.damage import earlier
 from lrc_core.decompose.inplace import singular_values_in_place
-from lrc_core.errors import CancelledError
-from lrc_core.files import disk_errors, write_array, write_arrays, write_json
+from lrc_core.errors import CancelledError, RunError
+from lrc_core.files import disk_errors, read_array, write_array, write_arrays, write_json
 from lrc_core.models.allocator import release_freed_memory
 from lrc_core.models.headers import safetensors_header
 from lrc_core.models.hub import borrowed_file
@@ -82,7 +85,7 @@ def _stream(run: Run, outline: Outline, on_progress: OnProgress, should_stop: Sh
     singular_values_in_place(np.ones(_WARM, np.float32))  # libraries and their buffers count as the program's
     numbers = {matrix.layer.name: number for number, matrix in enumerate(outline.matrices)}
     files = [(matrix, run.path / PARTS / f"{numbers[matrix.layer.name]}.npy") for matrix in outline.matrices]
-    waiting = {path: matrix for matrix, path in files if not path.exists()}
+    waiting = {path: matrix for matrix, path in files if earlier(path, partial(_values, matrix)) is None}
     done = len(files) - len(waiting)
     release_freed_memory()
     memory = _Memory(outline.largest, psutil.Process().memory_info().rss)
@@ -103,6 +106,13 @@ def _stream(run: Run, outline: Outline, on_progress: OnProgress, should_stop: Sh
                     done += 1
                     on_progress(Progress("reading matrix after matrix", done, len(files), memory.to_dict()))
     return memory.to_dict()
+
+
+def _values(matrix: StoredMatrix, path: Path) -> NDArray[np.float32]:
+    values: NDArray[np.float32] = read_array(path)
+    if values.shape != (matrix.layer.full_rank,) or not np.isfinite(values).all():
+        raise RunError(f"it holds {values.shape} values")
+    return values
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import Any
 
 from lrc_core.plan import Plan
 from lrc_core.quality.footprint import Footprint
-from lrc_core.quality.plain_words import accuracy_loss, asked, in_words, surprise
+from lrc_core.quality.plain_words import accuracy_loss, asked, difference_words, surprise
 from lrc_core.quality.rows import Scores
 from lrc_core.words import data_size, percent, significant
 
@@ -97,13 +97,13 @@ def quality_words(entry: CardModel, dense: CardModel | None, scores: Scores) -> 
     if entry.row is None or dense is None or dense.row is None:
         return "Quality was not measured: compare this plan on the Compare page.", ""
     loss = accuracy_loss(entry.row, dense.row, scores)
-    said = f"**{in_words(loss)}**" if loss is not None else "No questions were asked of it."
+    said = f"**{difference_words(loss)}**" if loss is not None else "No questions were asked of it."
     if times := surprise(entry.row, dense.row):
         said += f" Its perplexity is {times}."
     return said, asked(loss, entry.row)
 
 
-def reading(found: Sequence[tuple[CardModel, Footprint]], wishes: Wishes) -> str:
+def cards_sentence(found: Sequence[tuple[CardModel, Footprint]], wishes: Wishes) -> str:
     """One sentence about which of the models needs least."""
     entry, size = min(found, key=lambda pair: pair[1].total)
     alike = [one.name for one, other in found if other.total <= 1.005 * size.total]

@@ -77,7 +77,7 @@ def _hundred(value: float | None) -> float | None:
     return None if value is None else 100 * value
 
 
-def in_words(loss: Loss | None, subject: str = "") -> str:
+def difference_words(loss: Loss | None, subject: str = "") -> str:
     """``Answers 2 of 100 questions worse, within error (± 8 at 95 %).``
 
     Args:

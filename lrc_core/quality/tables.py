@@ -21,7 +21,7 @@ MARKS = ("*", "†", "‡", "§")
 _SAMPLE = 110
 
 
-def label_of(row: Row) -> str:
+def row_label(row: Row) -> str:
     """The method as the app calls it, with its update or variant; a reference model by its own name."""
     method = str(row["method"])
     if method == "reference":
@@ -68,7 +68,7 @@ def p_of(row: Row, baseline: str, *path: str) -> float | None:
 
 
 def records(result: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Every row flat, one column a figure; the same columns in all."""
+    """Every row flat, one column per figure; the same columns in all."""
     rows, names = result["rows"], ["dense", *result.get("baselines", [])]
     flat = [_record(row, names) for row in rows]
     columns = list(dict.fromkeys(key for key in _ORDER if any(key in one for one in flat)))
@@ -84,7 +84,7 @@ _ORDER = (
 
 def _record(row: Row, names: Sequence[str]) -> dict[str, Any]:
     record: dict[str, Any] = {key: row.get(key) for key in _ORDER if key in row}
-    record["label"] = label_of(row)
+    record["label"] = row_label(row)
     record |= {key: value for key, value in (row.get("cost") or {}).items() if not isinstance(value, Mapping | list)}
     for text, score in (row.get("perplexity") or {}).items():
         name = f"perplexity_{Path(text).name}"
@@ -118,7 +118,7 @@ def _tests(row: Row, names: Sequence[str], prefix: str, *path: str) -> dict[str,
     return found
 
 
-def to_csv(result: Mapping[str, Any]) -> str:
+def rows_csv(result: Mapping[str, Any]) -> str:
     """Every row with every figure."""
     flat = records(result)
     output = io.StringIO()
@@ -167,7 +167,7 @@ Column = tuple[str, Callable[[Row], str]]
 def _heads(rows: Sequence[Row]) -> list[Column]:
     columns: list[Column] = [
         ("kept", lambda row: "–" if row["method"] == "reference" else f"{100 * row['keep_target']:.4g} %"),
-        ("method", label_of),
+        ("method", row_label),
     ]
     if len({row["decomposition"] for row in rows if row.get("decomposition")}) > 1:
         columns.append(("decomposition", lambda row: str(row.get("decomposition") or "")))
@@ -260,7 +260,7 @@ def _baseline(name: str) -> str:
 
 
 def _titled(row: Row) -> str:
-    words = [label_of(row)]
+    words = [row_label(row)]
     if row["method"] not in ("dense", "reference"):
         words.append(f"{100 * row['keep_target']:.4g} % kept")
     words += [str(row["decomposition"])] if row.get("decomposition") else []
@@ -282,4 +282,4 @@ def _markdown(rows: Sequence[Row], columns: Sequence[Column]) -> str:
     return "\n".join(lines)
 
 
-__all__ = ["MARKS", "label_of", "marks", "p_of", "records", "tasks_of", "texts_of", "to_csv", "to_markdown"]
+__all__ = ["MARKS", "marks", "p_of", "records", "row_label", "rows_csv", "tasks_of", "texts_of", "to_markdown"]

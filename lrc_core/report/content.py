@@ -296,7 +296,7 @@ class Report:
 _HIDDEN = ("key", "color", "state", "role", "how", "symbol", "largest", "links")
 
 
-def texts_of(part: Any, *, detail: bool = False) -> Iterator[str]:
+def visible_texts(part: Any, *, detail: bool = False) -> Iterator[str]:
     """Every text of a report that a reader sees, markup included; drawings are left out.
 
     Args:
@@ -308,10 +308,10 @@ def texts_of(part: Any, *, detail: bool = False) -> Iterator[str]:
             yield part
     elif isinstance(part, tuple):
         for entry in part:
-            yield from texts_of(entry, detail=detail)
+            yield from visible_texts(entry, detail=detail)
     elif isinstance(part, Table) and part.detail and not detail:
         return
     elif is_dataclass(part) and not isinstance(part, Drawing):
         for info in fields(part):
             if info.name not in (*_HIDDEN, "sort", "alt", "methods", "targets"):
-                yield from texts_of(getattr(part, info.name), detail=detail)
+                yield from visible_texts(getattr(part, info.name), detail=detail)

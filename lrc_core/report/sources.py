@@ -17,6 +17,7 @@ from lrc_core.quality.rows import Scores, baselines, completed
 from lrc_core.quality.votes import read_votes, votes_path
 from lrc_core.registry import ALLOCATORS
 from lrc_core.results.archive import Archive, archive, read_content
+from lrc_core.results.identity import changed
 from lrc_core.results.plans import find_plan
 from lrc_core.runs.spec import AllocateSpec, CompareSpec, EvaluateSpec, GenerateSpec, QualitySpec
 from lrc_core.runs.store import Run
@@ -88,6 +89,17 @@ class Sources:
     def shipped(self) -> bool:
         """Whether the comparison is one of the samples that the program ships."""
         return self.comparison is not None and self.comparison.path.parent == self.archive.shipped
+
+    def changed(self) -> tuple[str, ...]:
+        """What is no longer as it was when these runs were computed, in words."""
+        runs = [self.comparison, *self.answers]
+        runs += [self.archive.folder(shown.source.partition("@")[0]) for shown in self.plans]
+        looked: dict[str, str | None] = {}
+        found: list[str] = []
+        for run in filter(None, runs):
+            with suppress(LrcError):
+                found += changed(run.spec, looked)
+        return tuple(dict.fromkeys(found))
 
     def scores(self) -> Scores:
         """Single outcomes of the comparison's rows."""

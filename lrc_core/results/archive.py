@@ -21,6 +21,7 @@ from typing import Any, Generic, TypeGuard, TypeVar, overload
 
 from lrc_core.errors import LrcError, RunError
 from lrc_core.paths import read_only, samples_home
+from lrc_core.results.identity import changed
 from lrc_core.runs.records import Status
 from lrc_core.runs.spec import AblationSpec, AllocateSpec, CompareSpec, ModelRef, QualitySpec, Spec, SpectraSpec
 from lrc_core.runs.store import Run, RunStore
@@ -162,9 +163,12 @@ class Archive:
     def done_spectra(self, ref: ModelRef | None = None) -> list[RunView[SpectraSpec]]:
         """Finished spectra, the ones that are shown by themselves first.
 
-        A run that loaded the model knows more than one that streamed it from disk, and comes first.
+        A run of what is on the disk now comes before one of what was there earlier; one that loaded the model knows
+        more than one that streamed it, and comes before it.
         """
-        return sorted(self.finished(SpectraSpec, ref), key=lambda view: view.spec.stream)
+        looked: dict[str, str | None] = {}
+        done = self.finished(SpectraSpec, ref)
+        return sorted(done, key=lambda view: (bool(changed(view.spec, looked)), view.spec.stream))
 
     def best_spectra(self, ref: ModelRef) -> RunView[SpectraSpec] | None:
         """The run whose spectra are shown: the user's newest finished one, else a sample."""
@@ -176,19 +180,22 @@ class Archive:
         return (view for view in self.runs(ref=ref) if (view.path / "card.json").is_file())
 
     def newest_card(self, ref: ModelRef) -> tuple[ModelCard, AnyRun] | None:
-        """A card of this model; better one of the loaded model than one of its headers.
+        """A card of this model; better of what is on the disk now than of what was there earlier, and better one of
+        the loaded model than one of its headers.
 
         Raises:
             RunError: a card is damaged.
         """
-        found = None
+        found: dict[tuple[bool, bool], tuple[ModelCard, AnyRun]] = {}
+        looked: dict[str, str | None] = {}
         for view in self.with_cards(ref):
             if isinstance(view.spec, SpectraSpec | AllocateSpec):
                 card = card_of(view)
-                if not card.identity.header_only:
+                place = bool(changed(view.spec, looked)), card.identity.header_only
+                if not any(place):
                     return card, view
-                found = found or (card, view)
-        return found
+                found.setdefault(place, (card, view))
+        return found[min(found)] if found else None
 
     def fetched(self, ref: ModelRef) -> bool:
         """Whether a job of the user's own has already brought this model in."""

@@ -13,7 +13,7 @@ from lrc_core.budget import size_key
 from lrc_core.errors import LrcError
 from lrc_core.names import decomposition_label, method_label
 from lrc_core.quality.rows import accuracy_of, named
-from lrc_core.quality.tables import MARKS, label_of, marks, tasks_of, texts_of
+from lrc_core.quality.tables import MARKS, marks, row_label, tasks_of, texts_of
 from lrc_core.results.archive import RunView, archive, recorded_rows
 from lrc_core.runs.spec import AblationSpec, EvaluationSpec, ModelRef, QualitySpec
 
@@ -113,7 +113,7 @@ class Point:
 
 
 def points(rows: Sequence[Row], measure: str, axis: str) -> list[Point]:
-    """One point a target, by place. Several seeds: their mean, the spread between them added to the error."""
+    """One point per target, by place. Several seeds: their mean, the spread between them added to the error."""
     by_keep: dict[float, list[tuple[float, float, float]]] = {}
     for row in rows:
         value, place = value_of(row, measure), place_of(row, axis)
@@ -153,7 +153,7 @@ def _readable(row: Row, bench: Bench, *, several: bool, seeds: bool) -> dict[str
     plain = row["method"] in ("dense", "reference")
     record: dict[str, Any] = {
         "Target": "–" if plain else words.removed(float(row["keep_target"])),
-        "Method": label_of(row),
+        "Method": row_label(row),
     }
     if several:
         record["Decomposition"] = decomposition_label(str(row["decomposition"])) if row.get("decomposition") else ""

@@ -14,6 +14,7 @@ from lrc_core.names import split_variant
 from lrc_core.plan import Plan, variant_name
 from lrc_core.quality.variants import MIX
 from lrc_core.results.archive import AnyRun, RunView, archive, recorded_rows
+from lrc_core.results.identity import changed, measured_contents
 from lrc_core.results.plans import load_plan, nearest, recorded_plans
 from lrc_core.runs.spec import (
     AblationSpec,
@@ -27,6 +28,7 @@ from lrc_core.runs.spec import (
 )
 
 Row = Mapping[str, Any]
+Contents: TypeAlias = tuple[tuple[str, str], ...]
 Measured: TypeAlias = RunView[CompareSpec | QualitySpec | EvaluateSpec]
 """A run whose rows stand in groups."""
 
@@ -41,6 +43,7 @@ class Group:
         hidden: older rows of the same cells that are left out.
         calibrations: the calibrations behind the rows, more than one when they differ.
         views: the runs that the rows come from.
+        changed: what is no longer as it was when the rows were measured, in words.
     """
 
     evaluation: EvaluationSpec
@@ -48,6 +51,7 @@ class Group:
     hidden: int
     calibrations: tuple[CalibrationSpec, ...]
     views: tuple[Measured, ...]
+    changed: tuple[str, ...] = ()
 
     @property
     def sample(self) -> bool:
@@ -63,7 +67,11 @@ class Group:
         )
         items = f"{spec.items} items" if spec.items else "all items"
         tasks = f" · {len(spec.tasks)} tasks, {items} each" if spec.tasks else ""
-        return f"{' + '.join(spec.texts)} · {windows} tokens{tasks}" + (" · sample" if self.sample else "")
+        return f"{' + '.join(spec.texts)} · {windows} tokens{tasks}" + self._whose
+
+    @property
+    def _whose(self) -> str:
+        return (" · sample" if self.sample else "") + (" · of what was there before" if self.changed else "")
 
     def at(self, decomposition: str, keep: float | None) -> list[Row]:
         """The dense row and the rows of one decomposition, at one budget or (None) at all.
@@ -79,8 +87,8 @@ class Group:
 
 
 def groups(ref: ModelRef) -> list[Group]:
-    """All measurements of a model, the largest group first."""
-    found: dict[EvaluationSpec, list[tuple[Row, Measured]]] = {}
+    """All measurements of a model: of what is on the disk now before those of what was there, the largest first."""
+    found: dict[tuple[EvaluationSpec, Contents], list[tuple[Row, Measured]]] = {}
     views = archive().runs(ref=ref)
     aside = _set_aside(views)
     for view in views:
@@ -89,9 +97,9 @@ def groups(ref: ModelRef) -> list[Group]:
         for row in rows_of(view):
             if isinstance(view.spec, EvaluateSpec) and row.get("run_id") in aside:
                 continue
-            found.setdefault(view.spec.evaluation, []).append((row, view))
-    made = [_group(evaluation, entries) for evaluation, entries in found.items()]
-    return sorted(made, key=lambda group: (group.sample, -len(group.rows)))
+            found.setdefault((view.spec.evaluation, measured_contents(view.spec)), []).append((row, view))
+    made = [_group(evaluation, entries) for (evaluation, _), entries in found.items()]
+    return sorted(made, key=lambda group: (bool(group.changed), group.sample, -len(group.rows)))
 
 
 def _measures(view: AnyRun) -> TypeGuard[Measured]:
@@ -161,7 +169,9 @@ def _group(evaluation: EvaluationSpec, entries: Sequence[tuple[Row, Measured]]) 
     ordered = sorted(cells.values(), key=lambda entry: (-float(entry[0]["keep_target"]), str(entry[0]["method"])))
     views = tuple({view.id: view for _, view in ordered}.values())
     calibrated = {view.spec.calibration: None for row, view in ordered if row["method"] != "dense"}
-    return Group(evaluation, tuple(row for row, _ in ordered), hidden, tuple(calibrated), views)
+    looked: dict[str, str | None] = {}
+    stale = tuple(dict.fromkeys(words for view in views for words in changed(view.spec, looked)))
+    return Group(evaluation, tuple(row for row, _ in ordered), hidden, tuple(calibrated), views, stale)
 
 
 def keeps_of(group: Group, decomposition: str) -> list[float]:
@@ -204,6 +214,13 @@ def differences(rows: Sequence[Row], group: Group) -> list[str]:
             )
     if len(group.calibrations) > 1:
         notes.append("The rows were calibrated on different texts or windows; see the settings of each run.")
+    digests: dict[str, set[str]] = {}
+    for thing, digest in {pair for view in group.views for pair in view.spec.contents}:
+        digests.setdefault(thing, set()).add(digest)
+    if moved := sorted(thing for thing, found in digests.items() if len(found) > 1):
+        notes.append(f"Between the rows the {', the '.join(moved)} changed.")
+    if group.changed:
+        notes.append(f"These rows are of what was there before: {'; '.join(group.changed)}.")
     if group.hidden:
         notes.append(f"{group.hidden} older measurements of the same cells are not shown.")
     return notes

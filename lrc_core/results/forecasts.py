@@ -16,6 +16,7 @@ from lrc_core.export.film import Film, film_of
 from lrc_core.names import learns
 from lrc_core.quality.forecast import FEWEST_PLANS, Forecast, MeasuredPlan, TrainingCurve, forecast
 from lrc_core.results.archive import RunView, archive, stamp_of
+from lrc_core.results.identity import measured_contents
 from lrc_core.runs.spec import AllocateSpec, EvaluateSpec, EvaluationSpec
 from lrc_core.runs.store import Run
 
@@ -147,6 +148,7 @@ def _alike(other: RunView[AllocateSpec], view: RunView[AllocateSpec]) -> bool:
             (mine.method, its.method),
             (mine.decomposition, its.decomposition),
             (mine.calibration.texts, its.calibration.texts),
+            (mine.contents, its.contents),
             (mine.settings.get("window"), its.settings.get("window")),
         )
     )
@@ -156,9 +158,9 @@ def _plan_of(view: RunView[EvaluateSpec]) -> dict[str, Any] | None:
     return None if view.spec.plan is None else dict(view.spec.plan)
 
 
-def _measure(spec: EvaluateSpec) -> EvaluationSpec:
+def _measure(spec: EvaluateSpec) -> tuple[EvaluationSpec, tuple[tuple[str, str], ...]]:
     """What perplexities of two evaluations must share to be compared: everything but the zero-shot part."""
-    return replace(spec.evaluation, tasks=(), items=0, include_path="")
+    return replace(spec.evaluation, tasks=(), items=0, include_path=""), measured_contents(spec)
 
 
 def _scores(view: RunView[EvaluateSpec]) -> dict[str, Any]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from lrc_core.allocate.curves.hand import HAND
 from lrc_core.budget import same_percent, within
+from lrc_core.digests import digest_of
 from lrc_core.errors import LrcError
 from lrc_core.escape import escaped
 from lrc_core.files import write_json
@@ -17,6 +18,7 @@ from lrc_core.names import model_label
 from lrc_core.paths import plans_home
 from lrc_core.quality.paired import Paired, log_perplexity
 from lrc_core.results.archive import RunView, archive, read_content
+from lrc_core.results.identity import identified, measured_contents
 from lrc_core.runs.spec import EvaluateSpec, EvaluationSpec, ModelRef
 from lrc_core.words import percent
 
@@ -58,12 +60,13 @@ class PlanScore:
         return sum(values) / len(values) if values else math.inf
 
 
-def measured_on(evaluation: EvaluationSpec) -> str:
-    """Texts and windows in words; the tasks do not change a perplexity."""
+def measured_on(evaluation: EvaluationSpec, contents: Sequence[tuple[str, str]] = ()) -> str:
+    """Texts and windows in words, and what stands for the content of files; tasks do not change a perplexity."""
     stride = f", stride {evaluation.stride}" if evaluation.stride else ""
     bos = "" if evaluation.bos == "auto" else f", BOS {evaluation.bos}"
     windows = f"{evaluation.max_windows} × {evaluation.window} tokens" if evaluation.max_windows else "all windows"
-    return f"{', '.join(evaluation.texts)}: {windows}{stride}{bos}"
+    found = f", content {digest_of(contents)[:12]}" if contents else ""
+    return f"{', '.join(evaluation.texts)}: {windows}{stride}{bos}{found}"
 
 
 def update(ref: ModelRef) -> list[PlanScore]:
@@ -79,9 +82,12 @@ def update(ref: ModelRef) -> list[PlanScore]:
     return sorted({**kept, **fresh}.values(), key=lambda score: score.loss)
 
 
-def comparable(scores: Sequence[PlanScore], keep: float, evaluation: EvaluationSpec) -> list[PlanScore]:
-    """Scores at this target, within the budget, measured on the same text; the best first."""
-    wanted = measured_on(evaluation)
+def comparable(
+    scores: Sequence[PlanScore], keep: float, evaluation: EvaluationSpec, ref: ModelRef | None = None
+) -> list[PlanScore]:
+    """Scores at this target, within the budget, measured on the same text and model as they are now; the best first."""
+    now = measured_contents(identified(EvaluateSpec(ref or ModelRef(), evaluation=replace(evaluation, tasks=()))))
+    wanted = measured_on(evaluation, now)
     return [
         score
         for score in scores
@@ -164,7 +170,7 @@ def _score(view: RunView[EvaluateSpec]) -> PlanScore | None:
             keep_target=float(row["keep_target"]),
             keep_achieved=float(row["keep_achieved"]),
             perplexity=row["perplexity"],
-            measured_on=measured_on(view.spec.evaluation),
+            measured_on=measured_on(view.spec.evaluation, measured_contents(view.spec)),
             at=view.status.ended_at,
         )
     except (LrcError, KeyError, TypeError, ValueError):

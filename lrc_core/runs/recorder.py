@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import Any
 
 from lrc_core.errors import CancelledError, LrcError, ResourceError, RunError
-from lrc_core.files import is_disk_full, plain
+from lrc_core.files import is_disk_full, json_plain
 from lrc_core.runs.process import host_name, start_time
 from lrc_core.runs.records import Status, event_from
 from lrc_core.runs.store import Run
@@ -180,7 +180,7 @@ def _carried_out(recorder: Recorder, work: Work, should_stop: ShouldStop) -> dic
         recorder.end("done")
         return result
     except BaseException as error:
-        told = in_words(error)
+        told = explained(error)
         if isinstance(told, CancelledError):
             log.info("run %s was cancelled", run.id)
         else:
@@ -194,7 +194,7 @@ def _carried_out(recorder: Recorder, work: Work, should_stop: ShouldStop) -> dic
         raise told from error
 
 
-def in_words(error: BaseException) -> LrcError:
+def explained(error: BaseException) -> LrcError:
     """Any failure as an error that names what is wrong and the remedy."""
     if is_disk_full(error) and not isinstance(error, ResourceError):
         return ResourceError(
@@ -242,7 +242,7 @@ def _beating(recorder: Recorder) -> Iterator[None]:
 
 
 def _overwrite(run: Run, status: Status) -> None:
-    text = json.dumps(status.to_dict(), default=plain).encode()
+    text = json.dumps(status.to_dict(), default=json_plain).encode()
     try:
         with (run.path / "status.json").open("r+b") as file:
             file.write(text)

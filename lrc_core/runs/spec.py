@@ -267,11 +267,13 @@ def spec_from_dict(data: Any, where: str = "The spec") -> Spec:
         for key, part in _PARTS.items():
             if key in values:
                 values[key] = _with_tuples(part, values[key])
+        if "contents" in values:
+            values["contents"] = [(str(thing), str(digest)) for thing, digest in values["contents"]]
         if "answers" in values:
             values["answers"] = [_answer(answer) for answer in values["answers"]]
         spec: Spec = _with_tuples(spec_class, values)
         return spec
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"{where} is damaged: {error}.", "Delete the run and start it again.") from error
 
 

@@ -128,19 +128,31 @@ class AnswerSpec:
     calibration: CalibrationSpec = CalibrationSpec()
 
 
+@dataclass(frozen=True)
 class JobSpec:
-    """Shared behaviour of the job kinds."""
+    """Shared behaviour of the job kinds.
+
+    Attributes:
+        contents: digests of what the names in the spec stood for when it was asked for, as (thing, digest): an edited
+            text or an overwritten model is another question. Put in when a job is submitted; what is shipped with the
+            program or named by a commit needs none. See :mod:`lrc_core.results.identity`.
+    """
 
     kind: ClassVar[str]
-    model: ModelRef
+    code_version: ClassVar[int] = 1
+    """Of the code that does the work: to be raised when the same spec would come to other numbers."""
+    model: ModelRef = ModelRef()
+    contents: tuple[tuple[str, str], ...] = field(default=(), kw_only=True)
     added_later: ClassVar[tuple[str, ...]] = ()
     """Fields that came when runs of this kind already existed: left out of the record while at their default, so that
     the ids of older runs, which are hashes of the record, stay what they were. Every such field belongs in here."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form with kind and version."""
-        data = json.loads(json.dumps(asdict(self)))  # type: ignore[call-overload]
-        defaults = {f.name: f.default for f in fields(self)}  # type: ignore[arg-type]
+        data = json.loads(json.dumps(asdict(self)))
+        defaults = {f.name: f.default for f in fields(self)}
+        if not self.contents:
+            del data["contents"]
         for name in self.added_later:
             if data[name] == defaults[name]:
                 del data[name]

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from lrc_core.errors import LrcError, RunError
-from lrc_core.files import append_line, disk_errors, lock_if_free, locked, move, plain, read_json, write_json
+from lrc_core.files import append_line, disk_errors, json_plain, lock_if_free, locked, move, read_json, write_json
 from lrc_core.paths import require_writable, runs_home
 from lrc_core.runs.records import STATES, Status
 from lrc_core.runs.spec import Spec, spec_from_dict
@@ -109,7 +109,7 @@ class Run:
 
     def append_event(self, event: dict[str, Any]) -> None:
         """Add one line to ``events.jsonl``."""
-        append_line(self.path / "events.jsonl", json.dumps(event, default=plain))
+        append_line(self.path / "events.jsonl", json.dumps(event, default=json_plain))
 
     def result(self) -> dict[str, Any] | None:
         """Content of ``result.json``, None before the run is done.

@@ -1,4 +1,4 @@
-"""One word for one thing: sizes are converted and compared in one place, and no two classes share a name."""
+"""One word for one thing: sizes are converted and compared in one place, and no name has two meanings."""
 
 from __future__ import annotations
 
@@ -105,3 +105,38 @@ def test_no_two_public_classes_share_a_name() -> None:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 places.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
     assert not {name: found for name, found in places.items() if len(found) > 1}
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def test_a_function_that_is_imported_by_its_name_shares_it_with_no_other() -> None:
+    """``from a import reading`` and ``from b import reading`` cannot be told apart where they are called."""
+    public = {
+        (module_name(path), node.name)
+        for path, tree in trees().items()
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef)
+    }
+    modules: dict[str, set[str]] = {}
+    for tree in trees().values():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom):
+                for alias in node.names:
+                    if (str(node.module), alias.name) in public:
+                        modules.setdefault(alias.name, set()).add(str(node.module))
+    assert not {name: found for name, found in modules.items() if len(found) > 1}
+
+
+def test_functions_that_make_sentences_and_tables_say_of_what() -> None:
+    """Names that stood for a dozen functions each; ``draw`` is the one that steps of Learn have in common."""
+    learn = ROOT / "pages" / "ui" / "learn"
+    found = [
+        f"{path.relative_to(ROOT)}: {node.name}"
+        for path, tree in trees().items()
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef)
+        and (node.name in ("reading", "table") or (node.name == "draw" and path.parent != learn))
+    ]
+    assert not found

@@ -107,6 +107,20 @@ def test_arrays_and_tensors_come_back(tmp_path: Path) -> None:
     assert np.array_equal(np.load(tmp_path / "a")["b.c/d"], np.arange(6).reshape(2, 3))
 
 
+def test_an_array_is_what_was_written_or_an_error(tmp_path: Path) -> None:
+    array, path = np.arange(12, dtype=np.float32).reshape(3, 4), tmp_path / "0.npy"
+    files.write_array(path, array)
+    assert np.array_equal(files.read_array(path), array)
+    assert np.array_equal(np.load(path), array)  # who reads it plainly can
+    raw = path.read_bytes()
+    for place in range(128, len(raw)):
+        path.write_bytes(raw[:place] + bytes([raw[place] ^ 4]) + raw[place + 1 :])
+        with pytest.raises(RunError, match="damaged"):
+            files.read_array(path)
+    np.save(path, array)  # as older versions did
+    assert np.array_equal(files.read_array(path), array)
+
+
 def test_the_remedy_is_that_of_the_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LRC_CACHE", str(tmp_path / "cache"))
     full = OSError(errno.ENOSPC, "No space left on device")

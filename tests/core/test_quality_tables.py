@@ -15,7 +15,7 @@ from lrc_core.errors import SettingsError
 from lrc_core.evaluate.zero_shot import PACK_TASKS
 from lrc_core.quality.presets import TASKS
 from lrc_core.quality.rows import Scores, completed
-from lrc_core.quality.tables import records, to_csv, to_markdown
+from lrc_core.quality.tables import records, rows_csv, to_markdown
 from lrc_core.quality.variants import ALL, methods_with_terms, variants
 from lrc_core.registry import ALLOCATORS
 from lrc_core.runs.spec import AblationSpec, AllocateSpec, CompareSpec, QualitySpec, spec_from_dict
@@ -52,7 +52,7 @@ def test_perplexity_of_another_tokenizer_is_converted_by_bytes(tmp_path: Path) -
 def test_tables_hold_every_row(bench_parts: dict[str, Any]) -> None:
     spec = QualitySpec(methods=("uniform", "tilted", "failing"), keeps=(0.8, 0.6), task_keeps=(0.6,), **bench_parts)
     result = result_of(run(spec))
-    flat = list(csv.DictReader(io.StringIO(to_csv(result))))
+    flat = list(csv.DictReader(io.StringIO(rows_csv(result))))
     assert len(flat) == len(result["rows"]) == len(records(result))
     columns = set(flat[0])
     assert {

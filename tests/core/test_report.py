@@ -18,7 +18,7 @@ from lrc_core.errors import LrcError, PlanError, RunError, SettingsError
 from lrc_core.quality.votes import Vote, keep_vote, votes_path
 from lrc_core.registry import ALLOCATORS
 from lrc_core.report.build import ReportOptions, make_report
-from lrc_core.report.content import ESTIMATED, Answers, Cards, Report, Table, texts_of
+from lrc_core.report.content import ESTIMATED, Answers, Cards, Report, Table, visible_texts
 from lrc_core.report.html.page import report_html
 from lrc_core.report.pdf import fonts
 from lrc_core.report.pdf.document import report_pdf
@@ -106,10 +106,10 @@ def test_both_files_say_everything_that_the_content_says(make: Make, stores: Any
     made = make(compare=run.id)
     page, pdf = Page(report_html(made)), Pdf(report_pdf(made))
     paper = squeezed(pdf.text())
-    for text in texts_of(made):
+    for text in visible_texts(made):
         assert said(text) in page.text, f"the HTML file lacks {text!r}"
         assert said(text) in paper, f"the PDF lacks {text!r}"
-    assert all(said(text) in page.text for text in texts_of(made, detail=True))
+    assert all(said(text) in page.text for text in visible_texts(made, detail=True))
 
 
 def test_failed_and_missing_cells_stand_in_the_tables(make: Make, stores: Any, card: ModelCard) -> None:
@@ -186,7 +186,7 @@ def test_every_measured_row_leads_to_its_runs(make: Make, stores: Any, card: Mod
     assert {run.id, *(row["run_id"] for row in rows)} <= listed
     commands = [cell.text for cell in (line.cells[-1] for line in table_of(made, "Every run behind this report").lines)]
     assert sum(text.startswith("lrc evaluate starter --plan") for text in commands) == len(rows) - 1
-    assert made.source == run.id and f"lrc report --compare {run.id}" in " ".join(texts_of(made))
+    assert made.source == run.id and f"lrc report --compare {run.id}" in " ".join(visible_texts(made))
 
 
 def test_html_holds_everything_and_fetches_nothing(make: Make, stores: Any, card: ModelCard) -> None:
@@ -273,7 +273,7 @@ def test_without_a_comparison_plans_are_shown_and_nothing_is_claimed(make: Make,
     run = run_factory.allocate_run(stores[0], card, keep=0.7)
     made = make()
     assert made.source == run.id
-    text = " ".join(texts_of(made))
+    text = " ".join(visible_texts(made))
     assert "Nothing was measured" in text and "plans only" in made.subtitle
     named = make(plans=(f"{run.id}@15", run.id))
     assert [choice.label for choice in named.targets] == ["15 %", "30 %"]
@@ -312,19 +312,19 @@ def test_blind_answers_stay_sealed_until_somebody_voted(make: Make, stores: Any,
     comparison = table_factory.compare_run(stores[0], card)
     run = run_factory.generate_run(stores[0], card, blind=True)
     sealed = make(compare=comparison.id)
-    assert run.id not in " ".join(texts_of(sealed)) and "wait for a vote" in " ".join(texts_of(sealed))
-    assert "lrc generate starter" in " ".join(texts_of(sealed)), "it says how to record some"
+    assert run.id not in " ".join(visible_texts(sealed)) and "wait for a vote" in " ".join(visible_texts(sealed))
+    assert "lrc generate starter" in " ".join(visible_texts(sealed)), "it says how to record some"
     with pytest.raises(RunError, match="blindly"):
         make(compare=comparison.id, answers=(run.id,))
     keep_vote(votes_path(stores[0].root), Vote(1.0, run.id, "starter", "?", ("dense",), "dense", 0))
-    assert run.id in " ".join(texts_of(make(compare=comparison.id)))
+    assert run.id in " ".join(visible_texts(make(compare=comparison.id)))
 
 
 def test_deleted_plans_are_reported_not_dropped(make: Make, stores: Any, card: ModelCard) -> None:
     run = table_factory.compare_run(stores[0], card)
     gone = find_sources(Asked(compare=run.id), looked_up(stores)).plans[-1]
     stores[0].delete(gone.source)
-    text = " ".join(texts_of(make(compare=run.id)))
+    text = " ".join(visible_texts(make(compare=run.id)))
     assert f"because their runs were deleted: {gone.label}" in text
     assert "not on this computer" in text
 
@@ -332,7 +332,7 @@ def test_deleted_plans_are_reported_not_dropped(make: Make, stores: Any, card: M
 def test_pruned_plans_and_updates_have_names_and_pictures(make: Make, stores: Any, card: ModelCard) -> None:
     run = table_factory.compare_run(stores[0], card, methods=("uniform", "llm_pruner"), keeps=(0.8,))
     made = make(compare=run.id)
-    assert "×" in " ".join(texts_of(made, detail=True)) and "LLM-Pruner, 20 %" in report_html(made)
+    assert "×" in " ".join(visible_texts(made, detail=True)) and "LLM-Pruner, 20 %" in report_html(made)
     updated = make(
         compare=table_factory.compare_run(stores[0], card, methods=("llrc",), keeps=(0.8,), update="left").id
     )

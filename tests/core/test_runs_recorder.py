@@ -10,7 +10,7 @@ import pytest
 
 from lrc_core.errors import CancelledError, LrcError, ResourceError, RunError
 from lrc_core.runs import recorder as recorder_module
-from lrc_core.runs.recorder import Recorder, in_words, record
+from lrc_core.runs.recorder import Recorder, explained, record
 from lrc_core.runs.records import Status
 from lrc_core.runs.spec import SpectraSpec
 from lrc_core.runs.store import Run, RunStore
@@ -147,21 +147,21 @@ class OutOfMemoryError(RuntimeError):
     ],
 )
 def test_out_of_memory_is_said_as_that(error: BaseException) -> None:
-    told = in_words(error)
+    told = explained(error)
     assert isinstance(told, ResourceError)
     assert "memory" in told.message
     assert told.remedy
 
 
 def test_a_full_disk_is_said_as_that_even_when_wrapped() -> None:
-    assert isinstance(in_words(OSError(errno.ENOSPC, "No space left on device")), ResourceError)
+    assert isinstance(explained(OSError(errno.ENOSPC, "No space left on device")), ResourceError)
     try:
         try:
             raise OSError(errno.ENOSPC, "No space left on device")
         except OSError as error:
             raise RuntimeError("safetensors could not write") from error
     except RuntimeError as wrapped:
-        assert isinstance(in_words(wrapped), ResourceError)
+        assert isinstance(explained(wrapped), ResourceError)
 
 
 def test_the_end_is_recorded_on_a_full_disk(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from lrc_core.quality.plain_words import Loss, accuracy_loss, in_words, surprise
+from lrc_core.quality.plain_words import Loss, accuracy_loss, difference_words, surprise
 from lrc_core.quality.rows import Scores
-from lrc_core.quality.votes import SKIPPED, TIE, Vote, against, keep_vote, read_votes, tally, to_csv
-from lrc_core.quality.votes import in_words as votes_in_words
+from lrc_core.quality.votes import SKIPPED, TIE, Vote, against, keep_vote, read_votes, tally, votes_csv
+from lrc_core.quality.votes import votes_sentence as votes_in_words
 
 LLRC, UNIFORM = "llrc at 20 %", "uniform at 20 %"
 
@@ -52,7 +52,7 @@ def test_four_answers_share_the_chance() -> None:
 
 
 def test_csv_round_trips() -> None:
-    rows = list(csv.DictReader(io.StringIO(to_csv([vote(1, "dense"), vote(2, TIE)]))))
+    rows = list(csv.DictReader(io.StringIO(votes_csv([vote(1, "dense"), vote(2, TIE)]))))
     assert rows[0]["prompt"] == 'Why is\nthe sky "blue"?'
     assert (rows[0]["answer_2"], rows[0]["chosen"], rows[0]["place"]) == ("dense", "dense", "2")
     assert (rows[1]["chosen"], rows[1]["place"], rows[1]["answer_3"]) == ("tie", "", "")
@@ -70,7 +70,7 @@ def test_two_samples_where_single_outcomes_are_gone() -> None:
     assert loss is not None
     assert loss.difference == pytest.approx(-2.0) and loss.questions == 200 and not loss.paired
     assert loss.stderr == pytest.approx(4.0), "each mean has 2 sqrt(2), so that their difference has 4"
-    assert in_words(loss) == "Answers 2 of 100 questions worse, within error (± 8 at 95 %)."
+    assert difference_words(loss) == "Answers 2 of 100 questions worse, within error (± 8 at 95 %)."
 
 
 def test_paired_where_the_same_questions_can_be_compared(tmp_path: Path) -> None:
@@ -81,16 +81,19 @@ def test_paired_where_the_same_questions_can_be_compared(tmp_path: Path) -> None
     loss = accuracy_loss(row("b", arc_easy=0.45), row("a", arc_easy=0.60), Scores(tmp_path))
     assert loss is not None and loss.paired
     assert loss.difference == pytest.approx(-15.0) and loss.stderr == pytest.approx(3.589, abs=0.001)
-    assert in_words(loss) == "Answers 15 of 100 questions worse, more than chance (± 7 at 95 %)."
+    assert difference_words(loss) == "Answers 15 of 100 questions worse, more than chance (± 7 at 95 %)."
 
 
 def test_other_words() -> None:
-    assert in_words(Loss(3.2, 1.0, 100, True)).startswith("Answers 3 of 100 questions better, more than chance")
-    assert in_words(Loss(-0.3, 0.2, 100, True)).startswith(
+    assert difference_words(Loss(3.2, 1.0, 100, True)).startswith("Answers 3 of 100 questions better, more than chance")
+    assert difference_words(Loss(-0.3, 0.2, 100, True)).startswith(
         "Answers as many of 100 questions right, within error (± 1 at 95 %)"
     )
-    assert "not known" in in_words(Loss(-4.0, None, 1, False))
-    assert in_words(None) == "No questions were asked of it."
+    assert "not known" in difference_words(Loss(-4.0, None, 1, False))
+    assert difference_words(None) == "No questions were asked of it."
     assert surprise(row("b"), row("a")) == "2.5 times the dense model's on gensim"
-    assert in_words(Loss(-4.0, None, 1, False), "It") == "It answers 4 of 100 questions worse; the error is not known."
+    assert (
+        difference_words(Loss(-4.0, None, 1, False), "It")
+        == "It answers 4 of 100 questions worse; the error is not known."
+    )
     assert accuracy_loss(row("b"), row("a")) is None

@@ -8,7 +8,7 @@ from lrc_core.results import benches as bench_data
 from lrc_core.runs.spec import AblationSpec, QualitySpec
 from pages.ui.bench import readings as bench_readings
 from pages.ui.compare import readings as compare_readings
-from pages.ui.shared.charting import TABLE, plain
+from pages.ui.shared.charting import TABLE, without_marks
 from tests.factories import run_factory, table_factory
 from tests.pages.conftest import text_of
 from tests.pages.test_page_spectra import heatmaps
@@ -50,7 +50,7 @@ def test_every_chart_has_words_and_a_table(open_page, runs, store, card, page, q
 
 
 def test_markdown_is_taken_out_of_words():
-    assert plain("**LLRC** keeps `q_proj`") == "LLRC keeps q_proj"
+    assert without_marks("**LLRC** keeps `q_proj`") == "LLRC keeps q_proj"
 
 
 def test_readings_follow_the_rows():

@@ -89,8 +89,8 @@ def test_the_film_of_a_zero_row_can_be_drawn():
 def test_the_image_is_rebuilt_by_its_directions():
     left, sigma, right = picture.decomposed()
     np.testing.assert_allclose((left * sigma) @ right, picture.matrix(), atol=1e-10)
-    assert "cost as much" in picture.reading(60, sigma, break_even(picture.SHAPE))
-    assert "% of the cost" in picture.reading(5, sigma, break_even(picture.SHAPE))
+    assert "cost as much" in picture.image_sentence(60, sigma, break_even(picture.SHAPE))
+    assert "% of the cost" in picture.image_sentence(5, sigma, break_even(picture.SHAPE))
 
 
 def test_pictures_are_real_png_files():
@@ -106,9 +106,9 @@ def test_words_in_a_drawing_mean_nothing():
 
 def test_a_little_compression_costs_half_the_directions():
     layer = LinearShape("x", 0, "q", 100, 100)
-    sentence = pays.reading(layer, np.ones(100), 0.1, "the output")
+    sentence = pays.saving_sentence(layer, np.ones(100), 0.1, "the output")
     assert "**45** of 100" in sentence and "**55 %** of the directions" in sentence
-    least = pays.reading(layer, np.ones(100), 0.01, "the output")  # what the step says to try
+    least = pays.saving_sentence(layer, np.ones(100), 0.01, "the output")  # what the step says to try
     assert "**51 %** of the directions" in least and "The first 50 % of the directions" in least
 
 

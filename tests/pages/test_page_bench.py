@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from lrc_core.names import method_color
-from lrc_core.quality.tables import to_csv, to_markdown
+from lrc_core.quality.tables import rows_csv, to_markdown
 from lrc_core.results import benches as bench_data
 from lrc_core.results import comparisons as compare_data
 from lrc_core.runs.spec import AblationSpec, ModelRef, QualitySpec
@@ -127,7 +127,7 @@ def test_bars_of_variants_mark_the_base(store, card):
 
 
 def test_downloads_hold_every_row(bench):
-    flat = list(csv.DictReader(io.StringIO(to_csv(bench.result))))
+    flat = list(csv.DictReader(io.StringIO(rows_csv(bench.result))))
     assert len(flat) == len(bench.rows)
     assert flat[2]["perplexity_gensim_log_vs_strs_p"] == "0.2"
     assert "Small-100M" in to_markdown(bench.result)

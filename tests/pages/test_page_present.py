@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from lrc_core import words
-from lrc_core.results import comparisons as measured
+from lrc_core.results import comparisons
 from lrc_core.results.archive import archive
 from lrc_core.runs.spec import ModelRef
 from pages.ui.present.slides import FILM, slides_of
@@ -83,8 +83,8 @@ def test_the_bars_have_whiskers_and_a_table(told):
 
 
 def test_another_rate_tells_of_the_nearest_measured_one(told):
-    (group,) = measured.groups(ModelRef())
-    keeps = measured.keeps_of(group, "whitened")
+    (group,) = comparisons.groups(ModelRef())
+    keeps = comparisons.keeps_of(group, "whitened")
     assert len(keeps) > 1
     for keep in keeps:
         assert story_of(ModelRef(), keep - 0.01).keep == keep

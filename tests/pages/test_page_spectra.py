@@ -140,8 +140,8 @@ def test_damaged_files_are_errors_in_words(open_page, store, card, damage):
 def test_reading_says_when_factors_do_not_pay(card):
     layer = card.layers[0]
     flat, steep = np.ones(layer.full_rank), np.exp(-np.arange(layer.full_rank, dtype=float))
-    assert "beyond the break-even rank" in measures.reading(layer, flat, "Plain SVD")
-    sentence = measures.reading(layer, steep, "Plain SVD")
+    assert "beyond the break-even rank" in measures.spectrum_sentence(layer, flat, "Plain SVD")
+    sentence = measures.spectrum_sentence(layer, steep, "Plain SVD")
     assert "below the break-even rank" in sentence and "first **2**" in sentence
 
 
@@ -175,7 +175,7 @@ def test_a_zero_matrix_can_be_drawn(card):
     curves = figures.curves_of(card.layers[:1], values, ["svd"])
     (line,) = chart_of(curves)["curves"]
     assert not unpacked(line["above"]).any() and len(unpacked(line["x"])) == card.layers[0].full_rank
-    assert measures.table(card, values["svd"], 0.8)["stable"][card.layers[0].name] == 0
+    assert measures.uniform_measures(card, values["svd"], 0.8)["stable"][card.layers[0].name] == 0
 
 
 def test_a_pinned_cell_turns_everything_into_differences(open_page, store, card):

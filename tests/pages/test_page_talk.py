@@ -16,7 +16,7 @@ from lrc_core.jobs import generator, manager
 from lrc_core.jobs.generator import Generator
 from lrc_core.kinds import command_for
 from lrc_core.quality.footprint import footprint
-from lrc_core.quality.votes import read_votes, to_csv, votes_path
+from lrc_core.quality.votes import read_votes, votes_csv, votes_path
 from lrc_core.results import answers as choices
 from lrc_core.runs.spec import GenerateSpec, ModelRef, UpdateSpec
 from lrc_core.runs.transcript import Answer
@@ -132,7 +132,7 @@ def test_blind_shuffles_hides_and_reveals_after_the_vote(open_page, store, card,
     (vote,) = read_votes(votes_path(store.root))
     assert (vote.run_id, vote.chosen, vote.place) == (run.id, "dense", 1)
     assert vote.answers == ("llrc at 20 %", "dense", "uniform at 20 %")
-    (row,) = csv.DictReader(io.StringIO(to_csv([vote])))
+    (row,) = csv.DictReader(io.StringIO(votes_csv([vote])))
     assert row["prompt"] == "Why is the sky blue?"
     again = open_page("talk", ta_run=run.id)
     assert "your choice" in text_of(again), "another tab, or a reload, sees the vote"

@@ -96,7 +96,7 @@ def test_the_core_refuses_too(demo, samples):
         lambda: manager.resume(run_id),
         lambda: manager.cancel(run_id),
         lambda: manager.delete(run_id),
-        cache.clean,
+        cache.clean_cache,
     ):
         with pytest.raises(ReadOnlyError, match="read-only demo"):
             act()

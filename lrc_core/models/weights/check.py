@@ -17,7 +17,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from lrc_core.errors import ModelError
+from lrc_core.errors import LrcError, ModelError
+from lrc_core.files import write_json
 from lrc_core.models.headers import TensorHeader
 from lrc_core.paths import cache_home
 
@@ -66,11 +67,9 @@ def _remembered(question: Mapping[str, Any], files: Sequence[Path]) -> Mapping[s
             return {"notes": [str(note) for note in content["notes"]]}
     found = _asked(question)
     if "message" not in found:  # a refusal is looked for anew: its cause may be mended outside of these files
-        with suppress(OSError):  # only a question of time
+        with suppress(OSError, LrcError):  # only a question of time
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_suffix(f".{os.getpid()}")
-            temporary.write_text(json.dumps(found), encoding="utf-8")
-            temporary.replace(path)
+            write_json(path, found)
     return found
 
 

@@ -51,8 +51,9 @@ def check_settings(config: Mapping[str, Any], where: str) -> None:
     Raises:
         ModelError: names the method.
     """
-    for part in (config, config.get("text_config")):
-        for entry in _SETTINGS if isinstance(part, Mapping) else ():
+    parts = [part for part in (config, config.get("text_config")) if isinstance(part, Mapping)]
+    for part in parts:
+        for entry in _SETTINGS:
             settings = part.get(entry)
             if not settings:
                 continue

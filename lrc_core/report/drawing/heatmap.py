@@ -82,7 +82,7 @@ def kept_of(card: ModelCard, plan: Plan) -> dict[str, float]:
     return {layer.name: layer_ratio(layer, ranks[layer.name], shapes.get(layer.name)) for layer in card.layers}
 
 
-def heatmap(card: ModelCard, plan: Plan) -> Drawing:
+def rank_heatmap(card: ModelCard, plan: Plan) -> Drawing:
     """Blocks downwards, kinds of layer to the right; the darker, the more of a layer is kept."""
     labels, kept = kinds_of(card), kept_of(card, plan)
     order = list(labels)
@@ -115,7 +115,7 @@ def _share(layers: Sequence[LinearShape], kept: dict[str, float]) -> float:
     return sum(kept[layer.name] * layer.params for layer in layers) / sum(layer.params for layer in layers)
 
 
-def reading(card: ModelCard, plan: Plan) -> str:
+def plan_sentence(card: ModelCard, plan: Plan) -> str:
     """One sentence about where a plan spends its parameters, computed from it."""
     kept, ranks = kept_of(card, plan), plan.full_ranks(card.layers)
     if max(kept.values()) - min(kept.values()) < 0.03:

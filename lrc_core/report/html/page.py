@@ -29,14 +29,14 @@ from lrc_core.report.content import (
     WrittenAnswer,
 )
 from lrc_core.report.html.svg import ramp_style, svg, symbol
-from lrc_core.report.sections.prose import clean, tied
+from lrc_core.report.sections.prose import printable, tied
 
 _ASSETS = Path(__file__).resolve().parents[3] / "assets" / "report"
 
 
 def escaped(text: str) -> str:
     """As text of an element or attribute."""
-    return html.escape(clean(text))
+    return html.escape(printable(text))
 
 
 def inline(text: str) -> str:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from lrc_core.budget import same_size, size_key
 from lrc_core.names import in_order
 from lrc_core.report.content import COUNTED, Block, Cell, Column, Picture, Pictures, Section, Table, TableRow, Words
-from lrc_core.report.drawing.heatmap import heatmap, linked, rank_words, reading
-from lrc_core.report.sections.prose import listed, prose
+from lrc_core.report.drawing.heatmap import linked, plan_sentence, rank_heatmap, rank_words
+from lrc_core.report.sections.prose import listed, report_prose
 from lrc_core.report.sections.rows import Named, key_of
 from lrc_core.report.sources import ReportPlan
 from lrc_core.types import ModelCard
@@ -21,7 +21,7 @@ _MOST, _NARROW = 5, 260.0  # heatmaps abreast, and how wide each may be for that
 def allocation(named: Named) -> Section:
     """All plans of the report, least compression first."""
     sources = named.sources
-    blocks: list[Block] = [Words(text) for text in prose("allocation")]
+    blocks: list[Block] = [Words(text) for text in report_prose("allocation")]
     if not sources.plans:
         blocks.append(Words("No plan of this comparison is at hand any more, so nothing can be drawn.", "warning"))
         return Section("allocation", "The allocation", tuple(blocks))
@@ -33,7 +33,7 @@ def allocation(named: Named) -> Section:
     if len(set(names)) < len(names):  # the same cell under several seeds
         names = [f"{name}, seed {shown.plan.origin.get('seed', '?')}" for name, shown in zip(names, plans, strict=True)]
     items = tuple(_picture(sources.card, shown, name) for shown, name in zip(plans, names, strict=True))
-    abreast = len({shown.method for shown in plans})  # one line a target, where there is room for it
+    abreast = len({shown.method for shown in plans})  # one line per target, where there is room for it
     columns = abreast if 2 <= abreast <= _MOST and items[0].drawing.width < _NARROW else 4
     columns = columns if items[0].drawing.width < _NARROW else 2
     cells = linked(sources.card, [(name, shown.plan) for name, shown in zip(names, plans, strict=True)])
@@ -66,11 +66,11 @@ def _drawn(named: Named) -> list[ReportPlan]:
 
 def _picture(card: ModelCard, shown: ReportPlan, name: str) -> Picture:
     plan = shown.plan
-    said = reading(card, plan)
+    said = plan_sentence(card, plan)
     size = f"{removed(plan.keep_achieved, 2)} of the block linears removed"
     alt = f"Heatmap of {name}: blocks downwards, kinds of layer to the right. {said}"
     key = key_of(shown.method, plan.keep_target)
-    return Picture(heatmap(card, plan), alt, name, size, key, said, shown.source)
+    return Picture(rank_heatmap(card, plan), alt, name, size, key, said, shown.source)
 
 
 def _ranks(card: ModelCard, plans: Sequence[ReportPlan], names: Sequence[str]) -> Table:

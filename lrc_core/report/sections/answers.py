@@ -8,8 +8,8 @@ from lrc_core.budget import same_size
 from lrc_core.names import GREY, method_color, method_label
 from lrc_core.plan import Plan, variant_name
 from lrc_core.report.content import Answers, Block, Command, Commands, Section, Words, WrittenAnswer
-from lrc_core.report.sections.prose import prose
-from lrc_core.report.sections.rows import Named, color_of, key_of
+from lrc_core.report.sections.prose import report_prose
+from lrc_core.report.sections.rows import Named, key_of, row_color
 from lrc_core.report.sources import Sources
 from lrc_core.runs.spec import AnswerSpec, GenerateSpec
 from lrc_core.runs.store import Run
@@ -25,7 +25,7 @@ def samples(named: Named) -> Section:
     sources = named.sources
     blocks: list[Block] = [_side_by_side(run) for run in sources.answers]
     if not sources.answers:
-        blocks += [Words(text, "note") for text in prose("no_answers")]
+        blocks += [Words(text, "note") for text in report_prose("no_answers")]
         blocks.append(Commands((Command("Record answers side by side", ask_command(named)),)))
     if sources.sealed:
         blocks.append(
@@ -94,7 +94,7 @@ def _recorded(named: Named) -> list[Block]:
         entries = tuple(
             WrittenAnswer(
                 named.name(row),
-                color_of(row),
+                row_color(row),
                 str(row["sample"]["text"]).strip(),
                 "",
                 str(row.get("run_id", "")),

@@ -5,11 +5,20 @@ from __future__ import annotations
 from lrc_core.budget import same_size
 from lrc_core.names import GREY
 from lrc_core.plan import variant_name
-from lrc_core.quality.card import PARTS, CardModel, Wishes, part_words, quality_words, reading, speed_of, speed_words
+from lrc_core.quality.card import (
+    PARTS,
+    CardModel,
+    Wishes,
+    cards_sentence,
+    part_words,
+    quality_words,
+    speed_of,
+    speed_words,
+)
 from lrc_core.quality.footprint import Footprint, footprint
 from lrc_core.report.content import COUNTED, ESTIMATED, BarPart, Block, CardEntry, Cards, Section, Words
-from lrc_core.report.sections.prose import listed, prose
-from lrc_core.report.sections.rows import Named, color_of, key_of
+from lrc_core.report.sections.prose import listed, report_prose
+from lrc_core.report.sections.rows import Named, key_of, row_color
 from lrc_core.report.sources import Row
 from lrc_core.words import data_size, percent, removed
 
@@ -28,12 +37,12 @@ def card(named: Named, wishes: Wishes) -> Section:
     )
     blocks: list[Block] = [Words(asked)]
     if len(found) > 1:
-        blocks.append(Words(reading(found, wishes), "reading"))
+        blocks.append(Words(cards_sentence(found, wishes), "reading"))
     largest = max(size.total for _, size in found)
     blocks.append(Cards(tuple(_card(named, entry, size, dense, wishes) for entry, size in found), largest))
     if without:
         blocks.append(Words(f"No card for {listed(without)}: their plans have been deleted.", "warning"))
-    blocks += [Words(text, "note") for text in prose("card")]
+    blocks += [Words(text, "note") for text in report_prose("card")]
     return Section("card", "The card", tuple(blocks))
 
 
@@ -46,14 +55,14 @@ def _entries(named: Named) -> tuple[list[CardModel], list[str]]:
     for row in named.at(named.focus):
         if shown := plans.get(_run(row)):
             used.add(shown.source)
-            entries.append(CardModel(named.name(row), color_of(row), shown.plan, speed_of(row), row, _run(row)))
+            entries.append(CardModel(named.name(row), row_color(row), shown.plan, speed_of(row), row, _run(row)))
         else:
             without.append(named.name(row))
     near = [shown for shown in named.sources.plans if same_size(shown.keep, named.focus)]
     for shown in near:
         if shown.source not in used:
             near_row = _row_of(named, shown.plan.origin.get("run_id"))
-            color = color_of({"method": shown.method})
+            color = row_color({"method": shown.method})
             speed, source = (speed_of(near_row), _run(near_row)) if near_row else ({}, shown.source)
             entries.append(CardModel(shown.label.replace(", ", " at "), color, shown.plan, speed, near_row, source))
             without = [name for name in without if near_row is None or name != named.name(near_row)]

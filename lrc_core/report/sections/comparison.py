@@ -23,8 +23,8 @@ from lrc_core.report.content import (
     Words,
 )
 from lrc_core.report.drawing import charts
-from lrc_core.report.sections.prose import listed, percent_points, prose
-from lrc_core.report.sections.rows import Named, color_of, key_of, ranked, text_name, times_dense
+from lrc_core.report.sections.prose import listed, percent_points, report_prose
+from lrc_core.report.sections.rows import Named, key_of, ranked, row_color, text_name, times_dense
 from lrc_core.report.sources import Row
 from lrc_core.words import data_size, measured, removed, significant
 
@@ -37,7 +37,7 @@ def comparison(named: Named) -> Section:
     """All measured rows; failed and missing cells among them."""
     blocks: list[Block] = []
     if named.rows:
-        blocks += [Words(text) for text in prose("comparison")]
+        blocks += [Words(text) for text in report_prose("comparison")]
         blocks += [*_curves(named), _perplexities(named), *_accuracies(named), *_speeds(named)]
     else:
         blocks.append(Words("Nothing was measured: no comparison stands behind this report.", "warning"))
@@ -60,12 +60,12 @@ def _table(
         shown = Cell("–" if plain else f"{rate:g}", rate)
         first = (Cell(named.line(row), named.line(row)), shown)
         rest = (Cell(f"Failed: {failed}"), *[Cell("")] * (len(columns) - 1)) if failed else tuple(cells(row))
-        lines.append(TableRow((*first, *rest), named.key(row), color_of(row), FAILED if failed else ""))
+        lines.append(TableRow((*first, *rest), named.key(row), row_color(row), FAILED if failed else ""))
     for method, decomposition, keep, seed in named.sources.missing:
         name = named.line({"method": method, "decomposition": decomposition, "seed": seed})
         first = (Cell(name, name), Cell(f"{removed_percent(keep):g}", removed_percent(keep)))
         rest = (Cell("Not measured"), *[Cell("")] * (len(columns) - 1))
-        lines.append(TableRow((*first, *rest), key_of(method, keep), color_of({"method": method}), NOT_MEASURED))
+        lines.append(TableRow((*first, *rest), key_of(method, keep), row_color({"method": method}), NOT_MEASURED))
     return Table(caption, (*heads, *columns), tuple(lines), note)
 
 
@@ -136,7 +136,7 @@ def legend_of_marks(named: Named) -> str:
 
 
 def _curves(named: Named) -> list[Block]:
-    """Perplexity over size, one chart a text."""
+    """Perplexity over size, one chart per text."""
     items = []
     for text in named.texts:
         series = _series(named, text)
@@ -147,7 +147,7 @@ def _curves(named: Named) -> list[Block]:
         drawing = charts.curves(series, "size of the weights, MB", "perplexity, lower is better", reference)
         said = _curve_reading(named, text)
         title = f"Perplexity on {text_name(text)}"
-        alt = f"{title} over the size of the weights, one line a method, whiskers of one standard error. {said}"
+        alt = f"{title} over the size of the weights, one line per method, whiskers of one standard error. {said}"
         items.append(Picture(drawing, alt, title, reading=said))
     if not items:
         return []
@@ -165,7 +165,7 @@ def _curves(named: Named) -> list[Block]:
             TableRow(
                 (Cell(named.name(row), named.name(row)), Cell("–" if size is None else f"{size:,.1f}", size), *cells),
                 named.key(row),
-                color_of(row),
+                row_color(row),
             )
         )
     table = Table("Perplexity over size", heads, tuple(lines), detail=True)

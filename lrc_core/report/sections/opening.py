@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lrc_core.names import decomposition_label, method_label, split_variant
-from lrc_core.quality.plain_words import accuracy_loss, in_words
+from lrc_core.quality.plain_words import accuracy_loss, difference_words
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
 from lrc_core.report.content import COUNTED, MEASURED, Block, Fact, Facts, Section, Words
-from lrc_core.report.sections.prose import listed, prose, with_papers
+from lrc_core.report.sections.prose import listed, report_prose, with_papers
 from lrc_core.report.sections.rows import Named, certainty, ranked, text_name, times_dense
 from lrc_core.report.sources import Row, spec_of
 from lrc_core.runs.spec import CompareSpec, QualitySpec
@@ -19,7 +19,7 @@ from lrc_core.words import count, data_size, measured, percent, removed
 def question(named: Named) -> Section:
     """What was asked, and what came out in one paragraph and a few figures."""
     card = named.sources.card
-    opening = prose(
+    opening = report_prose(
         "question",
         name=card.name,
         params=count(card.params_total),
@@ -40,6 +40,8 @@ def question(named: Named) -> Section:
                 "warning",
             )
         )
+    if stale := named.sources.changed():
+        blocks.append(Words(f"This report is of what was there before: {'; '.join(stale)}.", "warning"))
     return Section("question", "The question", tuple(blocks))
 
 
@@ -82,12 +84,12 @@ def _answer(named: Named, best: list[Row]) -> str:
     else:
         said += "; no other method was measured at this size."
     loss = accuracy_loss(first, dense, named.sources.scores()) if dense else None
-    return said.strip() + (f" {in_words(loss, named.line(first))}" if loss is not None else "")
+    return said.strip() + (f" {difference_words(loss, named.line(first))}" if loss is not None else "")
 
 
 def method(named: Named) -> Section:
     """Every method and decomposition in two sentences."""
-    spec, blocks = spec_of(named.sources.comparison), [Words(text) for text in prose("method")]
+    spec, blocks = spec_of(named.sources.comparison), [Words(text) for text in report_prose("method")]
     decompositions = dict.fromkeys(str(shown.plan.decomposition) for shown in named.sources.plans)
     decompositions |= dict.fromkeys(str(row["decomposition"]) for row in named.compressed if row.get("decomposition"))
     for name in decompositions:

@@ -108,7 +108,7 @@ def target_key(keep: float) -> str:
     return f"{size_key(keep):g}"
 
 
-def color_of(row: Row) -> str:
+def row_color(row: Row) -> str:
     """The method's colour."""
     return method_color(str(row["method"])) if row["method"] != "reference" else GREY
 
@@ -118,7 +118,7 @@ def text_name(text: str) -> str:
     return Path(text).name
 
 
-def log_ratio(row: Row, other: Row, texts: Sequence[str]) -> float | None:
+def mean_log_ratio(row: Row, other: Row, texts: Sequence[str]) -> float | None:
     """Mean over texts of the difference of log-perplexity; None where they share no text."""
     shared = [text for text in texts if text in row["perplexity"] and text in other["perplexity"]]
     if not shared:
@@ -132,7 +132,7 @@ def ranked(named: Named, keep: float) -> list[Row]:
     rows = [row for row in named.at(keep) if row.get("perplexity")]
     if not rows:
         return []
-    ratios = {id(row): log_ratio(row, rows[0], named.texts) for row in rows}
+    ratios = {id(row): mean_log_ratio(row, rows[0], named.texts) for row in rows}
     return sorted((row for row in rows if ratios[id(row)] is not None), key=lambda row: ratios[id(row)] or 0.0)
 
 

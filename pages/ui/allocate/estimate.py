@@ -47,7 +47,7 @@ def beneath(ref: ModelRef, card: ModelCard, view: AnyRun, ranks: Ranks, rate: in
     )
     with st.container(border=True, key="preview_lagrangian"):
         st.markdown("**Lagrangian** :orange-badge[:material/function: estimate from spectra, nothing measured]")
-        st.caption(reading(card, losses_of(view), ranks, even))
+        st.caption(estimate_sentence(card, losses_of(view), ranks, even))
         with st.container(horizontal=True, vertical_alignment="center"):
             sample_note(view.sample, view.id)
             st.download_button(
@@ -65,7 +65,7 @@ def beneath(ref: ModelRef, card: ModelCard, view: AnyRun, ranks: Ranks, rate: in
                 _read_button(ref)
 
 
-def reading(card: ModelCard, losses: Mapping[str, np.ndarray], ranks: Ranks, even: Ranks) -> str:
+def estimate_sentence(card: ModelCard, losses: Mapping[str, np.ndarray], ranks: Ranks, even: Ranks) -> str:
     """What the estimate says about this plan, beside the uniform one on the same loss curves."""
     mine, theirs = predicted(card, losses, ranks), predicted(card, losses, even)
     dense = sum(is_dense(layer, ranks[layer.name]) for layer in card.layers)

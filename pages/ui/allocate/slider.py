@@ -122,7 +122,7 @@ def payload(card: ModelCard, rate: int, panels: Sequence[SliderPanel]) -> dict[s
     }
 
 
-def draw(card: ModelCard, rate: int, panels: Sequence[SliderPanel], released: Callable[[], None]) -> None:
+def draw_slider(card: ModelCard, rate: int, panels: Sequence[SliderPanel], released: Callable[[], None]) -> None:
     """Draw the slider with what follows from it.
 
     Args:

@@ -22,7 +22,7 @@ _ERROR = {"type": "data", "thickness": 1.4, "width": 4}
 
 
 def pareto(bench: Bench, measure: str, axis: str, *, log: bool, decomposition: str = "") -> go.Figure:
-    """Quality over size: one line a method, the dense model dashed, reference models as named points.
+    """Quality over size: one line per method, the dense model dashed, reference models as named points.
 
     Args:
         bench: the rows.

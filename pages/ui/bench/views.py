@@ -15,7 +15,7 @@ from lrc_core.escape import escaped
 from lrc_core.kinds import title_of
 from lrc_core.names import decomposition_label, method_label
 from lrc_core.quality.presets import PRESETS, bench_preset, method_presets
-from lrc_core.quality.tables import label_of, to_csv, to_markdown
+from lrc_core.quality.tables import row_label, rows_csv, to_markdown
 from lrc_core.quality.variants import methods_with_terms
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
 from lrc_core.results import benches as bench_data
@@ -61,7 +61,7 @@ def bench(ref: ModelRef) -> None:
         log = right.toggle("Logarithmic", value=True, key="co_bench_log")
         measure, axis = measure or next(iter(names)), axis or "linear"
         caption = ChartText(
-            "Quality over size, one line a method, the dense model dashed, reference models as named points",
+            "Quality over size, one line per method, the dense model dashed, reference models as named points",
             _frame(chosen),
             readings.leaders(chosen, measure, names[measure]),
             folded=False,
@@ -154,7 +154,7 @@ def _table(chosen: bench_data.Bench, name: str, *, drawn: bool = False) -> None:
         st.caption(":material/error: Failed: " + "; ".join(_failure(row) for row in chosen.failed[:5]))
     st.caption(bench_data.signs(chosen))
     files = (
-        ("CSV", to_csv(chosen.result), "csv", "text/csv"),
+        ("CSV", rows_csv(chosen.result), "csv", "text/csv"),
         ("Markdown", to_markdown(chosen.result), "md", "text/markdown"),
         ("JSON", json.dumps(chosen.result, indent=1), "json", "application/json"),
     )
@@ -175,7 +175,7 @@ def _frame(bench: bench_data.Bench) -> pd.DataFrame:
 
 
 def _failure(row: bench_data.Row) -> str:
-    return escaped(f"{label_of(row)} at {words.removed(float(row['keep_target']))}: {row['error']}")
+    return escaped(f"{row_label(row)} at {words.removed(float(row['keep_target']))}: {row['error']}")
 
 
 def _start_bench(ref: ModelRef, *, expanded: bool = False) -> None:

@@ -14,11 +14,20 @@ from lrc_core.budget import same_size
 from lrc_core.escape import escaped
 from lrc_core.names import method_color
 from lrc_core.plan import Plan
-from lrc_core.quality.card import PARTS, CardModel, Wishes, part_words, quality_words, reading, speed_of, speed_words
+from lrc_core.quality.card import (
+    PARTS,
+    CardModel,
+    Wishes,
+    cards_sentence,
+    part_words,
+    quality_words,
+    speed_of,
+    speed_words,
+)
 from lrc_core.quality.footprint import Footprint, footprint
 from lrc_core.quality.rows import Scores
 from lrc_core.results import answers as talk
-from lrc_core.results import comparisons as measured
+from lrc_core.results import comparisons
 from lrc_core.results.archive import RunView, archive
 from lrc_core.runs.spec import GenerateSpec, ModelRef
 from lrc_core.runs.store import RunStore
@@ -33,7 +42,7 @@ PRICE, CURRENCY = 3.0, "€"
 _CONTEXTS = tuple(2**power for power in range(7, 21))
 
 
-def under_rows(rows: Sequence[measured.Row], ref: ModelRef) -> None:
+def under_rows(rows: Sequence[comparisons.Row], ref: ModelRef) -> None:
     """The card of every row of a comparison, in a fold."""
     fold = st.expander(
         "The card: memory, speed, quality and money", icon=":material/id_card:", key="co_card", bind="query-params"
@@ -47,7 +56,7 @@ def under_rows(rows: Sequence[measured.Row], ref: ModelRef) -> None:
             return
         entries, without = [], []
         for row in charts.ordered(rows):
-            plan = None if row["method"] == "dense" else measured.plan_of(row)
+            plan = None if row["method"] == "dense" else comparisons.plan_of(row)
             if plan is None and row["method"] != "dense":
                 without.append(charts.bar_name(row))
                 continue
@@ -65,7 +74,7 @@ def under_answers(view: RunView[GenerateSpec], ref: ModelRef) -> None:
     if known is None or not view.done:
         return
     written = read_answers(view.run)
-    rows = [row for group in measured.groups(ref) for row in group.rows]
+    rows = [row for group in comparisons.groups(ref) for row in group.rows]
     entries = []
     for number, answer in enumerate(view.spec.answers):
         name, plan, got = talk.name_of(answer), talk.plan_of(answer), written.get(number)
@@ -81,7 +90,7 @@ def under_answers(view: RunView[GenerateSpec], ref: ModelRef) -> None:
         _cards(known[0], entries, "ta")
 
 
-def row_of(plan: Plan | None, rows: Sequence[measured.Row]) -> measured.Row | None:
+def row_of(plan: Plan | None, rows: Sequence[comparisons.Row]) -> comparisons.Row | None:
     """A measurement of this very plan, from any comparison."""
     if plan is None:
         return next((row for row in rows if row["method"] == "dense"), None)
@@ -100,7 +109,7 @@ def _cards(card: ModelCard, entries: Sequence[CardModel], prefix: str) -> None:
     dense = next((pair for pair in found if pair[0].plan is None), None)
     if len(found) > 1:
         named = [(replace(entry, name=escaped(entry.name)), size) for entry, size in found]
-        st.markdown(reading(named, replace(wishes, currency=escaped(wishes.currency))))
+        st.markdown(cards_sentence(named, replace(wishes, currency=escaped(wishes.currency))))
     with st.grid(2, min_column_width=330):
         for entry, size in found:
             with st.container(border=True, height="stretch", gap="small"):

@@ -14,7 +14,7 @@ from pages.ui.shared.figures import Scale, kinds_of
 
 
 def rank_frame(card: ModelCard, found: Ranks | Plan) -> pd.DataFrame:
-    """One row a layer: where it is, its rank and the share of its parameters that is kept.
+    """One row per layer: where it is, its rank and the share of its parameters that is kept.
 
     A pruned layer has no rank of its own: that of what is left of it is at most its smaller side.
     """
@@ -39,7 +39,7 @@ def rank_frame(card: ModelCard, found: Ranks | Plan) -> pd.DataFrame:
 
 
 def rank_table(card: ModelCard, found: Ranks | Plan) -> pd.DataFrame:
-    """A plan in numbers, one row a layer."""
+    """A plan in numbers, one row per layer."""
     frame = rank_frame(card, found)
     return pd.DataFrame(
         {
@@ -56,7 +56,7 @@ def rank_table(card: ModelCard, found: Ranks | Plan) -> pd.DataFrame:
 def difference_table(
     card: ModelCard, one: Ranks | Plan, two: Ranks | Plan, names: tuple[str, str]
 ) -> pd.DataFrame:  # fmt: skip
-    """Two plans in numbers, one row a layer."""
+    """Two plans in numbers, one row per layer."""
     first, second = rank_frame(card, one), rank_frame(card, two)
     return pd.DataFrame(
         {
@@ -69,12 +69,13 @@ def difference_table(
     )
 
 
-def draw(card: ModelCard, found: Ranks | Plan, what: str, *, key: str) -> None:
+def draw_ranks(card: ModelCard, found: Ranks | Plan, what: str, *, key: str) -> None:
     """The heatmap of the share of each layer that is kept; ``what`` says what it shows."""
     frame = rank_frame(card, found)
     told = [
-        f"{row.kind}, block {row.block}\n{row.state}, rank {row.rank:,} of {row.full:,}\nkeeps {percent(row.kept)}"
-        for row in frame.itertuples()
+        f"{row['kind']}, block {row['block']}\n{row['state']}, rank {row['rank']:,} of {row['full']:,}\n"
+        f"keeps {percent(row['kept'])}"
+        for row in frame.to_dict("records")
     ]
     _grid(card, frame["kept"], told, Scale("kept", ".0%"), Limits(0.0, 1.0), (what, key))
     charting.below(charting.ChartText(what, lambda: rank_table(card, found)), key)
@@ -88,9 +89,9 @@ def draw_difference(
     difference = first["kept"] - second["kept"]
     limit = max(0.05, float(difference.abs().max()))
     told = [
-        f"{one.kind}, block {one.block}\n{names[0]}: rank {one.rank:,}, keeps {percent(one.kept)}\n"
-        f"{names[1]}: rank {two.rank:,}, keeps {percent(two.kept)}"
-        for one, two in zip(first.itertuples(), second.itertuples(), strict=True)
+        f"{one['kind']}, block {one['block']}\n{names[0]}: rank {one['rank']:,}, keeps {percent(one['kept'])}\n"
+        f"{names[1]}: rank {two['rank']:,}, keeps {percent(two['kept'])}"
+        for one, two in zip(first.to_dict("records"), second.to_dict("records"), strict=True)
     ]
     what = f"Share kept under {names[0]} minus under {names[1]}"
     _grid(card, difference, told, Scale("difference", ".0%"), Limits(-limit, limit, diverging=True), (what, key))

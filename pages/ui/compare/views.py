@@ -11,7 +11,8 @@ from lrc_core import words
 from lrc_core.escape import escaped
 from lrc_core.names import method_label
 from lrc_core.quality.rows import accuracy_of
-from lrc_core.results import comparisons as measured
+from lrc_core.quality.tables import tasks_of
+from lrc_core.results import comparisons
 from lrc_core.results.archive import archive
 from lrc_core.runs.spec import ModelRef
 from pages.ui.compare import figures as charts
@@ -21,17 +22,17 @@ from pages.ui.shared import charting
 from pages.ui.shared.charting import ChartText
 from pages.ui.shared.frame import empty
 
-Rows = list[measured.Row]
+Rows = list[comparisons.Row]
 
 
-def overview(group: measured.Group, decomposition: str, rows: Rows, ref: ModelRef) -> None:
+def overview(group: comparisons.Group, decomposition: str, rows: Rows, ref: ModelRef) -> None:
     """Perplexity bars and the table."""
     said = "Perplexity by method: " + "; ".join(_sentence(row) for row in charts.ordered(rows))
     caption = ChartText(said, _readable(charts.ordered(rows)), readings.best(rows), folded=False)
     charting.plotly(charts.perplexity_bars(rows), caption, key="co_bars", name="perplexity")
 
 
-def _sentence(row: measured.Row) -> str:
+def _sentence(row: comparisons.Row) -> str:
     scores = ", ".join(f"{text} {words.figure(score['value'])}" for text, score in row["perplexity"].items())
     return f"{charts.bar_name(row)}: {scores}"
 
@@ -60,19 +61,19 @@ def _readable(rows: Rows) -> pd.DataFrame:
     return pd.DataFrame(records)
 
 
-def curves(group: measured.Group, decomposition: str, rows: Rows, ref: ModelRef) -> None:
+def curves(group: comparisons.Group, decomposition: str, rows: Rows, ref: ModelRef) -> None:
     """Perplexity over all measured rates."""
     log = st.toggle("Logarithmic", key="co_log", bind="query-params")
     every = charts.ordered(group.at(decomposition, None))
-    caption = ChartText("Perplexity over compression, one line a method", _readable(every), readings.growth(every))
+    caption = ChartText("Perplexity over compression, one line per method", _readable(every), readings.growth(every))
     charting.plotly(
         charts.perplexity_curves(every, log=log), caption, key="co_curves", name="perplexity-over-compression"
     )
 
 
-def zero_shot(group: measured.Group, decomposition: str, rows: Rows, ref: ModelRef) -> None:
+def zero_shot(group: comparisons.Group, decomposition: str, rows: Rows, ref: ModelRef) -> None:
     """Accuracy per task."""
-    if not charts.tasks_of(rows):
+    if not tasks_of(rows):
         empty("No tasks measured", "Start a comparison with zero-shot tasks below.", ":material/quiz:")
         return
     metric = st.segmented_control(
@@ -97,10 +98,10 @@ def zero_shot(group: measured.Group, decomposition: str, rows: Rows, ref: ModelR
         st.caption(f"{', '.join(f'{n:,}' for n in sorted(items))} items per task; whiskers are one standard error.")
 
 
-def ranks(group: measured.Group, decomposition: str, rows: Rows, ref: ModelRef) -> None:
+def ranks(group: comparisons.Group, decomposition: str, rows: Rows, ref: ModelRef) -> None:
     """Where two methods spend their parameters differently."""
     known = archive().newest_card(ref)
-    plans = {str(row["method"]): plan for row in rows if (plan := measured.plan_of(row)) is not None}
+    plans = {str(row["method"]): plan for row in rows if (plan := comparisons.plan_of(row)) is not None}
     if known is None or len(plans) < 2:
         empty(
             "Not enough plans at this rate",
@@ -122,10 +123,10 @@ def ranks(group: measured.Group, decomposition: str, rows: Rows, ref: ModelRef) 
             st.markdown(
                 f"**{method_label(name)}** :small[:gray[{words.removed(plans[name].keep_achieved, 2)} removed]]"
             )
-            rank_charts.draw(card, plan, f"Ranks of {method_label(name)}", key=f"co_ranks_{name}")
+            rank_charts.draw_ranks(card, plan, f"Ranks of {method_label(name)}", key=f"co_ranks_{name}")
 
 
-def samples(group: measured.Group, decomposition: str, rows: Rows, ref: ModelRef) -> None:
+def samples(group: comparisons.Group, decomposition: str, rows: Rows, ref: ModelRef) -> None:
     """What each model writes, word for word."""
     shown = [row for row in charts.ordered(rows) if (row.get("sample") or {}).get("text")]
     if not shown:
@@ -143,7 +144,7 @@ def samples(group: measured.Group, decomposition: str, rows: Rows, ref: ModelRef
                 st.text(row["sample"]["text"])
 
 
-def cost(group: measured.Group, decomposition: str, rows: Rows, ref: ModelRef) -> None:
+def cost(group: comparisons.Group, decomposition: str, rows: Rows, ref: ModelRef) -> None:
     """Bytes and speed."""
     shown = [row for row in rows if row.get("cost")]
     if not shown:
@@ -159,7 +160,7 @@ def cost(group: measured.Group, decomposition: str, rows: Rows, ref: ModelRef) -
     )
 
 
-VIEWS: dict[str, tuple[str, Callable[[measured.Group, str, Rows, ModelRef], None]]] = {
+VIEWS: dict[str, tuple[str, Callable[[comparisons.Group, str, Rows, ModelRef], None]]] = {
     "overview": ("Overview", overview),
     "curve": ("Curve", curves),
     "tasks": ("Zero-shot", zero_shot),

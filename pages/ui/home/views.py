@@ -18,7 +18,7 @@ from lrc_core.runs.spec import AllocateSpec, ModelRef
 from pages.ui.shared import pictures
 from pages.ui.shared.frame import PAGES, empty, page_link, sample_note
 from pages.ui.shared.prose import prose
-from pages.ui.shared.summary import SHARE, ShownSpectra, example_of, heat_of, heat_words, shown_spectra
+from pages.ui.shared.summary import SHARE, ShownSpectra, example_of, heat_words, information_heatmap, shown_spectra
 
 
 def prepare() -> None:
@@ -34,7 +34,7 @@ def first_picture(shown: ShownSpectra | None, ref: ModelRef) -> None:
     if shown is None:
         empty("A picture of a real model will be here", "Fetch the starter model below to see its first spectra.")
         return
-    pictures.draw(heat_of(shown), "hero")
+    pictures.draw_picture(information_heatmap(shown), "hero")
     label = decomposition_label(shown.decomposition)
     if archive().best_spectra(ref) is None:
         st.caption(
@@ -109,7 +109,7 @@ def ways_in(shown: ShownSpectra | None, ref: ModelRef) -> None:
             with st.container(border=True, height="stretch", gap="small", key=f"way_{way.title.lower()}"):
                 st.markdown(f"## {way.icon} {way.title}")
                 if shown is not None:
-                    pictures.draw(way.picture(shown, ref), f"home_{way.title.lower()}")
+                    pictures.draw_picture(way.picture(shown, ref), f"home_{way.title.lower()}")
                 st.caption(prose(way.text).format(**_figures(shown)))
                 with st.container(gap="xxsmall"):
                     for target, label in way.links:

@@ -11,9 +11,9 @@ import streamlit as st
 from lrc_core import words
 from lrc_core.budget import whole_percent
 from lrc_core.names import in_order, method_label
-from lrc_core.quality.plain_words import accuracy_loss, in_words
+from lrc_core.quality.plain_words import accuracy_loss, difference_words
 from lrc_core.quality.rows import Scores, accuracy_of
-from lrc_core.results import comparisons as measured
+from lrc_core.results import comparisons
 from lrc_core.runs.spec import ModelRef
 from lrc_core.runs.store import RunStore
 from pages.ui.learn import quiz
@@ -34,7 +34,7 @@ def draw(ref: ModelRef) -> None:
     quiz.draw()
 
 
-def card(group: measured.Group) -> None:
+def card(group: comparisons.Group) -> None:
     """Choose a plan and read its card."""
     dense = next((row for row in group.rows if row["method"] == "dense"), None)
     rows = [row for row in group.at("whitened", None) if row["method"] != "dense" and row.get("cost")]
@@ -69,9 +69,9 @@ def card(group: measured.Group) -> None:
     with st.container(border=True):
         st.markdown(f"**{method_label(str(row['method']))}, {words.removed(row['keep_achieved'])} removed**")
         cards.facts(entries(row, dense))
-    st.markdown(reading(row, dense))
+    st.markdown(cost_sentence(row, dense))
     sample_note(group.sample, str(row.get("run_id", "")), str(dense.get("run_id", "")))
-    table(row, dense)
+    cost_table(row, dense)
     page_link("pages/compare.py", "All measurements, on Compare", ":material/balance:")
 
 
@@ -104,7 +104,7 @@ def entries(row: Mapping[str, Any], dense: Mapping[str, Any]) -> list[tuple[str,
     return found
 
 
-def reading(row: Mapping[str, Any], dense: Mapping[str, Any]) -> str:
+def cost_sentence(row: Mapping[str, Any], dense: Mapping[str, Any]) -> str:
     """The card in two sentences."""
     cost, before = row["cost"], dense["cost"]
     saved = 1 - cost["bytes"] / before["bytes"]
@@ -124,10 +124,10 @@ def reading(row: Mapping[str, Any], dense: Mapping[str, Any]) -> str:
 def tasks_words(row: Mapping[str, Any], dense: Mapping[str, Any]) -> str:
     """How many questions in a hundred are answered worse, and whether that is more than chance."""
     loss = accuracy_loss(row, dense, Scores(RunStore().root))
-    return "" if loss is None else in_words(loss, "It")
+    return "" if loss is None else difference_words(loss, "It")
 
 
-def table(row: Mapping[str, Any], dense: Mapping[str, Any]) -> None:
+def cost_table(row: Mapping[str, Any], dense: Mapping[str, Any]) -> None:
     """The same as a table."""
     with st.expander(charting.TABLE, icon=":material/table:"):
         st.dataframe(

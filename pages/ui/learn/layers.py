@@ -51,13 +51,13 @@ def sensitivity(lesson: lessons.Lesson) -> None:
         words=sentences,
         scale=Scale("KL divergence, nats"),
         limits=limits_of(list(values.values()), log=True),
-        label=charting.plain(reading(lesson)),
+        label=charting.without_marks(sensitivity_sentence(lesson)),
         name="sensitivity",
         chosen={chosen: OUTLINE} if chosen in values else {},
         pins=False,
     )
     cell_grid(grid, CHART, _clicked)
-    st.markdown(reading(lesson))
+    st.markdown(sensitivity_sentence(lesson))
     sample_note(lesson.view.sample, lesson.view.id)
     with st.expander(charting.TABLE, icon=":material/table:"):
         ordered = sorted(card.layers, key=lambda layer: -values[layer.name])
@@ -76,7 +76,7 @@ def sensitivity(lesson: lessons.Lesson) -> None:
         )
 
 
-def reading(lesson: lessons.Lesson) -> str:
+def sensitivity_sentence(lesson: lessons.Lesson) -> str:
     """The worst and the mildest layer, and how unequal they are."""
     by_name, layers = lesson.content["sensitivity"], lesson.card.layers
     ordered = sorted(layers, key=lambda layer: -by_name[layer.name]["divergence"])

@@ -123,7 +123,9 @@ def book(sigma: np.ndarray, steps: Sequence[training.MaskStep], setting: trainin
     """All steps as frames."""
     counts = [int(step.kept.sum()) for step in steps]
     frames = [
-        Frame(f"{number} of {len(steps)}", _frame(sigma, step, number, len(steps)), reading(number, step, setting))
+        Frame(
+            f"{number} of {len(steps)}", _frame(sigma, step, number, len(steps)), step_sentence(number, step, setting)
+        )
         for number, step in enumerate(steps, start=1)
     ]
     return Book("Step", (900, 520), _base(sigma, counts, setting), frames, keep=True)
@@ -212,7 +214,7 @@ def _count_height(kept: int, count: int) -> float:
     return TOP_COUNT + HIGH_COUNT * (1 - kept / count)
 
 
-def reading(number: int, step: training.MaskStep, setting: training.Setting) -> str:
+def step_sentence(number: int, step: training.MaskStep, setting: training.Setting) -> str:
     """One step in words."""
     kept, flipped = int(step.kept.sum()), int((step.kept != step.mask).sum())
     open_ones = int((step.soft * (1 - step.soft) > 0.05).sum())

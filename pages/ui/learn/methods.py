@@ -10,7 +10,7 @@ from lrc_core import words
 from lrc_core.budget import keep_at, whole_percent
 from lrc_core.names import method_color, method_label
 from lrc_core.plan import Plan
-from lrc_core.results import comparisons as measured
+from lrc_core.results import comparisons
 from lrc_core.results.archive import archive
 from lrc_core.runs.spec import ModelRef
 from lrc_core.types import ModelCard
@@ -33,7 +33,7 @@ def draw(ref: ModelRef) -> None:
             ":material/balance:",
         )
         return
-    rates = sorted({whole_percent(keep) for keep in measured.keeps_of(group, "whitened")})
+    rates = sorted({whole_percent(keep) for keep in comparisons.keeps_of(group, "whitened")})
     rate = st.segmented_control(
         "Budget: share removed from the block linears",
         rates,
@@ -46,7 +46,7 @@ def draw(ref: ModelRef) -> None:
     keep = keep_at(rate or rates[0])
     rows = [row for row in group.at("whitened", keep) if row["method"] in ("dense", *METHODS)]
     perplexity(rows)
-    plans = {str(row["method"]): plan for row in rows if (plan := measured.plan_of(row)) is not None}
+    plans = {str(row["method"]): plan for row in rows if (plan := comparisons.plan_of(row)) is not None}
     known = archive().newest_card(group.views[0].spec.model)
     if known is not None and len(plans) > 1:
         difference(known[0], plans)
@@ -54,16 +54,16 @@ def draw(ref: ModelRef) -> None:
     page_link("pages/compare.py", "Everything that was measured, on Compare", ":material/balance:")
 
 
-def usable(ref: ModelRef) -> measured.Group | None:
+def usable(ref: ModelRef) -> comparisons.Group | None:
     """The user's own comparison of at least two of the three, else the shipped one."""
     for candidate in (ref, ModelRef()):
-        for group in measured.groups(candidate):
+        for group in comparisons.groups(candidate):
             if len({row["method"] for row in group.at("whitened", None)} & set(METHODS)) > 1:
                 return group
     return None
 
 
-def perplexity(rows: list[measured.Row]) -> None:
+def perplexity(rows: list[comparisons.Row]) -> None:
     """Bars with their standard errors."""
     texts = list(rows[0]["perplexity"])
     frame = pd.DataFrame(

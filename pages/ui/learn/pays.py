@@ -52,8 +52,8 @@ def draw(ref: ModelRef) -> None:
     caption = charting.ChartText(
         f"Parameters of two factors against their rank for a layer of {layer.out_features} by "
         f"{layer.in_features}: a straight line that crosses the dense layer's cost at rank {break_even(layer):.0f}",
-        table(layer, sigma),
-        reading(layer, sigma, removed, what),
+        savings_table(layer, sigma),
+        saving_sentence(layer, sigma, removed, what),
     )
     charting.vega(chart(layer, rank), caption, key="learn_pays")
     st.markdown("**The same saving, three ways**")
@@ -121,7 +121,7 @@ def _millions(layer: LinearShape, rank: float) -> float:
     return factor_params(layer, 1) * rank / 1e6
 
 
-def reading(layer: LinearShape, sigma: np.ndarray, removed: float, what: str) -> str:
+def saving_sentence(layer: LinearShape, sigma: np.ndarray, removed: float, what: str) -> str:
     """What the slider's saving takes away from ``what``."""
     even = break_even(layer)
     rank = max(1, int(kept_share(removed) * even))
@@ -218,7 +218,7 @@ def _pair(spectra: Spectra, layer: LinearShape) -> tuple[LinearShape, LinearShap
     return None
 
 
-def table(layer: LinearShape, sigma: np.ndarray) -> pd.DataFrame:
+def savings_table(layer: LinearShape, sigma: np.ndarray) -> pd.DataFrame:
     """Savings and losses in numbers."""
     shares = [0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7]
     ranks = [max(1, int(kept_share(share) * break_even(layer))) for share in shares]

@@ -76,12 +76,12 @@ def book() -> Book:
         kept = (left[:, :rank] * sigma[:rank]) @ right[:rank]
         drawing = svg.image(_grey(kept + image.mean()), (320, 26, 256, 192))
         drawing += svg.image(_missing(matrix() - kept), (620, 26, 256, 192))
-        words_of = reading(rank, sigma, even)
+        words_of = image_sentence(rank, sigma, even)
         frames.append(Frame(f"{rank} of {ROWS}", drawing + panel.cut(rank), words_of, panel.share(rank)))
     return Book("Rank", (900, 400), base, frames, start=2)
 
 
-def reading(rank: int, sigma: NDArray[np.float64], even: float) -> str:
+def image_sentence(rank: int, sigma: NDArray[np.float64], even: float) -> str:
     """One sentence on a rank of the image, computed from it."""
     numbers, full = rank * (ROWS + COLUMNS), ROWS * COLUMNS
     energy = words.percent(cumulative_energy(sigma)[rank - 1], 1)

@@ -34,7 +34,7 @@ def draw(ref: ModelRef) -> None:
         flipbook(book(lesson, entry, layer), KEY)
         comparison(entry, layer)
         sample_note(lesson.view.sample, lesson.view.id)
-        table(entry, layer)
+        weight_table(entry, layer)
     with lessons.live_fold(ref, "Do it with another matrix of your model"):
         another(ref)
 
@@ -74,13 +74,13 @@ def book(lesson: lessons.Lesson, entry: dict[str, Any], layer: LinearShape) -> B
         drawing = svg.image(svg.coloured(kept), (330, 26, 240, 240)) + svg.image(
             svg.coloured(missing), (630, 26, 240, 240)
         )
-        words_of = reading(rank, sigma, layer)
+        words_of = weight_sentence(rank, sigma, layer)
         frames.append(Frame(f"{rank} of {layer.full_rank}", drawing + panel.cut(rank), words_of, panel.share(rank)))
     start = int(np.searchsorted(entry["ranks"], even / 4))
     return Book("Rank", (900, 450), base, frames, start=min(start, len(frames) - 1))
 
 
-def reading(rank: int, sigma: np.ndarray, layer: LinearShape) -> str:
+def weight_sentence(rank: int, sigma: np.ndarray, layer: LinearShape) -> str:
     """One sentence on a rank of this matrix."""
     share = rank / break_even(layer)
     energy = words.percent(cumulative_energy(sigma)[rank - 1], 1)
@@ -101,7 +101,7 @@ def comparison(entry: dict[str, Any], layer: LinearShape) -> None:
     )
 
 
-def table(entry: dict[str, Any], layer: LinearShape) -> None:
+def weight_table(entry: dict[str, Any], layer: LinearShape) -> None:
     """Every recorded rank in numbers."""
     energy = cumulative_energy(np.asarray(entry["sigma"]["svd"], dtype=float))
     with st.expander(charting.TABLE, icon=":material/table:"):

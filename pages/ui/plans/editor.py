@@ -302,7 +302,7 @@ def why_not(card: ModelCard, over: bool) -> str:
 def score_list(ref: ModelRef, keep: float, evaluation: EvaluationSpec) -> None:
     """Measured plans at this target, the best first."""
     st.header(f"Score list at {words.removed(keep)}")
-    scores = plan_scores.comparable(plan_scores.update(ref), keep, evaluation)
+    scores = plan_scores.comparable(plan_scores.update(ref), keep, evaluation, ref)
     if not scores:
         st.caption(
             f"Nothing measured at this compression on {escaped(plan_scores.measured_on(evaluation))} yet. Plans of the "

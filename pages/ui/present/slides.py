@@ -14,16 +14,16 @@ from lrc_core.errors import LrcError
 from lrc_core.names import method_color, method_label
 from lrc_core.plan import Plan
 from lrc_core.quality.footprint import Footprint, footprint
-from lrc_core.quality.plain_words import accuracy_loss, asked, in_words, surprise
+from lrc_core.quality.plain_words import accuracy_loss, asked, difference_words, surprise
 from lrc_core.quality.rows import Scores
-from lrc_core.results import comparisons as measured
+from lrc_core.results import comparisons
 from lrc_core.results.archive import RunView, archive
 from lrc_core.runs.spec import AllocateSpec
 from lrc_core.runs.store import RunStore
 from lrc_core.types import ModelCard
 from pages.ui.present.story import Story, score_words
 from pages.ui.shared import pictures, state
-from pages.ui.shared.summary import SHARE, example_of, heat_of, heat_words
+from pages.ui.shared.summary import SHARE, example_of, heat_words, information_heatmap
 
 CONTEXT = 2048
 PRICE, CURRENCY = 3.0, "€"
@@ -112,7 +112,7 @@ def where(story: Story) -> Slide:
     return Slide(
         "where",
         "Where the information lives",
-        heat_of(story.shown),
+        information_heatmap(story.shown),
         heat_words(story.shown),
         (story.shown.view.id,),
     )
@@ -228,7 +228,7 @@ def answers(story: Story) -> Slide:
     return Slide("answers", "What they write", body, reading, tuple(str(row.get("run_id")) for row in shown))
 
 
-def _name(row: measured.Row) -> str:
+def _name(row: comparisons.Row) -> str:
     if row["method"] == "dense":
         return "Dense model"
     return f"{method_label(str(row['method']))}, {words.removed(float(row['keep_target']))} removed"
@@ -289,7 +289,7 @@ def _memory(size: Footprint, largest: int) -> str:
     return f'<div class="memory" role="img" aria-label="{said}">{spans}</div><div class="legend">{legend}</div>'
 
 
-def _speed(row: measured.Row | None) -> str:
+def _speed(row: comparisons.Row | None) -> str:
     """Both paces: what writes faster may well read its prompt more slowly."""
     cost = (row or {}).get("cost") or {}
     paces = (("Writes", cost.get("decode_tokens_per_s")), ("reads a prompt at", cost.get("prefill_tokens_per_s")))
@@ -297,14 +297,14 @@ def _speed(row: measured.Row | None) -> str:
     return f"{said[0].upper()}{said[1:]}" if said else "Speed was not measured"
 
 
-def _quality(row: measured.Row | None, dense: measured.Row | None) -> list[str]:
+def _quality(row: comparisons.Row | None, dense: comparisons.Row | None) -> list[str]:
     if row is None or dense is None:
         return ["Quality was not measured"]
     if row is dense:
         return ["Its quality is what the other's is held against"]
     loss = accuracy_loss(row, dense, Scores(RunStore().root))
     return [
-        *([in_words(loss).removesuffix(".")] if loss is not None else []),
+        *([difference_words(loss).removesuffix(".")] if loss is not None else []),
         f"Perplexity is {surprise(row, dense)}",
     ]
 
@@ -326,7 +326,7 @@ def conclusion(story: Story) -> Slide:
         points.append(f"It has a price: {story.best_label}'s perplexity is {surprise(best, dense)}.")
         loss = accuracy_loss(best, dense, Scores(RunStore().root))
         if loss is not None:
-            points.append(f"{in_words(loss, story.best_label)} Asked were {asked(loss, best)}.")
+            points.append(f"{difference_words(loss, story.best_label)} Asked were {asked(loss, best)}.")
     if len(story.others) > 1:
         worst = story.others[-1]
         text = story.texts[0]

@@ -11,7 +11,7 @@ from lrc_core.budget import USUAL_KEEP
 from lrc_core.errors import LrcError
 from lrc_core.names import in_order, learns, method_color, method_label
 from lrc_core.plan import Plan
-from lrc_core.results import comparisons as measured
+from lrc_core.results import comparisons
 from lrc_core.results.archive import RunView, archive
 from lrc_core.results.plans import load_plan, nearest, recorded_plans
 from lrc_core.runs.spec import AllocateSpec, EvaluateSpec, ModelRef
@@ -43,8 +43,8 @@ class Story:
     card: ModelCard
     shown: ShownSpectra | None
     keep: float
-    rows: tuple[measured.Row, ...]
-    best: measured.Row | None
+    rows: tuple[comparisons.Row, ...]
+    best: comparisons.Row | None
     plan: Plan | None
     sample: bool
     source: str
@@ -55,11 +55,11 @@ class Story:
         return words.removed(self.keep)
 
     @property
-    def dense(self) -> measured.Row | None:
+    def dense(self) -> comparisons.Row | None:
         return next((row for row in self.rows if row["method"] == "dense"), None)
 
     @property
-    def others(self) -> list[measured.Row]:
+    def others(self) -> list[comparisons.Row]:
         """Compressed rows, the best first."""
         return sorted((row for row in self.rows if row["method"] != "dense"), key=loss)
 
@@ -93,19 +93,19 @@ class Story:
         return view.id in (str((self.best or {}).get("allocate_run_id")), origin, self.source)
 
 
-def loss(row: measured.Row) -> float:
+def loss(row: comparisons.Row) -> float:
     """Mean log-perplexity over the texts, in nats per token: what rows are ranked by."""
     values = [math.log(float(score["value"])) for score in row["perplexity"].values()]
     return sum(values) / len(values) if values else math.inf
 
 
-def score_words(row: measured.Row, text: str) -> str:
+def score_words(row: comparisons.Row, text: str) -> str:
     """``38.7 ± 1.9``."""
     score: dict[str, Any] = row["perplexity"][text]
     return words.measured(float(score["value"]), score.get("stderr"))
 
 
-def _bar(row: measured.Row, text: str) -> pictures.Bar:
+def _bar(row: comparisons.Row, text: str) -> pictures.Bar:
     method, score = str(row["method"]), row["perplexity"][text]
     return pictures.Bar(
         method_label(method),
@@ -134,9 +134,9 @@ def story_of(ref: ModelRef, keep: float = USUAL_KEEP) -> Story | None:
 def _story(ref: ModelRef, card: ModelCard, wanted: float) -> Story:
     own_spectra = archive().best_spectra(ref) is not None
     shown = shown_spectra(ref) if own_spectra else None
-    for group in measured.groups(ref):
-        for decomposition in sorted(measured.decompositions_of(group), key=lambda name: name != "whitened"):
-            keep = min(measured.keeps_of(group, decomposition), key=lambda known: abs(known - wanted))
+    for group in comparisons.groups(ref):
+        for decomposition in sorted(comparisons.decompositions_of(group), key=lambda name: name != "whitened"):
+            keep = min(comparisons.keeps_of(group, decomposition), key=lambda known: abs(known - wanted))
             rows = group.at(decomposition, keep)
             best = min((row for row in rows if row["method"] != "dense"), key=loss)
             kept = sorted((row for row in rows if row["method"] != "dense"), key=loss)[:MOST_ROWS]
@@ -154,8 +154,8 @@ def _story(ref: ModelRef, card: ModelCard, wanted: float) -> Story:
     return Story(ref, card, shown, keep, (), None, plan, sample, found.view.id if found is not None else "")
 
 
-def _plan(row: measured.Row) -> Plan | None:
+def _plan(row: comparisons.Row) -> Plan | None:
     try:
-        return measured.plan_of(row)
+        return comparisons.plan_of(row)
     except LrcError:
         return None

@@ -53,7 +53,7 @@ class Grid:
 
     Attributes:
         card: gives blocks and kinds.
-        values: one figure a layer; layers without one stay empty.
+        values: one figure per layer; layers without one stay empty.
         words: what is said of a layer, lines of plain text.
         scale: how figures are written.
         limits: of the colours.

@@ -50,17 +50,17 @@ def plotly(
         on_select: called when a point was clicked on.
     """
     clicks: dict[str, Any] = {"on_select": on_select, "selection_mode": "points"} if on_select else {}
-    st.plotly_chart(figure, key=key, config=figures.config(name), alt=plain(caption.alt), **clicks)
+    st.plotly_chart(figure, key=key, config=figures.config(name), alt=without_marks(caption.alt), **clicks)
     below(caption, key)
 
 
 def vega(chart: alt.Chart | alt.LayerChart | alt.FacetChart, caption: ChartText, *, key: str) -> None:
     """An Altair chart."""
-    st.altair_chart(chart, key=key, alt=plain(caption.alt))
+    st.altair_chart(chart, key=key, alt=without_marks(caption.alt))
     below(caption, key)
 
 
-def plain(text: str) -> str:
+def without_marks(text: str) -> str:
     """Markdown without its signs."""
     return text.replace("**", "").replace("`", "").replace("\\", "")
 
@@ -83,4 +83,4 @@ def below(caption: ChartText, key: str) -> None:
 
 def _table(frame: pd.DataFrame, caption: ChartText) -> None:
     height: int | Literal["auto"] = 380 if len(frame) > 10 else "auto"
-    st.dataframe(frame, hide_index=True, alt=f"In numbers: {plain(caption.alt)}", height=height)
+    st.dataframe(frame, hide_index=True, alt=f"In numbers: {without_marks(caption.alt)}", height=height)

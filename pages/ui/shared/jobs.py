@@ -15,6 +15,7 @@ from lrc_core.jobs import manager
 from lrc_core.kinds import title_of, titles
 from lrc_core.paths import read_only
 from lrc_core.results.archive import AnyRun, archive
+from lrc_core.results.identity import changed
 from lrc_core.runs.records import Status
 from lrc_core.runs.spec import (
     Spec,
@@ -123,6 +124,18 @@ def _panel(run_id: str, live: Callable[[AnyRun], None] | None, polling: bool) ->
             if live is not None:
                 live(view)
             _failure(view)
+            changed_note(view)
+
+
+def changed_note(view: AnyRun) -> None:
+    """That the model or a text on the disk is no longer what the run was computed from, where that is so."""
+    if found := changed(view.spec):
+        words_of = "; ".join(found)
+        st.warning(
+            escaped(f"{words_of[:1].upper()}{words_of[1:]}. Start it again to have a run of what is there now."),
+            title="This run is of what was there before",
+            icon=":material/history:",
+        )
 
 
 def _head(view: AnyRun) -> None:

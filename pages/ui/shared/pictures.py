@@ -1,7 +1,7 @@
 """Pictures as HTML and inline SVG, drawn at once and by any size: Home and the presenter show the same ones.
 
-No Streamlit but for :func:`draw`. Colours follow the theme by ``light-dark()``; labels are text of the page's own size,
-so that they stay legible however small the picture gets.
+No Streamlit but for :func:`draw_picture`. Colours follow the theme by ``light-dark()``; labels are text of the page's
+own size, so that they stay legible however small the picture gets.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CSS = (ASSETS / "pictures.css").read_text(encoding="utf-8")
 _JS = "export default function ({ data, parentElement }) { parentElement.querySelector('.pic').innerHTML = data.html; }"
 
 
-def draw(content: str, key: str) -> None:
+def draw_picture(content: str, key: str) -> None:
     """Put a picture on the page."""
     component = st.components.v2.component("lrc_picture", html='<div class="pic"></div>', css=CSS, js=_JS)
     component(data={"html": content}, key=key)
@@ -37,7 +37,7 @@ def ramp(share: float) -> str:
     return f"light-dark(rgb{light}, rgb{dark})".replace(", ", ",")
 
 
-def table(caption: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def picture_table(caption: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """The figures of a picture, behind a fold."""
     head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in header)
     body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
@@ -54,7 +54,7 @@ class LayerHeatmap:
 
     Attributes:
         card: gives blocks and kinds.
-        values: one figure a layer; layers without one stay empty.
+        values: one figure per layer; layers without one stay empty.
         ends: figures at the ends of the colour scale.
         write: figure to text.
         unit: what the figures are, beside the scale.
@@ -92,7 +92,7 @@ def heat(picture: LayerHeatmap, *, with_table: bool = True) -> str:
         for layer in card.layers
         if layer.name in picture.values
     ]
-    figures = table(picture.label, ["Block", "Layer", picture.unit], rows) if with_table else ""
+    figures = picture_table(picture.label, ["Block", "Layer", picture.unit], rows) if with_table else ""
     return (
         f'<figure class="heat" style="--rows:{len(kinds)}"><div class="kinds" aria-hidden="true">{names}</div>'
         f'<svg role="img" aria-label="{html.escape(picture.label)}" viewBox="0 0 {card.n_blocks} {len(kinds)}" '
@@ -135,7 +135,7 @@ def bars(entries: Sequence[Bar], title: str, unit: str, *, with_table: bool = Tr
     longest = max((bar.value + (bar.error or 0) for bar in entries), default=1.0) or 1.0
     rows = "".join(_bar(bar, longest) for bar in entries)
     said = f"{title}: " + "; ".join(f"{bar.name} {bar.words}" for bar in entries)
-    figures = table(title, ["", unit], [[bar.name, bar.words] for bar in entries]) if with_table else ""
+    figures = picture_table(title, ["", unit], [[bar.name, bar.words] for bar in entries]) if with_table else ""
     return (
         f'<figure class="bars"><figcaption><b>{html.escape(title)}</b> <span>{html.escape(unit)}</span></figcaption>'
         f'<div class="rows" role="img" aria-label="{html.escape(said)}">{rows}</div></figure>{figures}'
@@ -227,4 +227,4 @@ def spectrum(sigma: np.ndarray, rank: int, even: float) -> str:
     )
 
 
-__all__ = ["CSS", "Bar", "LayerHeatmap", "bars", "draw", "factors", "heat", "ramp", "spectrum", "table"]
+__all__ = ["CSS", "Bar", "LayerHeatmap", "bars", "draw_picture", "factors", "heat", "picture_table", "ramp", "spectrum"]

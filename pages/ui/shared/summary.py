@@ -66,7 +66,7 @@ def example_of(shown: ShownSpectra) -> LinearShape:
     return example_layer(shown.spectra, shown.decomposition)
 
 
-def heat_of(shown: ShownSpectra, *, with_table: bool = True) -> str:
+def information_heatmap(shown: ShownSpectra, *, with_table: bool = True) -> str:
     """The heatmap of where a model's information lives."""
     values = shown.need
     return pictures.heat(

@@ -123,7 +123,7 @@ def _marks(curves: Sequence[SpectrumCurve], cut: int | None) -> list[tuple[int, 
     return sorted(marks if cut is None else [*marks, (cut, "cut", _DASHES["dot"])])
 
 
-def draw(shown: Spectrum, key: str, cut: Callable[[], None]) -> None:
+def draw_spectra(shown: Spectrum, key: str, cut: Callable[[], None]) -> None:
     """Draw the chart.
 
     Args:

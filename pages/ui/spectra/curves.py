@@ -18,7 +18,7 @@ from pages.ui.shared.figures import SpectrumCurve
 from pages.ui.shared.frame import empty
 from pages.ui.spectra import chart, measures, sides
 from pages.ui.spectra.chart import Spectrum, cut_in
-from pages.ui.spectra.heatmap import color_of
+from pages.ui.spectra.heatmap import layer_color
 from pages.ui.spectra.look import LAYERS, MOST, REFERENCE, Look, chosen_layers
 from pages.ui.spectra.sides import layer_label
 
@@ -48,7 +48,8 @@ def spectrum(look: Look) -> None:
     curves = figures.curves_of(layers, side.spectra.values, shown) + _curves_beside(look, layers)
     rank = look.ranks[layers[-1].name]
     sentences = [
-        measures.reading(layer, side.sigmas[layer.name], decomposition_label(side.decomposition)) for layer in layers
+        measures.spectrum_sentence(layer, side.sigmas[layer.name], decomposition_label(side.decomposition))
+        for layer in layers
     ]
     chosen = [layer.name for layer in layers]
     said = charting.ChartText(
@@ -59,12 +60,12 @@ def spectrum(look: Look) -> None:
         log=log,
         cut=rank if rank < break_even(layers[-1]) else None,
         with_layer=len(layers) > 1 or look.beside is not None,
-        label=charting.plain(said.alt),
+        label=charting.without_marks(said.alt),
         file=f"{side.card.name}-spectrum",
         references=_references(look, layers),
         differences=_differences(look, curves),
     )
-    chart.draw(shown_now, SPECTRUM, lambda: clicked_curve({layer.name: layer for layer in side.card.layers}))
+    chart.draw_spectra(shown_now, SPECTRUM, lambda: clicked_curve({layer.name: layer for layer in side.card.layers}))
     charting.below(said, SPECTRUM)
 
 
@@ -122,7 +123,7 @@ def _curves_beside(look: Look, layers: list[LinearShape]) -> list[SpectrumCurve]
             theirs[mates[layer.name]],
             look.beside.decomposition,
             look.beside.sigmas[mates[layer.name]],
-            "#5c6867" if len(layers) == 1 else color_of(number, len(layers)),
+            "#5c6867" if len(layers) == 1 else layer_color(number, len(layers)),
             "dash",
             source,
         )

@@ -29,7 +29,7 @@ class SpectraHeatmap:
     doubts: Mapping[str, str] = field(default_factory=dict)
 
 
-def heat_of(side: Side, look: Look) -> SpectraHeatmap:
+def spectra_heatmap(side: Side, look: Look) -> SpectraHeatmap:
     """What one heatmap shows of a side."""
     values, sentences, doubts = sides.measure_side(side, look.measure, ranks_at(side, look))
     scale = measures.MEASURES[look.measure].scale
@@ -65,11 +65,11 @@ def shared_limits(look: Look, heats: list[SpectraHeatmap]) -> Limits:
     return limits_of(every, log=measures.MEASURES[look.measure].log)
 
 
-def heatmap(look: Look) -> None:
+def draw_heatmap(look: Look) -> None:
     """The heatmap that is clicked on, walked over and pinned."""
-    heats = [heat_of(look.side, look)]
+    heats = [spectra_heatmap(look.side, look)]
     if look.beside and look.measure in sides.measures_for(look.beside):
-        heats.append(heat_of(look.beside, look))
+        heats.append(spectra_heatmap(look.beside, look))
     _one_heatmap(look, look.side, heats[0], shared_limits(look, heats), CHART)
 
 
@@ -79,14 +79,14 @@ def heatmap_beside(look: Look) -> None:
     if look.measure not in sides.measures_for(look.beside):
         empty("Nothing to show", f"{look.beside.label} has no figures of this measure.", ":material/grid_off:")
         return
-    heats = [heat_of(look.side, look), heat_of(look.beside, look)]
+    heats = [spectra_heatmap(look.side, look), spectra_heatmap(look.beside, look)]
     _one_heatmap(look, look.beside, heats[1], shared_limits(look, heats), CHART_BESIDE)
 
 
 def _one_heatmap(look: Look, side: Side, heat: SpectraHeatmap, limits: Limits, key: str) -> None:
     entry, card = measures.MEASURES[look.measure], side.card
     chosen = chosen_layers(look)
-    colors = {layer.name: color_of(number, len(chosen)) for number, layer in enumerate(chosen)}
+    colors = {layer.name: layer_color(number, len(chosen)) for number, layer in enumerate(chosen)}
     found = look.found
     if side is not look.side:
         mates = sides.matched(card, look.side.card)
@@ -133,7 +133,7 @@ def _readings(look: Look, side: Side, heat: SpectraHeatmap) -> None:
         )
 
 
-def color_of(number: int, count: int) -> str:
+def layer_color(number: int, count: int) -> str:
     """Colour of a chosen layer's outline and curve; one layer's curves have their decompositions' colours."""
     return OUTLINE if count == 1 else LAYER_COLORS[number % len(LAYER_COLORS)]
 

@@ -1,4 +1,4 @@
-"""The measures that the Spectra heatmap can show: one figure a layer, and the words for it."""
+"""The measures that the Spectra heatmap can show: one figure per layer, and the words for it."""
 
 from __future__ import annotations
 
@@ -217,14 +217,14 @@ def doubts_of(measure: str, facts: Mapping[str, LayerFacts]) -> dict[str, str]:
     return {name: doubt for name, doubt in doubts.items() if doubt}
 
 
-def table(card: ModelCard, sigmas: Mapping[str, np.ndarray], keep: float) -> dict[str, dict[str, float]]:
+def uniform_measures(card: ModelCard, sigmas: Mapping[str, np.ndarray], keep: float) -> dict[str, dict[str, float]]:
     """The measures of every spectrum under the uniform cut: ``{measure: {layer name: figure}}``."""
     facts = facts_of(card, sigmas, uniform_ranks(card.layers, keep))
     keys = [key for key, measure in MEASURES.items() if not measure.subspaces and not measure.decompositions]
     return {key: values_of(key, facts) for key in keys}
 
 
-def reading(layer: LinearShape, sigma: np.ndarray, label: str) -> str:
+def spectrum_sentence(layer: LinearShape, sigma: np.ndarray, label: str) -> str:
     """One sentence on what a spectrum says, computed from it.
 
     Args:

@@ -137,7 +137,7 @@ def _nearest_plans(ref: ModelRef, side: Side, keep: float) -> dict[str, Recorded
 
 
 @st.cache_data(max_entries=64, show_spinner="Measuring …")
-def measured(
+def measured_values(
     run_id: str, stamp: tuple[int, int], decomposition: str, measure: str, ranks: dict[str, int]
 ) -> tuple[dict[str, float], dict[str, str], dict[str, str]]:
     """One measure of every layer of a run: figures, words, doubts.
@@ -165,10 +165,10 @@ def measured(
 def measure_side(
     side: Side, measure: str, ranks: Mapping[str, int]
 ) -> tuple[dict[str, float], dict[str, str], dict[str, str]]:
-    """:func:`measured` of a side; ranks count only where the measure depends on them."""
+    """:func:`measured_values` of a side; ranks count only where the measure depends on them."""
     used = dict(ranks) if measures.MEASURES[measure].cuts else {}
     stamp = stamp_of(side.view.path / "spectra.npz")
-    return measured(side.view.id, stamp, side.decomposition, measure, used)
+    return measured_values(side.view.id, stamp, side.decomposition, measure, used)
 
 
 def measures_for(side: Side) -> list[str]:

@@ -13,7 +13,7 @@ from lrc_core.errors import LrcError
 from lrc_core.escape import escaped
 from lrc_core.jobs import generator, manager
 from lrc_core.names import model_label
-from lrc_core.quality.votes import SKIPPED, TIE, Vote, in_words, keep_vote, tally, to_csv, votes_path
+from lrc_core.quality.votes import SKIPPED, TIE, Vote, keep_vote, tally, votes_csv, votes_path, votes_sentence
 from lrc_core.results import answers as talk
 from lrc_core.results.archive import AnyRun, RunView, asks_for
 from lrc_core.runs.spec import GenerateSpec, ModelRef
@@ -140,7 +140,7 @@ def votes() -> None:
     """The votes so far: one sentence, counts, the file."""
     found = talk.votes()
     labels = {name: talk.label_of(name) for vote in found for name in vote.answers}
-    st.markdown(escaped(in_words(found, labels)))
+    st.markdown(escaped(votes_sentence(found, labels)))
     rows = tally(found)
     if rows:
         st.dataframe(
@@ -160,7 +160,7 @@ def votes() -> None:
         with st.container(horizontal=True, vertical_alignment="center"):
             st.download_button(
                 "Votes (CSV)",
-                to_csv(found),
+                votes_csv(found),
                 "votes.csv",
                 "text/csv",
                 icon=":material/download:",
