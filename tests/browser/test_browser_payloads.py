@@ -141,6 +141,7 @@ def test_no_view_takes_a_name_for_more_than_a_name(place: tuple[str, dict[str, s
     page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
     wrong = {}
     for link in links(ids):
+        print(time.time(), link[:60], flush=True)
         page.goto(f"{url}/{link}")
         page.get_by_role("heading", level=1).first.wait_for()
         stand_still(page)
