@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import replace
-from glob import escape
 from pathlib import Path
 from typing import Any
 
 from lrc_core.digests import digest_of, file_digest
 from lrc_core.errors import ModelError
+from lrc_core.models.gguf.parts import gguf_parts
 from lrc_core.models.hub import cached_snapshot
-from lrc_core.models.source import find_source, weight_files
+from lrc_core.models.json_files import read_table
+from lrc_core.models.shards import weight_files
+from lrc_core.models.source import find_source
 from lrc_core.runs.spec import ModelRef
 
 _READ_WITH_A_MODEL = ("*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "*.bpe", "*.codes")
@@ -40,7 +41,7 @@ def model_content(ref: ModelRef) -> str:
             return digest_of(_of_folder(source.path, ref))
         if source.kind == "gguf":
             assert source.path is not None
-            return digest_of(("gguf", file_digest(part)) for part in _gguf_parts(source.path))
+            return digest_of(("gguf", file_digest(part)) for part in gguf_parts(source.path))
     except OSError as error:
         raise ModelError(f"Cannot read {error.filename or ref.source}: {error.strerror or error}.") from error
     if source.kind == "hub" and len(ref.revision) != COMMIT:
@@ -68,15 +69,6 @@ def _of_folder(folder: Path, ref: ModelRef) -> Iterator[tuple[str, Any]]:
 def _config(path: Path) -> Any:
     """Its entries without those that say nothing; the digest of its bytes where it holds no entries."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return {key: value for key, value in found.items() if key not in _SAYS_NOTHING}
-    except (ValueError, AttributeError):
+        return {key: value for key, value in read_table(path).items() if key not in _SAYS_NOTHING}
+    except ModelError:
         return file_digest(path)
-
-
-def _gguf_parts(path: Path) -> list[Path]:
-    """The file, and where its name says that it is one of several, all of them."""
-    stem, _, rest = path.name.rpartition("-of-")
-    if not stem or not stem[-5:].isdigit():
-        return [path]
-    return sorted(path.parent.glob(f"{escape(stem[:-5])}*-of-{escape(rest)}")) or [path]
