@@ -309,7 +309,7 @@ _NAMES: dict[str, dict[str, Any]] = {
 
 
 def flag(spec: type[Any], name: str, **more: Any) -> Flag:
-    """The flag of a field, as :func:`~lrc_core.runs.spec_parts.asked` put it beside the field.
+    """The flag of a field, as :func:`~lrc_core.runs.spec_parts.argument` put it beside the field.
 
     Args:
         spec: class of the specs.

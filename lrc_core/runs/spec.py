@@ -15,7 +15,7 @@ from lrc_core.runs.spec_parts import (
     JobSpec,
     ModelRef,
     SamplingSpec,
-    asked,
+    argument,
 )
 
 GENERATED = "generated"
@@ -39,10 +39,12 @@ class SpectraSpec(JobSpec):
     kind: ClassVar[str] = "spectra"
     added_later: ClassVar[tuple[str, ...]] = ("subspaces", "stream")
     model: ModelRef = ModelRef()
-    decompositions: tuple[str, ...] = asked(("svd", "asvd", "whitened"), names="decomposition")
+    decompositions: tuple[str, ...] = argument(("svd", "asvd", "whitened"), names="decomposition")
     calibration: CalibrationSpec = CalibrationSpec()
-    subspaces: bool = asked(False, "also store how far leading singular vectors of neighbouring blocks span one space")
-    stream: bool = asked(False, "matrix by matrix from the files, for a model too large to load; svd only")
+    subspaces: bool = argument(
+        False, "also store how far leading singular vectors of neighbouring blocks span one space"
+    )
+    stream: bool = argument(False, "matrix by matrix from the files, for a model too large to load; svd only")
 
 
 @dataclass(frozen=True)
@@ -55,13 +57,13 @@ class AllocateSpec(JobSpec):
 
     kind: ClassVar[str] = "allocate"
     model: ModelRef = ModelRef()
-    method: str = asked("uniform", "a method by name, see `lrc methods`", always=True)
-    decomposition: str = asked("whitened", names="decomposition", always=True)
-    keep: float = asked(0.8, "share of the block linears to keep", always=True)
+    method: str = argument("uniform", "a method by name, see `lrc methods`", always=True)
+    decomposition: str = argument("whitened", names="decomposition", always=True)
+    keep: float = argument(0.8, "share of the block linears to keep", always=True)
     preset: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
     calibration: CalibrationSpec = CalibrationSpec()
-    seed: int = asked(0, "of the method and its calibration", also=("calibration.seed",))
+    seed: int = argument(0, "of the method and its calibration", also=("calibration.seed",))
 
 
 @dataclass(frozen=True)
@@ -112,16 +114,16 @@ class CompareSpec(JobSpec):
     kind: ClassVar[str] = "compare"
     added_later: ClassVar[tuple[str, ...]] = ("update",)
     model: ModelRef = ModelRef()
-    methods: tuple[str, ...] = asked(
+    methods: tuple[str, ...] = argument(
         ("uniform", "strs", "llrc"), "what is compared, see `lrc methods`", metavar="METHOD", always=True
     )
-    keeps: tuple[float, ...] = asked((0.9, 0.8), "shares to keep", word="--keep", always=True)
-    decomposition: str = asked("whitened", names="decomposition")
+    keeps: tuple[float, ...] = argument((0.9, 0.8), "shares to keep", word="--keep", always=True)
+    decomposition: str = argument("whitened", names="decomposition")
     presets: Mapping[str, str] = field(default_factory=dict)
     calibration: CalibrationSpec = CalibrationSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
-    seed: int = asked(0, "of methods, calibration and evaluation", also=("calibration.seed", "evaluation.seed"))
-    update: str = asked("none", "what is done to the factors of every plan before it is measured")
+    seed: int = argument(0, "of methods, calibration and evaluation", also=("calibration.seed", "evaluation.seed"))
+    update: str = argument("none", "what is done to the factors of every plan before it is measured")
 
 
 @dataclass(frozen=True)
@@ -138,13 +140,17 @@ class QualitySpec(JobSpec):
     kind: ClassVar[str] = "quality"
     added_later: ClassVar[tuple[str, ...]] = ("updates",)
     model: ModelRef = ModelRef()
-    methods: tuple[str, ...] = asked(("uniform", "strs", "llrc"), "default: every one", metavar="METHOD", always=True)
-    keeps: tuple[float, ...] = asked((0.9, 0.8, 0.7, 0.6), "shares to keep", word="--keep", always=True)
-    decompositions: tuple[str, ...] = asked(("whitened",), word="--decomposition", names="decomposition", always=True)
-    seeds: tuple[int, ...] = asked((0,), "one matrix for each")
+    methods: tuple[str, ...] = argument(
+        ("uniform", "strs", "llrc"), "default: every one", metavar="METHOD", always=True
+    )
+    keeps: tuple[float, ...] = argument((0.9, 0.8, 0.7, 0.6), "shares to keep", word="--keep", always=True)
+    decompositions: tuple[str, ...] = argument(
+        ("whitened",), word="--decomposition", names="decomposition", always=True
+    )
+    seeds: tuple[int, ...] = argument((0,), "one matrix for each")
     presets: Mapping[str, str] = field(default_factory=dict)
-    references: tuple[str, ...] = asked((), "other models measured on the same texts and tasks", names="model")
-    baselines: tuple[str, ...] = asked(
+    references: tuple[str, ...] = argument((), "other models measured on the same texts and tasks", names="model")
+    baselines: tuple[str, ...] = argument(
         ("uniform", "strs"),
         "methods that every other one is tested against; llrc+tuned for updated factors",
         word="--against",
@@ -152,13 +158,15 @@ class QualitySpec(JobSpec):
     )
     calibration: CalibrationSpec = CalibrationSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
-    task_keeps: tuple[float, ...] = asked((0.8,), "targets with tasks; perplexity is measured at every one", none=True)
-    share_path: bool = asked(
+    task_keeps: tuple[float, ...] = argument(
+        (0.8,), "targets with tasks; perplexity is measured at every one", none=True
+    )
+    share_path: bool = argument(
         True,
         "train a learning method anew for every target instead of using the plans recorded on the way",
         word="--no-share-path",
     )
-    updates: tuple[str, ...] = asked(
+    updates: tuple[str, ...] = argument(
         ("none",), "what is done to the factors of every plan, each in rows of its own", word="--update"
     )
 
@@ -175,24 +183,26 @@ class AblationSpec(JobSpec):
 
     kind: ClassVar[str] = "ablation"
     model: ModelRef = ModelRef()
-    methods: tuple[str, ...] = asked(
+    methods: tuple[str, ...] = argument(
         ("llrc",), "default: every one whose loss terms are known", metavar="METHOD", always=True
     )
-    keeps: tuple[float, ...] = asked((0.8,), "shares to keep", word="--keep", always=True)
-    parts: tuple[str, ...] = asked(("losses", "texts"), "what is left out or swapped", metavar="PART")
-    texts: tuple[str, ...] = asked(
+    keeps: tuple[float, ...] = argument((0.8,), "shares to keep", word="--keep", always=True)
+    parts: tuple[str, ...] = argument(("losses", "texts"), "what is left out or swapped", metavar="PART")
+    texts: tuple[str, ...] = argument(
         ("wiki", "c4", "code", "generated"),
         "calibration texts, each alone; generated: written by the model",
         word="--ablation-texts",
         names="listed text",
     )
-    decomposition: str = asked("whitened", names="decomposition", always=True)
-    seeds: tuple[int, ...] = asked((0,), "one matrix for each")
+    decomposition: str = argument("whitened", names="decomposition", always=True)
+    seeds: tuple[int, ...] = argument((0,), "one matrix for each")
     presets: Mapping[str, str] = field(default_factory=dict)
     calibration: CalibrationSpec = CalibrationSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
-    task_keeps: tuple[float, ...] = asked((0.8,), "targets with tasks; perplexity is measured at every one", none=True)
-    share_path: bool = asked(
+    task_keeps: tuple[float, ...] = argument(
+        (0.8,), "targets with tasks; perplexity is measured at every one", none=True
+    )
+    share_path: bool = argument(
         True,
         "train a learning method anew for every target instead of using the plans recorded on the way",
         word="--no-share-path",
@@ -210,10 +220,10 @@ class LessonSpec(JobSpec):
 
     kind: ClassVar[str] = "lesson"
     model: ModelRef = ModelRef()
-    layers: tuple[str, ...] = asked((), "layers by full name (default: chosen by spectra)", metavar="NAME")
-    keep: float = asked(0.1, "share of its parameters that is left of a layer squeezed alone")
-    parts: tuple[str, ...] = asked(LESSON_PARTS, "what is made (default: all)", choices=LESSON_PARTS, metavar="PART")
-    prompt: str = asked("", "what the model goes on with (default: that of text samples)", metavar="TEXT")
+    layers: tuple[str, ...] = argument((), "layers by full name (default: chosen by spectra)", metavar="NAME")
+    keep: float = argument(0.1, "share of its parameters that is left of a layer squeezed alone")
+    parts: tuple[str, ...] = argument(LESSON_PARTS, "what is made (default: all)", choices=LESSON_PARTS, metavar="PART")
+    prompt: str = argument("", "what the model goes on with (default: that of text samples)", metavar="TEXT")
     calibration: CalibrationSpec = CalibrationSpec()
 
 
@@ -227,7 +237,7 @@ class GenerateSpec(JobSpec):
 
     kind: ClassVar[str] = "generate"
     model: ModelRef = ModelRef()
-    prompt: str = asked("", "the question; - reads standard input", metavar="TEXT", always=True)
+    prompt: str = argument("", "the question; - reads standard input", metavar="TEXT", always=True)
     answers: tuple[AnswerSpec, ...] = (AnswerSpec(),)
     sampling: SamplingSpec = SamplingSpec()
 

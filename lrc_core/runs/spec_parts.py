@@ -13,7 +13,7 @@ from lrc_core.settings import setting
 SPEC_VERSION = 1
 
 
-def asked(default: Any, help: str = "", **flag: Any) -> Any:
+def argument(default: Any, help: str = "", **flag: Any) -> Any:
     """A field with its flag of the command line.
 
     Args:
@@ -47,35 +47,35 @@ class ModelRef:
 class CalibrationSpec:
     """Text for second moments, probes and mask training; only calibration parts of built-in texts are read."""
 
-    texts: tuple[str, ...] = asked(
+    texts: tuple[str, ...] = argument(
         ("wiki", "c4"),
         "built-in text, file or hub data set to calibrate on (repeatable); an equal share of each",
         word="--calibration-text",
         names="text",
     )
-    windows: int = asked(128, "calibration windows")
-    window: int = asked(512, "tokens in a calibration window")
-    seed: int = asked(0, "chooses calibration windows")
+    windows: int = argument(128, "calibration windows")
+    window: int = argument(512, "tokens in a calibration window")
+    seed: int = argument(0, "chooses calibration windows")
 
 
 @dataclass(frozen=True)
 class EvaluationSpec:
     """What is measured of a compressed model; of built-in texts the report parts."""
 
-    texts: tuple[str, ...] = asked(
+    texts: tuple[str, ...] = argument(
         ("gensim", "c4"),
         "text to report on (repeatable): built-in, file, hub data set",
         word="--report-text",
         names="text",
     )
-    window: int = asked(512, "tokens in a window")
-    max_windows: int = asked(40, "windows per text, 0 for all")
-    stride: int = asked(0, "tokens between window starts, 0: the window, so that windows do not overlap")
-    bos: str = asked("auto", "start windows with BOS; auto: as the tokenizer does", choices=("auto", "yes", "no"))
-    tasks: tuple[str, ...] = asked((), "zero-shot tasks: any that lm-eval knows", none=True, metavar="TASK")
-    items: int = asked(100, "items per task, 0 for all")
-    include_path: str = asked("", "folder of your own lm-eval task files", names="folder")
-    seed: int = asked(0, "chooses items and bootstrap samples", word="--evaluation-seed")
+    window: int = argument(512, "tokens in a window")
+    max_windows: int = argument(40, "windows per text, 0 for all")
+    stride: int = argument(0, "tokens between window starts, 0: the window, so that windows do not overlap")
+    bos: str = argument("auto", "start windows with BOS; auto: as the tokenizer does", choices=("auto", "yes", "no"))
+    tasks: tuple[str, ...] = argument((), "zero-shot tasks: any that lm-eval knows", none=True, metavar="TASK")
+    items: int = argument(100, "items per task, 0 for all")
+    include_path: str = argument("", "folder of your own lm-eval task files", names="folder")
+    seed: int = argument(0, "chooses items and bootstrap samples", word="--evaluation-seed")
 
 
 @dataclass(frozen=True)
