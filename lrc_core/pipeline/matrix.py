@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from lrc_core.errors import CancelledError, LrcError
-from lrc_core.pipeline.parts import do_part, folder_of, recorded_plan, update_of
+from lrc_core.pipeline.parts import do_part, folder_of, recorded_plan, update_of, warnings_of
 from lrc_core.pipeline.session import Session, write_json
 from lrc_core.plan import Plan
 from lrc_core.quality.rows import Partners, Row, Scores, completed
@@ -136,7 +136,7 @@ class Matrix:
     def result(self, **more: Any) -> dict[str, Any]:
         """Content of ``result.json``."""
         failed = [row for row in self.rows if "error" in row]
-        warnings = []
+        warnings = warnings_of(self.rows).get("warnings", [])
         if failed:
             warnings.append(
                 f"{len(failed)} of {len(self.rows)} cells failed; their rows say why. To try them again: "

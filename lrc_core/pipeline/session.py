@@ -33,7 +33,7 @@ from lrc_core.results.identity import model_key, text_content, text_key
 from lrc_core.runs.files import disk_errors
 from lrc_core.runs.spec import GENERATED, CalibrationSpec, ModelRef, Spec
 from lrc_core.runs.store import Run
-from lrc_core.texts import mixed_windows
+from lrc_core.texts.windows import mixed_windows
 from lrc_core.types import OnProgress, ShouldStop
 
 
