@@ -19,7 +19,7 @@ from lrc_core.kinds.flags import model_ref, text_name
 from lrc_core.models.pack.starter import fetch_all, pack_status
 from lrc_core.models.preflight import preflight
 from lrc_core.models.resources import cpu_memory_available, disk_available, human_bytes
-from lrc_core.paths import cache_home, runs_home
+from lrc_core.paths import cache_home, require_cache, runs_home
 from lrc_core.runs.store import RunStore
 from lrc_core.texts.documents import preview_of
 
@@ -28,6 +28,7 @@ def doctor(arguments: argparse.Namespace) -> int:
     """``lrc doctor``: what this machine offers and a model needs; ``--clean`` removes what can be computed again."""
     removed = clean() if arguments.clean else None
     report = {**examine(), "model": preflight(model_ref(arguments)).to_dict()}
+    report["cache"]["problem"] = _cache_problem()
     report["texts"] = {name: _understood(name) for name in arguments.text or ()}
     if removed is not None:
         report["removed_bytes"] = removed
@@ -109,6 +110,8 @@ def _print(report: dict[str, Any]) -> None:
     for name in ("cache", "runs"):
         part = report[name]
         emit(f"{name:<8} {part['folder']}, {human_bytes(part['disk_available_bytes'])} free on its disk")
+        if problem := part.get("problem"):
+            note(problem)
     emit(f"         {report['runs']['count']} runs, {human_bytes(report['runs']['bytes'])}")
     emit()
     _print_model(report["model"])
@@ -125,6 +128,14 @@ def _print(report: dict[str, Any]) -> None:
             [[entry["kind"], entry["model"] or "–", entry["what"], human_bytes(entry["bytes"])] for entry in entries],
         )
         note("`lrc doctor --clean` removes what is cached; it is computed again when needed.")
+
+
+def _cache_problem() -> str:
+    try:
+        require_cache()
+    except LrcError as error:
+        return str(error)
+    return ""
 
 
 def _understood(name: str) -> str:
