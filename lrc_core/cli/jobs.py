@@ -23,6 +23,7 @@ from lrc_core.quality.rows import accuracy_of
 from lrc_core.quality.tables import to_markdown
 from lrc_core.runs.spec import ModelRef, Spec
 from lrc_core.runs.store import Run
+from lrc_core.texts.label import text_labels
 from lrc_core.types import ModelCard
 from lrc_core.words import duration
 
@@ -84,6 +85,8 @@ def print_started(run: Run, *, as_json: bool) -> None:
 def print_result(run: Run, result: dict[str, Any], *, as_json: bool, show: Any = None) -> None:
     """The result of a finished run, as JSON or as text."""
     if as_json:
+        for warning in result.get("warnings", []):
+            note(f"Note: {warning}")
         # A comparison's shape is fixed; every other result says which run it came from.
         fixed = {"model": result["model"], "rows": result["rows"]} if run.spec.kind == "compare" else None
         emit_json(fixed or {**result, "run_id": run.id})
@@ -228,7 +231,8 @@ def print_rows(rows: Sequence[Mapping[str, Any]]) -> None:
     """A table of evaluations."""
     texts = list(dict.fromkeys(text for row in rows for text in row.get("perplexity", {})))
     tasks = list(dict.fromkeys(task for row in rows for task in row.get("zero_shot", {})))
-    header = ["method", "target", "kept", *(f"{Path(text).name} ppl" for text in texts), *tasks]
+    labels = text_labels(texts)
+    header = ["method", "target", "kept", *(f"{labels[text]} ppl" for text in texts), *tasks]
     emit_table(
         header,
         [

@@ -110,12 +110,15 @@ def ensure(store: RunStore, env: Mapping[str, str] | None = None) -> int:
 def release(store: RunStore, *, at_once: bool = False) -> bool:
     """Ask the process to give model and device back: at its next token, or at once.
 
+    Questions that wait for it are answered all the same, by the process that begins anew. One that is only starting
+    holds nothing yet and is left alone.
+
     Returns:
         Whether there was one.
     """
     found = find(store)
     process = found.process if found is not None else None
-    if process is None:
+    if found is None or process is None or (found.state == "starting" and not at_once):
         return False
     with suppress(psutil.Error, OSError):  # it is just going away
         if f"lrc_core.jobs.{MODULE}" in process.cmdline():

@@ -8,7 +8,7 @@ from typing import Any
 
 from lrc_core.budget import removed_percent
 from lrc_core.files import write_json
-from lrc_core.pipeline.parts import do_part, folder_of, recorded_plan, update_spec
+from lrc_core.pipeline.parts import do_part, folder_of, recorded_plan, update_spec, warnings_of
 from lrc_core.pipeline.session import Session
 from lrc_core.plan import Plan
 from lrc_core.registry import ALLOCATORS
@@ -25,7 +25,7 @@ def comparison_run(run: Run, session: Session) -> dict[str, Any]:
     comparison.evaluate(None, "dense model")
     for method in spec.methods:
         comparison.compare(method)
-    return {"model": spec.model.source, "rows": comparison.sorted_rows()}
+    return {"model": spec.model.source, "rows": comparison.sorted_rows(), **warnings_of(comparison.sorted_rows())}
 
 
 class _Comparison:

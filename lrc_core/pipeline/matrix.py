@@ -12,7 +12,7 @@ import torch
 from lrc_core.budget import removed_percent, same_size
 from lrc_core.errors import CancelledError, LrcError
 from lrc_core.files import read_json, write_json
-from lrc_core.pipeline.parts import do_part, folder_of, recorded_plan, update_spec
+from lrc_core.pipeline.parts import do_part, folder_of, recorded_plan, update_spec, warnings_of
 from lrc_core.pipeline.session import Session
 from lrc_core.plan import Plan
 from lrc_core.quality.rows import Partners, Row, Scores, completed
@@ -137,7 +137,7 @@ class Matrix:
     def result(self, **more: Any) -> dict[str, Any]:
         """Content of ``result.json``."""
         failed = [row for row in self.rows if "error" in row]
-        warnings = []
+        warnings = warnings_of(self.rows).get("warnings", [])
         if failed:
             warnings.append(
                 f"{len(failed)} of {len(self.rows)} cells failed; their rows say why. To try them again: "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,12 @@ def do_part(store: RunStore, session: Session, wanted: AllocateSpec | UpdateSpec
 
     record(child, work, should_stop=session.should_stop)
     return child
+
+
+def warnings_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """What the parts' results warn of, each once; nothing where they do not."""
+    found = list(dict.fromkeys(words for row in rows for words in row.get("warnings") or ()))
+    return {"warnings": found} if found else {}
 
 
 def update_spec(path: Path, kind: str, like: AllocateSpec | CompareSpec, store: RunStore) -> UpdateSpec:

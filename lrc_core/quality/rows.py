@@ -11,6 +11,7 @@ from typing import Any
 from lrc_core.budget import same_size
 from lrc_core.plan import variant_name
 from lrc_core.quality.paired import log_perplexity, mcnemar, mean_accuracy
+from lrc_core.texts.label import text_labels
 
 Row = dict[str, Any]
 Partners = Callable[[Row, Sequence[Row]], Mapping[str, Row]]
@@ -185,19 +186,19 @@ def _in_dense_tokens(row: Row, dense: Row, scores: Scores) -> Row:
     beside it as ``own_tokens``.
     """
     mine, theirs = scores.of(row["run_id"]).get("windows") or {}, scores.of(dense["run_id"]).get("windows") or {}
-    texts, notes = {}, []
+    texts, notes, labels = {}, [], text_labels(row["perplexity"])
     for text, score in row["perplexity"].items():
         one, other = mine.get(text), theirs.get(text)
         if one is not None and same_windows(one, other, same_model=False):
             texts[text] = score
         elif one is None or other is None or not (one.get("bytes") and other.get("bytes")):
             texts[text] = score
-            notes.append(f"perplexity on {Path(text).name} is per token of its own tokenizer, not comparable")
+            notes.append(f"perplexity on {labels[text]} is per token of its own tokenizer, not comparable")
         else:
             factor = sum(one["tokens"]) / sum(one["bytes"]) * sum(other["bytes"]) / sum(other["tokens"])
             value = score["value"] ** factor
             error = score.get("stderr")
             stderr = None if error is None else value * factor * error / score["value"]
             texts[text] = {"value": value, "stderr": stderr, "own_tokens": score}
-            notes.append(f"perplexity on {Path(text).name} converted to the compressed model's tokens by bytes")
+            notes.append(f"perplexity on {labels[text]} converted to the compressed model's tokens by bytes")
     return {**row, "perplexity": texts, "note": "; ".join([*filter(None, [row.get("note")]), *notes])}

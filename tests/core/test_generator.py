@@ -82,6 +82,28 @@ def test_cancel_resume_and_release(store: RunStore, model: ModelRef) -> None:
     assert not generator.release(store)
 
 
+def test_released_and_asked_again_at_once(store: RunStore, model: ModelRef) -> None:
+    for turn in range(2):
+        ended(ask(store, model, f"first {turn}"))
+        generator.release(store)
+        ended(ask(store, model, f"second {turn}"))
+    # Told to go before it could know how to: it holds nothing, and the question is answered.
+    generator.release(store, at_once=True)
+    wait_for(lambda: generator.find(store) is None, "the process has gone")
+    starting = ask(store, model, "third")
+    assert state_of(store) == "starting" and not generator.release(store)
+    ended(starting)
+
+
+def test_what_waits_is_answered_although_the_process_was_told_to_go(store: RunStore, model: ModelRef) -> None:
+    long = ask(store, model, "long", max_new_tokens=4000)
+    wait_for(lambda: read_answers(long).get(0) is not None, f"a first token: {long.log_tail()}", 120)
+    waiting = ask(store, model, "short")
+    generator.release(store)
+    ended(waiting)
+    ended(long, "cancelled")
+
+
 def test_released_when_idle(store: RunStore, model: ModelRef, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(generator.IDLE_VARIABLE, "0.2")
     ended(ask(store, model, "one"))
