@@ -20,7 +20,8 @@ import psutil
 from lrc_core.errors import LrcError
 from lrc_core.jobs.launch import start_process
 from lrc_core.jobs.queue import DeviceQueue
-from lrc_core.runs.files import disk_errors, read_json, write_json
+from lrc_core.records import Label, Moment, Place, Positive, load, typed
+from lrc_core.runs.files import disk_errors, write_json
 from lrc_core.runs.process import host_name, process_of, start_time
 from lrc_core.runs.records import Status
 from lrc_core.runs.store import RunStore
@@ -45,11 +46,11 @@ class Generator:
         release_at: unix seconds when it ends if nobody asks; 0 unless idle.
     """
 
-    pid: int
-    pid_started: float
-    state: str = "starting"
-    model: str = ""
-    release_at: float = 0.0
+    pid: Positive
+    pid_started: Moment
+    state: Label = "starting"
+    model: Place = ""
+    release_at: Moment = 0.0
 
     @property
     def process(self) -> psutil.Process | None:
@@ -72,9 +73,10 @@ def record_path(store: RunStore) -> Path:
 def find(store: RunStore) -> Generator | None:
     """The live generation process of these runs on this machine, None when there is none."""
     try:
-        found = Generator(**read_json(record_path(store)))
+        path = record_path(store)
+        found = typed(Generator, load(path), str(path))
         return found if found.process is not None else None
-    except (LrcError, TypeError):
+    except LrcError:
         return None
 
 

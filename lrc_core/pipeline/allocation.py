@@ -180,6 +180,7 @@ def _saved(plan: Plan, path: Path, gains: Mapping[str, Tensor] | None) -> Plan:
     if gains:
         plan = replace(plan, weights_file=path.with_suffix(".gains.safetensors").name)
         write_tensors(path.with_name(str(plan.weights_file)), {f"{name}.gain": gain for name, gain in gains.items()})
+    plan = plan.with_digests(path.parent)
     plan.save(path)
     return plan
 

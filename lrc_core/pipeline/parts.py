@@ -11,6 +11,7 @@ from lrc_core.pipeline.evaluation import evaluation_run
 from lrc_core.pipeline.session import Session, measured
 from lrc_core.pipeline.updating import update_run
 from lrc_core.plan import Plan
+from lrc_core.runs.integrity import checked
 from lrc_core.runs.recorder import record
 from lrc_core.runs.spec import AllocateSpec, CompareSpec, EvaluateSpec, UpdateSpec
 from lrc_core.runs.store import Run, RunStore
@@ -51,7 +52,7 @@ def update_of(path: Path, kind: str, like: AllocateSpec | CompareSpec, store: Ru
         like: whose model and calibration text it has.
         store: the runs.
     """
-    plan = Plan.load(path)
+    plan = Plan.load(checked(path))
     settings = asdict(update_settings({"kind": kind}))
     return UpdateSpec(like.model, plan.to_dict(), folder_of(plan, path, store), settings, like.calibration)
 

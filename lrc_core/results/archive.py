@@ -11,8 +11,6 @@ In a notebook::
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,6 +19,9 @@ from typing import Any, Generic, TypeGuard, TypeVar, overload
 
 from lrc_core.errors import LrcError, RunError
 from lrc_core.paths import read_only, samples_home
+from lrc_core.records import parse
+from lrc_core.records.digest import Stamp, stamp_of
+from lrc_core.runs import integrity
 from lrc_core.runs.records import Status
 from lrc_core.runs.spec import AblationSpec, AllocateSpec, CompareSpec, ModelRef, QualitySpec, Spec, SpectraSpec
 from lrc_core.runs.store import Run, RunStore
@@ -28,7 +29,6 @@ from lrc_core.types import ModelCard
 
 S = TypeVar("S", bound=Spec)
 S_co = TypeVar("S_co", bound=Spec, covariant=True)
-Stamp = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -202,34 +202,13 @@ def archive() -> Archive:
     return Archive((samples,) if read_only() else (RunStore(), samples), samples.root)
 
 
-@lru_cache(maxsize=4096)  # asked for hundreds of times a page
-def _view(path: str, stamps: tuple[Stamp, ...], sample: bool) -> AnyRun | None:
-    """A run as its files were at those stamps; None when it is damaged."""
-    run = Run(Path(path))
-    try:
-        return RunView(run, run.spec, run.status(), sample)
-    except LrcError:
-        return None
-
-
 def _views(store: RunStore, sample: bool) -> list[AnyRun]:
     """Newest first, without damaged folders."""
-    paths = [os.path.join(store.root, run_id) for run_id in store.ids()]
-    found = [
-        _view(path, tuple(stamp_of(f"{path}/{name}") for name in ("spec.json", "status.json", "cancel")), sample)
-        for path in paths
+    return [
+        RunView(Run(summary.path), summary.spec, summary.status, sample)
+        for summary in store.list()
+        if summary.spec is not None and summary.status is not None
     ]
-    views = [view for view in found if view is not None]
-    return sorted(views, key=lambda view: (-view.status.created_at, view.id))
-
-
-def stamp_of(path: Path | str) -> Stamp:
-    """What changes when a file changes: its time and size (zeros when it is missing)."""
-    try:
-        stat = os.stat(path)
-    except OSError:
-        return 0, 0
-    return stat.st_mtime_ns, stat.st_size
 
 
 @lru_cache(maxsize=64)
@@ -241,13 +220,14 @@ def read_content(path: Path) -> Any:
     """A JSON file of a run folder, whose text is kept until it changes; whoever asks gets a content of their own.
 
     Raises:
-        RunError: missing or damaged.
+        RecordError: missing, damaged, or not the file that the run has finished with.
     """
+    integrity.checked(path)
     try:
-        return json.loads(_text(str(path), stamp_of(path)))
+        return parse(_text(str(path), stamp_of(path)), str(path))
     except FileNotFoundError as error:
         raise RunError(f"{path} is missing.", "Delete the run on the Runs page and start it again.") from error
-    except (OSError, ValueError) as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise RunError(f"{path} cannot be read: {error}.", "Delete the run and start it again.") from error
 
 
@@ -257,9 +237,5 @@ def card_of(view: AnyRun) -> ModelCard:
     Raises:
         RunError: missing or damaged.
     """
-    try:
-        return ModelCard.from_dict(read_content(view.path / "card.json"))
-    except (KeyError, TypeError) as error:
-        raise RunError(
-            f"{view.path / 'card.json'} is damaged: {error}.", "Delete the run and start it again."
-        ) from error
+    path = view.path / "card.json"
+    return ModelCard.from_dict(read_content(path), str(path))

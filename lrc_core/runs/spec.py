@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, get_args
 
-from lrc_core.errors import RunError
+from lrc_core.errors import RecordError
+from lrc_core.records import AGAIN, Label, Name, Place, Share, typed
 from lrc_core.runs.spec_parts import (
     SPEC_VERSION,
     AnswerSpec,
@@ -43,7 +44,7 @@ class SpectraSpec(JobSpec):
     kind: ClassVar[str] = "spectra"
     added_later: ClassVar[tuple[str, ...]] = ("subspaces", "stream")
     model: ModelRef = ModelRef()
-    decompositions: tuple[str, ...] = ("svd", "asvd", "whitened")
+    decompositions: tuple[Name, ...] = ("svd", "asvd", "whitened")
     calibration: CalibrationSpec = CalibrationSpec()
     subspaces: bool = False
     stream: bool = False
@@ -59,10 +60,10 @@ class AllocateSpec(JobSpec):
 
     kind: ClassVar[str] = "allocate"
     model: ModelRef = ModelRef()
-    method: str = "uniform"
-    decomposition: str = "whitened"
-    keep: float = 0.8
-    preset: str = ""
+    method: Name = "uniform"
+    decomposition: Name = "whitened"
+    keep: Share = 0.8
+    preset: Label = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
     calibration: CalibrationSpec = CalibrationSpec()
     seed: int = 0
@@ -81,7 +82,7 @@ class EvaluateSpec(JobSpec):
     kind: ClassVar[str] = "evaluate"
     model: ModelRef = ModelRef()
     plan: Mapping[str, Any] | None = None
-    plan_folder: str = ""
+    plan_folder: Place = ""
     calibration: CalibrationSpec = CalibrationSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
 
@@ -100,7 +101,7 @@ class UpdateSpec(JobSpec):
     kind: ClassVar[str] = "update"
     model: ModelRef = ModelRef()
     plan: Mapping[str, Any] = field(default_factory=dict)
-    plan_folder: str = ""
+    plan_folder: Place = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
     calibration: CalibrationSpec = CalibrationSpec()
 
@@ -117,14 +118,14 @@ class CompareSpec(JobSpec):
     kind: ClassVar[str] = "compare"
     added_later: ClassVar[tuple[str, ...]] = ("update",)
     model: ModelRef = ModelRef()
-    methods: tuple[str, ...] = ("uniform", "strs", "llrc")
-    keeps: tuple[float, ...] = (0.9, 0.8)
-    decomposition: str = "whitened"
-    presets: Mapping[str, str] = field(default_factory=dict)
+    methods: tuple[Name, ...] = ("uniform", "strs", "llrc")
+    keeps: tuple[Share, ...] = (0.9, 0.8)
+    decomposition: Name = "whitened"
+    presets: Mapping[str, Label] = field(default_factory=dict)
     calibration: CalibrationSpec = CalibrationSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
     seed: int = 0
-    update: str = "none"
+    update: Name = "none"
 
 
 @dataclass(frozen=True)
@@ -149,18 +150,18 @@ class QualitySpec(JobSpec):
     kind: ClassVar[str] = "quality"
     added_later: ClassVar[tuple[str, ...]] = ("updates",)
     model: ModelRef = ModelRef()
-    methods: tuple[str, ...] = ("uniform", "strs", "llrc")
-    keeps: tuple[float, ...] = (0.9, 0.8, 0.7, 0.6)
-    decompositions: tuple[str, ...] = ("whitened",)
+    methods: tuple[Name, ...] = ("uniform", "strs", "llrc")
+    keeps: tuple[Share, ...] = (0.9, 0.8, 0.7, 0.6)
+    decompositions: tuple[Name, ...] = ("whitened",)
     seeds: tuple[int, ...] = (0,)
-    presets: Mapping[str, str] = field(default_factory=dict)
-    references: tuple[str, ...] = ()
-    baselines: tuple[str, ...] = ("uniform", "strs")
+    presets: Mapping[str, Label] = field(default_factory=dict)
+    references: tuple[Place, ...] = ()
+    baselines: tuple[Label, ...] = ("uniform", "strs")
     calibration: CalibrationSpec = CalibrationSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
-    task_keeps: tuple[float, ...] = (0.8,)
+    task_keeps: tuple[Share, ...] = (0.8,)
     share_path: bool = True
-    updates: tuple[str, ...] = ("none",)
+    updates: tuple[Name, ...] = ("none",)
 
 
 @dataclass(frozen=True)
@@ -181,16 +182,16 @@ class AblationSpec(JobSpec):
 
     kind: ClassVar[str] = "ablation"
     model: ModelRef = ModelRef()
-    methods: tuple[str, ...] = ("llrc",)
-    keeps: tuple[float, ...] = (0.8,)
-    parts: tuple[str, ...] = ("losses", "texts")
-    texts: tuple[str, ...] = ("wiki", "c4", "code", "generated")
-    decomposition: str = "whitened"
+    methods: tuple[Name, ...] = ("llrc",)
+    keeps: tuple[Share, ...] = (0.8,)
+    parts: tuple[Label, ...] = ("losses", "texts")
+    texts: tuple[Place, ...] = ("wiki", "c4", "code", "generated")
+    decomposition: Name = "whitened"
     seeds: tuple[int, ...] = (0,)
-    presets: Mapping[str, str] = field(default_factory=dict)
+    presets: Mapping[str, Label] = field(default_factory=dict)
     calibration: CalibrationSpec = CalibrationSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
-    task_keeps: tuple[float, ...] = (0.8,)
+    task_keeps: tuple[Share, ...] = (0.8,)
     share_path: bool = True
 
 
@@ -208,9 +209,9 @@ class LessonSpec(JobSpec):
 
     kind: ClassVar[str] = "lesson"
     model: ModelRef = ModelRef()
-    layers: tuple[str, ...] = ()
-    keep: float = 0.1
-    parts: tuple[str, ...] = LESSON_PARTS
+    layers: tuple[Label, ...] = ()
+    keep: Share = 0.1
+    parts: tuple[Label, ...] = LESSON_PARTS
     prompt: str = ""
     calibration: CalibrationSpec = CalibrationSpec()
 
@@ -243,47 +244,48 @@ Spec = (
     | GenerateSpec
 )
 _KINDS: dict[str, type[Any]] = {spec.kind: spec for spec in get_args(Spec)}
-_PARTS: dict[str, type[Any]] = {
-    "model": ModelRef,
-    "calibration": CalibrationSpec,
-    "evaluation": EvaluationSpec,
-    "sampling": SamplingSpec,
-}
+
+
+@dataclass(frozen=True)
+class _SpecFile:
+    """What is read of a spec first."""
+
+    version: int
+    kind: str
+
+
+@dataclass(frozen=True)
+class _PlanInside:
+    """What lists of runs show of the plan in a spec; all of it is read where the plan is used."""
+
+    method: Name = ""
+    decomposition: Name = ""
+    keep_target: Share = 0.0
+    origin: Mapping[str, Any] = field(default_factory=dict)
 
 
 def spec_from_dict(data: Any, where: str = "The spec") -> Spec:
     """Inverse of ``Spec.to_dict``.
 
     Raises:
-        RunError: unknown kind or version, or a damaged record.
+        RecordError: unknown kind or version, or a damaged record; names the field.
     """
-    try:
-        if data["version"] != SPEC_VERSION:
-            raise RunError(f"{where} has version {data['version']}; this program reads version {SPEC_VERSION}.")
-        spec_class = _KINDS[data["kind"]]
-        values = {key: value for key, value in data.items() if key not in ("kind", "version")}
-        for key, part in _PARTS.items():
-            if key in values:
-                values[key] = _with_tuples(part, values[key])
-        if "answers" in values:
-            values["answers"] = [_answer(answer) for answer in values["answers"]]
-        spec: Spec = _with_tuples(spec_class, values)
-        return spec
-    except (KeyError, TypeError) as error:
-        raise RunError(f"{where} is damaged: {error}.", "Delete the run and start it again.") from error
+    head = typed(_SpecFile, data, where, others=True)
+    if head.version != SPEC_VERSION:
+        raise RecordError(f"{where} has version {head.version}; this program reads version {SPEC_VERSION}.", AGAIN)
+    if head.kind not in _KINDS:
+        raise RecordError(f"{where} is damaged: field kind is {head.kind[:60]!r}, which is none.", AGAIN, where, "kind")
+    spec: Spec = typed(
+        _KINDS[head.kind], {key: value for key, value in data.items() if key not in ("kind", "version")}, where
+    )
+    for plan in _plans_in(spec):
+        typed(_PlanInside, plan, f"The plan in {where}", others=True)
+    return spec
 
 
-def _answer(values: Mapping[str, Any]) -> AnswerSpec:
-    calibration = _with_tuples(CalibrationSpec, values["calibration"])
-    answer: AnswerSpec = _with_tuples(AnswerSpec, {**values, "calibration": calibration})
-    return answer
-
-
-def _with_tuples(record: type[Any], values: Mapping[str, Any]) -> Any:
-    known = {f.name for f in fields(record)}
-    if unknown := set(values) - known:
-        raise TypeError(f"unknown field {sorted(unknown)[0]!r}")
-    return record(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+def _plans_in(spec: Spec) -> list[Mapping[str, Any]]:
+    holders = spec.answers if isinstance(spec, GenerateSpec) else (spec,)
+    return [plan for holder in holders if (plan := getattr(holder, "plan", None))]
 
 
 __all__ = [

@@ -6,8 +6,9 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
+from lrc_core.records import Count, OneOf, Place
 from lrc_core.settings import setting
 
 SPEC_VERSION = 1
@@ -24,8 +25,8 @@ class ModelRef:
         allow_pickle: the user's consent to load weights that are not safetensors.
     """
 
-    source: str = "starter"
-    revision: str = ""
+    source: Place = "starter"
+    revision: Place = ""
     trust_remote_code: bool = False
     allow_pickle: bool = False
 
@@ -41,9 +42,9 @@ class CalibrationSpec:
         seed: chooses the windows.
     """
 
-    texts: tuple[str, ...] = ("wiki", "c4")
-    windows: int = 128
-    window: int = 512
+    texts: tuple[Place, ...] = ("wiki", "c4")
+    windows: Count = 128
+    window: Count = 512
     seed: int = 0
 
 
@@ -63,14 +64,14 @@ class EvaluationSpec:
         seed: chooses items and bootstrap samples.
     """
 
-    texts: tuple[str, ...] = ("gensim", "c4")
-    window: int = 512
-    max_windows: int = 40
-    stride: int = 0
-    bos: str = "auto"
-    tasks: tuple[str, ...] = ()
-    items: int = 100
-    include_path: str = ""
+    texts: tuple[Place, ...] = ("gensim", "c4")
+    window: Count = 512
+    max_windows: Count = 40
+    stride: Count = 0
+    bos: Annotated[str, OneOf(("auto", "yes", "no"))] = "auto"
+    tasks: tuple[Place, ...] = ()
+    items: Count = 100
+    include_path: Place = ""
     seed: int = 0
 
 
@@ -120,7 +121,7 @@ class AnswerSpec:
     """
 
     plan: Mapping[str, Any] | None = None
-    plan_folder: str = ""
+    plan_folder: Place = ""
     calibration: CalibrationSpec = CalibrationSpec()
 
 
@@ -145,5 +146,10 @@ class JobSpec:
     @property
     def run_id(self) -> str:
         """``kind-`` and twelve hexadecimal digits of the spec's hash."""
-        text = json.dumps(self.to_dict(), sort_keys=True)
-        return f"{self.kind}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+        return id_of(self.kind, self.to_dict())
+
+
+def id_of(kind: str, record: Mapping[str, Any]) -> str:
+    """The id of the run whose ``spec.json`` holds this record."""
+    text = json.dumps(record, sort_keys=True)
+    return f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"

@@ -13,7 +13,9 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "types"),
+    ("errors",),
+    ("records",),
+    ("types",),
     ("settings", "paths", "budget", "words"),
     ("registry", "plan"),
     ("decompose", "runs"),

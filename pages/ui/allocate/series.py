@@ -19,6 +19,7 @@ from lrc_core.plan import Plan
 from lrc_core.results.archive import RunView, archive, stamp_of
 from lrc_core.results.plans import Recorded, recorded_plans
 from lrc_core.results.spectra import spectra_of
+from lrc_core.runs.integrity import checked
 from lrc_core.runs.spec import AllocateSpec, ModelRef, SpectraSpec
 from lrc_core.types import LinearShape, ModelCard
 from pages.ui.shared import state
@@ -171,5 +172,5 @@ def learned(view: RunView[AllocateSpec], card: ModelCard) -> Series:
 
 @lru_cache(maxsize=16)
 def _learned(layers: Layers, rates: tuple[int, ...], files: tuple[tuple[str, tuple[int, int]], ...]) -> Series:
-    plans = [Plan.load(Path(path)).full_ranks(layers) for path, _ in files]
+    plans = [Plan.load(checked(Path(path))).full_ranks(layers) for path, _ in files]
     return series_of(layers, rates, plans)
