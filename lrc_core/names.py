@@ -1,14 +1,16 @@
-"""What methods and decompositions are called and which colour they have, wherever they are shown. Loads no torch."""
+"""What methods, decompositions and models are called, and their colours, wherever they are shown. Loads no torch."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import lrc_core.allocate
 import lrc_core.decompose  # noqa: F401 - both register their entries
 from lrc_core.allocate.curves.hand import HAND
 from lrc_core.plan import update_words
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
+from lrc_core.runs.spec import ModelRef
 
 GREY = "#7b8c94"
 HAND_COLOR = "#8b5a2b"
@@ -69,3 +71,11 @@ def decomposition_label(name: str) -> str:
 def decomposition_color(name: str) -> str:
     """The registered colour; grey for a decomposition that this version does not know."""
     return DECOMPOSITIONS.get(name).color if name in DECOMPOSITIONS else GREY
+
+
+def model_label(ref: ModelRef) -> str:
+    """A short name for captions."""
+    if ref.source == "starter":
+        return "SmolLM2-135M (starter)"
+    name = Path(ref.source).name if "/" in ref.source and Path(ref.source).exists() else ref.source
+    return f"{name} @ {ref.revision[:12]}" if ref.revision else name

@@ -56,7 +56,7 @@ def runs_home() -> Path:
 def plans_home() -> Path:
     """Folder of plans made by hand and of their scores, beside the runs. ``LRC_PLANS`` overrides it.
 
-    In the read-only mode it is a folder that does not exist: the user's plans are none of the samples.
+    In the read-only mode it is a folder that does not exist, since plans that a user saved are not among the samples.
     """
     if read_only():
         return samples_home() / ".plans"

@@ -19,16 +19,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 from lrc_core.budget import Ranks, Shapes, is_dense, keep_ratio, normalised, whole_model_ratio
+from lrc_core.digests import file_digest
 from lrc_core.errors import BudgetError, PlanError, RecordError
+from lrc_core.files import write_json
 from lrc_core.records import Count, Label, Name, Positive, Share, Words, load, typed
-from lrc_core.records.digest import digest_of
 from lrc_core.types import LinearShape, ModelCard, ModelIdentity
 
 FORMAT, VERSION = "lrc-plan", 1
@@ -138,7 +138,7 @@ class Plan:
 
     def with_digests(self, folder: Path) -> Self:
         """The plan with the digests of its files, which lie in ``folder``."""
-        return replace(self, digests={name: digest_of(folder / name) for name in self.files})
+        return replace(self, digests={name: file_digest(folder / name) for name in self.files})
 
     def digest(self, name: str | None) -> str:
         """The recorded SHA-256 of one of the plan's files; "" where none was recorded."""
@@ -206,9 +206,7 @@ class Plan:
 
     def save(self, path: Path) -> None:
         """Write the plan as JSON, replacing the file in one step."""
-        temporary = path.with_name(path.name + ".tmp")
-        temporary.write_text(json.dumps(self.to_dict(), indent=1), encoding="utf-8")
-        temporary.replace(path)
+        write_json(path, self.to_dict())
 
     @classmethod
     def load(cls, path: Path) -> Self:

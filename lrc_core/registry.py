@@ -114,6 +114,7 @@ class MethodEntry:
         tiny: overrides of the first preset that make it quick on a model of a few thousand parameters; for tests.
         terms: of its loss, by name, which an ablation switches off one at a time.
         reports: figures of a training step beyond :data:`REPORTED`.
+        version: of its code; to be raised when the same settings would come to other numbers.
     """
 
     name: str
@@ -129,6 +130,7 @@ class MethodEntry:
     tiny: Mapping[str, Any] = field(default_factory=dict)
     terms: Mapping[str, Term] = field(default_factory=dict)
     reports: tuple[str, ...] = ()
+    version: int = 1
 
     def load(self) -> Any:
         """Import and return the implementing function."""

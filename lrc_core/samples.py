@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from lrc_core.budget import USUAL_KEEP, same_size
 from lrc_core.errors import RunError
 from lrc_core.jobs import manager
 from lrc_core.paths import samples_home
@@ -37,7 +38,7 @@ COMPARISON = CompareSpec(
     keeps=(0.9, 0.8, 0.7), presets={"llrc": "standard"}, evaluation=EvaluationSpec(tasks=TASKS, items=100)
 )
 LESSON = LessonSpec()
-PROMPT, ASKED_AT, LONGEST = "Explain in two sentences why the sky is blue.", 0.8, 96
+PROMPT, LONGEST = "Explain in two sentences why the sky is blue.", 96
 """What the dense model and the plans at one target are asked."""
 _COPIED = ("spec.json", "card.json", "plan.json", "lesson.json", "pictures.npz", "subspaces.json", "answers.jsonl")
 _SNAPSHOTS, _EVENTS = 40, 200  # lines kept of ranks.jsonl and events.jsonl
@@ -56,7 +57,7 @@ def question(store: RunStore, comparison: Run) -> GenerateSpec:
     answers = [AnswerSpec()]
     for row in (comparison.result() or {})["rows"]:
         spec = store.open(row["run_id"]).spec
-        if isinstance(spec, EvaluateSpec) and spec.plan and abs(row["keep_target"] - ASKED_AT) < 1e-6:
+        if isinstance(spec, EvaluateSpec) and spec.plan and same_size(row["keep_target"], USUAL_KEEP):
             answers.append(AnswerSpec(spec.plan, spec.plan_folder, spec.calibration))
     return GenerateSpec(prompt=PROMPT, answers=tuple(answers), sampling=SamplingSpec(max_new_tokens=LONGEST))
 
@@ -82,7 +83,9 @@ def copy_sample(run: Run, destination: Path) -> None:
         _round_spectra(run.path / "spectra.npz", folder / "spectra.npz")
     copy = Run(folder)
     copy.write_result(_without_paths(run.result() or {}))
-    copy.write_status(replace(run.status(), pid=None, pid_started=0.0, host="", digests={}))  # of the copies, anew
+    copy.write_status(
+        replace(run.status(), pid=None, pid_started=0.0, pid_birth="", host="", digests={})
+    )  # of the copies, anew
 
 
 def _thin(source: Path, target: Path, count: int) -> None:

@@ -113,6 +113,11 @@ class ModelCard:
     device: Label
     layers: tuple[LinearShape, ...]
 
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Kinds of layer in the order of their first appearance in a block; the columns of a heatmap."""
+        return tuple(dict.fromkeys(layer.kind for layer in self.layers))
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-able form."""
         return asdict(self)

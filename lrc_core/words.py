@@ -6,13 +6,20 @@ import math
 import time
 from typing import Any
 
+from lrc_core.budget import removed_share
 
-def percent(share: float | None, digits: int = 1) -> str:
-    """0.2 -> ``20 %``; at most ``digits`` decimals, none where they say nothing."""
+
+def percent(share: float | None, digits: int = 1, *, fixed: bool = False) -> str:
+    """0.2 -> ``20 %``; at most ``digits`` decimals, none where they say nothing; ``fixed`` keeps them, for columns."""
     if share is None or not math.isfinite(share):
         return "–"
     text = f"{100 * share:.{digits}f}"
-    return f"{text.rstrip('0').rstrip('.') if '.' in text else text} %"
+    return f"{text.rstrip('0').rstrip('.') if '.' in text and not fixed else text} %"
+
+
+def removed(keep: float, digits: int = 1) -> str:
+    """What is removed where ``keep`` is kept: 0.8 -> ``20 %``."""
+    return percent(removed_share(keep), digits)
 
 
 def count(number: float) -> str:
@@ -67,6 +74,11 @@ def with_error(value: float, error: float | None, digits: int = 2) -> str:
     if not error:
         return f"{value:,.{digits}f}"
     return f"{value:,.{digits}f} ± {error:,.{digits}f}"
+
+
+def in_percent(share: float, error: float | None) -> str:
+    """0.437 -> ``43.7 ± 1.8``: a share and its error in percent, where the heading has the sign."""
+    return with_error(100 * share, None if error is None else 100 * error, 1)
 
 
 def significant(value: Any, digits: int = 3) -> str:

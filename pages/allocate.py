@@ -8,14 +8,17 @@ from dataclasses import asdict
 import streamlit as st
 
 from lrc_core import words
+from lrc_core.budget import keep_at, same_percent
 from lrc_core.jobs import manager
 from lrc_core.kinds import title_of
 from lrc_core.names import learns, method_label
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS, MethodEntry
+from lrc_core.results import series
 from lrc_core.results.archive import RunView, archive
 from lrc_core.results.plans import recorded_plans
+from lrc_core.results.series import LARGEST_RATE
 from lrc_core.runs.spec import AllocateSpec, CalibrationSpec, ModelRef
-from pages.ui.allocate import panels, series
+from pages.ui.allocate import panels
 from pages.ui.allocate import slider as ratedrag
 from pages.ui.shared import cards, forms, jobs, state
 from pages.ui.shared.frame import empty, escaped, frame, guard, page_link
@@ -43,7 +46,7 @@ def exact() -> int:
     rate = st.number_input(
         "Compression, %",
         1,
-        state.LARGEST_RATE,
+        LARGEST_RATE,
         state.DEFAULT_RATE,
         step=1,
         key=state.RATE,
@@ -51,7 +54,7 @@ def exact() -> int:
         bind="query-params",
         help="Share of the block linears' parameters that is removed: type it here, or drag the slider below.",
     )
-    return min(max(int(rate), 1), state.LARGEST_RATE)
+    return min(max(int(rate), 1), LARGEST_RATE)
 
 
 def let_go() -> None:
@@ -70,7 +73,7 @@ def choose_learned(ref: ModelRef, decomposition: str) -> RunView[AllocateSpec] |
 
     def label(run_id: str) -> str:
         view = runs[run_id]
-        last = words.percent(1 - view.spec.keep)
+        last = words.removed(view.spec.keep)
         return f"{method_label(view.spec.method)} to {last} · {run_id}{' · sample' if view.sample else ''}"
 
     named = st.query_params.get(LEARNED, "")
@@ -121,7 +124,7 @@ def choose_decomposition() -> str:
     return chosen or names[0]
 
 
-def form(ref: ModelRef, share: float, decomposition: str) -> AllocateSpec:
+def form(ref: ModelRef, keep: float, decomposition: str) -> AllocateSpec:
     """The settings of the next job, generated from the registry; returns its spec."""
     entry, preset = choose_method()
     fold = st.expander("All settings", icon=":material/settings:", key=SETTINGS, bind="query-params")
@@ -137,7 +140,7 @@ def form(ref: ModelRef, share: float, decomposition: str) -> AllocateSpec:
         model=ref,
         method=entry.name,
         decomposition=decomposition,
-        keep=round(1 - share, 6),
+        keep=keep,
         preset=preset,
         settings=asdict(settings),
         calibration=calibration,
@@ -158,7 +161,7 @@ def start(spec: AllocateSpec, *, automatic: bool) -> None:
 
 
 def covered(ref: ModelRef, spec: AllocateSpec) -> bool:
-    """Whether a run with the same settings has already recorded a plan at this rate."""
+    """Whether a run with the same settings has already recorded a plan at this size."""
     same = [
         view
         for view in archive().runs(AllocateSpec, ref, samples=False)
@@ -166,7 +169,7 @@ def covered(ref: ModelRef, spec: AllocateSpec) -> bool:
         == (spec.method, spec.decomposition, spec.settings, spec.calibration)
         and not view.status.resumable
     ]
-    return any(abs(plan.compression - (1 - spec.keep)) < 0.0051 for plan in recorded_plans(same))
+    return any(same_percent(plan.keep, spec.keep) for plan in recorded_plans(same))
 
 
 def launcher(ref: ModelRef, spec: AllocateSpec) -> None:
@@ -183,9 +186,7 @@ def launcher(ref: ModelRef, spec: AllocateSpec) -> None:
     verb = "Learn ranks" if learns(spec.method) else "Compute ranks"
     if ALLOCATORS.get(spec.method).structured:
         verb = "Prune"
-    if st.button(
-        f"{verb} at {words.percent(1 - spec.keep)}", type="primary", icon=":material/play_arrow:", key="al_start"
-    ):
+    if st.button(f"{verb} at {words.removed(spec.keep)}", type="primary", icon=":material/play_arrow:", key="al_start"):
         start(spec, automatic=False)
     pending = automatic and MOVED in st.session_state
     if pending and covered(ref, spec):
@@ -215,7 +216,7 @@ def wait_for_quiet(spec: AllocateSpec) -> None:
 
 
 def watched(ref: ModelRef) -> None:
-    """The job that the link names, else the newest unfinished one; others in a line each."""
+    """The job in the link, else the newest unfinished one; one line for each of the others."""
     views = archive().runs(AllocateSpec, ref, samples=False)
     named = st.query_params.get(RUN, "")
     if named and named not in {view.id for view in views} and archive().open(named) is not None:
@@ -267,16 +268,17 @@ def body(ref: ModelRef) -> None:
     with right:
         decomposition = choose_decomposition()
     run = choose_learned(ref, decomposition)
-    share = rate / 100
+    if run is not None:
+        jobs.changed_note(run)
     with guard():
         shown = panels.shown(ref, card, run, decomposition)
-        ratedrag.draw(card, rate, panels.panels(shown), let_go)
+        ratedrag.draw_slider(card, rate, panels.panels(shown), let_go)
         panels.below(ref, shown, rate)
     st.header("Learn the ranks")
     with guard():
         left, right = st.columns([3, 2], gap="large")
         with left:
-            spec = form(ref, share, decomposition)
+            spec = form(ref, keep_at(rate), decomposition)
         with right:
             launcher(ref, spec)
     with guard():

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 
+import pandas as pd
 import streamlit as st
 
 from lrc_core import words
+from lrc_core.budget import keep_at, whole_percent
 from lrc_core.names import decomposition_label, method_label
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
+from lrc_core.results import comparisons
 from lrc_core.results.archive import archive
 from lrc_core.runs.spec import CalibrationSpec, CompareSpec, EvaluateSpec, EvaluationSpec, ModelRef, UpdateSpec
 from pages.ui.bench import views as bench_views
 from pages.ui.compare import cards, report
-from pages.ui.compare import rows as measured
 from pages.ui.compare import views as compare_views
 from pages.ui.shared import forms, jobs, state
-from pages.ui.shared.frame import PAGES, empty, frame, guard, page_link, sample_note
+from pages.ui.shared.frame import PAGES, empty, escaped, frame, guard, page_link, sample_note
 from pages.ui.shared.prose import prose
 
 DECOMPOSITION, KEEP, VIEW, GROUP, SECTION = "co_decomposition", "co_rate", "co_view", "co_group", "co_section"
@@ -95,7 +97,7 @@ def new_comparison(ref: ModelRef) -> None:
     spec = CompareSpec(
         model=ref,
         methods=tuple(name for name in names if name in methods),
-        keeps=tuple(round(1 - rate / 100, 6) for rate in sorted(rates)),
+        keeps=tuple(keep_at(rate) for rate in sorted(rates)),
         decomposition=decomposition,
         presets={name: preset for name, preset in presets.items() if name in methods},
         evaluation=evaluation,
@@ -105,7 +107,7 @@ def new_comparison(ref: ModelRef) -> None:
         st.rerun()
 
 
-def choose(groups: list[measured.Group]) -> tuple[measured.Group, str, float]:
+def choose(groups: list[comparisons.Group]) -> tuple[comparisons.Group, str, float]:
     """Which measurements, decomposition and budget are shown."""
     index = 0
     if len(groups) > 1:
@@ -115,7 +117,7 @@ def choose(groups: list[measured.Group]) -> tuple[measured.Group, str, float]:
         )  # fmt: skip
     group = groups[index]
     left, right = st.columns(2)
-    names = measured.decompositions_of(group) or ["whitened"]
+    names = comparisons.decompositions_of(group) or ["whitened"]
     decomposition = left.segmented_control(
         "Decomposition",
         names,
@@ -125,31 +127,22 @@ def choose(groups: list[measured.Group]) -> tuple[measured.Group, str, float]:
         key=DECOMPOSITION,
         bind="query-params",
     ) or names[0]  # fmt: skip
-    rates = [round(100 * (1 - keep)) for keep in measured.keeps_of(group, decomposition)] or [state.DEFAULT_RATE]
-    rate = right.segmented_control(
-        "Compression",
-        rates,
-        default=20 if 20 in rates else rates[0],
-        format_func=lambda value: f"{value} %",
-        required=True,
-        key=KEEP,
-        bind="query-params",
-    )
-    return group, decomposition, 1 - (rate or rates[0]) / 100
+    rates = [whole_percent(keep) for keep in comparisons.keeps_of(group, decomposition)] or [state.DEFAULT_RATE]
+    return group, decomposition, keep_at(forms.rate_choice(right, "Compression", rates, KEEP))
 
 
-def compared(group: measured.Group, decomposition: str) -> tuple[str, ...]:
+def compared(group: comparisons.Group, decomposition: str) -> tuple[str, ...]:
     """The methods of a group's grid: those with a row on that decomposition, and the usual ones."""
     known = {row["method"] for row in group.at(decomposition, None)} | set(CompareSpec().methods)
     return tuple(name for name in ALLOCATORS.names() if name in known)
 
 
-def fill_missing(ref: ModelRef, group: measured.Group, decomposition: str) -> None:
+def fill_missing(ref: ModelRef, group: comparisons.Group, decomposition: str) -> None:
     """Cells that nobody has measured, and the job that measures them."""
-    cells = measured.missing(group, decomposition, compared(group, decomposition))
+    cells = comparisons.missing(group, decomposition, compared(group, decomposition))
     if not cells:
         return
-    named = ", ".join(f"{method_label(method)} at {words.percent(1 - keep)}" for method, keep in cells)
+    named = ", ".join(f"{method_label(method)} at {words.removed(keep)}" for method, keep in cells)
     with st.container(border=True):
         st.markdown(f":material/grid_off: **Not measured yet:** {named}.")
         if group.sample:
@@ -161,7 +154,7 @@ def fill_missing(ref: ModelRef, group: measured.Group, decomposition: str) -> No
         spec = CompareSpec(
             model=ref,
             methods=compared(group, decomposition),
-            keeps=tuple(measured.keeps_of(group, decomposition)),
+            keeps=tuple(comparisons.keeps_of(group, decomposition)),
             decomposition=decomposition,
             presets=_presets(group),
             calibration=calibration,
@@ -173,18 +166,18 @@ def fill_missing(ref: ModelRef, group: measured.Group, decomposition: str) -> No
             st.rerun()
 
 
-def _presets(group: measured.Group) -> dict[str, str]:
+def _presets(group: comparisons.Group) -> dict[str, str]:
     """The presets that the group's newest comparison used."""
     return next((dict(view.spec.presets) for view in group.views if isinstance(view.spec, CompareSpec)), {})
 
 
-def downloads(group: measured.Group, decomposition: str) -> None:
+def downloads(group: comparisons.Group, decomposition: str) -> None:
     """The whole table for other programs."""
     rows = [dict(row) for row in group.at(decomposition, None)]
     with st.container(horizontal=True):
         st.download_button(
             "Table (CSV)",
-            measured.table(rows, method_label).to_csv(index=False),
+            pd.DataFrame(comparisons.records(rows, method_label)).to_csv(index=False),
             f"comparison-{decomposition}.csv",
             "text/csv",
             icon=":material/download:",
@@ -219,7 +212,7 @@ def body(ref: ModelRef) -> None:
 
 def side_by_side(ref: ModelRef) -> None:
     """Methods at one budget."""
-    groups = measured.groups(ref)
+    groups = comparisons.groups(ref)
     if not groups:
         busy = unfinished(ref)
         if not busy:
@@ -236,8 +229,8 @@ def side_by_side(ref: ModelRef) -> None:
     group, decomposition, keep = choose(groups)
     unfinished(ref)
     rows = group.at(decomposition, keep)
-    for note in measured.differences(group.at(decomposition, None), group):
-        st.caption(f":material/info: {note}")
+    for note in comparisons.differences(group.at(decomposition, None), group):
+        st.caption(f":material/info: {escaped(note)}")
     view = st.segmented_control(
         "View",
         list(compare_views.VIEWS),
@@ -256,9 +249,9 @@ def side_by_side(ref: ModelRef) -> None:
     downloads(group, decomposition)
     page_link(
         PAGES["present"].file,
-        f"Present it, at {words.percent(1 - keep)}",
+        f"Present it, at {words.removed(keep)}",
         PAGES["present"].icon,
-        query={"pr_rate": f"{100 * (1 - keep):.0f}", "pr_from": "compare", **state.way_back()},
+        query={"pr_rate": str(whole_percent(keep)), "pr_from": "compare", **state.way_back()},
     )
     with guard():
         report.section([view for view in group.views if report.has(view, decomposition)], "co", keep)

@@ -10,16 +10,12 @@ from pathlib import Path
 import streamlit as st
 
 from lrc_core.allocate.curves.hand import HAND
-from lrc_core.budget import plan_params
+from lrc_core.budget import USUAL_KEEP, keep_at, plan_params, whole_percent
 from lrc_core.errors import LrcError
 from lrc_core.kinds.evaluate import evaluation_words
 from lrc_core.names import method_label
 from lrc_core.results.archive import RunView, archive
-from lrc_core.results.plans import load_plan, nearest, recorded_plans
-from lrc_core.runs.spec import AllocateSpec, EvaluateSpec, EvaluationSpec, ModelRef
-from lrc_core.types import ModelCard
-from pages.ui.plans import editor
-from pages.ui.plans.draft import (
+from lrc_core.results.drafts import (
     Draft,
     calibration_of,
     draft_of,
@@ -31,7 +27,11 @@ from pages.ui.plans.draft import (
     saved_plans,
     uniform_draft,
 )
-from pages.ui.shared import cards, forms, jobs, state
+from lrc_core.results.plans import load_plan, nearest, recorded_plans
+from lrc_core.runs.spec import AllocateSpec, EvaluateSpec, EvaluationSpec, ModelRef
+from lrc_core.types import ModelCard
+from pages.ui.plans import editor
+from pages.ui.shared import cards, forms, jobs
 from pages.ui.shared.frame import empty, frame, guard, page_link, show_error
 from pages.ui.shared.prose import prose
 
@@ -39,29 +39,19 @@ START, UPLOAD, NAME, RUN = "pl_start", "pl_upload", "pl_name", "pl_run"
 UNIFORM = "uniform"
 
 
-def target() -> float:
+def chosen_keep() -> float:
     """The compression slider; returns the share to keep."""
-    rate = st.slider(
-        "Compression",
-        1,
-        state.LARGEST_RATE,
-        state.DEFAULT_RATE,
-        format="%d %%",
-        key=state.RATE,
-        bind="query-params",
-        help="The budget: a plan that keeps more than this leaves does not count.",
-    )
-    return round(1 - min(max(int(rate), 1), state.LARGEST_RATE) / 100, 6)
+    return keep_at(forms.rate_slider(st, "The budget: a plan that keeps more than this leaves does not count."))
 
 
 def beginnings(ref: ModelRef, card: ModelCard, keep: float) -> dict[str, str]:
-    """What a plan can begin with, by key: the uniform rule, recorded plans near this rate, saved plans."""
+    """Starting plans, by key: the uniform rule, recorded plans near this size, saved plans."""
     found = {UNIFORM: "Uniform rule"}
     methods: dict[str, list[RunView[AllocateSpec]]] = {}
     for view in archive().runs(AllocateSpec, ref):
         methods.setdefault(f"{view.spec.method}/{view.spec.decomposition}", []).append(view)
     for name, views in sorted(methods.items()):
-        near = nearest(recorded_plans(views), 1 - keep)
+        near = nearest(recorded_plans(views), keep)
         if near is not None:
             found[str(near.path)] = f"{method_label(name.partition('/')[0])} · {near.words}"
     for path in saved_plans(card):
@@ -71,11 +61,11 @@ def beginnings(ref: ModelRef, card: ModelCard, keep: float) -> dict[str, str]:
 
 def export_name(keep: float) -> str:
     """What the file of the Export button is called."""
-    return f"plan-{round(100 * (1 - keep)):02d}.json"
+    return f"plan-{whole_percent(keep):02d}.json"
 
 
 def begin(card: ModelCard, choice: str, label: str, keep: float) -> None:
-    """Put a beginning in the place of the draft; what was there comes back with Undo."""
+    """Replace the draft by a starting plan; Undo brings the old draft back."""
     try:
         plan = None if choice == UNIFORM else load_plan(Path(choice))
         draft = draft_of(plan, card, label) if plan else uniform_draft(card, keep)
@@ -101,7 +91,7 @@ def head(ref: ModelRef, card: ModelCard, draft: Draft) -> float:
     """Budget, beginning and import; returns the share to keep."""
     left, right = st.columns(2, gap="medium", vertical_alignment="bottom")
     with left:
-        keep = target()
+        keep = chosen_keep()
     options = beginnings(ref, card, keep)
     with right, st.container(horizontal=True, vertical_alignment="bottom"):
         choice = st.selectbox("Begin with", list(options), format_func=lambda key: options.get(key, key), key=START)
@@ -169,7 +159,7 @@ def evaluation(ref: ModelRef, card: ModelCard, draft: Draft, keep: float) -> Eva
 
 
 def watched(ref: ModelRef) -> None:
-    """The measurement that the link names, else an unfinished one of a plan made by hand."""
+    """The measurement in the link, else an unfinished one of a plan made by hand."""
     own = archive().runs(EvaluateSpec, ref, samples=False)
     views = [view for view in own if (view.spec.plan or {}).get("method") == HAND]
     named = st.query_params.get(RUN, "")
@@ -191,7 +181,7 @@ def body(ref: ModelRef) -> None:
         return
     card, _ = known
     st.markdown(prose("plans"))
-    draft = editor.current(card) or kept_draft(card) or uniform_draft(card, 1 - state.DEFAULT_RATE / 100)
+    draft = editor.current(card) or kept_draft(card) or uniform_draft(card, USUAL_KEEP)
     keep = head(ref, card, draft)
     editor.budget(card, draft, keep)
     with guard():

@@ -6,10 +6,12 @@ from dataclasses import asdict
 
 import streamlit as st
 
+from lrc_core.budget import USUAL_KEEP, keep_at
 from lrc_core.export.film_html import player
+from lrc_core.results.series import LARGEST_RATE
 from lrc_core.runs.spec import ModelRef
 from pages.ui.present.slides import slides_of
-from pages.ui.present.story import USUAL, Story, story_of
+from pages.ui.present.story import Story, story_of
 from pages.ui.shared import pictures, state
 from pages.ui.shared.frame import PAGES, empty, frame, guard, page_link
 from pages.ui.shared.prose import ASSETS
@@ -19,13 +21,13 @@ RATE, FROM = "pr_rate", "pr_from"
 _HTML = '<section class="deck pic" aria-label="Presentation"></section>'
 
 
-def removed() -> float:
-    """Compression that is told of, in the URL as whole percent."""
+def keep() -> float:
+    """Share kept by the models of the slides; in the URL whole percent removed."""
     try:
         rate = int(st.query_params.get(RATE, ""))
     except ValueError:
-        return USUAL
-    return min(max(rate, 1), state.LARGEST_RATE) / 100
+        return USUAL_KEEP
+    return keep_at(min(max(rate, 1), LARGEST_RATE))
 
 
 def came_from() -> str:
@@ -65,7 +67,7 @@ def deck(story: Story) -> None:
 
 
 def body(ref: ModelRef) -> None:
-    story = story_of(ref, removed())
+    story = story_of(ref, keep())
     if story is None:
         st.title("Present")
         empty(

@@ -13,13 +13,13 @@ from lrc_core import words
 from lrc_core.errors import LrcError
 from lrc_core.jobs import cache, manager
 from lrc_core.kinds import title_of
-from lrc_core.names import learns
+from lrc_core.names import learns, model_label
 from lrc_core.paths import cache_home, read_only
 from lrc_core.results.archive import archive
 from lrc_core.runs.store import RunStore, RunSummary
 from pages.ui.compare import report
 from pages.ui.runs import next_steps
-from pages.ui.shared import jobs, state
+from pages.ui.shared import jobs
 from pages.ui.shared.frame import PAGES, empty, escaped, frame, guard, page_link
 from pages.ui.shared.prose import prose
 from pages.ui.watch import live
@@ -46,7 +46,7 @@ def title(summary: RunSummary) -> str:
 
 
 def overview(summaries: list[RunSummary]) -> pd.DataFrame:
-    """One row a run; phases only while some run is in one."""
+    """One row per run; phases only while some run is in one."""
     phases = [_phase(summary) for summary in summaries]
     return pd.DataFrame(
         {
@@ -55,7 +55,7 @@ def overview(summaries: list[RunSummary]) -> pd.DataFrame:
             **({"Phase": phases} if any(phases) else {}),
             "Run": [summary.id for summary in summaries],
             "Asked for": pd.to_datetime([summary.created_at for summary in summaries], unit="s"),
-            "Model": [state.model_label(summary.spec.model) if summary.spec else "" for summary in summaries],
+            "Model": [model_label(summary.spec.model) if summary.spec else "" for summary in summaries],
         }
     )
 
@@ -135,7 +135,7 @@ def detail(summary: RunSummary) -> None:
             remove(summary)
     st.markdown("**Command**")
     jobs.command(summary.spec)
-    view = archive().open(summary.id)
+    view = archive().job(summary.id)
     if view and view.done and view.kind in next_steps.SOURCES and not read_only():
         next_steps.section(view)
     if summary.kind in report.KINDS and summary.state == "done":
@@ -173,7 +173,7 @@ def _delete(run_id: str) -> None:
 
 def _clean_pressed() -> None:
     try:
-        freed = cache.clean()
+        freed = cache.clean_cache()
     except LrcError as error:
         st.toast(str(error), icon=":material/error:", duration="long")
     else:
@@ -189,7 +189,7 @@ def caches(busy: bool) -> None:
     with st.grid(4, min_column_width=150):
         st.metric("Computed, can be cleaned", words.data_size(total), help=str(cache_home()))
         st.metric("Starter pack", words.data_size(cache.folder_size(cache_home() / "starter")))
-        st.metric("Runs", words.data_size(cache.folder_size(root)), help=str(root))
+        st.metric("Runs", words.data_size(cache.runs_size(RunStore(root))), help=str(root))
         st.metric("Free", words.data_size(shutil.disk_usage(_existing(cache_home())).free))
     st.caption(
         "Decompositions and probes are kept so that the next job on a model starts at once. They can always be "

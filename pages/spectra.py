@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import streamlit as st
 
+from lrc_core.budget import keep_at
 from lrc_core.names import decomposition_label
 from lrc_core.results.archive import RunView, archive
 from lrc_core.results.spectra import spectra_of
 from lrc_core.runs.spec import ModelRef, SpectraSpec
-from pages.ui.shared import cards, jobs, state
+from pages.ui.shared import cards, forms, jobs
 from pages.ui.shared.frame import empty, frame, guard, page_link, sample_note
 from pages.ui.shared.prose import prose
 from pages.ui.spectra import measures, sides, streaming
 from pages.ui.spectra.curves import spectrum
-from pages.ui.spectra.heatmap import heatmap, heatmap_beside
+from pages.ui.spectra.heatmap import draw_heatmap, heatmap_beside
 from pages.ui.spectra.look import Look, compared
 from pages.ui.spectra.sides import Side
 from pages.ui.spectra.tables import tables
@@ -84,29 +85,20 @@ def controls(ref: ModelRef, view: RunView[SpectraSpec]) -> Look:
         key=DECOMPOSITION,
         bind="query-params",
     )
-    rate = right.slider(
-        "Compression",
-        1,
-        state.LARGEST_RATE,
-        state.DEFAULT_RATE,
-        format="%d %%",
-        key=state.RATE,
-        bind="query-params",
-        help="Where the current cut lies. A click on a curve of the spectrum sets it, too.",
-    )
-    compression = min(max(int(rate), 1), state.LARGEST_RATE) / 100
+    words = "Where the current cut lies. A click on a curve of the spectrum sets it, too."
+    keep = keep_at(forms.rate_slider(right, words))
     side = Side(view, spectra, fitting(measure, chosen if chosen in names else names[0], names))
     place, *others = st.columns([3, 4, 4, 3], vertical_alignment="bottom")
-    cuts = sides.cut_choices(ref, side, compression)
+    cuts = sides.cut_choices(ref, side, keep)
     cut = place.selectbox(
         "Cut by",
         list(cuts),
         format_func=lambda key: cuts[key],
         key=CUT,
-        help="What decides the ranks of the current cut: the uniform rule, or a recorded plan near this rate.",
+        help="What decides the ranks of the current cut: the uniform rule, or a recorded plan near this size.",
     )
-    ranks = sides.cut_ranks(ref, side, cut or sides.UNIFORM, compression)
-    return compared(Look(side, measure, compression, ranks), others)
+    ranks = sides.cut_ranks(ref, side, cut or sides.UNIFORM, keep)
+    return compared(Look(side, measure, keep, ranks), others)
 
 
 def fitting(measure: str, decomposition: str, known: list[str]) -> str:
@@ -151,12 +143,13 @@ def explorer(ref: ModelRef, view: RunView[SpectraSpec]) -> None:
     """Controls, heatmaps, spectra and tables; a fragment, so that a click redraws no more than this."""
     with guard():
         look = controls(ref, view)
+        jobs.changed_note(view)
         if look.measure not in sides.measures_for(look.side):
             lacking(look)
             return
         left, right = st.columns([1, 1] if look.beside else [5, 6], gap="medium")
         with left:
-            heatmap(look)
+            draw_heatmap(look)
             sample_note(view.sample, view.id)
         with right:
             if look.beside:

@@ -8,6 +8,7 @@ import streamlit as st
 
 from lrc_core.errors import LrcError
 from lrc_core.paths import read_only
+from lrc_core.results import answers as talk
 from lrc_core.results.archive import archive, asks_for
 from lrc_core.runs.spec import AnswerSpec, GenerateSpec, ModelRef, SamplingSpec
 from lrc_core.settings import fields_of
@@ -15,7 +16,6 @@ from pages.ui.compare import cards as card_views
 from pages.ui.shared import forms, jobs
 from pages.ui.shared.frame import empty, frame, guard, sample_note, show_error
 from pages.ui.shared.prose import prose
-from pages.ui.talk import choices as talk
 from pages.ui.talk import views
 
 PLANS, RUN, BLIND, PROMPT = "ta_plans", "ta_run", "ta_blind", "ta_prompt"
@@ -58,7 +58,7 @@ def question(ref: ModelRef) -> None:
         _ask(ref, prompt, [found[key] for key in chosen if key in found][:MOST], sampling, blind)
 
 
-def _first_question(ref: ModelRef, found: dict[str, talk.Choice]) -> GenerateSpec:
+def _first_question(ref: ModelRef, found: dict[str, talk.PlanChoice]) -> GenerateSpec:
     """What the form asks when nothing in it is changed."""
     usual = talk.usual(list(found.values()))
     return GenerateSpec(ref, FIRST_PROMPT, (AnswerSpec(), *(talk.answer_of(found[key]) for key in usual)))
@@ -84,7 +84,7 @@ def _factors_note(answers: list[AnswerSpec]) -> None:
         )
 
 
-def _ask(ref: ModelRef, prompt: str, chosen: list[talk.Choice], sampling: SamplingSpec, blind: bool) -> None:
+def _ask(ref: ModelRef, prompt: str, chosen: list[talk.PlanChoice], sampling: SamplingSpec, blind: bool) -> None:
     """Put the question to the worker and watch it; the same question with the same settings is not asked twice."""
     try:
         answers = [AnswerSpec(), *(talk.answer_of(choice) for choice in chosen)]

@@ -6,10 +6,11 @@ import streamlit as st
 
 from lrc_core import names
 from lrc_core.kinds import title_of
+from lrc_core.names import model_label
 from lrc_core.registry import ALLOCATORS
 from lrc_core.results.archive import RunView, archive
 from lrc_core.runs.spec import AllocateSpec
-from pages.ui.shared import jobs, state
+from pages.ui.shared import jobs
 from pages.ui.shared.frame import empty, frame, guard, page_link, sample_note
 from pages.ui.shared.prose import prose
 from pages.ui.watch import film, live
@@ -28,7 +29,7 @@ def label(view: RunView[AllocateSpec]) -> str:
     _, _, word = jobs.BADGES.get(view.status.state, jobs.BADGES["damaged"])
     words_of = [
         title_of(view.spec),
-        state.model_label(view.spec.model),
+        model_label(view.spec.model),
         "Sample" if view.sample else word,
         view.id,
     ]

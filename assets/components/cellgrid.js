@@ -200,7 +200,7 @@ export default function ({ data, parentElement: root, setTriggerValue }) {
     state.front = id;
     if (!add) data.chosen = [[id, getComputedStyle(root.host ?? root).getPropertyValue("--st-primary-color")]];
     outline(data, state); // at once, before the server answers
-    setTriggerValue("picked", { id, add });
+    if (data.picks) setTriggerValue("picked", { id, add });
   };
   const { chosen, ...rest } = data;
   const drawn = JSON.stringify([rest, getComputedStyle(root.host ?? root).getPropertyValue("--st-chart-sequential-colors")]);

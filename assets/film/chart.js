@@ -195,10 +195,10 @@ function readingOf(spec, ticks, index, film) {
   if (!known.length) return "";
   const values = known.map(([value]) => value);
   const [first, last] = [values[0], values[values.length - 1]];
-  if (spec.key === "rate") {
-    const reached = known.find(([value]) => value >= film.target - 1e-6);
-    if (reached) return `The target of ${say(film.target)} was first reached at step ${reached[1]}.`;
-    return `${say(last)} of the block linears' parameters are removed; the target is ${say(film.target)}.`;
+  if (spec.key === "removed") {
+    const reached = known.find(([value]) => value >= film.removed - 1e-6);
+    if (reached) return `The target of ${say(film.removed)} was first reached at step ${reached[1]}.`;
+    return `${say(last)} of the block linears' parameters are removed; the target is ${say(film.removed)}.`;
   }
   const top = known.reduce((best, entry) => (entry[0] > best[0] ? entry : best));
   if (spec.key === "speed") {

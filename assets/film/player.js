@@ -154,8 +154,8 @@ class Player {
   drawControls(first, last, position) {
     const { film } = this;
     Object.assign(this.scrub, { min: first, max: last, value: Math.floor(position) });
-    const rate = formatted(film.ticks.rate[lastAt(film.ticks.step, position)], "percent");
-    this.clock.textContent = `step ${Math.floor(position)} of ${film.live ? film.total : last}, ${rate} removed`;
+    const removed = formatted(film.ticks.removed[lastAt(film.ticks.step, position)], "percent");
+    this.clock.textContent = `step ${Math.floor(position)} of ${film.live ? film.total : last}, ${removed} removed`;
     this.scrub.setAttribute("aria-valuetext", this.clock.textContent);
     const word = this.playing ? "Pause" : "Play";
     if (this.play.getAttribute("aria-label") !== word) {

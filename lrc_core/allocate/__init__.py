@@ -1,4 +1,4 @@
-"""Rank allocators, one folder a method. Importing this package registers them and loads no torch."""
+"""Rank allocators, one folder per method. Importing this package registers them and loads no torch."""
 
 from importlib import import_module
 

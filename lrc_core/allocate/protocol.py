@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Recorded:
+class PassedPlan:
     """A plan passed on the way to the target.
 
     Attributes:
@@ -55,7 +55,7 @@ class Allocation:
     gains: Mapping[str, Tensor] | None = None
 
 
-def _ignore_recorded(_: Recorded) -> None:
+def _ignore_recorded(_: PassedPlan) -> None:
     """Nobody wants the plans on the way."""
 
 
@@ -97,7 +97,7 @@ class Context:
     common: Path
     on_progress: OnProgress = ignore_progress
     should_stop: ShouldStop = never_stop
-    on_recorded: Callable[[Recorded], None] = _ignore_recorded
+    on_recorded: Callable[[PassedPlan], None] = _ignore_recorded
     on_ranks: Callable[[int, float, Mapping[str, int]], None] = _ignore_ranks
 
 

@@ -44,6 +44,8 @@ class Calibrated:
         fingerprint: of the weights.
         windows: [n, window] token ids.
         cache: folder of cached moments and factors.
+        forward: digest of what the forward pass depends on besides the parameters, see
+            :func:`~lrc_core.models.fingerprint.forward_digest`.
     """
 
     model: nn.Module
@@ -51,18 +53,23 @@ class Calibrated:
     fingerprint: str
     windows: Tensor
     cache: Path
+    forward: str = ""
 
     def key(self, *parts: Any, text: bool = True) -> str:
-        """Cache key over everything that changes a result: weights, tokens, precision, code version and ``parts``."""
+        """Cache key over everything that changes a result: weights, tokens, precision, code version and ``parts``.
+
+        Plain SVD asks for no text and no forward pass; everything else depends on the configuration as well.
+        """
         dtype = str(next(self.model.parameters()).dtype)
-        digest = hashlib.sha256(json.dumps([VERSION, self.fingerprint, dtype, *parts], sort_keys=True).encode())
+        known = [VERSION, self.fingerprint, dtype, *parts, *([self.forward] if text else [])]
+        digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode())
         if text:
             digest.update(str(tuple(self.windows.shape)).encode() + self.windows.numpy().tobytes())
         return digest.hexdigest()[:20]
 
 
 class MomentStore(BlockFiles):
-    """Second moments and mean absolute values of all inputs, one file a block."""
+    """Second moments and mean absolute values of all inputs, one file per block."""
 
     def write_statistics(self, block: int, found: BlockStatistics) -> None:
         """Store one block's statistics.
@@ -132,7 +139,7 @@ def factors(
     Raises:
         ResourceError: the disk has no room for them; says how much they need.
     """
-    key = calibrated.key(entry.name, asdict(settings), text=entry.statistics != "none")
+    key = calibrated.key(entry.name, entry.version, asdict(settings), text=entry.statistics != "none")
     store = FactorStore(calibrated.cache / "decompositions" / f"{entry.name}-{key}")
     if store.complete:
         return store

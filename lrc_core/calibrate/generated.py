@@ -9,6 +9,7 @@ statistics). Where a text ends, the next begins with a fresh token in the same w
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lrc_core.damage import earlier
 from lrc_core.errors import CancelledError, NumericalError, TextError
+from lrc_core.files import make_private, read_array, write_array
 from lrc_core.models.end_tokens import end_tokens
 from lrc_core.types import OnProgress, Progress, ShouldStop, ignore_progress, never_stop
 
@@ -70,12 +73,14 @@ def generated_windows(
         raise TextError("The text generated has no end: say how many windows.", "Give a number of windows above 0.")
     dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
     folder = cache / f"{dtype}-v{VERSION}-{wanted.window}-{wanted.seed}"
+    make_private(cache)
     folder.mkdir(parents=True, exist_ok=True)
     batches = -(-wanted.count // BATCH)
     parts = []
     for index in range(batches):
         path = folder / f"{index:05d}.npy"
-        if not path.exists():
+        tokens = earlier(path, partial(_read, window=wanted.window))
+        if tokens is None:
 
             def told(position: int, index: int = index) -> None:
                 if should_stop():
@@ -83,9 +88,17 @@ def generated_windows(
                 done = index * wanted.window + position
                 on_progress(Progress("writing calibration text", done, batches * wanted.window))
 
-            _save(path, _written(model, tokenizer, wanted, index, told))
-        parts.append(torch.from_numpy(np.load(path)).long())
+            tokens = _written(model, tokenizer, wanted, index, told)
+            write_array(path, tokens.numpy().astype(np.int32))
+        parts.append(tokens)
     return torch.cat(parts)[: wanted.count]
+
+
+def _read(path: Path, window: int) -> Tensor:
+    tokens = read_array(path)
+    if tokens.shape != (BATCH, window) or tokens.dtype != np.int32:
+        raise TextError(f"It holds {tokens.dtype} {tokens.shape}.")
+    return torch.from_numpy(tokens).long()
 
 
 @torch.no_grad()
@@ -121,9 +134,3 @@ def _starts(model: nn.Module, tokenizer: Any) -> Tensor:
     if not found:
         raise TextError("This tokenizer has special tokens only.", "Choose another calibration text.")
     return torch.tensor(found, dtype=torch.long)
-
-
-def _save(path: Path, tokens: Tensor) -> None:
-    temporary = path.with_suffix(".tmp.npy")
-    np.save(temporary, tokens.numpy().astype(np.int32))
-    temporary.replace(path)

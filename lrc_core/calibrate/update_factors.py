@@ -57,7 +57,7 @@ class LayerUpdate:
 
 
 @dataclass(frozen=True)
-class Watch:
+class UpdateCallbacks:
     """Callbacks and what is already done.
 
     Attributes:
@@ -82,7 +82,7 @@ def updated_blocks(
     source: FactorSource,
     windows: Tensor,
     settings: UpdateSettings,
-    watch: Watch | None = None,
+    watch: UpdateCallbacks | None = None,
     *,
     batch: int = 8,
 ) -> Iterator[tuple[int, dict[str, LayerUpdate]]]:
@@ -110,7 +110,7 @@ def updated_blocks(
         return
     device = next(model.parameters()).device
     layers = block_linears(model)
-    watch = watch or Watch()
+    watch = watch or UpdateCallbacks()
     plan.full_ranks(layers)  # refuses a plan of other layers before anything is run
     groups = input_groups(model, layers, windows[:1, :_PROBE_TOKENS].to(device))
     by_block: dict[int, list[LinearShape]] = {}
@@ -160,7 +160,7 @@ class _Walk:
     """Both streams of hidden states at the same block."""
 
     def __init__(
-        self, model: nn.Module, batches: list[Tensor], settings: UpdateSettings, watch: Watch, total: int
+        self, model: nn.Module, batches: list[Tensor], settings: UpdateSettings, watch: UpdateCallbacks, total: int
     ) -> None:
         self._model, self._batches, self._settings, self._watch = model, batches, settings, watch
         self._two = settings.target == "dense"

@@ -23,8 +23,8 @@ class UpdateSettings:
     target: str = setting(
         "dense",
         "Target",
-        "dense: the output that the layer has in the dense model, so that errors of earlier layers are taken back "
-        "instead of carried on. compressed: the dense weight on the inputs as they come (SVD-LLM), at half the time.",
+        "dense: the output that the layer has in the dense model, so that errors of earlier layers are corrected "
+        "instead of passed on. compressed: the dense weight on the inputs as they come (SVD-LLM), at half the time.",
         choices=("dense", "compressed"),
     )
     damping: float = setting(

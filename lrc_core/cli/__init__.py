@@ -39,9 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("LRC_DEBUG"):
             raise
-        from lrc_core.runs.recorder import in_words
+        from lrc_core.runs.recorder import explained
 
-        return _failed(f"{in_words(error).message} Set LRC_DEBUG=1 to see where.")
+        return _failed(f"{explained(error).message} Set LRC_DEBUG=1 to see where.")
 
 
 def _failed(words: str) -> int:

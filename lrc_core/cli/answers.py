@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lrc_core.budget import removed_percent
 from lrc_core.cli.output import emit, emit_table
 from lrc_core.models.resources import human_bytes
 from lrc_core.plan import Plan, variant_name
@@ -10,18 +11,20 @@ from lrc_core.runs.store import Run
 from lrc_core.runs.transcript import Answer, read_answers
 
 
-def label_of(answer: AnswerSpec) -> str:
+def answer_label(answer: AnswerSpec) -> str:
     """``llrc at 20 %``, ``dense model``."""
     if answer.plan is None:
         return "dense model"
     plan = Plan.from_dict(dict(answer.plan))
-    return f"{variant_name(plan.method, plan.update)} at {100 * (1 - plan.keep_target):.3g} %"
+    return f"{variant_name(plan.method, plan.update)} at {removed_percent(plan.keep_target):.3g} %"
 
 
 def print_figures(run: Run, spec: GenerateSpec) -> None:
     """What the answers cost."""
     answers = read_answers(run)
-    rows = [[label_of(wanted), *_figures(answers.get(number, Answer()))] for number, wanted in enumerate(spec.answers)]
+    rows = [
+        [answer_label(wanted), *_figures(answers.get(number, Answer()))] for number, wanted in enumerate(spec.answers)
+    ]
     emit()
     emit_table(["model", "tokens", "tokens/s", "size"], rows)
 
@@ -37,6 +40,6 @@ def print_answers(run: Run, _: object) -> None:
     assert isinstance(spec, GenerateSpec)
     answers = read_answers(run)
     for number, wanted in enumerate(spec.answers):
-        emit(f"── {label_of(wanted)}")
+        emit(f"── {answer_label(wanted)}")
         emit(answers.get(number, Answer()).text)
     print_figures(run, spec)

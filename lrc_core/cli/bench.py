@@ -9,9 +9,9 @@ from lrc_core.cli.follow import result_of, start
 from lrc_core.cli.jobs import print_result, print_started
 from lrc_core.cli.output import note
 from lrc_core.errors import RunError
+from lrc_core.files import disk_errors
 from lrc_core.kinds import KINDS
-from lrc_core.quality.tables import to_csv, to_markdown
-from lrc_core.runs.files import disk_errors
+from lrc_core.quality.tables import rows_csv, to_markdown
 
 
 def bench(arguments: argparse.Namespace) -> int:
@@ -24,7 +24,7 @@ def bench(arguments: argparse.Namespace) -> int:
         return 0
     note(f"Run {run.id}")
     result = result_of(run)
-    for name, write in ((arguments.csv, to_csv), (arguments.markdown, to_markdown)):
+    for name, write in ((arguments.csv, rows_csv), (arguments.markdown, to_markdown)):
         if name:
             _write(Path(name), write(result))
     print_result(run, result, as_json=arguments.json)

@@ -13,7 +13,7 @@ from typing import Any
 from lrc_core import __version__
 from lrc_core.cli.follow import ProgressLine
 from lrc_core.cli.output import emit, emit_json, emit_table, note
-from lrc_core.jobs.cache import cached, clean, folder_size
+from lrc_core.jobs.cache import cached, clean_cache, runs_size
 from lrc_core.kinds.flags import model_ref
 from lrc_core.models.pack.starter import fetch_all, pack_status
 from lrc_core.models.preflight import preflight
@@ -24,7 +24,7 @@ from lrc_core.runs.store import RunStore
 
 def doctor(arguments: argparse.Namespace) -> int:
     """``lrc doctor``: what this machine offers and a model needs; ``--clean`` removes what can be computed again."""
-    removed = clean() if arguments.clean else None
+    removed = clean_cache() if arguments.clean else None
     report = {**examine(), "model": preflight(model_ref(arguments)).to_dict()}
     if removed is not None:
         report["removed_bytes"] = removed
@@ -92,7 +92,7 @@ def examine() -> dict[str, Any]:
             "folder": str(runs_home()),
             "disk_available_bytes": disk_available(runs_home()),
             "count": len(RunStore().ids()),
-            "bytes": folder_size(runs_home()),
+            "bytes": runs_size(RunStore()),
         },
         "starter": [asdict(part) for part in pack_status()],
     }

@@ -11,8 +11,8 @@ from lrc_core.errors import RunError
 from lrc_core.export.film import film_of
 from lrc_core.export.film_gif import film_gif
 from lrc_core.export.film_html import film_html
+from lrc_core.files import disk_errors
 from lrc_core.models.resources import human_bytes
-from lrc_core.runs.files import disk_errors
 from lrc_core.runs.store import Run, RunStore
 
 

@@ -6,7 +6,7 @@ import argparse
 import sys
 import time
 
-from lrc_core.cli.answers import label_of, print_figures
+from lrc_core.cli.answers import answer_label, print_figures
 from lrc_core.cli.follow import result_of, start
 from lrc_core.cli.jobs import print_result, print_started
 from lrc_core.cli.output import emit, note
@@ -49,7 +49,7 @@ def _stream(run: Run, spec: GenerateSpec) -> None:
         while current in answers:
             answer = answers[current]
             if not shown[current]:
-                emit(f"── {label_of(spec.answers[current])}")
+                emit(f"── {answer_label(spec.answers[current])}")
             sys.stdout.write(answer.text[len(shown[current]) :])
             sys.stdout.flush()
             shown[current] = answer.text or " "

@@ -13,14 +13,14 @@ import numpy as np
 
 from lrc_core.budget import break_even
 from lrc_core.cli.follow import result_of, start
-from lrc_core.cli.output import emit, emit_json, emit_table, note, percent
+from lrc_core.cli.output import emit, emit_json, emit_table, fixed_percent, note
 from lrc_core.decompose.measures import effective_rank, energy_rank
 from lrc_core.errors import RunError
+from lrc_core.files import disk_errors
 from lrc_core.kinds import KINDS, load
 from lrc_core.plan import Plan, update_of, variant_name
 from lrc_core.quality.rows import accuracy_of
 from lrc_core.quality.tables import to_markdown
-from lrc_core.runs.files import disk_errors
 from lrc_core.runs.integrity import checked
 from lrc_core.runs.spec import ModelRef, Spec
 from lrc_core.runs.store import Run
@@ -108,7 +108,7 @@ def print_outline(ref: ModelRef) -> None:
         f"{card.name}: {card.params_total:,} parameters, {card.params_linear:,} of them in {len(card.layers)} matrices "
         f"of {card.n_blocks} blocks ({card.dtype})."
     )
-    for kind in dict.fromkeys(layer.kind for layer in card.layers):
+    for kind in card.kinds:
         layer = next(layer for layer in card.layers if layer.kind == kind)
         note(f"  {kind}: {layer.out_features} x {layer.in_features}, break-even rank {break_even(layer):.0f}")
     size = largest.tensor.bytes
@@ -133,12 +133,12 @@ def print_tables(_: Run, result: dict[str, Any]) -> None:
 
 
 def print_spectra(run: Run, result: dict[str, Any]) -> None:
-    """One line a kind of layer: means over the blocks."""
+    """One line per kind of layer, with means over the blocks."""
     card = ModelCard.from_dict(result["card"])
     names = list(result["decompositions"])
     rows = []
     with np.load(run.path / "spectra.npz") as arrays:
-        for kind in dict.fromkeys(layer.kind for layer in card.layers):
+        for kind in card.kinds:
             layers = [layer for layer in card.layers if layer.kind == kind]
             shape = f"{layers[0].out_features}x{layers[0].in_features}"
             cells = [kind, shape, f"{break_even(layers[0]):.0f}"]
@@ -179,9 +179,9 @@ def print_plan(run: Run, result: dict[str, Any]) -> None:
             [
                 variant_name(plan["method"], update_of(plan.get("origin"))),
                 plan["decomposition"],
-                percent(plan["keep_achieved"]),
-                percent(plan["keep_target"]),
-                percent(plan["keep_whole_model"]),
+                fixed_percent(plan["keep_achieved"]),
+                fixed_percent(plan["keep_target"]),
+                fixed_percent(plan["keep_whole_model"]),
                 str(len(plan["ranks"])),
                 str(len(plan["dense"])),
                 *pruned,
@@ -206,7 +206,7 @@ def print_update(run: Run, result: dict[str, Any]) -> None:
     elif found.get("layers"):
         emit(
             f"Updated {found['layers']} layers; mean error of their outputs "
-            f"{percent(found['mean_error_before'])} before, {percent(found['mean_error_after'])} after."
+            f"{fixed_percent(found['mean_error_before'])} before, {fixed_percent(found['mean_error_after'])} after."
         )
 
 
@@ -236,8 +236,8 @@ def print_rows(rows: Sequence[Mapping[str, Any]]) -> None:
         [
             [
                 variant_name(str(row["method"]), str(row.get("update", ""))),
-                percent(row["keep_target"]),
-                percent(row["keep_achieved"]),
+                fixed_percent(row["keep_target"]),
+                fixed_percent(row["keep_achieved"]),
                 *(_with_error(row["perplexity"].get(text), "value", 2) for text in texts),
                 *(_accuracy(row["zero_shot"].get(task)) for task in tasks),
             ]

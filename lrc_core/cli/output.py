@@ -6,23 +6,28 @@ import json
 import sys
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 
-from lrc_core.runs.files import plain
+from lrc_core.files import json_plain
+from lrc_core.words import percent
+
+fixed_percent = partial(percent, fixed=True)
+"""0.8 as ``80.0 %``, so that columns line up."""
 
 
 def emit_json(data: Any) -> None:
     """The one JSON document of a command."""
-    sys.stdout.write(json.dumps(data, indent=1, default=plain) + "\n")
+    sys.stdout.write(json.dumps(data, indent=1, default=json_plain) + "\n")
 
 
 def emit(text: str = "") -> None:
-    """A line of a result for people."""
+    """Print one line of a result."""
     sys.stdout.write(text + "\n")
 
 
 def note(text: str) -> None:
-    """A line beside the result."""
+    """Print one line on standard error, beside the result."""
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
 
@@ -42,11 +47,6 @@ def emit_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 def _is_number(cell: str) -> bool:
     return not cell or cell[0].isdigit() or cell[0] in "-–+."
-
-
-def percent(share: float) -> str:
-    """0.8 as ``80.0 %``."""
-    return f"{100 * share:.1f} %"
 
 
 def moment(at: float) -> str:

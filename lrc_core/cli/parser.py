@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from lrc_core import __version__
 from lrc_core.kinds import KINDS, Kind, load
-from lrc_core.kinds.flags import STARTER, add_list, add_model, decomposition
+from lrc_core.kinds.flags import STARTER, add_list, add_model, flag
 from lrc_core.runs.spec import AllocateSpec
 
 Handler = Callable[[argparse.Namespace], int]
@@ -122,7 +122,7 @@ def _plan(commands: Any) -> None:
     add_list(parser, ("--rank",), "rank", ranks, metavar="LAYER=K", extend=True, fits=lambda word: "=" in word)
     add_list(parser, ("--lock",), "lock", locks, metavar="WORD", extend=True, fits=_names_layers)
     parser.add_argument("--name", default="My plan", help="in the score list")
-    words = f"of a plan that begins as uniform: {decomposition().help} (default: whitened)"
+    words = f"of a plan that begins as uniform: {flag(AllocateSpec, 'decomposition').help} (default: whitened)"
     parser.add_argument("--decomposition", default=AllocateSpec().decomposition, metavar="D", help=words)
     parser.add_argument("--save", required=True, metavar="FILE", help="where the plan goes")
 

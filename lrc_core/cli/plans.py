@@ -9,15 +9,15 @@ from typing import Any
 
 from lrc_core.allocate.curves.hand import HAND, predicted_loss, spend_rest
 from lrc_core.budget import fit_budget, uniform_ranks
-from lrc_core.cli.output import emit, emit_json, percent
+from lrc_core.cli.output import emit, emit_json, fixed_percent
 from lrc_core.errors import LrcError, PlanError, SettingsError
+from lrc_core.files import disk_errors
 from lrc_core.kinds.checks import check_keep
 from lrc_core.kinds.flags import model_ref
 from lrc_core.plan import Plan, make_plan
 from lrc_core.results.archive import Archive, card_of
 from lrc_core.results.plans import find_plan
 from lrc_core.results.spectra import known_losses
-from lrc_core.runs.files import disk_errors
 from lrc_core.runs.spec import ModelRef
 from lrc_core.runs.store import RunStore
 from lrc_core.types import LinearShape, ModelCard
@@ -59,8 +59,8 @@ def plan(arguments: argparse.Namespace) -> int:
         emit_json({"plan": made.to_dict(), "predicted_loss": loss, "loss_from": source})
         return 0
     emit(
-        f"{len(locked)} layers locked, {len(made.dense)} dense; {percent(made.keep_achieved)} kept of "
-        f"{percent(made.keep_target)}. Plan: {arguments.save}"
+        f"{len(locked)} layers locked, {len(made.dense)} dense; {fixed_percent(made.keep_achieved)} kept of "
+        f"{fixed_percent(made.keep_target)}. Plan: {arguments.save}"
     )
     if loss is not None:
         emit(f"Predicted loss (K-FAC, {source}; an estimate): {loss:.4f} nats per token.")

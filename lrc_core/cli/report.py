@@ -7,12 +7,12 @@ from pathlib import Path
 
 from lrc_core.cli.output import emit, emit_json
 from lrc_core.errors import SettingsError
+from lrc_core.files import write_atomic
 from lrc_core.models.resources import human_bytes
-from lrc_core.report.build import Frame, make_report
+from lrc_core.report.build import ReportOptions, make_report
 from lrc_core.report.html.page import report_html
 from lrc_core.report.pdf.document import report_pdf
 from lrc_core.report.sources import Asked
-from lrc_core.runs.files import write_atomic
 
 
 def report(arguments: argparse.Namespace) -> int:
@@ -20,7 +20,7 @@ def report(arguments: argparse.Namespace) -> int:
     asked = Asked(
         arguments.model or "", arguments.compare, tuple(arguments.plans or ()), tuple(arguments.answers or ())
     )
-    frame = Frame(
+    frame = ReportOptions(
         title=arguments.title,
         keep=arguments.keep,
         context=arguments.context,

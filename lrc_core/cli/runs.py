@@ -12,6 +12,7 @@ from lrc_core.cli.output import emit, emit_json, emit_table, moment, note
 from lrc_core.errors import CancelledError, LrcError, RunError
 from lrc_core.jobs import manager
 from lrc_core.kinds import KINDS
+from lrc_core.results.identity import changed, in_words
 from lrc_core.runs.records import Status
 from lrc_core.runs.spec import Spec
 from lrc_core.runs.store import Run, RunStore, RunSummary
@@ -47,7 +48,7 @@ def list_runs(arguments: argparse.Namespace) -> int:
 
 
 def show(arguments: argparse.Namespace) -> int:
-    """``lrc runs show``: the summary with path, spec, status, command, result and the end of the log."""
+    """``lrc runs show``: the summary with path, spec, status, contents, command, result and the end of the log."""
     store = RunStore()
     manager.reconcile(store=store)
     run = store.open(arguments.run)
@@ -61,6 +62,8 @@ def show(arguments: argparse.Namespace) -> int:
                 "path": str(run.path),
                 "spec": summary.spec.to_dict(),
                 "status": summary.status.to_dict(),
+                "contents": dict(summary.spec.contents),
+                "changed": list(changed(summary.spec)),
                 "command": manager.command_for(summary.spec),
                 "result": run.result(),
                 "log": run.log_tail(arguments.log),
@@ -111,6 +114,10 @@ def _show_for_people(run: Run, spec: Spec, status: Status, lines: int) -> None:
     emit(f"  model    {spec.model.source}")
     emit(f"  what     {_what(spec)}")
     emit(f"  created  {moment(status.created_at)}")
+    for thing, digest in in_words(spec):
+        emit(f"  of       {thing} ({digest})")
+    for words in changed(spec):
+        emit(f"  changed  {words}: this run is of what was there before")
     if status.ended_at and status.started_at:
         emit(f"  took     {duration(status.ended_at - status.started_at)}")
     if status.error:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import logging
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
@@ -11,17 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from lrc_core.errors import RecordError, ResourceError, RunError
+from lrc_core.damage import earlier
+from lrc_core.digests import file_digest, is_altered
+from lrc_core.errors import RunError
+from lrc_core.files import disk_errors, write_atomic, write_json, write_tensors
 from lrc_core.records import load, typed
-from lrc_core.records.digest import digest_of, is_altered
-
-log = logging.getLogger(__name__)
 
 _DONE = "complete.json"
 _CLEAN = "`lrc doctor --clean` removes cached decompositions."
+_AGAIN = f"Make it anew: {_CLEAN}"
 _DIGESTS = "digests"
 
 
@@ -40,34 +38,21 @@ class BlockFiles:
 
     @property
     def complete(self) -> bool:
-        """Whether every block has been written and is as it was written. What is not is made anew by whoever asks."""
-        if not (self.folder / _DONE).exists():
-            return False
-        try:
-            digests = self._digests()
-        except RecordError as error:
-            log.warning("made anew: %s", error)
-            return False
-        for name, digest in digests.items():
-            path = self.folder / name
-            if not path.exists() or is_altered(path, digest):
-                log.warning("made anew: %s is missing or is not the file that was written", path)
-                return False
-        return True
+        """Whether every block has been written and is as it was written. A mark that is damaged marks nothing."""
+        return earlier(self.folder / _DONE, self._require_all) is not None
 
     @property
     def description(self) -> dict[str, Any]:
         """What was given to :meth:`finish`.
 
         Raises:
-            RecordError: the file is missing or damaged.
+            RunError: the file is missing or damaged.
         """
-        return {name: value for name, value in self._record().items() if name != _DIGESTS}
+        return {name: value for name, value in _record(self.folder / _DONE).items() if name != _DIGESTS}
 
     def has_block(self, block: int) -> bool:
-        """Whether a block has been written, and is as it was written."""
-        path = self._file(block)
-        return path.exists() and not is_altered(path, self._digest(block))
+        """Whether a block has been written and is whole; one that is not is set aside."""
+        return earlier(self._file(block), lambda path: _require_whole(path, self._digest(block))) is not None
 
     def write(self, block: int, tensors: Mapping[str, Tensor]) -> None:
         """Store one block.
@@ -75,27 +60,18 @@ class BlockFiles:
         Raises:
             ResourceError: the disk is full.
         """
-        temporary = self._file(block).with_suffix(".tmp")
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, str(temporary))
-            digest = digest_of(temporary)
-            temporary.replace(self._file(block))
-            self._note(block).write_text(digest, encoding="ascii")
-        except (OSError, SafetensorError) as error:
-            temporary.unlink(missing_ok=True)
-            raise ResourceError(
-                f"Cannot write {self._file(block)}: {error}.", f"Free some disk space; {_CLEAN}"
-            ) from error
+        self._make_folder()
+        note = self._note(block)
+        note.unlink(missing_ok=True)  # of what is replaced
+        write_tensors(self._file(block), tensors)
+        write_atomic(note, file_digest(self._file(block)), durable=False)
 
     def finish(self, description: Mapping[str, Any]) -> None:
         """Mark the folder complete and say what it was made from."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self._make_folder()
         notes = sorted(self.folder.glob("block-*.sha256"))
         digests = {note.with_suffix(".safetensors").name: note.read_text(encoding="ascii") for note in notes}
-        temporary = self.folder / (_DONE + ".tmp")
-        temporary.write_text(json.dumps({**description, _DIGESTS: digests}, indent=1), encoding="utf-8")
-        temporary.replace(self.folder / _DONE)
+        write_json(self.folder / _DONE, {**description, _DIGESTS: digests})
         for note in notes:
             note.unlink(missing_ok=True)
 
@@ -106,20 +82,21 @@ class BlockFiles:
             RunError: the file is missing, damaged, or not the one that was written.
         """
         path = self._file(block)
-        if is_altered(path, self._digest(block)):
-            raise RunError(
-                f"{path} is damaged: it is not the file that was written (SHA-256).", f"Make it anew: {_CLEAN}"
-            )
+        _require_same(path, self._digest(block))
         try:
             with safe_open(str(path), "pt") as file:
                 tensor: Tensor = file.get_tensor(key)
                 return tensor
         except (OSError, SafetensorError) as error:
-            raise RunError(f"{key} cannot be read from {path}: {error}.", f"Make it anew: {_CLEAN}") from error
+            raise RunError(f"{key} cannot be read from {path}: {error}.", _AGAIN) from error
 
     def delete(self) -> None:
         """Remove the folder."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _make_folder(self) -> None:
+        with disk_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
 
     def _file(self, block: int) -> Path:
         return self.folder / f"block-{block:04d}.safetensors"
@@ -131,14 +108,29 @@ class BlockFiles:
         """What was recorded of a block; "" where nothing was. A note is newer than the record of all."""
         with suppress(OSError, UnicodeDecodeError):
             return self._note(block).read_text(encoding="ascii")
-        if not (self.folder / _DONE).exists():
-            return ""
-        return self._digests().get(self._file(block).name, "")
+        done = self.folder / _DONE
+        return _digests(done).get(self._file(block).name, "") if done.exists() else ""
 
-    def _record(self) -> dict[str, Any]:
-        path = self.folder / _DONE
-        record: dict[str, Any] = load(path, remedy=f"Make it anew: {_CLEAN}")
-        return typed(dict[str, Any], record, str(path), remedy=f"Make it anew: {_CLEAN}")
+    def _require_all(self, done: Path) -> bool:
+        for name, digest in _digests(done).items():
+            _require_whole(self.folder / name, digest)
+        return True
 
-    def _digests(self) -> dict[str, str]:
-        return typed(dict[str, str], self._record().get(_DIGESTS, {}), f"{_DIGESTS} in {self.folder / _DONE}")
+
+def _record(path: Path) -> dict[str, Any]:
+    return typed(dict[str, Any], load(path, remedy=_AGAIN), str(path), remedy=_AGAIN)
+
+
+def _digests(path: Path) -> dict[str, str]:
+    return typed(dict[str, str], _record(path).get(_DIGESTS, {}), f"{_DIGESTS} in {path}", remedy=_AGAIN)
+
+
+def _require_same(path: Path, digest: str) -> None:
+    if is_altered(path, digest):
+        raise RunError(f"{path} is damaged: it is not the file that was written.", _AGAIN)
+
+
+def _require_whole(path: Path, digest: str) -> bool:
+    _require_same(path, digest)
+    with safe_open(str(path), "pt"):  # compares the header with the file's length
+        return True

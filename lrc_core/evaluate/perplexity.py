@@ -17,7 +17,7 @@ RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
-class Score:
+class Perplexity:
     """A perplexity and how sure it is.
 
     Attributes:
@@ -46,7 +46,7 @@ def perplexity(
     seed: int = 0,
     on_progress: OnProgress = ignore_progress,
     should_stop: ShouldStop = never_stop,
-) -> Score:
+) -> Perplexity:
     """Token-weighted perplexity of a causal language model; log-probabilities in float32.
 
     The first token of a window is context only. With overlapping windows (0 < stride < window) every window after the
@@ -81,7 +81,7 @@ def perplexity(
             done = len(losses)
             so_far = _exp(sum(losses) / sum(tokens[:done]))
             on_progress(Progress("perplexity", done, count, {"perplexity": so_far}))
-    return Score(
+    return Perplexity(
         value=so_far,
         stderr=_bootstrap_stderr(losses, tokens, seed),
         tokens=sum(tokens),

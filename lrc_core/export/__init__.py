@@ -1,1 +1,1 @@
-"""What leaves the program: files for people and programs that do not have it. Light: no torch, no model library."""
+"""What leaves the program: files that open without it. Light: no torch, no model library."""

@@ -11,12 +11,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from lrc_core.budget import largest_low_rank, layer_ratio
+from lrc_core.budget import largest_low_rank, layer_ratio, removed_share, size_key
 from lrc_core.errors import RunError
 from lrc_core.registry import ALLOCATORS
 from lrc_core.runs.spec import AllocateSpec
 from lrc_core.runs.store import Run
 from lrc_core.types import LinearShape, ModelCard
+from lrc_core.words import removed
 
 MOST_FRAMES, MOST_TICKS = 240, 400
 _MOST_RANKS = 60_000  # numbers in all frames together: models of many layers get fewer frames, but never under 40
@@ -76,14 +77,14 @@ class Film:
         title: method and target in words.
         detail: model, decomposition, preset.
         color: of the method.
-        target: share of parameters to remove.
+        removed: share of parameters that it is to remove.
         live: whether more is to come.
         total: steps that are expected, at least those there are.
         blocks: number of decoder blocks.
         kinds: kinds of layer, the columns of the heatmap.
         cells: of every layer what :func:`cells_of` says.
-        ticks: columns of figures, one entry a step: ``step``, ``rate``, ``target``, loss terms and more.
-        frames: ``step``, ``rate`` and ``ranks`` (one list a snapshot, in the order of ``cells``).
+        ticks: columns of figures, one entry per step: ``step``, ``removed``, ``to_remove``, loss terms and more.
+        frames: ``step``, ``removed`` and ``ranks`` (one list per snapshot, in the order of ``cells``).
         charts: what is drawn of the ticks.
     """
 
@@ -91,7 +92,7 @@ class Film:
     title: str
     detail: str
     color: str
-    target: float
+    removed: float
     live: bool
     total: int
     blocks: int
@@ -154,18 +155,18 @@ def make_film(
     """
     told = list(events)
     ticks = _ticks(told)
-    kinds = tuple(dict.fromkeys(layer.kind for layer in card.layers))
+    kinds = card.kinds
     entry = ALLOCATORS.get(spec.method) if spec.method in ALLOCATORS else None
     steps = ticks["step"]
     total = max([int(event["total"]) for event in told[-1:] if _is_tick(event)] + [steps[-1] if steps else 0])
     return Film(
         run=run_id,
-        title=f"{entry.label if entry else spec.method} to {_percent(1 - spec.keep)} compression",
+        title=f"{entry.label if entry else spec.method} to {removed(spec.keep)} compression",
         detail=" · ".join(
             word for word in (card.name, spec.decomposition, spec.preset and f"preset {spec.preset}") if word
         ),
         color=entry.color if entry else GREY,
-        target=round(1 - spec.keep, 6),
+        removed=size_key(removed_share(spec.keep)),
         live=live,
         total=total if live or not steps else steps[-1],
         blocks=card.n_blocks,
@@ -186,10 +187,11 @@ def _ticks(events: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     by_step = {int(event["step"]): event["values"] for event in events if _is_tick(event)}
     steps = thinned(sorted(by_step), MOST_TICKS)
     names = dict.fromkeys(name for step in steps for name in by_step[step])
-    columns: dict[str, list[Any]] = {"step": steps, "rate": [_rounded(1 - by_step[step]["keep"]) for step in steps]}
+    gone = [_rounded(removed_share(by_step[step]["keep"])) for step in steps]
+    columns: dict[str, list[Any]] = {"step": steps, "removed": gone}
     for name in names:
-        if name == "target":
-            columns[name] = [_removed(by_step[step].get(name)) for step in steps]
+        if name == "target":  # an event calls the share to keep so
+            columns["to_remove"] = [_removed(by_step[step].get(name)) for step in steps]
         elif name not in ("keep", "eta_s"):
             columns[name] = [_rounded(by_step[step].get(name)) for step in steps]
     return columns
@@ -204,7 +206,7 @@ def _frames(snapshots: Iterable[Mapping[str, Any]], layers: int) -> dict[str, li
     steps = thinned(sorted(by_step), max(40, min(MOST_FRAMES, _MOST_RANKS // max(1, layers))))
     return {
         "step": steps,
-        "rate": [_rounded(1 - by_step[step]["keep"]) for step in steps],
+        "removed": [_rounded(removed_share(by_step[step]["keep"])) for step in steps],
         "ranks": [[int(rank) for rank in by_step[step]["ranks"]] for step in steps],
     }
 
@@ -217,7 +219,7 @@ def thinned(entries: Sequence[int], most: int) -> list[int]:
 
 
 def _removed(keep: Any) -> float | None:
-    return None if _rounded(keep) is None else _rounded(1 - keep)
+    return None if _rounded(keep) is None else _rounded(removed_share(keep))
 
 
 def _rounded(value: Any) -> float | None:
@@ -263,11 +265,11 @@ def _charts(ticks: Mapping[str, list[Any]], settings: Mapping[str, Any]) -> tupl
 
     found = [
         Chart(
-            "rate",
+            "removed",
             "Compression",
             "share removed; dashed: target",
             "percent",
-            ("rate", "target"),
+            ("removed", "to_remove"),
             ("achieved", "target"),
         ),
     ]
@@ -284,7 +286,3 @@ def _charts(ticks: Mapping[str, list[Any]], settings: Mapping[str, Any]) -> tupl
         Chart("memory", "Memory", "MB held", series=recorded("memory_mb"), labels=("memory",)),
     ]
     return tuple(found)
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f}".removesuffix(".0") + " %"

@@ -50,7 +50,7 @@ def cached(store: RunStore | None = None) -> list[Cached]:
     return entries
 
 
-def clean(store: RunStore | None = None) -> int:
+def clean_cache(store: RunStore | None = None) -> int:
     """Remove everything from the cache but the starter pack; returns the bytes that became free.
 
     Raises:
@@ -67,6 +67,11 @@ def clean(store: RunStore | None = None) -> int:
         removed += folder_size(folder)
         shutil.rmtree(folder, ignore_errors=True)
     return removed
+
+
+def runs_size(store: RunStore) -> int:
+    """Bytes of all runs, without what is only left over of deleted ones."""
+    return sum(folder_size(store.root / run_id) for run_id in store.ids())
 
 
 def folder_size(folder: Path) -> int:

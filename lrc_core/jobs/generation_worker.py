@@ -24,7 +24,7 @@ from lrc_core.errors import CancelledError, LrcError, ResourceError
 from lrc_core.jobs import generator
 from lrc_core.jobs.generator import Generator
 from lrc_core.jobs.queue import DeviceQueue
-from lrc_core.runs.process import host_name, is_alive, is_mine, start_time
+from lrc_core.runs.process import birth, identity, is_alive, is_mine, start_time
 from lrc_core.runs.recorder import BEAT_EVERY_S, record
 from lrc_core.runs.store import Run, RunStore
 from lrc_core.types import OnProgress, ShouldStop
@@ -140,25 +140,24 @@ class GenerationWorker:
         with self._store.lock():
             status = run.status()
             if status.state == "queued" and not is_mine(status):
-                pid = os.getpid()
-                run.write_status(replace(status, pid=pid, pid_started=start_time(pid), host=host_name()))
+                run.write_status(replace(status, **identity(os.getpid())))
 
     def _execute(self, run: Run, on_progress: OnProgress, should_stop: ShouldStop) -> dict[str, Any]:
         from lrc_core.pipeline import execute_in
         from lrc_core.pipeline.session import Session
 
-        if self._session is not None and self._session.ref == run.spec.model:
+        if self._session is not None and self._session.serves(run.spec):
             self._session = self._session.watched_by(on_progress, should_stop)
         else:
             self._session = None  # the old model goes before the new one comes
-            self._session = Session(run.spec.model, on_progress, should_stop)
+            self._session = Session(run.spec.model, on_progress, should_stop, dict(run.spec.contents))
         self._tell("busy", model=run.spec.model.source)
         return execute_in(run, self._session)
 
     def _tell(self, state: str, release_at: float = 0.0, model: str | None = None) -> None:
         pid = os.getpid()
         holds = model if model is not None else self._told.model if self._told is not None else ""
-        told = Generator(pid, start_time(pid), state, holds, release_at)
+        told = Generator(pid, start_time(pid), state, holds, release_at, birth(pid))
         if told != self._told:
             generator.tell(self._store, told)
             self._told = told

@@ -18,11 +18,11 @@ from pathlib import Path
 import psutil
 
 from lrc_core.errors import LrcError
+from lrc_core.files import disk_errors, write_json
 from lrc_core.jobs.launch import start_process
 from lrc_core.jobs.queue import DeviceQueue
 from lrc_core.records import Label, Moment, Place, Positive, load, typed
-from lrc_core.runs.files import disk_errors, write_json
-from lrc_core.runs.process import host_name, process_of, start_time
+from lrc_core.runs.process import birth, host_name, process_of, start_time
 from lrc_core.runs.records import Status
 from lrc_core.runs.store import RunStore
 
@@ -44,6 +44,7 @@ class Generator:
         state: ``starting``, ``waiting`` (another job has the device), ``busy`` or ``idle``.
         model: the model that it holds, "" when none.
         release_at: unix seconds when it ends if nobody asks; 0 unless idle.
+        pid_birth: as of :class:`~lrc_core.runs.records.Status`.
     """
 
     pid: Positive
@@ -51,11 +52,14 @@ class Generator:
     state: Label = "starting"
     model: Place = ""
     release_at: Moment = 0.0
+    pid_birth: Label = ""
 
     @property
     def process(self) -> psutil.Process | None:
         """The live process, None when it has gone."""
-        return process_of(Status(pid=self.pid, pid_started=self.pid_started, host=host_name()))
+        return process_of(
+            Status(pid=self.pid, pid_started=self.pid_started, pid_birth=self.pid_birth, host=host_name())
+        )
 
 
 def idle_s() -> float:
@@ -85,7 +89,7 @@ def tell(store: RunStore, generator: Generator) -> None:
     path = record_path(store)
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, asdict(generator))
+    write_json(path, asdict(generator), durable=False)
 
 
 def ensure(store: RunStore, env: Mapping[str, str] | None = None) -> int:
@@ -101,7 +105,7 @@ def ensure(store: RunStore, env: Mapping[str, str] | None = None) -> int:
         log.parent.mkdir(parents=True, exist_ok=True)
         log.unlink(missing_ok=True)
     pid = start_process((MODULE, str(store.root.resolve())), log, "The generation worker", env)
-    tell(store, Generator(pid, start_time(pid)))
+    tell(store, Generator(pid, start_time(pid), pid_birth=birth(pid)))
     return pid
 
 

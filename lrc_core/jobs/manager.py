@@ -11,19 +11,22 @@ import signal
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 
 from lrc_core.errors import LrcError, RunError
+from lrc_core.files import disk_errors
 from lrc_core.jobs import generator
 from lrc_core.jobs.launch import signal_worker, start_worker
 from lrc_core.jobs.queue import START_GRACE_S, DeviceQueue
 from lrc_core.kinds import check, command_for
-from lrc_core.paths import require_writable
-from lrc_core.runs.files import disk_errors
-from lrc_core.runs.process import host_name, is_alive, start_time
+from lrc_core.paths import cache_home, require_writable
+from lrc_core.results.identity import as_asked_before, identified
+from lrc_core.runs.process import identity, is_alive
 from lrc_core.runs.records import Status
 from lrc_core.runs.spec import Spec
 from lrc_core.runs.store import Run, RunStore
+from lrc_core.runs.sweep import is_due, sweep
 
 log = logging.getLogger(__name__)
 
@@ -60,8 +63,9 @@ def submit(
 ) -> Run:
     """Make sure that a spec's run is done, running or queued, and return it at once.
 
-    A run of the same spec is joined, whoever asked for it first. One that was cancelled, failed or was interrupted is
-    returned as it is, to be offered for :func:`resume`; it is never restarted silently.
+    The spec is first given the contents of what it names. A run of the same spec is joined, whoever asked for it first.
+    One that was cancelled, failed or was interrupted is returned as it is, to be offered for :func:`resume`; it is
+    never restarted silently.
 
     Args:
         spec: what to do.
@@ -75,6 +79,7 @@ def submit(
     """
     require_writable("no job is started", f"On a copy of your own: `{command_for(spec)}`")
     store = store or RunStore()
+    spec = as_asked_before(identified(spec), store)
     known = (store.root / spec.run_id / "spec.json").exists()
     if not known:
         # With a token of its own the model is for the worker's eyes only: this process must not hold the token.
@@ -179,12 +184,17 @@ def reconcile(*, store: RunStore | None = None) -> list[Run]:
     """Bring records into line with reality: runs whose process has died become interrupted.
 
     On this machine the process itself is asked (a laptop that slept has an old heartbeat and a healthy worker); for a
-    worker elsewhere the heartbeat decides. Cancels that a worker does not heed are pressed on.
+    worker elsewhere the heartbeat decides. Cancels that a worker does not heed are pressed on. What killed processes
+    left behind is removed.
 
     Returns:
         The runs that changed.
     """
     store = store or RunStore()
+    with suppress(LrcError):  # of a folder that is only to be read: nothing is lost
+        if is_due(store.root, time.time()):
+            with store.lock():
+                sweep(store.root, cache_home())
     changed = []
     for summary in store.list():
         if summary.state in ("queued", "running", "cancelling"):
@@ -211,6 +221,7 @@ def replace_queued(spec: Spec, *, store: RunStore | None = None) -> list[str]:
         Ids of the dropped runs.
     """
     store = store or RunStore()
+    spec = as_asked_before(identified(spec), store)
     dropped = []
     for summary in store.list():
         other = summary.spec
@@ -235,7 +246,7 @@ def _launch(store: RunStore, run: Run, status: Status, env: Mapping[str, str] | 
     except LrcError as error:
         _end(store, run, status, "failed", error.message, error.remedy)
         raise
-    run.write_status(replace(status, pid=pid, pid_started=start_time(pid), host=host_name(), updated_at=time.time()))
+    run.write_status(replace(status, **identity(pid), updated_at=time.time()))
 
 
 def _flag(run: Run, *, automatic: bool) -> None:

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lrc_core.errors import LrcError
-from lrc_core.runs.files import disk_errors, lock_if_free
+from lrc_core.files import disk_errors, lock_if_free
 from lrc_core.runs.process import host_name, is_alive
 from lrc_core.runs.store import Run, RunStore
 

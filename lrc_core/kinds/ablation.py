@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from lrc_core.errors import SettingsError
 from lrc_core.kinds import bench, checks
-from lrc_core.kinds.flags import KEEPS, Flag, decomposition, text_name
+from lrc_core.kinds.flags import flags
 from lrc_core.kinds.kind import Kind
 from lrc_core.names import method_label
 from lrc_core.quality.presets import bench_preset
@@ -41,26 +41,8 @@ KIND = Kind(
     command=("bench", "ablation"),
     handler=bench.HANDLER,
     parts=(
-        KEEPS,
-        Flag(
-            "--methods",
-            "methods",
-            "default: every one whose loss terms are known",
-            many=True,
-            metavar="METHOD",
-            always=True,
-        ),
-        decomposition(always=True),
-        Flag("--parts", "parts", "what is left out or swapped", many=True, metavar="PART"),
-        Flag(
-            "--ablation-texts",
-            "texts",
-            "calibration texts, each alone; generated: written by the model",
-            many=True,
-            metavar="TEXT",
-            made=text_name,
-        ),
-        *bench.shared(tasks=False),
+        *flags(AblationSpec, "keeps", "methods", "decomposition", "parts", "texts"),
+        *bench.shared(AblationSpec, tasks=False),
     ),
     extras=bench.extras,
     title=lambda spec: f"Ablation of {', '.join(method_label(name) for name in spec.methods)}",

@@ -6,16 +6,7 @@ import argparse
 from dataclasses import asdict, replace
 
 from lrc_core.kinds import checks, titles
-from lrc_core.kinds.flags import (
-    KEEP,
-    Flag,
-    add_settings,
-    calibration,
-    calibration_seed,
-    decomposition,
-    settings_of,
-    settings_words,
-)
+from lrc_core.kinds.flags import CALIBRATION_SEED, add_settings, calibration, flags, settings_of, settings_words
 from lrc_core.kinds.kind import Kind
 from lrc_core.names import method_label
 from lrc_core.registry import ALLOCATORS
@@ -63,16 +54,13 @@ KIND = Kind(
     stage="lrc_core.pipeline.allocation:allocation_run",
     show="lrc_core.cli.jobs:print_plan",
     parts=(
-        Flag("--method", "method", "a method by name, see `lrc methods`", always=True),
-        KEEP,
-        decomposition(always=True),
+        *flags(AllocateSpec, "method", "keep", "decomposition"),
         _Settings(),
-        Flag("--seed", "seed", "of the method and its calibration", int, metavar="N", also=("calibration.seed",)),
-        *calibration(old_text=True, window="--window"),
-        calibration_seed(),
+        *flags(AllocateSpec, "seed"),
+        *calibration(AllocateSpec, alone=True, seed=CALIBRATION_SEED),
     ),
     extras=_extras,
-    title=lambda spec: f"{method_label(spec.method)} at {titles.removed([spec.keep])}",
+    title=lambda spec: f"{method_label(spec.method)} at {titles.sizes([spec.keep])}",
     what=lambda spec: titles.listed(spec.method, spec.keep),
     check=_check,
 )

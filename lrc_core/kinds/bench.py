@@ -8,7 +8,7 @@ from typing import Any
 
 from lrc_core.errors import SettingsError
 from lrc_core.kinds import checks, titles
-from lrc_core.kinds.flags import Flag, Part, add_presets, calibration, evaluation, presets_of, presets_words
+from lrc_core.kinds.flags import SpecFlags, add_presets, calibration, evaluation, flags, presets_of, presets_words
 from lrc_core.quality.presets import PRESETS, bench_preset, method_presets
 from lrc_core.runs.store import RunStore
 
@@ -28,12 +28,12 @@ class Size:
     tasks: bool = True
 
     def add(self, parser: argparse.ArgumentParser, base: Any) -> None:
-        """See :class:`~lrc_core.kinds.flags.Part`."""
+        """See :class:`~lrc_core.kinds.flags.SpecFlags`."""
         words = "size of the bench (default: bench, for two cores), or preset of a method"
         add_presets(parser, PRESETS, "bench|gpu|METHOD=NAME", words)
 
     def read(self, spec: Any, arguments: argparse.Namespace, store: RunStore) -> Any:
-        """See :class:`~lrc_core.kinds.flags.Part`."""
+        """See :class:`~lrc_core.kinds.flags.SpecFlags`."""
         words = arguments.preset or ()
         size = bench_preset(next((word for word in reversed(words) if word in PRESETS), PRESET))
         of_methods = presets_of([word for word in words if word not in PRESETS], spec.methods)
@@ -45,25 +45,18 @@ class Size:
         )
 
     def write(self, spec: Any, said: Any, store: RunStore) -> tuple[list[str], Any]:
-        """See :class:`~lrc_core.kinds.flags.Part`."""
+        """See :class:`~lrc_core.kinds.flags.SpecFlags`."""
         return presets_words(spec.presets), replace(said, presets=spec.presets)
 
 
-def shared(*, tasks: bool = True) -> tuple[Part, ...]:
-    """The parts of both; ``tasks`` as of :class:`Size`."""
+def shared(spec: type[Any], *, tasks: bool = True) -> tuple[SpecFlags, ...]:
+    """The parts of both, for this class of specs; ``tasks`` as of :class:`Size`."""
     return (
         Size(tasks),
-        Flag("--seeds", "seeds", "one matrix for each", int, many=True, metavar="N"),
-        Flag("--task-keeps", "task_keeps", "targets with tasks", float, many=True, none=True, metavar="KEEP"),
-        *evaluation("--texts", "--text"),
-        Flag("--evaluation-seed", "evaluation.seed", "chooses items", int, metavar="N"),
-        *calibration(),
-        Flag(
-            "--no-share-path",
-            "share_path",
-            "train a learning method anew for every target instead of using the plans recorded on the way",
-            const=False,
-        ),
+        *flags(spec, "seeds", "task_keeps"),
+        *evaluation(spec, "--texts", "--text"),
+        *calibration(spec),
+        *flags(spec, "share_path"),
     )
 
 

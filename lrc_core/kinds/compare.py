@@ -8,13 +8,12 @@ from dataclasses import replace
 from lrc_core.errors import SettingsError
 from lrc_core.kinds import checks, titles
 from lrc_core.kinds.flags import (
-    KEEPS,
-    Flag,
+    CALIBRATION_SEED,
     add_presets,
     calibration,
-    calibration_seed,
-    decomposition,
     evaluation,
+    flag,
+    flags,
     presets_of,
     presets_words,
 )
@@ -55,7 +54,7 @@ def _title(spec: CompareSpec) -> str:
     updated = {NO_UPDATE: "", TUNED: " with tuned factors"}.get(
         spec.update, f" with {titles.UPDATES.get(spec.update, spec.update).lower()} updated"
     )
-    return f"Compare at {titles.removed(spec.keeps)}{updated}"
+    return f"Compare at {titles.sizes(spec.keeps)}{updated}"
 
 
 def _what(spec: CompareSpec) -> str:
@@ -70,28 +69,12 @@ KIND = Kind(
     stage="lrc_core.pipeline.comparison:comparison_run",
     show="lrc_core.cli.jobs:print_comparison",
     parts=(
-        KEEPS,
-        Flag("--methods", "methods", "what is compared, see `lrc methods`", many=True, metavar="METHOD", always=True),
-        decomposition(),
+        *flags(CompareSpec, "keeps", "methods", "decomposition"),
         _Presets(),
-        Flag(
-            "--update",
-            "update",
-            "factors of every plan to update before it is measured",
-            choices=(NO_UPDATE, *KINDS),
-        ),
-        *evaluation("--text"),
-        Flag(
-            "--seed",
-            "seed",
-            "of methods, calibration and evaluation",
-            int,
-            metavar="N",
-            also=("calibration.seed", "evaluation.seed"),
-        ),
-        Flag("--evaluation-seed", "evaluation.seed", "chooses items (default: the seed)", int, metavar="N"),
-        *calibration(),
-        calibration_seed(),
+        flag(CompareSpec, "update", choices=(NO_UPDATE, *KINDS)),
+        *flags(CompareSpec, "seed"),
+        *evaluation(CompareSpec, "--text"),
+        *calibration(CompareSpec, seed=CALIBRATION_SEED),
     ),
     title=_title,
     what=_what,

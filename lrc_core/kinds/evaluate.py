@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from lrc_core.kinds import titles
-from lrc_core.kinds.flags import Flag, calibration, calibration_seed, evaluation
+from lrc_core.kinds.flags import CALIBRATION_SEED, calibration, evaluation
 from lrc_core.kinds.kind import Kind
 from lrc_core.kinds.plans import PlanFlag
 from lrc_core.plan import update_of
 from lrc_core.runs.spec import EvaluateSpec, EvaluationSpec
 from lrc_core.runs.store import RunStore
 
-_MEASURED = (
-    *evaluation("--text"),
-    Flag("--seed", "evaluation.seed", "chooses items and bootstrap samples", int, metavar="N"),
-)
+_MEASURED = evaluation(EvaluateSpec, "--text", seed="--seed")
 
 
 def evaluation_words(evaluation: EvaluationSpec) -> list[str]:
@@ -39,7 +36,7 @@ KIND = Kind(
     help="Measure a plan, or the dense model.",
     stage="lrc_core.pipeline.evaluation:evaluation_run",
     show="lrc_core.cli.jobs:print_row",
-    parts=(PlanFlag(), *_MEASURED, *calibration(), calibration_seed()),
+    parts=(PlanFlag(), *_MEASURED, *calibration(EvaluateSpec, seed=CALIBRATION_SEED)),
     title=_title,
     what=_what,
 )

@@ -10,9 +10,9 @@ import argparse
 import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args, get_type_hints
 
 import lrc_core.allocate
 import lrc_core.decompose  # noqa: F401 - both register their methods, which help texts list
@@ -29,7 +29,7 @@ _BUILT_IN = (*TEXTS, "gensim", GENERATED)
 _FILE_ENDINGS = (".txt", ".md", ".json", ".jsonl", ".utf8")
 
 
-class Part(Protocol):
+class SpecFlags(Protocol):
     """What a command has to say about some fields of its spec."""
 
     def add(self, parser: argparse.ArgumentParser, base: Any) -> None:
@@ -87,9 +87,9 @@ class Flag:
     unless: str = ""
 
     def add(self, parser: argparse.ArgumentParser, base: Any) -> None:
-        """See :class:`Part`."""
+        """See :class:`SpecFlags`."""
         words = (self.word, *self.aliases)
-        text = self._help(base)
+        text = self._help(base).replace("%", "%%")
         if self.const is not None:
             parser.add_argument(*words, dest=self.field, action="store_const", const=self.const, help=text)
         elif self.many or self.each:
@@ -102,7 +102,7 @@ class Flag:
                 dest=self.field,
                 type=self.type,
                 choices=self.choices or None,
-                metavar=self.metavar,
+                metavar=self.metavar or (None if self.choices else self.field.split(".")[-1].upper()),
                 help=text,
             )
 
@@ -123,7 +123,7 @@ class Flag:
         return f"{self.help} (default: {' '.join(map(str, default)) if isinstance(default, tuple) else default})"
 
     def read(self, spec: Any, arguments: argparse.Namespace, store: RunStore) -> Any:
-        """See :class:`Part`."""
+        """See :class:`SpecFlags`."""
         given = getattr(arguments, self.field)
         if given is None or self._silent(spec):
             return spec
@@ -132,7 +132,7 @@ class Flag:
         return self._said(spec, tuple(given) if isinstance(given, list) else given)
 
     def write(self, spec: Any, said: Any, store: RunStore) -> tuple[list[str], Any]:
-        """See :class:`Part`."""
+        """See :class:`SpecFlags`."""
         value = get(spec, self.field)
         if self._silent(spec) or (value == get(said, self.field) and not self.always):
             return [], said
@@ -265,7 +265,7 @@ def add_job(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help="go on with a run that was stopped or failed")
 
 
-def text_name(name: str) -> str:
+def absolute_text(name: str) -> str:
     """Built-in names as they are, files by absolute path, hub data sets as they are.
 
     Raises:
@@ -298,89 +298,84 @@ def _folder(name: str) -> str:
     return os.path.abspath(path)
 
 
-def decomposition(word: str = "--decomposition", name: str = "decomposition", **more: Any) -> Flag:
-    """The decomposition, or several; the help lists those that are registered."""
-    return Flag(word, name, ", ".join(DECOMPOSITIONS.names()), metavar="D", **more)
+_NAMES: dict[str, dict[str, Any]] = {
+    "text": {"each": True, "fits": _is_text, "made": absolute_text, "metavar": "TEXT"},
+    "listed text": {"made": absolute_text, "metavar": "TEXT"},
+    "folder": {"made": _folder, "metavar": "DIR"},
+    "model": {"made": model_source, "metavar": "MODEL"},
+    "decomposition": {"help": ", ".join(DECOMPOSITIONS.names()), "metavar": "D"},
+}
+"""What a word of the command line can name."""
 
 
-KEEP = Flag("--keep", "keep", "share of the block linears to keep", float, metavar="SHARE", always=True)
-KEEPS = Flag("--keep", "keeps", "shares to keep", float, many=True, metavar="SHARE", always=True)
+def flag(spec: type[Any], name: str, **more: Any) -> Flag:
+    """The flag of a field, as :func:`~lrc_core.runs.spec_parts.asked` put it beside the field.
+
+    Args:
+        spec: class of the specs.
+        name: the field, or ``calibration.windows`` for a field of a part.
+        more: what is different in this command.
+    """
+    owner, leaf = spec, name
+    if "." in name:
+        part, leaf = name.split(".")
+        owner = get_type_hints(spec)[part]
+    info = next(known for known in fields(owner) if known.name == leaf)
+    said = {"word": f"--{leaf.replace('_', '-')}", **info.metadata, **more}
+    said |= _NAMES.get(said.pop("names", ""), {})
+    if leaf == "seed" and owner is not spec and hasattr(spec, "seed"):
+        said["help"] += " (default: the seed)"
+    kind = get_type_hints(owner)[leaf]
+    if kind is bool:
+        return Flag(field=name, const=not info.default, **said)
+    several = get_args(kind)[:1]
+    kind = several[0] if several else kind
+    said.setdefault("metavar", {int: "N", float: "SHARE"}.get(kind))
+    return Flag(field=name, type=kind, many=bool(several) and not said.get("each"), **said)
 
 
-def calibration(*, old_text: bool = False, window: str = "--calibration-window", unless: str = "") -> tuple[Flag, ...]:
+CALIBRATION_SEED = "--calibration-seed"
+"""Where ``--seed`` is not, or not only, that of the calibration."""
+
+
+def flags(spec: type[Any], *names: str) -> tuple[Flag, ...]:
+    """The flags of several fields that this command asks for as they are."""
+    return tuple(flag(spec, name) for name in names)
+
+
+def calibration(spec: type[Any], *, alone: bool = False, seed: str = "", unless: str = "") -> tuple[Flag, ...]:
     """Calibration text and windows.
 
     Args:
-        old_text: the command has no other text, so that ``--text`` once meant this one.
-        window: the flag for tokens in a window.
+        spec: class of the specs.
+        alone: the command has no other text and no other windows, so that ``--text`` once meant this one.
+        seed: the flag of the seed that chooses windows; "" for none.
         unless: field of the spec that makes calibration pointless.
     """
+    old: dict[str, Any] = {"old": ("--text",)} if alone else {}
+    most: dict[str, Any] = {"aliases": ("--max-windows",)} if alone else {}
+    window: dict[str, Any] = {"aliases": ("--calibration-window",)} if alone else {"word": "--calibration-window"}
     return (
-        Flag(
-            "--calibration-text",
-            "calibration.texts",
-            "built-in text, file or hub data set to calibrate on (repeatable)",
-            metavar="TEXT",
-            old=("--text",) if old_text else (),
-            each=True,
-            fits=_is_text,
-            made=text_name,
-            unless=unless,
-        ),
-        Flag(
-            "--windows",
-            "calibration.windows",
-            "calibration windows",
-            int,
-            metavar="N",
-            aliases=("--max-windows",) if old_text else (),
-            unless=unless,
-        ),
-        Flag(
-            window,
-            "calibration.window",
-            "tokens in a calibration window",
-            int,
-            metavar="N",
-            aliases=("--calibration-window",) if window != "--calibration-window" else (),
-            unless=unless,
-        ),
+        flag(spec, "calibration.texts", unless=unless, **old),
+        flag(spec, "calibration.windows", unless=unless, **most),
+        flag(spec, "calibration.window", unless=unless, **window),
+        *((flag(spec, "calibration.seed", word=seed, unless=unless),) if seed else ()),
     )
 
 
-def calibration_seed(**more: Any) -> Flag:
-    """The seed that chooses calibration windows."""
-    text = "chooses calibration windows (default: the seed)"
-    return Flag("--calibration-seed", "calibration.seed", text, int, metavar="N", **more)
-
-
-def evaluation(*old_texts: str) -> tuple[Flag, ...]:
+def evaluation(spec: type[Any], *old: str, seed: str = "--evaluation-seed") -> tuple[Flag, ...]:
     """What is measured.
 
     Args:
-        old_texts: former words for the texts.
+        spec: class of the specs.
+        old: former words for the texts.
+        seed: the flag of the seed.
     """
-    of = "evaluation."
+    names = ("window", "max_windows", "stride", "bos", "tasks", "items", "include_path")
     return (
-        Flag(
-            "--report-text",
-            of + "texts",
-            "text to report on (repeatable): built-in, file, hub data set",
-            metavar="TEXT",
-            old=old_texts,
-            each=True,
-            fits=_is_text,
-            made=text_name,
-        ),
-        Flag("--window", of + "window", "tokens in a window", int, metavar="N"),
-        Flag("--max-windows", of + "max_windows", "windows of each text, 0 for all", int, metavar="N"),
-        Flag("--stride", of + "stride", "tokens between window starts, 0: the window", int, metavar="N"),
-        Flag("--bos", of + "bos", "start windows with BOS", choices=("auto", "yes", "no")),
-        Flag("--tasks", of + "tasks", "zero-shot tasks: any that lm-eval knows", many=True, none=True, metavar="TASK"),
-        Flag("--items", of + "items", "items of each task, 0 for all", int, metavar="N"),
-        Flag(
-            "--include-path", of + "include_path", "folder of your own lm-eval task files", metavar="DIR", made=_folder
-        ),
+        flag(spec, "evaluation.texts", old=old),
+        *flags(spec, *(f"evaluation.{name}" for name in names)),
+        flag(spec, "evaluation.seed", word=seed),
     )
 
 

@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import Any
 
 from lrc_core.kinds import checks
-from lrc_core.kinds.flags import Part, add_job, add_model, model_ref, model_words
+from lrc_core.kinds.flags import SpecFlags, add_job, add_model, model_ref, model_words
 from lrc_core.runs.store import RunStore
 
 
@@ -52,7 +52,7 @@ class Kind:
     help: str
     stage: str
     show: str
-    parts: tuple[Part, ...] = ()
+    parts: tuple[SpecFlags, ...] = ()
     extras: Callable[[argparse.ArgumentParser], None] = _nothing
     command: tuple[str, ...] = ()
     handler: str = "lrc_core.cli.jobs:job"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lrc_core.errors import SettingsError
 from lrc_core.kinds import checks
-from lrc_core.kinds.flags import Flag, calibration
+from lrc_core.kinds.flags import calibration, flags
 from lrc_core.kinds.kind import Kind
 from lrc_core.runs.spec import LESSON_PARTS, LessonSpec
 
@@ -25,12 +25,8 @@ KIND = Kind(
     stage="lrc_core.pipeline.lesson:lesson_run",
     show="lrc_core.cli.jobs:print_lesson",
     parts=(
-        Flag("--layers", "layers", "layers by full name (default: chosen by spectra)", many=True, metavar="NAME"),
-        Flag("--keep", "keep", "share left of a squeezed layer", float, metavar="SHARE"),
-        Flag("--parts", "parts", "what is made (default: all)", many=True, choices=LESSON_PARTS, metavar="PART"),
-        Flag("--prompt", "prompt", "what the model goes on with (default: that of text samples)", metavar="TEXT"),
-        *calibration(old_text=True, window="--window"),
-        Flag("--seed", "calibration.seed", "chooses the windows", int, metavar="N"),
+        *flags(LessonSpec, "layers", "keep", "parts", "prompt"),
+        *calibration(LessonSpec, alone=True, seed="--seed"),
     ),
     check=_check,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lrc_core.errors import SettingsError
 from lrc_core.kinds import bench, checks, titles
-from lrc_core.kinds.flags import KEEPS, Flag, decomposition, model_source
+from lrc_core.kinds.flags import flag, flags
 from lrc_core.kinds.kind import Kind
 from lrc_core.quality.presets import bench_preset
 from lrc_core.registry import ALLOCATORS
@@ -42,29 +42,12 @@ KIND = Kind(
     command=("bench", "quality"),
     handler=bench.HANDLER,
     parts=(
-        KEEPS,
-        Flag("--methods", "methods", "default: every one", many=True, metavar="METHOD", always=True),
-        decomposition("--decomposition", "decompositions", many=True, always=True),
-        Flag(
-            "--references",
-            "references",
-            "other models measured on the same texts and tasks",
-            many=True,
-            metavar="MODEL",
-            made=model_source,
-        ),
-        Flag("--against", "baselines", "baselines", many=True, metavar="METHOD"),
-        Flag(
-            "--update",
-            "updates",
-            "what is done to the factors of every plan, each in rows of its own",
-            many=True,
-            choices=(NO_UPDATE, *KINDS),
-        ),
-        *bench.shared(),
+        *flags(QualitySpec, "keeps", "methods", "decompositions", "references", "baselines"),
+        flag(QualitySpec, "updates", choices=(NO_UPDATE, *KINDS)),
+        *bench.shared(QualitySpec),
     ),
     extras=bench.extras,
-    title=lambda spec: f"Bench of {len(spec.methods)} methods at {titles.removed(spec.keeps)}",
+    title=lambda spec: f"Bench of {len(spec.methods)} methods at {titles.sizes(spec.keeps)}",
     what=bench.what,
     check=_check,
     check_models=_check_models,

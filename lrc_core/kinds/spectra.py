@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lrc_core.errors import SettingsError
 from lrc_core.kinds import checks
-from lrc_core.kinds.flags import Flag, calibration, decomposition
+from lrc_core.kinds.flags import calibration, flag, flags
 from lrc_core.kinds.kind import Kind
 from lrc_core.runs.spec import SpectraSpec
 
@@ -36,17 +36,9 @@ KIND = Kind(
     handler="lrc_core.cli.jobs:spectra",
     parts=(
         # A streamed one needs no text, so that no text makes it another run.
-        Flag(
-            "--stream",
-            "stream",
-            "matrix by matrix from the files, for a model too large to load; svd only",
-            const=True,
-            then=(("decompositions", ("svd",)),),
-        ),
-        decomposition("--decompositions", "decompositions", many=True),
-        Flag("--subspaces", "subspaces", "also store overlaps between neighbouring blocks", const=True),
-        *calibration(old_text=True, window="--window", unless="stream"),
-        Flag("--seed", "calibration.seed", "chooses the windows", int, metavar="N", unless="stream"),
+        flag(SpectraSpec, "stream", then=(("decompositions", ("svd",)),)),
+        *flags(SpectraSpec, "decompositions", "subspaces"),
+        *calibration(SpectraSpec, alone=True, seed="--seed", unless="stream"),
     ),
     check=_check,
     check_models=_check_models,

@@ -5,29 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from lrc_core.budget import removed_percent
 from lrc_core.names import method_label
 from lrc_core.plan import update_of, variant_name
 from lrc_core.tune.kinds import NO_UPDATE, TUNED
-from lrc_core.words import percent
+from lrc_core.words import removed
 
 UPDATES = {NO_UPDATE: "No update", "left": "Left factors", "both": "Both factors", TUNED: "Tuned factors"}
 """What an update is called."""
 
 
-def removed(keeps: Iterable[float]) -> str:
+def sizes(keeps: Iterable[float]) -> str:
     """``20 %, 30 %``."""
-    return ", ".join(percent(1 - keep) for keep in keeps)
+    return ", ".join(removed(keep) for keep in keeps)
 
 
 def plan_title(plan: Mapping[str, Any]) -> str:
     """``LLRC + update at 20 %``."""
     name = method_label(variant_name(str(plan.get("method")), update_of(plan.get("origin"))))
-    return f"{name} at {percent(1 - float(plan.get('keep_target', 1)))}"
+    return f"{name} at {removed(float(plan.get('keep_target', 1)))}"
 
 
 def listed(name: str, *keeps: float) -> str:
     """``llrc at 20.0 %``, as lists of runs have it."""
-    return f"{name} at {', '.join(f'{100 * (1 - keep):.1f} %' for keep in keeps)}"
+    return f"{name} at {', '.join(f'{removed_percent(keep):.1f} %' for keep in keeps)}"
 
 
 def listed_plan(plan: Mapping[str, Any], update: str) -> str:

@@ -6,7 +6,7 @@ import argparse
 from dataclasses import asdict, replace
 
 from lrc_core.kinds import titles
-from lrc_core.kinds.flags import add_settings, calibration, calibration_seed, settings_of, settings_words
+from lrc_core.kinds.flags import CALIBRATION_SEED, add_settings, calibration, settings_of, settings_words
 from lrc_core.kinds.kind import Kind
 from lrc_core.kinds.plans import PlanFlag
 from lrc_core.runs.spec import UpdateSpec
@@ -48,7 +48,7 @@ KIND = Kind(
     help="Fit or tune a plan's factors.",
     stage="lrc_core.pipeline.updating:update_run",
     show="lrc_core.cli.jobs:print_update",
-    parts=(PlanFlag(required=True), _Settings(), *calibration(), calibration_seed()),
+    parts=(PlanFlag(required=True), _Settings(), *calibration(UpdateSpec, seed=CALIBRATION_SEED)),
     title=_title,
     what=lambda spec: titles.listed_plan(spec.plan, str(spec.settings.get("kind", ""))),
     check=_check,

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from lrc_core.budget import Ranks, is_dense
 from lrc_core.decompose.factorise import Factors
+from lrc_core.digests import is_altered
 from lrc_core.errors import PlanError
 from lrc_core.lowrank.linear import LowRankLinear
 from lrc_core.models.linears import get_module, replace_module, weight_of
-from lrc_core.records.digest import is_altered
 from lrc_core.types import LinearShape
 
 

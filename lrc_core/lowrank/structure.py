@@ -13,12 +13,13 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from lrc_core.budget import Shapes
 from lrc_core.errors import PlanError
+from lrc_core.files import write_tensors
 from lrc_core.lowrank.apply import require_unaltered
 from lrc_core.models.linears import bias_of, get_module, replace_module, weight_of
 from lrc_core.types import LinearShape, Structure
@@ -104,10 +105,8 @@ def write_structure(path: Path, structure: Structure, weights: Mapping[str, Tens
     tensors = {f"{name}.rows": torch.tensor(kept, dtype=torch.int32) for name, kept in structure.rows.items()}
     tensors |= {f"{name}.columns": torch.tensor(kept, dtype=torch.int32) for name, kept in structure.columns.items()}
     tensors |= {f"{name}.heads": torch.tensor(counts, dtype=torch.int32) for name, counts in structure.heads.items()}
-    tensors |= {f"{name}.weight": weight.detach().cpu().contiguous() for name, weight in (weights or {}).items()}
-    temporary = path.with_name(path.name + ".tmp")
-    save_file(tensors, temporary)
-    temporary.replace(path)
+    tensors |= {f"{name}.weight": weight for name, weight in (weights or {}).items()}
+    write_tensors(path, tensors)
 
 
 def read_structure(

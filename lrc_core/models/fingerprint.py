@@ -1,10 +1,14 @@
-"""A model's identity by its weights, and the check that they are finite."""
+"""A model's identity: by its weights, with the check that they are finite, and by what else its outputs depend on."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +44,55 @@ def fingerprint(
                 threads.shutdown(cancel_futures=True)
                 raise CancelledError("Stopped while checking the weights.")
     return total.hexdigest()
+
+
+_SAYS_NOTHING = ("_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype", "use_cache")
+"""Entries of a configuration that change no output, or that are told elsewhere."""
+
+
+@torch.no_grad()
+def forward_digest(model: nn.Module) -> str:
+    """Hash over what the forward pass depends on besides the parameters: configuration, buffers, the model's own code.
+
+    Two models of equal weights may differ in their rotary base, their windows or the scales of their norms.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    config = getattr(model, "config", None)
+    entries = config.to_dict() if config is not None and hasattr(config, "to_dict") else {}
+    told = {key: value for key, value in entries.items() if key not in _SAYS_NOTHING}
+    attention = getattr(config, "_attn_implementation", "")
+    total = hashlib.sha256(
+        json.dumps([type(model).__qualname__, attention, told], sort_keys=True, default=str).encode()
+    )
+    for name, buffer in sorted(model.named_buffers()):
+        data = buffer.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        total.update(f"{name} {tuple(buffer.shape)} {buffer.dtype} ".encode() + data.tobytes())
+    total.update(_own_code(model))
+    return total.hexdigest()
+
+
+def tokenizer_digest(tokenizer: Any) -> str:
+    """Hash over what a tokenizer does: its whole state where it is a fast one, else its vocabulary and settings.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    settings = {key: value for key, value in tokenizer.init_kwargs.items() if key != "name_or_path"}
+    state = backend.to_str() if backend is not None else json.dumps(tokenizer.get_vocab(), sort_keys=True)
+    text = json.dumps([type(tokenizer).__qualname__, settings], sort_keys=True, default=str)
+    return hashlib.sha256((state + text).encode()).hexdigest()
+
+
+def _own_code(model: nn.Module) -> bytes:
+    """Digest of the file of a model class that is not the library's."""
+    module = sys.modules.get(type(model).__module__)
+    file = getattr(module, "__file__", None)
+    if file is None or not type(model).__module__.startswith("transformers_modules"):
+        return b""
+    return hashlib.sha256(Path(file).read_bytes()).digest()
 
 
 @torch.no_grad()

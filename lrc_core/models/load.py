@@ -16,13 +16,16 @@ from lrc_core.errors import CancelledError, LrcError, ModelError, ResourceError
 from lrc_core.models.allocator import keep_freed_memory
 from lrc_core.models.device import memory_available, named_dtype, pick_device
 from lrc_core.models.fingerprint import fingerprint
-from lrc_core.models.gguf_convert import unpacked_gguf
+from lrc_core.models.gguf.convert import unpacked_gguf
+from lrc_core.models.gguf.packing import packed_types
+from lrc_core.models.gguf.parts import whole_header
 from lrc_core.models.hub import cached_snapshot, fetch_snapshot
 from lrc_core.models.linears import block_linears, decoder_blocks
 from lrc_core.models.pack import starter
 from lrc_core.models.quiet import quiet_transformers
 from lrc_core.models.resources import cpu_memory_available, human_bytes
-from lrc_core.models.source import ModelFiles, find_source, look_through
+from lrc_core.models.source import ModelFiles, check_tokenizer, find_source, look_through
+from lrc_core.models.weights.fit import load_failure, require_fit
 from lrc_core.runs.spec import ModelRef
 from lrc_core.types import (
     ModelCard,
@@ -88,9 +91,13 @@ def load_model(
     precision = named_dtype(dtype, chosen)
     folder, revision = _local_folder(ref, on_progress, should_stop)
     files = look_through(folder, allow_pickle=ref.allow_pickle)
+    check_tokenizer(folder)
     _require_memory(files, ref, chosen, precision)
     with _memory_errors(ref):
-        model, warnings = _read_model(files, ref, on_progress, should_stop)
+        warnings = [*origin_notes(ref)]
+        warnings += require_fit(folder, files.tensors, pickled=files.pickled, trust=ref.trust_remote_code)
+        model, more = _read_model(files, ref, on_progress, should_stop)
+        warnings += more
         tokenizer = _read_tokenizer(folder, ref)
         layers = block_linears(model)
         identity = ModelIdentity(
@@ -139,6 +146,16 @@ def _local_folder(ref: ModelRef, on_progress: OnProgress, should_stop: ShouldSto
     pinned = cached_snapshot(ref) if len(ref.revision) == 40 else None
     folder = pinned or fetch_snapshot(ref, on_progress, should_stop)
     return folder, folder.name
+
+
+def origin_notes(ref: ModelRef) -> tuple[str, ...]:
+    """What the user should know of weights that are not those the model was trained with."""
+    source = find_source(ref)
+    if source.kind != "gguf":
+        return ()
+    assert source.path is not None
+    packed = packed_types(whole_header(source.path))
+    return (f"Its weights were packed in a GGUF file as {packed} and have been unpacked.",) if packed else ()
 
 
 def _require_memory(files: ModelFiles, ref: ModelRef, device: torch.device, dtype: torch.dtype) -> None:
@@ -196,27 +213,36 @@ def _read_model(
         raise _load_failure(files, ref, error) from error
     if should_stop():
         raise CancelledError("Stopped while loading the weights.")
-    if incomplete := sorted(info["missing_keys"]) or sorted(str(key[0]) for key in info["mismatched_keys"]):
+    if wrong := [*sorted(info["missing_keys"]), *sorted(str(key[0]) for key in info["mismatched_keys"])]:
         raise ModelError(
-            f"The weights in {files.folder} do not fit {files.architecture}: {incomplete[0]} is missing or of another "
-            f"shape ({len(incomplete)} tensors are).",
+            f"The weights in {files.folder} do not fit {files.architecture}: {wrong[0]} is missing or misshapen.",
             "The model is incomplete, or its config.json belongs to another one.",
         )
-    unused = sorted(info["unexpected_keys"])
-    return model, [f"{len(unused)} tensors of the model are not used, e.g. {unused[0]}."] if unused else []
+    if "auto_map" in files.config and (unused := sorted(info["unexpected_keys"])):  # of others they are known
+        raise ModelError(
+            f"{unused[0]} in {files.folder} has no place in {files.architecture}.", "Correct its config.json."
+        )
+    return model, _untied(model)
+
+
+def _untied(model: Any) -> list[str]:
+    """A word where config.json ties two parameters that the files hold with different values; both are kept."""
+    declared = (
+        set(model.get_expanded_tied_weights_keys(all_submodels=True)) if model.config.tie_word_embeddings else set()
+    )
+    return [
+        f"config.json ties {name} to another parameter, and the files hold one of its own, which is used."
+        for name in sorted(declared - set(model.all_tied_weights_keys))
+    ]
 
 
 def _load_failure(files: ModelFiles, ref: ModelRef, error: Exception) -> ModelError:
-    reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     if "trust_remote_code" in str(error) and not ref.trust_remote_code:
         return ModelError(
             f"{ref.source} needs its own code to run, which is not allowed.",
             "Read that code, and allow the model's own code if you trust it.",
         )
-    return ModelError(
-        f"transformers cannot load {ref.source} ({files.architecture or 'unknown architecture'}): {reason}",
-        "Check that it is a causal language model that this version of transformers knows.",
-    )
+    return load_failure(files.folder, error)
 
 
 def _read_tokenizer(folder: Path, ref: ModelRef) -> Any:

@@ -57,13 +57,24 @@ def block_inputs(model: nn.Module, tokens: Tensor) -> tuple[list[Tensor], Tensor
 @torch.no_grad()
 def first_block_input(model: nn.Module, tokens: Tensor) -> Tensor:
     """What enters the first block: embeddings and whatever the architecture adds to them, [batch, window, hidden]."""
+    return _caught(model, tokens, decoder_blocks(model)[0], entering=True).detach()
+
+
+def _caught(model: nn.Module, tokens: Tensor, module: nn.Module, *, entering: bool) -> Tensor:
+    """Run the model up to a module and give the hidden states that enter or leave it; nothing behind it is run."""
     caught: list[Tensor] = []
 
-    def catch(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        caught.append((args[0] if args else kwargs["hidden_states"]).detach())
+    def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        caught.append(args[0] if args else kwargs["hidden_states"])
         raise _BlockDone
 
-    handle = decoder_blocks(model)[0].register_forward_pre_hook(catch, with_kwargs=True)
+    def leave(_: nn.Module, __: Any, output: Any) -> None:
+        caught.append(hidden_of(output))
+        raise _BlockDone
+
+    handle = (
+        module.register_forward_pre_hook(enter, with_kwargs=True) if entering else module.register_forward_hook(leave)
+    )
     try:
         model(input_ids=tokens, use_cache=False)
     except _BlockDone:
@@ -98,21 +109,8 @@ def run_block(model: nn.Module, tokens: Tensor, index: int, hidden: Tensor) -> T
 
 def block_output(model: nn.Module, tokens: Tensor, index: int, hidden: Tensor) -> Tensor:
     """What :func:`run_block` gives, with gradients where they are enabled."""
-    caught: list[Tensor] = []
-
-    def catch(_: nn.Module, __: Any, output: Any) -> None:
-        caught.append(hidden_of(output))
-        raise _BlockDone
-
-    handle = decoder_blocks(model)[index].register_forward_hook(catch)
-    try:
-        with _from_block(model, index, hidden):
-            model(input_ids=tokens, use_cache=False)
-    except _BlockDone:
-        pass
-    finally:
-        handle.remove()
-    return caught[0]
+    with _from_block(model, index, hidden):
+        return _caught(model, tokens, decoder_blocks(model)[index], entering=False)
 
 
 def final_states(model: nn.Module, tokens: Tensor, start: int, hidden: Tensor) -> Tensor:
@@ -120,22 +118,9 @@ def final_states(model: nn.Module, tokens: Tensor, start: int, hidden: Tensor) -
 
     The head is not run; gradients where they are enabled.
     """
-    caught: list[Tensor] = []
-
-    def stop(_: nn.Module, args: tuple[Any, ...]) -> None:
-        caught.append(args[0])
-        raise _BlockDone
-
     head: nn.Module = model.get_output_embeddings()  # type: ignore[operator]
-    handle = head.register_forward_pre_hook(stop)
-    try:
-        with _from_block(model, start, hidden):
-            model(input_ids=tokens, use_cache=False)
-    except _BlockDone:
-        pass
-    finally:
-        handle.remove()
-    return caught[0]
+    with _from_block(model, start, hidden):
+        return _caught(model, tokens, head, entering=True)
 
 
 @contextmanager

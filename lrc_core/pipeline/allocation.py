@@ -6,28 +6,32 @@ import json
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
-from lrc_core.allocate.protocol import Allocation, Context, Recorded
+from lrc_core.allocate.protocol import Allocation, Context, PassedPlan
+from lrc_core.budget import size_key, whole_percent
 from lrc_core.calibrate.factor_model import spectra
 from lrc_core.calibrate.subspaces import neighbour_overlaps
+from lrc_core.damage import earlier, read_lines
 from lrc_core.decompose.factorise import Factors
 from lrc_core.decompose.store import FactorStore
 from lrc_core.errors import PlanError
+from lrc_core.files import append_line, write_arrays, write_json, write_tensors
 from lrc_core.lowrank.structure import STRUCTURE_FILE, write_structure
 from lrc_core.models.resources import own_peak_memory
 from lrc_core.paths import cache_home
-from lrc_core.pipeline.session import Session, factors_for, write_card, write_json, write_tensors
+from lrc_core.pipeline.session import Session, factors_for, write_card
 from lrc_core.pipeline.streaming import streamed_spectra_run
 from lrc_core.plan import Plan, make_plan, pruned_plan
+from lrc_core.records import load, typed
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
-from lrc_core.runs.files import disk_errors
 from lrc_core.runs.spec import AllocateSpec, SpectraSpec
 from lrc_core.runs.store import Run
 from lrc_core.types import ModelCard
@@ -46,9 +50,7 @@ def spectra_run(run: Run, session: Session) -> dict[str, Any]:
         entry = DECOMPOSITIONS.get(name)
         found = spectra(calibrated, entry, entry.settings(), session.on_progress, session.should_stop)
         arrays.update({f"{name}/{layer}": sigma.float().cpu().numpy() for layer, sigma in found.items()})
-    temporary = run.path / "spectra.tmp.npz"
-    np.savez_compressed(temporary, **arrays)
-    temporary.replace(run.path / "spectra.npz")
+    write_arrays(run.path / "spectra.npz", arrays)
     if spec.subspaces:
         loaded = session.loaded
         found = neighbour_overlaps(loaded.model, loaded.card.layers, session.on_progress, session.should_stop)
@@ -66,6 +68,7 @@ def allocation_run(run: Run, session: Session) -> dict[str, Any]:
     store = None if entry.structured else factors_for(session, spec.decomposition, spec.calibration)
     factors = store.folder.name if store else ""
     calibrated = session.calibrated(spec.calibration)
+    key = partial(session.probing_key, calibrated, spec.calibration)
     writer = _PlanWriter(run, spec, session.loaded.card)
     context = Context(
         model=session.loaded.model,
@@ -76,8 +79,8 @@ def allocation_run(run: Run, session: Session) -> dict[str, Any]:
         keep=spec.keep,
         seed=spec.seed,
         checkpoint=run.path / "checkpoint",
-        shared=_folder(spec.method, calibrated.key(spec.method, dict(spec.settings), factors, spec.seed)),
-        common=_folder("common", calibrated.key("common", factors, spec.seed)),
+        shared=_folder(spec.method, key(spec.method, entry.version, dict(spec.settings), factors, spec.seed)),
+        common=_folder("common", key("common", factors, spec.seed)),
         on_progress=session.on_progress,
         should_stop=session.should_stop,
         on_recorded=writer.on_recorded,
@@ -103,7 +106,7 @@ class _Spent:
     def __init__(self, path: Path, shared: Path) -> None:
         self._path = path
         self._shared = shared.is_dir() and any(shared.iterdir())
-        self._before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        self._before = earlier(path, _spent_before) or {}
         self._stack = ExitStack()
 
     def __enter__(self) -> None:
@@ -131,26 +134,42 @@ class _Spent:
         return self._before
 
 
+def _spent_before(path: Path) -> dict[str, Any]:
+    data: dict[str, Any] = load(path)
+    typed(_SpentBefore, data, str(path), others=True)
+    return data
+
+
+@dataclass(frozen=True)
+class _SpentBefore:
+    """What earlier attempts have spent."""
+
+    wall_s: float
+    peak_memory_mb: float
+
+
 class _PlanWriter:
     """Writes what an allocator tells on its way into the run's folder."""
 
     def __init__(self, run: Run, spec: AllocateSpec, card: ModelCard) -> None:
         self._run, self._spec, self._card = run, spec, card
+        read_lines(run.path / "ranks.jsonl", lambda line: isinstance(line.get("ranks"), list))  # mended before it grows
 
     def save(self, found: Allocation) -> Plan:
         """Write the final plan, its file first: a plan that is there is whole."""
         plan = self.plan(found.ranks, found.kept, self._spec.keep)
         if found.structure is not None:
             path = self._run.path / STRUCTURE_FILE
-            with disk_errors(path.parent):
-                write_structure(path, found.structure, found.weights)
+            write_structure(path, found.structure, found.weights)
             plan = pruned_plan(plan, self._card, found.structure.shapes(self._card.layers), path.name)
         return _saved(plan, self._run.path / "plan.json", found.gains)
 
     def plan(self, ranks: Mapping[str, int], kept: Any, keep: float, **more: Any) -> Plan:
         """A plan that remembers this run."""
         spec = self._spec
-        origin = {"run_id": self._run.id, "preset": spec.preset, "seed": spec.seed}
+        origin: dict[str, Any] = {"run_id": self._run.id, "preset": spec.preset, "seed": spec.seed}
+        if spec.contents:
+            more = {"contents": dict(spec.contents), **more}
         return make_plan(
             self._card,
             ranks,
@@ -161,18 +180,17 @@ class _PlanWriter:
             origin={**origin, "calibration": asdict(spec.calibration), **more},
         )
 
-    def on_recorded(self, passed: Recorded) -> None:
+    def on_recorded(self, passed: PassedPlan) -> None:
         """``plans/<percent>.json``."""
         folder = self._run.path / "plans"
         folder.mkdir(exist_ok=True)
         plan = self.plan(passed.ranks, passed.kept, passed.keep, recorded_at_step=passed.step)
-        _saved(plan, folder / f"{round(100 * (1 - passed.keep)):02d}.json", passed.gains)
+        _saved(plan, folder / f"{whole_percent(passed.keep):02d}.json", passed.gains)
 
     def on_ranks(self, step: int, keep: float, ranks: Mapping[str, int]) -> None:
         """One line of ``ranks.jsonl``."""
-        line = {"step": step, "keep": round(keep, 6), "ranks": [ranks[layer.name] for layer in self._card.layers]}
-        with (self._run.path / "ranks.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        line = {"step": step, "keep": size_key(keep), "ranks": [ranks[layer.name] for layer in self._card.layers]}
+        append_line(self._run.path / "ranks.jsonl", json.dumps(line))
 
 
 def _saved(plan: Plan, path: Path, gains: Mapping[str, Tensor] | None) -> Plan:
@@ -202,14 +220,21 @@ def _folder(name: str, key: str) -> Path:
 
 def _recorded(run: Run) -> list[dict[str, Any]]:
     """Plans recorded on the way, those of earlier attempts of the same run included."""
-    return [
-        {
-            "compression": int(path.stem),
-            "keep_achieved": Plan.load(path).keep_achieved,
-            "file": f"plans/{path.name}",
-        }
-        for path in sorted((run.path / "plans").glob("*.json"))
-    ]
+    found = []
+    for path in sorted((run.path / "plans").glob("*.json")):
+        if (plan := earlier(path, _whole_plan)) is not None:
+            record = {"compression": int(path.stem), "keep_achieved": plan.keep_achieved, "file": f"plans/{path.name}"}
+            found.append(record)
+    return found
+
+
+def _whole_plan(path: Path) -> Plan:
+    """A plan whose files are beside it and as long as they say."""
+    plan = Plan.load(path)
+    for name in plan.files:
+        with safe_open(str(path.with_name(name)), "pt"):
+            pass
+    return plan
 
 
 def _damping_warnings(store: FactorStore | None) -> list[str]:

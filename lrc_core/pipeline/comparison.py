@@ -6,8 +6,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from lrc_core.pipeline.parts import do_part, folder_of, recorded_plan, update_of
-from lrc_core.pipeline.session import Session, write_json
+from lrc_core.budget import removed_percent
+from lrc_core.files import write_json
+from lrc_core.pipeline.parts import do_part, folder_of, recorded_plan, update_spec
+from lrc_core.pipeline.session import Session
 from lrc_core.plan import Plan
 from lrc_core.registry import ALLOCATORS
 from lrc_core.runs.integrity import checked
@@ -50,7 +52,7 @@ class _Comparison:
         )
         learned: Run | None = None
         for keep in sorted(spec.keeps):  # the smallest first: one training run serves every rate on its way
-            label = f"{entry.label} at {100 * (1 - keep):g} %"
+            label = f"{entry.label} at {removed_percent(keep):g} %"
             path = recorded_plan(learned, keep) if learned else None
             if path is None:
                 allocated = self._part(replace(base, keep=keep), label)
@@ -59,7 +61,7 @@ class _Comparison:
             if spec.update == NO_UPDATE or entry.structured:
                 self.evaluate(path, label)
             else:
-                updated = self._part(update_of(path, spec.update, spec, self._store), label)
+                updated = self._part(update_spec(path, spec.update, spec, self._store), label)
                 self.evaluate(updated.path / "plan.json", label)
 
     def evaluate(self, path: Path | None, label: str) -> None:

@@ -13,9 +13,11 @@ from torch import Tensor
 from lrc_core.evaluate.cost import measure_cost
 from lrc_core.evaluate.perplexity import perplexity
 from lrc_core.evaluate.sample import DEFAULT_PROMPT, greedy_sample
+from lrc_core.files import write_json
 from lrc_core.pipeline.planned import under_plan
-from lrc_core.pipeline.session import Session, write_json
+from lrc_core.pipeline.session import Session
 from lrc_core.plan import Plan
+from lrc_core.results.identity import differs_from_plan
 from lrc_core.runs.spec import EvaluateSpec, EvaluationSpec
 from lrc_core.runs.store import Run
 from lrc_core.texts import BUILT_IN, load_documents, sequential_windows, wants_bos
@@ -52,8 +54,9 @@ def evaluation_run(run: Run, session: Session) -> dict[str, Any]:
         for name in ("method", "decomposition", "keep_target", "keep_achieved", "keep_whole_model")
     }
     ids = {"run_id": run.id, "allocate_run_id": plan.origin.get("allocate_run_id", plan.origin.get("run_id"))}
+    warnings = differs_from_plan(plan.origin, spec)
     updated = {"update": plan.update, "update_run_id": plan.origin.get("run_id")} if plan.update else {}
-    return {**head, **scores, **ids, **updated}
+    return {**head, **scores, **ids, **updated, **({"warnings": warnings} if warnings else {})}
 
 
 def _measure(run: Run, spec: EvaluationSpec, session: Session) -> dict[str, Any]:

@@ -11,8 +11,9 @@ from lrc_core.errors import CancelledError, EvaluationError
 from lrc_core.evaluate.cost import count_bytes, count_params
 from lrc_core.evaluate.generate import prompt_ids, write_answer
 from lrc_core.evaluate.running import max_positions
+from lrc_core.files import write_json
 from lrc_core.pipeline.planned import under_plan
-from lrc_core.pipeline.session import Session, write_json
+from lrc_core.pipeline.session import Session
 from lrc_core.plan import Plan, variant_name
 from lrc_core.runs.spec import AnswerSpec, GenerateSpec
 from lrc_core.runs.store import Run

@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,10 +28,11 @@ from lrc_core.decompose.portrait import portrait, rank_steps, truncation_errors
 from lrc_core.decompose.store import FactorStore
 from lrc_core.errors import CancelledError, UnknownNameError
 from lrc_core.evaluate.sample import DEFAULT_PROMPT, greedy_sample
+from lrc_core.files import write_arrays, write_json
 from lrc_core.lowrank.apply import compressed
 from lrc_core.models.linears import get_module, weight_of
 from lrc_core.paths import cache_home
-from lrc_core.pipeline.session import Session, factors_for, write_card, write_json
+from lrc_core.pipeline.session import Session, factors_for, write_card
 from lrc_core.runs.spec import LessonSpec
 from lrc_core.runs.store import Run
 from lrc_core.types import LinearShape, Progress
@@ -114,9 +114,7 @@ def _layers(run: Run, session: Session, store: FactorStore, chosen: Sequence[Lin
             }
         )
         session.on_progress(Progress("drawing layers rank by rank", number, len(chosen)))
-    temporary = run.path / "pictures.tmp.npz"
-    np.savez_compressed(temporary, **pictures)
-    temporary.replace(run.path / "pictures.npz")
+    write_arrays(run.path / "pictures.npz", pictures)
     return found
 
 
@@ -151,7 +149,8 @@ def _input_energy(moment: Tensor) -> dict[str, list[Any]]:
 def _sensitivity(spec: LessonSpec, session: Session, store: FactorStore) -> dict[str, Any]:
     """Rank, loss and KL divergence with each layer squeezed alone, under its name; the dense loss under ``""``."""
     calibration, layers = spec.calibration, session.loaded.card.layers
-    key = session.calibrated(calibration).key("common", store.folder.name, calibration.seed)
+    found_text = session.calibrated(calibration)
+    key = session.probing_key(found_text, calibration, "common", store.folder.name, calibration.seed)
     folder = cache_home() / "allocators" / f"common-{key}"  # what allocators have probed need not be probed again
     context = Context(
         model=session.loaded.model,

@@ -9,9 +9,11 @@ from typing import Any
 
 import torch
 
+from lrc_core.budget import removed_percent, same_size
 from lrc_core.errors import CancelledError, LrcError
-from lrc_core.pipeline.parts import do_part, folder_of, recorded_plan, update_of
-from lrc_core.pipeline.session import Session, write_json
+from lrc_core.files import write_json
+from lrc_core.pipeline.parts import do_part, folder_of, recorded_plan, update_spec
+from lrc_core.pipeline.session import Session
 from lrc_core.plan import Plan
 from lrc_core.quality.rows import Partners, Row, Scores, completed
 from lrc_core.registry import ALLOCATORS
@@ -22,7 +24,7 @@ from lrc_core.tune.kinds import NO_UPDATE
 
 
 @dataclass(frozen=True)
-class Line:
+class BenchLine:
     """Allocations that differ in nothing but their target.
 
     Attributes:
@@ -60,7 +62,8 @@ class Matrix:
 
     def reference(self, source: str) -> None:
         """Measure another model. It is gone from memory before the next is loaded."""
-        session = Session(ModelRef(source), self._session.on_progress, self._session.should_stop)
+        held = self._session
+        session = Session(ModelRef(source), held.on_progress, held.should_stop, held.contents)
         wanted = EvaluateSpec(model=session.ref, evaluation=self._evaluation(None))
         row: Row = {"method": "reference", "decomposition": "", "keep_target": 1.0, "name": source}
         self._cell(row, session, wanted)
@@ -84,11 +87,11 @@ class Matrix:
         run = do_part(self._store, self._session, wanted, label)
         self._add({**_result(run), **_size(run)})
 
-    def line(self, line: Line) -> None:
+    def line(self, line: BenchLine) -> None:
         """Allocate and measure at every target, the smallest first: one training run may serve them all."""
         entry, learned = ALLOCATORS.get(line.base.method), None
         for keep in sorted(self._spec.keeps):
-            label = self._next(f"{line.label} at {100 * (1 - keep):g} %")
+            label = self._next(f"{line.label} at {removed_percent(keep):g} %")
             row: Row = {
                 "method": line.base.method,
                 "decomposition": line.base.decomposition,
@@ -108,7 +111,7 @@ class Matrix:
                 spent = _spent(source, keep)
                 if line.update != NO_UPDATE:
                     updated = do_part(
-                        self._store, self._session, update_of(path, line.update, line.base, self._store), label
+                        self._store, self._session, update_spec(path, line.update, line.base, self._store), label
                     )
                     path = updated.path / "plan.json"
                     spent["allocation"]["update_wall_s"] = (updated.result() or {}).get("wall_s")
@@ -157,7 +160,7 @@ class Matrix:
         """What is measured at a target (None: of a dense model); without tasks nothing about tasks tells runs apart."""
         spec = self._spec
         if spec.evaluation.tasks and (
-            any(abs(keep - other) < 1e-9 for other in spec.task_keeps) if keep is not None else spec.task_keeps
+            any(same_size(keep, other) for other in spec.task_keeps) if keep is not None else spec.task_keeps
         ):
             return spec.evaluation
         return replace(spec.evaluation, tasks=(), items=EvaluationSpec.items, include_path="")
@@ -194,7 +197,7 @@ def _spent(run: Run, keep: float) -> Row:
     known = result.get("allocation") or {key: result.get(key) for key in ("wall_s", "peak_memory_mb")}
     spec = run.spec
     assert isinstance(spec, AllocateSpec)
-    shared = None if abs(spec.keep - keep) < 1e-9 else spec.keep
+    shared = None if same_size(spec.keep, keep) else spec.keep
     before = (result.get("details") or {}).get("keep_before_fitting")
     return {
         "allocate_run_id": run.id,

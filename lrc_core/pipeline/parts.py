@@ -6,11 +6,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from lrc_core.budget import keep_at, same_size, whole_percent
 from lrc_core.pipeline.allocation import allocation_run
 from lrc_core.pipeline.evaluation import evaluation_run
-from lrc_core.pipeline.session import Session, measured
+from lrc_core.pipeline.session import Session, timed_result, with_warnings
 from lrc_core.pipeline.updating import update_run
 from lrc_core.plan import Plan
+from lrc_core.results.identity import part_of, unchanged
 from lrc_core.runs.integrity import checked
 from lrc_core.runs.recorder import record
 from lrc_core.runs.spec import AllocateSpec, CompareSpec, EvaluateSpec, UpdateSpec
@@ -28,7 +30,7 @@ def do_part(store: RunStore, session: Session, wanted: AllocateSpec | UpdateSpec
         CancelledError: the session's job was cancelled, or this run.
         LrcError: whatever went wrong; the run's folder has it as well.
     """
-    child = store.create(wanted)
+    child = store.create(part_of(wanted, session.contents))
     stage = _STAGES[wanted.kind]
 
     def work(on_progress: OnProgress, should_stop: ShouldStop) -> dict[str, Any]:
@@ -36,14 +38,15 @@ def do_part(store: RunStore, session: Session, wanted: AllocateSpec | UpdateSpec
             on_progress(tick)
             session.on_progress(replace(tick, phase=f"{label}: {tick.phase}"))
 
-        watched = session.watched_by(both, should_stop)
-        return measured(lambda: stage(child, watched))
+        with unchanged(child.spec):
+            watched = session.watched_by(both, should_stop)
+            return timed_result(lambda: with_warnings(stage(child, watched), watched))
 
     record(child, work, should_stop=session.should_stop)
     return child
 
 
-def update_of(path: Path, kind: str, like: AllocateSpec | CompareSpec, store: RunStore) -> UpdateSpec:
+def update_spec(path: Path, kind: str, like: AllocateSpec | CompareSpec, store: RunStore) -> UpdateSpec:
     """The update of a plan file, with that kind's own settings.
 
     Args:
@@ -59,10 +62,10 @@ def update_of(path: Path, kind: str, like: AllocateSpec | CompareSpec, store: Ru
 
 def recorded_plan(run: Run, keep: float) -> Path | None:
     """File of the plan that a learned run passed at that rate, if it is a whole percent and was passed."""
-    percent = 100 * (1 - keep)
-    if abs(percent - round(percent)) > 1e-6:
+    percent = whole_percent(keep)
+    if not same_size(keep, keep_at(percent)):
         return None
-    path = run.path / "plans" / f"{round(percent):02d}.json"
+    path = run.path / "plans" / f"{percent:02d}.json"
     return path if path.exists() else None
 
 

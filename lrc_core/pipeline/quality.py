@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
-from lrc_core.pipeline.matrix import Line, Matrix
+from lrc_core.pipeline.matrix import BenchLine, Matrix
 from lrc_core.pipeline.session import Session
 from lrc_core.plan import update_words
 from lrc_core.quality.rows import baselines, variants_of
@@ -69,16 +69,16 @@ def ablation_run(run: Run, session: Session) -> dict[str, Any]:
     return matrix.result(baselines=["base"])
 
 
-def _method_line(spec: QualitySpec, entry: MethodEntry, decomposition: str, seed: int, update: str) -> Line:
+def _method_line(spec: QualitySpec, entry: MethodEntry, decomposition: str, seed: int, update: str) -> BenchLine:
     """A method under a decomposition, with an update. What prunes structure knows neither: it runs once."""
     base = _base(spec, entry, _preset(spec, entry.name), decomposition, seed)
     if entry.structured:
-        return Line(base, _label(spec, entry, "", seed), {"decomposition": ""})
+        return BenchLine(base, _label(spec, entry, "", seed), {"decomposition": ""})
     changed = "" if update == NO_UPDATE else update_words(update)
-    return Line(base, _label(spec, entry, decomposition, seed) + changed, update=update)
+    return BenchLine(base, _label(spec, entry, decomposition, seed) + changed, update=update)
 
 
-def _variant_line(spec: AblationSpec, method: str, variant: Variant, seed: int) -> Line:
+def _variant_line(spec: AblationSpec, method: str, variant: Variant, seed: int) -> BenchLine:
     entry = ALLOCATORS.get(method)
     preset = _preset(spec, method)
     base = _base(spec, entry, preset, spec.decomposition, seed, variant.overrides)
@@ -87,7 +87,7 @@ def _variant_line(spec: AblationSpec, method: str, variant: Variant, seed: int) 
     columns: dict[str, Any] = {"variant": variant.name, "part": variant.part}
     if variant.note:
         columns["note"] = variant.note
-    return Line(base, f"{entry.label}, {variant.name}", columns)
+    return BenchLine(base, f"{entry.label}, {variant.name}", columns)
 
 
 def _preset(spec: QualitySpec | AblationSpec, method: str) -> str:

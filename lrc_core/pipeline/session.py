@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -10,23 +9,26 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from lrc_core.calibrate.factor_model import Calibrated, factors
 from lrc_core.calibrate.generated import Wanted, generated_windows
 from lrc_core.decompose.factorise import Factors
 from lrc_core.decompose.store import FactorStore
-from lrc_core.errors import PlanError, ResourceError
+from lrc_core.digests import digest_of
+from lrc_core.errors import PlanError
+from lrc_core.files import write_json
 from lrc_core.lowrank.apply import FactorSource, PlanWeights
+from lrc_core.models.content import pinned
+from lrc_core.models.end_tokens import end_tokens
+from lrc_core.models.fingerprint import forward_digest, tokenizer_digest
 from lrc_core.models.load import LoadedModel, load_model
 from lrc_core.models.resources import own_peak_memory
 from lrc_core.paths import cache_home
 from lrc_core.plan import Plan
 from lrc_core.registry import DECOMPOSITIONS
-from lrc_core.runs.files import disk_errors
-from lrc_core.runs.spec import GENERATED, CalibrationSpec, ModelRef
+from lrc_core.results.identity import model_key, text_content, text_key
+from lrc_core.runs.spec import GENERATED, CalibrationSpec, ModelRef, Spec
 from lrc_core.runs.store import Run
 from lrc_core.texts import mixed_windows
 from lrc_core.types import OnProgress, ShouldStop
@@ -40,30 +42,50 @@ class Session:
         ref: the model as the user names it.
         on_progress: told at every step.
         should_stop: asked at every step.
+        contents: digests of what the job's names stand for, by thing; see :mod:`lrc_core.results.identity`.
         stores: decompositions that were asked for: finding one means reading its whole calibration text.
     """
 
     ref: ModelRef
     on_progress: OnProgress
     should_stop: ShouldStop
-    stores: dict[tuple[str, CalibrationSpec], FactorStore] = field(default_factory=dict)
+    contents: Mapping[str, str] = field(default_factory=dict)
+    stores: dict[tuple[str, CalibrationSpec, tuple[str, ...]], FactorStore] = field(default_factory=dict)
 
     @cached_property
     def loaded(self) -> LoadedModel:
         """The model, loaded when first needed."""
-        return load_model(self.ref, on_progress=self.on_progress, should_stop=self.should_stop)
+        ref = pinned(self.ref, self.contents.get(model_key(self.ref), ""))
+        return load_model(ref, on_progress=self.on_progress, should_stop=self.should_stop)
+
+    def serves(self, spec: Spec) -> bool:
+        """Whether the model in memory is the one that a spec means: of that name, and of that content."""
+        key = model_key(spec.model)
+        return self.ref == spec.model and self.contents.get(key) == dict(spec.contents).get(key)
+
+    @cached_property
+    def forward(self) -> str:
+        """Digest of what the forward pass depends on besides the parameters."""
+        return forward_digest(self.loaded.model)
 
     def watched_by(self, on_progress: OnProgress, should_stop: ShouldStop) -> Session:
         """The same model for another job's callbacks."""
         other = replace(self, on_progress=on_progress, should_stop=should_stop)
         other.__dict__["loaded"] = self.loaded
+        other.__dict__["forward"] = self.forward
         return other
 
     def calibrated(self, spec: CalibrationSpec) -> Calibrated:
         """The model with the text its statistics come from; only calibration parts of built-in texts are read."""
         loaded = self.loaded
         windows = self.windows(spec, spec.windows, spec.window, spec.seed)
-        return Calibrated(loaded.model, loaded.card.layers, loaded.card.identity.fingerprint, windows, cache_home())
+        weights = loaded.card.identity.fingerprint
+        return Calibrated(loaded.model, loaded.card.layers, weights, windows, cache_home(), self.forward)
+
+    def probing_key(self, calibrated: Calibrated, spec: CalibrationSpec, *parts: Any) -> str:
+        """Cache key of what methods measure on windows of their own: of the whole texts, and of ``parts``."""
+        texts = [(name, self.contents.get(text_key(name)) or text_content(name)) for name in spec.texts]
+        return calibrated.key(*parts, texts)
 
     def windows(self, spec: CalibrationSpec, count: int, window: int, seed: int, part: str = "calibrate") -> Tensor:
         """[n, window] token ids of the calibration text, or of another part of it."""
@@ -77,6 +99,12 @@ class Session:
             made={GENERATED: self._generated},
         )
 
+    @cached_property
+    def _writing(self) -> str:
+        """Digest of what text depends on that the model writes itself, besides its parameters."""
+        ends = sorted(end_tokens(self.loaded.model, self.loaded.tokenizer))
+        return digest_of((self.forward, tokenizer_digest(self.loaded.tokenizer), ends))
+
     def _generated(self, count: int, window: int, seed: int) -> Tensor:
         """[count, window] token ids that the dense model itself wrote; kept in the cache."""
         loaded = self.loaded
@@ -84,7 +112,7 @@ class Session:
             loaded.model,
             loaded.tokenizer,
             Wanted(count, window, seed),
-            cache_home() / "generated" / loaded.card.identity.fingerprint[:20],
+            cache_home() / "generated" / f"{loaded.card.identity.fingerprint[:20]}-{self._writing[:12]}",
             on_progress=self.on_progress,
             should_stop=self.should_stop,
         )
@@ -99,11 +127,12 @@ def write_card(run: Run, session: Session) -> dict[str, Any]:
 
 def factors_for(session: Session, decomposition: str, spec: CalibrationSpec) -> FactorStore:
     """Factors of the session's model under a decomposition, computed when they are not in the cache."""
-    known = session.stores.get((decomposition, spec))
+    key = decomposition, spec, tuple(session.contents.get(text_key(name), "") for name in spec.texts)
+    known = session.stores.get(key)
     if known is None or not known.complete:  # the cache may have been cleaned meanwhile
         entry = DECOMPOSITIONS.get(decomposition)
         known = factors(session.calibrated(spec), entry, entry.settings(), session.on_progress, session.should_stop)
-        session.stores[decomposition, spec] = known
+        session.stores[key] = known
     return known
 
 
@@ -145,30 +174,18 @@ class _WhenNeeded:
         return self.store.sigma(name, block)
 
 
-def write_json(path: Path, data: Any) -> None:
-    """Write JSON in one step, so that a page never reads half a file."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(data, indent=1), encoding="utf-8")
-    temporary.replace(path)
+def with_warnings(result: dict[str, Any], session: Session) -> dict[str, Any]:
+    """A stage's result with what there is to know of the model it was computed from, and of the models of its rows."""
+    loaded = vars(session).get("loaded")
+    told = [
+        *(loaded.warnings if loaded else ()),
+        *(warning for row in result.get("rows", []) for warning in row.get("warnings", [])),
+        *result.get("warnings", []),
+    ]
+    return {**result, "warnings": list(dict.fromkeys(told))} if told else result
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write a safetensors file in one step.
-
-    Raises:
-        ResourceError: the disk is full.
-    """
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with disk_errors(path):
-            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, str(temporary))
-            temporary.replace(path)
-    except SafetensorError as error:
-        temporary.unlink(missing_ok=True)
-        raise ResourceError(f"Cannot write {path}: {error}.", "Free some disk space, then resume the run.") from error
-
-
-def measured(stage: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def timed_result(stage: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """The result of a stage with its wall-clock time and its own peak of memory."""
     started = time.monotonic()
     with own_peak_memory() as peak:

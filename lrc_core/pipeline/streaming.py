@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
+from lrc_core.damage import earlier
 from lrc_core.decompose.inplace import singular_values_in_place
-from lrc_core.errors import CancelledError
+from lrc_core.errors import CancelledError, RunError
+from lrc_core.files import disk_errors, read_array, write_array, write_arrays, write_json
 from lrc_core.models.allocator import release_freed_memory
 from lrc_core.models.headers import safetensors_header
 from lrc_core.models.hub import borrowed_file
@@ -22,8 +25,6 @@ from lrc_core.models.outline import LIMIT, Outline, StoredMatrix, read_outline, 
 from lrc_core.models.resources import own_peak_memory
 from lrc_core.models.stored import read_matrix
 from lrc_core.paths import cache_home
-from lrc_core.pipeline.session import write_json
-from lrc_core.runs.files import disk_errors
 from lrc_core.runs.spec import ModelRef, SpectraSpec
 from lrc_core.runs.store import Run
 from lrc_core.types import OnProgress, Progress, ShouldStop
@@ -50,10 +51,7 @@ def streamed_spectra_run(run: Run, on_progress: OnProgress, should_stop: ShouldS
     memory = _stream(run, outline, on_progress, should_stop)
     names = [layer.name for layer in outline.card.layers]
     arrays: dict[str, Any] = {f"svd/{name}": np.load(parts / f"{number}.npy") for number, name in enumerate(names)}
-    temporary = run.path / "spectra.tmp.npz"
-    with disk_errors(temporary):
-        np.savez_compressed(temporary, **arrays)
-        temporary.replace(run.path / "spectra.npz")
+    write_arrays(run.path / "spectra.npz", arrays)
     shutil.rmtree(parts, ignore_errors=True)
     return {"card": outline.card.to_dict(), "warnings": [], "decompositions": ["svd"], "stream": memory}
 
@@ -87,7 +85,7 @@ def _stream(run: Run, outline: Outline, on_progress: OnProgress, should_stop: Sh
     singular_values_in_place(np.ones(_WARM, np.float32))  # libraries and their buffers count as the program's
     numbers = {matrix.layer.name: number for number, matrix in enumerate(outline.matrices)}
     files = [(matrix, run.path / PARTS / f"{numbers[matrix.layer.name]}.npy") for matrix in outline.matrices]
-    waiting = {path: matrix for matrix, path in files if not path.exists()}
+    waiting = {path: matrix for matrix, path in files if earlier(path, partial(_values, matrix)) is None}
     done = len(files) - len(waiting)
     release_freed_memory()
     memory = _Memory(outline.largest, psutil.Process().memory_info().rss)
@@ -103,11 +101,18 @@ def _stream(run: Run, outline: Outline, on_progress: OnProgress, should_stop: Sh
                 for path, matrix in todo.items():
                     if should_stop():
                         raise CancelledError("The reading of spectra was cancelled.")
-                    _save(path, singular_values_in_place(read_matrix(file, tensors[matrix.tensor.name], buffer)))
+                    write_array(path, singular_values_in_place(read_matrix(file, tensors[matrix.tensor.name], buffer)))
                     memory.note(peak())
                     done += 1
                     on_progress(Progress("reading matrix after matrix", done, len(files), memory.to_dict()))
     return memory.to_dict()
+
+
+def _values(matrix: StoredMatrix, path: Path) -> NDArray[np.float32]:
+    values: NDArray[np.float32] = read_array(path)
+    if values.shape != (matrix.layer.full_rank,) or not np.isfinite(values).all():
+        raise RunError(f"it holds {values.shape} values")
+    return values
 
 
 @contextmanager
@@ -121,10 +126,3 @@ def _shard(outline: Outline, name: str, on_progress: OnProgress, should_stop: Sh
     ref = ModelRef(identity.source, identity.revision)
     with borrowed_file(ref, identity.revision, name, aside, on_progress, should_stop) as path:
         yield path
-
-
-def _save(path: Path, values: NDArray[np.float32]) -> None:
-    temporary = path.with_suffix(".tmp.npy")
-    with disk_errors(path):
-        np.save(temporary, values)
-        temporary.replace(path)

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from lrc_core.calibrate.factor_model import output_roots
-from lrc_core.calibrate.update_factors import LayerUpdate, Watch, updated_blocks
+from lrc_core.calibrate.update_factors import LayerUpdate, UpdateCallbacks, updated_blocks
 from lrc_core.calibrate.update_settings import UpdateSettings
 from lrc_core.decompose.blockfiles import BlockFiles
 from lrc_core.decompose.update import component_sizes
-from lrc_core.pipeline.session import Session, factors_of, write_card, write_tensors
+from lrc_core.files import write_tensors
+from lrc_core.pipeline.session import Session, factors_of, write_card
 from lrc_core.plan import Plan
 from lrc_core.registry import DECOMPOSITIONS
 from lrc_core.runs.spec import UpdateSpec
@@ -91,7 +92,7 @@ def _tuned(run: Run, session: Session, plan: Plan, settings: Any) -> _Found:
         factors_of(session, plan, spec.plan_folder, spec.calibration, run.path.parent),
         windows,
         settings,
-        tuner.Watch(_checkpoint(run), session.on_progress, session.should_stop),
+        tuner.TuningCallbacks(_checkpoint(run), session.on_progress, session.should_stop),
         seed=seed,
     ).run()
     weights: dict[str, Tensor] = {}
@@ -132,7 +133,7 @@ def _update_blocks(run: Run, session: Session, plan: Plan, settings: UpdateSetti
     if 0 < settings.use_windows < len(windows):
         windows = session.windows(calibration, settings.use_windows, calibration.window, calibration.seed)
     entry = DECOMPOSITIONS.get(plan.decomposition)
-    watch = Watch(
+    watch = UpdateCallbacks(
         finished=[layer.block for layer in loaded.card.layers if done.has_block(layer.block)],
         known=lambda name, block: (done.read(block, f"{name}.left"), done.read(block, f"{name}.right")),
         on_progress=session.on_progress,

@@ -11,7 +11,7 @@ from typing import Any
 
 from lrc_core.plan import Plan
 from lrc_core.quality.footprint import Footprint
-from lrc_core.quality.plain_words import accuracy_loss, asked, in_words, surprise
+from lrc_core.quality.plain_words import accuracy_loss, difference_words, questions_asked, surprise
 from lrc_core.quality.rows import Scores
 from lrc_core.words import data_size, percent, significant
 
@@ -21,7 +21,7 @@ PARTS = (("weights", "Weights"), ("cache", "Key-value cache"), ("overhead", "Ove
 
 
 @dataclass(frozen=True)
-class Entry:
+class CardModel:
     """One model of a card.
 
     Attributes:
@@ -73,7 +73,7 @@ def part_words(key: str, value: int | None) -> str:
     return ("≈ " if key == "overhead" else "") + data_size(value)
 
 
-def speed_words(entry: Entry, dense: Entry | None) -> str:
+def speed_words(entry: CardModel, dense: CardModel | None) -> str:
     """Measured speed, as a share of the dense model's where that was measured too."""
     decode, prefill = entry.speed.get("decode"), entry.speed.get("prefill")
     if not decode:
@@ -90,20 +90,20 @@ def speed_words(entry: Entry, dense: Entry | None) -> str:
     return said + " (measured once)."
 
 
-def quality_words(entry: Entry, dense: Entry | None, scores: Scores) -> tuple[str, str]:
+def quality_words(entry: CardModel, dense: CardModel | None, scores: Scores) -> tuple[str, str]:
     """What was lost, in plain words; and how many questions stand behind them, "" where none do."""
     if entry.plan is None:
         return "Quality: the measure for the others.", ""
     if entry.row is None or dense is None or dense.row is None:
         return "Quality was not measured: compare this plan on the Compare page.", ""
     loss = accuracy_loss(entry.row, dense.row, scores)
-    said = f"**{in_words(loss)}**" if loss is not None else "No questions were asked of it."
+    said = f"**{difference_words(loss)}**" if loss is not None else "No questions were asked of it."
     if times := surprise(entry.row, dense.row):
         said += f" Its perplexity is {times}."
-    return said, asked(loss, entry.row)
+    return said, questions_asked(loss, entry.row)
 
 
-def reading(found: Sequence[tuple[Entry, Footprint]], wishes: Wishes) -> str:
+def cards_sentence(found: Sequence[tuple[CardModel, Footprint]], wishes: Wishes) -> str:
     """One sentence about which of the models needs least."""
     entry, size = min(found, key=lambda pair: pair[1].total)
     alike = [one.name for one, other in found if other.total <= 1.005 * size.total]

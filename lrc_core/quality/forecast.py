@@ -2,8 +2,8 @@
 
 The loss of training, a KL divergence, is not the loss of a report: masks are noisy, the text is another. Measured plans
 of runs of the same kind give the factor between the two. And the loss at the target is not known before training gets
-there: it is continued along a power of the rate. Both steps are tried on the measured plans themselves, each left out
-in turn and its training hidden beyond the same share of the way; how far these trials miss is the forecast's error.
+there: it is continued along a power of the share removed. Both steps are tried on the measured plans themselves, each
+left out in turn and its training hidden beyond the same share of the way; how far they miss is the forecast's error.
 There is no forecast where fewer than three plans were measured or where the trials miss by too much.
 """
 
@@ -20,22 +20,22 @@ LARGEST_ERROR = 0.4
 """In log units of the increase: with 0.4 the trials miss by a factor of 1.5, and nothing useful would be said."""
 _NEAR = 10  # steps on either side of a plan over which its noisy loss is averaged
 _FEWEST_STEPS = 8
-_SMALLEST_RATE = 0.01
+_SMALLEST_SHARE = 0.01
 _SMALLEST_INCREASE = 0.01  # of log-perplexity: less is within the error of any measurement
 
 
 @dataclass(frozen=True)
-class Curve:
+class TrainingCurve:
     """Training as far as it went.
 
     Attributes:
         steps: [n] ascending.
-        rates: [n] share of parameters removed.
+        removed: [n] share of parameters removed.
         losses: [n] KL divergence in nats per token.
     """
 
     steps: np.ndarray
-    rates: np.ndarray
+    removed: np.ndarray
     losses: np.ndarray
 
     def near(self, step: int) -> float:
@@ -43,19 +43,19 @@ class Curve:
         close = np.abs(self.steps - step) <= _NEAR
         return float(self.losses[close].mean()) if close.any() else math.nan
 
-    def until(self, rate: float, step: int) -> Curve:
-        """What was known when training had come to a rate on its way to the plan of a step."""
-        known = (self.steps <= step) & (self.rates <= rate)
-        return Curve(self.steps[known], self.rates[known], self.losses[known])
+    def until(self, removed: float, step: int) -> TrainingCurve:
+        """What was known when training had removed a share on its way to the plan of a step."""
+        known = (self.steps <= step) & (self.removed <= removed)
+        return TrainingCurve(self.steps[known], self.removed[known], self.losses[known])
 
-    def continued(self, rate: float) -> float:
-        """The loss at a rate not reached yet: c * rate^p through the upper half of the rates passed; NaN if too few."""
-        passed = float(self.rates.max(initial=0.0))
-        used = (self.rates > max(_SMALLEST_RATE, passed / 2)) & (self.losses > 0)
+    def continued(self, removed: float) -> float:
+        """The loss at a size not reached yet: c * removed^p through the upper half of those passed; NaN if too few."""
+        passed = float(self.removed.max(initial=0.0))
+        used = (self.removed > max(_SMALLEST_SHARE, passed / 2)) & (self.losses > 0)
         if used.sum() < _FEWEST_STEPS:
             return math.nan
-        power, offset = np.polyfit(np.log(self.rates[used]), np.log(self.losses[used]), 1)
-        return float(np.exp(offset + power * math.log(rate)))
+        power, offset = np.polyfit(np.log(self.removed[used]), np.log(self.losses[used]), 1)
+        return float(np.exp(offset + power * math.log(removed)))
 
 
 @dataclass(frozen=True)
@@ -65,14 +65,14 @@ class MeasuredPlan:
     Attributes:
         run: its id.
         curve: training of that run.
-        rate: of the plan.
+        removed: share that the plan removes.
         step: at which it was recorded.
         increase: of the log-perplexity over the dense model's.
     """
 
     run: str
-    curve: Curve
-    rate: float
+    curve: TrainingCurve
+    removed: float
     step: int
     increase: float
 
@@ -104,30 +104,30 @@ class Forecast:
         return dense * math.exp(self.increase), dense * math.exp(low), dense * math.exp(high)
 
 
-def forecast(curve: Curve, target: float, measured: Sequence[MeasuredPlan]) -> Forecast | None:
+def forecast(curve: TrainingCurve, removed: float, measured: Sequence[MeasuredPlan]) -> Forecast | None:
     """What a run will have cost when it ends at its target.
 
     Args:
         curve: its training so far.
-        target: the rate it goes to.
+        removed: share that it is to remove.
         measured: plans of comparable runs, not of this one.
 
     Returns:
         A forecast, whether its trials came close or not; None where there are too few plans or steps to try it.
     """
-    if not len(curve.rates):
+    if not len(curve.removed):
         return None
-    share = min(1.0, float(curve.rates.max()) / target)
+    share = min(1.0, float(curve.removed.max()) / removed)
     if share >= 1 - 1e-3:
         return passed(curve, int(curve.steps[-1]), measured)
     return _scaled(
-        curve.continued(target),
+        curve.continued(removed),
         measured,
-        lambda plan: plan.curve.until(share * plan.rate, plan.step).continued(plan.rate),
+        lambda plan: plan.curve.until(share * plan.removed, plan.step).continued(plan.removed),
     )
 
 
-def passed(curve: Curve, step: int, measured: Sequence[MeasuredPlan]) -> Forecast | None:
+def passed(curve: TrainingCurve, step: int, measured: Sequence[MeasuredPlan]) -> Forecast | None:
     """What the plan costs that a run recorded at a step: its loss there is known, only the factor is not.
 
     Args:

@@ -128,7 +128,10 @@ def sign_test(gained: int, lost: int) -> float:
     coins = gained + lost
     if not coins:
         return 1.0
-    tail = sum(math.comb(coins, heads) for heads in range(min(gained, lost) + 1))
+    ways = tail = 1  # of exactly, and of at most, that many heads; whole numbers, each from the one before
+    for heads in range(min(gained, lost)):
+        ways = ways * (coins - heads) // (heads + 1)
+        tail += ways
     return min(1.0, 2 * tail / 2**coins)
 
 

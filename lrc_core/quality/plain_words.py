@@ -77,7 +77,7 @@ def _hundred(value: float | None) -> float | None:
     return None if value is None else 100 * value
 
 
-def in_words(loss: Loss | None, subject: str = "") -> str:
+def difference_words(loss: Loss | None, subject: str = "") -> str:
     """``Answers 2 of 100 questions worse, within error (± 8 at 95 %).``
 
     Args:
@@ -101,7 +101,7 @@ def _of_hundred(difference: float) -> str:
     return f"Answers {whole} of 100 questions {'worse' if difference < 0 else 'better'}"
 
 
-def asked(loss: Loss | None, row: Row) -> str:
+def questions_asked(loss: Loss | None, row: Row) -> str:
     """What stands behind the words: tasks, number of questions, how they were compared."""
     if loss is None:
         return ""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lrc_core.budget import same_size
 from lrc_core.errors import RecordError
 from lrc_core.plan import variant_name
 from lrc_core.quality.paired import log_perplexity, mcnemar, mean_accuracy
@@ -39,7 +40,7 @@ class Scores:
         self._read: dict[str, dict[str, Any]] = {}
 
     def of(self, run_id: str) -> dict[str, Any]:
-        """Losses of every window and outcomes of every item; empty where the run has gone."""
+        """Losses of every window and outcomes of every item; empty where the run was deleted."""
         if run_id not in self._read:
             try:
                 path = checked(self._root / run_id / "scores.json")
@@ -76,7 +77,7 @@ def completed(rows: Sequence[Row], partners: Partners, scores: Scores) -> list[R
     return found
 
 
-def named(row: Row) -> str:
+def named(row: Mapping[str, Any]) -> str:
     """The method that a row is of, together with the update of its factors: ``llrc``, ``llrc+tuned``."""
     return variant_name(str(row["method"]), str(row.get("update") or ""))
 
@@ -117,7 +118,7 @@ def variants_of(names: Sequence[str]) -> Partners:
 def _same_cell(row: Row, other: Row) -> bool:
     """Whether a row may be tested against another's figures."""
     return (
-        round(float(row["keep_target"]), 6) == round(float(other["keep_target"]), 6)
+        same_size(row["keep_target"], other["keep_target"])
         and row.get("seed") == other.get("seed")
         and (row.get("decomposition") or other.get("decomposition")) == other.get("decomposition")
     )

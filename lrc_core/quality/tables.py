@@ -12,6 +12,7 @@ from lrc_core.plan import update_words
 from lrc_core.quality.paired import LEVEL
 from lrc_core.quality.rows import accuracy_of
 from lrc_core.registry import ALLOCATORS
+from lrc_core.words import in_percent
 
 Row = Mapping[str, Any]
 MARKS = ("*", "†", "‡", "§")
@@ -19,7 +20,7 @@ MARKS = ("*", "†", "‡", "§")
 _SAMPLE = 110
 
 
-def label_of(row: Row) -> str:
+def row_label(row: Row) -> str:
     """The method as the app calls it, with its update or variant; a reference model by its own name."""
     method = str(row["method"])
     if method == "reference":
@@ -66,7 +67,7 @@ def p_of(row: Row, baseline: str, *path: str) -> float | None:
 
 
 def records(result: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Every row flat, one column a figure; the same columns in all."""
+    """Every row flat, one column per figure; the same columns in all."""
     rows, names = result["rows"], ["dense", *result.get("baselines", [])]
     flat = [_record(row, names) for row in rows]
     columns = list(dict.fromkeys(key for key in _ORDER if any(key in one for one in flat)))
@@ -82,7 +83,7 @@ _ORDER = (
 
 def _record(row: Row, names: Sequence[str]) -> dict[str, Any]:
     record: dict[str, Any] = {key: row.get(key) for key in _ORDER if key in row}
-    record["label"] = label_of(row)
+    record["label"] = row_label(row)
     record |= {key: value for key, value in (row.get("cost") or {}).items() if not isinstance(value, Mapping | list)}
     for text, score in (row.get("perplexity") or {}).items():
         name = f"perplexity_{Path(text).name}"
@@ -116,7 +117,7 @@ def _tests(row: Row, names: Sequence[str], prefix: str, *path: str) -> dict[str,
     return found
 
 
-def to_csv(result: Mapping[str, Any]) -> str:
+def rows_csv(result: Mapping[str, Any]) -> str:
     """Every row with every figure."""
     flat = records(result)
     output = io.StringIO()
@@ -165,7 +166,7 @@ Column = tuple[str, Callable[[Row], str]]
 def _heads(rows: Sequence[Row]) -> list[Column]:
     columns: list[Column] = [
         ("kept", lambda row: "–" if row["method"] == "reference" else f"{100 * row['keep_target']:.4g} %"),
-        ("method", label_of),
+        ("method", row_label),
     ]
     if len({row["decomposition"] for row in rows if row.get("decomposition")}) > 1:
         columns.append(("decomposition", lambda row: str(row.get("decomposition") or "")))
@@ -208,7 +209,7 @@ def _value(value: float, error: float | None) -> str:
 
 def _mean(row: Row, names: Sequence[str]) -> str:
     mean = row.get("zero_shot_mean")
-    return "–" if mean is None else _percent(mean["value"], mean["stderr"]) + marks(row, names, "mean")
+    return "–" if mean is None else in_percent(mean["value"], mean["stderr"]) + marks(row, names, "mean")
 
 
 def _task_cell(task: str, names: Sequence[str]) -> Callable[[Row], str]:
@@ -217,13 +218,9 @@ def _task_cell(task: str, names: Sequence[str]) -> Callable[[Row], str]:
         if score is None:
             return "–"
         _, value, error = accuracy_of(score)
-        return "–" if value is None else _percent(value, error) + marks(row, names, "zero_shot", task)
+        return "–" if value is None else in_percent(value, error) + marks(row, names, "zero_shot", task)
 
     return cell
-
-
-def _percent(value: float, error: float | None) -> str:
-    return f"{100 * value:.1f}" + ("" if error is None else f" ± {100 * error:.1f}")
 
 
 def _cost(row: Row) -> str:
@@ -262,7 +259,7 @@ def _baseline(name: str) -> str:
 
 
 def _titled(row: Row) -> str:
-    words = [label_of(row)]
+    words = [row_label(row)]
     if row["method"] not in ("dense", "reference"):
         words.append(f"{100 * row['keep_target']:.4g} % kept")
     words += [str(row["decomposition"])] if row.get("decomposition") else []
@@ -284,4 +281,4 @@ def _markdown(rows: Sequence[Row], columns: Sequence[Column]) -> str:
     return "\n".join(lines)
 
 
-__all__ = ["MARKS", "label_of", "marks", "p_of", "records", "tasks_of", "texts_of", "to_csv", "to_markdown"]
+__all__ = ["MARKS", "marks", "p_of", "records", "row_label", "rows_csv", "tasks_of", "texts_of", "to_markdown"]

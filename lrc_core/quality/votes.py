@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from lrc_core.errors import RecordError
+from lrc_core.files import append_line
 from lrc_core.quality.paired import sign_test
 from lrc_core.records import Label, Moment, Place, Range, parse, typed
-from lrc_core.runs.files import append_line
 
 FILE = ".votes.jsonl"
 TIE, SKIPPED = "tie", "skipped"
@@ -135,7 +135,7 @@ def against(votes: Iterable[Vote], one: str, other: str) -> tuple[int, int, floa
     return first, second, sign_test(first, second)
 
 
-def in_words(votes: Sequence[Vote], labels: Mapping[str, str] | None = None) -> str:
+def votes_sentence(votes: Sequence[Vote], labels: Mapping[str, str] | None = None) -> str:
     """One sentence on what the votes say of the dense model against the others."""
     counted = [vote for vote in votes if vote.counts]
     if not counted:
@@ -155,7 +155,7 @@ def in_words(votes: Sequence[Vote], labels: Mapping[str, str] | None = None) -> 
     return f"{head} {'; '.join(sentences)}." if sentences else head
 
 
-def to_csv(votes: Iterable[Vote]) -> str:
+def votes_csv(votes: Iterable[Vote]) -> str:
     """All votes, one a line, the answers in columns of their own."""
     out = io.StringIO()
     columns = ["answer_1", "answer_2", "answer_3", "answer_4"]

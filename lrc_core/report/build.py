@@ -6,26 +6,27 @@ import shlex
 import time
 from dataclasses import dataclass, replace
 
+from lrc_core.budget import size_key
 from lrc_core.errors import SettingsError
 from lrc_core.names import in_order, method_color, method_label
 from lrc_core.quality.card import Wishes
-from lrc_core.report.content import Choice, Report
+from lrc_core.report.content import Report, Switch
 from lrc_core.report.sections.allocation import allocation
 from lrc_core.report.sections.answers import samples
 from lrc_core.report.sections.cards import card, default_context
 from lrc_core.report.sections.comparison import comparison
 from lrc_core.report.sections.opening import method, question
 from lrc_core.report.sections.reproduce import counted, reproduce
-from lrc_core.report.sections.rows import Named
+from lrc_core.report.sections.rows import Named, target_key
 from lrc_core.report.sources import Asked, Sources, find_sources
 from lrc_core.results.archive import Archive
-from lrc_core.words import percent
+from lrc_core.words import removed
 
 PRICE, CURRENCY = 3.0, "€"
 
 
 @dataclass(frozen=True)
-class Frame:
+class ReportOptions:
     """What a report is asked for besides its runs.
 
     Attributes:
@@ -47,7 +48,7 @@ class Frame:
     made_at: float | None = None
 
 
-def make_report(asked: Asked, frame: Frame | None = None, found: Archive | None = None) -> Report:
+def make_report(asked: Asked, frame: ReportOptions | None = None, found: Archive | None = None) -> Report:
     """The content of a report; nothing is written.
 
     Args:
@@ -60,14 +61,14 @@ def make_report(asked: Asked, frame: Frame | None = None, found: Archive | None 
         PlanError: a plan is unknown or of another model.
         SettingsError: a setting cannot be.
     """
-    wanted = frame or Frame()
+    wanted = frame or ReportOptions()
     _check(wanted)
     sources = find_sources(asked, found)
     pinned = replace(asked, compare=asked.compare or (sources.comparison.id if sources.comparison else ""))
     return report_of(sources, wanted, command_of(pinned, wanted))
 
 
-def _check(frame: Frame) -> None:
+def _check(frame: ReportOptions) -> None:
     if frame.keep is not None and not 0 < frame.keep <= 1:
         raise SettingsError(f"A share to keep of {frame.keep:g} cannot be.", "Give one above 0 and at most 1.")
     if frame.price < 0:
@@ -76,7 +77,7 @@ def _check(frame: Frame) -> None:
         raise SettingsError(f"A context of {frame.context} tokens for {frame.sequences} requests cannot be.")
 
 
-def report_of(sources: Sources, frame: Frame, command: str) -> Report:
+def report_of(sources: Sources, frame: ReportOptions, command: str) -> Report:
     """The content from runs that were found before.
 
     Args:
@@ -95,7 +96,7 @@ def report_of(sources: Sources, frame: Frame, command: str) -> Report:
         made=moment,
         source=about,
         methods=_methods(named),
-        targets=tuple(Choice(f"{100 * (1 - keep):g}", percent(1 - keep)) for keep in _targets(named)),
+        targets=tuple(Switch(target_key(keep), removed(keep)) for keep in _targets(named)),
         sections=(
             question(named),
             method(named),
@@ -111,30 +112,30 @@ def report_of(sources: Sources, frame: Frame, command: str) -> Report:
 
 def _subtitle(named: Named) -> str:
     names = [choice.label for choice in _methods(named)]
-    rates = [percent(1 - keep) for keep in _targets(named)]
+    rates = [removed(keep) for keep in _targets(named)]
     words = f"{', '.join(names)} at {', '.join(rates)} compression"
     return words + ("" if named.sources.comparison else "; plans only, nothing measured") + (
         "; sample runs shipped with the program" if named.sources.shipped else ""
     )  # fmt: skip
 
 
-def _methods(named: Named) -> tuple[Choice, ...]:
+def _methods(named: Named) -> tuple[Switch, ...]:
     names = [str(row["method"]) for row in named.compressed] + [shown.method for shown in named.sources.plans]
-    return tuple(Choice(name, method_label(name), method_color(name)) for name in in_order(names))
+    return tuple(Switch(name, method_label(name), method_color(name)) for name in in_order(names))
 
 
 def _targets(named: Named) -> list[float]:
-    found = {*named.targets, *(round(shown.target, 6) for shown in named.sources.plans)}
+    found = {*named.targets, *(size_key(shown.keep) for shown in named.sources.plans)}
     return sorted(found, reverse=True)
 
 
-def command_of(asked: Asked, frame: Frame, html: str = "report.html", pdf: str = "report.pdf") -> str:
+def command_of(asked: Asked, frame: ReportOptions, html: str = "report.html", pdf: str = "report.pdf") -> str:
     """The line that makes this report."""
     words = ["lrc", "report", *([asked.model] if asked.model else [])]
     words += ["--compare", asked.compare] if asked.compare else []
     words += ["--plans", *asked.plans] if asked.plans else []
     words += ["--answers", *asked.answers] if asked.answers else []
-    default = Frame()
+    default = ReportOptions()
     for flag, value, usual in (
         ("--title", frame.title, default.title),
         ("--keep", frame.keep, default.keep),

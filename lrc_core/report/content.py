@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
-from lrc_core.report.drawing.shapes import Drawing
+from lrc_core.export.shapes import Drawing
 
 MEASURED, COUNTED, ESTIMATED = "measured", "counted", "estimated"
 """How a number came about; each looks different wherever it is shown."""
@@ -76,7 +76,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Line:
+class TableRow:
     """A row of a table.
 
     Attributes:
@@ -103,7 +103,7 @@ class Table:
 
     caption: str
     columns: tuple[Column, ...]
-    lines: tuple[Line, ...]
+    lines: tuple[TableRow, ...]
     note: str = ""
     detail: bool = False
 
@@ -116,7 +116,7 @@ class Picture:
         alt: what it shows, for those who do not see it.
         title: above it.
         note: below the title, small.
-        key: as of :class:`Line`, where all of it belongs to one plan.
+        key: as of :class:`TableRow`, where all of it belongs to one plan.
         reading: a sentence under it, computed from what it shows.
         source: run id.
     """
@@ -131,7 +131,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Entry:
+class LegendEntry:
     """One entry of a legend: name, colour, symbol and method."""
 
     label: str
@@ -155,14 +155,14 @@ class Pictures:
     title: str
     items: tuple[Picture, ...]
     columns: int = 2
-    legend: tuple[Entry, ...] = ()
+    legend: tuple[LegendEntry, ...] = ()
     ramp: str = ""
     table: Table | None = None
     links: Any = None
 
 
 @dataclass(frozen=True)
-class Answer:
+class WrittenAnswer:
     """What one model wrote.
 
     Attributes:
@@ -185,11 +185,11 @@ class Answers:
     title: str
     prompt: str
     note: str
-    entries: tuple[Answer, ...]
+    entries: tuple[WrittenAnswer, ...]
 
 
 @dataclass(frozen=True)
-class Part:
+class BarPart:
     """A part of a bar: its name, size in bytes, words and how it came about."""
 
     key: str
@@ -212,7 +212,7 @@ class CardEntry:
     name: str
     color: str
     total: str
-    parts: tuple[Part, ...]
+    parts: tuple[BarPart, ...]
     lines: tuple[str, ...]
     note: str
     key: tuple[str, str] = ("", "")
@@ -263,7 +263,7 @@ class Section:
 
 
 @dataclass(frozen=True)
-class Choice:
+class Switch:
     """Something that can be switched off on a screen: a method or a target."""
 
     key: str
@@ -281,22 +281,22 @@ class Report:
         made: when, in words.
         source: the run that it is mainly about.
         methods: methods in it, for switching them off.
-        targets: compressions in it, likewise.
+        targets: sizes in it, likewise.
     """
 
     title: str
     subtitle: str
     made: str
     source: str
-    methods: tuple[Choice, ...]
-    targets: tuple[Choice, ...]
+    methods: tuple[Switch, ...]
+    targets: tuple[Switch, ...]
     sections: tuple[Section, ...] = field(default_factory=tuple)
 
 
 _HIDDEN = ("key", "color", "state", "role", "how", "symbol", "largest", "links")
 
 
-def texts_of(part: Any, *, detail: bool = False) -> Iterator[str]:
+def visible_texts(part: Any, *, detail: bool = False) -> Iterator[str]:
     """Every text of a report that a reader sees, markup included; drawings are left out.
 
     Args:
@@ -308,10 +308,10 @@ def texts_of(part: Any, *, detail: bool = False) -> Iterator[str]:
             yield part
     elif isinstance(part, tuple):
         for entry in part:
-            yield from texts_of(entry, detail=detail)
+            yield from visible_texts(entry, detail=detail)
     elif isinstance(part, Table) and part.detail and not detail:
         return
     elif is_dataclass(part) and not isinstance(part, Drawing):
         for info in fields(part):
             if info.name not in (*_HIDDEN, "sort", "alt", "methods", "targets"):
-                yield from texts_of(getattr(part, info.name), detail=detail)
+                yield from visible_texts(getattr(part, info.name), detail=detail)

@@ -9,6 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from lrc_core.budget import size_key
 from lrc_core.errors import LrcError, PlanError, RunError
 from lrc_core.names import in_order, method_label
 from lrc_core.plan import Plan, variant_name
@@ -16,12 +17,13 @@ from lrc_core.quality.rows import Scores, baselines, completed
 from lrc_core.quality.votes import read_votes, votes_path
 from lrc_core.registry import ALLOCATORS
 from lrc_core.results.archive import Archive, archive
+from lrc_core.results.identity import changed
 from lrc_core.results.plans import find_plan
 from lrc_core.runs.integrity import checked
 from lrc_core.runs.spec import AllocateSpec, CompareSpec, EvaluateSpec, GenerateSpec, QualitySpec
 from lrc_core.runs.store import Run
 from lrc_core.types import ModelCard
-from lrc_core.words import percent
+from lrc_core.words import removed
 
 Row = dict[str, Any]
 TESTED_AGAINST = ("uniform", "strs")
@@ -31,7 +33,7 @@ _BLIND = "blind"  # flag in a run's folder: nobody may see whose answers these a
 
 
 @dataclass(frozen=True)
-class Shown:
+class ReportPlan:
     """A plan with its origin.
 
     Attributes:
@@ -44,14 +46,14 @@ class Shown:
     source: str
 
     @property
-    def target(self) -> float:
+    def keep(self) -> float:
         """Share to keep."""
         return self.plan.keep_target
 
     @property
     def label(self) -> str:
         """``LLRC, 20 %``."""
-        return f"{method_label(self.method)}, {percent(1 - self.target)}"
+        return f"{method_label(self.method)}, {removed(self.keep)}"
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class Sources:
     missing: tuple[tuple[str, str, float, int | None], ...]
     baselines: tuple[str, ...]
     tested: bool
-    plans: tuple[Shown, ...]
+    plans: tuple[ReportPlan, ...]
     lost: tuple[str, ...]
     answers: tuple[Run, ...]
     sealed: int
@@ -88,6 +90,17 @@ class Sources:
     def shipped(self) -> bool:
         """Whether the comparison is one of the samples that the program ships."""
         return self.comparison is not None and self.comparison.path.parent == self.archive.shipped
+
+    def changed(self) -> tuple[str, ...]:
+        """What is no longer as it was when these runs were computed, in words."""
+        runs = [self.comparison, *self.answers]
+        runs += [self.archive.folder(shown.source.partition("@")[0]) for shown in self.plans]
+        looked: dict[str, str | None] = {}
+        found: list[str] = []
+        for run in filter(None, runs):
+            with suppress(LrcError):
+                found += changed(run.spec, looked)
+        return tuple(dict.fromkeys(found))
 
     def scores(self) -> Scores:
         """Single outcomes of the comparison's rows."""
@@ -212,13 +225,13 @@ def _missing(run: Run | None, rows: Sequence[Row]) -> tuple[tuple[str, str, floa
         (
             method := str(row["method"]).partition("+")[0],
             "" if _structured(method) else str(row.get("decomposition")),
-            round(float(row["keep_target"]), 6),
+            size_key(row["keep_target"]),
             row.get("seed", seeds[0]) if bench else None,
         )
         for row in rows
     }
     wanted = (
-        (method, "" if _structured(method) else decomposition, round(keep, 6), seed)
+        (method, "" if _structured(method) else decomposition, size_key(keep), seed)
         for keep in sorted(spec.keeps, reverse=True)
         for decomposition in named
         for method in spec.methods
@@ -232,7 +245,7 @@ def _structured(method: str) -> bool:
     return method in ALLOCATORS and ALLOCATORS.get(method).structured
 
 
-def _plans_of(rows: Sequence[Row], found: Archive) -> tuple[tuple[Shown, ...], tuple[str, ...]]:
+def _plans_of(rows: Sequence[Row], found: Archive) -> tuple[tuple[ReportPlan, ...], tuple[str, ...]]:
     """The plans behind measured rows, and the rows whose plan is gone."""
     plans, lost = [], []
     for row in rows:
@@ -245,13 +258,13 @@ def _plans_of(rows: Sequence[Row], found: Archive) -> tuple[tuple[Shown, ...], t
                 spec = run.spec
                 plan = Plan.from_dict(dict(spec.plan)) if isinstance(spec, EvaluateSpec) and spec.plan else None
         if plan is None:
-            lost.append(f"{method_label(str(row['method']))}, {percent(1 - float(row['keep_target']))}")
+            lost.append(f"{method_label(str(row['method']))}, {removed(float(row['keep_target']))}")
         else:
-            plans.append(Shown(str(row["method"]), plan, str(row["run_id"])))
+            plans.append(ReportPlan(str(row["method"]), plan, str(row["run_id"])))
     return tuple(plans), tuple(lost)
 
 
-def _named_plan(text: str, found: Archive) -> Shown:
+def _named_plan(text: str, found: Archive) -> ReportPlan:
     problem: LrcError | None = None
     for store in found.stores:
         try:
@@ -259,34 +272,34 @@ def _named_plan(text: str, found: Archive) -> Shown:
         except LrcError as error:
             problem = problem or error
             continue
-        return Shown(variant_name(plan.method, plan.update), plan, Path(text).name)
+        return ReportPlan(variant_name(plan.method, plan.update), plan, Path(text).name)
     raise problem or PlanError(f"There is no plan {text!r}.")
 
 
-def _newest_plans(model: str, found: Archive) -> tuple[Shown, ...]:
+def _newest_plans(model: str, found: Archive) -> tuple[ReportPlan, ...]:
     """Plans of the newest finished allocations, where nothing was compared.
 
     Raises:
         RunError: there are none.
     """
-    plans: list[Shown] = []
+    plans: list[ReportPlan] = []
     for view in found.finished(AllocateSpec):
         if (model and view.spec.model.source != model) or len(plans) == MOST_PLANS:
             continue
         with suppress(LrcError):
             plan = Plan.load(checked(view.path / "plan.json"))
             if not plans or plan.model.fingerprint == plans[0].plan.model.fingerprint:
-                plans.append(Shown(variant_name(plan.method, plan.update), plan, view.id))
+                plans.append(ReportPlan(variant_name(plan.method, plan.update), plan, view.id))
     if not plans:
         of = f" of {model}" if model else ""
         raise RunError(
             f"There is nothing to report on: no comparison{of} is finished.", f"Run `lrc compare {model or 'starter'}`."
         )
     order = in_order(shown.method for shown in plans)
-    return tuple(sorted(plans, key=lambda shown: (-shown.target, order.index(shown.method))))
+    return tuple(sorted(plans, key=lambda shown: (-shown.keep, order.index(shown.method))))
 
 
-def _card(comparison: Run | None, rows: Sequence[Row], plans: Sequence[Shown], found: Archive) -> ModelCard:
+def _card(comparison: Run | None, rows: Sequence[Row], plans: Sequence[ReportPlan], found: Archive) -> ModelCard:
     """The model's card, from a run behind a row or a plan, else from any run of that model.
 
     Raises:

@@ -1,1 +1,1 @@
-"""Finished runs, samples and plans: finding and reading them. Files only, never a model; no torch, no pandas."""
+"""Finished runs, samples and plans: finding, reading and judging them. Files only, never a model, torch or pandas."""

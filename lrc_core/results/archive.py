@@ -17,10 +17,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Generic, TypeGuard, TypeVar, overload
 
+from lrc_core.digests import stamp_of as stamp_of
 from lrc_core.errors import LrcError, RunError
 from lrc_core.paths import read_only, samples_home
 from lrc_core.records import parse
-from lrc_core.records.digest import Stamp, stamp_of
+from lrc_core.results.identity import changed
 from lrc_core.runs import integrity
 from lrc_core.runs.records import Status
 from lrc_core.runs.spec import AblationSpec, AllocateSpec, CompareSpec, ModelRef, QualitySpec, Spec, SpectraSpec
@@ -28,6 +29,7 @@ from lrc_core.runs.store import Run, RunStore
 from lrc_core.types import ModelCard
 
 S = TypeVar("S", bound=Spec)
+Stamp = tuple[int, int]
 S_co = TypeVar("S_co", bound=Spec, covariant=True)
 
 
@@ -121,15 +123,25 @@ class Archive:
     @overload
     def open(self, run_id: str, kind: type[S]) -> RunView[S] | None: ...
     def open(self, run_id: str, kind: type[Any] | None = None) -> RunView[Any] | None:
-        """A run by id; None when there is none of that kind that can be read."""
+        """A run by id; None when there is none of that kind that can be read.
+
+        A finished one comes before one that is not: what was cancelled or has failed hides no sample of the same id.
+        """
+        views = list(self._by_id(run_id))
+        view = next((view for view in views if view.done), views[0] if views else None)
+        return view if view is not None and (kind is None or isinstance(view.spec, kind)) else None
+
+    def job(self, run_id: str) -> AnyRun | None:
+        """A run by id as a job: the user's own as it stands, finished or not; else a sample."""
+        return next(self._by_id(run_id), None)
+
+    def _by_id(self, run_id: str) -> Iterator[AnyRun]:
         for store in self.stores:
             try:
                 run = store.open(run_id)
-                view = RunView(run, run.spec, run.status(), store.root == self.shipped)
-            except LrcError:
+                yield RunView(run, run.spec, run.status(), store.root == self.shipped)
+            except Exception:  # whatever is wrong with it: it is damaged
                 continue
-            return view if kind is None or isinstance(view.spec, kind) else None
-        return None
 
     def require(self, run_id: str, kind: type[S]) -> RunView[S]:
         """:meth:`open` where the run was there a moment ago.
@@ -143,7 +155,9 @@ class Archive:
         return view
 
     def folder(self, run_id: str) -> Run | None:
-        """A run's folder by id, damaged or not; None when no store has it."""
+        """A run's folder by id, damaged or not, a finished one first; None when no store has it."""
+        if (view := self.open(run_id)) is not None:
+            return view.run
         for store in self.stores:
             try:
                 return store.open(run_id)
@@ -162,9 +176,12 @@ class Archive:
     def done_spectra(self, ref: ModelRef | None = None) -> list[RunView[SpectraSpec]]:
         """Finished spectra, the ones that are shown by themselves first.
 
-        A run that loaded the model knows more than one that streamed it from disk, and comes first.
+        A run of what is on the disk now comes before one of what was there earlier; one that loaded the model knows
+        more than one that streamed it, and comes before it.
         """
-        return sorted(self.finished(SpectraSpec, ref), key=lambda view: view.spec.stream)
+        looked: dict[str, str | None] = {}
+        done = self.finished(SpectraSpec, ref)
+        return sorted(done, key=lambda view: (bool(changed(view.spec, looked)), view.spec.stream))
 
     def best_spectra(self, ref: ModelRef) -> RunView[SpectraSpec] | None:
         """The run whose spectra are shown: the user's newest finished one, else a sample."""
@@ -176,19 +193,24 @@ class Archive:
         return (view for view in self.runs(ref=ref) if (view.path / "card.json").is_file())
 
     def newest_card(self, ref: ModelRef) -> tuple[ModelCard, AnyRun] | None:
-        """A card of this model; better one of the loaded model than one of its headers.
+        """A card of this model; better of what is on the disk now than of what was there earlier, and better one of
+        the loaded model than one of its headers.
 
-        Raises:
-            RunError: a card is damaged.
+        A damaged card is passed over.
         """
-        found = None
+        found: dict[tuple[bool, bool], tuple[ModelCard, AnyRun]] = {}
+        looked: dict[str, str | None] = {}
         for view in self.with_cards(ref):
             if isinstance(view.spec, SpectraSpec | AllocateSpec):
-                card = card_of(view)
-                if not card.identity.header_only:
+                try:
+                    card = card_of(view)
+                except RunError:
+                    continue
+                place = bool(changed(view.spec, looked)), card.identity.header_only
+                if not any(place):
                     return card, view
-                found = found or (card, view)
-        return found
+                found.setdefault(place, (card, view))
+        return found[min(found)] if found else None
 
     def fetched(self, ref: ModelRef) -> bool:
         """Whether a job of the user's own has already brought this model in."""
@@ -229,6 +251,17 @@ def read_content(path: Path) -> Any:
         raise RunError(f"{path} is missing.", "Delete the run on the Runs page and start it again.") from error
     except (OSError, UnicodeDecodeError) as error:
         raise RunError(f"{path} cannot be read: {error}.", "Delete the run and start it again.") from error
+
+
+def recorded_rows(view: AnyRun) -> list[Any]:
+    """The rows of a comparison or bench that are there by now, also while it works.
+
+    Raises:
+        RunError: they are damaged.
+    """
+    path = view.path / "rows.json"
+    content = read_content(path) if path.is_file() else (view.run.result() or {}).get("rows")
+    return content if isinstance(content, list) else []
 
 
 def card_of(view: AnyRun) -> ModelCard:

@@ -9,16 +9,16 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from lrc_core.budget import keep_at, size_key
 from lrc_core.errors import LrcError, PlanError
 from lrc_core.paths import samples_home
 from lrc_core.plan import Plan
 from lrc_core.records import typed
-from lrc_core.records.digest import Stamp, stamp_of
-from lrc_core.results.archive import Archive, RunView
+from lrc_core.results.archive import Archive, RunView, Stamp, stamp_of
 from lrc_core.runs.integrity import checked
 from lrc_core.runs.spec import AllocateSpec, CalibrationSpec, EvaluateSpec, GenerateSpec, UpdateSpec
 from lrc_core.runs.store import Run, RunStore
-from lrc_core.words import percent
+from lrc_core.words import removed
 
 
 @dataclass(frozen=True)
@@ -162,40 +162,38 @@ def _plain(data: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class Recorded:
-    """One plan that a run recorded, learned or computed, at one rate."""
+class RecordedPlan:
+    """One plan that a run recorded, learned or computed, at one size."""
 
     view: RunView[AllocateSpec]
-    compression: float
+    keep: float
     path: Path
     final: bool
 
     @property
     def words(self) -> str:
-        """Rate and run, for a list to choose from."""
-        return f"{percent(self.compression)} · {self.view.id}" + (" · sample" if self.view.sample else "")
+        """Size and run, for a list to choose from."""
+        return f"{removed(self.keep)} · {self.view.id}" + (" · sample" if self.view.sample else "")
 
 
-def recorded_plans(views: Iterable[RunView[AllocateSpec]]) -> list[Recorded]:
+def recorded_plans(views: Iterable[RunView[AllocateSpec]]) -> list[RecordedPlan]:
     """Every plan in allocate runs: those written on the way, and the final ones."""
     found = []
     for view in views:
         folder = view.path / "plans"
         for path in sorted(folder.glob("*.json")) if folder.is_dir() else []:
             if path.stem.isdigit():
-                found.append(Recorded(view, int(path.stem) / 100, path, final=False))
+                found.append(RecordedPlan(view, keep_at(int(path.stem)), path, final=False))
         if (view.path / "plan.json").is_file():
-            found.append(Recorded(view, 1 - view.spec.keep, view.path / "plan.json", final=True))
+            found.append(RecordedPlan(view, view.spec.keep, view.path / "plan.json", final=True))
     return found
 
 
-def nearest(plans: list[Recorded], compression: float) -> Recorded | None:
-    """The recorded plan closest to a rate; at equal distance the final one, then the newer run."""
+def nearest(plans: list[RecordedPlan], keep: float) -> RecordedPlan | None:
+    """The recorded plan closest to a size; at equal distance the final one, then the newer run."""
     if not plans:
         return None
-    return min(
-        plans, key=lambda plan: (round(abs(plan.compression - compression), 6), not plan.final, plan.view.sample)
-    )
+    return min(plans, key=lambda plan: (size_key(abs(plan.keep - keep)), not plan.final, plan.view.sample))
 
 
 @lru_cache(maxsize=512)

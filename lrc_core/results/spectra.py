@@ -13,10 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrc_core.errors import RunError
-from lrc_core.records.digest import Stamp, stamp_of
-from lrc_core.results.archive import AnyRun, Archive, card_of
+from lrc_core.results.archive import AnyRun, Archive, Stamp, card_of, stamp_of
 from lrc_core.runs.integrity import checked
-from lrc_core.runs.spec import ModelRef, SpectraSpec
+from lrc_core.runs.spec import ModelRef
 from lrc_core.types import ModelCard
 
 Values = NDArray[np.float64]
@@ -72,12 +71,20 @@ def spectra_of(view: AnyRun) -> Spectra:
     return Spectra(card, tuple(values), values)
 
 
+def losses_of(view: AnyRun) -> dict[str, Values]:
+    """Predicted loss of dropping each component of each layer, in nats per token: half of sigma^2, two-sided.
+
+    Raises:
+        RunError: as :func:`spectra_of`.
+    """
+    return {name: 0.5 * np.square(sigma) for name, sigma in spectra_of(view).values[TWO_SIDED].items()}
+
+
 def known_losses(ref: ModelRef, card: ModelCard, archive: Archive) -> tuple[Mapping[str, Values] | None, str]:
-    """Half the squared singular values of the two-sided decomposition, and the newest run that has them."""
-    for view in archive.runs(SpectraSpec, ref):
-        path = view.path / "spectra.npz"
-        if TWO_SIDED in view.spec.decompositions and path.exists():
-            sigmas = _values_in(path).get(TWO_SIDED, {})
-            if sigmas.keys() >= {layer.name for layer in card.layers}:
-                return {layer.name: 0.5 * sigmas[layer.name] ** 2 for layer in card.layers}, view.id
+    """The predicted losses of the newest run that has them for this card, and its id."""
+    for view in archive.done_spectra(ref):
+        if TWO_SIDED in view.spec.decompositions:
+            losses = losses_of(view)
+            if losses.keys() >= {layer.name for layer in card.layers}:
+                return losses, view.id
     return None, ""

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
+from lrc_core.digests import file_digest, is_altered, stamp_of
 from lrc_core.errors import RecordError
 from lrc_core.records import AGAIN, load
-from lrc_core.records.digest import Stamp, digest_of, is_altered, stamp_of
 from lrc_core.runs.records import Status
 
 _DIGESTED = ("*.json", "*.jsonl", "*.npz", "plans/*.json")
@@ -20,7 +20,7 @@ _OTHERS = {"spec.json", "status.json", "spent.json"}
 def digests_in(folder: Path) -> dict[str, str]:
     """Digests of the files of a run folder that hold its figures, by name in it."""
     found = sorted(path for pattern in _DIGESTED for path in folder.glob(pattern) if path.name not in _OTHERS)
-    return {path.relative_to(folder).as_posix(): digest_of(path) for path in found if not path.name.startswith(".")}
+    return {path.relative_to(folder).as_posix(): file_digest(path) for path in found if not path.name.startswith(".")}
 
 
 def checked(path: Path) -> Path:
@@ -46,7 +46,7 @@ def digests_of(folder: Path) -> Mapping[str, str]:
 
 
 @lru_cache(maxsize=1024)
-def _recorded(path: str, _stamp: Stamp) -> Mapping[str, str]:
+def _recorded(path: str, _stamp: tuple[int, int]) -> Mapping[str, str]:
     try:
         return Status.from_dict(load(Path(path)), path).digests
     except RecordError:  # told wherever the status itself is read

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lrc_core.digests import stamp_of
 from lrc_core.errors import LrcError
-from lrc_core.records.digest import Stamp, stamp_of
 from lrc_core.runs.records import Status
 from lrc_core.runs.run import Run
 from lrc_core.runs.spec import Spec
 
-_Stamps = tuple[Stamp, ...]
+_Stamps = tuple[tuple[int, int], ...]
 _known: dict[str, dict[str, tuple[_Stamps, RunSummary]]] = {}
 """By folder of runs and id: what was read, and the stamps at which it was."""
 

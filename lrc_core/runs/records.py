@@ -38,6 +38,8 @@ class Status:
         remedy: what the user can do about it.
         pid: process of the worker, None when none was started.
         pid_started: that process's start time, so that a reused pid is not mistaken for it.
+        pid_birth: the same whatever becomes of the clock, see :func:`~lrc_core.runs.process.birth`; "" in records of
+            older versions, and where the system does not say.
         host: machine of that process.
         attempt: 1, and one more for each resume.
         digests: of a run that is done, the SHA-256 of the files that hold its figures, by name in its folder.
@@ -59,6 +61,7 @@ class Status:
     remedy: str = ""
     pid: Annotated[int, Range(1, 2**31 - 1)] | None = None
     pid_started: Moment = 0.0
+    pid_birth: Label = ""
     host: Label = ""
     attempt: Positive = 1
     digests: Mapping[str, str] = field(default_factory=dict)

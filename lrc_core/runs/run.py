@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from lrc_core.errors import RecordError, RunError
+from lrc_core.files import append_line, disk_errors, json_plain, lock_if_free, write_json
 from lrc_core.records import AGAIN, load, parse, typed
 from lrc_core.runs import integrity
-from lrc_core.runs.files import append_line, disk_errors, lock_if_free, plain, write_json
 from lrc_core.runs.records import Event, Result, Snapshot, Status
 from lrc_core.runs.spec import Spec, spec_from_dict
 from lrc_core.runs.spec_parts import id_of
@@ -77,7 +77,7 @@ class Run:
         """
         if status.state == "done" and not status.digests:
             status = replace(status, digests=integrity.digests_in(self.path))
-        write_json(self.path / "status.json", status.to_dict(), durable=status.final)
+        write_json(self.path / "status.json", status.to_dict())
 
     def events(self, after: int = 0) -> list[dict[str, Any]]:
         """Events from byte ``after`` on, oldest first. See :meth:`read_events` for reading on where one stopped."""
@@ -117,7 +117,7 @@ class Run:
 
     def append_event(self, event: dict[str, Any]) -> None:
         """Add one line to ``events.jsonl``."""
-        append_line(self.path / "events.jsonl", json.dumps(event, default=plain))
+        append_line(self.path / "events.jsonl", json.dumps(event, default=json_plain))
 
     def result(self) -> dict[str, Any] | None:
         """Content of ``result.json``, None before the run is done.
@@ -143,7 +143,7 @@ class Run:
 
     def write_result(self, result: dict[str, Any]) -> None:
         """Write ``result.json`` so that it survives a power cut."""
-        write_json(self.path / "result.json", result, durable=True)
+        write_json(self.path / "result.json", result)
 
     def log_tail(self, n: int = 50) -> str:
         """The last ``n`` lines that the worker wrote to its log, at most 256 KiB."""

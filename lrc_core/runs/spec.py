@@ -16,6 +16,7 @@ from lrc_core.runs.spec_parts import (
     JobSpec,
     ModelRef,
     SamplingSpec,
+    asked,
 )
 
 GENERATED = "generated"
@@ -34,20 +35,15 @@ class FetchSpec(JobSpec):
 
 @dataclass(frozen=True)
 class SpectraSpec(JobSpec):
-    """Singular spectra of every block linear under each decomposition.
-
-    Attributes:
-        subspaces: also store how far the leading singular vectors of neighbouring blocks span the same space.
-        stream: read matrix after matrix from the weight files; the model is never loaded. Plain SVD only.
-    """
+    """Singular spectra of every block linear under each decomposition."""
 
     kind: ClassVar[str] = "spectra"
     added_later: ClassVar[tuple[str, ...]] = ("subspaces", "stream")
     model: ModelRef = ModelRef()
-    decompositions: tuple[Name, ...] = ("svd", "asvd", "whitened")
+    decompositions: tuple[Name, ...] = asked(("svd", "asvd", "whitened"), names="decomposition")
     calibration: CalibrationSpec = CalibrationSpec()
-    subspaces: bool = False
-    stream: bool = False
+    subspaces: bool = asked(False, "also store how far leading singular vectors of neighbouring blocks span one space")
+    stream: bool = asked(False, "matrix by matrix from the files, for a model too large to load; svd only")
 
 
 @dataclass(frozen=True)
@@ -60,13 +56,13 @@ class AllocateSpec(JobSpec):
 
     kind: ClassVar[str] = "allocate"
     model: ModelRef = ModelRef()
-    method: Name = "uniform"
-    decomposition: Name = "whitened"
-    keep: Share = 0.8
+    method: Name = asked("uniform", "a method by name, see `lrc methods`", always=True)
+    decomposition: Name = asked("whitened", names="decomposition", always=True)
+    keep: Share = asked(0.8, "share of the block linears to keep", always=True)
     preset: Label = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
     calibration: CalibrationSpec = CalibrationSpec()
-    seed: int = 0
+    seed: int = asked(0, "of the method and its calibration", also=("calibration.seed",))
 
 
 @dataclass(frozen=True)
@@ -112,20 +108,21 @@ class CompareSpec(JobSpec):
 
     Attributes:
         presets: preset of each method that is not on its first one.
-        update: what is done to the factors of every plan before it is measured; ``none``, or a kind of update.
     """
 
     kind: ClassVar[str] = "compare"
     added_later: ClassVar[tuple[str, ...]] = ("update",)
     model: ModelRef = ModelRef()
-    methods: tuple[Name, ...] = ("uniform", "strs", "llrc")
-    keeps: tuple[Share, ...] = (0.9, 0.8)
-    decomposition: Name = "whitened"
+    methods: tuple[Name, ...] = asked(
+        ("uniform", "strs", "llrc"), "what is compared, see `lrc methods`", metavar="METHOD", always=True
+    )
+    keeps: tuple[Share, ...] = asked((0.9, 0.8), "shares to keep", word="--keep", always=True)
+    decomposition: Name = asked("whitened", names="decomposition")
     presets: Mapping[str, Label] = field(default_factory=dict)
     calibration: CalibrationSpec = CalibrationSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
-    seed: int = 0
-    update: Name = "none"
+    seed: int = asked(0, "of methods, calibration and evaluation", also=("calibration.seed", "evaluation.seed"))
+    update: Name = asked("none", "what is done to the factors of every plan before it is measured")
 
 
 @dataclass(frozen=True)
@@ -133,35 +130,38 @@ class QualitySpec(JobSpec):
     """Every method on one bench: each method under each decomposition at each target with each seed.
 
     Attributes:
-        methods: what is compared.
-        keeps: shares to keep.
-        decompositions: every method runs under each of them.
-        seeds: one matrix each; a seed is the method's and that of its calibration windows, whose own is not used.
+        seeds: a seed is the method's and that of its calibration windows, whose own is not used.
         presets: preset of each method that is not on its first one.
-        references: other models (hub id, folder, GGUF) measured on the same texts and tasks, for a dense model of the
-            same size; consents of ``model`` are not theirs.
-        baselines: methods that every other one is tested against; ``llrc+tuned`` for one whose factors were updated.
-        updates: what is done to every plan's factors before it is measured, each in rows of its own: ``none``, or one
-            of the kinds of :class:`UpdateSpec`.
-        task_keeps: targets at which zero-shot tasks are run; perplexity is measured at all.
-        share_path: whether plans that a learning method recorded on its way to the smallest target serve the others.
+        references: for a dense model of the same size; consents of ``model`` are not theirs.
+        updates: ``none``, or one of the kinds of :class:`UpdateSpec`.
     """
 
     kind: ClassVar[str] = "quality"
     added_later: ClassVar[tuple[str, ...]] = ("updates",)
     model: ModelRef = ModelRef()
-    methods: tuple[Name, ...] = ("uniform", "strs", "llrc")
-    keeps: tuple[Share, ...] = (0.9, 0.8, 0.7, 0.6)
-    decompositions: tuple[Name, ...] = ("whitened",)
-    seeds: tuple[int, ...] = (0,)
+    methods: tuple[Name, ...] = asked(("uniform", "strs", "llrc"), "default: every one", metavar="METHOD", always=True)
+    keeps: tuple[Share, ...] = asked((0.9, 0.8, 0.7, 0.6), "shares to keep", word="--keep", always=True)
+    decompositions: tuple[Name, ...] = asked(("whitened",), word="--decomposition", names="decomposition", always=True)
+    seeds: tuple[int, ...] = asked((0,), "one matrix for each")
     presets: Mapping[str, Label] = field(default_factory=dict)
-    references: tuple[Place, ...] = ()
-    baselines: tuple[Label, ...] = ("uniform", "strs")
+    references: tuple[Place, ...] = asked((), "other models measured on the same texts and tasks", names="model")
+    baselines: tuple[Label, ...] = asked(
+        ("uniform", "strs"),
+        "methods that every other one is tested against; llrc+tuned for updated factors",
+        word="--against",
+        metavar="METHOD",
+    )
     calibration: CalibrationSpec = CalibrationSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
-    task_keeps: tuple[Share, ...] = (0.8,)
-    share_path: bool = True
-    updates: tuple[Name, ...] = ("none",)
+    task_keeps: tuple[Share, ...] = asked((0.8,), "targets with tasks; perplexity is measured at every one", none=True)
+    share_path: bool = asked(
+        True,
+        "train a learning method anew for every target instead of using the plans recorded on the way",
+        word="--no-share-path",
+    )
+    updates: tuple[Name, ...] = asked(
+        ("none",), "what is done to the factors of every plan, each in rows of its own", word="--update"
+    )
 
 
 @dataclass(frozen=True)
@@ -169,30 +169,35 @@ class AblationSpec(JobSpec):
     """What the parts of a trained method are worth: its loss terms alone and left out, and its calibration text.
 
     Attributes:
-        methods: methods whose loss terms are known.
-        keeps: shares to keep.
         parts: ``losses``, ``texts`` or both.
-        texts: calibration texts, each alone; ``generated`` is sampled from the model itself.
-        decomposition: of all runs.
         seeds: as of :class:`QualitySpec`.
         presets: preset of each method that is not on its first one.
-        task_keeps: targets at which zero-shot tasks are run.
-        share_path: as of :class:`QualitySpec`.
     """
 
     kind: ClassVar[str] = "ablation"
     model: ModelRef = ModelRef()
-    methods: tuple[Name, ...] = ("llrc",)
-    keeps: tuple[Share, ...] = (0.8,)
-    parts: tuple[Label, ...] = ("losses", "texts")
-    texts: tuple[Place, ...] = ("wiki", "c4", "code", "generated")
-    decomposition: Name = "whitened"
-    seeds: tuple[int, ...] = (0,)
+    methods: tuple[Name, ...] = asked(
+        ("llrc",), "default: every one whose loss terms are known", metavar="METHOD", always=True
+    )
+    keeps: tuple[Share, ...] = asked((0.8,), "shares to keep", word="--keep", always=True)
+    parts: tuple[Label, ...] = asked(("losses", "texts"), "what is left out or swapped", metavar="PART")
+    texts: tuple[Place, ...] = asked(
+        ("wiki", "c4", "code", "generated"),
+        "calibration texts, each alone; generated: written by the model",
+        word="--ablation-texts",
+        names="listed text",
+    )
+    decomposition: Name = asked("whitened", names="decomposition", always=True)
+    seeds: tuple[int, ...] = asked((0,), "one matrix for each")
     presets: Mapping[str, Label] = field(default_factory=dict)
     calibration: CalibrationSpec = CalibrationSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
-    task_keeps: tuple[Share, ...] = (0.8,)
-    share_path: bool = True
+    task_keeps: tuple[Share, ...] = asked((0.8,), "targets with tasks; perplexity is measured at every one", none=True)
+    share_path: bool = asked(
+        True,
+        "train a learning method anew for every target instead of using the plans recorded on the way",
+        word="--no-share-path",
+    )
 
 
 @dataclass(frozen=True)
@@ -200,19 +205,16 @@ class LessonSpec(JobSpec):
     """What the guided path shows of a model that no other run holds: derived pictures, curves and texts, no weights.
 
     Attributes:
-        layers: full names of the layers that are looked at; () for a choice that shows differences.
-        keep: share of one layer's parameters that is left when it is squeezed alone.
-        parts: of ``LESSON_PARTS``.
-        prompt: what the model goes on with, "" for the prompt of every text sample.
+        layers: () for a choice that shows differences.
         calibration: of the whitened factors.
     """
 
     kind: ClassVar[str] = "lesson"
     model: ModelRef = ModelRef()
-    layers: tuple[Label, ...] = ()
-    keep: Share = 0.1
-    parts: tuple[Label, ...] = LESSON_PARTS
-    prompt: str = ""
+    layers: tuple[Label, ...] = asked((), "layers by full name (default: chosen by spectra)", metavar="NAME")
+    keep: Share = asked(0.1, "share of its parameters that is left of a layer squeezed alone")
+    parts: tuple[Label, ...] = asked(LESSON_PARTS, "what is made (default: all)", choices=LESSON_PARTS, metavar="PART")
+    prompt: str = asked("", "what the model goes on with (default: that of text samples)", metavar="TEXT")
     calibration: CalibrationSpec = CalibrationSpec()
 
 
@@ -226,7 +228,7 @@ class GenerateSpec(JobSpec):
 
     kind: ClassVar[str] = "generate"
     model: ModelRef = ModelRef()
-    prompt: str = ""
+    prompt: str = asked("", "the question; - reads standard input", metavar="TEXT", always=True)
     answers: tuple[AnswerSpec, ...] = (AnswerSpec(),)
     sampling: SamplingSpec = SamplingSpec()
 

@@ -5,13 +5,26 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Annotated, Any, ClassVar
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, ClassVar
 
-from lrc_core.records import Count, OneOf, Place
+from lrc_core.records import Count, Place
 from lrc_core.settings import setting
 
 SPEC_VERSION = 1
+
+
+def asked(default: Any, help: str = "", **flag: Any) -> Any:
+    """A field with its flag of the command line.
+
+    Args:
+        default: value when the user says nothing.
+        help: what it is.
+        flag: where the flag is not simply ``--name`` with a value of the field's type: as
+            :class:`~lrc_core.kinds.flags.Flag` has it; ``names`` says that a word names a ``text``, ``folder``,
+            ``model`` or ``decomposition``.
+    """
+    return field(default=default, metadata={"help": help, **flag})
 
 
 @dataclass(frozen=True)
@@ -33,46 +46,37 @@ class ModelRef:
 
 @dataclass(frozen=True)
 class CalibrationSpec:
-    """Text for second moments, probes and mask training; only calibration parts of built-in texts are read.
+    """Text for second moments, probes and mask training; only calibration parts of built-in texts are read."""
 
-    Attributes:
-        texts: names of built-in texts (``wiki``, ``c4``), files, hub data sets, ``generated``; an equal share of each.
-        windows: token windows for the second moments.
-        window: tokens in a window.
-        seed: chooses the windows.
-    """
-
-    texts: tuple[Place, ...] = ("wiki", "c4")
-    windows: Count = 128
-    window: Count = 512
-    seed: int = 0
+    texts: tuple[Place, ...] = asked(
+        ("wiki", "c4"),
+        "built-in text, file or hub data set to calibrate on (repeatable); an equal share of each",
+        word="--calibration-text",
+        names="text",
+    )
+    windows: Count = asked(128, "calibration windows")
+    window: Count = asked(512, "tokens in a calibration window")
+    seed: int = asked(0, "chooses calibration windows")
 
 
 @dataclass(frozen=True)
 class EvaluationSpec:
-    """What is measured of a compressed model.
+    """What is measured of a compressed model; of built-in texts the report parts."""
 
-    Attributes:
-        texts: ``gensim``, ``c4`` (report parts), files, or hub data sets.
-        window: tokens in a window.
-        max_windows: windows per text, 0 for all.
-        stride: tokens between window starts; 0 means the window, so that windows do not overlap.
-        bos: ``auto`` (as the tokenizer does), ``yes`` or ``no``.
-        tasks: zero-shot tasks.
-        items: items per task, 0 for all.
-        include_path: folder of the user's own lm-eval task files, or "".
-        seed: chooses items and bootstrap samples.
-    """
-
-    texts: tuple[Place, ...] = ("gensim", "c4")
-    window: Count = 512
-    max_windows: Count = 40
-    stride: Count = 0
-    bos: Annotated[str, OneOf(("auto", "yes", "no"))] = "auto"
-    tasks: tuple[Place, ...] = ()
-    items: Count = 100
-    include_path: Place = ""
-    seed: int = 0
+    texts: tuple[Place, ...] = asked(
+        ("gensim", "c4"),
+        "text to report on (repeatable): built-in, file, hub data set",
+        word="--report-text",
+        names="text",
+    )
+    window: Count = asked(512, "tokens in a window")
+    max_windows: Count = asked(40, "windows per text, 0 for all")
+    stride: Count = asked(0, "tokens between window starts, 0: the window, so that windows do not overlap")
+    bos: str = asked("auto", "start windows with BOS; auto: as the tokenizer does", choices=("auto", "yes", "no"))
+    tasks: tuple[Place, ...] = asked((), "zero-shot tasks: any that lm-eval knows", none=True, metavar="TASK")
+    items: Count = asked(100, "items per task, 0 for all")
+    include_path: Place = asked("", "folder of your own lm-eval task files", names="folder")
+    seed: int = asked(0, "chooses items and bootstrap samples", word="--evaluation-seed")
 
 
 @dataclass(frozen=True)
@@ -125,19 +129,31 @@ class AnswerSpec:
     calibration: CalibrationSpec = CalibrationSpec()
 
 
+@dataclass(frozen=True)
 class JobSpec:
-    """Shared behaviour of the job kinds."""
+    """Shared behaviour of the job kinds.
+
+    Attributes:
+        contents: digests of what the names in the spec stood for when it was asked for, as (thing, digest): an edited
+            text or an overwritten model is another question. Put in when a job is submitted; what is shipped with the
+            program or named by a commit needs none. See :mod:`lrc_core.results.identity`.
+    """
 
     kind: ClassVar[str]
-    model: ModelRef
+    code_version: ClassVar[int] = 1
+    """Of the code that does the work: to be raised when the same spec would come to other numbers."""
+    model: ModelRef = ModelRef()
+    contents: tuple[tuple[str, str], ...] = field(default=(), kw_only=True)
     added_later: ClassVar[tuple[str, ...]] = ()
     """Fields that came when runs of this kind already existed: left out of the record while at their default, so that
     the ids of older runs, which are hashes of the record, stay what they were. Every such field belongs in here."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form with kind and version."""
-        data = json.loads(json.dumps(asdict(self)))  # type: ignore[call-overload]
-        defaults = {f.name: f.default for f in fields(self)}  # type: ignore[arg-type]
+        data = json.loads(json.dumps(asdict(self)))
+        defaults = {f.name: f.default for f in fields(self)}
+        if not self.contents:
+            del data["contents"]
         for name in self.added_later:
             if data[name] == defaults[name]:
                 del data[name]

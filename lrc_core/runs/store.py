@@ -13,12 +13,13 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from lrc_core.errors import RunError
+from lrc_core.files import disk_errors, locked, make_private, move, write_json
 from lrc_core.paths import require_writable, runs_home
-from lrc_core.runs.files import disk_errors, locked, write_json
 from lrc_core.runs.listing import RunSummary, ids_in, summaries, summary_of
 from lrc_core.runs.records import STATES, Status
 from lrc_core.runs.run import Run
 from lrc_core.runs.spec import Spec
+from lrc_core.runs.sweep import GRAVE, UNBORN
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
@@ -48,12 +49,13 @@ class RunStore:
         require_writable("no run is made")
         now = time.time()
         # Filled under a hidden name and renamed: a folder without its records never shows up.
-        temporary = self.root / f".new-{spec.run_id}-{uuid.uuid4().hex[:8]}"
+        temporary = self.root / f"{UNBORN}{spec.run_id}-{uuid.uuid4().hex[:8]}"
         try:
+            make_private(self.root)
             with disk_errors(path):
-                temporary.mkdir(parents=True)
+                temporary.mkdir(mode=0o700)  # prompts and logs are nobody else's
             run = Run(temporary)
-            write_json(temporary / "spec.json", spec.to_dict(), durable=True)
+            write_json(temporary / "spec.json", spec.to_dict())
             run.write_status(Status(created_at=now, queued_at=now, updated_at=now))
             self._publish(temporary, path)
         finally:
@@ -68,7 +70,7 @@ class RunStore:
     def _publish(temporary: Path, path: Path) -> None:
         with disk_errors(path):
             try:
-                temporary.rename(path)
+                move(temporary, path)
             except OSError as error:
                 if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):  # another process was faster: join its run
                     raise
@@ -115,14 +117,15 @@ class RunStore:
     def discard(self, run: Run) -> None:
         """Remove a folder whatever its state; the caller holds the lock and the claim."""
         # Renamed first: it is gone at once and as a whole, however long the removal takes.
-        grave = self.root / f".gone-{run.id}-{uuid.uuid4().hex[:8]}"
+        grave = self.root / f"{GRAVE}{run.id}-{uuid.uuid4().hex[:8]}"
         with disk_errors(run.path):
-            run.path.rename(grave)
+            move(run.path, grave)
         shutil.rmtree(grave, ignore_errors=True)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the lock under which runs change hands (started, resumed, reconciled, deleted): for moments only."""
+        require_writable("no run changes hands")
         with locked(self.root / ".lock"):
             yield
 

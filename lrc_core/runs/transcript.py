@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from lrc_core.errors import RecordError
+from lrc_core.files import append_line, write_atomic
 from lrc_core.records import Count, Label, Written, parse, typed
-from lrc_core.runs.files import append_line, write_atomic
 from lrc_core.runs.integrity import checked
 from lrc_core.runs.store import Run
 

@@ -1,10 +1,10 @@
 """Tuning: the factors of a plan, trained by gradient steps on calibration text.
 
 Ranks, and so the size, stay as the plan has them; layers that it leaves dense are not touched. Every method's plan can
-be tuned, so that one that comes with a recovery stage of its own (LLM-Pruner with LoRA, arXiv 2305.11627) has its like
-to stand beside. The loss is KL(dense || compressed) over the tokens plus a share of the next-token loss: soft and hard
-targets (Hinton et al., arXiv 1503.02531). The first is least where the compressed model says what the dense one says.
-The second is that of LLM-Pruner's recovery; it also fits the model to the kind of text that it is shown.
+be tuned, so that one with a recovery stage of its own (LLM-Pruner with LoRA, arXiv 2305.11627) is compared with
+plans that were tuned as well. The loss is KL(dense || compressed) over the tokens plus a share of the next-token loss:
+soft and hard targets (Hinton et al., arXiv 1503.02531). The first is least where the compressed model says what the
+dense one says. The second is that of LLM-Pruner's recovery; it also fits the model to the kind of text it is shown.
 
 Two things make one learning rate serve all layers, decompositions and models. Factors are balanced first: the two
 vectors of a component get the same length, which leaves their product as it is. And the rate of each factor is relative
@@ -109,7 +109,7 @@ def balanced(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @dataclass(frozen=True)
-class Watch:
+class TuningCallbacks:
     """Callbacks, and where to go on.
 
     Attributes:
@@ -146,7 +146,7 @@ class Tuner(Training):
         source: FactorSource,
         windows: Tensor,
         settings: TuningSettings,
-        watch: Watch,
+        watch: TuningCallbacks,
         *,
         seed: int = 0,
     ) -> None:

@@ -18,7 +18,7 @@ ALL = len(picture.RANKS)
 
 
 def sentence(rank: int) -> str:
-    return picture.reading(rank, picture.decomposed()[1], break_even(picture.SHAPE))
+    return picture.image_sentence(rank, picture.decomposed()[1], break_even(picture.SHAPE))
 
 
 def test_the_picture_follows_the_slider_and_the_step_is_remembered(start_server, open_tab):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,12 @@ from typing import Any
 import pytest
 
 from lrc_core.cli import main
-from lrc_core.jobs.launch import EXECUTE_VARIABLE
+from lrc_core.evaluate.cost import measure_cost
+from lrc_core.evaluate.sample import greedy_sample
 from lrc_core.runs.spec import CalibrationSpec, EvaluationSpec, ModelRef
 from lrc_core.runs.store import Run, RunStore
 from tests.core.hub_stand_in import Hub
-from tests.core.job_helpers import kill_workers
+from tests.core.job_helpers import EXECUTE_VARIABLE, kill_workers
 from tests.core.quality_helpers import set_methods, zero_shot
 from tests.factories.tiny_models import save_tiny, tiny_text
 
@@ -45,6 +47,14 @@ def calibration(texts: tuple[str, str]) -> CalibrationSpec:
 @pytest.fixture(scope="module")
 def evaluation(texts: tuple[str, str]) -> EvaluationSpec:
     return EvaluationSpec((texts[1],), window=48, max_windows=6)
+
+
+@pytest.fixture(autouse=True)
+def _short_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs in this process write four tokens and time two steps: most of what a measured plan costs a test."""
+    monkeypatch.setattr("lrc_core.pipeline.evaluation.greedy_sample", partial(greedy_sample, max_new_tokens=4))
+    small = partial(measure_cost, prompt_tokens=8, new_tokens=2, repeats=2)
+    monkeypatch.setattr("lrc_core.pipeline.evaluation.measure_cost", small)
 
 
 @pytest.fixture
@@ -107,7 +117,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Hub]]:
     (Hub.folder / "onnx" / "model.safetensors").write_bytes(b"another format")
     (Hub.folder / "code.py").write_text("raise SystemExit")
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     address = f"http://127.0.0.1:{server.server_port}"
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "ENDPOINT", address)

@@ -13,16 +13,16 @@ from torch import Tensor
 from lrc_core.allocate.ara.method import ENTRY, AraSettings, allocate
 from lrc_core.allocate.ara.terms import (
     budget_term,
-    counted,
+    counted_shares,
     cut_rank,
     final_ranks,
+    guidance_errors,
     guidance_term,
     running_ranks,
     staircase_levels,
     stairs_above,
     starting_theta,
     straight_through,
-    truncation_errors,
 )
 from lrc_core.allocate.ara.training import StaircaseTraining
 from lrc_core.budget import break_even, fit_budget, is_dense, keep_ratio, largest_low_rank
@@ -111,7 +111,7 @@ def test_the_budget_counts_a_dense_layer_once() -> None:
     ratios = torch.tensor([1.1, 0.5, 0.2], requires_grad=True)
     params = torch.tensor([100.0, 200.0, 100.0])
     for latch in (True, False):
-        term = budget_term(counted(ratios, latch), params, 0.5)
+        term = budget_term(counted_shares(ratios, latch), params, 0.5)
         assert float(term.detach()) == pytest.approx((220 / 400 - 0.5) ** 2)
         (gradient,) = torch.autograd.grad(term, ratios)
         slopes = [2 * 0.05 * share for share in (0.25, 0.5, 0.25)]
@@ -128,10 +128,10 @@ def test_guidance_pushes_where_the_error_exceeds_the_saving() -> None:
 
 
 def test_truncation_errors_are_roots_of_discarded_energy() -> None:
-    assert truncation_errors(torch.tensor([2.0, 1.0, 1.0, 0.0])).tolist() == pytest.approx(
+    assert guidance_errors(torch.tensor([2.0, 1.0, 1.0, 0.0])).tolist() == pytest.approx(
         [1, math.sqrt(2 / 6), math.sqrt(1 / 6), 0, 0]
     )
-    assert truncation_errors(torch.zeros(2)).tolist() == [0, 0, 0]
+    assert guidance_errors(torch.zeros(2)).tolist() == [0, 0, 0]
 
 
 def test_ranks_on_the_way() -> None:

@@ -13,14 +13,23 @@ from lrc_core.budget import (
     dense_ranks,
     fit_budget,
     is_dense,
+    keep_at,
     keep_ratio,
+    kept_share,
     largest_low_rank,
     layer_params,
     layer_ratio,
     normalised,
     plan_params,
+    removed_percent,
+    removed_share,
+    same_percent,
+    same_size,
+    size_key,
     uniform_ranks,
     whole_model_ratio,
+    whole_percent,
+    within,
 )
 from lrc_core.errors import BudgetError
 from tests.factories.tiny_methods import grid_of_shapes, shape
@@ -84,7 +93,7 @@ def test_normalised_ranks_write_dense_as_full_and_nothing_as_one() -> None:
 
 @pytest.mark.parametrize("keep", [0, -0.1, 1.0001, 80, float("nan"), float("inf"), "0.8", None])
 def test_a_target_that_is_no_share_is_refused(keep) -> None:
-    with pytest.raises(BudgetError, match=r"above 0 and at most 1"):
+    with pytest.raises(BudgetError, match="at most 1"):
         check_target(LAYERS, keep)
 
 
@@ -162,3 +171,20 @@ def test_what_is_left_over_goes_where_the_priority_says() -> None:
 def test_keep_one_is_the_dense_model() -> None:
     assert fit_budget(LAYERS, {layer.name: 3 for layer in LAYERS}, 1.0) == dense_ranks(LAYERS)
     assert keep_ratio(LAYERS, dense_ranks(LAYERS)) == 1.0
+
+
+@pytest.mark.parametrize("percent", range(1, 100))
+def test_a_whole_percent_is_the_same_size_in_every_word_for_it(percent: int) -> None:
+    """Sliders, file names and plans meet in the very numbers that a user types: 7 % removed is 0.93, not 1 - 0.07."""
+    keep = keep_at(percent)
+    assert keep == float(f"0.{100 - percent:02d}")
+    assert whole_percent(keep) == removed_percent(keep) == percent
+    assert kept_share(removed_share(keep)) == pytest.approx(keep, abs=1e-15)
+    assert size_key(1 - percent / 100) == keep and same_size(1 - percent / 100, keep)
+
+
+def test_a_plan_of_a_whole_percent_stands_for_targets_that_round_to_it() -> None:
+    for keep in (0.8049, 0.8, 0.7951):
+        assert same_percent(keep_at(whole_percent(keep)), keep)
+    assert not same_percent(0.8, 0.79) and not same_size(0.8, 0.80001)
+    assert within(0.8, 0.8) and within(0.8 + 1e-9, 0.8) and not within(0.801, 0.8)

@@ -12,9 +12,8 @@ from typing import Any
 
 import pytest
 
-from lrc_core.jobs.launch import EXECUTE_VARIABLE
 from lrc_core.runs.store import RunStore
-from tests.core.job_helpers import wait_for
+from tests.core.job_helpers import EXECUTE_VARIABLE, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -64,7 +63,7 @@ def test_a_failed_job_is_told_and_taken_up_again(lrc: Any, monkeypatch: pytest.M
     monkeypatch.setenv(EXECUTE_VARIABLE, "tests.core.job_helpers:fail")
     code, out, err = lrc("spectra", "--json")
     assert (code, out) == (1, "")
-    assert "holds NaN. Download it again." in err.splitlines()[-1]
+    assert "NaN" in err.splitlines()[-1] and "Download" in err.splitlines()[-1]
     monkeypatch.setenv(EXECUTE_VARIABLE, "tests.core.job_helpers:canned")
     code, out, err = lrc("spectra", "--json")
     assert (code, out) == (1, "")

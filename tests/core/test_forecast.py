@@ -7,26 +7,28 @@ import math
 import numpy as np
 import pytest
 
-from lrc_core.quality.forecast import FEWEST_PLANS, Curve, Forecast, MeasuredPlan, forecast, passed
+from lrc_core.quality.forecast import FEWEST_PLANS, Forecast, MeasuredPlan, TrainingCurve, forecast, passed
 
 STEPS = 200
 
 
-def curve(scale: float = 8.0, power: float = 2.0, target: float = 0.3, noise: float = 0.0, seed: int = 0) -> Curve:
+def curve(
+    scale: float = 8.0, power: float = 2.0, target: float = 0.3, noise: float = 0.0, seed: int = 0
+) -> TrainingCurve:
     """Training that comes to its target in equal steps and loses scale * rate^power."""
     steps = np.arange(1, STEPS + 1)
     rates = target * steps / STEPS
     losses = scale * rates**power * np.exp(noise * np.random.default_rng(seed).standard_normal(STEPS))
-    return Curve(steps, rates, losses)
+    return TrainingCurve(steps, rates, losses)
 
 
-def plans(of: Curve, factor: float = 1.5, miss: tuple[float, ...] = (0.0, 0.0, 0.0)) -> list[MeasuredPlan]:
+def plans(of: TrainingCurve, factor: float = 1.5, miss: tuple[float, ...] = (0.0, 0.0, 0.0)) -> list[MeasuredPlan]:
     """Plans at a third, two thirds and the whole way, measured at ``factor`` times the loss, missed by ``miss``."""
     found = []
     for index, off in enumerate(miss):
         step = STEPS * (index + 1) // len(miss)
         increase = factor * of.near(step) * math.exp(off)
-        found.append(MeasuredPlan("allocate-a", of, float(of.rates[step - 1]), step, increase))
+        found.append(MeasuredPlan("allocate-a", of, float(of.removed[step - 1]), step, increase))
     return found
 
 
@@ -61,7 +63,7 @@ def test_each_trial_leaves_its_own_plan_out() -> None:
 def test_early_trials_do_not_see_what_came_later() -> None:
     """Training that bends half way: from before the bend nothing can foretell it, and the trials show that."""
     straight = curve()
-    bent = Curve(straight.steps, straight.rates, np.where(straight.rates > 0.1, 5.0, 1.0) * straight.losses)
+    bent = TrainingCurve(straight.steps, straight.removed, np.where(straight.removed > 0.1, 5.0, 1.0) * straight.losses)
     early = forecast(straight.until(0.15, STEPS), 0.3, plans(bent))
     assert early is not None and not early.validated
     late = forecast(straight, 0.3, plans(bent))
@@ -69,7 +71,7 @@ def test_early_trials_do_not_see_what_came_later() -> None:
 
 
 def test_too_little_gives_none() -> None:
-    empty = Curve(np.array([]), np.array([]), np.array([]))
+    empty = TrainingCurve(np.array([]), np.array([]), np.array([]))
     measured = plans(curve())
     assert forecast(empty, 0.3, measured) is None
     assert forecast(curve(), 0.3, measured[: FEWEST_PLANS - 1]) is None

@@ -11,11 +11,10 @@ import pytest
 
 from lrc_core.cli import main
 from lrc_core.jobs import generator, manager
-from lrc_core.jobs.launch import EXECUTE_VARIABLE
 from lrc_core.runs.spec import CalibrationSpec, GenerateSpec, ModelRef, SamplingSpec, SpectraSpec
 from lrc_core.runs.store import Run, RunStore
 from lrc_core.runs.transcript import read_answers
-from tests.core.job_helpers import kill_workers, wait_for
+from tests.core.job_helpers import EXECUTE_VARIABLE, kill_workers, wait_for
 
 
 @pytest.fixture

@@ -105,11 +105,19 @@ def test_half_precision_is_summed_in_full() -> None:
         assert float((moment - expected[name]).norm() / expected[name].norm()) < 0.05
 
 
-@pytest.mark.parametrize("kind", ["q_proj", "o_proj", "up_proj", "down_proj"])
-def test_half_the_discarded_energy_is_the_divergence_that_a_truncation_causes(kind: str) -> None:
-    """The estimate of the two-sided decomposition against the measured KL from the dense predictions."""
+@pytest.fixture(scope="module")
+def two_sided() -> tuple[Any, Tensor, MemoryFactors]:
+    """A model, windows and the model's factors on them."""
     model, windows = tiny_model("llama"), random_windows(160, 32, seed=1)
-    source = MemoryFactors(model, windows, "kfac")
+    return model, windows, MemoryFactors(model, windows, "kfac")
+
+
+@pytest.mark.parametrize("kind", ["q_proj", "o_proj", "up_proj", "down_proj"])
+def test_half_the_discarded_energy_is_the_divergence_that_a_truncation_causes(
+    kind: str, two_sided: tuple[Any, Tensor, MemoryFactors]
+) -> None:
+    """The estimate of the two-sided decomposition against the measured KL from the dense predictions."""
+    model, windows, source = two_sided
     layer = next(layer for layer in block_linears(model) if layer.name.endswith(kind) and layer.block == BLOCKS - 1)
     found = source.factors(layer.name, layer.block)
     rank = layer.full_rank - layer.full_rank // 4

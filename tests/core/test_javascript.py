@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pages.ui.allocate.series import packed
+from lrc_core.results.series import packed
 from pages.ui.shared.prose import ASSETS
 
 BASE = "film/base.js"

@@ -138,6 +138,38 @@ def test_a_cancelled_update_goes_on_behind_its_finished_blocks(
     assert result_of(resumed)["details"] == result_of(whole)["details"]
 
 
+@pytest.mark.parametrize(
+    ("settings", "stop", "file"),
+    [
+        (LEFT, ("updating factors", 40), "block-0000.safetensors"),
+        (asdict(TuningSettings(documents=40, window=32, check_windows=8)), ("tuning factors", 3), "tuning.pt"),
+    ],
+    ids=["left", "tuned"],
+)
+def test_an_update_goes_on_from_a_damaged_checkpoint(
+    model: ModelRef,
+    calibration: CalibrationSpec,
+    settings: dict[str, Any],
+    stop: tuple[str, int],
+    file: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spec = update_of_run(run(AllocateSpec(model, keep=0.5, calibration=calibration)), calibration)
+    spec = replace(spec, settings=settings)
+    whole = run(spec)
+    monkeypatch.setenv("LRC_RUNS", str(tmp_path / "other-runs"))
+    with pytest.raises(CancelledError):
+        run(spec, stop_at=stop[0], stop_after=stop[1])
+    (kept,) = (RunStore().create(spec).path / "checkpoint" / "update").glob("*.*")
+    assert kept.name == file
+    kept.write_bytes(kept.read_bytes()[:300])
+    resumed = run(spec)
+    first, second = (load_file(found.path / "weights.safetensors") for found in (whole, resumed))
+    assert all((first[name] == second[name]).all() for name in first)
+    assert any(f"{file}.damaged" in warning for warning in result_of(resumed)["warnings"])
+
+
 def test_fewer_windows_and_the_other_target_give_other_factors(model: ModelRef, calibration: CalibrationSpec) -> None:
     allocated = run(AllocateSpec(model, keep=0.5, calibration=calibration))
     runs = [

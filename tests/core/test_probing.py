@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lrc_core.allocate.probing.grid import ProbeText, probed_rank, ratio_grid
-from lrc_core.allocate.probing.prober import Effect, LayerProber, Reference, checked, token_loss
+from lrc_core.allocate.probing.prober import DensePredictions, Effect, LayerProber, checked, token_loss
 from lrc_core.allocate.probing.probes import BASE, PlanProber, probe_layers
 from lrc_core.allocate.probing.records import RecordFile
 from lrc_core.budget import break_even, dense_ranks, is_dense
@@ -136,7 +136,11 @@ def test_a_loss_that_is_not_finite_names_the_layer(tmp_path: Path) -> None:
 def test_the_fast_way_to_the_loss_is_the_loss() -> None:
     tokens, logits = random_windows(3, 10), torch.randn(3, 10, 128)
     other = torch.randn(3, 10, 128)
-    for reference in (Reference(logits, tokens), Reference(logits, tokens, 0.5), Reference(logits, tokens, 1.0, 3)):
+    for reference in (
+        DensePredictions(logits, tokens),
+        DensePredictions(logits, tokens, 0.5),
+        DensePredictions(logits, tokens, 1.0, 3),
+    ):
         assert reference.effect(other).loss == pytest.approx(token_loss(other, tokens), rel=1e-6)
 
 

@@ -28,19 +28,19 @@ def test_the_matrix_goes_on_past_failures_and_computes_nothing_twice(
 ) -> None:
     other = str(save_tiny(tmp_path / "other", seed=3))
     spec = QualitySpec(
-        methods=("uniform", "tilted", "failing"),
+        methods=("tilted", "failing"),
         keeps=(0.8, 0.6),
         seeds=(0, 1),
         decompositions=("whitened", "svd"),
         references=(other, str(tmp_path / "missing")),
-        baselines=("uniform",),
+        baselines=("tilted",),
         **bench_parts,
     )
     found = run(spec)
     result = result_of(found)
     rows = result["rows"]
     assert [row["method"] for row in rows[:3]] == ["dense", "reference", "reference"]
-    assert len(rows) == 3 + 3 * 2 * 2 * 2
+    assert len(rows) == 3 + 2 * 2 * 2 * 2
     failed = [row for row in rows if "error" in row]
     assert {(row["method"], row["keep_target"]) for row in failed} == {("failing", 0.6), ("reference", 1.0)}
     assert all(row["error"] and row["remedy"] for row in failed if row["method"] == "failing")
@@ -159,7 +159,7 @@ def test_a_bench_refuses_updates_that_do_not_exist(bench_parts: dict[str, Any]) 
     for wrong in ({"updates": ("tunes",)}, {"baselines": ("uniform+tunes",)}):
         with pytest.raises(SettingsError, match="no update 'tunes'"):
             check(QualitySpec(**{**bench_parts, **wrong}))
-    with pytest.raises(SettingsError, match="at least one kind of update"):
+    with pytest.raises(SettingsError, match="one kind of"):
         check(QualitySpec(updates=(), **bench_parts))
 
 

@@ -19,16 +19,14 @@ def card() -> ModelCard:
 
 def test_reading_of_a_heatmap_follows_its_plan(card: ModelCard) -> None:
     wide = run_factory.make_card(width=480)  # where rounding to whole ranks hardly matters
-    assert heatmap.reading(wide, run_factory.plan_at(wide, 0.8, "uniform")).startswith(
-        "Every layer keeps nearly the same"
-    )
+    assert "nearly the same" in heatmap.plan_sentence(wide, run_factory.plan_at(wide, 0.8, "uniform"))
     plan = run_factory.plan_at(card, 0.8)
-    words = heatmap.reading(card, plan)
-    assert f"{len(plan.dense)} of {len(card.layers)} layers stay dense" in words or "No layer stays dense" in words
+    words = heatmap.plan_sentence(card, plan)
+    assert (f"{len(plan.dense)} of {len(card.layers)} layers" if plan.dense else "No layer") in words
     kept = heatmap.kept_of(card, plan)
-    sums = {kind: sum(kept[one.name] for one in card.layers if one.kind == kind) for kind in heatmap.kinds_of(card)}
+    sums = {kind: sum(kept[one.name] for one in card.layers if one.kind == kind) for kind in card.kinds}
     assert f"{max(sums, key=sums.__getitem__).rsplit('.')[-1]} keeps most" in words
-    drawing = heatmap.heatmap(card, plan)
+    drawing = heatmap.rank_heatmap(card, plan)
     cells = [corner for shape in drawing.shapes if hasattr(shape, "corners") for corner in shape.corners]
     assert len(set(cells)) == len(card.layers)
 
@@ -40,8 +38,8 @@ def test_ticks_enclose_what_is_drawn(low: float, high: float) -> None:
 
 
 def test_marks_lie_inside_their_chart() -> None:
-    points = tuple(charts.Point(200 + 20 * n, 30.0 * 2**n, 29.0 * 2**n, "20", "tip") for n in range(4))
-    drawing = charts.curves([charts.Series("llrc", "#009e73", "circle", points)], "x", "y", (21.0, "dense"))
+    points = tuple(charts.ChartPoint(200 + 20 * n, 30.0 * 2**n, 29.0 * 2**n, "20", "tip") for n in range(4))
+    drawing = charts.curves([charts.PointSeries("llrc", "#009e73", "circle", points)], "x", "y", (21.0, "dense"))
     places = [(shape.x, shape.y) for shape in drawing.shapes if hasattr(shape, "tip")]
     places += [point for shape in drawing.shapes if isinstance(shape, charts.Path) for point in shape.points]
     for x, y in places:

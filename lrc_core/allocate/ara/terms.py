@@ -58,7 +58,7 @@ def straight_through(soft: Tensor, rank: int) -> Tensor:
     return hard + (soft - soft.detach())
 
 
-def counted(ratios: Tensor, latch: bool) -> Tensor:
+def counted_shares(ratios: Tensor, latch: bool) -> Tensor:
     """min(R, 1) of every layer; without the latch with the gradient of R, so that dense layers feel the budget too."""
     capped = ratios.clamp(max=1)
     return capped if latch else capped.detach() + (ratios - ratios.detach())
@@ -86,7 +86,7 @@ def guidance_term(ratios: Tensor, errors: Tensor) -> Tensor:
     return ((1 - capped) * (capped.detach() > 1 - errors)).mean()
 
 
-def truncation_errors(sigma: Tensor) -> Tensor:
+def guidance_errors(sigma: Tensor) -> Tensor:
     """g at every rank 0..r: the root of the share of sigma^2 that is discarded there, [r + 1]."""
     energy = sigma.double().square()
     discarded = torch.cat([energy.flip(0).cumsum(0).flip(0), energy.new_zeros(1)])

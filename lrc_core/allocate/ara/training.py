@@ -11,19 +11,19 @@ from torch import Tensor
 from lrc_core.allocate.ara.settings import AraSettings
 from lrc_core.allocate.ara.terms import (
     budget_term,
-    counted,
+    counted_shares,
     cut_rank,
     final_ranks,
+    guidance_errors,
     guidance_term,
     running_ranks,
     staircase_levels,
     stairs_above,
     starting_theta,
     straight_through,
-    truncation_errors,
 )
 from lrc_core.allocate.masks.driver import RankTraining
-from lrc_core.allocate.masks.training import load_factors, rounded
+from lrc_core.allocate.masks.training import load_factors, tick_figures
 from lrc_core.allocate.protocol import Allocation, Context
 from lrc_core.budget import break_even, fit_budget, is_dense
 from lrc_core.lowrank.masked import MaskedLinear
@@ -54,7 +54,7 @@ class StaircaseTraining(RankTraining[AraSettings]):
         # R = rho a of whole components: rho is what the cut factors cost over the dense weight.
         self.reach = torch.tensor([self._reach(layer) for layer in self.layers]).to(self.device)
         self.params = torch.tensor([float(layer.params) for layer in self.layers]).to(self.device)
-        self.errors = [truncation_errors(context.source.sigma(layer.name, layer.block)) for layer in self.layers]
+        self.errors = [guidance_errors(context.source.sigma(layer.name, layer.block)) for layer in self.layers]
         self.theta = torch.nn.Parameter(self._start().to(self.device))
         self.optimizer = torch.optim.AdamW([self.theta], lr=settings.learning_rate, weight_decay=0.0)
         self._resume()
@@ -79,12 +79,12 @@ class StaircaseTraining(RankTraining[AraSettings]):
         ratios = (shares @ self.levels) * self.reach  # R, [layers]
         ranks = self._set_masks(masked, shares, ratios.detach())
         task = self._task(masked)
-        budget = budget_term(counted(ratios, settings.latch), self.params, self.context.keep)
+        budget = budget_term(counted_shares(ratios, settings.latch), self.params, self.context.keep)
         errors = torch.stack([part[rank] for part, rank in zip(self.errors, ranks, strict=True)]).to(self.device)
         guidance = guidance_term(ratios, errors)
         loss = task + settings.budget_weight * budget + settings.guidance_weight * guidance
         self._descend(loss, [self.theta])
-        return rounded({"loss": loss, "task": task, "budget": budget, "guidance": guidance})
+        return tick_figures({"loss": loss, "task": task, "budget": budget, "guidance": guidance})
 
     def _set_masks(self, masked: dict[str, MaskedLinear], shares: Tensor, ratios: Tensor) -> Sequence[int]:
         """Masks of this step; returns the rank that every layer's factors would run at."""

@@ -65,6 +65,6 @@ def noisy_share(masks: Sequence[Tensor], costs: Sequence[int], total: int) -> Te
     return torch.stack([mask.sum() * cost for mask, cost in zip(masks, costs, strict=True)]).sum() / total
 
 
-def log_ratio(share: Tensor, target: float) -> Tensor:
+def ratio_penalty(share: Tensor, target: float) -> Tensor:
     """R(m) = log(max(T, pT) / pT) of the kept share T against the target pT; flat below it."""
     return torch.log(share.clamp_min(target) / target)

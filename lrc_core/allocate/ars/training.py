@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lrc_core.allocate.ars.network import Hypernetwork, alignment, log_ratio, noisy_share
+from lrc_core.allocate.ars.network import Hypernetwork, alignment, noisy_share, ratio_penalty
 from lrc_core.allocate.ars.settings import ArsSettings
 from lrc_core.allocate.masks.driver import RankTraining
 from lrc_core.allocate.masks.gumbel import draw_noise, gumbel_sigmoid, on_probability, undecided
-from lrc_core.allocate.masks.training import load_factors, rounded
+from lrc_core.allocate.masks.training import load_factors, tick_figures
 from lrc_core.allocate.protocol import Context
 from lrc_core.budget import is_dense, keep_ratio
 from lrc_core.lowrank.masked import MaskedLinear
@@ -52,11 +52,11 @@ class HypernetworkTraining(RankTraining[ArsSettings]):
         settings = self.settings
         masks = self._set_masks(masked, torch.cat(self.logits))
         task = self._task(masked)
-        budget = log_ratio(self._share(masks), self.context.keep)
+        budget = ratio_penalty(self._share(masks), self.context.keep)
         align = alignment(masks, self.energies)
         loss = task + settings.budget_weight * budget + settings.align_weight * align
         self._descend(loss, self.network.parameters())
-        return rounded({"loss": loss, "task": task, "budget": budget, "align": align})
+        return tick_figures({"loss": loss, "task": task, "budget": budget, "align": align})
 
     def _set_masks(self, masked: dict[str, MaskedLinear], logits: Tensor) -> Sequence[Tensor]:
         noise = draw_noise(self.settings.noise, logits.numel(), self.noise_generator).to(self.device)

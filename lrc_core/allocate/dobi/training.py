@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lrc_core.allocate.dobi.settings import DobiSettings
 from lrc_core.allocate.masks.driver import RankTraining
-from lrc_core.allocate.masks.training import load_factors, rounded
+from lrc_core.allocate.masks.training import load_factors, tick_figures
 from lrc_core.allocate.protocol import Context
 from lrc_core.budget import break_even, is_dense
 from lrc_core.lowrank.masked import MaskedLinear
@@ -98,7 +98,7 @@ class PositionTraining(RankTraining[DobiSettings]):
         self._descend(loss, [self.places])
         with torch.no_grad():  # back into 1..r
             self.places.copy_((self.places * self.unit).clamp_min(1).minimum(self.highest) / self.unit)
-        return rounded({"loss": loss, "task": task, "budget": budget})
+        return tick_figures({"loss": loss, "task": task, "budget": budget})
 
     def _set_masks(self, masked: dict[str, MaskedLinear], positions: Tensor) -> None:
         ranks = self.count()

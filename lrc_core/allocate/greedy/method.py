@@ -60,7 +60,7 @@ ENTRY = ALLOCATORS.register(
 
 
 @dataclass(frozen=True)
-class Step:
+class HullStep:
     """One segment of a layer's hull, from its larger to its smaller rank.
 
     Attributes:
@@ -116,7 +116,7 @@ def choose(layers: Sequence[LinearShape], curves: Mapping[str, Mapping[int, floa
     return fit_budget(layers, ranks, keep)
 
 
-def hull_steps(layers: Sequence[LinearShape], curves: Mapping[str, Mapping[int, float]]) -> list[Step]:
+def hull_steps(layers: Sequence[LinearShape], curves: Mapping[str, Mapping[int, float]]) -> list[HullStep]:
     """All segments of all hulls, cheapest first; along one layer prices rise towards smaller ranks."""
     found = []
     for layer in layers:
@@ -127,11 +127,11 @@ def hull_steps(layers: Sequence[LinearShape], curves: Mapping[str, Mapping[int, 
         losses = np.array(list(points.values()))
         for end, start in pairwise(lower_hull(costs, losses)):
             price = (losses[end] - losses[start]) / (costs[start] - costs[end])
-            found.append(Step(float(price), layer, ranks[start], ranks[end]))
+            found.append(HullStep(float(price), layer, ranks[start], ranks[end]))
     return sorted(found, key=lambda step: (step.price, step.layer.name, -step.start))
 
 
-def _rank_saving(step: Step, wanted: int) -> int:
+def _rank_saving(step: HullStep, wanted: int) -> int:
     """The largest rank that saves ``wanted`` parameters against the step's start; below 0 where none does."""
     left = layer_params(step.layer, step.start) - wanted
     return left // (step.layer.out_features + step.layer.in_features)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +14,9 @@ from torch import Tensor, nn
 
 from lrc_core.allocate.llm_pruner.settings import LlmPrunerSettings
 from lrc_core.allocate.protocol import Context
-from lrc_core.errors import CancelledError, NumericalError
+from lrc_core.damage import earlier
+from lrc_core.errors import CancelledError, NumericalError, RunError
+from lrc_core.files import write_arrays
 from lrc_core.lowrank.coupling import CoupledUnits
 from lrc_core.models.linears import get_module, weight_of
 from lrc_core.types import LinearShape, Progress
@@ -39,7 +40,7 @@ def unit_scores(context: Context, settings: LlmPrunerSettings, sets: Sequence[Co
         NumericalError: a gradient is not finite; names the layer.
     """
     path = context.shared / "importance.npz"
-    if (known := _load(path, sets)) is not None:
+    if (known := earlier(path, lambda file: _load(file, sets))) is not None:
         return known
     windows = context.windows(settings.windows, settings.window, context.seed)
     scores: Scores = {}
@@ -51,20 +52,17 @@ def unit_scores(context: Context, settings: LlmPrunerSettings, sets: Sequence[Co
         for units in part:
             scores[units.name] = _scores_of(context.model, units, gradients, settings.importance)
     context.shared.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name("importance.tmp.npz")
-    np.savez(temporary, **scores)  # type: ignore[arg-type]
-    temporary.replace(path)
+    write_arrays(path, scores)
     return scores
 
 
-def _load(path: Path, sets: Sequence[CoupledUnits]) -> Scores | None:
-    """Scores of an earlier run; None where there are none or they are broken: they are then measured again."""
-    try:
-        with np.load(path) as arrays:
-            scores = {units.name: arrays[units.name] for units in sets}
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
-        return None
-    return scores if all(scores[units.name].shape == (units.count,) for units in sets) else None
+def _load(path: Path, sets: Sequence[CoupledUnits]) -> Scores:
+    """Scores of an earlier run."""
+    with np.load(path) as arrays:
+        scores = {units.name: arrays[units.name] for units in sets}
+    if any(scores[units.name].shape != (units.count,) for units in sets):
+        raise RunError("its scores are of other sizes")
+    return scores
 
 
 def _parts(sets: Sequence[CoupledUnits]) -> Iterator[list[CoupledUnits]]:

@@ -23,7 +23,7 @@ from lrc_core.allocate.llrc.losses import (
 from lrc_core.allocate.llrc.settings import LlrcSettings
 from lrc_core.allocate.llrc.start import starting_logits
 from lrc_core.allocate.masks.driver import RankTraining
-from lrc_core.allocate.masks.training import load_factors, record_passed, rounded
+from lrc_core.allocate.masks.training import load_factors, record_passed, tick_figures
 from lrc_core.allocate.protocol import Allocation, Context
 from lrc_core.budget import fit_budget, is_dense, keep_ratio
 from lrc_core.lowrank.masked import MaskedLinear
@@ -84,7 +84,7 @@ class MaskTraining(RankTraining[LlrcSettings]):
         loss = alpha * compression + self.settings.distill_weight * distill + self.settings.tv_weight * tv
         self._descend(loss)  # of no parameter where every layer is dense and nothing presses
         parts = {"loss": loss, "distill": distill, "compression": compression, "tv": tv}
-        return {**rounded(parts), "alpha": round(alpha, 6)}
+        return {**tick_figures(parts), "alpha": round(alpha, 6)}
 
     def _losses(
         self, masked: dict[str, MaskedLinear], masks: Sequence[Tensor], ranks: dict[str, int]
@@ -112,7 +112,7 @@ class MaskTraining(RankTraining[LlrcSettings]):
         settings = self.settings
         goal = self.context.keep
         if settings.pace_steps:
-            goal = 1 - (1 - goal) * min(1.0, (self.step + 1) / settings.pace_steps)
+            goal = 1 + (goal - 1) * min(1.0, (self.step + 1) / settings.pace_steps)
         # At the end of the pace the target itself must be reached, on the way a line is followed.
         slack = settings.tolerance if goal <= self.context.keep and self.reached is not None else 0.0
         low = goal - settings.tolerance

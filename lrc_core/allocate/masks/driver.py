@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -27,6 +28,7 @@ from lrc_core.allocate.masks.training import (
 )
 from lrc_core.allocate.protocol import Allocation, Context
 from lrc_core.budget import fit_budget, keep_ratio
+from lrc_core.damage import set_aside
 from lrc_core.errors import CancelledError
 from lrc_core.lowrank.masked import MaskedLinear, masked_layers, without_masks
 from lrc_core.types import OnProgress, Progress, ShouldStop
@@ -73,11 +75,18 @@ class Training(ABC):
         self._on_progress(Progress(self.phase, self.step, self._total(), dict(values)))
 
     def _resume(self) -> bool:
-        """Go on where an earlier attempt stopped; returns whether there was one."""
+        """Go on where an earlier attempt stopped; returns whether there was one whose checkpoint can be read."""
         state = load_state(self._checkpoint)
-        if state is not None:
+        if state is None:
+            return False
+        beginning = deepcopy(self._state())
+        try:
             self._restore(state)
-        return state is not None
+        except Exception as error:  # a state of something else: what of it was taken over is put back
+            set_aside(self._checkpoint, error)
+            self._restore(beginning)
+            return False
+        return True
 
     def _train(self, advance: Callable[[], Mapping[str, Any]], tokens: int) -> None:
         """Take steps to the end.

@@ -13,9 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lrc_core.allocate.protocol import Allocation, Context, Recorded
-from lrc_core.budget import keep_ratio
+from lrc_core.allocate.protocol import Allocation, Context, PassedPlan
+from lrc_core.budget import keep_at, keep_ratio, removed_percent, size_key
+from lrc_core.damage import earlier, require_whole_zip
 from lrc_core.errors import NumericalError
+from lrc_core.files import replacing
 from lrc_core.models.device import memory_in_use
 from lrc_core.models.linears import get_module, weight_of
 from lrc_core.types import Progress
@@ -99,7 +101,7 @@ def require_finite(loss: Tensor, step: int, parameters: Iterable[Tensor] = ()) -
         )
 
 
-def rounded(parts: Mapping[str, Tensor]) -> dict[str, float]:
+def tick_figures(parts: Mapping[str, Tensor]) -> dict[str, float]:
     """Loss terms as the figures of a tick."""
     return {name: round(float(part.detach()), 6) for name, part in parts.items()}
 
@@ -112,8 +114,8 @@ def mask_entropy(probabilities: Tensor) -> float:
     Args:
         probabilities: [components] of being kept, of all layers together.
     """
-    kept = probabilities.detach().to("cpu", torch.float64).clamp(0, 1)  # mps knows no doubles; sums end above 1
-    return round(float((torch.special.entr(kept) + torch.special.entr(1 - kept)).mean()) / math.log(2), 6)
+    chances = probabilities.detach().to("cpu", torch.float64).clamp(0, 1)  # mps knows no doubles; sums end above 1
+    return round(float((torch.special.entr(chances) + torch.special.entr(1 - chances)).mean()) / math.log(2), 6)
 
 
 def report(
@@ -131,7 +133,7 @@ def report(
     step, total = progress
     keep = keep_ratio(context.layers, ranks)
     memory = memory_in_use(next(context.model.parameters()).device)
-    figures = {**values, "keep": round(keep, 6), "target": context.keep, "memory_mb": round(memory / 1e6, 1)}
+    figures = {**values, "keep": size_key(keep), "target": context.keep, "memory_mb": round(memory / 1e6, 1)}
     context.on_progress(Progress(PHASE, step, max(total, step), figures))
     if step % _RANKS_EVERY == 0 or last:
         context.on_ranks(step, keep, ranks)
@@ -151,26 +153,27 @@ def record_passed(
     """
     keep = keep_ratio(context.layers, ranks)
     done = {entry["percent"] for entry in recorded}
-    last = math.floor(100 * (1 - context.keep) + 1e-6)
-    for percent in range(1, min(last, math.floor(100 * (1 - keep) + 1e-6)) + 1):
+    for percent in range(1, math.floor(removed_percent(max(keep, context.keep))) + 1):
         if percent not in done:
-            rate = (100 - percent) / 100  # the very number that a user types; 1 - 0.07 is not 0.93
-            plan = fit(ranks, rate)
+            target = keep_at(percent)
+            plan = fit(ranks, target)
             recorded.append({"percent": percent, "ranks": plan.ranks, "kept": plan.kept, "step": step})
-            context.on_recorded(Recorded(rate, plan.ranks, plan.kept, step, plan.gains))
+            context.on_recorded(PassedPlan(target, plan.ranks, plan.kept, step, plan.gains))
 
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
     """Write a checkpoint; what was there before is replaced only once the new one is whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    torch.save(dict(state), temporary)
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        torch.save(dict(state), temporary)
 
 
 def load_state(path: Path) -> dict[str, Any] | None:
-    """The checkpoint of an earlier attempt, on the CPU; None where there is none."""
-    if not path.exists():
-        return None
+    """The checkpoint of an earlier attempt, on the CPU; None where there is none or it is damaged."""
+    return earlier(path, _state_in)
+
+
+def _state_in(path: Path) -> dict[str, Any]:
+    require_whole_zip(path)
     state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     return state

@@ -41,7 +41,7 @@ class Effect:
     divergence: float
 
 
-class Reference:
+class DensePredictions:
     """The dense model's predictions, and how far others are from them.
 
     Args:
@@ -120,7 +120,7 @@ class LayerProber:
         loss = token_loss(self.logits(layer, rank), self._tokens)
         return checked(Effect(loss, 0.0), f"{layer.name} at rank {rank}").loss
 
-    def effect(self, layer: LinearShape, rank: int, reference: Reference) -> Effect:
+    def effect(self, layer: LinearShape, rank: int, reference: DensePredictions) -> Effect:
         """Loss and divergence with ``layer`` at ``rank``.
 
         Raises:

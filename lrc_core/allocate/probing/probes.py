@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lrc_core.allocate.probing.grid import ProbeText
-from lrc_core.allocate.probing.prober import Effect, LayerProber, Reference, checked
+from lrc_core.allocate.probing.prober import DensePredictions, Effect, LayerProber, checked
 from lrc_core.allocate.probing.records import RecordFile
 from lrc_core.allocate.protocol import Context
 from lrc_core.budget import Ranks, dense_ranks
@@ -90,14 +90,14 @@ class PlanProber:
         self._context, self._text = context, text
 
     @cached_property
-    def reference(self) -> tuple[Reference, Tensor]:
+    def reference(self) -> tuple[DensePredictions, Tensor]:
         """The dense model's predictions on the probe windows, and the windows [n, window] on its device."""
         context, text = self._context, self._text
         windows = context.windows(text.windows, text.window, context.seed)
         tokens = windows.to(next(context.model.parameters()).device)
         with torch.no_grad():
             logits = context.model(input_ids=tokens, use_cache=False).logits
-        return Reference(logits, tokens, text.temperature, text.skipped), tokens
+        return DensePredictions(logits, tokens, text.temperature, text.skipped), tokens
 
     @torch.no_grad()
     def effect(self, ranks: Ranks) -> Effect:

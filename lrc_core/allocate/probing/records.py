@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lrc_core.runs.files import append_line, write_atomic
+from lrc_core.damage import read_lines
+from lrc_core.files import append_line
 
 
 class RecordFile:
@@ -22,13 +23,7 @@ class RecordFile:
 
     def read(self) -> list[dict[str, Any]]:
         """All records. Lines that a kill or a full disk left broken are dropped: what they were is measured again."""
-        if not self._path.exists():
-            return []
-        lines = self._path.read_text(encoding="utf-8").splitlines()
-        found = [record for line in lines if (record := self._parsed(line)) is not None]
-        if len(found) < len(lines):
-            write_atomic(self._path, "".join(json.dumps(record) + "\n" for record in found))
-        return found
+        return read_lines(self._path, lambda record: set(self._fields) <= set(record))
 
     def append(self, record: dict[str, Any]) -> None:
         """Add one record; it is on disk when this returns.
@@ -38,10 +33,3 @@ class RecordFile:
         """
         self._path.parent.mkdir(parents=True, exist_ok=True)
         append_line(self._path, json.dumps(record))
-
-    def _parsed(self, line: str) -> dict[str, Any] | None:
-        try:
-            record = json.loads(line)
-        except ValueError:
-            return None
-        return record if isinstance(record, dict) and set(self._fields) <= set(record) else None

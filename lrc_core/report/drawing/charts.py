@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lrc_core.export.shapes import Dot, Drawing, Label, Path, Shape
 from lrc_core.export.ticks import log_ticks, nice_ticks
-from lrc_core.report.drawing.shapes import Dot, Drawing, Label, Path, Shape
 
 WIDTH, HEIGHT = 460.0, 320.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 66.0, 14.0, 14.0, 46.0
@@ -15,7 +15,7 @@ _ROW, _STEP = 22.0, 11.0
 
 
 @dataclass(frozen=True)
-class Point:
+class ChartPoint:
     """A measured value with its standard error."""
 
     x: float
@@ -26,13 +26,13 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Series:
+class PointSeries:
     """The points of one method."""
 
     key: str
     color: str
     symbol: str
-    points: tuple[Point, ...]
+    points: tuple[ChartPoint, ...]
     joined: bool = True
 
 
@@ -55,7 +55,7 @@ class _Axis:
         return self.start + (place - low) / (high - low) * (self.end - self.start)
 
 
-def curves(series: Sequence[Series], x_label: str, y_label: str, reference: tuple[float, str] | None) -> Drawing:
+def curves(series: Sequence[PointSeries], x_label: str, y_label: str, reference: tuple[float, str] | None) -> Drawing:
     """Values over a size, on a logarithmic axis, with whiskers of one standard error.
 
     Args:
@@ -94,7 +94,7 @@ def curves(series: Sequence[Series], x_label: str, y_label: str, reference: tupl
     return Drawing(WIDTH, HEIGHT, tuple(shapes))
 
 
-def _curve(one: Series, x_axis: _Axis, y_axis: _Axis) -> list[Shape]:
+def _curve(one: PointSeries, x_axis: _Axis, y_axis: _Axis) -> list[Shape]:
     ordered = sorted(one.points, key=lambda point: point.x)
     line = tuple((x_axis.at(point.x), y_axis.at(point.y)) for point in ordered)
     shapes: list[Shape] = [Path(line, one.color, 2.2, key=one.key)] if one.joined and len(line) > 1 else []
@@ -107,7 +107,7 @@ def _curve(one: Series, x_axis: _Axis, y_axis: _Axis) -> list[Shape]:
     return shapes
 
 
-def dots(rows: Sequence[str], series: Sequence[Series], x_label: str) -> Drawing:
+def dots(rows: Sequence[str], series: Sequence[PointSeries], x_label: str) -> Drawing:
     """A row for every name, a dot with its whisker for every series. The x of a point is its value, its y the row.
 
     Args:

@@ -12,31 +12,31 @@ from typing import Any
 
 from lrc_core.export.theme import DARK, LIGHT, RAMP_DARK, RAMP_LIGHT, variables
 from lrc_core.report.content import (
-    Answer,
     Answers,
     Block,
     CardEntry,
     Cards,
-    Choice,
     Commands,
     Facts,
-    Line,
     Picture,
     Pictures,
     Report,
     Section,
+    Switch,
     Table,
+    TableRow,
     Words,
+    WrittenAnswer,
 )
 from lrc_core.report.html.svg import ramp_style, svg, symbol
-from lrc_core.report.sections.prose import clean, tied
+from lrc_core.report.sections.prose import printable, tied
 
 _ASSETS = Path(__file__).resolve().parents[3] / "assets" / "report"
 
 
 def escaped(text: str) -> str:
     """As text of an element or attribute."""
-    return html.escape(clean(text))
+    return html.escape(printable(text))
 
 
 def inline(text: str) -> str:
@@ -103,7 +103,7 @@ _EXTRA_DARK = "--muted: #a9b5b3; --estimate: #9aa7a6; --bad: #ef8579; --cache: #
 def _switches(report: Report) -> str:
     """What is shown: methods and targets. Hidden without a script, and on paper."""
 
-    def boxes(legend: str, kind: str, choices: Iterable[Choice]) -> str:
+    def boxes(legend: str, kind: str, choices: Iterable[Switch]) -> str:
         made = "".join(
             f'<label><input type="checkbox" checked data-{kind}="{escaped(choice.key)}">'
             f"{_chip(choice.color)}{escaped(choice.label)}</label>"
@@ -176,7 +176,7 @@ def _table(block: Table) -> str:
     return table + note
 
 
-def _line(line: Line, block: Table) -> str:
+def _line(line: TableRow, block: Table) -> str:
     cells = []
     for number, (cell, column) in enumerate(zip(line.cells, block.columns, strict=True)):
         look = " ".join(name for name, on in (("right", column.numeric), ("mono", column.mono)) if on)
@@ -247,7 +247,7 @@ def _answers(block: Answers) -> str:
     )
 
 
-def _answer(entry: Answer) -> str:
+def _answer(entry: WrittenAnswer) -> str:
     measured = f'<p class="note">{escaped(entry.measured)}</p>' if entry.measured else ""
     source = f'<p class="source">run <code>{escaped(entry.source)}</code></p>' if entry.source else ""
     return (

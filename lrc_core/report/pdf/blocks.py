@@ -8,27 +8,27 @@ from typing import Any
 from reportlab.lib.styles import ParagraphStyle
 from reportlab.platypus import CondPageBreak, Flowable, KeepTogether, Paragraph, Spacer, Table
 
+from lrc_core.export.shapes import Dot, Drawing
 from lrc_core.export.theme import LIGHT
 from lrc_core.report.content import (
     ESTIMATED,
-    Answer,
     Answers,
+    BarPart,
     CardEntry,
     Cards,
     Commands,
     Facts,
-    Part,
     Picture,
     Pictures,
     Report,
     Words,
+    WrittenAnswer,
 )
 from lrc_core.report.content import Table as Rows
-from lrc_core.report.drawing.shapes import Dot, Drawing
 from lrc_core.report.pdf.drawing import ACCENT, INK, MUTED, PANEL, PARTS, Figure, MemoryBar, Swatch, color
-from lrc_core.report.pdf.fonts import ABSENT, BOLD, MONO, SANS, marked, plain
+from lrc_core.report.pdf.fonts import ABSENT, BOLD, MONO, SANS, marked, markup
 from lrc_core.report.pdf.page import WIDTH
-from lrc_core.report.pdf.tables import how_words, table
+from lrc_core.report.pdf.tables import how_words, pdf_table
 from lrc_core.report.sections.prose import tied
 
 LINK, BAD = LIGHT["link-color"], "#b3372b"
@@ -87,17 +87,17 @@ def story(report: Report, absent: int) -> list[Any]:
     kind = style("kind", 9.4, fontName=BOLD, textColor=color(LINK), spaceBefore=8, spaceAfter=3)
     found: list[Any] = [
         Paragraph("Low-rank compression report", kind),
-        Paragraph(plain(report.title, BOLD), H1),
-        Paragraph(plain(report.subtitle), style("subtitle", 11, spaceAfter=3)),
-        Paragraph(f'{plain(report.made)} · run <font face="{MONO}">{plain(report.source, MONO)}</font>', NOTE),
+        Paragraph(markup(report.title, BOLD), H1),
+        Paragraph(markup(report.subtitle), style("subtitle", 11, spaceAfter=3)),
+        Paragraph(f'{markup(report.made)} · run <font face="{MONO}">{markup(report.source, MONO)}</font>', NOTE),
     ]
     links = [
-        f'{number} <a href="#{section.key}" color="{LINK}">{plain(section.title)}</a>'
+        f'{number} <a href="#{section.key}" color="{LINK}">{markup(section.title)}</a>'
         for number, section in enumerate(report.sections, start=1)
     ]
     found.append(Paragraph(" &nbsp;&nbsp; ".join(links), style("contents", 8.6, spaceBefore=3, textColor=color(MUTED))))
     for number, section in enumerate(report.sections, start=1):
-        head = f'<font color="{ACCENT}">{number}</font>&nbsp; {plain(section.title, BOLD)}'
+        head = f'<font color="{ACCENT}">{number}</font>&nbsp; {markup(section.title, BOLD)}'
         opening: list[Any] = [Anchor(section.key, section.title), Paragraph(head, H2)]
         drawn = [(type(block), _DRAWN[type(block)](block)) for block in section.blocks]
         while drawn and drawn[0][0] is Words and len(drawn) > 1 and drawn[1][0] in (Words, Cards):
@@ -110,7 +110,7 @@ def story(report: Report, absent: int) -> list[Any]:
             found += flowables
     if absent:
         said = f"Characters that no font at hand has stand as {ABSENT} ({absent} of them); the HTML file shows them."
-        found.append(Paragraph(plain(said), NOTE))
+        found.append(Paragraph(markup(said), NOTE))
     return found
 
 
@@ -133,8 +133,8 @@ def _facts(block: Facts) -> list[Any]:
     value = style("value", 13.5 if each > 3 else 11, fontName=BOLD, spaceAfter=1)
     cells: list[Any] = [
         [
-            Paragraph(plain(fact.name), style("name", 7.4, textColor=color(MUTED), spaceAfter=1)),
-            Paragraph(plain(tied(fact.value), BOLD), value),
+            Paragraph(markup(fact.name), style("name", 7.4, textColor=color(MUTED), spaceAfter=1)),
+            Paragraph(markup(tied(fact.value), BOLD), value),
             Paragraph(
                 marked(fact.note, LINK) + (f"<br/>{how_words(fact.how).strip()}" if fact.how else ""),
                 style("fine", 7, textColor=color(MUTED), spaceAfter=0),
@@ -157,16 +157,16 @@ def _facts(block: Facts) -> list[Any]:
 def _rows(block: Rows) -> list[Any]:
     if block.detail:
         return []
-    caption = Paragraph(plain(block.caption, BOLD), H3)
+    caption = Paragraph(markup(block.caption, BOLD), H3)
     long = len(block.lines) > _LONG  # begins where it stands and goes on, rather than leave half a page empty
     found: list[Any] = (
         [
             CondPageBreak(130),
-            Paragraph(plain(block.caption, BOLD), style("long", 10.8, fontName=BOLD, spaceBefore=9, spaceAfter=4)),
-            table(block),
+            Paragraph(markup(block.caption, BOLD), style("long", 10.8, fontName=BOLD, spaceBefore=9, spaceAfter=4)),
+            pdf_table(block),
         ]
         if long
-        else [caption, table(block)]
+        else [caption, pdf_table(block)]
     )
     if block.note:
         found += [Spacer(1, 4), Paragraph(marked(block.note, LINK), NOTE)]
@@ -186,7 +186,7 @@ def _pictures(block: Pictures) -> list[Any]:
         key: Any = _boxed([[_legend(block)]], [WIDTH], ("BOTTOMPADDING", (0, 0), (-1, -1), 2))
     else:
         key = Swatch(block.ramp)
-    first = KeepTogether([Paragraph(plain(block.title, BOLD), H3), key, _boxed([rows[0]], [room] * each)])
+    first = KeepTogether([Paragraph(markup(block.title, BOLD), H3), key, _boxed([rows[0]], [room] * each)])
     return [first, *(_boxed([row], [room] * each) for row in rows[1:]), Spacer(1, 4)]
 
 
@@ -194,7 +194,7 @@ def _legend(block: Pictures) -> Any:
     parts: list[Any] = []
     for entry in block.legend:
         dot = Drawing(12, 12, (Dot(6, 6, 8, entry.symbol, entry.color),))
-        parts.append([Figure(dot, 9), Paragraph(plain(entry.label), SMALL)])
+        parts.append([Figure(dot, 9), Paragraph(markup(entry.label), SMALL)])
     each = min(5, len(parts))
     rows = [[cell for pair in parts[start : start + each] for cell in pair] for start in range(0, len(parts), each)]
     rows[-1] += [""] * (2 * each - len(rows[-1]))
@@ -207,9 +207,9 @@ def _legend(block: Pictures) -> Any:
 
 
 def _picture(item: Picture, width: float, largest: float) -> list[Any]:
-    found: list[Any] = [Paragraph(plain(tied(item.title), BOLD), H4)] if item.title else []
+    found: list[Any] = [Paragraph(markup(tied(item.title), BOLD), H4)] if item.title else []
     found += (
-        [Paragraph(plain(tied(item.note)), style("under", 7, textColor=color(MUTED), spaceAfter=3))]
+        [Paragraph(markup(tied(item.note)), style("under", 7, textColor=color(MUTED), spaceAfter=3))]
         if item.note
         else []
     )
@@ -220,7 +220,7 @@ def _picture(item: Picture, width: float, largest: float) -> list[Any]:
 
 
 def _source(run_id: str) -> Paragraph:
-    return Paragraph(f'run <font face="{MONO}">{plain(run_id, MONO)}</font>', SOURCE)
+    return Paragraph(f'run <font face="{MONO}">{markup(run_id, MONO)}</font>', SOURCE)
 
 
 def _answers(block: Answers) -> list[Any]:
@@ -234,7 +234,7 @@ def _answers(block: Answers) -> list[Any]:
         ("BOTTOMPADDING", (0, 0), (-1, -1), 7),
         ("ROUNDEDCORNERS", [5, 5, 5, 5]),
     ]
-    head = [Paragraph(plain(block.title, BOLD), H3), Paragraph(marked(block.note, LINK), NOTE)]
+    head = [Paragraph(markup(block.title, BOLD), H3), Paragraph(marked(block.note, LINK), NOTE)]
     if len(block.prompt) < _CHUNK:
         head += [_boxed([[prompt]], [WIDTH], *panel), Spacer(1, 6)]
         found: list[Any] = [KeepTogether(head)]
@@ -258,7 +258,7 @@ def _abreast(block: Answers) -> list[Any]:
 
 
 def _lines(text: str) -> str:
-    return "<br/>".join(plain(line) for line in text.split("\n"))
+    return "<br/>".join(markup(line) for line in text.split("\n"))
 
 
 def _chunks(text: str) -> list[str]:
@@ -274,11 +274,11 @@ def _chunks(text: str) -> list[str]:
     return [*found, rest]
 
 
-def _answer(entry: Answer, width: float = WIDTH) -> Table:
-    rows: list[list[Any]] = [[Paragraph(plain(entry.name, BOLD), H4)]]
+def _answer(entry: WrittenAnswer, width: float = WIDTH) -> Table:
+    rows: list[list[Any]] = [[Paragraph(markup(entry.name, BOLD), H4)]]
     rows += [[Paragraph(_lines(chunk), style("text", 8.8, spaceAfter=0))] for chunk in _chunks(entry.text)]
     foot = [part for part in (entry.measured,) if part]
-    last: list[Any] = [Paragraph(plain(part), SMALL) for part in foot]
+    last: list[Any] = [Paragraph(markup(part), SMALL) for part in foot]
     rows.append([[*last, *([_source(entry.source)] if entry.source else [])] or ""])
     tight = [
         ("LEFTPADDING", (0, 0), (-1, -1), 9),
@@ -311,7 +311,7 @@ def _card(entry: CardEntry, largest: int, width: float) -> list[Any]:
     note = [Paragraph(marked(entry.note, LINK), style("behind", 7, textColor=color(MUTED)))] if entry.note else []
     total = Paragraph(marked(entry.total, LINK), style("total", 8.8, spaceAfter=3))
     return [
-        Paragraph(plain(entry.name, BOLD), H4),
+        Paragraph(markup(entry.name, BOLD), H4),
         total,
         MemoryBar(entry.parts, largest, width),
         Spacer(1, 2),
@@ -322,21 +322,23 @@ def _card(entry: CardEntry, largest: int, width: float) -> list[Any]:
     ]
 
 
-def _part(part: Part) -> str:
+def _part(part: BarPart) -> str:
     """A part of the memory with its colour; an estimated one is hatched here too."""
     sign = "▨" if part.how == ESTIMATED else "■"
     chip = f'<font face="{SANS}" color="{PARTS.get(part.key, MUTED)}">{sign}</font>'
-    return f'{chip} {plain(part.name)} <font face="{BOLD}">{plain(tied(part.words), BOLD)}</font>{how_words(part.how)}'
+    return (
+        f'{chip} {markup(part.name)} <font face="{BOLD}">{markup(tied(part.words), BOLD)}</font>{how_words(part.how)}'
+    )
 
 
 def _commands(block: Commands) -> list[Any]:
     found: list[Any] = []
     for number, entry in enumerate(block.entries, start=1):
         count = f"{number}. " if len(block.entries) > 1 else ""
-        title = f'{count}<font face="{BOLD}">{plain(entry.title, BOLD)}</font>'
+        title = f'{count}<font face="{BOLD}">{markup(entry.title, BOLD)}</font>'
         if entry.source:
             title += (
-                f' <font size="7" color="{MUTED}">run <font face="{MONO}">{plain(entry.source, MONO)}</font></font>'
+                f' <font size="7" color="{MUTED}">run <font face="{MONO}">{markup(entry.source, MONO)}</font></font>'
             )
         panel = [
             ("BACKGROUND", (0, 0), (-1, -1), color(PANEL)),
@@ -345,7 +347,7 @@ def _commands(block: Commands) -> list[Any]:
             ("BOTTOMPADDING", (0, 0), (-1, -1), 6),
             ("ROUNDEDCORNERS", [4, 4, 4, 4]),
         ]
-        box = _boxed([[Paragraph(plain(entry.line, MONO), CODE)]], [WIDTH], *panel)
+        box = _boxed([[Paragraph(markup(entry.line, MONO), CODE)]], [WIDTH], *panel)
         found.append(KeepTogether([Paragraph(title, style("command", 8.8, spaceAfter=2)), box, Spacer(1, 6)]))
     return found
 

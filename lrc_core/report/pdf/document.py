@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lrc_core.errors import SettingsError
-from lrc_core.report.content import Report, texts_of
+from lrc_core.report.content import Report, visible_texts
 from lrc_core.report.pdf.fonts import BOLD, SANS, absent_in, runs, width_of
 from lrc_core.report.pdf.page import BOTTOM, PAGE, SIDE, TOP, WIDTH
 
@@ -26,7 +26,7 @@ def report_pdf(report: Report) -> bytes:
             "Install the requirements again (`make app` does), or make the HTML file alone.",
         ) from error
 
-    absent = absent_in([*texts_of(report), report.title])
+    absent = absent_in([*visible_texts(report), report.title])
 
     def built(pages: int) -> tuple[bytes, int]:
         buffer = io.BytesIO()
@@ -41,14 +41,14 @@ def _document(report: Report, buffer: io.BytesIO, pages: int) -> Any:
     from reportlab.lib.pagesizes import A4
     from reportlab.platypus import BaseDocTemplate, Frame, PageTemplate
 
-    from lrc_core.report.sections.prose import clean
+    from lrc_core.report.sections.prose import printable
 
     document = BaseDocTemplate(
         buffer,
         pagesize=A4,
-        title=" ".join(clean(report.title).split()),
+        title=" ".join(printable(report.title).split()),
         author="Low-rank compression explorer",
-        subject=clean(report.subtitle),
+        subject=printable(report.subtitle),
         creator="lrc report",
         lang="en",
         pageCompression=1,

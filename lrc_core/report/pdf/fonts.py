@@ -9,7 +9,7 @@ from functools import cache
 from itertools import groupby
 from typing import Any
 
-from lrc_core.report.sections.prose import clean, tied
+from lrc_core.report.sections.prose import printable, tied
 
 SANS, BOLD, MONO = "SourceSansPro", "SourceSansPro-Bold", "Courier"
 ABSENT = "◊"
@@ -61,7 +61,7 @@ def font_of(char: str, base: str) -> str:
 def runs(text: str, base: str = SANS) -> list[tuple[str, str]]:
     """A text as (font, part) pairs; characters that nothing draws become ``ABSENT``."""
     drawn = []
-    for char in clean(text).replace("\n", " ").replace("\t", " "):
+    for char in printable(text).replace("\n", " ").replace("\t", " "):
         font = font_of(char, base)
         drawn.append((font or SANS, char if font else ABSENT))
     return [(font, "".join(char for _, char in part)) for font, part in groupby(drawn, key=lambda pair: pair[0])]
@@ -74,7 +74,7 @@ def width_of(text: str, size: float, base: str = SANS) -> float:
     return float(sum(stringWidth(part, font, size) for font, part in runs(text, base)))
 
 
-def plain(text: str, base: str = SANS) -> str:
+def markup(text: str, base: str = SANS) -> str:
     """Text as markup of a paragraph."""
     return "".join(
         html.escape(part, quote=False)
@@ -94,16 +94,16 @@ def marked(text: str, link: str) -> str:
     found = []
     for part in _SPLIT.split(tied(text)):
         if part.startswith("**") and part.endswith("**") and len(part) > 4:
-            found.append(f'<font face="{BOLD}">{plain(part[2:-2], BOLD)}</font>')
+            found.append(f'<font face="{BOLD}">{markup(part[2:-2], BOLD)}</font>')
         elif part.startswith("`") and part.endswith("`") and len(part) > 2:
-            found.append(f'<font face="{MONO}">{plain(part[1:-1], MONO)}</font>')
+            found.append(f'<font face="{MONO}">{markup(part[1:-1], MONO)}</font>')
         elif part.startswith("[") and (match := re.fullmatch(r"\[([^\]]+)\]\((https://[^)\s]+)\)", part)):
-            found.append(f'<a href="{html.escape(match[2])}" color="{link}">{plain(match[1])}</a>')
+            found.append(f'<a href="{html.escape(match[2])}" color="{link}">{markup(match[1])}</a>')
         else:
-            found.append(plain(part))
+            found.append(markup(part))
     return "".join(found)
 
 
 def absent_in(texts: Any) -> int:
     """How many characters of these texts no font draws."""
-    return sum(not font_of(char, SANS) for text in texts for char in clean(text) if char not in "\n\t")
+    return sum(not font_of(char, SANS) for text in texts for char in printable(text) if char not in "\n\t")

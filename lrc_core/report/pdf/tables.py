@@ -8,9 +8,9 @@ from typing import Any
 from reportlab.lib.styles import ParagraphStyle
 from reportlab.platypus import LongTable, Paragraph
 
-from lrc_core.report.content import ESTIMATED, MEASURED, Column, Line, Table
+from lrc_core.report.content import ESTIMATED, MEASURED, Column, Table, TableRow
 from lrc_core.report.pdf.drawing import ACCENT, INK, LINE, MUTED, PANEL, color
-from lrc_core.report.pdf.fonts import BOLD, MONO, SANS, plain, width_of
+from lrc_core.report.pdf.fonts import BOLD, MONO, SANS, markup, width_of
 from lrc_core.report.pdf.page import WIDTH
 from lrc_core.report.sections.prose import tied
 
@@ -38,11 +38,11 @@ def _style(name: str, column: Column, **changes: Any) -> ParagraphStyle:
     return ParagraphStyle(name, **{**base, **changes})
 
 
-def table(block: Table) -> LongTable:
+def pdf_table(block: Table) -> LongTable:
     """A table that goes on over pages where it must."""
     heads = [
         Paragraph(
-            plain(column.label, BOLD) + (f"<br/>{how_words(column.how).strip()}" if column.how else ""),
+            markup(column.label, BOLD) + (f"<br/>{how_words(column.how).strip()}" if column.how else ""),
             _style("head", column, fontName=BOLD, fontSize=_SIZE),
         )
         for column in block.columns
@@ -64,16 +64,16 @@ def table(block: Table) -> LongTable:
     return LongTable(rows, colWidths=_widths(block), style=looks, repeatRows=1, hAlign="LEFT")
 
 
-def _row(line: Line, columns: Sequence[Column]) -> list[Any]:
+def _row(line: TableRow, columns: Sequence[Column]) -> list[Any]:
     cells: list[Any] = []
     for number, (cell, column) in enumerate(zip(line.cells, columns, strict=True)):
-        text = plain(
+        text = markup(
             cell.text if column.mono else tied(cell.text), MONO if column.mono else BOLD if number == 0 else SANS
         )
         if number == 0 and line.color:
             text = f'<font face="{SANS}" color="{line.color}">■</font> {text}'
         if cell.mark:
-            text += f'<super rise="2.2" size="5.6">{plain(cell.mark)}</super>'
+            text += f'<super rise="2.2" size="5.6">{markup(cell.mark)}</super>'
         changes: dict[str, Any] = {"fontName": BOLD} if number == 0 and not column.mono else {}
         if line.state and number == 2 and not line.cells[-1].text:
             changes = {"alignment": 0, "textColor": color(_BAD if line.state == "failed" else MUTED)}

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import shlex
 
+from lrc_core.budget import same_size
 from lrc_core.names import GREY, method_color, method_label
 from lrc_core.plan import Plan, variant_name
-from lrc_core.report.content import Answer, Answers, Block, Command, Commands, Section, Words
-from lrc_core.report.sections.prose import prose
-from lrc_core.report.sections.rows import Named, color_of, key_of
+from lrc_core.report.content import Answers, Block, Command, Commands, Section, Words, WrittenAnswer
+from lrc_core.report.sections.prose import report_prose
+from lrc_core.report.sections.rows import Named, key_of, row_color
 from lrc_core.report.sources import Sources
 from lrc_core.runs.spec import AnswerSpec, GenerateSpec
 from lrc_core.runs.store import Run
 from lrc_core.runs.transcript import Answer as Written
 from lrc_core.runs.transcript import read_answers
-from lrc_core.words import data_size, figure, percent
+from lrc_core.words import data_size, figure, removed
 
 PROMPT = "Explain in two sentences why the sky is blue."
 
@@ -24,7 +25,7 @@ def samples(named: Named) -> Section:
     sources = named.sources
     blocks: list[Block] = [_side_by_side(run) for run in sources.answers]
     if not sources.answers:
-        blocks += [Words(text, "note") for text in prose("no_answers")]
+        blocks += [Words(text, "note") for text in report_prose("no_answers")]
         blocks.append(Commands((Command("Record answers side by side", ask_command(named)),)))
     if sources.sealed:
         blocks.append(
@@ -48,20 +49,20 @@ def _side_by_side(run: Run) -> Answers:
     return Answers("Answers side by side", spec.prompt, f"Asked in run `{run.id}`; {drawn}.", entries)
 
 
-def _answer(run: Run, answer: AnswerSpec, written: Written | None) -> Answer:
+def _answer(run: Run, answer: AnswerSpec, written: Written | None) -> WrittenAnswer:
     plan = None if answer.plan is None else Plan.from_dict(dict(answer.plan))
     name, color, key = "Dense model", GREY, ("", "")
     if plan is not None:
         method = variant_name(plan.method, plan.update)
-        name, color = f"{method_label(method)} at {percent(1 - plan.keep_target)}", method_color(method)
+        name, color = f"{method_label(method)} at {removed(plan.keep_target)}", method_color(method)
         key = key_of(method, plan.keep_target)
     if written is None or not written.done:
-        return Answer(name, color, "No answer was recorded.", "", run.id, key)
+        return WrittenAnswer(name, color, "No answer was recorded.", "", run.id, key)
     words = [f"{written.tokens} tokens"]
     words += [f"{figure(written.tokens_per_s, 2)} tokens/s"] if written.tokens_per_s else []
     words += [data_size(written.bytes)] if written.bytes else []
     cut = " (cut at the longest length asked for)" if written.ended == "length" else ""
-    return Answer(
+    return WrittenAnswer(
         name, color, written.text.strip() or "(It wrote nothing.)", ", ".join(words) + " (measured)" + cut, run.id, key
     )
 
@@ -69,7 +70,7 @@ def _answer(run: Run, answer: AnswerSpec, written: Written | None) -> Answer:
 def ask_command(named: Named) -> str:
     """The line that asks the dense model and up to three plans of the report."""
     sources = named.sources
-    near = [shown for shown in sources.plans if abs(shown.target - named.focus) < 1e-6] or list(sources.plans)
+    near = [shown for shown in sources.plans if same_size(shown.keep, named.focus)] or list(sources.plans)
     plans = [_plan_words(sources, shown.source) for shown in near[:3]]
     words = ["lrc", "generate", sources.card.identity.source]
     return shlex.join([*words, *(["--plan", *plans] if plans else []), "--prompt", PROMPT])
@@ -91,9 +92,9 @@ def _recorded(named: Named) -> list[Block]:
     blocks: list[Block] = []
     for prompt in dict.fromkeys(str(row["sample"].get("prompt", "")) for row in near):
         entries = tuple(
-            Answer(
+            WrittenAnswer(
                 named.name(row),
-                color_of(row),
+                row_color(row),
                 str(row["sample"]["text"]).strip(),
                 "",
                 str(row.get("run_id", "")),
@@ -102,7 +103,7 @@ def _recorded(named: Named) -> list[Block]:
             for row in near
             if str(row["sample"].get("prompt", "")) == prompt
         )
-        title = f"Text recorded beside the scores, {percent(1 - named.focus)} compression"
+        title = f"Text recorded beside the scores, {removed(named.focus)} compression"
         note = "The most likely continuation, word for word. Good perplexity with garbage here is a warning."
         blocks.append(Answers(title, prompt, note, entries))
     if named.rows and not blocks:

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from lrc_core.budget import same_size
 from lrc_core.names import GREY
 from lrc_core.plan import variant_name
-from lrc_core.quality.card import PARTS, Entry, Wishes, part_words, quality_words, reading, speed_of, speed_words
+from lrc_core.quality.card import (
+    PARTS,
+    CardModel,
+    Wishes,
+    cards_sentence,
+    part_words,
+    quality_words,
+    speed_of,
+    speed_words,
+)
 from lrc_core.quality.footprint import Footprint, footprint
-from lrc_core.report.content import COUNTED, ESTIMATED, Block, CardEntry, Cards, Part, Section, Words
-from lrc_core.report.sections.prose import listed, prose
-from lrc_core.report.sections.rows import Named, color_of, key_of
+from lrc_core.report.content import COUNTED, ESTIMATED, BarPart, Block, CardEntry, Cards, Section, Words
+from lrc_core.report.sections.prose import listed, report_prose
+from lrc_core.report.sections.rows import Named, key_of, row_color
 from lrc_core.report.sources import Row
-from lrc_core.words import data_size, percent
+from lrc_core.words import data_size, percent, removed
 
-Found = tuple[Entry, Footprint]
+Found = tuple[CardModel, Footprint]
 
 
 def card(named: Named, wishes: Wishes) -> Section:
@@ -22,45 +32,45 @@ def card(named: Named, wishes: Wishes) -> Section:
     dense = next((pair for pair in found if pair[0].plan is None), None)
     requests = "one request" if wishes.sequences == 1 else f"{wishes.sequences} requests at once"
     asked = (
-        f"At {percent(1 - named.focus)} compression, for {requests} of {wishes.context:,} tokens, at a price of "
+        f"At {removed(named.focus)} compression, for {requests} of {wishes.context:,} tokens, at a price of "
         f"{wishes.price:g} {wishes.currency} a GB and month."
     )
     blocks: list[Block] = [Words(asked)]
     if len(found) > 1:
-        blocks.append(Words(reading(found, wishes), "reading"))
+        blocks.append(Words(cards_sentence(found, wishes), "reading"))
     largest = max(size.total for _, size in found)
     blocks.append(Cards(tuple(_card(named, entry, size, dense, wishes) for entry, size in found), largest))
     if without:
         blocks.append(Words(f"No card for {listed(without)}: their plans have been deleted.", "warning"))
-    blocks += [Words(text, "note") for text in prose("card")]
+    blocks += [Words(text, "note") for text in report_prose("card")]
     return Section("card", "The card", tuple(blocks))
 
 
-def _entries(named: Named) -> tuple[list[Entry], list[str]]:
+def _entries(named: Named) -> tuple[list[CardModel], list[str]]:
     """The dense model, and the plans at the target that the report leads with; names of rows without a plan."""
     plans = {shown.source: shown for shown in named.sources.plans}
     dense = named.dense
-    entries = [Entry("Dense model", GREY, None, speed_of(dense or {}), dense, _run(dense))]
+    entries = [CardModel("Dense model", GREY, None, speed_of(dense or {}), dense, _run(dense))]
     without, used = [], set()
     for row in named.at(named.focus):
         if shown := plans.get(_run(row)):
             used.add(shown.source)
-            entries.append(Entry(named.name(row), color_of(row), shown.plan, speed_of(row), row, _run(row)))
+            entries.append(CardModel(named.name(row), row_color(row), shown.plan, speed_of(row), row, _run(row)))
         else:
             without.append(named.name(row))
-    near = [shown for shown in named.sources.plans if abs(shown.target - named.focus) < 1e-6]
+    near = [shown for shown in named.sources.plans if same_size(shown.keep, named.focus)]
     for shown in near:
         if shown.source not in used:
             near_row = _row_of(named, shown.plan.origin.get("run_id"))
-            color = color_of({"method": shown.method})
+            color = row_color({"method": shown.method})
             speed, source = (speed_of(near_row), _run(near_row)) if near_row else ({}, shown.source)
-            entries.append(Entry(shown.label.replace(", ", " at "), color, shown.plan, speed, near_row, source))
+            entries.append(CardModel(shown.label.replace(", ", " at "), color, shown.plan, speed, near_row, source))
             without = [name for name in without if near_row is None or name != named.name(near_row)]
     return entries, without
 
 
 def _row_of(named: Named, run_id: object) -> Row | None:
-    """The measured row of a plan that was named by itself."""
+    """The measured row of the plan that a run allocated."""
     return next((row for row in named.at(named.focus) if run_id and row.get("allocate_run_id") == run_id), None)
 
 
@@ -68,9 +78,10 @@ def _run(row: Row | None) -> str:
     return str((row or {}).get("run_id", ""))
 
 
-def _card(named: Named, entry: Entry, size: Footprint, dense: Found | None, wishes: Wishes) -> CardEntry:
+def _card(named: Named, entry: CardModel, size: Footprint, dense: Found | None, wishes: Wishes) -> CardEntry:
     parts = tuple(
-        Part(key, name, getattr(size, key) or 0, part_words(key, getattr(size, key)), _how(key)) for key, name in PARTS
+        BarPart(key, name, getattr(size, key) or 0, part_words(key, getattr(size, key)), _how(key))
+        for key, name in PARTS
     )
     less = ""
     if dense is not None and entry.plan is not None:

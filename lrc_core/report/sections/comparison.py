@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from lrc_core.budget import removed_percent, size_key
 from lrc_core.names import method_label
 from lrc_core.quality.rows import accuracy_of, mean_of
 from lrc_core.quality.tables import MARKS, marks, tasks_of
@@ -14,18 +15,18 @@ from lrc_core.report.content import (
     Block,
     Cell,
     Column,
-    Line,
     Picture,
     Pictures,
     Section,
     Table,
+    TableRow,
     Words,
 )
 from lrc_core.report.drawing import charts
-from lrc_core.report.sections.prose import listed, percent_points, prose
-from lrc_core.report.sections.rows import Named, color_of, key_of, ranked, text_name, times_dense
+from lrc_core.report.sections.prose import listed, percent_points, report_prose
+from lrc_core.report.sections.rows import Named, key_of, ranked, row_color, text_name, times_dense
 from lrc_core.report.sources import Row
-from lrc_core.words import data_size, measured, percent, significant
+from lrc_core.words import data_size, measured, removed, significant
 
 _MOST_DOTS = 9
 
@@ -36,7 +37,7 @@ def comparison(named: Named) -> Section:
     """All measured rows; failed and missing cells among them."""
     blocks: list[Block] = []
     if named.rows:
-        blocks += [Words(text) for text in prose("comparison")]
+        blocks += [Words(text) for text in report_prose("comparison")]
         blocks += [*_curves(named), _perplexities(named), *_accuracies(named), *_speeds(named)]
     else:
         blocks.append(Words("Nothing was measured: no comparison stands behind this report.", "warning"))
@@ -55,16 +56,16 @@ def _table(
     for row in rows:
         failed = str(row["error"]) if "error" in row else ""
         plain = row["method"] in ("dense", "reference")
-        rate = 0.0 if plain else 100 * (1 - float(row["keep_target"]))
+        rate = 0.0 if plain else removed_percent(float(row["keep_target"]))
         shown = Cell("–" if plain else f"{rate:g}", rate)
         first = (Cell(named.line(row), named.line(row)), shown)
         rest = (Cell(f"Failed: {failed}"), *[Cell("")] * (len(columns) - 1)) if failed else tuple(cells(row))
-        lines.append(Line((*first, *rest), named.key(row), color_of(row), FAILED if failed else ""))
+        lines.append(TableRow((*first, *rest), named.key(row), row_color(row), FAILED if failed else ""))
     for method, decomposition, keep, seed in named.sources.missing:
         name = named.line({"method": method, "decomposition": decomposition, "seed": seed})
-        first = (Cell(name, name), Cell(f"{100 * (1 - keep):g}", 100 * (1 - keep)))
+        first = (Cell(name, name), Cell(f"{removed_percent(keep):g}", removed_percent(keep)))
         rest = (Cell("Not measured"), *[Cell("")] * (len(columns) - 1))
-        lines.append(Line((*first, *rest), key_of(method, keep), color_of({"method": method}), NOT_MEASURED))
+        lines.append(TableRow((*first, *rest), key_of(method, keep), row_color({"method": method}), NOT_MEASURED))
     return Table(caption, (*heads, *columns), tuple(lines), note)
 
 
@@ -103,8 +104,8 @@ def _perplexities(named: Named) -> Table:
 def _share(kept: Any) -> Cell:
     if kept is None:
         return Cell("–")
-    removed = 100 * (1 - float(kept))
-    return Cell(f"{removed:.2f}", removed)
+    gone = removed_percent(float(kept))
+    return Cell(f"{gone:.2f}", gone)
 
 
 def size_mb(named: Named, row: Row) -> float | None:
@@ -135,7 +136,7 @@ def legend_of_marks(named: Named) -> str:
 
 
 def _curves(named: Named) -> list[Block]:
-    """Perplexity over size, one chart a text."""
+    """Perplexity over size, one chart per text."""
     items = []
     for text in named.texts:
         series = _series(named, text)
@@ -146,7 +147,7 @@ def _curves(named: Named) -> list[Block]:
         drawing = charts.curves(series, "size of the weights, MB", "perplexity, lower is better", reference)
         said = _curve_reading(named, text)
         title = f"Perplexity on {text_name(text)}"
-        alt = f"{title} over the size of the weights, one line a method, whiskers of one standard error. {said}"
+        alt = f"{title} over the size of the weights, one line per method, whiskers of one standard error. {said}"
         items.append(Picture(drawing, alt, title, reading=said))
     if not items:
         return []
@@ -161,17 +162,17 @@ def _curves(named: Named) -> list[Block]:
         scores = [row["perplexity"].get(text) for text in named.texts]
         cells = [Cell(measured(s["value"], s.get("stderr")), s["value"]) if s else Cell("–") for s in scores]
         lines.append(
-            Line(
+            TableRow(
                 (Cell(named.name(row), named.name(row)), Cell("–" if size is None else f"{size:,.1f}", size), *cells),
                 named.key(row),
-                color_of(row),
+                row_color(row),
             )
         )
     table = Table("Perplexity over size", heads, tuple(lines), detail=True)
     return [Pictures("Perplexity against size", tuple(items), 2, named.legend(), table=table)]
 
 
-def _series(named: Named, text: str) -> list[charts.Series]:
+def _series(named: Named, text: str) -> list[charts.PointSeries]:
     found = []
     for entry in named.legend():
         points = []
@@ -182,9 +183,9 @@ def _series(named: Named, text: str) -> list[charts.Series]:
                 continue
             value = measured(score["value"], score.get("stderr"))
             tip = f"{named.name(row)}: perplexity {value}, {size:,.1f} MB, run {row.get('run_id', '')}"
-            points.append(charts.Point(size, score["value"], score.get("stderr") or 0.0, named.key(row)[1], tip))
+            points.append(charts.ChartPoint(size, score["value"], score.get("stderr") or 0.0, named.key(row)[1], tip))
         if points:
-            found.append(charts.Series(entry.key, entry.color, entry.symbol, tuple(points)))
+            found.append(charts.PointSeries(entry.key, entry.color, entry.symbol, tuple(points)))
     return found
 
 
@@ -197,7 +198,7 @@ def _curve_reading(named: Named, text: str) -> str:
             low, high = rows[0], rows[-1]
             times = high["perplexity"][text]["value"] / low["perplexity"][text]["value"]
             return (
-                f"At {percent(1 - keep)} compression {named.line(low)} is lowest; "
+                f"At {removed(keep)} compression {named.line(low)} is lowest; "
                 f"{named.line(high)} is {times:.2g} times as high."
             )
     return ""
@@ -233,7 +234,7 @@ def _accuracy(value: float | None, error: float | None, sign: str) -> Cell:
 
 
 def _dots(named: Named, answered: Sequence[Row], tasks: Sequence[str]) -> list[Block]:
-    targets = {round(float(row["keep_target"]), 6) for row in answered if row["method"] not in ("dense", "reference")}
+    targets = {size_key(row["keep_target"]) for row in answered if row["method"] not in ("dense", "reference")}
     if not targets:
         return []
     keep = min(targets, key=lambda target: abs(target - named.focus))
@@ -244,9 +245,9 @@ def _dots(named: Named, answered: Sequence[Row], tasks: Sequence[str]) -> list[B
     for row in rows:
         points = tuple(_point(named, row, task, number) for number, task in enumerate(tasks) if _has(row, task))
         look = looks[named.line(row)]
-        series.append(charts.Series(look.key, look.color, look.symbol, points))
+        series.append(charts.PointSeries(look.key, look.color, look.symbol, points))
     drawing = charts.dots(list(tasks), [one for one in series if one.points], "right answers, %")
-    title = f"Right answers at {percent(1 - keep)} compression"
+    title = f"Right answers at {removed(keep)} compression"
     said = _dots_reading(named, rows)
     if every > len(rows):
         said += f" Drawn are the {len(rows)} models of {every} with the highest means; the table below has all."
@@ -269,11 +270,11 @@ def _has(row: Row, task: str) -> bool:
     return accuracy_of((row.get("zero_shot") or {}).get(task) or {})[1] is not None
 
 
-def _point(named: Named, row: Row, task: str, number: int) -> charts.Point:
+def _point(named: Named, row: Row, task: str, number: int) -> charts.ChartPoint:
     _, value, error = accuracy_of(row["zero_shot"][task])
     assert value is not None
     tip = f"{named.name(row)}, {task}: {percent_points(value, error)} % right, run {row.get('run_id', '')}"
-    return charts.Point(100 * value, number, 100 * (error or 0.0), named.key(row)[1], tip)
+    return charts.ChartPoint(100 * value, number, 100 * (error or 0.0), named.key(row)[1], tip)
 
 
 def _dots_reading(named: Named, rows: Sequence[Row]) -> str:

@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lrc_core.names import decomposition_label, method_label, split_variant
-from lrc_core.quality.plain_words import accuracy_loss, in_words
+from lrc_core.quality.plain_words import accuracy_loss, difference_words
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
 from lrc_core.report.content import COUNTED, MEASURED, Block, Fact, Facts, Section, Words
-from lrc_core.report.sections.prose import listed, prose, with_papers
+from lrc_core.report.sections.prose import listed, report_prose, with_papers
 from lrc_core.report.sections.rows import Named, certainty, ranked, text_name, times_dense
 from lrc_core.report.sources import Row, spec_of
 from lrc_core.runs.spec import CompareSpec, QualitySpec
 from lrc_core.tune.settings import TUNED
-from lrc_core.words import count, data_size, measured, percent
+from lrc_core.words import count, data_size, measured, percent, removed
 
 
 def question(named: Named) -> Section:
     """What was asked, and what came out in one paragraph and a few figures."""
     card = named.sources.card
-    opening = prose(
+    opening = report_prose(
         "question",
         name=card.name,
         params=count(card.params_total),
@@ -40,18 +40,22 @@ def question(named: Named) -> Section:
                 "warning",
             )
         )
+    if stale := named.sources.changed():
+        blocks.append(Words(f"This report is of what was there before: {'; '.join(stale)}.", "warning"))
+    told = dict.fromkeys(str(warning) for row in named.rows for warning in row.get("warnings", []))
+    blocks += [Words(warning, "warning") for warning in told]
     return Section("question", "The question", tuple(blocks))
 
 
 def _facts(named: Named, row: Row) -> Iterator[Fact]:
     card, dense = named.sources.card, named.dense
-    target = percent(1 - named.focus)
+    target = removed(named.focus)
     yield Fact("Least is lost by", named.line(row), f"at {target} compression of the block linears", MEASURED)
     if row.get("keep_whole_model") is not None:
-        whole = 1 - float(row["keep_whole_model"])
-        size = float(row["keep_whole_model"]) * card.params_total * card.dtype_bytes
+        whole = float(row["keep_whole_model"])
+        size = whole * card.params_total * card.dtype_bytes
         full = data_size(card.params_total * card.dtype_bytes)
-        yield Fact("Size of the weights", data_size(size), f"{percent(whole)} less than {full}", COUNTED)
+        yield Fact("Size of the weights", data_size(size), f"{removed(whole)} less than {full}", COUNTED)
     for text, times in times_dense(row, dense).items():
         score = row["perplexity"][text]
         value = measured(score["value"], score.get("stderr"))
@@ -66,7 +70,7 @@ def _facts(named: Named, row: Row) -> Iterator[Fact]:
 def _answer(named: Named, best: list[Row]) -> str:
     """Who loses least, by how much, and how sure that is."""
     first, dense = best[0], named.dense
-    said = f"At {percent(1 - named.focus)} compression **{named.line(first)} loses least**"
+    said = f"At {removed(named.focus)} compression **{named.line(first)} loses least**"
     times = times_dense(first, dense)
     if times:
         said += ": its perplexity is " + listed(
@@ -82,12 +86,12 @@ def _answer(named: Named, best: list[Row]) -> str:
     else:
         said += "; no other method was measured at this size."
     loss = accuracy_loss(first, dense, named.sources.scores()) if dense else None
-    return said.strip() + (f" {in_words(loss, named.line(first))}" if loss is not None else "")
+    return said.strip() + (f" {difference_words(loss, named.line(first))}" if loss is not None else "")
 
 
 def method(named: Named) -> Section:
     """Every method and decomposition in two sentences."""
-    spec, blocks = spec_of(named.sources.comparison), [Words(text) for text in prose("method")]
+    spec, blocks = spec_of(named.sources.comparison), [Words(text) for text in report_prose("method")]
     decompositions = dict.fromkeys(str(shown.plan.decomposition) for shown in named.sources.plans)
     decompositions |= dict.fromkeys(str(row["decomposition"]) for row in named.compressed if row.get("decomposition"))
     for name in decompositions:

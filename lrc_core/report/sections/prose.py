@@ -18,7 +18,7 @@ def _read(name: str) -> tuple[str, ...]:
     return tuple(" ".join(paragraph.split()) for paragraph in paragraphs)
 
 
-def prose(name: str, /, **values: str) -> tuple[str, ...]:
+def report_prose(name: str, /, **values: str) -> tuple[str, ...]:
     """The paragraphs of a text of ``assets/text/report`` with values put in."""
     return tuple(paragraph.format(**values) if values else paragraph for paragraph in _read(name))
 
@@ -51,6 +51,6 @@ def listed(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def clean(text: str) -> str:
+def printable(text: str) -> str:
     """Without control characters, which neither HTML nor a PDF can hold."""
     return _CONTROL.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))

@@ -10,10 +10,11 @@ from importlib import metadata
 from lrc_core import __version__
 from lrc_core.errors import LrcError
 from lrc_core.kinds import command_for
-from lrc_core.report.content import Block, Cell, Column, Command, Commands, Fact, Facts, Line, Section, Table, Words
-from lrc_core.report.sections.prose import listed, prose
+from lrc_core.report.content import Block, Cell, Column, Command, Commands, Fact, Facts, Section, Table, TableRow, Words
+from lrc_core.report.sections.prose import listed, report_prose
 from lrc_core.report.sections.rows import Named, text_name
 from lrc_core.report.sources import Sources, spec_of
+from lrc_core.results.identity import in_words
 from lrc_core.runs.spec import EvaluationSpec
 from lrc_core.runs.store import Run, RunStore
 from lrc_core.words import duration
@@ -32,7 +33,7 @@ def counted(named: Named) -> Section:
     calibration = spec.calibration if spec is not None else None
     blocks: list[Block] = [
         Words(text)
-        for text in prose(
+        for text in report_prose(
             "counted",
             window=f"{evaluation.window:,}",
             stride=f", {evaluation.stride:,} tokens apart" if evaluation.stride else " that do not overlap",
@@ -73,7 +74,7 @@ def reproduce(named: Named, command: str) -> Section:
     sources = named.sources
     commands = [*_first(sources), *_asked(sources)]
     commands.append(Command("Make this report again", command))
-    blocks: list[Block] = [*(Words(text) for text in prose("reproduce")), Commands(tuple(commands))]
+    blocks: list[Block] = [*(Words(text) for text in report_prose("reproduce")), Commands(tuple(commands))]
     blocks.append(Facts(_made_with(sources)))
     blocks.append(
         Words(
@@ -134,7 +135,7 @@ def _runs(named: Named) -> Table:
     return Table("Every run behind this report", columns, tuple(lines), "Took: computing time of this run alone.")
 
 
-def _run_line(run_id: str, what: str, sources: Sources) -> Line:
+def _run_line(run_id: str, what: str, sources: Sources) -> TableRow:
     run, first = sources.archive.folder(run_id), (Cell(run_id, run_id), Cell(what, what))
     if run is not None:
         with suppress(LrcError):
@@ -142,9 +143,9 @@ def _run_line(run_id: str, what: str, sources: Sources) -> Line:
             ended = time.strftime("%Y-%m-%d %H:%M", time.localtime(status.ended_at)) if status.ended_at else "–"
             took = status.ended_at - status.started_at if status.ended_at and status.started_at else None
             cells = (Cell(status.state, status.state), Cell(ended, status.ended_at), Cell(duration(took), took))
-            return Line((*first, *cells, Cell(_line(run, sources))))
+            return TableRow((*first, *cells, Cell(_line(run, sources))))
     gone = "is a file" if "." in run_id else "not on this computer"
-    return Line((*first, Cell(gone, gone), Cell("–"), Cell("–"), Cell("")), state="missing")
+    return TableRow((*first, Cell(gone, gone), Cell("–"), Cell("–"), Cell("")), state="missing")
 
 
 def _made_with(sources: Sources) -> tuple[Fact, ...]:
@@ -155,12 +156,14 @@ def _made_with(sources: Sources) -> tuple[Fact, ...]:
         with suppress(metadata.PackageNotFoundError):
             versions.append(f"{name} {metadata.version(name)}")
     revision = f", revision {identity.revision}" if identity.revision else ""
+    contents = in_words(sources.comparison.spec) if sources.comparison else []
     return (
         Fact(
             "Model",
             card.name,
             f"{identity.source}{revision}; {identity.architecture}; fingerprint {identity.fingerprint[:16]}",
         ),
+        *(Fact("Computed from", thing, f"content {digest}") for thing, digest in contents),
         Fact("Device of the runs", card.device, f"weights in {card.dtype}"),
         Fact("Program", f"lrc {__version__}", f"Python {platform.python_version()}; {', '.join(versions)}"),
     )

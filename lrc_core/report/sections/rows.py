@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lrc_core.budget import USUAL_KEEP, same_size, size_key
+from lrc_core.export.shapes import DENSE_SYMBOL, SYMBOLS
 from lrc_core.names import GREY, decomposition_label, in_order, method_color, method_label
 from lrc_core.quality.tables import p_of, texts_of
-from lrc_core.report.content import Entry
-from lrc_core.report.drawing.shapes import DENSE_SYMBOL, SYMBOLS
+from lrc_core.report.content import LegendEntry
 from lrc_core.report.sections.prose import listed, p_words
 from lrc_core.report.sources import Row, Sources
-from lrc_core.words import percent
+from lrc_core.words import removed
 
-USUAL = 0.8
 _SURE = 1.96
 
 
@@ -32,8 +32,8 @@ class Named:
         self.rows = sources.rows
         self._decompositions = {str(row["decomposition"]) for row in self.compressed if row.get("decomposition")}
         self._seeds = {row.get("seed") for row in self.compressed if row.get("seed") is not None}
-        targets = self.targets or sorted({shown.target for shown in sources.plans})
-        wanted = USUAL if keep is None else keep
+        targets = self.targets or sorted({shown.keep for shown in sources.plans})
+        wanted = USUAL_KEEP if keep is None else keep
         self.focus = min(targets, key=lambda target: abs(target - wanted)) if targets else wanted
 
     @property
@@ -54,7 +54,7 @@ class Named:
     @property
     def targets(self) -> list[float]:
         """Shares to keep, least compression first."""
-        return sorted({round(float(row["keep_target"]), 6) for row in self.compressed}, reverse=True)
+        return sorted({size_key(row["keep_target"]) for row in self.compressed}, reverse=True)
 
     @property
     def texts(self) -> list[str]:
@@ -63,7 +63,7 @@ class Named:
 
     def at(self, keep: float) -> list[Row]:
         """Measured rows at a target."""
-        return [row for row in self.measured if abs(float(row["keep_target"]) - keep) < 1e-6]
+        return [row for row in self.measured if same_size(row["keep_target"], keep)]
 
     def line(self, row: Row) -> str:
         """The method, with what else tells it from other rows at its target."""
@@ -80,30 +80,35 @@ class Named:
     def name(self, row: Row) -> str:
         """The same with the compression."""
         plain = row["method"] in ("dense", "reference")
-        return self.line(row) + ("" if plain else f" at {percent(1 - float(row['keep_target']))}")
+        return self.line(row) + ("" if plain else f" at {removed(float(row['keep_target']))}")
 
     def key(self, row: Row) -> tuple[str, str]:
         """Method and target, by which a reader switches rows off; "" where he cannot."""
         return key_of(str(row["method"]), float(row["keep_target"]))
 
-    def legend(self) -> tuple[Entry, ...]:
+    def legend(self) -> tuple[LegendEntry, ...]:
         """A colour and symbol for every line of a chart."""
         names = {self.line(row): str(row["method"]) for row in self.measured}
         order = in_order(names.values())
         ordered = sorted(names, key=lambda name: order.index(names[name]))
-        dense = (Entry("Dense model", "ink", DENSE_SYMBOL, ""),) if self.dense else ()
+        dense = (LegendEntry("Dense model", "ink", DENSE_SYMBOL, ""),) if self.dense else ()
         return dense + tuple(
-            Entry(name, method_color(names[name]), SYMBOLS[number % len(SYMBOLS)], names[name])
+            LegendEntry(name, method_color(names[name]), SYMBOLS[number % len(SYMBOLS)], names[name])
             for number, name in enumerate(ordered)
         )
 
 
 def key_of(method: str, keep: float) -> tuple[str, str]:
     """What a row, heatmap or card belongs to: nothing for the dense model and for reference models."""
-    return ("", "") if method in ("dense", "reference") else (method, f"{100 * (1 - keep):g}")
+    return ("", "") if method in ("dense", "reference") else (method, target_key(keep))
 
 
-def color_of(row: Row) -> str:
+def target_key(keep: float) -> str:
+    """What a target is called in the file, where a reader switches it off."""
+    return f"{size_key(keep):g}"
+
+
+def row_color(row: Row) -> str:
     """The method's colour."""
     return method_color(str(row["method"])) if row["method"] != "reference" else GREY
 
@@ -113,7 +118,7 @@ def text_name(text: str) -> str:
     return Path(text).name
 
 
-def log_ratio(row: Row, other: Row, texts: Sequence[str]) -> float | None:
+def mean_log_ratio(row: Row, other: Row, texts: Sequence[str]) -> float | None:
     """Mean over texts of the difference of log-perplexity; None where they share no text."""
     shared = [text for text in texts if text in row["perplexity"] and text in other["perplexity"]]
     if not shared:
@@ -127,7 +132,7 @@ def ranked(named: Named, keep: float) -> list[Row]:
     rows = [row for row in named.at(keep) if row.get("perplexity")]
     if not rows:
         return []
-    ratios = {id(row): log_ratio(row, rows[0], named.texts) for row in rows}
+    ratios = {id(row): mean_log_ratio(row, rows[0], named.texts) for row in rows}
     return sorted((row for row in rows if ratios[id(row)] is not None), key=lambda row: ratios[id(row)] or 0.0)
 
 

@@ -9,15 +9,14 @@ import numpy as np
 import streamlit as st
 
 from lrc_core import words
-from lrc_core.budget import Ranks, fit_budget, is_dense, uniform_ranks
+from lrc_core.budget import Ranks, fit_budget, is_dense, keep_at, uniform_ranks
 from lrc_core.errors import BudgetError
 from lrc_core.paths import read_only
 from lrc_core.plan import make_plan
 from lrc_core.results.archive import AnyRun, archive
-from lrc_core.results.spectra import spectra_of
+from lrc_core.results.spectra import TWO_SIDED, losses_of
 from lrc_core.runs.spec import ModelRef, SpectraSpec
 from lrc_core.types import ModelCard
-from pages.ui.allocate.series import TWO_SIDED
 from pages.ui.shared import jobs
 from pages.ui.shared.frame import sample_note, show_error
 
@@ -32,10 +31,9 @@ def beneath(ref: ModelRef, card: ModelCard, view: AnyRun, ranks: Ranks, rate: in
         ranks: of the plan.
         rate: that it was made for, in whole percent.
     """
-    losses = {name: 0.5 * np.square(sigma) for name, sigma in spectra_of(view).values[TWO_SIDED].items()}
-    share = rate / 100
+    keep = keep_at(rate)
     try:
-        even = fit_budget(card.layers, uniform_ranks(card.layers, 1 - share), 1 - share)
+        even = fit_budget(card.layers, uniform_ranks(card.layers, keep), keep)
     except BudgetError as error:
         show_error(error)
         return
@@ -44,12 +42,12 @@ def beneath(ref: ModelRef, card: ModelCard, view: AnyRun, ranks: Ranks, rate: in
         ranks,
         decomposition=TWO_SIDED,
         method="lagrangian",
-        keep_target=round(1 - share, 6),
+        keep_target=keep,
         origin={"spectra_run_id": view.id},
     )
     with st.container(border=True, key="preview_lagrangian"):
         st.markdown("**Lagrangian** :orange-badge[:material/function: estimate from spectra, nothing measured]")
-        st.caption(reading(card, losses, ranks, even))
+        st.caption(estimate_sentence(card, losses_of(view), ranks, even))
         with st.container(horizontal=True, vertical_alignment="center"):
             sample_note(view.sample, view.id)
             st.download_button(
@@ -67,7 +65,7 @@ def beneath(ref: ModelRef, card: ModelCard, view: AnyRun, ranks: Ranks, rate: in
                 _read_button(ref)
 
 
-def reading(card: ModelCard, losses: Mapping[str, np.ndarray], ranks: Ranks, even: Ranks) -> str:
+def estimate_sentence(card: ModelCard, losses: Mapping[str, np.ndarray], ranks: Ranks, even: Ranks) -> str:
     """What the estimate says about this plan, beside the uniform one on the same loss curves."""
     mine, theirs = predicted(card, losses, ranks), predicted(card, losses, even)
     dense = sum(is_dense(layer, ranks[layer.name]) for layer in card.layers)

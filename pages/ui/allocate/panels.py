@@ -11,21 +11,21 @@ from lrc_core.budget import break_even, layer_ratio
 from lrc_core.errors import LrcError
 from lrc_core.names import method_label
 from lrc_core.registry import DECOMPOSITIONS
+from lrc_core.results import series as rate_plans
 from lrc_core.results.archive import RunView
+from lrc_core.results.plan_quality import Quality, quality_of
+from lrc_core.results.series import PlanSeries
 from lrc_core.runs.spec import AllocateSpec, ModelRef, SpectraSpec
 from lrc_core.types import ModelCard
 from pages.ui.allocate import estimate
-from pages.ui.allocate import series as rate_plans
-from pages.ui.allocate.quality import Quality, quality_of
-from pages.ui.allocate.series import Series
-from pages.ui.allocate.slider import Panel
+from pages.ui.allocate.slider import SliderPanel
 from pages.ui.shared.frame import sample_note
 
 TABLE = "al_table"
 
 
 @dataclass(frozen=True)
-class Shown:
+class SliderContent:
     """Everything that the slider can show of a model.
 
     Attributes:
@@ -41,21 +41,21 @@ class Shown:
 
     card: ModelCard
     run: RunView[AllocateSpec] | None
-    learned: Series | None
+    learned: PlanSeries | None
     quality: Quality
     problem: str
-    uniform: Series
+    uniform: PlanSeries
     spectra: RunView[SpectraSpec] | None
-    estimated: Series | None
+    estimated: PlanSeries | None
 
-    def by_title(self) -> dict[str, Series]:
+    def by_title(self) -> dict[str, PlanSeries]:
         """Series by the name of whose plans they are."""
         found = {method_label(self.run.spec.method): self.learned} if self.run and self.learned else {}
         found["Uniform"] = self.uniform
         return {**found, "Lagrangian, estimated": self.estimated} if self.estimated else found
 
 
-def shown(ref: ModelRef, card: ModelCard, run: RunView[AllocateSpec] | None, decomposition: str) -> Shown:
+def shown(ref: ModelRef, card: ModelCard, run: RunView[AllocateSpec] | None, decomposition: str) -> SliderContent:
     """Gather it; everything of it is kept until the files change."""
     learned, quality, problem = None, Quality({}, ""), ""
     if run is None:
@@ -69,17 +69,18 @@ def shown(ref: ModelRef, card: ModelCard, run: RunView[AllocateSpec] | None, dec
         except LrcError as error:
             problem = str(error)
     spectra = rate_plans.two_sided(ref)
-    estimated = rate_plans.estimated(spectra) if spectra else None
-    return Shown(card, run, learned, quality, problem, rate_plans.uniform(card.layers), spectra, estimated)
+    with st.spinner("Working out the closed-form plan of every rate …"):
+        estimated = rate_plans.estimated(spectra) if spectra else None
+    return SliderContent(card, run, learned, quality, problem, rate_plans.uniform(card.layers), spectra, estimated)
 
 
-def panels(found: Shown) -> list[Panel]:
+def panels(found: SliderContent) -> list[SliderPanel]:
     """The heatmaps under the slider; what is recorded, computed and estimated never look alike."""
     if found.run is None or found.learned is None:
-        first = Panel("learned", "Learned", "nothing recorded yet", found.problem)
+        first = SliderPanel("learned", "Learned", "nothing recorded yet", found.problem)
     else:
         training = "" if found.run.final else "Its run is still training. "
-        first = Panel(
+        first = SliderPanel(
             "learned",
             method_label(found.run.spec.method),
             "learned, recorded",
@@ -88,7 +89,7 @@ def panels(found: Shown) -> list[Panel]:
             found.learned,
             found.quality.said,
         )
-    even = Panel(
+    even = SliderPanel(
         "uniform",
         "Uniform",
         "preview, quality not measured",
@@ -102,12 +103,12 @@ def panels(found: Shown) -> list[Panel]:
     return [
         first,
         even,
-        Panel("estimate", "Lagrangian", "estimate from spectra, nothing measured", note, "estimated at",
+        SliderPanel("estimate", "Lagrangian", "estimate from spectra, nothing measured", note, "estimated at",
               found.estimated),
     ]  # fmt: skip
 
 
-def below(ref: ModelRef, found: Shown, rate: int) -> None:
+def below(ref: ModelRef, found: SliderContent, rate: int) -> None:
     """Where the plans at a rate come from, to take along, and as a table."""
     if found.run is not None and found.learned is not None:
         at = found.learned.rates[found.learned.nearest(rate)]
@@ -132,7 +133,7 @@ def below(ref: ModelRef, found: Shown, rate: int) -> None:
         table.dataframe(rank_table(found, rate), hide_index=True, alt=f"Rank of every layer at {rate} %", height=380)
 
 
-def rank_table(found: Shown, rate: int) -> pd.DataFrame:
+def rank_table(found: SliderContent, rate: int) -> pd.DataFrame:
     """Rank and share kept of every layer in each plan nearest to a rate."""
     layers = found.card.layers
     columns: dict[str, list[object]] = {

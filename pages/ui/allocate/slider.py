@@ -14,14 +14,12 @@ from typing import Any
 import streamlit as st
 
 from lrc_core import words
-from lrc_core.budget import whole_model_ratio
+from lrc_core.budget import keep_at, removed_share, whole_model_ratio
 from lrc_core.export.film import cells_of
 from lrc_core.export.film_html import rank_grid
+from lrc_core.results.series import LARGEST_RATE, PlanSeries, largest_rate
 from lrc_core.types import ModelCard
 from lrc_core.words import kind_labels
-from pages.ui.allocate.series import Series, largest_rate
-from pages.ui.shared import state
-from pages.ui.shared.figures import kinds_of
 from pages.ui.shared.prose import ASSETS
 
 KEY, ECHO = "al_drag", "al_drag_echo"
@@ -36,7 +34,7 @@ _COMPONENT = st.components.v2.component(
 
 
 @dataclass(frozen=True)
-class Panel:
+class SliderPanel:
     """One heatmap under the slider.
 
     Attributes:
@@ -54,7 +52,7 @@ class Panel:
     badge: str
     note: str
     verb: str = ""
-    series: Series | None = None
+    series: PlanSeries | None = None
     said: Mapping[int, tuple[str, str]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -75,45 +73,45 @@ class Panel:
 @lru_cache(maxsize=8)
 def figures(card: ModelCard) -> dict[str, Any]:
     """What follows from every rate, as written on the page: exact arithmetic."""
-    rates = range(1, state.LARGEST_RATE + 1)
-    removed = [round(rate / 100 * card.params_linear) for rate in rates]
-    shrunk = [1 - whole_model_ratio(1 - rate / 100, card.params_linear, card.params_total) for rate in rates]
+    rates = range(1, LARGEST_RATE + 1)
+    removed = [round(removed_share(keep_at(rate)) * card.params_linear) for rate in rates]
+    kept = [whole_model_ratio(keep_at(rate), card.params_linear, card.params_total) for rate in rates]
     size = words.data_size(card.params_total * card.dtype_bytes)
     return {
         "linear": [words.count(card.params_linear - gone) for gone in removed],
         "of_linear": words.count(card.params_linear),
         "total": [words.count(card.params_total - gone) for gone in removed],
         "of_total": words.count(card.params_total),
-        "shrunk": [words.percent(share) for share in shrunk],
+        "shrunk": [words.removed(keep) for keep in kept],
         "size": [words.data_size((card.params_total - gone) * card.dtype_bytes) for gone in removed],
         "of_size": f"{size}, {card.dtype}",
     }
 
 
-def marks_of(card: ModelCard, panels: Sequence[Panel]) -> list[list[Any]]:
+def marks_of(card: ModelCard, panels: Sequence[SliderPanel]) -> list[list[Any]]:
     """Rates at which something changes, with a sign and what it means."""
     found: list[list[Any]] = []
     first = next((panel for panel in panels if panel.series is not None and panel.key != "uniform"), None)
     if first is not None and first.series is not None:
         if (free := first.series.none_dense_from) is not None:
             found.append([free, "◆", f"from {free} % on every layer of {first.title} is below break-even, none dense"])
-        last = min(first.series.rates[-1], state.LARGEST_RATE)
-        if last < state.LARGEST_RATE and first.key == "learned":
+        last = min(first.series.rates[-1], LARGEST_RATE)
+        if last < LARGEST_RATE and first.key == "learned":
             found.append([last, "▲", f"recorded up to {last} %"])
     limit = largest_rate(card.layers)
-    if limit < state.LARGEST_RATE:
+    if limit < LARGEST_RATE:
         found.append([limit, "■", f"limit: at {limit} % every layer is at rank 1"])
     return found
 
 
-def payload(card: ModelCard, rate: int, panels: Sequence[Panel]) -> dict[str, Any]:
+def payload(card: ModelCard, rate: int, panels: Sequence[SliderPanel]) -> dict[str, Any]:
     """Everything the browser needs."""
-    kinds = kinds_of(card)
+    kinds = card.kinds
     labels = kind_labels(kinds)
     return {
         "rate": rate,
         "echo": st.session_state.get(ECHO, 0),
-        "largest": state.LARGEST_RATE,
+        "largest": LARGEST_RATE,
         "blocks": card.n_blocks,
         "kinds": [labels[kind] for kind in kinds],
         "cells": cells_of(card.layers, kinds),
@@ -123,7 +121,7 @@ def payload(card: ModelCard, rate: int, panels: Sequence[Panel]) -> dict[str, An
     }
 
 
-def draw(card: ModelCard, rate: int, panels: Sequence[Panel], released: Callable[[], None]) -> None:
+def draw_slider(card: ModelCard, rate: int, panels: Sequence[SliderPanel], released: Callable[[], None]) -> None:
     """Draw the slider with what follows from it.
 
     Args:
@@ -141,4 +139,4 @@ def released_at() -> int | None:
     if not isinstance(event, Mapping) or not isinstance(event.get("rate"), int | float):
         return None
     st.session_state[ECHO] = event.get("n", 0)
-    return min(max(int(event["rate"]), 1), state.LARGEST_RATE)
+    return min(max(int(event["rate"]), 1), LARGEST_RATE)

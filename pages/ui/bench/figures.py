@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from lrc_core.names import GREY, decomposition_label, method_color, method_label
-from pages.ui.bench.rows import ACCURACY, AXES, Bench, lines, place_of, points, value_of
+from lrc_core.results.benches import ACCURACY, AXES, Bench, lines, place_of, points, value_of
 from pages.ui.shared.figures import DASHES, PERPLEXITY_TICKS
 
 Row = Mapping[str, Any]
@@ -22,7 +22,7 @@ _ERROR = {"type": "data", "thickness": 1.4, "width": 4}
 
 
 def pareto(bench: Bench, measure: str, axis: str, *, log: bool, decomposition: str = "") -> go.Figure:
-    """Quality over size: one line a method, the dense model dashed, reference models as named points.
+    """Quality over size: one line per method, the dense model dashed, reference models as named points.
 
     Args:
         bench: the rows.

@@ -6,23 +6,23 @@ from collections.abc import Sequence
 
 from lrc_core import words
 from lrc_core.names import method_label
-from pages.ui.bench.rows import ACCURACY, Bench, Row, lines, measures, points, value_of
+from lrc_core.results.benches import ACCURACY, Bench, Row, lines, measures, points, value_of
 
 
 def leaders(bench: Bench, measure: str, title: str) -> str:
     """The best method at every target that more than one method reached."""
-    by_target: dict[float, dict[str, float]] = {}
+    by_keep: dict[float, dict[str, float]] = {}
     for (method, _), rows in lines(bench).items():
         for keep in {float(row["keep_target"]) for row in rows}:
             found = points([row for row in rows if float(row["keep_target"]) == keep], measure, "linear")
             if found:
-                values = by_target.setdefault(keep, {})
+                values = by_keep.setdefault(keep, {})
                 values[method] = _better(measure, values.get(method, found[0].y), found[0].y)
     wins: dict[str, list[str]] = {}
-    for keep, values in sorted(by_target.items(), reverse=True):
+    for keep, values in sorted(by_keep.items(), reverse=True):
         if len(values) > 1:
             best = (max if measure == ACCURACY else min)(values, key=lambda method: values[method])
-            wins.setdefault(best, []).append(words.percent(1 - keep))
+            wins.setdefault(best, []).append(words.removed(keep))
     if not wins:
         return "No target was reached by more than one method."
     said = "; ".join(f"**{method_label(method)}** at {', '.join(rates)}" for method, rates in wins.items())

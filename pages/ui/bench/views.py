@@ -6,23 +6,25 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 
+import pandas as pd
 import streamlit as st
 
 from lrc_core import words
+from lrc_core.budget import keep_at
 from lrc_core.kinds import title_of
 from lrc_core.names import decomposition_label, method_label
 from lrc_core.quality.presets import PRESETS, bench_preset, method_presets
-from lrc_core.quality.tables import label_of, to_csv, to_markdown
+from lrc_core.quality.tables import row_label, rows_csv, to_markdown
 from lrc_core.quality.variants import methods_with_terms
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
+from lrc_core.results import benches as bench_data
 from lrc_core.results.archive import AnyRun, archive
 from lrc_core.runs.spec import AblationSpec, ModelRef, QualitySpec
 from lrc_core.tune.kinds import NO_UPDATE
 from pages.ui.bench import figures, readings
-from pages.ui.bench import rows as bench_data
 from pages.ui.compare import report
 from pages.ui.shared import charting, jobs
-from pages.ui.shared.charting import Told
+from pages.ui.shared.charting import ChartText
 from pages.ui.shared.frame import empty, escaped, guard, sample_note
 
 _SIZES = {"bench": "For two cores", "gpu": "For a GPU"}
@@ -57,15 +59,15 @@ def bench(ref: ModelRef) -> None:
         )  # fmt: skip
         log = right.toggle("Logarithmic", value=True, key="co_bench_log")
         measure, axis = measure or next(iter(names)), axis or "linear"
-        told = Told(
-            "Quality over size, one line a method, the dense model dashed, reference models as named points",
-            bench_data.table(chosen),
+        caption = ChartText(
+            "Quality over size, one line per method, the dense model dashed, reference models as named points",
+            _frame(chosen),
             readings.leaders(chosen, measure, names[measure]),
             folded=False,
         )
         under = _choose_decomposition(chosen)
         figure = figures.pareto(chosen, measure, axis, log=log, decomposition=under)
-        charting.plotly(figure, told, key="co_pareto", name="size-and-quality")
+        charting.plotly(figure, caption, key="co_pareto", name="size-and-quality")
     _table(chosen, "bench", drawn=bool(names))
     with guard():
         report.section([chosen.view], "co_bench")
@@ -95,16 +97,16 @@ def ablation(ref: ModelRef) -> None:
             for keep in dict.fromkeys(float(row["keep_target"]) for row in rows):
                 first_seed = chosen.view.spec.seeds[0]
                 shown = [row for row in rows if row["keep_target"] == keep and row["seed"] == first_seed]
-                title = f"{method_label(method)}: {_PARTS[part].lower()}, {words.percent(1 - keep)} removed"
+                title = f"{method_label(method)}: {_PARTS[part].lower()}, {words.removed(keep)} removed"
                 st.markdown(f"**{title}**")
-                told = Told(
+                caption = ChartText(
                     f"{title}: " + ", ".join(str(row["variant"]) for row in shown),
-                    bench_data.table(replace(chosen, rows=tuple(shown))),
+                    _frame(replace(chosen, rows=tuple(shown))),
                     readings.worst_variant(chosen, shown),
                 )
                 charting.plotly(
                     figures.variant_bars(chosen, shown, bench_data.measures(chosen), log=log),
-                    told,
+                    caption,
                     key=f"co_variants_{method}_{part}_{keep}",
                     name=f"ablation-{method}-{part}",
                 )
@@ -146,12 +148,12 @@ def _choose_decomposition(chosen: bench_data.Bench) -> str:
 def _table(chosen: bench_data.Bench, name: str, *, drawn: bool = False) -> None:
     """The table, unless it is ``drawn`` already, with what its signs mean, its downloads, and its command."""
     if not drawn:
-        st.dataframe(bench_data.table(chosen), hide_index=True, alt="All cells of this run")
+        st.dataframe(_frame(chosen), hide_index=True, alt="All cells of this run")
     if chosen.failed:
         st.caption(":material/error: Failed: " + "; ".join(_failure(row) for row in chosen.failed[:5]))
     st.caption(bench_data.signs(chosen))
     files = (
-        ("CSV", to_csv(chosen.result), "csv", "text/csv"),
+        ("CSV", rows_csv(chosen.result), "csv", "text/csv"),
         ("Markdown", to_markdown(chosen.result), "md", "text/markdown"),
         ("JSON", json.dumps(chosen.result, indent=1), "json", "application/json"),
     )
@@ -165,8 +167,14 @@ def _table(chosen: bench_data.Bench, name: str, *, drawn: bool = False) -> None:
     jobs.command(chosen.view.spec)
 
 
+def _frame(bench: bench_data.Bench) -> pd.DataFrame:
+    """All rows as a table; remarks in the last column."""
+    frame = pd.DataFrame(bench_data.records(bench)).fillna("")
+    return frame[[name for name in frame.columns if name != "Note"] + (["Note"] if "Note" in frame else [])]
+
+
 def _failure(row: bench_data.Row) -> str:
-    return escaped(f"{label_of(row)} at {words.percent(1 - float(row['keep_target']))}: {row['error']}")
+    return escaped(f"{row_label(row)} at {words.removed(float(row['keep_target']))}: {row['error']}")
 
 
 def _start_bench(ref: ModelRef, *, expanded: bool = False) -> None:
@@ -206,7 +214,7 @@ def _start_bench(ref: ModelRef, *, expanded: bool = False) -> None:
     spec = QualitySpec(
         model=ref,
         methods=chosen,
-        keeps=tuple(round(1 - rate / 100, 6) for rate in sorted(rates)),
+        keeps=tuple(keep_at(rate) for rate in sorted(rates)),
         decompositions=tuple(under),
         presets=method_presets(preset, chosen),
         references=tuple(part.strip() for part in references.split(",") if part.strip()),

@@ -10,28 +10,38 @@ from typing import Any
 import streamlit as st
 
 from lrc_core import words
+from lrc_core.budget import same_size
 from lrc_core.names import method_color
 from lrc_core.plan import Plan
-from lrc_core.quality.card import PARTS, Entry, Wishes, part_words, quality_words, reading, speed_of, speed_words
+from lrc_core.quality.card import (
+    PARTS,
+    CardModel,
+    Wishes,
+    cards_sentence,
+    part_words,
+    quality_words,
+    speed_of,
+    speed_words,
+)
 from lrc_core.quality.footprint import Footprint, footprint
 from lrc_core.quality.rows import Scores
+from lrc_core.results import answers as talk
+from lrc_core.results import comparisons
 from lrc_core.results.archive import RunView, archive
 from lrc_core.runs.spec import GenerateSpec, ModelRef
 from lrc_core.runs.store import RunStore
 from lrc_core.runs.transcript import read_answers
 from lrc_core.types import ModelCard
 from pages.ui.compare import figures as charts
-from pages.ui.compare import rows as measured
 from pages.ui.shared import state
 from pages.ui.shared.frame import empty, escaped
 from pages.ui.shared.prose import prose
-from pages.ui.talk import choices as talk
 
 PRICE, CURRENCY = 3.0, "€"
 _CONTEXTS = tuple(2**power for power in range(7, 21))
 
 
-def under_rows(rows: Sequence[measured.Row], ref: ModelRef) -> None:
+def under_rows(rows: Sequence[comparisons.Row], ref: ModelRef) -> None:
     """The card of every row of a comparison, in a fold."""
     fold = st.expander(
         "The card: memory, speed, quality and money", icon=":material/id_card:", key="co_card", bind="query-params"
@@ -45,13 +55,13 @@ def under_rows(rows: Sequence[measured.Row], ref: ModelRef) -> None:
             return
         entries, without = [], []
         for row in charts.ordered(rows):
-            plan = None if row["method"] == "dense" else measured.plan_of(row)
+            plan = None if row["method"] == "dense" else comparisons.plan_of(row)
             if plan is None and row["method"] != "dense":
                 without.append(charts.bar_name(row))
                 continue
             run_id = str(row.get("run_id", ""))
             name = "Dense model" if plan is None else charts.bar_name(row)
-            entries.append(Entry(name, method_color(str(row["method"])), plan, speed_of(row), row, run_id))
+            entries.append(CardModel(name, method_color(str(row["method"])), plan, speed_of(row), row, run_id))
         _cards(known[0], entries, "co")
         if without:
             st.caption(f"The plans of {', '.join(without)} have been deleted, so that nothing can be counted for them.")
@@ -63,7 +73,7 @@ def under_answers(view: RunView[GenerateSpec], ref: ModelRef) -> None:
     if known is None or not view.done:
         return
     written = read_answers(view.run)
-    rows = [row for group in measured.groups(ref) for row in group.rows]
+    rows = [row for group in comparisons.groups(ref) for row in group.rows]
     entries = []
     for number, answer in enumerate(view.spec.answers):
         name, plan, got = talk.name_of(answer), talk.plan_of(answer), written.get(number)
@@ -74,30 +84,30 @@ def under_answers(view: RunView[GenerateSpec], ref: ModelRef) -> None:
         row, source, timed = row_of(plan, rows), view.id, "answer"
         if speed["decode"] is None and row is not None and row.get("cost"):  # the answer was too short to be timed
             speed, source, timed = speed_of(row), str(row["run_id"]), "evaluation"
-        entries.append(Entry(talk.label_of(name), talk.color_of(name), plan, speed, row, source, timed))
+        entries.append(CardModel(talk.label_of(name), talk.color_of(name), plan, speed, row, source, timed))
     with st.expander("The card: memory, speed, quality and money", icon=":material/id_card:"):
         _cards(known[0], entries, "ta")
 
 
-def row_of(plan: Plan | None, rows: Sequence[measured.Row]) -> measured.Row | None:
+def row_of(plan: Plan | None, rows: Sequence[comparisons.Row]) -> comparisons.Row | None:
     """A measurement of this very plan, from any comparison."""
     if plan is None:
         return next((row for row in rows if row["method"] == "dense"), None)
     run_id = plan.origin.get("run_id")
     for row in rows:
         made_by = row.get("update_run_id") if plan.update else row.get("allocate_run_id")
-        if run_id and made_by == run_id and abs(float(row["keep_target"]) - plan.keep_target) < 1e-6:
+        if run_id and made_by == run_id and same_size(row["keep_target"], plan.keep_target):
             return row
     return None
 
 
-def _cards(card: ModelCard, entries: Sequence[Entry], prefix: str) -> None:
+def _cards(card: ModelCard, entries: Sequence[CardModel], prefix: str) -> None:
     wishes = _wishes(card, prefix)
     found = [(entry, footprint(card, entry.plan, wishes.context, wishes.sequences)) for entry in entries]
     largest = max((size.total for _, size in found), default=1)
     dense = next((pair for pair in found if pair[0].plan is None), None)
     if len(found) > 1:
-        st.markdown(reading(found, replace(wishes, currency=escaped(wishes.currency))))
+        st.markdown(cards_sentence(found, replace(wishes, currency=escaped(wishes.currency))))
     with st.grid(2, min_column_width=330):
         for entry, size in found:
             with st.container(border=True, height="stretch", gap="small"):
@@ -150,7 +160,9 @@ def _remember(prefix: str) -> None:
     state.write_settings(price_per_gb=price, currency=currency)
 
 
-def _one(entry: Entry, size: Footprint, largest: int, dense: tuple[Entry, Footprint] | None, wishes: Wishes) -> None:
+def _one(
+    entry: CardModel, size: Footprint, largest: int, dense: tuple[CardModel, Footprint] | None, wishes: Wishes
+) -> None:
     is_dense = entry.plan is None
     who(entry.name, entry.color)
     smaller = ""
@@ -177,7 +189,7 @@ def who(name: str, color: str, tag: str = "") -> None:
     st.html(f'<div class="lrc-who">{chip}{html.escape(name)}{mark}</div>')
 
 
-def _other_run(entry: Entry) -> str:
+def _other_run(entry: CardModel) -> str:
     """The run of the quality where it is not that of the speed; "" else."""
     run_id = str(entry.row.get("run_id", "")) if entry.row is not None else ""
     return "" if run_id == entry.source else run_id

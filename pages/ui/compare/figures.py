@@ -10,11 +10,13 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from lrc_core.budget import removed_share
 from lrc_core.names import GREY, in_order, split_variant
 from lrc_core.names import method_color as color
 from lrc_core.names import method_label as label
+from lrc_core.quality.tables import tasks_of, texts_of
 from lrc_core.words import figure as written
-from lrc_core.words import percent, rounded, with_error
+from lrc_core.words import removed, rounded, with_error
 from pages.ui.shared.figures import PERPLEXITY_TICKS
 
 Row = Mapping[str, Any]
@@ -26,16 +28,6 @@ _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star")
 def methods_of(rows: Sequence[Row]) -> list[str]:
     """Methods among the rows: dense first, then in the order of the registry, updated ones behind their own."""
     return in_order(str(row["method"]) for row in rows)
-
-
-def texts_of(rows: Sequence[Row]) -> list[str]:
-    """Texts that any row has a perplexity for."""
-    return list(dict.fromkeys(text for row in rows for text in row["perplexity"]))
-
-
-def tasks_of(rows: Sequence[Row]) -> list[str]:
-    """Tasks that any row has an accuracy for."""
-    return list(dict.fromkeys(task for row in rows for task in row.get("zero_shot") or {}))
 
 
 _STANDING = 7  # bars whose names still fit below them
@@ -60,7 +52,7 @@ def _marker(methods: Sequence[str]) -> dict[str, Any]:
 
 
 def perplexity_bars(rows: Sequence[Row]) -> go.Figure:
-    """Perplexity of every method, one panel a text; lower is better.
+    """Perplexity of every method, one panel per text; lower is better.
 
     A few methods stand in their usual order; many lie on their side, where their names can be read, the best on top.
     """
@@ -109,7 +101,7 @@ def _score(rows: Sequence[Row], method: str, text: str) -> Mapping[str, Any] | N
 
 
 def perplexity_curves(rows: Sequence[Row], *, log: bool) -> go.Figure:
-    """Perplexity over the achieved compression, one panel a text, with the dense model as a line."""
+    """Perplexity over the achieved compression, one panel per text, with the dense model as a line."""
     texts = texts_of(rows)
     figure = make_subplots(rows=1, cols=max(1, len(texts)), subplot_titles=texts, horizontal_spacing=0.08)
     for column, text in enumerate(texts, start=1):
@@ -146,7 +138,7 @@ def perplexity_curves(rows: Sequence[Row], *, log: bool) -> go.Figure:
 
 def _points(rows: Sequence[Row], method: str, text: str) -> list[tuple[float, Mapping[str, Any]]]:
     points = [
-        (1 - float(row.get("keep_achieved", row["keep_target"])), row["perplexity"][text])
+        (removed_share(float(row.get("keep_achieved", row["keep_target"]))), row["perplexity"][text])
         for row in rows
         if row["method"] == method and text in row["perplexity"]
     ]
@@ -186,7 +178,7 @@ def _accuracy(scores: Mapping[str, Any], task: str, metric: str) -> tuple[float 
 
 
 def zero_shot_table(rows: Sequence[Row], metric: str) -> pd.DataFrame:
-    """The same in numbers: one row a method, one column a task."""
+    """The same in numbers: one row per method, one column per task."""
     records = []
     for row in ordered(rows):
         found = {task: _accuracy(row.get("zero_shot") or {}, task, metric) for task in tasks_of(rows)}
@@ -208,7 +200,7 @@ _COSTS = (
 
 
 def speed_table(rows: Sequence[Row]) -> pd.DataFrame:
-    """Size and speeds in numbers, one row a model."""
+    """Size and speeds in numbers, one row per model."""
     return pd.DataFrame(
         [
             {"Model": bar_name(row)}
@@ -249,4 +241,4 @@ def ordered(rows: Sequence[Row]) -> list[Row]:
 def bar_name(row: Row) -> str:
     """``LLRC 20 %``; the dense model without a rate."""
     name = label(str(row["method"]))
-    return name if row["method"] == "dense" else f"{name} {percent(1 - float(row['keep_target']))}"
+    return name if row["method"] == "dense" else f"{name} {removed(float(row['keep_target']))}"

@@ -1,24 +1,24 @@
-"""Altair charts of the ranks of a plan, and of the difference of two plans, with their tables."""
+"""The ranks of a plan, and the difference of two plans, as heatmaps with their tables."""
 
 from __future__ import annotations
 
-import altair as alt
 import pandas as pd
 
 from lrc_core.budget import Ranks, is_dense, layer_ratio
 from lrc_core.plan import Plan
 from lrc_core.types import LinearShape, ModelCard
-from lrc_core.words import kind_labels
+from lrc_core.words import kind_labels, percent
 from pages.ui.shared import charting
-from pages.ui.shared.figures import kinds_of
+from pages.ui.shared.cellgrid import Grid, Limits, cell_grid
+from pages.ui.shared.figures import Scale
 
 
 def rank_frame(card: ModelCard, found: Ranks | Plan) -> pd.DataFrame:
-    """One row a layer: where it is, its rank and the share of its parameters that is kept.
+    """One row per layer: where it is, its rank and the share of its parameters that is kept.
 
     A pruned layer has no rank of its own: that of what is left of it is at most its smaller side.
     """
-    labels = kind_labels(kinds_of(card))
+    labels = kind_labels(card.kinds)
     ranks, shapes = (found.full_ranks(card.layers), found.pruned or {}) if isinstance(found, Plan) else (found, {})
 
     def state(layer: LinearShape) -> str:
@@ -39,7 +39,7 @@ def rank_frame(card: ModelCard, found: Ranks | Plan) -> pd.DataFrame:
 
 
 def rank_table(card: ModelCard, found: Ranks | Plan) -> pd.DataFrame:
-    """A plan in numbers, one row a layer."""
+    """A plan in numbers, one row per layer."""
     frame = rank_frame(card, found)
     return pd.DataFrame(
         {
@@ -56,7 +56,7 @@ def rank_table(card: ModelCard, found: Ranks | Plan) -> pd.DataFrame:
 def difference_table(
     card: ModelCard, one: Ranks | Plan, two: Ranks | Plan, names: tuple[str, str]
 ) -> pd.DataFrame:  # fmt: skip
-    """Two plans in numbers, one row a layer."""
+    """Two plans in numbers, one row per layer."""
     first, second = rank_frame(card, one), rank_frame(card, two)
     return pd.DataFrame(
         {
@@ -69,94 +69,42 @@ def difference_table(
     )
 
 
-def draw(card: ModelCard, found: Ranks | Plan, what: str, *, key: str) -> None:
-    """The heatmap of a plan on the page; ``what`` says what it shows."""
-    charting.vega(rank_chart(card, found), charting.Told(what, lambda: rank_table(card, found)), key=key)
+def draw_ranks(card: ModelCard, found: Ranks | Plan, what: str, *, key: str) -> None:
+    """The heatmap of the share of each layer that is kept; ``what`` says what it shows."""
+    frame = rank_frame(card, found)
+    told = [
+        f"{row['kind']}, block {row['block']}\n{row['state']}, rank {row['rank']:,} of {row['full']:,}\n"
+        f"keeps {percent(row['kept'])}"
+        for row in frame.to_dict("records")
+    ]
+    _grid(card, frame["kept"], told, Scale("kept", ".0%"), Limits(0.0, 1.0), (what, key))
+    charting.below(charting.ChartText(what, lambda: rank_table(card, found)), key)
 
 
-def _axes(card: ModelCard) -> tuple[alt.X, alt.Y]:
-    labels = kind_labels(kinds_of(card))
-    step = 1 if card.n_blocks <= 12 else 5 if card.n_blocks <= 60 else 10
-    return (
-        alt.X(
-            "kind:N",
-            sort=list(labels.values()),
-            title=None,
-            axis=alt.Axis(orient="top", labelAngle=-35, labelOverlap=False, ticks=False, domain=False),
-        ),
-        alt.Y(
-            "block:O",
-            title="Block",
-            sort=list(range(card.n_blocks)),
-            axis=alt.Axis(values=list(range(0, card.n_blocks, step)), ticks=False, domain=False),
-        ),
-    )
+def draw_difference(
+    card: ModelCard, plans: tuple[Ranks | Plan, Ranks | Plan], names: tuple[str, str], reading: str, *, key: str
+) -> None:
+    """The heatmap of the share kept under the first plan minus the share kept under the second."""
+    first, second = (rank_frame(card, plan) for plan in plans)
+    difference = first["kept"] - second["kept"]
+    limit = max(0.05, float(difference.abs().max()))
+    told = [
+        f"{one['kind']}, block {one['block']}\n{names[0]}: rank {one['rank']:,}, keeps {percent(one['kept'])}\n"
+        f"{names[1]}: rank {two['rank']:,}, keeps {percent(two['kept'])}"
+        for one, two in zip(first.to_dict("records"), second.to_dict("records"), strict=True)
+    ]
+    what = f"Share kept under {names[0]} minus under {names[1]}"
+    _grid(card, difference, told, Scale("difference", ".0%"), Limits(-limit, limit, diverging=True), (what, key))
+    charting.below(charting.ChartText(what, lambda: difference_table(card, *plans, names), reading), key)
 
 
-def chart_height(card: ModelCard) -> int:
-    """Pixels: every block a visible row, never endless."""
-    return int(min(640, max(200, 80 + 13 * card.n_blocks)))
-
-
-def rank_chart(card: ModelCard, found: Ranks | Plan) -> alt.Chart:
-    """Heatmap of the share of each layer that is kept; dense layers carry the full share."""
-    x, y = _axes(card)
-    chart: alt.Chart = (
-        alt.Chart(rank_frame(card, found))
-        .mark_rect(stroke="transparent", strokeWidth=1.5)
-        .encode(
-            x=x,
-            y=y,
-            color=alt.Color(
-                "kept:Q",
-                scale=alt.Scale(domain=[0, 1]),
-                legend=alt.Legend(title="kept", format=".0%", gradientLength=140, orient="right"),
-            ),
-            tooltip=[
-                alt.Tooltip("block:O", title="Block"),
-                alt.Tooltip("kind:N", title="Layer"),
-                alt.Tooltip("rank:Q", title="Rank", format=",d"),
-                alt.Tooltip("full:Q", title="Full rank", format=",d"),
-                alt.Tooltip("kept:Q", title="Parameters kept", format=".1%"),
-                alt.Tooltip("state:N", title="Stored"),
-            ],
-        )
-        .properties(height=chart_height(card))
-    )
-    return chart
-
-
-def difference_chart(card: ModelCard, found: Ranks | Plan, other: Ranks | Plan) -> alt.Chart:
-    """Heatmap of the share kept under one plan minus the share kept under the other."""
-    frame = rank_frame(card, found).merge(rank_frame(card, other), on=["block", "kind"], suffixes=("", "_other"))
-    frame["difference"] = frame["kept"] - frame["kept_other"]
-    frame["points"] = 100 * frame["difference"]
-    limit = max(0.05, float(frame["difference"].abs().max()))
-    x, y = _axes(card)
-    chart: alt.Chart = (
-        alt.Chart(frame)
-        .mark_rect(stroke="transparent", strokeWidth=1.5)
-        .encode(
-            x=x,
-            y=y,
-            color=alt.Color(
-                "difference:Q",
-                scale=alt.Scale(domain=[-limit, 0, limit], range="diverging"),
-                legend=alt.Legend(
-                    title="difference",
-                    labelExpr="format(100 * datum.value, '+.0f') + ' points'",
-                    gradientLength=140,
-                    values=[-limit, 0, limit],
-                ),
-            ),
-            tooltip=[
-                alt.Tooltip("block:O", title="Block"),
-                alt.Tooltip("kind:N", title="Layer"),
-                alt.Tooltip("rank:Q", title="Rank, first", format=",d"),
-                alt.Tooltip("rank_other:Q", title="Rank, second", format=",d"),
-                alt.Tooltip("points:Q", title="Kept, first − second, in points", format="+.1f"),
-            ],
-        )
-        .properties(height=chart_height(card))
-    )
-    return chart
+def _grid(
+    card: ModelCard, values: pd.Series[float], told: list[str], scale: Scale, limits: Limits, named: tuple[str, str]
+) -> None:
+    """A heatmap of all layers, to be read and not chosen from; ``named`` are its label and its key."""
+    names = [layer.name for layer in card.layers]
+    grid = Grid(
+        card, dict(zip(names, values.tolist(), strict=True)), dict(zip(names, told, strict=True)), scale, limits,
+        label=named[0], name=f"{card.name}-{named[1]}", pins=False, picks=False,
+    )  # fmt: skip
+    cell_grid(grid, named[1])

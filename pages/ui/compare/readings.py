@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lrc_core import words
-from lrc_core.budget import layer_ratio
+from lrc_core.budget import layer_ratio, removed_share
 from lrc_core.names import method_label
 from lrc_core.plan import Plan
 from lrc_core.types import ModelCard
@@ -52,7 +52,7 @@ def growth(rows: Sequence[Row]) -> str:
     by_method: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
         if row["method"] != "dense" and text in row["perplexity"]:
-            place = (1 - float(row["keep_target"]), float(row["perplexity"][text]["value"]))
+            place = (removed_share(float(row["keep_target"])), float(row["perplexity"][text]["value"]))
             by_method.setdefault(str(row["method"]), []).append(place)
     if not by_method:
         return f"Only the dense model was measured on {text}."

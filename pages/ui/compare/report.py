@@ -9,7 +9,7 @@ import streamlit as st
 
 from lrc_core.errors import LrcError
 from lrc_core.paths import samples_home
-from lrc_core.report.build import CURRENCY, PRICE, Frame, command_of, make_report
+from lrc_core.report.build import CURRENCY, PRICE, ReportOptions, command_of, make_report
 from lrc_core.report.content import Report
 from lrc_core.report.html.page import report_html
 from lrc_core.report.pdf.document import report_pdf
@@ -80,15 +80,15 @@ def _problem(run_id: str, stamps: tuple[tuple[int, int], ...]) -> str:
     return ""
 
 
-def _frame(title: str, keep: float | None) -> Frame:
+def _frame(title: str, keep: float | None) -> ReportOptions:
     """Title and target, with the price that the user set for the card."""
     settings = state.read_settings()
     price, currency = settings.get("price_per_gb"), str(settings.get("currency") or CURRENCY)
     usable = float(price) if isinstance(price, int | float) and price >= 0 else PRICE
-    return Frame(title.strip(), keep, price=usable, currency=currency)
+    return ReportOptions(title.strip(), keep, price=usable, currency=currency)
 
 
-def _maker(asked: Asked, frame: Frame, name: str) -> Any:
+def _maker(asked: Asked, frame: ReportOptions, name: str) -> Any:
     """Makes a file when it is asked for, from the runs as they are then."""
 
     def make() -> bytes:

@@ -10,27 +10,28 @@ import streamlit as st
 from lrc_core import words
 from lrc_core.names import method_label
 from lrc_core.quality.rows import accuracy_of
+from lrc_core.quality.tables import tasks_of
+from lrc_core.results import comparisons
 from lrc_core.results.archive import archive
 from lrc_core.runs.spec import ModelRef
 from pages.ui.compare import figures as charts
 from pages.ui.compare import ranks as rank_charts
 from pages.ui.compare import readings
-from pages.ui.compare import rows as measured
 from pages.ui.shared import charting
-from pages.ui.shared.charting import Told
+from pages.ui.shared.charting import ChartText
 from pages.ui.shared.frame import empty
 
-Rows = list[measured.Row]
+Rows = list[comparisons.Row]
 
 
-def overview(group: measured.Group, decomposition: str, rows: Rows, ref: ModelRef) -> None:
+def overview(group: comparisons.Group, decomposition: str, rows: Rows, ref: ModelRef) -> None:
     """Perplexity bars and the table."""
     said = "Perplexity by method: " + "; ".join(_sentence(row) for row in charts.ordered(rows))
-    told = Told(said, _readable(charts.ordered(rows)), readings.best(rows), folded=False)
-    charting.plotly(charts.perplexity_bars(rows), told, key="co_bars", name="perplexity")
+    caption = ChartText(said, _readable(charts.ordered(rows)), readings.best(rows), folded=False)
+    charting.plotly(charts.perplexity_bars(rows), caption, key="co_bars", name="perplexity")
 
 
-def _sentence(row: measured.Row) -> str:
+def _sentence(row: comparisons.Row) -> str:
     scores = ", ".join(f"{text} {words.figure(score['value'])}" for text, score in row["perplexity"].items())
     return f"{charts.bar_name(row)}: {scores}"
 
@@ -41,8 +42,8 @@ def _readable(rows: Rows) -> pd.DataFrame:
     for row in rows:
         record = {
             "Method": method_label(str(row["method"])),
-            "Removed": words.percent(1 - float(row.get("keep_achieved", row["keep_target"])), 2),
-            "Of the whole model": words.percent(1 - float(row["keep_whole_model"]), 2)
+            "Removed": words.removed(float(row.get("keep_achieved", row["keep_target"])), 2),
+            "Of the whole model": words.removed(float(row["keep_whole_model"]), 2)
             if row.get("keep_whole_model") is not None
             else "–",
         }
@@ -59,17 +60,19 @@ def _readable(rows: Rows) -> pd.DataFrame:
     return pd.DataFrame(records)
 
 
-def curves(group: measured.Group, decomposition: str, rows: Rows, ref: ModelRef) -> None:
+def curves(group: comparisons.Group, decomposition: str, rows: Rows, ref: ModelRef) -> None:
     """Perplexity over all measured rates."""
     log = st.toggle("Logarithmic", key="co_log", bind="query-params")
     every = charts.ordered(group.at(decomposition, None))
-    told = Told("Perplexity over compression, one line a method", _readable(every), readings.growth(every))
-    charting.plotly(charts.perplexity_curves(every, log=log), told, key="co_curves", name="perplexity-over-compression")
+    caption = ChartText("Perplexity over compression, one line per method", _readable(every), readings.growth(every))
+    charting.plotly(
+        charts.perplexity_curves(every, log=log), caption, key="co_curves", name="perplexity-over-compression"
+    )
 
 
-def zero_shot(group: measured.Group, decomposition: str, rows: Rows, ref: ModelRef) -> None:
+def zero_shot(group: comparisons.Group, decomposition: str, rows: Rows, ref: ModelRef) -> None:
     """Accuracy per task."""
-    if not charts.tasks_of(rows):
+    if not tasks_of(rows):
         empty("No tasks measured", "Start a comparison with zero-shot tasks below.", ":material/quiz:")
         return
     metric = st.segmented_control(
@@ -84,20 +87,20 @@ def zero_shot(group: measured.Group, decomposition: str, rows: Rows, ref: ModelR
         bind="query-params",
     )
     items = {score.get("n") for row in rows for score in (row.get("zero_shot") or {}).values() if score.get("n")}
-    told = Told(
+    caption = ChartText(
         "Zero-shot accuracy by task and method",
         charts.zero_shot_table(rows, metric or "acc_norm"),
         readings.accuracy(rows, metric or "acc_norm"),
     )
-    charting.plotly(charts.zero_shot_bars(rows, metric or "acc_norm"), told, key="co_tasks", name="zero-shot")
+    charting.plotly(charts.zero_shot_bars(rows, metric or "acc_norm"), caption, key="co_tasks", name="zero-shot")
     if items:
         st.caption(f"{', '.join(f'{n:,}' for n in sorted(items))} items per task; whiskers are one standard error.")
 
 
-def ranks(group: measured.Group, decomposition: str, rows: Rows, ref: ModelRef) -> None:
+def ranks(group: comparisons.Group, decomposition: str, rows: Rows, ref: ModelRef) -> None:
     """Where two methods spend their parameters differently."""
     known = archive().newest_card(ref)
-    plans = {str(row["method"]): plan for row in rows if (plan := measured.plan_of(row)) is not None}
+    plans = {str(row["method"]): plan for row in rows if (plan := comparisons.plan_of(row)) is not None}
     if known is None or len(plans) < 2:
         empty(
             "Not enough plans at this rate",
@@ -111,22 +114,18 @@ def ranks(group: measured.Group, decomposition: str, rows: Rows, ref: ModelRef) 
     second = right.selectbox("Second", names, index=1, format_func=method_label, key="co_second", bind="query-params")
     one, two = plans[first], plans[second]
     st.markdown(f"**Share of each layer kept: {method_label(first)} minus {method_label(second)}**")
-    told = Told(
-        f"Share kept under {method_label(first)} minus under {method_label(second)}",
-        rank_charts.difference_table(card, one, two, (method_label(first), method_label(second))),
-        readings.spending(card, one, two),
-    )
-    charting.vega(rank_charts.difference_chart(card, one, two), told, key="co_difference")
+    labels = method_label(first), method_label(second)
+    rank_charts.draw_difference(card, (one, two), labels, readings.spending(card, one, two), key="co_difference")
     left, right = st.columns(2)
     for column, name, plan in ((left, first, one), (right, second, two)):
         with column:
             st.markdown(
-                f"**{method_label(name)}** :small[:gray[{words.percent(1 - plans[name].keep_achieved, 2)} removed]]"
+                f"**{method_label(name)}** :small[:gray[{words.removed(plans[name].keep_achieved, 2)} removed]]"
             )
-            rank_charts.draw(card, plan, f"Ranks of {method_label(name)}", key=f"co_ranks_{name}")
+            rank_charts.draw_ranks(card, plan, f"Ranks of {method_label(name)}", key=f"co_ranks_{name}")
 
 
-def samples(group: measured.Group, decomposition: str, rows: Rows, ref: ModelRef) -> None:
+def samples(group: comparisons.Group, decomposition: str, rows: Rows, ref: ModelRef) -> None:
     """What each model writes, word for word."""
     shown = [row for row in charts.ordered(rows) if (row.get("sample") or {}).get("text")]
     if not shown:
@@ -144,7 +143,7 @@ def samples(group: measured.Group, decomposition: str, rows: Rows, ref: ModelRef
                 st.text(row["sample"]["text"])
 
 
-def cost(group: measured.Group, decomposition: str, rows: Rows, ref: ModelRef) -> None:
+def cost(group: comparisons.Group, decomposition: str, rows: Rows, ref: ModelRef) -> None:
     """Bytes and speed."""
     shown = [row for row in rows if row.get("cost")]
     if not shown:
@@ -152,15 +151,15 @@ def cost(group: measured.Group, decomposition: str, rows: Rows, ref: ModelRef) -
             "No size or speed in these rows", "Newer comparisons measure them beside every score.", ":material/speed:"
         )
         return
-    told = Told("Bytes, prefill and decode speed by method", charts.speed_table(shown), readings.cost(shown))
-    charting.plotly(charts.speed_bars(shown), told, key="co_speed", name="size-and-speed")
+    caption = ChartText("Bytes, prefill and decode speed by method", charts.speed_table(shown), readings.cost(shown))
+    charting.plotly(charts.speed_bars(shown), caption, key="co_speed", name="size-and-speed")
     st.caption(
         "Measured on the computer that made the run. Two small products are not automatically faster than one large: "
         "the number of bytes always falls, the speed only where memory or arithmetic was the limit."
     )
 
 
-VIEWS: dict[str, tuple[str, Callable[[measured.Group, str, Rows, ModelRef], None]]] = {
+VIEWS: dict[str, tuple[str, Callable[[comparisons.Group, str, Rows, ModelRef], None]]] = {
     "overview": ("Overview", overview),
     "curve": ("Curve", curves),
     "tasks": ("Zero-shot", zero_shot),

@@ -10,14 +10,14 @@ import streamlit as st
 from lrc_core import words
 from lrc_core.budget import break_even
 from lrc_core.decompose.measures import energy_rank
-from lrc_core.names import decomposition_label, learns
+from lrc_core.names import decomposition_label, learns, model_label
 from lrc_core.paths import read_only
 from lrc_core.results.archive import archive
 from lrc_core.runs.spec import AllocateSpec, ModelRef
-from pages.ui.shared import pictures, state
+from pages.ui.shared import pictures
 from pages.ui.shared.frame import PAGES, empty, escaped, page_link, sample_note
 from pages.ui.shared.prose import prose
-from pages.ui.shared.summary import SHARE, Shown, example_of, heat_of, heat_words, shown_spectra
+from pages.ui.shared.summary import SHARE, ShownSpectra, example_of, heat_words, information_heatmap, shown_spectra
 
 
 def prepare() -> None:
@@ -28,17 +28,16 @@ def prepare() -> None:
     story_of(ModelRef())
 
 
-def first_picture(shown: Shown | None, ref: ModelRef) -> None:
+def first_picture(shown: ShownSpectra | None, ref: ModelRef) -> None:
     """Where the information lives, drawn before anything else."""
     if shown is None:
         empty("A picture of a real model will be here", "Fetch the starter model below to see its first spectra.")
         return
-    pictures.draw(heat_of(shown), "hero")
+    pictures.draw_picture(information_heatmap(shown), "hero")
     label = decomposition_label(shown.decomposition)
     if archive().best_spectra(ref) is None:
         st.caption(
-            f":material/info: {escaped(state.model_label(ref))} has not been read yet; this is "
-            f"{shown.spectra.card.name}."
+            f":material/info: {escaped(model_label(ref))} has not been read yet; this is {shown.spectra.card.name}."
         )
     st.caption(f"{heat_words(shown)} :small[({label} decomposition of {shown.spectra.card.name})]")
     sample_note(shown.view.sample, shown.view.id)
@@ -61,22 +60,22 @@ class Way:
     title: str
     icon: str
     text: str
-    picture: Callable[[Shown, ModelRef], str]
+    picture: Callable[[ShownSpectra, ModelRef], str]
     links: tuple[tuple[str, str], ...]
 
 
-def _curve(shown: Shown, ref: ModelRef) -> str:
+def _curve(shown: ShownSpectra, ref: ModelRef) -> str:
     layer = example_of(shown)
     sigma = shown.sigmas[layer.name]
     return pictures.spectrum(sigma, energy_rank(sigma, SHARE), break_even(layer))
 
 
-def _factors(shown: Shown, ref: ModelRef) -> str:
+def _factors(shown: ShownSpectra, ref: ModelRef) -> str:
     layer = example_of(shown)
     return pictures.factors(layer, energy_rank(shown.sigmas[layer.name], SHARE))
 
 
-def _measured(shown: Shown, ref: ModelRef) -> str:
+def _measured(shown: ShownSpectra, ref: ModelRef) -> str:
     """Perplexities of the comparison; the layer's factors where nothing has been compared."""
     from pages.ui.present.story import story_of  # what it needs is more than Home's first picture should wait for
 
@@ -101,21 +100,21 @@ WAYS = (
 )  # fmt: skip
 
 
-def ways_in(shown: Shown | None, ref: ModelRef) -> None:
+def ways_in(shown: ShownSpectra | None, ref: ModelRef) -> None:
     """Three ways in, each with a picture from real runs."""
     with st.grid(len(WAYS), min_column_width=270):
         for way in WAYS:
             with st.container(border=True, height="stretch", gap="small", key=f"way_{way.title.lower()}"):
                 st.markdown(f"## {way.icon} {way.title}")
                 if shown is not None:
-                    pictures.draw(way.picture(shown, ref), f"home_{way.title.lower()}")
+                    pictures.draw_picture(way.picture(shown, ref), f"home_{way.title.lower()}")
                 st.caption(prose(way.text).format(**_figures(shown)))
                 with st.container(gap="xxsmall"):
                     for target, label in way.links:
                         _link(target, label)
 
 
-def _figures(shown: Shown | None) -> dict[str, str]:
+def _figures(shown: ShownSpectra | None) -> dict[str, str]:
     """What the prose below the pictures speaks of."""
     if shown is None:
         return {"layer": "a layer", "share": words.percent(SHARE), "rank": "a few", "full": "hundreds of"}
@@ -149,7 +148,7 @@ def next_step(ref: ModelRef, fetch: Callable[[], None]) -> None:
     if read_only():
         said, page = "This is the demo. The slides tell the whole story in figures that were measured.", "present"
     elif not own:
-        said, page = f"Nothing of {escaped(state.model_label(ref))} has been computed on this computer yet.", ""
+        said, page = f"Nothing of {escaped(model_label(ref))} has been computed on this computer yet.", ""
     elif not any(isinstance(view.spec, AllocateSpec) and learns(view.spec.method) for view in own):
         said, page = "Its spectra are here. Choose a size and let the ranks be learned.", "allocate"
     elif not kinds & {"compare", "evaluate", "quality"}:

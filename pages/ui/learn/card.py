@@ -9,15 +9,16 @@ import pandas as pd
 import streamlit as st
 
 from lrc_core import words
+from lrc_core.budget import whole_percent
 from lrc_core.names import in_order, method_label
-from lrc_core.quality.plain_words import accuracy_loss, in_words
+from lrc_core.quality.plain_words import accuracy_loss, difference_words
 from lrc_core.quality.rows import Scores, accuracy_of
+from lrc_core.results import comparisons
 from lrc_core.runs.spec import ModelRef
 from lrc_core.runs.store import RunStore
-from pages.ui.compare import rows as measured
 from pages.ui.learn import quiz
 from pages.ui.learn.methods import usable
-from pages.ui.shared import cards, charting
+from pages.ui.shared import cards, charting, forms
 from pages.ui.shared.frame import empty, page_link, sample_note
 
 RATE, METHOD = "learn_card_rate", "learn_card_method"
@@ -33,7 +34,7 @@ def draw(ref: ModelRef) -> None:
     quiz.draw()
 
 
-def card(group: measured.Group) -> None:
+def card(group: comparisons.Group) -> None:
     """Choose a plan and read its card."""
     dense = next((row for row in group.rows if row["method"] == "dense"), None)
     rows = [row for row in group.at("whitened", None) if row["method"] != "dense" and row.get("cost")]
@@ -51,26 +52,18 @@ def card(group: measured.Group) -> None:
         key=METHOD,
         bind="query-params",
     )
-    rates = sorted({round(100 * (1 - row["keep_target"])) for row in rows if row["method"] == method})
-    rate = right.segmented_control(
-        "Removed from the block linears",
-        rates,
-        default=20 if 20 in rates else rates[0],
-        format_func=lambda value: f"{value} %",
-        required=True,
-        key=RATE,
-        bind="query-params",
-    )
+    rates = sorted({whole_percent(row["keep_target"]) for row in rows if row["method"] == method})
+    rate = forms.rate_choice(right, "Removed from the block linears", rates, RATE)
     row = next(
-        (row for row in rows if row["method"] == method and round(100 * (1 - row["keep_target"])) == rate),
+        (row for row in rows if row["method"] == method and whole_percent(row["keep_target"]) == rate),
         rows[0],
     )
     with st.container(border=True):
-        st.markdown(f"**{method_label(str(row['method']))}, {words.percent(1 - row['keep_achieved'])} removed**")
+        st.markdown(f"**{method_label(str(row['method']))}, {words.removed(row['keep_achieved'])} removed**")
         cards.facts(entries(row, dense))
-    st.markdown(reading(row, dense))
+    st.markdown(cost_sentence(row, dense))
     sample_note(group.sample, str(row.get("run_id", "")), str(dense.get("run_id", "")))
-    table(row, dense)
+    cost_table(row, dense)
     page_link("pages/compare.py", "All measurements, on Compare", ":material/balance:")
 
 
@@ -103,7 +96,7 @@ def entries(row: Mapping[str, Any], dense: Mapping[str, Any]) -> list[tuple[str,
     return found
 
 
-def reading(row: Mapping[str, Any], dense: Mapping[str, Any]) -> str:
+def cost_sentence(row: Mapping[str, Any], dense: Mapping[str, Any]) -> str:
     """The card in two sentences."""
     cost, before = row["cost"], dense["cost"]
     saved = 1 - cost["bytes"] / before["bytes"]
@@ -123,10 +116,10 @@ def reading(row: Mapping[str, Any], dense: Mapping[str, Any]) -> str:
 def tasks_words(row: Mapping[str, Any], dense: Mapping[str, Any]) -> str:
     """How many questions in a hundred are answered worse, and whether that is more than chance."""
     loss = accuracy_loss(row, dense, Scores(RunStore().root))
-    return "" if loss is None else in_words(loss, "It")
+    return "" if loss is None else difference_words(loss, "It")
 
 
-def table(row: Mapping[str, Any], dense: Mapping[str, Any]) -> None:
+def cost_table(row: Mapping[str, Any], dense: Mapping[str, Any]) -> None:
     """The same as a table."""
     with st.expander(charting.TABLE, icon=":material/table:"):
         st.dataframe(

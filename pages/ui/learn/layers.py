@@ -38,7 +38,7 @@ def sensitivity(lesson: lessons.Lesson) -> None:
     """A heatmap of what squeezing each layer alone does to the predictions; a click chooses the layer."""
     card, by_name = lesson.card, lesson.content["sensitivity"]
     values = {layer.name: max(1e-5, float(by_name[layer.name]["divergence"])) for layer in card.layers}
-    told = {
+    sentences = {
         layer.name: f"Block {layer.block} {layer.kind}\nrank {by_name[layer.name]['rank']}: the predictions move by "
         f"{words.figure(values[layer.name], 2)} nats"
         for layer in card.layers
@@ -47,16 +47,16 @@ def sensitivity(lesson: lessons.Lesson) -> None:
     grid = Grid(
         card=card,
         values=values,
-        words=told,
+        words=sentences,
         scale=Scale("KL divergence, nats"),
         limits=limits_of(list(values.values()), log=True),
-        label=charting.plain(reading(lesson)),
+        label=charting.without_marks(sensitivity_sentence(lesson)),
         name="sensitivity",
         chosen={chosen: OUTLINE} if chosen in values else {},
         pins=False,
     )
     cell_grid(grid, CHART, _clicked)
-    st.markdown(reading(lesson))
+    st.markdown(sensitivity_sentence(lesson))
     sample_note(lesson.view.sample, lesson.view.id)
     with st.expander(charting.TABLE, icon=":material/table:"):
         ordered = sorted(card.layers, key=lambda layer: -values[layer.name])
@@ -75,7 +75,7 @@ def sensitivity(lesson: lessons.Lesson) -> None:
         )
 
 
-def reading(lesson: lessons.Lesson) -> str:
+def sensitivity_sentence(lesson: lessons.Lesson) -> str:
     """The worst and the mildest layer, and how unequal they are."""
     by_name, layers = lesson.content["sensitivity"], lesson.card.layers
     ordered = sorted(layers, key=lambda layer: -by_name[layer.name]["divergence"])

@@ -11,10 +11,12 @@ import streamlit as st
 from numpy.typing import NDArray
 
 from lrc_core.errors import RunError
+from lrc_core.names import model_label
 from lrc_core.results.archive import RunView, archive, card_of, read_content, stamp_of
+from lrc_core.results.identity import identified
 from lrc_core.runs.spec import LessonSpec, ModelRef
 from lrc_core.types import LinearShape, ModelCard
-from pages.ui.shared import jobs, state
+from pages.ui.shared import jobs
 from pages.ui.shared.frame import empty
 
 
@@ -107,10 +109,11 @@ def live(ref: ModelRef, spec: LessonSpec, label: str, key: str) -> bool:
     own = archive().runs(LessonSpec, ref, samples=False)
     for view in [view for view in own if not view.final][:2] or [view for view in own[:1] if not view.done]:
         jobs.panel(view.id)
-    if any(view.id == spec.run_id and view.done for view in own):
+    wanted = identified(spec).run_id
+    if any(view.id == wanted and view.done for view in own):
         st.caption(":material/check: This has been computed; the step shows it.")
     elif st.button(label, icon=":material/play_arrow:", key=key) and jobs.submit(spec):
         return True
-    st.caption(f"On {state.model_label(ref)}, in the background. The same from the command line:")
+    st.caption(f"On {model_label(ref)}, in the background. The same from the command line:")
     jobs.command(spec)
     return False

@@ -10,14 +10,14 @@ import streamlit as st
 
 from lrc_core import words
 from lrc_core.decompose.measures import energy_rank
-from lrc_core.results.archive import RunView, archive
-from lrc_core.results.spectra import spectra_of
+from lrc_core.results.archive import RunView
 from lrc_core.runs.spec import ModelRef, SpectraSpec
-from pages.ui.learn import lessons, svg
+from pages.ui.learn import lessons
 from pages.ui.learn import mask_training as training
 from pages.ui.learn.flipbook import Book, Frame, flipbook
-from pages.ui.shared import charting
+from pages.ui.shared import charting, svg
 from pages.ui.shared.frame import sample_note
+from pages.ui.shared.summary import shown_spectra
 
 KEY = "learn_mask"
 FORCES = {
@@ -95,18 +95,14 @@ def controls() -> training.Setting:
 
 def row(ref: ModelRef) -> tuple[np.ndarray, str, RunView[SpectraSpec] | None]:
     """The row of singular values, what it is of, and the run it comes from."""
-    view = archive().best_spectra(ref) or archive().best_spectra(ModelRef())
-    if view is None:
+    shown = shown_spectra(ref)
+    if shown is None:
         return training.row_of(np.exp(-np.linspace(0, 4, 64))), "", None
-    spectra = spectra_of(view)
-    decomposition = "whitened" if "whitened" in spectra.decompositions else spectra.decompositions[0]
-    sigmas = spectra.values[decomposition]
-    middle = [layer for layer in spectra.card.layers if layer.block == spectra.card.n_blocks // 2]
+    card, sigmas = shown.spectra.card, shown.sigmas
+    middle = [layer for layer in card.layers if layer.block == card.n_blocks // 2]
     # The flattest spectrum of the block: on a steep one there is nothing to decide.
-    layer = max(
-        middle or spectra.card.layers, key=lambda layer: energy_rank(sigmas[layer.name], 0.95) / layer.full_rank
-    )
-    return training.row_of(sigmas[layer.name]), lessons.layer_label(layer), view
+    layer = max(middle or card.layers, key=lambda layer: energy_rank(sigmas[layer.name], 0.95) / layer.full_rank)
+    return training.row_of(sigmas[layer.name]), lessons.layer_label(layer), shown.view
 
 
 def legend() -> None:
@@ -119,11 +115,13 @@ def legend() -> None:
     st.html(f'<div style="font-size: 0.9rem">{marks}</div>')
 
 
-def book(sigma: np.ndarray, steps: Sequence[training.Step], setting: training.Setting) -> Book:
+def book(sigma: np.ndarray, steps: Sequence[training.MaskStep], setting: training.Setting) -> Book:
     """All steps as frames."""
     counts = [int(step.kept.sum()) for step in steps]
     frames = [
-        Frame(f"{number} of {len(steps)}", _frame(sigma, step, number, len(steps)), reading(number, step, setting))
+        Frame(
+            f"{number} of {len(steps)}", _frame(sigma, step, number, len(steps)), step_sentence(number, step, setting)
+        )
         for number, step in enumerate(steps, start=1)
     ]
     return Book("Step", (900, 520), _base(sigma, counts, setting), frames, keep=True)
@@ -157,7 +155,7 @@ def _title(y: float, words_of: str) -> str:
     return svg.text(LEFT, y, words_of, size=16, anchor="start")
 
 
-def _frame(sigma: np.ndarray, step: training.Step, number: int, count: int) -> str:
+def _frame(sigma: np.ndarray, step: training.MaskStep, number: int, count: int) -> str:
     """Bars, dots, dashes and arrows of one step, each kind as one path to keep the film small."""
     place = _places(len(sigma))
     wide = 0.62 * WIDTH / len(sigma)
@@ -182,7 +180,7 @@ def _frame(sigma: np.ndarray, step: training.Step, number: int, count: int) -> s
     )
 
 
-def _arrows(place: np.ndarray, step: training.Step, name: str, shift: int) -> str:
+def _arrows(place: np.ndarray, step: training.MaskStep, name: str, shift: int) -> str:
     """One force on all logits; lengths are square roots of its share of the step's largest force."""
     largest = max(float(np.abs(force).max()) for force in step.forces.values()) or 1.0
     drawn = []
@@ -212,7 +210,7 @@ def _count_height(kept: int, count: int) -> float:
     return TOP_COUNT + HIGH_COUNT * (1 - kept / count)
 
 
-def reading(number: int, step: training.Step, setting: training.Setting) -> str:
+def step_sentence(number: int, step: training.MaskStep, setting: training.Setting) -> str:
     """One step in words."""
     kept, flipped = int(step.kept.sum()), int((step.kept != step.mask).sum())
     open_ones = int((step.soft * (1 - step.soft) > 0.05).sum())
@@ -225,7 +223,7 @@ def reading(number: int, step: training.Step, setting: training.Setting) -> str:
     )
 
 
-def outcome(sigma: np.ndarray, last: training.Step, setting: training.Setting) -> str:
+def outcome(sigma: np.ndarray, last: training.MaskStep, setting: training.Setting) -> str:
     """What the mask kept in the end, against the best mask of its size."""
     kept = int(last.kept.sum())
     held, best = training.energy(sigma, last.kept), training.best_energy(sigma, kept)

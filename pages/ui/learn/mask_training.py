@@ -41,7 +41,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Step:
+class MaskStep:
     """One step of training.
 
     Attributes:
@@ -79,7 +79,7 @@ def row_of(sigma: Row) -> Row:
     return picked / size if size > 0 else picked
 
 
-def train(sigma: Row, setting: Setting, seed: int = 0) -> list[Step]:
+def train(sigma: Row, setting: Setting, seed: int = 0) -> list[MaskStep]:
     """All steps of one training.
 
     Args:
@@ -96,7 +96,7 @@ def train(sigma: Row, setting: Setting, seed: int = 0) -> list[Step]:
         noise = draw_noise(setting.noise, count, generator)
         soft = sigmoid((logits + noise) / setting.temperature)
         found = forces(sigma, logits, soft, setting, allowed(number, count, setting.target))
-        steps.append(Step(logits.copy(), noise, soft, found))
+        steps.append(MaskStep(logits.copy(), noise, soft, found))
         gradient = -sum(found.values(), np.zeros(count))
         first = 0.9 * first + 0.1 * gradient
         second = 0.999 * second + 0.001 * gradient**2

@@ -7,15 +7,16 @@ import pandas as pd
 import streamlit as st
 
 from lrc_core import words
+from lrc_core.budget import keep_at, whole_percent
 from lrc_core.names import method_color, method_label
 from lrc_core.plan import Plan
+from lrc_core.results import comparisons
 from lrc_core.results.archive import archive
 from lrc_core.runs.spec import ModelRef
 from lrc_core.types import ModelCard
 from pages.ui.compare import figures as charts
 from pages.ui.compare import ranks, readings
-from pages.ui.compare import rows as measured
-from pages.ui.shared import charting
+from pages.ui.shared import charting, forms
 from pages.ui.shared.frame import empty, page_link, sample_note
 
 RATE, PAIR = "learn_rate", "learn_pair"
@@ -32,20 +33,11 @@ def draw(ref: ModelRef) -> None:
             ":material/balance:",
         )
         return
-    rates = sorted({round(100 * (1 - keep)) for keep in measured.keeps_of(group, "whitened")})
-    rate = st.segmented_control(
-        "Budget: share removed from the block linears",
-        rates,
-        default=20 if 20 in rates else rates[0],
-        format_func=lambda value: f"{value} %",
-        required=True,
-        key=RATE,
-        bind="query-params",
-    )
-    keep = 1 - (rate or rates[0]) / 100
+    rates = sorted({whole_percent(keep) for keep in comparisons.keeps_of(group, "whitened")})
+    keep = keep_at(forms.rate_choice(st, "Budget: share removed from the block linears", rates, RATE))
     rows = [row for row in group.at("whitened", keep) if row["method"] in ("dense", *METHODS)]
     perplexity(rows)
-    plans = {str(row["method"]): plan for row in rows if (plan := measured.plan_of(row)) is not None}
+    plans = {str(row["method"]): plan for row in rows if (plan := comparisons.plan_of(row)) is not None}
     known = archive().newest_card(group.views[0].spec.model)
     if known is not None and len(plans) > 1:
         difference(known[0], plans)
@@ -53,16 +45,16 @@ def draw(ref: ModelRef) -> None:
     page_link("pages/compare.py", "Everything that was measured, on Compare", ":material/balance:")
 
 
-def usable(ref: ModelRef) -> measured.Group | None:
+def usable(ref: ModelRef) -> comparisons.Group | None:
     """The user's own comparison of at least two of the three, else the shipped one."""
     for candidate in (ref, ModelRef()):
-        for group in measured.groups(candidate):
+        for group in comparisons.groups(candidate):
             if len({row["method"] for row in group.at("whitened", None)} & set(METHODS)) > 1:
                 return group
     return None
 
 
-def perplexity(rows: list[measured.Row]) -> None:
+def perplexity(rows: list[comparisons.Row]) -> None:
     """Bars with their standard errors."""
     texts = list(rows[0]["perplexity"])
     frame = pd.DataFrame(
@@ -84,12 +76,12 @@ def perplexity(rows: list[measured.Row]) -> None:
         shown = frame[frame["text"] == text]
         with column:
             st.markdown(f"Text: **{text}**")
-            told = charting.Told(
+            caption = charting.ChartText(
                 f"Perplexity on {text}: "
                 + "; ".join(f"{row.method} {words.figure(row.perplexity, 3)}" for row in shown.itertuples()),
                 shown[["method", "perplexity", "error"]].round(2).rename(columns=str.capitalize),
             )
-            charting.vega(perplexity_chart(shown, colors), told, key=f"learn_perplexity_{text}")
+            charting.vega(perplexity_chart(shown, colors), caption, key=f"learn_perplexity_{text}")
     st.markdown(readings.best(rows))
 
 
@@ -127,9 +119,5 @@ def difference(card: ModelCard, plans: dict[str, Plan]) -> None:
     )
     first, second = sides[chosen or pairs[0]]
     labels = (method_label(first), method_label(second))
-    told = charting.Told(
-        f"Share of each layer kept by {labels[0]} minus that kept by {labels[1]}",
-        ranks.difference_table(card, plans[first], plans[second], labels),
-        readings.spending(card, plans[first], plans[second]),
-    )
-    charting.vega(ranks.difference_chart(card, plans[first], plans[second]), told, key="learn_difference")
+    pair = plans[first], plans[second]
+    ranks.draw_difference(card, pair, labels, readings.spending(card, *pair), key="learn_difference")

@@ -36,11 +36,11 @@ def draw(ref: ModelRef) -> None:
         for column, (panel, title) in zip(st.columns(2), PANELS.items(), strict=True):
             with column:
                 st.markdown(f"**{title}**")
-                told = charting.Told(
-                    f"{title} against the rank, for plain and whitened truncation", table(entry, panel)
+                caption = charting.ChartText(
+                    f"{title} against the rank, for plain and whitened truncation", errors_table(entry, panel)
                 )
-                charting.vega(chart(entry, panel, layer, number), told, key=f"learn_{panel}")
-        st.markdown(reading(entry, layer, number))
+                charting.vega(chart(entry, panel, layer, number), caption, key=f"learn_{panel}")
+        st.markdown(errors_sentence(entry, layer, number))
         st.caption(inputs(entry))
         sample_note(lesson.view.sample, lesson.view.id)
     with lessons.live_fold(ref, "Do it on the activations of your own model"):
@@ -63,7 +63,7 @@ def _rank(entry: Mapping[str, Any], layer: LinearShape) -> int:
 
 
 def frame(entry: Mapping[str, Any], panel: str) -> pd.DataFrame:
-    """One row a rank and decomposition."""
+    """One row per rank and decomposition."""
     return pd.DataFrame(
         [
             {"rank": rank, "truncation": decomposition_label(name), "error": error}
@@ -102,7 +102,7 @@ def chart(entry: Mapping[str, Any], panel: str, layer: LinearShape, number: int)
     return alt.layer(lines, points, rule).properties(height=300)
 
 
-def reading(entry: Mapping[str, Any], layer: LinearShape, number: int) -> str:
+def errors_sentence(entry: Mapping[str, Any], layer: LinearShape, number: int) -> str:
     """Both truncations at one rank, in words."""
     rank, weight, output = entry["ranks"][number], entry["weight_error"], entry["output_error"]
     plain, white = output["svd"][number], output["whitened"][number]
@@ -134,8 +134,8 @@ def inputs(entry: Mapping[str, Any]) -> str:
     )
 
 
-def table(entry: Mapping[str, Any], panel: str) -> pd.DataFrame:
-    """The errors of one panel in numbers, one row a rank."""
+def errors_table(entry: Mapping[str, Any], panel: str) -> pd.DataFrame:
+    """The errors of one panel in numbers, one row per rank."""
     columns: dict[str, list[Any]] = {"Rank": list(entry["ranks"])}
     for name in NAMES:
         columns[decomposition_label(name)] = [words.percent(error, 1) for error in entry[panel][name]]

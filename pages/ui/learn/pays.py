@@ -10,21 +10,21 @@ import pandas as pd
 import streamlit as st
 
 from lrc_core import words
-from lrc_core.budget import break_even, factor_params
+from lrc_core.budget import break_even, factor_params, kept_share
 from lrc_core.decompose.measures import energy_kept
-from lrc_core.results.archive import archive
-from lrc_core.results.spectra import Spectra, spectra_of
+from lrc_core.results.spectra import Spectra
 from lrc_core.runs.spec import ModelRef
 from lrc_core.types import LinearShape
 from pages.ui.shared import charting
 from pages.ui.shared.frame import empty, sample_note
+from pages.ui.shared.summary import shown_spectra
 
 SHAPE, REMOVED = "learn_shape", "learn_removed"
 TEAL, ORANGE, GREY = "#1b8a86", "#d9762b", "#8a9593"
 
 
 @dataclass(frozen=True)
-class Choice:
+class Saving:
     """One way to remove the same parameters from two equal layers.
 
     Attributes:
@@ -38,27 +38,26 @@ class Choice:
 
 def draw(ref: ModelRef) -> None:
     """Parameters against rank, and the choice between two layers a little and one layer a lot."""
-    view = archive().best_spectra(ref) or archive().best_spectra(ModelRef())
-    if view is None:
+    shown = shown_spectra(ref)
+    if shown is None:
         empty("No spectra yet", "Fetch a model on Home and read its spectra.", ":material/show_chart:")
         return
-    spectra = spectra_of(view)
-    decomposition = "whitened" if "whitened" in spectra.decompositions else spectra.decompositions[0]
+    spectra, decomposition = shown.spectra, shown.decomposition
     layer = choose(spectra)
     removed = slider()
     sigma = spectra.values[decomposition][layer.name]
-    rank = max(1, int((1 - removed) * break_even(layer)))
+    rank = max(1, int(kept_share(removed) * break_even(layer)))
     what = "the layer's output" if decomposition == "whitened" else "the weight"
-    told = charting.Told(
+    caption = charting.ChartText(
         f"Parameters of two factors against their rank for a layer of {layer.out_features} by "
         f"{layer.in_features}: a straight line that crosses the dense layer's cost at rank {break_even(layer):.0f}",
-        table(layer, sigma),
-        reading(layer, sigma, removed, what),
+        savings_table(layer, sigma),
+        saving_sentence(layer, sigma, removed, what),
     )
-    charting.vega(chart(layer, rank), told, key="learn_pays")
+    charting.vega(chart(layer, rank), caption, key="learn_pays")
     st.markdown("**The same saving, three ways**")
     two_ways(spectra, layer, decomposition, removed)
-    sample_note(view.sample, view.id)
+    sample_note(shown.view.sample, shown.view.id)
 
 
 def choose(spectra: Spectra) -> LinearShape:
@@ -121,10 +120,10 @@ def _millions(layer: LinearShape, rank: float) -> float:
     return factor_params(layer, 1) * rank / 1e6
 
 
-def reading(layer: LinearShape, sigma: np.ndarray, removed: float, what: str) -> str:
+def saving_sentence(layer: LinearShape, sigma: np.ndarray, removed: float, what: str) -> str:
     """What the slider's saving takes away from ``what``."""
     even = break_even(layer)
-    rank = max(1, int((1 - removed) * even))
+    rank = max(1, int(kept_share(removed) * even))
     gone, lost = 1 - rank / layer.full_rank, 1 - energy_kept(sigma, rank)
     return (
         f"To remove **{words.percent(removed, 0)}** of the parameters the rank must fall to **{rank}** of "
@@ -153,7 +152,7 @@ def two_ways(spectra: Spectra, layer: LinearShape, decomposition: str, removed: 
     totals = {name: sum(both) for name, both in gain.items()}
     best = min(totals, key=lambda name: totals[name])
     worst = max(totals, key=lambda name: totals[name])
-    told = charting.Told(
+    caption = charting.ChartText(
         "; ".join(f"{name}: {words.percent(total, 1)} lost" for name, total in totals.items()),
         pd.DataFrame(
             {"Way": list(gain)}
@@ -165,7 +164,7 @@ def two_ways(spectra: Spectra, layer: LinearShape, decomposition: str, removed: 
         f"Blocks {first.block} and {second.block}, `{first.kind}`, remove the same parameters each time: "
         f"“{best}” loses {words.percent(totals[best], 1)}, “{worst}” {words.percent(totals[worst], 1)}.",
     )
-    charting.vega(_bars(frame), told, key="learn_two_ways")
+    charting.vega(_bars(frame), caption, key="learn_two_ways")
 
 
 def _bars(frame: pd.DataFrame) -> alt.Chart:
@@ -189,18 +188,18 @@ def _bars(frame: pd.DataFrame) -> alt.Chart:
     return chart
 
 
-def ways(removed: float) -> tuple[Choice, ...]:
+def ways(removed: float) -> tuple[Saving, ...]:
     """Three ways to remove the same from two layers."""
-    rest = 1 - 2 * removed
+    rest = kept_share(2 * removed)
     return (
-        Choice("both a little", (1 - removed, 1 - removed)),
-        Choice("first dense, second twice as much", (1.0, rest)),
-        Choice("second dense, first twice as much", (rest, 1.0)),
+        Saving("both a little", (kept_share(removed), kept_share(removed))),
+        Saving("first dense, second twice as much", (1.0, rest)),
+        Saving("second dense, first twice as much", (rest, 1.0)),
     )
 
 
 def losses(
-    spectra: Spectra, pair: tuple[LinearShape, LinearShape], decomposition: str, choice: Choice
+    spectra: Spectra, pair: tuple[LinearShape, LinearShape], decomposition: str, choice: Saving
 ) -> tuple[float, float]:
     """Share of the output energy that each layer of a pair loses; a dense one loses nothing."""
     lost = []
@@ -218,10 +217,10 @@ def _pair(spectra: Spectra, layer: LinearShape) -> tuple[LinearShape, LinearShap
     return None
 
 
-def table(layer: LinearShape, sigma: np.ndarray) -> pd.DataFrame:
+def savings_table(layer: LinearShape, sigma: np.ndarray) -> pd.DataFrame:
     """Savings and losses in numbers."""
     shares = [0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7]
-    ranks = [max(1, int((1 - share) * break_even(layer))) for share in shares]
+    ranks = [max(1, int(kept_share(share) * break_even(layer))) for share in shares]
     return pd.DataFrame(
         {
             "Removed": [words.percent(share, 0) for share in shares],

@@ -14,10 +14,9 @@ from lrc_core.budget import break_even
 from lrc_core.decompose.measures import cumulative_energy, energy_rank
 from lrc_core.runs.spec import ModelRef
 from lrc_core.types import LinearShape
-from pages.ui.learn import svg
 from pages.ui.learn.flipbook import Book, Frame, flipbook
-from pages.ui.learn.spectrum_svg import Panel
-from pages.ui.shared import charting
+from pages.ui.learn.spectrum_svg import SpectrumPanel
+from pages.ui.shared import charting, svg
 
 ROWS, COLUMNS = 96, 128
 SHAPE = LinearShape("image", 0, "image", ROWS, COLUMNS)
@@ -67,7 +66,7 @@ def book() -> Book:
     """All ranks of the image."""
     left, sigma, right = decomposed()
     image, even = drawn(), break_even(SHAPE)
-    panel = Panel(sigma, even, 40, 254, 800, 104)
+    panel = SpectrumPanel(sigma, even, 40, 254, 800, 104)
     pictures = [(20, "the image, 96 × 128"), (320, "the first directions"), (620, "what is missing")]
     base = "".join(svg.text(x + 128, 16, label, size=17) for x, label in pictures)
     base += svg.image(_grey(image), (20, 26, 256, 192)) + panel.base("singular values, largest first (both axes: root)")
@@ -76,12 +75,12 @@ def book() -> Book:
         kept = (left[:, :rank] * sigma[:rank]) @ right[:rank]
         drawing = svg.image(_grey(kept + image.mean()), (320, 26, 256, 192))
         drawing += svg.image(_missing(matrix() - kept), (620, 26, 256, 192))
-        words_of = reading(rank, sigma, even)
+        words_of = image_sentence(rank, sigma, even)
         frames.append(Frame(f"{rank} of {ROWS}", drawing + panel.cut(rank), words_of, panel.share(rank)))
     return Book("Rank", (900, 400), base, frames, start=2)
 
 
-def reading(rank: int, sigma: NDArray[np.float64], even: float) -> str:
+def image_sentence(rank: int, sigma: NDArray[np.float64], even: float) -> str:
     """One sentence on a rank of the image, computed from it."""
     numbers, full = rank * (ROWS + COLUMNS), ROWS * COLUMNS
     energy = words.percent(cumulative_energy(sigma)[rank - 1], 1)

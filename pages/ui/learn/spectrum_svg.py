@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pages.ui.learn import svg
+from pages.ui.shared import svg
 
 
 @dataclass(frozen=True)
-class Panel:
+class SpectrumPanel:
     """Where a spectrum is drawn, and of what.
 
     Attributes:

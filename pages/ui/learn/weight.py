@@ -14,10 +14,10 @@ from lrc_core.decompose.measures import cumulative_energy
 from lrc_core.results.archive import archive
 from lrc_core.runs.spec import LessonSpec, ModelRef
 from lrc_core.types import LinearShape
-from pages.ui.learn import lessons, svg
+from pages.ui.learn import lessons
 from pages.ui.learn.flipbook import Book, Frame, flipbook
-from pages.ui.learn.spectrum_svg import Panel
-from pages.ui.shared import charting
+from pages.ui.learn.spectrum_svg import SpectrumPanel
+from pages.ui.shared import charting, svg
 from pages.ui.shared.frame import sample_note
 
 KEY, LAYER = "learn_weight", "learn_layer"
@@ -34,7 +34,7 @@ def draw(ref: ModelRef) -> None:
         flipbook(book(lesson, entry, layer), KEY)
         comparison(entry, layer)
         sample_note(lesson.view.sample, lesson.view.id)
-        table(entry, layer)
+        weight_table(entry, layer)
     with lessons.live_fold(ref, "Do it with another matrix of your model"):
         another(ref)
 
@@ -59,7 +59,7 @@ def book(lesson: lessons.Lesson, entry: dict[str, Any], layer: LinearShape) -> B
     """All recorded ranks of one weight matrix."""
     drawn, name = lessons.pictures(lesson), layer.name
     sigma, even = np.asarray(entry["sigma"]["svd"], dtype=float), break_even(layer)
-    panel = Panel(sigma, even, 40, 302, 820, 104)
+    panel = SpectrumPanel(sigma, even, 40, 302, 820, 104)
     pictures = [
         (30, f"W, {layer.out_features} × {layer.in_features}"),
         (330, "W at this rank"),
@@ -74,13 +74,13 @@ def book(lesson: lessons.Lesson, entry: dict[str, Any], layer: LinearShape) -> B
         drawing = svg.image(svg.coloured(kept), (330, 26, 240, 240)) + svg.image(
             svg.coloured(missing), (630, 26, 240, 240)
         )
-        words_of = reading(rank, sigma, layer)
+        words_of = weight_sentence(rank, sigma, layer)
         frames.append(Frame(f"{rank} of {layer.full_rank}", drawing + panel.cut(rank), words_of, panel.share(rank)))
     start = int(np.searchsorted(entry["ranks"], even / 4))
     return Book("Rank", (900, 450), base, frames, start=min(start, len(frames) - 1))
 
 
-def reading(rank: int, sigma: np.ndarray, layer: LinearShape) -> str:
+def weight_sentence(rank: int, sigma: np.ndarray, layer: LinearShape) -> str:
     """One sentence on a rank of this matrix."""
     share = rank / break_even(layer)
     energy = words.percent(cumulative_energy(sigma)[rank - 1], 1)
@@ -101,7 +101,7 @@ def comparison(entry: dict[str, Any], layer: LinearShape) -> None:
     )
 
 
-def table(entry: dict[str, Any], layer: LinearShape) -> None:
+def weight_table(entry: dict[str, Any], layer: LinearShape) -> None:
     """Every recorded rank in numbers."""
     energy = cumulative_energy(np.asarray(entry["sigma"]["svd"], dtype=float))
     with st.expander(charting.TABLE, icon=":material/table:"):

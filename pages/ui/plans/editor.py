@@ -10,16 +10,16 @@ import streamlit as st
 
 from lrc_core import words
 from lrc_core.allocate.curves.hand import predicted_loss
-from lrc_core.budget import break_even, is_dense, layer_ratio, plan_params
+from lrc_core.budget import break_even, is_dense, layer_ratio, plan_params, same_percent
 from lrc_core.decompose.measures import energy_kept
 from lrc_core.errors import LrcError
 from lrc_core.names import decomposition_label, method_label
-from lrc_core.results.archive import archive, stamp_of
-from lrc_core.results.spectra import spectra_of
-from lrc_core.runs.spec import EvaluationSpec, ModelRef, SpectraSpec
+from lrc_core.results import scores as plan_scores
+from lrc_core.results.archive import archive
+from lrc_core.results.drafts import Draft, keep_draft, summary
+from lrc_core.results.spectra import known_losses, spectra_of
+from lrc_core.runs.spec import EvaluationSpec, ModelRef
 from lrc_core.types import LinearShape, ModelCard
-from pages.ui.plans import scores as plan_scores
-from pages.ui.plans.draft import Draft, keep_draft, summary
 from pages.ui.shared.cellgrid import OUTLINE, Grid, Limits, cell_grid, picked_in
 from pages.ui.shared.figures import Scale
 from pages.ui.shared.frame import escaped
@@ -83,22 +83,6 @@ def budget(card: ModelCard, draft: Draft, keep: float) -> None:
     )
 
 
-@st.cache_data(max_entries=8, show_spinner=False)
-def _losses(run_id: str, stamp: tuple[int, int]) -> dict[str, np.ndarray]:
-    view = archive().require(run_id, SpectraSpec)
-    return {name: 0.5 * sigma**2 for name, sigma in spectra_of(view).values["kfac"].items()}
-
-
-def loss_curves(ref: ModelRef, card: ModelCard) -> tuple[Mapping[str, np.ndarray] | None, str]:
-    """Predicted loss of dropping each component, in nats, from two-sided spectra where a run has them; and its id."""
-    for view in archive().done_spectra(ref):
-        if "kfac" in view.spec.decompositions:
-            found = _losses(view.id, stamp_of(view.path / "spectra.npz"))
-            if set(found) >= {layer.name for layer in card.layers}:
-                return found, view.id
-    return None, ""
-
-
 def chosen(card: ModelCard) -> LinearShape:
     """The layer whose rank is set."""
     by_name = {layer.name: layer for layer in card.layers}
@@ -107,7 +91,7 @@ def chosen(card: ModelCard) -> LinearShape:
 
 def editor(ref: ModelRef, card: ModelCard, draft: Draft, keep: float) -> None:
     """The heatmap of what every layer keeps, the panel of the chosen one, and the button that spends the rest."""
-    losses, source = loss_curves(ref, card)
+    losses, source = known_losses(ref, card, archive())
     left, right = st.columns([6, 5], gap="large")
     layer = chosen(card)
     with left:
@@ -121,7 +105,7 @@ def editor(ref: ModelRef, card: ModelCard, draft: Draft, keep: float) -> None:
 
 def _grid(card: ModelCard, draft: Draft, layer: LinearShape) -> None:
     ratios = {item.name: layer_ratio(item, draft.ranks[item.name]) for item in card.layers}
-    told = {
+    sentences = {
         item.name: f"Block {item.block} {item.kind}\n"
         + ("dense" if is_dense(item, draft.ranks[item.name]) else f"rank {draft.ranks[item.name]} of {item.full_rank}")
         + f", keeps {words.percent(ratios[item.name])}"
@@ -133,7 +117,7 @@ def _grid(card: ModelCard, draft: Draft, layer: LinearShape) -> None:
         Grid(
             card=card,
             values=ratios,
-            words=told,
+            words=sentences,
             scale=Scale("kept", ".0%"),
             limits=Limits(0.0, 1.0),
             label=f"Share of each of {len(card.layers)} layers that the plan keeps",
@@ -156,7 +140,7 @@ def _reading(card: ModelCard, ratios: Mapping[str, float]) -> str:
         if any(layer.block == block for layer in card.layers)
     ]
     low, high = int(np.argmin(blocks)), int(np.argmax(blocks))
-    if blocks[high] - blocks[low] < 0.005:
+    if same_percent(blocks[high], blocks[low]):
         return f"All blocks keep about the same: {words.percent(blocks[0], 0)} of each layer on average."
     return (
         f"Block {high} keeps most, {words.percent(blocks[high], 0)} of each layer on average; block {low} least, "
@@ -317,8 +301,8 @@ def why_not(card: ModelCard, over: bool) -> str:
 
 def score_list(ref: ModelRef, keep: float, evaluation: EvaluationSpec) -> None:
     """Measured plans at this target, the best first."""
-    st.header(f"Score list at {words.percent(1 - keep)}")
-    scores = plan_scores.comparable(plan_scores.update(ref), keep, evaluation)
+    st.header(f"Score list at {words.removed(keep)}")
+    scores = plan_scores.comparable(plan_scores.update(ref), keep, evaluation, ref)
     if not scores:
         st.caption(
             f"Nothing measured at this compression on {plan_scores.measured_on(evaluation)} yet. Plans of the machine "
@@ -345,5 +329,5 @@ def score_list(ref: ModelRef, keep: float, evaluation: EvaluationSpec) -> None:
         }
         for place, score in enumerate(scores, 1)
     ]
-    st.dataframe(pd.DataFrame(rows), hide_index=True, alt=f"Measured plans at {words.percent(1 - keep)}, best first")
+    st.dataframe(pd.DataFrame(rows), hide_index=True, alt=f"Measured plans at {words.removed(keep)}, best first")
     st.caption(f"Measured on {plan_scores.measured_on(evaluation)}; kept on this computer only, traceable to its run.")

@@ -8,22 +8,22 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from lrc_core import words
-from lrc_core.budget import break_even, layer_ratio
+from lrc_core.budget import break_even, layer_ratio, same_percent, same_size
 from lrc_core.decompose.measures import energy_rank
 from lrc_core.errors import LrcError
 from lrc_core.names import method_color, method_label
 from lrc_core.plan import Plan
 from lrc_core.quality.footprint import Footprint, footprint
-from lrc_core.quality.plain_words import accuracy_loss, asked, in_words, surprise
+from lrc_core.quality.plain_words import accuracy_loss, difference_words, questions_asked, surprise
 from lrc_core.quality.rows import Scores
+from lrc_core.results import comparisons
 from lrc_core.results.archive import RunView, archive
 from lrc_core.runs.spec import AllocateSpec
 from lrc_core.runs.store import RunStore
 from lrc_core.types import ModelCard
-from pages.ui.compare import rows as measured
 from pages.ui.present.story import Story, score_words
 from pages.ui.shared import pictures, state
-from pages.ui.shared.summary import SHARE, example_of, heat_of, heat_words
+from pages.ui.shared.summary import SHARE, example_of, heat_words, information_heatmap
 
 CONTEXT = 2048
 PRICE, CURRENCY = 3.0, "€"
@@ -112,7 +112,7 @@ def where(story: Story) -> Slide:
     return Slide(
         "where",
         "Where the information lives",
-        heat_of(story.shown),
+        information_heatmap(story.shown),
         heat_words(story.shown),
         (story.shown.view.id,),
     )
@@ -129,8 +129,8 @@ def learning(story: Story) -> Slide:
 
 def learning_words(story: Story, view: RunView[AllocateSpec]) -> str:
     """How a film that ends at another size belongs to the slides around it; nothing where it ends at theirs."""
-    end = words.percent(1 - view.spec.keep)
-    if abs(view.spec.keep - story.keep) < 1e-6:
+    end = words.removed(view.spec.keep)
+    if same_size(view.spec.keep, story.keep):
         return ""
     if story.made_by(view):
         return (
@@ -148,7 +148,7 @@ def plan(story: Story) -> Slide:
     kept = {layer.name: layer_ratio(layer, ranks[layer.name], shapes.get(layer.name)) for layer in model.layers}
     label = method_label(found.method)
     body = pictures.heat(
-        pictures.Heat(
+        pictures.LayerHeatmap(
             model, kept, (0.0, 1.0), lambda value: words.percent(value, 0), "of the layer kept",
             f"Share of each layer's parameters that {label} keeps at {story.removed} compression",
         )
@@ -167,7 +167,7 @@ def plan_words(model: ModelCard, found: Plan, kept: dict[str, float]) -> str:
     shares = {block: sum(s * p for s, p in found) / sum(p for _, p in found) for block, found in blocks.items()}
     low, high = min(shares, key=shares.__getitem__), max(shares, key=shares.__getitem__)
     start = f"{len(found.dense)} of {len(model.layers)} layers stay dense"
-    if shares[high] - shares[low] < 0.005:
+    if same_percent(shares[high], shares[low]):
         return f"{start}; every block keeps about {words.percent(shares[high], 0)} of its parameters."
     return (
         f"{start}. Block {high} keeps most, {words.percent(shares[high], 0)} of its parameters, block {low} least, "
@@ -228,10 +228,10 @@ def answers(story: Story) -> Slide:
     return Slide("answers", "What they write", body, reading, tuple(str(row.get("run_id")) for row in shown))
 
 
-def _name(row: measured.Row) -> str:
+def _name(row: comparisons.Row) -> str:
     if row["method"] == "dense":
         return "Dense model"
-    return f"{method_label(str(row['method']))}, {words.percent(1 - float(row['keep_target']))} removed"
+    return f"{method_label(str(row['method']))}, {words.removed(float(row['keep_target']))} removed"
 
 
 def _cut(text: str, most: int = 210) -> str:
@@ -289,7 +289,7 @@ def _memory(size: Footprint, largest: int) -> str:
     return f'<div class="memory" role="img" aria-label="{said}">{spans}</div><div class="legend">{legend}</div>'
 
 
-def _speed(row: measured.Row | None) -> str:
+def _speed(row: comparisons.Row | None) -> str:
     """Both paces: what writes faster may well read its prompt more slowly."""
     cost = (row or {}).get("cost") or {}
     paces = (("Writes", cost.get("decode_tokens_per_s")), ("reads a prompt at", cost.get("prefill_tokens_per_s")))
@@ -297,14 +297,14 @@ def _speed(row: measured.Row | None) -> str:
     return f"{said[0].upper()}{said[1:]}" if said else "Speed was not measured"
 
 
-def _quality(row: measured.Row | None, dense: measured.Row | None) -> list[str]:
+def _quality(row: comparisons.Row | None, dense: comparisons.Row | None) -> list[str]:
     if row is None or dense is None:
         return ["Quality was not measured"]
     if row is dense:
         return ["Its quality is what the other's is held against"]
     loss = accuracy_loss(row, dense, Scores(RunStore().root))
     return [
-        *([in_words(loss).removesuffix(".")] if loss is not None else []),
+        *([difference_words(loss).removesuffix(".")] if loss is not None else []),
         f"Perplexity is {surprise(row, dense)}",
     ]
 
@@ -318,7 +318,7 @@ def conclusion(story: Story) -> Slide:
     points = []
     gone = f"{story.removed} of the block linears can go"
     if whole is not None:
-        gone += f", which is {words.percent(1 - float(whole), 0)} of the model" + (
+        gone += f", which is {words.removed(float(whole), 0)} of the model" + (
             f" or {words.data_size(saved)}" if saved > 0 else ""
         )
     points.append(gone + ".")
@@ -326,7 +326,7 @@ def conclusion(story: Story) -> Slide:
         points.append(f"It has a price: {story.best_label}'s perplexity is {surprise(best, dense)}.")
         loss = accuracy_loss(best, dense, Scores(RunStore().root))
         if loss is not None:
-            points.append(f"{in_words(loss, story.best_label)} Asked were {asked(loss, best)}.")
+            points.append(f"{difference_words(loss, story.best_label)} Asked were {questions_asked(loss, best)}.")
     if len(story.others) > 1:
         worst = story.others[-1]
         text = story.texts[0]

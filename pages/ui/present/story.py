@@ -7,19 +7,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from lrc_core import words
+from lrc_core.budget import USUAL_KEEP
 from lrc_core.errors import LrcError
 from lrc_core.names import in_order, learns, method_color, method_label
 from lrc_core.plan import Plan
+from lrc_core.results import comparisons
 from lrc_core.results.archive import RunView, archive
 from lrc_core.results.plans import load_plan, nearest, recorded_plans
 from lrc_core.runs.spec import AllocateSpec, EvaluateSpec, ModelRef
 from lrc_core.types import ModelCard
-from pages.ui.compare import rows as measured
 from pages.ui.shared import pictures
-from pages.ui.shared.summary import Shown, shown_spectra
+from pages.ui.shared.summary import ShownSpectra, shown_spectra
 
-USUAL = 0.2
-"""Share of the parameters removed, where nobody asks for another."""
 MOST_ROWS = 6
 """Methods that one slide has room for."""
 
@@ -42,10 +41,10 @@ class Story:
 
     ref: ModelRef
     card: ModelCard
-    shown: Shown | None
+    shown: ShownSpectra | None
     keep: float
-    rows: tuple[measured.Row, ...]
-    best: measured.Row | None
+    rows: tuple[comparisons.Row, ...]
+    best: comparisons.Row | None
     plan: Plan | None
     sample: bool
     source: str
@@ -53,14 +52,14 @@ class Story:
     @property
     def removed(self) -> str:
         """``20 %``."""
-        return words.percent(1 - self.keep)
+        return words.removed(self.keep)
 
     @property
-    def dense(self) -> measured.Row | None:
+    def dense(self) -> comparisons.Row | None:
         return next((row for row in self.rows if row["method"] == "dense"), None)
 
     @property
-    def others(self) -> list[measured.Row]:
+    def others(self) -> list[comparisons.Row]:
         """Compressed rows, the best first."""
         return sorted((row for row in self.rows if row["method"] != "dense"), key=loss)
 
@@ -89,24 +88,24 @@ class Story:
         return next((view for view in views if self.made_by(view)), views[0] if views else None)
 
     def made_by(self, view: RunView[AllocateSpec]) -> bool:
-        """Whether the plan that is told of comes out of a run."""
+        """Whether the plan of the slides comes from this run."""
         origin = str(self.plan.origin.get("run_id") or "") if self.plan is not None else ""
         return view.id in (str((self.best or {}).get("allocate_run_id")), origin, self.source)
 
 
-def loss(row: measured.Row) -> float:
+def loss(row: comparisons.Row) -> float:
     """Mean log-perplexity over the texts, in nats per token: what rows are ranked by."""
     values = [math.log(float(score["value"])) for score in row["perplexity"].values()]
     return sum(values) / len(values) if values else math.inf
 
 
-def score_words(row: measured.Row, text: str) -> str:
+def score_words(row: comparisons.Row, text: str) -> str:
     """``38.7 ± 1.9``."""
     score: dict[str, Any] = row["perplexity"][text]
     return words.measured(float(score["value"]), score.get("stderr"))
 
 
-def _bar(row: measured.Row, text: str) -> pictures.Bar:
+def _bar(row: comparisons.Row, text: str) -> pictures.Bar:
     method, score = str(row["method"]), row["perplexity"][text]
     return pictures.Bar(
         method_label(method),
@@ -118,45 +117,45 @@ def _bar(row: measured.Row, text: str) -> pictures.Bar:
     )
 
 
-def story_of(ref: ModelRef, removed: float = USUAL) -> Story | None:
+def story_of(ref: ModelRef, keep: float = USUAL_KEEP) -> Story | None:
     """The story of a model, else that of the shipped sample; None where there is neither.
 
     Args:
         ref: the model.
-        removed: share of the block linears' parameters; the nearest measured one is told.
+        keep: share of the block linears' parameters; the nearest measured one counts.
     """
     for model in dict.fromkeys((ref, ModelRef())):
         known = archive().newest_card(model)
         if known is not None:
-            return _story(model, known[0], removed)
+            return _story(model, known[0], keep)
     return None
 
 
-def _story(ref: ModelRef, card: ModelCard, removed: float) -> Story:
+def _story(ref: ModelRef, card: ModelCard, wanted: float) -> Story:
     own_spectra = archive().best_spectra(ref) is not None
     shown = shown_spectra(ref) if own_spectra else None
-    for group in measured.groups(ref):
-        for decomposition in sorted(measured.decompositions_of(group), key=lambda name: name != "whitened"):
-            keep = min(measured.keeps_of(group, decomposition), key=lambda known: abs(1 - known - removed))
+    for group in comparisons.groups(ref):
+        for decomposition in sorted(comparisons.decompositions_of(group), key=lambda name: name != "whitened"):
+            keep = min(comparisons.keeps_of(group, decomposition), key=lambda known: abs(known - wanted))
             rows = group.at(decomposition, keep)
             best = min((row for row in rows if row["method"] != "dense"), key=loss)
             kept = sorted((row for row in rows if row["method"] != "dense"), key=loss)[:MOST_ROWS]
-            told = [row for row in rows if row["method"] == "dense"] + kept
-            order = in_order(str(row["method"]) for row in told)
-            told.sort(key=lambda row: order.index(str(row["method"])))
+            chosen = [row for row in rows if row["method"] == "dense"] + kept
+            order = in_order(str(row["method"]) for row in chosen)
+            chosen.sort(key=lambda row: order.index(str(row["method"])))
             source = next(
                 (view.id for view in group.views if not isinstance(view.spec, EvaluateSpec)), group.views[0].id
             )
-            return Story(ref, card, shown, keep, tuple(told), best, _plan(best), group.sample, source)
-    found = nearest(recorded_plans(archive().runs(AllocateSpec, ref)), removed)
+            return Story(ref, card, shown, keep, tuple(chosen), best, _plan(best), group.sample, source)
+    found = nearest(recorded_plans(archive().runs(AllocateSpec, ref)), wanted)
     plan = load_plan(found.path) if found is not None else None
-    keep = plan.keep_target if plan is not None else 1 - removed
+    keep = plan.keep_target if plan is not None else wanted
     sample = all(view.sample for view in archive().runs(ref=ref))
     return Story(ref, card, shown, keep, (), None, plan, sample, found.view.id if found is not None else "")
 
 
-def _plan(row: measured.Row) -> Plan | None:
+def _plan(row: comparisons.Row) -> Plan | None:
     try:
-        return measured.plan_of(row)
+        return comparisons.plan_of(row)
     except LrcError:
         return None

@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 import streamlit as st
 
+from lrc_core.results import answers
 from lrc_core.results.archive import AnyRun
 from lrc_core.results.plans import PlanSource, find_plan
 from lrc_core.runs.spec import CalibrationSpec, EvaluateSpec, ModelRef, UpdateSpec
@@ -14,7 +15,6 @@ from lrc_core.settings import fields_of
 from lrc_core.tune.kinds import KINDS, update_settings
 from pages.ui.shared import forms, jobs
 from pages.ui.shared.frame import guard
-from pages.ui.talk import choices
 
 MADE = "ru_made"
 """The run that a button here made, until the page shows it."""
@@ -25,7 +25,7 @@ SOURCES = ("allocate", "update")
 def section(view: AnyRun) -> None:
     """A fold with two forms: update the factors of one of the run's plans, measure it."""
     with st.expander("Go on with this plan", icon=":material/forward:"), guard():
-        known = {choice.key: choice for choice in choices.plans_of(view)}
+        known = {choice.key: choice for choice in answers.plans_of(view)}
         keys = sorted(known, key=lambda name: name != view.id)  # the final plan, then those recorded on the way
         key = keys[0]
         if len(keys) > 1:

@@ -14,7 +14,7 @@ import streamlit as st
 
 from lrc_core.types import ModelCard
 from lrc_core.words import kind_labels
-from pages.ui.shared.figures import Scale, kinds_of
+from pages.ui.shared.figures import Scale
 from pages.ui.shared.prose import ASSETS
 
 _HTML = (
@@ -53,7 +53,7 @@ class Grid:
 
     Attributes:
         card: gives blocks and kinds.
-        values: one figure a layer; layers without one stay empty.
+        values: one figure per layer; layers without one stay empty.
         words: what is said of a layer, lines of plain text.
         scale: how figures are written.
         limits: of the colours.
@@ -61,6 +61,7 @@ class Grid:
         name: of the PNG.
         chosen: outlined layers and their colours.
         pinned: the reference layer, "" for none.
+        picks: whether the page is told which layer is chosen.
         pins: whether a layer can be pinned by the key P.
         found: layers that a search found; None when nothing is searched.
         marks: a sign on a layer.
@@ -75,6 +76,7 @@ class Grid:
     name: str
     chosen: Mapping[str, str] = field(default_factory=dict)
     pinned: str = ""
+    picks: bool = True
     pins: bool = True
     found: Sequence[str] | None = None
     marks: Mapping[str, str] = field(default_factory=dict)
@@ -119,7 +121,7 @@ def written(value: float, scale: Scale, sign: str = "") -> str:
 
 def payload(grid: Grid) -> dict[str, Any]:
     """The grid as the browser gets it."""
-    kinds = kinds_of(grid.card)
+    kinds = grid.card.kinds
     labels, columns = kind_labels(kinds), {kind: number for number, kind in enumerate(kinds)}
     usable = grid.limits.low if grid.limits.log else -math.inf
     cells = []
@@ -142,12 +144,15 @@ def payload(grid: Grid) -> dict[str, Any]:
         "name": grid.name,
         "chosen": list(grid.chosen.items()),
         "pinned": grid.pinned,
+        "picks": grid.picks,
         "pins": grid.pins,
         "found": None if grid.found is None else list(grid.found),
     }
 
 
-def cell_grid(grid: Grid, key: str, picked: Callable[[], None], pinned: Callable[[], None] | None = None) -> None:
+def cell_grid(
+    grid: Grid, key: str, picked: Callable[[], None] | None = None, pinned: Callable[[], None] | None = None
+) -> None:
     """Draw the heatmap.
 
     Args:
@@ -156,12 +161,13 @@ def cell_grid(grid: Grid, key: str, picked: Callable[[], None], pinned: Callable
         picked: called when a cell is chosen.
         pinned: called when the key P pins a cell or takes the pin back.
     """
-    html = _HTML.format(keys="Arrow keys move, Enter chooses" + (", Shift adds, P pins" if grid.pins else ""))
-    component = st.components.v2.component(f"lrc_cellgrid{'_pins' if grid.pins else ''}", html=html, css=_CSS, js=_JS)
+    keys = "Arrow keys move" + ", Enter chooses" * grid.picks + ", Shift adds, P pins" * grid.pins
+    name = "lrc_cellgrid" + "_picks" * grid.picks + "_pins" * grid.pins
+    component = st.components.v2.component(name, html=_HTML.format(keys=keys), css=_CSS, js=_JS)
     component(
         data=payload(grid),
         key=key,
-        on_picked_change=picked,
+        on_picked_change=picked or (lambda: None),
         on_pinned_change=pinned or (lambda: None),
         height="content",
     )

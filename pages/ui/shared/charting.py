@@ -20,8 +20,8 @@ TABLE = "The numbers as a table"
 
 
 @dataclass(frozen=True)
-class Told:
-    """What goes with a chart.
+class ChartText:
+    """The text and the numbers of a chart, for those who do not see it.
 
     Attributes:
         alt: what it shows, plain text or Markdown of which the words are taken.
@@ -38,49 +38,49 @@ class Told:
 
 
 def plotly(
-    figure: go.Figure, told: Told, *, key: str, name: str, on_select: Callable[[], None] | None = None
+    figure: go.Figure, caption: ChartText, *, key: str, name: str, on_select: Callable[[], None] | None = None
 ) -> None:  # fmt: skip
     """A Plotly figure.
 
     Args:
         figure: what is drawn.
-        told: what is said of it.
+        caption: its text and numbers.
         key: of the chart.
         name: of the PNG that the camera button saves.
         on_select: called when a point was clicked on.
     """
     clicks: dict[str, Any] = {"on_select": on_select, "selection_mode": "points"} if on_select else {}
-    st.plotly_chart(figure, key=key, config=figures.config(name), alt=plain(told.alt), **clicks)
-    below(told, key)
+    st.plotly_chart(figure, key=key, config=figures.config(name), alt=without_marks(caption.alt), **clicks)
+    below(caption, key)
 
 
-def vega(chart: alt.Chart | alt.LayerChart | alt.FacetChart, told: Told, *, key: str) -> None:
+def vega(chart: alt.Chart | alt.LayerChart | alt.FacetChart, caption: ChartText, *, key: str) -> None:
     """An Altair chart."""
-    st.altair_chart(chart, key=key, alt=plain(told.alt))
-    below(told, key)
+    st.altair_chart(chart, key=key, alt=without_marks(caption.alt))
+    below(caption, key)
 
 
-def plain(text: str) -> str:
+def without_marks(text: str) -> str:
     """Markdown without its signs."""
     return text.replace("**", "").replace("`", "").replace("\\", "")
 
 
-def below(told: Told, key: str) -> None:
+def below(caption: ChartText, key: str) -> None:
     """The reading and the numbers, which also belong below a picture of our own."""
-    if told.reading:
-        st.markdown(told.reading)
-    if callable(told.numbers):
+    if caption.reading:
+        st.markdown(caption.reading)
+    if callable(caption.numbers):
         fold = st.expander(TABLE, icon=":material/table:", key=f"{key}_table", on_change="rerun")
         if fold.open:
             with fold:
-                _table(told.numbers(), told)
-    elif told.folded:
+                _table(caption.numbers(), caption)
+    elif caption.folded:
         with st.expander(TABLE, icon=":material/table:"):
-            _table(told.numbers, told)
+            _table(caption.numbers, caption)
     else:
-        _table(told.numbers, told)
+        _table(caption.numbers, caption)
 
 
-def _table(frame: pd.DataFrame, told: Told) -> None:
+def _table(frame: pd.DataFrame, caption: ChartText) -> None:
     height: int | Literal["auto"] = 380 if len(frame) > 10 else "auto"
-    st.dataframe(frame, hide_index=True, alt=f"In numbers: {plain(told.alt)}", height=height)
+    st.dataframe(frame, hide_index=True, alt=f"In numbers: {without_marks(caption.alt)}", height=height)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lrc_core.names import decomposition_color
-from lrc_core.types import LinearShape, ModelCard
+from lrc_core.types import LinearShape
 
 CONFIG = {"displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"], "scrollZoom": False}
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
@@ -20,11 +20,6 @@ PERPLEXITY_TICKS = {"tickvals": [digit * 10**power for power in range(6) for dig
 def config(name: str) -> dict[str, object]:
     """Chart options with the name of the PNG that the camera button saves."""
     return {**CONFIG, "toImageButtonOptions": {"format": "png", "filename": name, "scale": 2}}
-
-
-def kinds_of(card: ModelCard) -> tuple[str, ...]:
-    """Kinds of layer in the order of their first appearance in a block."""
-    return tuple(dict.fromkeys(layer.kind for layer in card.layers))
 
 
 @dataclass(frozen=True)
@@ -43,7 +38,7 @@ class Scale:
 
 
 @dataclass(frozen=True)
-class Curve:
+class SpectrumCurve:
     """One spectrum to draw; ``source`` names the model or run where there are several."""
 
     layer: LinearShape
@@ -60,7 +55,7 @@ class Curve:
 
 def curves_of(
     layers: Sequence[LinearShape], values: Mapping[str, Mapping[str, np.ndarray]], shown: Sequence[str]
-) -> list[Curve]:
+) -> list[SpectrumCurve]:
     """Curves of some layers under some decompositions: one layer is coloured by decomposition, several by layer."""
     curves = []
     for index, layer in enumerate(layers):
@@ -68,5 +63,5 @@ def curves_of(
             alone = len(layers) == 1
             color = decomposition_color(decomposition) if alone else LAYER_COLORS[index % len(LAYER_COLORS)]
             dash = "solid" if alone else DASHES[number % len(DASHES)]
-            curves.append(Curve(layer, decomposition, values[decomposition][layer.name], color, dash))
+            curves.append(SpectrumCurve(layer, decomposition, values[decomposition][layer.name], color, dash))
     return curves

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import streamlit as st
 
 from lrc_core.errors import TextError
 from lrc_core.registry import MethodEntry
+from lrc_core.results.series import LARGEST_RATE
 from lrc_core.runs.spec import CalibrationSpec, EvaluationSpec
 from lrc_core.settings import FieldInfo, fields_of
+from pages.ui.shared import state
 
 
 def method_settings(entry: MethodEntry, preset: str, prefix: str, changed: Callable[[], None]) -> dict[str, Any]:
@@ -57,6 +59,30 @@ def widget(info: FieldInfo, default: Any, key: str, changed: Callable[[], None] 
             info.label, least, most, float(default), step=_step(float(default)), format="%.6g", **shared
         )
     return st.text_input(info.label, value=str(default), **shared)
+
+
+def rate_slider(place: Any, words: str) -> int:
+    """The compression slider that pages share, in whole percent; ``place`` is Streamlit or a container."""
+    rate = place.slider(
+        "Compression",
+        1,
+        LARGEST_RATE,
+        state.DEFAULT_RATE,
+        format="%d %%",
+        key=state.RATE,
+        bind="query-params",
+        help=words,
+    )
+    return min(max(int(rate), 1), LARGEST_RATE)
+
+
+def rate_choice(place: Any, label: str, rates: Sequence[int], key: str) -> int:
+    """Buttons for some rates in whole percent; the usual one is chosen where it is among them."""
+    usual = state.DEFAULT_RATE if state.DEFAULT_RATE in rates else rates[0]
+    chosen = place.segmented_control(
+        label, rates, default=usual, format_func=lambda rate: f"{rate} %", required=True, key=key, bind="query-params"
+    )
+    return int(chosen or rates[0])
 
 
 def _step(default: float) -> float:

@@ -11,6 +11,7 @@ import streamlit as st
 
 from lrc_core.errors import LrcError
 from lrc_core.jobs import manager
+from lrc_core.names import model_label
 from lrc_core.paths import read_only
 from lrc_core.results.archive import archive
 from lrc_core.runs.spec import ModelRef
@@ -90,7 +91,7 @@ def frame(page: str) -> ModelRef:
         st.space("small")
         with st.container(gap="xxsmall"):
             st.caption("Model")
-            st.markdown(f"**{escaped(state.model_label(ref))}**")
+            st.markdown(f"**{escaped(model_label(ref))}**")
             if page != "home" and not read_only():
                 page_link("app.py", "Choose another", ":material/swap_horiz:")
         with guard():

@@ -14,6 +14,7 @@ from lrc_core.jobs import manager
 from lrc_core.kinds import title_of, titles
 from lrc_core.paths import read_only
 from lrc_core.results.archive import AnyRun, archive
+from lrc_core.results.identity import changed
 from lrc_core.runs.records import Status
 from lrc_core.runs.spec import (
     Spec,
@@ -99,7 +100,7 @@ def panel(run_id: str, *, live: Callable[[AnyRun], None] | None = None, every: f
         live: draws more under the progress, also refreshed.
         every: seconds between looks.
     """
-    view = archive().open(run_id)
+    view = archive().job(run_id)
     if view is None:
         st.warning("It was deleted, or the link is from another computer.", title=f"There is no run {run_id[:60]} here")
         return
@@ -110,7 +111,7 @@ def panel(run_id: str, *, live: Callable[[AnyRun], None] | None = None, every: f
 def _panel(run_id: str, live: Callable[[AnyRun], None] | None, polling: bool) -> None:
     with guard():
         rerun_if_asked()
-        view = archive().open(run_id)
+        view = archive().job(run_id)
         if view is None or polling == view.final:
             st.rerun()  # the page around shows the new state, and polling stops or starts
         with st.container(border=True, key=f"job_{run_id}"):
@@ -119,6 +120,18 @@ def _panel(run_id: str, live: Callable[[AnyRun], None] | None, polling: bool) ->
             if live is not None:
                 live(view)
             _failure(view)
+            changed_note(view)
+
+
+def changed_note(view: AnyRun) -> None:
+    """That the model or a text on the disk is no longer what the run was computed from, where that is so."""
+    if found := changed(view.spec):
+        words_of = "; ".join(found)
+        st.warning(
+            escaped(f"{words_of[:1].upper()}{words_of[1:]}. Start it again to have a run of what is there now."),
+            title="This run is of what was there before",
+            icon=":material/history:",
+        )
 
 
 def _head(view: AnyRun) -> None:
@@ -191,7 +204,7 @@ def _failure(view: AnyRun) -> None:
     """What went wrong; of a finished job, what its worker warned of."""
     status = view.status
     for warning in ((view.run.result() or {}).get("warnings") or []) if view.done else []:
-        st.warning(str(warning), icon=":material/warning:")
+        st.warning(escaped(str(warning)), icon=":material/warning:")
     if status.state == "failed":
         st.error(status.remedy or "The log on the Runs page says more.", title=status.error or "The job failed")
     elif status.state == "interrupted":

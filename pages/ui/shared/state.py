@@ -12,13 +12,15 @@ from urllib.parse import parse_qs, urlencode
 
 import streamlit as st
 
+from lrc_core.errors import LrcError
+from lrc_core.files import make_private, write_json
 from lrc_core.paths import read_only, runs_home
 from lrc_core.runs.spec import ModelRef
 
 MODEL, REVISION = "model", "revision"
 RATE = "rate"
 """Key and query parameter of the compression slider, in whole percent; shared by Allocate and Spectra on purpose."""
-DEFAULT_RATE, LARGEST_RATE = 20, 80
+DEFAULT_RATE = 20
 QUIET_S = 2.0
 """How long the slider must rest before a job starts by itself."""
 _LONGEST_SOURCE = 400
@@ -51,12 +53,10 @@ def write_settings(**changes: Any) -> None:
         st.session_state[_SESSION] = {**read_settings(), **changes}
         return
     path = settings_path()
-    temporary = path.with_suffix(".tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps({**read_settings(), **changes}, indent=1), encoding="utf-8")
-        temporary.replace(path)
-    except OSError:
+        make_private(path.parent)
+        write_json(path, {**read_settings(), **changes})
+    except (OSError, LrcError):
         st.toast("Your choice could not be saved to disk; it holds for this tab only.", icon=":material/warning:")
 
 
@@ -95,14 +95,6 @@ def choose_model(ref: ModelRef) -> None:
     consents[ref.source] = {"trust_remote_code": ref.trust_remote_code, "allow_pickle": ref.allow_pickle}
     write_settings(model={"source": ref.source, "revision": ref.revision}, consents=consents)
     show_in_url(ref)
-
-
-def model_label(ref: ModelRef) -> str:
-    """A short name for captions."""
-    if ref.source == "starter":
-        return "SmolLM2-135M (starter)"
-    name = Path(ref.source).name if "/" in ref.source and Path(ref.source).exists() else ref.source
-    return f"{name} @ {ref.revision[:12]}" if ref.revision else name
 
 
 PRESENTED = "presented_from"

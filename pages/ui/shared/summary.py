@@ -30,7 +30,7 @@ def example_layer(spectra: Spectra, decomposition: str) -> LinearShape:
 
 
 @dataclass(frozen=True)
-class Shown:
+class ShownSpectra:
     """The spectra that stand for a model: the current model's, or else the sample's."""
 
     view: RunView[SpectraSpec]
@@ -50,25 +50,27 @@ class Shown:
         }
 
 
-def shown_spectra(ref: ModelRef) -> Shown | None:
+def shown_spectra(ref: ModelRef) -> ShownSpectra | None:
     """What there is to draw, None where nothing is."""
     view = archive().best_spectra(ref) or archive().best_spectra(ModelRef())
     if view is None:
         return None
     spectra = spectra_of(view)
-    return Shown(view, spectra, "whitened" if "whitened" in spectra.decompositions else spectra.decompositions[0])
+    return ShownSpectra(
+        view, spectra, "whitened" if "whitened" in spectra.decompositions else spectra.decompositions[0]
+    )
 
 
-def example_of(shown: Shown) -> LinearShape:
+def example_of(shown: ShownSpectra) -> LinearShape:
     """The layer that pictures of single layers show."""
     return example_layer(shown.spectra, shown.decomposition)
 
 
-def heat_of(shown: Shown, *, with_table: bool = True) -> str:
+def information_heatmap(shown: ShownSpectra, *, with_table: bool = True) -> str:
     """The heatmap of where a model's information lives."""
     values = shown.need
     return pictures.heat(
-        pictures.Heat(
+        pictures.LayerHeatmap(
             card=shown.spectra.card,
             values=values,
             ends=(0.0, max(1.0, *values.values())),
@@ -81,7 +83,7 @@ def heat_of(shown: Shown, *, with_table: bool = True) -> str:
     )
 
 
-def heat_words(shown: Shown) -> str:
+def heat_words(shown: ShownSpectra) -> str:
     """What the heatmap says, computed from it."""
     values = shown.need
     card = shown.spectra.card

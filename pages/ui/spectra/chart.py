@@ -17,7 +17,7 @@ from lrc_core.budget import break_even
 from lrc_core.decompose.measures import cumulative_energy
 from lrc_core.export.film_html import chart_parts
 from lrc_core.names import decomposition_label
-from pages.ui.shared.figures import Curve
+from pages.ui.shared.figures import SpectrumCurve
 from pages.ui.shared.prose import ASSETS
 
 MOST_POINTS = 400
@@ -53,13 +53,13 @@ class Spectrum:
         differences: of each curve's cumulative energy to its reference; drawn below in place of the energy itself.
     """
 
-    curves: Sequence[Curve]
+    curves: Sequence[SpectrumCurve]
     log: bool
     cut: int | None
     with_layer: bool
     label: str
     file: str
-    references: Sequence[Curve] = ()
+    references: Sequence[SpectrumCurve] = ()
     differences: Sequence[np.ndarray] = ()
 
 
@@ -95,7 +95,7 @@ def picked(length: int) -> np.ndarray:
     )
 
 
-def _line(curve: Curve, name: str, below: np.ndarray | None, *, reference: bool = False) -> dict[str, Any]:
+def _line(curve: SpectrumCurve, name: str, below: np.ndarray | None, *, reference: bool = False) -> dict[str, Any]:
     shown = picked(len(curve.sigma))
     values = curve.sigma / curve.sigma[0] if curve.sigma[0] > 0 else curve.sigma
     energy = cumulative_energy(curve.sigma) if below is None else below
@@ -116,14 +116,14 @@ def _packed(values: np.ndarray) -> str:
     return base64.b64encode(values.astype("<f4").tobytes()).decode()
 
 
-def _marks(curves: Sequence[Curve], cut: int | None) -> list[tuple[int, str, str]]:
+def _marks(curves: Sequence[SpectrumCurve], cut: int | None) -> list[tuple[int, str, str]]:
     """Where factors cost what the dense layer costs, and where the current compression cuts: rank, word and dash."""
     evens = sorted({round(break_even(curve.layer)) for curve in curves})
     marks = [(even, "break-even", _DASHES["dash"]) for even in evens[:3]]
     return sorted(marks if cut is None else [*marks, (cut, "cut", _DASHES["dot"])])
 
 
-def draw(shown: Spectrum, key: str, cut: Callable[[], None]) -> None:
+def draw_spectra(shown: Spectrum, key: str, cut: Callable[[], None]) -> None:
     """Draw the chart.
 
     Args:

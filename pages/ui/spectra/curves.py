@@ -10,15 +10,15 @@ import streamlit as st
 
 from lrc_core import words
 from lrc_core.budget import break_even
-from lrc_core.names import decomposition_label
+from lrc_core.names import decomposition_label, model_label
 from lrc_core.results.spectra import Spectra
 from lrc_core.types import LinearShape
 from pages.ui.shared import charting, figures, state
-from pages.ui.shared.figures import Curve
+from pages.ui.shared.figures import SpectrumCurve
 from pages.ui.shared.frame import empty
 from pages.ui.spectra import chart, measures, sides
 from pages.ui.spectra.chart import Spectrum, cut_in
-from pages.ui.spectra.heatmap import color_of
+from pages.ui.spectra.heatmap import layer_color
 from pages.ui.spectra.look import LAYERS, MOST, REFERENCE, Look, chosen_layers
 from pages.ui.spectra.sides import layer_label
 
@@ -47,22 +47,25 @@ def spectrum(look: Look) -> None:
     shown = [name for name in names if name in shown] or [side.decomposition]
     curves = figures.curves_of(layers, side.spectra.values, shown) + _curves_beside(look, layers)
     rank = look.ranks[layers[-1].name]
-    told = [
-        measures.reading(layer, side.sigmas[layer.name], decomposition_label(side.decomposition)) for layer in layers
+    sentences = [
+        measures.spectrum_sentence(layer, side.sigmas[layer.name], decomposition_label(side.decomposition))
+        for layer in layers
     ]
     chosen = [layer.name for layer in layers]
-    said = charting.Told(" ".join(told), lambda: spectra_frame(side.spectra, chosen).reset_index(), "\n\n".join(told))
+    said = charting.ChartText(
+        " ".join(sentences), lambda: spectra_frame(side.spectra, chosen).reset_index(), "\n\n".join(sentences)
+    )
     shown_now = Spectrum(
         curves,
         log=log,
         cut=rank if rank < break_even(layers[-1]) else None,
         with_layer=len(layers) > 1 or look.beside is not None,
-        label=charting.plain(said.alt),
+        label=charting.without_marks(said.alt),
         file=f"{side.card.name}-spectrum",
         references=_references(look, layers),
         differences=_differences(look, curves),
     )
-    chart.draw(shown_now, SPECTRUM, lambda: clicked_curve({layer.name: layer for layer in side.card.layers}))
+    chart.draw_spectra(shown_now, SPECTRUM, lambda: clicked_curve({layer.name: layer for layer in side.card.layers}))
     charting.below(said, SPECTRUM)
 
 
@@ -108,19 +111,19 @@ def clicked_curve(names: Mapping[str, LinearShape]) -> None:
     st.session_state[state.RATE] = sides.cut_at(names[name], direction)
 
 
-def _curves_beside(look: Look, layers: list[LinearShape]) -> list[Curve]:
+def _curves_beside(look: Look, layers: list[LinearShape]) -> list[SpectrumCurve]:
     """The same layers of the other side, dashed."""
     if look.beside is None:
         return []
     mates = sides.matched(look.side.card, look.beside.card)
     theirs = {layer.name: layer for layer in look.beside.card.layers}
-    source = "" if look.beside.view.id == look.side.view.id else state.model_label(look.beside.view.spec.model)
+    source = "" if look.beside.view.id == look.side.view.id else model_label(look.beside.view.spec.model)
     return [
-        Curve(
+        SpectrumCurve(
             theirs[mates[layer.name]],
             look.beside.decomposition,
             look.beside.sigmas[mates[layer.name]],
-            "#5c6867" if len(layers) == 1 else color_of(number, len(layers)),
+            "#5c6867" if len(layers) == 1 else layer_color(number, len(layers)),
             "dash",
             source,
         )
@@ -129,7 +132,7 @@ def _curves_beside(look: Look, layers: list[LinearShape]) -> list[Curve]:
     ]
 
 
-def _references(look: Look, layers: list[LinearShape]) -> list[Curve]:
+def _references(look: Look, layers: list[LinearShape]) -> list[SpectrumCurve]:
     """Spectra of the reference: the pinned layer's once, or a run's of each layer."""
     reference = look.reference
     if reference is None:
@@ -137,13 +140,13 @@ def _references(look: Look, layers: list[LinearShape]) -> list[Curve]:
     by_name = {layer.name: layer for layer in look.side.card.layers}
     drawn = [by_name[reference.cell]] if reference.cell else layers
     return [
-        Curve(layer, look.side.decomposition, reference.sigmas[layer.name], "#8a9593", "dot")
+        SpectrumCurve(layer, look.side.decomposition, reference.sigmas[layer.name], "#8a9593", "dot")
         for layer in drawn
         if layer.name in reference.sigmas
     ]
 
 
-def _differences(look: Look, curves: list[Curve]) -> list[np.ndarray]:
+def _differences(look: Look, curves: list[SpectrumCurve]) -> list[np.ndarray]:
     if look.reference is None or any(curve.layer.name not in look.reference.sigmas for curve in curves):
         return []
     return [

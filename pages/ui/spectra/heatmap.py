@@ -19,7 +19,7 @@ CHART, CHART_BESIDE = "sp_heatmap", "sp_heatmap_beside"
 
 
 @dataclass(frozen=True)
-class Heat:
+class SpectraHeatmap:
     """A heatmap's figures, ready to draw: differences where there is a reference."""
 
     values: Mapping[str, float]
@@ -28,17 +28,17 @@ class Heat:
     doubts: Mapping[str, str] = field(default_factory=dict)
 
 
-def heat_of(side: Side, look: Look) -> Heat:
+def spectra_heatmap(side: Side, look: Look) -> SpectraHeatmap:
     """What one heatmap shows of a side."""
-    values, told, doubts = sides.measure_side(side, look.measure, ranks_at(side, look))
+    values, sentences, doubts = sides.measure_side(side, look.measure, ranks_at(side, look))
     scale = measures.MEASURES[look.measure].scale
     lines = {
-        layer.name: f"Block {layer.block} {layer.kind}\n{told[layer.name]}"
+        layer.name: f"Block {layer.block} {layer.kind}\n{sentences[layer.name]}"
         for layer in side.card.layers
-        if layer.name in told
+        if layer.name in sentences
     }
     if look.reference is None:
-        return Heat(values, lines, scale, doubts)
+        return SpectraHeatmap(values, lines, scale, doubts)
     mates = sides.matched(side.card, look.side.card)
     reference = replace(
         look.reference,
@@ -53,10 +53,10 @@ def heat_of(side: Side, look: Look) -> Heat:
     lines = {
         name: f"{line}\n{written(apart[name], scale, '+')} against {reference.label}" for name, line in lines.items()
     }
-    return Heat(apart, lines, scale, doubts)
+    return SpectraHeatmap(apart, lines, scale, doubts)
 
 
-def shared_limits(look: Look, heats: list[Heat]) -> Limits:
+def shared_limits(look: Look, heats: list[SpectraHeatmap]) -> Limits:
     """One scale for all heatmaps of a look."""
     every = [value for heat in heats for value in heat.values.values()]
     if look.reference is not None:
@@ -64,11 +64,11 @@ def shared_limits(look: Look, heats: list[Heat]) -> Limits:
     return limits_of(every, log=measures.MEASURES[look.measure].log)
 
 
-def heatmap(look: Look) -> None:
+def draw_heatmap(look: Look) -> None:
     """The heatmap that is clicked on, walked over and pinned."""
-    heats = [heat_of(look.side, look)]
+    heats = [spectra_heatmap(look.side, look)]
     if look.beside and look.measure in sides.measures_for(look.beside):
-        heats.append(heat_of(look.beside, look))
+        heats.append(spectra_heatmap(look.beside, look))
     _one_heatmap(look, look.side, heats[0], shared_limits(look, heats), CHART)
 
 
@@ -78,14 +78,14 @@ def heatmap_beside(look: Look) -> None:
     if look.measure not in sides.measures_for(look.beside):
         empty("Nothing to show", f"{look.beside.label} has no figures of this measure.", ":material/grid_off:")
         return
-    heats = [heat_of(look.side, look), heat_of(look.beside, look)]
+    heats = [spectra_heatmap(look.side, look), spectra_heatmap(look.beside, look)]
     _one_heatmap(look, look.beside, heats[1], shared_limits(look, heats), CHART_BESIDE)
 
 
-def _one_heatmap(look: Look, side: Side, heat: Heat, limits: Limits, key: str) -> None:
+def _one_heatmap(look: Look, side: Side, heat: SpectraHeatmap, limits: Limits, key: str) -> None:
     entry, card = measures.MEASURES[look.measure], side.card
     chosen = chosen_layers(look)
-    colors = {layer.name: color_of(number, len(chosen)) for number, layer in enumerate(chosen)}
+    colors = {layer.name: layer_color(number, len(chosen)) for number, layer in enumerate(chosen)}
     found = look.found
     if side is not look.side:
         mates = sides.matched(card, look.side.card)
@@ -112,7 +112,7 @@ def _one_heatmap(look: Look, side: Side, heat: Heat, limits: Limits, key: str) -
     _readings(look, side, heat)
 
 
-def _readings(look: Look, side: Side, heat: Heat) -> None:
+def _readings(look: Look, side: Side, heat: SpectraHeatmap) -> None:
     """What a heatmap says, in sentences computed from it."""
     if look.reference is not None:
         sign = lambda value: written(value, heat.scale, "+")  # noqa: E731
@@ -132,7 +132,7 @@ def _readings(look: Look, side: Side, heat: Heat) -> None:
         )
 
 
-def color_of(number: int, count: int) -> str:
+def layer_color(number: int, count: int) -> str:
     """Colour of a chosen layer's outline and curve; one layer's curves have their decompositions' colours."""
     return OUTLINE if count == 1 else LAYER_COLORS[number % len(LAYER_COLORS)]
 

@@ -26,7 +26,7 @@ class Look:
     Attributes:
         side: the spectra.
         measure: of the heatmap.
-        compression: of the slider.
+        keep: share kept, of the slider.
         ranks: that the current cut leaves.
         reference: what everything is compared with.
         beside: other spectra on the same scale.
@@ -35,7 +35,7 @@ class Look:
 
     side: Side
     measure: str
-    compression: float
+    keep: float
     ranks: Mapping[str, int]
     reference: Reference | None = None
     beside: Side | None = None
@@ -87,10 +87,10 @@ def compared(look: Look, places: Sequence[Any]) -> Look:
 
 
 def ranks_at(side: Side, look: Look) -> Mapping[str, int]:
-    """The current cut on another side: the same ranks on the same model, else the uniform rule at the same rate."""
+    """The current cut on another side: the same ranks on the same model, else the uniform rule at the same size."""
     names = {layer.name for layer in side.card.layers}
     same = side.card.layers == look.side.card.layers and names <= set(look.ranks)
-    return look.ranks if same else uniform_ranks(side.card.layers, 1 - look.compression)
+    return look.ranks if same else uniform_ranks(side.card.layers, look.keep)
 
 
 def chosen_layers(look: Look) -> list[LinearShape]:

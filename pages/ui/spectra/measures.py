@@ -1,4 +1,4 @@
-"""The measures that the Spectra heatmap can show: one figure a layer, and the words for it."""
+"""The measures that the Spectra heatmap can show: one figure per layer, and the words for it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LOSS = ("kfac",)
 
 
 @dataclass(frozen=True)
-class Facts:
+class LayerFacts:
     """What is known of one layer.
 
     Attributes:
@@ -63,13 +63,13 @@ class Measure:
 
     label: str
     scale: Scale
-    value: Callable[[Facts], float]
-    words: Callable[[Facts, float], str]
+    value: Callable[[LayerFacts], float]
+    words: Callable[[LayerFacts, float], str]
     log: bool = False
     decompositions: tuple[str, ...] = ()
     subspaces: bool = False
     cuts: bool = False
-    doubt: Callable[[Facts], str] = lambda _: ""
+    doubt: Callable[[LayerFacts], str] = lambda _: ""
 
 
 def _energy_measure(share: float) -> Measure:
@@ -84,18 +84,18 @@ def _energy_measure(share: float) -> Measure:
     )
 
 
-def _discarded(facts: Facts) -> float:
+def _discarded(facts: LayerFacts) -> float:
     """Share of the energy beyond the cut."""
     energy = facts.sigma.astype(np.float64) ** 2
     total = float(energy.sum())
     return float(energy[facts.rank :].sum()) / total if total > 0 else 0.0
 
 
-def _layer_loss(facts: Facts) -> float:
+def _layer_loss(facts: LayerFacts) -> float:
     return 0.5 * float((facts.sigma[facts.rank :].astype(np.float64) ** 2).sum())
 
 
-def _alpha_words(facts: Facts, value: float) -> str:
+def _alpha_words(facts: LayerFacts, value: float) -> str:
     fit = power_law(facts.sigma)
     if not math.isfinite(fit.alpha):
         return f"no power law: {fit.warning}"
@@ -186,7 +186,7 @@ MEASURES: dict[str, Measure] = {
 
 def facts_of(
     card: ModelCard, sigmas: Mapping[str, np.ndarray], ranks: Ranks, overlaps: Mapping[str, Any] | None = None
-) -> dict[str, Facts]:
+) -> dict[str, LayerFacts]:
     """What the measures need of every layer that has singular values.
 
     Args:
@@ -196,7 +196,9 @@ def facts_of(
         overlaps: by layer, as ``subspaces.json`` has them.
     """
     found = {
-        layer.name: Facts(layer, sigmas[layer.name], ranks[layer.name], overlap=(overlaps or {}).get(layer.name, {}))
+        layer.name: LayerFacts(
+            layer, sigmas[layer.name], ranks[layer.name], overlap=(overlaps or {}).get(layer.name, {})
+        )
         for layer in card.layers
         if layer.name in sigmas
     }
@@ -204,25 +206,25 @@ def facts_of(
     return {name: replace(facts, loss=loss) for name, facts in found.items()}
 
 
-def values_of(measure: str, facts: Mapping[str, Facts]) -> dict[str, float]:
+def values_of(measure: str, facts: Mapping[str, LayerFacts]) -> dict[str, float]:
     """One measure of every layer."""
     return {name: float(MEASURES[measure].value(found)) for name, found in facts.items()}
 
 
-def doubts_of(measure: str, facts: Mapping[str, Facts]) -> dict[str, str]:
+def doubts_of(measure: str, facts: Mapping[str, LayerFacts]) -> dict[str, str]:
     """Layers whose figure should not be trusted, and why."""
     doubts = {name: MEASURES[measure].doubt(found) for name, found in facts.items()}
     return {name: doubt for name, doubt in doubts.items() if doubt}
 
 
-def table(card: ModelCard, sigmas: Mapping[str, np.ndarray], compression: float) -> dict[str, dict[str, float]]:
+def uniform_measures(card: ModelCard, sigmas: Mapping[str, np.ndarray], keep: float) -> dict[str, dict[str, float]]:
     """The measures of every spectrum under the uniform cut: ``{measure: {layer name: figure}}``."""
-    facts = facts_of(card, sigmas, uniform_ranks(card.layers, 1 - compression))
+    facts = facts_of(card, sigmas, uniform_ranks(card.layers, keep))
     keys = [key for key, measure in MEASURES.items() if not measure.subspaces and not measure.decompositions]
     return {key: values_of(key, facts) for key in keys}
 
 
-def reading(layer: LinearShape, sigma: np.ndarray, label: str) -> str:
+def spectrum_sentence(layer: LinearShape, sigma: np.ndarray, label: str) -> str:
     """One sentence on what a spectrum says, computed from it.
 
     Args:

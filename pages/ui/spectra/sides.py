@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from lrc_core.budget import break_even, uniform_ranks
+from lrc_core.budget import USUAL_KEEP, break_even, uniform_ranks, whole_percent
 from lrc_core.decompose.measures import cumulative_energy
-from lrc_core.names import decomposition_label, method_label
+from lrc_core.names import decomposition_label, method_label, model_label
 from lrc_core.results.archive import RunView, archive, card_of, read_content, stamp_of
-from lrc_core.results.plans import Recorded, load_plan, nearest, recorded_plans
+from lrc_core.results.plans import RecordedPlan, load_plan, nearest, recorded_plans
+from lrc_core.results.series import LARGEST_RATE
 from lrc_core.results.spectra import Spectra, spectra_of
 from lrc_core.runs.spec import AllocateSpec, ModelRef, SpectraSpec
 from lrc_core.types import LinearShape, ModelCard
-from lrc_core.words import kind_labels, percent
-from pages.ui.shared import state
+from lrc_core.words import kind_labels, removed
 from pages.ui.shared.figures import Scale
 from pages.ui.spectra import measures
 
@@ -48,7 +48,7 @@ class Side:
 
     @property
     def label(self) -> str:
-        return f"{state.model_label(self.view.spec.model)} · {decomposition_label(self.decomposition)}"
+        return f"{model_label(self.view.spec.model)} · {decomposition_label(self.decomposition)}"
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def other_sides(current: Side) -> dict[str, str]:
     found = {}
     for view in views:
         own = view.id == current.view.id
-        source = "" if own else f" · {state.model_label(view.spec.model)} · {view.id}"
+        source = "" if own else f" · {model_label(view.spec.model)} · {view.id}"
         for name in view.spec.decompositions:
             if (key := f"{view.id}/{name}") != current.key:
                 found[key] = f"{decomposition_label(name)}{source}"
@@ -109,35 +109,35 @@ def overlaps_of(view: RunView[SpectraSpec]) -> dict[str, Any]:
     return dict(read_content(path).get("layers", {})) if path.is_file() else {}
 
 
-def cut_choices(ref: ModelRef, side: Side, compression: float) -> dict[str, str]:
-    """What may cut the spectra: the uniform rule, or each method's recorded plan nearest to this rate."""
+def cut_choices(ref: ModelRef, side: Side, keep: float) -> dict[str, str]:
+    """What may cut the spectra: the uniform rule, or each method's recorded plan nearest to this size."""
     choices = {UNIFORM: "Uniform rule"}
-    for method, found in sorted(_nearest_plans(ref, side, compression).items()):
-        choices[method] = f"{method_label(method)}, recorded at {percent(found.compression)}"
+    for method, found in sorted(_nearest_plans(ref, side, keep).items()):
+        choices[method] = f"{method_label(method)}, recorded at {removed(found.keep)}"
     return choices
 
 
-def cut_ranks(ref: ModelRef, side: Side, choice: str, compression: float) -> dict[str, int]:
+def cut_ranks(ref: ModelRef, side: Side, choice: str, keep: float) -> dict[str, int]:
     """Rank of every layer under a cut; the uniform rule's where the plan is of another model."""
-    found = _nearest_plans(ref, side, compression).get(choice)
+    found = _nearest_plans(ref, side, keep).get(choice)
     if found is not None:
         ranks = load_plan(found.path).full_ranks(card_of(found.view).layers)
         if set(ranks) >= {layer.name for layer in side.card.layers}:
             return ranks
-    return uniform_ranks(side.card.layers, 1 - compression)
+    return uniform_ranks(side.card.layers, keep)
 
 
-def _nearest_plans(ref: ModelRef, side: Side, compression: float) -> dict[str, Recorded]:
+def _nearest_plans(ref: ModelRef, side: Side, keep: float) -> dict[str, RecordedPlan]:
     views: dict[str, list[RunView[AllocateSpec]]] = {}
     for view in archive().runs(AllocateSpec, ref):
         if view.spec.decomposition == side.decomposition and view.spec.method != UNIFORM:
             views.setdefault(view.spec.method, []).append(view)
-    found = {method: nearest(recorded_plans(runs), compression) for method, runs in views.items()}
+    found = {method: nearest(recorded_plans(runs), keep) for method, runs in views.items()}
     return {method: plan for method, plan in found.items() if plan is not None}
 
 
 @st.cache_data(max_entries=64, show_spinner="Measuring …")
-def measured(
+def measured_values(
     run_id: str, stamp: tuple[int, int], decomposition: str, measure: str, ranks: dict[str, int]
 ) -> tuple[dict[str, float], dict[str, str], dict[str, str]]:
     """One measure of every layer of a run: figures, words, doubts.
@@ -154,7 +154,7 @@ def measured(
     facts = measures.facts_of(
         spectra.card,
         spectra.values[decomposition],
-        ranks or uniform_ranks(spectra.card.layers, 0.8),
+        ranks or uniform_ranks(spectra.card.layers, USUAL_KEEP),
         overlaps_of(view),
     )
     values, entry = measures.values_of(measure, facts), measures.MEASURES[measure]
@@ -165,10 +165,10 @@ def measured(
 def measure_side(
     side: Side, measure: str, ranks: Mapping[str, int]
 ) -> tuple[dict[str, float], dict[str, str], dict[str, str]]:
-    """:func:`measured` of a side; ranks count only where the measure depends on them."""
+    """:func:`measured_values` of a side; ranks count only where the measure depends on them."""
     used = dict(ranks) if measures.MEASURES[measure].cuts else {}
     stamp = stamp_of(side.view.path / "spectra.npz")
-    return measured(side.view.id, stamp, side.decomposition, measure, used)
+    return measured_values(side.view.id, stamp, side.decomposition, measure, used)
 
 
 def measures_for(side: Side) -> list[str]:
@@ -188,7 +188,7 @@ def matched(card: ModelCard, other: ModelCard) -> dict[str, str]:
 
 
 def _short(card: ModelCard) -> dict[str, tuple[LinearShape, str]]:
-    kinds = kind_labels(tuple(dict.fromkeys(layer.kind for layer in card.layers)))
+    kinds = kind_labels(card.kinds)
     return {layer.name: (layer, kinds[layer.kind]) for layer in card.layers}
 
 
@@ -260,7 +260,7 @@ def heat_reading(card: ModelCard, values: Mapping[str, float], write: Any, unit:
     finite = {layer: values[layer.name] for layer in card.layers if math.isfinite(values.get(layer.name, math.nan))}
     if not finite:
         return "No layer has this figure."
-    labels = kind_labels(tuple(dict.fromkeys(layer.kind for layer in card.layers)))
+    labels = kind_labels(card.kinds)
     by_kind: dict[str, list[float]] = {}
     for layer, value in finite.items():
         by_kind.setdefault(labels[layer.kind], []).append(value)
@@ -292,4 +292,4 @@ def spread_words(values: Sequence[float], write: Any, label: str) -> str:
 
 def cut_at(layer: LinearShape, rank: int) -> int:
     """The compression in whole percent at which the uniform rule leaves this rank, within the slider's range."""
-    return round(min(max(100 * (1 - rank / break_even(layer)), 1), state.LARGEST_RATE))
+    return min(max(whole_percent(rank / break_even(layer)), 1), LARGEST_RATE)

@@ -13,7 +13,7 @@ from lrc_core.types import ModelCard
 from pages.ui.shared.prose import prose
 from pages.ui.spectra import sides
 from pages.ui.spectra.curves import spectra_frame
-from pages.ui.spectra.heatmap import heat_of
+from pages.ui.spectra.heatmap import spectra_heatmap
 from pages.ui.spectra.look import Look, chosen_layers
 
 TABLE = "sp_table"
@@ -53,7 +53,7 @@ def measure_frame(look: Look) -> pd.DataFrame:
         columns["power_law_exponent"] = [values[layer.name] for layer in card.layers]
         columns["power_law_doubt"] = [doubts.get(layer.name, "") for layer in card.layers]
     if look.reference is not None:
-        heat = heat_of(look.side, look)
+        heat = spectra_heatmap(look.side, look)
         columns[f"difference of {look.measure}"] = [heat.values.get(layer.name, math.nan) for layer in card.layers]
     return pd.DataFrame(columns)
 

@@ -11,15 +11,15 @@ import streamlit as st
 from lrc_core import words
 from lrc_core.errors import LrcError
 from lrc_core.jobs import generator, manager
-from lrc_core.quality.votes import SKIPPED, TIE, Vote, in_words, keep_vote, tally, to_csv, votes_path
+from lrc_core.names import model_label
+from lrc_core.quality.votes import SKIPPED, TIE, Vote, keep_vote, tally, votes_csv, votes_path, votes_sentence
+from lrc_core.results import answers as talk
 from lrc_core.results.archive import AnyRun, RunView, asks_for
 from lrc_core.runs.spec import GenerateSpec, ModelRef
 from lrc_core.runs.store import RunStore
 from lrc_core.runs.transcript import Answer, read_answers
 from pages.ui.compare.cards import who
-from pages.ui.shared import state
 from pages.ui.shared.frame import escaped, guard
-from pages.ui.talk import choices as talk
 
 
 def quoted(prompt: str) -> str:
@@ -139,7 +139,7 @@ def votes() -> None:
     """The votes so far: one sentence, counts, the file."""
     found = talk.votes()
     labels = {name: talk.label_of(name) for vote in found for name in vote.answers}
-    st.markdown(in_words(found, labels))
+    st.markdown(votes_sentence(found, labels))
     rows = tally(found)
     if rows:
         st.dataframe(
@@ -159,7 +159,7 @@ def votes() -> None:
         with st.container(horizontal=True, vertical_alignment="center"):
             st.download_button(
                 "Votes (CSV)",
-                to_csv(found),
+                votes_csv(found),
                 "votes.csv",
                 "text/csv",
                 icon=":material/download:",
@@ -182,7 +182,7 @@ def worker() -> None:
                 ":material/power_settings_new: The generation worker is not running; the first question starts it."
             )
             return
-        held = f" with **{escaped(state.model_label(ModelRef(found.model)))}** in memory" if found.model else ""
+        held = f" with **{escaped(model_label(ModelRef(found.model)))}** in memory" if found.model else ""
         with st.container(horizontal=True, vertical_alignment="center"):
             if found.state == "idle":
                 left = words.duration(generator.seconds_left(found))

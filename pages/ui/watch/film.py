@@ -15,8 +15,8 @@ from lrc_core.export.film import Film, make_film
 from lrc_core.export.film import film_of as whole_film
 from lrc_core.export.film_gif import film_gif
 from lrc_core.export.film_html import film_html, player
-from lrc_core.names import learns
 from lrc_core.results.archive import AnyRun, RunView, card_of
+from lrc_core.results.forecasts import has_film
 from lrc_core.runs.spec import AllocateSpec
 from pages.ui.shared.prose import ASSETS
 
@@ -47,11 +47,6 @@ def film_of(view: RunView[AllocateSpec]) -> Film | None:
     if not any("keep" in (event.get("values") or {}) for event in events):
         return None
     return make_film(view.id, view.spec, card_of(view), events, ranks, live=not view.final)
-
-
-def has_film(view: RunView[AllocateSpec]) -> bool:
-    """Whether a run is one that learns ranks and has begun to."""
-    return learns(view.spec.method) and view.status.state != "queued" and (view.path / "card.json").is_file()
 
 
 def show(film: Film) -> None:
@@ -93,6 +88,3 @@ def _maker(view: AnyRun, word: str) -> Any:
         return film_html(film).encode() if word == "HTML" else film_gif(film)
 
     return make
-
-
-__all__ = ["downloads", "film_of", "has_film", "show", "whole_film"]

@@ -1,15 +1,18 @@
-"""A training run as it is watched: its figures now, its film, and the quality it heads for."""
+"""A training run while it runs: its current figures, its film, and its measured or expected quality."""
 
 from __future__ import annotations
+
+import math
 
 import streamlit as st
 
 from lrc_core import names, words
 from lrc_core.export.film import Film
-from lrc_core.results.archive import AnyRun, asks_for
+from lrc_core.results import forecasts
+from lrc_core.results.archive import AnyRun, RunView, asks_for
 from lrc_core.runs.spec import AllocateSpec
 from pages.ui.shared.prose import prose
-from pages.ui.watch import film, forecasts
+from pages.ui.watch import film
 
 
 def allocate_live(view: AnyRun) -> None:
@@ -27,7 +30,7 @@ def allocate_live(view: AnyRun) -> None:
     if shown.live:
         _figures(shown)
     film.show(shown)
-    forecasts.show(view, shown)
+    _quality(view, shown)
 
 
 def _figures(shown: Film) -> None:
@@ -41,10 +44,41 @@ def _figures(shown: Film) -> None:
     with st.grid(5, min_column_width=140):
         st.metric(
             "Compression now",
-            words.percent(last("rate")),
+            words.percent(last("removed")),
             help="Counted on the noise-free mask: a direction is kept when its weight is above zero.",
         )
-        st.metric("Target", words.percent(shown.target))
+        st.metric("Target", words.percent(shown.removed))
         st.metric("Entropy", f"{words.figure(last('entropy'), 3)} bits", help=prose("entropy"))
         st.metric("Speed", f"{words.figure(last('tokens_per_s'), 3)} tokens/s")
         st.metric("Memory", "–" if memory is None else words.data_size(memory * 1e6))
+
+
+def _quality(view: RunView[AllocateSpec], shown: Film) -> None:
+    """Measured where the run's final plan was measured, else forecast, else why there is neither."""
+    measured = forecasts.measurement_of(view)
+    if measured:
+        run, scores = measured
+        parts = [f"{text} {words.measured(score['value'], score.get('stderr'))}" for text, score in scores.items()]
+        st.markdown(
+            f":green-badge[:material/straighten: Measured] perplexity of its plan at {words.percent(shown.removed)}: "
+            f"{', '.join(parts)} :small[:gray[`{run}`]]"
+        )
+        return
+    found, reason = forecasts.forecasts(view, shown)
+    if not found:
+        st.markdown(f":gray-badge[:material/timeline: No quality forecast yet] :small[{reason}]")
+        return
+    lines = [
+        f"{text} about **{forecasts.figures(made, dense)}**, dense {dense:.1f}" for text, (made, dense) in found.items()
+    ]
+    first = next(iter(found.values()))[0]
+    missed = max(made.error for made, _ in found.values())
+    st.markdown(
+        f":violet-badge[:material/timeline: Forecast, not measured] perplexity at {words.percent(shown.removed)}: "
+        + "; ".join(lines)
+    )
+    st.caption(
+        f"From the KL divergence of training so far, scaled by {first.plans} measured plans of "
+        f"{', '.join(f'`{run}`' for run in first.runs)}. Tried on each of those plans with its training hidden from "
+        f"the same point on, it misses the increase of log-perplexity by {words.percent(math.expm1(missed), 0)}."
+    )

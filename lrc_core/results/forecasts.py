@@ -1,53 +1,26 @@
-"""The quality a training run heads for, from measured plans of runs like it; and what was measured where it was."""
+"""The expected perplexity of a training run, from measured plans of similar runs; or as measured."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import streamlit as st
 
 from lrc_core import words
-from lrc_core.export.film import Film
-from lrc_core.quality.forecast import FEWEST_PLANS, Curve, Forecast, MeasuredPlan, forecast
+from lrc_core.budget import removed_share, same_size
+from lrc_core.export.film import Film, film_of
+from lrc_core.names import learns
+from lrc_core.quality.forecast import FEWEST_PLANS, Forecast, MeasuredPlan, TrainingCurve, forecast
 from lrc_core.results.archive import RunView, archive, stamp_of
+from lrc_core.results.identity import measured_contents
 from lrc_core.runs.spec import AllocateSpec, EvaluateSpec, EvaluationSpec
 from lrc_core.runs.store import Run
-from pages.ui.watch import film
 
 _KL = "logits"
-
-
-def show(view: RunView[AllocateSpec], shown: Film) -> None:
-    """Measured where the run's final plan was measured, else forecast, else why there is neither."""
-    measured = _measured_of(view)
-    if measured:
-        run, scores = measured
-        parts = [f"{text} {words.measured(score['value'], score.get('stderr'))}" for text, score in scores.items()]
-        st.markdown(
-            f":green-badge[:material/straighten: Measured] perplexity of its plan at {words.percent(shown.target)}: "
-            f"{', '.join(parts)} :small[:gray[`{run}`]]"
-        )
-        return
-    found, reason = forecasts(view, shown)
-    if not found:
-        st.markdown(f":gray-badge[:material/timeline: No quality forecast yet] :small[{reason}]")
-        return
-    lines = [f"{text} about **{figures(made, dense)}**, dense {dense:.1f}" for text, (made, dense) in found.items()]
-    first = next(iter(found.values()))[0]
-    missed = max(made.error for made, _ in found.values())
-    st.markdown(
-        f":violet-badge[:material/timeline: Forecast, not measured] perplexity at {words.percent(shown.target)}: "
-        + "; ".join(lines)
-    )
-    st.caption(
-        f"From the KL divergence of training so far, scaled by {first.plans} measured plans of "
-        f"{', '.join(f'`{run}`' for run in first.runs)}. Tried on each of those plans with its training hidden from "
-        f"the same point on, it misses the increase of log-perplexity by {words.percent(math.expm1(missed), 0)}."
-    )
 
 
 def figures(made: Forecast, dense: float) -> str:
@@ -72,7 +45,7 @@ def forecasts(view: RunView[AllocateSpec], shown: Film) -> tuple[dict[str, tuple
             f"It needs {FEWEST_PLANS} measured plans of earlier runs with this model, method, decomposition and text; "
             f"there {'is one' if most == 1 else f'are {most}' if most else 'are none'}. Compare measures them."
         )
-    made = {text: forecast(curve, shown.target, plans) for text, plans in enough.items()}
+    made = {text: forecast(curve, shown.removed, plans) for text, plans in enough.items()}
     good = {text: (one, by_text[text][1]) for text, one in made.items() if one is not None and one.validated}
     if good:
         return good, ""
@@ -85,12 +58,12 @@ def forecasts(view: RunView[AllocateSpec], shown: Film) -> tuple[dict[str, tuple
     )
 
 
-def curve_of(shown: Film) -> Curve:
+def curve_of(shown: Film) -> TrainingCurve:
     """Training as a curve; ticks without a loss are left out."""
     losses = shown.ticks.get("distill") or shown.ticks.get("task") or []
-    rows = [row for row in zip(shown.ticks["step"], shown.ticks["rate"], losses, strict=False) if row[2] is not None]
+    rows = [row for row in zip(shown.ticks["step"], shown.ticks["removed"], losses, strict=False) if row[2] is not None]
     columns = np.array(rows, dtype=float).reshape(-1, 3).T
-    return Curve(columns[0], columns[1], columns[2])
+    return TrainingCurve(columns[0], columns[1], columns[2])
 
 
 def measured_plans(view: RunView[AllocateSpec], own: bool = False) -> dict[str, tuple[list[MeasuredPlan], float]]:
@@ -121,25 +94,30 @@ def measured_plans(view: RunView[AllocateSpec], own: bool = False) -> dict[str, 
             if text in base:
                 increase = math.log(score["value"] / base[text]["value"])
                 plans, _ = found.setdefault(text, ([], base[text]["value"]))
-                plans.append(MeasuredPlan(source.id, curve, 1 - float(plan["keep_target"]), step, increase))
+                plans.append(MeasuredPlan(source.id, curve, removed_share(float(plan["keep_target"])), step, increase))
     return found
 
 
-def training_of(view: RunView[AllocateSpec]) -> Curve:
+def has_film(view: RunView[AllocateSpec]) -> bool:
+    """Whether a run is one that learns ranks and has begun to."""
+    return learns(view.spec.method) and view.status.state != "queued" and (view.path / "card.json").is_file()
+
+
+def training_of(view: RunView[AllocateSpec]) -> TrainingCurve:
     """Training of a run as a curve, read again only when its events change."""
     return _curve(str(view.path), stamp_of(view.path / "events.jsonl"))
 
 
-@st.cache_resource(max_entries=64, show_spinner=False)
-def _curve(path: str, stamp: tuple[int, int]) -> Curve:
+@lru_cache(maxsize=64)
+def _curve(path: str, stamp: tuple[int, int]) -> TrainingCurve:
     """Training of the run in a folder, as its events were at that stamp."""
-    return curve_of(film.whole_film(Run(Path(path))))
+    return curve_of(film_of(Run(Path(path))))
 
 
-def _measured_of(view: RunView[AllocateSpec]) -> tuple[str, dict[str, Any]] | None:
+def measurement_of(view: RunView[AllocateSpec]) -> tuple[str, dict[str, Any]] | None:
     """The evaluation of a run's own final plan, if there is one: its id and its scores by text."""
     spec = view.spec
-    found = ((run, scores) for run, keep, scores in measurements_of(view) if abs(keep - spec.keep) < 1e-9)
+    found = ((run, scores) for run, keep, scores in measurements_of(view) if same_size(keep, spec.keep))
     return next(found, None) if view.done else None
 
 
@@ -155,12 +133,13 @@ def measurements_of(view: RunView[AllocateSpec]) -> list[tuple[str, float, dict[
 
 
 def trains_on_divergence(spec: AllocateSpec) -> bool:
+    """Whether a loss of its training is the KL divergence from the dense model's logits."""
     return _KL in (spec.settings.get("distillation"), spec.settings.get("task"))
 
 
 def _alike(other: RunView[AllocateSpec], view: RunView[AllocateSpec]) -> bool:
     """Whether another run's loss means the same: method, decomposition, calibration text and window, a KL loss."""
-    if other.id == view.id or not other.done or not film.has_film(other):
+    if other.id == view.id or not other.done or not has_film(other):
         return False
     mine, its = view.spec, other.spec
     return trains_on_divergence(its) and all(
@@ -169,6 +148,7 @@ def _alike(other: RunView[AllocateSpec], view: RunView[AllocateSpec]) -> bool:
             (mine.method, its.method),
             (mine.decomposition, its.decomposition),
             (mine.calibration.texts, its.calibration.texts),
+            (mine.contents, its.contents),
             (mine.settings.get("window"), its.settings.get("window")),
         )
     )
@@ -178,9 +158,9 @@ def _plan_of(view: RunView[EvaluateSpec]) -> dict[str, Any] | None:
     return None if view.spec.plan is None else dict(view.spec.plan)
 
 
-def _measure(spec: EvaluateSpec) -> EvaluationSpec:
+def _measure(spec: EvaluateSpec) -> tuple[EvaluationSpec, tuple[tuple[str, str], ...]]:
     """What perplexities of two evaluations must share to be compared: everything but the zero-shot part."""
-    return replace(spec.evaluation, tasks=(), items=0, include_path="")
+    return replace(spec.evaluation, tasks=(), items=0, include_path=""), measured_contents(spec)
 
 
 def _scores(view: RunView[EvaluateSpec]) -> dict[str, Any]:

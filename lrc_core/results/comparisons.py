@@ -1,18 +1,21 @@
-"""Rows of finished measurements, grouped so that only what was measured alike stands side by side. No Streamlit."""
+"""Rows of finished measurements, grouped so that only what was measured alike stands side by side."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
+from typing import Any, TypeAlias, TypeGuard
 
 from lrc_core import words
+from lrc_core.budget import removed_share, same_percent, same_size, size_key
 from lrc_core.errors import LrcError
 from lrc_core.names import split_variant
-from lrc_core.plan import Plan, variant_name
+from lrc_core.plan import Plan
+from lrc_core.quality.rows import named
 from lrc_core.quality.variants import MIX
-from lrc_core.results.archive import AnyRun, RunView, archive, read_content
+from lrc_core.results.archive import AnyRun, RunView, archive, recorded_rows
+from lrc_core.results.identity import changed, measured_contents
 from lrc_core.results.plans import load_plan, nearest, recorded_plans
 from lrc_core.runs.spec import (
     AblationSpec,
@@ -25,10 +28,8 @@ from lrc_core.runs.spec import (
     QualitySpec,
 )
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 Row = Mapping[str, Any]
+Contents: TypeAlias = tuple[tuple[str, str], ...]
 Measured: TypeAlias = RunView[CompareSpec | QualitySpec | EvaluateSpec]
 """A run whose rows stand in groups."""
 
@@ -43,6 +44,7 @@ class Group:
         hidden: older rows of the same cells that are left out.
         calibrations: the calibrations behind the rows, more than one when they differ.
         views: the runs that the rows come from.
+        changed: what is no longer as it was when the rows were measured, in words.
     """
 
     evaluation: EvaluationSpec
@@ -50,20 +52,27 @@ class Group:
     hidden: int
     calibrations: tuple[CalibrationSpec, ...]
     views: tuple[Measured, ...]
+    changed: tuple[str, ...] = ()
 
     @property
     def sample(self) -> bool:
+        """Whether all of it ships with the program."""
         return all(view.sample for view in self.views)
 
     @property
     def label(self) -> str:
+        """Texts, windows and tasks, as a list offers them."""
         spec = self.evaluation
         windows = (
             f"{spec.max_windows} windows of {spec.window}" if spec.max_windows else f"all windows of {spec.window}"
         )
         items = f"{spec.items} items" if spec.items else "all items"
         tasks = f" · {len(spec.tasks)} tasks, {items} each" if spec.tasks else ""
-        return f"{' + '.join(spec.texts)} · {windows} tokens{tasks}" + (" · sample" if self.sample else "")
+        return f"{' + '.join(spec.texts)} · {windows} tokens{tasks}" + self._whose
+
+    @property
+    def _whose(self) -> str:
+        return (" · sample" if self.sample else "") + (" · of what was there before" if self.changed else "")
 
     def at(self, decomposition: str, keep: float | None) -> list[Row]:
         """The dense row and the rows of one decomposition, at one budget or (None) at all.
@@ -74,13 +83,13 @@ class Group:
             row
             for row in self.rows
             if row["method"] == "dense"
-            or (row["decomposition"] in (decomposition, "") and (keep is None or abs(row["keep_target"] - keep) < 1e-6))
+            or (row["decomposition"] in (decomposition, "") and (keep is None or same_size(row["keep_target"], keep)))
         ]
 
 
 def groups(ref: ModelRef) -> list[Group]:
-    """All measurements of a model, the largest group first."""
-    found: dict[EvaluationSpec, list[tuple[Row, Measured]]] = {}
+    """All measurements of a model: of what is on the disk now before those of what was there, the largest first."""
+    found: dict[tuple[EvaluationSpec, Contents], list[tuple[Row, Measured]]] = {}
     views = archive().runs(ref=ref)
     aside = _set_aside(views)
     for view in views:
@@ -89,9 +98,9 @@ def groups(ref: ModelRef) -> list[Group]:
         for row in rows_of(view):
             if isinstance(view.spec, EvaluateSpec) and row.get("run_id") in aside:
                 continue
-            found.setdefault(view.spec.evaluation, []).append((row, view))
-    made = [_group(evaluation, entries) for evaluation, entries in found.items()]
-    return sorted(made, key=lambda group: (group.sample, -len(group.rows)))
+            found.setdefault((view.spec.evaluation, measured_contents(view.spec)), []).append((row, view))
+    made = [_group(evaluation, entries) for (evaluation, _), entries in found.items()]
+    return sorted(made, key=lambda group: (bool(group.changed), group.sample, -len(group.rows)))
 
 
 def _measures(view: AnyRun) -> TypeGuard[Measured]:
@@ -103,9 +112,7 @@ def rows_of(view: Measured) -> list[Row]:
     spec = view.spec
     try:
         if isinstance(spec, CompareSpec):
-            path = view.path / "rows.json"
-            content = read_content(path) if path.is_file() else (view.run.result() or {}).get("rows", [])
-            return [_named(row) for row in content if _usable(row)]
+            return [_named(row) for row in recorded_rows(view) if _usable(row)]
         if isinstance(spec, QualitySpec):
             rows = [row for row in _bench_rows(view) if row.get("seed", spec.seeds[0]) == spec.seeds[0]]
             return [_named(row) for row in rows]
@@ -117,9 +124,7 @@ def rows_of(view: Measured) -> list[Row]:
 
 def _bench_rows(view: AnyRun) -> list[Row]:
     """Measured rows of a quality or ablation run that are about this model."""
-    path = view.path / "rows.json"
-    content = read_content(path) if path.is_file() else (view.run.result() or {}).get("rows", [])
-    return [row for row in content if _usable(row) and row["method"] != "reference"]
+    return [row for row in recorded_rows(view) if _usable(row) and row["method"] != "reference"]
 
 
 def _set_aside(views: Sequence[AnyRun]) -> set[str]:
@@ -145,8 +150,7 @@ def _usable(row: Any) -> bool:
 
 def _named(row: Row) -> Row:
     """The row under the name that it has in charts: a plan with updated factors is not the one as allocated."""
-    update = str(row.get("update") or "")
-    return {**row, "method": variant_name(str(row["method"]), update)} if update else row
+    return {**row, "method": named(row)}
 
 
 def _group(evaluation: EvaluationSpec, entries: Sequence[tuple[Row, Measured]]) -> Group:
@@ -157,7 +161,7 @@ def _group(evaluation: EvaluationSpec, entries: Sequence[tuple[Row, Measured]]) 
             continue
         seen.add(row.get("run_id"))
         dense = row["method"] == "dense"
-        cell = (row["method"], None if dense else row.get("decomposition"), round(float(row["keep_target"]), 6))
+        cell = (row["method"], None if dense else row.get("decomposition"), size_key(row["keep_target"]))
         if cell in cells:
             hidden += 1
         else:
@@ -165,7 +169,9 @@ def _group(evaluation: EvaluationSpec, entries: Sequence[tuple[Row, Measured]]) 
     ordered = sorted(cells.values(), key=lambda entry: (-float(entry[0]["keep_target"]), str(entry[0]["method"])))
     views = tuple({view.id: view for _, view in ordered}.values())
     calibrated = {view.spec.calibration: None for row, view in ordered if row["method"] != "dense"}
-    return Group(evaluation, tuple(row for row, _ in ordered), hidden, tuple(calibrated), views)
+    looked: dict[str, str | None] = {}
+    stale = tuple(dict.fromkeys(words for view in views for words in changed(view.spec, looked)))
+    return Group(evaluation, tuple(row for row, _ in ordered), hidden, tuple(calibrated), views, stale)
 
 
 def keeps_of(group: Group, decomposition: str) -> list[float]:
@@ -183,49 +189,54 @@ def decompositions_of(group: Group) -> list[str]:
 def missing(group: Group, decomposition: str, methods: Iterable[str]) -> list[tuple[str, float]]:
     """Cells of the grid of methods and targets that nobody has measured, as allocated or with updated factors."""
     have = {
-        (split_variant(str(row["method"]))[0], round(float(row["keep_target"]), 6))
-        for row in group.at(decomposition, None)
+        (split_variant(str(row["method"]))[0], size_key(row["keep_target"])) for row in group.at(decomposition, None)
     }
     return [
         (method, keep)
         for keep in keeps_of(group, decomposition)
         for method in methods
-        if (method, round(keep, 6)) not in have
+        if (method, size_key(keep)) not in have
     ]
 
 
 def differences(rows: Sequence[Row], group: Group) -> list[str]:
-    """What is not equal among the rows shown, in words; empty when the comparison is clean."""
+    """What is not equal among the rows shown, and what their runs warned of; empty when the comparison is clean."""
     notes = []
-    by_target: dict[float, list[float]] = {}
+    by_keep: dict[float, list[float]] = {}
     for row in rows:
         if row["method"] != "dense" and row.get("keep_achieved") is not None:
-            by_target.setdefault(float(row["keep_target"]), []).append(float(row["keep_achieved"]))
-    for target, achieved in by_target.items():
-        if max(achieved) - min(achieved) > 0.005:
+            by_keep.setdefault(float(row["keep_target"]), []).append(float(row["keep_achieved"]))
+    for keep, achieved in by_keep.items():
+        if not same_percent(max(achieved), min(achieved)):
             notes.append(
-                f"At {words.percent(1 - target)} the achieved compressions differ: from "
-                f"{words.percent(1 - max(achieved), 2)} to {words.percent(1 - min(achieved), 2)}."
+                f"At {words.removed(keep)} the achieved compressions differ: from "
+                f"{words.removed(max(achieved), 2)} to {words.removed(min(achieved), 2)}."
             )
     if len(group.calibrations) > 1:
         notes.append("The rows were calibrated on different texts or windows; see the settings of each run.")
+    digests: dict[str, set[str]] = {}
+    for thing, digest in {pair for view in group.views for pair in view.spec.contents}:
+        digests.setdefault(thing, set()).add(digest)
+    if moved := sorted(thing for thing, found in digests.items() if len(found) > 1):
+        notes.append(f"Between the rows the {', the '.join(moved)} changed.")
+    if group.changed:
+        notes.append(f"These rows are of what was there before: {'; '.join(group.changed)}.")
     if group.hidden:
         notes.append(f"{group.hidden} older measurements of the same cells are not shown.")
-    return notes
+    told = dict.fromkeys(str(warning) for row in rows for warning in row.get("warnings", []))
+    return notes + list(told)
 
 
-def table(rows: Sequence[Row], label: Any) -> pd.DataFrame:
-    """Rows as a flat table, one column a figure; standard errors in columns of their own."""
-    import pandas as pd  # Home reads rows, too, and must not wait for it
-
-    records = []
+def records(rows: Sequence[Row], label: Callable[[str], str]) -> list[dict[str, Any]]:
+    """Rows as records of a flat table, one column per figure; standard errors in columns of their own."""
+    found = []
     for row in rows:
         record: dict[str, Any] = {
             "method": label(str(row["method"])),
             "decomposition": row.get("decomposition") if row["method"] != "dense" else "",
-            "compression_target": 1 - float(row["keep_target"]),
-            "compression_achieved": 1 - float(row.get("keep_achieved", row["keep_target"])),
-            "compression_whole_model": 1 - float(row["keep_whole_model"])
+            "compression_target": removed_share(float(row["keep_target"])),
+            "compression_achieved": removed_share(float(row.get("keep_achieved", row["keep_target"]))),
+            "compression_whole_model": removed_share(float(row["keep_whole_model"]))
             if row.get("keep_whole_model") is not None
             else None,
         }
@@ -237,8 +248,8 @@ def table(rows: Sequence[Row], label: Any) -> pd.DataFrame:
         for name, value in (row.get("cost") or {}).items():
             record[name] = value
         record["run_id"] = row.get("run_id", "")
-        records.append(record)
-    return pd.DataFrame(records)
+        found.append(record)
+    return found
 
 
 def plan_of(row: Row) -> Plan | None:
@@ -249,7 +260,7 @@ def plan_of(row: Row) -> Plan | None:
     source = archive().open(str(row.get("allocate_run_id") or "-"), AllocateSpec)
     if source is None:
         return None
-    found = nearest(recorded_plans([source]), 1 - float(row["keep_target"]))
-    if found is None or abs(found.compression - (1 - float(row["keep_target"]))) > 0.0051:
+    found = nearest(recorded_plans([source]), float(row["keep_target"]))
+    if found is None or not same_percent(found.keep, float(row["keep_target"])):
         return None
     return load_plan(found.path)

@@ -1,4 +1,4 @@
-"""A plan being made by hand: its record, its moves, and where it is kept. No Streamlit."""
+"""A plan being made by hand: its record, its moves, and where it is kept."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from lrc_core.allocate.curves.hand import HAND, spend_rest
-from lrc_core.budget import Ranks, fit_budget, is_dense, normalised, uniform_ranks
+from lrc_core.budget import Ranks, fit_budget, is_dense, normalised, uniform_ranks, whole_percent
 from lrc_core.errors import PlanError
+from lrc_core.files import write_json
 from lrc_core.paths import plans_home, read_only
 from lrc_core.plan import Plan, make_plan
-from lrc_core.runs.files import write_json
 from lrc_core.runs.spec import CalibrationSpec
 from lrc_core.types import ModelCard
 
@@ -156,7 +156,7 @@ def kept_draft(card: ModelCard) -> Draft | None:
 def plan_file(draft: Draft, card: ModelCard, keep: float) -> Path:
     """Where the draft is saved."""
     words = re.sub(r"[^a-z0-9]+", "-", draft.name.lower()).strip("-") or "plan"
-    return _folder(card) / f"{words}-{round(100 * (1 - keep)):02d}.json"
+    return _folder(card) / f"{words}-{whole_percent(keep):02d}.json"
 
 
 def save_plan(draft: Draft, card: ModelCard, keep: float) -> Path:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 import html
-import struct
-import zlib
+import io
 from collections.abc import Sequence
 
 import numpy as np
 import plotly.colors
 from numpy.typing import NDArray
+from PIL import Image
 
 TEAL, ORANGE, GREY = "#2a9490", "#d9762b", "#8a9593"
 
@@ -58,23 +58,12 @@ def image(pixels: NDArray[np.uint8], place: tuple[float, float, float, float]) -
 
 def png(pixels: NDArray[np.uint8]) -> bytes:
     """A PNG file of [h, w] grey or [h, w, 3] colour pixels."""
-    height, width = pixels.shape[:2]
-    rows = pixels.reshape(height, -1)
-    raw = np.concatenate([np.zeros((height, 1), np.uint8), rows], axis=1).tobytes()
-    head = struct.pack(">IIBBBBB", width, height, 8, 2 if pixels.ndim == 3 else 0, 0, 0, 0)
-    chunks = ((b"IHDR", head), (b"IDAT", zlib.compress(raw, 9)), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks
-    )
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
 
 
 def coloured(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """[h, w] in 0..255 as viridis, [h, w, 3]: perceptually even, and told apart under colour-vision deficiencies."""
-    return _viridis()[values]
-
-
-def _viridis() -> NDArray[np.uint8]:
-    stops = np.array([plotly.colors.hex_to_rgb(color) for color in plotly.colors.sequential.Viridis], dtype=float)
-    at = np.linspace(0, len(stops) - 1, 256)
-    channels = [np.interp(at, range(len(stops)), stops[:, channel]) for channel in range(3)]
-    return np.stack(channels, axis=1).round().astype(np.uint8)
+    scale = plotly.colors.sample_colorscale("Viridis", 256, colortype="tuple")
+    return (255 * np.array(scale)).round().astype(np.uint8)[values]

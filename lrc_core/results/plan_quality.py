@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from lrc_core import words
+from lrc_core.budget import whole_percent
 from lrc_core.errors import LrcError
-from lrc_core.quality.forecast import FEWEST_PLANS, Curve, Forecast, MeasuredPlan, passed
+from lrc_core.quality.forecast import FEWEST_PLANS, Forecast, MeasuredPlan, TrainingCurve, passed
+from lrc_core.results import forecasts, series
 from lrc_core.results.archive import AnyRun, RunView, archive, stamp_of
 from lrc_core.results.plans import load_plan
 from lrc_core.runs.spec import AllocateSpec, EvaluateSpec
-from pages.ui.allocate import series
-from pages.ui.watch import forecasts
 
 
 @dataclass(frozen=True)
@@ -79,25 +79,23 @@ def _quality(view: RunView[AllocateSpec]) -> Quality:
             )
             said[rate] = ("forecast", f"perplexity {figures}")
     if not any(kind == "forecast" for kind, _ in said.values()):
-        missed = f": tried on the measured plans it misses by {_percent(min(errors))}" if errors else ""
+        missed = (
+            f": tried on the measured plans it misses by {words.percent(math.expm1(min(errors)), 0)}" if errors else ""
+        )
         return Quality(said, f"No quality forecast{missed}.")
     plans = max(one.plans for by in made.values() for one, _ in by.values())
     return Quality(
         said,
         f"Forecasts scale the KL divergence of training at the plan by {plans} measured plans. Tried on each of those "
-        f"with it left out, they miss the increase of log-perplexity by {_percent(max(errors))}.",
+        f"with it left out, they miss the increase of log-perplexity by {words.percent(math.expm1(max(errors)), 0)}.",
     )
-
-
-def _percent(error: float) -> str:
-    return words.percent(math.expm1(error), 0)
 
 
 def _forecasts(
     view: RunView[AllocateSpec], by_text: dict[str, tuple[list[MeasuredPlan], float]]
 ) -> dict[int, dict[str, tuple[Forecast, float]]]:
     """By rate and text: the forecast and the dense model's perplexity."""
-    curve: Curve = forecasts.training_of(view)
+    curve: TrainingCurve = forecasts.training_of(view)
     found: dict[int, dict[str, tuple[Forecast, float]]] = {}
     for rate, recorded in series.recorded_at(view).items():
         origin = load_plan(recorded.path).origin
@@ -112,5 +110,5 @@ def _measured(view: RunView[AllocateSpec]) -> dict[int, str]:
     found: dict[int, str] = {}
     for run_id, keep, scores in forecasts.measurements_of(view):
         parts = [f"{text} {words.measured(score['value'], score.get('stderr'))}" for text, score in scores.items()]
-        found.setdefault(round(100 * (1 - keep)), f"perplexity {', '.join(parts)} ({run_id})")
+        found.setdefault(whole_percent(keep), f"perplexity {', '.join(parts)} ({run_id})")
     return found

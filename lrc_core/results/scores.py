@@ -5,24 +5,27 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from lrc_core.allocate.curves.hand import HAND
+from lrc_core.budget import same_percent, within
+from lrc_core.digests import digest_of
 from lrc_core.errors import LrcError
+from lrc_core.files import write_json
+from lrc_core.names import model_label
 from lrc_core.paths import plans_home
 from lrc_core.quality.paired import Paired, log_perplexity
 from lrc_core.results.archive import RunView, archive, read_content
-from lrc_core.runs.files import write_json
+from lrc_core.results.identity import identified, measured_contents
 from lrc_core.runs.spec import EvaluateSpec, EvaluationSpec, ModelRef
 from lrc_core.words import percent
-from pages.ui.shared import state
 
 FILE = "scores.json"
 
 
 @dataclass(frozen=True)
-class Score:
+class PlanScore:
     """One measured plan.
 
     Attributes:
@@ -46,6 +49,7 @@ class Score:
 
     @property
     def hand(self) -> bool:
+        """Whether the plan was made by hand."""
         return self.method == HAND
 
     @property
@@ -55,15 +59,16 @@ class Score:
         return sum(values) / len(values) if values else math.inf
 
 
-def measured_on(evaluation: EvaluationSpec) -> str:
-    """Texts and windows in words; the tasks do not change a perplexity."""
+def measured_on(evaluation: EvaluationSpec, contents: Sequence[tuple[str, str]] = ()) -> str:
+    """Texts and windows in words, and what stands for the content of files; tasks do not change a perplexity."""
     stride = f", stride {evaluation.stride}" if evaluation.stride else ""
     bos = "" if evaluation.bos == "auto" else f", BOS {evaluation.bos}"
     windows = f"{evaluation.max_windows} × {evaluation.window} tokens" if evaluation.max_windows else "all windows"
-    return f"{', '.join(evaluation.texts)}: {windows}{stride}{bos}"
+    found = f", content {digest_of(contents)[:12]}" if contents else ""
+    return f"{', '.join(evaluation.texts)}: {windows}{stride}{bos}{found}"
 
 
-def update(ref: ModelRef) -> list[Score]:
+def update(ref: ModelRef) -> list[PlanScore]:
     """The scores of a model: those on record and what was measured since; writes the record when it grew."""
     recorded = {score.run_id: score for score in _read()}
     fresh = {score.run_id: score for score in map(_score, archive().runs(EvaluateSpec, ref)) if score is not None}
@@ -76,20 +81,23 @@ def update(ref: ModelRef) -> list[Score]:
     return sorted({**kept, **fresh}.values(), key=lambda score: score.loss)
 
 
-def comparable(scores: Sequence[Score], keep: float, evaluation: EvaluationSpec) -> list[Score]:
-    """Scores at this target, within the budget, measured on the same text; the best first."""
-    wanted = measured_on(evaluation)
+def comparable(
+    scores: Sequence[PlanScore], keep: float, evaluation: EvaluationSpec, ref: ModelRef | None = None
+) -> list[PlanScore]:
+    """Scores at this target, within the budget, measured on the same text and model as they are now; the best first."""
+    now = measured_contents(identified(EvaluateSpec(ref or ModelRef(), evaluation=replace(evaluation, tasks=()))))
+    wanted = measured_on(evaluation, now)
     return [
         score
         for score in scores
-        if abs(score.keep_target - keep) < 0.0051
-        and score.keep_achieved <= keep + 1e-6
+        if same_percent(score.keep_target, keep)
+        and within(score.keep_achieved, keep)
         and score.measured_on == wanted
         and math.isfinite(score.loss)
     ]
 
 
-def verdict(scores: Sequence[Score]) -> str:
+def verdict(scores: Sequence[PlanScore]) -> str:
     """One sentence: does the best plan made by hand beat the best of the machine, and is the difference sure?"""
     mine = next((score for score in scores if score.hand), None)
     theirs = next((score for score in scores if not score.hand), None)
@@ -107,7 +115,7 @@ def verdict(scores: Sequence[Score]) -> str:
     return words + ("**You beat the machine.**" if better else "The machine is ahead.")
 
 
-def _sure(mine: Score, theirs: Score) -> tuple[bool, str]:
+def _sure(mine: PlanScore, theirs: PlanScore) -> tuple[bool, str]:
     """Whether a difference is more than chance: paired over windows where both kept them, else by standard errors."""
     tests = _paired(mine.run_id, theirs.run_id)
     if tests:
@@ -122,7 +130,7 @@ def _sure(mine: Score, theirs: Score) -> tuple[bool, str]:
     return abs(mine.loss - theirs.loss) > 2 * error, f"with an error of {percent(error)} (not paired)"
 
 
-def _relative_error(score: Score, text: str) -> float:
+def _relative_error(score: PlanScore, text: str) -> float:
     found = score.perplexity[text]
     return float(found.get("stderr") or 0.0) / float(found["value"])
 
@@ -144,7 +152,7 @@ def _paired(one: str, other: str) -> list[Paired]:
     return tests
 
 
-def _score(view: RunView[EvaluateSpec]) -> Score | None:
+def _score(view: RunView[EvaluateSpec]) -> PlanScore | None:
     """The score of a finished evaluation of a plan."""
     plan = view.spec.plan
     if not view.done or plan is None:
@@ -153,7 +161,7 @@ def _score(view: RunView[EvaluateSpec]) -> Score | None:
         row = view.run.result() or {}
         origin = plan.get("origin") or {}
         method = str(row["method"]) + (f"+{row['update']}" if row.get("update") else "")
-        return Score(
+        return PlanScore(
             run_id=view.id,
             model=_key(view.spec.model),
             name=str((origin.get("hand") or {}).get("name", "")) if method == HAND else "",
@@ -162,21 +170,21 @@ def _score(view: RunView[EvaluateSpec]) -> Score | None:
             keep_target=float(row["keep_target"]),
             keep_achieved=float(row["keep_achieved"]),
             perplexity=row["perplexity"],
-            measured_on=measured_on(view.spec.evaluation),
+            measured_on=measured_on(view.spec.evaluation, measured_contents(view.spec)),
             at=view.status.ended_at,
         )
     except (LrcError, KeyError, TypeError, ValueError):
         return None
 
 
-def _read() -> list[Score]:
+def _read() -> list[PlanScore]:
     """The record; empty when there is none or it is damaged."""
     try:
         content: Any = json.loads((plans_home() / FILE).read_text(encoding="utf-8"))
-        return [Score(**score) for score in content["scores"]]
+        return [PlanScore(**score) for score in content["scores"]]
     except (OSError, ValueError, KeyError, TypeError):
         return []
 
 
 def _key(ref: ModelRef) -> str:
-    return state.model_label(ref) if ref.source == "starter" else f"{ref.source}@{ref.revision}"
+    return model_label(ref) if ref.source == "starter" else f"{ref.source}@{ref.revision}"

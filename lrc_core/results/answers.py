@@ -1,4 +1,4 @@
-"""Who can answer on the Talk page, and what has been asked and answered. No Streamlit."""
+"""Which plans can answer a prompt, and what has been asked and answered."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lrc_core import words
+from lrc_core.budget import USUAL_KEEP, same_percent, same_size, size_key, whole_percent
 from lrc_core.errors import PlanError, RecordError
 from lrc_core.names import in_order, method_color, method_label
 from lrc_core.paths import cache_home
@@ -23,39 +24,39 @@ from lrc_core.runs.store import RunStore
 
 BLIND = "blind"
 """Flag in a run's folder: its answers are in random order, and nobody may see whose they are before voting."""
-USUAL = 0.2
 HoldsPlan = AllocateSpec | UpdateSpec | EvaluateSpec
 _PREFERRED = ("llrc", "uniform")
 
 
 @dataclass(frozen=True)
-class Choice:
+class PlanChoice:
     """A plan that can be asked.
 
     Attributes:
         key: what finds it: a run, or ``RUN@20``; also what stands after ``--plan`` for the user's own runs.
         method: with its update, such as ``llrc+left``.
-        compression: share removed, as aimed at.
+        keep: share to keep.
         view: the run that holds it.
         path: its file; None where the run's record holds it.
     """
 
     key: str
     method: str
-    compression: float
+    keep: float
     view: RunView[HoldsPlan]
     path: Path | None
 
     @property
     def label(self) -> str:
-        name = f"{method_label(self.method)} at {words.percent(self.compression)}"
+        """Method, size and run, as a list offers it."""
+        name = f"{method_label(self.method)} at {words.removed(self.keep)}"
         return f"{name} · {self.key}" + (" · sample" if self.view.sample else "")
 
 
-def choices(ref: ModelRef) -> list[Choice]:
+def choices(ref: ModelRef) -> list[PlanChoice]:
     """Plans of finished runs: allocated, updated, and those that comparisons measured and whose own run was deleted."""
     views = archive().runs(ref=ref)
-    found: dict[str, Choice] = {}
+    found: dict[str, PlanChoice] = {}
     for view in views:
         if view.done:
             for choice in plans_of(view):
@@ -70,13 +71,13 @@ def choices(ref: ModelRef) -> list[Choice]:
     return sorted(found.values(), key=lambda choice: _place(choice, order))
 
 
-def _place(choice: Choice, order: list[str]) -> tuple[bool, float, int, bool]:
-    """Round rates first, then by rate and method."""
-    odd = "@" in choice.key and round(100 * choice.compression) % 5 != 0
-    return odd, round(choice.compression, 4), order.index(choice.method), choice.view.sample
+def _place(choice: PlanChoice, order: list[str]) -> tuple[bool, float, int, bool]:
+    """Round sizes first, then by size and method."""
+    odd = "@" in choice.key and whole_percent(choice.keep) % 5 != 0
+    return odd, -size_key(choice.keep), order.index(choice.method), choice.view.sample
 
 
-def plans_of(view: AnyRun) -> Iterable[Choice]:
+def plans_of(view: AnyRun) -> Iterable[PlanChoice]:
     """Plans of one finished allocation or update: its own, and those that it recorded on its way to other rates."""
     if asks_for(view, UpdateSpec):
         yield _of_record(view, view.path / "plan.json")
@@ -84,32 +85,32 @@ def plans_of(view: AnyRun) -> Iterable[Choice]:
         yield from _recorded(view)
 
 
-def _recorded(view: RunView[AllocateSpec]) -> Iterable[Choice]:
+def _recorded(view: RunView[AllocateSpec]) -> Iterable[PlanChoice]:
     for plan in recorded_plans([view]):
         if plan.final:
-            yield Choice(view.id, view.spec.method, plan.compression, view, plan.path)
-        elif abs(plan.compression - (1 - view.spec.keep)) > 1e-6:  # the final plan stands for that rate
+            yield PlanChoice(view.id, view.spec.method, plan.keep, view, plan.path)
+        elif not same_size(plan.keep, view.spec.keep):  # the final plan stands for that size
             key = f"{view.id}@{plan.path.stem}"
-            yield Choice(key, view.spec.method, plan.compression, view, plan.path)
+            yield PlanChoice(key, view.spec.method, plan.keep, view, plan.path)
 
 
-def _of_record(view: RunView[EvaluateSpec] | RunView[UpdateSpec], path: Path | None = None) -> Choice:
+def _of_record(view: RunView[EvaluateSpec] | RunView[UpdateSpec], path: Path | None = None) -> PlanChoice:
     """The plan in the record of an update or evaluation."""
     spec = view.spec
     plan = spec.plan or {}
     update = str(spec.settings.get("kind", "")) if isinstance(spec, UpdateSpec) else update_of(plan.get("origin"))
     method = variant_name(str(plan.get("method")), update)
-    return Choice(view.id, method, 1 - float(plan.get("keep_target", 1)), view, path)
+    return PlanChoice(view.id, method, float(plan.get("keep_target", 1)), view, path)
 
 
-def usual(found: list[Choice]) -> list[str]:
-    """Who is asked when nobody says: a learned plan and the uniform one at the usual rate, else the first two."""
-    near = [choice for choice in found if abs(choice.compression - USUAL) < 0.0051]
+def usual(found: list[PlanChoice]) -> list[str]:
+    """Who is asked when nobody says: a learned plan and the uniform one at the usual size, else the first two."""
+    near = [choice for choice in found if same_percent(choice.keep, USUAL_KEEP)]
     keys = [next((choice.key for choice in near if choice.method == name), None) for name in _PREFERRED]
     return [key for key in keys if key is not None] or [choice.key for choice in found[:2]]
 
 
-def answer_of(choice: Choice) -> AnswerSpec:
+def answer_of(choice: PlanChoice) -> AnswerSpec:
     """The plan as a job takes it.
 
     Raises:
@@ -138,7 +139,7 @@ def name_of(answer: AnswerSpec) -> str:
     plan = plan_of(answer)
     if plan is None:
         return "dense"
-    return f"{variant_name(plan.method, plan.update)} at {words.percent(1 - plan.keep_target)}"
+    return f"{variant_name(plan.method, plan.update)} at {words.removed(plan.keep_target)}"
 
 
 def label_of(name: str) -> str:
@@ -153,7 +154,7 @@ def color_of(name: str) -> str:
 
 
 def letter(number: int) -> str:
-    """What an answer is called while nobody may know whose it is."""
+    """The name of an answer in a blind vote: ``Answer A``."""
     return f"Answer {'ABCD'[number]}"
 
 

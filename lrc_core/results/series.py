@@ -9,28 +9,36 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import streamlit as st
 
 from lrc_core.allocate.curves.loss_curves import cheapest_plans
-from lrc_core.budget import Ranks, check_target, fit_budget, is_dense, keep_ratio, uniform_ranks
+from lrc_core.budget import (
+    Ranks,
+    check_target,
+    fit_budget,
+    is_dense,
+    keep_at,
+    keep_ratio,
+    removed_share,
+    uniform_ranks,
+    whole_percent,
+)
 from lrc_core.errors import BudgetError
 from lrc_core.names import learns
 from lrc_core.plan import Plan
-from lrc_core.results.archive import RunView, archive, stamp_of
-from lrc_core.results.plans import Recorded, recorded_plans
-from lrc_core.results.spectra import spectra_of
+from lrc_core.results.archive import RunView, archive, card_of, stamp_of
+from lrc_core.results.plans import RecordedPlan, recorded_plans
+from lrc_core.results.spectra import TWO_SIDED, losses_of
 from lrc_core.runs.integrity import checked
 from lrc_core.runs.spec import AllocateSpec, ModelRef, SpectraSpec
 from lrc_core.types import LinearShape, ModelCard
-from pages.ui.shared import state
 
 Layers = tuple[LinearShape, ...]
-TWO_SIDED = "kfac"
-"""The decomposition whose discarded sigma^2 is a loss, comparable between layers."""
+LARGEST_RATE = 80
+"""The largest rate that is offered, in whole percent."""
 
 
 @dataclass(frozen=True)
-class Series:
+class PlanSeries:
     """Plans of one origin over the slider.
 
     Attributes:
@@ -81,13 +89,13 @@ def packed(ranks: np.ndarray) -> str:
     return base64.b64encode(bytes(written)).decode()
 
 
-def series_of(layers: Layers, rates: Sequence[int], plans: Sequence[Ranks]) -> Series:
+def series_of(layers: Layers, rates: Sequence[int], plans: Sequence[Ranks]) -> PlanSeries:
     """The series of these plans."""
     table = np.array([[plan[layer.name] for layer in layers] for plan in plans], dtype=np.int64)
     table = table.reshape(len(plans), len(layers))
-    return Series(
+    return PlanSeries(
         tuple(rates),
-        tuple(round(1 - keep_ratio(layers, plan), 5) for plan in plans),
+        tuple(round(removed_share(keep_ratio(layers, plan)), 5) for plan in plans),
         tuple(sum(is_dense(layer, plan[layer.name]) for layer in layers) for plan in plans),
         table,
         packed(table),
@@ -96,40 +104,38 @@ def series_of(layers: Layers, rates: Sequence[int], plans: Sequence[Ranks]) -> S
 
 def largest_rate(layers: Layers) -> int:
     """The largest rate of the slider that a plan can have at all."""
-    rates = range(state.LARGEST_RATE, 0, -1)
+    rates = range(LARGEST_RATE, 0, -1)
     return next((rate for rate in rates if _possible(layers, rate)), 0)
 
 
 def _possible(layers: Layers, rate: int) -> bool:
     try:
-        check_target(layers, 1 - rate / 100)
+        check_target(layers, keep_at(rate))
     except BudgetError:
         return False
     return True
 
 
 @lru_cache(maxsize=8)
-def uniform(layers: Layers) -> Series:
+def uniform(layers: Layers) -> PlanSeries:
     """The uniform rule at every rate that is possible."""
     rates = range(1, largest_rate(layers) + 1)
-    keeps = [1 - rate / 100 for rate in rates]
+    keeps = [keep_at(rate) for rate in rates]
     return series_of(layers, rates, [fit_budget(layers, uniform_ranks(layers, keep), keep) for keep in keeps])
 
 
-def estimated(view: RunView[SpectraSpec]) -> Series:
+def estimated(view: RunView[SpectraSpec]) -> PlanSeries:
     """The Lagrangian plan at every rate that is possible, from spectra of the two-sided decomposition."""
     path = view.path / "spectra.npz"
     return _estimated(view.id, stamp_of(path))
 
 
-@st.cache_resource(max_entries=8, show_spinner="Working out the closed-form plan of every rate …")
-def _estimated(run_id: str, stamp: tuple[int, int]) -> Series:
+@lru_cache(maxsize=8)
+def _estimated(run_id: str, stamp: tuple[int, int]) -> PlanSeries:
     view = archive().require(run_id, SpectraSpec)
-    spectra = spectra_of(view)
-    layers = spectra.card.layers
-    losses = {name: 0.5 * np.square(sigma) for name, sigma in spectra.values[TWO_SIDED].items()}
+    layers = card_of(view).layers
     rates = range(1, largest_rate(layers) + 1)
-    return series_of(layers, rates, cheapest_plans(layers, losses, [1 - rate / 100 for rate in rates]))
+    return series_of(layers, rates, cheapest_plans(layers, losses_of(view), [keep_at(rate) for rate in rates]))
 
 
 def two_sided(ref: ModelRef) -> RunView[SpectraSpec] | None:
@@ -153,13 +159,13 @@ def learned_runs(ref: ModelRef, decomposition: str) -> dict[str, RunView[Allocat
     return found
 
 
-def recorded_at(view: RunView[AllocateSpec]) -> dict[int, Recorded]:
+def recorded_at(view: RunView[AllocateSpec]) -> dict[int, RecordedPlan]:
     """The recorded plans of a run by whole percent; the final one where there are two."""
-    found = {round(100 * plan.compression): plan for plan in recorded_plans([view])}
+    found = {whole_percent(plan.keep): plan for plan in recorded_plans([view])}
     return {rate: found[rate] for rate in sorted(found)}
 
 
-def learned(view: RunView[AllocateSpec], card: ModelCard) -> Series:
+def learned(view: RunView[AllocateSpec], card: ModelCard) -> PlanSeries:
     """The plans that a run recorded.
 
     Raises:
@@ -171,6 +177,6 @@ def learned(view: RunView[AllocateSpec], card: ModelCard) -> Series:
 
 
 @lru_cache(maxsize=16)
-def _learned(layers: Layers, rates: tuple[int, ...], files: tuple[tuple[str, tuple[int, int]], ...]) -> Series:
+def _learned(layers: Layers, rates: tuple[int, ...], files: tuple[tuple[str, tuple[int, int]], ...]) -> PlanSeries:
     plans = [Plan.load(checked(Path(path))).full_ranks(layers) for path, _ in files]
     return series_of(layers, rates, plans)

@@ -1,4 +1,4 @@
-"""Bench and ablation runs as the Compare page shows them. No Streamlit."""
+"""Bench and ablation runs with the rows they have by now: their lines, points and tables."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from lrc_core import words
+from lrc_core.budget import size_key
 from lrc_core.errors import LrcError
 from lrc_core.names import decomposition_label, method_label
 from lrc_core.quality.rows import accuracy_of, named
-from lrc_core.quality.tables import MARKS, label_of, marks, tasks_of, texts_of
-from lrc_core.results.archive import RunView, archive, read_content
+from lrc_core.quality.tables import MARKS, marks, row_label, tasks_of, texts_of
+from lrc_core.results.archive import RunView, archive, recorded_rows
 from lrc_core.runs.spec import AblationSpec, EvaluationSpec, ModelRef, QualitySpec
 
 Row = Mapping[str, Any]
@@ -40,10 +39,12 @@ class Bench:
 
     @property
     def measured(self) -> list[Row]:
+        """Rows with figures."""
         return [row for row in self.rows if "error" not in row]
 
     @property
     def failed(self) -> list[Row]:
+        """Rows with an error in place of figures."""
         return [row for row in self.rows if "error" in row]
 
     @property
@@ -57,11 +58,9 @@ def benches(ref: ModelRef, kind: type[QualitySpec] | type[AblationSpec]) -> list
     found = []
     for view in _runs(ref, kind):
         try:
-            path = view.path / "rows.json"
-            content = read_content(path) if path.is_file() else (view.run.result() or {}).get("rows", [])
+            rows = tuple(row for row in recorded_rows(view) if _usable(row))
         except LrcError:
             continue
-        rows = tuple(row for row in content if _usable(row)) if isinstance(content, list) else ()
         if rows:
             names = view.spec.baselines if isinstance(view.spec, QualitySpec) else ("base",)
             found.append(Bench(view, rows, names))
@@ -114,14 +113,14 @@ class Point:
 
 
 def points(rows: Sequence[Row], measure: str, axis: str) -> list[Point]:
-    """One point a target, by place. Several seeds: their mean, the spread between them added to the error."""
-    by_target: dict[float, list[tuple[float, float, float]]] = {}
+    """One point per target, by place. Several seeds: their mean, the spread between them added to the error."""
+    by_keep: dict[float, list[tuple[float, float, float]]] = {}
     for row in rows:
         value, place = value_of(row, measure), place_of(row, axis)
         if value is not None and place is not None:
-            by_target.setdefault(round(float(row["keep_target"]), 6), []).append((place, value[0], value[1] or 0.0))
+            by_keep.setdefault(size_key(row["keep_target"]), []).append((place, value[0], value[1] or 0.0))
     found = []
-    for cells in by_target.values():
+    for cells in by_keep.values():
         mean = sum(value for _, value, _ in cells) / len(cells)
         spread = sum((value - mean) ** 2 for _, value, _ in cells) / max(1, len(cells) - 1)
         sampling = sum(error for *_, error in cells) / len(cells)
@@ -134,7 +133,7 @@ def lines(bench: Bench) -> dict[tuple[str, str], list[Row]]:
     found: dict[tuple[str, str], list[Row]] = {}
     for row in bench.measured:
         if row["method"] not in ("dense", "reference"):
-            found.setdefault((named(dict(row)), str(row.get("decomposition", ""))), []).append(row)
+            found.setdefault((named(row), str(row.get("decomposition", ""))), []).append(row)
     return found
 
 
@@ -143,20 +142,18 @@ def decompositions_of(bench: Bench) -> list[str]:
     return list(dict.fromkeys(name for _, name in lines(bench) if name))
 
 
-def table(bench: Bench) -> pd.DataFrame:
+def records(bench: Bench) -> list[dict[str, Any]]:
     """Rows for reading, with signs of significance behind the values."""
     several = len({row.get("decomposition") for row in bench.rows if row.get("decomposition")}) > 1
     seeds = len({row.get("seed") for row in bench.rows if row.get("seed") is not None}) > 1
-    records = [_readable(row, bench, several=several, seeds=seeds) for row in bench.rows]
-    frame = pd.DataFrame(records).fillna("")
-    return frame[[name for name in frame.columns if name != "Note"] + (["Note"] if "Note" in frame else [])]
+    return [_readable(row, bench, several=several, seeds=seeds) for row in bench.rows]
 
 
 def _readable(row: Row, bench: Bench, *, several: bool, seeds: bool) -> dict[str, Any]:
     plain = row["method"] in ("dense", "reference")
     record: dict[str, Any] = {
-        "Target": "–" if plain else words.percent(1 - float(row["keep_target"])),
-        "Method": label_of(row),
+        "Target": "–" if plain else words.removed(float(row["keep_target"])),
+        "Method": row_label(row),
     }
     if several:
         record["Decomposition"] = decomposition_label(str(row["decomposition"])) if row.get("decomposition") else ""
@@ -174,26 +171,22 @@ def _readable(row: Row, bench: Bench, *, several: bool, seeds: bool) -> dict[str
             record[f"Perplexity, {name}"] = shown + marks(row, bench.baselines, "perplexity", text)
             record[f"× dense, {name}"] = words.figure((row.get("relative") or {}).get(text), 3)
     if mean := row.get("zero_shot_mean"):
-        record["Mean accuracy"] = _percent(mean["value"], mean["stderr"]) + marks(row, bench.baselines, "mean")
+        record["Mean accuracy"] = words.in_percent(mean["value"], mean["stderr"]) + marks(row, bench.baselines, "mean")
     for task in tasks_of(bench.measured):
         if score := (row.get("zero_shot") or {}).get(task):
             _, value, error = accuracy_of(score)
             if value is not None:
-                record[task] = _percent(value, error) + marks(row, bench.baselines, "zero_shot", task)
+                record[task] = words.in_percent(value, error) + marks(row, bench.baselines, "zero_shot", task)
     record["Allocation"] = _cost(row)
     record["Note"] = str(row.get("note", ""))
     return record
-
-
-def _percent(value: float, error: float | None) -> str:
-    return words.with_error(100 * value, None if error is None else 100 * error, 1)
 
 
 def _cost(row: Row) -> str:
     spent = row.get("allocation") or {}
     more = "" if spent.get("update_wall_s") is None else f" + {words.duration(spent['update_wall_s'])}"
     if spent.get("shared_from") is not None:
-        return f"by the run to {words.percent(1 - spent['shared_from'])}{more}"
+        return f"by the run to {words.removed(spent['shared_from'])}{more}"
     if spent.get("wall_s") is None:
         return "–"
     memory = spent.get("peak_memory_mb")
