@@ -135,7 +135,7 @@ def detail(summary: RunSummary) -> None:
             remove(summary)
     st.markdown("**Command**")
     jobs.command(summary.spec)
-    view = archive().open(summary.id)
+    view = archive().job(summary.id)
     if view and view.done and view.kind in next_steps.SOURCES and not read_only():
         next_steps.section(view)
     if summary.kind in report.KINDS and summary.state == "done":

@@ -163,7 +163,9 @@ def factors_of(session: Session, plan: Plan, folder: str, spec: CalibrationSpec,
     if plan.structure_file:
         raise PlanError(f"This plan prunes structure ({plan.structure_file}), which this version cannot apply.")
     rest = _WhenNeeded(session, plan.decomposition, spec)
-    return PlanWeights(runs / folder / plan.weights_file, rest) if plan.weights_file else rest.store
+    if not plan.weights_file:
+        return rest.store
+    return PlanWeights(runs / folder / plan.weights_file, rest, plan.digest(plan.weights_file))
 
 
 class _WhenNeeded:

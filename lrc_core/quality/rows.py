@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lrc_core.budget import same_size
+from lrc_core.errors import RecordError
 from lrc_core.plan import variant_name
 from lrc_core.quality.paired import log_perplexity, mcnemar, mean_accuracy
+from lrc_core.records import load, typed
+from lrc_core.runs.integrity import checked
 from lrc_core.texts.label import text_labels
 
 Row = dict[str, Any]
 Partners = Callable[[Row, Sequence[Row]], Mapping[str, Row]]
 """Rows that a row is tested against, by the name of the column."""
+
+
+@dataclass(frozen=True)
+class _Scores:
+    """A file of scores: by text what was lost in every window, by task how every item came out."""
+
+    windows: Mapping[str, Any] = field(default_factory=dict)
+    tasks: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Scores:
@@ -33,8 +44,10 @@ class Scores:
         """Losses of every window and outcomes of every item; empty where the run was deleted."""
         if run_id not in self._read:
             try:
-                self._read[run_id] = json.loads((self._root / run_id / "scores.json").read_text(encoding="utf-8"))
-            except (OSError, ValueError):
+                path = checked(self._root / run_id / "scores.json")
+                found = typed(_Scores, load(path), str(path))
+                self._read[run_id] = {"windows": found.windows, "tasks": found.tasks}
+            except RecordError:
                 return {}
         return self._read[run_id]
 

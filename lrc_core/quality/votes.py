@@ -9,10 +9,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from lrc_core.errors import RecordError
 from lrc_core.files import append_line
 from lrc_core.quality.paired import sign_test
+from lrc_core.records import Label, Moment, Place, Range, parse, typed
 
 FILE = ".votes.jsonl"
 TIE, SKIPPED = "tie", "skipped"
@@ -33,13 +35,13 @@ class Vote:
         place: which of the answers, from 0; -1 where none.
     """
 
-    at: float
-    run_id: str
-    model: str
+    at: Moment
+    run_id: Label
+    model: Place
     prompt: str
-    answers: tuple[str, ...]
-    chosen: str
-    place: int = -1
+    answers: tuple[Label, ...]
+    chosen: Label
+    place: Annotated[int, Range(-1, 99)] = -1
 
     @property
     def counts(self) -> bool:
@@ -77,9 +79,8 @@ def read_votes(path: Path) -> list[Vote]:
         return []
     votes: dict[str, Vote] = {}
     for line in lines:
-        with suppress(ValueError, TypeError, KeyError):
-            data = json.loads(line)
-            vote = Vote(**{**data, "answers": tuple(data["answers"])})
+        with suppress(RecordError):
+            vote = typed(Vote, parse(line, str(path)), str(path))
             votes.setdefault(vote.run_id, vote)
     return list(votes.values())
 

@@ -194,8 +194,8 @@ def test_the_end_is_recorded_on_a_full_disk(run: Run, monkeypatch: pytest.Monkey
         def full(*_: Any, **__: Any) -> None:
             raise full_disk
 
-        monkeypatch.setattr("lrc_core.runs.store.write_json", full)
-        monkeypatch.setattr("lrc_core.runs.store.append_line", full)
+        monkeypatch.setattr("lrc_core.runs.run.write_json", full)
+        monkeypatch.setattr("lrc_core.runs.run.append_line", full)
         on_progress(Progress("writing", 1, 1))
         return {}
 
