@@ -14,7 +14,7 @@ from lrc_core.jobs import generator, manager
 from lrc_core.runs.spec import CalibrationSpec, GenerateSpec, ModelRef, SamplingSpec, SpectraSpec
 from lrc_core.runs.store import Run, RunStore
 from lrc_core.runs.transcript import read_answers
-from tests.core.job_helpers import EXECUTE_VARIABLE, kill_workers, wait_for
+from tests.factories.job_helpers import EXECUTE_VARIABLE, kill_workers, wait_for
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_one_process_serves_all_and_gives_way(
     found = generator.find(store)
     assert found is not None and found.model == model.source and 0 < (generator.seconds_left(found) or 0) <= 300
 
-    monkeypatch.setenv(EXECUTE_VARIABLE, "tests.core.job_helpers:work")
+    monkeypatch.setenv(EXECUTE_VARIABLE, "tests.factories.job_helpers:work")
     heavy = manager.submit(SpectraSpec(model, calibration=CalibrationSpec(seed=5)), store=store)
     wait_for(lambda: heavy.status().step > 0, f"the device was given to {heavy.id}: {heavy.log_tail()}", 120)
     wait_for(lambda: generator.find(store) is None, "the process has gone")

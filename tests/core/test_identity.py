@@ -39,7 +39,7 @@ from lrc_core.runs.spec import (
 )
 from lrc_core.runs.store import RunStore
 from lrc_core.types import ignore_progress, never_stop
-from tests.core.pipeline_helpers import result_of, run
+from tests.factories.pipeline_helpers import result_of, run
 from tests.factories.run_factory import finish, make_card, write_json
 from tests.factories.tiny_models import save_tiny, tiny_text
 

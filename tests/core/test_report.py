@@ -28,8 +28,8 @@ from lrc_core.results.archive import Archive
 from lrc_core.runs.spec import AllocateSpec, QualitySpec
 from lrc_core.runs.store import RunStore
 from lrc_core.types import ModelCard
-from tests.core.pdf_reader import Pdf
 from tests.factories import run_factory, table_factory
+from tests.factories.pdf_reader import Pdf
 
 Make = Callable[..., Report]
 

@@ -214,7 +214,7 @@ def test_a_folder_removed_meanwhile_does_not_hide_the_error(run: Run) -> None:
 
 
 def test_the_heartbeat_beats_and_held_back_progress_is_written(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tests.core.job_helpers import wait_for
+    from tests.factories.job_helpers import wait_for
 
     monkeypatch.setattr(recorder_module, "BEAT_EVERY_S", 0.02)
     monkeypatch.setattr(recorder_module, "STATUS_EVERY_S", 1e6)
