@@ -12,6 +12,7 @@ import itertools
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -161,22 +162,6 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         raise ResourceError(f"Cannot write {path}: {error}.", _FULL_REMEDY) from error
 
 
-def read_json(path: Path) -> Any:
-    """Read JSON.
-
-    Raises:
-        RunError: missing, unreadable or damaged; the file is named.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise RunError(f"There is no file {path}.", "The run is incomplete: delete it and start it again.") from error
-    except OSError as error:
-        raise RunError(f"Cannot read {path}: {error.strerror or error}.") from error
-    except ValueError as error:
-        raise RunError(f"{path} is damaged: {error}.", "Delete the run and start it again.") from error
-
-
 def append_line(path: Path, line: str) -> None:
     """Append one line in a single write, closing a line that an earlier writer left half-written.
 
@@ -203,6 +188,25 @@ def json_plain(value: Any) -> Any:
 def move(path: Path, target: Path) -> None:
     """Give a file or a folder another name on its disk, in one step. A file or an empty folder there is replaced."""
     path.replace(target)
+
+
+def make_private(folder: Path) -> None:
+    """Make a folder that nobody else on this computer may enter; one that is there is closed to others.
+
+    One that is shared on purpose (sticky, with its group's mark, or open for all to write) and somebody else's are
+    left as they are.
+
+    Raises:
+        ResourceError: the disk is full.
+        RunError: the folder cannot be made.
+    """
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        mode = folder.stat().st_mode
+        shared = mode & (stat.S_ISVTX | stat.S_ISGID | stat.S_IWOTH)
+        if mode & 0o077 and not shared:
+            with suppress(PermissionError):
+                folder.chmod(0o700)
 
 
 def fill_aside(folder: Path, fill: Callable[[Path], None]) -> None:

@@ -7,10 +7,11 @@ changed or deleted: ``LRC_READ_ONLY=1`` turns it on for all (``make demo``), and
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from lrc_core.errors import ReadOnlyError
+from lrc_core.errors import ReadOnlyError, ResourceError
 
 READ_ONLY = "LRC_READ_ONLY"
 
@@ -57,6 +58,24 @@ def cache_home() -> Path:
     """Folder of what can be fetched or computed again: starter pack, decompositions. ``LRC_CACHE`` overrides it."""
     default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lrc"
     return Path(os.environ.get("LRC_CACHE") or default).expanduser()
+
+
+def require_cache() -> Path:
+    """The cache folder, made where it is not there.
+
+    Raises:
+        ResourceError: it cannot be written.
+    """
+    folder = cache_home()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        raise ResourceError(
+            f"Cannot write to the cache folder {folder}: {error.strerror or error}.",
+            "Set LRC_CACHE to a folder you may write to.",
+        ) from error
 
 
 def runs_home() -> Path:

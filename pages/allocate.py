@@ -81,7 +81,7 @@ def choose_learned(ref: ModelRef, decomposition: str) -> RunView[AllocateSpec] |
     index = list(runs).index(named) if named in runs else 0
     chosen = st.selectbox(
         "Learned run", list(runs), index=index, format_func=label, key=LEARNED, bind="query-params",
-        help="Whose recorded plans the slider shows.",
+        help="The run whose recorded plans the slider shows.",
     )  # fmt: skip
     return runs.get(chosen) or next(iter(runs.values()))
 
@@ -130,7 +130,7 @@ def form(ref: ModelRef, keep: float, decomposition: str) -> AllocateSpec:
     entry, preset = choose_method()
     fold = st.expander("All settings", icon=":material/settings:", key=SETTINGS, bind="query-params")
     overrides, calibration = {}, CalibrationSpec()
-    # Two dozen widgets would cost every visit a third of a second: they are drawn when somebody looks at them, or has
+    # Two dozen widgets would cost every visit a third of a second: they are drawn when a user looks at them, or has
     # changed one, which the link then says.
     if fold.open or any(key.startswith((f"al_{entry.name}_", "al_cal_")) for key in st.query_params):
         with fold:

@@ -114,7 +114,7 @@ def choose(groups: list[comparisons.Group]) -> tuple[comparisons.Group, str, flo
     if len(groups) > 1:
         index = st.selectbox(
             "Measured with", range(len(groups)), format_func=lambda number: groups[number].label, key=GROUP,
-            help="Only what was measured with the same texts, windows and tasks stands side by side.",
+            help="Only rows measured with the same texts, windows and tasks are shown side by side.",
         )  # fmt: skip
     group = groups[index]
     left, right = st.columns(2)
@@ -129,16 +129,7 @@ def choose(groups: list[comparisons.Group]) -> tuple[comparisons.Group, str, flo
         bind="query-params",
     ) or names[0]  # fmt: skip
     rates = [whole_percent(keep) for keep in comparisons.keeps_of(group, decomposition)] or [state.DEFAULT_RATE]
-    rate = right.segmented_control(
-        "Compression",
-        rates,
-        default=20 if 20 in rates else rates[0],
-        format_func=lambda value: f"{value} %",
-        required=True,
-        key=KEEP,
-        bind="query-params",
-    )
-    return group, decomposition, keep_at(rate or rates[0])
+    return group, decomposition, keep_at(forms.rate_choice(right, "Compression", rates, KEEP))
 
 
 def compared(group: comparisons.Group, decomposition: str) -> tuple[str, ...]:
@@ -148,7 +139,7 @@ def compared(group: comparisons.Group, decomposition: str) -> tuple[str, ...]:
 
 
 def fill_missing(ref: ModelRef, group: comparisons.Group, decomposition: str) -> None:
-    """Cells that nobody has measured, and the job that measures them."""
+    """Cells that have not been measured, and the job that measures them."""
     cells = comparisons.missing(group, decomposition, compared(group, decomposition))
     if not cells:
         return
@@ -157,7 +148,7 @@ def fill_missing(ref: ModelRef, group: comparisons.Group, decomposition: str) ->
         st.markdown(f":material/grid_off: **Not measured yet:** {named}.")
         if group.sample:
             st.caption(
-                "The rows shown are shipped ones: the job measures them again on this computer, with these cells."
+                "The rows shown came with the program: the job measures them again on this computer, with these cells."
             )
         calibration = group.calibrations[0] if group.calibrations else CalibrationSpec()
         evaluation: EvaluationSpec = group.evaluation

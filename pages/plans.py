@@ -29,11 +29,10 @@ from lrc_core.results.drafts import (
     uniform_draft,
 )
 from lrc_core.results.plans import load_plan, nearest, recorded_plans
-from lrc_core.results.series import LARGEST_RATE
 from lrc_core.runs.spec import AllocateSpec, EvaluateSpec, EvaluationSpec, ModelRef
 from lrc_core.types import ModelCard
 from pages.ui.plans import editor
-from pages.ui.shared import cards, forms, jobs, state
+from pages.ui.shared import cards, forms, jobs
 from pages.ui.shared.frame import empty, frame, guard, page_link, show_error
 from pages.ui.shared.prose import prose
 
@@ -43,17 +42,7 @@ UNIFORM = "uniform"
 
 def chosen_keep() -> float:
     """The compression slider; returns the share to keep."""
-    rate = st.slider(
-        "Compression",
-        1,
-        LARGEST_RATE,
-        state.DEFAULT_RATE,
-        format="%d %%",
-        key=state.RATE,
-        bind="query-params",
-        help="The budget: a plan that keeps more than this leaves does not count.",
-    )
-    return keep_at(min(max(int(rate), 1), LARGEST_RATE))
+    return keep_at(forms.rate_slider(st, "The budget: a plan that keeps more than this leaves does not count."))
 
 
 def beginnings(ref: ModelRef, card: ModelCard, keep: float) -> dict[str, str]:
@@ -164,7 +153,7 @@ def evaluation(ref: ModelRef, card: ModelCard, draft: Draft, keep: float) -> Eva
     with st.expander("The same from the command line", icon=":material/terminal:"):
         words_of = ["lrc", "evaluate", ref.source, "--plan", str(plan_file(draft, card, keep))]
         st.code(shlex.join([*words_of, *evaluation_words(wanted)]), language="bash", wrap_lines=True)
-        st.caption("The button saves the plan under this name first. Spending what its locks leave, without the page:")
+        st.caption("The button saves the plan under this name first. To spend what its locks leave, without the page:")
         spend = ["lrc", "plan", ref.source, "--from", words_of[-1], "--keep", str(keep), "--save", words_of[-1]]
         st.code(shlex.join(spend), language="bash", wrap_lines=True)
     return wanted

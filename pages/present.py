@@ -44,7 +44,7 @@ def leave() -> None:
 
 
 def deck(story: Story) -> None:
-    """Hand everything to the browser, which turns the pages by itself."""
+    """Hand everything to the browser, which turns the pages itself."""
     slides = slides_of(story)
     learned = story.learned()
     shown = film.film_of(learned) if learned is not None else None

@@ -81,7 +81,7 @@ def listing(summaries: list[RunSummary]) -> str:
             f"{jobs.BADGES.get(name, jobs.BADGES['damaged'])[2]} {sum(summary.state == name for summary in summaries)}"
         ),
         key=STATES,
-        help="Nothing chosen: all of them.",
+        help="If none is chosen, all are shown.",
     )
     shown = [summary for summary in summaries if summary.state in (chosen_states or present)]
     st.dataframe(
@@ -136,7 +136,7 @@ def detail(summary: RunSummary) -> None:
             remove(summary)
     st.markdown("**Command**")
     jobs.command(summary.spec)
-    view = archive().open(summary.id)
+    view = archive().job(summary.id)
     if view and view.done and view.kind in next_steps.SOURCES and not read_only():
         next_steps.section(view)
     if summary.kind in report.KINDS and summary.state == "done":
@@ -190,7 +190,7 @@ def caches(busy: bool) -> None:
     with st.grid(4, min_column_width=150):
         st.metric("Computed, can be cleaned", words.data_size(total), help=str(cache_home()))
         st.metric("Starter pack", words.data_size(cache.folder_size(cache_home() / "starter")))
-        st.metric("Runs", words.data_size(cache.folder_size(root)), help=str(root))
+        st.metric("Runs", words.data_size(cache.runs_size(RunStore(root))), help=str(root))
         st.metric("Free", words.data_size(shutil.disk_usage(_existing(cache_home())).free))
     st.caption(
         "Decompositions and probes are kept so that the next job on a model starts at once. They can always be "
@@ -233,7 +233,7 @@ def body() -> None:
             "No runs yet", "Every job that you start, here or with `lrc`, is listed on this page.", ":material/history:"
         )
     if read_only():
-        return  # the shipped runs are nobody's to delete, and nothing is computed that could fill a disk
+        return  # the shipped runs are not to be deleted, and nothing is computed that could fill a disk
     with guard():
         caches(any(summary.status is not None and not summary.status.final for summary in summaries))
 

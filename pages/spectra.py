@@ -7,10 +7,9 @@ import streamlit as st
 from lrc_core.budget import keep_at
 from lrc_core.names import decomposition_label
 from lrc_core.results.archive import RunView, archive
-from lrc_core.results.series import LARGEST_RATE
 from lrc_core.results.spectra import spectra_of
 from lrc_core.runs.spec import ModelRef, SpectraSpec
-from pages.ui.shared import cards, jobs, state
+from pages.ui.shared import cards, forms, jobs
 from pages.ui.shared.frame import empty, frame, guard, page_link, sample_note
 from pages.ui.shared.prose import prose
 from pages.ui.spectra import measures, sides, streaming
@@ -86,17 +85,8 @@ def controls(ref: ModelRef, view: RunView[SpectraSpec]) -> Look:
         key=DECOMPOSITION,
         bind="query-params",
     )
-    rate = right.slider(
-        "Compression",
-        1,
-        LARGEST_RATE,
-        state.DEFAULT_RATE,
-        format="%d %%",
-        key=state.RATE,
-        bind="query-params",
-        help="Where the current cut lies. A click on a curve of the spectrum sets it, too.",
-    )
-    keep = keep_at(min(max(int(rate), 1), LARGEST_RATE))
+    words = "Where the current cut lies. A click on a curve of the spectrum sets it, too."
+    keep = keep_at(forms.rate_slider(right, words))
     side = Side(view, spectra, fitting(measure, chosen if chosen in names else names[0], names))
     place, *others = st.columns([3, 4, 4, 3], vertical_alignment="bottom")
     cuts = sides.cut_choices(ref, side, keep)

@@ -58,7 +58,7 @@ def body() -> None:
     views = learning_runs()
     if not views:
         empty(
-            "Nothing has learned yet",
+            "Nothing has been learned yet",
             "Start LLRC or another method that learns on the Allocate page; it appears here with its first step.",
             ":material/movie:",
         )

@@ -13,6 +13,9 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Before anything imports torch, and for processes that tests start: tiny models are slower on many threads.
 for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")
+# Processes that tests start load the stand-in for the pipeline, which acts only where a test asks for it.
+_STAND_IN = str(Path(__file__).parent / "stand_in")
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [_STAND_IN, os.environ.get("PYTHONPATH")]))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -34,7 +37,7 @@ def _trains(item: pytest.Function) -> bool:
 
 
 def _starts_processes(item: pytest.Function) -> bool:
-    return "lrc" in item.fixturenames or bool({"subprocess", "tests.core.job_helpers"} & _origins(item))
+    return "lrc" in item.fixturenames or bool({"subprocess", "tests.factories.job_helpers"} & _origins(item))
 
 
 _TRAINING = (

@@ -79,10 +79,10 @@ class Context:
         shared: a folder of all runs that differ in nothing but their target, for what does not depend on it.
         common: a folder of all runs, whatever their method, of the same model, factors, calibration text and seed, for
             measurements that several methods read.
-        on_progress: told at every step.
+        on_progress: called at every step.
         should_stop: asked at every step.
-        on_recorded: told of every plan passed on the way.
-        on_ranks: ``on_ranks(step, keep, ranks)``, told now and then how the ranks stand.
+        on_recorded: called with every plan passed on the way.
+        on_ranks: ``on_ranks(step, keep, ranks)``, called now and then with the ranks as they stand.
     """
 
     model: nn.Module

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from lrc_core.calibrate.gradients import block_gradients
-from lrc_core.calibrate.moments import BlockStatistics, block_statistics
+from lrc_core.calibrate.moments import block_statistics
+from lrc_core.calibrate.statistics import MomentStore, Notes, Statistics
 from lrc_core.decompose.blockfiles import BlockFiles
 from lrc_core.decompose.factorise import (
     Factors,
-    InputStatistics,
     Transform,
     factorise,
     in_parallel,
@@ -26,11 +26,15 @@ from lrc_core.decompose.factorise import (
 )
 from lrc_core.decompose.store import FactorStore, disk_cost
 from lrc_core.errors import CancelledError, ResourceError
-from lrc_core.models.linears import get_module, weight_of
+from lrc_core.models.fit import require_fit
+from lrc_core.models.linears import get_module, is_expert, weight_of
+from lrc_core.models.partial import require_chain
 from lrc_core.registry import DecompositionEntry
 from lrc_core.types import LinearShape, OnProgress, Progress, ShouldStop, ignore_progress, never_stop
 
 VERSION = 1  # part of every cache key: raise it when the numbers that the code computes change
+_EXPERTS = "experts 1"  # the same for models that are mixtures, whose experts were once left out
+_PROBE_TOKENS = 8
 _ROOM = 256 * 2**20  # bytes that must stay free on the disk
 
 
@@ -61,33 +65,13 @@ class Calibrated:
         Plain SVD asks for no text and no forward pass; everything else depends on the configuration as well.
         """
         dtype = str(next(self.model.parameters()).dtype)
+        if any(is_expert(layer.kind) for layer in self.layers):
+            parts = (*parts, _EXPERTS)
         known = [VERSION, self.fingerprint, dtype, *parts, *([self.forward] if text else [])]
         digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode())
         if text:
             digest.update(str(tuple(self.windows.shape)).encode() + self.windows.numpy().tobytes())
         return digest.hexdigest()[:20]
-
-
-class MomentStore(BlockFiles):
-    """Second moments and mean absolute values of all inputs, one file per block."""
-
-    def write_statistics(self, block: int, found: BlockStatistics) -> None:
-        """Store one block's statistics.
-
-        Raises:
-            ResourceError: the disk is full.
-        """
-        tensors = {f"{group}.second": inputs.second_moment for group, inputs in found.groups.items()}
-        tensors |= {f"{group}.abs": inputs.abs_mean for group, inputs in found.groups.items()}
-        self.write(block, tensors)
-
-    def statistics(self, layer: LinearShape) -> InputStatistics:
-        """Statistics of one layer's inputs."""
-        group = self.description["group_of"][layer.name]
-        tokens = int(self.description["tokens"])
-        return InputStatistics(
-            self.read(layer.block, f"{group}.second"), self.read(layer.block, f"{group}.abs"), tokens
-        )
 
 
 def moments(
@@ -97,15 +81,25 @@ def moments(
     store = MomentStore(calibrated.cache / "moments" / calibrated.key())
     if store.complete:
         return store
+    _require_passes(calibrated)
     group_of: dict[str, str] = {}
+    tokens_of: dict[str, int] = {}
     tokens = calibrated.windows.numel()
     for block, found in block_statistics(
         calibrated.model, calibrated.layers, calibrated.windows, on_progress=on_progress, should_stop=should_stop
     ):
         store.write_statistics(block, found)
         group_of.update(found.group_of)
-    store.finish({"group_of": group_of, "tokens": tokens, "fingerprint": calibrated.fingerprint})
+        tokens_of.update({group: inputs.tokens for group, inputs in found.groups.items() if inputs.tokens != tokens})
+    known = {"group_of": group_of, "tokens": tokens, "tokens_of": tokens_of, "fingerprint": calibrated.fingerprint}
+    store.finish(known)
     return store
+
+
+def _require_passes(calibrated: Calibrated) -> None:
+    """Refuse at once what the walk from block to block cannot do."""
+    require_fit(calibrated.model, calibrated.windows)
+    require_chain(calibrated.model, calibrated.windows[:1, :_PROBE_TOKENS])
 
 
 def output_gradients(
@@ -119,6 +113,7 @@ def output_gradients(
     store = BlockFiles(calibrated.cache / "moments" / calibrated.key("output gradients"))
     if store.complete:
         return store
+    _require_passes(calibrated)
     for block, found in block_gradients(
         calibrated.model, calibrated.layers, windows, on_progress=on_progress, should_stop=should_stop
     ):
@@ -149,12 +144,11 @@ def factors(
             f"The factors need {cost.bytes / 1e9:.1f} GB on disk, but only {cost.free / 1e9:.1f} GB are free.",
             "Free some space; `lrc doctor --clean` removes cached decompositions.",
         )
-    damped: dict[str, float] = {}
-    for block, transforms in _transforms(calibrated, entry, settings, on_progress, should_stop):
-        damped.update({name: found.damping for name, found in transforms.items() if found.damping})
+    notes = Notes()
+    for block, transforms in _transforms(calibrated, entry, settings, notes, (on_progress, should_stop)):
         store.write_factors(block, _each(calibrated, transforms, factorise))
         on_progress(Progress(f"decomposing: {entry.label}", block + 1, calibrated.layers[-1].block + 1))
-    store.finish({"decomposition": entry.name, "fingerprint": calibrated.fingerprint, "damped": damped})
+    store.finish({"decomposition": entry.name, "fingerprint": calibrated.fingerprint, **asdict(notes)})
     return store
 
 
@@ -182,41 +176,58 @@ def spectra(
     settings: Any,
     on_progress: OnProgress = ignore_progress,
     should_stop: ShouldStop = never_stop,
+    notes: Notes | None = None,
 ) -> dict[str, Tensor]:
     """Singular values of every block linear under one decomposition, without its factors.
+
+    Args:
+        calibrated: the model and its text.
+        entry: the decomposition.
+        settings: its settings.
+        on_progress: told at every step.
+        should_stop: asked at every step.
+        notes: what is to be told of single layers is put there.
 
     Returns:
         [r] float64 on the CPU, descending, by full module name.
     """
     found: dict[str, Tensor] = {}
-    for block, transforms in _transforms(calibrated, entry, settings, on_progress, should_stop):
+    notes = Notes() if notes is None else notes
+    for block, transforms in _transforms(calibrated, entry, settings, notes, (on_progress, should_stop)):
         found.update(_each(calibrated, transforms, singular_values))
         on_progress(Progress(f"singular values: {entry.label}", block + 1, calibrated.layers[-1].block + 1))
     return found
 
 
 def _transforms(
-    calibrated: Calibrated, entry: DecompositionEntry, settings: Any, on_progress: OnProgress, should_stop: ShouldStop
+    calibrated: Calibrated, entry: DecompositionEntry, settings: Any, notes: Notes, watch: tuple[OnProgress, ShouldStop]
 ) -> Iterator[tuple[int, dict[str, Transform]]]:
     """Transforms block by block. Layers that share their inputs share the transform, unless outputs count as well."""
-    make = entry.load()
-    store = None if entry.statistics == "none" else moments(calibrated, on_progress, should_stop)
-    slopes = output_gradients(calibrated, on_progress, should_stop) if entry.statistics == "gradients" else None
-    group_of: Mapping[str, str] = {} if store is None else store.description["group_of"]
+    make, should_stop = entry.load(), watch[1]
+    statistics = _statistics(calibrated, entry, notes, watch)
     for block in sorted({layer.block for layer in calibrated.layers}):
         if should_stop():
             raise CancelledError("The decomposition was cancelled.")
         by_group: dict[str, Transform] = {}
         result = {}
         for layer in (layer for layer in calibrated.layers if layer.block == block):
-            group = group_of.get(layer.name, "") if slopes is None else layer.name
+            group = "" if statistics is None else statistics.group(layer)
             if group not in by_group:
-                statistics = None if store is None else store.statistics(layer)
-                if statistics is not None and slopes is not None:
-                    statistics = replace(statistics, gradient_moment=slopes.read(layer.block, layer.name))
-                by_group[group] = make(statistics, settings)
+                by_group[group] = make(None if statistics is None else statistics.of(layer), settings)
             result[layer.name] = by_group[group]
+            notes.add(layer.name, by_group[group])
         yield block, result
+
+
+def _statistics(
+    calibrated: Calibrated, entry: DecompositionEntry, notes: Notes, watch: tuple[OnProgress, ShouldStop]
+) -> Statistics | None:
+    """What a decomposition goes by; None where it needs nothing but the weights."""
+    if entry.statistics == "none":
+        return None
+    store = moments(calibrated, *watch)
+    slopes = output_gradients(calibrated, *watch) if entry.statistics == "gradients" else None
+    return Statistics(calibrated.layers, store, slopes, notes)
 
 
 def _each(calibrated: Calibrated, transforms: Mapping[str, Transform], function: Any) -> dict[str, Any]:

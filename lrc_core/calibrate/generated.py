@@ -1,4 +1,4 @@
-"""Calibration text that the model writes itself: for models whose training data nobody has.
+"""Calibration text that the model writes itself: for models whose training data is not available.
 
 Each window starts with a token drawn uniformly from the vocabulary and goes on with samples from the model's own
 distribution (LLM-QAT, arXiv 2305.17888, section 3.1, draws the first token the same way; it takes the next three to
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from lrc_core.damage import earlier
 from lrc_core.errors import CancelledError, NumericalError, TextError
-from lrc_core.files import read_array, write_array
+from lrc_core.files import make_private, read_array, write_array
 from lrc_core.models.end_tokens import end_tokens
 from lrc_core.types import OnProgress, Progress, ShouldStop, ignore_progress, never_stop
 
@@ -58,7 +58,7 @@ def generated_windows(
         tokenizer: of the model; its special tokens never start a text.
         wanted: how much.
         cache: folder of this model's generated text; one file a batch, so that a cancel loses one batch at most.
-        on_progress: told of every token of a batch.
+        on_progress: called for every token of a batch.
         should_stop: asked before each.
 
     Returns:
@@ -73,6 +73,7 @@ def generated_windows(
         raise TextError("The text generated has no end: say how many windows.", "Give a number of windows above 0.")
     dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
     folder = cache / f"{dtype}-v{VERSION}-{wanted.window}-{wanted.seed}"
+    make_private(cache)
     folder.mkdir(parents=True, exist_ok=True)
     batches = -(-wanted.count // BATCH)
     parts = []

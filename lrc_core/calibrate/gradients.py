@@ -46,18 +46,19 @@ def block_gradients(
         windows: [n, window] token ids.
         batch: windows that run together.
         seed: for the labels that are drawn.
-        on_progress: told after every batch.
+        on_progress: called after every batch.
         should_stop: asked before every batch.
 
     Yields:
-        Block index, and for each of its linears [m, m] float32 on the CPU: the mean over tokens of g g^T.
+        Block index, and for each of its linears [m, m] float32 on the CPU: the mean over tokens of g g^T; nothing for
+        experts that no token reached.
 
     Raises:
         CancelledError: ``should_stop`` said so.
         NumericalError: gradients are not finite; names the layer.
     """
     batches = [chunk.to(next(model.parameters()).device) for chunk in windows.split(batch)]
-    blocks = sorted({layer.block for layer in layers})
+    blocks = range(max(layer.block for layer in layers) + 1)  # also through blocks that have none of the layers
     steps = 2 * len(blocks) * len(batches)
     generator = torch.Generator().manual_seed(seed)
     done = 0
@@ -85,7 +86,7 @@ def block_gradients(
                         output = block_output(model, tokens, index, hidden)
                     slopes[position] = _gradient(output, hidden, slopes[position])
                 tick()
-        yield index, {name: _mean(name, sums[name], windows.numel()) for name in names}
+        yield index, {name: _mean(name, sums[name], windows.numel()) for name in names if name in sums}
 
 
 def _entering(

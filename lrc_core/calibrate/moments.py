@@ -27,7 +27,7 @@ class BlockStatistics:
     """Statistics of one block.
 
     Attributes:
-        group_of: input group of every linear, by full module name.
+        group_of: input group of every linear, by full module name; experts that no token reached have none.
         groups: statistics of every input group.
     """
 
@@ -130,7 +130,7 @@ def block_statistics(
         layers: its block linears.
         windows: [n, window] token ids.
         batch: windows that run together.
-        on_progress: told after every batch.
+        on_progress: called after every batch.
         should_stop: asked before every batch.
 
     Yields:
@@ -142,7 +142,7 @@ def block_statistics(
     """
     device = next(model.parameters()).device
     batches = [chunk.to(device) for chunk in windows.split(batch)]
-    blocks = sorted({layer.block for layer in layers})
+    blocks = range(max(layer.block for layer in layers) + 1)  # also through blocks that have none of the layers
     hidden = [first_block_input(model, tokens) for tokens in batches]
     for index in blocks:
         names = [layer.name for layer in layers if layer.block == index]

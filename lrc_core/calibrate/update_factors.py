@@ -28,7 +28,7 @@ from lrc_core.decompose.update import Damped, PairedMoments, damped, output_erro
 from lrc_core.errors import CancelledError
 from lrc_core.lowrank.apply import FactorSource, compressed
 from lrc_core.lowrank.linear import LowRankLinear
-from lrc_core.models.linears import block_linears, get_module, weight_of
+from lrc_core.models.linears import block_linears, get_module, is_expert, weight_of
 from lrc_core.models.partial import first_block_input, run_block
 from lrc_core.plan import Plan
 from lrc_core.types import LinearShape, OnProgress, Progress, ShouldStop, ignore_progress, never_stop
@@ -65,7 +65,7 @@ class UpdateCallbacks:
         known: their factors, by layer name and block.
         output_root: R of a layer for ``kind="both"``, where the plan's decomposition weighs outputs; see
             :func:`~lrc_core.decompose.update.update_both`.
-        on_progress: told after every batch.
+        on_progress: called after every batch.
         should_stop: asked before every batch.
     """
 
@@ -146,7 +146,7 @@ def _low_rank_groups(
     groups: Sequence[tuple[str, ...]], mine: Sequence[LinearShape], plan: Plan
 ) -> Iterator[tuple[str, ...]]:
     """Of a block's input groups, in running order, the low-rank layers."""
-    names = {layer.name for layer in mine} & set(plan.ranks)
+    names = {layer.name for layer in mine if not is_expert(layer.kind)} & set(plan.ranks)
     for group in groups:
         if low := tuple(name for name in group if name in names):
             yield low
@@ -181,7 +181,7 @@ class _Walk:
         for number, group in enumerate(groups):
             last = number == len(groups) - 1
             moments = self._moments(index, low, group[0], energies if last else None)
-            if moments is not None:
+            if moments is not None and moments.second.any():  # of zeros nothing can be learned
                 parts.update(self._update(low, group, moments, energies))
         if self._two and not groups:
             self._run_dense(index)

@@ -1,6 +1,6 @@
 """``lrc bench demo``: how soon the demo's server is ready and its first picture is seen, and what it takes in memory.
 
-Seconds, not ratios: this is what somebody waits for. So the machine's load is printed beside them.
+Seconds, not ratios: this is what a user waits for. So the machine's load is printed beside them.
 """
 
 from __future__ import annotations

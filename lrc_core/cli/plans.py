@@ -85,7 +85,7 @@ def _beginning(card: ModelCard, begun: Plan | None, keep: float) -> tuple[dict[s
         return fit_budget(card.layers, uniform_ranks(card.layers, keep), keep), set()
     begun.check_model(card)
     if begun.files:
-        raise PlanError(f"This plan brings the file {begun.files[0]}; its ranks alone are not the plan.")
+        raise PlanError(f"This plan needs the file {begun.files[0]}; its ranks alone are not the plan.")
     hand = begun.origin.get("hand")
     locked = hand.get("locked", ()) if isinstance(hand, Mapping) else ()
     return begun.full_ranks(card.layers), set(locked) & {layer.name for layer in card.layers}

@@ -22,7 +22,11 @@ from lrc_core.errors import NumericalError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+_UNUSED = 1e-8  # what a transform of zero is replaced by: small enough to make cutting free, and it has an inverse
 _SCALE_FLOOR = 1e-6  # added to the mean absolute input, as ASVD does, so that dead inputs keep a finite inverse
+
+NO_INPUTS = "its inputs are all zero"
+NO_GRADIENTS = "the loss does not feel its outputs"
 
 
 @dataclass(frozen=True)
@@ -48,14 +52,16 @@ class InputStatistics:
         second_moment: [n, n], mean over tokens of x x^T.
         abs_mean: [n], mean over tokens of abs(x).
         tokens: how many tokens were seen.
-        gradient_moment: [m, m], mean over tokens of g g^T, g the gradient of a token's loss at the outputs, where it
-            was collected.
+        gradient_moment: [m, m], mean over ALL tokens of the text of g g^T, g the gradient of a token's loss at the
+            outputs, where it was collected.
+        share: of the text's tokens that reach the layer; below 1 for an expert, which errs for no others.
     """
 
     second_moment: Tensor
     abs_mean: Tensor
     tokens: int
     gradient_moment: Tensor | None = None
+    share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -66,11 +72,13 @@ class Transform:
         matrix: T: [n] for a diagonal, [n, n] lower triangular otherwise, None for the identity; float64.
         output: R: [m, m] lower triangular, None for the identity; float64.
         damping: what was added to the diagonal of the second moment to make it positive definite (0 when nothing was).
+        unused: why cutting the layer costs nothing on the calibration text; "" where it is used.
     """
 
     matrix: Tensor | None = None
     output: Tensor | None = None
     damping: float = 0.0
+    unused: str = ""
 
     def apply(self, weight: Tensor) -> Tensor:
         """R^T W T, [m, n]."""
@@ -118,13 +126,14 @@ def activation_scaled(inputs: InputStatistics, settings: AsvdSettings) -> Transf
 def whitened(inputs: InputStatistics, settings: WhitenedSettings) -> Transform:
     """SVD-LLM (arXiv 2403.07378, section 3.1): T = L with L L^T = E[x x^T].
 
-    The discarded sigma^2 is then the mean squared output error per token on the calibration text.
+    The discarded sigma^2 is then the mean squared output error per token on the calibration text. Of a layer whose
+    inputs are all zero the singular values are next to nothing, and its factors those of the plain SVD.
 
     Raises:
-        NumericalError: the second moment is not finite, or is zero.
+        NumericalError: the second moment is not finite.
     """
-    root, added = _root(inputs.second_moment, "inputs", 0.0, settings.damping)
-    return Transform(root, damping=added)
+    root, added = _root(inputs.second_moment * inputs.share, "inputs", 0.0, settings.damping)
+    return Transform(root, damping=added, unused="" if inputs.second_moment.any() else NO_INPUTS)
 
 
 def two_sided(inputs: InputStatistics, settings: KfacSettings) -> Transform:
@@ -135,13 +144,14 @@ def two_sided(inputs: InputStatistics, settings: KfacSettings) -> Transform:
     divergence from the dense model. It is in nats whatever the layer, which makes layers comparable.
 
     Raises:
-        NumericalError: a second moment is not finite, or is zero.
+        NumericalError: a second moment is not finite.
     """
     if inputs.gradient_moment is None:
         raise ValueError("the two-sided decomposition needs the second moment of the output gradients")
     matrix, added = _root(inputs.second_moment, "inputs", settings.input_damping, 1e-6)
     output = output_root(inputs.gradient_moment, settings)
-    return Transform(matrix, output, damping=added if added > settings.input_damping else 0.0)
+    unused = NO_INPUTS if not inputs.second_moment.any() else "" if inputs.gradient_moment.any() else NO_GRADIENTS
+    return Transform(matrix, output, damping=added if added > settings.input_damping else 0.0, unused=unused)
 
 
 def output_root(gradient_moment: Tensor, settings: KfacSettings) -> Tensor:
@@ -151,6 +161,8 @@ def output_root(gradient_moment: Tensor, settings: KfacSettings) -> Tensor:
 
 def _root(moment: Tensor, of: str, damping: float, least: float) -> tuple[Tensor, float]:
     """Cholesky factor of a second moment, and the share of its mean diagonal that had to be added.
+
+    Of a moment that is zero it is next to nothing in every direction alike: what is not used costs nothing to cut.
 
     Args:
         moment: [d, d].
@@ -163,7 +175,7 @@ def _root(moment: Tensor, of: str, damping: float, least: float) -> tuple[Tensor
     if not torch.isfinite(moment).all():
         raise NumericalError(f"The second moment of a layer's {of} is not finite.", "Check the model for NaN weights.")
     if scale <= 0:
-        raise NumericalError(f"A layer's {of} are all zero on the calibration text.", "Use another text.")
+        return _UNUSED * torch.eye(moment.shape[0], dtype=moment.dtype, device=moment.device), 0.0
     added = damping
     while True:
         damped = moment + added * scale * torch.eye(moment.shape[0], dtype=moment.dtype, device=moment.device)

@@ -17,6 +17,8 @@ from lrc_core.errors import CancelledError
 from lrc_core.evaluate.running import evaluating, max_positions
 from lrc_core.types import ShouldStop, never_stop
 
+_NO_CACHE = "The model keeps no key-value cache, so the speed of writing with one was not timed."
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -25,18 +27,20 @@ class Cost:
     Attributes:
         params: parameters, tied ones once.
         bytes: bytes of parameters and buffers as held, tied ones once.
-        prefill_tokens_per_s: tokens of a prompt read per second, batch 1.
-        decode_tokens_per_s: tokens written per second with the key-value cache, batch 1.
+        prefill_tokens_per_s: tokens of a prompt read per second, batch 1; None where the model cannot be timed.
+        decode_tokens_per_s: tokens written per second with the key-value cache, batch 1; None without such a cache.
+        note: why a speed is missing, "" where none is.
     """
 
     params: int
     bytes: int
-    prefill_tokens_per_s: float
-    decode_tokens_per_s: float
+    prefill_tokens_per_s: float | None
+    decode_tokens_per_s: float | None
+    note: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able form."""
-        return asdict(self)
+        """JSON-able form; no note where there is nothing to note."""
+        return {name: value for name, value in asdict(self).items() if name != "note" or value}
 
 
 def count_params(model: nn.Module) -> int:
@@ -82,18 +86,31 @@ def measure_cost(
     vocabulary = int(model.get_input_embeddings().num_embeddings)  # type: ignore[operator]
     generator = torch.Generator().manual_seed(0)
     prompt = torch.randint(0, vocabulary, (1, prompt_tokens), generator=generator).to(device)
+    params, size = count_params(model), count_bytes(model)
+    prefill: float | None = None
     with evaluating(model):
         clock = _Clock(device, max_seconds / 2, should_stop)
-        prefill, output = clock.median(lambda: _forward(model, prompt), repeats)
-        state = {"output": output}
-        decode, _ = clock.median(lambda: _decode_step(model, state), new_tokens)
-    return Cost(count_params(model), count_bytes(model), prompt_tokens / prefill, 1 / decode)
+        try:
+            prefill, output = clock.median(lambda: _forward(model, prompt), repeats)
+            if getattr(output, "past_key_values", None) is None:
+                return Cost(params, size, prompt_tokens / prefill, None, _NO_CACHE)
+            state = {"output": output}
+            decode, _ = clock.median(lambda: _decode_step(model, state), new_tokens)
+        except (CancelledError, MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # a family's own code raises whatever it likes over a cache it does not expect
+            reason = str(error).strip().split("\n")[0] or type(error).__name__
+            return Cost(
+                params, size, prefill and prompt_tokens / prefill, None, f"The speed could not be timed: {reason}"
+            )
+    return Cost(params, size, prompt_tokens / prefill, 1 / decode)
 
 
 def _forward(model: nn.Module, ids: Tensor, cache: Any = None) -> Any:
     # A server computes the head for the last position only; older models always compute it for all.
     last_only = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
-    return model(input_ids=ids, past_key_values=cache, use_cache=True, **last_only)
+    known = {} if cache is None else {"past_key_values": cache}  # a recurrent model does not take that word
+    return model(input_ids=ids, use_cache=True, **known, **last_only)
 
 
 def _decode_step(model: nn.Module, state: dict[str, Any]) -> None:

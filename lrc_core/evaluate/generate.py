@@ -95,7 +95,7 @@ def write_answer(
         tokenizer: its tokenizer.
         ids: the prompt; its beginning is dropped where prompt and answer exceed the model's positions.
         sampling: how tokens are chosen.
-        on_text: told of text as soon as it is certain.
+        on_text: called with text as soon as it is certain.
         should_stop: asked before every token.
 
     Raises:
@@ -142,7 +142,9 @@ def next_tokens(model: nn.Module, ids: Tensor, sampling: SamplingSpec, stop: set
     generator = torch.Generator().manual_seed(sampling.seed)
     step, cache = ids, None
     while True:
-        output = model(input_ids=step, past_key_values=cache, use_cache=True)
+        # A recurrent model does not take the word, and one without such a cache sees the whole text again.
+        known = {} if cache is None else {"past_key_values": cache}
+        output = model(input_ids=step, use_cache=True, **known)
         scores = output.logits[0, -1]  # [vocab]
         if bool(scores.isnan().any()):
             raise NumericalError("The model's output is not a number, so it cannot write text.", "Try float32.")
@@ -152,7 +154,6 @@ def next_tokens(model: nn.Module, ids: Tensor, sampling: SamplingSpec, stop: set
         yield token
         cache = getattr(output, "past_key_values", None)
         ids = torch.cat([ids, ids.new_tensor([[token]])], dim=1)
-        # A model without such a cache sees the whole text again.
         step = ids if cache is None else ids[:, -1:]
 
 

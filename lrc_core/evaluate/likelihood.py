@@ -58,7 +58,7 @@ def continuation_likelihoods(
     Args:
         model: a Hugging Face causal LM in eval mode, on any device, without gradients.
         pairs: contexts and continuations as token ids.
-        on_batch: told before every batch how many pairs are done; may raise to stop.
+        on_batch: called before every batch with the number of pairs done; may raise to stop.
 
     Returns:
         Likelihoods in the order of ``pairs``; a log-probability is NaN where the model's output is.

@@ -58,7 +58,7 @@ def perplexity(
         batch_size: windows run at once.
         stride: tokens between window starts; 0, or anything from the window up, means no overlap.
         seed: chooses the bootstrap samples.
-        on_progress: told after each batch, with the perplexity so far.
+        on_progress: called after each batch, with the perplexity so far.
         should_stop: asked before each batch.
 
     Raises:

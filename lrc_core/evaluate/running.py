@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from lrc_core.models.fit import model_positions
+
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
@@ -26,11 +28,5 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def max_positions(model: nn.Module) -> int | None:
-    """The longest sequence the model takes, in tokens, or None where its config does not say."""
-    config = getattr(model, "config", None)
-    config = getattr(config, "text_config", None) or config
-    for name in ("n_positions", "max_position_embeddings", "n_ctx"):
-        value = getattr(config, name, None)
-        if isinstance(value, int):
-            return value
-    return None
+    """The longest sequence the model takes, or was made for, in tokens; None where nothing says."""
+    return model_positions(model).limit

@@ -17,7 +17,7 @@ def greedy_sample(model: nn.Module, tokenizer: Any, prompt: str = DEFAULT_PROMPT
 
     Args:
         model: a Hugging Face causal LM, on any device.
-        tokenizer: its tokenizer; special tokens are added as it does by itself.
+        tokenizer: its tokenizer; special tokens are added as it does on its own.
         prompt: text to continue; its beginning is dropped where prompt and continuation exceed the model's positions.
         max_new_tokens: length of the continuation in tokens, at most.
 

@@ -37,7 +37,7 @@ from lrc_core.errors import CancelledError, EvaluationError, LrcError, Numerical
 from lrc_core.evaluate.likelihood import continuation_likelihoods
 from lrc_core.evaluate.running import evaluating
 from lrc_core.models.pack.starter import ensure_tasks
-from lrc_core.texts import wants_bos
+from lrc_core.texts.windows import wants_bos
 from lrc_core.types import OnProgress, Progress, ShouldStop, ignore_progress, never_stop
 
 PACK_TASKS = ("arc_easy", "arc_challenge", "piqa", "hellaswag", "winogrande", "openbookqa", "boolq")
@@ -92,7 +92,7 @@ def zero_shot(  # noqa: PLR0913  what to run on, what to run and the two callbac
     Names are looked up in this order: the task files below ``include_path``; the pack's own seven (``PACK_TASKS``),
     whose items always come from the starter pack, so that they need no hub and everybody gets the same ones; every
     task, tag or group of lm-eval, which fetches its data set from the hub. BOS is put before the text exactly where
-    the tokenizer does so by itself. Log-probabilities are float32.
+    the tokenizer does so on its own. Log-probabilities are float32.
 
     Args:
         model: a Hugging Face causal LM, on any device.
@@ -101,7 +101,7 @@ def zero_shot(  # noqa: PLR0913  what to run on, what to run and the two callbac
         items: items of each task (of each member of a group), drawn with ``seed``; 0 for all.
         seed: chooses the items.
         include_path: folder of the user's own lm-eval task files, or "".
-        on_progress: told the answers scored so far of each task's.
+        on_progress: called with the number of answers scored so far, of each task's.
         should_stop: asked before each batch.
 
     Returns:

@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from lrc_core.errors import RunError
 from lrc_core.export.film import Chart, Film, thinned
+from lrc_core.export.shapes import cells, labelled, painted
 from lrc_core.export.theme import LIGHT, RAMP_LIGHT, blended
 from lrc_core.export.ticks import nice_ticks
 
@@ -89,9 +90,8 @@ def _background(film: Film, charts: Sequence[Chart]) -> Image.Image:
     for number, kind in enumerate(film.kinds):
         label = kind if roomy else kind.split(".")[-1].removesuffix("_proj")
         draw.text((left + (number + 0.5) * wide, top - 6), label, fill=ink, font=_font(11), anchor="ms")
-    every = 1 if film.blocks <= 12 else 5 if film.blocks <= 60 else 10
     high = (bottom - top) / film.blocks
-    for block in range(0, film.blocks, every):
+    for block in labelled(film.blocks):
         draw.text((left - 8, top + (block + 0.5) * high), str(block), fill=ink, font=_font(11), anchor="rm")
     draw.text((left - 8, top - 6), "block", fill=ink, font=_font(11), anchor="rs")
     for x in range(120):
@@ -137,10 +137,11 @@ def _frame(scene: _Scene, frame: int) -> Image.Image:
     draw.text((SIZE[0] - 30, 24), words, fill=LIGHT["text-color"], font=_font(18), anchor="ra")
     left, top, right, bottom = _GRID
     wide, high = (right - left) / len(film.kinds), (bottom - top) / film.blocks
-    for cell, kept in zip(film.cells, film.kept(frame), strict=True):
-        x, y = left + cell[1] * wide, top + cell[0] * high
-        gap = 1 if high > 5 else 0
-        draw.rectangle((x, y, x + wide - 2, max(y, y + high - 1 - gap)), fill=blended(RAMP_LIGHT, kept))
+    kept = zip(film.cells, film.kept(frame), strict=True)
+    shares = ((left + cell[1] * wide, top + cell[0] * high, share) for cell, share in kept)
+    for shape in cells(shares, wide - 2, max(0.0, high - (2 if high > 5 else 1))):
+        for x, y in shape.corners:
+            draw.rectangle((x, y, x + shape.width, y + shape.height), fill=painted(shape.fill, RAMP_LIGHT))
     for chart, box in zip(scene.charts, _PLOTS, strict=False):
         for name in reversed(chart.series):
             _line(draw, film, chart, name, (box, step))

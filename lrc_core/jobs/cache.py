@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lrc_core.errors import RunError
+from lrc_core.errors import RecordError, RunError
 from lrc_core.jobs.manager import reconcile
 from lrc_core.paths import cache_home, require_writable
+from lrc_core.records import load, typed
 from lrc_core.runs.store import RunStore
 
 _KEPT = "starter"
@@ -69,6 +69,11 @@ def clean_cache(store: RunStore | None = None) -> int:
     return removed
 
 
+def runs_size(store: RunStore) -> int:
+    """Bytes of all runs, without what is only left over of deleted ones."""
+    return sum(folder_size(store.root / run_id) for run_id in store.ids())
+
+
 def folder_size(folder: Path) -> int:
     """Bytes of all files below a folder; files that vanish meanwhile count nothing."""
     size = 0
@@ -104,8 +109,6 @@ def _models_by_fingerprint(store: RunStore) -> dict[str, str]:
 
 
 def _record(path: Path) -> dict[str, Any]:
-    with suppress(OSError, ValueError):
-        data = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(data, dict):
-            return data
+    with suppress(RecordError):
+        return typed(dict[str, Any], load(path), str(path))
     return {}

@@ -1,7 +1,7 @@
 """The generation process: ``python -m lrc_core.jobs.generation_worker RUNS``. See :mod:`lrc_core.jobs.generator`.
 
 It waits for the device like every job, then serves ``generate`` runs in the order of the queue with one model in
-memory. It lets go of both when it has been idle for a while, when it is told to (SIGTERM), or as soon as the next run
+memory. It lets go of both when it has been idle for a while, on SIGTERM, or as soon as the next run
 in the queue is another kind of job; runs that wait behind that job are served later by the same process, which begins
 anew with ``exec`` so that nothing of torch or the model stays behind.
 """
@@ -24,7 +24,7 @@ from lrc_core.errors import CancelledError, LrcError, ResourceError
 from lrc_core.jobs import generator
 from lrc_core.jobs.generator import Generator
 from lrc_core.jobs.queue import DeviceQueue
-from lrc_core.runs.process import host_name, is_alive, is_mine, start_time
+from lrc_core.runs.process import birth, identity, is_alive, is_mine, start_time
 from lrc_core.runs.recorder import BEAT_EVERY_S, record
 from lrc_core.runs.store import Run, RunStore
 from lrc_core.types import OnProgress, ShouldStop
@@ -67,9 +67,8 @@ class GenerationWorker:
             with self._queue.slot(first.id, self._gives_up(first)) as held:
                 if held:
                     self._serve()
-                    return not self._should_stop() and not self._retired()
-        self._retired()
-        return False
+                    return not self._retired()
+        return not self._retired()
 
     def _serve(self) -> None:
         """Answer runs in the order of the queue while the device is ours."""
@@ -140,8 +139,7 @@ class GenerationWorker:
         with self._store.lock():
             status = run.status()
             if status.state == "queued" and not is_mine(status):
-                pid = os.getpid()
-                run.write_status(replace(status, pid=pid, pid_started=start_time(pid), host=host_name()))
+                run.write_status(replace(status, **identity(os.getpid())))
 
     def _execute(self, run: Run, on_progress: OnProgress, should_stop: ShouldStop) -> dict[str, Any]:
         from lrc_core.pipeline import execute_in
@@ -158,15 +156,18 @@ class GenerationWorker:
     def _tell(self, state: str, release_at: float = 0.0, model: str | None = None) -> None:
         pid = os.getpid()
         holds = model if model is not None else self._told.model if self._told is not None else ""
-        told = Generator(pid, start_time(pid), state, holds, release_at)
+        told = Generator(pid, start_time(pid), state, holds, release_at, birth(pid))
         if told != self._told:
             generator.tell(self._store, told)
             self._told = told
 
     def _retired(self) -> bool:
-        """End, unless a run was handed to this process meanwhile. Under the lock, so that none can be from now on."""
+        """End, unless runs wait for this process, told to go or not: whoever handed them over counts on it.
+
+        Under the lock, so that none can be handed over from now on.
+        """
         with self._store.lock():
-            if not self._should_stop() and self._next() is not None:
+            if self._next() is not None:
                 return False
             path = generator.record_path(self._store)
             found = generator.find(self._store)
@@ -194,6 +195,7 @@ def main(root: Path) -> int:
     """Serve until there is nothing to do, then begin anew if runs wait behind another job."""
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     try:
         again = GenerationWorker(RunStore(root), generator.idle_s(), stop.is_set).run()
     except CancelledError:
@@ -202,6 +204,8 @@ def main(root: Path) -> int:
         log.error("%s", error)
         return 1
     if again:
+        # Held back until the new program can heed it: nobody would answer the runs that wait if it killed this one.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         logging.shutdown()
         os.execv(sys.executable, [sys.executable, "-m", f"lrc_core.jobs.{generator.MODULE}", str(root)])
     return 0

@@ -19,9 +19,6 @@ from lrc_core.runs.process import process_of
 from lrc_core.runs.records import Status
 from lrc_core.runs.store import Run
 
-EXECUTE_VARIABLE = "LRC_TEST_EXECUTE"
-"""Environment variable that hands ``--execute`` to workers; for tests."""
-
 
 def start_worker(run: Run, env: Mapping[str, str] | None = None) -> int:
     """Start a detached worker: it survives this process, its terminal and its signals.
@@ -36,10 +33,7 @@ def start_worker(run: Run, env: Mapping[str, str] | None = None) -> int:
     Raises:
         ResourceError: the system cannot start a process, or the disk is full.
     """
-    arguments = [str(run.path.resolve())]
-    if replacement := os.environ.get(EXECUTE_VARIABLE):
-        arguments += ["--execute", replacement]
-    words = ("worker", *arguments)
+    words = ("worker", str(run.path.resolve()))
     return start_process(words, run.path / "stdout.log", f"The worker of run {run.id}", env)
 
 

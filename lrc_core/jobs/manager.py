@@ -6,10 +6,12 @@ that a cluster's scheduler can stand behind it with the same run folders.
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 
 from lrc_core.errors import LrcError, RunError
@@ -18,12 +20,15 @@ from lrc_core.jobs import generator
 from lrc_core.jobs.launch import signal_worker, start_worker
 from lrc_core.jobs.queue import START_GRACE_S, DeviceQueue
 from lrc_core.kinds import check, command_for
-from lrc_core.paths import require_writable
+from lrc_core.paths import cache_home, require_writable
 from lrc_core.results.identity import as_asked_before, identified
-from lrc_core.runs.process import host_name, is_alive, start_time
+from lrc_core.runs.process import identity, is_alive
 from lrc_core.runs.records import Status
 from lrc_core.runs.spec import Spec
 from lrc_core.runs.store import Run, RunStore
+from lrc_core.runs.sweep import is_due, sweep
+
+log = logging.getLogger(__name__)
 
 STALE_BEAT_S = 120.0
 """Without a sign of life for so long, a worker on another machine counts as dead."""
@@ -46,7 +51,7 @@ __all__ = [
 
 
 _AUTOMATIC = "automatic"
-"""Flag in the folder of a run that nobody has asked for in so many words: a newer wish may take its place."""
+"""Flag in the folder of a run that no user explicitly asked for: a newer wish may take its place."""
 
 
 def submit(
@@ -179,12 +184,17 @@ def reconcile(*, store: RunStore | None = None) -> list[Run]:
     """Bring records into line with reality: runs whose process has died become interrupted.
 
     On this machine the process itself is asked (a laptop that slept has an old heartbeat and a healthy worker); for a
-    worker elsewhere the heartbeat decides. Cancels that a worker does not heed are pressed on.
+    worker elsewhere the heartbeat decides. Cancels that a worker does not heed are pressed on. What killed processes
+    left behind is removed.
 
     Returns:
         The runs that changed.
     """
     store = store or RunStore()
+    with suppress(LrcError):  # of a folder that is only to be read: nothing is lost
+        if is_due(store.root, time.time()):
+            with store.lock():
+                sweep(store.root, cache_home())
     changed = []
     for summary in store.list():
         if summary.state in ("queued", "running", "cancelling"):
@@ -199,7 +209,7 @@ def reconcile(*, store: RunStore | None = None) -> list[Run]:
 def replace_queued(spec: Spec, *, store: RunStore | None = None) -> list[str]:
     """Drop what a new wish supersedes: queued automatic runs of the same kind and model.
 
-    Running ones are never touched, nor what somebody has asked for.
+    Running ones are never touched, nor what a user has asked for.
 
     A run that has never computed is removed; one that was waiting to be resumed is cancelled and keeps its checkpoint.
 
@@ -236,7 +246,7 @@ def _launch(store: RunStore, run: Run, status: Status, env: Mapping[str, str] | 
     except LrcError as error:
         _end(store, run, status, "failed", error.message, error.remedy)
         raise
-    run.write_status(replace(status, pid=pid, pid_started=start_time(pid), host=host_name(), updated_at=time.time()))
+    run.write_status(replace(status, **identity(pid), updated_at=time.time()))
 
 
 def _flag(run: Run, *, automatic: bool) -> None:
@@ -274,7 +284,9 @@ def _reconcile_one(store: RunStore, run: Run) -> bool:
                 return False
             _end_dead(store, run, status)
             return True
-    except LrcError:
+    except Exception as error:  # a record that cannot be read makes a damaged run, which hinders no other
+        if not isinstance(error, LrcError):
+            log.warning("run %s cannot be read", run.id, exc_info=error)
         return False
 
 

@@ -3,8 +3,6 @@
 It waits for its turn, then imports torch and does the work of the run's spec. All it has to say is in the run folder;
 what it logs goes to standard error, which the manager sends to ``stdout.log``. Standing alone (on a cluster, say) it
 needs nothing but the run folder.
-
-``--execute MODULE:FUNCTION`` replaces the pipeline by another function of the same signature; for tests.
 """
 
 from __future__ import annotations
@@ -19,7 +17,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -27,7 +24,7 @@ from typing import Any
 from lrc_core.errors import CancelledError, LrcError
 from lrc_core.jobs.queue import DeviceQueue
 from lrc_core.kinds import KINDS
-from lrc_core.runs.process import host_name, is_alive, is_mine, start_time
+from lrc_core.runs.process import identity, is_alive, is_mine
 from lrc_core.runs.recorder import BEAT_EVERY_S, record
 from lrc_core.runs.store import Run, RunStore
 from lrc_core.types import OnProgress, ShouldStop
@@ -73,8 +70,7 @@ def _adopt(store: RunStore, run: Run) -> bool:
             return True
         if is_alive(status) is not False:
             return False
-        pid = os.getpid()
-        run.write_status(replace(status, pid=pid, pid_started=start_time(pid), host=host_name()))
+        run.write_status(replace(status, **identity(os.getpid())))
         DeviceQueue(store).enter(run, status.queued_at)
         return True
 
@@ -157,14 +153,9 @@ def _stop_on_signal(run: Run) -> Iterator[ShouldStop]:
 def _command_line(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m lrc_core.jobs.worker", description="Work on one run.")
     parser.add_argument("run_dir", type=Path)
-    parser.add_argument("--execute", default="", help=argparse.SUPPRESS)
     parsed = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    execute: Execute | None = None
-    if parsed.execute:
-        module, function = parsed.execute.split(":")
-        execute = getattr(import_module(module), function)
-    return main(parsed.run_dir, execute)
+    return main(parsed.run_dir)
 
 
 if __name__ == "__main__":

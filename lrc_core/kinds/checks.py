@@ -10,9 +10,12 @@ from typing import Any
 import lrc_core.allocate
 import lrc_core.decompose  # noqa: F401 - registers the decompositions, as the line above does the allocators
 from lrc_core.errors import BudgetError, EvaluationError, ModelError, SettingsError, TextError
+from lrc_core.models.positions import Positions, require_length
 from lrc_core.plan import Plan
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
 from lrc_core.runs.spec import GENERATED, CalibrationSpec, EvaluationSpec, ModelRef
+from lrc_core.texts.documents import load_documents
+from lrc_core.texts.files import is_file
 
 
 def check_keep(keep: float) -> None:
@@ -72,17 +75,39 @@ def check_evaluation(evaluation: EvaluationSpec) -> None:
         raise EvaluationError(f"There is no folder {evaluation.include_path} of task files.")
 
 
-def check_model(model: ModelRef) -> None:
+def check_model(model: ModelRef, windows: Iterable[int] = ()) -> None:
     """Look at the model's headers without loading it.
+
+    Args:
+        model: as the user names it.
+        windows: lengths in tokens that it will be run on; see :func:`windows_of`.
 
     Raises:
         ModelError: it cannot be found, read or compressed, or memory or disk do not suffice.
+        EvaluationError: a window is longer than its positions.
     """
     from lrc_core.models.preflight import preflight
 
     found = preflight(model)
     if found.problems:
         raise ModelError(" ".join(found.problems))
+    require_length(Positions(found.positions, ends=True), max(windows, default=0))
+
+
+def windows_of(spec: Any) -> list[int]:
+    """Lengths in tokens of the windows that a job of that spec runs the model on, as far as the spec says."""
+    evaluation, calibration = getattr(spec, "evaluation", None), getattr(spec, "calibration", None)
+    found = [] if evaluation is None else [evaluation.window]
+    plan = getattr(spec, "plan", None) or {}
+    names = (
+        getattr(spec, "decomposition", ""),
+        *getattr(spec, "decompositions", ()),
+        "" if plan.get("weights_file") else plan.get("decomposition", ""),
+    )
+    if calibration is not None and any(name and DECOMPOSITIONS.get(name).statistics != "none" for name in names):
+        found.append(calibration.window)
+    settings = dict(getattr(spec, "settings", None) or {})
+    return found + [value for name, value in settings.items() if name.split("_")[-1] == "window" and value]
 
 
 def check_outline(model: ModelRef) -> None:
@@ -98,16 +123,18 @@ def check_outline(model: ModelRef) -> None:
 
 
 def check_texts(texts: Sequence[str]) -> None:
-    """Refuse no text, and files that are not there.
+    """Refuse no text, and files that are not there, are no text or hold none.
 
     Raises:
-        TextError: naming the file.
+        TextError: naming the file, what it is and how to convert it.
     """
     if not texts:
         raise TextError("No text is named.", "The built-in ones are wiki, c4 and gensim.")
     for text in texts:
-        if Path(text).is_absolute() and not Path(text).is_file():
+        if Path(text).is_absolute() and not is_file(text):
             raise TextError(f"There is no text file {text}.")
+        if is_file(text):
+            load_documents(text)
 
 
 def _check_number(name: str, value: int, least: int) -> None:

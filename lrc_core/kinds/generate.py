@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 
 from lrc_core.errors import SettingsError
-from lrc_core.kinds.flags import add_list
+from lrc_core.kinds.flags import Flag, add_list, flag
 from lrc_core.kinds.kind import Kind
 from lrc_core.results.plans import DENSE_WORD, find_plan, words_for_answer
 from lrc_core.runs.spec import AnswerSpec, CalibrationSpec, GenerateSpec, SamplingSpec
@@ -48,43 +48,15 @@ def _answer(words: str, store: RunStore) -> AnswerSpec:
     return AnswerSpec(found.plan, found.folder, found.calibration or CalibrationSpec())
 
 
-class _Prompt:
-    """The question."""
-
-    def add(self, parser: argparse.ArgumentParser, base: GenerateSpec) -> None:
-        parser.add_argument("--prompt", metavar="TEXT", help="the question; - reads standard input")
-
-    def read(self, spec: GenerateSpec, arguments: argparse.Namespace, store: RunStore) -> GenerateSpec:
-        if arguments.prompt is None:
-            raise SettingsError("There is no prompt.", "Add --prompt 'your question', or --prompt - to read it.")
-        return replace(spec, prompt=sys.stdin.read() if arguments.prompt == "-" else arguments.prompt)
-
-    def write(self, spec: GenerateSpec, said: GenerateSpec, store: RunStore) -> tuple[list[str], GenerateSpec]:
-        words = [f"--prompt={spec.prompt}"] if spec.prompt.startswith("-") else ["--prompt", spec.prompt]
-        return words, replace(said, prompt=spec.prompt)
+def _prompt(word: str) -> str:
+    return sys.stdin.read() if word == "-" else word
 
 
-class _Sampling:
-    """How tokens are chosen: a flag for every field."""
-
-    def add(self, parser: argparse.ArgumentParser, base: GenerateSpec) -> None:
-        for info in fields_of(SamplingSpec):
-            words = f"{info.help.replace('%', '%%')} (default: {info.default})"
-            parser.add_argument(_flag(info.name), type=info.type, choices=info.choices or None, help=words)
-
-    def read(self, spec: GenerateSpec, arguments: argparse.Namespace, store: RunStore) -> GenerateSpec:
-        given = {f.name: getattr(arguments, f.name) for f in fields(SamplingSpec)}
-        sampling = build(SamplingSpec, {name: value for name, value in given.items() if value is not None})
-        return replace(spec, sampling=sampling)
-
-    def write(self, spec: GenerateSpec, said: GenerateSpec, store: RunStore) -> tuple[list[str], GenerateSpec]:
-        base, words = asdict(said.sampling), asdict(spec.sampling)
-        changed = {name: value for name, value in words.items() if value != base[name]}
-        return [word for name, value in changed.items() for word in (_flag(name), str(value))], spec
-
-
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
+_SAMPLING = tuple(
+    Flag(f"--{info.name.replace('_', '-')}", f"sampling.{info.name}", info.help, info.type, info.choices)
+    for info in fields_of(SamplingSpec)
+)
+"""How tokens are chosen: a flag for every field."""
 
 
 def _extras(parser: argparse.ArgumentParser) -> None:
@@ -93,7 +65,9 @@ def _extras(parser: argparse.ArgumentParser) -> None:
 
 def _check(spec: GenerateSpec) -> None:
     if not spec.prompt.strip():
-        raise SettingsError("The prompt is empty.", "Write a question, or the beginning of a text.")
+        raise SettingsError(
+            "The prompt is empty.", "Write a question: --prompt 'your question', or --prompt - to read one."
+        )
     if not 1 <= len(spec.answers) <= MOST_ANSWERS:
         raise SettingsError(
             f"{len(spec.answers)} models are asked, but it must be 1 to {MOST_ANSWERS}.",
@@ -115,7 +89,7 @@ KIND = Kind(
     stage="lrc_core.pipeline.generation:generation_run",
     show="lrc_core.cli.answers:print_answers",
     handler="lrc_core.cli.generate:generate",
-    parts=(_Prompt(), _Answers(), _Sampling()),
+    parts=(flag(GenerateSpec, "prompt", made=_prompt), _Answers(), *_SAMPLING),
     extras=_extras,
     title=_title,
     check=_check,

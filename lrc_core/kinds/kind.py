@@ -23,7 +23,7 @@ def _no_words(_: Any) -> str:
 
 
 def _own_model(spec: Any) -> None:
-    checks.check_model(spec.model)
+    checks.check_model(spec.model, checks.windows_of(spec))
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from lrc_core.runs.store import RunStore
 
 @dataclass(frozen=True)
 class PlanFlag:
-    """The flag; a run's plan comes with that run's calibration unless told otherwise.
+    """The flag; a run's plan comes with that run's calibration unless something else is asked for.
 
     Attributes:
         required: whether there must be a plan.

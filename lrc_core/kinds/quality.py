@@ -27,9 +27,9 @@ def _check(spec: QualitySpec) -> None:
 
 
 def _check_models(spec: QualitySpec) -> None:
-    checks.check_model(spec.model)
+    checks.check_model(spec.model, checks.windows_of(spec))
     for source in spec.references:
-        checks.check_model(ModelRef(source))
+        checks.check_model(ModelRef(source), [spec.evaluation.window])
 
 
 _SIZE = bench_preset(bench.PRESET)

@@ -100,7 +100,7 @@ def coupled_units(model: nn.Module, layers: Sequence[LinearShape]) -> tuple[Coup
 def _kv_groups(model: nn.Module) -> int:
     config = model.config.get_text_config()  # type: ignore[operator,union-attr]
     groups = getattr(config, "num_key_value_heads", None) or getattr(config, "num_attention_heads", 1)
-    return groups if isinstance(groups, int) else 1  # a list, one a block: heads of such models are not offered
+    return groups if isinstance(groups, int) else 1  # a list, one per block: heads of such models are not offered
 
 
 def _logits(model: nn.Module, tokens: Tensor) -> Tensor:

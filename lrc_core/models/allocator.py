@@ -1,4 +1,4 @@
-"""The C library's memory allocator, told to keep what tensors give back."""
+"""The C library's memory allocator, set to keep what tensors give back."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def keep_freed_memory() -> bool:
     ends, which for a job is soon.
 
     Returns:
-        Whether the allocator could be told; only glibc's can.
+        Whether the allocator could be set; only glibc's can.
     """
     told = bool(_call("mallopt", _MMAP_MAX, 0)) and bool(_call("mallopt", _TRIM_THRESHOLD, _KEEP_BYTES))
     _log.debug("freed memory is kept: %s", told)

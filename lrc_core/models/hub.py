@@ -20,7 +20,7 @@ from lrc_core.models.headers import TensorHeader
 from lrc_core.models.json_files import read_table
 from lrc_core.models.quiet import TickBar
 from lrc_core.models.shards import check_shard_name, check_shards
-from lrc_core.models.source import check_config, check_tensors
+from lrc_core.models.source import check_config, check_counts, check_tensors
 from lrc_core.runs.spec import ModelRef
 from lrc_core.types import OnProgress, ShouldStop
 
@@ -119,7 +119,7 @@ def borrowed_file(
         revision: a commit.
         name: of the file.
         aside: an empty folder to download into; a download that was stopped goes on there.
-        on_progress: told of the download.
+        on_progress: called during the download.
         should_stop: asked while it goes on.
 
     Raises:
@@ -176,6 +176,7 @@ def look_at(ref: ModelRef) -> RemoteModel:
         shards = {} if pickled else _remote_shards(ref.source, revision)
         check_shards(shards, {}, ref.source)
         check_tensors([tensor for found in shards.values() for tensor in found], ref.source)
+    check_counts(config, sum(map(len, shards.values())), ref.source)
     weights = {name: size for name, size in sizes.items() if name.endswith(".bin" if pickled else ".safetensors")}
     small = {
         name: size for name, size in sizes.items() if name.endswith((".json", ".txt", ".model")) and "/" not in name

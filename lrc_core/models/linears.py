@@ -1,18 +1,25 @@
 """Finding and replacing the linears of a model's decoder blocks, by structure and not by model names.
 
-The decoder blocks are the list of equal modules that holds most of the model's parameters. Whatever stands
-outside that list (embeddings, head, final norm) is never compressed.
+The decoder blocks are the list of modules that holds most of the model's parameters, of those lists that run on text.
+Whatever stands outside that list (embeddings, head, final norm, a vision tower) is never compressed. They are found
+once, on the dense model, and remembered by name: behind a plan another list may be the largest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from lrc_core.errors import ModelError
 from lrc_core.types import LinearShape
+
+_EXPERT = re.compile(r"expert|moe|input_linear|output_linear")
 
 
 def is_linear(module: nn.Module) -> bool:
@@ -43,44 +50,98 @@ def bias_of(module: nn.Module) -> Tensor | None:
     return bias if isinstance(bias, Tensor) else None
 
 
-def decoder_blocks(model: nn.Module) -> nn.ModuleList:
-    """The list of decoder blocks.
+@dataclass(frozen=True)
+class Blocks:
+    """The decoder blocks of a model.
 
-    Lists within a block (experts, for instance) are not candidates. Among the others the one that holds most
-    parameters wins, so that a deep but small vision tower is not mistaken for the language model.
-
-    Raises:
-        ModelError: the model has no list of blocks.
+    Attributes:
+        prefix: module name of their list, e.g. ``model.layers``.
+        layers: every linear in them that can be compressed, in the order in which the blocks define them.
+        never_called: names of linears in them that no pass runs, though their weight may be read: never compressed.
     """
-    return _find_blocks(model)[1]
+
+    prefix: str
+    layers: tuple[LinearShape, ...]
+    never_called: tuple[str, ...] = ()
 
 
-def blocks_prefix(model: nn.Module) -> str:
-    """Module name of the list of decoder blocks, e.g. ``model.layers``."""
-    return _find_blocks(model)[0]
+_KNOWN: WeakKeyDictionary[nn.Module, Blocks] = WeakKeyDictionary()
 
 
-def block_linears(model: nn.Module) -> tuple[LinearShape, ...]:
-    """Every linear of the decoder blocks, block by block, in the order in which the block defines them.
+def find_blocks(model: nn.Module, called: Collection[str] | None = None) -> Blocks:
+    """Find the decoder blocks of a dense model and remember them for it.
+
+    Lists within a block (experts, for instance) are not candidates.
+
+    Args:
+        model: as it was loaded.
+        called: names of the modules that run on text; None where that is not known. Lists of which none runs are not
+            candidates then, and linears that are not called (a family may read their weight) are left out; experts
+            stay in, because which of them run depends on the text. Routers are always left out.
 
     Raises:
         ModelError: no decoder blocks, or no linears in them.
     """
-    prefix, blocks = _find_blocks(model)
-    found = []
+    prefix = _find_prefix(model, called)
+    layers, never_called = [], []
     # One walk over the whole list, so that a module shared by several blocks is counted once.
-    for name, module in blocks.named_modules():
-        if is_linear(module):
-            block, _, kind = name.partition(".")
-            rows, columns = weight_of(module).shape
-            full_name = f"{prefix}.{name}" if prefix else name
-            found.append(LinearShape(full_name, int(block), kind, rows, columns))
-    if not found:
+    for name, module in model.get_submodule(prefix).named_modules():
+        if not is_linear(module):
+            continue
+        block, _, kind = name.partition(".")
+        rows, columns = weight_of(module).shape
+        full_name = f"{prefix}.{name}" if prefix else name
+        if not is_expert(kind) and called is not None and full_name not in called:
+            never_called.append(full_name)
+        elif is_expert(kind) or not _chooses_experts(model, full_name, rows):
+            layers.append(LinearShape(full_name, int(block), kind, rows, columns))
+    if not layers:
         raise ModelError(
             f"The blocks {prefix} of {type(model).__name__} hold no dense linear layers.",
             "If the model is quantised, load its full-precision original.",
         )
-    return tuple(found)
+    _KNOWN[model] = Blocks(prefix, tuple(layers), tuple(never_called))
+    return _KNOWN[model]
+
+
+def blocks_of(model: nn.Module) -> Blocks:
+    """The decoder blocks as they were found on the dense model; found now where nobody has looked yet."""
+    return _KNOWN.get(model) or find_blocks(model)
+
+
+def decoder_blocks(model: nn.Module) -> nn.ModuleList:
+    """The list of decoder blocks.
+
+    Raises:
+        ModelError: the model has no list of blocks.
+    """
+    known = _KNOWN.get(model)
+    found = model.get_submodule(_find_prefix(model, None) if known is None else known.prefix)
+    assert isinstance(found, nn.ModuleList)
+    return found
+
+
+def block_linears(model: nn.Module) -> tuple[LinearShape, ...]:
+    """Every linear of the decoder blocks that can be compressed, block by block, in the order of definition.
+
+    Raises:
+        ModelError: no decoder blocks, or no linears in them.
+    """
+    return blocks_of(model).layers
+
+
+def is_expert(kind: str) -> bool:
+    """Whether a linear of that path inside its block is one of several that tokens are routed to."""
+    return any(_EXPERT.search(part) and following.isdecimal() for part, following in pairwise(kind.split(".")))
+
+
+def family(kind: str) -> str:
+    """A path inside a block with the number of an expert left out: ``mlp.experts.*.up_proj``."""
+    parts = kind.split(".")
+    return ".".join(
+        "*" if number and is_expert(".".join(parts[number - 1 : number + 1])) else part
+        for number, part in enumerate(parts)
+    )
 
 
 def get_module(model: nn.Module, name: str) -> nn.Module:
@@ -107,20 +168,36 @@ def replace_module(model: nn.Module, name: str, new: nn.Module) -> nn.Module:
     return old
 
 
-def _find_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
-    lists = list(_outer_lists(model))
-    # Blocks of one class are the rule; mixed ones (attention and state-space blocks) count where there are no others.
-    equal = [found for found in lists if len({type(block) for block in found[1]}) == 1]
-    best = max(equal or lists, key=lambda found: (_params(found[1]), len(found[1])), default=None)
-    if best is None or _params(best[1]) == 0:
+def _chooses_experts(model: nn.Module, name: str, rows: int) -> bool:
+    """Whether a linear is the router of a mixture: one output for every expert beside it.
+
+    Cutting it would send tokens elsewhere, and it holds next to nothing.
+    """
+    parent = name.rpartition(".")[0]
+    for above in (parent, parent.rpartition(".")[0]):
+        for child_name, child in model.get_submodule(above).named_children():
+            if _EXPERT.search(child_name) and sum(key.isdecimal() for key, _ in child.named_children()) == rows:
+                return True
+    return False
+
+
+def _find_prefix(model: nn.Module, called: Collection[str] | None) -> str:
+    lists = [found for found in outer_lists(model) if _params(found[1])]
+    if called is not None:
+        running = {name.rpartition(".")[0] for name in called}
+        lists = [found for found in lists if found[0] in running] or lists
+    # Blocks repeat; where every member is of a kind of its own it is a collection of parts.
+    stacks = [found for found in lists if len({type(block) for block in found[1]}) < max(len(found[1]), 4)]
+    best = max(stacks or lists, key=lambda found: (_params(found[1]), len(found[1])), default=None)
+    if best is None:
         raise ModelError(
             f"{type(model).__name__} has no list of decoder blocks.",
             "Only causal language models made of equal decoder blocks can be compressed.",
         )
-    return best
+    return best[0]
 
 
-def _outer_lists(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.ModuleList]]:
+def outer_lists(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.ModuleList]]:
     """Module lists that are not inside another one, with their names."""
     for name, child in module.named_children():
         full_name = f"{prefix}.{name}" if prefix else name
@@ -128,7 +205,7 @@ def _outer_lists(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.
             if len(child):
                 yield full_name, child
         else:
-            yield from _outer_lists(child, full_name)
+            yield from outer_lists(child, full_name)
 
 
 def _params(module: nn.Module) -> int:

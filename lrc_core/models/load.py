@@ -15,17 +15,20 @@ from torch import nn
 from lrc_core.errors import CancelledError, LrcError, ModelError, ResourceError
 from lrc_core.models.allocator import keep_freed_memory
 from lrc_core.models.device import memory_available, named_dtype, pick_device
+from lrc_core.models.experts import unstack_experts
 from lrc_core.models.fingerprint import fingerprint
+from lrc_core.models.first_look import first_look
+from lrc_core.models.fit import model_positions
 from lrc_core.models.gguf.convert import unpacked_gguf
 from lrc_core.models.gguf.packing import packed_types
 from lrc_core.models.gguf.parts import whole_header
 from lrc_core.models.hub import cached_snapshot, fetch_snapshot
-from lrc_core.models.linears import block_linears, decoder_blocks
+from lrc_core.models.linears import Blocks, decoder_blocks, find_blocks
 from lrc_core.models.pack import starter
 from lrc_core.models.quiet import quiet_transformers
 from lrc_core.models.resources import cpu_memory_available, human_bytes
 from lrc_core.models.source import ModelFiles, check_tokenizer, find_source, look_through
-from lrc_core.models.weights.fit import require_fit
+from lrc_core.models.weights.fit import load_failure, require_matching_files
 from lrc_core.runs.spec import ModelRef
 from lrc_core.types import (
     ModelCard,
@@ -40,6 +43,7 @@ from lrc_core.types import (
 _LOG = logging.getLogger(__name__)
 _MEMORY_REMEDY = "Close other programs, take a smaller model, or use a machine with more memory."
 _UNKNOWN_POSITIONS = 2048
+NOT_CAUSAL = "The model is bidirectional: changing a token changes what it says of the tokens before it."
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,7 @@ class LoadedModel:
         tokenizer: the model's own.
         card: its figures and identity.
         warnings: what the user should know, in plain sentences.
+        causal: no token sees what follows; only then is there a perplexity.
     """
 
     model: Any
@@ -59,6 +64,7 @@ class LoadedModel:
     device: torch.device
     dtype: torch.dtype
     warnings: tuple[str, ...]
+    causal: bool = True
 
 
 def load_model(
@@ -77,7 +83,7 @@ def load_model(
         ref: the model as the user names it.
         device: ``auto``, ``cuda``, ``mps`` or ``cpu``.
         dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
-        on_progress: told of downloads and loading.
+        on_progress: called during downloads and loading.
         should_stop: asked often.
 
     Raises:
@@ -95,25 +101,42 @@ def load_model(
     _require_memory(files, ref, chosen, precision)
     with _memory_errors(ref):
         warnings = [*origin_notes(ref)]
-        warnings += require_fit(folder, files.tensors, pickled=files.pickled, trust=ref.trust_remote_code)
+        warnings += require_matching_files(folder, files.tensors, pickled=files.pickled, trust=ref.trust_remote_code)
         model, more = _read_model(files, ref, on_progress, should_stop)
         warnings += more
         tokenizer = _read_tokenizer(folder, ref)
-        layers = block_linears(model)
+        decoder_blocks(model)  # refuses a model without any before the minute that hashing may take
         identity = ModelIdentity(
             ref.source, revision, fingerprint(model, on_progress, should_stop), type(model).__name__
         )
         on_progress(Progress(f"moving the model to {chosen}"))
+        unstack_experts(model)
         move(model, chosen, precision)
     if chosen.type == "cpu":
         keep_freed_memory()
     model.eval().requires_grad_(False)
-    card = _card(model, identity, layers, chosen, precision)
+    look = first_look(model)
+    blocks = find_blocks(model, look.called)
+    warnings += _odd(blocks, look.causal)
+    card = _card(model, identity, blocks, chosen, precision)
     if len(tokenizer) > card.vocab_size:
         warnings.append(f"The tokenizer knows {len(tokenizer)} tokens, the model only {card.vocab_size}.")
     for warning in warnings:
         _LOG.warning(warning)
-    return LoadedModel(model, tokenizer, card, chosen, precision, tuple(warnings))
+    return LoadedModel(model, tokenizer, card, chosen, precision, tuple(warnings), look.causal)
+
+
+def _odd(blocks: Blocks, causal: bool) -> list[str]:
+    """What is unlike other models."""
+    found = []
+    if silent := blocks.never_called:
+        found.append(
+            f"{len(silent)} linear layers stay dense because the model never calls them (it may read their weights), "
+            f"{silent[0]} for one."
+        )
+    if not causal:
+        found.append(f"{NOT_CAUSAL} Losses that methods go by mean little for it, and there is no perplexity.")
+    return found
 
 
 def move(model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
@@ -213,11 +236,14 @@ def _read_model(
         raise _load_failure(files, ref, error) from error
     if should_stop():
         raise CancelledError("Stopped while loading the weights.")
-    if incomplete := sorted(info["missing_keys"]) or sorted(str(key[0]) for key in info["mismatched_keys"]):
+    if wrong := [*sorted(info["missing_keys"]), *sorted(str(key[0]) for key in info["mismatched_keys"])]:
         raise ModelError(
-            f"The weights in {files.folder} do not fit {files.architecture}: {incomplete[0]} is missing or of another "
-            f"shape ({len(incomplete)} tensors are).",
+            f"The weights in {files.folder} do not fit {files.architecture}: {wrong[0]} is missing or misshapen.",
             "The model is incomplete, or its config.json belongs to another one.",
+        )
+    if "auto_map" in files.config and (unused := sorted(info["unexpected_keys"])):  # of others they are known
+        raise ModelError(
+            f"{unused[0]} in {files.folder} has no place in {files.architecture}.", "Correct its config.json."
         )
     return model, _untied(model)
 
@@ -234,16 +260,12 @@ def _untied(model: Any) -> list[str]:
 
 
 def _load_failure(files: ModelFiles, ref: ModelRef, error: Exception) -> ModelError:
-    reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     if "trust_remote_code" in str(error) and not ref.trust_remote_code:
         return ModelError(
             f"{ref.source} needs its own code to run, which is not allowed.",
             "Read that code, and allow the model's own code if you trust it.",
         )
-    return ModelError(
-        f"transformers cannot load {ref.source} ({files.architecture or 'unknown architecture'}): {reason}",
-        "Check that it is a causal language model that this version of transformers knows.",
-    )
+    return load_failure(files.folder, error)
 
 
 def _read_tokenizer(folder: Path, ref: ModelRef) -> Any:
@@ -258,25 +280,24 @@ def _read_tokenizer(folder: Path, ref: ModelRef) -> Any:
         ) from error
 
 
-def _card(model: Any, identity: ModelIdentity, layers: Any, device: torch.device, dtype: torch.dtype) -> ModelCard:
+def _card(model: Any, identity: ModelIdentity, blocks: Blocks, device: torch.device, dtype: torch.dtype) -> ModelCard:
     config = model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
     source = identity.source
     if source == "starter":
         name = starter.MODEL_NAME
     else:
         name = Path(source).expanduser().resolve().stem if Path(source).expanduser().exists() else source
-    positions = getattr(config, "max_position_embeddings", None) or _UNKNOWN_POSITIONS
     return ModelCard(
         identity=identity,
         name=name,
         params_total=sum(parameter.numel() for parameter in model.parameters()),
-        params_linear=sum(layer.params for layer in layers),
+        params_linear=sum(layer.params for layer in blocks.layers),
         n_blocks=len(decoder_blocks(model)),
         hidden_size=int(config.hidden_size),
         vocab_size=int(model.get_input_embeddings().weight.shape[0]),
-        max_positions=int(positions),
+        max_positions=model_positions(model).limit or _UNKNOWN_POSITIONS,
         dtype=str(dtype).removeprefix("torch."),
         dtype_bytes=dtype.itemsize,
         device=str(device),
-        layers=layers,
+        layers=blocks.layers,
     )

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
+from lrc_core.errors import ModelError
 from lrc_core.models.linears import decoder_blocks
 
+_CHAIN = 1e-2  # of a state's norm: above rounding, far below another state
 _RETURNS_TUPLE: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 
@@ -55,15 +58,50 @@ def block_inputs(model: nn.Module, tokens: Tensor) -> tuple[list[Tensor], Tensor
 
 
 @torch.no_grad()
+def require_chain(model: nn.Module, tokens: Tensor) -> None:
+    """Refuse a model whose blocks do not each read what the one before wrote: it cannot be run block by block.
+
+    Args:
+        model: a causal language model.
+        tokens: [batch, window] token ids; a few suffice.
+
+    Raises:
+        ModelError: names the first block that does not follow.
+    """
+    tokens = tokens.to(next(model.parameters()).device)
+    inputs, _ = block_inputs(model, tokens)
+    follows = len(inputs) == len(decoder_blocks(model))
+    for index, (entering, wanted) in enumerate(pairwise(inputs)):
+        found = run_block(model, tokens, index, entering) if follows else wanted
+        if not follows or found.shape != wanted.shape or (found - wanted).norm() > _CHAIN * wanted.norm():
+            raise ModelError(
+                f"The blocks of {type(model).__name__} do not read what the block before wrote (block {index + 1} does "
+                "not), so that no statistics of single blocks can be had.",
+                "Use the plain SVD with a method that only looks at the weights, such as uniform.",
+            )
+
+
+@torch.no_grad()
 def first_block_input(model: nn.Module, tokens: Tensor) -> Tensor:
     """What enters the first block: embeddings and whatever the architecture adds to them, [batch, window, hidden]."""
+    return _caught(model, tokens, decoder_blocks(model)[0], entering=True).detach()
+
+
+def _caught(model: nn.Module, tokens: Tensor, module: nn.Module, *, entering: bool) -> Tensor:
+    """Run the model up to a module and give the hidden states that enter or leave it; nothing behind it is run."""
     caught: list[Tensor] = []
 
-    def catch(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        caught.append((args[0] if args else kwargs["hidden_states"]).detach())
+    def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        caught.append(args[0] if args else kwargs["hidden_states"])
         raise _BlockDone
 
-    handle = decoder_blocks(model)[0].register_forward_pre_hook(catch, with_kwargs=True)
+    def leave(_: nn.Module, __: Any, output: Any) -> None:
+        caught.append(hidden_of(output))
+        raise _BlockDone
+
+    handle = (
+        module.register_forward_pre_hook(enter, with_kwargs=True) if entering else module.register_forward_hook(leave)
+    )
     try:
         model(input_ids=tokens, use_cache=False)
     except _BlockDone:
@@ -98,21 +136,8 @@ def run_block(model: nn.Module, tokens: Tensor, index: int, hidden: Tensor) -> T
 
 def block_output(model: nn.Module, tokens: Tensor, index: int, hidden: Tensor) -> Tensor:
     """What :func:`run_block` gives, with gradients where they are enabled."""
-    caught: list[Tensor] = []
-
-    def catch(_: nn.Module, __: Any, output: Any) -> None:
-        caught.append(hidden_of(output))
-        raise _BlockDone
-
-    handle = decoder_blocks(model)[index].register_forward_hook(catch)
-    try:
-        with _from_block(model, index, hidden):
-            model(input_ids=tokens, use_cache=False)
-    except _BlockDone:
-        pass
-    finally:
-        handle.remove()
-    return caught[0]
+    with _from_block(model, index, hidden):
+        return _caught(model, tokens, decoder_blocks(model)[index], entering=False)
 
 
 def final_states(model: nn.Module, tokens: Tensor, start: int, hidden: Tensor) -> Tensor:
@@ -120,22 +145,9 @@ def final_states(model: nn.Module, tokens: Tensor, start: int, hidden: Tensor) -
 
     The head is not run; gradients where they are enabled.
     """
-    caught: list[Tensor] = []
-
-    def stop(_: nn.Module, args: tuple[Any, ...]) -> None:
-        caught.append(args[0])
-        raise _BlockDone
-
     head: nn.Module = model.get_output_embeddings()  # type: ignore[operator]
-    handle = head.register_forward_pre_hook(stop)
-    try:
-        with _from_block(model, start, hidden):
-            model(input_ids=tokens, use_cache=False)
-    except _BlockDone:
-        pass
-    finally:
-        handle.remove()
-    return caught[0]
+    with _from_block(model, start, hidden):
+        return _caught(model, tokens, head, entering=True)
 
 
 @contextmanager

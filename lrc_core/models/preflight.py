@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from lrc_core.models.headers import TensorHeader
 from lrc_core.models.hub import cached_snapshot, look_at
 from lrc_core.models.outline import block_weights, first_number, text_config
 from lrc_core.models.pack import starter
+from lrc_core.models.positions import positions_of
 from lrc_core.models.resources import (
     cpu_has_bf16,
     cpu_memory_available,
@@ -61,6 +62,7 @@ class Preflight:
         disk_available: free on the disk of the cache.
         warnings: it will work, but the user should know.
         problems: it will not work; each says why and what to do.
+        positions: the longest window in tokens that can be run, None where nothing ends or says.
     """
 
     source: str
@@ -79,6 +81,7 @@ class Preflight:
     revision: str = ""
     warnings: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+    positions: int | None = None
 
     @property
     def ok(self) -> bool:
@@ -103,6 +106,7 @@ class _Facts:
     warnings: tuple[str, ...] = ()
     n_blocks: int = 0
     own_code: bool = False
+    positions: int | None = None
 
 
 def preflight(ref: ModelRef) -> Preflight:
@@ -134,6 +138,7 @@ def preflight(ref: ModelRef) -> Preflight:
         memory_needed=_memory(shapes, params, facts.weight_bytes),
         disk_needed=facts.fetch_bytes + _factor_elements(shapes) * 4,
         revision=facts.revision,
+        positions=facts.positions,
         **free,  # type: ignore[arg-type]
     )
     return _judged(found, facts, ref, bool(shapes))
@@ -182,6 +187,7 @@ def _from_folder(ref: ModelRef, folder: Path | None) -> _Facts:
         n_blocks=_blocks_by_config(files.config),
         own_code="auto_map" in files.config,
         warnings=folder_notes(folder, files.tensors, pickled=files.pickled),
+        positions=_last_position(files.config, files.tensors),
     )
 
 
@@ -223,6 +229,7 @@ def _from_hub(ref: ModelRef, _: Path | None) -> _Facts:
         warnings=(*notes, f"It is downloaded at first use ({human_bytes(remote.download_bytes)})."),
         n_blocks=_blocks_by_config(remote.config),
         own_code="auto_map" in remote.config,
+        positions=_last_position(remote.config, remote.tensors),
     )
 
 
@@ -277,6 +284,11 @@ def _memory(shapes: Mapping[int, list[tuple[int, int]]], params: int, weight_byt
 def _factor_elements(shapes: Mapping[int, list[tuple[int, int]]]) -> int:
     """Elements of the full-rank factors of all block linears: (m + n) min(m, n) each."""
     return sum((rows + columns) * min(rows, columns) for block in shapes.values() for rows, columns in block)
+
+
+def _last_position(config: Mapping[str, Any], tensors: Sequence[TensorHeader]) -> int | None:
+    found = positions_of(text_config(config), tensors)
+    return found.limit if found.ends else None
 
 
 def _hidden_size(config: Mapping[str, Any]) -> int:

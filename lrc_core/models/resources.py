@@ -101,7 +101,7 @@ def own_peak_memory() -> Iterator[Callable[[], int]]:
 
 
 _floor = 0
-"""What the process had reached before the kernel was told to forget it."""
+"""What the process had reached before the kernel was asked to reset it."""
 
 
 def peak_memory_bytes() -> int:

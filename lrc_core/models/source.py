@@ -26,6 +26,9 @@ from lrc_core.runs.spec import ModelRef
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 _UNPACKED = 2
 """Counts up when GGUF files are unpacked otherwise, so that what an older version made is made anew."""
+_COUNT = re.compile(r"(num|n)_(\w+_)?(layers?|experts?|blocks?|heads?|groups?)")
+_BLOCKS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers")
+_MOST = 10_000
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 
 
@@ -109,6 +112,7 @@ def look_through(folder: Path, *, allow_pickle: bool) -> ModelFiles:
     if shards := read_headers(folder):
         tensors = tuple(tensor for found in shards.values() for tensor in found)
         check_tensors(tensors, str(folder))
+        check_counts(config, len(tensors), str(folder))
         size = sum((folder / name).stat().st_size for name in shards)
         return ModelFiles(folder, config, tensors, size, pickled=False)
     pickles = pickle_files(folder)
@@ -124,6 +128,7 @@ def look_through(folder: Path, *, allow_pickle: bool) -> ModelFiles:
             "Use a safetensors version of the model. If you trust their origin, allow them: `lrc ... --allow-pickle`, "
             f"or start the app with {ALLOW_PICKLE}={folder}.",
         )
+    check_counts(config, 0, str(folder))
     return ModelFiles(folder, config, (), sum(path.stat().st_size for path in pickles), pickled=True)
 
 
@@ -135,6 +140,26 @@ def check_tensors(tensors: Sequence[TensorHeader], where: str) -> None:
     """
     check_packed(tensors, where)
     check_experts(tensors, where)
+
+
+def check_counts(config: Mapping[str, Any], tensors: int, where: str) -> None:
+    """Refuse numbers of blocks or experts that no model has: building it would take for ever.
+
+    Args:
+        config: content of config.json.
+        tensors: how many the files hold; 0 where that is not known.
+        where: the model's name, for messages.
+
+    Raises:
+        ModelError: names the entry.
+    """
+    for part in (config, config.get("text_config")):
+        for name, value in part.items() if isinstance(part, Mapping) else ():
+            if isinstance(value, int | float) and _COUNT.fullmatch(name):
+                most = min(_MOST, tensors) if tensors and name in _BLOCKS else _MOST
+                if not -1 <= value <= most:
+                    held = f" and its files hold {tensors:,} tensors" if most < _MOST else ""
+                    raise ModelError(f"config.json of {where} sets {name[:80]} to {value}{held}.", "Download it again.")
 
 
 def check_tokenizer(folder: Path) -> None:

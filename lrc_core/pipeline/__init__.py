@@ -11,7 +11,7 @@ import lrc_core.allocate
 import lrc_core.decompose  # noqa: F401  both packages register their methods
 from lrc_core.damage import damage_told
 from lrc_core.kinds import KINDS, load
-from lrc_core.pipeline.session import Session, timed_result
+from lrc_core.pipeline.session import Session, timed_result, with_warnings
 from lrc_core.results.identity import unchanged
 from lrc_core.runs.store import Run
 from lrc_core.types import OnProgress, ShouldStop
@@ -22,7 +22,7 @@ def execute(run: Run, *, on_progress: OnProgress, should_stop: ShouldStop) -> di
 
     Args:
         run: a run that this process has claimed.
-        on_progress: told at every step.
+        on_progress: called at every step.
         should_stop: asked at every step.
 
     Raises:
@@ -35,5 +35,5 @@ def execute_in(run: Run, session: Session) -> dict[str, Any]:
     """As :func:`execute`, with a model that is perhaps in memory already and whose callbacks are the run's."""
     session.contents = dict(run.spec.contents)
     with damage_told() as told, unchanged(run.spec):
-        result = timed_result(lambda: load(KINDS[run.spec.kind].stage)(run, session))
+        result = timed_result(lambda: with_warnings(load(KINDS[run.spec.kind].stage)(run, session), session))
     return {**result, "warnings": [*result.get("warnings", []), *told]} if told else result

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,18 +18,19 @@ from torch import Tensor
 from lrc_core.allocate.protocol import Allocation, Context, PassedPlan
 from lrc_core.budget import size_key, whole_percent
 from lrc_core.calibrate.factor_model import spectra
+from lrc_core.calibrate.statistics import Notes
 from lrc_core.calibrate.subspaces import neighbour_overlaps
 from lrc_core.damage import earlier, read_lines
 from lrc_core.decompose.factorise import Factors
-from lrc_core.decompose.store import FactorStore
-from lrc_core.errors import PlanError, RunError
-from lrc_core.files import append_line, read_json, write_arrays, write_json, write_tensors
+from lrc_core.errors import PlanError
+from lrc_core.files import append_line, write_arrays, write_json, write_tensors
 from lrc_core.lowrank.structure import STRUCTURE_FILE, write_structure
 from lrc_core.models.resources import own_peak_memory
 from lrc_core.paths import cache_home
 from lrc_core.pipeline.session import Session, factors_for, write_card
 from lrc_core.pipeline.streaming import streamed_spectra_run
 from lrc_core.plan import Plan, make_plan, pruned_plan
+from lrc_core.records import load, typed
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
 from lrc_core.runs.spec import AllocateSpec, SpectraSpec
 from lrc_core.runs.store import Run
@@ -46,16 +46,19 @@ def spectra_run(run: Run, session: Session) -> dict[str, Any]:
     result = write_card(run, session)
     calibrated = session.calibrated(spec.calibration)
     arrays: dict[str, Any] = {}
+    warnings = list(result["warnings"])
     for name in spec.decompositions:
         entry = DECOMPOSITIONS.get(name)
-        found = spectra(calibrated, entry, entry.settings(), session.on_progress, session.should_stop)
+        notes = Notes()
+        found = spectra(calibrated, entry, entry.settings(), session.on_progress, session.should_stop, notes)
+        warnings += notes.sentences()
         arrays.update({f"{name}/{layer}": sigma.float().cpu().numpy() for layer, sigma in found.items()})
     write_arrays(run.path / "spectra.npz", arrays)
     if spec.subspaces:
         loaded = session.loaded
         found = neighbour_overlaps(loaded.model, loaded.card.layers, session.on_progress, session.should_stop)
         write_json(run.path / "subspaces.json", found)
-    return {**result, "decompositions": list(spec.decompositions)}
+    return {**result, "warnings": list(dict.fromkeys(warnings)), "decompositions": list(spec.decompositions)}
 
 
 def allocation_run(run: Run, session: Session) -> dict[str, Any]:
@@ -75,7 +78,7 @@ def allocation_run(run: Run, session: Session) -> dict[str, Any]:
         layers=session.loaded.card.layers,
         source=store or _NoFactors(),
         decomposition=spec.decomposition,
-        windows=lambda count, window, seed: session.windows(spec.calibration, count, window, seed + 1),
+        windows=lambda count, window, seed: session.fitting(spec.calibration, count, window, seed + 1),
         keep=spec.keep,
         seed=spec.seed,
         checkpoint=run.path / "checkpoint",
@@ -92,7 +95,7 @@ def allocation_run(run: Run, session: Session) -> dict[str, Any]:
     plan = writer.save(found)
     return {
         **result,
-        "warnings": [*result["warnings"], *_damping_warnings(store)],
+        "warnings": [*result["warnings"], *(Notes.of(store.description).sentences() if store else [])],
         "plan": plan.to_dict(),
         "recorded": _recorded(run),
         "details": dict(found.details or {}),
@@ -135,11 +138,17 @@ class _Spent:
 
 
 def _spent_before(path: Path) -> dict[str, Any]:
-    data = read_json(path)
-    for name in ("wall_s", "peak_memory_mb"):
-        if not math.isfinite(data[name]):
-            raise RunError(f"{name} is {data[name]}")
-    return dict(data)
+    data: dict[str, Any] = load(path)
+    typed(_SpentBefore, data, str(path), others=True)
+    return data
+
+
+@dataclass(frozen=True)
+class _SpentBefore:
+    """What earlier attempts have spent."""
+
+    wall_s: float
+    peak_memory_mb: float
 
 
 class _PlanWriter:
@@ -192,6 +201,7 @@ def _saved(plan: Plan, path: Path, gains: Mapping[str, Tensor] | None) -> Plan:
     if gains:
         plan = replace(plan, weights_file=path.with_suffix(".gains.safetensors").name)
         write_tensors(path.with_name(str(plan.weights_file)), {f"{name}.gain": gain for name, gain in gains.items()})
+    plan = plan.with_digests(path.parent)
     plan.save(path)
     return plan
 
@@ -228,14 +238,3 @@ def _whole_plan(path: Path) -> Plan:
         with safe_open(str(path.with_name(name)), "pt"):
             pass
     return plan
-
-
-def _damping_warnings(store: FactorStore | None) -> list[str]:
-    damped = store.description.get("damped", {}) if store else {}
-    if not damped:
-        return []
-    worst = max(damped, key=lambda name: damped[name])
-    return [
-        f"The second moments of {len(damped)} layers were not positive definite and were damped, most that of {worst} "
-        f"(by {damped[worst]:.1e} of the mean input energy). More calibration text avoids it."
-    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,11 @@ from typing import Any
 from lrc_core.budget import keep_at, same_size, whole_percent
 from lrc_core.pipeline.allocation import allocation_run
 from lrc_core.pipeline.evaluation import evaluation_run
-from lrc_core.pipeline.session import Session, timed_result
+from lrc_core.pipeline.session import Session, timed_result, with_warnings
 from lrc_core.pipeline.updating import update_run
 from lrc_core.plan import Plan
 from lrc_core.results.identity import part_of, unchanged
+from lrc_core.runs.integrity import checked
 from lrc_core.runs.recorder import record
 from lrc_core.runs.spec import AllocateSpec, CompareSpec, EvaluateSpec, UpdateSpec
 from lrc_core.runs.store import Run, RunStore
@@ -39,10 +41,16 @@ def do_part(store: RunStore, session: Session, wanted: AllocateSpec | UpdateSpec
 
         with unchanged(child.spec):
             watched = session.watched_by(both, should_stop)
-            return timed_result(lambda: stage(child, watched))
+            return timed_result(lambda: with_warnings(stage(child, watched), watched))
 
     record(child, work, should_stop=session.should_stop)
     return child
+
+
+def warnings_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """What the parts' results warn of, each once; nothing where they do not."""
+    found = list(dict.fromkeys(words for row in rows for words in row.get("warnings") or ()))
+    return {"warnings": found} if found else {}
 
 
 def update_spec(path: Path, kind: str, like: AllocateSpec | CompareSpec, store: RunStore) -> UpdateSpec:
@@ -54,7 +62,7 @@ def update_spec(path: Path, kind: str, like: AllocateSpec | CompareSpec, store: 
         like: whose model and calibration text it has.
         store: the runs.
     """
-    plan = Plan.load(path)
+    plan = Plan.load(checked(path))
     settings = asdict(update_settings({"kind": kind}))
     return UpdateSpec(like.model, plan.to_dict(), folder_of(plan, path, store), settings, like.calibration)
 

@@ -22,15 +22,16 @@ from lrc_core.lowrank.apply import FactorSource, PlanWeights
 from lrc_core.models.content import pinned
 from lrc_core.models.end_tokens import end_tokens
 from lrc_core.models.fingerprint import forward_digest, tokenizer_digest
+from lrc_core.models.fit import require_fit
 from lrc_core.models.load import LoadedModel, load_model
 from lrc_core.models.resources import own_peak_memory
-from lrc_core.paths import cache_home
+from lrc_core.paths import require_cache
 from lrc_core.plan import Plan
 from lrc_core.registry import DECOMPOSITIONS
 from lrc_core.results.identity import model_key, text_content, text_key
 from lrc_core.runs.spec import GENERATED, CalibrationSpec, ModelRef, Spec
 from lrc_core.runs.store import Run
-from lrc_core.texts import mixed_windows
+from lrc_core.texts.windows import mixed_windows
 from lrc_core.types import OnProgress, ShouldStop
 
 
@@ -40,7 +41,7 @@ class Session:
 
     Attributes:
         ref: the model as the user names it.
-        on_progress: told at every step.
+        on_progress: called at every step.
         should_stop: asked at every step.
         contents: digests of what the job's names stand for, by thing; see :mod:`lrc_core.results.identity`.
         stores: decompositions that were asked for: finding one means reading its whole calibration text.
@@ -80,7 +81,7 @@ class Session:
         loaded = self.loaded
         windows = self.windows(spec, spec.windows, spec.window, spec.seed)
         weights = loaded.card.identity.fingerprint
-        return Calibrated(loaded.model, loaded.card.layers, weights, windows, cache_home(), self.forward)
+        return Calibrated(loaded.model, loaded.card.layers, weights, windows, require_cache(), self.forward)
 
     def probing_key(self, calibrated: Calibrated, spec: CalibrationSpec, *parts: Any) -> str:
         """Cache key of what methods measure on windows of their own: of the whole texts, and of ``parts``."""
@@ -105,6 +106,16 @@ class Session:
         ends = sorted(end_tokens(self.loaded.model, self.loaded.tokenizer))
         return digest_of((self.forward, tokenizer_digest(self.loaded.tokenizer), ends))
 
+    def fitting(self, spec: CalibrationSpec, count: int, window: int, seed: int) -> Tensor:
+        """As :meth:`windows`, for passes of the model.
+
+        Raises:
+            EvaluationError: the model cannot read them; see :func:`~lrc_core.models.fit.require_fit`.
+        """
+        found = self.windows(spec, count, window, seed)
+        require_fit(self.loaded.model, found)
+        return found
+
     def _generated(self, count: int, window: int, seed: int) -> Tensor:
         """[count, window] token ids that the dense model itself wrote; kept in the cache."""
         loaded = self.loaded
@@ -112,7 +123,7 @@ class Session:
             loaded.model,
             loaded.tokenizer,
             Wanted(count, window, seed),
-            cache_home() / "generated" / f"{loaded.card.identity.fingerprint[:20]}-{self._writing[:12]}",
+            require_cache() / "generated" / f"{loaded.card.identity.fingerprint[:20]}-{self._writing[:12]}",
             on_progress=self.on_progress,
             should_stop=self.should_stop,
         )
@@ -152,7 +163,9 @@ def factors_of(session: Session, plan: Plan, folder: str, spec: CalibrationSpec,
     if plan.structure_file:
         raise PlanError(f"This plan prunes structure ({plan.structure_file}), which this version cannot apply.")
     rest = _WhenNeeded(session, plan.decomposition, spec)
-    return PlanWeights(runs / folder / plan.weights_file, rest) if plan.weights_file else rest.store
+    if not plan.weights_file:
+        return rest.store
+    return PlanWeights(runs / folder / plan.weights_file, rest, plan.digest(plan.weights_file))
 
 
 class _WhenNeeded:
@@ -170,6 +183,17 @@ class _WhenNeeded:
 
     def sigma(self, name: str, block: int) -> Tensor:
         return self.store.sigma(name, block)
+
+
+def with_warnings(result: dict[str, Any], session: Session) -> dict[str, Any]:
+    """A stage's result with what there is to know of the model it was computed from, and of the models of its rows."""
+    loaded = vars(session).get("loaded")
+    told = [
+        *(loaded.warnings if loaded else ()),
+        *(warning for row in result.get("rows", []) for warning in row.get("warnings", [])),
+        *result.get("warnings", []),
+    ]
+    return {**result, "warnings": list(dict.fromkeys(told))} if told else result
 
 
 def timed_result(stage: Callable[[], dict[str, Any]]) -> dict[str, Any]:

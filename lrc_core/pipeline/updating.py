@@ -18,6 +18,7 @@ from lrc_core.calibrate.update_settings import UpdateSettings
 from lrc_core.decompose.blockfiles import BlockFiles
 from lrc_core.decompose.update import component_sizes
 from lrc_core.files import write_tensors
+from lrc_core.models.fit import require_fit
 from lrc_core.pipeline.session import Session, factors_of, write_card
 from lrc_core.plan import Plan
 from lrc_core.registry import DECOMPOSITIONS
@@ -55,6 +56,7 @@ def update_run(run: Run, session: Session) -> dict[str, Any]:
         weights_file=WEIGHTS if found.weights else plan.weights_file,
         origin=_origin(run, plan, settings),
     )
+    updated = updated.with_digests(run.path) if found.weights else updated
     updated.save(run.path / "plan.json")
     shutil.rmtree(_checkpoint(run), ignore_errors=True)
     return {
@@ -84,7 +86,7 @@ def _tuned(run: Run, session: Session, plan: Plan, settings: Any) -> _Found:
     spec, loaded = run.spec, session.loaded
     assert isinstance(spec, UpdateSpec)
     seed = spec.calibration.seed
-    windows = session.windows(spec.calibration, settings.documents + settings.check_windows, settings.window, seed + 2)
+    windows = session.fitting(spec.calibration, settings.documents + settings.check_windows, settings.window, seed + 2)
     tuned = tuner.Tuner(
         loaded.model,
         plan,
@@ -131,6 +133,7 @@ def _update_blocks(run: Run, session: Session, plan: Plan, settings: UpdateSetti
     windows = calibrated.windows
     if 0 < settings.use_windows < len(windows):
         windows = session.windows(calibration, settings.use_windows, calibration.window, calibration.seed)
+    require_fit(loaded.model, windows)
     entry = DECOMPOSITIONS.get(plan.decomposition)
     watch = UpdateCallbacks(
         finished=[layer.block for layer in loaded.card.layers if done.has_block(layer.block)],

@@ -11,7 +11,7 @@ from typing import Any
 
 from lrc_core.plan import Plan
 from lrc_core.quality.footprint import Footprint
-from lrc_core.quality.plain_words import accuracy_loss, asked, difference_words, surprise
+from lrc_core.quality.plain_words import accuracy_loss, difference_words, questions_asked, surprise
 from lrc_core.quality.rows import Scores
 from lrc_core.words import data_size, percent, significant
 
@@ -28,8 +28,8 @@ class CardModel:
         name: as shown.
         color: of its method.
         plan: None for the dense model.
-        speed: decode and prefill speed in tokens a second, as far as measured.
-        row: its measured row, None where nobody measured its quality.
+        speed: decode and prefill speed in tokens per second, as far as measured.
+        row: its measured row, None where its quality was not measured.
         source: id of the run that the speed comes from.
         timed: how the speed was measured; only speeds that were measured alike are compared.
     """
@@ -50,7 +50,7 @@ class Wishes:
     Attributes:
         context: positions that every request holds.
         sequences: requests at once.
-        price: of 10^9 bytes a month.
+        price: of 10^9 bytes per month.
         currency: its sign.
     """
 
@@ -100,7 +100,7 @@ def quality_words(entry: CardModel, dense: CardModel | None, scores: Scores) -> 
     said = f"**{difference_words(loss)}**" if loss is not None else "No questions were asked of it."
     if times := surprise(entry.row, dense.row):
         said += f" Its perplexity is {times}."
-    return said, asked(loss, entry.row)
+    return said, questions_asked(loss, entry.row)
 
 
 def cards_sentence(found: Sequence[tuple[CardModel, Footprint]], wishes: Wishes) -> str:

@@ -78,7 +78,7 @@ def params_under(card: ModelCard, plan: Plan | None) -> int:
 
 
 def cache_bytes_per_token(card: ModelCard, plan: Plan | None = None) -> int | None:
-    """Bytes of keys and values that one position adds, over all blocks; None where they cannot be told.
+    """Bytes of keys and values that one position adds, over all blocks; None where that is unknown.
 
     The outputs of the key and value layers are what is kept, which with grouped-query attention is less than the
     width. Low-rank factors leave them as they are; pruned heads are gone from them.

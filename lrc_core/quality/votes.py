@@ -9,11 +9,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from lrc_core.errors import RecordError
 from lrc_core.escape import csv_row
 from lrc_core.files import append_line
 from lrc_core.quality.paired import sign_test
+from lrc_core.records import Label, Moment, Place, Range, parse, typed
 
 FILE = ".votes.jsonl"
 TIE, SKIPPED = "tie", "skipped"
@@ -34,17 +36,17 @@ class Vote:
         place: which of the answers, from 0; -1 where none.
     """
 
-    at: float
-    run_id: str
-    model: str
+    at: Moment
+    run_id: Label
+    model: Place
     prompt: str
-    answers: tuple[str, ...]
-    chosen: str
-    place: int = -1
+    answers: tuple[Label, ...]
+    chosen: Label
+    place: Annotated[int, Range(-1, 99)] = -1
 
     @property
     def counts(self) -> bool:
-        """Whether somebody voted."""
+        """Whether it is a vote at all."""
         return self.chosen != SKIPPED
 
 
@@ -78,9 +80,8 @@ def read_votes(path: Path) -> list[Vote]:
         return []
     votes: dict[str, Vote] = {}
     for line in lines:
-        with suppress(ValueError, TypeError, KeyError):
-            data = json.loads(line)
-            vote = Vote(**{**data, "answers": tuple(data["answers"])})
+        with suppress(RecordError):
+            vote = typed(Vote, parse(line, str(path)), str(path))
             votes.setdefault(vote.run_id, vote)
     return list(votes.values())
 
@@ -93,7 +94,7 @@ class Tally:
         who: as in :attr:`Vote.answers`.
         shown: votes on comparisons that it was in.
         chosen: how often it was the best.
-        ties: how often nobody was.
+        ties: how often none was.
         expected: how often it would have been chosen by guessing, ties set aside.
     """
 
@@ -156,7 +157,7 @@ def votes_sentence(votes: Sequence[Vote], labels: Mapping[str, str] | None = Non
 
 
 def votes_csv(votes: Iterable[Vote]) -> str:
-    """All votes, one a line, the answers in columns of their own."""
+    """All votes, one per line, the answers in columns of their own."""
     out = io.StringIO()
     columns = ["answer_1", "answer_2", "answer_3", "answer_4"]
     writer = csv.writer(out, lineterminator="\n")

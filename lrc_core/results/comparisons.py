@@ -11,7 +11,8 @@ from lrc_core import words
 from lrc_core.budget import removed_share, same_percent, same_size, size_key
 from lrc_core.errors import LrcError
 from lrc_core.names import split_variant
-from lrc_core.plan import Plan, variant_name
+from lrc_core.plan import Plan
+from lrc_core.quality.rows import named
 from lrc_core.quality.variants import MIX
 from lrc_core.results.archive import AnyRun, RunView, archive, recorded_rows
 from lrc_core.results.identity import changed, measured_contents
@@ -39,7 +40,7 @@ class Group:
 
     Attributes:
         evaluation: how all of them were measured.
-        rows: newest first, one a cell; the dense model's method is ``dense``.
+        rows: newest first, one per cell; the dense model's method is ``dense``.
         hidden: older rows of the same cells that are left out.
         calibrations: the calibrations behind the rows, more than one when they differ.
         views: the runs that the rows come from.
@@ -149,8 +150,7 @@ def _usable(row: Any) -> bool:
 
 def _named(row: Row) -> Row:
     """The row under the name that it has in charts: a plan with updated factors is not the one as allocated."""
-    update = str(row.get("update") or "")
-    return {**row, "method": variant_name(str(row["method"]), update)} if update else row
+    return {**row, "method": named(row)}
 
 
 def _group(evaluation: EvaluationSpec, entries: Sequence[tuple[Row, Measured]]) -> Group:
@@ -187,7 +187,7 @@ def decompositions_of(group: Group) -> list[str]:
 
 
 def missing(group: Group, decomposition: str, methods: Iterable[str]) -> list[tuple[str, float]]:
-    """Cells of the grid of methods and targets that nobody has measured, as allocated or with updated factors."""
+    """Cells of the grid of methods and targets that have not been measured, as allocated or with updated factors."""
     have = {
         (split_variant(str(row["method"]))[0], size_key(row["keep_target"])) for row in group.at(decomposition, None)
     }
@@ -200,7 +200,7 @@ def missing(group: Group, decomposition: str, methods: Iterable[str]) -> list[tu
 
 
 def differences(rows: Sequence[Row], group: Group) -> list[str]:
-    """What is not equal among the rows shown, in words; empty when the comparison is clean."""
+    """What is not equal among the rows shown, and what their runs warned of; empty when the comparison is clean."""
     notes = []
     by_keep: dict[float, list[float]] = {}
     for row in rows:
@@ -219,11 +219,13 @@ def differences(rows: Sequence[Row], group: Group) -> list[str]:
         digests.setdefault(thing, set()).add(digest)
     if moved := sorted(thing for thing, found in digests.items() if len(found) > 1):
         notes.append(f"Between the rows the {', the '.join(moved)} changed.")
+    notes += list(dict.fromkeys(str(words) for row in rows for words in row.get("warnings") or ()))
     if group.changed:
         notes.append(f"These rows are of what was there before: {'; '.join(group.changed)}.")
     if group.hidden:
         notes.append(f"{group.hidden} older measurements of the same cells are not shown.")
-    return notes
+    told = dict.fromkeys(str(warning) for row in rows for warning in row.get("warnings", []))
+    return notes + list(told)
 
 
 def records(rows: Sequence[Row], label: Callable[[str], str]) -> list[dict[str, Any]]:

@@ -75,7 +75,7 @@ def draft_of(plan: Plan, card: ModelCard, base: str) -> Draft:
     plan.check_model(card)
     if plan.files:
         raise PlanError(
-            f"This plan brings the file {plan.files[0]}; its ranks alone are not the plan.",
+            f"This plan needs the file {plan.files[0]}; its ranks alone are not the plan.",
             "Choose the plan that it was made from.",
         )
     written = plan.origin.get("hand")

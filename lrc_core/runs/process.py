@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import socket
 import time
+from functools import cache
+from pathlib import Path
+from typing import Any
 
 import psutil
 
 from lrc_core.runs.records import Status
 
-# The kernel's boot time, from which start times are counted, may move by a second when the clock is set.
+# Of records without a birth: the boot time, from which start times are counted, may move by a second.
 _SAME_START_S = 2.0
 
 
@@ -27,13 +30,39 @@ def start_time(pid: int) -> float:
         return time.time()
 
 
+@cache
+def _boot() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+
+
+def birth(pid: int) -> str:
+    """What tells a process from a later one of the same number: boot and ticks since then, as Linux counts them.
+
+    Setting the clock moves start times in seconds, but not these. "" elsewhere (where start times do not move), and
+    for a process that has gone.
+    """
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()  # the name may hold anything
+        return f"{_boot()}/{int(fields[19])}"  # field 22, starttime
+    except (OSError, IndexError, ValueError):
+        return ""
+
+
+def identity(pid: int) -> dict[str, Any]:
+    """The fields of a status that say whose the run is: this process of this machine."""
+    return {"pid": pid, "pid_started": start_time(pid), "pid_birth": birth(pid), "host": host_name()}
+
+
 def process_of(status: Status) -> psutil.Process | None:
-    """The live process of a run on this machine: same pid AND same start time; None when it is gone or elsewhere."""
+    """The live process of a run on this machine: same pid AND same start; None when it is gone or elsewhere."""
     if status.pid is None or status.host != host_name():
         return None
     try:
         process = psutil.Process(status.pid)
-        same = abs(process.create_time() - status.pid_started) < _SAME_START_S
+        if status.pid_birth and (now := birth(status.pid)):
+            same = now == status.pid_birth
+        else:
+            same = abs(process.create_time() - status.pid_started) < _SAME_START_S
         return process if same and process.status() != psutil.STATUS_ZOMBIE else None
     except psutil.Error:
         return None
@@ -50,4 +79,5 @@ def is_alive(status: Status) -> bool | None:
 
 def is_mine(status: Status) -> bool:
     """Whether this very process is the run's."""
-    return status.pid == os.getpid() and status.host == host_name()
+    pid = os.getpid()
+    return status.pid == pid and status.host == host_name() and status.pid_birth in ("", birth(pid))

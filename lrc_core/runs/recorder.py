@@ -17,7 +17,7 @@ from typing import Any
 
 from lrc_core.errors import CancelledError, LrcError, ResourceError, RunError
 from lrc_core.files import is_disk_full, json_plain
-from lrc_core.runs.process import host_name, start_time
+from lrc_core.runs.process import identity
 from lrc_core.runs.records import Status, event_from
 from lrc_core.runs.store import Run
 from lrc_core.types import OnProgress, Progress, ShouldStop, never_stop
@@ -28,11 +28,13 @@ Work = Callable[[OnProgress, ShouldStop], dict[str, Any]]
 """What is recorded: takes ``on_progress`` and ``should_stop``, returns the content of ``result.json``."""
 
 EVENT_EVERY_S, FIGURES_EVERY_S, STATUS_EVERY_S, BEAT_EVERY_S = 0.25, 0.05, 0.25, 2.0
+STATUS_SHARE, SLOWEST_STATUS_S = 0.05, 2.0
+"""The part of a run's time that writing its status may take, and how seldom it is written for that."""
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory")
 
 
 class Recorder:
-    """Writes progress into a run's folder, a few times a second at most. Thread-safe.
+    """Writes progress into a run's folder, a few times per second at most. Thread-safe.
 
     Args:
         run: the run; the caller holds its claim.
@@ -47,6 +49,7 @@ class Recorder:
         self._mutex = threading.RLock()
         self._waiting_event: dict[str, Any] | None = None
         self._event_at = self._status_at = 0.0
+        self._status_every = STATUS_EVERY_S
         self._status_waits = False
         self._write_status(status)
 
@@ -72,7 +75,7 @@ class Recorder:
             every = EVENT_EVERY_S if progress.values is None else FIGURES_EVERY_S
             if fresh or last or now - self._event_at >= every:
                 self._flush_event()
-            if fresh or last or now - self._status_at >= STATUS_EVERY_S:
+            if fresh or last or now - self._status_at >= self._status_every:
                 self._write_status(self._status)
 
     def flush(self) -> None:
@@ -118,9 +121,13 @@ class Recorder:
 
     def _write_status(self, status: Status) -> None:
         self._status = status
+        began = self._clock()
         self.run.write_status(status)
         self._status_waits = False
         self._status_at = self._clock()
+        # It waits for the disk: on a slow one it is written less often.
+        cost = self._status_at - began
+        self._status_every = min(max(STATUS_EVERY_S, cost / STATUS_SHARE), SLOWEST_STATUS_S)
 
 
 def record(run: Run, work: Work, *, should_stop: ShouldStop = never_stop) -> dict[str, Any]:
@@ -155,7 +162,7 @@ def record(run: Run, work: Work, *, should_stop: ShouldStop = never_stop) -> dic
 
 
 def _started(status: Status) -> Status:
-    now, pid = time.time(), os.getpid()
+    now = time.time()
     return Status(
         state="running",
         phase="starting",
@@ -163,9 +170,7 @@ def _started(status: Status) -> Status:
         queued_at=status.queued_at,
         started_at=now,
         updated_at=now,
-        pid=pid,
-        pid_started=start_time(pid),
-        host=host_name(),
+        **identity(os.getpid()),
         attempt=status.attempt + (0 if status.state == "queued" else 1),
     )
 

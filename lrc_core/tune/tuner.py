@@ -114,7 +114,7 @@ class TuningCallbacks:
 
     Attributes:
         checkpoint: a folder of its own, kept between attempts of the same run.
-        on_progress: told at every step.
+        on_progress: called at every step.
         should_stop: asked at every step.
     """
 

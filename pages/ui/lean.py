@@ -1,4 +1,4 @@
-"""Keeping the server small: heavy libraries are refused, light ones are imported before somebody waits for them.
+"""Keeping the server small: heavy libraries are refused, light ones are imported before a user has to wait for them.
 
 No Streamlit: this is imported before it.
 """
@@ -62,7 +62,7 @@ def _not_this_thread(record: logging.LogRecord) -> bool:
 
 
 def warm_up(ready: Callable[[], bool]) -> None:
-    """Import in the background what pages need, once the server is ready; nobody waits for it."""
+    """Import in the background what pages need, once the server is ready, so that no visit waits for it."""
 
     def work() -> None:
         while not ready():

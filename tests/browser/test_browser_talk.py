@@ -59,13 +59,13 @@ def test_ask_share_vote_and_release(model, open_tab):
     url = f"{server.url}/talk?model={quote(ref.source)}&ta_max_new_tokens={LENGTH}"
     page = open_tab(url)
     expect(page.get_by_text("The generation worker is not running")).to_be_visible()
-    ask(page, "the rank of a layer")
+    ask(page, prompt := "the rank of a layer")
     expect(page).to_have_url(re.compile(r"ta_run=generate-"))
     page.reload()
     expect(panel(page)).to_contain_text("Finished", timeout=4 * PATIENCE_MS)  # torch is imported and a model loaded
     answers = page.locator(".lrc-answer")
     expect(answers).to_have_count(2)
-    assert " ".join(answers.first.inner_text().split()) == " ".join(greedy(ref, "the rank of a layer").split())
+    assert " ".join(answers.first.inner_text().split()) == " ".join(greedy(ref, prompt).split())
     expect(panel(page).get_by_text(re.compile(r"[\d.,]+ tokens/s"))).to_have_count(2)  # the card has speeds as well
     expect(page.get_by_text("lrc generate").first).to_be_visible()
     other = open_tab(page.url, dark=True, width=600)
@@ -83,7 +83,7 @@ def test_ask_share_vote_and_release(model, open_tab):
     page.get_by_text("Votes", exact=True).click()
     with page.expect_download() as waiting:
         page.get_by_role("button", name="Votes (CSV)").click()
-    assert "a budget of ranks" in waiting.value.path().read_text()
+    assert "a budget of" in waiting.value.path().read_text()
 
     page.get_by_role("button", name="Release now").click()
     expect(page.get_by_text("The generation worker is not running")).to_be_visible()

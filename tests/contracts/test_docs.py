@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import re
 import shlex
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
 
 from lrc_core.cli.parser import build_parser
+from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS, MethodEntry
+from lrc_core.settings import fields_of
 
 ROOT = Path(__file__).parents[2]
-PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    *sorted(ROOT.glob("*.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs" / "mattered").glob("*.md")),
+]
 LINK = re.compile(r"\]\((?!https?://|mailto:)([^)#\s]+)(?:#[^)]*)?\)")
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.M | re.S)
 MOST_WORDS = 1500
@@ -54,6 +61,35 @@ def test_commands_can_be_read(page: str, line: str) -> None:
 def test_python_in_the_docs_runs(path: Path, tmp_path: Path) -> None:
     for body in blocks(path, "python"):
         exec(compile(body, str(path), "exec"), {})
+
+
+def method_pages() -> dict[str, str]:
+    """What `make docs` makes of the registry."""
+    spec = spec_from_file_location("method_pages", ROOT / "docs" / "method_pages.py")
+    assert spec is not None and spec.loader is not None
+    spec.loader.exec_module(module := module_from_spec(spec))
+    return module.method_pages()  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("entry", [*ALLOCATORS, *DECOMPOSITIONS], ids=lambda entry: entry.name)
+def test_every_method_has_a_page_with_all_its_settings(entry: MethodEntry) -> None:
+    page = method_pages()[entry.name]
+    assert page.startswith(f"# {entry.label}\n") and entry.summary in page
+    for field in fields_of(entry.settings_class):
+        assert f"\n| `{field.name}` | `{field.default}` |" in page and field.label in page
+    for overrides in entry.presets.values():
+        assert all(re.search(rf"\| `{name}` .*`{re.escape(str(value))}`", page) for name, value in overrides.items())
+    for line in BLOCK.findall(page)[0][1].splitlines():
+        build_parser().parse_args(shlex.split(line)[1:])
+    rows = [line for line in page.splitlines() if line.startswith("| ")]
+    assert all(len(re.findall(r"(?<!\\)\|", line)) in (5, 2 + len(entry.presets)) for line in rows)
+
+
+def test_what_mattered_is_on_the_page_of_a_method() -> None:
+    pages = method_pages()
+    written = sorted((ROOT / "docs" / "mattered").glob("*.md"))
+    assert written and {path.stem for path in written} <= pages.keys()
+    assert all(path.read_text(encoding="utf-8").strip() in pages[path.stem] for path in written)
 
 
 def test_make_targets_exist() -> None:

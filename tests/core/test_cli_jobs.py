@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from lrc_core.quality.variants import methods_with_terms
 from lrc_core.results.plans import find_plan
 from lrc_core.runs.spec import AllocateSpec
 from lrc_core.runs.store import RunStore
-from tests.core.job_helpers import CARD, a_plan
+from tests.factories.job_helpers import CARD, a_plan
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -89,7 +90,7 @@ def test_evaluate_takes_a_file_a_run_and_a_recorded_rate(lrc: Any, tmp_path: Pat
     code, out, _ = lrc("evaluate")
     assert code == 0
     assert "dense" in out
-    assert "The sea → is blue." in out
+    assert "→ is blue" in out
 
 
 def test_update_takes_what_evaluate_takes_and_is_taken_by_it(lrc: Any) -> None:
@@ -97,7 +98,7 @@ def test_update_takes_what_evaluate_takes_and_is_taken_by_it(lrc: Any) -> None:
     code, out, err = lrc("update", "--plan", f"{run_id}@10", "--kind", "both", "--set", "damping=0.01")
     assert code == 0, err
     assert out.splitlines()[1].split()[0] == "llrc+both"
-    assert "mean error of their outputs 4.0 % before, 2.0 % after" in out
+    assert "4.0 %" in out and "2.0 %" in out
     (update,) = [name for name in RunStore().ids() if name.startswith("update-")]
     spec = RunStore().open(update).spec
     assert spec.settings["damping"] == 0.01  # type: ignore[union-attr]
@@ -212,14 +213,15 @@ def test_an_unexpected_error_is_one_line(lrc: Any, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("lrc_core.jobs.manager.submit", surprise)
     code, out, err = lrc("spectra")
     assert (code, out) == (1, "")
-    assert err.strip().splitlines() == ["lrc: Unexpected ValueError: one. Set LRC_DEBUG=1 to see where."]
+    (line,) = err.strip().splitlines()
+    assert "ValueError: one" in line and "two" not in line and "LRC_DEBUG=1" in line
 
 
 def test_the_model_folder_is_named_absolutely(lrc: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "own.txt").write_text("text")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ["PYTHONPATH"]]))
     run_id = json.loads(lrc("spectra", "./model", "--text", "own.txt", "--text", "wiki", "--json")[1])["run_id"]
     spec = RunStore().open(run_id).spec
     assert spec.model.source == str(tmp_path / "model")
@@ -235,4 +237,5 @@ def test_a_model_that_the_preflight_refuses_is_one_line(lrc: Any, monkeypatch: p
     monkeypatch.setattr("lrc_core.kinds.checks.check_model", refuse)
     code, out, err = lrc("spectra", "somewhere/else")
     assert (code, out) == (1, "")
-    assert err.strip() == "lrc: somewhere/else has no config.json. Name a model folder."
+    (line,) = err.strip().splitlines()
+    assert "somewhere/else has no config.json." in line and "Name a model" in line

@@ -38,7 +38,7 @@ from lrc_core.runs.spec import (
     UpdateSpec,
 )
 from lrc_core.runs.store import Run, RunStore
-from tests.core.job_helpers import CARD, a_plan, canned
+from tests.factories.job_helpers import CARD, a_plan, canned
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -167,7 +167,7 @@ def test_a_plan_from_nowhere_is_found_in_its_own_evaluation() -> None:
 def test_plans_that_cannot_be_found_say_why() -> None:
     store = RunStore()
     run = store.create(an_allocation("llrc", "quick"))
-    with pytest.raises(PlanError, match="no plan yet: it is queued"):
+    with pytest.raises(PlanError, match="queued"):
         find_plan(run.id, store)
     canned(run, on_progress=lambda _: None, should_stop=lambda: False)
     with pytest.raises(PlanError, match="Recorded: 10"):
@@ -238,7 +238,7 @@ def test_submitting_loads_no_torch() -> None:
         capture_output=True,
         text=True,
         check=True,
-        env={**os.environ, "LRC_TEST_EXECUTE": "tests.core.job_helpers:finish"},
+        env={**os.environ, "LRC_TEST_EXECUTE": "tests.factories.job_helpers:finish"},
     )
     assert done.stderr.splitlines()[-1] == "False"
 

@@ -6,7 +6,8 @@ from torch import nn
 
 from lrc_core.errors import CancelledError
 from lrc_core.evaluate.cost import count_bytes, count_params, measure_cost
-from tests.factories.tiny_models import FAMILIES, HIDDEN, VOCAB, tiny_model
+from lrc_core.evaluate.sample import greedy_sample
+from tests.factories.tiny_models import FAMILIES, HIDDEN, VOCAB, tiny_model, tiny_tokenizer
 
 
 def test_tied_parameters_count_once_and_buffers_count_in_bytes() -> None:
@@ -33,6 +34,15 @@ def test_measures_every_family_and_leaves_it_as_found(family: str) -> None:
 
 def test_a_prompt_beyond_the_models_positions_is_shortened() -> None:
     assert measure_cost(tiny_model("gpt2"), prompt_tokens=10_000, new_tokens=10_000, repeats=1).params > 0
+
+
+@pytest.mark.parametrize("name", ["mamba", "rwkv", "recurrent_gemma", "gpt1", "xlm"])
+def test_without_a_cache_the_speed_of_writing_is_left_out_with_a_word(name: str) -> None:
+    model = tiny_model(name)
+    cost = measure_cost(model, prompt_tokens=32, new_tokens=3, repeats=2)
+    assert (cost.params, cost.decode_tokens_per_s) == (count_params(model), None)
+    assert cost.note and cost.to_dict()["note"] == cost.note
+    assert isinstance(greedy_sample(model, tiny_tokenizer(), "a layer", 4), str)
 
 
 def test_cancel() -> None:

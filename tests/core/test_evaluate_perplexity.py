@@ -116,9 +116,9 @@ def test_a_loss_that_is_not_finite_names_its_window() -> None:
 
 
 def test_bad_windows_are_refused() -> None:
-    with pytest.raises(EvaluationError, match="at least one window"):
+    with pytest.raises(EvaluationError, match="one window"):
         perplexity(uniform(), torch.zeros(0, 8, dtype=torch.long))
-    with pytest.raises(EvaluationError, match="at least one window"):
+    with pytest.raises(EvaluationError, match="one window"):
         perplexity(uniform(), torch.zeros(3, 1, dtype=torch.long))
     with pytest.raises(EvaluationError, match="stride"):
         perplexity(uniform(), torch.zeros(3, 4, dtype=torch.long), stride=-1)

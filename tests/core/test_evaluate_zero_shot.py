@@ -231,7 +231,7 @@ def test_an_unknown_task_and_one_out_of_reach(monkeypatch: pytest.MonkeyPatch, p
         zero_shot.zero_shot(model, tokenizer, ["piqa", "arc_esy"])
     with pytest.raises(EvaluationError, match=r"'xyz'.*need no hub"):
         zero_shot.zero_shot(model, tokenizer, ["xyz"])
-    with pytest.raises(EvaluationError, match=r"lambada cannot be loaded.*within reach"):
+    with pytest.raises(EvaluationError, match=r"lambada cannot .* reach"):
         zero_shot.zero_shot(model, tokenizer, ["lambada"])
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from lrc_core.decompose import AsvdSettings, NoSettings, WhitenedSettings
+from lrc_core.decompose import AsvdSettings, KfacSettings, NoSettings, WhitenedSettings
 from lrc_core.decompose.factorise import (
     InputStatistics,
     Transform,
@@ -17,6 +17,7 @@ from lrc_core.decompose.factorise import (
     in_parallel,
     plain,
     singular_values,
+    two_sided,
     whitened,
 )
 from lrc_core.decompose.measures import cumulative_energy, effective_rank, energy_kept, energy_rank, stable_rank
@@ -87,10 +88,21 @@ def test_a_setting_of_no_damping_still_ends() -> None:
     assert whitened(statistics(16, tokens=5), WhitenedSettings(damping=0.0)).damping > 0
 
 
-def test_moments_that_say_nothing_are_refused() -> None:
-    nothing = InputStatistics(torch.zeros(4, 4), torch.zeros(4), 10)
-    with pytest.raises(NumericalError, match="all zero"):
-        whitened(nothing, WhitenedSettings())
+@pytest.mark.parametrize("gradient", [None, torch.zeros(6, 6), torch.eye(6)])
+def test_what_is_not_used_costs_nothing_to_cut_and_has_factors_all_the_same(gradient: torch.Tensor | None) -> None:
+    """A layer whose inputs are zero, one whose outputs nobody feels: added blocks start like that."""
+    zero = gradient is None or bool(gradient.any())
+    moment = torch.zeros(4, 4) if zero else torch.eye(4)
+    found = InputStatistics(moment, torch.zeros(4), 10, gradient)
+    transform = whitened(found, WhitenedSettings()) if gradient is None else two_sided(found, KfacSettings())
+    assert transform.unused
+    weight = gaussian(6, 4)
+    factors = factorise(weight, transform)
+    torch.testing.assert_close(factors.left @ factors.right, weight, rtol=1e-4, atol=1e-4)
+    assert float(factors.sigma.max()) < 1e-6
+
+
+def test_moments_that_are_no_numbers_are_refused() -> None:
     broken = InputStatistics(torch.full((4, 4), math.nan), torch.zeros(4), 10)
     with pytest.raises(NumericalError, match="not finite"):
         whitened(broken, WhitenedSettings())

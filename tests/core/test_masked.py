@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 from transformers.pytorch_utils import Conv1D
 
 from lrc_core.lowrank.apply import compressed
@@ -98,15 +99,17 @@ def test_the_gradient_is_the_slope() -> None:
 
 
 def test_only_what_is_needed_is_computed() -> None:
+    """In products of matrices: two forward, one for the gradient of the mask, one more for that of the inputs."""
     dense = nn.Linear(4, 4).requires_grad_(False)
     module = MaskedLinear(dense, *full_rank_factors(dense))
-    module.mask = torch.ones(4, requires_grad=True)
-    module(torch.randn(2, 4)).sum().backward()  # the inputs need no gradient
-    assert module.mask.grad is not None
-    inputs = torch.randn(2, 4, requires_grad=True)
-    module.mask = torch.zeros(4)
-    module(inputs).sum().backward()
-    assert inputs.grad is not None
+    product = 2 * 3 * 4 * 4
+    for needed in (False, True):
+        inputs = torch.randn(3, 4, requires_grad=needed)
+        module.mask = torch.ones(4, requires_grad=True)
+        with FlopCounterMode(display=False) as counter:
+            module(inputs).sum().backward()
+        assert counter.get_total_flops() == (4 if needed else 3) * product
+        assert module.mask.grad is not None and (inputs.grad is not None) == needed
 
 
 @pytest.mark.parametrize("bias", [True, False])

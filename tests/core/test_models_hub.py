@@ -16,7 +16,7 @@ from lrc_core.models.load import load_model
 from lrc_core.models.preflight import preflight
 from lrc_core.runs.spec import ModelRef
 from lrc_core.types import Progress, ignore_progress, never_stop
-from tests.core.hub_stand_in import COMMIT, REF, Hub
+from tests.factories.hub_stand_in import COMMIT, REF, Hub
 from tests.factories.tiny_models import BLOCKS, save_tiny, tiny_model
 
 

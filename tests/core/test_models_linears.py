@@ -12,7 +12,7 @@ from lrc_core.models.device import named_dtype, pick_device, pick_dtype
 from lrc_core.models.linears import (
     bias_of,
     block_linears,
-    blocks_prefix,
+    blocks_of,
     decoder_blocks,
     get_module,
     replace_module,
@@ -30,7 +30,7 @@ def test_every_linear_of_the_blocks_and_nothing_else(family: str) -> None:
     layers = block_linears(model)
     assert len(decoder_blocks(model)) == BLOCKS
     assert len(layers) == BLOCKS * LINEARS_A_BLOCK.get(family, 6)
-    prefix = blocks_prefix(model)
+    prefix = blocks_of(model).prefix
     for layer in layers:
         assert layer.name == f"{prefix}.{layer.block}.{layer.kind}"
         module = get_module(model, layer.name)
@@ -86,12 +86,12 @@ def test_a_deep_small_tower_and_experts_are_not_the_decoder() -> None:
             self.text.layers = nn.ModuleList(Expert() for _ in range(3))
 
     layers = block_linears(Both())
-    assert blocks_prefix(Both()) == "text.layers"
+    assert blocks_of(Both()).prefix == "text.layers"
     assert len(layers) == 27 and layers[0].kind == "experts.0.0" and layers[-1].block == 2
 
 
 def test_models_without_blocks_or_linears_are_refused() -> None:
-    with pytest.raises(ModelError, match="no list of decoder blocks"):
+    with pytest.raises(ModelError, match="decoder blocks"):
         block_linears(nn.Sequential(nn.Linear(3, 3)))
     with pytest.raises(ModelError, match="no dense linear"):
         model = nn.Module()

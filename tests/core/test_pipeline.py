@@ -35,9 +35,9 @@ from lrc_core.runs.spec import (
     SpectraSpec,
 )
 from lrc_core.runs.store import Run, RunStore
-from lrc_core.texts import sequential_windows
+from lrc_core.texts.windows import sequential_windows
 from lrc_core.types import ModelCard
-from tests.core.pipeline_helpers import LLRC, only_preset, result_of, run
+from tests.factories.pipeline_helpers import LLRC, only_preset, result_of, run
 from tests.factories.tiny_methods import MemoryFactors, random_windows
 from tests.factories.tiny_models import BLOCKS, save_tiny
 
@@ -257,9 +257,9 @@ def test_a_pruned_plan_without_its_file_is_refused(
     plan = result_of(allocated)["plan"]
     for folder in ("", str(tmp_path)):
         spec = EvaluateSpec(model, plan, folder, calibration, evaluation)
-        with pytest.raises(PlanError, match="needs the file structure"):
+        with pytest.raises(PlanError, match=r"structure\.safetensors"):
             check(spec, model_too=False)
-        fails(spec, PlanError, "needs the file structure")
+        fails(spec, PlanError, r"structure\.safetensors")
     damaged = tmp_path / "damaged"
     damaged.mkdir()
     (damaged / "structure.safetensors").write_bytes((allocated.path / "structure.safetensors").read_bytes()[:-3])

@@ -70,7 +70,7 @@ def test_a_plan_goes_through_json_unchanged(tmp_path: Path, kept: object) -> Non
 
 def test_weights_and_kept_indices_exclude_each_other() -> None:
     plan = dataclasses.replace(a_plan(kept={FIRST: range(10), FOURTH: range(3, 23)}), weights_file="own.safetensors")
-    with pytest.raises(PlanError, match="only one can be meant"):
+    with pytest.raises(PlanError, match="only one"):
         Plan.from_dict(plan.to_dict())
 
 
@@ -111,7 +111,7 @@ def test_a_pruned_plan_that_cannot_be_is_damaged(change: dict[str, object]) -> N
 @pytest.mark.parametrize("shape", [(49, 72), (48, 145), (0, 72)])
 def test_a_shape_outside_the_layer_is_damage(shape: tuple[int, int]) -> None:
     plan = a_pruned_plan()
-    with pytest.raises(PlanError, match=f"cannot be left of {SECOND}"):
+    with pytest.raises(PlanError, match=f"left of {SECOND}"):
         dataclasses.replace(plan, pruned={**(plan.pruned or {}), SECOND: shape}).check_model(CARD)
 
 
@@ -136,7 +136,7 @@ def test_the_file_is_the_documented_one(tmp_path: Path) -> None:
 
 def test_a_plan_of_another_model_is_refused_by_name() -> None:
     other = dataclasses.replace(CARD, identity=ModelIdentity("big", "", "b" * 64, "LlamaForCausalLM"))
-    with pytest.raises(PlanError, match=r"made for tiny \(a{12}\), not for big \(b{12}\)"):
+    with pytest.raises(PlanError, match=r"tiny \(a{12}\).*big \(b{12}\)"):
         a_plan().check_model(other)
     a_plan().check_model(CARD)
 
@@ -181,10 +181,10 @@ def test_what_is_no_record_is_no_plan(data: object) -> None:
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(PlanError, match=r"Cannot read .*nothing\.json"):
+    with pytest.raises(PlanError, match=r"no file .*nothing\.json"):
         Plan.load(tmp_path / "nothing.json")
     (tmp_path / "text.json").write_text("not json")
-    with pytest.raises(PlanError, match="is not JSON"):
+    with pytest.raises(PlanError, match=r"text\.json is damaged"):
         Plan.load(tmp_path / "text.json")
     (tmp_path / "bytes.json").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(PlanError):

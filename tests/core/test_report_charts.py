@@ -19,14 +19,12 @@ def card() -> ModelCard:
 
 def test_reading_of_a_heatmap_follows_its_plan(card: ModelCard) -> None:
     wide = run_factory.make_card(width=480)  # where rounding to whole ranks hardly matters
-    assert heatmap.plan_sentence(wide, run_factory.plan_at(wide, 0.8, "uniform")).startswith(
-        "Every layer keeps nearly the same"
-    )
+    assert "nearly the same" in heatmap.plan_sentence(wide, run_factory.plan_at(wide, 0.8, "uniform"))
     plan = run_factory.plan_at(card, 0.8)
     words = heatmap.plan_sentence(card, plan)
-    assert f"{len(plan.dense)} of {len(card.layers)} layers stay dense" in words or "No layer stays dense" in words
+    assert (f"{len(plan.dense)} of {len(card.layers)} layers" if plan.dense else "No layer") in words
     kept = heatmap.kept_of(card, plan)
-    sums = {kind: sum(kept[one.name] for one in card.layers if one.kind == kind) for kind in heatmap.kinds_of(card)}
+    sums = {kind: sum(kept[one.name] for one in card.layers if one.kind == kind) for kind in card.kinds}
     assert f"{max(sums, key=sums.__getitem__).rsplit('.')[-1]} keeps most" in words
     drawing = heatmap.rank_heatmap(card, plan)
     cells = [corner for shape in drawing.shapes if hasattr(shape, "corners") for corner in shape.corners]

@@ -32,8 +32,8 @@ def test_words_become_values() -> None:
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"coumt": 1}, "Did you mean 'count'"),
-        ({"xyzzy": 1}, "Known settings: count, share, kind, on"),
+        ({"coumt": 1}, "mean 'count'"),
+        ({"xyzzy": 1}, "count, share, kind, on"),
         ({"count": "many"}, "'count' needs int"),
         ({"count": 2.5}, "'count' needs int"),
         ({"count": 11}, "from 1 to 10"),
@@ -41,7 +41,7 @@ def test_words_become_values() -> None:
         ({"share": float("nan")}, "'share' is nan"),
         ({"share": "inf"}, "'share' is inf"),
         ({"share": None}, "'share' needs float"),
-        ({"kind": "c"}, "Choose one of a, b"),
+        ({"kind": "c"}, "one of a, b"),
         ({"on": "perhaps"}, "'on' needs bool"),
     ],
 )
@@ -69,9 +69,9 @@ def test_names_are_taken_once_and_suggested() -> None:
     assert registry.names() == ("uniform", "strs")
     assert [found.name for found in registry] == ["uniform", "strs"]
     assert "strs" in registry
-    with pytest.raises(ValueError, match="'strs' is registered twice"):
+    with pytest.raises(ValueError, match=r"'strs'.*twice"):
         registry.register(entry("strs"))
-    with pytest.raises(UnknownNameError, match=r"no method 'unifrom'\. Did you mean uniform"):
+    with pytest.raises(UnknownNameError, match=r"'unifrom'.* uniform"):
         registry.get("unifrom")
     with pytest.raises(UnknownNameError, match="Known: uniform, strs"):
         registry.get("q")
@@ -80,7 +80,7 @@ def test_names_are_taken_once_and_suggested() -> None:
 def test_a_colour_is_taken_once() -> None:
     registry: Registry[MethodEntry] = Registry("method")
     registry.register(entry("uniform", "#00ff00"))
-    with pytest.raises(ValueError, match="method 'strs' has the colour #00FF00 of 'uniform': choose another one"):
+    with pytest.raises(ValueError, match=r"'strs'.* #00FF00 .*'uniform'"):
         registry.register(entry("strs", "#00FF00"))
 
 
@@ -89,7 +89,7 @@ def test_presets_and_single_values() -> None:
     assert method.settings("quick") == Example(count=2)
     assert method.settings("quick", {"count": "4", "on": True}) == Example(count=4, on=True)
     assert method.settings() == Example()
-    with pytest.raises(SettingsError, match=r"no preset 'fast'\. Choose one of quick, slow"):
+    with pytest.raises(SettingsError, match=r"'fast'.* quick, slow"):
         method.settings("fast")
     assert method.load()(9) == 3
 

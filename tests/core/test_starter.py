@@ -62,7 +62,7 @@ def test_fetch_with_pip_then_reuse_then_repair(index: Path, tmp_path: Path, monk
     ticks: list[Progress] = []
     folder = ensure_part(part, tmp_path / "pack", ticks.append, never_stop)
     assert (folder / "member").read_bytes() == b"content" * 100
-    assert ticks[0].phase == "downloading the fake part" and ticks[-1].step == part.wheel.size
+    assert part.label in ticks[0].phase and ticks[-1].step == part.wheel.size
     assert not list((tmp_path / "pack" / "downloads").iterdir()), "the wheel is not kept"
     ticks.clear()
     assert ensure_part(part, tmp_path / "pack", ticks.append, never_stop) == folder and not ticks
@@ -232,7 +232,7 @@ _DUMP = f"""<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.10/">
 def test_articles_are_long_pages_of_the_article_namespace() -> None:
     found = list(articles(io.BytesIO(_DUMP.encode())))
     assert [title for title, _ in found] == ["Ranks"]
-    assert found[0][1].startswith("Ranks Prose about ranks")
+    assert found[0][1].startswith("Ranks Prose")
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,107 @@ FAMILIES: dict[str, Callable[[], Any]] = {
     ),
 }
 
+_MIXTURE: dict[str, Any] = {**_COMMON, "intermediate_size": 24, "num_key_value_heads": 2, "num_experts_per_tok": 2}
+_VISION = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4, "image_size": 28, "patch_size": 14}
+
+
+def _gemma3() -> Any:
+    text = transformers.Gemma3TextConfig(
+        **_COMMON, **_GROUPED, head_dim=8, sliding_window=16, query_pre_attn_scalar=8
+    ).to_dict()
+    vision = {**_VISION, "num_hidden_layers": 4}
+    tokens = {"mm_tokens_per_image": 4, "image_token_index": 100, "boi_token_index": 101, "eoi_token_index": 102}
+    return transformers.Gemma3Config(text_config=text, vision_config=vision, **tokens)
+
+
+def _git() -> Any:
+    vision = {**_VISION, "hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 4}
+    return transformers.GitConfig(**_COMMON, intermediate_size=48, vision_config=vision)
+
+
+def _jamba() -> Any:
+    places = {"attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 2, "expert_layer_offset": 1}
+    common = {**_MIXTURE, "num_hidden_layers": 4}
+    return transformers.JambaConfig(**common, **places, num_experts=4, mamba_d_state=8, use_mamba_kernels=False)
+
+
+MIXTURES: dict[str, Callable[[], Any]] = {
+    "mixtral": lambda: transformers.MixtralConfig(**_MIXTURE, num_local_experts=4),
+    # A dense block first, an expert that every token goes through beside those that are chosen.
+    "deepseek_v2": lambda: transformers.DeepseekV2Config(
+        **{**_MIXTURE, "num_key_value_heads": 4},
+        **{"moe_intermediate_size": 24, "n_routed_experts": 4, "n_shared_experts": 1, "first_k_dense_replace": 1},
+        **{"q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 8},
+    ),
+    "qwen3_moe": lambda: transformers.Qwen3MoeConfig(
+        **_MIXTURE, head_dim=8, num_experts=4, moe_intermediate_size=24, norm_topk_prob=True
+    ),
+    "olmoe": lambda: transformers.OlmoeConfig(**_MIXTURE, num_experts=4),
+    # Stacks [experts, in, out], gate and up row by row in turn, biases.
+    "gpt_oss": lambda: transformers.GptOssConfig(**_MIXTURE, head_dim=8, num_local_experts=4, sliding_window=16),
+    # Every expert gets all tokens, zeros for those that are not its own.
+    "llama4_text": lambda: transformers.Llama4TextConfig(
+        **{**_MIXTURE, "num_experts_per_tok": 1}, head_dim=8, num_local_experts=4, intermediate_size_mlp=24
+    ),
+    # Experts in the attention as well.
+    "jetmoe": lambda: transformers.JetMoeConfig(
+        **{key: value for key, value in _MIXTURE.items() if key != "num_attention_heads"},
+        **{"num_local_experts": 4, "kv_channels": 8},
+    ),
+    # Experts one below the other in three matrices.
+    "dbrx": lambda: transformers.DbrxConfig(
+        **{"vocab_size": VOCAB, "d_model": HIDDEN, "n_heads": 4, "n_layers": BLOCKS, "max_seq_len": POSITIONS},
+        attn_config={"kv_n_heads": 2, "rope_theta": 10000.0, "clip_qkv": 8.0},
+        ffn_config={"ffn_hidden_size": 24, "moe_num_experts": 4, "moe_top_k": 2},
+    ),
+    # Without a gate, between state-space blocks.
+    "nemotron_h": lambda: transformers.NemotronHConfig(
+        **{
+            "vocab_size": VOCAB,
+            "hidden_size": HIDDEN,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 8,
+        },
+        **{"layers_block_type": ["mamba", "moe", "attention"], "ssm_state_size": 8, "mamba_num_heads": 4},
+        **{"mamba_head_dim": 16, "n_groups": 2, "chunk_size": 16, "n_routed_experts": 4, "num_experts_per_tok": 2},
+        **{"moe_intermediate_size": 24, "moe_shared_expert_intermediate_size": 24, "n_group": 1, "topk_group": 1},
+    ),
+    # Between state-space blocks, whose dt_proj is read by its weight and never called.
+    "jamba": _jamba,
+}
+"""Models with experts."""
+
+UNLIKE: dict[str, Callable[[], Any]] = {
+    "mamba": lambda: transformers.MambaConfig(
+        vocab_size=VOCAB, hidden_size=HIDDEN, num_hidden_layers=BLOCKS, state_size=8
+    ),
+    "rwkv": lambda: transformers.RwkvConfig(
+        vocab_size=VOCAB, hidden_size=HIDDEN, num_hidden_layers=4, attention_hidden_size=HIDDEN, rescale_every=2
+    ),
+    "recurrent_gemma": lambda: transformers.RecurrentGemmaConfig(
+        **_COMMON, intermediate_size=48, lru_width=32, attention_window_size=16, num_key_value_heads=1
+    ),
+    "gpt1": lambda: transformers.OpenAIGPTConfig(
+        vocab_size=VOCAB, n_embd=HIDDEN, n_layer=BLOCKS, n_head=4, n_positions=POSITIONS
+    ),
+    "xlm": lambda: transformers.XLMConfig(
+        vocab_size=VOCAB, emb_dim=HIDDEN, n_layers=BLOCKS, n_heads=4, causal=True, n_langs=1
+    ),
+    "bert": lambda: transformers.BertConfig(**_COMMON, intermediate_size=48),
+    "roberta": lambda: transformers.RobertaConfig(**_COMMON, intermediate_size=48),
+    "mpt": lambda: transformers.MptConfig(
+        vocab_size=VOCAB, d_model=HIDDEN, n_layers=BLOCKS, n_heads=4, max_seq_len=POSITIONS
+    ),
+    "gptj": lambda: transformers.GPTJConfig(
+        vocab_size=VOCAB, n_embd=HIDDEN, n_layer=BLOCKS, n_head=4, n_positions=POSITIONS, rotary_dim=8
+    ),
+    # A vision tower that is smaller than the language model, and one that is larger.
+    "gemma3": _gemma3,
+    "git": _git,
+}
+"""Models that differ from others in more than their layers: recurrent, bidirectional, with a tower for pictures."""
+
 
 def tiny_model(family: str = "llama", seed: int = 0) -> Any:
     """A random model of that family in float32 on the CPU, in eval mode, its weights drawn from ``seed``.
@@ -80,10 +181,10 @@ def tiny_model(family: str = "llama", seed: int = 0) -> Any:
     state = torch.get_rng_state()
     torch.manual_seed(seed)
     try:
-        model = AutoModelForCausalLM.from_config(FAMILIES[family](), dtype=torch.float32)
+        model = AutoModelForCausalLM.from_config(config_of(family), dtype=torch.float32)
         with torch.no_grad():
             for parameter in model.parameters():
-                if parameter.ndim == 2:
+                if parameter.ndim >= 2:
                     parameter.normal_(0.0, parameter.shape[-1] ** -0.5)
                 elif parameter.ndim == 1:
                     parameter.add_(0.05 * torch.randn_like(parameter))
@@ -92,6 +193,11 @@ def tiny_model(family: str = "llama", seed: int = 0) -> Any:
     model.tie_weights()
     model.eval().requires_grad_(False)
     return model
+
+
+def config_of(family: str) -> Any:
+    """The configuration of a tiny model."""
+    return {**FAMILIES, **MIXTURES, **UNLIKE}[family]()
 
 
 def tiny_tokenizer(*, add_bos: bool = False) -> PreTrainedTokenizerFast:

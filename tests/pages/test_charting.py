@@ -66,7 +66,7 @@ def test_readings_follow_the_rows():
     assert "16 % smaller" in compare_readings.cost(at)
     alone = [row for row in rows if row["method"] == "dense"]
     for reading in (compare_readings.best, compare_readings.growth):
-        assert "Only the dense model" in reading(alone)
+        assert "dense model" in reading(alone)
 
 
 def test_readings_of_a_bench(store, card, open_page):
@@ -75,7 +75,7 @@ def test_readings_of_a_bench(store, card, open_page):
     from lrc_core.runs.spec import ModelRef
 
     (bench,) = bench_data.benches(ModelRef(), QualitySpec)
-    assert bench_readings.leaders(bench, "gensim", "Perplexity") == "Best perplexity: **LLRC** at 20 %, 40 % removed."
+    assert "**LLRC** at 20 %, 40 % removed" in bench_readings.leaders(bench, "gensim", "Perplexity")
     (ablation,) = bench_data.benches(ModelRef(), AblationSpec)
     rows = [dict(row) for row in ablation.measured if row.get("part") == "losses"]
     assert "no variant differs" in bench_readings.worst_variant(ablation, rows)

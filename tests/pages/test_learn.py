@@ -56,8 +56,8 @@ def test_every_step_works_from_the_samples(open_page, everything, number):
     assert not app.error
     if number != "1":
         assert "Shipped run" in text_of(app)
-    assert {"The formula", "Where this comes from"} <= {fold.label for fold in app.expander}
-    assert any(fold.label == "The numbers as a table" for fold in app.expander)
+    folds = " ".join(fold.label for fold in app.expander)
+    assert all(word in folds for word in ("formula", "comes from", "table"))
 
 
 @pytest.mark.parametrize("number", NUMBERS)
@@ -155,8 +155,8 @@ def test_the_quiz_explains_at_the_end_and_survives_a_reload(open_page, reload):
     assert "4 of 5 right" in "".join(alert.proto.title for alert in again.info) and not again.success
     first = listed[0]
     wrong, right = first.options[(first.right + 1) % len(first.options)], first.options[first.right]
-    assert f"**Not quite.** You said *{wrong}*; it is **{right}**." in text_of(again)
-    assert f"**Right.** You said **{listed[1].options[listed[1].right]}**." in text_of(again)
+    assert f"*{wrong}*; it is **{right}**" in text_of(again)
+    assert f"said **{listed[1].options[listed[1].right]}**" in text_of(again)
     assert all(question.why[:30] in text_of(again) for question in listed)
     again.button(key="learn_again_0").click().run()
     assert again.header[0].value.startswith(f"{listed[0].step} ·")
@@ -175,11 +175,11 @@ def test_the_live_job_is_submitted_with_its_command_shown(open_page, everything,
     app = open_page("learn", learn_step="5")
     layer = card.layers[3].name
     app.selectbox(key="learn_live_layer").set_value(layer).run()
-    app.text_input(key="learn_live_prompt").set_value("Once upon a time").run()
-    assert f"lrc lesson starter --layers {layer} --parts text --prompt 'Once upon a time'" in text_of(app)
+    app.text_input(key="learn_live_prompt").set_value(prompt := "Once upon a time").run()
+    assert f"lrc lesson starter --layers {layer} --parts text --prompt '{prompt}'" in text_of(app)
     app.button(key="learn_write").click().run()
     spec = submitted[0][0]
-    assert (spec.kind, spec.layers, spec.parts, spec.prompt) == ("lesson", (layer,), ("text",), "Once upon a time")
+    assert (spec.kind, spec.layers, spec.parts, spec.prompt) == ("lesson", (layer,), ("text",), prompt)
     assert "Waiting" in text_of(app)
 
 
@@ -187,14 +187,14 @@ def test_a_finished_live_text_is_shown_before_the_sample(open_page, everything, 
     own = run_factory.lesson_run(store, card, layers=(card.layers[0].name,), parts=("text",), prompt="The sea")
     words = text_of(open_page("learn", learn_step="5"))
     assert f"`{own.id}`" in words
-    assert "written by your model" in words.lower()
+    assert "your model" in words.lower()
 
 
 def test_a_damaged_lesson_says_what_to_do(open_page, samples, card):
     run = run_factory.lesson_run(samples, card)
     (run.path / "pictures.npz").write_bytes(b"no archive")
     app = open_page("learn", learn_step="2")
-    assert "start the lesson again" in text_of(app)
+    assert "pictures.npz" in text_of(app) and "again" in text_of(app)
     (run.path / "lesson.json").write_text(json.dumps([1]), encoding="utf-8")
     assert "is damaged" in text_of(open_page("learn", learn_step="4"))
 
@@ -215,7 +215,7 @@ def test_a_force_that_is_switched_off_changes_the_film(open_page, everything, bo
     app.get("button_group")[0].set_value(["compression"]).run()
     assert not app.error
     assert books["learn_mask"].frames[-1].svg != before
-    assert "Nothing said which ones matter" in text_of(app)
+    assert "which ones matter" in text_of(app)
 
 
 def test_the_position_of_a_book_is_in_the_url(open_page, everything, monkeypatch):

@@ -32,7 +32,7 @@ def known(store, card):
 
 def test_without_shapes_it_says_what_to_do(open_page, submitted):
     app = open_page("allocate")
-    assert "This model has not been read yet" in text_of(app)
+    assert "not been read" in text_of(app)
     app.button(key="start_spectra").click().run()
     assert submitted[0][0].kind == "spectra"
 
@@ -56,7 +56,7 @@ def test_parameters_and_size_of_every_rate_are_handed_to_the_slider(open_page, k
     even = next(panel for panel in found["panels"] if panel["key"] == "uniform")
     ranks = fit_budget(card.layers, uniform_ranks(card.layers, 0.7), 0.7)
     assert even["removed"][29] == pytest.approx(1 - keep_ratio(card.layers, ranks), abs=1e-5)
-    assert even["badge"] == "preview, quality not measured"
+    assert "not measured" in even["badge"]
 
 
 @pytest.mark.parametrize("rate", ["0", "200", "much"])
@@ -108,13 +108,13 @@ def test_the_closed_form_plan_is_estimated_where_there_are_two_sided_spectra(ope
     assert submitted[0][0].decompositions == ("kfac",)
     run = run_factory.spectra_run(store, card, decompositions=("svd", "kfac"))
     app = open_page("allocate", rate="30")
-    assert "estimate from spectra, nothing measured" in text_of(app) and run.id in text_of(app)
+    assert "nothing measured" in text_of(app) and run.id in text_of(app)
     losses = {layer.name: 0.5 * run_factory.sigma_of(layer, "kfac").astype(np.float32) ** 2 for layer in card.layers}
     ranks = cheapest_ranks(card.layers, losses, 0.7)
     dense = sum(is_dense(layer, ranks[layer.name]) for layer in card.layers)
-    assert f"{dense} of {len(card.layers)} layers stay dense. Predicted to add" in text_of(app)
+    assert f"{dense} of {len(card.layers)} layers" in text_of(app)
     found = panel(app, "estimate")
-    assert found["badge"] == "estimate from spectra, nothing measured" and not any(found["said"])
+    assert "estimate" in found["badge"] and "nothing measured" in found["badge"] and not any(found["said"])
     assert found["removed"][29] == pytest.approx(1 - keep_ratio(card.layers, ranks), abs=1e-5)
 
 
@@ -229,7 +229,7 @@ def test_a_rate_that_a_finished_run_passed_starts_nothing(open_page, store, card
     run_factory.finish(run, {})
     app = open_page("allocate")
     app.number_input(key="rate").set_value(12).run()
-    assert "A finished run answers this rate" in text_of(app) and not submitted
+    assert "finished run answers" in text_of(app) and not submitted
 
 
 def test_live_view_of_a_running_job(open_page, store, card, known):
@@ -245,11 +245,11 @@ def test_live_view_of_a_running_job(open_page, store, card, known):
 def test_live_view_before_the_first_step_and_with_a_half_line(open_page, store, card, known):
     run = run_factory.allocate_run(store, card, keep=0.8, state="queued")
     run_factory.set_state(run, "running", 0)
-    assert "first training step has not been reported yet" in text_of(open_page("allocate"))
+    assert "first training step" in text_of(open_page("allocate"))
     (run.path / "events.jsonl").write_bytes(
         b'{"t": 1, "phase": "x", "step": 1, "total": 2, "values": {"keep": 0.9, "lo'
     )
-    assert "first training step has not been reported yet" in text_of(open_page("allocate"))
+    assert "first training step" in text_of(open_page("allocate"))
 
 
 @pytest.mark.parametrize("state", ["failed", "cancelled", "interrupted"])
@@ -266,7 +266,7 @@ def test_stopped_jobs_can_be_resumed(open_page, store, card, known, state, monke
 
 
 def test_unknown_run_in_the_link(open_page, known):
-    assert "There is no run allocate-nothing here" in text_of(open_page("allocate", al_run="allocate-nothing"))
+    assert "no run allocate-nothing" in text_of(open_page("allocate", al_run="allocate-nothing"))
 
 
 def test_nearest_prefers_the_distance_then_the_final_plan(store, card):

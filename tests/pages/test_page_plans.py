@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ def draft(app, card) -> plan_draft.Draft:
 
 
 def test_without_a_model_it_says_what_is_needed(open_page):
-    assert "This model has not been read yet" in text_of(open_page("plans"))
+    assert "not been read" in text_of(open_page("plans"))
 
 
 def test_a_rank_that_is_set_is_locked_and_the_rest_is_spent_around_it(page, card):
@@ -46,7 +47,7 @@ def test_a_rank_that_is_set_is_locked_and_the_rest_is_spent_around_it(page, card
     app.button(key="pl_spend").click().run()
     ranks = draft(app, card).ranks
     assert ranks[card.layers[4].name] == 7 and 0.69 < keep_ratio(card.layers, ranks) <= 0.7
-    assert "no loss curve of this model is known" in text_of(app)
+    assert "no loss curve" in text_of(app)
     app.button(key="pl_undo").click().run()
     assert draft(app, card).ranks != ranks
 
@@ -55,7 +56,7 @@ def test_a_plan_over_its_budget_cannot_be_measured(page, card, submitted):
     app = page(rate="20")
     app.button(key="pl_set_Dense").click().run()
     assert "parameters too many" in app.get("progress")[0].proto.text
-    assert app.button(key="pl_measure").disabled and "keeps more than the budget" in text_of(app)
+    assert app.button(key="pl_measure").disabled and "the budget" in text_of(app)
 
 
 def test_measuring_submits_the_plan_and_saves_it(page, card, submitted):
@@ -84,7 +85,7 @@ def test_spending_follows_the_two_sided_spectra_where_there_are_any(open_page, s
     np.savez(run.path / "spectra.npz", **arrays)
     run_factory.finish(run, {})
     app = open_page("plans")
-    assert f"least predicted loss (K-FAC, `{run.id}`)" in text_of(app) and "estimate" in text_of(app)
+    assert f"(K-FAC, `{run.id}`)" in text_of(app) and "estimate" in text_of(app)
 
 
 def test_the_draft_is_remembered_in_another_tab(page, card):
@@ -150,9 +151,9 @@ def test_the_score_list_says_who_wins_and_whether_it_is_sure(page, store, card):
     app = page()
     table = app.dataframe[-1].value
     assert list(table["who"]) == ["You · Steep middle", "LLRC"] and list(table["run"]) == [mine.id, machine.id]
-    assert "You beat the machine." in text_of(app)
+    assert "You beat" in text_of(app)
     measured(store, card, 27.95, method="strs")
-    assert "That is a draw." in text_of(page())
+    assert "a draw" in text_of(page())
 
 
 def test_a_score_outlives_its_run(page, store, card):
@@ -169,6 +170,8 @@ def test_only_equal_measurements_at_this_budget_compare(store, card):
     assert len(plan_scores.comparable(scores, 0.8, EvaluationSpec(tasks=("piqa",)))) == 1, "tasks change no perplexity"
     assert not plan_scores.comparable(scores, 0.7, EvaluationSpec())
     assert not plan_scores.comparable(scores, 0.8, EvaluationSpec(max_windows=10))
+    over = [replace(score, keep_achieved=0.801) for score in scores]
+    assert not plan_scores.comparable(over, 0.8, EvaluationSpec()), "a plan above the budget does not count"
 
 
 def test_windows_are_compared_in_pairs_where_both_kept_them(store, card):
@@ -179,7 +182,7 @@ def test_windows_are_compared_in_pairs_where_both_kept_them(store, card):
         content = {"windows": {"gensim": windows, "c4": windows}}
         (run.path / "scores.json").write_text(json.dumps(content), encoding="utf-8")
     scores = plan_scores.comparable(plan_scores.update(ModelRef("starter")), 0.8, EvaluationSpec())
-    assert "You beat the machine" in plan_scores.verdict(scores) and "paired" in plan_scores.verdict(scores)
+    assert "You beat" in plan_scores.verdict(scores) and "paired" in plan_scores.verdict(scores)
 
 
 def test_a_model_of_which_only_the_headers_are_known_cannot_be_measured(open_page, store, card):

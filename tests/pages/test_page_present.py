@@ -35,7 +35,7 @@ def told(store, card):
 
 def test_without_runs_it_says_what_slides_are_made_of(open_page):
     text = text_of(open_page("present"))
-    assert "Nothing to present yet" in text
+    assert "Nothing to present" in text
 
 
 def test_the_page_has_a_deck_and_no_sidebar(open_page, told):
@@ -127,7 +127,7 @@ def test_figures_are_rounded_to_what_the_error_allows(value, error, said):
 
 def test_both_speeds_stand_on_the_card_and_how_they_were_measured(told):
     card = next(slide for slide in slides_of(told) if slide.key == "card")
-    assert card.body.count("reads a prompt at") == card.body.count("Writes ") == 2
+    assert card.body.count("reads a prompt") == card.body.count("Writes ") == 2
     assert "measured once" in card.reading
 
 

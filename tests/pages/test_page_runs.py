@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from dataclasses import asdict, replace
@@ -18,7 +19,8 @@ from tests.pages.conftest import text_of
 def test_empty_state_and_disk(open_page):
     app = open_page("runs")
     assert "No runs yet" in text_of(app)
-    assert {"Computed, can be cleaned", "Free"} <= {metric.label for metric in app.metric}
+    labels = {metric.label for metric in app.metric}
+    assert "Free" in labels and any("cleaned" in label for label in labels)
 
 
 def test_every_job_is_listed_with_its_state(open_page, store, card):
@@ -48,7 +50,7 @@ def test_an_update_is_listed_with_its_plan_and_command(open_page, store, card):
     shutil.copyfile(allocated.path / "plan.json", run.path / "plan.json")
     run_factory.finish(run, {})
     app = open_page("runs", ru_run=run.id)
-    assert "Update both factors of LLRC at 20 %" in set(app.dataframe[0].value["What"])
+    assert any("LLRC at 20 %" in what and "both" in what for what in app.dataframe[0].value["What"])
     assert any("lrc update starter --plan" in code.value for code in app.code)
     assert not app.error
 
@@ -121,7 +123,7 @@ def test_a_plan_goes_on_to_an_update_and_the_page_follows(open_page, store, card
     assert spec.settings == asdict(update_settings({"kind": "tuned", "text_weight": 0.25}))
     assert spec.plan["keep_target"] == 0.8 and spec.calibration == run.spec.calibration
     assert app.selectbox(key="ru_run").value == spec.run_id
-    assert "Tune the factors of LLRC at 20 %" in text_of(app)
+    assert re.search(r"Tune .*LLRC at 20 %", text_of(app))
 
 
 def test_a_plan_goes_on_to_a_measurement_also_one_recorded_on_the_way(open_page, store, card, submitted):
@@ -148,12 +150,12 @@ def test_only_finished_plans_go_on(open_page, store, card, monkeypatch):
 
 
 def test_a_prompt_stands_in_the_table_as_it_was_asked(open_page, store, card):
-    run = store.create(GenerateSpec(prompt="What is <b>2*3</b>?"))
+    run = store.create(GenerateSpec(prompt=(prompt := "What is <b>2*3</b>?")))
     run_factory.set_state(run, "cancelled")
     app = open_page("runs", ru_run=run.id)
-    assert "1 answer to “What is <b>2*3</b>?”" in set(app.dataframe[0].value["What"])
-    assert "Phase" not in app.dataframe[0].value
-    assert any("\\<b\\>2\\*3" in str(element.value) for element in app.markdown)
+    assert any(prompt in what for what in app.dataframe[0].value["What"])
+    assert "Phase" not in app.dataframe[0].value and prompt in text_of(app)
+    assert not any(prompt in str(element.value) for element in app.markdown), "it is escaped"
 
 
 def test_a_job_cancelled_in_the_queue_took_no_time(open_page, store, card):

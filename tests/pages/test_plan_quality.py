@@ -52,13 +52,13 @@ def test_no_forecast_where_the_trials_miss(open_page, store, card):
     record(measured_on_the_way(store, card, off=0.8), card, 0.7)
     panel, said = learned(open_page("allocate"))
     assert said[15] is None and said[20][0] == "measured"
-    assert "No quality forecast: tried on the measured plans it misses by" in panel["note"]
+    assert "No quality forecast" in panel["note"] and "misses" in panel["note"]
 
 
 def test_no_forecast_without_measured_plans_or_with_another_loss(open_page, store, card):
     record(trained(store, card, 0.7, 1.0), card, 0.7)
     panel, said = learned(open_page("allocate"))
-    assert not any(said.values()) and "it needs 3 measured plans" in panel["note"]
+    assert not any(said.values()) and "3 measured plans" in panel["note"]
     run_factory.allocate_run(store, card, keep=0.6)  # recorded with no settings, so with no divergence
     panel, said = learned(open_page("allocate"))
-    assert len(said) == 40 and not any(said.values()) and "which this run does not use" in panel["note"]
+    assert len(said) == 40 and not any(said.values()) and "does not use" in panel["note"]

@@ -41,7 +41,7 @@ def component_sensitivity(
         factors: left [m, r] and right [r, n] of every layer, on the model's device.
         batches: token ids [batch, window] each.
         seed: for the sampled labels.
-        on_progress: told after every batch.
+        on_progress: called after every batch.
         should_stop: asked before every batch.
 
     Returns:
@@ -87,7 +87,7 @@ def component_slopes(
         layers: its block linears.
         factors: left [m, r] and right [r, n] of every layer, on the model's device.
         batches: token ids [batch, window] each.
-        on_progress: told after every batch.
+        on_progress: called after every batch.
         should_stop: asked before every batch.
 
     Returns:
@@ -130,7 +130,8 @@ def _run(
         tokens = batch.to(device)
         with torch.enable_grad():
             embedded = model.get_input_embeddings()(tokens).detach().requires_grad_()  # type: ignore[operator]
-            loss = loss_of(model(inputs_embeds=embedded, use_cache=False).logits, tokens)
+            # A copy: some families add positions to it in place, which a leaf does not bear.
+            loss = loss_of(model(inputs_embeds=embedded.clone(), use_cache=False).logits, tokens)
         torch.autograd.backward(loss, inputs=[embedded])
         on_progress(Progress("measuring component sensitivity", step + 1, len(batches)))
 

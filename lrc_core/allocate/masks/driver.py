@@ -39,7 +39,7 @@ class Training(ABC):
 
     Args:
         checkpoint: the file that the state is kept in.
-        on_progress: told at every step.
+        on_progress: called at every step.
         should_stop: asked before every step.
 
     Attributes:

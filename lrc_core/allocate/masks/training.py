@@ -145,7 +145,7 @@ def record_passed(
     """Record a plan at every whole percent of compression that the training has passed for the first time.
 
     Args:
-        context: target, and who is told.
+        context: target and callbacks.
         recorded: entries made so far, which a checkpoint keeps; new ones are added.
         ranks: of this step, under the noise-free mask.
         step: steps done.

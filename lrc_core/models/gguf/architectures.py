@@ -81,8 +81,7 @@ def config_of(header: GgufHeader, read: ReadTensor, where: str) -> Config:
     config["vocab_size"] = _vocabulary(header, keys)
     config["tie_word_embeddings"] = "output.weight" not in names
     for key, entry in _IDS.items():
-        if isinstance(token := header.metadata.get(f"tokenizer.ggml.{key}"), int):
-            config[entry] = token
+        config[entry] = header.metadata.get(f"tokenizer.ggml.{key}")  # not another model's, which is the default
     if "attention.head_count" in known.numbers:
         _add_heads(config, known, keys, read)
     known.more(config, keys, names)

@@ -28,7 +28,7 @@ def convert_gguf(path: Path, folder: Path, on_progress: OnProgress, should_stop:
     Args:
         path: the GGUF file, or any part of one that was split.
         folder: receives config.json, model.safetensors and the tokenizer's files.
-        on_progress: told what is being done.
+        on_progress: called with what is being done.
         should_stop: asked between the steps and at every tensor.
 
     Raises:

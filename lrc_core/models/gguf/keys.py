@@ -51,7 +51,7 @@ class Keys:
     """
 
     def __init__(self, header: GgufHeader, where: str) -> None:
-        prefix = f"{header.architecture}."
+        self._prefix = prefix = f"{header.architecture}."
         self._values = {
             key.removeprefix(prefix): value for key, value in header.metadata.items() if key.startswith(prefix)
         }
@@ -104,7 +104,8 @@ class Keys:
 
     def refusal(self, name: str, value: Any) -> ModelError:
         """The error that names a key that cannot be followed."""
-        return ModelError(f"{self.where} sets {name} to {str(value)[:60]}, which cannot be carried over.", REMEDY)
+        full = name if name.endswith(".weight") else self._prefix + name
+        return ModelError(f"{self.where} sets {full[:100]} to {str(value)[:60]}, which cannot be carried over.", REMEDY)
 
     def require_all_read(self) -> None:
         """Refuse keys that were not asked for, unless they are known to change nothing.
@@ -122,5 +123,5 @@ class Keys:
         if name in self._values:
             return self._values[name]
         if default is None:
-            raise ModelError(f"{self.where} does not say its {name}.", "The file is incomplete; " + REMEDY.lower())
+            raise ModelError(f"{self.where} does not say its {self._prefix}{name}.", "It is incomplete. " + REMEDY)
         return default

@@ -61,7 +61,7 @@ def articles(stream: IO[bytes], least: int = 2000) -> Iterator[tuple[str, str]]:
 
 
 def plain_text(markup: str) -> str:
-    """Running text of a page: paragraphs and headings, one a line, without mark-up, tables, lists and notes."""
+    """Running text of a page: paragraphs and headings, one per line, without mark-up, tables, lists and notes."""
     text = _COMMENT.sub("", markup)
     text = _SELF_CLOSED.sub("", text)
     text = _DROPPED.sub("", text)

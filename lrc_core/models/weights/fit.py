@@ -19,20 +19,25 @@ import torch
 
 from lrc_core.errors import LrcError, ModelError
 from lrc_core.models.headers import FLOAT_TYPES, TensorHeader
+from lrc_core.models.json_files import read_table
 from lrc_core.models.quiet import quiet_transformers
+from lrc_core.models.source import architecture_of
 from lrc_core.models.weights.pickles import pickled_tensors
 from lrc_core.models.weights.quantised import check_packed
 from lrc_core.models.weights.rotary import check_rotary
-from lrc_core.models.weights.unused import harmless, reason_against
+from lrc_core.models.weights.unused import left_out, reason_against, recomputed
 from lrc_core.types import ignore_progress, never_stop
 
+_REMEDY = "The model is incomplete, or its config.json belongs to another one."
 _DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
     "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
 }  # fmt: skip
 
 
-def require_fit(folder: Path, tensors: Sequence[TensorHeader], *, pickled: bool, trust: bool) -> tuple[str, ...]:
+def require_matching_files(
+    folder: Path, tensors: Sequence[TensorHeader], *, pickled: bool, trust: bool
+) -> tuple[str, ...]:
     """Refuse a model whose files and configuration do not belong together.
 
     Args:
@@ -52,45 +57,62 @@ def require_fit(folder: Path, tensors: Sequence[TensorHeader], *, pickled: bool,
         check_packed(tensors, str(folder))
     with quiet_transformers("looking at the weights", ignore_progress, never_stop):
         model = _empty_model(folder, trust)
-        if model is None:
-            return ()  # loading says what is wrong with it
-        return _compare(model, folder, tensors)
+        return () if model is None else _compare(model, folder, tensors)
 
 
 def _empty_model(folder: Path, trust: bool) -> Any:
-    """The model on the meta device; None where transformers cannot build it."""
+    """The model on the meta device; None where that takes code of its own, or transformers cannot do it.
+
+    Raises:
+        ModelError: transformers refuses the configuration.
+    """
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    own_code = "auto_map" in read_table(folder / "config.json")
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust, local_files_only=True)
+    except Exception as error:  # transformers and a model's own code raise whatever they like
+        if own_code:
+            return None
+        raise load_failure(folder, error) from error
+    try:
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(config, trust_remote_code=trust)
-    except Exception:  # transformers and a model's own code raise whatever they like
-        return None
+    except Exception as error:
+        if "Unrecognized configuration class" in str(error) and not own_code:
+            raise load_failure(folder, error) from error
+        return None  # loading says what is wrong with it
+
+
+def load_failure(folder: Path, error: Exception) -> ModelError:
+    """The error for whatever transformers says of a model that it cannot load."""
+    reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    architecture = architecture_of(read_table(folder / "config.json"))
+    return ModelError(
+        f"transformers cannot load {folder} ({architecture or 'unknown architecture'}): {reason[:500]}",
+        "Check that it is a causal language model that this version of transformers knows.",
+    )
 
 
 def _compare(model: Any, folder: Path, tensors: Sequence[TensorHeader]) -> tuple[str, ...]:
     where = f"The weights in {folder} do not fit {type(model).__name__}"
-    targets = _targets(model, tensors)
+    targets = _targets(model, tensors, where)
     wanted: Mapping[str, Any] = model.state_dict(keep_vars=True)
     unused = [tensor for tensor in tensors if targets[tensor.name] not in wanted]
     _check_types(tensors, targets, wanted, where)
     if missing := _missing(model, set(targets.values()), wanted):
-        raise ModelError(
-            f"{where}: {missing[0]} is missing ({len(missing)} tensors are).",
-            "The model is incomplete, or its config.json belongs to another one.",
-        )
-    _check_unused(model, unused, targets, where)
+        raise ModelError(f"{where}: {missing[0]} is missing ({_counted(len(missing))} in all).", _REMEDY)
+    said = _reasons(model, unused, targets, where)
     check_rotary(model, folder, unused)
     _check_shapes(model, tensors, targets, wanted, where)
-    reasons = {harmless(tensor) or "left out by transformers' own class of the model": tensor.name for tensor in unused}
-    return tuple(
-        f"{sum(1 for t in unused if (harmless(t) or why) == why)} tensors are not used, e.g. {name}: {why}."
-        for why, name in reasons.items()
-    )
+    return tuple(f"{_counted(len(names))} not used, e.g. {names[0]}: {why}." for why, names in said.items())
 
 
-def _targets(model: Any, tensors: Sequence[TensorHeader]) -> dict[str, str]:
+def _counted(number: int) -> str:
+    return f"{number} tensor" + ("" if number == 1 else "s")
+
+
+def _targets(model: Any, tensors: Sequence[TensorHeader], where: str) -> dict[str, str]:
     """The name in the model of every tensor, as transformers' loader would rename it."""
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightConverter, WeightRenaming, dot_natural_key, rename_source_key
@@ -99,12 +121,15 @@ def _targets(model: Any, tensors: Sequence[TensorHeader]) -> dict[str, str]:
     renamings = [entry for entry in mapping if isinstance(entry, WeightRenaming)]
     converters = [entry for entry in mapping if isinstance(entry, WeightConverter)]
     wanted, prefix = model.state_dict(), model.base_model_prefix
-    found = {}
+    found: dict[str, str] = {}
+    alone: dict[str, str] = {}
     for name in sorted((tensor.name for tensor in tensors), key=dot_natural_key):
-        target, _ = rename_source_key(name, renamings, converters, prefix, wanted)
+        target, converted = rename_source_key(name, renamings, converters, prefix, wanted)
         if target not in wanted and name in wanted:
-            target, _ = rename_source_key(name, [], [], prefix, wanted)
+            target, converted = rename_source_key(name, [], [], prefix, wanted)
         found[name] = target
+        if converted is None and alone.setdefault(target, name) != name and target in wanted:
+            raise ModelError(f"{where}: {alone[target]} and {name} are both {target}.", "Take one of them out.")
     return found
 
 
@@ -131,23 +156,35 @@ def _missing(model: Any, given: set[str], wanted: Mapping[str, Any]) -> list[str
     return sorted(set(wanted) - given - here)
 
 
-def _check_unused(model: Any, unused: Sequence[TensorHeader], targets: Mapping[str, str], where: str) -> None:
-    """Harmless is what the list says, and what the model's class in transformers says of its own checkpoints."""
+def _reasons(
+    model: Any, unused: Sequence[TensorHeader], targets: Mapping[str, str], where: str
+) -> dict[str, list[str]]:
+    """Tensors that are left out, by what they are; none for what the model makes itself.
+
+    Raises:
+        ModelError: neither the lists of this program nor the model's class in transformers know one of them.
+    """
     patterns = list(getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ())
     declared = re.compile("|".join(f"({pattern})" for pattern in patterns)) if patterns else None
-    bad = [
-        tensor.name
-        for tensor in unused
-        if not harmless(tensor) and not (declared and declared.search(targets[tensor.name]))
-    ]
+    bad, said = [], defaultdict(list)
+    for tensor in unused:
+        if recomputed(tensor):
+            continue
+        if why := left_out(tensor):
+            said[why].append(tensor.name)
+        elif declared and declared.search(targets[tensor.name]):
+            said["transformers' class of the model leaves it out"].append(tensor.name)
+        else:
+            bad.append(tensor.name)
     if bad:
         first = min(bad)
         hint = reason_against(first)
         raise ModelError(
-            f"{where}: {first} has no place in it{f' and looks like {hint}' if hint else ''} "
-            f"({len(bad)} tensors have none), so that the model would be another one than the files hold.",
+            f"{where}: {first}{f' ({hint})' if hint else ''} has no place in it; of {_counted(len(bad))} the model "
+            "would know nothing.",
             "Load the original, merged, full-precision model, or correct its config.json.",
         )
+    return said
 
 
 def _check_shapes(
@@ -174,13 +211,10 @@ def _check_shapes(
     for name, stored, needed in sorted(info.mismatched_keys, key=str):
         raise ModelError(
             f"{where}: {name} is stored as {tuple(stored)} and must be {tuple(needed)}.",
-            "The model is incomplete, or its config.json belongs to another one.",
+            _REMEDY,
         )
     for name in sorted(info.conversion_errors):
-        raise ModelError(
-            f"{where}: the tensors of {name} cannot be put together.",
-            "The model is incomplete, or its config.json belongs to another one.",
-        )
+        raise ModelError(f"{where}: the tensors of {name} cannot be put together.", _REMEDY)
 
 
 def ask(question: Mapping[str, Any]) -> dict[str, Any]:
@@ -192,7 +226,7 @@ def ask(question: Mapping[str, Any]) -> dict[str, Any]:
             tensors = [
                 TensorHeader(name, tuple(shape), dtype, 0, start) for name, shape, dtype, start in question["tensors"]
             ]
-            notes = require_fit(
+            notes = require_matching_files(
                 Path(question["path"]), tensors, pickled=question["kind"] == "pickle", trust=question["trust"]
             )
     except LrcError as error:
@@ -204,7 +238,7 @@ def require_gguf_fit(path: Path) -> tuple[str, ...]:
     """The same for a GGUF file.
 
     Raises:
-        ModelError: as :func:`require_fit`.
+        ModelError: as :func:`require_matching_files`.
     """
     from lrc_core.models.gguf.architectures import READ_BY_TRANSFORMERS
     from lrc_core.models.gguf.parts import whole_header

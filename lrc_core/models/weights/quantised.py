@@ -42,7 +42,7 @@ _PACKED = (
 )
 """Endings that stand together on one module, from the most telling to the least."""
 _WEIGHT = re.compile(r"(^|\.)(weight|\w+_proj|[qkvowW]\d?)$")
-_SMALL_FLOATS = ("F8", "F6", "F4")
+_SMALL_FLOATS = ("F8_", "F6_", "F4")
 
 
 def check_settings(config: Mapping[str, Any], where: str) -> None:

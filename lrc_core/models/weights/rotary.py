@@ -45,7 +45,7 @@ def _known(model: Any) -> Iterator[NDArray[np.float32]]:
         if "inv_freq" not in dict(module.named_buffers(recurse=False)):
             continue
         try:
-            frequencies = type(module)(config=model.config.get_text_config(), device="cpu").inv_freq
+            frequencies = type(module)(config=model.config.get_text_config()).inv_freq
         except Exception:  # of another make; nothing to compare with
             continue
         yield frequencies.float().numpy()

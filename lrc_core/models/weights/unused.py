@@ -10,8 +10,8 @@ _WHOLE = ("I64", "I32", "I16", "I8", "U8", "BOOL")
 _SQUARES = (*_WHOLE, "F32", "F16", "BF16")
 
 
-def harmless(tensor: TensorHeader) -> str:
-    """Why a tensor that the model does not take can be left out; "" where it cannot."""
+def recomputed(tensor: TensorHeader) -> str:
+    """Why nothing is lost with a tensor that the model does not take: it makes the like itself; "" where not."""
     name, shape = tensor.name, tensor.shape
     if re.search(r"(^|\.)(rotary_emb|rotary|rotary_pos_emb)\.(inv_freq|cos_cached|sin_cached)$", name):
         return "rotary tables, which are computed from the configuration"
@@ -24,6 +24,12 @@ def harmless(tensor: TensorHeader) -> str:
         return "a count of positions"
     if tensor.numel == 1 and re.search(r"(^|\.)(encoder|decoder)\.version$", name):
         return "the version of the program that wrote the file"
+    return ""
+
+
+def left_out(tensor: TensorHeader) -> str:
+    """What a tensor is that the model does not take and text does not need, worth a word; "" where it is none such."""
+    name = tensor.name
     if re.search(r"^(v_head|value_head)\.", name):
         return "a head beside the output that estimates rewards in training"
     if re.match(r"(model\.)?(vision_tower|vision_model|visual|audio_tower|multi_modal_projector|embed_vision)\.", name):
@@ -32,15 +38,15 @@ def harmless(tensor: TensorHeader) -> str:
 
 
 def reason_against(name: str) -> str:
-    """What kind of tensor it may be that the model would be wrong without, for the error; "" where unknown."""
+    """What a tensor seems to be that the model would be wrong without, for the error; "" where unknown."""
     for pattern, words in (
         (r"lora_[AB]|lora_embedding|\.lora_", "a low-rank update that was not merged"),
         (r"modules_to_save|base_layer|base_model\.", "a part of an adapter that was not merged"),
         (r"scale|zero_point|absmax|codebook", "a scale that belongs to a quantised weight"),
         (r"(inv_freq|rope|rotary)", "a table of rotary positions that the configuration does not know of"),
         (r"weight_g$|weight_v$|original0$|original1$", "half of a weight that is stored as direction and size"),
-        (r"(^|\.)(layers|h|blocks|block)\.\d+\.", "of a block or module that config.json does not describe"),
-        (r"bias$", "a bias that config.json does not switch on"),
+        (r"bias$", "a bias that config.json does not switch on, or a part of a block that it does not count"),
+        (r"(^|\.)(layers|h|blocks|block)\.\d+\.", "a part of a block that config.json does not count or describe"),
     ):
         if re.search(pattern, name):
             return words

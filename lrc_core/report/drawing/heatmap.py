@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lrc_core.budget import is_dense, largest_low_rank, layer_ratio
+from lrc_core.export.shapes import Drawing, Label, Shape, cells, labelled
 from lrc_core.plan import Plan
-from lrc_core.report.drawing.shapes import Cells, Drawing, Label, Shape, level
 from lrc_core.types import LinearShape, ModelCard
 from lrc_core.words import kind_labels, percent
 
@@ -39,19 +39,13 @@ class Linked:
     labels: tuple[str, ...]
 
 
-def kinds_of(card: ModelCard) -> dict[str, str]:
-    """Kinds of layer with the short names of their columns."""
-    kinds = tuple(dict.fromkeys(layer.kind for layer in card.layers))
-    return kind_labels(kinds)
-
-
 def linked(card: ModelCard, plans: Sequence[tuple[str, Plan]]) -> Linked:
     """What the cells of these plans' heatmaps are.
 
     Raises:
         PlanError: a plan's layers are not the model's.
     """
-    labels = kinds_of(card)
+    labels = kind_labels(card.kinds)
     order = list(labels)
     return Linked(
         names=tuple(layer.name for layer in card.layers),
@@ -84,27 +78,23 @@ def kept_of(card: ModelCard, plan: Plan) -> dict[str, float]:
 
 def rank_heatmap(card: ModelCard, plan: Plan) -> Drawing:
     """Blocks downwards, kinds of layer to the right; the darker, the more of a layer is kept."""
-    labels, kept = kinds_of(card), kept_of(card, plan)
+    labels, kept = kind_labels(card.kinds), kept_of(card, plan)
     order = list(labels)
     wide = max(3.0, min(24.0, 420 / len(order)))
     high = max(2.0, min(9.0, 420 / card.n_blocks))
     words = [label.removesuffix("_proj") for label in labels.values()]
     turned = max(len(word) for word in words) * _LETTER > wide
     top = 8 + (_LETTER * max(len(word) for word in words) if turned else 12.0) if wide >= 11 else 8.0
-    shapes: list[Shape] = []
-    by_level: dict[str, list[tuple[float, float]]] = {}
-    for layer in card.layers:
-        corner = _LEFT + order.index(layer.kind) * wide, top + layer.block * high
-        by_level.setdefault(level(kept[layer.name]), []).append(corner)
-    for fill, corners in by_level.items():
-        shapes.append(Cells(tuple(corners), wide - _GAP, high - min(_GAP, high / 4), fill))
+    shares = (
+        (_LEFT + order.index(layer.kind) * wide, top + layer.block * high, kept[layer.name]) for layer in card.layers
+    )
+    shapes: list[Shape] = [*cells(shares, wide - _GAP, high - min(_GAP, high / 4))]
     if wide >= 11:
         for number, word in enumerate(words):
             x = _LEFT + (number + 0.5) * wide
             at = (x + 4, top - 5) if turned else (x, top - 5)
             shapes.append(Label(*at, word, 10.5, "start" if turned else "middle", turned=turned))
-    every = 1 if card.n_blocks <= 8 else 5 if card.n_blocks <= 60 else 10
-    for block in range(0, card.n_blocks, every):
+    for block in labelled(card.n_blocks, few=8):
         shapes.append(Label(_LEFT - 6, top + (block + 0.5) * high + 4, str(block), 10.5, "end"))
     shapes.append(Label(10, top + card.n_blocks * high / 2, "block", 10.5, "middle", turned=True))
     grid = (_LEFT, top, wide, high, len(order), card.n_blocks)
@@ -120,7 +110,7 @@ def plan_sentence(card: ModelCard, plan: Plan) -> str:
     kept, ranks = kept_of(card, plan), plan.full_ranks(card.layers)
     if max(kept.values()) - min(kept.values()) < 0.03:
         return f"Every layer keeps nearly the same share, {percent(_share(card.layers, kept), 0)}."
-    labels = kinds_of(card)
+    labels = kind_labels(card.kinds)
     by_kind = {
         label: _share([layer for layer in card.layers if layer.kind == kind], kept) for kind, label in labels.items()
     }

@@ -5,8 +5,8 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable
 
+from lrc_core.export.shapes import LEVELS, Cells, Dot, Drawing, Label, Path, Shape, outline
 from lrc_core.export.theme import blended
-from lrc_core.report.drawing.shapes import LEVELS, Cells, Dot, Drawing, Label, Path, Shape, outline
 
 _ROLES = ("ink", "muted", "grid", "surface")
 
@@ -30,7 +30,7 @@ def svg(drawing: Drawing, alt: str) -> str:
 def _shapes(shapes: Iterable[Shape]) -> Iterable[str]:
     for shape in shapes:
         if isinstance(shape, Cells):
-            yield _cells(shape)
+            yield cells_path(shape)
         elif isinstance(shape, Path):
             yield _path(shape)
         elif isinstance(shape, Dot):
@@ -54,7 +54,8 @@ def _keys(key: str, target: str = "") -> str:
     )
 
 
-def _cells(shape: Cells) -> str:
+def cells_path(shape: Cells) -> str:
+    """All cells of one level as one path; a class has its colour."""
     box = f"h{number(shape.width)}v{number(shape.height)}h{number(-shape.width)}z"
     corners = "".join(f"M{number(x)} {number(y)}{box}" for x, y in shape.corners)
     return f'<path class="l{shape.fill.removeprefix("level:")}" d="{corners}"/>'

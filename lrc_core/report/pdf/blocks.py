@@ -8,6 +8,7 @@ from typing import Any
 from reportlab.lib.styles import ParagraphStyle
 from reportlab.platypus import CondPageBreak, Flowable, KeepTogether, Paragraph, Spacer, Table
 
+from lrc_core.export.shapes import Dot, Drawing
 from lrc_core.export.theme import LIGHT
 from lrc_core.report.content import (
     ESTIMATED,
@@ -24,7 +25,6 @@ from lrc_core.report.content import (
     WrittenAnswer,
 )
 from lrc_core.report.content import Table as Rows
-from lrc_core.report.drawing.shapes import Dot, Drawing
 from lrc_core.report.pdf.drawing import ACCENT, INK, MUTED, PANEL, PARTS, Figure, MemoryBar, Swatch, color
 from lrc_core.report.pdf.fonts import ABSENT, BOLD, MONO, SANS, marked, markup
 from lrc_core.report.pdf.page import WIDTH

@@ -8,9 +8,9 @@ from typing import Any
 from reportlab.lib.colors import HexColor
 from reportlab.platypus import Flowable
 
-from lrc_core.export.theme import LIGHT, RAMP_LIGHT, blended
+from lrc_core.export.shapes import Cells, Dot, Drawing, Label, Path, outline, painted
+from lrc_core.export.theme import LIGHT, RAMP_LIGHT
 from lrc_core.report.content import ESTIMATED, BarPart
-from lrc_core.report.drawing.shapes import LEVELS, Cells, Dot, Drawing, Label, Path, outline
 from lrc_core.report.pdf.fonts import BOLD, SANS, runs, width_of
 
 INK, MUTED, LINE, PANEL = LIGHT["text-color"], "#55615f", LIGHT["border-color"], LIGHT["secondary-background-color"]
@@ -22,7 +22,7 @@ _ROLES = {"ink": INK, "muted": MUTED, "grid": LINE, "surface": "#ffffff"}
 def color(value: str) -> Any:
     """A colour or role."""
     if value.startswith("level:"):
-        red, green, blue = blended(RAMP_LIGHT, int(value.removeprefix("level:")) / LEVELS)
+        red, green, blue = painted(value, RAMP_LIGHT)
         return HexColor(f"#{red:02x}{green:02x}{blue:02x}")
     return HexColor(_ROLES.get(value, value))
 

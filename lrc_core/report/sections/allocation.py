@@ -74,7 +74,7 @@ def _picture(card: ModelCard, shown: ReportPlan, name: str) -> Picture:
 
 
 def _ranks(card: ModelCard, plans: Sequence[ReportPlan], names: Sequence[str]) -> Table:
-    labels = kind_labels(tuple(dict.fromkeys(layer.kind for layer in card.layers)))
+    labels = kind_labels(card.kinds)
     columns = (Column("Block", numeric=True), Column("Layer"), *(Column(name, True, COUNTED) for name in names))
     lines = []
     for layer in card.layers:

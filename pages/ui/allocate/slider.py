@@ -20,7 +20,6 @@ from lrc_core.export.film_html import rank_grid
 from lrc_core.results.series import LARGEST_RATE, PlanSeries, largest_rate
 from lrc_core.types import ModelCard
 from lrc_core.words import kind_labels
-from pages.ui.shared.figures import kinds_of
 from pages.ui.shared.prose import ASSETS
 
 KEY, ECHO = "al_drag", "al_drag_echo"
@@ -107,7 +106,7 @@ def marks_of(card: ModelCard, panels: Sequence[SliderPanel]) -> list[list[Any]]:
 
 def payload(card: ModelCard, rate: int, panels: Sequence[SliderPanel]) -> dict[str, Any]:
     """Everything the browser needs."""
-    kinds = kinds_of(card)
+    kinds = card.kinds
     labels = kind_labels(kinds)
     return {
         "rate": rate,

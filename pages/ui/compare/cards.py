@@ -132,7 +132,7 @@ def _wishes(card: ModelCard, prefix: str) -> Wishes:
     )
     sequences = second.number_input("Requests at once", 1, 4096, 1, key=f"{prefix}_sequences")
     price = third.number_input(
-        "Price per GB and month",
+        "Price per GB per month",
         0.0,
         1e6,
         _number(settings.get("price_per_gb"), PRICE),

@@ -10,7 +10,7 @@ from lrc_core.types import LinearShape, ModelCard
 from lrc_core.words import kind_labels, percent
 from pages.ui.shared import charting
 from pages.ui.shared.cellgrid import Grid, Limits, cell_grid
-from pages.ui.shared.figures import Scale, kinds_of
+from pages.ui.shared.figures import Scale
 
 
 def rank_frame(card: ModelCard, found: Ranks | Plan) -> pd.DataFrame:
@@ -18,7 +18,7 @@ def rank_frame(card: ModelCard, found: Ranks | Plan) -> pd.DataFrame:
 
     A pruned layer has no rank of its own: that of what is left of it is at most its smaller side.
     """
-    labels = kind_labels(kinds_of(card))
+    labels = kind_labels(card.kinds)
     ranks, shapes = (found.full_ranks(card.layers), found.pruned or {}) if isinstance(found, Plan) else (found, {})
 
     def state(layer: LinearShape) -> str:
@@ -94,7 +94,9 @@ def draw_difference(
         for one, two in zip(first.to_dict("records"), second.to_dict("records"), strict=True)
     ]
     what = f"Share kept under {names[0]} minus under {names[1]}"
-    _grid(card, difference, told, Scale("difference", ".0%"), Limits(-limit, limit, diverging=True), (what, key))
+    _grid(
+        card, difference, told, Scale("difference of shares", ".0%"), Limits(-limit, limit, diverging=True), (what, key)
+    )
     charting.below(charting.ChartText(what, lambda: difference_table(card, *plans, names), reading), key)
 
 

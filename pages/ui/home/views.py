@@ -22,7 +22,7 @@ from pages.ui.shared.summary import SHARE, ShownSpectra, example_of, heat_words,
 
 
 def prepare() -> None:
-    """Read the samples' files before somebody waits for them; what is read stays in the caches."""
+    """Read the samples' files before a user has to wait for them; what is read stays in the caches."""
     from pages.ui.present.story import story_of
 
     shown_spectra(ModelRef())
@@ -50,7 +50,7 @@ def first_picture(shown: ShownSpectra | None, ref: ModelRef) -> None:
 
 @dataclass(frozen=True)
 class Way:
-    """Why somebody opens the app, and where that begins.
+    """Reasons to open the app, and where each begins.
 
     Attributes:
         title: in one word.

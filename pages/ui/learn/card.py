@@ -18,7 +18,7 @@ from lrc_core.runs.spec import ModelRef
 from lrc_core.runs.store import RunStore
 from pages.ui.learn import quiz
 from pages.ui.learn.methods import usable
-from pages.ui.shared import cards, charting
+from pages.ui.shared import cards, charting, forms
 from pages.ui.shared.frame import empty, page_link, sample_note
 
 RATE, METHOD = "learn_card_rate", "learn_card_method"
@@ -53,15 +53,7 @@ def card(group: comparisons.Group) -> None:
         bind="query-params",
     )
     rates = sorted({whole_percent(row["keep_target"]) for row in rows if row["method"] == method})
-    rate = right.segmented_control(
-        "Removed from the block linears",
-        rates,
-        default=20 if 20 in rates else rates[0],
-        format_func=lambda value: f"{value} %",
-        required=True,
-        key=RATE,
-        bind="query-params",
-    )
+    rate = forms.rate_choice(right, "Removed from the block linears", rates, RATE)
     row = next(
         (row for row in rows if row["method"] == method and whole_percent(row["keep_target"]) == rate),
         rows[0],

@@ -159,7 +159,7 @@ def compare(dense: dict[str, Any], squeezed: dict[str, Any]) -> str:
         same += 1
     if one == two:
         return "Not a word has changed."
-    said = f"The first {same} words are the same." if same else "It goes another way from the first word."
+    said = f"The first {same} words are the same." if same else "It differs from the first word on."
     if two and len(set(two)) < 0.6 * len(two):
         said += f" Of {len(two)} words only {len(set(two))} are different ones: it repeats itself."
     return said

@@ -94,7 +94,7 @@ def nothing_recorded(what: str) -> None:
 
 
 def live_fold(ref: ModelRef, label: str) -> AbstractContextManager[object]:
-    """The fold around :func:`live`: open while a lesson is under way or has stopped, so that nobody looks for it."""
+    """The fold around :func:`live`: open while a lesson is under way or has stopped, so that it is easy to find."""
     own = archive().runs(LessonSpec, ref, samples=False)
     return st.expander(label, icon=":material/bolt:", expanded=bool(own) and not own[0].done)
 

@@ -10,14 +10,14 @@ import streamlit as st
 
 from lrc_core import words
 from lrc_core.decompose.measures import energy_rank
-from lrc_core.results.archive import RunView, archive
-from lrc_core.results.spectra import spectra_of
+from lrc_core.results.archive import RunView
 from lrc_core.runs.spec import ModelRef, SpectraSpec
-from pages.ui.learn import lessons, svg
+from pages.ui.learn import lessons
 from pages.ui.learn import mask_training as training
 from pages.ui.learn.flipbook import Book, Frame, flipbook
-from pages.ui.shared import charting
+from pages.ui.shared import charting, svg
 from pages.ui.shared.frame import sample_note
+from pages.ui.shared.summary import shown_spectra
 
 KEY = "learn_mask"
 FORCES = {
@@ -43,7 +43,7 @@ def draw(ref: ModelRef) -> None:
     flipbook(book(sigma, steps, setting), KEY)
     st.markdown(outcome(sigma, steps[-1], setting))
     if view is None:
-        st.caption("The row is made by this program: no spectra are there to take one from.")
+        st.caption("The row is made by this program, as there are no spectra to take one from.")
     else:
         st.caption(
             f"The row: {len(sigma)} values spread along the spectrum of {source}. Computed as you look, in numpy."
@@ -95,18 +95,14 @@ def controls() -> training.Setting:
 
 def row(ref: ModelRef) -> tuple[np.ndarray, str, RunView[SpectraSpec] | None]:
     """The row of singular values, what it is of, and the run it comes from."""
-    view = archive().best_spectra(ref) or archive().best_spectra(ModelRef())
-    if view is None:
+    shown = shown_spectra(ref)
+    if shown is None:
         return training.row_of(np.exp(-np.linspace(0, 4, 64))), "", None
-    spectra = spectra_of(view)
-    decomposition = "whitened" if "whitened" in spectra.decompositions else spectra.decompositions[0]
-    sigmas = spectra.values[decomposition]
-    middle = [layer for layer in spectra.card.layers if layer.block == spectra.card.n_blocks // 2]
+    card, sigmas = shown.spectra.card, shown.sigmas
+    middle = [layer for layer in card.layers if layer.block == card.n_blocks // 2]
     # The flattest spectrum of the block: on a steep one there is nothing to decide.
-    layer = max(
-        middle or spectra.card.layers, key=lambda layer: energy_rank(sigmas[layer.name], 0.95) / layer.full_rank
-    )
-    return training.row_of(sigmas[layer.name]), lessons.layer_label(layer), view
+    layer = max(middle or card.layers, key=lambda layer: energy_rank(sigmas[layer.name], 0.95) / layer.full_rank)
+    return training.row_of(sigmas[layer.name]), lessons.layer_label(layer), shown.view
 
 
 def legend() -> None:
@@ -243,5 +239,5 @@ def outcome(sigma: np.ndarray, last: training.MaskStep, setting: training.Settin
     if "compression" not in setting.terms:
         said += " Nothing pressed, so nothing had to go."
     elif "distillation" not in setting.terms:
-        said += " Nothing said which ones matter: what is left is what stood highest at the start, and luck."
+        said += " Nothing said which ones matter: what is left is what was highest at the start, and luck."
     return said

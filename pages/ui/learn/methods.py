@@ -16,7 +16,7 @@ from lrc_core.runs.spec import ModelRef
 from lrc_core.types import ModelCard
 from pages.ui.compare import figures as charts
 from pages.ui.compare import ranks, readings
-from pages.ui.shared import charting
+from pages.ui.shared import charting, forms
 from pages.ui.shared.frame import empty, page_link, sample_note
 
 RATE, PAIR = "learn_rate", "learn_pair"
@@ -34,16 +34,7 @@ def draw(ref: ModelRef) -> None:
         )
         return
     rates = sorted({whole_percent(keep) for keep in comparisons.keeps_of(group, "whitened")})
-    rate = st.segmented_control(
-        "Budget: share removed from the block linears",
-        rates,
-        default=20 if 20 in rates else rates[0],
-        format_func=lambda value: f"{value} %",
-        required=True,
-        key=RATE,
-        bind="query-params",
-    )
-    keep = keep_at(rate or rates[0])
+    keep = keep_at(forms.rate_choice(st, "Budget: share removed from the block linears", rates, RATE))
     rows = [row for row in group.at("whitened", keep) if row["method"] in ("dense", *METHODS)]
     perplexity(rows)
     plans = {str(row["method"]): plan for row in rows if (plan := comparisons.plan_of(row)) is not None}

@@ -43,7 +43,7 @@ def draw(ref: ModelRef) -> None:
         st.markdown(errors_sentence(entry, layer, number))
         st.caption(inputs(entry))
         sample_note(lesson.view.sample, lesson.view.id)
-    with lessons.live_fold(ref, "Do it on the activations of your own model"):
+    with lessons.live_fold(ref, "Try it on the activations of your own model"):
         spec = LessonSpec(model=ref, parts=("layers",))
         if lessons.live(ref, spec, "Truncate three layers of this model", "learn_outputs_live"):
             st.rerun()

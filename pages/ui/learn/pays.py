@@ -12,12 +12,12 @@ import streamlit as st
 from lrc_core import words
 from lrc_core.budget import break_even, factor_params, kept_share
 from lrc_core.decompose.measures import energy_kept
-from lrc_core.results.archive import archive
-from lrc_core.results.spectra import Spectra, spectra_of
+from lrc_core.results.spectra import Spectra
 from lrc_core.runs.spec import ModelRef
 from lrc_core.types import LinearShape
 from pages.ui.shared import charting
 from pages.ui.shared.frame import empty, sample_note
+from pages.ui.shared.summary import shown_spectra
 
 SHAPE, REMOVED = "learn_shape", "learn_removed"
 TEAL, ORANGE, GREY = "#1b8a86", "#d9762b", "#8a9593"
@@ -38,12 +38,11 @@ class Saving:
 
 def draw(ref: ModelRef) -> None:
     """Parameters against rank, and the choice between two layers a little and one layer a lot."""
-    view = archive().best_spectra(ref) or archive().best_spectra(ModelRef())
-    if view is None:
+    shown = shown_spectra(ref)
+    if shown is None:
         empty("No spectra yet", "Fetch a model on Home and read its spectra.", ":material/show_chart:")
         return
-    spectra = spectra_of(view)
-    decomposition = "whitened" if "whitened" in spectra.decompositions else spectra.decompositions[0]
+    spectra, decomposition = shown.spectra, shown.decomposition
     layer = choose(spectra)
     removed = slider()
     sigma = spectra.values[decomposition][layer.name]
@@ -58,7 +57,7 @@ def draw(ref: ModelRef) -> None:
     charting.vega(chart(layer, rank), caption, key="learn_pays")
     st.markdown("**The same saving, three ways**")
     two_ways(spectra, layer, decomposition, removed)
-    sample_note(view.sample, view.id)
+    sample_note(shown.view.sample, shown.view.id)
 
 
 def choose(spectra: Spectra) -> LinearShape:

@@ -14,10 +14,9 @@ from lrc_core.budget import break_even
 from lrc_core.decompose.measures import cumulative_energy, energy_rank
 from lrc_core.runs.spec import ModelRef
 from lrc_core.types import LinearShape
-from pages.ui.learn import svg
 from pages.ui.learn.flipbook import Book, Frame, flipbook
 from pages.ui.learn.spectrum_svg import SpectrumPanel
-from pages.ui.shared import charting
+from pages.ui.shared import charting, svg
 
 ROWS, COLUMNS = 96, 128
 SHAPE = LinearShape("image", 0, "image", ROWS, COLUMNS)

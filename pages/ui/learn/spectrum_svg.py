@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pages.ui.learn import svg
+from pages.ui.shared import svg
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from lrc_core.decompose.measures import cumulative_energy
 from lrc_core.results.archive import archive
 from lrc_core.runs.spec import LessonSpec, ModelRef
 from lrc_core.types import LinearShape
-from pages.ui.learn import lessons, svg
+from pages.ui.learn import lessons
 from pages.ui.learn.flipbook import Book, Frame, flipbook
 from pages.ui.learn.spectrum_svg import SpectrumPanel
-from pages.ui.shared import charting
+from pages.ui.shared import charting, svg
 from pages.ui.shared.frame import sample_note
 
 KEY, LAYER = "learn_weight", "learn_layer"
@@ -35,7 +35,7 @@ def draw(ref: ModelRef) -> None:
         comparison(entry, layer)
         sample_note(lesson.view.sample, lesson.view.id)
         weight_table(entry, layer)
-    with lessons.live_fold(ref, "Do it with another matrix of your model"):
+    with lessons.live_fold(ref, "Try another matrix of your model"):
         another(ref)
 
 

@@ -14,7 +14,7 @@ from lrc_core.errors import LrcError
 from lrc_core.names import method_color, method_label
 from lrc_core.plan import Plan
 from lrc_core.quality.footprint import Footprint, footprint
-from lrc_core.quality.plain_words import accuracy_loss, asked, difference_words, surprise
+from lrc_core.quality.plain_words import accuracy_loss, difference_words, questions_asked, surprise
 from lrc_core.quality.rows import Scores
 from lrc_core.results import comparisons
 from lrc_core.results.archive import RunView, archive
@@ -301,7 +301,7 @@ def _quality(row: comparisons.Row | None, dense: comparisons.Row | None) -> list
     if row is None or dense is None:
         return ["Quality was not measured"]
     if row is dense:
-        return ["Its quality is what the other's is held against"]
+        return ["The other's quality is compared with it"]
     loss = accuracy_loss(row, dense, Scores(RunStore().root))
     return [
         *([difference_words(loss).removesuffix(".")] if loss is not None else []),
@@ -326,7 +326,7 @@ def conclusion(story: Story) -> Slide:
         points.append(f"It has a price: {story.best_label}'s perplexity is {surprise(best, dense)}.")
         loss = accuracy_loss(best, dense, Scores(RunStore().root))
         if loss is not None:
-            points.append(f"{difference_words(loss, story.best_label)} Asked were {asked(loss, best)}.")
+            points.append(f"{difference_words(loss, story.best_label)} Asked were {questions_asked(loss, best)}.")
     if len(story.others) > 1:
         worst = story.others[-1]
         text = story.texts[0]
@@ -357,11 +357,11 @@ def reproduce(story: Story) -> Slide:
             continue
     rows = "".join(f"<li><code>{html.escape(line)}</code><small>{html.escape(run)}</small></li>" for line, run in lines)
     body = (
-        '<p class="lead">Every figure here comes out of a run. These commands make them again.</p>'
+        '<p class="lead">Every figure here comes from a run. These commands reproduce them.</p>'
         "<ul class='commands'><li><code>make demo</code><small>these runs, read-only, in seconds</small></li>"
         f"<li><code>make app</code><small>everything, on a model of your own</small></li>{rows}</ul>"
     )
-    return Slide("reproduce", "Do it again yourself", body, "", tuple(dict.fromkeys(ids)))
+    return Slide("reproduce", "Reproduce it yourself", body, "", tuple(dict.fromkeys(ids)))
 
 
 def _facts(entries: Sequence[tuple[str, str]]) -> str:

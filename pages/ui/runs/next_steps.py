@@ -56,7 +56,7 @@ def _update(ref: ModelRef, found: PlanSource, run_id: str) -> None:
     if st.button("Update the factors", icon=":material/healing:", key=f"ru_do_update_{run_id}"):
         settings = asdict(update_settings({"kind": kind, **chosen}))
         _start(UpdateSpec(ref, found.plan, found.folder, settings, found.calibration or CalibrationSpec()))
-    st.caption("A run of its own, whose plan can be measured, compared and talked to like any other.")
+    st.caption("This makes a separate run; its plan can be measured, compared and talked to like any other.")
 
 
 def _measure(ref: ModelRef, found: PlanSource, run_id: str) -> None:

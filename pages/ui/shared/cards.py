@@ -183,7 +183,7 @@ def _preflight(ref: ModelRef) -> bool:
         for warning in report.warnings:
             st.warning(escaped(warning), icon=":material/warning:")
         if not report.problems:
-            st.caption(":material/check: Nothing speaks against it. Memory and disk are estimates.")
+            st.caption(":material/check: No problems found. Memory and disk are estimates.")
     return True
 
 

@@ -14,7 +14,7 @@ import streamlit as st
 
 from lrc_core.types import ModelCard
 from lrc_core.words import kind_labels
-from pages.ui.shared.figures import Scale, kinds_of
+from pages.ui.shared.figures import Scale
 from pages.ui.shared.prose import ASSETS
 
 _HTML = (
@@ -121,7 +121,7 @@ def written(value: float, scale: Scale, sign: str = "") -> str:
 
 def payload(grid: Grid) -> dict[str, Any]:
     """The grid as the browser gets it."""
-    kinds = kinds_of(grid.card)
+    kinds = grid.card.kinds
     labels, columns = kind_labels(kinds), {kind: number for number, kind in enumerate(kinds)}
     usable = grid.limits.low if grid.limits.log else -math.inf
     cells = []

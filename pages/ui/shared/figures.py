@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lrc_core.names import decomposition_color
-from lrc_core.types import LinearShape, ModelCard
+from lrc_core.types import LinearShape
 
 CONFIG = {"displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"], "scrollZoom": False}
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
@@ -20,11 +20,6 @@ PERPLEXITY_TICKS = {"tickvals": [digit * 10**power for power in range(6) for dig
 def config(name: str) -> dict[str, object]:
     """Chart options with the name of the PNG that the camera button saves."""
     return {**CONFIG, "toImageButtonOptions": {"format": "png", "filename": name, "scale": 2}}
-
-
-def kinds_of(card: ModelCard) -> tuple[str, ...]:
-    """Kinds of layer in the order of their first appearance in a block."""
-    return tuple(dict.fromkeys(layer.kind for layer in card.layers))
 
 
 @dataclass(frozen=True)

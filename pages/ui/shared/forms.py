@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import streamlit as st
 
 from lrc_core.errors import TextError
+from lrc_core.escape import escaped
+from lrc_core.paths import read_only
 from lrc_core.registry import MethodEntry
+from lrc_core.results.series import LARGEST_RATE
 from lrc_core.runs.spec import CalibrationSpec, EvaluationSpec
 from lrc_core.settings import FieldInfo, fields_of
+from lrc_core.texts.files import absolute, is_file, read_file
+from lrc_core.texts.label import text_label
+from pages.ui.shared import state
 
 
 def method_settings(entry: MethodEntry, preset: str, prefix: str, changed: Callable[[], None]) -> dict[str, Any]:
@@ -27,7 +33,7 @@ def method_settings(entry: MethodEntry, preset: str, prefix: str, changed: Calla
     values = {}
     infos = fields_of(entry.settings_class)
     if not infos:
-        st.caption("This method has nothing to set.")
+        st.caption("This method has no settings.")
     columns = st.columns(2)
     for index, info in enumerate(infos):
         default = getattr(base, info.name)
@@ -59,6 +65,30 @@ def widget(info: FieldInfo, default: Any, key: str, changed: Callable[[], None] 
     return st.text_input(info.label, value=str(default), **shared)
 
 
+def rate_slider(place: Any, words: str) -> int:
+    """The compression slider that pages share, in whole percent; ``place`` is Streamlit or a container."""
+    rate = place.slider(
+        "Compression",
+        1,
+        LARGEST_RATE,
+        state.DEFAULT_RATE,
+        format="%d %%",
+        key=state.RATE,
+        bind="query-params",
+        help=words,
+    )
+    return min(max(int(rate), 1), LARGEST_RATE)
+
+
+def rate_choice(place: Any, label: str, rates: Sequence[int], key: str) -> int:
+    """Buttons for some rates in whole percent; the usual one is chosen where it is among them."""
+    usual = state.DEFAULT_RATE if state.DEFAULT_RATE in rates else rates[0]
+    chosen = place.segmented_control(
+        label, rates, default=usual, format_func=lambda rate: f"{rate} %", required=True, key=key, bind="query-params"
+    )
+    return int(chosen or rates[0])
+
+
 def _step(default: float) -> float:
     """The power of ten just below the default: 0.03 is changed by 0.01."""
     return 0.01 if default == 0 else 10.0 ** math.floor(math.log10(abs(default)))
@@ -73,8 +103,8 @@ def calibration(prefix: str, changed: Callable[[], None]) -> CalibrationSpec:
         key=f"{prefix}_texts",
         on_change=changed,
         bind="query-params",
-        help="Built-in texts (wiki, c4), paths of UTF-8 or JSONL files, hub data sets, or generated (what the model "
-        "itself writes), separated by commas.",
+        help="Built-in texts (wiki, c4), paths of files (text, JSON lines, JSON, CSV, Parquet; FILE#field=NAME for "
+        "another field than text), hub data sets, or generated (what the model itself writes), separated by commas.",
     )
     left, middle, right = st.columns(3)
     shared: dict[str, Any] = {"on_change": changed, "bind": "query-params"}
@@ -123,4 +153,18 @@ def _names(text: str, what: str) -> tuple[str, ...]:
     names = tuple(part.strip() for part in text.split(",") if part.strip())
     if not names:
         raise TextError(f"No {what} text is named.", "Name at least one, for example c4.")
-    return names
+    found = tuple(absolute(name) if is_file(name) else name for name in names)
+    if not read_only():
+        for name in filter(is_file, found):
+            _preview(name)
+    return found
+
+
+def _preview(name: str) -> None:
+    """What was understood of a file, or why it cannot be used, before anything is computed from it."""
+    try:
+        words = read_file(name).words
+    except TextError as error:
+        st.warning(escaped(str(error)), icon=":material/description:")
+    else:
+        st.caption(f":material/description: {escaped(f'{text_label(name)}: {words}')}")

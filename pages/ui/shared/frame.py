@@ -50,7 +50,7 @@ PAGES = {
 
 @st.cache_resource(show_spinner=False)
 def _reconciled(root: str) -> bool:
-    """Once a server: jobs whose process is gone are marked as interrupted."""
+    """Once per server: jobs whose process is gone are marked as interrupted."""
     if read_only():
         return True
     try:
@@ -172,7 +172,7 @@ def show_error(error: LrcError) -> None:
 
 
 def sample_note(sample: bool, *run_ids: str) -> None:
-    """Where the figures on screen come from; in the demo nobody can run anything in their place."""
+    """Where the figures on screen come from; in the demo nothing can be run in their place."""
     named = ", ".join(f"`{run_id}`" for run_id in run_ids[:3]) + (
         f" and {len(run_ids) - 3} more" if run_ids[3:] else ""
     )

@@ -101,7 +101,7 @@ def panel(run_id: str, *, live: Callable[[AnyRun], None] | None = None, every: f
         live: draws more under the progress, also refreshed.
         every: seconds between looks.
     """
-    view = archive().open(run_id)
+    view = archive().job(run_id)
     if view is None:
         st.warning(
             "It was deleted, or the link is from another computer.",
@@ -115,7 +115,7 @@ def panel(run_id: str, *, live: Callable[[AnyRun], None] | None = None, every: f
 def _panel(run_id: str, live: Callable[[AnyRun], None] | None, polling: bool) -> None:
     with guard():
         rerun_if_asked()
-        view = archive().open(run_id)
+        view = archive().job(run_id)
         if view is None or polling == view.final:
             st.rerun()  # the page around shows the new state, and polling stops or starts
         with st.container(border=True, key=f"job_{run_id}"):

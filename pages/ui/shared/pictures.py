@@ -15,26 +15,27 @@ import numpy as np
 import streamlit as st
 
 from lrc_core.decompose.measures import cumulative_energy
+from lrc_core.export.shapes import LEVELS, cells, labelled
 from lrc_core.export.theme import RAMP_DARK, RAMP_LIGHT, blended
+from lrc_core.report.html.svg import cells_path
 from lrc_core.types import LinearShape, ModelCard
 from lrc_core.words import kind_labels, percent
+from pages.ui.shared import svg
 from pages.ui.shared.prose import ASSETS
 
-CSS = (ASSETS / "pictures.css").read_text(encoding="utf-8")
 # A sanitised HTML element drops SVG; a component draws it and knows the theme's colours. The text is all ours.
 _JS = "export default function ({ data, parentElement }) { parentElement.querySelector('.pic').innerHTML = data.html; }"
-
-
-def draw_picture(content: str, key: str) -> None:
-    """Put a picture on the page."""
-    component = st.components.v2.component("lrc_picture", html='<div class="pic"></div>', css=CSS, js=_JS)
-    component(data={"html": content}, key=key)
 
 
 def ramp(share: float) -> str:
     """The colour of a share 0..1 of a scale, in both themes."""
     light, dark = blended(RAMP_LIGHT, share), blended(RAMP_DARK, share)
     return f"light-dark(rgb{light}, rgb{dark})".replace(", ", ",")
+
+
+CSS = (ASSETS / "pictures.css").read_text(encoding="utf-8") + "".join(
+    f".l{step} {{ fill: {ramp(step / LEVELS)}; }}\n" for step in range(LEVELS + 1)
+)
 
 
 def picture_table(caption: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -46,6 +47,12 @@ def picture_table(caption: str, header: Sequence[str], rows: Sequence[Sequence[s
         f'aria-label="{html.escape(caption)}"><table><caption>{html.escape(caption)}</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div></details>"
     )
+
+
+def draw_picture(content: str, key: str) -> None:
+    """Put a picture on the page."""
+    component = st.components.v2.component("lrc_picture", html='<div class="pic"></div>', css=CSS, js=_JS)
+    component(data={"html": content}, key=key)
 
 
 @dataclass(frozen=True)
@@ -72,19 +79,17 @@ class LayerHeatmap:
 def heat(picture: LayerHeatmap, *, with_table: bool = True) -> str:
     """Blocks across, kinds of layer down: as wide as a screen is."""
     card, (low, high) = picture.card, picture.ends
-    kinds = tuple(dict.fromkeys(layer.kind for layer in card.layers))
+    kinds = card.kinds
     labels, row = kind_labels(kinds), {kind: number for number, kind in enumerate(kinds)}
-    cells = "".join(
-        f'<rect x="{layer.block}" y="{row[layer.kind]}" width=".94" height=".92" '
-        f'style="fill:{ramp((picture.values[layer.name] - low) / ((high - low) or 1))}"/>'
+    shares = (
+        (10 * layer.block, 10 * row[layer.kind], (picture.values[layer.name] - low) / ((high - low) or 1))
         for layer in card.layers
         if math.isfinite(picture.values.get(layer.name, math.nan))
     )
     names = "".join(f"<span>{html.escape(_short(labels[kind]))}</span>" for kind in kinds)
-    every = 1 if card.n_blocks <= 12 else 5 if card.n_blocks <= 60 else 10
     blocks = "".join(
         f'<span style="left:{100 * (block + 0.47) / card.n_blocks:.2f}%">{block}</span>'
-        for block in range(0, card.n_blocks, every)
+        for block in labelled(card.n_blocks)
     )
     stops = ",".join(ramp(share / 9) for share in range(10))
     rows = [
@@ -95,8 +100,9 @@ def heat(picture: LayerHeatmap, *, with_table: bool = True) -> str:
     figures = picture_table(picture.label, ["Block", "Layer", picture.unit], rows) if with_table else ""
     return (
         f'<figure class="heat" style="--rows:{len(kinds)}"><div class="kinds" aria-hidden="true">{names}</div>'
-        f'<svg role="img" aria-label="{html.escape(picture.label)}" viewBox="0 0 {card.n_blocks} {len(kinds)}" '
-        f'preserveAspectRatio="none">{cells}</svg>'
+        f'<svg role="img" aria-label="{html.escape(picture.label)}" '
+        f'viewBox="0 0 {10 * card.n_blocks} {10 * len(kinds)}" preserveAspectRatio="none">'
+        f"{''.join(map(cells_path, cells(shares, 9.4, 9.2)))}</svg>"
         f'<div class="axis" aria-hidden="true">block</div><div class="blocks" aria-hidden="true">{blocks}</div>'
         f'<div class="scale" aria-hidden="true"><span>{html.escape(picture.write(low))}</span>'
         f'<i style="background:linear-gradient(to right,{stops})"></i>'
@@ -161,26 +167,23 @@ def _bar(bar: Bar, longest: float) -> str:
 # ---- a layer and its factors
 
 
-TEAL, ORANGE = "#2a9490", "#d9762b"
-
-
 def factors(layer: LinearShape, rank: int) -> str:
     """W, and the two factors that take its place, drawn to scale."""
     scale = 132 / max(layer.out_features, layer.in_features)
     height, width, thin = layer.out_features * scale, layer.in_features * scale, max(4.0, rank * scale)
     middle, top, x = 92.0, 92.0 - height / 2, 0.0
-    parts = [_rect(x, top, width, height, TEAL), _text(x + width / 2, middle + 8, "W", 26)]
-    parts.append(_text(x + width / 2, top + height + 24, f"{layer.out_features} × {layer.in_features}"))
+    parts = [_rect(x, top, width, height, svg.TEAL), svg.text(x + width / 2, middle + 8, "W", size=26)]
+    parts.append(svg.text(x + width / 2, top + height + 24, f"{layer.out_features} × {layer.in_features}", size=21))
     x += width + 26
-    parts.append(_text(x, middle + 8, "≈", 26))
+    parts.append(svg.text(x, middle + 8, "≈", size=26))
     x += 46
-    parts.append(_rect(x, top, thin, height, ORANGE))
-    parts.append(_text(x + thin / 2, top + height + 24, f"{layer.out_features} × {rank}"))
+    parts.append(_rect(x, top, thin, height, svg.ORANGE))
+    parts.append(svg.text(x + thin / 2, top + height + 24, f"{layer.out_features} × {rank}", size=21))
     x += thin + 24
-    parts.append(_text(x, middle + 8, "·", 30))
+    parts.append(svg.text(x, middle + 8, "·", size=30))
     x += 22
-    parts.append(_rect(x, middle - thin / 2, width, thin, ORANGE))
-    parts.append(_text(x + width / 2, middle + thin / 2 + 24, f"{rank} × {layer.in_features}"))
+    parts.append(_rect(x, middle - thin / 2, width, thin, svg.ORANGE))
+    parts.append(svg.text(x + width / 2, middle + thin / 2 + 24, f"{rank} × {layer.in_features}", size=21))
     label = f"A layer of {layer.out_features} by {layer.in_features} and two factors of rank {rank}, drawn to scale"
     moved = f'<g transform="translate({(460 - x - width) / 2:.1f} 0)">{"".join(parts)}</g>'
     return f'<svg class="line" viewBox="0 0 460 190" role="img" aria-label="{label}">{moved}</svg>'
@@ -193,11 +196,6 @@ def _rect(x: float, y: float, width: float, height: float, color: str) -> str:
     )
 
 
-def _text(x: float, y: float, text: str, size: int = 21, anchor: str = "middle") -> str:
-    place = f'x="{x:.1f}" y="{y:.1f}" font-size="{size}" text-anchor="{anchor}"'
-    return f'<text {place} fill="currentColor">{html.escape(text)}</text>'
-
-
 def spectrum(sigma: np.ndarray, rank: int, even: float) -> str:
     """The curve of singular values with the kept part filled, and the break-even line."""
     left, right, top, bottom = 6.0, 454.0, 32.0, 156.0
@@ -206,23 +204,21 @@ def spectrum(sigma: np.ndarray, rank: int, even: float) -> str:
     relative = sigma[picked] / sigma[0] if sigma[0] > 0 else sigma[picked]
     xs = left + (right - left) * (picked + 1) / full
     ys = bottom - (bottom - top) * np.sqrt(np.clip(relative, 0, 1))
-    points = [f"{x:.1f},{y:.1f}" for x, y in zip(xs, ys, strict=True)]
+    points = list(zip(xs.tolist(), ys.tolist(), strict=True))
     kept = [point for point, index in zip(points, picked, strict=True) if index < rank]
     cut, edge = (left + (right - left) * min(place, full) / full for place in (rank, even))
     energy = percent(float(cumulative_energy(sigma)[min(rank, full) - 1]), 0)
-    inside = cut - left > 90
-    place = ((left + cut) / 2, "middle") if inside else (cut + 6, "start")
+    place, anchor = ((left + cut) / 2, "middle") if cut - left > 90 else (cut + 6, "start")
     return (
         f'<svg class="line" viewBox="0 0 460 190" role="img" aria-label="Singular values, largest first: the first '
         f'{rank} of {full} hold {energy} of the energy; break-even is at {even:.0f}">'
-        f'<polygon points="{left},{bottom} {" ".join(kept)} {cut:.1f},{bottom}" fill="{ORANGE}" fill-opacity="0.28"/>'
-        f'<polyline points="{" ".join(points)}" fill="none" stroke="{ORANGE}" stroke-width="2.2"/>'
-        f'<line x1="{left}" y1="{bottom}" x2="{right}" y2="{bottom}" stroke="currentColor" stroke-opacity="0.6"/>'
-        f'<line x1="{edge:.1f}" y1="{top}" x2="{edge:.1f}" y2="{bottom}" stroke="currentColor" stroke-opacity="0.7" '
-        f'stroke-dasharray="5 4"/>'
-        + _text(min(max(edge, left + 52), right - 52), top - 9, "break-even")
-        + _text(place[0], bottom - 10, energy, 21, place[1])
-        + _text((left + right) / 2, bottom + 26, f"{full} directions, largest first")
+        + svg.polygon([(left, bottom), *kept, (cut, bottom)], svg.ORANGE)
+        + svg.polyline(points, svg.ORANGE)
+        + svg.line((left, bottom), (right, bottom))
+        + svg.line((edge, top), (edge, bottom), dash="5 4")
+        + svg.text(min(max(edge, left + 52), right - 52), top - 9, "break-even", size=21)
+        + svg.text(place, bottom - 10, energy, size=21, anchor=anchor)
+        + svg.text((left + right) / 2, bottom + 26, f"{full} directions, largest first", size=21)
         + "</svg>"
     )
 

@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, urlencode
 import streamlit as st
 
 from lrc_core.errors import LrcError
-from lrc_core.files import write_json
+from lrc_core.files import make_private, write_json
 from lrc_core.models import consent
 from lrc_core.paths import read_only, runs_home
 from lrc_core.runs.spec import ModelRef
@@ -24,7 +24,7 @@ RATE = "rate"
 """Key and query parameter of the compression slider, in whole percent; shared by Allocate and Spectra on purpose."""
 DEFAULT_RATE = 20
 QUIET_S = 2.0
-"""How long the slider must rest before a job starts by itself."""
+"""How long the slider must rest before a job starts automatically."""
 _LONGEST_SOURCE = 400
 _LONGEST_QUERY = 4000
 _SESSION = "app_settings"
@@ -56,7 +56,7 @@ def write_settings(**changes: Any) -> None:
         return
     path = settings_path()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_private(path.parent)
         write_json(path, {**read_settings(), **changes})
     except (OSError, LrcError):
         st.toast("Your choice could not be saved to disk; it holds for this tab only.", icon=":material/warning:")

@@ -100,7 +100,7 @@ def _alpha_words(facts: LayerFacts, value: float) -> str:
     if not math.isfinite(fit.alpha):
         return f"no power law: {fit.warning}"
     words = f"exponent {fit.alpha:.2f} ± {fit.error:.2f}\n{fit.tail} values in the tail, distance {fit.distance:.3f}"
-    return words + (f"\nPoor fit: {fit.warning}" if fit.warning else "\nNothing speaks against the fit")
+    return words + (f"\nPoor fit: {fit.warning}" if fit.warning else "\nThe fit is plausible")
 
 
 def _overlap_measure(side: str, what: str) -> Measure:

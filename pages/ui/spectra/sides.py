@@ -188,7 +188,7 @@ def matched(card: ModelCard, other: ModelCard) -> dict[str, str]:
 
 
 def _short(card: ModelCard) -> dict[str, tuple[LinearShape, str]]:
-    kinds = kind_labels(tuple(dict.fromkeys(layer.kind for layer in card.layers)))
+    kinds = kind_labels(card.kinds)
     return {layer.name: (layer, kinds[layer.kind]) for layer in card.layers}
 
 
@@ -260,7 +260,7 @@ def heat_reading(card: ModelCard, values: Mapping[str, float], write: Any, unit:
     finite = {layer: values[layer.name] for layer in card.layers if math.isfinite(values.get(layer.name, math.nan))}
     if not finite:
         return "No layer has this figure."
-    labels = kind_labels(tuple(dict.fromkeys(layer.kind for layer in card.layers)))
+    labels = kind_labels(card.kinds)
     by_kind: dict[str, list[float]] = {}
     for layer, value in finite.items():
         by_kind.setdefault(labels[layer.kind], []).append(value)

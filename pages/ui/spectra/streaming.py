@@ -76,7 +76,7 @@ def headers(outline: Outline) -> None:
 def shapes(card: ModelCard) -> list[dict[str, object]]:
     """One row per kind of layer, in the order of a block."""
     rows = []
-    for kind in dict.fromkeys(layer.kind for layer in card.layers):
+    for kind in card.kinds:
         layers = [layer for layer in card.layers if layer.kind == kind]
         first = layers[0]
         rows.append(

@@ -1,7 +1,7 @@
 """The film of a training run in the page: one browser component for live, replay and scrubbing.
 
 The browser gets the whole film at once and plays it without the server. A tick of a run under way hands it a longer
-one, which is drawn in place, so that zoom, speed and the place where somebody has stopped stay as they are.
+one, which is drawn in place, so that zoom, speed and the place where the user has stopped stay as they are.
 """
 
 from __future__ import annotations

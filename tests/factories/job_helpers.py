@@ -17,6 +17,9 @@ from lrc_core.runs.process import process_of
 from lrc_core.runs.store import Run, RunStore
 from lrc_core.types import LinearShape, ModelCard, ModelIdentity, OnProgress, Progress, ShouldStop
 
+EXECUTE_VARIABLE = "LRC_TEST_EXECUTE"
+"""Names what workers do instead; see ``tests/stand_in``."""
+
 
 def wait_for(condition: Callable[[], Any], what: str, seconds: float = 60.0) -> Any:
     """Poll until the condition holds and return its value."""

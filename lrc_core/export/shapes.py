@@ -1,4 +1,4 @@
-"""Charts as plain shapes, in CSS pixels from the upper left. An SVG and a PDF page are drawn from the same ones.
+"""Charts as plain shapes, in CSS pixels from the upper left. SVG, PDF pages and GIFs are drawn from the same ones.
 
 Colours are ``#rrggbb`` or a role that each medium fills: ``ink``, ``muted``, ``grid``, ``surface``; or ``level:0`` to
 ``level:20`` of the sequential ramp.
@@ -6,7 +6,10 @@ Colours are ``#rrggbb`` or a role that each medium fills: ``ink``, ``muted``, ``
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+from lrc_core.export.theme import blended
 
 LEVELS = 20
 """Steps of the ramp, less one."""
@@ -102,6 +105,24 @@ class Drawing:
 def level(share: float) -> str:
     """The ramp's colour at a share 0..1."""
     return f"level:{round(LEVELS * min(max(share, 0.0), 1.0))}"
+
+
+def painted(fill: str, ramp: tuple[str, ...]) -> tuple[int, int, int]:
+    """Red, green and blue of a ``level:`` on a ramp."""
+    return blended(ramp, int(fill.removeprefix("level:")) / LEVELS)
+
+
+def cells(shares: Iterable[tuple[float, float, float]], width: float, height: float) -> list[Cells]:
+    """A heatmap: rectangles by left, top and share 0..1, those of one level together."""
+    by_level: dict[str, list[tuple[float, float]]] = {}
+    for left, top, share in shares:
+        by_level.setdefault(level(share), []).append((left, top))
+    return [Cells(tuple(corners), width, height, fill) for fill, corners in by_level.items()]
+
+
+def labelled(blocks: int, few: int = 12) -> range:
+    """The blocks of a heatmap that are numbered: all of a ``few``, else every fifth or tenth."""
+    return range(0, blocks, 1 if blocks <= few else 5 if blocks <= 60 else 10)
 
 
 def outline(symbol: str, x: float, y: float, size: float) -> tuple[tuple[float, float], ...]:
