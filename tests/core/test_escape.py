@@ -45,7 +45,7 @@ def test_nothing_with_a_meaning_is_left(text: str) -> None:
 def test_no_cell_is_a_formula(cell: str) -> None:
     assert csv_cell(cell).startswith("'") and csv_cell(cell)[1:] == cell.replace("\r", "\n")
     assert csv_cell("plain") == "plain" and csv_cell(-1.5) == -1.5
-    row = {"method": cell, "keep_target": 0.8, "perplexity": {cell: {"value": 1.0}}, "error": cell}
+    row = {"method": cell, "keep_target": 0.8, "perplexity": {cell: {"value": 1.0}}, "note": cell}
     vote = votes.Vote(1.0, "run", cell, cell, (cell, "dense"), cell, 0)
     for text in (tables.rows_csv({"rows": [row], "baselines": []}), votes.votes_csv([vote])):
         cells = [cell for line in csv.reader(io.StringIO(text)) for cell in line]

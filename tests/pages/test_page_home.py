@@ -173,7 +173,7 @@ def test_a_models_label_does_not_depend_on_the_disk(open_page, monkeypatch, name
         monkeypatch.setattr(Path, "exists", lambda _path, answer=answer: answer)
         assert model_label(ModelRef(name)) == expected
     monkeypatch.undo()
-    assert "could not be drawn" not in text_of(open_page(model=name))
+    assert "not be drawn" not in text_of(open_page(model=name))
 
 
 def test_a_failed_fetch_says_why_and_offers_to_resume(open_page, store, card):
