@@ -11,18 +11,19 @@ KEY := $(shell { cat requirements.txt constraints.txt pyproject.toml; pwd; } | c
 DEV_KEY := $(KEY)-$(shell cksum < requirements-dev.txt | cut -d ' ' -f 1)
 PYTHONS := $(PYTHON) python3.11 python3 python3.12 python3.13
 TESTS := HF_HUB_OFFLINE=1 $(PY) -m pytest --durations=10
+SERVE = $(PORT) $(if $(HOST),--host $(HOST)) $(if $(TOKEN),--token)
 NEW_ENOUGH := 'import sys, venv; sys.exit(sys.version_info < (3, 11))'
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-app: install ## Install, fetch the starter pack and start the app on this machine (PORT=8600 for another port)
+app: install ## Install, fetch the starter pack and start the app (PORT=8600; HOST=0.0.0.0 for others; TOKEN=1)
 	@$(PY) -m lrc_core.cli starter || { code=$$?; [ $$code != 130 ] || exit $$code; \
 	  echo "The starter pack is incomplete; the app starts without it. \`make app\` fetches the rest later." >&2; }
-	@$(PY) -m pages.ui.serve $(PORT)
+	@$(PY) -m pages.ui.serve $(SERVE)
 
-demo: install ## The same app read-only on the shipped runs: starts in seconds, needs no model (PORT=8600)
-	@LRC_READ_ONLY=1 $(PY) -m pages.ui.serve $(PORT)
+demo: install ## The same app read-only on the shipped runs: starts in seconds, needs no model (PORT=8600; HOST=0.0.0.0)
+	@LRC_READ_ONLY=1 $(PY) -m pages.ui.serve $(SERVE)
 
 test: check starter ## Install, check format, lint and types, and run all tests (ARGS="-k budget" for some)
 	@$(TESTS) -m "not browser" -n 2 --dist loadfile $(ARGS); first=$$?; \

@@ -24,7 +24,7 @@ from lrc_core.lowrank.masked import masked_layers
 from lrc_core.models.linears import get_module, replace_module, weight_of
 from lrc_core.models.load import LoadedModel, load_model
 from lrc_core.runs.spec import CalibrationSpec, ModelRef
-from lrc_core.texts import mixed_windows
+from lrc_core.texts.windows import mixed_windows
 from lrc_core.types import LinearShape, OnProgress, Progress, ignore_progress
 
 _PROBED_LAYERS, _PROBED_RATIOS = 8, (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # the ratios of STRS's default grid

@@ -50,6 +50,28 @@ def file_digest(path: Path | str) -> str:
     return digest
 
 
+def is_altered(path: Path, digest: str) -> bool:
+    """Whether a file is not the one whose digest was recorded.
+
+    Args:
+        path: the file; one that is missing is told by whoever reads it.
+        digest: as recorded; "" where nothing was, as of what older versions wrote.
+    """
+    try:
+        return bool(digest) and file_digest(path) != digest
+    except OSError:
+        return False
+
+
+def stamp_of(path: Path | str) -> tuple[int, int]:
+    """What changes when a file changes: its time and size (zeros when it is missing)."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return 0, 0
+    return found.st_mtime_ns, found.st_size
+
+
 def digest_of(parts: Iterable[object]) -> str:
     """SHA-256 of JSON-able parts, 64 hexadecimal digits."""
     return hashlib.sha256(json.dumps(list(parts), sort_keys=True).encode()).hexdigest()

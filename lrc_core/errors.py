@@ -60,6 +60,22 @@ class RunError(LrcError):
     """A run folder that is missing, damaged or in the wrong state for what was asked."""
 
 
+class RecordError(RunError):
+    """A record that is missing, is no JSON, or holds what it cannot hold.
+
+    Args:
+        message: names the file and the field.
+        remedy: as of every error.
+        where: the file.
+        field: the field, with dots where it lies in another; "" where it is the whole file.
+    """
+
+    def __init__(self, message: str, remedy: str = "", where: str = "", field: str = "") -> None:
+        super().__init__(message, remedy)
+        self.where = where
+        self.field = field
+
+
 class ResourceError(LrcError):
     """Not enough memory or disk for what was asked."""
 

@@ -162,22 +162,6 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         raise ResourceError(f"Cannot write {path}: {error}.", _FULL_REMEDY) from error
 
 
-def read_json(path: Path) -> Any:
-    """Read JSON.
-
-    Raises:
-        RunError: missing, unreadable or damaged; the file is named.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise RunError(f"There is no file {path}.", "The run is incomplete: delete it and start it again.") from error
-    except OSError as error:
-        raise RunError(f"Cannot read {path}: {error.strerror or error}.") from error
-    except ValueError as error:
-        raise RunError(f"{path} is damaged: {error}.", "Delete the run and start it again.") from error
-
-
 def append_line(path: Path, line: str) -> None:
     """Append one line in a single write, closing a line that an earlier writer left half-written.
 

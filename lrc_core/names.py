@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import PurePath
 
 import lrc_core.allocate
 import lrc_core.decompose  # noqa: F401 - both register their entries
 from lrc_core.allocate.curves.hand import HAND
+from lrc_core.models.source import is_path
 from lrc_core.plan import update_words
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
 from lrc_core.runs.spec import ModelRef
@@ -74,8 +75,12 @@ def decomposition_color(name: str) -> str:
 
 
 def model_label(ref: ModelRef) -> str:
-    """A short name for captions."""
+    """A short name for captions. The disk is not asked: a link must not find out what exists."""
     if ref.source == "starter":
         return "SmolLM2-135M (starter)"
-    name = Path(ref.source).name if "/" in ref.source and Path(ref.source).exists() else ref.source
-    return f"{name} @ {ref.revision[:12]}" if ref.revision else name
+    name = PurePath(ref.source).name if is_path(ref.source) else ref.source
+    return _cut(name, 60) + (f" @ {_cut(ref.revision, 12)}" if ref.revision else "")
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"

@@ -1,22 +1,37 @@
 """Where things lie on the user's disk, and whether anything may be written there.
 
-Environment variables override every folder. ``LRC_READ_ONLY=1`` is the one switch of read-only mode (``make demo``):
-the runs are the shipped samples, and nothing is started, changed or deleted.
+Environment variables override every folder. In read-only mode the runs are the shipped samples, and nothing is started,
+changed or deleted: ``LRC_READ_ONLY=1`` turns it on for all (``make demo``), and a server for its guests.
 """
 
 from __future__ import annotations
 
 import os
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
-from lrc_core.errors import ReadOnlyError
+from lrc_core.errors import ReadOnlyError, ResourceError
 
 READ_ONLY = "LRC_READ_ONLY"
 
 
+def _nobody() -> bool:
+    return False
+
+
+_is_guest: Callable[[], bool] = _nobody
+
+
+def guests_only_read(is_guest: Callable[[], bool]) -> None:
+    """Let a server say for whom it works at the moment: a guest gets the read-only mode."""
+    global _is_guest
+    _is_guest = is_guest
+
+
 def read_only() -> bool:
-    """Whether this process only shows the shipped samples."""
-    return os.environ.get(READ_ONLY, "") not in ("", "0")
+    """Whether only the shipped samples are shown: to everybody by ``LRC_READ_ONLY``, or to the guest being served."""
+    return os.environ.get(READ_ONLY, "") not in ("", "0") or _is_guest()
 
 
 def require_writable(what: str, remedy: str = "") -> None:
@@ -43,6 +58,24 @@ def cache_home() -> Path:
     """Folder of what can be fetched or computed again: starter pack, decompositions. ``LRC_CACHE`` overrides it."""
     default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lrc"
     return Path(os.environ.get("LRC_CACHE") or default).expanduser()
+
+
+def require_cache() -> Path:
+    """The cache folder, made where it is not there.
+
+    Raises:
+        ResourceError: it cannot be written.
+    """
+    folder = cache_home()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        raise ResourceError(
+            f"Cannot write to the cache folder {folder}: {error.strerror or error}.",
+            "Set LRC_CACHE to a folder you may write to.",
+        ) from error
 
 
 def runs_home() -> Path:

@@ -12,24 +12,54 @@
      "weights_file": null,      name of a safetensors file beside the plan with updated weights
      "pruned": {"model.layers.0.mlp.up_proj": [1200, 576], ...},   rows and columns left; absent where none is pruned
      "structure_file": null,    name of a safetensors file beside the plan that says which (lowrank/structure.py)
+     "digests": {"weights.safetensors": "6f0c...", ...},    SHA-256 of those files; absent where there are none
      "origin": {...}}           how it came about (run id, preset, settings, seed, step, "update" where its factors
                                 were updated); never needed to apply it
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from lrc_core.budget import Ranks, Shapes, is_dense, keep_ratio, normalised, whole_model_ratio
-from lrc_core.errors import BudgetError, PlanError
+from lrc_core.digests import file_digest
+from lrc_core.errors import BudgetError, PlanError, RecordError
 from lrc_core.files import write_json
+from lrc_core.records import Count, Label, Name, Positive, Share, Words, load, typed
 from lrc_core.types import LinearShape, ModelCard, ModelIdentity
 
 FORMAT, VERSION = "lrc-plan", 1
+_SAME_SHARE = 1e-6
+"""How far the share that a plan says it keeps may be from what its ranks come to."""
+FileName = Annotated[str, Words(r"[^/\\\x00]+", 255, "the name of a file beside the plan")]
+
+
+_REMEDY = "Allocate again, or copy the file once more from the run that made it."
+
+
+@dataclass(frozen=True)
+class _Hand:
+    """What the editor remembers of a plan made by hand."""
+
+    name: str = ""
+    base: str = ""
+    locked: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Origin:
+    """The part of a plan's origin that is read again; it may say more."""
+
+    run_id: Label | None = None
+    allocate_run_id: Label | None = None
+    spectra_run_id: Label | None = None
+    recorded_at_step: Count | None = None
+    hand: _Hand | None = None
+    update: Mapping[str, Any] | None = None
+    calibration: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -37,18 +67,19 @@ class Plan:
     """See the module's description for the meaning of each field."""
 
     model: ModelIdentity
-    decomposition: str
-    method: str
-    keep_target: float
-    keep_achieved: float
-    keep_whole_model: float
-    ranks: Mapping[str, int]
-    dense: tuple[str, ...]
-    kept: Mapping[str, tuple[int, ...]] | None = None
-    weights_file: str | None = None
-    structure_file: str | None = None
+    decomposition: Name
+    method: Name
+    keep_target: Share
+    keep_achieved: Share
+    keep_whole_model: Share
+    ranks: Mapping[str, Positive]
+    dense: tuple[Label, ...]
+    kept: Mapping[str, tuple[Count, ...]] | None = None
+    weights_file: FileName | None = None
+    structure_file: FileName | None = None
     pruned: Shapes | None = None
     origin: Mapping[str, Any] = field(default_factory=dict)
+    digests: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def update(self) -> str:
@@ -97,6 +128,21 @@ class Plan:
         for name, (rows, columns) in (self.pruned or {}).items():
             if not (1 <= rows <= sizes[name][0] and 1 <= columns <= sizes[name][1]):
                 raise PlanError(f"The plan is damaged: {rows} x {columns} cannot be left of {name}.")
+        achieved = keep_ratio(card.layers, ranks, self.pruned)
+        if abs(achieved - self.keep_achieved) > _SAME_SHARE:
+            raise PlanError(
+                f"The plan is damaged: its ranks keep {achieved:.6f} of the block linears, "
+                f"but it says keep_achieved {self.keep_achieved:.6f}.",
+                _REMEDY,
+            )
+
+    def with_digests(self, folder: Path) -> Self:
+        """The plan with the digests of its files, which lie in ``folder``."""
+        return replace(self, digests={name: file_digest(folder / name) for name in self.files})
+
+    def digest(self, name: str | None) -> str:
+        """The recorded SHA-256 of one of the plan's files; "" where none was recorded."""
+        return self.digests.get(name or "", "")
 
     def require_files(self, folder: str, runs: Path) -> None:
         """Refuse a plan whose files are missing, before any work.
@@ -123,6 +169,8 @@ class Plan:
         pruned = data.pop("pruned")
         if pruned is not None:  # left out of other plans, which look as they did before there was pruning
             data["pruned"] = {name: list(shape) for name, shape in pruned.items()}
+        if not data["digests"]:  # of plans without files, and of those that were made before there were digests
+            del data["digests"]
         return {"format": FORMAT, "version": VERSION, **data}
 
     @classmethod
@@ -132,28 +180,27 @@ class Plan:
         Raises:
             PlanError: not a plan, of a newer version, or damaged.
         """
-        if not isinstance(data, dict) or data.get("format") != FORMAT:
+        if not isinstance(data, Mapping) or data.get("format") != FORMAT:
             raise PlanError(f"{where} is not a plan file.", f'A plan is JSON with "format": "{FORMAT}".')
         if data.get("version") != VERSION:
-            raise PlanError(f"{where} has version {data.get('version')}; this program reads version {VERSION}.")
+            raise PlanError(
+                f"{where} has version {str(data.get('version'))[:40]}; this program reads version {VERSION}."
+            )
         try:
-            fields = {key: value for key, value in data.items() if key not in ("format", "version")}
-            fields["model"] = ModelIdentity(**fields["model"])
-            fields["dense"] = tuple(fields["dense"])
-            fields["ranks"] = {str(name): int(rank) for name, rank in fields["ranks"].items()}
-            if fields.get("kept") is not None:
-                fields["kept"] = {name: tuple(int(i) for i in kept) for name, kept in fields["kept"].items()}
-            if fields.get("pruned") is not None:
-                fields["pruned"] = {name: (int(rows), int(cols)) for name, (rows, cols) in fields["pruned"].items()}
-            plan = cls(**fields)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise PlanError(f"{where} is damaged: {error}.") from error
+            plan = typed(cls, {key: value for key, value in data.items() if key not in ("format", "version")}, where)
+            typed(_Origin, plan.origin, f"The origin in {where}", others=True)
+        except RecordError as error:
+            raise PlanError(error.message, _REMEDY) from error
+        named = [*plan.ranks, *plan.dense, *(plan.pruned or {})]
+        if len(set(named)) < len(named):
+            twice = next(name for name in named if named.count(name) > 1)
+            raise PlanError(f"{where} is damaged: it names the layer {twice} twice.", _REMEDY)
         if plan.weights_file and plan.kept:
             # The indices would count the components of one decomposition and the file hold those of another.
             raise PlanError(f"{where} has weights of its own and lists kept components as well; only one can be meant.")
         if (plan.pruned is None) != (plan.structure_file is None) or (plan.pruned is not None and plan.ranks):
             raise PlanError(f"{where} is damaged: a pruned plan names its structure file and no ranks.")
-        if any(Path(str(name)).name != name for name in plan.files):
+        if any(Path(name).name != name for name in plan.files):
             raise PlanError(f"{where} is damaged: the files of a plan lie beside it, not at {plan.files[0]!r}.")
         return plan
 
@@ -169,11 +216,9 @@ class Plan:
             PlanError: no such file, not JSON, not a plan.
         """
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise PlanError(f"Cannot read the plan {path}: {error.strerror}.") from error
-        except ValueError as error:
-            raise PlanError(f"{path} is not JSON: {error}.") from error
+            data = load(path, remedy=_REMEDY, strict=True)
+        except RecordError as error:
+            raise PlanError(error.message, error.remedy) from error
         return cls.from_dict(data, str(path))
 
 

@@ -82,8 +82,10 @@ def copy_sample(run: Run, destination: Path) -> None:
     if (run.path / "spectra.npz").exists():
         _round_spectra(run.path / "spectra.npz", folder / "spectra.npz")
     copy = Run(folder)
-    copy.write_status(replace(run.status(), pid=None, pid_started=0.0, pid_birth="", host=""))
     copy.write_result(_without_paths(run.result() or {}))
+    copy.write_status(
+        replace(run.status(), pid=None, pid_started=0.0, pid_birth="", host="", digests={})
+    )  # of the copies, anew
 
 
 def _thin(source: Path, target: Path, count: int) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
+from lrc_core.records import Count, Label, Place, Positive, typed
+
 HEADER_ONLY = "header-"
 """How the fingerprint of a model begins of which only the headers were read."""
 
@@ -22,11 +24,11 @@ class LinearShape:
         in_features: n, columns of the weight.
     """
 
-    name: str
-    block: int
-    kind: str
-    out_features: int
-    in_features: int
+    name: Label
+    block: Count
+    kind: Label
+    out_features: Positive
+    in_features: Positive
 
     @property
     def params(self) -> int:
@@ -77,10 +79,10 @@ class ModelIdentity:
         architecture: the model class, e.g. ``LlamaForCausalLM``.
     """
 
-    source: str
-    revision: str
-    fingerprint: str
-    architecture: str
+    source: Place
+    revision: Place
+    fingerprint: Label
+    architecture: Label
 
     @property
     def header_only(self) -> bool:
@@ -99,16 +101,16 @@ class ModelCard:
     """
 
     identity: ModelIdentity
-    name: str
-    params_total: int
-    params_linear: int
-    n_blocks: int
-    hidden_size: int
-    vocab_size: int
-    max_positions: int
-    dtype: str
-    dtype_bytes: int
-    device: str
+    name: Place
+    params_total: Count
+    params_linear: Count
+    n_blocks: Count
+    hidden_size: Count
+    vocab_size: Count
+    max_positions: Count
+    dtype: Label
+    dtype_bytes: Count
+    device: Label
     layers: tuple[LinearShape, ...]
 
     @property
@@ -121,12 +123,13 @@ class ModelCard:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Self:
-        """Inverse of :meth:`to_dict`."""
-        fields = dict(data)
-        fields["identity"] = ModelIdentity(**fields["identity"])
-        fields["layers"] = tuple(LinearShape(**layer) for layer in fields["layers"])
-        return cls(**fields)
+    def from_dict(cls, data: Any, where: str = "The model card") -> Self:
+        """Inverse of :meth:`to_dict`.
+
+        Raises:
+            RecordError: names the field that is not what it should be.
+        """
+        return typed(cls, data, where)
 
 
 @dataclass(frozen=True)

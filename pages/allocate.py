@@ -9,6 +9,7 @@ import streamlit as st
 
 from lrc_core import words
 from lrc_core.budget import keep_at, same_percent
+from lrc_core.escape import escaped
 from lrc_core.jobs import manager
 from lrc_core.kinds import title_of
 from lrc_core.names import learns, method_label
@@ -21,7 +22,7 @@ from lrc_core.runs.spec import AllocateSpec, CalibrationSpec, ModelRef
 from pages.ui.allocate import panels
 from pages.ui.allocate import slider as ratedrag
 from pages.ui.shared import cards, forms, jobs, state
-from pages.ui.shared.frame import empty, escaped, frame, guard, page_link
+from pages.ui.shared.frame import empty, frame, guard, page_link
 from pages.ui.shared.prose import prose
 from pages.ui.watch import live
 

@@ -9,6 +9,7 @@ import streamlit as st
 
 from lrc_core import words
 from lrc_core.budget import keep_at, whole_percent
+from lrc_core.escape import csv_cell, escaped
 from lrc_core.names import decomposition_label, method_label
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
 from lrc_core.results import comparisons
@@ -18,7 +19,7 @@ from pages.ui.bench import views as bench_views
 from pages.ui.compare import cards, report
 from pages.ui.compare import views as compare_views
 from pages.ui.shared import forms, jobs, state
-from pages.ui.shared.frame import PAGES, empty, escaped, frame, guard, page_link, sample_note
+from pages.ui.shared.frame import PAGES, empty, frame, guard, page_link, sample_note
 from pages.ui.shared.prose import prose
 
 DECOMPOSITION, KEEP, VIEW, GROUP, SECTION = "co_decomposition", "co_rate", "co_view", "co_group", "co_section"
@@ -177,7 +178,7 @@ def downloads(group: comparisons.Group, decomposition: str) -> None:
     with st.container(horizontal=True):
         st.download_button(
             "Table (CSV)",
-            pd.DataFrame(comparisons.records(rows, method_label)).to_csv(index=False),
+            pd.DataFrame(comparisons.records(rows, method_label)).map(csv_cell).to_csv(index=False),
             f"comparison-{decomposition}.csv",
             "text/csv",
             icon=":material/download:",

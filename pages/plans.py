@@ -12,6 +12,7 @@ import streamlit as st
 from lrc_core.allocate.curves.hand import HAND
 from lrc_core.budget import USUAL_KEEP, keep_at, plan_params, whole_percent
 from lrc_core.errors import LrcError
+from lrc_core.escape import escaped
 from lrc_core.kinds.evaluate import evaluation_words
 from lrc_core.names import method_label
 from lrc_core.results.archive import RunView, archive
@@ -70,7 +71,7 @@ def begin(card: ModelCard, choice: str, label: str, keep: float) -> None:
         plan = None if choice == UNIFORM else load_plan(Path(choice))
         draft = draft_of(plan, card, label) if plan else uniform_draft(card, keep)
     except LrcError as error:
-        st.toast(str(error), icon=":material/error:", duration="long")
+        st.toast(escaped(str(error)), icon=":material/error:", duration="long")
         return
     editor.put(card, draft)
 
@@ -145,7 +146,7 @@ def evaluation(ref: ModelRef, card: ModelCard, draft: Draft, keep: float) -> Eva
         )
         if run_id := jobs.submit(spec):
             st.query_params[RUN] = run_id
-            st.toast(f"Saved as {path}", icon=":material/save:")
+            st.toast(f"Saved as {escaped(str(path))}", icon=":material/save:")
             st.rerun()
     if problem:
         st.caption(f":material/block: {problem}")

@@ -11,6 +11,7 @@ import streamlit as st
 
 from lrc_core import words
 from lrc_core.errors import LrcError
+from lrc_core.escape import escaped
 from lrc_core.jobs import cache, manager
 from lrc_core.kinds import title_of
 from lrc_core.names import learns, model_label
@@ -20,7 +21,7 @@ from lrc_core.runs.store import RunStore, RunSummary
 from pages.ui.compare import report
 from pages.ui.runs import next_steps
 from pages.ui.shared import jobs
-from pages.ui.shared.frame import PAGES, empty, escaped, frame, guard, page_link
+from pages.ui.shared.frame import PAGES, empty, frame, guard, page_link
 from pages.ui.shared.prose import prose
 from pages.ui.watch import live
 
@@ -135,7 +136,7 @@ def detail(summary: RunSummary) -> None:
             remove(summary)
     st.markdown("**Command**")
     jobs.command(summary.spec)
-    view = archive().open(summary.id)
+    view = archive().job(summary.id)
     if view and view.done and view.kind in next_steps.SOURCES and not read_only():
         next_steps.section(view)
     if summary.kind in report.KINDS and summary.state == "done":
@@ -166,7 +167,7 @@ def _delete(run_id: str) -> None:
     try:
         manager.delete(run_id)
     except LrcError as error:
-        st.toast(str(error), icon=":material/error:", duration="long")
+        st.toast(escaped(str(error)), icon=":material/error:", duration="long")
     else:
         st.toast(f"{run_id} was deleted.", icon=":material/delete:")
 
@@ -175,7 +176,7 @@ def _clean_pressed() -> None:
     try:
         freed = cache.clean_cache()
     except LrcError as error:
-        st.toast(str(error), icon=":material/error:", duration="long")
+        st.toast(escaped(str(error)), icon=":material/error:", duration="long")
     else:
         st.toast(f"{words.data_size(freed)} are free again.", icon=":material/mop:")
 

@@ -37,7 +37,7 @@ def _trains(item: pytest.Function) -> bool:
 
 
 def _starts_processes(item: pytest.Function) -> bool:
-    return "lrc" in item.fixturenames or bool({"subprocess", "tests.core.job_helpers"} & _origins(item))
+    return "lrc" in item.fixturenames or bool({"subprocess", "tests.factories.job_helpers"} & _origins(item))
 
 
 _TRAINING = (

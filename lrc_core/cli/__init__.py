@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from lrc_core.cli.output import note
+from lrc_core.cli.output import note, write_what_the_terminal_can
 from lrc_core.cli.parser import build_parser
 from lrc_core.errors import CancelledError, LrcError
 
@@ -22,6 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0 when it succeeded, 1 when it failed, 2 when the words make no sense, 130 when it was stopped.
     """
+    write_what_the_terminal_can()
     arguments = build_parser().parse_args(argv)
     try:
         return int(arguments.handler(arguments))

@@ -13,19 +13,23 @@ from typing import Any
 from lrc_core import __version__
 from lrc_core.cli.follow import ProgressLine
 from lrc_core.cli.output import emit, emit_json, emit_table, note
+from lrc_core.errors import LrcError
 from lrc_core.jobs.cache import cached, clean_cache, runs_size
-from lrc_core.kinds.flags import model_ref
+from lrc_core.kinds.flags import absolute_text, model_ref
 from lrc_core.models.pack.starter import fetch_all, pack_status
 from lrc_core.models.preflight import preflight
 from lrc_core.models.resources import cpu_memory_available, disk_available, human_bytes
-from lrc_core.paths import cache_home, runs_home
+from lrc_core.paths import cache_home, require_cache, runs_home
 from lrc_core.runs.store import RunStore
+from lrc_core.texts.documents import preview_of
 
 
 def doctor(arguments: argparse.Namespace) -> int:
     """``lrc doctor``: what this machine offers and a model needs; ``--clean`` removes what can be computed again."""
     removed = clean_cache() if arguments.clean else None
     report = {**examine(), "model": preflight(model_ref(arguments)).to_dict()}
+    report["cache"]["problem"] = _cache_problem()
+    report["texts"] = {name: _understood(name) for name in arguments.text or ()}
     if removed is not None:
         report["removed_bytes"] = removed
     if arguments.json:
@@ -106,9 +110,13 @@ def _print(report: dict[str, Any]) -> None:
     for name in ("cache", "runs"):
         part = report[name]
         emit(f"{name:<8} {part['folder']}, {human_bytes(part['disk_available_bytes'])} free on its disk")
+        if problem := part.get("problem"):
+            note(problem)
     emit(f"         {report['runs']['count']} runs, {human_bytes(report['runs']['bytes'])}")
     emit()
     _print_model(report["model"])
+    for name, words in report["texts"].items():
+        emit(f"text     {name}: {words}")
     emit()
     _print_parts(report["starter"])
     if "removed_bytes" in report:
@@ -120,6 +128,22 @@ def _print(report: dict[str, Any]) -> None:
             [[entry["kind"], entry["model"] or "–", entry["what"], human_bytes(entry["bytes"])] for entry in entries],
         )
         note("`lrc doctor --clean` removes what is cached; it is computed again when needed.")
+
+
+def _cache_problem() -> str:
+    try:
+        require_cache()
+    except LrcError as error:
+        return str(error)
+    return ""
+
+
+def _understood(name: str) -> str:
+    """A preview of a text, or why it cannot be used."""
+    try:
+        return preview_of(absolute_text(name))
+    except LrcError as error:
+        return str(error)
 
 
 def _print_model(found: dict[str, Any]) -> None:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from lrc_core.cli.output import note
 from lrc_core.errors import CancelledError, LrcError, RunError
 from lrc_core.jobs import manager
+from lrc_core.results.identity import named_texts
 from lrc_core.runs.records import Status
 from lrc_core.runs.spec import Spec
 from lrc_core.runs.store import Run, RunStore
+from lrc_core.texts.files import is_file, read_file
+from lrc_core.texts.label import text_label
 from lrc_core.types import Progress
 from lrc_core.words import duration
 
@@ -63,6 +67,9 @@ def start(spec: Spec, *, resume: bool) -> Run:
     store = RunStore()
     manager.reconcile(store=store)
     run = manager.submit(spec, store=store)
+    for name in filter(is_file, named_texts(spec)):
+        with suppress(LrcError):
+            note(f"{text_label(name)}: {read_file(name).words}")
     status = run.status()
     if not status.resumable:
         return run

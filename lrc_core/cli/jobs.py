@@ -21,8 +21,10 @@ from lrc_core.kinds import KINDS, load
 from lrc_core.plan import Plan, update_of, variant_name
 from lrc_core.quality.rows import accuracy_of
 from lrc_core.quality.tables import to_markdown
+from lrc_core.runs.integrity import checked
 from lrc_core.runs.spec import ModelRef, Spec
 from lrc_core.runs.store import Run
+from lrc_core.texts.label import text_labels
 from lrc_core.types import ModelCard
 from lrc_core.words import duration
 
@@ -58,7 +60,7 @@ def _submit(arguments: argparse.Namespace, spec: Spec, save: str | None = None) 
 
 def save_plan(run: Run, target: Path) -> None:
     """Copy a run's plan; a file that belongs beside it goes along, named after the copy."""
-    plan = Plan.load(run.path / "plan.json")
+    plan = Plan.load(checked(run.path / "plan.json"))
     renamed = {name: f"{target.stem}.{name}" for name in plan.files}
     with disk_errors(target):
         for name, new in renamed.items():
@@ -67,6 +69,7 @@ def save_plan(run: Run, target: Path) -> None:
             plan,
             weights_file=renamed.get(plan.weights_file or ""),
             structure_file=renamed.get(plan.structure_file or ""),
+            digests={renamed[name]: digest for name, digest in plan.digests.items() if name in renamed},
         )
         copy.save(target)
 
@@ -84,6 +87,8 @@ def print_started(run: Run, *, as_json: bool) -> None:
 def print_result(run: Run, result: dict[str, Any], *, as_json: bool, show: Any = None) -> None:
     """The result of a finished run, as JSON or as text."""
     if as_json:
+        for warning in result.get("warnings", []):
+            note(f"Note: {warning}")
         # A comparison's shape is fixed; every other result says which run it came from.
         fixed = {"model": result["model"], "rows": result["rows"]} if run.spec.kind == "compare" else None
         emit_json(fixed or {**result, "run_id": run.id})
@@ -228,7 +233,8 @@ def print_rows(rows: Sequence[Mapping[str, Any]]) -> None:
     """A table of evaluations."""
     texts = list(dict.fromkeys(text for row in rows for text in row.get("perplexity", {})))
     tasks = list(dict.fromkeys(task for row in rows for task in row.get("zero_shot", {})))
-    header = ["method", "target", "kept", *(f"{Path(text).name} ppl" for text in texts), *tasks]
+    labels = text_labels(texts)
+    header = ["method", "target", "kept", *(f"{labels[text]} ppl" for text in texts), *tasks]
     emit_table(
         header,
         [

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import json
 import sys
+import unicodedata
 from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
@@ -14,6 +17,31 @@ from lrc_core.words import percent
 
 fixed_percent = partial(percent, fixed=True)
 """0.8 as ``80.0 %``, so that columns line up."""
+
+_STAND_INS = {
+    "–": "-", "—": "-", "−": "-", "─": "-", "·": "-", "→": "->", "←": "<-", "×": "x", "±": "+-", "…": "...",
+    "“": '"', "”": '"', "„": '"', "‘": "'", "’": "'", "≤": "<=", "≥": ">=",
+}  # fmt: skip
+
+
+def write_what_the_terminal_can() -> None:
+    """Let both streams write stand-ins for signs that their encoding lacks: a table is worth more than its dashes."""
+    codecs.register_error("lrc", _stand_in)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="lrc")
+
+
+def _stand_in(error: UnicodeError) -> tuple[str, int]:
+    """ASCII for what could not be encoded: of the same meaning, without its accents, or a question mark."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    signs = error.object[error.start : error.end]
+    return "".join(_STAND_INS.get(sign) or _unaccented(sign) or "?" for sign in signs), error.end
+
+
+def _unaccented(sign: str) -> str:
+    return unicodedata.normalize("NFKD", sign).encode("ascii", "ignore").decode()
 
 
 def emit_json(data: Any) -> None:

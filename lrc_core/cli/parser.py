@@ -71,6 +71,8 @@ def _doctor(commands: Any) -> None:
         "Show what this machine offers, what a model needs, the caches.",
     )
     add_model(parser)
+    words = "say what is understood of a text (repeatable): file (FILE#field=NAME) or built-in"
+    add_list(parser, ("--text",), "text", words, metavar="TEXT", extend=True)
     parser.add_argument("--clean", action="store_true", help="remove what can be computed again (not the starter pack)")
 
 

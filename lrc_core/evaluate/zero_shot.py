@@ -37,7 +37,7 @@ from lrc_core.errors import CancelledError, EvaluationError, LrcError, Numerical
 from lrc_core.evaluate.likelihood import continuation_likelihoods
 from lrc_core.evaluate.running import evaluating
 from lrc_core.models.pack.starter import ensure_tasks
-from lrc_core.texts import wants_bos
+from lrc_core.texts.windows import wants_bos
 from lrc_core.types import OnProgress, Progress, ShouldStop, ignore_progress, never_stop
 
 PACK_TASKS = ("arc_easy", "arc_challenge", "piqa", "hellaswag", "winogrande", "openbookqa", "boolq")

@@ -13,7 +13,6 @@ from typing import Any
 
 from lrc_core.budget import largest_low_rank, layer_ratio, removed_share, size_key
 from lrc_core.errors import RunError
-from lrc_core.files import read_json
 from lrc_core.registry import ALLOCATORS
 from lrc_core.runs.spec import AllocateSpec
 from lrc_core.runs.store import Run
@@ -131,8 +130,7 @@ def film_of(run: Run, *, live: bool = False) -> Film:
             f"Run {run.id} has recorded no training.",
             "Only methods that learn have a film: " + ", ".join(e.name for e in ALLOCATORS if e.learns) + ".",
         )
-    card = ModelCard.from_dict(read_json(run.path / "card.json"))
-    return make_film(run.id, spec, card, events, snapshots, live=live)
+    return make_film(run.id, spec, run.card(), events, snapshots, live=live)
 
 
 def make_film(
@@ -182,7 +180,7 @@ def make_film(
 
 def _is_tick(event: Mapping[str, Any]) -> bool:
     values = event.get("values")
-    return isinstance(values, Mapping) and "keep" in values and "step" in event
+    return isinstance(values, Mapping) and _rounded(values.get("keep")) is not None and "step" in event
 
 
 def _ticks(events: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
@@ -193,7 +191,7 @@ def _ticks(events: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     columns: dict[str, list[Any]] = {"step": steps, "removed": gone}
     for name in names:
         if name == "target":  # an event calls the share to keep so
-            columns["to_remove"] = [_rounded(removed_share(by_step[step].get(name, math.nan))) for step in steps]
+            columns["to_remove"] = [_removed(by_step[step].get(name)) for step in steps]
         elif name not in ("keep", "eta_s"):
             columns[name] = [_rounded(by_step[step].get(name)) for step in steps]
     return columns
@@ -218,6 +216,10 @@ def thinned(entries: Sequence[int], most: int) -> list[int]:
     if len(entries) <= most:
         return list(entries)
     return [entries[round(i * (len(entries) - 1) / (most - 1))] for i in range(most)]
+
+
+def _removed(keep: Any) -> float | None:
+    return None if _rounded(keep) is None else _rounded(removed_share(keep))
 
 
 def _rounded(value: Any) -> float | None:

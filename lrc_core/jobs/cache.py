@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lrc_core.errors import RunError
+from lrc_core.errors import RecordError, RunError
 from lrc_core.jobs.manager import reconcile
 from lrc_core.paths import cache_home, require_writable
+from lrc_core.records import load, typed
 from lrc_core.runs.store import RunStore
 
 _KEPT = "starter"
@@ -109,8 +109,6 @@ def _models_by_fingerprint(store: RunStore) -> dict[str, str]:
 
 
 def _record(path: Path) -> dict[str, Any]:
-    with suppress(OSError, ValueError):
-        data = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(data, dict):
-            return data
+    with suppress(RecordError):
+        return typed(dict[str, Any], load(path), str(path))
     return {}

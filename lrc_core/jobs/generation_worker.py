@@ -67,9 +67,8 @@ class GenerationWorker:
             with self._queue.slot(first.id, self._gives_up(first)) as held:
                 if held:
                     self._serve()
-                    return not self._should_stop() and not self._retired()
-        self._retired()
-        return False
+                    return not self._retired()
+        return not self._retired()
 
     def _serve(self) -> None:
         """Answer runs in the order of the queue while the device is ours."""
@@ -163,9 +162,12 @@ class GenerationWorker:
             self._told = told
 
     def _retired(self) -> bool:
-        """End, unless a run was handed to this process meanwhile. Under the lock, so that none can be from now on."""
+        """End, unless runs wait for this process, told to go or not: whoever handed them over counts on it.
+
+        Under the lock, so that none can be handed over from now on.
+        """
         with self._store.lock():
-            if not self._should_stop() and self._next() is not None:
+            if self._next() is not None:
                 return False
             path = generator.record_path(self._store)
             found = generator.find(self._store)
@@ -193,6 +195,7 @@ def main(root: Path) -> int:
     """Serve until there is nothing to do, then begin anew if runs wait behind another job."""
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     try:
         again = GenerationWorker(RunStore(root), generator.idle_s(), stop.is_set).run()
     except CancelledError:
@@ -201,6 +204,8 @@ def main(root: Path) -> int:
         log.error("%s", error)
         return 1
     if again:
+        # Held back until the new program can heed it: nobody would answer the runs that wait if it killed this one.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         logging.shutdown()
         os.execv(sys.executable, [sys.executable, "-m", f"lrc_core.jobs.{generator.MODULE}", str(root)])
     return 0

@@ -18,9 +18,10 @@ from pathlib import Path
 import psutil
 
 from lrc_core.errors import LrcError
-from lrc_core.files import disk_errors, read_json, write_json
+from lrc_core.files import disk_errors, write_json
 from lrc_core.jobs.launch import start_process
 from lrc_core.jobs.queue import DeviceQueue
+from lrc_core.records import Label, Moment, Place, Positive, load, typed
 from lrc_core.runs.process import birth, host_name, process_of, start_time
 from lrc_core.runs.records import Status
 from lrc_core.runs.store import RunStore
@@ -46,12 +47,12 @@ class Generator:
         pid_birth: as of :class:`~lrc_core.runs.records.Status`.
     """
 
-    pid: int
-    pid_started: float
-    state: str = "starting"
-    model: str = ""
-    release_at: float = 0.0
-    pid_birth: str = ""
+    pid: Positive
+    pid_started: Moment
+    state: Label = "starting"
+    model: Place = ""
+    release_at: Moment = 0.0
+    pid_birth: Label = ""
 
     @property
     def process(self) -> psutil.Process | None:
@@ -76,9 +77,10 @@ def record_path(store: RunStore) -> Path:
 def find(store: RunStore) -> Generator | None:
     """The live generation process of these runs on this machine, None when there is none."""
     try:
-        found = Generator(**read_json(record_path(store)))
+        path = record_path(store)
+        found = typed(Generator, load(path), str(path))
         return found if found.process is not None else None
-    except (LrcError, TypeError):
+    except LrcError:
         return None
 
 
@@ -110,12 +112,15 @@ def ensure(store: RunStore, env: Mapping[str, str] | None = None) -> int:
 def release(store: RunStore, *, at_once: bool = False) -> bool:
     """Ask the process to give model and device back: at its next token, or at once.
 
+    Questions that wait for it are answered all the same, by the process that begins anew. One that is only starting
+    holds nothing yet and is left alone.
+
     Returns:
         Whether there was one.
     """
     found = find(store)
     process = found.process if found is not None else None
-    if process is None:
+    if found is None or process is None or (found.state == "starting" and not at_once):
         return False
     with suppress(psutil.Error, OSError):  # it is just going away
         if f"lrc_core.jobs.{MODULE}" in process.cmdline():

@@ -6,6 +6,7 @@ that a cluster's scheduler can stand behind it with the same run folders.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
@@ -27,6 +28,8 @@ from lrc_core.runs.records import Status
 from lrc_core.runs.spec import Spec
 from lrc_core.runs.store import Run, RunStore
 from lrc_core.runs.sweep import is_due, sweep
+
+log = logging.getLogger(__name__)
 
 START_GRACE_S = 30.0
 """How long a queued run may be without a process and without a ticket: the time between its record and either."""
@@ -308,7 +311,9 @@ def _reconcile_one(store: RunStore, run: Run) -> bool:
                 return False
             _end_dead(store, run, status)
             return True
-    except LrcError:
+    except Exception as error:  # a record that cannot be read makes a damaged run, which hinders no other
+        if not isinstance(error, LrcError):
+            log.warning("run %s cannot be read", run.id, exc_info=error)
         return False
 
 

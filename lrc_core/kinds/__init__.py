@@ -12,8 +12,8 @@ from typing import get_args
 
 from lrc_core.kinds import checks
 from lrc_core.kinds.kind import Kind, load
-from lrc_core.paths import runs_home
-from lrc_core.runs.spec import Spec
+from lrc_core.paths import require_cache, runs_home
+from lrc_core.runs.spec import FetchSpec, Spec
 from lrc_core.runs.store import RunStore
 
 KINDS: dict[str, Kind] = {spec.kind: import_module(f"lrc_core.kinds.{spec.kind}").KIND for spec in get_args(Spec)}
@@ -46,12 +46,22 @@ def check(spec: Spec, *, model_too: bool = True, runs: Path | None = None) -> No
         if getattr(holder, "plan", None) is not None:
             checks.check_plan(holder, runs or runs_home())
     kind.check(spec)
+    if _computes_statistics(spec):
+        require_cache()
     if hasattr(spec, "calibration"):
         checks.check_calibration(spec.calibration)
     if hasattr(spec, "evaluation"):
         checks.check_evaluation(spec.evaluation)
     if model_too:
         kind.check_models(spec)
+
+
+def _computes_statistics(spec: Spec) -> bool:
+    """Whether moments, factors or probes are kept in the cache on the way."""
+    if isinstance(spec, FetchSpec) or getattr(spec, "stream", False):
+        return False
+    holders = getattr(spec, "answers", None) or [spec]
+    return any(getattr(holder, "plan", True) is not None for holder in holders)
 
 
 def title_of(spec: Spec) -> str:

@@ -14,6 +14,8 @@ from lrc_core.models.positions import Positions, require_length
 from lrc_core.plan import Plan
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
 from lrc_core.runs.spec import GENERATED, CalibrationSpec, EvaluationSpec, ModelRef
+from lrc_core.texts.documents import load_documents
+from lrc_core.texts.files import is_file
 
 
 def check_keep(keep: float) -> None:
@@ -121,16 +123,18 @@ def check_outline(model: ModelRef) -> None:
 
 
 def check_texts(texts: Sequence[str]) -> None:
-    """Refuse no text, and files that are not there.
+    """Refuse no text, and files that are not there, are no text or hold none.
 
     Raises:
-        TextError: naming the file.
+        TextError: naming the file, what it is and how to convert it.
     """
     if not texts:
         raise TextError("No text is named.", "The built-in ones are wiki, c4 and gensim.")
     for text in texts:
-        if Path(text).is_absolute() and not Path(text).is_file():
+        if Path(text).is_absolute() and not is_file(text):
             raise TextError(f"There is no text file {text}.")
+        if is_file(text):
+            load_documents(text)
 
 
 def _check_number(name: str, value: int, least: int) -> None:

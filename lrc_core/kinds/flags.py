@@ -21,12 +21,13 @@ from lrc_core.models.pack.starter import TEXTS
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
 from lrc_core.runs.spec import GENERATED, ModelRef
 from lrc_core.runs.store import RunStore
+from lrc_core.texts.documents import is_data_set
+from lrc_core.texts.files import absolute, is_file, split_field
 
 log = logging.getLogger("lrc_core.cli")
 
 STARTER = "starter"
 _BUILT_IN = (*TEXTS, "gensim", GENERATED)
-_FILE_ENDINGS = (".txt", ".md", ".json", ".jsonl", ".utf8")
 
 
 class SpecFlags(Protocol):
@@ -223,7 +224,7 @@ def add_list(
 
 def pieces_of(word: str) -> list[str]:
     """Its parts between commas; a file whose name has a comma stays whole."""
-    if "," not in word or Path(word).expanduser().exists():
+    if "," not in word or Path(word).expanduser().exists() or is_file(word):
         return [word]
     return [piece for piece in (part.strip() for part in word.split(",")) if piece]
 
@@ -266,21 +267,22 @@ def add_job(parser: argparse.ArgumentParser) -> None:
 
 
 def absolute_text(name: str) -> str:
-    """Built-in names as they are, files by absolute path, hub data sets as they are.
+    """Built-in names as they are, files by absolute path with the field where one is named, hub data sets as they are.
 
     Raises:
         TextError: it is none of them.
     """
     if name in _BUILT_IN:
         return name
-    path = Path(name).expanduser()
-    if path.is_file():
-        return os.path.abspath(path)
-    looks_like_file = path.is_absolute() or name.startswith((".", "~")) or path.suffix in _FILE_ENDINGS
-    if looks_like_file or "/" not in name:
+    if is_file(name):
+        return absolute(name)
+    path, field = split_field(name)
+    if path.is_dir() or path.is_absolute() or name.startswith((".", "~")) or not is_data_set(name):
+        what = "is a folder" if path.is_dir() else f"has no file {path}" if field else "is none"
         raise TextError(
-            f"There is no text {name!r}.",
-            f"Name a file, a hub data set (owner/name), or one of {', '.join(_BUILT_IN)}.",
+            f"There is no text {name!r}: it {what}.",
+            f"Name a file (FILE#field=NAME for a field other than text), a hub data set (owner/name), or one of "
+            f"{', '.join(_BUILT_IN)}.",
         )
     return name
 
@@ -288,7 +290,7 @@ def absolute_text(name: str) -> str:
 def _is_text(word: str) -> bool:
     """Whether a word names texts for certain; a hub data set cannot be distinguished from a model."""
     paths = [(piece, Path(piece).expanduser()) for piece in pieces_of(word)]
-    return all(piece in _BUILT_IN or (path.is_file() and path.suffix != ".gguf") for piece, path in paths)
+    return all(piece in _BUILT_IN or (is_file(piece) and path.suffix != ".gguf") for piece, path in paths)
 
 
 def _folder(name: str) -> str:
@@ -309,7 +311,7 @@ _NAMES: dict[str, dict[str, Any]] = {
 
 
 def flag(spec: type[Any], name: str, **more: Any) -> Flag:
-    """The flag of a field, as :func:`~lrc_core.runs.spec_parts.asked` put it beside the field.
+    """The flag of a field, as :func:`~lrc_core.runs.spec_parts.argument` put it beside the field.
 
     Args:
         spec: class of the specs.

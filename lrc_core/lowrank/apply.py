@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lrc_core.budget import Ranks, is_dense
 from lrc_core.decompose.factorise import Factors
+from lrc_core.digests import is_altered
 from lrc_core.errors import PlanError
 from lrc_core.lowrank.linear import LowRankLinear
 from lrc_core.models.linears import get_module, replace_module, weight_of
@@ -30,6 +31,19 @@ class FactorSource(Protocol):
         """Singular values of one layer, descending."""
 
 
+def require_unaltered(path: Path, digest: str) -> None:
+    """Refuse a file of a plan that is not the one that the plan was written with.
+
+    Raises:
+        PlanError: names the file.
+    """
+    if is_altered(path, digest):
+        raise PlanError(
+            f"The plan's file {path} is damaged: it is not the one that the plan was written with (SHA-256).",
+            "Allocate again, or copy the file once more from the run that made it.",
+        )
+
+
 class PlanWeights:
     """Factors that a plan brings along in a safetensors file.
 
@@ -39,10 +53,15 @@ class PlanWeights:
     Args:
         path: the file that the plan names.
         rest: where the factors of layers that are not in the file come from.
+        digest: SHA-256 of the file as the plan has it; "" where it has none.
+
+    Raises:
+        PlanError: the file cannot be read, or is not the one that the plan was written with.
     """
 
-    def __init__(self, path: Path, rest: FactorSource) -> None:
+    def __init__(self, path: Path, rest: FactorSource, digest: str = "") -> None:
         self._path, self._rest = path, rest
+        require_unaltered(path, digest)
         try:
             self._tensors: dict[str, Tensor] = load_file(path)
         except (OSError, SafetensorError) as error:

@@ -20,6 +20,7 @@ from transformers.pytorch_utils import Conv1D
 from lrc_core.budget import Shapes
 from lrc_core.errors import PlanError
 from lrc_core.files import write_tensors
+from lrc_core.lowrank.apply import require_unaltered
 from lrc_core.models.linears import bias_of, get_module, replace_module, weight_of
 from lrc_core.types import LinearShape, Structure
 
@@ -109,7 +110,7 @@ def write_structure(path: Path, structure: Structure, weights: Mapping[str, Tens
 
 
 def read_structure(
-    path: Path, layers: Sequence[LinearShape], shapes: Shapes | None = None
+    path: Path, layers: Sequence[LinearShape], shapes: Shapes | None = None, digest: str = ""
 ) -> tuple[Structure, dict[str, Tensor]]:
     """Read and check the structure file of a plan.
 
@@ -117,6 +118,7 @@ def read_structure(
         path: the file.
         layers: the model's block linears.
         shapes: what the plan says is left of its pruned layers; None to believe the file.
+        digest: SHA-256 of the file as the plan has it; "" where it has none.
 
     Returns:
         The structure, and updated weights by layer.
@@ -124,6 +126,7 @@ def read_structure(
     Raises:
         PlanError: the file is missing, damaged, or does not fit the model or the plan; names the layer.
     """
+    require_unaltered(path, digest)
     try:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:

@@ -15,6 +15,7 @@ from typing import Any
 
 from lrc_core.errors import LrcError, ModelError
 from lrc_core.files import disk_errors
+from lrc_core.models.consent import ALLOW_PICKLE, is_commit, require_commit
 from lrc_core.models.headers import TensorHeader
 from lrc_core.models.json_files import read_table
 from lrc_core.models.quiet import TickBar
@@ -89,8 +90,11 @@ def fetch_snapshot(ref: ModelRef, on_progress: OnProgress, should_stop: ShouldSt
         ResourceError: the disk is full.
         CancelledError: stopped by the user; what was fetched is kept.
     """
-    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub import HfApi, constants, snapshot_download
 
+    if not is_commit(ref.revision) and (ref.trust_remote_code or ref.allow_pickle):
+        with hub_errors(ref):
+            require_commit(ref, HfApi().model_info(ref.source, revision=ref.revision or None).sha or "its commit")
     # The hub library asks for a class and only calls it.
     bar: Any = partial(_ByteBar, f"downloading {ref.source}", on_progress, should_stop)
     with disk_errors(Path(constants.HF_HUB_CACHE), cache=True), hub_errors(ref):
@@ -160,11 +164,14 @@ def look_at(ref: ModelRef) -> RemoteModel:
             raise ModelError(f"{ref.source} has no config.json.", "Choose a causal language model.") from error
         config = read_table(config_path)
         check_config(config, ref.source)
+        require_commit(ref, revision)
         pickled = not _ends(sizes, ".safetensors")
         if pickled and not ref.allow_pickle:
             raise ModelError(
                 f"{ref.source} offers no safetensors, and loading pickled weights can run any code.",
-                "Choose a safetensors version of the model, or allow pickled weights if you trust their origin.",
+                "Choose a safetensors version of the model. If you trust its origin, allow them for this commit: "
+                f"`lrc ... --allow-pickle --revision {revision}`, or start the app with "
+                f"{ALLOW_PICKLE}={ref.source}@{revision} and choose that revision.",
             )
         shards = {} if pickled else _remote_shards(ref.source, revision)
         check_shards(shards, {}, ref.source)

@@ -28,7 +28,7 @@ from lrc_core.models.pack import starter
 from lrc_core.models.quiet import quiet_transformers
 from lrc_core.models.resources import cpu_memory_available, human_bytes
 from lrc_core.models.source import ModelFiles, check_tokenizer, find_source, look_through
-from lrc_core.models.weights.fit import load_failure, require_fit
+from lrc_core.models.weights.fit import load_failure, require_matching_files
 from lrc_core.runs.spec import ModelRef
 from lrc_core.types import (
     ModelCard,
@@ -101,7 +101,7 @@ def load_model(
     _require_memory(files, ref, chosen, precision)
     with _memory_errors(ref):
         warnings = [*origin_notes(ref)]
-        warnings += require_fit(folder, files.tensors, pickled=files.pickled, trust=ref.trust_remote_code)
+        warnings += require_matching_files(folder, files.tensors, pickled=files.pickled, trust=ref.trust_remote_code)
         model, more = _read_model(files, ref, on_progress, should_stop)
         warnings += more
         tokenizer = _read_tokenizer(folder, ref)

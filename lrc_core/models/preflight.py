@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lrc_core.errors import LrcError, ModelError
+from lrc_core.models.consent import TRUST_REMOTE_CODE, entry_of
 from lrc_core.models.gguf.architectures import check_keys
 from lrc_core.models.gguf.header import GgufHeader
 from lrc_core.models.gguf.packing import check_types, packed_types
@@ -263,7 +264,11 @@ def _judged(found: Preflight, facts: _Facts, ref: ModelRef, has_blocks: bool) ->
             "free. Choose the device cpu if it does not fit."
         )
     if facts.own_code and not ref.trust_remote_code:
-        warnings.append("It brings code of its own, which is not run; transformers must know the architecture itself.")
+        warnings.append(
+            "It brings code of its own, which is not run; transformers must know the architecture itself. If you trust "
+            "that code: `lrc ... --trust-remote-code` with the commit as --revision, or start the app with "
+            f"{TRUST_REMOTE_CODE}={entry_of(ref)}."
+        )
     if not facts.tensors:
         warnings.append("Its weights are pickled: their shapes are known only after loading, so sizes are rough.")
     return Preflight(**{**vars(found), "warnings": tuple(warnings), "problems": tuple(problems)})

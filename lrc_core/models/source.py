@@ -6,6 +6,7 @@ A name is ``starter``, a folder, a GGUF file, or a hub id; a folder that exists 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lrc_core.errors import ModelError
+from lrc_core.models.consent import ALLOW_PICKLE
 from lrc_core.models.gguf.parts import gguf_parts, stem_of
 from lrc_core.models.headers import TensorHeader
 from lrc_core.models.json_files import MAX_TOKENIZER_BYTES, read_table
@@ -76,14 +78,13 @@ def find_source(ref: ModelRef) -> Source:
     if name == "starter":
         return Source("starter")
     path = Path(name).expanduser()
-    if name and path.is_dir():
+    if name and os.path.isdir(path):  # of a name that cannot be a path's, too long for one say, the answer is no
         return Source("folder", path)
-    if path.is_file():
+    if os.path.isfile(path):
         if path.suffix.lower() == ".gguf":
             return Source("gguf", path)
         raise ModelError(f"{name} is not a model.", "Name the folder that holds config.json, or a .gguf file.")
-    looks_like_a_path = name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name
-    if looks_like_a_path or name.lower().endswith((".gguf", ".safetensors")):
+    if is_path(name) or name.lower().endswith((".gguf", ".safetensors")):
         raise ModelError(f"There is no folder or file {name}.", "Check the path; it may have been moved or deleted.")
     if not _HUB_ID.fullmatch(name):
         raise ModelError(
@@ -91,6 +92,11 @@ def find_source(ref: ModelRef) -> Source:
             "A hub id looks like owner/name; `starter` is the built-in model.",
         )
     return Source("hub")
+
+
+def is_path(name: str) -> bool:
+    """Whether a name can only be a path, by its letters alone: the disk is not asked."""
+    return name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name
 
 
 def look_through(folder: Path, *, allow_pickle: bool) -> ModelFiles:
@@ -119,7 +125,8 @@ def look_through(folder: Path, *, allow_pickle: bool) -> ModelFiles:
     if not allow_pickle:
         raise ModelError(
             f"The weights in {folder} are pickled ({pickles[0].name}), and loading a pickle can run any code.",
-            "Use a safetensors version of the model, or allow pickled weights if you trust their origin.",
+            "Use a safetensors version of the model. If you trust their origin, allow them: `lrc ... --allow-pickle`, "
+            f"or start the app with {ALLOW_PICKLE}={folder}.",
         )
     check_counts(config, 0, str(folder))
     return ModelFiles(folder, config, (), sum(path.stat().st_size for path in pickles), pickled=True)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,14 +22,15 @@ from lrc_core.calibrate.statistics import Notes
 from lrc_core.calibrate.subspaces import neighbour_overlaps
 from lrc_core.damage import earlier, read_lines
 from lrc_core.decompose.factorise import Factors
-from lrc_core.errors import PlanError, RunError
-from lrc_core.files import append_line, read_json, write_arrays, write_json, write_tensors
+from lrc_core.errors import PlanError
+from lrc_core.files import append_line, write_arrays, write_json, write_tensors
 from lrc_core.lowrank.structure import STRUCTURE_FILE, write_structure
 from lrc_core.models.resources import own_peak_memory
 from lrc_core.paths import cache_home
 from lrc_core.pipeline.session import Session, factors_for, write_card
 from lrc_core.pipeline.streaming import streamed_spectra_run
 from lrc_core.plan import Plan, make_plan, pruned_plan
+from lrc_core.records import load, typed
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
 from lrc_core.runs.spec import AllocateSpec, SpectraSpec
 from lrc_core.runs.store import Run
@@ -138,11 +138,17 @@ class _Spent:
 
 
 def _spent_before(path: Path) -> dict[str, Any]:
-    data = read_json(path)
-    for name in ("wall_s", "peak_memory_mb"):
-        if not math.isfinite(data[name]):
-            raise RunError(f"{name} is {data[name]}")
-    return dict(data)
+    data: dict[str, Any] = load(path)
+    typed(_SpentBefore, data, str(path), others=True)
+    return data
+
+
+@dataclass(frozen=True)
+class _SpentBefore:
+    """What earlier attempts have spent."""
+
+    wall_s: float
+    peak_memory_mb: float
 
 
 class _PlanWriter:
@@ -195,6 +201,7 @@ def _saved(plan: Plan, path: Path, gains: Mapping[str, Tensor] | None) -> Plan:
     if gains:
         plan = replace(plan, weights_file=path.with_suffix(".gains.safetensors").name)
         write_tensors(path.with_name(str(plan.weights_file)), {f"{name}.gain": gain for name, gain in gains.items()})
+    plan = plan.with_digests(path.parent)
     plan.save(path)
     return plan
 

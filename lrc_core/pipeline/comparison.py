@@ -8,10 +8,11 @@ from typing import Any
 
 from lrc_core.budget import removed_percent
 from lrc_core.files import write_json
-from lrc_core.pipeline.parts import do_part, folder_of, recorded_plan, update_spec
+from lrc_core.pipeline.parts import do_part, folder_of, recorded_plan, update_spec, warnings_of
 from lrc_core.pipeline.session import Session
 from lrc_core.plan import Plan
 from lrc_core.registry import ALLOCATORS
+from lrc_core.runs.integrity import checked
 from lrc_core.runs.spec import AllocateSpec, CompareSpec, EvaluateSpec, UpdateSpec
 from lrc_core.runs.store import Run, RunStore
 from lrc_core.tune.kinds import NO_UPDATE
@@ -25,7 +26,7 @@ def comparison_run(run: Run, session: Session) -> dict[str, Any]:
     comparison.evaluate(None, "dense model")
     for method in spec.methods:
         comparison.compare(method)
-    return {"model": spec.model.source, "rows": comparison.sorted_rows()}
+    return {"model": spec.model.source, "rows": comparison.sorted_rows(), **warnings_of(comparison.sorted_rows())}
 
 
 class _Comparison:
@@ -65,7 +66,7 @@ class _Comparison:
 
     def evaluate(self, path: Path | None, label: str) -> None:
         """Add the row of a plan, or of the dense model."""
-        plan = None if path is None else Plan.load(path)
+        plan = None if path is None else Plan.load(checked(path))
         wanted = EvaluateSpec(
             model=self._spec.model,
             plan=None if plan is None else plan.to_dict(),

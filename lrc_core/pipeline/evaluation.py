@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from torch import OutOfMemoryError, Tensor
 
-from lrc_core.errors import CancelledError, EvaluationError
+from lrc_core.errors import CancelledError, EvaluationError, TextError
 from lrc_core.evaluate.cost import measure_cost
 from lrc_core.evaluate.perplexity import perplexity
 from lrc_core.evaluate.sample import DEFAULT_PROMPT, greedy_sample
@@ -24,7 +24,11 @@ from lrc_core.plan import Plan
 from lrc_core.results.identity import differs_from_plan
 from lrc_core.runs.spec import EvaluateSpec, EvaluationSpec
 from lrc_core.runs.store import Run
-from lrc_core.texts import BUILT_IN, load_documents, sequential_windows, wants_bos
+from lrc_core.texts.documents import load_documents
+from lrc_core.texts.files import is_file
+from lrc_core.texts.label import text_label
+from lrc_core.texts.unseen import unseen_documents
+from lrc_core.texts.windows import sequential_windows, wants_bos
 from lrc_core.types import OnProgress, Progress
 
 if TYPE_CHECKING:
@@ -45,39 +49,59 @@ def evaluation_run(run: Run, session: Session) -> dict[str, Any]:
             "keep_achieved": 1.0,
             "keep_whole_model": 1.0,
         }
-        scores = _measure(run, spec.evaluation, session)
+        scores = _measure(run, spec.evaluation, session, spec.calibration.texts)
         return {**head, **scores, "run_id": run.id, "allocate_run_id": None}
     plan = Plan.from_dict(dict(spec.plan))
     plan.check_model(loaded.card)
     plan.require_files(spec.plan_folder, run.path.parent)
     plan.save(run.path / "plan.json")
     with under_plan(session, plan, spec.plan_folder, spec.calibration, run.path.parent):
-        scores = _measure(run, spec.evaluation, session)
+        scores = _measure(run, spec.evaluation, session, _calibrated_on(plan, spec))
     head = {
         name: getattr(plan, name)
         for name in ("method", "decomposition", "keep_target", "keep_achieved", "keep_whole_model")
     }
     ids = {"run_id": run.id, "allocate_run_id": plan.origin.get("allocate_run_id", plan.origin.get("run_id"))}
-    warnings = differs_from_plan(plan.origin, spec)
+    warnings = [*scores.get("warnings", []), *differs_from_plan(plan.origin, spec)]
     updated = {"update": plan.update, "update_run_id": plan.origin.get("run_id")} if plan.update else {}
     return {**head, **scores, **ids, **updated, **({"warnings": warnings} if warnings else {})}
 
 
-def _measure(run: Run, spec: EvaluationSpec, session: Session) -> dict[str, Any]:
+def _calibrated_on(plan: Plan, spec: EvaluateSpec) -> list[str]:
+    """Texts that the plan's ranks and factors come from; of files that are gone nothing can be reported on."""
+    made_with = plan.origin.get("calibration")
+    ranks = made_with.get("texts", ()) if isinstance(made_with, dict) else ()
+    return [*spec.calibration.texts, *(text for text in map(str, ranks) if is_file(text))]
+
+
+def _reported(name: str, spec: EvaluationSpec, calibrated_on: Sequence[str], tokenizer: Any) -> tuple[Tensor, str]:
+    """[n, window] token ids of what is reported on of a text, and what the user should know about it."""
+    cut = partial(
+        sequential_windows,
+        tokenizer=tokenizer,
+        window=spec.window,
+        max_windows=spec.max_windows,
+        stride=spec.stride,
+        bos=wants_bos(spec.bos, tokenizer),
+    )
+    found = unseen_documents(name, calibrated_on)
+    try:
+        return cut(found.documents), found.warning
+    except TextError:
+        if not found.warning:
+            raise
+        words = f"What is left of {text_label(name)} is too short for a window: all of it is scored. {found.warning}"
+        return cut(load_documents(name)), words.replace(" and are not reported on", "")
+
+
+def _measure(run: Run, spec: EvaluationSpec, session: Session, calibrated_on: Sequence[str]) -> dict[str, Any]:
     """Perplexities, accuracies, a text sample and the cost of the model as it is now."""
     model, tokenizer = session.loaded.model, session.loaded.tokenizer
     _require_perplexity(session, spec)
-    texts, details = {}, {}
+    texts, details, warnings = {}, {}, []
     for name in spec.texts:
-        documents = load_documents(name, "report" if name in BUILT_IN else "all")
-        windows = sequential_windows(
-            documents,
-            tokenizer,
-            window=spec.window,
-            max_windows=spec.max_windows,
-            stride=spec.stride,
-            bos=wants_bos(spec.bos, tokenizer),
-        )
+        windows, warning = _reported(name, spec, calibrated_on, tokenizer)
+        warnings += [warning] if warning else []
         require_fit(model, windows)
         score = perplexity(
             model,
@@ -105,7 +129,7 @@ def _measure(run: Run, spec: EvaluationSpec, session: Session) -> dict[str, Any]
         "zero_shot": {name: score.to_dict() for name, score in tasks.items()},
         "sample": {"prompt": DEFAULT_PROMPT, "text": sample},
         "cost": cost.to_dict(),
-        "warnings": [words for words in said if words],
+        "warnings": [*warnings, *(words for words in said if words)],
     }
 
 
@@ -156,6 +180,6 @@ def _scored_bytes(windows: Tensor, tokens: Sequence[int], tokenizer: Any) -> lis
 
 def _named(on_progress: OnProgress, name: str) -> OnProgress:
     def call(tick: Progress) -> None:
-        on_progress(replace(tick, phase=f"{tick.phase} on {Path(name).name}"))
+        on_progress(replace(tick, phase=f"{tick.phase} on {text_label(name)}"))
 
     return call

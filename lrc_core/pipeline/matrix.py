@@ -11,12 +11,13 @@ import torch
 
 from lrc_core.budget import removed_percent, same_size
 from lrc_core.errors import CancelledError, LrcError
-from lrc_core.files import read_json, write_json
-from lrc_core.pipeline.parts import do_part, folder_of, recorded_plan, update_spec
+from lrc_core.files import write_json
+from lrc_core.pipeline.parts import do_part, folder_of, recorded_plan, update_spec, warnings_of
 from lrc_core.pipeline.session import Session
 from lrc_core.plan import Plan
 from lrc_core.quality.rows import Partners, Row, Scores, completed
 from lrc_core.registry import ALLOCATORS
+from lrc_core.runs.integrity import checked
 from lrc_core.runs.spec import AblationSpec, AllocateSpec, EvaluateSpec, EvaluationSpec, ModelRef, QualitySpec
 from lrc_core.runs.store import Run, RunStore
 from lrc_core.tune.kinds import NO_UPDATE
@@ -114,7 +115,7 @@ class Matrix:
                     )
                     path = updated.path / "plan.json"
                     spent["allocation"]["update_wall_s"] = (updated.result() or {}).get("wall_s")
-                plan = Plan.load(path)
+                plan = Plan.load(checked(path))
                 wanted = EvaluateSpec(
                     model=self._spec.model,
                     plan=plan.to_dict(),
@@ -137,7 +138,7 @@ class Matrix:
     def result(self, **more: Any) -> dict[str, Any]:
         """Content of ``result.json``."""
         failed = [row for row in self.rows if "error" in row]
-        warnings = []
+        warnings = warnings_of(self.rows).get("warnings", [])
         if failed:
             warnings.append(
                 f"{len(failed)} of {len(self.rows)} cells failed; their rows say why. To try them again: "
@@ -153,8 +154,7 @@ class Matrix:
         except LrcError as error:
             self._add({**row, "error": error.message, "remedy": error.remedy})
             return
-        card = read_json(run.path / "card.json")
-        self._add({**_result(run), **_size(run), **row, "name": card["name"]})
+        self._add({**_result(run), **_size(run), **row, "name": run.card().name})
 
     def _evaluation(self, keep: float | None) -> EvaluationSpec:
         """What is measured at a target (None: of a dense model); without tasks nothing about tasks tells runs apart."""
@@ -183,11 +183,11 @@ def _result(run: Run) -> Row:
 
 
 def _size(run: Run) -> Row:
-    card = read_json(run.path / "card.json")
+    card = run.card()
     return {
-        "params_linear": card["params_linear"],
-        "params_total": card["params_total"],
-        "layers": len(card["layers"]),
+        "params_linear": card.params_linear,
+        "params_total": card.params_total,
+        "layers": len(card.layers),
     }
 
 

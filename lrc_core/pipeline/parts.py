@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from lrc_core.pipeline.session import Session, timed_result, with_warnings
 from lrc_core.pipeline.updating import update_run
 from lrc_core.plan import Plan
 from lrc_core.results.identity import part_of, unchanged
+from lrc_core.runs.integrity import checked
 from lrc_core.runs.recorder import record
 from lrc_core.runs.spec import AllocateSpec, CompareSpec, EvaluateSpec, UpdateSpec
 from lrc_core.runs.store import Run, RunStore
@@ -45,6 +47,12 @@ def do_part(store: RunStore, session: Session, wanted: AllocateSpec | UpdateSpec
     return child
 
 
+def warnings_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """What the parts' results warn of, each once; nothing where they do not."""
+    found = list(dict.fromkeys(words for row in rows for words in row.get("warnings") or ()))
+    return {"warnings": found} if found else {}
+
+
 def update_spec(path: Path, kind: str, like: AllocateSpec | CompareSpec, store: RunStore) -> UpdateSpec:
     """The update of a plan file, with that kind's own settings.
 
@@ -54,7 +62,7 @@ def update_spec(path: Path, kind: str, like: AllocateSpec | CompareSpec, store: 
         like: whose model and calibration text it has.
         store: the runs.
     """
-    plan = Plan.load(path)
+    plan = Plan.load(checked(path))
     settings = asdict(update_settings({"kind": kind}))
     return UpdateSpec(like.model, plan.to_dict(), folder_of(plan, path, store), settings, like.calibration)
 

@@ -30,6 +30,7 @@ def under_plan(
     """
     model, layers = session.loaded.model, session.loaded.card.layers
     if plan.structure_file:
-        return restructured(model, *read_structure(runs / folder / plan.structure_file, layers, plan.pruned))
+        path, digest = runs / folder / plan.structure_file, plan.digest(plan.structure_file)
+        return restructured(model, *read_structure(path, layers, plan.pruned, digest))
     source = factors_of(session, plan, folder, calibration, runs)
     return compressed(model, layers, plan.full_ranks(layers), source, plan.kept)

@@ -25,13 +25,13 @@ from lrc_core.models.fingerprint import forward_digest, tokenizer_digest
 from lrc_core.models.fit import require_fit
 from lrc_core.models.load import LoadedModel, load_model
 from lrc_core.models.resources import own_peak_memory
-from lrc_core.paths import cache_home
+from lrc_core.paths import require_cache
 from lrc_core.plan import Plan
 from lrc_core.registry import DECOMPOSITIONS
 from lrc_core.results.identity import model_key, text_content, text_key
 from lrc_core.runs.spec import GENERATED, CalibrationSpec, ModelRef, Spec
 from lrc_core.runs.store import Run
-from lrc_core.texts import mixed_windows
+from lrc_core.texts.windows import mixed_windows
 from lrc_core.types import OnProgress, ShouldStop
 
 
@@ -81,7 +81,7 @@ class Session:
         loaded = self.loaded
         windows = self.windows(spec, spec.windows, spec.window, spec.seed)
         weights = loaded.card.identity.fingerprint
-        return Calibrated(loaded.model, loaded.card.layers, weights, windows, cache_home(), self.forward)
+        return Calibrated(loaded.model, loaded.card.layers, weights, windows, require_cache(), self.forward)
 
     def probing_key(self, calibrated: Calibrated, spec: CalibrationSpec, *parts: Any) -> str:
         """Cache key of what methods measure on windows of their own: of the whole texts, and of ``parts``."""
@@ -123,7 +123,7 @@ class Session:
             loaded.model,
             loaded.tokenizer,
             Wanted(count, window, seed),
-            cache_home() / "generated" / f"{loaded.card.identity.fingerprint[:20]}-{self._writing[:12]}",
+            require_cache() / "generated" / f"{loaded.card.identity.fingerprint[:20]}-{self._writing[:12]}",
             on_progress=self.on_progress,
             should_stop=self.should_stop,
         )
@@ -163,7 +163,9 @@ def factors_of(session: Session, plan: Plan, folder: str, spec: CalibrationSpec,
     if plan.structure_file:
         raise PlanError(f"This plan prunes structure ({plan.structure_file}), which this version cannot apply.")
     rest = _WhenNeeded(session, plan.decomposition, spec)
-    return PlanWeights(runs / folder / plan.weights_file, rest) if plan.weights_file else rest.store
+    if not plan.weights_file:
+        return rest.store
+    return PlanWeights(runs / folder / plan.weights_file, rest, plan.digest(plan.weights_file))
 
 
 class _WhenNeeded:

@@ -56,6 +56,7 @@ def update_run(run: Run, session: Session) -> dict[str, Any]:
         weights_file=WEIGHTS if found.weights else plan.weights_file,
         origin=_origin(run, plan, settings),
     )
+    updated = updated.with_digests(run.path) if found.weights else updated
     updated.save(run.path / "plan.json")
     shutil.rmtree(_checkpoint(run), ignore_errors=True)
     return {

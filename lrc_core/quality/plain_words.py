@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from lrc_core.quality.paired import mean_accuracy
 from lrc_core.quality.rows import Scores, item_pairs, mean_of
+from lrc_core.texts.label import text_labels
 from lrc_core.words import figure
 
 Row = Mapping[str, Any]
@@ -112,9 +112,10 @@ def questions_asked(loss: Loss | None, row: Row) -> str:
 def surprise(row: Row, dense: Row) -> str:
     """How much harder it finds new text: ``1.8 times the dense model's on gensim and 2.1 times on c4``."""
     parts: list[str] = []
+    labels = text_labels(row.get("perplexity") or {})
     for text, score in (row.get("perplexity") or {}).items():
         base = (dense.get("perplexity") or {}).get(text)
         if base:
             whose = "" if parts else " the dense model's"
-            parts.append(f"{figure(score['value'] / base['value'], 2)} times{whose} on {Path(text).name}")
+            parts.append(f"{figure(score['value'] / base['value'], 2)} times{whose} on {labels[text]}")
     return " and ".join(parts)

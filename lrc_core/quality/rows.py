@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lrc_core.budget import same_size
+from lrc_core.errors import RecordError
 from lrc_core.plan import variant_name
 from lrc_core.quality.paired import log_perplexity, mcnemar, mean_accuracy
+from lrc_core.records import load, typed
+from lrc_core.runs.integrity import checked
+from lrc_core.texts.label import text_labels
 
 Row = dict[str, Any]
 Partners = Callable[[Row, Sequence[Row]], Mapping[str, Row]]
 """Rows that a row is tested against, by the name of the column."""
+
+
+@dataclass(frozen=True)
+class _Scores:
+    """A file of scores: by text what was lost in every window, by task how every item came out."""
+
+    windows: Mapping[str, Any] = field(default_factory=dict)
+    tasks: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Scores:
@@ -32,8 +44,10 @@ class Scores:
         """Losses of every window and outcomes of every item; empty where the run was deleted."""
         if run_id not in self._read:
             try:
-                self._read[run_id] = json.loads((self._root / run_id / "scores.json").read_text(encoding="utf-8"))
-            except (OSError, ValueError):
+                path = checked(self._root / run_id / "scores.json")
+                found = typed(_Scores, load(path), str(path))
+                self._read[run_id] = {"windows": found.windows, "tasks": found.tasks}
+            except RecordError:
                 return {}
         return self._read[run_id]
 
@@ -185,19 +199,19 @@ def _in_dense_tokens(row: Row, dense: Row, scores: Scores) -> Row:
     beside it as ``own_tokens``.
     """
     mine, theirs = scores.of(row["run_id"]).get("windows") or {}, scores.of(dense["run_id"]).get("windows") or {}
-    texts, notes = {}, []
+    texts, notes, labels = {}, [], text_labels(row["perplexity"])
     for text, score in row["perplexity"].items():
         one, other = mine.get(text), theirs.get(text)
         if one is not None and same_windows(one, other, same_model=False):
             texts[text] = score
         elif one is None or other is None or not (one.get("bytes") and other.get("bytes")):
             texts[text] = score
-            notes.append(f"perplexity on {Path(text).name} is per token of its own tokenizer, not comparable")
+            notes.append(f"perplexity on {labels[text]} is per token of its own tokenizer, not comparable")
         else:
             factor = sum(one["tokens"]) / sum(one["bytes"]) * sum(other["bytes"]) / sum(other["tokens"])
             value = score["value"] ** factor
             error = score.get("stderr")
             stderr = None if error is None else value * factor * error / score["value"]
             texts[text] = {"value": value, "stderr": stderr, "own_tokens": score}
-            notes.append(f"perplexity on {Path(text).name} converted to the compressed model's tokens by bytes")
+            notes.append(f"perplexity on {labels[text]} converted to the compressed model's tokens by bytes")
     return {**row, "perplexity": texts, "note": "; ".join([*filter(None, [row.get("note")]), *notes])}

@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
+from lrc_core.escape import csv_cell
 from lrc_core.plan import update_words
 from lrc_core.quality.paired import LEVEL
 from lrc_core.quality.rows import accuracy_of
 from lrc_core.registry import ALLOCATORS
+from lrc_core.texts.label import text_labels
 from lrc_core.words import in_percent
 
 Row = Mapping[str, Any]
@@ -69,7 +70,8 @@ def p_of(row: Row, baseline: str, *path: str) -> float | None:
 def records(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Every row flat, one column per figure; the same columns in all."""
     rows, names = result["rows"], ["dense", *result.get("baselines", [])]
-    flat = [_record(row, names) for row in rows]
+    labels = text_labels(texts_of([row for row in rows if "error" not in row]))
+    flat = [_record(row, names, labels) for row in rows]
     columns = list(dict.fromkeys(key for key in _ORDER if any(key in one for one in flat)))
     columns += [key for key in dict.fromkeys(key for one in flat for key in one) if key not in columns]
     return [{column: one.get(column) for column in columns} for one in flat]
@@ -81,12 +83,12 @@ _ORDER = (
 )
 
 
-def _record(row: Row, names: Sequence[str]) -> dict[str, Any]:
+def _record(row: Row, names: Sequence[str], labels: Mapping[str, str]) -> dict[str, Any]:
     record: dict[str, Any] = {key: row.get(key) for key in _ORDER if key in row}
     record["label"] = row_label(row)
     record |= {key: value for key, value in (row.get("cost") or {}).items() if not isinstance(value, Mapping | list)}
     for text, score in (row.get("perplexity") or {}).items():
-        name = f"perplexity_{Path(text).name}"
+        name = f"perplexity_{labels[text]}"
         record |= {name: score["value"], f"{name}_stderr": score.get("stderr")}
         record[f"{name}_relative"] = (row.get("relative") or {}).get(text)
         if own := score.get("own_tokens"):
@@ -123,8 +125,8 @@ def rows_csv(result: Mapping[str, Any]) -> str:
     output = io.StringIO()
     if flat:
         writer = csv.DictWriter(output, fieldnames=list(flat[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(flat)
+        writer.writerow({name: csv_cell(name) for name in flat[0]})
+        writer.writerows({name: csv_cell(value) for name, value in row.items()} for row in flat)
     return output.getvalue()
 
 
@@ -184,6 +186,7 @@ def _kept(row: Row) -> str:
 
 def _columns_of_texts(texts: Sequence[str], names: Sequence[str]) -> list[Column]:
     columns: list[Column] = []
+    labels = text_labels(texts)
     for number, text in enumerate(texts):
 
         def value(row: Row, text: str = text, first: bool = number == 0) -> str:
@@ -198,7 +201,7 @@ def _columns_of_texts(texts: Sequence[str], names: Sequence[str]) -> list[Column
             known = (row.get("relative") or {}).get(text)
             return "" if known is None else f"{known:.3g}"
 
-        columns += [(Path(text).name, value), ("× dense", ratio)]
+        columns += [(labels[text], value), ("× dense", ratio)]
     return columns
 
 

@@ -9,10 +9,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from lrc_core.errors import RecordError
+from lrc_core.escape import csv_row
 from lrc_core.files import append_line
 from lrc_core.quality.paired import sign_test
+from lrc_core.records import Label, Moment, Place, Range, parse, typed
 
 FILE = ".votes.jsonl"
 TIE, SKIPPED = "tie", "skipped"
@@ -33,13 +36,13 @@ class Vote:
         place: which of the answers, from 0; -1 where none.
     """
 
-    at: float
-    run_id: str
-    model: str
+    at: Moment
+    run_id: Label
+    model: Place
     prompt: str
-    answers: tuple[str, ...]
-    chosen: str
-    place: int = -1
+    answers: tuple[Label, ...]
+    chosen: Label
+    place: Annotated[int, Range(-1, 99)] = -1
 
     @property
     def counts(self) -> bool:
@@ -77,9 +80,8 @@ def read_votes(path: Path) -> list[Vote]:
         return []
     votes: dict[str, Vote] = {}
     for line in lines:
-        with suppress(ValueError, TypeError, KeyError):
-            data = json.loads(line)
-            vote = Vote(**{**data, "answers": tuple(data["answers"])})
+        with suppress(RecordError):
+            vote = typed(Vote, parse(line, str(path)), str(path))
             votes.setdefault(vote.run_id, vote)
     return list(votes.values())
 
@@ -163,5 +165,6 @@ def votes_csv(votes: Iterable[Vote]) -> str:
     for vote in votes:
         answers = [*vote.answers, *[""] * len(columns)][: len(columns)]
         place = vote.place + 1 if vote.place >= 0 else ""
-        writer.writerow([f"{vote.at:.0f}", vote.run_id, vote.model, vote.prompt, *answers, vote.chosen, place])
+        cells = [f"{vote.at:.0f}", vote.run_id, vote.model, vote.prompt, *answers, vote.chosen, place]
+        writer.writerow(csv_row(cells))
     return out.getvalue()

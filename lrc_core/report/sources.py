@@ -16,9 +16,10 @@ from lrc_core.plan import Plan, variant_name
 from lrc_core.quality.rows import Scores, baselines, completed
 from lrc_core.quality.votes import read_votes, votes_path
 from lrc_core.registry import ALLOCATORS
-from lrc_core.results.archive import Archive, archive, read_content
+from lrc_core.results.archive import Archive, archive
 from lrc_core.results.identity import changed
 from lrc_core.results.plans import find_plan
+from lrc_core.runs.integrity import checked
 from lrc_core.runs.spec import AllocateSpec, CompareSpec, EvaluateSpec, GenerateSpec, QualitySpec
 from lrc_core.runs.store import Run
 from lrc_core.types import ModelCard
@@ -286,7 +287,7 @@ def _newest_plans(model: str, found: Archive) -> tuple[ReportPlan, ...]:
         if (model and view.spec.model.source != model) or len(plans) == MOST_PLANS:
             continue
         with suppress(LrcError):
-            plan = Plan.load(view.path / "plan.json")
+            plan = Plan.load(checked(view.path / "plan.json"))
             if not plans or plan.model.fingerprint == plans[0].plan.model.fingerprint:
                 plans.append(ReportPlan(variant_name(plan.method, plan.update), plan, view.id))
     if not plans:
@@ -312,7 +313,7 @@ def _card(comparison: Run | None, rows: Sequence[Row], plans: Sequence[ReportPla
     others = (view.run for view in found.with_cards() if view.spec.model.source == model)
     for run in chain(named, others):
         with suppress(LrcError, KeyError, TypeError):
-            card = ModelCard.from_dict(read_content(run.path / "card.json"))
+            card = run.card()
             if not card.identity.header_only and wanted in (None, card.identity.fingerprint):
                 return card
     raise RunError(f"No run knows the layers of {model or 'this model'}.", f"Run `lrc spectra {model or 'MODEL'}`.")

@@ -7,14 +7,16 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lrc_core import words
 from lrc_core.budget import USUAL_KEEP, same_percent, same_size, size_key, whole_percent
-from lrc_core.errors import PlanError
+from lrc_core.errors import PlanError, RecordError
 from lrc_core.names import in_order, method_color, method_label
 from lrc_core.paths import cache_home
 from lrc_core.plan import Plan, update_of, variant_name
 from lrc_core.quality.votes import Vote, read_votes, votes_path
+from lrc_core.records import load, typed
 from lrc_core.results.archive import AnyRun, RunView, archive, asks_for
 from lrc_core.results.plans import find_plan, load_plan, recorded_plans
 from lrc_core.runs.spec import AllocateSpec, AnswerSpec, EvaluateSpec, GenerateSpec, ModelRef, UpdateSpec
@@ -191,8 +193,8 @@ def without_factors(answers: Iterable[AnswerSpec]) -> list[str]:
     """Decompositions that these plans need and that are not on this computer yet, so that an answer has to wait."""
     have = set()
     for path in (cache_home() / "decompositions").glob("*/complete.json"):
-        with suppress(OSError, ValueError, AttributeError):
-            description = json.loads(path.read_text(encoding="utf-8"))
+        with suppress(RecordError):
+            description = typed(dict[str, Any], load(path), str(path))
             have.add((description.get("decomposition"), description.get("fingerprint")))
     lacking = []
     for answer in answers:

@@ -11,25 +11,26 @@ In a notebook::
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Generic, TypeGuard, TypeVar, overload
 
+from lrc_core.digests import stamp_of as stamp_of
 from lrc_core.errors import LrcError, RunError
 from lrc_core.paths import read_only, samples_home
+from lrc_core.records import parse
 from lrc_core.results.identity import changed
+from lrc_core.runs import integrity
 from lrc_core.runs.records import Status
 from lrc_core.runs.spec import AblationSpec, AllocateSpec, CompareSpec, ModelRef, QualitySpec, Spec, SpectraSpec
 from lrc_core.runs.store import Run, RunStore
 from lrc_core.types import ModelCard
 
 S = TypeVar("S", bound=Spec)
-S_co = TypeVar("S_co", bound=Spec, covariant=True)
 Stamp = tuple[int, int]
+S_co = TypeVar("S_co", bound=Spec, covariant=True)
 
 
 @dataclass(frozen=True)
@@ -122,15 +123,25 @@ class Archive:
     @overload
     def open(self, run_id: str, kind: type[S]) -> RunView[S] | None: ...
     def open(self, run_id: str, kind: type[Any] | None = None) -> RunView[Any] | None:
-        """A run by id; None when there is none of that kind that can be read."""
+        """A run by id; None when there is none of that kind that can be read.
+
+        A finished one comes before one that is not: what was cancelled or has failed hides no sample of the same id.
+        """
+        views = list(self._by_id(run_id))
+        view = next((view for view in views if view.done), views[0] if views else None)
+        return view if view is not None and (kind is None or isinstance(view.spec, kind)) else None
+
+    def job(self, run_id: str) -> AnyRun | None:
+        """A run by id as a job: the user's own as it stands, finished or not; else a sample."""
+        return next(self._by_id(run_id), None)
+
+    def _by_id(self, run_id: str) -> Iterator[AnyRun]:
         for store in self.stores:
             try:
                 run = store.open(run_id)
-                view = RunView(run, run.spec, run.status(), store.root == self.shipped)
-            except LrcError:
+                yield RunView(run, run.spec, run.status(), store.root == self.shipped)
+            except Exception:  # whatever is wrong with it: it is damaged
                 continue
-            return view if kind is None or isinstance(view.spec, kind) else None
-        return None
 
     def require(self, run_id: str, kind: type[S]) -> RunView[S]:
         """:meth:`open` where the run was there a moment ago.
@@ -144,7 +155,9 @@ class Archive:
         return view
 
     def folder(self, run_id: str) -> Run | None:
-        """A run's folder by id, damaged or not; None when no store has it."""
+        """A run's folder by id, damaged or not, a finished one first; None when no store has it."""
+        if (view := self.open(run_id)) is not None:
+            return view.run
         for store in self.stores:
             try:
                 return store.open(run_id)
@@ -183,14 +196,16 @@ class Archive:
         """A card of this model; better of what is on the disk now than of what was there earlier, and better one of
         the loaded model than one of its headers.
 
-        Raises:
-            RunError: a card is damaged.
+        A damaged card is passed over.
         """
         found: dict[tuple[bool, bool], tuple[ModelCard, AnyRun]] = {}
         looked: dict[str, str | None] = {}
         for view in self.with_cards(ref):
             if isinstance(view.spec, SpectraSpec | AllocateSpec):
-                card = card_of(view)
+                try:
+                    card = card_of(view)
+                except RunError:
+                    continue
                 place = bool(changed(view.spec, looked)), card.identity.header_only
                 if not any(place):
                     return card, view
@@ -209,34 +224,13 @@ def archive() -> Archive:
     return Archive((samples,) if read_only() else (RunStore(), samples), samples.root)
 
 
-@lru_cache(maxsize=4096)  # asked for hundreds of times per page
-def _view(path: str, stamps: tuple[Stamp, ...], sample: bool) -> AnyRun | None:
-    """A run as its files were at those stamps; None when it is damaged."""
-    run = Run(Path(path))
-    try:
-        return RunView(run, run.spec, run.status(), sample)
-    except LrcError:
-        return None
-
-
 def _views(store: RunStore, sample: bool) -> list[AnyRun]:
     """Newest first, without damaged folders."""
-    paths = [os.path.join(store.root, run_id) for run_id in store.ids()]
-    found = [
-        _view(path, tuple(stamp_of(f"{path}/{name}") for name in ("spec.json", "status.json", "cancel")), sample)
-        for path in paths
+    return [
+        RunView(Run(summary.path), summary.spec, summary.status, sample)
+        for summary in store.list()
+        if summary.spec is not None and summary.status is not None
     ]
-    views = [view for view in found if view is not None]
-    return sorted(views, key=lambda view: (-view.status.created_at, view.id))
-
-
-def stamp_of(path: Path | str) -> Stamp:
-    """What changes when a file changes: its time and size (zeros when it is missing)."""
-    try:
-        stat = os.stat(path)
-    except OSError:
-        return 0, 0
-    return stat.st_mtime_ns, stat.st_size
 
 
 @lru_cache(maxsize=64)
@@ -248,13 +242,14 @@ def read_content(path: Path) -> Any:
     """A JSON file of a run folder, whose text is kept until it changes; whoever asks gets a content of their own.
 
     Raises:
-        RunError: missing or damaged.
+        RecordError: missing, damaged, or not the file that the run has finished with.
     """
+    integrity.checked(path)
     try:
-        return json.loads(_text(str(path), stamp_of(path)))
+        return parse(_text(str(path), stamp_of(path)), str(path))
     except FileNotFoundError as error:
         raise RunError(f"{path} is missing.", "Delete the run on the Runs page and start it again.") from error
-    except (OSError, ValueError) as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise RunError(f"{path} cannot be read: {error}.", "Delete the run and start it again.") from error
 
 
@@ -275,9 +270,5 @@ def card_of(view: AnyRun) -> ModelCard:
     Raises:
         RunError: missing or damaged.
     """
-    try:
-        return ModelCard.from_dict(read_content(view.path / "card.json"))
-    except (KeyError, TypeError) as error:
-        raise RunError(
-            f"{view.path / 'card.json'} is damaged: {error}.", "Delete the run and start it again."
-        ) from error
+    path = view.path / "card.json"
+    return ModelCard.from_dict(read_content(path), str(path))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from lrc_core import words
@@ -16,6 +15,7 @@ from lrc_core.quality.rows import accuracy_of, named
 from lrc_core.quality.tables import MARKS, marks, row_label, tasks_of, texts_of
 from lrc_core.results.archive import RunView, archive, recorded_rows
 from lrc_core.runs.spec import AblationSpec, EvaluationSpec, ModelRef, QualitySpec
+from lrc_core.texts.label import text_labels
 
 Row = Mapping[str, Any]
 BenchSpec = QualitySpec | AblationSpec
@@ -79,7 +79,8 @@ def _usable(row: Any) -> bool:
 
 def measures(bench: Bench) -> dict[str, str]:
     """What a chart can show: perplexity on each text, mean accuracy where it was measured."""
-    found = {text: f"Perplexity, {Path(text).name}" for text in texts_of(bench.measured)}
+    labels = text_labels(texts_of(bench.measured))
+    found = {text: f"Perplexity, {label}" for text, label in labels.items()}
     if any(row.get("zero_shot_mean") for row in bench.measured):
         found[ACCURACY] = "Mean zero-shot accuracy"
     return found
@@ -164,8 +165,8 @@ def _readable(row: Row, bench: Bench, *, several: bool, seeds: bool) -> dict[str
     record["Linears kept"] = words.percent(row.get("keep_achieved"), 2)
     record["Model kept"] = words.percent(row.get("keep_whole_model"), 2)
     record["Dense layers"] = str(row.get("dense_layers", "–"))
-    for text in texts_of(bench.measured):
-        score, name = (row.get("perplexity") or {}).get(text), Path(text).name
+    for text, name in text_labels(texts_of(bench.measured)).items():
+        score = (row.get("perplexity") or {}).get(text)
         if score is not None:
             shown = words.measured(score["value"], score.get("stderr"))
             record[f"Perplexity, {name}"] = shown + marks(row, bench.baselines, "perplexity", text)

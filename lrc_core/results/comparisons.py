@@ -219,6 +219,7 @@ def differences(rows: Sequence[Row], group: Group) -> list[str]:
         digests.setdefault(thing, set()).add(digest)
     if moved := sorted(thing for thing, found in digests.items() if len(found) > 1):
         notes.append(f"Between the rows the {', the '.join(moved)} changed.")
+    notes += list(dict.fromkeys(str(words) for row in rows for words in row.get("warnings") or ()))
     if group.changed:
         notes.append(f"These rows are of what was there before: {'; '.join(group.changed)}.")
     if group.hidden:

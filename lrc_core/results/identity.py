@@ -23,6 +23,7 @@ from lrc_core.errors import LrcError, RunError
 from lrc_core.models.content import COMMIT, model_content
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS, MethodEntry, Registry
 from lrc_core.runs.spec import (
+    GENERATED,
     AblationSpec,
     AllocateSpec,
     CompareSpec,
@@ -35,9 +36,13 @@ from lrc_core.runs.spec import (
     UpdateSpec,
 )
 from lrc_core.runs.store import Run, RunStore
+from lrc_core.texts.documents import BUILT_IN, is_data_set
+from lrc_core.texts.files import is_file, split_field
 
 S = TypeVar("S", bound=Spec)
 _CODE, _MODEL, _TEXT, _TASKS, _PLAN = "code", "model", "text", "tasks", "plan files"
+_DATA_SET = "official splits"
+"""How data sets on the hub are read: their content is not known before they are loaded."""
 _FIRST = "1"
 """Version of code that is not mentioned."""
 
@@ -131,9 +136,15 @@ def text_key(name: str) -> str:
 
 
 def text_content(name: str) -> str:
-    """Digest of a text's file; "" for built-in texts and data sets on the hub."""
-    path = Path(name).expanduser()
-    return file_digest(path) if path.is_file() else ""
+    """Digest of a text's file; of a data set on the hub what is done with it; "" for built-in texts."""
+    if name in (*BUILT_IN, GENERATED):
+        return ""
+    return file_digest(split_field(name)[0]) if is_file(name) else _DATA_SET if is_data_set(name) else ""
+
+
+def named_texts(spec: Spec) -> tuple[str, ...]:
+    """Every text that a spec names, each once."""
+    return tuple(dict.fromkeys((*_calibration_texts(spec), *_measured_texts(spec))))
 
 
 def in_words(spec: Spec) -> list[tuple[str, str]]:
@@ -191,11 +202,11 @@ def _things(spec: Spec) -> dict[str, Callable[[], str]]:
 
 
 def _calibration_texts(spec: Spec) -> Iterator[str]:
-    """Texts that second moments, probes or training read; a dense model needs none."""
+    """Texts that second moments, probes or training read, and that an evaluation must not report on."""
     if isinstance(spec, SpectraSpec) and spec.stream:
         return
     for holder in getattr(spec, "answers", None) or [spec]:
-        if hasattr(holder, "calibration") and getattr(holder, "plan", True) is not None:
+        if hasattr(holder, "calibration"):
             yield from holder.calibration.texts
     yield from getattr(spec, "texts", ())
 

@@ -13,7 +13,9 @@ from lrc_core.budget import keep_at, size_key
 from lrc_core.errors import LrcError, PlanError
 from lrc_core.paths import samples_home
 from lrc_core.plan import Plan
+from lrc_core.records import typed
 from lrc_core.results.archive import Archive, RunView, Stamp, stamp_of
+from lrc_core.runs.integrity import checked
 from lrc_core.runs.spec import AllocateSpec, CalibrationSpec, EvaluateSpec, GenerateSpec, UpdateSpec
 from lrc_core.runs.store import Run, RunStore
 from lrc_core.words import removed
@@ -142,11 +144,11 @@ def _file_in(run: Run, rate: str) -> Path:
 
 
 def _from_file(path: Path, calibration: CalibrationSpec | None, store: RunStore) -> PlanSource:
-    plan = Plan.load(path)
+    plan = Plan.load(checked(path))
     folder = _folder_of(path, store) if plan.files else ""
-    if calibration is None and isinstance(made_with := plan.origin.get("calibration"), dict):
+    if calibration is None and (made_with := plan.origin.get("calibration")):
         # The file remembers the text that its factors were made from: other text would mean other factors.
-        calibration = CalibrationSpec(**{**made_with, "texts": tuple(made_with["texts"])})
+        calibration = typed(CalibrationSpec, made_with, f"The calibration in {path}")
     return PlanSource(_plain(plan.to_dict()), folder, calibration)
 
 
@@ -203,4 +205,4 @@ def load_plan(path: Path) -> Plan:
     """A plan file, cached until it changes."""
     if not path.is_file():
         raise PlanError(f"The plan {path} is missing.", "Delete the run on the Runs page and start it again.")
-    return _plan(str(path), stamp_of(path))
+    return _plan(str(checked(path)), stamp_of(path))

@@ -12,6 +12,7 @@ from lrc_core.allocate.curves.hand import HAND
 from lrc_core.budget import same_percent, within
 from lrc_core.digests import digest_of
 from lrc_core.errors import LrcError
+from lrc_core.escape import escaped
 from lrc_core.files import write_json
 from lrc_core.names import model_label
 from lrc_core.paths import plans_home
@@ -106,9 +107,8 @@ def verdict(scores: Sequence[PlanScore]) -> str:
     change = math.exp(mine.loss - theirs.loss) - 1
     sure, how = _sure(mine, theirs)
     better = change < 0
-    words = (
-        f"Your best, “{mine.name}”, has a perplexity {abs(change):.1%} {'below' if better else 'above'} the machine's"
-    )
+    place = "below" if better else "above"
+    words = f"Your best, “{escaped(mine.name)}”, has a perplexity {abs(change):.1%} {place} the machine's"
     words = words.replace("%", " %") + f" best (`{theirs.run_id}`), {how}. "
     if not sure:
         return words + "That is a draw."

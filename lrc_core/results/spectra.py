@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lrc_core.errors import RunError
 from lrc_core.results.archive import AnyRun, Archive, Stamp, card_of, stamp_of
+from lrc_core.runs.integrity import checked
 from lrc_core.runs.spec import ModelRef
 from lrc_core.types import ModelCard
 
@@ -29,6 +32,13 @@ class Spectra:
     values: dict[str, dict[str, Values]]
 
 
+def _values_in(path: Path) -> dict[str, dict[str, Values]]:
+    try:
+        return _spectra(str(checked(path)), stamp_of(path))
+    except (OSError, ValueError, TypeError, KeyError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
+        raise RunError(f"{path} cannot be read: {error}.", "Delete the run and start it again.") from error
+
+
 @lru_cache(maxsize=6)
 def _spectra(path: str, stamp: Stamp) -> dict[str, dict[str, Values]]:
     """Shared by everyone who asks, so that no click waits for a copy of megabytes; it must not be written to."""
@@ -36,7 +46,10 @@ def _spectra(path: str, stamp: Stamp) -> dict[str, dict[str, Values]]:
     with np.load(path) as arrays:
         for key in arrays.files:
             decomposition, _, layer = key.partition("/")
-            values.setdefault(decomposition, {})[layer] = arrays[key].astype(np.float64)
+            found = arrays[key]
+            if found.ndim != 1 or found.dtype.kind != "f":
+                raise ValueError(f"{key} is no list of singular values")
+            values.setdefault(decomposition, {})[layer] = found.astype(np.float64)
             values[decomposition][layer].flags.writeable = False
     return values
 
@@ -48,10 +61,7 @@ def spectra_of(view: AnyRun) -> Spectra:
         RunError: the file is missing or damaged, or lacks a layer of the card.
     """
     card, path = card_of(view), view.path / "spectra.npz"
-    try:
-        values = _spectra(str(path), stamp_of(path))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise RunError(f"{path} cannot be read: {error}.", "Delete the run and start it again.") from error
+    values = _values_in(path)
     for decomposition, by_layer in values.items():
         for layer in card.layers:
             if layer.name not in by_layer:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Self
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Annotated, Any, Self
 
-from lrc_core.errors import RunError
+from lrc_core.errors import RecordError
+from lrc_core.records import AGAIN, Count, Label, Moment, OneOf, Positive, Range, typed
 from lrc_core.types import Progress
 
 STATUS_VERSION = 1
@@ -39,27 +42,29 @@ class Status:
             older versions, and where the system does not say.
         host: machine of that process.
         attempt: 1, and one more for each resume.
+        digests: of a run that is done, the SHA-256 of the files that hold its figures, by name in its folder.
     """
 
-    state: str = "queued"
+    state: Annotated[str, OneOf(STATES)] = "queued"
     phase: str = ""
-    step: int = 0
-    total: int = 0
+    step: Count = 0
+    total: Count = 0
     values: dict[str, Any] | None = None
-    created_at: float = 0.0
-    queued_at: float = 0.0
-    started_at: float = 0.0
-    updated_at: float = 0.0
-    ended_at: float = 0.0
-    phase_started_at: float = 0.0
-    phase_first_step: int = 0
+    created_at: Moment = 0.0
+    queued_at: Moment = 0.0
+    started_at: Moment = 0.0
+    updated_at: Moment = 0.0
+    ended_at: Moment = 0.0
+    phase_started_at: Moment = 0.0
+    phase_first_step: Count = 0
     error: str = ""
     remedy: str = ""
-    pid: int | None = None
-    pid_started: float = 0.0
-    pid_birth: str = ""
-    host: str = ""
-    attempt: int = 1
+    pid: Annotated[int, Range(1, 2**31 - 1)] | None = None
+    pid_started: Moment = 0.0
+    pid_birth: Label = ""
+    host: Label = ""
+    attempt: Positive = 1
+    digests: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def final(self) -> bool:
@@ -81,7 +86,7 @@ class Status:
         if self.final:
             return None
         own = (self.values or {}).get("eta_s")
-        if isinstance(own, int | float):
+        if isinstance(own, int | float) and math.isfinite(own):
             return max(0.0, float(own) - (now - self.updated_at))
         steps = self.step - self.phase_first_step
         if self.total <= 0 or steps <= 0:
@@ -98,17 +103,61 @@ class Status:
         """Inverse of :meth:`to_dict`.
 
         Raises:
-            RunError: not a status record, of another version, or damaged.
+            RecordError: not a status record, of another version, or damaged; names the field.
         """
-        remedy = "Delete the run and start it again."
-        if not isinstance(data, dict) or data.get("state") not in STATES:
-            raise RunError(f"{where} is damaged: it holds no known state.", remedy)
-        if data.get("version") != STATUS_VERSION:
-            raise RunError(f"{where} has version {data.get('version')}; this program reads version {STATUS_VERSION}.")
-        known = {f.name for f in fields(cls)}
-        if unknown := set(data) - known - {"version"}:
-            raise RunError(f"{where} is damaged: unknown field {sorted(unknown)[0]!r}.", remedy)
-        return cls(**{key: value for key, value in data.items() if key in known})
+        found = typed(_StatusFile, data, where, others=True)
+        if found.version != STATUS_VERSION:
+            raise RecordError(
+                f"{where} has version {found.version}; this program reads version {STATUS_VERSION}.", AGAIN
+            )
+        return typed(cls, {key: value for key, value in data.items() if key != "version"}, where)
+
+
+@dataclass(frozen=True)
+class _StatusFile:
+    """What is read of a status record first."""
+
+    state: str
+    version: int
+
+
+@dataclass(frozen=True)
+class Event:
+    """One line of ``events.jsonl``.
+
+    Attributes:
+        t: when it was written, unix seconds.
+        phase: as of :class:`~lrc_core.types.Progress`, like the rest.
+    """
+
+    t: Moment
+    phase: str
+    step: Count
+    total: Count
+    values: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One line of ``ranks.jsonl``: the rank of every layer of the card, in its order, after a step of learning."""
+
+    step: Count
+    keep: float
+    ranks: tuple[Count, ...]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What ``result.json`` holds whatever the kind of run; every kind adds its own."""
+
+    warnings: tuple[str, ...] = ()
+    card: Mapping[str, Any] | None = None
+    plan: Mapping[str, Any] | None = None
+    rows: tuple[Mapping[str, Any], ...] = ()
+    answers: tuple[Mapping[str, Any], ...] = ()
+    perplexity: Mapping[str, Mapping[str, Any]] | None = None
+    wall_s: float = 0.0
+    peak_memory_mb: float = 0.0
 
 
 def event_from(progress: Progress, at: float) -> dict[str, Any]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, get_args
 
-from lrc_core.errors import RunError
+from lrc_core.errors import RecordError
+from lrc_core.records import AGAIN, Label, Name, Place, Share, typed
 from lrc_core.runs.spec_parts import (
     SPEC_VERSION,
     AnswerSpec,
@@ -15,7 +16,7 @@ from lrc_core.runs.spec_parts import (
     JobSpec,
     ModelRef,
     SamplingSpec,
-    asked,
+    argument,
 )
 
 GENERATED = "generated"
@@ -39,10 +40,12 @@ class SpectraSpec(JobSpec):
     kind: ClassVar[str] = "spectra"
     added_later: ClassVar[tuple[str, ...]] = ("subspaces", "stream")
     model: ModelRef = ModelRef()
-    decompositions: tuple[str, ...] = asked(("svd", "asvd", "whitened"), names="decomposition")
+    decompositions: tuple[Name, ...] = argument(("svd", "asvd", "whitened"), names="decomposition")
     calibration: CalibrationSpec = CalibrationSpec()
-    subspaces: bool = asked(False, "also store how far leading singular vectors of neighbouring blocks span one space")
-    stream: bool = asked(False, "matrix by matrix from the files, for a model too large to load; svd only")
+    subspaces: bool = argument(
+        False, "also store how far leading singular vectors of neighbouring blocks span one space"
+    )
+    stream: bool = argument(False, "matrix by matrix from the files, for a model too large to load; svd only")
 
 
 @dataclass(frozen=True)
@@ -55,13 +58,13 @@ class AllocateSpec(JobSpec):
 
     kind: ClassVar[str] = "allocate"
     model: ModelRef = ModelRef()
-    method: str = asked("uniform", "a method by name, see `lrc methods`", always=True)
-    decomposition: str = asked("whitened", names="decomposition", always=True)
-    keep: float = asked(0.8, "share of the block linears to keep", always=True)
-    preset: str = ""
+    method: Name = argument("uniform", "a method by name, see `lrc methods`", always=True)
+    decomposition: Name = argument("whitened", names="decomposition", always=True)
+    keep: Share = argument(0.8, "share of the block linears to keep", always=True)
+    preset: Label = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
     calibration: CalibrationSpec = CalibrationSpec()
-    seed: int = asked(0, "of the method and its calibration", also=("calibration.seed",))
+    seed: int = argument(0, "of the method and its calibration", also=("calibration.seed",))
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ class EvaluateSpec(JobSpec):
     kind: ClassVar[str] = "evaluate"
     model: ModelRef = ModelRef()
     plan: Mapping[str, Any] | None = None
-    plan_folder: str = ""
+    plan_folder: Place = ""
     calibration: CalibrationSpec = CalibrationSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
 
@@ -96,7 +99,7 @@ class UpdateSpec(JobSpec):
     kind: ClassVar[str] = "update"
     model: ModelRef = ModelRef()
     plan: Mapping[str, Any] = field(default_factory=dict)
-    plan_folder: str = ""
+    plan_folder: Place = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
     calibration: CalibrationSpec = CalibrationSpec()
 
@@ -112,16 +115,16 @@ class CompareSpec(JobSpec):
     kind: ClassVar[str] = "compare"
     added_later: ClassVar[tuple[str, ...]] = ("update",)
     model: ModelRef = ModelRef()
-    methods: tuple[str, ...] = asked(
+    methods: tuple[Name, ...] = argument(
         ("uniform", "strs", "llrc"), "what is compared, see `lrc methods`", metavar="METHOD", always=True
     )
-    keeps: tuple[float, ...] = asked((0.9, 0.8), "shares to keep", word="--keep", always=True)
-    decomposition: str = asked("whitened", names="decomposition")
-    presets: Mapping[str, str] = field(default_factory=dict)
+    keeps: tuple[Share, ...] = argument((0.9, 0.8), "shares to keep", word="--keep", always=True)
+    decomposition: Name = argument("whitened", names="decomposition")
+    presets: Mapping[str, Label] = field(default_factory=dict)
     calibration: CalibrationSpec = CalibrationSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
-    seed: int = asked(0, "of methods, calibration and evaluation", also=("calibration.seed", "evaluation.seed"))
-    update: str = asked("none", "what is done to the factors of every plan before it is measured")
+    seed: int = argument(0, "of methods, calibration and evaluation", also=("calibration.seed", "evaluation.seed"))
+    update: Name = argument("none", "what is done to the factors of every plan before it is measured")
 
 
 @dataclass(frozen=True)
@@ -138,13 +141,17 @@ class QualitySpec(JobSpec):
     kind: ClassVar[str] = "quality"
     added_later: ClassVar[tuple[str, ...]] = ("updates",)
     model: ModelRef = ModelRef()
-    methods: tuple[str, ...] = asked(("uniform", "strs", "llrc"), "default: every one", metavar="METHOD", always=True)
-    keeps: tuple[float, ...] = asked((0.9, 0.8, 0.7, 0.6), "shares to keep", word="--keep", always=True)
-    decompositions: tuple[str, ...] = asked(("whitened",), word="--decomposition", names="decomposition", always=True)
-    seeds: tuple[int, ...] = asked((0,), "one matrix for each")
-    presets: Mapping[str, str] = field(default_factory=dict)
-    references: tuple[str, ...] = asked((), "other models measured on the same texts and tasks", names="model")
-    baselines: tuple[str, ...] = asked(
+    methods: tuple[Name, ...] = argument(
+        ("uniform", "strs", "llrc"), "default: every one", metavar="METHOD", always=True
+    )
+    keeps: tuple[Share, ...] = argument((0.9, 0.8, 0.7, 0.6), "shares to keep", word="--keep", always=True)
+    decompositions: tuple[Name, ...] = argument(
+        ("whitened",), word="--decomposition", names="decomposition", always=True
+    )
+    seeds: tuple[int, ...] = argument((0,), "one matrix for each")
+    presets: Mapping[str, Label] = field(default_factory=dict)
+    references: tuple[Place, ...] = argument((), "other models measured on the same texts and tasks", names="model")
+    baselines: tuple[Label, ...] = argument(
         ("uniform", "strs"),
         "methods that every other one is tested against; llrc+tuned for updated factors",
         word="--against",
@@ -152,13 +159,15 @@ class QualitySpec(JobSpec):
     )
     calibration: CalibrationSpec = CalibrationSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
-    task_keeps: tuple[float, ...] = asked((0.8,), "targets with tasks; perplexity is measured at every one", none=True)
-    share_path: bool = asked(
+    task_keeps: tuple[Share, ...] = argument(
+        (0.8,), "targets with tasks; perplexity is measured at every one", none=True
+    )
+    share_path: bool = argument(
         True,
         "train a learning method anew for every target instead of using the plans recorded on the way",
         word="--no-share-path",
     )
-    updates: tuple[str, ...] = asked(
+    updates: tuple[Name, ...] = argument(
         ("none",), "what is done to the factors of every plan, each in rows of its own", word="--update"
     )
 
@@ -175,24 +184,26 @@ class AblationSpec(JobSpec):
 
     kind: ClassVar[str] = "ablation"
     model: ModelRef = ModelRef()
-    methods: tuple[str, ...] = asked(
+    methods: tuple[Name, ...] = argument(
         ("llrc",), "default: every one whose loss terms are known", metavar="METHOD", always=True
     )
-    keeps: tuple[float, ...] = asked((0.8,), "shares to keep", word="--keep", always=True)
-    parts: tuple[str, ...] = asked(("losses", "texts"), "what is left out or swapped", metavar="PART")
-    texts: tuple[str, ...] = asked(
+    keeps: tuple[Share, ...] = argument((0.8,), "shares to keep", word="--keep", always=True)
+    parts: tuple[Label, ...] = argument(("losses", "texts"), "what is left out or swapped", metavar="PART")
+    texts: tuple[Place, ...] = argument(
         ("wiki", "c4", "code", "generated"),
         "calibration texts, each alone; generated: written by the model",
         word="--ablation-texts",
         names="listed text",
     )
-    decomposition: str = asked("whitened", names="decomposition", always=True)
-    seeds: tuple[int, ...] = asked((0,), "one matrix for each")
-    presets: Mapping[str, str] = field(default_factory=dict)
+    decomposition: Name = argument("whitened", names="decomposition", always=True)
+    seeds: tuple[int, ...] = argument((0,), "one matrix for each")
+    presets: Mapping[str, Label] = field(default_factory=dict)
     calibration: CalibrationSpec = CalibrationSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
-    task_keeps: tuple[float, ...] = asked((0.8,), "targets with tasks; perplexity is measured at every one", none=True)
-    share_path: bool = asked(
+    task_keeps: tuple[Share, ...] = argument(
+        (0.8,), "targets with tasks; perplexity is measured at every one", none=True
+    )
+    share_path: bool = argument(
         True,
         "train a learning method anew for every target instead of using the plans recorded on the way",
         word="--no-share-path",
@@ -210,10 +221,12 @@ class LessonSpec(JobSpec):
 
     kind: ClassVar[str] = "lesson"
     model: ModelRef = ModelRef()
-    layers: tuple[str, ...] = asked((), "layers by full name (default: chosen by spectra)", metavar="NAME")
-    keep: float = asked(0.1, "share of its parameters that is left of a layer squeezed alone")
-    parts: tuple[str, ...] = asked(LESSON_PARTS, "what is made (default: all)", choices=LESSON_PARTS, metavar="PART")
-    prompt: str = asked("", "what the model goes on with (default: that of text samples)", metavar="TEXT")
+    layers: tuple[Label, ...] = argument((), "layers by full name (default: chosen by spectra)", metavar="NAME")
+    keep: Share = argument(0.1, "share of its parameters that is left of a layer squeezed alone")
+    parts: tuple[Label, ...] = argument(
+        LESSON_PARTS, "what is made (default: all)", choices=LESSON_PARTS, metavar="PART"
+    )
+    prompt: str = argument("", "what the model goes on with (default: that of text samples)", metavar="TEXT")
     calibration: CalibrationSpec = CalibrationSpec()
 
 
@@ -227,7 +240,7 @@ class GenerateSpec(JobSpec):
 
     kind: ClassVar[str] = "generate"
     model: ModelRef = ModelRef()
-    prompt: str = asked("", "the question; - reads standard input", metavar="TEXT", always=True)
+    prompt: str = argument("", "the question; - reads standard input", metavar="TEXT", always=True)
     answers: tuple[AnswerSpec, ...] = (AnswerSpec(),)
     sampling: SamplingSpec = SamplingSpec()
 
@@ -245,49 +258,48 @@ Spec = (
     | GenerateSpec
 )
 _KINDS: dict[str, type[Any]] = {spec.kind: spec for spec in get_args(Spec)}
-_PARTS: dict[str, type[Any]] = {
-    "model": ModelRef,
-    "calibration": CalibrationSpec,
-    "evaluation": EvaluationSpec,
-    "sampling": SamplingSpec,
-}
+
+
+@dataclass(frozen=True)
+class _SpecFile:
+    """What is read of a spec first."""
+
+    version: int
+    kind: str
+
+
+@dataclass(frozen=True)
+class _PlanInside:
+    """What lists of runs show of the plan in a spec; all of it is read where the plan is used."""
+
+    method: Name = ""
+    decomposition: Name = ""
+    keep_target: Share = 0.0
+    origin: Mapping[str, Any] = field(default_factory=dict)
 
 
 def spec_from_dict(data: Any, where: str = "The spec") -> Spec:
     """Inverse of ``Spec.to_dict``.
 
     Raises:
-        RunError: unknown kind or version, or a damaged record.
+        RecordError: unknown kind or version, or a damaged record; names the field.
     """
-    try:
-        if data["version"] != SPEC_VERSION:
-            raise RunError(f"{where} has version {data['version']}; this program reads version {SPEC_VERSION}.")
-        spec_class = _KINDS[data["kind"]]
-        values = {key: value for key, value in data.items() if key not in ("kind", "version")}
-        for key, part in _PARTS.items():
-            if key in values:
-                values[key] = _with_tuples(part, values[key])
-        if "contents" in values:
-            values["contents"] = [(str(thing), str(digest)) for thing, digest in values["contents"]]
-        if "answers" in values:
-            values["answers"] = [_answer(answer) for answer in values["answers"]]
-        spec: Spec = _with_tuples(spec_class, values)
-        return spec
-    except (KeyError, TypeError, ValueError) as error:
-        raise RunError(f"{where} is damaged: {error}.", "Delete the run and start it again.") from error
+    head = typed(_SpecFile, data, where, others=True)
+    if head.version != SPEC_VERSION:
+        raise RecordError(f"{where} has version {head.version}; this program reads version {SPEC_VERSION}.", AGAIN)
+    if head.kind not in _KINDS:
+        raise RecordError(f"{where} is damaged: field kind is {head.kind[:60]!r}, which is none.", AGAIN, where, "kind")
+    spec: Spec = typed(
+        _KINDS[head.kind], {key: value for key, value in data.items() if key not in ("kind", "version")}, where
+    )
+    for plan in _plans_in(spec):
+        typed(_PlanInside, plan, f"The plan in {where}", others=True)
+    return spec
 
 
-def _answer(values: Mapping[str, Any]) -> AnswerSpec:
-    calibration = _with_tuples(CalibrationSpec, values["calibration"])
-    answer: AnswerSpec = _with_tuples(AnswerSpec, {**values, "calibration": calibration})
-    return answer
-
-
-def _with_tuples(record: type[Any], values: Mapping[str, Any]) -> Any:
-    known = {f.name for f in fields(record)}
-    if unknown := set(values) - known:
-        raise TypeError(f"unknown field {sorted(unknown)[0]!r}")
-    return record(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+def _plans_in(spec: Spec) -> list[Mapping[str, Any]]:
+    holders = spec.answers if isinstance(spec, GenerateSpec) else (spec,)
+    return [plan for holder in holders if (plan := getattr(holder, "plan", None))]
 
 
 __all__ = [

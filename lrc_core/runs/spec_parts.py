@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar
 
+from lrc_core.records import Count, Place
 from lrc_core.settings import setting
 
 SPEC_VERSION = 1
 
 
-def asked(default: Any, help: str = "", **flag: Any) -> Any:
+def argument(default: Any, help: str = "", **flag: Any) -> Any:
     """A field with its flag of the command line.
 
     Args:
@@ -37,8 +38,8 @@ class ModelRef:
         allow_pickle: the user's consent to load weights that are not safetensors.
     """
 
-    source: str = "starter"
-    revision: str = ""
+    source: Place = "starter"
+    revision: Place = ""
     trust_remote_code: bool = False
     allow_pickle: bool = False
 
@@ -47,35 +48,35 @@ class ModelRef:
 class CalibrationSpec:
     """Text for second moments, probes and mask training; only calibration parts of built-in texts are read."""
 
-    texts: tuple[str, ...] = asked(
+    texts: tuple[Place, ...] = argument(
         ("wiki", "c4"),
-        "built-in text, file or hub data set to calibrate on (repeatable); an equal share of each",
+        "built-in text, file (FILE#field=NAME) or hub data set to calibrate on (repeatable); an equal share of each",
         word="--calibration-text",
         names="text",
     )
-    windows: int = asked(128, "calibration windows")
-    window: int = asked(512, "tokens in a calibration window")
-    seed: int = asked(0, "chooses calibration windows")
+    windows: Count = argument(128, "calibration windows")
+    window: Count = argument(512, "tokens in a calibration window")
+    seed: int = argument(0, "chooses calibration windows")
 
 
 @dataclass(frozen=True)
 class EvaluationSpec:
     """What is measured of a compressed model; of built-in texts the report parts."""
 
-    texts: tuple[str, ...] = asked(
+    texts: tuple[Place, ...] = argument(
         ("gensim", "c4"),
-        "text to report on (repeatable): built-in, file, hub data set",
+        "text to report on (repeatable): built-in, file (FILE#field=NAME), hub data set",
         word="--report-text",
         names="text",
     )
-    window: int = asked(512, "tokens in a window")
-    max_windows: int = asked(40, "windows per text, 0 for all")
-    stride: int = asked(0, "tokens between window starts, 0: the window, so that windows do not overlap")
-    bos: str = asked("auto", "start windows with BOS; auto: as the tokenizer does", choices=("auto", "yes", "no"))
-    tasks: tuple[str, ...] = asked((), "zero-shot tasks: any that lm-eval knows", none=True, metavar="TASK")
-    items: int = asked(100, "items per task, 0 for all")
-    include_path: str = asked("", "folder of your own lm-eval task files", names="folder")
-    seed: int = asked(0, "chooses items and bootstrap samples", word="--evaluation-seed")
+    window: Count = argument(512, "tokens in a window")
+    max_windows: Count = argument(40, "windows per text, 0 for all")
+    stride: Count = argument(0, "tokens between window starts, 0: the window, so that windows do not overlap")
+    bos: str = argument("auto", "start windows with BOS; auto: as the tokenizer does", choices=("auto", "yes", "no"))
+    tasks: tuple[Place, ...] = argument((), "zero-shot tasks: any that lm-eval knows", none=True, metavar="TASK")
+    items: Count = argument(100, "items per task, 0 for all")
+    include_path: Place = argument("", "folder of your own lm-eval task files", names="folder")
+    seed: int = argument(0, "chooses items and bootstrap samples", word="--evaluation-seed")
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ class AnswerSpec:
     """
 
     plan: Mapping[str, Any] | None = None
-    plan_folder: str = ""
+    plan_folder: Place = ""
     calibration: CalibrationSpec = CalibrationSpec()
 
 
@@ -161,5 +162,10 @@ class JobSpec:
     @property
     def run_id(self) -> str:
         """``kind-`` and twelve hexadecimal digits of the spec's hash."""
-        text = json.dumps(self.to_dict(), sort_keys=True)
-        return f"{self.kind}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+        return id_of(self.kind, self.to_dict())
+
+
+def id_of(kind: str, record: Mapping[str, Any]) -> str:
+    """The id of the run whose ``spec.json`` holds this record."""
+    text = json.dumps(record, sort_keys=True)
+    return f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lrc_core.errors import RecordError
 from lrc_core.files import append_line, write_atomic
+from lrc_core.records import Count, Label, Written, parse, typed
+from lrc_core.runs.integrity import checked
 from lrc_core.runs.store import Run
 
 FILE = "answers.jsonl"
@@ -39,16 +42,16 @@ class Answer:
         swap_s: seconds that putting its factors in took.
     """
 
-    text: str = ""
-    tokens: int = 0
+    text: Written = ""
+    tokens: Count = 0
     seconds: float = 0.0
     done: bool = False
-    prompt_tokens: int = 0
+    prompt_tokens: Count = 0
     prefill_s: float = 0.0
     tokens_per_s: float | None = None
-    ended: str = ""
-    bytes: int = 0
-    params: int = 0
+    ended: Label = ""
+    bytes: Count = 0
+    params: Count = 0
     swap_s: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
@@ -59,30 +62,38 @@ class Answer:
 def read_answers(run: Run) -> dict[int, Answer]:
     """The answers of a run by their place in its spec; those that have not begun are missing."""
     answers: dict[int, Answer] = {}
-    for line in _lines(run.path / FILE):
-        with suppress(KeyError, TypeError, ValueError):
-            number = int(line["answer"])
-            if "done" in line:
-                answers[number] = Answer(**{**line["done"], "done": True})
-                continue
-            before = answers.get(number, Answer())
-            text, tokens, seconds = before.text + str(line["text"]), int(line["tokens"]), float(line["seconds"])
-            pace = (tokens - 1) / seconds if tokens > 1 and seconds > 0 else None
-            answers[number] = replace(before, text=text, tokens=tokens, seconds=seconds, tokens_per_s=pace)
+    for line in _lines(checked(run.path / FILE)):
+        if line.done is not None:
+            answers[line.answer] = replace(line.done, done=True)
+            continue
+        before = answers.get(line.answer, Answer())
+        pace = (line.tokens - 1) / line.seconds if line.tokens > 1 and line.seconds > 0 else None
+        answers[line.answer] = replace(
+            before, text=before.text + line.text, tokens=line.tokens, seconds=line.seconds, tokens_per_s=pace
+        )
     return answers
 
 
-def _lines(path: Path) -> Iterator[Mapping[str, Any]]:
-    """Whole lines only: the last one may be half-written."""
+@dataclass(frozen=True)
+class _Line:
+    """One line of the file."""
+
+    answer: Count
+    done: Answer | None = None
+    text: Written = ""
+    tokens: Count = 0
+    seconds: float = 0.0
+
+
+def _lines(path: Path) -> Iterator[_Line]:
+    """Whole lines only, the last one may be half-written; damaged ones are passed over."""
     try:
         data = path.read_bytes()
     except OSError:
         return
     for line in data[: data.rfind(b"\n") + 1].splitlines():
-        with suppress(ValueError):
-            found = json.loads(line)
-            if isinstance(found, dict):
-                yield found
+        with suppress(RecordError):
+            yield typed(_Line, parse(line, str(path)), str(path))
 
 
 class TranscriptWriter:

@@ -1,11 +1,14 @@
-"""``python -m pages.ui.serve [PORT]``: start the app's server on this machine and open a browser when it answers.
+"""``python -m pages.ui.serve [PORT]``: start the app's server and open a browser when it answers.
 
-Streamlit could open the browser itself, but would first ask a newcomer for an e-mail address. In the read-only mode
-(``make demo``) nothing that only workers need can be imported.
+Only this machine reaches it unless ``--host`` says otherwise. Then, or with ``--token``, the printed link holds a
+token, and whoever comes without it sees the read-only demo. Streamlit could open the browser itself, but would first
+ask a newcomer for an e-mail address. In the read-only mode (``make demo``) nothing that only workers need can be
+imported.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import socket
 import sys
@@ -16,28 +19,28 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from lrc_core.paths import read_only
-from pages.ui import lean
+from pages.ui import gate, lean
 
 HOST = "127.0.0.1"
 FIRST_PORT = 8501
 APP = Path(__file__).resolve().parents[2] / "app.py"
 
 
-def free_port(ports: Iterable[int]) -> int:
+def free_port(ports: Iterable[int], host: str = HOST) -> int:
     """The first of ``ports`` that nobody listens on.
 
     Raises:
         OSError: all are taken.
     """
     for port in ports:
-        with socket.socket() as listener:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                listener.bind((HOST, port))
+                listener.bind((host, port))
             except OSError:
                 continue
             return port
-    raise OSError(f"no free port on {HOST}")
+    raise OSError(f"no free port on {host}")
 
 
 def has_screen() -> bool:
@@ -46,20 +49,49 @@ def has_screen() -> bool:
     return sys.stdout.isatty() and display
 
 
-def answers(port: int) -> bool:
-    """Whether something listens on a port of this machine."""
-    with socket.socket() as probe:
-        return probe.connect_ex((HOST, port)) == 0
+def answers(port: int, host: str = HOST) -> bool:
+    """Whether something listens on a port."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        return probe.connect_ex((host, port)) == 0
 
 
-def open_when_ready(port: int, seconds: float = 60.0) -> None:
+def open_when_ready(link: str, port: int, host: str = HOST, seconds: float = 60.0) -> None:
     """Open a browser tab as soon as the server answers."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        if answers(port):
-            webbrowser.open(f"http://{HOST}:{port}")
+        if answers(port, host):
+            webbrowser.open(link)
             return
         time.sleep(0.1)
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The command line of the server."""
+    parser = argparse.ArgumentParser("python -m pages.ui.serve", description="Start the app's server.")
+    parser.add_argument("port", nargs="?", default="", metavar="PORT", help="default: the first free one from 8501")
+    parser.add_argument(
+        "--host", default=HOST, help="address to listen on; 0.0.0.0 for all networks (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--token", action="store_true", help="ask for a token on this machine too: for a shared computer"
+    )
+    parser.add_argument(
+        "--allow-host", action="append", default=[], metavar="NAME", help="another name of this server, as of a proxy"
+    )
+    return parser.parse_args(arguments)
+
+
+def door_of(options: argparse.Namespace, port: int) -> gate.Door:
+    """Who may come in: the token is asked for where others can reach the server and something can be started."""
+    names = gate.own_names(options.host) | {name.lower() for name in options.allow_host}
+    guarded = (options.token or not gate.is_loopback(options.host)) and not read_only()
+    return gate.Door(names, port, gate.new_token() if guarded else "")
+
+
+def link_to(door: gate.Door, host: str) -> str:
+    """What to open."""
+    shown = socket.gethostname() if host in gate.EVERYWHERE else f"[{host}]" if ":" in host else host
+    return f"http://{shown}:{door.port}/" + (f"?{gate.TOKEN}={door.token}" if door.token else "")
 
 
 def _target() -> str:
@@ -68,25 +100,53 @@ def _target() -> str:
 
 def main(arguments: list[str]) -> int:
     """Serve until Ctrl-C; the exit code is Streamlit's."""
+    options = parse(arguments)
     try:
-        wanted = [int(arguments[0])] if arguments else range(FIRST_PORT, FIRST_PORT + 50)
-        port = free_port(wanted)
-    except ValueError:
-        print(f"The port must be a number, not {arguments[0]!r}.", file=sys.stderr)  # noqa: T201
+        wanted = [int(options.port)] if options.port else range(FIRST_PORT, FIRST_PORT + 50)
+        port = free_port(wanted, options.host)
+    except (ValueError, OverflowError):
+        print(f"The port must be a number, not {options.port!r}.", file=sys.stderr)  # noqa: T201
+        return 2
+    except socket.gaierror:
+        print(f"{options.host!r} is no address of this machine.", file=sys.stderr)  # noqa: T201
         return 2
     except OSError:
-        asked = arguments[0] if arguments else FIRST_PORT
-        print(f"Port {asked} is taken. Try `make {_target()} PORT=8600`.", file=sys.stderr)  # noqa: T201
+        print(  # noqa: T201
+            f"Port {options.port or FIRST_PORT} of {options.host} is taken. Try `make {_target()} PORT=8600`.",
+            file=sys.stderr,
+        )
         return 1
+    serve(door_of(options, port), options.host)
+    return 0
+
+
+def serve(door: gate.Door, host: str) -> None:
+    """Serve until Ctrl-C."""
+    near = HOST if host in gate.EVERYWHERE else host
+    link = link_to(door, host)
     if has_screen():
-        threading.Thread(target=open_when_ready, args=(port,), daemon=True).start()
+        threading.Thread(target=open_when_ready, args=(link, door.port, near), daemon=True).start()
     if read_only():
         lean.refuse_heavy_imports()
-    lean.warm_up(lambda: answers(port))
-    from streamlit.web import cli
+    lean.warm_up(lambda: answers(door.port, near))
+    print(f"\n  Open {link}\n", flush=True)  # noqa: T201
+    import streamlit
+    from starlette.middleware import Middleware
 
-    sys.argv = ["streamlit", "run", str(APP), "--server.port", str(port)]
-    return int(cli.main(standalone_mode=False) or 0)
+    from pages.ui.shared import access
+
+    gate.served = door
+    access.install()
+    sys.argv = [str(APP)]
+    app = streamlit.App(APP, middleware=[Middleware(gate.Gate, door=door)])
+    app.run(
+        config={
+            "server.port": door.port,
+            "server.address": host,
+            "server.allowedHosts": sorted(door.names),
+            "logger.hideWelcomeMessage": True,  # its link has no token
+        }
+    )
 
 
 if __name__ == "__main__":

@@ -94,7 +94,7 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
         run_factory.spectra_run(server.store, card)
         run_factory.allocate_run(server.store, card, keep=0.7)
         table_factory.compare_run(server.store, card)
-        command = [sys.executable, "-m", "streamlit", "run", "app.py", f"--server.port={port}"]
+        command = [sys.executable, "-m", "pages.ui.serve", str(port)]
         with (folder / "server.log").open("wb") as log:
             processes.append(subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log))
         wait_until_healthy(server.url, folder / "server.log")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.browser.conftest import PATIENCE_MS, Server
-from tests.core.pdf_reader import Pdf
+from tests.factories.pdf_reader import Pdf
 
 pytestmark = pytest.mark.browser
 

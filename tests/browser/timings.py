@@ -62,7 +62,7 @@ def fresh_server() -> Iterator[str]:
             "HF_HUB_OFFLINE": "1",
         }
         log = Path(folder) / "server.log"
-        command = [sys.executable, "-m", "streamlit", "run", "app.py", f"--server.port={port}"]
+        command = [sys.executable, "-m", "pages.ui.serve", str(port)]
         with log.open("wb") as file:
             process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=file)
         try:

@@ -104,7 +104,7 @@ def shipped() -> Iterator[Shipped]:
         runs.mkdir()
         places = {"LRC_RUNS": str(runs), "LRC_CACHE": f"{folder}/cache", "LRC_PLANS": f"{folder}/plans"}
         environment = {**os.environ, **places, "HF_HUB_OFFLINE": "1", "TZ": "UTC"}
-        command = [sys.executable, "-m", "streamlit", "run", "app.py", f"--server.port={port}"]
+        command = [sys.executable, "-m", "pages.ui.serve", str(port)]
         log = Path(folder) / "server.log"
         with log.open("wb") as file:
             process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=file)

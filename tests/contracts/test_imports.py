@@ -13,11 +13,13 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "types"),
-    ("settings", "paths", "budget"),
+    ("errors",),
+    ("records",),
+    ("types",),
+    ("settings", "paths", "budget", "escape"),
     ("words",),
-    ("files",),
-    ("registry", "plan", "digests", "damage"),
+    ("files", "digests"),
+    ("registry", "plan", "damage"),
     ("decompose", "runs"),
     ("models",),
     ("texts", "lowrank"),

@@ -33,7 +33,7 @@ from lrc_core.runs.spec import (
     UpdateSpec,
 )
 from lrc_core.runs.store import RunStore
-from tests.core.job_helpers import a_plan
+from tests.factories.job_helpers import a_plan
 
 HUB = ModelRef("owner/model", "v1", trust_remote_code=True, allow_pickle=True)
 TEXT = CalibrationSpec(texts=("c4", "owner/data:config:train"), windows=7, window=64, seed=3)

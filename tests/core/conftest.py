@@ -17,9 +17,9 @@ from lrc_core.evaluate.cost import measure_cost
 from lrc_core.evaluate.sample import greedy_sample
 from lrc_core.runs.spec import CalibrationSpec, EvaluationSpec, ModelRef
 from lrc_core.runs.store import Run, RunStore
-from tests.core.hub_stand_in import Hub
-from tests.core.job_helpers import EXECUTE_VARIABLE, kill_workers
-from tests.core.quality_helpers import set_methods, zero_shot
+from tests.factories.hub_stand_in import Hub
+from tests.factories.job_helpers import EXECUTE_VARIABLE, kill_workers
+from tests.factories.quality_helpers import set_methods, zero_shot
 from tests.factories.tiny_models import save_tiny, tiny_text
 
 
@@ -91,7 +91,7 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.fixture
 def lrc(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Run a command in this process, its jobs with a pretended pipeline; returns exit code, stdout, stderr."""
-    monkeypatch.setenv(EXECUTE_VARIABLE, "tests.core.job_helpers:canned")
+    monkeypatch.setenv(EXECUTE_VARIABLE, "tests.factories.job_helpers:canned")
     monkeypatch.setattr("lrc_core.kinds.checks.check_model", lambda model: None)
 
     def run(*words: str) -> tuple[int, str, str]:

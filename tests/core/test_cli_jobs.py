@@ -16,7 +16,7 @@ from lrc_core.quality.variants import methods_with_terms
 from lrc_core.results.plans import find_plan
 from lrc_core.runs.spec import AllocateSpec
 from lrc_core.runs.store import RunStore
-from tests.core.job_helpers import CARD, a_plan
+from tests.factories.job_helpers import CARD, a_plan
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from lrc_core.runs.store import RunStore
-from tests.core.job_helpers import EXECUTE_VARIABLE, wait_for
+from tests.factories.job_helpers import EXECUTE_VARIABLE, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_runs_commands(lrc: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert lrc("runs", "list")[:2] == (0, "")
     assert json.loads(lrc("runs", "list", "--json")[1]) == {"runs": []}
-    monkeypatch.setenv(EXECUTE_VARIABLE, "tests.core.job_helpers:work")
+    monkeypatch.setenv(EXECUTE_VARIABLE, "tests.factories.job_helpers:work")
     code, out, err = lrc("allocate", "--detach", "--json")
     assert code == 0, err
     run_id = json.loads(out)["run_id"]
@@ -35,7 +35,7 @@ def test_runs_commands(lrc: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Cancel it first" in err
     assert json.loads(lrc("runs", "cancel", run_id, "--json")[1]) == {"run_id": run_id, "state": "cancelled"}
     assert "already ended" in lrc("runs", "cancel", run_id)[1]
-    monkeypatch.setenv(EXECUTE_VARIABLE, "tests.core.job_helpers:canned")
+    monkeypatch.setenv(EXECUTE_VARIABLE, "tests.factories.job_helpers:canned")
     code, out, _ = lrc("runs", "resume", run_id, "--json")
     assert json.loads(out)["plan"]["method"] == "llrc"
     shown = json.loads(lrc("runs", "show", run_id, "--json")[1])
@@ -60,11 +60,11 @@ def test_damaged_runs_are_listed_shown_as_damaged_and_deleted(lrc: Any) -> None:
 
 
 def test_a_failed_job_is_told_and_taken_up_again(lrc: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(EXECUTE_VARIABLE, "tests.core.job_helpers:fail")
+    monkeypatch.setenv(EXECUTE_VARIABLE, "tests.factories.job_helpers:fail")
     code, out, err = lrc("spectra", "--json")
     assert (code, out) == (1, "")
     assert "NaN" in err.splitlines()[-1] and "Download" in err.splitlines()[-1]
-    monkeypatch.setenv(EXECUTE_VARIABLE, "tests.core.job_helpers:canned")
+    monkeypatch.setenv(EXECUTE_VARIABLE, "tests.factories.job_helpers:canned")
     code, out, err = lrc("spectra", "--json")
     assert (code, out) == (1, "")
     assert "was failed before" in err
@@ -76,9 +76,9 @@ def test_a_failed_job_is_told_and_taken_up_again(lrc: Any, monkeypatch: pytest.M
 
 
 def test_a_stopped_bench_goes_on_when_asked_again(lrc: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(EXECUTE_VARIABLE, "tests.core.job_helpers:fail")
+    monkeypatch.setenv(EXECUTE_VARIABLE, "tests.factories.job_helpers:fail")
     assert lrc("bench", "quality", "--methods", "uniform")[0] == 1
-    monkeypatch.setenv(EXECUTE_VARIABLE, "tests.core.job_helpers:canned")
+    monkeypatch.setenv(EXECUTE_VARIABLE, "tests.factories.job_helpers:canned")
     code, out, err = lrc("bench", "quality", "--methods", "uniform", "--json")
     assert code == 0, err
     assert RunStore().open(json.loads(out)["run_id"]).status().attempt == 2
@@ -112,7 +112,7 @@ def terminal() -> Iterator[Any]:
 
 
 def test_ctrl_c_cancels_the_job_and_says_how_to_go_on(lrc: Any, terminal: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(EXECUTE_VARIABLE, "tests.core.job_helpers:work")
+    monkeypatch.setenv(EXECUTE_VARIABLE, "tests.factories.job_helpers:work")
     process = terminal("spectra", "--json")
     store = RunStore()
     wait_for(lambda: any(s.status and s.status.step > 0 for s in store.list()), "a first step")
@@ -126,7 +126,7 @@ def test_ctrl_c_cancels_the_job_and_says_how_to_go_on(lrc: Any, terminal: Any, m
 
 
 def test_a_killed_terminal_leaves_the_job_working(lrc: Any, terminal: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(EXECUTE_VARIABLE, "tests.core.job_helpers:work")
+    monkeypatch.setenv(EXECUTE_VARIABLE, "tests.factories.job_helpers:work")
     process = terminal("spectra", "--json")
     store = RunStore()
     wait_for(lambda: any(s.status and s.status.step > 0 for s in store.list()), "a first step")

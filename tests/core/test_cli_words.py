@@ -38,7 +38,7 @@ from lrc_core.runs.spec import (
     UpdateSpec,
 )
 from lrc_core.runs.store import Run, RunStore
-from tests.core.job_helpers import CARD, a_plan, canned
+from tests.factories.job_helpers import CARD, a_plan, canned
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -238,7 +238,7 @@ def test_submitting_loads_no_torch() -> None:
         capture_output=True,
         text=True,
         check=True,
-        env={**os.environ, "LRC_TEST_EXECUTE": "tests.core.job_helpers:finish"},
+        env={**os.environ, "LRC_TEST_EXECUTE": "tests.factories.job_helpers:finish"},
     )
     assert done.stderr.splitlines()[-1] == "False"
 

@@ -23,7 +23,7 @@ from lrc_core.pipeline.streaming import streamed_spectra_run
 from lrc_core.runs.spec import AllocateSpec, CalibrationSpec, ModelRef, SpectraSpec
 from lrc_core.runs.store import RunStore
 from lrc_core.types import ignore_progress, never_stop
-from tests.core.pipeline_helpers import LLRC, result_of, run
+from tests.factories.pipeline_helpers import LLRC, result_of, run
 from tests.factories.tiny_models import save_tiny, tiny_model, tiny_tokenizer
 
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import multiprocessing
 import os
 import subprocess
@@ -185,10 +184,3 @@ def test_the_core_needs_no_module_of_one_system() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-
-
-def test_json_names_the_damaged_file(tmp_path: Path) -> None:
-    path = tmp_path / "status.json"
-    path.write_text(json.dumps({"a": 1})[:-2])
-    with pytest.raises(RunError, match=str(path)):
-        files.read_json(path)

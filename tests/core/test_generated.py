@@ -9,7 +9,8 @@ import torch
 
 from lrc_core.calibrate.generated import BATCH, Wanted, generated_windows
 from lrc_core.errors import CancelledError, TextError
-from lrc_core.texts import load_documents, mixed_windows
+from lrc_core.texts.documents import load_documents
+from lrc_core.texts.windows import mixed_windows
 from tests.factories.tiny_models import VOCAB, tiny_model, tiny_text, tiny_tokenizer
 
 

@@ -14,7 +14,7 @@ from lrc_core.jobs import generator, manager
 from lrc_core.runs.spec import CalibrationSpec, GenerateSpec, ModelRef, SamplingSpec, SpectraSpec
 from lrc_core.runs.store import Run, RunStore
 from lrc_core.runs.transcript import read_answers
-from tests.core.job_helpers import EXECUTE_VARIABLE, kill_workers, wait_for
+from tests.factories.job_helpers import EXECUTE_VARIABLE, kill_workers, wait_for
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_one_process_serves_all_and_gives_way(
     found = generator.find(store)
     assert found is not None and found.model == model.source and 0 < (generator.seconds_left(found) or 0) <= 300
 
-    monkeypatch.setenv(EXECUTE_VARIABLE, "tests.core.job_helpers:work")
+    monkeypatch.setenv(EXECUTE_VARIABLE, "tests.factories.job_helpers:work")
     heavy = manager.submit(SpectraSpec(model, calibration=CalibrationSpec(seed=5)), store=store)
     wait_for(lambda: heavy.status().step > 0, f"the device was given to {heavy.id}: {heavy.log_tail()}", 120)
     wait_for(lambda: generator.find(store) is None, "the process has gone")
@@ -80,6 +80,28 @@ def test_cancel_resume_and_release(store: RunStore, model: ModelRef) -> None:
     assert generator.release(store)
     wait_for(lambda: generator.find(store) is None, "released")
     assert not generator.release(store)
+
+
+def test_released_and_asked_again_at_once(store: RunStore, model: ModelRef) -> None:
+    for turn in range(2):
+        ended(ask(store, model, f"first {turn}"))
+        generator.release(store)
+        ended(ask(store, model, f"second {turn}"))
+    # Told to go before it could know how to: it holds nothing, and the question is answered.
+    generator.release(store, at_once=True)
+    wait_for(lambda: generator.find(store) is None, "the process has gone")
+    starting = ask(store, model, "third")
+    assert state_of(store) == "starting" and not generator.release(store)
+    ended(starting)
+
+
+def test_what_waits_is_answered_although_the_process_was_told_to_go(store: RunStore, model: ModelRef) -> None:
+    long = ask(store, model, "long", max_new_tokens=4000)
+    wait_for(lambda: read_answers(long).get(0) is not None, f"a first token: {long.log_tail()}", 120)
+    waiting = ask(store, model, "short")
+    generator.release(store)
+    ended(waiting)
+    ended(long, "cancelled")
 
 
 def test_released_when_idle(store: RunStore, model: ModelRef, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,7 +39,7 @@ from lrc_core.runs.spec import (
 )
 from lrc_core.runs.store import RunStore
 from lrc_core.types import ignore_progress, never_stop
-from tests.core.pipeline_helpers import result_of, run
+from tests.factories.pipeline_helpers import result_of, run
 from tests.factories.run_factory import finish, make_card, write_json
 from tests.factories.tiny_models import save_tiny, tiny_text
 
@@ -255,6 +255,8 @@ def test_parts_take_only_what_concerns_them(model: Path, text: Path) -> None:
 
 
 def test_cached_statistics_depend_on_configuration_and_on_the_whole_text(model: Path, text: Path) -> None:
+    lines = [json.dumps({"text": tiny_text(600, seed)}) for seed in range(10)]
+    text.write_text("\n".join(lines), encoding="utf-8")
     calibration = CalibrationSpec((str(text),), 2, 32)
 
     def keys() -> tuple[str, str, str]:
@@ -267,8 +269,7 @@ def test_cached_statistics_depend_on_configuration_and_on_the_whole_text(model: 
         )
 
     first = keys()
-    with text.open("a", encoding="utf-8") as file:
-        file.write("x")  # no window of 32 tokens has moved, but those that others will draw may
+    text.write_text("\n".join([*lines[:-1], lines[0]]), encoding="utf-8")  # a document of which nothing was drawn
     second = keys()
     assert first[0] == second[0] and first[1] != second[1]
     overwrite(model / "config.json", lambda data: data.update(rms_norm_eps=0.1))

@@ -22,7 +22,7 @@ from lrc_core.runs.process import host_name, identity, process_of
 from lrc_core.runs.records import Status
 from lrc_core.runs.spec import AllocateSpec, CalibrationSpec, CompareSpec, EvaluationSpec, ModelRef, SpectraSpec
 from lrc_core.runs.store import Run, RunStore
-from tests.core.job_helpers import EXECUTE_VARIABLE, kill_workers, wait_for
+from tests.factories.job_helpers import EXECUTE_VARIABLE, kill_workers, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -37,7 +37,7 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[RunStore]:
 
 @pytest.fixture
 def doing(monkeypatch: pytest.MonkeyPatch) -> Any:
-    return lambda name: monkeypatch.setenv(EXECUTE_VARIABLE, f"tests.core.job_helpers:{name}")
+    return lambda name: monkeypatch.setenv(EXECUTE_VARIABLE, f"tests.factories.job_helpers:{name}")
 
 
 def spec(seed: int = 0) -> SpectraSpec:

@@ -17,7 +17,7 @@ from lrc_core.runs.process import host_name, start_time
 from lrc_core.runs.records import Status
 from lrc_core.runs.spec import FetchSpec, SpectraSpec
 from lrc_core.runs.store import Run, RunStore
-from tests.core.job_helpers import EXECUTE_VARIABLE, deaf, fail, finish
+from tests.factories.job_helpers import EXECUTE_VARIABLE, deaf, fail, finish
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -35,7 +35,7 @@ def test_works_from_any_folder_on_nothing_but_the_run_folder(run: Run, tmp_path:
         env={
             **os.environ,
             "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ["PYTHONPATH"]]),
-            EXECUTE_VARIABLE: "tests.core.job_helpers:finish",
+            EXECUTE_VARIABLE: "tests.factories.job_helpers:finish",
         },
         check=True,
         timeout=30,

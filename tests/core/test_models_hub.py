@@ -16,7 +16,7 @@ from lrc_core.models.load import load_model
 from lrc_core.models.preflight import preflight
 from lrc_core.runs.spec import ModelRef
 from lrc_core.types import Progress, ignore_progress, never_stop
-from tests.core.hub_stand_in import COMMIT, REF, Hub
+from tests.factories.hub_stand_in import COMMIT, REF, Hub
 from tests.factories.tiny_models import BLOCKS, save_tiny, tiny_model
 
 
@@ -76,7 +76,13 @@ def test_pickled_hub_models_need_consent(hub: type[Hub]) -> None:
     assert "pickled" in preflight(REF).problems[0]
     with pytest.raises(ModelError):
         load_model(REF, device="cpu")
-    allowed = ModelRef("someone/tiny", allow_pickle=True)
+    for branch in ("", "main"):
+        moving = ModelRef("someone/tiny", branch, allow_pickle=True)
+        assert COMMIT in preflight(moving).problems[0]
+        with pytest.raises(ModelError, match="commit") as caught:
+            load_model(moving, device="cpu")
+        assert COMMIT in caught.value.remedy
+    allowed = ModelRef("someone/tiny", COMMIT, allow_pickle=True)
     assert preflight(allowed).ok and preflight(allowed).n_blocks == BLOCKS
     assert load_model(allowed, device="cpu").card.n_blocks == BLOCKS
 

@@ -35,9 +35,9 @@ from lrc_core.runs.spec import (
     SpectraSpec,
 )
 from lrc_core.runs.store import Run, RunStore
-from lrc_core.texts import sequential_windows
+from lrc_core.texts.windows import sequential_windows
 from lrc_core.types import ModelCard
-from tests.core.pipeline_helpers import LLRC, only_preset, result_of, run
+from tests.factories.pipeline_helpers import LLRC, only_preset, result_of, run
 from tests.factories.tiny_methods import MemoryFactors, random_windows
 from tests.factories.tiny_models import BLOCKS, save_tiny
 

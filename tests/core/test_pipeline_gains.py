@@ -13,7 +13,7 @@ from lrc_core.plan import Plan
 from lrc_core.results.plans import find_plan
 from lrc_core.runs.spec import AllocateSpec, CalibrationSpec, EvaluateSpec, EvaluationSpec, ModelRef
 from lrc_core.runs.store import RunStore
-from tests.core.pipeline_helpers import result_of, run
+from tests.factories.pipeline_helpers import result_of, run
 from tests.factories.tiny_methods import MemoryFactors, random_windows
 from tests.factories.tiny_models import tiny_model
 

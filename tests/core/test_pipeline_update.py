@@ -29,7 +29,7 @@ from lrc_core.runs.spec import (
 )
 from lrc_core.runs.store import Run, RunStore
 from lrc_core.tune.settings import TuningSettings
-from tests.core.pipeline_helpers import result_of, run
+from tests.factories.pipeline_helpers import result_of, run
 
 SAMPLES = Path(__file__).parents[2] / "assets" / "samples"
 LEFT = asdict(UpdateSettings())

@@ -18,8 +18,8 @@ from lrc_core.quality.paired import log_perplexity, mcnemar
 from lrc_core.quality.tables import to_markdown
 from lrc_core.runs.spec import CompareSpec, QualitySpec
 from lrc_core.runs.store import RunStore
-from tests.core.pipeline_helpers import result_of, run
-from tests.core.quality_helpers import CALLS
+from tests.factories.pipeline_helpers import result_of, run
+from tests.factories.quality_helpers import CALLS
 from tests.factories.tiny_models import save_tiny
 
 

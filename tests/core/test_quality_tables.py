@@ -20,7 +20,7 @@ from lrc_core.quality.variants import ALL, methods_with_terms, variants
 from lrc_core.registry import ALLOCATORS
 from lrc_core.runs.spec import AblationSpec, AllocateSpec, CompareSpec, QualitySpec, spec_from_dict
 from lrc_core.runs.store import RunStore
-from tests.core.pipeline_helpers import result_of, run
+from tests.factories.pipeline_helpers import result_of, run
 
 # -- tables -------------------------------------------------------------------------------------------------------
 

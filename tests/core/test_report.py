@@ -28,8 +28,8 @@ from lrc_core.results.archive import Archive
 from lrc_core.runs.spec import AllocateSpec, QualitySpec
 from lrc_core.runs.store import RunStore
 from lrc_core.types import ModelCard
-from tests.core.pdf_reader import Pdf
 from tests.factories import run_factory, table_factory
+from tests.factories.pdf_reader import Pdf
 
 Make = Callable[..., Report]
 
@@ -244,6 +244,7 @@ def test_answers_of_any_length_and_letters_reach_the_paper(make: Make, stores: A
     first = json.loads(whole[0])
     first["done"]["text"] = "wörd " * 2500 + "x" * 3000 + "\n" * 80 + "\x07\ud800 😀 end"
     (run.path / "answers.jsonl").write_text("\n".join([json.dumps(first), *whole[1:]]) + "\n")
+    run_factory.resealed(run)
     made = make(compare=table_factory.compare_run(stores[0], card).id)
     pdf = Pdf(report_pdf(made))
     paper = squeezed(pdf.text())

@@ -194,8 +194,8 @@ def test_the_end_is_recorded_on_a_full_disk(run: Run, monkeypatch: pytest.Monkey
         def full(*_: Any, **__: Any) -> None:
             raise full_disk
 
-        monkeypatch.setattr("lrc_core.runs.store.write_json", full)
-        monkeypatch.setattr("lrc_core.runs.store.append_line", full)
+        monkeypatch.setattr("lrc_core.runs.run.write_json", full)
+        monkeypatch.setattr("lrc_core.runs.run.append_line", full)
         on_progress(Progress("writing", 1, 1))
         return {}
 
@@ -214,7 +214,7 @@ def test_a_folder_removed_meanwhile_does_not_hide_the_error(run: Run) -> None:
 
 
 def test_the_heartbeat_beats_and_held_back_progress_is_written(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tests.core.job_helpers import wait_for
+    from tests.factories.job_helpers import wait_for
 
     monkeypatch.setattr(recorder_module, "BEAT_EVERY_S", 0.02)
     monkeypatch.setattr(recorder_module, "STATUS_EVERY_S", 1e6)

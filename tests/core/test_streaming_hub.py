@@ -17,7 +17,7 @@ from lrc_core.pipeline.streaming import streamed_spectra_run
 from lrc_core.runs.spec import SpectraSpec
 from lrc_core.runs.store import RunStore
 from lrc_core.types import Progress, ignore_progress, never_stop
-from tests.core.hub_stand_in import COMMIT, REF, Hub
+from tests.factories.hub_stand_in import COMMIT, REF, Hub
 from tests.factories.tiny_models import tiny_model
 
 SPEC = SpectraSpec(REF, ("svd",), stream=True)

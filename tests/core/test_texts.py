@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -9,16 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from lrc_core import texts
 from lrc_core.errors import TextError
-from lrc_core.texts import (
-    load_documents,
-    mixed_windows,
-    part_of,
-    sequential_windows,
-    token_windows,
-    wants_bos,
-)
+from lrc_core.texts import documents, windows
+from lrc_core.texts.documents import dealt, load_documents, part_of
+from lrc_core.texts.unseen import unseen_documents
+from lrc_core.texts.windows import mixed_windows, sequential_windows, token_windows, wants_bos
 from tests.factories.tiny_models import tiny_text, tiny_tokenizer
 
 TOKENIZER = tiny_tokenizer()
@@ -30,7 +26,7 @@ def test_parts_are_disjoint_and_complete() -> None:
     assert [len(part) for part in parts.values()] == [6, 2, 2]
     assert sorted(document for part in parts.values() for document in part) == sorted(DOCUMENTS)
     assert part_of(DOCUMENTS, "all") == DOCUMENTS
-    assert part_of(DOCUMENTS[:4], "report") == DOCUMENTS[:4]
+    assert part_of(["short"] * 4, "report") == ["short"] * 4, "too short to be divided"
 
 
 def test_files_are_read(tmp_path: Path) -> None:
@@ -98,7 +94,7 @@ def test_too_short_says_how_many_tokens_there_are() -> None:
 
 def test_long_texts_are_tokenised_in_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = token_windows(DOCUMENTS, TOKENIZER, window=16, count=0, seed=0)
-    monkeypatch.setattr(texts, "_AT_ONCE", 700)
+    monkeypatch.setattr(windows, "_AT_ONCE", 700)
     assert torch.equal(token_windows(DOCUMENTS, TOKENIZER, window=16, count=0, seed=0), whole)
 
 
@@ -122,7 +118,7 @@ def test_mixed_windows_take_equal_shares_in_turns(tmp_path: Path) -> None:
     a, b = TOKENIZER("ab").input_ids
     assert mixed[:, 0].tolist() == [a, b, a, b, a, b, a]
     everything = mixed_windows([str(p) for p in paths], TOKENIZER, part="calibrate", window=20, count=0, seed=0)
-    assert len(everything) == 60
+    assert len(everything) == 36, "the calibration part of each: three pieces of five"
     with pytest.raises(TextError):
         mixed_windows([], TOKENIZER, part="calibrate", window=20, count=7, seed=0)
 
@@ -132,10 +128,10 @@ def test_built_in_formats() -> None:
     wiki = (
         f'<doc id="1" url="u" title="A">\nA\n\n{body}\n\n</doc>\n<doc id="2" url="u" title="B">\nB\n\nshort\n</doc>\n'
     )
-    assert texts._built_in("wiki", wiki) == [f"A\n\n{body}"]
+    assert documents._built_in("wiki", wiki) == [f"A\n\n{body}"]
     pages = ["page\u2028one", "page two"]
-    assert texts._built_in("c4", "\n".join([*pages, "", ""])) == pages
-    pieces = texts._built_in("code", "\n".join(["y" * 99] * 100))
+    assert documents._built_in("c4", "\n".join([*pages, "", ""])) == pages
+    pieces = documents._built_in("code", "\n".join(["y" * 99] * 100))
     assert len(pieces) == 3 and "\n".join(pieces) == "\n".join(["y" * 99] * 100)
 
 
@@ -173,3 +169,78 @@ def test_built_in_texts_of_the_pack() -> None:
     assert not any(mark in text for text in articles for mark in ("{{", "}}", "[[", "]]", "'''", "<ref"))
     for name in ("tiny", "technical", "code", "multilingual"):
         assert all(load_documents(name, part) for part in ("calibrate", "select", "report"))
+
+
+def test_few_documents_are_cut_into_pieces_that_are_dealt() -> None:
+    text = tiny_text(30_000)
+    pieces = dealt([text])
+    assert len(pieces) == 8 and max(map(len, pieces)) < 4100
+    assert "".join("".join(pieces).split()) == "".join(text.split())
+    parts = [part_of([text], part) for part in ("calibrate", "select", "report")]
+    assert sorted(piece for part in parts for piece in part) == sorted(pieces)
+    assert part_of([text], "all") == [text], "where nothing is held back it is one document"
+    assert dealt(["x" * 3000]) == ["x" * 600] * 5, "without a border it is cut anywhere"
+
+
+def _as(kind: str, folder: Path, documents: list[str]) -> str:
+    """The same documents under another name, in another format."""
+    path = folder / f"other.{kind}"
+    if kind == "jsonl.gz":
+        path.write_bytes(gzip.compress("\n".join(json.dumps({"text": text}) for text in documents).encode()))
+    elif kind == "csv":
+        path.write_text("text\n" + "\n".join(f'"{text}"' for text in documents))
+    elif kind == "json":
+        path.write_text(json.dumps(documents[::-1]))
+    else:
+        path.write_text("\n\n".join(documents))
+    return str(path)
+
+
+@pytest.mark.parametrize("kind", ["jsonl.gz", "csv", "json", "txt"])
+def test_what_was_calibrated_on_is_not_reported_on_whatever_file_it_lies_in(kind: str, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.jsonl"
+    mine.write_text("\n".join(json.dumps({"text": text}) for text in DOCUMENTS))
+    same = unseen_documents(str(mine), [str(mine)])
+    assert same.documents == part_of(DOCUMENTS, "report") and "8 of 10 documents of mine.jsonl" in same.warning
+    other = unseen_documents(_as(kind, tmp_path, DOCUMENTS), ["wiki", str(mine)])
+    assert other.warning and other.documents
+    known = {line for text in part_of(DOCUMENTS, "calibrate") for line in text.split(". ") if len(line) > 60}
+    assert not [line for line in known if line in "\n".join(other.documents)]
+
+
+def test_only_what_is_known_is_left_out(tmp_path: Path) -> None:
+    mine, both = tmp_path / "mine.jsonl", tmp_path / "both.jsonl"
+    fresh = [tiny_text(300, seed) for seed in range(50, 56)]
+    mine.write_text("\n".join(json.dumps({"text": text}) for text in DOCUMENTS))
+    both.write_text("\n".join(json.dumps({"text": text}) for text in [DOCUMENTS[0], *fresh, DOCUMENTS[4]]))
+    found = unseen_documents(str(both), [str(mine)])
+    assert found.documents == [*fresh, DOCUMENTS[4]] and "1 of 8" in found.warning
+    untouched = unseen_documents(str(both), ["wiki", "c4"])
+    assert len(untouched.documents) == 8 and not untouched.warning
+    assert not unseen_documents(_as("txt", tmp_path, fresh), [str(mine)]).warning
+
+
+def test_one_document_is_divided_by_position_and_a_short_one_is_told(tmp_path: Path) -> None:
+    long, short = tmp_path / "long.txt", tmp_path / "short.txt"
+    long.write_text(tiny_text(12_000))
+    short.write_text("Only a line that everything is done with.")
+    found = unseen_documents(str(long), [str(long)])
+    assert found.documents == part_of([long.read_text()], "report") and "4 of 5 pieces" in found.warning
+    told = unseen_documents(str(short), [str(short)])
+    assert told.documents == [short.read_text()] and "tuned on" in told.warning
+    gone = unseen_documents(str(long), [str(tmp_path / "gone.txt")])
+    assert len(gone.documents) == 1 and "gone.txt is gone" in gone.warning
+
+
+def test_a_data_set_is_reported_on_by_its_own_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    rows = {
+        "train": datasets.Dataset.from_dict({"text": ["one"]}),
+        "test": datasets.Dataset.from_dict({"text": ["three"]}),
+    }
+    monkeypatch.setattr(
+        datasets, "load_dataset", lambda *_, split=None: rows[split] if split else datasets.DatasetDict(rows)
+    )
+    assert unseen_documents("some/set", ["some/set"]).documents == ["three"]
+    assert documents.reported_documents("some/set:raw:train") == ["one"]

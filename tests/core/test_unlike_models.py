@@ -26,7 +26,7 @@ from lrc_core.runs.spec import (
     SpectraSpec,
     UpdateSpec,
 )
-from tests.core.pipeline_helpers import result_of, run
+from tests.factories.pipeline_helpers import result_of, run
 from tests.factories.tiny_models import POSITIONS, save_tiny, tiny_text, tiny_tokenizer
 
 WINDOW, MOST = 48, 6

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -106,7 +107,7 @@ def open_page() -> Iterator[Open]:
 
 
 def text_of(app: AppTest) -> str:
-    """Everything that is written on the page, for looking words up."""
+    """Everything that is written on the page, for looking words up: as it is read, without escapes of Markdown."""
     parts = [
         element.value
         for kind in ("title", "header", "markdown", "caption", "code", "text")
@@ -115,4 +116,4 @@ def text_of(app: AppTest) -> str:
     for alerts in (app.error, app.warning, app.info):
         parts += [f"{getattr(alert.proto, 'title', '')} {alert.value}" for alert in alerts]
     parts += [element.proto.body for element in app.get("html")]
-    return "\n".join(str(part) for part in parts)
+    return re.sub(r"\\(?=[^a-zA-Z0-9\s])", "", "\n".join(str(part) for part in parts))

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+
+import pytest
 
 from lrc_core.errors import ModelError
 from lrc_core.jobs import manager
+from lrc_core.models import consent
+from lrc_core.names import model_label
 from lrc_core.paths import runs_home
 from lrc_core.runs.spec import ModelRef, SpectraSpec
 from pages.ui.shared import cards, state
@@ -124,18 +129,51 @@ def test_the_token_goes_into_the_jobs_environment_and_nowhere_else(open_page, su
     assert "hf_secret_value" not in str(dict(app.query_params))
 
 
-def test_the_choice_is_remembered_and_a_link_grants_no_consent(open_page, submitted):
+def test_the_choice_is_remembered(open_page, submitted):
     app = open_page(model="owner/other")
-    app.checkbox(key="home_trust_hub").check()
     app.button(key="home_use").click().run()
     assert json.loads(state.settings_path().read_text())["model"] == {"source": "owner/other", "revision": ""}
     again = open_page()
     assert again.query_params["model"] == "owner/other"
-    again.button(key="home_start").click().run()
-    assert submitted[0][0].model.trust_remote_code
-    stranger = open_page(model="owner/stranger", trust_remote_code="true")
-    stranger.button(key="home_start").click().run()
-    assert not submitted[1][0].model.trust_remote_code
+
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.mark.parametrize(
+    ("given", "link", "trusted"),
+    [
+        (f"owner/other@{COMMIT}", {"model": "owner/other", "revision": COMMIT}, True),
+        (f"owner/first@{COMMIT}, owner/other@{COMMIT}", {"model": "owner/other", "revision": COMMIT}, True),
+        (f"owner/other@{COMMIT}", {"model": "owner/other", "revision": "refs/pr/7"}, False),
+        (f"owner/other@{COMMIT}", {"model": "owner/other"}, False),
+        ("owner/other", {"model": "owner/other", "revision": "refs/pr/7"}, False),
+        (f"owner/other@{COMMIT}", {"model": "owner/stranger", "revision": COMMIT}, False),
+        ("", {"model": "owner/other", "revision": COMMIT, "trust_remote_code": "true"}, False),
+    ],
+)
+def test_consent_is_the_servers_for_one_source_at_one_revision(open_page, submitted, monkeypatch, given, link, trusted):
+    old = {"consents": {"owner/other": {"trust_remote_code": True, "allow_pickle": True}}}
+    state.settings_path().parent.mkdir(parents=True, exist_ok=True)
+    state.settings_path().write_text(json.dumps(old))  # what a visitor ticked in former versions
+    for name in (consent.TRUST_REMOTE_CODE, consent.ALLOW_PICKLE):
+        monkeypatch.setenv(name, given)
+    app = open_page(**link)
+    assert not app.checkbox, "a visitor has nothing to tick"
+    app.button(key="home_start").click().run()
+    model = submitted[0][0].model
+    assert (model.trust_remote_code, model.allow_pickle) == (trusted, trusted)
+
+
+@pytest.mark.parametrize("name", ["/srv/models/there", "/srv/models/gone", "~/x", "../y", "/" + "b" * 300, "a" * 390])
+def test_a_models_label_does_not_depend_on_the_disk(open_page, monkeypatch, name):
+    expected = model_label(ModelRef(name))
+    assert len(expected) <= 60
+    for answer in (True, False):
+        monkeypatch.setattr(Path, "exists", lambda _path, answer=answer: answer)
+        assert model_label(ModelRef(name)) == expected
+    monkeypatch.undo()
+    assert "not be drawn" not in text_of(open_page(model=name))
 
 
 def test_a_failed_fetch_says_why_and_offers_to_resume(open_page, store, card):

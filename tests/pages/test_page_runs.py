@@ -154,7 +154,8 @@ def test_a_prompt_stands_in_the_table_as_it_was_asked(open_page, store, card):
     run_factory.set_state(run, "cancelled")
     app = open_page("runs", ru_run=run.id)
     assert any(prompt in what for what in app.dataframe[0].value["What"])
-    assert "Phase" not in app.dataframe[0].value and "\\<b\\>2\\*3" in text_of(app)
+    assert "Phase" not in app.dataframe[0].value and prompt in text_of(app)
+    assert not any(prompt in str(element.value) for element in app.markdown), "it is escaped"
 
 
 def test_a_job_cancelled_in_the_queue_took_no_time(open_page, store, card):

@@ -30,7 +30,7 @@ def signed(run):
     """The run with plans that say where they come from, as real ones do."""
     for path in [run.path / "plan.json", *(run.path / "plans").glob("*.json")]:
         path.write_text(json.dumps({**json.loads(path.read_text()), "origin": {"run_id": run.id}}))
-    return run
+    return run_factory.resealed(run)
 
 
 def ask(app):

@@ -28,7 +28,7 @@ _NOTHING: Mapping[str, Any] = {"notes": []}
 
 
 def folder_notes(folder: Path, tensors: Sequence[TensorHeader], *, pickled: bool = False) -> tuple[str, ...]:
-    """What is left out of a model folder's weights and why; see :func:`lrc_core.models.weights.fit.require_fit`.
+    """What is left out of the weights and why; see :func:`lrc_core.models.weights.fit.require_matching_files`.
 
     The model's own code is not run: one that needs it is looked at when it is loaded.
 

@@ -35,7 +35,9 @@ _DTYPES = {
 }  # fmt: skip
 
 
-def require_fit(folder: Path, tensors: Sequence[TensorHeader], *, pickled: bool, trust: bool) -> tuple[str, ...]:
+def require_matching_files(
+    folder: Path, tensors: Sequence[TensorHeader], *, pickled: bool, trust: bool
+) -> tuple[str, ...]:
     """Refuse a model whose files and configuration do not belong together.
 
     Args:
@@ -224,7 +226,7 @@ def ask(question: Mapping[str, Any]) -> dict[str, Any]:
             tensors = [
                 TensorHeader(name, tuple(shape), dtype, 0, start) for name, shape, dtype, start in question["tensors"]
             ]
-            notes = require_fit(
+            notes = require_matching_files(
                 Path(question["path"]), tensors, pickled=question["kind"] == "pickle", trust=question["trust"]
             )
     except LrcError as error:
@@ -236,7 +238,7 @@ def require_gguf_fit(path: Path) -> tuple[str, ...]:
     """The same for a GGUF file.
 
     Raises:
-        ModelError: as :func:`require_fit`.
+        ModelError: as :func:`require_matching_files`.
     """
     from lrc_core.models.gguf.architectures import READ_BY_TRANSFORMERS
     from lrc_core.models.gguf.parts import whole_header

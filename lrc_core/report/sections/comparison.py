@@ -24,7 +24,7 @@ from lrc_core.report.content import (
 )
 from lrc_core.report.drawing import charts
 from lrc_core.report.sections.prose import listed, percent_points, report_prose
-from lrc_core.report.sections.rows import Named, key_of, ranked, row_color, text_name, times_dense
+from lrc_core.report.sections.rows import Named, key_of, ranked, row_color, times_dense
 from lrc_core.report.sources import Row
 from lrc_core.words import data_size, measured, removed, significant
 
@@ -77,7 +77,7 @@ def _perplexities(named: Named) -> Table:
         Column("Size, MB", True, COUNTED),
     ]
     for text in texts:
-        columns += [Column(f"Perplexity, {text_name(text)}", True, MEASURED), Column("× dense", True)]
+        columns += [Column(f"Perplexity, {named.text(text)}", True, MEASURED), Column("× dense", True)]
     columns.append(Column("Run", mono=True))
 
     def cells(row: Row) -> list[Cell]:
@@ -146,7 +146,7 @@ def _curves(named: Named) -> list[Block]:
         reference = (base["value"], f"dense model {measured(base['value'], base.get('stderr'))}") if base else None
         drawing = charts.curves(series, "size of the weights, MB", "perplexity, lower is better", reference)
         said = _curve_reading(named, text)
-        title = f"Perplexity on {text_name(text)}"
+        title = f"Perplexity on {named.text(text)}"
         alt = f"{title} over the size of the weights, one line per method, whiskers of one standard error. {said}"
         items.append(Picture(drawing, alt, title, reading=said))
     if not items:
@@ -154,7 +154,7 @@ def _curves(named: Named) -> list[Block]:
     heads = (
         Column("Model"),
         Column("Size, MB", True, COUNTED),
-        *(Column(text_name(text), True, MEASURED) for text in named.texts),
+        *(Column(named.text(text), True, MEASURED) for text in named.texts),
     )
     lines = []
     for row in [row for row in named.rows if "error" not in row]:

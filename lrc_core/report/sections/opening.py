@@ -9,7 +9,7 @@ from lrc_core.quality.plain_words import accuracy_loss, difference_words
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
 from lrc_core.report.content import COUNTED, MEASURED, Block, Fact, Facts, Section, Words
 from lrc_core.report.sections.prose import listed, report_prose, with_papers
-from lrc_core.report.sections.rows import Named, certainty, ranked, text_name, times_dense
+from lrc_core.report.sections.rows import Named, certainty, ranked, times_dense
 from lrc_core.report.sources import Row, spec_of
 from lrc_core.runs.spec import CompareSpec, QualitySpec
 from lrc_core.tune.settings import TUNED
@@ -40,10 +40,10 @@ def question(named: Named) -> Section:
                 "warning",
             )
         )
+    told = dict.fromkeys(str(words) for row in named.rows for words in row.get("warnings") or ())
+    blocks += [Words(words, "warning") for words in told]
     if stale := named.sources.changed():
         blocks.append(Words(f"This report is of what was there before: {'; '.join(stale)}.", "warning"))
-    told = dict.fromkeys(str(warning) for row in named.rows for warning in row.get("warnings", []))
-    blocks += [Words(warning, "warning") for warning in told]
     return Section("question", "The question", tuple(blocks))
 
 
@@ -59,7 +59,7 @@ def _facts(named: Named, row: Row) -> Iterator[Fact]:
     for text, times in times_dense(row, dense).items():
         score = row["perplexity"][text]
         value = measured(score["value"], score.get("stderr"))
-        yield Fact(f"Perplexity, {text_name(text)}", f"{times:.2f} ×", f"{value}; dense model = 1", MEASURED)
+        yield Fact(f"Perplexity, {named.text(text)}", f"{times:.2f} ×", f"{value}; dense model = 1", MEASURED)
     loss = accuracy_loss(row, dense, named.sources.scores()) if dense else None
     if loss is not None:
         whole = round(loss.difference)
@@ -74,7 +74,7 @@ def _answer(named: Named, best: list[Row]) -> str:
     times = times_dense(first, dense)
     if times:
         said += ": its perplexity is " + listed(
-            [f"{t:.2g} times the dense model's on {text_name(n)}" for n, t in times.items()]
+            [f"{t:.2g} times the dense model's on {named.text(n)}" for n, t in times.items()]
         )
     if len(best) > 1:
         last = best[-1]

@@ -12,11 +12,12 @@ from lrc_core.errors import LrcError
 from lrc_core.kinds import command_for
 from lrc_core.report.content import Block, Cell, Column, Command, Commands, Fact, Facts, Section, Table, TableRow, Words
 from lrc_core.report.sections.prose import listed, report_prose
-from lrc_core.report.sections.rows import Named, text_name
+from lrc_core.report.sections.rows import Named
 from lrc_core.report.sources import Sources, spec_of
 from lrc_core.results.identity import in_words
 from lrc_core.runs.spec import EvaluationSpec
 from lrc_core.runs.store import Run, RunStore
+from lrc_core.texts.label import text_labels
 from lrc_core.words import duration
 
 PACKAGES = ("torch", "transformers", "safetensors", "lm_eval", "numpy")
@@ -29,8 +30,9 @@ def counted(named: Named) -> Section:
     windows = (
         f"{evaluation.max_windows} windows per text at most" if evaluation.max_windows else "all windows of each text"
     )
-    texts = listed([text_name(text) for text in evaluation.texts])
     calibration = spec.calibration if spec is not None else None
+    labels = text_labels((*evaluation.texts, *(calibration.texts if calibration else ())))
+    texts = listed([labels[text] for text in evaluation.texts])
     blocks: list[Block] = [
         Words(text)
         for text in report_prose(
@@ -46,7 +48,7 @@ def counted(named: Named) -> Section:
         blocks.append(
             Words(
                 f"Decompositions and methods were calibrated on {calibration.windows} windows of "
-                f"{calibration.window:,} tokens of {listed([text_name(text) for text in calibration.texts])}, "
+                f"{calibration.window:,} tokens of {listed([labels[text] for text in calibration.texts])}, "
                 f"seed {calibration.seed}."
             )
         )

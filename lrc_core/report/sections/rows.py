@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from lrc_core.budget import USUAL_KEEP, same_size, size_key
@@ -14,6 +13,7 @@ from lrc_core.quality.tables import p_of, texts_of
 from lrc_core.report.content import LegendEntry
 from lrc_core.report.sections.prose import listed, p_words
 from lrc_core.report.sources import Row, Sources
+from lrc_core.texts.label import text_label, text_labels
 from lrc_core.words import removed
 
 _SURE = 1.96
@@ -60,6 +60,10 @@ class Named:
     def texts(self) -> list[str]:
         """Texts with a perplexity."""
         return texts_of([row for row in self.rows if "error" not in row])
+
+    def text(self, text: str) -> str:
+        """What a text is called: its file's name, with as much of its folder as tells it from the others."""
+        return text_labels(self.texts).get(text) or text_label(text)
 
     def at(self, keep: float) -> list[Row]:
         """Measured rows at a target."""
@@ -113,11 +117,6 @@ def row_color(row: Row) -> str:
     return method_color(str(row["method"])) if row["method"] != "reference" else GREY
 
 
-def text_name(text: str) -> str:
-    """A text without its folder."""
-    return Path(text).name
-
-
 def mean_log_ratio(row: Row, other: Row, texts: Sequence[str]) -> float | None:
     """Mean over texts of the difference of log-perplexity; None where they share no text."""
     shared = [text for text in texts if text in row["perplexity"] and text in other["perplexity"]]
@@ -149,15 +148,15 @@ def certainty(first: Row, second: Row, named: Named) -> str:
         found = {text: p_of(first, second["method"], "perplexity", text) for text in named.texts}
         known = {text: p for text, p in found.items() if p is not None}
         if known:
-            sure = [f"{text_name(text)} ({p_words(p)})" for text, p in known.items() if p < 0.05]
-            unsure = [f"{text_name(text)} ({p_words(p)})" for text, p in known.items() if p >= 0.05]
+            sure = [f"{named.text(text)} ({p_words(p)})" for text, p in known.items() if p < 0.05]
+            unsure = [f"{named.text(text)} ({p_words(p)})" for text, p in known.items() if p >= 0.05]
             said = f"The difference to {other} is more than chance on {listed(sure)}" if sure else ""
             if unsure:
                 said += ("; it " if sure else f"The difference to {other} ") + f"may be chance on {listed(unsure)}"
             return f"{said}: paired over the same windows."
     verdicts = {text: _apart(first, second, text) for text in named.texts}
-    apart = [text_name(text) for text, verdict in verdicts.items() if verdict]
-    within = [text_name(text) for text, verdict in verdicts.items() if verdict is False]
+    apart = [named.text(text) for text, verdict in verdicts.items() if verdict]
+    within = [named.text(text) for text, verdict in verdicts.items() if verdict is False]
     if not apart and not within:
         return ""
     if not apart:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lrc_core import words
+from lrc_core.escape import escaped
 from lrc_core.names import method_label
 from lrc_core.results.benches import ACCURACY, Bench, Row, lines, measures, points, value_of
 
@@ -42,9 +43,10 @@ def worst_variant(bench: Bench, rows: Sequence[Row]) -> str:
         return ""
     values = {str(row["variant"]): value[0] for row in rows if row is not base and (value := value_of(row, text))}
     apart = {name: value for name, value in values.items() if words.figure(value, 3) != words.figure(own[0], 3)}
-    start = f"“{base['variant']}” has perplexity {words.figure(own[0], 3)} on {measures(bench)[text].split(', ', 1)[1]}"
+    read = escaped(measures(bench)[text].split(", ", 1)[1])
+    start = f"“{escaped(str(base['variant']))}” has perplexity {words.figure(own[0], 3)} on {read}"
     if not apart:
         return f"{start}, and no variant differs from it."
     named = sorted(apart, key=lambda name: apart[name])
     ends = dict.fromkeys([named[-1], named[0]])
-    return f"{start}; " + ", ".join(f"“{name}” {words.figure(apart[name], 3)}" for name in ends) + "."
+    return f"{start}; " + ", ".join(f"“{escaped(name)}” {words.figure(apart[name], 3)}" for name in ends) + "."

@@ -11,6 +11,7 @@ import streamlit as st
 
 from lrc_core import words
 from lrc_core.budget import keep_at
+from lrc_core.escape import escaped
 from lrc_core.kinds import title_of
 from lrc_core.names import decomposition_label, method_label
 from lrc_core.quality.presets import PRESETS, bench_preset, method_presets
@@ -25,7 +26,7 @@ from pages.ui.bench import figures, readings
 from pages.ui.compare import report
 from pages.ui.shared import charting, jobs
 from pages.ui.shared.charting import ChartText
-from pages.ui.shared.frame import empty, escaped, guard, sample_note
+from pages.ui.shared.frame import empty, guard, sample_note
 
 _SIZES = {"bench": "For two cores", "gpu": "For a GPU"}
 _PARTS = {"losses": "Loss terms", "texts": "Calibration text"}
@@ -98,7 +99,7 @@ def ablation(ref: ModelRef) -> None:
                 first_seed = chosen.view.spec.seeds[0]
                 shown = [row for row in rows if row["keep_target"] == keep and row["seed"] == first_seed]
                 title = f"{method_label(method)}: {_PARTS[part].lower()}, {words.removed(keep)} removed"
-                st.markdown(f"**{title}**")
+                st.markdown(f"**{escaped(title)}**")
                 caption = ChartText(
                     f"{title}: " + ", ".join(str(row["variant"]) for row in shown),
                     _frame(replace(chosen, rows=tuple(shown))),

@@ -11,6 +11,7 @@ import streamlit as st
 
 from lrc_core import words
 from lrc_core.budget import same_size
+from lrc_core.escape import escaped
 from lrc_core.names import method_color
 from lrc_core.plan import Plan
 from lrc_core.quality.card import (
@@ -34,7 +35,7 @@ from lrc_core.runs.transcript import read_answers
 from lrc_core.types import ModelCard
 from pages.ui.compare import figures as charts
 from pages.ui.shared import state
-from pages.ui.shared.frame import empty, escaped
+from pages.ui.shared.frame import empty
 from pages.ui.shared.prose import prose
 
 PRICE, CURRENCY = 3.0, "€"
@@ -107,7 +108,8 @@ def _cards(card: ModelCard, entries: Sequence[CardModel], prefix: str) -> None:
     largest = max((size.total for _, size in found), default=1)
     dense = next((pair for pair in found if pair[0].plan is None), None)
     if len(found) > 1:
-        st.markdown(cards_sentence(found, replace(wishes, currency=escaped(wishes.currency))))
+        named = [(replace(entry, name=escaped(entry.name)), size) for entry, size in found]
+        st.markdown(cards_sentence(named, replace(wishes, currency=escaped(wishes.currency))))
     with st.grid(2, min_column_width=330):
         for entry, size in found:
             with st.container(border=True, height="stretch", gap="small"):

@@ -9,6 +9,7 @@ import numpy as np
 
 from lrc_core import words
 from lrc_core.budget import layer_ratio, removed_share
+from lrc_core.escape import escaped
 from lrc_core.names import method_label
 from lrc_core.plan import Plan
 from lrc_core.types import ModelCard
@@ -20,6 +21,7 @@ def best(rows: Sequence[Row]) -> str:
     """Which method is best on the first text at one budget, and whether that is beyond the error."""
     text = _first_text(rows)
     scores = {str(row["method"]): row["perplexity"][text] for row in rows if text in row["perplexity"]}
+    text = escaped(text)
     dense = scores.pop("dense", None)
     ordered = sorted(scores, key=lambda name: scores[name]["value"])
     if not ordered:
@@ -55,13 +57,13 @@ def growth(rows: Sequence[Row]) -> str:
             place = (removed_share(float(row["keep_target"])), float(row["perplexity"][text]["value"]))
             by_method.setdefault(str(row["method"]), []).append(place)
     if not by_method:
-        return f"Only the dense model was measured on {text}."
+        return f"Only the dense model was measured on {escaped(text)}."
     furthest = max(rate for places in by_method.values() for rate, _ in places)
     ends = {name: value for name, places in by_method.items() for rate, value in places if rate == furthest}
     first, last = min(ends, key=lambda name: ends[name]), max(ends, key=lambda name: ends[name])
     said = (
         f"At {words.percent(furthest)} removed **{method_label(first)}** stands at "
-        f"{words.figure(ends[first], 3)} on {text}"
+        f"{words.figure(ends[first], 3)} on {escaped(text)}"
     )
     begins = min(by_method[first])
     if begins[0] < furthest:

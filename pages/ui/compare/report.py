@@ -8,6 +8,7 @@ from typing import Any
 import streamlit as st
 
 from lrc_core.errors import LrcError
+from lrc_core.escape import escaped
 from lrc_core.paths import samples_home
 from lrc_core.report.build import CURRENCY, PRICE, ReportOptions, command_of, make_report
 from lrc_core.report.content import Report
@@ -38,7 +39,7 @@ def section(views: Sequence[AnyRun], prefix: str, keep: float | None = None) -> 
             st.markdown("A report is made of a finished comparison or bench; these rows are single measurements.")
             return
         if problem := _problem(view.id, _stamps(view)):
-            st.warning(problem, icon=":material/warning:")
+            st.warning(escaped(problem), icon=":material/warning:")
             return
         title = st.text_input(
             "Title", key=f"{prefix}_report_title", max_chars=160, placeholder="Made from the model's name"

@@ -8,6 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from lrc_core import words
+from lrc_core.escape import escaped
 from lrc_core.names import method_label
 from lrc_core.quality.rows import accuracy_of
 from lrc_core.quality.tables import tasks_of
@@ -139,7 +140,7 @@ def samples(group: comparisons.Group, decomposition: str, rows: Rows, ref: Model
     with st.grid(2, min_column_width=320):
         for row in shown:
             with st.container(border=True, height="stretch"):
-                st.markdown(f"**{charts.bar_name(row)}**")
+                st.markdown(f"**{escaped(charts.bar_name(row))}**")
                 st.text(row["sample"]["text"])
 
 

@@ -10,12 +10,13 @@ import streamlit as st
 from lrc_core import words
 from lrc_core.budget import break_even
 from lrc_core.decompose.measures import energy_rank
+from lrc_core.escape import escaped
 from lrc_core.names import decomposition_label, learns, model_label
 from lrc_core.paths import read_only
 from lrc_core.results.archive import archive
 from lrc_core.runs.spec import AllocateSpec, ModelRef
 from pages.ui.shared import pictures
-from pages.ui.shared.frame import PAGES, empty, escaped, page_link, sample_note
+from pages.ui.shared.frame import PAGES, empty, page_link, sample_note
 from pages.ui.shared.prose import prose
 from pages.ui.shared.summary import SHARE, ShownSpectra, example_of, heat_words, information_heatmap, shown_spectra
 
@@ -37,9 +38,10 @@ def first_picture(shown: ShownSpectra | None, ref: ModelRef) -> None:
     label = decomposition_label(shown.decomposition)
     if archive().best_spectra(ref) is None:
         st.caption(
-            f":material/info: {escaped(model_label(ref))} has not been read yet; this is {shown.spectra.card.name}."
+            f":material/info: {escaped(model_label(ref))} has not been read yet; this is "
+            f"{escaped(shown.spectra.card.name)}."
         )
-    st.caption(f"{heat_words(shown)} :small[({label} decomposition of {shown.spectra.card.name})]")
+    st.caption(f"{heat_words(shown)} :small[({label} decomposition of {escaped(shown.spectra.card.name)})]")
     sample_note(shown.view.sample, shown.view.id)
 
 

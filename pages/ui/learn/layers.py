@@ -8,13 +8,14 @@ import pandas as pd
 import streamlit as st
 
 from lrc_core import words
+from lrc_core.escape import escaped
 from lrc_core.results.archive import archive
 from lrc_core.runs.spec import LessonSpec, ModelRef
 from pages.ui.learn import lessons
 from pages.ui.shared import charting, jobs
 from pages.ui.shared.cellgrid import OUTLINE, Grid, cell_grid, limits_of, picked_in
 from pages.ui.shared.figures import Scale
-from pages.ui.shared.frame import escaped, sample_note
+from pages.ui.shared.frame import sample_note
 
 CHART, LAYER, WANTED = "learn_map", "learn_squeezed", "learn_wanted"
 KEEPS = (0.05, 0.1, 0.2, 0.4)

@@ -11,6 +11,7 @@ import streamlit as st
 from numpy.typing import NDArray
 
 from lrc_core.errors import RunError
+from lrc_core.escape import escaped
 from lrc_core.names import model_label
 from lrc_core.results.archive import RunView, archive, card_of, read_content, stamp_of
 from lrc_core.results.identity import identified
@@ -114,6 +115,6 @@ def live(ref: ModelRef, spec: LessonSpec, label: str, key: str) -> bool:
         st.caption(":material/check: This has been computed; the step shows it.")
     elif st.button(label, icon=":material/play_arrow:", key=key) and jobs.submit(spec):
         return True
-    st.caption(f"On {model_label(ref)}, in the background. The same from the command line:")
+    st.caption(f"On {escaped(model_label(ref))}, in the background. The same from the command line:")
     jobs.command(spec)
     return False

@@ -13,6 +13,7 @@ from lrc_core.allocate.curves.hand import predicted_loss
 from lrc_core.budget import break_even, is_dense, layer_ratio, plan_params, same_percent
 from lrc_core.decompose.measures import energy_kept
 from lrc_core.errors import LrcError
+from lrc_core.escape import escaped
 from lrc_core.names import decomposition_label, method_label
 from lrc_core.results import scores as plan_scores
 from lrc_core.results.archive import archive
@@ -22,7 +23,6 @@ from lrc_core.runs.spec import EvaluationSpec, ModelRef
 from lrc_core.types import LinearShape, ModelCard
 from pages.ui.shared.cellgrid import OUTLINE, Grid, Limits, cell_grid, picked_in
 from pages.ui.shared.figures import Scale
-from pages.ui.shared.frame import escaped
 
 DRAFT, HISTORY, LAYER, RANK, GRID, TABLE = "pl_draft", "pl_history", "pl_layer", "pl_rank", "pl_grid", "pl_table"
 MOVES = "pl_moves"
@@ -157,7 +157,7 @@ def _picked() -> None:
 def _panel(ref: ModelRef, card: ModelCard, draft: Draft, layer: LinearShape) -> None:
     """Rank of the chosen layer."""
     rank, even = draft.ranks[layer.name], break_even(layer)
-    st.markdown(f"## Block {layer.block}, {layer.kind}")
+    st.markdown(f"## Block {layer.block}, {escaped(layer.kind)}")
     st.session_state[RANK] = rank
 
     def set_rank(value: int) -> None:
@@ -234,7 +234,7 @@ def _spend(
         width="stretch",
     )
     if error := st.session_state.pop("pl_spend_error", None):
-        st.error(escaped(error.remedy), title=error.message, icon=":material/error:")
+        st.error(escaped(error.remedy), title=escaped(error.message), icon=":material/error:")
     if losses is None:
         st.caption(
             "The layers that are not locked keep their proportions: no loss curve of this model is known. "
@@ -305,8 +305,8 @@ def score_list(ref: ModelRef, keep: float, evaluation: EvaluationSpec) -> None:
     scores = plan_scores.comparable(plan_scores.update(ref), keep, evaluation, ref)
     if not scores:
         st.caption(
-            f"Nothing measured at this compression on {plan_scores.measured_on(evaluation)} yet. Plans of the machine "
-            "come from the Compare page, yours from the button above."
+            f"Nothing measured at this compression on {escaped(plan_scores.measured_on(evaluation))} yet. Plans of the "
+            "machine come from the Compare page, yours from the button above."
         )
         return
     if sentence := plan_scores.verdict(scores):
@@ -330,4 +330,6 @@ def score_list(ref: ModelRef, keep: float, evaluation: EvaluationSpec) -> None:
         for place, score in enumerate(scores, 1)
     ]
     st.dataframe(pd.DataFrame(rows), hide_index=True, alt=f"Measured plans at {words.removed(keep)}, best first")
-    st.caption(f"Measured on {plan_scores.measured_on(evaluation)}; kept on this computer only, traceable to its run.")
+    st.caption(
+        f"Measured on {escaped(plan_scores.measured_on(evaluation))}; kept on this computer only, traceable to its run."
+    )

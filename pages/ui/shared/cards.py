@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import html
-from pathlib import Path
+import shlex
 from typing import Any
 
 import streamlit as st
 
 from lrc_core import words
 from lrc_core.errors import LrcError
+from lrc_core.escape import escaped
+from lrc_core.models import consent
 from lrc_core.models.preflight import preflight
+from lrc_core.models.source import is_path
 from lrc_core.runs.spec import FetchSpec, ModelRef, SpectraSpec
 from lrc_core.types import ModelCard
 from pages.ui.shared import jobs, state
-from pages.ui.shared.frame import escaped, show_error
+from pages.ui.shared.frame import show_error
+from pages.ui.shared.prose import prose
 
 SOURCES = {
     "starter": ("Starter model", ":material/star:"),
@@ -57,7 +61,7 @@ def _kind_of(ref: ModelRef) -> str:
         return "starter"
     if ref.source.lower().endswith(".gguf"):
         return "gguf"
-    return "folder" if Path(ref.source).expanduser().is_dir() else "hub"
+    return "folder" if is_path(ref.source) else "hub"
 
 
 def picker(current: ModelRef) -> None:
@@ -112,8 +116,7 @@ def _reference(kind: str, current: ModelRef) -> tuple[ModelRef, str]:
         label = "Folder with config.json and safetensors" if kind == "folder" else "GGUF file"
         example = "/models/my-model" if kind == "folder" else "/models/my-model.Q8_0.gguf"
         path = st.text_input(label, value=current.source, placeholder=example, key=f"home_path_{kind}").strip()
-        consents = _consents(kind, current) if kind == "folder" else {}
-        return ModelRef(path, **consents), ""
+        return _with_consents(ModelRef(path)) if kind == "folder" else ModelRef(path), ""
     left, right = st.columns([3, 2])
     source = left.text_input(
         "Model id", value=current.source, placeholder="HuggingFaceTB/SmolLM2-360M", key="home_hub_id"
@@ -127,17 +130,22 @@ def _reference(kind: str, current: ModelRef) -> tuple[ModelRef, str]:
         key="home_hub_token",
         help="Handed to the job's process alone; never written to disk, to the URL or to a log.",
     ).strip()
-    return ModelRef(source, revision, **_consents(kind, current)), token
+    return _with_consents(ModelRef(source, revision)), token
 
 
-def _consents(kind: str, current: ModelRef) -> dict[str, Any]:
+def _with_consents(ref: ModelRef) -> ModelRef:
+    """The model with the permissions that the server was started with, and where they come from."""
+    given = consent.with_given(ref)
     with st.expander("Permissions for this model", icon=":material/shield:"):
-        st.caption("Both let the model's author run code on this computer. Leave them off unless you trust its source.")
-        code = st.checkbox("Run the model's own code", value=current.trust_remote_code, key=f"home_trust_{kind}")
-        pickle = st.checkbox(
-            "Load weights that are not safetensors", value=current.allow_pickle, key=f"home_pickle_{kind}"
-        )
-    return {"trust_remote_code": code, "allow_pickle": pickle}
+        st.caption(prose("consents"))
+        for word, variable, yes in (
+            ("Running the model's own code", consent.TRUST_REMOTE_CODE, given.trust_remote_code),
+            ("Loading weights that are not safetensors", consent.ALLOW_PICKLE, given.allow_pickle),
+        ):
+            st.markdown(f"{word}: **{'allowed' if yes else 'not allowed'}**")
+            if not yes and ref.source:
+                st.code(f"{variable}={shlex.quote(consent.entry_of(ref))} make app", language=None, wrap_lines=True)
+    return given
 
 
 @st.cache_data(ttl=60, max_entries=16, show_spinner="Looking at the model …")
@@ -158,7 +166,7 @@ def _preflight(ref: ModelRef) -> bool:
         return False
     if not report.exists:
         for problem in report.problems or ("There is no such model.",):
-            st.error(problem, icon=":material/block:")
+            st.error(escaped(problem), icon=":material/block:")
         return False
     with st.container(border=True):
         entries = [

@@ -9,10 +9,14 @@ from typing import Any
 import streamlit as st
 
 from lrc_core.errors import TextError
+from lrc_core.escape import escaped
+from lrc_core.paths import read_only
 from lrc_core.registry import MethodEntry
 from lrc_core.results.series import LARGEST_RATE
 from lrc_core.runs.spec import CalibrationSpec, EvaluationSpec
 from lrc_core.settings import FieldInfo, fields_of
+from lrc_core.texts.files import absolute, is_file, read_file
+from lrc_core.texts.label import text_label
 from pages.ui.shared import state
 
 
@@ -99,8 +103,8 @@ def calibration(prefix: str, changed: Callable[[], None]) -> CalibrationSpec:
         key=f"{prefix}_texts",
         on_change=changed,
         bind="query-params",
-        help="Built-in texts (wiki, c4), paths of UTF-8 or JSONL files, hub data sets, or generated (what the model "
-        "itself writes), separated by commas.",
+        help="Built-in texts (wiki, c4), paths of files (text, JSON lines, JSON, CSV, Parquet; FILE#field=NAME for "
+        "another field than text), hub data sets, or generated (what the model itself writes), separated by commas.",
     )
     left, middle, right = st.columns(3)
     shared: dict[str, Any] = {"on_change": changed, "bind": "query-params"}
@@ -149,4 +153,18 @@ def _names(text: str, what: str) -> tuple[str, ...]:
     names = tuple(part.strip() for part in text.split(",") if part.strip())
     if not names:
         raise TextError(f"No {what} text is named.", "Name at least one, for example c4.")
-    return names
+    found = tuple(absolute(name) if is_file(name) else name for name in names)
+    if not read_only():
+        for name in filter(is_file, found):
+            _preview(name)
+    return found
+
+
+def _preview(name: str) -> None:
+    """What was understood of a file, or why it cannot be used, before anything is computed from it."""
+    try:
+        words = read_file(name).words
+    except TextError as error:
+        st.warning(escaped(str(error)), icon=":material/description:")
+    else:
+        st.caption(f":material/description: {escaped(f'{text_label(name)}: {words}')}")

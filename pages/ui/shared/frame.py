@@ -10,13 +10,14 @@ from dataclasses import dataclass
 import streamlit as st
 
 from lrc_core.errors import LrcError
+from lrc_core.escape import escaped
 from lrc_core.jobs import manager
 from lrc_core.names import model_label
 from lrc_core.paths import read_only
 from lrc_core.results.archive import archive
 from lrc_core.runs.spec import ModelRef
 from lrc_core.runs.store import RunStore
-from pages.ui.shared import state
+from pages.ui.shared import access, state
 from pages.ui.shared.prose import ASSETS, prose
 
 _log = logging.getLogger(__name__)
@@ -65,6 +66,7 @@ def frame(page: str) -> ModelRef:
     Args:
         page: key of the page in ``PAGES``.
     """
+    access.install()
     info = PAGES[page]
     st.set_page_config(
         page_title=f"{info.title} · {PRODUCT}" if page != "home" else PRODUCT,
@@ -111,11 +113,6 @@ def page_link(file: str, label: str, icon: str, *, query: dict[str, str] | None 
     """A link to another page that keeps the query parameters, with some of them set."""
     parameters = {**state.carried(), **{key: [value] for key, value in (query or {}).items()}}
     st.page_link(file, label=label, icon=icon, query_params=parameters, **options)  # type: ignore[arg-type]
-
-
-def escaped(text: str) -> str:
-    """Text from outside as markdown shows it, without meaning."""
-    return "".join(f"\\{character}" if character in r"\`*_{}[]()#+!$<>:~|" else character for character in text)
 
 
 @st.fragment(run_every=5.0)
@@ -171,7 +168,7 @@ def guard() -> Iterator[None]:
 
 def show_error(error: LrcError) -> None:
     """An expected failure: what is wrong, and the remedy."""
-    st.error(escaped(error.remedy) or "Nothing was lost.", title=error.message, icon=":material/error:")
+    st.error(escaped(error.remedy) or "Nothing was lost.", title=escaped(error.message), icon=":material/error:")
 
 
 def sample_note(sample: bool, *run_ids: str) -> None:

@@ -10,6 +10,7 @@ import streamlit as st
 
 from lrc_core import words
 from lrc_core.errors import LrcError
+from lrc_core.escape import escaped
 from lrc_core.jobs import manager
 from lrc_core.kinds import title_of, titles
 from lrc_core.paths import read_only
@@ -19,7 +20,7 @@ from lrc_core.runs.records import Status
 from lrc_core.runs.spec import (
     Spec,
 )
-from pages.ui.shared.frame import escaped, guard, show_error
+from pages.ui.shared.frame import guard, show_error
 from pages.ui.shared.prose import prose
 
 BADGES = {
@@ -100,9 +101,12 @@ def panel(run_id: str, *, live: Callable[[AnyRun], None] | None = None, every: f
         live: draws more under the progress, also refreshed.
         every: seconds between looks.
     """
-    view = archive().open(run_id)
+    view = archive().job(run_id)
     if view is None:
-        st.warning("It was deleted, or the link is from another computer.", title=f"There is no run {run_id[:60]} here")
+        st.warning(
+            "It was deleted, or the link is from another computer.",
+            title=f"There is no run {escaped(run_id[:60])} here",
+        )
         return
     polling = not view.final
     st.fragment(_panel, run_every=every if polling else None, key=f"panel_{run_id}")(run_id, live, polling)
@@ -111,7 +115,7 @@ def panel(run_id: str, *, live: Callable[[AnyRun], None] | None = None, every: f
 def _panel(run_id: str, live: Callable[[AnyRun], None] | None, polling: bool) -> None:
     with guard():
         rerun_if_asked()
-        view = archive().open(run_id)
+        view = archive().job(run_id)
         if view is None or polling == view.final:
             st.rerun()  # the page around shows the new state, and polling stops or starts
         with st.container(border=True, key=f"job_{run_id}"):
@@ -164,7 +168,7 @@ def _act(action: Callable[[str], object], run_id: str) -> None:
     try:
         action(run_id)
     except LrcError as error:
-        st.toast(str(error), icon=":material/error:", duration="long")
+        st.toast(escaped(str(error)), icon=":material/error:", duration="long")
     else:
         st.session_state["rerun_page"] = True
 
@@ -192,7 +196,7 @@ def _progress(status: Status) -> None:
     # What is left is known of the phase only: how many more a job has depends on what it finds done.
     left = status.eta_s(now) if status.state == "running" else None
     parts = [
-        status.phase[:1].upper() + status.phase[1:] or "Starting",
+        escaped(status.phase[:1].upper() + status.phase[1:]) or "Starting",
         steps,
         f"about {words.duration(left)} left of this phase" if left is not None else "",
         f"{words.duration(now - status.started_at)} so far" if status.started_at else "",
@@ -206,7 +210,10 @@ def _failure(view: AnyRun) -> None:
     for warning in ((view.run.result() or {}).get("warnings") or []) if view.done else []:
         st.warning(escaped(str(warning)), icon=":material/warning:")
     if status.state == "failed":
-        st.error(status.remedy or "The log on the Runs page says more.", title=status.error or "The job failed")
+        st.error(
+            escaped(status.remedy) or "The log on the Runs page says more.",
+            title=escaped(status.error) or "The job failed",
+        )
     elif status.state == "interrupted":
         st.warning(
             "Its process is gone. Nothing that it had written is lost: resume to go on from the last checkpoint."

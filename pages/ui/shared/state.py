@@ -1,6 +1,7 @@
 """Which model the pages talk about: in the URL, so that a link says it, and in one small file, to be remembered.
 
-Consents (running a model's own code, loading pickled weights) are only read from the file: a link must not grant them.
+Consents (running a model's own code, loading pickled weights) come from the server's environment: neither a link nor a
+visitor gives them.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import streamlit as st
 
 from lrc_core.errors import LrcError
 from lrc_core.files import make_private, write_json
+from lrc_core.models import consent
 from lrc_core.paths import read_only, runs_home
 from lrc_core.runs.spec import ModelRef
 
@@ -70,13 +72,7 @@ def current_model() -> ModelRef:
         source, revision = str(last.get("source") or "starter"), str(last.get("revision") or "")
         if source != "starter":
             show_in_url(ModelRef(source, revision))
-    consent = (remembered.get("consents") or {}).get(source) or {}
-    return ModelRef(
-        source,
-        revision,
-        trust_remote_code=bool(consent.get("trust_remote_code")),
-        allow_pickle=bool(consent.get("allow_pickle")),
-    )
+    return consent.with_given(ModelRef(source, revision))
 
 
 def show_in_url(ref: ModelRef) -> None:
@@ -90,10 +86,7 @@ def show_in_url(ref: ModelRef) -> None:
 
 def choose_model(ref: ModelRef) -> None:
     """Make a model the current one, here and at the next start."""
-    settings = read_settings()
-    consents = dict(settings.get("consents") or {})
-    consents[ref.source] = {"trust_remote_code": ref.trust_remote_code, "allow_pickle": ref.allow_pickle}
-    write_settings(model={"source": ref.source, "revision": ref.revision}, consents=consents)
+    write_settings(model={"source": ref.source, "revision": ref.revision})
     show_in_url(ref)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import streamlit as st
 
+from lrc_core.escape import escaped
 from lrc_core.names import decomposition_label
 from pages.ui.shared.cellgrid import OUTLINE, Grid, Limits, cell_grid, limits_of, picked_in, pinned_in, written
 from pages.ui.shared.figures import LAYER_COLORS, Scale
@@ -91,9 +92,9 @@ def _one_heatmap(look: Look, side: Side, heat: SpectraHeatmap, limits: Limits, k
         mates = sides.matched(card, look.side.card)
         colors = {name: colors[mate] for name, mate in mates.items() if mate in colors}
         found = sides.search(card, str(st.session_state.get(FIND, ""))) if found is not None else None
-    title = f"**{entry.label}**" + (f", difference to {look.reference.label}" if look.reference else "")
+    title = f"**{entry.label}**" + (f", difference to {escaped(look.reference.label)}" if look.reference else "")
     source = side.label if look.beside else decomposition_label(side.decomposition)
-    st.markdown(f"{title}  \n:small[:gray[{source}]]")
+    st.markdown(f"{title}  \n:small[:gray[{escaped(source)}]]")
     grid = Grid(
         card=card,
         values=heat.values,
@@ -116,7 +117,7 @@ def _readings(look: Look, side: Side, heat: SpectraHeatmap) -> None:
     """What a heatmap says, in sentences computed from it."""
     if look.reference is not None:
         sign = lambda value: written(value, heat.scale, "+")  # noqa: E731
-        st.caption(sides.spread_words(list(heat.values.values()), sign, look.reference.label))
+        st.caption(sides.spread_words(list(heat.values.values()), sign, escaped(look.reference.label)))
     else:
         unit = "of " + heat.scale.title.split(" of ", 1)[1] if " of " in heat.scale.title else ""
         st.caption(

@@ -9,6 +9,7 @@ from typing import Any
 import streamlit as st
 
 from lrc_core.budget import uniform_ranks
+from lrc_core.escape import escaped
 from lrc_core.types import LinearShape
 from pages.ui.shared import summary
 from pages.ui.spectra import sides
@@ -82,7 +83,7 @@ def compared(look: Look, places: Sequence[Any]) -> Look:
         values, _, _ = sides.measure_side(other, look.measure, ranks_at(other, look))
         return replace(look, reference=sides.run_reference(side, other, values))
     if picked in others:
-        st.caption(f":material/info: {others[picked]} has no figures of this measure to compare with.")
+        st.caption(f":material/info: {escaped(others[picked])} has no figures of this measure to compare with.")
     return look
 
 

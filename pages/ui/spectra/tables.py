@@ -9,6 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from lrc_core.budget import break_even
+from lrc_core.escape import csv_cell
 from lrc_core.types import ModelCard
 from pages.ui.shared.prose import prose
 from pages.ui.spectra import sides
@@ -65,7 +66,7 @@ def tables(look: Look) -> None:
     with st.container(horizontal=True):
         st.download_button(
             "All measures (CSV)",
-            lambda: measure_frame(look).to_csv(index=False),
+            lambda: measure_frame(look).map(csv_cell).to_csv(index=False),
             f"{card.name}-measures-{decomposition}.csv",
             "text/csv",
             icon=":material/download:",

@@ -10,6 +10,7 @@ import streamlit as st
 
 from lrc_core import words
 from lrc_core.errors import LrcError
+from lrc_core.escape import escaped
 from lrc_core.jobs import generator, manager
 from lrc_core.names import model_label
 from lrc_core.quality.votes import SKIPPED, TIE, Vote, keep_vote, tally, votes_csv, votes_path, votes_sentence
@@ -19,7 +20,7 @@ from lrc_core.runs.spec import GenerateSpec, ModelRef
 from lrc_core.runs.store import RunStore
 from lrc_core.runs.transcript import Answer, read_answers
 from pages.ui.compare.cards import who
-from pages.ui.shared.frame import escaped, guard
+from pages.ui.shared.frame import guard
 
 
 def quoted(prompt: str) -> str:
@@ -131,7 +132,7 @@ def _vote(view: RunView[GenerateSpec], names: list[str], chosen: str, place: int
     try:
         keep_vote(votes_path(RunStore().root), vote)
     except LrcError as error:
-        st.toast(str(error), icon=":material/error:", duration="long")
+        st.toast(escaped(str(error)), icon=":material/error:", duration="long")
     st.session_state["rerun_page"] = True
 
 
@@ -139,7 +140,7 @@ def votes() -> None:
     """The votes so far: one sentence, counts, the file."""
     found = talk.votes()
     labels = {name: talk.label_of(name) for vote in found for name in vote.answers}
-    st.markdown(votes_sentence(found, labels))
+    st.markdown(escaped(votes_sentence(found, labels)))
     rows = tally(found)
     if rows:
         st.dataframe(

@@ -7,6 +7,7 @@ import math
 import streamlit as st
 
 from lrc_core import names, words
+from lrc_core.escape import escaped
 from lrc_core.export.film import Film
 from lrc_core.results import forecasts
 from lrc_core.results.archive import AnyRun, RunView, asks_for
@@ -58,7 +59,9 @@ def _quality(view: RunView[AllocateSpec], shown: Film) -> None:
     measured = forecasts.measurement_of(view)
     if measured:
         run, scores = measured
-        parts = [f"{text} {words.measured(score['value'], score.get('stderr'))}" for text, score in scores.items()]
+        parts = [
+            f"{escaped(text)} {words.measured(score['value'], score.get('stderr'))}" for text, score in scores.items()
+        ]
         st.markdown(
             f":green-badge[:material/straighten: Measured] perplexity of its plan at {words.percent(shown.removed)}: "
             f"{', '.join(parts)} :small[:gray[`{run}`]]"
@@ -66,10 +69,11 @@ def _quality(view: RunView[AllocateSpec], shown: Film) -> None:
         return
     found, reason = forecasts.forecasts(view, shown)
     if not found:
-        st.markdown(f":gray-badge[:material/timeline: No quality forecast yet] :small[{reason}]")
+        st.markdown(f":gray-badge[:material/timeline: No quality forecast yet] :small[{escaped(reason)}]")
         return
     lines = [
-        f"{text} about **{forecasts.figures(made, dense)}**, dense {dense:.1f}" for text, (made, dense) in found.items()
+        f"{escaped(text)} about **{forecasts.figures(made, dense)}**, dense {dense:.1f}"
+        for text, (made, dense) in found.items()
     ]
     first = next(iter(found.values()))[0]
     missed = max(made.error for made, _ in found.values())

@@ -15,7 +15,7 @@ from lrc_core.errors import BudgetError
 from lrc_core.evaluate.zero_shot import TaskScore
 from lrc_core.registry import ALLOCATORS, MethodEntry
 from lrc_core.runs.spec import EvaluationSpec
-from tests.core.pipeline_helpers import LLRC, only_preset
+from tests.factories.pipeline_helpers import LLRC, only_preset
 
 CALLS: list[tuple[str, float]] = []
 """Which of the two methods was called, and how much it was asked to keep."""
@@ -42,7 +42,7 @@ def set_methods(monkeypatch: pytest.MonkeyPatch) -> None:
     CALLS.clear()
     only_preset(monkeypatch, "llrc", {**LLRC, "settle_steps": 2, "max_steps": 40, "tv_weight": 0.0})
     for name in ("tilted", "failing"):
-        function = f"tests.core.quality_helpers:{name}"
+        function = f"tests.factories.quality_helpers:{name}"
         entry = MethodEntry(name, name.capitalize(), "For tests.", "–", "#123456", function, UniformSettings)
         monkeypatch.setitem(ALLOCATORS._entries, name, entry)
 

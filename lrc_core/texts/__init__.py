@@ -1,0 +1,1 @@
+"""Texts: reading the files that users have, dealing documents into parts, and cutting token windows out of them."""
