@@ -51,13 +51,12 @@ def check_settings(config: Mapping[str, Any], where: str) -> None:
     Raises:
         ModelError: names the method.
     """
-    for part in (config, config.get("text_config")):
-        for entry in _SETTINGS if isinstance(part, Mapping) else ():
-            settings = part.get(entry)
-            if not settings:
-                continue
-            method = settings.get("quant_method", "") if isinstance(settings, Mapping) else ""
-            raise ModelError(f"{where} is quantised already ({str(method)[:60] or entry}).", REMEDY)
+    inner = config.get("text_config")
+    for part in (config, inner if isinstance(inner, Mapping) else {}):
+        for entry in _SETTINGS:
+            if settings := part.get(entry):
+                method = settings.get("quant_method", "") if isinstance(settings, Mapping) else ""
+                raise ModelError(f"{where} is quantised already ({str(method)[:60] or entry}).", REMEDY)
 
 
 def check_packed(tensors: Iterable[TensorHeader], where: str) -> None:
