@@ -44,6 +44,7 @@ _LOG = logging.getLogger(__name__)
 _MEMORY_REMEDY = "Close other programs, take a smaller model, or use a machine with more memory."
 _UNKNOWN_POSITIONS = 2048
 NOT_CAUSAL = "The model is bidirectional: changing a token changes what it says of the tokens before it."
+_FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -222,7 +223,7 @@ def _read_model(
         with quiet_transformers("loading the weights", on_progress, should_stop):
             model, info = AutoModelForCausalLM.from_pretrained(
                 files.folder,
-                dtype="auto",
+                dtype=_stored_dtype(files),
                 use_safetensors=not files.pickled,
                 trust_remote_code=ref.trust_remote_code,
                 local_files_only=True,
@@ -257,6 +258,15 @@ def _untied(model: Any) -> list[str]:
         f"config.json ties {name} to another parameter, and the files hold one of its own, which is used."
         for name in sorted(declared - set(model.all_tied_weights_keys))
     ]
+
+
+def _stored_dtype(files: ModelFiles) -> torch.dtype | str:
+    """What most of the weights are stored as; config.json may say less, and would have them rounded."""
+    sizes: dict[str, int] = {}
+    for tensor in files.tensors:
+        if tensor.dtype in _FLOATS:
+            sizes[tensor.dtype] = sizes.get(tensor.dtype, 0) + tensor.bytes
+    return _FLOATS[max(sizes, key=sizes.__getitem__)] if sizes else "auto"
 
 
 def _load_failure(files: ModelFiles, ref: ModelRef, error: Exception) -> ModelError:

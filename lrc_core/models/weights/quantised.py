@@ -51,14 +51,12 @@ def check_settings(config: Mapping[str, Any], where: str) -> None:
     Raises:
         ModelError: names the method.
     """
-    parts = [part for part in (config, config.get("text_config")) if isinstance(part, Mapping)]
-    for part in parts:
+    inner = config.get("text_config")
+    for part in (config, inner if isinstance(inner, Mapping) else {}):
         for entry in _SETTINGS:
-            settings = part.get(entry)
-            if not settings:
-                continue
-            method = settings.get("quant_method", "") if isinstance(settings, Mapping) else ""
-            raise ModelError(f"{where} is quantised already ({str(method)[:60] or entry}).", REMEDY)
+            if settings := part.get(entry):
+                method = settings.get("quant_method", "") if isinstance(settings, Mapping) else ""
+                raise ModelError(f"{where} is quantised already ({str(method)[:60] or entry}).", REMEDY)
 
 
 def check_packed(tensors: Iterable[TensorHeader], where: str) -> None:
