@@ -162,7 +162,7 @@ def _worded(reader: Reader, limit: Words) -> Reader:
 def _chosen(reader: Reader, choices: tuple[str, ...]) -> Reader:
     def read(value: Any) -> Any:
         found = reader(value)
-        if found not in choices:
+        if not set(found if isinstance(found, tuple) else (found,)) <= set(choices):
             raise _WrongError(f"is {_shown(value)}, but must be one of {', '.join(choices)}")
         return found
 
