@@ -38,8 +38,8 @@ class Found(HTMLParser):
                 self.addresses.append(value or "")
 
 
-def make(store: RunStore, compared: str) -> Report:
-    return make_report(Asked(compare=compared), ReportOptions(PAYLOAD[:150], None), Archive((store,)))
+def make(store: RunStore, compared: str, title: str = "") -> Report:
+    return make_report(Asked(compare=compared), ReportOptions(title, None), Archive((store,)))
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, str]
         view = Archive((store,)).require(run_id, AllocateSpec)
         films.append(film_html(film_of(view.run)))
     return {
-        "report": (report_html(make(good, plain.id)), report_html(make(bad, ids["compared"]))),
+        "report": (report_html(make(good, plain.id)), report_html(make(bad, ids["compared"], PAYLOAD[:150]))),
         "film": (films[0], films[1]),
     }
 

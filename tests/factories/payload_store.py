@@ -30,9 +30,13 @@ def poisoned(content: Any, keys: tuple[str, ...]) -> Any:
 
 
 def poison(run: Run, *keys: str) -> None:
+    """The payload in a finished run, as if its job had written it: digests are those of the poisoned files."""
     for path in run.path.glob("*.json"):
         if path.name not in ("spec.json", "status.json"):
             path.write_text(json.dumps(poisoned(json.loads(path.read_text()), keys)))
+    result = run.path / "result.json"
+    result.write_text(json.dumps({**json.loads(result.read_text()), "warnings": [PAYLOAD]}))
+    run_factory.resealed(run)
 
 
 def fill(store: RunStore, plans: Path) -> dict[str, str]:
@@ -41,7 +45,7 @@ def fill(store: RunStore, plans: Path) -> dict[str, str]:
     named = replace(card, name=PAYLOAD, identity=replace(card.identity, architecture=PAYLOAD))
     run_factory.spectra_run(store, named, decompositions=("svd", "whitened", "kfac"))
     learned = run_factory.allocate_run(store, card)
-    run_factory.finish(learned, {**(learned.result() or {}), "warnings": [PAYLOAD]})
+    poison(learned)
     compared = table_factory.compare_run(store, card)
     for run in (
         compared,
@@ -50,8 +54,6 @@ def fill(store: RunStore, plans: Path) -> dict[str, str]:
         run_factory.lesson_run(store, card),
     ):
         poison(run, "name", "note", "error", "remedy", "prompt", "text", "variant", "label")
-        if not isinstance(run.spec, SpectraSpec):
-            run_factory.finish(run, {**(run.result() or {}), "warnings": [PAYLOAD]})
     failed = run_factory.allocate_run(store, card, method="ara", state="running")
     run_factory.set_state(failed, "failed", 3, PAYLOAD, PAYLOAD)
     other = store.create(SpectraSpec(ModelRef(PAYLOAD[:300], PAYLOAD[:200])))
