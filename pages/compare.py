@@ -16,7 +16,7 @@ from pages.ui.compare import cards, report
 from pages.ui.compare import rows as measured
 from pages.ui.compare import views as compare_views
 from pages.ui.shared import forms, jobs, state
-from pages.ui.shared.frame import PAGES, empty, frame, guard, page_link, sample_note
+from pages.ui.shared.frame import PAGES, empty, escaped, frame, guard, page_link, sample_note
 from pages.ui.shared.prose import prose
 
 DECOMPOSITION, KEEP, VIEW, GROUP, SECTION = "co_decomposition", "co_rate", "co_view", "co_group", "co_section"
@@ -237,7 +237,7 @@ def side_by_side(ref: ModelRef) -> None:
     unfinished(ref)
     rows = group.at(decomposition, keep)
     for note in measured.differences(group.at(decomposition, None), group):
-        st.caption(f":material/info: {note}")
+        st.caption(f":material/info: {escaped(note)}")
     view = st.segmented_control(
         "View",
         list(compare_views.VIEWS),

@@ -10,7 +10,7 @@ from typing import Any
 import lrc_core.allocate
 import lrc_core.decompose  # noqa: F401  both packages register their methods
 from lrc_core.kinds import KINDS, load
-from lrc_core.pipeline.session import Session, measured
+from lrc_core.pipeline.session import Session, measured, with_warnings
 from lrc_core.runs.store import Run
 from lrc_core.types import OnProgress, ShouldStop
 
@@ -31,4 +31,4 @@ def execute(run: Run, *, on_progress: OnProgress, should_stop: ShouldStop) -> di
 
 def execute_in(run: Run, session: Session) -> dict[str, Any]:
     """As :func:`execute`, with a model that is perhaps in memory already and whose callbacks are the run's."""
-    return measured(lambda: load(KINDS[run.spec.kind].stage)(run, session))
+    return measured(lambda: with_warnings(load(KINDS[run.spec.kind].stage)(run, session), session))

@@ -8,7 +8,7 @@ from typing import Any
 
 from lrc_core.pipeline.allocation import allocation_run
 from lrc_core.pipeline.evaluation import evaluation_run
-from lrc_core.pipeline.session import Session, measured
+from lrc_core.pipeline.session import Session, measured, with_warnings
 from lrc_core.pipeline.updating import update_run
 from lrc_core.plan import Plan
 from lrc_core.runs.recorder import record
@@ -36,7 +36,7 @@ def do_part(store: RunStore, session: Session, wanted: AllocateSpec | UpdateSpec
             session.on_progress(replace(tick, phase=f"{label}: {tick.phase}"))
 
         watched = session.watched_by(both, should_stop)
-        return measured(lambda: stage(child, watched))
+        return measured(lambda: with_warnings(stage(child, watched), watched))
 
     record(child, work, should_stop=session.should_stop)
     return child

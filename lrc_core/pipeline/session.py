@@ -166,6 +166,17 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         raise ResourceError(f"Cannot write {path}: {error}.", "Free some disk space, then resume the run.") from error
 
 
+def with_warnings(result: dict[str, Any], session: Session) -> dict[str, Any]:
+    """A stage's result with what there is to know of the model it was computed from, and of the models of its rows."""
+    loaded = vars(session).get("loaded")
+    told = [
+        *(loaded.warnings if loaded else ()),
+        *(warning for row in result.get("rows", []) for warning in row.get("warnings", [])),
+        *result.get("warnings", []),
+    ]
+    return {**result, "warnings": list(dict.fromkeys(told))} if told else result
+
+
 def measured(stage: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """The result of a stage with its wall-clock time and its own peak of memory."""
     started = time.monotonic()

@@ -40,6 +40,8 @@ def question(named: Named) -> Section:
                 "warning",
             )
         )
+    told = dict.fromkeys(str(warning) for row in named.rows for warning in row.get("warnings", []))
+    blocks += [Words(warning, "warning") for warning in told]
     return Section("question", "The question", tuple(blocks))
 
 

@@ -195,7 +195,7 @@ def missing(group: Group, decomposition: str, methods: Iterable[str]) -> list[tu
 
 
 def differences(rows: Sequence[Row], group: Group) -> list[str]:
-    """What is not equal among the rows shown, in words; empty when the comparison is clean."""
+    """What is not equal among the rows shown, and what their runs warned of; empty when the comparison is clean."""
     notes = []
     by_target: dict[float, list[float]] = {}
     for row in rows:
@@ -211,7 +211,8 @@ def differences(rows: Sequence[Row], group: Group) -> list[str]:
         notes.append("The rows were calibrated on different texts or windows; see the settings of each run.")
     if group.hidden:
         notes.append(f"{group.hidden} older measurements of the same cells are not shown.")
-    return notes
+    told = dict.fromkeys(str(warning) for row in rows for warning in row.get("warnings", []))
+    return notes + list(told)
 
 
 def table(rows: Sequence[Row], label: Any) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from lrc_core.models.preflight import preflight
 from lrc_core.runs.spec import FetchSpec, ModelRef, SpectraSpec
 from lrc_core.types import ModelCard
 from pages.ui.shared import jobs, state
-from pages.ui.shared.frame import show_error
+from pages.ui.shared.frame import escaped, show_error
 
 SOURCES = {
     "starter": ("Starter model", ":material/star:"),
@@ -171,9 +171,9 @@ def _preflight(ref: ModelRef) -> bool:
         ]
         facts(entries)
         for problem in report.problems:
-            st.error(problem, icon=":material/block:")
+            st.error(escaped(problem), icon=":material/block:")
         for warning in report.warnings:
-            st.warning(warning, icon=":material/warning:")
+            st.warning(escaped(warning), icon=":material/warning:")
         if not report.problems:
             st.caption(":material/check: Nothing speaks against it. Memory and disk are estimates.")
     return True

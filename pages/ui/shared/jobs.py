@@ -191,7 +191,7 @@ def _failure(view: AnyRun) -> None:
     """What went wrong; of a finished job, what its worker warned of."""
     status = view.status
     for warning in ((view.run.result() or {}).get("warnings") or []) if view.done else []:
-        st.warning(str(warning), icon=":material/warning:")
+        st.warning(escaped(str(warning)), icon=":material/warning:")
     if status.state == "failed":
         st.error(status.remedy or "The log on the Runs page says more.", title=status.error or "The job failed")
     elif status.state == "interrupted":
