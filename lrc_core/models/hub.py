@@ -5,7 +5,6 @@ The token comes from the environment (``HF_TOKEN``) or the hub's own login, neve
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,8 +16,10 @@ from typing import Any
 from lrc_core.errors import LrcError, ModelError
 from lrc_core.models.aside import disk_errors
 from lrc_core.models.headers import TensorHeader
+from lrc_core.models.json_files import read_table
 from lrc_core.models.quiet import TickBar
-from lrc_core.models.source import check_config
+from lrc_core.models.shards import check_shard_name, check_shards
+from lrc_core.models.source import check_config, check_counts, check_tensors
 from lrc_core.runs.spec import ModelRef
 from lrc_core.types import OnProgress, ShouldStop
 
@@ -38,6 +39,7 @@ class RemoteModel:
         weight_bytes: size of the weight files.
         download_bytes: size of everything that would be fetched.
         pickled: it offers no safetensors.
+        config_folder: where config.json has been fetched to.
     """
 
     revision: str
@@ -46,6 +48,7 @@ class RemoteModel:
     weight_bytes: int
     download_bytes: int
     pickled: bool
+    config_folder: Path
 
     @property
     def tensors(self) -> tuple[TensorHeader, ...]:
@@ -152,9 +155,10 @@ def look_at(ref: ModelRef) -> RemoteModel:
             hint = "It holds GGUF files: download one and name that file." if _ends(sizes, ".gguf") else ""
             raise ModelError(f"{ref.source} has no config.json.", hint or "Choose a causal language model.")
         try:
-            config = json.loads(Path(hf_hub_download(ref.source, "config.json", revision=revision)).read_text("utf-8"))
+            config_path = Path(hf_hub_download(ref.source, "config.json", revision=revision))
         except EntryNotFoundError as error:
             raise ModelError(f"{ref.source} has no config.json.", "Choose a causal language model.") from error
+        config = read_table(config_path)
         check_config(config, ref.source)
         pickled = not _ends(sizes, ".safetensors")
         if pickled and not ref.allow_pickle:
@@ -163,13 +167,18 @@ def look_at(ref: ModelRef) -> RemoteModel:
                 "Choose a safetensors version of the model, or allow pickled weights if you trust their origin.",
             )
         shards = {} if pickled else _remote_shards(ref.source, revision)
+        check_shards(shards, {}, ref.source)
+        check_tensors([tensor for found in shards.values() for tensor in found], ref.source)
+    check_counts(config, sum(map(len, shards.values())), ref.source)
     weights = {name: size for name, size in sizes.items() if name.endswith(".bin" if pickled else ".safetensors")}
     small = {
         name: size for name, size in sizes.items() if name.endswith((".json", ".txt", ".model")) and "/" not in name
     }
     known_bytes = sum(tensor.bytes for found in shards.values() for tensor in found)
     weight_bytes = known_bytes or sum(weights.values())
-    return RemoteModel(revision, config, shards, weight_bytes, weight_bytes + sum(small.values()), pickled)
+    return RemoteModel(
+        revision, config, shards, weight_bytes, weight_bytes + sum(small.values()), pickled, config_path.parent
+    )
 
 
 @contextmanager
@@ -233,7 +242,7 @@ def _remote_shards(name: str, revision: str) -> dict[str, tuple[TensorHeader, ..
 
     metadata = HfApi().get_safetensors_metadata(name, revision=revision)
     return {
-        shard: tuple(
+        check_shard_name(shard, name): tuple(
             TensorHeader(tensor, tuple(info.shape), info.dtype, info.data_offsets[1] - info.data_offsets[0])
             for tensor, info in file.tensors.items()
         )

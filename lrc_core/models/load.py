@@ -16,13 +16,16 @@ from lrc_core.errors import CancelledError, LrcError, ModelError, ResourceError
 from lrc_core.models.allocator import keep_freed_memory
 from lrc_core.models.device import memory_available, named_dtype, pick_device
 from lrc_core.models.fingerprint import fingerprint
-from lrc_core.models.gguf_convert import unpacked_gguf
+from lrc_core.models.gguf.convert import unpacked_gguf
+from lrc_core.models.gguf.packing import packed_types
+from lrc_core.models.gguf.parts import whole_header
 from lrc_core.models.hub import cached_snapshot, fetch_snapshot
 from lrc_core.models.linears import block_linears, decoder_blocks
 from lrc_core.models.pack import starter
 from lrc_core.models.quiet import quiet_transformers
 from lrc_core.models.resources import cpu_memory_available, human_bytes
-from lrc_core.models.source import ModelFiles, find_source, look_through
+from lrc_core.models.source import ModelFiles, check_tokenizer, find_source, look_through
+from lrc_core.models.weights.fit import load_failure, require_fit
 from lrc_core.runs.spec import ModelRef
 from lrc_core.types import (
     ModelCard,
@@ -37,6 +40,7 @@ from lrc_core.types import (
 _LOG = logging.getLogger(__name__)
 _MEMORY_REMEDY = "Close other programs, take a smaller model, or use a machine with more memory."
 _UNKNOWN_POSITIONS = 2048
+_FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -88,9 +92,18 @@ def load_model(
     precision = named_dtype(dtype, chosen)
     folder, revision = _local_folder(ref, on_progress, should_stop)
     files = look_through(folder, allow_pickle=ref.allow_pickle)
+    check_tokenizer(folder)
     _require_memory(files, ref, chosen, precision)
     with _memory_errors(ref):
-        model, warnings = _read_model(files, ref, on_progress, should_stop)
+        warnings = [*origin_notes(ref)]
+        notes = require_fit(folder, files.tensors, pickled=files.pickled, trust=ref.trust_remote_code)
+        model, unused = _read_model(files, ref, on_progress, should_stop)
+        if notes is None and unused:
+            raise ModelError(
+                f"{unused[0]} in {folder} has no place in {type(model).__name__} ({len(unused)} in all).",
+                "Load the original, merged, full-precision model, or correct its config.json.",
+            )
+        warnings += [*(notes or ()), *_untied(model)]
         tokenizer = _read_tokenizer(folder, ref)
         layers = block_linears(model)
         identity = ModelIdentity(
@@ -141,6 +154,16 @@ def _local_folder(ref: ModelRef, on_progress: OnProgress, should_stop: ShouldSto
     return folder, folder.name
 
 
+def origin_notes(ref: ModelRef) -> tuple[str, ...]:
+    """What the user should know of weights that are not those the model was trained with."""
+    source = find_source(ref)
+    if source.kind != "gguf":
+        return ()
+    assert source.path is not None
+    packed = packed_types(whole_header(source.path))
+    return (f"Its weights were packed in a GGUF file as {packed} and have been unpacked.",) if packed else ()
+
+
 def _require_memory(files: ModelFiles, ref: ModelRef, device: torch.device, dtype: torch.dtype) -> None:
     params = sum(tensor.numel for tensor in files.tensors)
     needed = max(files.weight_bytes, params * dtype.itemsize if device.type == "cpu" else 0)
@@ -174,7 +197,7 @@ def _is_memory_error(error: BaseException) -> bool:
 def _read_model(
     files: ModelFiles, ref: ModelRef, on_progress: OnProgress, should_stop: ShouldStop
 ) -> tuple[Any, list[str]]:
-    """The model on the CPU in its stored precision, and warnings."""
+    """The model on the CPU in its stored precision, and the names of tensors that it did not take."""
     from transformers import AutoModelForCausalLM
 
     on_progress(Progress("loading the weights"))
@@ -182,7 +205,7 @@ def _read_model(
         with quiet_transformers("loading the weights", on_progress, should_stop):
             model, info = AutoModelForCausalLM.from_pretrained(
                 files.folder,
-                dtype="auto",
+                dtype=_stored_dtype(files),
                 use_safetensors=not files.pickled,
                 trust_remote_code=ref.trust_remote_code,
                 local_files_only=True,
@@ -196,27 +219,41 @@ def _read_model(
         raise _load_failure(files, ref, error) from error
     if should_stop():
         raise CancelledError("Stopped while loading the weights.")
-    if incomplete := sorted(info["missing_keys"]) or sorted(str(key[0]) for key in info["mismatched_keys"]):
+    if wrong := [*sorted(info["missing_keys"]), *sorted(str(key[0]) for key in info["mismatched_keys"])]:
         raise ModelError(
-            f"The weights in {files.folder} do not fit {files.architecture}: {incomplete[0]} is missing or of another "
-            f"shape ({len(incomplete)} tensors are).",
+            f"The weights in {files.folder} do not fit {files.architecture}: {wrong[0]} is missing or misshapen.",
             "The model is incomplete, or its config.json belongs to another one.",
         )
-    unused = sorted(info["unexpected_keys"])
-    return model, [f"{len(unused)} tensors of the model are not used, e.g. {unused[0]}."] if unused else []
+    return model, sorted(info["unexpected_keys"])
+
+
+def _untied(model: Any) -> list[str]:
+    """A word where config.json ties two parameters that the files hold with different values; both are kept."""
+    declared = (
+        set(model.get_expanded_tied_weights_keys(all_submodels=True)) if model.config.tie_word_embeddings else set()
+    )
+    return [
+        f"config.json ties {name} to another parameter, and the files hold one of its own, which is used."
+        for name in sorted(declared - set(model.all_tied_weights_keys))
+    ]
+
+
+def _stored_dtype(files: ModelFiles) -> torch.dtype | str:
+    """What most of the weights are stored as; config.json may say less, and would have them rounded."""
+    sizes: dict[str, int] = {}
+    for tensor in files.tensors:
+        if tensor.dtype in _FLOATS:
+            sizes[tensor.dtype] = sizes.get(tensor.dtype, 0) + tensor.bytes
+    return _FLOATS[max(sizes, key=sizes.__getitem__)] if sizes else "auto"
 
 
 def _load_failure(files: ModelFiles, ref: ModelRef, error: Exception) -> ModelError:
-    reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     if "trust_remote_code" in str(error) and not ref.trust_remote_code:
         return ModelError(
             f"{ref.source} needs its own code to run, which is not allowed.",
             "Read that code, and allow the model's own code if you trust it.",
         )
-    return ModelError(
-        f"transformers cannot load {ref.source} ({files.architecture or 'unknown architecture'}): {reason}",
-        "Check that it is a causal language model that this version of transformers knows.",
-    )
+    return load_failure(files.folder, error)
 
 
 def _read_tokenizer(folder: Path, ref: ModelRef) -> Any:

@@ -15,11 +15,12 @@ from typing import Any
 
 from lrc_core.errors import ModelError, ResourceError
 from lrc_core.models.aside import require_disk
-from lrc_core.models.headers import FLOAT_TYPES, TensorHeader, safetensors_header
+from lrc_core.models.headers import FLOAT_TYPES, TensorHeader
 from lrc_core.models.hub import cached_snapshot, look_at
 from lrc_core.models.pack import starter
 from lrc_core.models.resources import cpu_memory_available, human_bytes
-from lrc_core.models.source import architecture_of, find_source, is_whole, look_through, unpacked_folder, weight_files
+from lrc_core.models.shards import read_headers
+from lrc_core.models.source import architecture_of, find_source, is_whole, look_through, unpacked_folder
 from lrc_core.paths import cache_home
 from lrc_core.runs.spec import ModelRef
 from lrc_core.types import HEADER_ONLY, LinearShape, ModelCard, ModelIdentity
@@ -95,7 +96,7 @@ def read_outline(ref: ModelRef) -> Outline:
         remote = look_at(ref)
         return _outline(ref, remote.revision, remote.config, remote.shards, None)
     files = look_through(folder, allow_pickle=False)
-    shards = {file.name: safetensors_header(file) for file in weight_files(folder)}
+    shards = read_headers(folder)
     revision = folder.name if source.kind == "hub" else ""
     return _outline(ref, revision, files.config, shards, folder)
 

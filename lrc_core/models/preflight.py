@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lrc_core.errors import LrcError, ModelError
-from lrc_core.models.headers import GgufHeader, TensorHeader, gguf_header
+from lrc_core.models.gguf.architectures import check_keys
+from lrc_core.models.gguf.header import GgufHeader
+from lrc_core.models.gguf.packing import check_types, packed_types
+from lrc_core.models.gguf.parts import gguf_parts, read_floats, whole_header
+from lrc_core.models.headers import TensorHeader
 from lrc_core.models.hub import cached_snapshot, look_at
 from lrc_core.models.outline import block_weights, first_number, text_config
 from lrc_core.models.pack import starter
@@ -20,7 +24,15 @@ from lrc_core.models.resources import (
     human_bytes,
     unpacked_bytes,
 )
-from lrc_core.models.source import architecture_of, find_source, is_whole, look_through, unpacked_folder
+from lrc_core.models.source import (
+    architecture_of,
+    check_tokenizer,
+    find_source,
+    is_whole,
+    look_through,
+    unpacked_folder,
+)
+from lrc_core.models.weights.check import folder_notes, gguf_notes
 from lrc_core.paths import cache_home
 from lrc_core.runs.spec import ModelRef
 
@@ -140,7 +152,7 @@ def block_shapes(tensors: tuple[TensorHeader, ...]) -> dict[int, list[tuple[int,
 def _from_starter(ref: ModelRef, _: Path | None) -> _Facts:
     status = next(part for part in starter.pack_status() if part.name == starter.MODEL.name)
     if status.present:
-        return _from_folder(ref, Path(status.path))
+        return _folder_facts(ref, Path(status.path))
     tensors = [TensorHeader("model.embed_tokens.weight", (49152, 576), "F32", 4 * 49152 * 576)]
     for block in range(30):
         for name, (rows, columns) in _STARTER_SHAPES.items():
@@ -159,7 +171,13 @@ def _from_starter(ref: ModelRef, _: Path | None) -> _Facts:
 
 def _from_folder(ref: ModelRef, folder: Path | None) -> _Facts:
     assert folder is not None
+    facts = _folder_facts(ref, folder)
+    return replace(facts, warnings=folder_notes(folder, facts.tensors, pickled=not facts.tensors))
+
+
+def _folder_facts(ref: ModelRef, folder: Path) -> _Facts:
     files = look_through(folder, allow_pickle=ref.allow_pickle)
+    check_tokenizer(folder)
     return _Facts(
         files.architecture,
         files.tensors,
@@ -172,8 +190,15 @@ def _from_folder(ref: ModelRef, folder: Path | None) -> _Facts:
 
 def _from_gguf(_: ModelRef, path: Path | None) -> _Facts:
     assert path is not None
-    header = gguf_header(path)
+    header = whole_header(path)
+    check_keys(header, lambda name: read_floats(path, name), path.name)
+    check_types(header, path.name)
     unpacked = is_whole(unpacked_folder(path))
+    notes = [] if unpacked else list(gguf_notes(path, gguf_parts(path)))
+    if packed := packed_types(header):
+        notes.append(f"Its weights are packed as {packed} and are unpacked.")
+    if not unpacked:
+        notes.append("It is unpacked into the cache at first use, which takes a while.")
     return _Facts(
         header.architecture,
         header.tensors,
@@ -181,7 +206,7 @@ def _from_gguf(_: ModelRef, path: Path | None) -> _Facts:
         int(_gguf_number(header, "embedding_length")),
         fetch_bytes=0 if unpacked else unpacked_bytes(sum(tensor.numel for tensor in header.tensors)),
         n_blocks=int(_gguf_number(header, "block_count")),
-        warnings=() if unpacked else ("It is unpacked into the cache at first use, which takes a while.",),
+        warnings=tuple(notes),
     )
 
 
@@ -190,6 +215,7 @@ def _from_hub(ref: ModelRef, _: Path | None) -> _Facts:
         local = _from_folder(ref, folder)
         return _Facts(**{**vars(local), "revision": folder.name})
     remote = look_at(ref)
+    notes = folder_notes(remote.config_folder, remote.tensors) if remote.tensors else ()
     return _Facts(
         architecture_of(remote.config),
         remote.tensors,
@@ -197,7 +223,7 @@ def _from_hub(ref: ModelRef, _: Path | None) -> _Facts:
         _hidden_size(remote.config),
         fetch_bytes=remote.download_bytes,
         revision=remote.revision,
-        warnings=(f"It is downloaded at first use ({human_bytes(remote.download_bytes)}).",),
+        warnings=(*notes, f"It is downloaded at first use ({human_bytes(remote.download_bytes)})."),
         n_blocks=_blocks_by_config(remote.config),
         own_code="auto_map" in remote.config,
     )

@@ -6,20 +6,28 @@ A name is ``starter``, a folder, a GGUF file, or a hub id; a folder that exists 
 from __future__ import annotations
 
 import hashlib
-import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lrc_core.errors import ModelError
-from lrc_core.models.headers import TensorHeader, safetensors_header
+from lrc_core.models.gguf.parts import gguf_parts, stem_of
+from lrc_core.models.headers import TensorHeader
+from lrc_core.models.json_files import MAX_TOKENIZER_BYTES, read_table
+from lrc_core.models.shards import check_experts, pickle_files, read_headers
+from lrc_core.models.weights.quantised import check_packed, check_settings
 from lrc_core.paths import cache_home
 from lrc_core.runs.spec import ModelRef
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
-_PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+_UNPACKED = 2
+"""Counts up when GGUF files are unpacked otherwise, so that what an older version made is made anew."""
+_COUNT = re.compile(r"(num|n)_(\w+_)?(layers?|experts?|blocks?|heads?|groups?)")
+_BLOCKS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers")
+_MOST = 10_000
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 
 
 @dataclass(frozen=True)
@@ -95,21 +103,67 @@ def look_through(folder: Path, *, allow_pickle: bool) -> ModelFiles:
         raise ModelError(f"The model folder {folder} does not exist.", "It may have been moved or deleted.")
     config = _read_config(folder)
     check_config(config, str(folder))
-    files = weight_files(folder)
-    if files:
-        tensors = tuple(tensor for file in files for tensor in safetensors_header(file))
-        return ModelFiles(folder, config, tensors, sum(file.stat().st_size for file in files), pickled=False)
-    pickles = [path for name in _PICKLES if (path := folder / name).is_file()]
+    if shards := read_headers(folder):
+        tensors = tuple(tensor for found in shards.values() for tensor in found)
+        check_tensors(tensors, str(folder))
+        check_counts(config, len(tensors), str(folder))
+        size = sum((folder / name).stat().st_size for name in shards)
+        return ModelFiles(folder, config, tensors, size, pickled=False)
+    pickles = pickle_files(folder)
     if not pickles:
+        others = sorted(path.name for path in folder.glob("*.safetensors"))
         raise ModelError(
-            f"{folder} holds no weights.", "It needs model.safetensors, or shards with model.safetensors.index.json."
+            f"{folder} holds no weights{f' under a name that is known ({others[0][:80]} is none)' if others else ''}.",
+            "It needs model.safetensors, or shards with model.safetensors.index.json.",
         )
     if not allow_pickle:
         raise ModelError(
             f"The weights in {folder} are pickled ({pickles[0].name}), and loading a pickle can run any code.",
             "Use a safetensors version of the model, or allow pickled weights if you trust their origin.",
         )
-    return ModelFiles(folder, config, (), sum(path.stat().st_size for path in folder.glob("*.bin")), pickled=True)
+    check_counts(config, 0, str(folder))
+    return ModelFiles(folder, config, (), sum(path.stat().st_size for path in pickles), pickled=True)
+
+
+def check_tensors(tensors: Sequence[TensorHeader], where: str) -> None:
+    """Refuse what can be seen of the tensors' names and types alone.
+
+    Raises:
+        ModelError: quantised weights, or gaps between experts.
+    """
+    check_packed(tensors, where)
+    check_experts(tensors, where)
+
+
+def check_counts(config: Mapping[str, Any], tensors: int, where: str) -> None:
+    """Refuse numbers of blocks or experts that no model has: building it would take for ever.
+
+    Args:
+        config: content of config.json.
+        tensors: how many the files hold; 0 where that is not known.
+        where: the model's name, for messages.
+
+    Raises:
+        ModelError: names the entry.
+    """
+    for part in (config, config.get("text_config")):
+        for name, value in part.items() if isinstance(part, Mapping) else ():
+            if isinstance(value, int | float) and _COUNT.fullmatch(name):
+                most = min(_MOST, tensors) if tensors and name in _BLOCKS else _MOST
+                if not -1 <= value <= most:
+                    held = f" and its files hold {tensors:,} tensors" if most < _MOST else ""
+                    raise ModelError(f"config.json of {where} sets {name[:80]} to {value}{held}.", "Download it again.")
+
+
+def check_tokenizer(folder: Path) -> None:
+    """Refuse tokenizer files that are damaged, too large or nested too deeply; that none may be there.
+
+    Raises:
+        ModelError: names the file.
+    """
+    for name in _TOKENIZER_FILES:
+        if (path := folder / name).is_file():
+            read_table(path, MAX_TOKENIZER_BYTES)
 
 
 def is_whole(folder: Path) -> bool:
@@ -127,29 +181,30 @@ def unpacked_folder(path: Path) -> Path:
     Raises:
         ModelError: the file cannot be read.
     """
+    parts = gguf_parts(path)
     try:
-        facts = path.stat()
+        facts = [(str(part.resolve()), part.stat().st_size, part.stat().st_mtime_ns) for part in parts]
     except OSError as error:
         raise ModelError(f"Cannot read {path}: {error.strerror}.") from error
-    key = hashlib.sha256(f"{path.resolve()} {facts.st_size} {facts.st_mtime_ns}".encode()).hexdigest()[:16]
-    return cache_home() / "gguf" / f"{path.stem}-{key}"
+    key = hashlib.sha256(f"{_UNPACKED} {facts}".encode()).hexdigest()[:16]
+    return cache_home() / "gguf" / f"{stem_of(path)}-{key}"
 
 
 def check_config(config: Mapping[str, Any], where: str) -> None:
     """Refuse what is certain not to work.
 
     Raises:
-        ModelError: an encoder-decoder, or a quantised model.
+        ModelError: an encoder-decoder, a quantised model, or weights under another name.
     """
     if config.get("is_encoder_decoder"):
         raise ModelError(
             f"{where} is an encoder-decoder model.", "Only causal (decoder-only) language models can be compressed."
         )
-    if quantisation := config.get("quantization_config"):
-        method = quantisation.get("quant_method", "") if isinstance(quantisation, dict) else ""
+    check_settings(config, where)
+    if other := config.get("transformers_weights"):
         raise ModelError(
-            f"{where} is quantised already ({method or 'quantization_config'}).",
-            "Load the full-precision original of the model.",
+            f"config.json of {where} names weights of its own ({str(other)[:80]}).",
+            "Take the entry transformers_weights out, and name the file model.safetensors.",
         )
 
 
@@ -169,30 +224,9 @@ def _read_config(folder: Path) -> dict[str, Any]:
         ggufs = sorted(folder.glob("*.gguf"))
         hint = f"Name the GGUF file itself: {ggufs[0]}." if ggufs else "Name the folder that holds config.json."
         raise ModelError(f"{folder} has no config.json.", hint)
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"Cannot read {path}: {error}.", "Download or copy the file again.") from error
-    if not isinstance(config, dict):
-        raise ModelError(f"{path} is not a model configuration.", "Download or copy the file again.")
-    return config
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files that transformers would load; [] where there are none."""
-    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    if single.is_file():
-        return [single]
-    if not index.is_file():
-        return []
-    try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"Cannot read {index}: {error}.", "Download or copy the file again.") from error
-    files = [folder / str(name) for name in names]
-    missing = [file for file in files if not file.is_file()]
-    if missing:
+    if (folder / "adapter_config.json").is_file():
         raise ModelError(
-            f"{missing[0]} is missing ({len(missing)} of {len(files)} shards are).", "Download or copy it again."
+            f"{folder} holds an adapter beside the model (adapter_config.json).",
+            "Merge it into the model and save that, or take the adapter's files out of the folder.",
         )
-    return files
+    return read_table(path)

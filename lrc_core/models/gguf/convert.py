@@ -10,7 +10,11 @@ import torch
 
 from lrc_core.errors import CancelledError, LrcError, ModelError
 from lrc_core.models.aside import disk_errors, fill_aside, locked, require_disk
-from lrc_core.models.headers import gguf_header
+from lrc_core.models.gguf.architectures import READ_BY_TRANSFORMERS, check_keys
+from lrc_core.models.gguf.keys import REMEDY
+from lrc_core.models.gguf.packing import check_types
+from lrc_core.models.gguf.parts import gguf_parts, read_floats, whole_header
+from lrc_core.models.gguf.unpack import filled_model
 from lrc_core.models.quiet import quiet_transformers
 from lrc_core.models.resources import unpacked_bytes, unpacks_to_float32
 from lrc_core.models.source import is_whole, unpacked_folder
@@ -21,28 +25,33 @@ def convert_gguf(path: Path, folder: Path, on_progress: OnProgress, should_stop:
     """Write the model of a GGUF file, its weights unpacked, and its tokenizer into an existing folder.
 
     Args:
-        path: the GGUF file.
+        path: the GGUF file, or any part of one that was split.
         folder: receives config.json, model.safetensors and the tokenizer's files.
         on_progress: told what is being done.
         should_stop: asked between the steps and at every tensor.
 
     Raises:
-        ModelError: the file is damaged, or transformers does not know its architecture.
+        ModelError: the file is damaged or incomplete, or says something that cannot be carried over.
         CancelledError: the user asked to stop.
     """
-    header = gguf_header(path)
+    header = whole_header(path)
+    check_keys(header, lambda name: read_floats(path, name), path.name)
+    check_types(header, path.name)
     params = sum(tensor.numel for tensor in header.tensors)
     dtype = torch.float32 if unpacks_to_float32(params) else torch.bfloat16
     phase = f"unpacking {path.name}"
     on_progress(Progress(phase))
     try:
         with quiet_transformers(phase, on_progress, should_stop):
-            model, tokenizer = _read(path, dtype)
+            tokenizer = _read_tokenizer(gguf_parts(path)[0])
+            if header.architecture in READ_BY_TRANSFORMERS:
+                model = _read_by_transformers(path, dtype)
+            else:
+                model = filled_model(path, dtype, on_progress, should_stop)
             if should_stop():
                 raise CancelledError(f"Stopped while {phase}.")
             on_progress(Progress("saving the unpacked model"))
-            plain = _plain_copy(model)
-            plain.save_pretrained(folder)
+            model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
     except LrcError:
         raise
@@ -56,16 +65,33 @@ def convert_gguf(path: Path, folder: Path, on_progress: OnProgress, should_stop:
     _forget_origin(folder)
 
 
-def _read(path: Path, dtype: torch.dtype) -> tuple[Any, Any]:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+def _read_tokenizer(first: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(first.parent, gguf_file=first.name)
+
+
+def _read_by_transformers(path: Path, dtype: torch.dtype) -> Any:
+    """By transformers' newer reader, which follows all keys of the few architectures that it knows."""
+    from transformers import AutoModelForCausalLM
     from transformers.utils.quantization_config import GgufConfig
 
+    if len(gguf_parts(path)) > 1:
+        raise ModelError(
+            f"{path.name} is one part of a split GGUF file of an architecture whose parts cannot be read as one.",
+            "Merge them with `llama-gguf-split --merge`.",
+        )
     # Said explicitly, because packed weights are kept where a suitable kernel happens to be installed.
-    model = AutoModelForCausalLM.from_pretrained(
-        path.parent, gguf_file=path.name, dtype=dtype, quantization_config=GgufConfig(dequantize=True)
+    model, info = AutoModelForCausalLM.from_pretrained(
+        path.parent,
+        gguf_file=path.name,
+        dtype=dtype,
+        quantization_config=GgufConfig(dequantize=True),
+        output_loading_info=True,
     )
-    tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-    return model, tokenizer
+    if wrong := [*sorted(info["missing_keys"]), *sorted(info["unexpected_keys"])]:
+        raise ModelError(f"{path.name} does not fit {type(model).__name__}: {wrong[0]}.", REMEDY)
+    return _plain_copy(model)
 
 
 def _plain_copy(model: Any) -> Any:
@@ -101,14 +127,14 @@ def unpacked_gguf(path: Path, on_progress: OnProgress, should_stop: ShouldStop) 
     """The folder of a GGUF file's unpacked model, made at the first call and kept in the cache.
 
     Raises:
-        ModelError: damaged, or of an unknown architecture.
+        ModelError: damaged, incomplete, or of an unknown architecture.
         ResourceError: not enough disk.
         CancelledError: the user asked to stop.
     """
     folder = unpacked_folder(path)
     if is_whole(folder):
         return folder
-    header = gguf_header(path)
+    header = whole_header(path)
     label = f"unpacked {path.name}"
     with disk_errors(folder.parent), locked(folder.with_suffix(".lock"), label, on_progress, should_stop):
         if not is_whole(folder):
