@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +158,7 @@ def block_shapes(tensors: tuple[TensorHeader, ...]) -> dict[int, list[tuple[int,
 def _from_starter(ref: ModelRef, _: Path | None) -> _Facts:
     status = next(part for part in starter.pack_status() if part.name == starter.MODEL.name)
     if status.present:
-        return _from_folder(ref, Path(status.path))
+        return _folder_facts(ref, Path(status.path))
     tensors = [TensorHeader("model.embed_tokens.weight", (49152, 576), "F32", 4 * 49152 * 576)]
     for block in range(30):
         for name, (rows, columns) in _STARTER_SHAPES.items():
@@ -177,6 +177,11 @@ def _from_starter(ref: ModelRef, _: Path | None) -> _Facts:
 
 def _from_folder(ref: ModelRef, folder: Path | None) -> _Facts:
     assert folder is not None
+    facts = _folder_facts(ref, folder)
+    return replace(facts, warnings=folder_notes(folder, facts.tensors, pickled=not facts.tensors))
+
+
+def _folder_facts(ref: ModelRef, folder: Path) -> _Facts:
     files = look_through(folder, allow_pickle=ref.allow_pickle)
     check_tokenizer(folder)
     return _Facts(
