@@ -30,6 +30,8 @@ _SHOWN = 60
 _MARK = "#field="
 _LONGEST = 4 * 2**30
 """Bytes of text, unpacked, that are read at most: ten times the largest text that anybody measures a model on."""
+_REMEMBERED = 16 * 2**20
+"""Bytes of a file up to which its documents are kept for whoever reads it next."""
 _JSON, _LINES, _TABLE, _PARQUET, _PLAIN = "JSON", "JSON lines", "table", "Parquet", "plain text"
 _ENDINGS = {
     ".jsonl": _LINES, ".ndjson": _LINES, ".json": _JSON, ".csv": _TABLE, ".tsv": _TABLE, ".tab": _TABLE,
@@ -99,12 +101,17 @@ def read_file(name: str) -> TextFile:
         found = path.stat()
     except OSError as error:
         raise TextError(f"Cannot read {path}: {error.strerror}.") from error
-    return _read(str(path), field, (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino))
+    if found.st_size > _REMEMBERED:
+        return _read(path, field)
+    return _read_once(path, field, (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino))
 
 
 @lru_cache(maxsize=4)  # looked at, checked and read within a moment
-def _read(name: str, field: str, _stamp: tuple[int, ...]) -> TextFile:
-    path = Path(name)
+def _read_once(path: Path, field: str, _stamp: tuple[int, ...]) -> TextFile:
+    return _read(path, field)
+
+
+def _read(path: Path, field: str) -> TextFile:
     data, packed = _unpacked(path)
     found = _documents(path, data, field)
     words = ", ".join(filter(None, [found.format, packed]))

@@ -16,7 +16,10 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from lrc_core.cli.jobs import print_rows
 from lrc_core.errors import TextError
+from lrc_core.quality.plain_words import surprise
+from lrc_core.quality.tables import records, to_markdown
 from lrc_core.texts.documents import load_documents
 from lrc_core.texts.files import absolute, is_file, read_file, split_field
 from lrc_core.texts.label import text_labels
@@ -218,3 +221,15 @@ def test_labels_are_as_long_as_it_takes_to_tell_texts_apart() -> None:
     ]
     for names, labels in cases:
         assert list(text_labels(names).values()) == labels
+
+
+def test_two_texts_of_one_name_have_columns_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
+    scores = {"/a/one/test.txt": {"value": 11.0, "stderr": 1.0}, "/a/two/test.txt": {"value": 22.0, "stderr": 1.0}}
+    row = {"method": "dense", "keep_target": 1.0, "keep_achieved": 1.0, "perplexity": scores, "zero_shot": {}}
+    print_rows([row])
+    head = capsys.readouterr().out.splitlines()[0]
+    assert "one/test.txt ppl" in head and "two/test.txt ppl" in head
+    found = records({"rows": [row]})[0]
+    assert (found["perplexity_one/test.txt"], found["perplexity_two/test.txt"]) == (11.0, 22.0)
+    assert "one/test.txt" in to_markdown({"rows": [row]}) and "two/test.txt" in to_markdown({"rows": [row]})
+    assert surprise(row, row).count("test.txt") == 2 and "two/test.txt" in surprise(row, row)
