@@ -233,7 +233,9 @@ def _text_of(path: Path, value: Any, field: str, where: str) -> str:
 
 
 def _strings(value: Any) -> list[str]:
-    return [key for key, text in value.items() if isinstance(text, str)] if isinstance(value, dict) else []
+    """Fields of strings, the longest first."""
+    found = {key: len(text) for key, text in value.items() if isinstance(text, str)} if isinstance(value, dict) else {}
+    return sorted(found, key=lambda key: -found[key])
 
 
 def _fields_remedy(path: Path, names: Sequence[str]) -> str:
@@ -254,7 +256,8 @@ def _table(path: Path, text: str, field: str) -> TextFile:
         raise TextError(f"{path} is not a readable {kind} table: {error}.", "Save it as UTF-8 CSV again.") from error
     rows = [row for row in rows if row]
     heads = [head.strip() for head in rows[0]] if rows else []
-    column = _column(path, kind, heads, field)
+    first = dict(zip(heads, rows[1] if rows[1:] else (), strict=False))
+    column = _column(path, kind, heads, field, sorted(heads, key=lambda head: -len(first.get(head, ""))))
     for number, row in enumerate(rows[1:], start=2):
         if len(row) != len(heads):
             raise TextError(
@@ -266,13 +269,13 @@ def _table(path: Path, text: str, field: str) -> TextFile:
     return TextFile(documents, f"{kind}, field {column}")
 
 
-def _column(path: Path, kind: str, heads: Sequence[str], field: str) -> str:
-    """The column that holds the text."""
+def _column(path: Path, kind: str, heads: Sequence[str], field: str, likely: Sequence[str] = ()) -> str:
+    """The column that holds the text; ``likely`` has the columns again, the likeliest first."""
     if (wanted := field or FIELD) in heads:
         return wanted
     if not field and len(heads) == 1:
         return heads[0]
-    raise TextError(f"The {kind} file {path} has no column {wanted!r}.", _fields_remedy(path, heads))
+    raise TextError(f"The {kind} file {path} has no column {wanted!r}.", _fields_remedy(path, likely or heads))
 
 
 def _parquet(path: Path, data: bytes, field: str) -> TextFile:

@@ -138,6 +138,8 @@ def _arrow() -> bytes:
     return target.getvalue()
 
 
+TABLE = "object", ".csv"
+"""One line with commas is a table of heads without rows."""
 REFUSED: dict[str, tuple[bytes, str]] = {
     "PDF": (b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n", "PDF"),
     "docx": (_zip("[Content_Types].xml", "word/document.xml"), "Word"),
@@ -162,12 +164,12 @@ REFUSED: dict[str, tuple[bytes, str]] = {
 }
 
 
-@pytest.mark.parametrize("ending", [".txt", ".jsonl", ".csv", ""])
-@pytest.mark.parametrize("what", REFUSED)
+@pytest.mark.parametrize(
+    ("what", "ending"),
+    [(what, ending) for what in REFUSED for ending in (".txt", ".jsonl", ".csv", "") if (what, ending) != TABLE],
+)
 def test_everything_else_is_named_and_how_to_convert_it(what: str, ending: str, tmp_path: Path) -> None:
     data, name = REFUSED[what]
-    if what == "object" and ending == ".csv":
-        pytest.skip("a table of one head")
     path = tmp_path / f"file{ending}"
     path.write_bytes(data)
     with pytest.raises(TextError, match=name) as caught:
