@@ -96,6 +96,8 @@ class ModelCard:
         params_total: all parameters, tied ones once.
         params_linear: parameters of the block linears, what a budget is about.
         dtype_bytes: bytes per parameter as loaded.
+        coverage: of every part of the blocks (attention, MLP, experts, other) how many parameters of its matrices can
+            be compressed, and how many there are; empty where nobody counted.
     """
 
     identity: ModelIdentity
@@ -110,6 +112,7 @@ class ModelCard:
     dtype_bytes: int
     device: str
     layers: tuple[LinearShape, ...]
+    coverage: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-able form."""
@@ -121,6 +124,7 @@ class ModelCard:
         fields = dict(data)
         fields["identity"] = ModelIdentity(**fields["identity"])
         fields["layers"] = tuple(LinearShape(**layer) for layer in fields["layers"])
+        fields["coverage"] = {part: (int(a), int(b)) for part, (a, b) in (fields.get("coverage") or {}).items()}
         return cls(**fields)
 
 

@@ -15,6 +15,7 @@ from pages.ui.bench import views as bench_views
 from pages.ui.compare import cards, report
 from pages.ui.compare import rows as measured
 from pages.ui.compare import views as compare_views
+from pages.ui.shared import cards as model_cards
 from pages.ui.shared import forms, jobs, state
 from pages.ui.shared.frame import PAGES, empty, frame, guard, page_link, sample_note
 from pages.ui.shared.prose import prose
@@ -236,6 +237,8 @@ def side_by_side(ref: ModelRef) -> None:
     group, decomposition, keep = choose(groups)
     unfinished(ref)
     rows = group.at(decomposition, keep)
+    known = archive().newest_card(ref)
+    model_cards.coverage(known[0] if known else None)
     for note in measured.differences(group.at(decomposition, None), group):
         st.caption(f":material/info: {note}")
     view = st.segmented_control(

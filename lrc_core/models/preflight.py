@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lrc_core.coverage import coverage_words
 from lrc_core.errors import LrcError, ModelError
+from lrc_core.models.block_tensors import block_tensors, coverage_of
 from lrc_core.models.headers import GgufHeader, TensorHeader, gguf_header
 from lrc_core.models.hub import cached_snapshot, look_at
-from lrc_core.models.outline import block_weights, first_number, text_config
+from lrc_core.models.outline import first_number, text_config
 from lrc_core.models.pack import starter
 from lrc_core.models.positions import positions_of
 from lrc_core.models.resources import (
@@ -94,6 +96,7 @@ class _Facts:
     n_blocks: int = 0
     own_code: bool = False
     positions: int | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
 
 
 def preflight(ref: ModelRef) -> Preflight:
@@ -111,7 +114,7 @@ def preflight(ref: ModelRef) -> Preflight:
     except LrcError as error:
         exists = kind in ("folder", "gguf")
         return Preflight(ref.source, kind, exists=exists, problems=(str(error),), **free)  # type: ignore[arg-type]
-    shapes = block_shapes(facts.tensors)
+    shapes = block_shapes(facts.tensors, facts.config)
     params = sum(tensor.numel for tensor in facts.tensors)
     found = Preflight(
         source=ref.source,
@@ -131,15 +134,14 @@ def preflight(ref: ModelRef) -> Preflight:
     return _judged(found, facts, ref, bool(shapes))
 
 
-def block_shapes(tensors: tuple[TensorHeader, ...]) -> dict[int, list[tuple[int, int]]]:
-    """Shapes of the two-dimensional weights of every numbered block, by the tensors' names.
-
-    See :func:`~lrc_core.models.outline.block_weights`.
+def block_shapes(
+    tensors: Sequence[TensorHeader], config: Mapping[str, Any] | None = None
+) -> dict[int, list[tuple[int, int]]]:
+    """Shapes [out, in] of the linears of every numbered block; see
+    :func:`~lrc_core.models.block_tensors.block_tensors`.
     """
-    return {
-        block: [(tensor.shape[0], tensor.shape[1]) for _, tensor in found]
-        for block, found in block_weights(tensors).items()
-    }
+    found = block_tensors(tensors, text_config(config or {}))
+    return {block: [matrix.shape for matrix in matrices] for block, matrices in found.items()}
 
 
 def _from_starter(ref: ModelRef, _: Path | None) -> _Facts:
@@ -173,6 +175,7 @@ def _from_folder(ref: ModelRef, folder: Path | None) -> _Facts:
         n_blocks=_blocks_by_config(files.config),
         own_code="auto_map" in files.config,
         positions=_last_position(files.config, files.tensors),
+        config=files.config,
     )
 
 
@@ -207,6 +210,7 @@ def _from_hub(ref: ModelRef, _: Path | None) -> _Facts:
         n_blocks=_blocks_by_config(remote.config),
         own_code="auto_map" in remote.config,
         positions=_last_position(remote.config, remote.tensors),
+        config=remote.config,
     )
 
 
@@ -216,6 +220,8 @@ _FINDERS = {"starter": _from_starter, "folder": _from_folder, "gguf": _from_gguf
 def _judged(found: Preflight, facts: _Facts, ref: ModelRef, has_blocks: bool) -> Preflight:
     """With warnings and problems filled in."""
     warnings, problems = list(facts.warnings), []
+    if words := coverage_words(coverage_of(facts.tensors, block_tensors(facts.tensors, text_config(facts.config)))):
+        warnings.append(words)
     if facts.tensors and not has_blocks:
         problems.append(str(ModelError("It has no numbered decoder blocks.", "Choose a causal language model.")))
     if found.disk_needed > found.disk_available:

@@ -23,7 +23,9 @@ def comparison_run(run: Run, session: Session) -> dict[str, Any]:
     comparison.evaluate(None, "dense model")
     for method in spec.methods:
         comparison.compare(method)
-    return {"model": spec.model.source, "rows": comparison.sorted_rows()}
+    rows = comparison.sorted_rows()
+    warnings = dict.fromkeys(warning for row in rows for warning in row.get("warnings", []))
+    return {"model": spec.model.source, "rows": rows, "warnings": list(warnings)}
 
 
 class _Comparison:

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "types"),
-    ("settings", "paths", "budget", "words"),
+    ("settings", "paths", "budget", "coverage", "words"),
     ("registry", "plan"),
     ("decompose", "runs"),
     ("models",),

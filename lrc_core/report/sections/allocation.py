@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from lrc_core.coverage import kept_words
 from lrc_core.names import in_order
 from lrc_core.report.content import COUNTED, Block, Cell, Column, Line, Picture, Pictures, Section, Table, Words
 from lrc_core.report.drawing.heatmap import heatmap, linked, rank_words, reading
@@ -66,7 +67,8 @@ def _drawn(named: Named) -> list[Shown]:
 def _picture(card: ModelCard, shown: Shown, name: str) -> Picture:
     plan = shown.plan
     said = reading(card, plan)
-    removed = f"{percent(1 - plan.keep_achieved, 2)} of the block linears removed"
+    kept = kept_words(plan.keep_achieved, card.coverage).replace("blocks)", "blocks kept)")
+    removed = f"{percent(1 - plan.keep_achieved, 2)} of the block linears removed{kept}"
     alt = f"Heatmap of {name}: blocks downwards, kinds of layer to the right. {said}"
     key = key_of(shown.method, plan.keep_target)
     return Picture(heatmap(card, plan), alt, name, removed, key, said, shown.source)
