@@ -112,7 +112,7 @@ class ModelCard:
     dtype_bytes: int
     device: str
     layers: tuple[LinearShape, ...]
-    coverage: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    coverage: Mapping[str, tuple[int, int]] = field(default_factory=dict, hash=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-able form."""

@@ -65,7 +65,7 @@ def test_what_cannot_be_compressed_is_counted_by_part(tmp_path: Path) -> None:
     assert "100 % of the attention" in words and "0 % of the experts" in words and f"{100 * share:.3g} %" in words
     assert "% of the blocks" in kept_words(0.7, blocks.coverage)
     card = replace(card_of(tiny_model("llama")), coverage=blocks.coverage)
-    assert ModelCard.from_dict(card.to_dict()) == card
+    assert ModelCard.from_dict(card.to_dict()) == card and hash(card)
     old = {key: value for key, value in card.to_dict().items() if key != "coverage"}
     assert ModelCard.from_dict(old).coverage == {} and coverage_words({}) == ""
     assert any("can be compressed" in warning for warning in preflight(ModelRef(str(_mamba(tmp_path)))).warnings)
