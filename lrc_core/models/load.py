@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from lrc_core.coverage import coverage_words
 from lrc_core.errors import CancelledError, LrcError, ModelError, ResourceError
 from lrc_core.models.allocator import keep_freed_memory
 from lrc_core.models.device import memory_available, named_dtype, pick_device
@@ -140,6 +141,8 @@ def _odd(blocks: Blocks, causal: bool) -> list[str]:
             f"{len(silent)} linear layers stay dense because the model never calls them (it may read their weights), "
             f"{silent[0]} for one."
         )
+    if words := coverage_words(blocks.coverage):
+        found.append(words)
     if not causal:
         found.append(f"{NOT_CAUSAL} Losses that methods go by mean little for it, and there is no perplexity.")
     return found
@@ -311,4 +314,5 @@ def _card(model: Any, identity: ModelIdentity, blocks: Blocks, device: torch.dev
         dtype_bytes=dtype.itemsize,
         device=str(device),
         layers=blocks.layers,
+        coverage=blocks.coverage,
     )
