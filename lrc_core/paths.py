@@ -73,9 +73,15 @@ def require_cache() -> Path:
             return folder
     except OSError as error:
         raise ResourceError(
-            f"Cannot write to the cache folder {folder}: {error.strerror or error}.",
+            f"Cannot write to the cache folder {folder}: {_why_not(error)}.",
             "Set LRC_CACHE to a folder you may write to.",
         ) from error
+
+
+def _why_not(error: OSError) -> str:
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        return "a file is in its way"
+    return error.strerror or str(error)
 
 
 def runs_home() -> Path:

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 from lrc_core.budget import Ranks, Shapes, is_dense, keep_ratio, normalised, whole_model_ratio
+from lrc_core.coverage import is_expert
 from lrc_core.digests import file_digest
 from lrc_core.errors import BudgetError, PlanError, RecordError
 from lrc_core.files import write_json
@@ -92,14 +93,15 @@ class Plan:
         return tuple(name for name in (self.weights_file, self.structure_file) if name)
 
     def full_ranks(self, layers: Sequence[LinearShape]) -> dict[str, int]:
-        """Rank of every layer, dense and pruned ones at full rank.
+        """Rank of every layer; dense and pruned ones at full rank, and experts where an earlier version knew of none.
 
         Raises:
             PlanError: the plan's layers are not the model's.
         """
         names = {layer.name for layer in layers}
+        left_out = {layer.name for layer in layers if is_expert(layer.kind)}
         planned = set(self.ranks) | set(self.dense) | set(self.pruned or {})
-        if names != planned:
+        if names != planned | (set() if left_out & planned else left_out):
             example = sorted(names ^ planned)[0]
             raise PlanError(
                 f"The plan does not fit this model: layer {example} is only in one of them.",

@@ -98,6 +98,8 @@ class ModelCard:
         params_total: all parameters, tied ones once.
         params_linear: parameters of the block linears, what a budget is about.
         dtype_bytes: bytes per parameter as loaded.
+        coverage: of every part of the blocks (attention, MLP, experts, other) how many parameters of its matrices can
+            be compressed, and how many there are; empty where nobody counted.
     """
 
     identity: ModelIdentity
@@ -112,6 +114,7 @@ class ModelCard:
     dtype_bytes: Count
     device: Label
     layers: tuple[LinearShape, ...]
+    coverage: Mapping[str, tuple[int, int]] = field(default_factory=dict, hash=False)
 
     @property
     def kinds(self) -> tuple[str, ...]:

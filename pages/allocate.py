@@ -263,6 +263,7 @@ def body(ref: ModelRef) -> None:
         return
     card, _ = known
     st.caption(prose("allocate"))
+    cards.coverage(card)
     left, right = st.columns([1, 4], gap="medium")
     with left:
         rate = exact()

@@ -18,6 +18,7 @@ from lrc_core.runs.spec import CalibrationSpec, CompareSpec, EvaluateSpec, Evalu
 from pages.ui.bench import views as bench_views
 from pages.ui.compare import cards, report
 from pages.ui.compare import views as compare_views
+from pages.ui.shared import cards as model_cards
 from pages.ui.shared import forms, jobs, state
 from pages.ui.shared.frame import PAGES, empty, frame, guard, page_link, sample_note
 from pages.ui.shared.prose import prose
@@ -230,6 +231,8 @@ def side_by_side(ref: ModelRef) -> None:
     group, decomposition, keep = choose(groups)
     unfinished(ref)
     rows = group.at(decomposition, keep)
+    known = archive().newest_card(ref)
+    model_cards.coverage(known[0] if known else None)
     for note in comparisons.differences(group.at(decomposition, None), group):
         st.caption(f":material/info: {escaped(note)}")
     view = st.segmented_control(

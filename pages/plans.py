@@ -182,6 +182,7 @@ def body(ref: ModelRef) -> None:
         return
     card, _ = known
     st.markdown(prose("plans"))
+    cards.coverage(card)
     draft = editor.current(card) or kept_draft(card) or uniform_draft(card, USUAL_KEEP)
     keep = head(ref, card, draft)
     editor.budget(card, draft, keep)

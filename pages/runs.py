@@ -25,7 +25,8 @@ from pages.ui.shared.frame import PAGES, empty, frame, guard, page_link
 from pages.ui.shared.prose import prose
 from pages.ui.watch import live
 
-RUN, STATES, TABLE = "ru_run", "ru_states", "ru_table"
+RUN, STATES, TABLE, PARTS = "ru_run", "ru_states", "ru_table", "ru_part"
+PART = 200
 LOG_LINES = 60
 PAGE_OF = {
     "fetch": "home",
@@ -83,7 +84,8 @@ def listing(summaries: list[RunSummary]) -> str:
         key=STATES,
         help="If none is chosen, all are shown.",
     )
-    shown = [summary for summary in summaries if summary.state in (chosen_states or present)]
+    fitting = [summary for summary in summaries if summary.state in (chosen_states or present)]
+    shown = _part(fitting)
     st.dataframe(
         overview(shown),
         hide_index=True,
@@ -94,14 +96,26 @@ def listing(summaries: list[RunSummary]) -> str:
         selection_mode="single-row",
         key=TABLE,
     )
-    by_id = {summary.id: summary for summary in summaries}
+    offered = [summary.id for summary in shown] or [summaries[0].id]
+    linked = str(st.session_state.get(RUN) or st.query_params.get(RUN, ""))
+    if linked not in offered and any(summary.id == linked for summary in summaries):
+        offered.insert(0, linked)  # a link may name a run of another part of the list
     return st.selectbox(
         "Look at",
-        list(by_id),
+        offered,
         key=RUN,
         bind="query-params",
         help="Or mark a row of the table.",
     )
+
+
+def _part(summaries: list[RunSummary]) -> list[RunSummary]:
+    """So many as a browser draws at once; where there are more, a choice of which."""
+    parts = -(-len(summaries) // PART)
+    if parts < 2:
+        return summaries
+    number = int(st.number_input(f"Part of {parts}, newest first", 1, parts, key=PARTS, help=f"{PART} runs each."))
+    return summaries[(number - 1) * PART : number * PART]
 
 
 def _row_chosen(ids: list[str]) -> None:

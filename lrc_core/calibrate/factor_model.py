@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from lrc_core.calibrate.gradients import block_gradients
 from lrc_core.calibrate.moments import block_statistics
 from lrc_core.calibrate.statistics import MomentStore, Notes, Statistics
+from lrc_core.coverage import is_expert
 from lrc_core.decompose.blockfiles import BlockFiles
 from lrc_core.decompose.factorise import (
     Factors,
@@ -27,7 +28,7 @@ from lrc_core.decompose.factorise import (
 from lrc_core.decompose.store import FactorStore, disk_cost
 from lrc_core.errors import CancelledError, ResourceError
 from lrc_core.models.fit import require_fit
-from lrc_core.models.linears import get_module, is_expert, weight_of
+from lrc_core.models.linears import get_module, weight_of
 from lrc_core.models.partial import require_chain
 from lrc_core.registry import DecompositionEntry
 from lrc_core.types import LinearShape, OnProgress, Progress, ShouldStop, ignore_progress, never_stop

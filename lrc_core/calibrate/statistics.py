@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from lrc_core.calibrate.moments import BlockStatistics
+from lrc_core.coverage import family, is_expert
 from lrc_core.decompose.blockfiles import BlockFiles
 from lrc_core.decompose.factorise import InputStatistics, Transform
-from lrc_core.models.linears import family, is_expert
 from lrc_core.types import LinearShape
 
 
@@ -174,8 +174,8 @@ class Statistics:
             absolute += own.abs_mean.double() * own.tokens
             if self._slopes is not None and self._slopes.has(layer.block, layer.name):
                 slope += self._slopes.read(layer.block, layer.name).double()
-        moments = (part / max(tokens, 1) for part in (second, absolute))
-        return InputStatistics(*(part.float() for part in moments), tokens, self._slope(slope, shares))
+        second, absolute = second / max(tokens, 1), absolute / max(tokens, 1)
+        return InputStatistics(second.float(), absolute.float(), tokens, self._slope(slope, shares))
 
     def _slope(self, total: Tensor, shares: float) -> Tensor | None:
         """Gradient moment per token that reached an expert; each layer's counts all tokens of the text."""

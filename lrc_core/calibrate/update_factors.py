@@ -24,11 +24,12 @@ from torch import Tensor, nn
 
 from lrc_core.calibrate.paired_inputs import PairedSums, input_groups, outputs_summed, swapped
 from lrc_core.calibrate.update_settings import UpdateSettings
+from lrc_core.coverage import is_expert
 from lrc_core.decompose.update import Damped, PairedMoments, damped, output_error, update_both, update_left
 from lrc_core.errors import CancelledError
 from lrc_core.lowrank.apply import FactorSource, compressed
 from lrc_core.lowrank.linear import LowRankLinear
-from lrc_core.models.linears import block_linears, get_module, is_expert, weight_of
+from lrc_core.models.linears import block_linears, get_module, weight_of
 from lrc_core.models.partial import first_block_input, run_block
 from lrc_core.plan import Plan
 from lrc_core.types import LinearShape, OnProgress, Progress, ShouldStop, ignore_progress, never_stop

@@ -14,6 +14,7 @@ import numpy as np
 from lrc_core.budget import break_even
 from lrc_core.cli.follow import result_of, start
 from lrc_core.cli.output import emit, emit_json, emit_table, fixed_percent, note
+from lrc_core.coverage import coverage_words, kept_words
 from lrc_core.decompose.measures import effective_rank, energy_rank
 from lrc_core.errors import RunError
 from lrc_core.files import disk_errors
@@ -111,6 +112,8 @@ def print_outline(ref: ModelRef) -> None:
         f"{card.name}: {card.params_total:,} parameters, {card.params_linear:,} of them in {len(card.layers)} matrices "
         f"of {card.n_blocks} blocks ({card.dtype})."
     )
+    if said := coverage_words(card.coverage):
+        note(said)
     for kind in card.kinds:
         layer = next(layer for layer in card.layers if layer.kind == kind)
         note(f"  {kind}: {layer.out_features} x {layer.in_features}, break-even rank {break_even(layer):.0f}")
@@ -182,7 +185,7 @@ def print_plan(run: Run, result: dict[str, Any]) -> None:
             [
                 variant_name(plan["method"], update_of(plan.get("origin"))),
                 plan["decomposition"],
-                fixed_percent(plan["keep_achieved"]),
+                fixed_percent(plan["keep_achieved"]) + _of_blocks(result, plan["keep_achieved"]),
                 fixed_percent(plan["keep_target"]),
                 fixed_percent(plan["keep_whole_model"]),
                 str(len(plan["ranks"])),
@@ -195,6 +198,11 @@ def print_plan(run: Run, result: dict[str, Any]) -> None:
         rates = ", ".join(str(entry["compression"]) for entry in recorded)
         emit(f"Plans recorded on the way, in percent of compression: {rates}  (--plan {run.id}@NN)")
     emit(f"Plan: {run.path / 'plan.json'}")
+
+
+def _of_blocks(result: Mapping[str, Any], keep: float) -> str:
+    """Behind a share that is kept: what it is of the whole blocks, where those cannot all be compressed."""
+    return kept_words(keep, ModelCard.from_dict(result["card"]).coverage)
 
 
 def print_update(run: Run, result: dict[str, Any]) -> None:

@@ -140,10 +140,9 @@ def next_tokens(model: nn.Module, ids: Tensor, sampling: SamplingSpec, stop: set
         NumericalError: the model's output is not a number.
     """
     generator = torch.Generator().manual_seed(sampling.seed)
-    step, cache = ids, None
+    step = ids
+    known: dict[str, Any] = {}
     while True:
-        # A recurrent model does not take the word, and one without such a cache sees the whole text again.
-        known = {} if cache is None else {"past_key_values": cache}
         output = model(input_ids=step, use_cache=True, **known)
         scores = output.logits[0, -1]  # [vocab]
         if bool(scores.isnan().any()):
@@ -154,6 +153,8 @@ def next_tokens(model: nn.Module, ids: Tensor, sampling: SamplingSpec, stop: set
         yield token
         cache = getattr(output, "past_key_values", None)
         ids = torch.cat([ids, ids.new_tensor([[token]])], dim=1)
+        # A recurrent model does not take the word, and one without such a cache sees the whole text again.
+        known = {} if cache is None else {"past_key_values": cache}
         step = ids if cache is None else ids[:, -1:]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass
@@ -39,10 +40,12 @@ class Cached:
 
 def cached(store: RunStore | None = None) -> list[Cached]:
     """Everything in the cache but the starter pack: what is finished one by one, the rest by folder."""
-    models = _models_by_fingerprint(store or RunStore())
+    marks = {folder: sorted(folder.rglob(_DONE)) for folder in _computed()}
+    wanted = {str(_record(mark).get("fingerprint")) for found in marks.values() for mark in found}
+    models = _models_by_fingerprint(store or RunStore(), wanted)
     entries: list[Cached] = []
-    for folder in _computed():
-        found = [_described(folder.name, mark, models) for mark in sorted(folder.rglob(_DONE))]
+    for folder, done in marks.items():
+        found = [_described(folder.name, mark, models) for mark in done]
         entries += found
         rest = folder_size(folder) - sum(entry.bytes for entry in found)
         if rest > 0:
@@ -76,11 +79,15 @@ def runs_size(store: RunStore) -> int:
 
 def folder_size(folder: Path) -> int:
     """Bytes of all files below a folder; files that vanish meanwhile count nothing."""
-    size = 0
-    for path in folder.rglob("*"):
-        with suppress(OSError):
-            if path.is_file() and not path.is_symlink():
-                size += path.stat().st_size
+    size, waiting = 0, [str(folder)]
+    while waiting:
+        with suppress(OSError), os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                with suppress(OSError):
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(entry.path)
+                    elif entry.is_file(follow_symlinks=False):
+                        size += entry.stat(follow_symlinks=False).st_size
     return size
 
 
@@ -98,10 +105,12 @@ def _described(kind: str, mark: Path, models: dict[str, str]) -> Cached:
     return Cached(kind, what, model, str(mark.parent), folder_size(mark.parent))
 
 
-def _models_by_fingerprint(store: RunStore) -> dict[str, str]:
+def _models_by_fingerprint(store: RunStore, wanted: set[str]) -> dict[str, str]:
     """Names of models as the cards in the runs tell them; the cache itself knows fingerprints only."""
-    models = {}
+    models: dict[str, str] = {}
     for run_id in store.ids():
+        if wanted <= models.keys():
+            break
         identity = _record(store.root / run_id / "card.json").get("identity")
         if isinstance(identity, dict):
             models[str(identity.get("fingerprint"))] = str(identity.get("source"))

@@ -80,6 +80,7 @@ def start_process(words: Sequence[str], log: Path, name: str, env: Mapping[str, 
         **os.environ,
         **(env or {}),
         "PYTHONPATH": os.pathsep.join([root, inherited] if inherited else [root]),
+        "PYTHONIOENCODING": "utf-8:backslashreplace",  # what is printed goes to a log, whatever the terminal can write
     }
     command = [sys.executable, "-m", f"lrc_core.jobs.{words[0]}", *words[1:]]
     with disk_errors(log):

@@ -278,9 +278,9 @@ def absolute_text(name: str) -> str:
         return absolute(name)
     path, field = split_field(name)
     if path.is_dir() or path.is_absolute() or name.startswith((".", "~")) or not is_data_set(name):
-        what = "is a folder" if path.is_dir() else f"has no file {path}" if field else "is none"
+        what = f"{path} is a folder." if path.is_dir() else f"There is no text {str(path) if field else name!r}."
         raise TextError(
-            f"There is no text {name!r}: it {what}.",
+            what,
             f"Name a file (FILE#field=NAME for a field other than text), a hub data set (owner/name), or one of "
             f"{', '.join(_BUILT_IN)}.",
         )

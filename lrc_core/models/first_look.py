@@ -73,7 +73,7 @@ def _is_causal(model: nn.Module, step: int) -> bool:
 
 def _two_windows(model: nn.Module, step: int) -> Tensor:
     """[2, window] token ids that differ in their second half, none of them special."""
-    vocabulary = int(model.get_input_embeddings().weight.shape[0])  # type: ignore[operator,union-attr]
+    vocabulary = int(model.get_input_embeddings().weight.shape[0])  # type: ignore[operator]
     first = vocabulary // 4
     row = first + (step * torch.arange(_WINDOW)) % max(1, vocabulary // 4)
     other = row.clone()

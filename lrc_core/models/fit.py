@@ -33,7 +33,7 @@ def require_fit(model: nn.Module, windows: Tensor) -> None:
         EvaluationError: they are longer than its positions, or hold ids that its embedding has no row for.
     """
     require_length(model_positions(model), windows.shape[1])
-    rows = int(model.get_input_embeddings().weight.shape[0])  # type: ignore[operator,union-attr]
+    rows = int(model.get_input_embeddings().weight.shape[0])  # type: ignore[operator]
     if windows.numel() and (highest := int(windows.max())) >= rows:
         raise EvaluationError(
             f"The tokenizer gives the token id {highest}, but the model's vocabulary ends at {rows - 1}.",

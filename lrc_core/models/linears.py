@@ -7,19 +7,16 @@ once, on the dense model, and remembered by name: behind a plan another list may
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from lrc_core.coverage import EXPERTS, Coverage, counted, is_expert
 from lrc_core.errors import ModelError
 from lrc_core.types import LinearShape
-
-_EXPERT = re.compile(r"expert|moe|input_linear|output_linear")
 
 
 def is_linear(module: nn.Module) -> bool:
@@ -58,11 +55,13 @@ class Blocks:
         prefix: module name of their list, e.g. ``model.layers``.
         layers: every linear in them that can be compressed, in the order in which the blocks define them.
         never_called: names of linears in them that no pass runs, though their weight may be read: never compressed.
+        coverage: what of all lists of modules that run on text can be compressed, by part.
     """
 
     prefix: str
     layers: tuple[LinearShape, ...]
     never_called: tuple[str, ...] = ()
+    coverage: Coverage = field(default_factory=dict)
 
 
 _KNOWN: WeakKeyDictionary[nn.Module, Blocks] = WeakKeyDictionary()
@@ -100,8 +99,19 @@ def find_blocks(model: nn.Module, called: Collection[str] | None = None) -> Bloc
             f"The blocks {prefix} of {type(model).__name__} hold no dense linear layers.",
             "If the model is quantised, load its full-precision original.",
         )
-    _KNOWN[model] = Blocks(prefix, tuple(layers), tuple(never_called))
+    running = [prefix] if called is None else [name for name, _ in _running(model, called)]
+    own = prefix.rpartition(".")[2]
+    coverage = counted(_matrices(model, running), ((f"{own}.{layer.kind}", layer.params) for layer in layers))
+    _KNOWN[model] = Blocks(prefix, tuple(layers), tuple(never_called), coverage)
     return _KNOWN[model]
+
+
+def _matrices(model: nn.Module, lists: Collection[str]) -> Iterator[tuple[str, int]]:
+    """Path inside its block and size of every matrix, or stack of matrices, in lists of modules."""
+    for name in lists:
+        for full_name, parameter in model.get_submodule(name).named_parameters():
+            if parameter.ndim >= 2 and min(parameter.shape[-2:]) > 1:
+                yield f"{name.rpartition('.')[2]}.{full_name.partition('.')[2]}", parameter.numel()
 
 
 def blocks_of(model: nn.Module) -> Blocks:
@@ -128,20 +138,6 @@ def block_linears(model: nn.Module) -> tuple[LinearShape, ...]:
         ModelError: no decoder blocks, or no linears in them.
     """
     return blocks_of(model).layers
-
-
-def is_expert(kind: str) -> bool:
-    """Whether a linear of that path inside its block is one of several that tokens are routed to."""
-    return any(_EXPERT.search(part) and following.isdecimal() for part, following in pairwise(kind.split(".")))
-
-
-def family(kind: str) -> str:
-    """A path inside a block with the number of an expert left out: ``mlp.experts.*.up_proj``."""
-    parts = kind.split(".")
-    return ".".join(
-        "*" if number and is_expert(".".join(parts[number - 1 : number + 1])) else part
-        for number, part in enumerate(parts)
-    )
 
 
 def get_module(model: nn.Module, name: str) -> nn.Module:
@@ -176,16 +172,13 @@ def _chooses_experts(model: nn.Module, name: str, rows: int) -> bool:
     parent = name.rpartition(".")[0]
     for above in (parent, parent.rpartition(".")[0]):
         for child_name, child in model.get_submodule(above).named_children():
-            if _EXPERT.search(child_name) and sum(key.isdecimal() for key, _ in child.named_children()) == rows:
+            if EXPERTS.search(child_name) and sum(key.isdecimal() for key, _ in child.named_children()) == rows:
                 return True
     return False
 
 
 def _find_prefix(model: nn.Module, called: Collection[str] | None) -> str:
-    lists = [found for found in outer_lists(model) if _params(found[1])]
-    if called is not None:
-        running = {name.rpartition(".")[0] for name in called}
-        lists = [found for found in lists if found[0] in running] or lists
+    lists = _running(model, called)
     # Blocks repeat; where every member is of a kind of its own it is a collection of parts.
     stacks = [found for found in lists if len({type(block) for block in found[1]}) < max(len(found[1]), 4)]
     best = max(stacks or lists, key=lambda found: (_params(found[1]), len(found[1])), default=None)
@@ -195,6 +188,15 @@ def _find_prefix(model: nn.Module, called: Collection[str] | None) -> str:
             "Only causal language models made of equal decoder blocks can be compressed.",
         )
     return best[0]
+
+
+def _running(model: nn.Module, called: Collection[str] | None) -> list[tuple[str, nn.ModuleList]]:
+    """The outer lists of modules that run on text; all of them where that is not known."""
+    lists = [found for found in outer_lists(model) if _params(found[1])]
+    if called is None:
+        return lists
+    running = {name.rpartition(".")[0] for name in called}
+    return [found for found in lists if found[0] in running] or lists
 
 
 def outer_lists(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.ModuleList]]:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from lrc_core.coverage import coverage_words
 from lrc_core.errors import CancelledError, LrcError, ModelError, ResourceError
 from lrc_core.models.allocator import keep_freed_memory
 from lrc_core.models.device import memory_available, named_dtype, pick_device
@@ -102,9 +103,14 @@ def load_model(
     _require_memory(files, ref, chosen, precision)
     with _memory_errors(ref):
         warnings = [*origin_notes(ref)]
-        warnings += require_matching_files(folder, files.tensors, pickled=files.pickled, trust=ref.trust_remote_code)
-        model, more = _read_model(files, ref, on_progress, should_stop)
-        warnings += more
+        notes = require_matching_files(folder, files.tensors, pickled=files.pickled, trust=ref.trust_remote_code)
+        model, unused = _read_model(files, ref, on_progress, should_stop)
+        if notes is None and unused:
+            raise ModelError(
+                f"{unused[0]} in {folder} has no place in {type(model).__name__} ({len(unused)} in all).",
+                "Load the original, merged, full-precision model, or correct its config.json.",
+            )
+        warnings += [*(notes or ()), *_untied(model)]
         tokenizer = _read_tokenizer(folder, ref)
         decoder_blocks(model)  # refuses a model without any before the minute that hashing may take
         identity = ModelIdentity(
@@ -135,6 +141,8 @@ def _odd(blocks: Blocks, causal: bool) -> list[str]:
             f"{len(silent)} linear layers stay dense because the model never calls them (it may read their weights), "
             f"{silent[0]} for one."
         )
+    if words := coverage_words(blocks.coverage):
+        found.append(words)
     if not causal:
         found.append(f"{NOT_CAUSAL} Losses that methods go by mean little for it, and there is no perplexity.")
     return found
@@ -215,7 +223,7 @@ def _is_memory_error(error: BaseException) -> bool:
 def _read_model(
     files: ModelFiles, ref: ModelRef, on_progress: OnProgress, should_stop: ShouldStop
 ) -> tuple[Any, list[str]]:
-    """The model on the CPU in its stored precision, and warnings."""
+    """The model on the CPU in its stored precision, and the names of tensors that it did not take."""
     from transformers import AutoModelForCausalLM
 
     on_progress(Progress("loading the weights"))
@@ -242,11 +250,7 @@ def _read_model(
             f"The weights in {files.folder} do not fit {files.architecture}: {wrong[0]} is missing or misshapen.",
             "The model is incomplete, or its config.json belongs to another one.",
         )
-    if "auto_map" in files.config and (unused := sorted(info["unexpected_keys"])):  # of others they are known
-        raise ModelError(
-            f"{unused[0]} in {files.folder} has no place in {files.architecture}.", "Correct its config.json."
-        )
-    return model, _untied(model)
+    return model, sorted(info["unexpected_keys"])
 
 
 def _untied(model: Any) -> list[str]:
@@ -310,4 +314,5 @@ def _card(model: Any, identity: ModelIdentity, blocks: Blocks, device: torch.dev
         dtype_bytes=dtype.itemsize,
         device=str(device),
         layers=blocks.layers,
+        coverage=blocks.coverage,
     )

@@ -6,15 +6,14 @@ Reading the headers of a model of any size takes about a second, on the disk or 
 from __future__ import annotations
 
 import hashlib
-import re
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lrc_core.errors import ModelError, ResourceError
 from lrc_core.models.aside import require_disk
+from lrc_core.models.block_tensors import BlockTensor, block_tensors, coverage_of
 from lrc_core.models.headers import FLOAT_TYPES, TensorHeader
 from lrc_core.models.hub import cached_snapshot, look_at
 from lrc_core.models.pack import starter
@@ -25,7 +24,6 @@ from lrc_core.paths import cache_home
 from lrc_core.runs.spec import ModelRef
 from lrc_core.types import HEADER_ONLY, LinearShape, ModelCard, ModelIdentity
 
-_BLOCK_WEIGHT = re.compile(r"(.*?)(?:^|\.)(\d+)\.(.+)\.weight")
 _ORDER = (
     "q_proj", "k_proj", "v_proj", "qkv_proj", "query_key_value", "c_attn", "o_proj", "out_proj", "attn.c_proj", "dense",
     "gate_proj", "up_proj", "gate_up_proj", "fc1", "c_fc", "dense_h_to_4h", "down_proj", "fc2", "mlp.c_proj",
@@ -45,14 +43,18 @@ class StoredMatrix:
     """One weight of a block linear in a file.
 
     Attributes:
-        layer: what it is; ``name`` is the tensor's without ``.weight``.
+        layer: what it is; ``name`` is the tensor's without ``.weight``, or that of one expert.
         shard: name of the file.
-        tensor: shape as stored, element type, place and size.
+        tensor: shape as stored, element type, place and size; of an expert in a stack those of its part.
+        offset: bytes of the tensor before that part.
+        columns: what to take of it, as ``slice`` takes it; None for all.
     """
 
     layer: LinearShape
     shard: str
     tensor: TensorHeader
+    offset: int = 0
+    columns: tuple[int | None, int | None, int | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -118,20 +120,6 @@ def require_room(outline: Outline) -> None:
         require_disk(cache_home(), max(outline.shard_bytes.values()), "largest shard of the model")
 
 
-def block_weights(tensors: Sequence[TensorHeader]) -> dict[int, list[tuple[str, TensorHeader]]]:
-    """The two-dimensional weights of every numbered block with their kind (the path inside the block), by name.
-
-    The blocks are those tensors ``<prefix>.<number>.<kind>.weight`` whose common prefix covers most parameters.
-    """
-    groups: dict[str, dict[int, list[tuple[str, TensorHeader]]]] = defaultdict(lambda: defaultdict(list))
-    for tensor in tensors:
-        match = _BLOCK_WEIGHT.fullmatch(tensor.name)
-        if match and len(tensor.shape) == 2:
-            groups[match.group(1)][int(match.group(2))].append((match.group(3), tensor))
-    largest = max(groups.values(), key=_elements, default={})
-    return dict(sorted(largest.items()))
-
-
 def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """The part of a configuration that describes the language model."""
     inner = config.get("text_config")
@@ -141,10 +129,6 @@ def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
 def first_number(config: Mapping[str, Any], names: Sequence[str]) -> int:
     """The first of these entries that is a whole number, else 0."""
     return next((value for name in names if isinstance(value := config.get(name), int)), 0)
-
-
-def _elements(blocks: Mapping[int, list[tuple[str, TensorHeader]]]) -> int:
-    return sum(tensor.numel for found in blocks.values() for _, tensor in found)
 
 
 def _starter_folder() -> Path:
@@ -173,7 +157,8 @@ def _outline(
 ) -> Outline:
     tensors = [tensor for found in shards.values() for tensor in found]
     shard_of = {tensor.name: shard for shard, found in shards.items() for tensor in found}
-    matrices = _matrices(block_weights(tensors), shard_of, str(config.get("model_type", "")))
+    blocks = block_tensors(tensors, text_config(config))
+    matrices = _matrices(blocks, shard_of, str(config.get("model_type", "")))
     if not matrices:
         raise ModelError(
             f"The files of {ref.source} hold no matrices of decoder blocks.",
@@ -183,26 +168,39 @@ def _outline(
     identity = ModelIdentity(ref.source, revision, f"{HEADER_ONLY}{digest[:40]}", architecture_of(config))
     used = {matrix.shard for matrix in matrices}
     sizes = {name: sum(tensor.bytes for tensor in found) for name, found in shards.items() if name in used}
-    return Outline(_card(identity, config, tensors, matrices), matrices, folder, sizes)
+    card = replace(_card(identity, config, tensors, matrices), coverage=coverage_of(tensors, blocks))
+    return Outline(card, matrices, folder, sizes)
 
 
 def _matrices(
-    blocks: Mapping[int, list[tuple[str, TensorHeader]]], shard_of: Mapping[str, str], model_type: str
+    blocks: Mapping[int, Sequence[BlockTensor]], shard_of: Mapping[str, str], model_type: str
 ) -> tuple[StoredMatrix, ...]:
     turned = _TRANSPOSED.get(model_type, ())
     found = []
     for block, weights in blocks.items():
-        for kind, tensor in sorted(weights, key=lambda weight: _place(weight[0])):
-            if tensor.dtype not in FLOAT_TYPES:
+        for matrix in sorted(weights, key=lambda weight: _place(weight.kind)):
+            if matrix.tensor.dtype not in FLOAT_TYPES:
                 continue
-            rows, columns = reversed(tensor.shape) if kind.endswith(turned) and turned else tensor.shape
-            layer = LinearShape(tensor.name.removesuffix(".weight"), block, kind, rows, columns)
-            found.append(StoredMatrix(layer, shard_of[tensor.name], tensor))
+            rows, columns = reversed(matrix.shape) if matrix.kind.endswith(turned) and turned else matrix.shape
+            whole = matrix.tensor.name.removesuffix(".weight")
+            name = whole if whole.endswith(f".{matrix.kind}") else f"{_prefix(whole, block)}.{matrix.kind}"
+            layer = LinearShape(name, block, matrix.kind, rows, columns)
+            stored = StoredMatrix(layer, shard_of[matrix.tensor.name], matrix.tensor, matrix.offset, matrix.columns)
+            found.append(stored)
     return tuple(found)
 
 
-def _place(kind: str) -> tuple[int, str]:
-    return next((number for number, ending in enumerate(_ORDER) if kind.endswith(ending)), len(_ORDER)), kind
+def _prefix(name: str, block: int) -> str:
+    """Name of a block, of the name of something in it."""
+    before, number, _ = name.partition(f".{block}.")
+    return before + number.rstrip(".")
+
+
+def _place(kind: str) -> tuple[int, int, int, str]:
+    """Attention and MLP as blocks define them, then experts by number."""
+    number = next((int(part) for part in kind.split(".") if part.isdecimal()), -1)
+    place = next((number for number, ending in enumerate(_ORDER) if kind.endswith(ending)), len(_ORDER))
+    return (int(number >= 0), number, place, kind)
 
 
 def _card(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from lrc_core.coverage import coverage_words
 from lrc_core.errors import LrcError, ModelError
+from lrc_core.models.block_tensors import block_tensors, coverage_of
 from lrc_core.models.consent import TRUST_REMOTE_CODE, entry_of
 from lrc_core.models.gguf.architectures import check_keys
 from lrc_core.models.gguf.header import GgufHeader
@@ -15,7 +17,7 @@ from lrc_core.models.gguf.packing import check_types, packed_types
 from lrc_core.models.gguf.parts import gguf_parts, read_floats, whole_header
 from lrc_core.models.headers import TensorHeader
 from lrc_core.models.hub import cached_snapshot, look_at
-from lrc_core.models.outline import block_weights, first_number, text_config
+from lrc_core.models.outline import first_number, text_config
 from lrc_core.models.pack import starter
 from lrc_core.models.positions import positions_of
 from lrc_core.models.resources import (
@@ -107,6 +109,7 @@ class _Facts:
     n_blocks: int = 0
     own_code: bool = False
     positions: int | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
 
 
 def preflight(ref: ModelRef) -> Preflight:
@@ -124,7 +127,7 @@ def preflight(ref: ModelRef) -> Preflight:
     except LrcError as error:
         exists = kind in ("folder", "gguf")
         return Preflight(ref.source, kind, exists=exists, problems=(str(error),), **free)  # type: ignore[arg-type]
-    shapes = block_shapes(facts.tensors)
+    shapes = block_shapes(facts.tensors, facts.config)
     params = sum(tensor.numel for tensor in facts.tensors)
     found = Preflight(
         source=ref.source,
@@ -144,21 +147,20 @@ def preflight(ref: ModelRef) -> Preflight:
     return _judged(found, facts, ref, bool(shapes))
 
 
-def block_shapes(tensors: tuple[TensorHeader, ...]) -> dict[int, list[tuple[int, int]]]:
-    """Shapes of the two-dimensional weights of every numbered block, by the tensors' names.
-
-    See :func:`~lrc_core.models.outline.block_weights`.
+def block_shapes(
+    tensors: Sequence[TensorHeader], config: Mapping[str, Any] | None = None
+) -> dict[int, list[tuple[int, int]]]:
+    """Shapes [out, in] of the linears of every numbered block; see
+    :func:`~lrc_core.models.block_tensors.block_tensors`.
     """
-    return {
-        block: [(tensor.shape[0], tensor.shape[1]) for _, tensor in found]
-        for block, found in block_weights(tensors).items()
-    }
+    found = block_tensors(tensors, text_config(config or {}))
+    return {block: [matrix.shape for matrix in matrices] for block, matrices in found.items()}
 
 
 def _from_starter(ref: ModelRef, _: Path | None) -> _Facts:
     status = next(part for part in starter.pack_status() if part.name == starter.MODEL.name)
     if status.present:
-        return _from_folder(ref, Path(status.path))
+        return _folder_facts(ref, Path(status.path))
     tensors = [TensorHeader("model.embed_tokens.weight", (49152, 576), "F32", 4 * 49152 * 576)]
     for block in range(30):
         for name, (rows, columns) in _STARTER_SHAPES.items():
@@ -177,6 +179,11 @@ def _from_starter(ref: ModelRef, _: Path | None) -> _Facts:
 
 def _from_folder(ref: ModelRef, folder: Path | None) -> _Facts:
     assert folder is not None
+    facts = _folder_facts(ref, folder)
+    return replace(facts, warnings=folder_notes(folder, facts.tensors, pickled=not facts.tensors))
+
+
+def _folder_facts(ref: ModelRef, folder: Path) -> _Facts:
     files = look_through(folder, allow_pickle=ref.allow_pickle)
     check_tokenizer(folder)
     return _Facts(
@@ -188,6 +195,7 @@ def _from_folder(ref: ModelRef, folder: Path | None) -> _Facts:
         own_code="auto_map" in files.config,
         warnings=folder_notes(folder, files.tensors, pickled=files.pickled),
         positions=_last_position(files.config, files.tensors),
+        config=files.config,
     )
 
 
@@ -230,6 +238,7 @@ def _from_hub(ref: ModelRef, _: Path | None) -> _Facts:
         n_blocks=_blocks_by_config(remote.config),
         own_code="auto_map" in remote.config,
         positions=_last_position(remote.config, remote.tensors),
+        config=remote.config,
     )
 
 
@@ -239,6 +248,8 @@ _FINDERS = {"starter": _from_starter, "folder": _from_folder, "gguf": _from_gguf
 def _judged(found: Preflight, facts: _Facts, ref: ModelRef, has_blocks: bool) -> Preflight:
     """With warnings and problems filled in."""
     warnings, problems = list(facts.warnings), []
+    if words := coverage_words(coverage_of(facts.tensors, block_tensors(facts.tensors, text_config(facts.config)))):
+        warnings.append(words)
     if facts.tensors and not has_blocks:
         problems.append(str(ModelError("It has no numbered decoder blocks.", "Choose a causal language model.")))
     if found.disk_needed > found.disk_available:

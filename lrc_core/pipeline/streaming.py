@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,13 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
+from lrc_core.coverage import coverage_words
 from lrc_core.damage import earlier
 from lrc_core.decompose.inplace import singular_values_in_place
 from lrc_core.errors import CancelledError, RunError
 from lrc_core.files import disk_errors, read_array, write_array, write_arrays, write_json
 from lrc_core.models.allocator import release_freed_memory
-from lrc_core.models.headers import safetensors_header
+from lrc_core.models.headers import TensorHeader, safetensors_header
 from lrc_core.models.hub import borrowed_file
 from lrc_core.models.outline import LIMIT, Outline, StoredMatrix, read_outline, require_room
 from lrc_core.models.resources import own_peak_memory
@@ -53,7 +54,13 @@ def streamed_spectra_run(run: Run, on_progress: OnProgress, should_stop: ShouldS
     arrays: dict[str, Any] = {f"svd/{name}": np.load(parts / f"{number}.npy") for number, name in enumerate(names)}
     write_arrays(run.path / "spectra.npz", arrays)
     shutil.rmtree(parts, ignore_errors=True)
-    return {"card": outline.card.to_dict(), "warnings": [], "decompositions": ["svd"], "stream": memory}
+    words = coverage_words(outline.card.coverage)
+    return {
+        "card": outline.card.to_dict(),
+        "warnings": [words] if words else [],
+        "decompositions": ["svd"],
+        "stream": memory,
+    }
 
 
 @dataclass
@@ -101,7 +108,7 @@ def _stream(run: Run, outline: Outline, on_progress: OnProgress, should_stop: Sh
                 for path, matrix in todo.items():
                     if should_stop():
                         raise CancelledError("The reading of spectra was cancelled.")
-                    write_array(path, singular_values_in_place(read_matrix(file, tensors[matrix.tensor.name], buffer)))
+                    write_array(path, singular_values_in_place(_read(file, matrix, tensors, buffer)))
                     memory.note(peak())
                     done += 1
                     on_progress(Progress("reading matrix after matrix", done, len(files), memory.to_dict()))
@@ -113,6 +120,15 @@ def _values(matrix: StoredMatrix, path: Path) -> NDArray[np.float32]:
     if values.shape != (matrix.layer.full_rank,) or not np.isfinite(values).all():
         raise RunError(f"it holds {values.shape} values")
     return values
+
+
+def _read(
+    file: Path, matrix: StoredMatrix, tensors: Mapping[str, TensorHeader], buffer: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """A matrix of a file, or the part of a stack that is one; turned or not does not matter to singular values."""
+    begins = tensors[matrix.tensor.name].start + matrix.offset
+    found = read_matrix(file, replace(matrix.tensor, start=begins), buffer)
+    return found if matrix.columns is None else np.ascontiguousarray(found[:, slice(*matrix.columns)])
 
 
 @contextmanager

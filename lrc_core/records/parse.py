@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 from pathlib import Path
 from typing import Any, NoReturn
@@ -50,12 +51,13 @@ def load(path: Path, *, remedy: str = AGAIN, strict: bool = False, most: int = M
         RecordError: missing, unreadable, no regular file, or as :func:`parse` says.
     """
     try:
-        info = path.stat()
+        info = os.stat(path)
         if not stat.S_ISREG(info.st_mode):  # reading from a pipe would wait for ever
             raise RecordError(f"{path} is not a file.", remedy)
         if info.st_size > most:
             raise _damaged(str(path), f"it is larger than {most // 2**20} MB", remedy)
-        data = path.read_bytes()
+        with open(path, "rb") as file:
+            data = file.read()
     except FileNotFoundError as error:
         raise RecordError(f"There is no file {path}.", remedy) from error
     except OSError as error:
@@ -83,7 +85,7 @@ def _refused(constant: str) -> NoReturn:
 
 def _check_depth(data: Any) -> None:
     level: list[Any] = [data]
-    for _ in range(MAX_DEPTH + 1):
+    for _ in range(MAX_DEPTH):
         level = [
             child
             for value in level

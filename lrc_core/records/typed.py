@@ -162,8 +162,9 @@ def _worded(reader: Reader, limit: Words) -> Reader:
 def _chosen(reader: Reader, choices: tuple[str, ...]) -> Reader:
     def read(value: Any) -> Any:
         found = reader(value)
-        if not set(found if isinstance(found, tuple) else (found,)) <= set(choices):
-            raise _WrongError(f"is {_shown(value)}, but must be one of {', '.join(choices)}")
+        for word in found if type(found) is tuple else (found,):
+            if word not in choices:
+                raise _WrongError(f"is {_shown(word)}, but must be one of {', '.join(choices)}")
         return found
 
     return read

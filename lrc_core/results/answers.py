@@ -159,8 +159,9 @@ def letter(number: int) -> str:
 
 
 def questions(ref: ModelRef) -> list[RunView[GenerateSpec]]:
-    """What was asked of a model, newest first; where there are none, the shipped questions."""
-    return archive().runs(GenerateSpec, ref, samples=False) or archive().runs(GenerateSpec, ref)
+    """What was asked of a model, newest first; where nobody has had an answer, the shipped questions behind it."""
+    own = archive().runs(GenerateSpec, ref, samples=False)
+    return own if any(view.done for view in own) else archive().runs(GenerateSpec, ref)
 
 
 def votes() -> list[Vote]:

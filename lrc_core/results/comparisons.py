@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import Any, TypeAlias, TypeGuard
 
 from lrc_core import words
@@ -14,9 +16,10 @@ from lrc_core.names import split_variant
 from lrc_core.plan import Plan
 from lrc_core.quality.rows import named
 from lrc_core.quality.variants import MIX
-from lrc_core.results.archive import AnyRun, RunView, archive, recorded_rows
+from lrc_core.results.archive import AnyRun, RunView, Stamp, archive, recorded_rows, stamp_of
 from lrc_core.results.identity import changed, measured_contents
 from lrc_core.results.plans import load_plan, nearest, recorded_plans
+from lrc_core.runs.run import Run
 from lrc_core.runs.spec import (
     AblationSpec,
     AllocateSpec,
@@ -60,6 +63,12 @@ class Group:
         return all(view.sample for view in self.views)
 
     @property
+    def tells(self) -> bool:
+        """Whether it is a comparison: the dense model and two others, or more."""
+        methods = {row["method"] for row in self.rows}
+        return "dense" in methods and len(methods) >= 3
+
+    @property
     def label(self) -> str:
         """Texts, windows and tasks, as a list offers them."""
         spec = self.evaluation
@@ -88,7 +97,11 @@ class Group:
 
 
 def groups(ref: ModelRef) -> list[Group]:
-    """All measurements of a model: of what is on the disk now before those of what was there, the largest first."""
+    """All measurements of a model: of what is on the disk now before those of what was there, the largest first.
+
+    What says something by itself comes first: one quick measurement of the user's own does not take the place of the
+    samples before it is a comparison.
+    """
     found: dict[tuple[EvaluationSpec, Contents], list[tuple[Row, Measured]]] = {}
     views = archive().runs(ref=ref)
     aside = _set_aside(views)
@@ -100,7 +113,7 @@ def groups(ref: ModelRef) -> list[Group]:
                 continue
             found.setdefault((view.spec.evaluation, measured_contents(view.spec)), []).append((row, view))
     made = [_group(evaluation, entries) for (evaluation, _), entries in found.items()]
-    return sorted(made, key=lambda group: (bool(group.changed), group.sample, -len(group.rows)))
+    return sorted(made, key=lambda group: (bool(group.changed), not group.tells, group.sample, -len(group.rows)))
 
 
 def _measures(view: AnyRun) -> TypeGuard[Measured]:
@@ -116,10 +129,17 @@ def rows_of(view: Measured) -> list[Row]:
         if isinstance(spec, QualitySpec):
             rows = [row for row in _bench_rows(view) if row.get("seed", spec.seeds[0]) == spec.seeds[0]]
             return [_named(row) for row in rows]
-        result = view.run.result()
-        return [_named(result)] if result is not None and _usable(result) else []
+        row = _measured_row(str(view.path), stamp_of(view.path / "result.json"), stamp_of(view.path / "status.json"))
+        return [] if row is None else [dict(row)]
     except LrcError:
         return []
+
+
+@lru_cache(maxsize=20_000)  # asked for at every click, and a bench makes thousands
+def _measured_row(folder: str, *_stamps: Stamp) -> Row | None:
+    """The row of an evaluation as its files were at those stamps."""
+    result = Run(Path(folder)).result()
+    return _named(result) if result is not None and _usable(result) else None
 
 
 def _bench_rows(view: AnyRun) -> list[Row]:

@@ -52,7 +52,7 @@ class Run:
         data = load(path, strict=True)
         spec = spec_from_dict(data, str(path))
         # The record as it stands has the id unless it was written with other fields than today's.
-        if self.id not in (id_of(spec.kind, data), spec.run_id):
+        if self.id != id_of(spec.kind, data) and self.id != spec.run_id:
             raise RecordError(
                 f"{path} is not what the run was asked for: its content belongs to {spec.run_id}.", AGAIN, str(path)
             )

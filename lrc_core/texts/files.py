@@ -30,6 +30,8 @@ _SHOWN = 60
 _MARK = "#field="
 _LONGEST = 4 * 2**30
 """Bytes of text, unpacked, that are read at most: ten times the largest text that anybody measures a model on."""
+_REMEMBERED = 16 * 2**20
+"""Bytes of a file up to which its documents are kept for whoever reads it next."""
 _JSON, _LINES, _TABLE, _PARQUET, _PLAIN = "JSON", "JSON lines", "table", "Parquet", "plain text"
 _ENDINGS = {
     ".jsonl": _LINES, ".ndjson": _LINES, ".json": _JSON, ".csv": _TABLE, ".tsv": _TABLE, ".tab": _TABLE,
@@ -99,12 +101,17 @@ def read_file(name: str) -> TextFile:
         found = path.stat()
     except OSError as error:
         raise TextError(f"Cannot read {path}: {error.strerror}.") from error
-    return _read(str(path), field, (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino))
+    if found.st_size > _REMEMBERED:
+        return _read(path, field)
+    return _read_once(path, field, (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino))
 
 
 @lru_cache(maxsize=4)  # looked at, checked and read within a moment
-def _read(name: str, field: str, _stamp: tuple[int, ...]) -> TextFile:
-    path = Path(name)
+def _read_once(path: Path, field: str, _stamp: tuple[int, ...]) -> TextFile:
+    return _read(path, field)
+
+
+def _read(path: Path, field: str) -> TextFile:
     data, packed = _unpacked(path)
     found = _documents(path, data, field)
     words = ", ".join(filter(None, [found.format, packed]))
@@ -226,7 +233,9 @@ def _text_of(path: Path, value: Any, field: str, where: str) -> str:
 
 
 def _strings(value: Any) -> list[str]:
-    return [key for key, text in value.items() if isinstance(text, str)] if isinstance(value, dict) else []
+    """Fields of strings, the longest first."""
+    found = {key: len(text) for key, text in value.items() if isinstance(text, str)} if isinstance(value, dict) else {}
+    return sorted(found, key=lambda key: -found[key])
 
 
 def _fields_remedy(path: Path, names: Sequence[str]) -> str:
@@ -247,7 +256,8 @@ def _table(path: Path, text: str, field: str) -> TextFile:
         raise TextError(f"{path} is not a readable {kind} table: {error}.", "Save it as UTF-8 CSV again.") from error
     rows = [row for row in rows if row]
     heads = [head.strip() for head in rows[0]] if rows else []
-    column = _column(path, kind, heads, field)
+    first = dict(zip(heads, rows[1] if rows[1:] else (), strict=False))
+    column = _column(path, kind, heads, field, sorted(heads, key=lambda head: -len(first.get(head, ""))))
     for number, row in enumerate(rows[1:], start=2):
         if len(row) != len(heads):
             raise TextError(
@@ -259,13 +269,13 @@ def _table(path: Path, text: str, field: str) -> TextFile:
     return TextFile(documents, f"{kind}, field {column}")
 
 
-def _column(path: Path, kind: str, heads: Sequence[str], field: str) -> str:
-    """The column that holds the text."""
+def _column(path: Path, kind: str, heads: Sequence[str], field: str, likely: Sequence[str] = ()) -> str:
+    """The column that holds the text; ``likely`` has the columns again, the likeliest first."""
     if (wanted := field or FIELD) in heads:
         return wanted
     if not field and len(heads) == 1:
         return heads[0]
-    raise TextError(f"The {kind} file {path} has no column {wanted!r}.", _fields_remedy(path, heads))
+    raise TextError(f"The {kind} file {path} has no column {wanted!r}.", _fields_remedy(path, likely or heads))
 
 
 def _parquet(path: Path, data: bytes, field: str) -> TextFile:

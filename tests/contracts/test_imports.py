@@ -17,7 +17,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("records",),
     ("types",),
     ("settings", "paths", "budget", "escape"),
-    ("words",),
+    ("words", "coverage"),
     ("files", "digests"),
     ("registry", "plan", "damage"),
     ("decompose", "runs"),

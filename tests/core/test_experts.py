@@ -13,10 +13,11 @@ import lrc_core.allocate  # noqa: F401  registers them
 from lrc_core.budget import is_dense, plan_params, uniform_ranks
 from lrc_core.calibrate.factor_model import Calibrated, factors, moments, spectra
 from lrc_core.calibrate.statistics import Notes, Statistics
+from lrc_core.coverage import family, is_expert
 from lrc_core.lowrank.apply import compressed
 from lrc_core.models.experts import unstack_experts
 from lrc_core.models.first_look import first_look
-from lrc_core.models.linears import block_linears, family, find_blocks, get_module, is_expert, weight_of
+from lrc_core.models.linears import block_linears, find_blocks, get_module, weight_of
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS, MethodEntry
 from tests.factories.tiny_methods import context_for
 from tests.factories.tiny_models import BLOCKS, HIDDEN, MIXTURES, tiny_model, tiny_text, tiny_tokenizer

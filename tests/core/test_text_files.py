@@ -16,7 +16,10 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from lrc_core.cli.jobs import print_rows
 from lrc_core.errors import TextError
+from lrc_core.quality.plain_words import surprise
+from lrc_core.quality.tables import records, to_markdown
 from lrc_core.texts.documents import load_documents
 from lrc_core.texts.files import absolute, is_file, read_file, split_field
 from lrc_core.texts.label import text_labels
@@ -135,6 +138,8 @@ def _arrow() -> bytes:
     return target.getvalue()
 
 
+TABLE = "object", ".csv"
+"""One line with commas is a table of heads without rows."""
 REFUSED: dict[str, tuple[bytes, str]] = {
     "PDF": (b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n", "PDF"),
     "docx": (_zip("[Content_Types].xml", "word/document.xml"), "Word"),
@@ -159,12 +164,12 @@ REFUSED: dict[str, tuple[bytes, str]] = {
 }
 
 
-@pytest.mark.parametrize("ending", [".txt", ".jsonl", ".csv", ""])
-@pytest.mark.parametrize("what", REFUSED)
+@pytest.mark.parametrize(
+    ("what", "ending"),
+    [(what, ending) for what in REFUSED for ending in (".txt", ".jsonl", ".csv", "") if (what, ending) != TABLE],
+)
 def test_everything_else_is_named_and_how_to_convert_it(what: str, ending: str, tmp_path: Path) -> None:
     data, name = REFUSED[what]
-    if what == "object" and ending == ".csv":
-        pytest.skip("a table of one head")
     path = tmp_path / f"file{ending}"
     path.write_bytes(data)
     with pytest.raises(TextError, match=name) as caught:
@@ -218,3 +223,15 @@ def test_labels_are_as_long_as_it_takes_to_tell_texts_apart() -> None:
     ]
     for names, labels in cases:
         assert list(text_labels(names).values()) == labels
+
+
+def test_two_texts_of_one_name_have_columns_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
+    scores = {"/a/one/test.txt": {"value": 11.0, "stderr": 1.0}, "/a/two/test.txt": {"value": 22.0, "stderr": 1.0}}
+    row = {"method": "dense", "keep_target": 1.0, "keep_achieved": 1.0, "perplexity": scores, "zero_shot": {}}
+    print_rows([row])
+    head = capsys.readouterr().out.splitlines()[0]
+    assert "one/test.txt ppl" in head and "two/test.txt ppl" in head
+    found = records({"rows": [row]})[0]
+    assert (found["perplexity_one/test.txt"], found["perplexity_two/test.txt"]) == (11.0, 22.0)
+    assert "one/test.txt" in to_markdown({"rows": [row]}) and "two/test.txt" in to_markdown({"rows": [row]})
+    assert surprise(row, row).count("test.txt") == 2 and "two/test.txt" in surprise(row, row)

@@ -10,6 +10,7 @@ MARKDOWN = (
     f'![p](http://{EVIL}/p.png "title")',
     f"[![p](http://{EVIL}/p.png)](http://{EVIL}/)",
     f"[link](http://{EVIL}/)",
+    f"[link](https://{EVIL}/)",
     f"[link](//{EVIL}/)",
     f"[l][r] [r]: http://{EVIL}/",
     f"<http://{EVIL}/>",

@@ -11,6 +11,7 @@ import pytest
 from lrc_core.kinds import command_for
 from lrc_core.registry import ALLOCATORS
 from lrc_core.results import comparisons as compare_data
+from lrc_core.results.identity import identified
 from lrc_core.runs.spec import CompareSpec, EvaluateSpec, ModelRef
 from pages.ui.compare import figures, ranks
 from tests.factories import run_factory, table_factory
@@ -220,3 +221,21 @@ def test_report_of_a_finished_comparison(open_page, store, card):
     app.text_input(key="co_report_title").set_value("Für den Vorstand").run()
     assert "--title 'Für den Vorstand'" in text_of(app)
     assert {"Report (HTML)", "Report (PDF)"} <= {button.label for button in app.get("download_button")}
+
+
+def test_rows_of_an_edited_text_stand_apart_and_say_so(store, tmp_path, open_page):
+    text = tmp_path / "mine.txt"
+    asked = EvaluateSpec(
+        ModelRef("starter"), evaluation=replace(table_factory.EVALUATION, texts=(str(text),), tasks=())
+    )
+    for content in ("as it was", "as it is now"):
+        text.write_text(content)
+        run = store.create(identified(asked))
+        run_factory.finish(run, table_factory.row("dense", 1.0, run_id=run.id, tasks=False))
+    now, before = compare_data.groups(ModelRef("starter"))
+    assert len(now.rows) == len(before.rows) == 1 and not now.changed
+    assert "mine.txt has changed" in before.changed[0] and before.label != now.label
+    assert any("mine.txt has changed" in note for note in compare_data.differences(before.rows, before))
+    shown = text_of(open_page("runs", ru_run=before.views[0].id))
+    assert "This run is of what was there before" in shown
+    assert "of what was there before" not in text_of(open_page("runs", ru_run=now.views[0].id))

@@ -197,7 +197,7 @@ def _phi3(config: Config, keys: Keys, _: set[str]) -> None:
     )
 
 
-def _gemma(config: Config, keys: Keys, largest: int) -> None:
+def _gemma(config: Config, keys: Keys, largest: int, window: int | None = None) -> None:
     """Scale of the scores, caps and window. Only the largest model scales by the width of the residual stream."""
     width = config["head_dim"]
     if config["num_hidden_layers"] == largest:
@@ -205,11 +205,11 @@ def _gemma(config: Config, keys: Keys, largest: int) -> None:
     if scale := keys.number("attention.scale", 0.0):
         width = scale**-2
     config["query_pre_attn_scalar"] = int(width) if width == int(width) else width
-    config["sliding_window"] = keys.whole("attention.sliding_window")
+    config["sliding_window"] = keys.whole("attention.sliding_window", window)
 
 
 def _gemma2(config: Config, keys: Keys, _: set[str]) -> None:
-    _gemma(config, keys, 46)
+    _gemma(config, keys, 46, 4096)  # the first files left the window to the reader
     for name, default in (("attn_logit_softcapping", 50.0), ("final_logit_softcapping", 30.0)):
         config[name] = keys.number(name, default) or None
     _add_layer_types(config, keys, 2)

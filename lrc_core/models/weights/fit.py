@@ -37,7 +37,7 @@ _DTYPES = {
 
 def require_matching_files(
     folder: Path, tensors: Sequence[TensorHeader], *, pickled: bool, trust: bool
-) -> tuple[str, ...]:
+) -> tuple[str, ...] | None:
     """Refuse a model whose files and configuration do not belong together.
 
     Args:
@@ -47,7 +47,7 @@ def require_matching_files(
         trust: the model's own code may run.
 
     Returns:
-        What is left out and why, in plain sentences.
+        What is left out and why, in plain sentences; None where that can only be seen by loading the model.
 
     Raises:
         ModelError: a parameter has no tensor or one of another shape or kind, or a tensor with a meaning has no use.
@@ -57,7 +57,12 @@ def require_matching_files(
         check_packed(tensors, str(folder))
     with quiet_transformers("looking at the weights", ignore_progress, never_stop):
         model = _empty_model(folder, trust)
-        return () if model is None else _compare(model, folder, tensors)
+        try:
+            return None if model is None else _compare(model, folder, tensors)
+        except LrcError:
+            raise
+        except Exception:  # a class of its own make, which transformers' loader may still take
+            return None
 
 
 def _empty_model(folder: Path, trust: bool) -> Any:
@@ -221,7 +226,7 @@ def ask(question: Mapping[str, Any]) -> dict[str, Any]:
     """Answer a question of :mod:`lrc_core.models.weights.check`."""
     try:
         if question["kind"] == "gguf":
-            notes = require_gguf_fit(Path(question["path"]))
+            notes: tuple[str, ...] | None = require_gguf_fit(Path(question["path"]))
         else:
             tensors = [
                 TensorHeader(name, tuple(shape), dtype, 0, start) for name, shape, dtype, start in question["tensors"]
@@ -231,7 +236,7 @@ def ask(question: Mapping[str, Any]) -> dict[str, Any]:
             )
     except LrcError as error:
         return {"message": error.message, "remedy": error.remedy}
-    return {"notes": list(notes)}
+    return {"notes": list(notes or ())}
 
 
 def require_gguf_fit(path: Path) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lrc_core.budget import same_size, size_key
+from lrc_core.coverage import kept_words
 from lrc_core.names import in_order
 from lrc_core.report.content import COUNTED, Block, Cell, Column, Picture, Pictures, Section, Table, TableRow, Words
 from lrc_core.report.drawing.heatmap import linked, plan_sentence, rank_heatmap, rank_words
@@ -67,7 +68,8 @@ def _drawn(named: Named) -> list[ReportPlan]:
 def _picture(card: ModelCard, shown: ReportPlan, name: str) -> Picture:
     plan = shown.plan
     said = plan_sentence(card, plan)
-    size = f"{removed(plan.keep_achieved, 2)} of the block linears removed"
+    kept = kept_words(plan.keep_achieved, card.coverage).replace("blocks)", "blocks kept)")
+    size = f"{removed(plan.keep_achieved, 2)} of the block linears removed{kept}"
     alt = f"Heatmap of {name}: blocks downwards, kinds of layer to the right. {said}"
     key = key_of(shown.method, plan.keep_target)
     return Picture(rank_heatmap(card, plan), alt, name, size, key, said, shown.source)

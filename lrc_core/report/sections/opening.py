@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from lrc_core.coverage import coverage_words
 from lrc_core.names import decomposition_label, method_label, split_variant
 from lrc_core.quality.plain_words import accuracy_loss, difference_words
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
@@ -29,6 +30,8 @@ def question(named: Named) -> Section:
         blocks=str(card.n_blocks),
     )
     blocks: list[Block] = [Words(text) for text in opening]
+    if said := coverage_words(card.coverage):
+        blocks.append(Words(said))
     best = ranked(named, named.focus)
     if best:
         blocks += [Facts(tuple(_facts(named, best[0]))), Words(_answer(named, best))]

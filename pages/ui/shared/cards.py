@@ -9,6 +9,7 @@ from typing import Any
 import streamlit as st
 
 from lrc_core import words
+from lrc_core.coverage import coverage_words
 from lrc_core.errors import LrcError
 from lrc_core.escape import escaped
 from lrc_core.models import consent
@@ -54,6 +55,13 @@ def model_card(card: ModelCard) -> None:
             ("Width", f"{card.hidden_size:,}", f"{card.vocab_size:,} tokens, {card.max_positions:,} positions"),
         ]
     )
+    coverage(card)
+
+
+def coverage(card: ModelCard | None) -> None:
+    """What shares that are kept are shares of, where not all of the blocks can be compressed."""
+    if card is not None and (said := coverage_words(card.coverage)):
+        st.caption(f":material/info: {said}")
 
 
 def _kind_of(ref: ModelRef) -> str:
