@@ -379,7 +379,7 @@ def test_preflight_names_what_is_wrong(wrong: Any, error: type[Exception], monke
 
 
 def test_preflight_refuses_a_model_with_problems(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(model: ModelRef) -> None:
+    def refuse(model: ModelRef, *_: Any) -> None:
         raise ModelError("no config.json")
 
     monkeypatch.setattr(checks, "check_model", refuse)
