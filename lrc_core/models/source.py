@@ -18,8 +18,8 @@ from lrc_core.models.consent import ALLOW_PICKLE
 from lrc_core.models.gguf.parts import gguf_parts, stem_of
 from lrc_core.models.headers import TensorHeader
 from lrc_core.models.json_files import MAX_TOKENIZER_BYTES, read_table
-from lrc_core.models.shards import check_experts, pickle_files, read_headers
 from lrc_core.models.weights.quantised import check_packed, check_settings
+from lrc_core.models.weights.shards import check_experts, pickle_files, read_headers
 from lrc_core.paths import cache_home
 from lrc_core.runs.spec import ModelRef
 
