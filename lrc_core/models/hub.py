@@ -19,8 +19,8 @@ from lrc_core.models.consent import ALLOW_PICKLE, is_commit, require_commit
 from lrc_core.models.headers import TensorHeader
 from lrc_core.models.json_files import read_table
 from lrc_core.models.quiet import TickBar
-from lrc_core.models.shards import check_shard_name, check_shards
 from lrc_core.models.source import check_config, check_counts, check_tensors
+from lrc_core.models.weights.shards import check_shard_name, check_shards
 from lrc_core.runs.spec import ModelRef
 from lrc_core.types import OnProgress, ShouldStop
 

@@ -18,8 +18,8 @@ from lrc_core.models.headers import FLOAT_TYPES, TensorHeader
 from lrc_core.models.hub import cached_snapshot, look_at
 from lrc_core.models.pack import starter
 from lrc_core.models.resources import cpu_memory_available, human_bytes
-from lrc_core.models.shards import read_headers
 from lrc_core.models.source import architecture_of, find_source, is_whole, look_through, unpacked_folder
+from lrc_core.models.weights.shards import read_headers
 from lrc_core.paths import cache_home
 from lrc_core.runs.spec import ModelRef
 from lrc_core.types import HEADER_ONLY, LinearShape, ModelCard, ModelIdentity

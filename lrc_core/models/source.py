@@ -5,7 +5,6 @@ A name is ``starter``, a folder, a GGUF file, or a hub id; a folder that exists 
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -13,13 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lrc_core.digests import digest_of, file_digest
 from lrc_core.errors import ModelError
 from lrc_core.models.consent import ALLOW_PICKLE
 from lrc_core.models.gguf.parts import gguf_parts, stem_of
 from lrc_core.models.headers import TensorHeader
 from lrc_core.models.json_files import MAX_TOKENIZER_BYTES, read_table
-from lrc_core.models.shards import check_experts, pickle_files, read_headers
 from lrc_core.models.weights.quantised import check_packed, check_settings
+from lrc_core.models.weights.shards import check_experts, pickle_files, read_headers
 from lrc_core.paths import cache_home
 from lrc_core.runs.spec import ModelRef
 
@@ -183,17 +183,16 @@ def is_whole(folder: Path) -> bool:
 
 
 def unpacked_folder(path: Path) -> Path:
-    """Where the unpacked model of a GGUF file is kept; the name changes when the file does.
+    """Where the unpacked model of a GGUF file is kept; the name changes when the file's content does.
 
     Raises:
         ModelError: the file cannot be read.
     """
     parts = gguf_parts(path)
     try:
-        facts = [(str(part.resolve()), part.stat().st_size, part.stat().st_mtime_ns) for part in parts]
+        key = digest_of([_UNPACKED, *map(file_digest, parts)])[:16]
     except OSError as error:
         raise ModelError(f"Cannot read {path}: {error.strerror}.") from error
-    key = hashlib.sha256(f"{_UNPACKED} {facts}".encode()).hexdigest()[:16]
     return cache_home() / "gguf" / f"{stem_of(path)}-{key}"
 
 

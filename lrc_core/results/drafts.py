@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -13,12 +12,15 @@ import numpy as np
 
 from lrc_core.allocate.curves.hand import HAND, spend_rest
 from lrc_core.budget import Ranks, fit_budget, is_dense, normalised, uniform_ranks, whole_percent
-from lrc_core.errors import PlanError
+from lrc_core.errors import PlanError, RecordError
 from lrc_core.files import write_json
 from lrc_core.paths import plans_home, read_only
 from lrc_core.plan import Plan, make_plan
+from lrc_core.records import load, parse, typed
 from lrc_core.runs.spec import CalibrationSpec
 from lrc_core.types import ModelCard
+
+_CHOOSE = "Choose a plan.json that this program wrote."
 
 
 @dataclass(frozen=True)
@@ -114,9 +116,9 @@ def imported(data: bytes, card: ModelCard, name: str) -> Draft:
         PlanError: not a plan, or not of this model.
     """
     try:
-        content = json.loads(data)
-    except (ValueError, UnicodeDecodeError) as error:
-        raise PlanError(f"{name} is not JSON: {error}.", "Choose a plan.json that this program wrote.") from error
+        content = parse(data, name, strict=True)
+    except RecordError as error:
+        raise PlanError(f"{name} is not JSON that can be read. {error.message}", _CHOOSE) from error
     return draft_of(Plan.from_dict(content, name), card, f"the file {name}")
 
 
@@ -145,8 +147,8 @@ def keep_draft(draft: Draft, card: ModelCard) -> None:
 def kept_draft(card: ModelCard) -> Draft | None:
     """The remembered draft; None where there is none that can be used."""
     try:
-        data = json.loads((_folder(card) / ".draft.json").read_text(encoding="utf-8"))
-        draft = Draft(**{**data, "locked": tuple(data["locked"])})
+        path = _folder(card) / ".draft.json"
+        draft = typed(Draft, load(path, strict=True), str(path))
         ranks: Ranks = normalised(card.layers, {name: int(rank) for name, rank in draft.ranks.items()})
     except Exception:  # whatever is wrong with it, a new one is begun
         return None

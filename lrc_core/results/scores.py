@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -11,12 +10,13 @@ from typing import Any
 from lrc_core.allocate.curves.hand import HAND
 from lrc_core.budget import same_percent, within
 from lrc_core.digests import digest_of
-from lrc_core.errors import LrcError
+from lrc_core.errors import LrcError, RecordError
 from lrc_core.escape import escaped
 from lrc_core.files import write_json
 from lrc_core.names import model_label
 from lrc_core.paths import plans_home
 from lrc_core.quality.paired import Paired, log_perplexity
+from lrc_core.records import load
 from lrc_core.results.archive import RunView, archive, read_content
 from lrc_core.results.identity import identified, measured_contents
 from lrc_core.runs.spec import EvaluateSpec, EvaluationSpec, ModelRef
@@ -180,9 +180,9 @@ def _score(view: RunView[EvaluateSpec]) -> PlanScore | None:
 def _read() -> list[PlanScore]:
     """The record; empty when there is none or it is damaged."""
     try:
-        content: Any = json.loads((plans_home() / FILE).read_text(encoding="utf-8"))
+        content: Any = load(plans_home() / FILE)
         return [PlanScore(**score) for score in content["scores"]]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (RecordError, KeyError, TypeError):
         return []
 
 

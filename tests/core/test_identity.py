@@ -21,6 +21,7 @@ from lrc_core.jobs import manager
 from lrc_core.models.content import model_content
 from lrc_core.models.fingerprint import forward_digest, tokenizer_digest
 from lrc_core.models.load import load_model
+from lrc_core.models.source import unpacked_folder
 from lrc_core.paths import cache_home, samples_home
 from lrc_core.pipeline.session import Session
 from lrc_core.registry import ALLOCATORS
@@ -138,6 +139,10 @@ def test_a_gguf_file_is_known_by_all_its_parts(tmp_path: Path) -> None:
     before = model_content(ref)
     parts[1].write_bytes(b"retrained")
     assert model_content(ref) != before != ""
+    unpacked, stat = unpacked_folder(parts[0]), parts[1].stat()
+    parts[1].write_bytes(b"trained u")
+    os.utime(parts[1], ns=(stat.st_atime_ns, stat.st_mtime_ns))  # as a copy that keeps times does
+    assert unpacked_folder(parts[0]) != unpacked
 
 
 def test_a_newer_version_of_the_code_is_another_question(monkeypatch: pytest.MonkeyPatch) -> None:

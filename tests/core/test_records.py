@@ -12,12 +12,13 @@ from typing import Annotated, Any
 
 import pytest
 
-from lrc_core.errors import LrcError, RecordError
+from lrc_core.errors import LrcError, PlanError, RecordError
 from lrc_core.export.film import film_of
 from lrc_core.jobs import manager
 from lrc_core.plan import Plan
 from lrc_core.quality.votes import Vote, keep_vote, read_votes
 from lrc_core.records import Count, Name, OneOf, Range, load, parse, typed
+from lrc_core.results.drafts import imported
 from lrc_core.runs.process import host_name
 from lrc_core.runs.records import Status
 from lrc_core.runs.spec import SpectraSpec, spec_from_dict
@@ -234,3 +235,11 @@ def test_a_listing_reads_again_only_what_has_changed(tmp_path: Path) -> None:
     after = {row.id: row for row in store.list()}
     assert after[runs[0].id].state == "failed"
     assert all(after[run.id] is before[run.id] for run in runs[1:])
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"format": "lrc-plan", "format": "x"}', "5", '{"format": "lrc-plan", "version": 1}']
+)
+def test_an_uploaded_plan_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(PlanError, match=r"mine\.json"):
+        imported(text.encode(), run_factory.make_card(), "mine.json")

@@ -9,14 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from lrc_core.errors import ModelError
+from lrc_core.models.gguf import particulars
 from lrc_core.models.gguf.header import GgufHeader
 from lrc_core.models.gguf.keys import REMEDY, Keys
+from lrc_core.models.gguf.particulars import Config
 from lrc_core.models.gguf.rope import ReadTensor, rope_parameters
 
-Config = dict[str, Any]
 _DECODER = {
     "context_length": "max_position_embeddings",
     "block_count": "num_hidden_layers",
@@ -152,149 +152,35 @@ def _add_heads(config: Config, known: Architecture, keys: Keys, read: ReadTensor
     config["rope_parameters"] = rope
 
 
-def _llama(config: Config, keys: Keys, names: set[str]) -> None:
-    config["attention_bias"] = "blk.0.attn_q.bias" in names
-    config["mlp_bias"] = "blk.0.ffn_up.bias" in names
-    window = keys.whole("attention.sliding_window", 0)
-    if 0 < window < config["max_position_embeddings"]:  # the same model with a window is called Mistral
-        config |= {"model_type": "mistral", "architectures": ["MistralForCausalLM"], "sliding_window": window}
-
-
-def _wide_window(config: Config, keys: Keys, _: set[str]) -> None:
-    """A window as long as the context changes nothing."""
-    window = keys.whole("attention.sliding_window", 0)
-    if 0 < window < config["max_position_embeddings"]:
-        raise keys.refusal("attention.sliding_window", window)
-
-
-def _experts(config: Config, keys: Keys, names: set[str]) -> None:
-    _wide_window(config, keys, names)
-    config["num_experts"] = keys.whole("expert_count")
-    config["num_experts_per_tok"] = keys.whole("expert_used_count")
-    first = "blk.0.ffn_gate_exps.weight"
-    if first not in names:
-        raise ModelError(f"{keys.where} has no {first}.", REMEDY)
-    config["moe_intermediate_size"] = keys.whole("expert_feed_forward_length")
-
-
-def _qwen2moe(config: Config, keys: Keys, names: set[str]) -> None:
-    _experts(config, keys, names)
-    config["shared_expert_intermediate_size"] = keys.whole("expert_shared_feed_forward_length")
-    config["norm_topk_prob"] = False
-
-
-def _qwen3moe(config: Config, keys: Keys, names: set[str]) -> None:
-    _experts(config, keys, names)
-    keys.value("expert_weights_norm")
-    config["norm_topk_prob"] = True  # llama.cpp's reader always does
-
-
-def _phi3(config: Config, keys: Keys, _: set[str]) -> None:
-    config["sliding_window"] = keys.whole("attention.sliding_window", 0) or None
-    rope = config["rope_parameters"]
-    config["original_max_position_embeddings"] = rope.get(
-        "original_max_position_embeddings", config["max_position_embeddings"]
-    )
-
-
-def _gemma(config: Config, keys: Keys, largest: int, window: int | None = None) -> None:
-    """Scale of the scores, caps and window. Only the largest model scales by the width of the residual stream."""
-    width = config["head_dim"]
-    if config["num_hidden_layers"] == largest:
-        width = config["hidden_size"] / config["num_attention_heads"]
-    if scale := keys.number("attention.scale", 0.0):
-        width = scale**-2
-    config["query_pre_attn_scalar"] = int(width) if width == int(width) else width
-    config["sliding_window"] = keys.whole("attention.sliding_window", window)
-
-
-def _gemma2(config: Config, keys: Keys, _: set[str]) -> None:
-    _gemma(config, keys, 46, 4096)  # the first files left the window to the reader
-    for name, default in (("attn_logit_softcapping", 50.0), ("final_logit_softcapping", 30.0)):
-        config[name] = keys.number(name, default) or None
-    _add_layer_types(config, keys, 2)
-
-
-def _gemma3(config: Config, keys: Keys, _: set[str]) -> None:
-    _gemma(config, keys, 62)
-    for name in ("attn_logit_softcapping", "final_logit_softcapping"):
-        config[name] = keys.number(name, 0.0) or None
-    _add_layer_types(config, keys, 6)
-    # Local layers keep their own base, and are not scaled.
-    local = {"rope_type": "default", "rope_theta": float(keys.number("rope.freq_base_swa", 10_000.0))}
-    config["rope_parameters"] = {"full_attention": config["rope_parameters"], "sliding_attention": local}
-
-
-def _add_layer_types(config: Config, keys: Keys, period: int) -> None:
-    pattern, blocks = keys.value("attention.sliding_window_pattern"), config["num_hidden_layers"]
-    if isinstance(pattern, tuple) and len(pattern) == blocks:
-        local = [bool(flag) for flag in pattern]
-    elif pattern is None or (type(pattern) is int and pattern > 0):
-        local = [bool((block + 1) % (pattern or period)) for block in range(blocks)]
-    else:
-        raise keys.refusal("attention.sliding_window_pattern", pattern)
-    config["layer_types"] = ["sliding_attention" if flag else "full_attention" for flag in local]
-
-
-def _stablelm(config: Config, keys: Keys, names: set[str]) -> None:
-    keys.value("use_parallel_residual")  # converters wrote it wrongly; the second norm tells
-    config["use_qkv_bias"] = "blk.0.attn_q.bias" in names
-    config["use_parallel_residual"] = "blk.0.ffn_norm.weight" not in names
-
-
-def _starcoder2(config: Config, keys: Keys, names: set[str]) -> None:
-    config["sliding_window"] = keys.whole("attention.sliding_window", 0) or None
-    config["use_bias"] = "blk.0.attn_q.bias" in names
-
-
-def _nemotron(config: Config, _: Keys, names: set[str]) -> None:
-    config["attention_bias"] = "blk.0.attn_q.bias" in names
-    config["mlp_bias"] = "blk.0.ffn_up.bias" in names
-
-
-def _falcon(config: Config, keys: Keys, _: set[str]) -> None:
-    if (groups := config.pop("num_kv_heads")) != 1:  # of the larger models, whose fused matrices are laid out anew
-        raise keys.refusal("attention.head_count_kv", groups)
-    config |= {"multi_query": True, "new_decoder_architecture": False, "parallel_attn": True, "bias": False}
-
-
-def _bloom(config: Config, keys: Keys, _: set[str]) -> None:
-    keys.whole("context_length", 0)  # slopes instead of positions: any length will do
-    if (width := keys.whole("feed_forward_length", 4 * config["hidden_size"])) != 4 * config["hidden_size"]:
-        raise keys.refusal("feed_forward_length", width)
-
-
-def _mamba(config: Config, keys: Keys, _: set[str]) -> None:
-    for name in ("context_length", "feed_forward_length", "attention.head_count"):
-        keys.whole(name, 0)
-    inner = keys.whole("ssm.inner_size")
-    config["expand"], rest = divmod(inner, config["hidden_size"] or 1)
-    if rest:
-        raise keys.refusal("ssm.inner_size", inner)
-
-
 _NORM = "attention.layer_norm_epsilon"
 ARCHITECTURES = {
-    "llama": Architecture("llama", "LlamaForCausalLM", more=_llama),
-    "qwen2": Architecture("qwen2", "Qwen2ForCausalLM", more=_wide_window),
-    "qwen3": Architecture("qwen3", "Qwen3ForCausalLM", more=_wide_window),
-    "qwen2moe": Architecture("qwen2_moe", "Qwen2MoeForCausalLM", more=_qwen2moe),
-    "qwen3moe": Architecture("qwen3_moe", "Qwen3MoeForCausalLM", more=_qwen3moe),
-    "phi3": Architecture("phi3", "Phi3ForCausalLM", more=_phi3, head_dim=False, partial=True),
-    "gemma2": Architecture("gemma2", "Gemma2ForCausalLM", more=_gemma2),
-    "gemma3": Architecture("gemma3_text", "Gemma3ForCausalLM", more=_gemma3),
+    "llama": Architecture("llama", "LlamaForCausalLM", more=particulars.llama),
+    "qwen2": Architecture("qwen2", "Qwen2ForCausalLM", more=particulars.wide_window),
+    "qwen3": Architecture("qwen3", "Qwen3ForCausalLM", more=particulars.wide_window),
+    "qwen2moe": Architecture("qwen2_moe", "Qwen2MoeForCausalLM", more=particulars.qwen2moe),
+    "qwen3moe": Architecture("qwen3_moe", "Qwen3MoeForCausalLM", more=particulars.qwen3moe),
+    "phi3": Architecture("phi3", "Phi3ForCausalLM", more=particulars.phi3, head_dim=False, partial=True),
+    "gemma2": Architecture("gemma2", "Gemma2ForCausalLM", more=particulars.gemma2),
+    "gemma3": Architecture("gemma3_text", "Gemma3ForCausalLM", more=particulars.gemma3),
     "stablelm": Architecture(
-        "stablelm", "StableLmForCausalLM", _DECODER | {_NORM: "layer_norm_eps"}, _stablelm, head_dim=False, partial=True
+        "stablelm",
+        "StableLmForCausalLM",
+        _DECODER | {_NORM: "layer_norm_eps"},
+        particulars.stablelm,
+        head_dim=False,
+        partial=True,
     ),
-    "starcoder2": Architecture("starcoder2", "Starcoder2ForCausalLM", _DECODER | {_NORM: "norm_epsilon"}, _starcoder2),
+    "starcoder2": Architecture(
+        "starcoder2", "Starcoder2ForCausalLM", _DECODER | {_NORM: "norm_epsilon"}, particulars.starcoder2
+    ),
     "nemotron": Architecture(
-        "nemotron", "NemotronForCausalLM", _DECODER | {_NORM: "norm_eps"}, _nemotron, partial=True
+        "nemotron", "NemotronForCausalLM", _DECODER | {_NORM: "norm_eps"}, particulars.nemotron, partial=True
     ),
     "falcon": Architecture(
         "falcon",
         "FalconForCausalLM",
         {**_DECODER, "feed_forward_length": "ffn_hidden_size", _NORM: "layer_norm_epsilon"},
-        _falcon,
+        particulars.falcon,
         kv_heads="num_kv_heads",
         head_dim=False,
     ),
@@ -322,7 +208,7 @@ ARCHITECTURES = {
             "attention.head_count": "n_head",
             _NORM: "layer_norm_epsilon",
         },
-        _bloom,
+        particulars.bloom,
         kv_heads="",
         head_dim=False,
         rotary=False,
@@ -338,7 +224,7 @@ ARCHITECTURES = {
             "ssm.state_size": "state_size",
             "ssm.time_step_rank": "time_step_rank",
         },
-        _mamba,
+        particulars.mamba,
     ),
 }
 _NEWER_DECODER = {*_DECODER, *_RMS, "attention.head_count_kv", "vocab_size", "rope.freq_base"}

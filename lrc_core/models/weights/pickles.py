@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lrc_core.errors import ModelError
 from lrc_core.models.headers import TensorHeader
-from lrc_core.models.shards import pickle_files
+from lrc_core.models.weights.shards import pickle_files
 
 _NAMES = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",

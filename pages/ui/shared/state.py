@@ -6,17 +6,17 @@ visitor gives them.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlencode
 
 import streamlit as st
 
-from lrc_core.errors import LrcError
+from lrc_core.errors import LrcError, RecordError
 from lrc_core.files import make_private, write_json
 from lrc_core.models import consent
 from lrc_core.paths import read_only, runs_home
+from lrc_core.records import load
 from lrc_core.runs.spec import ModelRef
 
 MODEL, REVISION = "model", "revision"
@@ -43,8 +43,8 @@ def read_settings() -> dict[str, Any]:
     if read_only():
         return dict(st.session_state.get(_SESSION, {}))
     try:
-        data = json.loads(settings_path().read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        data = load(settings_path())
+    except RecordError:
         return {}
     return data if isinstance(data, dict) else {}
 
