@@ -18,7 +18,7 @@ from lrc_core.evaluate.perplexity import perplexity
 from lrc_core.kinds import check
 from lrc_core.lowrank.apply import compressed
 from lrc_core.lowrank.structure import read_structure, restructured
-from lrc_core.models.linears import block_linears, get_module, weight_of
+from lrc_core.models.blocks.linears import block_linears, get_module, weight_of
 from lrc_core.models.load import load_model
 from lrc_core.plan import Plan
 from lrc_core.registry import ALLOCATORS

@@ -1,7 +1,7 @@
 """Which tensors of a model's files are linears of its decoder blocks, as they are found once it is loaded. No torch.
 
-Files name what :func:`~lrc_core.models.linears.find_blocks` finds by structure. What that leaves out is left out here:
-towers for pictures and sound, routers of mixtures, linears whose weight is read and that are never called, blocks
+Files name what :func:`~lrc_core.models.blocks.linears.find_blocks` finds by structure. What that leaves out is left out
+here: towers for pictures and sound, routers of mixtures, linears whose weight is read and that are never called, blocks
 beyond the configured number. Experts that are stored as one stack are taken apart.
 """
 
