@@ -202,7 +202,8 @@ def print_plan(run: Run, result: dict[str, Any]) -> None:
 
 def _of_blocks(result: Mapping[str, Any], keep: float) -> str:
     """Behind a share that is kept: what it is of the whole blocks, where those cannot all be compressed."""
-    return kept_words(keep, ModelCard.from_dict(result["card"]).coverage)
+    card = result.get("card")
+    return kept_words(keep, ModelCard.from_dict(card).coverage) if card else ""
 
 
 def print_update(run: Run, result: dict[str, Any]) -> None:
