@@ -20,7 +20,7 @@ from lrc_core.models.preflight import preflight
 from lrc_core.plan import make_plan
 from lrc_core.runs.spec import ModelRef, SpectraSpec
 from lrc_core.types import LinearShape, ModelCard
-from tests.core.pipeline_helpers import run
+from tests.factories.pipeline_helpers import run
 from tests.factories.tiny_methods import card_of
 from tests.factories.tiny_models import FAMILIES, MIXTURES, UNLIKE, save_tiny, tiny_model
 

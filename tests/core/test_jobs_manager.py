@@ -354,7 +354,7 @@ def test_a_worker_that_cannot_start_fails_the_run(store: RunStore, monkeypatch: 
 
 
 def test_nothing_is_queued_when_the_preflight_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks, "check_model", lambda model: None)
+    monkeypatch.setattr(checks, "check_model", lambda *_: None)
     with pytest.raises(BudgetError):
         manager.submit(AllocateSpec(keep=float("nan")))
     assert RunStore().list() == []
@@ -373,7 +373,7 @@ def test_nothing_is_queued_when_the_preflight_refuses(monkeypatch: pytest.Monkey
     ],
 )
 def test_preflight_names_what_is_wrong(wrong: Any, error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks, "check_model", lambda model: None)
+    monkeypatch.setattr(checks, "check_model", lambda *_: None)
     with pytest.raises(error):
         kinds.check(wrong)
 

@@ -263,7 +263,7 @@ def test_a_pruned_plan_without_its_file_is_refused(
     damaged = tmp_path / "damaged"
     damaged.mkdir()
     (damaged / "structure.safetensors").write_bytes((allocated.path / "structure.safetensors").read_bytes()[:-3])
-    fails(EvaluateSpec(model, plan, str(damaged), calibration, evaluation), PlanError, "cannot be read")
+    fails(EvaluateSpec(model, plan, str(damaged), calibration, evaluation), PlanError, "SHA-256")
 
 
 # -- comparing ----------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lrc_core.coverage import counted
+from lrc_core.coverage import count_coverage
 from lrc_core.models.headers import TensorHeader
 
 _NUMBERED = re.compile(r"(.*?)(?:^|\.)(\d+)\.(.+)")
@@ -98,7 +98,7 @@ def coverage_of(
         if own and own.group(1) == match.group(1) and int(own.group(2)) in blocks and matrix:
             every.append((own.group(3), tensor.numel))
     some = ((matrix.kind, math.prod(matrix.shape)) for found in blocks.values() for matrix in found)
-    return counted(every, some)
+    return count_coverage(every, some)
 
 
 _COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")

@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from lrc_core.coverage import EXPERTS, Coverage, counted, is_expert
+from lrc_core.coverage import EXPERTS, Coverage, count_coverage, is_expert
 from lrc_core.errors import ModelError
 from lrc_core.types import LinearShape
 
@@ -101,7 +101,7 @@ def find_blocks(model: nn.Module, called: Collection[str] | None = None) -> Bloc
         )
     running = [prefix] if called is None else [name for name, _ in _running(model, called)]
     own = prefix.rpartition(".")[2]
-    coverage = counted(_matrices(model, running), ((f"{own}.{layer.kind}", layer.params) for layer in layers))
+    coverage = count_coverage(_matrices(model, running), ((f"{own}.{layer.kind}", layer.params) for layer in layers))
     _KNOWN[model] = Blocks(prefix, tuple(layers), tuple(never_called), coverage)
     return _KNOWN[model]
 
