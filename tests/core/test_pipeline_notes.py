@@ -18,8 +18,8 @@ from lrc_core.runs.spec import (
     SamplingSpec,
 )
 from lrc_core.types import ignore_progress, never_stop
-from tests.core.pipeline_helpers import result_of, run
 from tests.factories.gguf_files import write_gguf
+from tests.factories.pipeline_helpers import result_of, run
 from tests.factories.tiny_models import tiny_text
 
 
