@@ -238,7 +238,7 @@ def _whole_characters(text: str, where: str) -> str:
     except UnicodeEncodeError as error:
         half = f"\\u{ord(text[error.start]):04x}"
         raise TextError(
-            f"{where} holds half a character ({half}, at {error.start:,}): its text was cut within an emoji or the like.",
+            f"{where} holds half a character ({half}, at {error.start:,}): its text was cut within one.",
             "Take that character out.",
         ) from error
     return text
