@@ -20,7 +20,7 @@ from lrc_core.models.preflight import preflight
 from lrc_core.plan import make_plan
 from lrc_core.runs.spec import ModelRef, SpectraSpec
 from lrc_core.types import LinearShape, ModelCard
-from tests.core.pipeline_helpers import run
+from tests.factories.pipeline_helpers import run
 from tests.factories.tiny_methods import card_of
 from tests.factories.tiny_models import FAMILIES, MIXTURES, UNLIKE, save_tiny, tiny_model
 
@@ -39,6 +39,8 @@ def test_files_and_the_loaded_model_say_the_same(name: str, tmp_path: Path) -> N
         return Counter((layer.block, layer.out_features, layer.in_features) for layer in layers)
 
     assert sizes(outline.layers) == sizes(blocks.layers)
+    for coverage in (outline.coverage, blocks.coverage):
+        assert all(some <= whole for some, whole in coverage.values())
     assert covered(outline.coverage) == pytest.approx(covered(blocks.coverage), abs=0.02)
     assert (coverage_words(outline.coverage) == "") == (coverage_words(blocks.coverage) == "")
 
