@@ -46,6 +46,18 @@ def fingerprint(
     return total.hexdigest()
 
 
+@torch.no_grad()
+def all_zero(model: nn.Module) -> list[str]:
+    """Names of matrices of nothing but zeros: blocks that were added so, or a file that was never filled."""
+    return [
+        name
+        for name, tensor in model.named_parameters()
+        if tensor.ndim > 1 and not tensor.flatten()[:_GLANCE].any() and not tensor.any()
+    ]
+
+
+_GLANCE = 1024
+"""Elements that tell most matrices from zeros, so that hardly any is read again."""
 _SAYS_NOTHING = ("_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype", "use_cache")
 """Entries of a configuration that change no output, or that are told elsewhere."""
 

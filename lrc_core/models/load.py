@@ -20,7 +20,7 @@ from lrc_core.models.blocks.linears import Blocks, decoder_blocks, find_blocks
 from lrc_core.models.checks.first_look import first_look
 from lrc_core.models.checks.fit import model_positions
 from lrc_core.models.device import memory_available, named_dtype, pick_device
-from lrc_core.models.fingerprint import fingerprint
+from lrc_core.models.fingerprint import all_zero, fingerprint
 from lrc_core.models.gguf.convert import unpacked_gguf
 from lrc_core.models.gguf.packing import packed_types
 from lrc_core.models.gguf.parts import whole_header
@@ -116,6 +116,7 @@ def load_model(
         identity = ModelIdentity(
             ref.source, revision, fingerprint(model, on_progress, should_stop), type(model).__name__
         )
+        warnings += _zeros(model)
         on_progress(Progress(f"moving the model to {chosen}"))
         unstack_experts(model)
         move(model, chosen, precision)
@@ -261,6 +262,16 @@ def _untied(model: Any) -> list[str]:
     return [
         f"config.json ties {name} to another parameter, and the files hold one of its own, which is used."
         for name in sorted(declared - set(model.all_tied_weights_keys))
+    ]
+
+
+def _zeros(model: nn.Module) -> list[str]:
+    """A word on matrices of zeros: the file's length and header are right where a download was never filled in."""
+    if not (names := all_zero(model)):
+        return []
+    return [
+        f"{len(names)} of the model's matrices hold only zeros, {names[0]} for one. If no blocks were added to it in "
+        "that way, its file is damaged: download it again."
     ]
 
 

@@ -223,13 +223,25 @@ def _whole(path: Path, found: Any, field: str) -> TextFile:
 
 
 def _text_of(path: Path, value: Any, field: str, where: str) -> str:
-    if isinstance(value, str) and not field:
-        return value
-    if isinstance(value, dict) and isinstance(found := value.get(field or FIELD), str):
-        return found
+    found = value.get(field or FIELD) if isinstance(value, dict) else None if field else value
+    if isinstance(found, str):
+        return _whole_characters(found, where)
     raise TextError(
         f'{where} is not a JSON object with a "{field or FIELD}" string.', _fields_remedy(path, _strings(value))
     )
+
+
+def _whole_characters(text: str, where: str) -> str:
+    """The text itself; JSON can hold halves of characters, which no tokenizer takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        half = f"\\u{ord(text[error.start]):04x}"
+        raise TextError(
+            f"{where} holds half a character ({half}, at {error.start:,}): its text was cut within one.",
+            "Take that character out.",
+        ) from error
+    return text
 
 
 def _strings(value: Any) -> list[str]:
@@ -247,7 +259,9 @@ def _fields_remedy(path: Path, names: Sequence[str]) -> str:
 def _table(path: Path, text: str, field: str) -> TextFile:
     """Documents of a table with a line of heads."""
     line = text.lstrip().split("\n", 1)[0]
-    comma = max("\t,;|", key=line.count) if any(sign in line for sign in "\t,;|") else ","
+    tabs = "\t" in line and any(ending.lower() in (".tsv", ".tab") for ending in path.suffixes)
+    signs = "\t" if tabs else "\t,;|" if any(sign in line for sign in "\t,;|") else ","
+    comma = max(signs, key=line.count)
     kind = "TSV" if comma == "\t" else "CSV"
     csv.field_size_limit(min(_LONGEST, 2**31 - 1))
     try:
@@ -271,7 +285,9 @@ def _table(path: Path, text: str, field: str) -> TextFile:
 
 def _column(path: Path, kind: str, heads: Sequence[str], field: str, likely: Sequence[str] = ()) -> str:
     """The column that holds the text; ``likely`` has the columns again, the likeliest first."""
-    if (wanted := field or FIELD) in heads:
+    if heads.count(wanted := field or FIELD) > 1:
+        raise TextError(f"The {kind} file {path} has {heads.count(wanted)} columns {wanted!r}.", "Rename one of them.")
+    if wanted in heads:
         return wanted
     if not field and len(heads) == 1:
         return heads[0]
@@ -284,14 +300,18 @@ def _parquet(path: Path, data: bytes, field: str) -> TextFile:
 
     try:
         file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(data))
-        strings = [
-            entry.name
-            for entry in file.schema_arrow
-            if pyarrow.types.is_string(entry.type) or pyarrow.types.is_large_string(entry.type)
-        ]
+        strings = [entry.name for entry in file.schema_arrow if _holds_strings(entry.type)]
         column = _column(path, _PARQUET, strings, field)
         values = file.read(columns=[column]).column(0).to_pylist()
     except pyarrow.ArrowException as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise TextError(f"The Parquet file {path} cannot be read: {reason}.", "Copy or make it again.") from error
     return TextFile(tuple(text for text in values if text), f"{_PARQUET}, field {column}")
+
+
+def _holds_strings(kind: Any) -> bool:
+    """Whether a column holds strings, in whatever way they are kept; a pandas category is a dictionary."""
+    from pyarrow import types
+
+    kind = kind.value_type if types.is_dictionary(kind) else kind
+    return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))

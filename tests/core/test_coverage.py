@@ -39,6 +39,8 @@ def test_files_and_the_loaded_model_say_the_same(name: str, tmp_path: Path) -> N
         return Counter((layer.block, layer.out_features, layer.in_features) for layer in layers)
 
     assert sizes(outline.layers) == sizes(blocks.layers)
+    for coverage in (outline.coverage, blocks.coverage):
+        assert all(some <= whole for some, whole in coverage.values())
     assert covered(outline.coverage) == pytest.approx(covered(blocks.coverage), abs=0.02)
     assert (coverage_words(outline.coverage) == "") == (coverage_words(blocks.coverage) == "")
 

@@ -164,6 +164,22 @@ def test_weights_that_are_not_finite_name_the_tensor(folder: Path) -> None:
         refused(folder, r"model\.layers\.1\.mlp\.up_proj\.weight", NumericalError)
 
 
+@pytest.mark.parametrize("cut", ["model.layers.1.mlp.up_proj.weight", "model.embed_tokens.weight", "half of the file"])
+def test_weights_that_were_never_filled_in_are_told(cut: str, folder: Path) -> None:
+    """A file of full length whose end, or a part, is zeros loads without complaint and gives a plausible number."""
+    assert not load_model(ref(folder), device="cpu").warnings
+    path = folder / "model.safetensors"
+    if cut == "half of the file":
+        data = path.read_bytes()
+        path.write_bytes(data[: len(data) // 2] + bytes(len(data) - len(data) // 2))
+    else:
+        weights = load_file(path)
+        save_file({**weights, cut: torch.zeros_like(weights[cut])}, path, metadata={"format": "pt"})
+    empty = [name for name, tensor in load_file(path).items() if tensor.ndim > 1 and not tensor.any()]
+    (warning,) = [words for words in load_model(ref(folder), device="cpu").warnings if "zeros" in words]
+    assert empty and any(name in warning for name in empty)
+
+
 def test_missing_tensors(folder: Path) -> None:
     path = folder / "model.safetensors"
     weights = load_file(path)

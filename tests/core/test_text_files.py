@@ -37,9 +37,9 @@ def _lines(field: str = "text") -> bytes:
     return "\n".join(json.dumps({"id": 1, field: text}) for text in DOCUMENTS).encode()
 
 
-def _parquet(field: str = "text") -> bytes:
+def _parquet(field: str = "text", texts: Any = DOCUMENTS) -> bytes:
     target = io.BytesIO()
-    table = pyarrow.table({"id": range(len(DOCUMENTS)), "title": ["x"] * len(DOCUMENTS), field: list(DOCUMENTS)})
+    table = pyarrow.table({"id": range(len(DOCUMENTS)), "title": ["x"] * len(DOCUMENTS), field: texts})
     pyarrow.parquet.write_table(table, target)
     return target.getvalue()
 
@@ -59,8 +59,11 @@ FORMATS: dict[str, bytes] = {
     "a.csv": _csv(","),
     "semicolons.csv": _csv(";"),
     "a.tsv": _csv("\t"),
+    "commas.tsv": _csv("\t").replace(b"id\t", b"id, as, we, count\t"),
     "marked.csv": b"\xef\xbb\xbf" + _csv(","),
     "a.parquet": _parquet(),
+    "categories.parquet": _parquet(texts=pyarrow.array(DOCUMENTS).dictionary_encode()),
+    "views.parquet": _parquet(texts=pyarrow.array(DOCUMENTS).cast(pyarrow.string_view())),
     "no-ending": _parquet(),
 }
 
@@ -184,6 +187,9 @@ def test_everything_else_is_named_and_how_to_convert_it(what: str, ending: str, 
         ("a.jsonl", b'{"text": "a"}\n{"text": ', "Line 2"),
         ("a.json", b'[{"text": "a"}, {"other": "b"}]', "Entry 2"),
         ("a.json", b"[" * 100_000, "not JSON"),
+        ("a.jsonl", b'{"text": "a"}\n{"text": "cut \\ud83d"}', "Line 2.*half a character"),
+        ("a.json", b'["\\udc00 cut"]', "half a character"),
+        ("a.csv", b"text,id,text\nfirst,1,second\n", "2 columns"),
         ("a.json", b"3.5", "float"),
         ("a.csv", b"text,id\nno, quotes,1\n", "Row 2"),
         ("a.csv", b'text\n"never closed\n', "CSV"),

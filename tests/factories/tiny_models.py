@@ -106,6 +106,10 @@ MIXTURES: dict[str, Callable[[], Any]] = {
     "qwen3_moe": lambda: transformers.Qwen3MoeConfig(
         **_MIXTURE, head_dim=8, num_experts=4, moe_intermediate_size=24, norm_topk_prob=True
     ),
+    # The expert that every token goes through has a gate of one output.
+    "qwen2_moe": lambda: transformers.Qwen2MoeConfig(
+        **_MIXTURE, num_experts=4, moe_intermediate_size=24, shared_expert_intermediate_size=40
+    ),
     "olmoe": lambda: transformers.OlmoeConfig(**_MIXTURE, num_experts=4),
     # Stacks [experts, in, out], gate and up row by row in turn, biases.
     "gpt_oss": lambda: transformers.GptOssConfig(**_MIXTURE, head_dim=8, num_local_experts=4, sliding_window=16),

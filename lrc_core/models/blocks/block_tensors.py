@@ -97,8 +97,8 @@ def coverage_of(
         matrix = len(tensor.shape) in (2, 3) and min(tensor.shape[-2:]) > 1  # what has more is a table that was saved
         if own and own.group(1) == match.group(1) and int(own.group(2)) in blocks and matrix:
             every.append((own.group(3), tensor.numel))
-    some = ((matrix.kind, math.prod(matrix.shape)) for found in blocks.values() for matrix in found)
-    return count_coverage(every, some)
+    matrices = (matrix for found in blocks.values() for matrix in found if min(matrix.shape) > 1)
+    return count_coverage(every, ((matrix.kind, math.prod(matrix.shape)) for matrix in matrices))
 
 
 _COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")

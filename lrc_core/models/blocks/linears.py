@@ -101,7 +101,8 @@ def find_blocks(model: nn.Module, called: Collection[str] | None = None) -> Bloc
         )
     running = [prefix] if called is None else [name for name, _ in _running(model, called)]
     own = prefix.rpartition(".")[2]
-    coverage = count_coverage(_matrices(model, running), ((f"{own}.{layer.kind}", layer.params) for layer in layers))
+    matrices = (layer for layer in layers if layer.full_rank > 1)  # a gate of one output is a vector on both sides
+    coverage = count_coverage(_matrices(model, running), ((f"{own}.{layer.kind}", layer.params) for layer in matrices))
     _KNOWN[model] = Blocks(prefix, tuple(layers), tuple(never_called), coverage)
     return _KNOWN[model]
 
