@@ -21,7 +21,7 @@ from lrc_core.budget import break_even
 from lrc_core.decompose.factorise import Factors, Transform, factorise, in_parallel, singular_values
 from lrc_core.lowrank.apply import low_rank_layer
 from lrc_core.lowrank.masked import masked_layers
-from lrc_core.models.linears import get_module, replace_module, weight_of
+from lrc_core.models.blocks.linears import get_module, replace_module, weight_of
 from lrc_core.models.load import LoadedModel, load_model
 from lrc_core.runs.spec import CalibrationSpec, ModelRef
 from lrc_core.texts.windows import mixed_windows

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
 
+from lrc_core.budget import kept_share, removed_share
+
 Coverage = Mapping[str, tuple[int, int]]
 """Of every part of the blocks: parameters of its matrices that can be compressed, and all of them."""
 
@@ -42,7 +44,9 @@ def part_of(kind: str) -> str:
     return next((name for name, pattern in _PARTS if pattern.search(kind)), OTHER)
 
 
-def counted(every: Iterable[tuple[str, int]], compressible: Iterable[tuple[str, int]]) -> dict[str, tuple[int, int]]:
+def count_coverage(
+    every: Iterable[tuple[str, int]], compressible: Iterable[tuple[str, int]]
+) -> dict[str, tuple[int, int]]:
     """The coverage, from the paths and sizes of all matrices of the blocks and of those that can be compressed."""
     found: dict[str, tuple[int, int]] = {}
     for number, matrices in enumerate((compressible, every)):
@@ -62,7 +66,7 @@ def covered(coverage: Coverage) -> float:
 
 def blocks_kept(keep: float, coverage: Coverage) -> float:
     """Share of all the blocks' parameters that is kept where ``keep`` is kept of those that can be compressed."""
-    return 1 - (1 - keep) * covered(coverage)
+    return kept_share(removed_share(keep) * covered(coverage))
 
 
 def coverage_words(coverage: Coverage) -> str:

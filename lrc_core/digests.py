@@ -17,6 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from lrc_core.errors import LrcError
+from lrc_core.files import write_json
 from lrc_core.paths import cache_home, read_only
 
 FOLDER = "stamps"
@@ -118,8 +120,6 @@ def _remember(path: str, stamp: Stamp, digest: str) -> None:
     if stamp[0] < _SMALL or read_only():
         return
     record = _record(path)
-    temporary = record.with_name(f".{record.name}.{os.getpid()}.tmp")
-    with suppress(OSError):
+    with suppress(OSError, LrcError):
         record.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps({"path": path, "stamp": stamp, "digest": digest}), encoding="utf-8")
-        temporary.replace(record)
+        write_json(record, {"path": path, "stamp": stamp, "digest": digest}, durable=False)

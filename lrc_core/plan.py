@@ -29,13 +29,13 @@ from lrc_core.coverage import is_expert
 from lrc_core.digests import file_digest
 from lrc_core.errors import BudgetError, PlanError, RecordError
 from lrc_core.files import write_json
-from lrc_core.records import Count, Label, Name, Positive, Share, Words, load, typed
+from lrc_core.records import Count, Label, Name, Positive, Share, TextLimit, load_record, typed
 from lrc_core.types import LinearShape, ModelCard, ModelIdentity
 
 FORMAT, VERSION = "lrc-plan", 1
 _SAME_SHARE = 1e-6
 """How far the share that a plan says it keeps may be from what its ranks come to."""
-FileName = Annotated[str, Words(r"[^/\\\x00]+", 255, "the name of a file beside the plan")]
+FileName = Annotated[str, TextLimit(r"[^/\\\x00]+", 255, "the name of a file beside the plan")]
 
 
 _REMEDY = "Allocate again, or copy the file once more from the run that made it."
@@ -218,7 +218,7 @@ class Plan:
             PlanError: no such file, not JSON, not a plan.
         """
         try:
-            data = load(path, remedy=_REMEDY, strict=True)
+            data = load_record(path, remedy=_REMEDY, strict=True)
         except RecordError as error:
             raise PlanError(error.message, error.remedy) from error
         return cls.from_dict(data, str(path))

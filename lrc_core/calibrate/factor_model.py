@@ -27,9 +27,9 @@ from lrc_core.decompose.factorise import (
 )
 from lrc_core.decompose.store import FactorStore, disk_cost
 from lrc_core.errors import CancelledError, ResourceError
-from lrc_core.models.fit import require_fit
-from lrc_core.models.linears import get_module, weight_of
-from lrc_core.models.partial import require_chain
+from lrc_core.models.blocks.linears import get_module, weight_of
+from lrc_core.models.blocks.partial import require_chain
+from lrc_core.models.checks.fit import require_fit
 from lrc_core.registry import DecompositionEntry
 from lrc_core.types import LinearShape, OnProgress, Progress, ShouldStop, ignore_progress, never_stop
 

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from lrc_core.calibrate.moments import exact_products
 from lrc_core.errors import CancelledError, NumericalError
+from lrc_core.models.blocks.linears import get_module
+from lrc_core.models.blocks.partial import block_output, final_states, first_block_input, run_block
 from lrc_core.models.head import output_head
-from lrc_core.models.linears import get_module
-from lrc_core.models.partial import block_output, final_states, first_block_input, run_block
 from lrc_core.types import LinearShape, OnProgress, Progress, ShouldStop, ignore_progress, never_stop
 
 _HEAD_ROWS = 512  # the head is run on this many tokens at a time

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from lrc_core.decompose.factorise import InputStatistics
 from lrc_core.errors import CancelledError, NumericalError
-from lrc_core.models.linears import get_module
-from lrc_core.models.partial import first_block_input, run_block
+from lrc_core.models.blocks.linears import get_module
+from lrc_core.models.blocks.partial import first_block_input, run_block
 from lrc_core.types import LinearShape, OnProgress, Progress, ShouldStop, ignore_progress, never_stop
 
 

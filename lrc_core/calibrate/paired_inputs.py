@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lrc_core.calibrate.moments import exact_products
 from lrc_core.decompose.update import PairedMoments
 from lrc_core.errors import NumericalError
-from lrc_core.models.linears import bias_of, get_module, replace_module
+from lrc_core.models.blocks.linears import bias_of, get_module, replace_module
 from lrc_core.types import LinearShape
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lrc_core.decompose.factorise import in_parallel
 from lrc_core.decompose.measures import subspace_overlap
 from lrc_core.errors import CancelledError
-from lrc_core.models.linears import get_module, weight_of
+from lrc_core.models.blocks.linears import get_module, weight_of
 from lrc_core.types import LinearShape, OnProgress, Progress, ShouldStop, ignore_progress, never_stop
 
 SHARE = 8

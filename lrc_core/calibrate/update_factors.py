@@ -29,8 +29,8 @@ from lrc_core.decompose.update import Damped, PairedMoments, damped, output_erro
 from lrc_core.errors import CancelledError
 from lrc_core.lowrank.apply import FactorSource, compressed
 from lrc_core.lowrank.linear import LowRankLinear
-from lrc_core.models.linears import block_linears, get_module, weight_of
-from lrc_core.models.partial import first_block_input, run_block
+from lrc_core.models.blocks.linears import block_linears, get_module, weight_of
+from lrc_core.models.blocks.partial import first_block_input, run_block
 from lrc_core.plan import Plan
 from lrc_core.types import LinearShape, OnProgress, Progress, ShouldStop, ignore_progress, never_stop
 

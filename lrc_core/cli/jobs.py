@@ -22,7 +22,7 @@ from lrc_core.kinds import KINDS, load
 from lrc_core.plan import Plan, update_of, variant_name
 from lrc_core.quality.rows import accuracy_of
 from lrc_core.quality.tables import to_markdown
-from lrc_core.runs.integrity import checked
+from lrc_core.runs.integrity import unaltered
 from lrc_core.runs.spec import ModelRef, Spec
 from lrc_core.runs.store import Run
 from lrc_core.texts.label import text_labels
@@ -61,7 +61,7 @@ def _submit(arguments: argparse.Namespace, spec: Spec, save: str | None = None) 
 
 def save_plan(run: Run, target: Path) -> None:
     """Copy a run's plan; a file that belongs beside it goes along, named after the copy."""
-    plan = Plan.load(checked(run.path / "plan.json"))
+    plan = Plan.load(unaltered(run.path / "plan.json"))
     renamed = {name: f"{target.stem}.{name}" for name in plan.files}
     with disk_errors(target):
         for name, new in renamed.items():
@@ -202,7 +202,8 @@ def print_plan(run: Run, result: dict[str, Any]) -> None:
 
 def _of_blocks(result: Mapping[str, Any], keep: float) -> str:
     """Behind a share that is kept: what it is of the whole blocks, where those cannot all be compressed."""
-    return kept_words(keep, ModelCard.from_dict(result["card"]).coverage)
+    card = result.get("card")
+    return kept_words(keep, ModelCard.from_dict(card).coverage) if card else ""
 
 
 def print_update(run: Run, result: dict[str, Any]) -> None:

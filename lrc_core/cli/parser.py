@@ -106,6 +106,10 @@ def _bench(commands: Any) -> Any:
     demo = _command(actions, "demo", _lazily("demo", "demo"), words)
     demo.add_argument("--rounds", type=int, default=3, metavar="N", help="fresh servers and browsers (default: 3)")
     demo.add_argument("--chromium", metavar="FILE", help="the browser (default: the one on the path)")
+    jobs = _command(actions, "jobs", _lazily("crowd", "jobs"), "What many waiting jobs and many finished runs cost.")
+    jobs.add_argument("--waiting", type=int, default=200, metavar="N", help="jobs in the queue (default: 200)")
+    jobs.add_argument("--folders", type=int, default=5000, metavar="N", help="finished runs (default: 5000)")
+    jobs.add_argument("--seconds", type=float, default=20.0, metavar="S", help="how long to watch (default: 20)")
     return actions
 
 

@@ -15,7 +15,7 @@ from lrc_core.damage import earlier
 from lrc_core.digests import file_digest, is_altered
 from lrc_core.errors import RunError
 from lrc_core.files import disk_errors, write_atomic, write_json, write_tensors
-from lrc_core.records import load, typed
+from lrc_core.records import load_record, typed
 
 _DONE = "complete.json"
 _CLEAN = "`lrc doctor --clean` removes cached decompositions."
@@ -126,7 +126,7 @@ class BlockFiles:
 
 
 def _record(path: Path) -> dict[str, Any]:
-    return typed(dict[str, Any], load(path, remedy=_AGAIN), str(path), remedy=_AGAIN)
+    return typed(dict[str, Any], load_record(path, remedy=_AGAIN), str(path), remedy=_AGAIN)
 
 
 def _digests(path: Path) -> dict[str, str]:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from lrc_core.models.fit import model_positions
+from lrc_core.models.checks.fit import model_positions
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import Any
 from lrc_core.errors import RecordError, RunError
 from lrc_core.jobs.manager import reconcile
 from lrc_core.paths import cache_home, require_writable
-from lrc_core.records import load, typed
+from lrc_core.records import load_record, typed
 from lrc_core.runs.store import RunStore
 
 _KEPT = "starter"
@@ -119,5 +119,5 @@ def _models_by_fingerprint(store: RunStore, wanted: set[str]) -> dict[str, str]:
 
 def _record(path: Path) -> dict[str, Any]:
     with suppress(RecordError):
-        return typed(dict[str, Any], load(path), str(path))
+        return typed(dict[str, Any], load_record(path), str(path))
     return {}

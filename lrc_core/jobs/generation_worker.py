@@ -75,9 +75,9 @@ class GenerationWorker:
         idle_since = time.monotonic()
         while not self._should_stop():
             run = self._next()
-            others = [run_id for run_id in self._queue.order() if not self._is_mine(run_id)]
-            if others and (run is None or run.id not in self._queue.ahead(others[0])):
-                log.info("the device is needed by %s", others[0])
+            other = next((run_id for run_id in self._queue.live() if not self._is_mine(run_id)), None)
+            if other is not None and (run is None or run.id not in self._queue.ahead(other)):
+                log.info("the device is needed by %s", other)
                 return
             if run is not None:
                 self._tell("busy")

@@ -21,7 +21,7 @@ from lrc_core.errors import LrcError
 from lrc_core.files import disk_errors, write_json
 from lrc_core.jobs.launch import start_process
 from lrc_core.jobs.queue import DeviceQueue
-from lrc_core.records import Label, Moment, Place, Positive, load, typed
+from lrc_core.records import Label, Moment, Place, Positive, load_record, typed
 from lrc_core.runs.process import birth, host_name, process_of, start_time
 from lrc_core.runs.records import Status
 from lrc_core.runs.store import RunStore
@@ -78,7 +78,7 @@ def find(store: RunStore) -> Generator | None:
     """The live generation process of these runs on this machine, None when there is none."""
     try:
         path = record_path(store)
-        found = typed(Generator, load(path), str(path))
+        found = typed(Generator, load_record(path), str(path))
         return found if found.process is not None else None
     except LrcError:
         return None

@@ -7,17 +7,20 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 
 from lrc_core.errors import ResourceError
 from lrc_core.files import disk_errors
-from lrc_core.runs.process import process_of
+from lrc_core.jobs.queue import DeviceQueue
+from lrc_core.runs.process import identity, process_of
 from lrc_core.runs.records import Status
-from lrc_core.runs.store import Run
+from lrc_core.runs.store import Run, RunStore
 
 
 def start_worker(run: Run, env: Mapping[str, str] | None = None) -> int:
@@ -35,6 +38,25 @@ def start_worker(run: Run, env: Mapping[str, str] | None = None) -> int:
     """
     words = ("worker", str(run.path.resolve()))
     return start_process(words, run.path / "stdout.log", f"The worker of run {run.id}", env)
+
+
+def start_run(store: RunStore, run: Run, status: Status, env: Mapping[str, str] | None = None) -> None:
+    """Start the process of a queued run and record it; the caller holds the store's lock, for which a worker waits.
+
+    Raises:
+        ResourceError: the system cannot start a process, or the disk is full.
+    """
+    pid = start_worker(run, env)
+    run.write_status(replace(status, **identity(pid), updated_at=time.time()))
+
+
+def end_run(store: RunStore, run: Run, status: Status, state: str) -> Status:
+    """Record that a run has ended, and give its ticket back."""
+    now = time.time()
+    ended = replace(status, state=state, ended_at=now, updated_at=now)
+    run.write_status(ended)
+    DeviceQueue(store).leave(run.id)
+    return ended
 
 
 def start_process(words: Sequence[str], log: Path, name: str, env: Mapping[str, str] | None = None) -> int:

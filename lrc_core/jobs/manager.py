@@ -7,6 +7,7 @@ that a cluster's scheduler can stand behind it with the same run folders.
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
 import time
@@ -16,13 +17,13 @@ from dataclasses import replace
 
 from lrc_core.errors import LrcError, RunError
 from lrc_core.files import disk_errors
-from lrc_core.jobs import generator
-from lrc_core.jobs.launch import signal_worker, start_worker
-from lrc_core.jobs.queue import START_GRACE_S, DeviceQueue
-from lrc_core.kinds import check, command_for
+from lrc_core.jobs import dispatcher, generator
+from lrc_core.jobs.launch import end_run, signal_worker, start_run
+from lrc_core.jobs.queue import DeviceQueue
+from lrc_core.kinds import KINDS, check, command_for
 from lrc_core.paths import cache_home, require_writable
 from lrc_core.results.identity import as_asked_before, identified
-from lrc_core.runs.process import identity, is_alive
+from lrc_core.runs.process import host_name, identity, is_alive
 from lrc_core.runs.records import Status
 from lrc_core.runs.spec import Spec
 from lrc_core.runs.store import Run, RunStore
@@ -30,6 +31,8 @@ from lrc_core.runs.sweep import is_due, sweep
 
 log = logging.getLogger(__name__)
 
+START_GRACE_S = 30.0
+"""How long a queued run may be without a process and without a ticket: the time between its record and either."""
 STALE_BEAT_S = 120.0
 """Without a sign of life for so long, a worker on another machine counts as dead."""
 TERM_AFTER_S, KILL_AFTER_S = 20.0, 40.0
@@ -41,6 +44,7 @@ __all__ = [
     "cancel",
     "command_for",
     "delete",
+    "keep_going",
     "poll",
     "queue_position",
     "reconcile",
@@ -82,6 +86,7 @@ def submit(
     spec = as_asked_before(identified(spec), store)
     known = (store.root / spec.run_id / "spec.json").exists()
     if not known:
+        _require_room(store, spec)
         # With a token of its own the model is for the worker's eyes only: this process must not hold the token.
         check(spec, model_too=TOKEN not in (env or {}), runs=store.root)
     run = store.create(spec)
@@ -102,6 +107,7 @@ def poll(run_id: str, *, store: RunStore | None = None) -> Status:
     store = store or RunStore()
     run = store.open(run_id)
     _reconcile_one(store, run)
+    keep_going(store=store)
     return run.status()
 
 
@@ -119,6 +125,7 @@ def resume(run_id: str, *, store: RunStore | None = None, env: Mapping[str, str]
     store = store or RunStore()
     run = store.open(run_id)
     _reconcile_one(store, run)
+    _require_room(store, run.spec)
     with store.lock():
         status = run.status()
         if status.state == "done":
@@ -203,7 +210,14 @@ def reconcile(*, store: RunStore | None = None) -> list[Run]:
                 changed.append(run)
             elif summary.state == "cancelling":
                 _press(run)
+    keep_going(store=store)
     return changed
+
+
+def keep_going(*, store: RunStore | None = None) -> None:
+    """See to it that what waits will be started; cheap enough to be asked by whoever looks at jobs."""
+    with suppress(LrcError):  # who looks need not be able to start anything
+        dispatcher.ensure(store or RunStore())
 
 
 def replace_queued(spec: Spec, *, store: RunStore | None = None) -> list[str]:
@@ -238,15 +252,28 @@ def queue_position(run_id: str, *, store: RunStore | None = None) -> int:
     return len(DeviceQueue(store or RunStore()).ahead(run_id))
 
 
+def _require_room(store: RunStore, spec: Spec) -> None:
+    if not KINDS[spec.kind].light:
+        DeviceQueue(store).require_room()
+
+
 def _launch(store: RunStore, run: Run, status: Status, env: Mapping[str, str] | None) -> None:
-    """Start the worker of a queued run; the caller holds the store's lock, for which the new worker waits."""
-    DeviceQueue(store).enter(run, status.queued_at)
+    """Start a queued run, or leave it to the dispatcher. The caller holds the lock for which a worker waits."""
+    queue = DeviceQueue(store)
+    queue.enter(run, status.queued_at)
+    knows_a_secret = bool(env) or TOKEN in os.environ
     try:
-        pid = generator.ensure(store, env) if run.spec.kind in generator.KINDS else start_worker(run, env)
+        if run.spec.kind in generator.KINDS:
+            pid = generator.ensure(store, env)
+            run.write_status(replace(status, **identity(pid), updated_at=time.time()))
+        elif KINDS[run.spec.kind].light or knows_a_secret or queue.is_next(run.id):
+            start_run(store, run, status, env)
+        else:
+            run.write_status(replace(status, host=host_name(), updated_at=time.time()))
+            dispatcher.ensure(store)
     except LrcError as error:
-        _end(store, run, status, "failed", error.message, error.remedy)
+        end_run(store, run, replace(status, error=error.message, remedy=error.remedy), "failed")
         raise
-    run.write_status(replace(status, **identity(pid), updated_at=time.time()))
 
 
 def _flag(run: Run, *, automatic: bool) -> None:
@@ -276,11 +303,11 @@ def _drop(store: RunStore, run: Run) -> bool:
 def _reconcile_one(store: RunStore, run: Run) -> bool:
     """Record that a run's process has died; False when it lives or the run is final or damaged."""
     try:
-        if not _looks_dead(run, run.status()):
+        if not _looks_dead(store, run, run.status()):
             return False
         with store.lock(), run.claim(wait_s=2) as free:  # a killed process lets go a moment after it counts as dead
             status = run.status()
-            if not free or not _looks_dead(run, status):
+            if not free or not _looks_dead(store, run, status):
                 return False
             _end_dead(store, run, status)
             return True
@@ -290,12 +317,13 @@ def _reconcile_one(store: RunStore, run: Run) -> bool:
         return False
 
 
-def _looks_dead(run: Run, status: Status) -> bool:
+def _looks_dead(store: RunStore, run: Run, status: Status) -> bool:
     if status.final:
         return False
     now = time.time()
     if status.pid is None:
-        return now - status.updated_at > START_GRACE_S
+        here = status.host in ("", host_name())
+        return here and now - status.updated_at > START_GRACE_S and not DeviceQueue(store).holds(run.id)
     alive = is_alive(status)
     if alive is None:
         age = run.heartbeat_age(now)
@@ -322,11 +350,7 @@ def _end_dead(store: RunStore, run: Run, status: Status) -> None:
 
 
 def _end(store: RunStore, run: Run, status: Status, state: str, error: str = "", remedy: str = "") -> Status:
-    now = time.time()
-    ended = replace(status, state=state, error=error, remedy=remedy, ended_at=now, updated_at=now)
-    run.write_status(ended)
-    DeviceQueue(store).leave(run.id)
-    return ended
+    return end_run(store, run, replace(status, error=error, remedy=remedy), state)
 
 
 def _see_it_stop(store: RunStore, run: Run) -> None:

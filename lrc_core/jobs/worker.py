@@ -15,13 +15,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from lrc_core.errors import CancelledError, LrcError
+from lrc_core.jobs import dispatcher
 from lrc_core.jobs.queue import DeviceQueue
 from lrc_core.kinds import KINDS
 from lrc_core.runs.process import identity, is_alive, is_mine
@@ -58,6 +59,9 @@ def main(run_dir: Path, execute: Execute | None = None) -> int:
     except LrcError as error:
         log.error("%s", error)
         return FAILED
+    finally:
+        with suppress(LrcError):  # if the dispatcher was killed, the next job needs a new one
+            dispatcher.ensure(store)
 
 
 def _adopt(store: RunStore, run: Run) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import lrc_core.allocate
 import lrc_core.decompose  # noqa: F401 - registers the decompositions, as the line above does the allocators
 from lrc_core.errors import BudgetError, EvaluationError, ModelError, SettingsError, TextError
-from lrc_core.models.positions import Positions, require_length
+from lrc_core.models.checks.positions import Positions, require_length
 from lrc_core.plan import Plan
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
 from lrc_core.runs.spec import GENERATED, CalibrationSpec, EvaluationSpec, ModelRef

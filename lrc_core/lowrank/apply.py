@@ -17,7 +17,7 @@ from lrc_core.decompose.factorise import Factors
 from lrc_core.digests import is_altered
 from lrc_core.errors import PlanError
 from lrc_core.lowrank.linear import LowRankLinear
-from lrc_core.models.linears import get_module, replace_module, weight_of
+from lrc_core.models.blocks.linears import get_module, replace_module, weight_of
 from lrc_core.types import LinearShape
 
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lrc_core.lowrank.structure import restructured
-from lrc_core.models.linears import get_module, weight_of
+from lrc_core.models.blocks.linears import get_module, weight_of
 from lrc_core.types import LinearShape, Structure
 
 Index = NDArray[np.int64]

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lrc_core.models.linears import bias_of, get_module, replace_module, weight_of
+from lrc_core.models.blocks.linears import bias_of, get_module, replace_module, weight_of
 
 
 class _MaskedProduct(torch.autograd.Function):

@@ -21,7 +21,7 @@ from lrc_core.budget import Shapes
 from lrc_core.errors import PlanError
 from lrc_core.files import write_tensors
 from lrc_core.lowrank.apply import require_unaltered
-from lrc_core.models.linears import bias_of, get_module, replace_module, weight_of
+from lrc_core.models.blocks.linears import bias_of, get_module, replace_module, weight_of
 from lrc_core.types import LinearShape, Structure
 
 STRUCTURE_FILE = "structure.safetensors"

@@ -15,16 +15,16 @@ from torch import nn
 from lrc_core.coverage import coverage_words
 from lrc_core.errors import CancelledError, LrcError, ModelError, ResourceError
 from lrc_core.models.allocator import keep_freed_memory
+from lrc_core.models.blocks.experts import unstack_experts
+from lrc_core.models.blocks.linears import Blocks, decoder_blocks, find_blocks
+from lrc_core.models.checks.first_look import first_look
+from lrc_core.models.checks.fit import model_positions
 from lrc_core.models.device import memory_available, named_dtype, pick_device
-from lrc_core.models.experts import unstack_experts
 from lrc_core.models.fingerprint import all_zero, fingerprint
-from lrc_core.models.first_look import first_look
-from lrc_core.models.fit import model_positions
 from lrc_core.models.gguf.convert import unpacked_gguf
 from lrc_core.models.gguf.packing import packed_types
 from lrc_core.models.gguf.parts import whole_header
 from lrc_core.models.hub import cached_snapshot, fetch_snapshot
-from lrc_core.models.linears import Blocks, decoder_blocks, find_blocks
 from lrc_core.models.pack import starter
 from lrc_core.models.quiet import quiet_transformers
 from lrc_core.models.resources import cpu_memory_available, human_bytes

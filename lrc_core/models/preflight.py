@@ -9,7 +9,8 @@ from typing import Any
 
 from lrc_core.coverage import coverage_words
 from lrc_core.errors import LrcError, ModelError
-from lrc_core.models.block_tensors import block_tensors, coverage_of
+from lrc_core.models.blocks.block_tensors import block_tensors, coverage_of
+from lrc_core.models.checks.positions import positions_of
 from lrc_core.models.consent import TRUST_REMOTE_CODE, entry_of
 from lrc_core.models.gguf.architectures import check_keys
 from lrc_core.models.gguf.header import GgufHeader
@@ -19,7 +20,6 @@ from lrc_core.models.headers import TensorHeader
 from lrc_core.models.hub import cached_snapshot, look_at
 from lrc_core.models.outline import first_number, text_config
 from lrc_core.models.pack import starter
-from lrc_core.models.positions import positions_of
 from lrc_core.models.resources import (
     cpu_has_bf16,
     cpu_memory_available,
@@ -151,7 +151,7 @@ def block_shapes(
     tensors: Sequence[TensorHeader], config: Mapping[str, Any] | None = None
 ) -> dict[int, list[tuple[int, int]]]:
     """Shapes [out, in] of the linears of every numbered block; see
-    :func:`~lrc_core.models.block_tensors.block_tensors`.
+    :func:`~lrc_core.models.blocks.block_tensors.block_tensors`.
     """
     found = block_tensors(tensors, text_config(config or {}))
     return {block: [matrix.shape for matrix in matrices] for block, matrices in found.items()}

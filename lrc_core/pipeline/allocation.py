@@ -30,7 +30,7 @@ from lrc_core.paths import cache_home
 from lrc_core.pipeline.session import Session, factors_for, write_card
 from lrc_core.pipeline.streaming import streamed_spectra_run
 from lrc_core.plan import Plan, make_plan, pruned_plan
-from lrc_core.records import load, typed
+from lrc_core.records import load_record, typed
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
 from lrc_core.runs.spec import AllocateSpec, SpectraSpec
 from lrc_core.runs.store import Run
@@ -138,7 +138,7 @@ class _Spent:
 
 
 def _spent_before(path: Path) -> dict[str, Any]:
-    data: dict[str, Any] = load(path)
+    data: dict[str, Any] = load_record(path)
     typed(_SpentBefore, data, str(path), others=True)
     return data
 

@@ -12,7 +12,7 @@ from lrc_core.pipeline.parts import do_part, folder_of, recorded_plan, update_sp
 from lrc_core.pipeline.session import Session
 from lrc_core.plan import Plan
 from lrc_core.registry import ALLOCATORS
-from lrc_core.runs.integrity import checked
+from lrc_core.runs.integrity import unaltered
 from lrc_core.runs.spec import AllocateSpec, CompareSpec, EvaluateSpec, UpdateSpec
 from lrc_core.runs.store import Run, RunStore
 from lrc_core.tune.kinds import NO_UPDATE
@@ -66,7 +66,7 @@ class _Comparison:
 
     def evaluate(self, path: Path | None, label: str) -> None:
         """Add the row of a plan, or of the dense model."""
-        plan = None if path is None else Plan.load(checked(path))
+        plan = None if path is None else Plan.load(unaltered(path))
         wanted = EvaluateSpec(
             model=self._spec.model,
             plan=None if plan is None else plan.to_dict(),

@@ -15,9 +15,9 @@ from lrc_core.evaluate.cost import measure_cost
 from lrc_core.evaluate.perplexity import perplexity
 from lrc_core.evaluate.sample import DEFAULT_PROMPT, greedy_sample
 from lrc_core.files import write_json
-from lrc_core.models.fit import model_positions, require_fit
+from lrc_core.models.checks.fit import model_positions, require_fit
+from lrc_core.models.checks.positions import length_warning, require_length
 from lrc_core.models.load import NOT_CAUSAL
-from lrc_core.models.positions import length_warning, require_length
 from lrc_core.pipeline.planned import under_plan
 from lrc_core.pipeline.session import Session
 from lrc_core.plan import Plan

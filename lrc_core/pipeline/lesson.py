@@ -30,7 +30,7 @@ from lrc_core.errors import CancelledError, UnknownNameError
 from lrc_core.evaluate.sample import DEFAULT_PROMPT, greedy_sample
 from lrc_core.files import write_arrays, write_json
 from lrc_core.lowrank.apply import compressed
-from lrc_core.models.linears import get_module, weight_of
+from lrc_core.models.blocks.linears import get_module, weight_of
 from lrc_core.paths import cache_home
 from lrc_core.pipeline.session import Session, factors_for, write_card
 from lrc_core.runs.spec import LessonSpec

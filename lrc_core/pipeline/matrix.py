@@ -17,7 +17,7 @@ from lrc_core.pipeline.session import Session
 from lrc_core.plan import Plan
 from lrc_core.quality.rows import Partners, Row, Scores, completed
 from lrc_core.registry import ALLOCATORS
-from lrc_core.runs.integrity import checked
+from lrc_core.runs.integrity import unaltered
 from lrc_core.runs.spec import AblationSpec, AllocateSpec, EvaluateSpec, EvaluationSpec, ModelRef, QualitySpec
 from lrc_core.runs.store import Run, RunStore
 from lrc_core.tune.kinds import NO_UPDATE
@@ -115,7 +115,7 @@ class Matrix:
                     )
                     path = updated.path / "plan.json"
                     spent["allocation"]["update_wall_s"] = (updated.result() or {}).get("wall_s")
-                plan = Plan.load(checked(path))
+                plan = Plan.load(unaltered(path))
                 wanted = EvaluateSpec(
                     model=self._spec.model,
                     plan=plan.to_dict(),

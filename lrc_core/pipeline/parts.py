@@ -14,7 +14,7 @@ from lrc_core.pipeline.session import Session, timed_result, with_warnings
 from lrc_core.pipeline.updating import update_run
 from lrc_core.plan import Plan
 from lrc_core.results.identity import part_of, unchanged
-from lrc_core.runs.integrity import checked
+from lrc_core.runs.integrity import unaltered
 from lrc_core.runs.recorder import record
 from lrc_core.runs.spec import AllocateSpec, CompareSpec, EvaluateSpec, UpdateSpec
 from lrc_core.runs.store import Run, RunStore
@@ -62,7 +62,7 @@ def update_spec(path: Path, kind: str, like: AllocateSpec | CompareSpec, store: 
         like: whose model and calibration text it has.
         store: the runs.
     """
-    plan = Plan.load(checked(path))
+    plan = Plan.load(unaltered(path))
     settings = asdict(update_settings({"kind": kind}))
     return UpdateSpec(like.model, plan.to_dict(), folder_of(plan, path, store), settings, like.calibration)
 

@@ -19,10 +19,10 @@ from lrc_core.digests import digest_of
 from lrc_core.errors import PlanError
 from lrc_core.files import write_json
 from lrc_core.lowrank.apply import FactorSource, PlanWeights
+from lrc_core.models.checks.fit import require_fit
 from lrc_core.models.content import pinned
 from lrc_core.models.end_tokens import end_tokens
 from lrc_core.models.fingerprint import forward_digest, tokenizer_digest
-from lrc_core.models.fit import require_fit
 from lrc_core.models.load import LoadedModel, load_model
 from lrc_core.models.resources import own_peak_memory
 from lrc_core.paths import require_cache
@@ -110,7 +110,7 @@ class Session:
         """As :meth:`windows`, for passes of the model.
 
         Raises:
-            EvaluationError: the model cannot read them; see :func:`~lrc_core.models.fit.require_fit`.
+            EvaluationError: the model cannot read them; see :func:`~lrc_core.models.checks.fit.require_fit`.
         """
         found = self.windows(spec, count, window, seed)
         require_fit(self.loaded.model, found)

@@ -18,7 +18,7 @@ from lrc_core.calibrate.update_settings import UpdateSettings
 from lrc_core.decompose.blockfiles import BlockFiles
 from lrc_core.decompose.update import component_sizes
 from lrc_core.files import write_tensors
-from lrc_core.models.fit import require_fit
+from lrc_core.models.checks.fit import require_fit
 from lrc_core.pipeline.session import Session, factors_of, write_card
 from lrc_core.plan import Plan
 from lrc_core.registry import DECOMPOSITIONS

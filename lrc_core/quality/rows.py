@@ -12,8 +12,8 @@ from lrc_core.budget import same_size
 from lrc_core.errors import RecordError
 from lrc_core.plan import variant_name
 from lrc_core.quality.paired import log_perplexity, mcnemar, mean_accuracy
-from lrc_core.records import load, typed
-from lrc_core.runs.integrity import checked
+from lrc_core.records import load_record, typed
+from lrc_core.runs.integrity import unaltered
 from lrc_core.texts.label import text_labels
 
 Row = dict[str, Any]
@@ -44,8 +44,8 @@ class Scores:
         """Losses of every window and outcomes of every item; empty where the run was deleted."""
         if run_id not in self._read:
             try:
-                path = checked(self._root / run_id / "scores.json")
-                found = typed(_Scores, load(path), str(path))
+                path = unaltered(self._root / run_id / "scores.json")
+                found = typed(_Scores, load_record(path), str(path))
                 self._read[run_id] = {"windows": found.windows, "tasks": found.tasks}
             except RecordError:
                 return {}

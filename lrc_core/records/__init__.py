@@ -8,11 +8,11 @@ that whatever is wrong with a file is one kind of error that names the file and 
         at: Moment
         answers: tuple[str, ...]
 
-    vote = typed(Vote, load(path), str(path))
+    vote = typed(Vote, load_record(path), str(path))
 """
 
-from lrc_core.records.limits import Count, Label, Moment, Name, OneOf, Place, Positive, Range, Share, Words, Written
-from lrc_core.records.parse import AGAIN, MAX_BYTES, MAX_DEPTH, load, parse
+from lrc_core.records.limits import Count, Label, Moment, Name, OneOf, Place, Positive, Range, Share, TextLimit, Written
+from lrc_core.records.parse import AGAIN, MAX_BYTES, MAX_DEPTH, load_record, parse
 from lrc_core.records.typed import typed
 
 __all__ = [
@@ -28,9 +28,9 @@ __all__ = [
     "Positive",
     "Range",
     "Share",
-    "Words",
+    "TextLimit",
     "Written",
-    "load",
+    "load_record",
     "parse",
     "typed",
 ]

@@ -17,7 +17,7 @@ class Range:
 
 
 @dataclass(frozen=True)
-class Words:
+class TextLimit:
     """What a text may be: a whole match of ``pattern``, and no longer than ``longest`` characters."""
 
     pattern: str = r"(?s:.*)"
@@ -40,8 +40,8 @@ Moment = Annotated[float, Range(0, 9e9)]
 Count = Annotated[int, Range(0)]
 Positive = Annotated[int, Range(1)]
 Share = Annotated[float, Range(0, 1)]
-Name = Annotated[str, Words(r"[a-z0-9_]+", 100, "a name of small letters, digits and _")]
+Name = Annotated[str, TextLimit(r"[a-z0-9_]+", 100, "a name of small letters, digits and _")]
 """Of a method, a decomposition: what becomes part of a label."""
-Label = Annotated[str, Words(r"[^\x00-\x1f\x7f]*", 500, "one line")]
-Place = Annotated[str, Words(r"[^\x00]*", 4096, "a name or path")]
+Label = Annotated[str, TextLimit(r"[^\x00-\x1f\x7f]*", 500, "one line")]
+Place = Annotated[str, TextLimit(r"[^\x00]*", 4096, "a name or path")]
 """Hub id, folder, file: what reaches the file system."""

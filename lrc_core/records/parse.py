@@ -44,7 +44,7 @@ def parse(text: str | bytes, where: str, *, remedy: str = AGAIN, strict: bool = 
         raise _damaged(where, str(error) or "it does not fit into memory", remedy) from error
 
 
-def load(path: Path, *, remedy: str = AGAIN, strict: bool = False, most: int = MAX_BYTES) -> Any:
+def load_record(path: Path, *, remedy: str = AGAIN, strict: bool = False, most: int = MAX_BYTES) -> Any:
     """The content of a JSON file; see :func:`parse`.
 
     Raises:

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from lrc_core.errors import RecordError
-from lrc_core.records.limits import AS_WRITTEN, MAX_FLOAT, MAX_INT, OneOf, Range, Words
+from lrc_core.records.limits import AS_WRITTEN, MAX_FLOAT, MAX_INT, OneOf, Range, TextLimit
 from lrc_core.records.parse import AGAIN
 
 T = TypeVar("T")
@@ -125,7 +125,7 @@ def _limited(reader: Reader, limits: Sequence[Any]) -> Reader:
     for limit in limits:
         if isinstance(limit, Range):
             reader = _within(reader, limit)
-        elif isinstance(limit, Words):
+        elif isinstance(limit, TextLimit):
             reader = _worded(reader, limit)
         elif isinstance(limit, OneOf):
             reader = _chosen(reader, limit.choices)
@@ -145,7 +145,7 @@ def _within(reader: Reader, limit: Range) -> Reader:
     return read
 
 
-def _worded(reader: Reader, limit: Words) -> Reader:
+def _worded(reader: Reader, limit: TextLimit) -> Reader:
     matches, longest = re.compile(limit.pattern).fullmatch, limit.longest
 
     def read(value: Any) -> Any:

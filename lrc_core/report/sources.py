@@ -19,7 +19,7 @@ from lrc_core.registry import ALLOCATORS
 from lrc_core.results.archive import Archive, archive
 from lrc_core.results.identity import changed
 from lrc_core.results.plans import find_plan
-from lrc_core.runs.integrity import checked
+from lrc_core.runs.integrity import unaltered
 from lrc_core.runs.spec import AllocateSpec, CompareSpec, EvaluateSpec, GenerateSpec, QualitySpec
 from lrc_core.runs.store import Run
 from lrc_core.types import ModelCard
@@ -287,7 +287,7 @@ def _newest_plans(model: str, found: Archive) -> tuple[ReportPlan, ...]:
         if (model and view.spec.model.source != model) or len(plans) == MOST_PLANS:
             continue
         with suppress(LrcError):
-            plan = Plan.load(checked(view.path / "plan.json"))
+            plan = Plan.load(unaltered(view.path / "plan.json"))
             if not plans or plan.model.fingerprint == plans[0].plan.model.fingerprint:
                 plans.append(ReportPlan(variant_name(plan.method, plan.update), plan, view.id))
     if not plans:

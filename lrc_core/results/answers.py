@@ -16,7 +16,7 @@ from lrc_core.names import in_order, method_color, method_label
 from lrc_core.paths import cache_home
 from lrc_core.plan import Plan, update_of, variant_name
 from lrc_core.quality.votes import Vote, read_votes, votes_path
-from lrc_core.records import load, typed
+from lrc_core.records import load_record, typed
 from lrc_core.results.archive import AnyRun, RunView, archive, asks_for
 from lrc_core.results.plans import find_plan, load_plan, recorded_plans
 from lrc_core.runs.spec import AllocateSpec, AnswerSpec, EvaluateSpec, GenerateSpec, ModelRef, UpdateSpec
@@ -195,7 +195,7 @@ def without_factors(answers: Iterable[AnswerSpec]) -> list[str]:
     have = set()
     for path in (cache_home() / "decompositions").glob("*/complete.json"):
         with suppress(RecordError):
-            description = typed(dict[str, Any], load(path), str(path))
+            description = typed(dict[str, Any], load_record(path), str(path))
             have.add((description.get("decomposition"), description.get("fingerprint")))
     lacking = []
     for answer in answers:

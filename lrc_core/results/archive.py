@@ -244,7 +244,7 @@ def read_content(path: Path) -> Any:
     Raises:
         RecordError: missing, damaged, or not the file that the run has finished with.
     """
-    integrity.checked(path)
+    integrity.unaltered(path)
     try:
         return parse(_text(str(path), stamp_of(path)), str(path))
     except FileNotFoundError as error:

@@ -16,7 +16,7 @@ from lrc_core.errors import PlanError, RecordError
 from lrc_core.files import write_json
 from lrc_core.paths import plans_home, read_only
 from lrc_core.plan import Plan, make_plan
-from lrc_core.records import load, parse, typed
+from lrc_core.records import load_record, parse, typed
 from lrc_core.runs.spec import CalibrationSpec
 from lrc_core.types import ModelCard
 
@@ -148,7 +148,7 @@ def kept_draft(card: ModelCard) -> Draft | None:
     """The remembered draft; None where there is none that can be used."""
     try:
         path = _folder(card) / ".draft.json"
-        draft = typed(Draft, load(path, strict=True), str(path))
+        draft = typed(Draft, load_record(path, strict=True), str(path))
         ranks: Ranks = normalised(card.layers, {name: int(rank) for name, rank in draft.ranks.items()})
     except Exception:  # whatever is wrong with it, a new one is begun
         return None

@@ -15,7 +15,7 @@ from lrc_core.paths import samples_home
 from lrc_core.plan import Plan
 from lrc_core.records import typed
 from lrc_core.results.archive import Archive, RunView, Stamp, stamp_of
-from lrc_core.runs.integrity import checked
+from lrc_core.runs.integrity import unaltered
 from lrc_core.runs.spec import AllocateSpec, CalibrationSpec, EvaluateSpec, GenerateSpec, UpdateSpec
 from lrc_core.runs.store import Run, RunStore
 from lrc_core.words import removed
@@ -144,7 +144,7 @@ def _file_in(run: Run, rate: str) -> Path:
 
 
 def _from_file(path: Path, calibration: CalibrationSpec | None, store: RunStore) -> PlanSource:
-    plan = Plan.load(checked(path))
+    plan = Plan.load(unaltered(path))
     folder = _folder_of(path, store) if plan.files else ""
     if calibration is None and (made_with := plan.origin.get("calibration")):
         # The file remembers the text that its factors were made from: other text would mean other factors.
@@ -205,4 +205,4 @@ def load_plan(path: Path) -> Plan:
     """A plan file, cached until it changes."""
     if not path.is_file():
         raise PlanError(f"The plan {path} is missing.", "Delete the run on the Runs page and start it again.")
-    return _plan(str(checked(path)), stamp_of(path))
+    return _plan(str(unaltered(path)), stamp_of(path))

@@ -16,7 +16,7 @@ from lrc_core.files import write_json
 from lrc_core.names import model_label
 from lrc_core.paths import plans_home
 from lrc_core.quality.paired import Paired, log_perplexity
-from lrc_core.records import load
+from lrc_core.records import load_record
 from lrc_core.results.archive import RunView, archive, read_content
 from lrc_core.results.identity import identified, measured_contents
 from lrc_core.runs.spec import EvaluateSpec, EvaluationSpec, ModelRef
@@ -180,7 +180,7 @@ def _score(view: RunView[EvaluateSpec]) -> PlanScore | None:
 def _read() -> list[PlanScore]:
     """The record; empty when there is none or it is damaged."""
     try:
-        content: Any = load(plans_home() / FILE)
+        content: Any = load_record(plans_home() / FILE)
         return [PlanScore(**score) for score in content["scores"]]
     except (RecordError, KeyError, TypeError):
         return []

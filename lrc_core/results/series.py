@@ -28,7 +28,7 @@ from lrc_core.plan import Plan
 from lrc_core.results.archive import RunView, archive, card_of, stamp_of
 from lrc_core.results.plans import RecordedPlan, recorded_plans
 from lrc_core.results.spectra import TWO_SIDED, losses_of
-from lrc_core.runs.integrity import checked
+from lrc_core.runs.integrity import unaltered
 from lrc_core.runs.spec import AllocateSpec, ModelRef, SpectraSpec
 from lrc_core.types import LinearShape, ModelCard
 
@@ -178,5 +178,5 @@ def learned(view: RunView[AllocateSpec], card: ModelCard) -> PlanSeries:
 
 @lru_cache(maxsize=16)
 def _learned(layers: Layers, rates: tuple[int, ...], files: tuple[tuple[str, tuple[int, int]], ...]) -> PlanSeries:
-    plans = [Plan.load(checked(Path(path))).full_ranks(layers) for path, _ in files]
+    plans = [Plan.load(unaltered(Path(path))).full_ranks(layers) for path, _ in files]
     return series_of(layers, rates, plans)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from lrc_core.errors import RunError
 from lrc_core.results.archive import AnyRun, Archive, Stamp, card_of, stamp_of
-from lrc_core.runs.integrity import checked
+from lrc_core.runs.integrity import unaltered
 from lrc_core.runs.spec import ModelRef
 from lrc_core.types import ModelCard
 
@@ -34,7 +34,7 @@ class Spectra:
 
 def _values_in(path: Path) -> dict[str, dict[str, Values]]:
     try:
-        return _spectra(str(checked(path)), stamp_of(path))
+        return _spectra(str(unaltered(path)), stamp_of(path))
     except (OSError, ValueError, TypeError, KeyError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
         raise RunError(f"{path} cannot be read: {error}.", "Delete the run and start it again.") from error
 

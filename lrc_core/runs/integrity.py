@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lrc_core.digests import file_digest, is_altered, stamp_of
 from lrc_core.errors import RecordError
-from lrc_core.records import AGAIN, load
+from lrc_core.records import AGAIN, load_record
 from lrc_core.runs.records import Status
 
 _DIGESTED = ("*.json", "*.jsonl", "*.npz", "plans/*.json")
@@ -23,7 +23,7 @@ def digests_in(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): file_digest(path) for path in found if not path.name.startswith(".")}
 
 
-def checked(path: Path) -> Path:
+def unaltered(path: Path) -> Path:
     """The path of a file in a run folder, after a look whether it is the file that the run has finished with.
 
     Raises:
@@ -48,6 +48,6 @@ def digests_of(folder: Path) -> Mapping[str, str]:
 @lru_cache(maxsize=1024)
 def _recorded(path: str, _stamp: tuple[int, int]) -> Mapping[str, str]:
     try:
-        return Status.from_dict(load(Path(path)), path).digests
+        return Status.from_dict(load_record(Path(path)), path).digests
     except RecordError:  # told wherever the status itself is read
         return {}

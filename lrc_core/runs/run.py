@@ -19,7 +19,7 @@ from typing import Any
 
 from lrc_core.errors import RecordError, RunError
 from lrc_core.files import append_line, disk_errors, json_plain, lock_if_free, write_json
-from lrc_core.records import AGAIN, load, parse, typed
+from lrc_core.records import AGAIN, load_record, parse, typed
 from lrc_core.runs import integrity
 from lrc_core.runs.records import Event, Result, Snapshot, Status
 from lrc_core.runs.spec import Spec, spec_from_dict
@@ -49,7 +49,7 @@ class Run:
             RecordError: ``spec.json`` is missing or damaged, or it is not what the folder is named after.
         """
         path = self.path / "spec.json"
-        data = load(path, strict=True)
+        data = load_record(path, strict=True)
         spec = spec_from_dict(data, str(path))
         # The record as it stands has the id unless it was written with other fields than today's.
         if self.id != id_of(spec.kind, data) and self.id != spec.run_id:
@@ -65,7 +65,7 @@ class Run:
             RecordError: ``status.json`` is missing or damaged.
         """
         path = self.path / "status.json"
-        status = Status.from_dict(load(path), str(path))
+        status = Status.from_dict(load_record(path), str(path))
         if status.state == "running" and self.cancel_requested():
             return replace(status, state="cancelling")
         return status
@@ -103,7 +103,7 @@ class Run:
 
     def _read_lines(self, name: str, after: int, kind: type[Any]) -> tuple[list[dict[str, Any]], int]:
         try:
-            with integrity.checked(self.path / name).open("rb") as file:
+            with integrity.unaltered(self.path / name).open("rb") as file:
                 if after > file.seek(0, os.SEEK_END):
                     after = 0
                 file.seek(after)
@@ -128,7 +128,7 @@ class Run:
         path = self.path / "result.json"
         if not path.exists():
             return None
-        data: dict[str, Any] = load(integrity.checked(path))
+        data: dict[str, Any] = load_record(integrity.unaltered(path))
         typed(Result, data, str(path), others=True)
         return data
 
@@ -138,8 +138,8 @@ class Run:
         Raises:
             RecordError: missing, damaged, or not the one that the run has finished with.
         """
-        path = integrity.checked(self.path / "card.json")
-        return ModelCard.from_dict(load(path, strict=True), str(path))
+        path = integrity.unaltered(self.path / "card.json")
+        return ModelCard.from_dict(load_record(path, strict=True), str(path))
 
     def write_result(self, result: dict[str, Any]) -> None:
         """Write ``result.json`` so that it survives a power cut."""

@@ -32,8 +32,8 @@ from lrc_core.allocate.masks.training import batch_of, require_finite, rise_and_
 from lrc_core.errors import CancelledError
 from lrc_core.lowrank.apply import FactorSource, compressed
 from lrc_core.lowrank.linear import LowRankLinear
+from lrc_core.models.blocks.linears import block_linears, get_module, replace_module
 from lrc_core.models.device import memory_in_use
-from lrc_core.models.linears import block_linears, get_module, replace_module
 from lrc_core.plan import Plan
 from lrc_core.tune.settings import TuningSettings
 from lrc_core.types import OnProgress, Progress, ShouldStop, ignore_progress, never_stop

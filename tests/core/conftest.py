@@ -92,7 +92,7 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def lrc(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Run a command in this process, its jobs with a pretended pipeline; returns exit code, stdout, stderr."""
     monkeypatch.setenv(EXECUTE_VARIABLE, "tests.factories.job_helpers:canned")
-    monkeypatch.setattr("lrc_core.kinds.checks.check_model", lambda model: None)
+    monkeypatch.setattr("lrc_core.kinds.checks.check_model", lambda *_: None)
 
     def run(*words: str) -> tuple[int, str, str]:
         try:

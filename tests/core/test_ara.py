@@ -27,7 +27,7 @@ from lrc_core.allocate.ara.terms import (
 from lrc_core.allocate.ara.training import StaircaseTraining
 from lrc_core.budget import break_even, fit_budget, is_dense, keep_ratio, largest_low_rank
 from lrc_core.lowrank.masked import masked_layers
-from lrc_core.models.linears import block_linears
+from lrc_core.models.blocks.linears import block_linears
 from lrc_core.settings import build
 from tests.factories.tiny_methods import MemoryFactors, context_for, random_windows, shape
 from tests.factories.tiny_models import tiny_model

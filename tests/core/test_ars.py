@@ -14,7 +14,7 @@ from lrc_core.allocate.ars.network import Hypernetwork, alignment, noisy_share, 
 from lrc_core.allocate.ars.training import HypernetworkTraining
 from lrc_core.budget import keep_ratio
 from lrc_core.lowrank.masked import masked_layers
-from lrc_core.models.linears import block_linears
+from lrc_core.models.blocks.linears import block_linears
 from lrc_core.settings import build
 from tests.factories.tiny_methods import MemoryFactors, context_for, random_windows
 from tests.factories.tiny_models import tiny_model

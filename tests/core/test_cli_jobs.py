@@ -231,7 +231,7 @@ def test_the_model_folder_is_named_absolutely(lrc: Any, tmp_path: Path, monkeypa
 def test_a_model_that_the_preflight_refuses_is_one_line(lrc: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from lrc_core.errors import ModelError
 
-    def refuse(model: Any) -> None:
+    def refuse(model: Any, *_: Any) -> None:
         raise ModelError(f"{model.source} has no config.json.", "Name a model folder.")
 
     monkeypatch.setattr("lrc_core.kinds.checks.check_model", refuse)

@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 
 from lrc_core.coverage import blocks_kept, coverage_words, covered, kept_words, part_of
 from lrc_core.errors import PlanError
-from lrc_core.models.experts import unstack_experts
-from lrc_core.models.first_look import first_look
-from lrc_core.models.linears import find_blocks
+from lrc_core.models.blocks.experts import unstack_experts
+from lrc_core.models.blocks.linears import find_blocks
+from lrc_core.models.checks.first_look import first_look
 from lrc_core.models.outline import read_outline
 from lrc_core.models.preflight import preflight
 from lrc_core.plan import make_plan

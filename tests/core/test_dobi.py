@@ -13,7 +13,7 @@ from lrc_core.allocate.dobi.method import ENTRY, DobiSettings, allocate
 from lrc_core.allocate.dobi.training import PositionTraining, budget_term, cosine_rate, sloping, soft_step
 from lrc_core.budget import break_even, keep_ratio
 from lrc_core.lowrank.masked import masked_layers
-from lrc_core.models.linears import block_linears
+from lrc_core.models.blocks.linears import block_linears
 from lrc_core.settings import build
 from tests.factories.tiny_methods import MemoryFactors, context_for, random_windows
 from tests.factories.tiny_models import tiny_model

@@ -15,9 +15,9 @@ from lrc_core.calibrate.factor_model import Calibrated, factors, moments, spectr
 from lrc_core.calibrate.statistics import Notes, Statistics
 from lrc_core.coverage import family, is_expert
 from lrc_core.lowrank.apply import compressed
-from lrc_core.models.experts import unstack_experts
-from lrc_core.models.first_look import first_look
-from lrc_core.models.linears import block_linears, find_blocks, get_module, weight_of
+from lrc_core.models.blocks.experts import unstack_experts
+from lrc_core.models.blocks.linears import block_linears, find_blocks, get_module, weight_of
+from lrc_core.models.checks.first_look import first_look
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS, MethodEntry
 from tests.factories.tiny_methods import context_for
 from tests.factories.tiny_models import BLOCKS, HIDDEN, MIXTURES, tiny_model, tiny_text, tiny_tokenizer

@@ -11,12 +11,19 @@ from torch import nn
 from lrc_core.errors import EvaluationError, ModelError
 from lrc_core.kinds import checks
 from lrc_core.lowrank.linear import LowRankLinear
-from lrc_core.models.first_look import first_look
-from lrc_core.models.fit import model_positions, require_fit
+from lrc_core.models.blocks.linears import (
+    block_linears,
+    blocks_of,
+    decoder_blocks,
+    find_blocks,
+    get_module,
+    replace_module,
+)
+from lrc_core.models.blocks.partial import require_chain
+from lrc_core.models.checks.first_look import first_look
+from lrc_core.models.checks.fit import model_positions, require_fit
+from lrc_core.models.checks.positions import length_warning, positions_of, require_length
 from lrc_core.models.headers import TensorHeader
-from lrc_core.models.linears import block_linears, blocks_of, decoder_blocks, find_blocks, get_module, replace_module
-from lrc_core.models.partial import require_chain
-from lrc_core.models.positions import length_warning, positions_of, require_length
 from lrc_core.models.preflight import preflight
 from lrc_core.runs.spec import AllocateSpec, EvaluateSpec, EvaluationSpec, ModelRef
 from tests.factories.tiny_models import FAMILIES, MIXTURES, POSITIONS, UNLIKE, VOCAB, save_tiny, tiny_model

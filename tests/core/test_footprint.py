@@ -6,7 +6,7 @@ import pytest
 
 from lrc_core.budget import dense_ranks
 from lrc_core.errors import SettingsError
-from lrc_core.models.linears import block_linears
+from lrc_core.models.blocks.linears import block_linears
 from lrc_core.plan import make_plan, pruned_plan
 from lrc_core.quality.footprint import Footprint, cache_bytes_per_token, footprint, overhead_bytes, params_under
 from lrc_core.types import LinearShape, ModelCard, ModelIdentity

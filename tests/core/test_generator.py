@@ -19,7 +19,7 @@ from tests.factories.job_helpers import EXECUTE_VARIABLE, kill_workers, wait_for
 
 @pytest.fixture
 def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[RunStore]:
-    monkeypatch.setattr("lrc_core.kinds.checks.check_model", lambda model: None)
+    monkeypatch.setattr("lrc_core.kinds.checks.check_model", lambda *_: None)
     store = RunStore()
     yield store
     generator.release(store, at_once=True)

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from lrc_core.allocate.probing.prober import LayerProber
 from lrc_core.calibrate.gradients import block_gradients, drawn
 from lrc_core.errors import CancelledError, NumericalError
-from lrc_core.models.linears import block_linears, get_module
-from lrc_core.models.partial import logits_from
+from lrc_core.models.blocks.linears import block_linears, get_module
+from lrc_core.models.blocks.partial import logits_from
 from lrc_core.types import Progress
 from tests.factories.tiny_methods import MemoryFactors, random_windows, same_state, state_of
 from tests.factories.tiny_models import BLOCKS, FAMILIES, tiny_model

@@ -22,7 +22,7 @@ from lrc_core.runs.process import host_name, identity, process_of
 from lrc_core.runs.records import Status
 from lrc_core.runs.spec import AllocateSpec, CalibrationSpec, CompareSpec, EvaluationSpec, ModelRef, SpectraSpec
 from lrc_core.runs.store import Run, RunStore
-from tests.factories.job_helpers import EXECUTE_VARIABLE, kill_workers, wait_for
+from tests.factories.job_helpers import EXECUTE_VARIABLE, kill_workers, processes_of, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -184,9 +184,7 @@ def test_a_queued_job_is_cancelled_and_deleted_at_once(store: RunStore, doing: A
     with pytest.raises(RunError, match="Cancel it first"):
         manager.delete(second.id)
     assert manager.cancel(second.id).state == "cancelled"
-    waiting = second.status()
     manager.delete(second.id)
-    wait_for(lambda: process_of(waiting) is None, "the waiting worker to leave")
     assert not second.path.exists()
     assert manager.queue_position(third.id) == 1
     with pytest.raises(RunError, match="Cancel it first"):
@@ -201,11 +199,9 @@ def test_a_cancelled_queued_job_resumed_at_once_has_one_worker(store: RunStore, 
     doing("work")
     first, second = manager.submit(spec(0)), manager.submit(spec(1))
     counting(first)
-    old = second.status()
     manager.cancel(second.id)
     manager.resume(second.id)
-    wait_for(lambda: process_of(old) is None, "the first waiting worker to leave")
-    assert process_of(second.status()) is not None
+    assert manager.queue_position(second.id) == 1
     go(store)
     assert wait_state(second, "done").attempt == 2
 
@@ -213,13 +209,66 @@ def test_a_cancelled_queued_job_resumed_at_once_has_one_worker(store: RunStore, 
 def test_the_queue_goes_on_when_the_first_is_killed(store: RunStore, doing: Any) -> None:
     doing("work")
     first, second, third = (manager.submit(spec(seed)) for seed in range(3))
-    for run in (first, second):
-        wait_for(lambda run=run: process_of(run.status()), "its process")
-    os.kill(second.status().pid, signal.SIGKILL)  # type: ignore[arg-type]
+    assert [process_of(run.status()) for run in (second, third)] == [None, None], "who waits is a ticket"
     os.kill(counting(first).pid, signal.SIGKILL)  # type: ignore[arg-type]
+    os.kill(counting(second).pid, signal.SIGKILL)  # type: ignore[arg-type]
     counting(third)
     manager.reconcile()
     assert [run.status().state for run in (first, second)] == ["interrupted", "interrupted"]
+
+
+@pytest.mark.parametrize("who", ["the worker's end", "a look"])
+def test_a_killed_dispatcher_is_replaced(store: RunStore, doing: Any, who: str) -> None:
+    doing("work")
+    first, second = (manager.submit(spec(seed)) for seed in range(2))
+    counting(first)
+    (killed,) = wait_for(lambda: processes_of(store, "dispatcher"), "the dispatcher")
+    killed.kill()
+    killed.wait(30)
+    # What a machine that went down leaves: nothing that runs, and a stamp that is old by the time it is up again.
+    for stamp in (store.root / ".queue").rglob("dispatcher.started"):
+        os.utime(stamp, (1.0, 1.0))
+    assert manager.poll(second.id).state == "queued" if who == "a look" else second.status().state == "queued"
+    go(store)
+    wait_state(second, "done")
+    wait_for(lambda: not processes_of(store), "everybody's end")
+
+
+def test_dispatchers_started_at_once_are_one(store: RunStore, doing: Any) -> None:
+    doing("work")
+    counting(manager.submit(spec()))
+    manager.submit(spec(1))
+    for _ in range(3):
+        launch.start_process(("dispatcher", str(store.root)), store.root / "more.log", "Another dispatcher")
+    wait_for(lambda: len(processes_of(store, "dispatcher")) == 1, "the others' end")
+
+
+def test_a_job_that_knows_a_secret_waits_in_a_process_of_its_own(store: RunStore, doing: Any) -> None:
+    doing("work")
+    first = manager.submit(spec())
+    counting(first)
+    doing("tell_token")
+    second = manager.submit(spec(1), env={"HF_TOKEN": "hf_secret_value"})
+    wait_for(lambda: process_of(second.status()), "its process")
+    assert not [path for path in store.root.rglob("*") if path.is_file() and b"hf_secret" in path.read_bytes()]
+    go(store)
+    wait_state(second, "done")
+    assert second.result() == {"length": len("hf_secret_value")}
+
+
+def test_no_more_wait_than_may(store: RunStore, doing: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    doing("work")
+    monkeypatch.setenv("LRC_MOST_WAITING", "2")
+    first, second, third = (manager.submit(spec(seed)) for seed in range(3))
+    counting(first)
+    with pytest.raises(ResourceError, match="2 jobs") as refused:
+        manager.submit(spec(3))
+    assert "LRC_MOST_WAITING" in refused.value.remedy and len(store.ids()) == 3
+    assert manager.submit(spec(2)).id == third.id, "who waits already is joined"
+    manager.cancel(second.id)
+    manager.submit(spec(3))
+    with pytest.raises(ResourceError, match="2 jobs"):
+        manager.resume(second.id)
 
 
 def test_a_newer_wish_replaces_automatic_jobs_that_wait(store: RunStore, doing: Any) -> None:
@@ -245,9 +294,8 @@ def test_what_was_asked_for_is_never_replaced(store: RunStore, doing: Any) -> No
     manager.submit(asked, automatic=True)  # the slider comes by later: the run stays what it is
     manager.submit(joined, automatic=True)
     manager.submit(joined)
-    waiting = manager.submit(resumed, automatic=True).status()
+    manager.submit(resumed, automatic=True)
     manager.cancel(resumed.run_id)
-    wait_for(lambda: process_of(waiting) is None, "the end of the process that waited")  # or it would outlive the test
     manager.resume(resumed.run_id)
     assert manager.replace_queued(AllocateSpec(keep=0.6)) == []
 
@@ -306,7 +354,7 @@ def test_a_worker_that_cannot_start_fails_the_run(store: RunStore, monkeypatch: 
 
 
 def test_nothing_is_queued_when_the_preflight_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks, "check_model", lambda model: None)
+    monkeypatch.setattr(checks, "check_model", lambda *_: None)
     with pytest.raises(BudgetError):
         manager.submit(AllocateSpec(keep=float("nan")))
     assert RunStore().list() == []
@@ -325,13 +373,13 @@ def test_nothing_is_queued_when_the_preflight_refuses(monkeypatch: pytest.Monkey
     ],
 )
 def test_preflight_names_what_is_wrong(wrong: Any, error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks, "check_model", lambda model: None)
+    monkeypatch.setattr(checks, "check_model", lambda *_: None)
     with pytest.raises(error):
         kinds.check(wrong)
 
 
 def test_preflight_refuses_a_model_with_problems(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(model: ModelRef) -> None:
+    def refuse(model: ModelRef, *_: Any) -> None:
         raise ModelError("no config.json")
 
     monkeypatch.setattr(checks, "check_model", refuse)

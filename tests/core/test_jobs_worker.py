@@ -96,11 +96,11 @@ def test_a_run_that_another_process_did_meanwhile_is_left_as_it_is(run: Run) -> 
     """A comparison may do a queued part itself while that part's own worker waits."""
     store = RunStore()
 
-    def do_it_elsewhere(_: Any) -> list[str]:
+    def do_it_elsewhere(_: Any) -> bool:
         run.write_status(Status(state="done"))
-        return []
+        return True
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lrc_core.jobs.queue.DeviceQueue.ahead", lambda self, run_id: do_it_elsewhere(run_id))
+        patch.setattr("lrc_core.jobs.queue.DeviceQueue.is_next", lambda self, run_id: do_it_elsewhere(run_id))
         assert worker.main(run.path, deaf) == worker.NOT_MINE
     assert store.open(run.id).status().state == "done"

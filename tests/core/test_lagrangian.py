@@ -12,7 +12,7 @@ from lrc_core.allocate.curves.loss_curves import cheapest_ranks, component_price
 from lrc_core.allocate.curves.predicted import Measuring, predicted_losses
 from lrc_core.allocate.lagrangian.method import LagrangianSettings, allocate
 from lrc_core.budget import keep_ratio, layer_params, plan_params
-from lrc_core.models.linears import block_linears
+from lrc_core.models.blocks.linears import block_linears
 from lrc_core.types import LinearShape
 from tests.factories.tiny_methods import MemoryFactors, context_for, random_windows, same_state, shape, state_of
 from tests.factories.tiny_models import tiny_model

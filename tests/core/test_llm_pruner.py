@@ -23,7 +23,7 @@ from lrc_core.budget import keep_ratio, plan_params
 from lrc_core.errors import BudgetError, CancelledError
 from lrc_core.lowrank.coupling import CoupledUnits, coupled_units
 from lrc_core.lowrank.structure import restructured
-from lrc_core.models.linears import block_linears, get_module, weight_of
+from lrc_core.models.blocks.linears import block_linears, get_module, weight_of
 from lrc_core.types import Structure
 from tests.factories.tiny_methods import context_for, modules_of, random_windows, same_state, shape, state_of
 from tests.factories.tiny_models import tiny_model

@@ -16,7 +16,7 @@ from lrc_core.allocate.llrc.start import starting_logits
 from lrc_core.allocate.llrc.training import MaskTraining
 from lrc_core.allocate.protocol import Allocation
 from lrc_core.budget import dense_ranks, keep_ratio, largest_low_rank
-from lrc_core.models.linears import block_linears
+from lrc_core.models.blocks.linears import block_linears
 from lrc_core.plan import make_plan
 from lrc_core.settings import build
 from tests.factories.tiny_methods import MemoryFactors, card_of, context_for, random_windows, same_state, state_of

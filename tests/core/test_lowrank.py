@@ -16,7 +16,7 @@ from lrc_core.decompose.factorise import Factors
 from lrc_core.errors import PlanError
 from lrc_core.lowrank.apply import PlanWeights, compressed, low_rank_layer
 from lrc_core.lowrank.linear import LowRankLinear
-from lrc_core.models.linears import block_linears, get_module, weight_of
+from lrc_core.models.blocks.linears import block_linears, get_module, weight_of
 from tests.factories.tiny_methods import MemoryFactors, modules_of, random_windows, same_state, state_of
 from tests.factories.tiny_models import FAMILIES, tiny_model
 

@@ -10,7 +10,7 @@ from transformers.pytorch_utils import Conv1D
 
 from lrc_core.lowrank.apply import compressed
 from lrc_core.lowrank.masked import MaskedLinear, masked_layers
-from lrc_core.models.linears import block_linears
+from lrc_core.models.blocks.linears import block_linears
 from tests.factories.tiny_methods import MemoryFactors, modules_of, random_windows, same_state, state_of
 from tests.factories.tiny_models import FAMILIES, tiny_model
 

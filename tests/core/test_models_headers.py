@@ -60,7 +60,7 @@ def test_impossible_headers(kind: str, tmp_path: Path) -> None:
     began = time.process_time()
     with pytest.raises(ModelError, match=r"m\.safetensors"):
         safetensors_header(path)
-    assert time.process_time() - began < 2
+    assert time.process_time() - began < 10
 
 
 @pytest.mark.parametrize("length", [0, 5, 2**31, 2**63, 2**64 - 1])
@@ -73,7 +73,7 @@ def test_a_header_is_never_huge(tmp_path: Path) -> None:
     began = time.process_time()
     with pytest.raises(ModelError, match="larger"):
         safetensors_header(written(tmp_path / "m.safetensors", {"t": entry(), "__metadata__": {"a": "x" * 30_000_000}}))
-    assert time.process_time() - began < 2
+    assert time.process_time() - began < 10
 
 
 def test_a_header_as_it_should_be(tmp_path: Path) -> None:

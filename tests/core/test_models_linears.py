@@ -8,8 +8,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from lrc_core.errors import ModelError, ResourceError
-from lrc_core.models.device import named_dtype, pick_device, pick_dtype
-from lrc_core.models.linears import (
+from lrc_core.models.blocks.linears import (
     bias_of,
     block_linears,
     blocks_of,
@@ -18,6 +17,7 @@ from lrc_core.models.linears import (
     replace_module,
     weight_of,
 )
+from lrc_core.models.device import named_dtype, pick_device, pick_dtype
 from tests.factories.tiny_models import BLOCKS, FAMILIES, tiny_model
 
 GATED = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2")

@@ -13,10 +13,10 @@ from safetensors.torch import load_file, save_file
 
 from lrc_core.errors import CancelledError, LrcError, ModelError, NumericalError, ResourceError
 from lrc_core.models import load as loading
+from lrc_core.models.blocks.linears import block_linears
 from lrc_core.models.fingerprint import fingerprint
 from lrc_core.models.gguf.header import gguf_header
 from lrc_core.models.headers import safetensors_header
-from lrc_core.models.linears import block_linears
 from lrc_core.models.load import load_model
 from lrc_core.models.preflight import block_shapes, preflight
 from lrc_core.runs.spec import ModelRef

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lrc_core.calibrate.moments import block_statistics
 from lrc_core.errors import CancelledError, NumericalError
-from lrc_core.models.linears import block_linears, get_module
+from lrc_core.models.blocks.linears import block_linears, get_module
 from lrc_core.types import Progress
 from tests.factories.tiny_methods import random_windows, same_state, state_of, statistics_of
 from tests.factories.tiny_models import BLOCKS, FAMILIES, tiny_model

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from lrc_core.models.linears import decoder_blocks
-from lrc_core.models.partial import block_inputs, first_block_input, logits_from, run_block
+from lrc_core.models.blocks.linears import decoder_blocks
+from lrc_core.models.blocks.partial import block_inputs, first_block_input, logits_from, run_block
 from tests.factories.tiny_methods import modules_of, random_windows, same_state, state_of
 from tests.factories.tiny_models import BLOCKS, FAMILIES, tiny_model
 

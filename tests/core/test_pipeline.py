@@ -18,7 +18,7 @@ from lrc_core.evaluate.perplexity import perplexity
 from lrc_core.kinds import check
 from lrc_core.lowrank.apply import compressed
 from lrc_core.lowrank.structure import read_structure, restructured
-from lrc_core.models.linears import block_linears, get_module, weight_of
+from lrc_core.models.blocks.linears import block_linears, get_module, weight_of
 from lrc_core.models.load import load_model
 from lrc_core.plan import Plan
 from lrc_core.registry import ALLOCATORS
@@ -263,7 +263,7 @@ def test_a_pruned_plan_without_its_file_is_refused(
     damaged = tmp_path / "damaged"
     damaged.mkdir()
     (damaged / "structure.safetensors").write_bytes((allocated.path / "structure.safetensors").read_bytes()[:-3])
-    fails(EvaluateSpec(model, plan, str(damaged), calibration, evaluation), PlanError, "cannot be read")
+    fails(EvaluateSpec(model, plan, str(damaged), calibration, evaluation), PlanError, "SHA-256")
 
 
 # -- comparing ----------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from lrc_core.allocate.probing.records import RecordFile
 from lrc_core.budget import break_even, dense_ranks, is_dense
 from lrc_core.errors import CancelledError, NumericalError
 from lrc_core.lowrank.apply import compressed
-from lrc_core.models.linears import block_linears
+from lrc_core.models.blocks.linears import block_linears
 from tests.factories.tiny_methods import (
     MemoryFactors,
     context_for,

@@ -17,7 +17,7 @@ from lrc_core.export.film import film_of
 from lrc_core.jobs import manager
 from lrc_core.plan import Plan
 from lrc_core.quality.votes import Vote, keep_vote, read_votes
-from lrc_core.records import Count, Name, OneOf, Range, load, parse, typed
+from lrc_core.records import Count, Name, OneOf, Range, load_record, parse, typed
 from lrc_core.results.drafts import imported
 from lrc_core.runs.process import host_name
 from lrc_core.runs.records import Status
@@ -78,15 +78,15 @@ def test_json_beyond_its_limits_is_refused(text: str | bytes, tmp_path: Path) ->
     path = tmp_path / "x.json"
     path.write_bytes(text.encode() if isinstance(text, str) else text)
     with pytest.raises(RecordError, match=str(path)):
-        load(path, strict=True)
+        load_record(path, strict=True)
 
 
 def test_what_is_no_small_regular_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RecordError, match="is not a file"):
-        load(tmp_path)
+    with pytest.raises(RecordError, match="not a file"):
+        load_record(tmp_path)
     (tmp_path / "big").write_text("[" + "1," * 1000 + "1]")
     with pytest.raises(RecordError, match="larger than"):
-        load(tmp_path / "big", most=1000)
+        load_record(tmp_path / "big", most=1000)
 
 
 def _changed(value: Any, chance: random.Random) -> Any:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lrc_core.allocate.curves.sensitivity import component_sensitivity
 from lrc_core.errors import CancelledError
-from lrc_core.models.linears import bias_of, block_linears, get_module
+from lrc_core.models.blocks.linears import bias_of, block_linears, get_module
 from lrc_core.types import Progress, ignore_progress, never_stop
 from tests.factories.tiny_methods import MemoryFactors, random_windows, same_state, state_of
 from tests.factories.tiny_models import FAMILIES, tiny_model

@@ -19,7 +19,7 @@ from lrc_core.decompose import ASVD, SVD, WHITENED
 from lrc_core.decompose.factorise import factorise, whitened
 from lrc_core.decompose.store import FactorStore, disk_cost
 from lrc_core.errors import CancelledError, ResourceError, RunError
-from lrc_core.models.linears import block_linears, get_module, weight_of
+from lrc_core.models.blocks.linears import block_linears, get_module, weight_of
 from lrc_core.types import Progress
 from tests.factories.tiny_methods import random_windows, statistics_of
 from tests.factories.tiny_models import BLOCKS, tiny_model

@@ -16,8 +16,8 @@ from lrc_core.errors import CancelledError, ModelError, NumericalError, Resource
 from lrc_core.kinds import check, command_for
 from lrc_core.models import outline as outline_module
 from lrc_core.models.allocator import release_freed_memory
+from lrc_core.models.blocks.linears import block_linears
 from lrc_core.models.headers import safetensors_header
-from lrc_core.models.linears import block_linears
 from lrc_core.models.outline import read_outline
 from lrc_core.models.resources import own_peak_memory
 from lrc_core.models.stored import read_matrix

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from lrc_core.errors import CancelledError
+from lrc_core.models.blocks.linears import block_linears
 from lrc_core.models.hub import fetch_snapshot
-from lrc_core.models.linears import block_linears
 from lrc_core.models.outline import read_outline
 from lrc_core.paths import cache_home
 from lrc_core.pipeline import streaming

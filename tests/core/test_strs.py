@@ -16,7 +16,7 @@ from lrc_core.allocate.strs.method import Probe, StrsSettings, allocate, choose,
 from lrc_core.budget import break_even, dense_ranks, fit_budget, is_dense, plan_params
 from lrc_core.errors import CancelledError, NumericalError
 from lrc_core.lowrank.apply import compressed
-from lrc_core.models.linears import block_linears
+from lrc_core.models.blocks.linears import block_linears
 from lrc_core.types import LinearShape, Progress
 from tests.factories.tiny_methods import (
     MemoryFactors,

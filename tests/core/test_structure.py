@@ -15,7 +15,7 @@ from transformers.pytorch_utils import Conv1D
 from lrc_core.errors import PlanError
 from lrc_core.lowrank.coupling import CoupledUnits, coupled_units, structure_of
 from lrc_core.lowrank.structure import read_structure, restructured, write_structure
-from lrc_core.models.linears import block_linears, get_module, weight_of
+from lrc_core.models.blocks.linears import block_linears, get_module, weight_of
 from lrc_core.types import Structure
 from tests.factories.tiny_methods import modules_of, random_windows, same_state, state_of
 from tests.factories.tiny_models import BLOCKS, FAMILIES, tiny_model

@@ -11,7 +11,7 @@ import torch
 from lrc_core.calibrate.subspaces import compared, leading_directions, neighbour_overlaps
 from lrc_core.decompose.measures import subspace_overlap
 from lrc_core.errors import CancelledError
-from lrc_core.models.linears import block_linears, get_module
+from lrc_core.models.blocks.linears import block_linears, get_module
 from tests.factories.tiny_models import tiny_model
 
 

@@ -22,7 +22,7 @@ from lrc_core.budget import break_even, is_dense, keep_ratio
 from lrc_core.decompose.factorise import Factors
 from lrc_core.errors import CancelledError, NumericalError
 from lrc_core.lowrank.masked import masked_layers, without_masks
-from lrc_core.models.linears import block_linears
+from lrc_core.models.blocks.linears import block_linears
 from lrc_core.settings import build
 from tests.factories.tiny_methods import MemoryFactors, modules_of, random_windows, same_state, state_of
 from tests.factories.tiny_models import tiny_model

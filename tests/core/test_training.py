@@ -27,7 +27,7 @@ from lrc_core.allocate.protocol import Allocation, PassedPlan
 from lrc_core.budget import dense_ranks, fit_budget, uniform_ranks
 from lrc_core.errors import CancelledError, NumericalError
 from lrc_core.lowrank.masked import masked_layers, without_masks
-from lrc_core.models.linears import block_linears
+from lrc_core.models.blocks.linears import block_linears
 from lrc_core.types import Progress, ShouldStop, never_stop
 from tests.factories.tiny_methods import MemoryFactors, context_for, random_windows
 from tests.factories.tiny_models import tiny_model

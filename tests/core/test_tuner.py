@@ -16,7 +16,7 @@ from lrc_core.decompose.factorise import Factors
 from lrc_core.errors import CancelledError, NumericalError, SettingsError
 from lrc_core.lowrank.apply import WithGains, compressed
 from lrc_core.lowrank.linear import LowRankLinear
-from lrc_core.models.linears import block_linears, get_module
+from lrc_core.models.blocks.linears import block_linears, get_module
 from lrc_core.plan import Plan, make_plan
 from lrc_core.tune.kinds import KINDS, update_settings
 from lrc_core.tune.settings import TuningSettings

@@ -20,7 +20,7 @@ from lrc_core.decompose.update import (
 )
 from lrc_core.errors import CancelledError, NumericalError
 from lrc_core.lowrank.apply import compressed
-from lrc_core.models.linears import block_linears, get_module, weight_of
+from lrc_core.models.blocks.linears import block_linears, get_module, weight_of
 from lrc_core.plan import Plan, make_plan
 from lrc_core.types import Progress
 from tests.factories.tiny_methods import MemoryFactors, card_of, modules_of, random_windows, same_state, state_of

@@ -14,7 +14,7 @@ from lrc_core.allocate.curves.sensitivity import component_slopes
 from lrc_core.allocate.zerosum.method import Drop, ZeroSumSettings, allocate, choose_drops, ranks_after
 from lrc_core.budget import break_even, is_dense, layer_params, plan_params
 from lrc_core.errors import NumericalError
-from lrc_core.models.linears import block_linears, get_module
+from lrc_core.models.blocks.linears import block_linears, get_module
 from lrc_core.types import ignore_progress, never_stop
 from tests.factories.tiny_methods import (
     MemoryFactors,

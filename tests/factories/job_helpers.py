@@ -6,14 +6,15 @@ import json
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import psutil
 
 from lrc_core.errors import CancelledError, ModelError
 from lrc_core.plan import Plan, make_plan
-from lrc_core.runs.process import process_of
 from lrc_core.runs.store import Run, RunStore
 from lrc_core.types import LinearShape, ModelCard, ModelIdentity, OnProgress, Progress, ShouldStop
 
@@ -31,12 +32,24 @@ def wait_for(condition: Callable[[], Any], what: str, seconds: float = 60.0) -> 
     raise AssertionError(f"not within {seconds} s: {what}")
 
 
+def processes_of(store: RunStore, module: str = "") -> list[psutil.Process]:
+    """The dispatcher and the workers of a store, this process excepted; those of one module where it is named."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            words = process.cmdline()
+            mine = any(word.startswith(f"lrc_core.jobs.{module}") for word in words)
+            if mine and str(store.root.resolve()) in " ".join(words) and process.pid != os.getpid():
+                found.append(process)
+    return found
+
+
 def kill_workers(store: RunStore) -> None:
-    """End the processes that still work on runs, except this one."""
-    for summary in store.list():
-        process = process_of(summary.status) if summary.status is not None else None
-        if process is not None and process.pid != os.getpid():
-            process.kill()
+    """End whatever works on runs, the dispatcher first: it would start the next one."""
+    for module in ("dispatcher", ""):
+        for process in processes_of(store, module):
+            with suppress(psutil.Error):
+                process.kill()
 
 
 def finish(run: Run, *, on_progress: OnProgress, should_stop: ShouldStop) -> dict[str, Any]:

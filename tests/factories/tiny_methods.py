@@ -15,7 +15,7 @@ from lrc_core.allocate.protocol import Context
 from lrc_core.calibrate.gradients import block_gradients
 from lrc_core.calibrate.moments import block_statistics
 from lrc_core.decompose.factorise import Factors, InputStatistics, factorise
-from lrc_core.models.linears import block_linears, get_module, weight_of
+from lrc_core.models.blocks.linears import block_linears, get_module, weight_of
 from lrc_core.registry import DECOMPOSITIONS
 from lrc_core.types import LinearShape, ModelCard, ModelIdentity
 from tests.factories.tiny_models import BLOCKS, HIDDEN, POSITIONS, VOCAB

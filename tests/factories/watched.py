@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lrc_core.allocate.protocol import Allocation, Context, PassedPlan
 from lrc_core.errors import CancelledError, NumericalError
 from lrc_core.lowrank.apply import FactorSource
-from lrc_core.models.linears import block_linears
+from lrc_core.models.blocks.linears import block_linears
 from lrc_core.types import Progress
 from tests.factories.tiny_methods import MemoryFactors, context_for, modules_of, random_windows, same_state, state_of
 

@@ -207,13 +207,13 @@ def test_the_card_under_the_answers_finds_the_measured_quality(open_page, store,
 
 
 def test_speeds_that_were_measured_differently_are_not_compared(card):
-    dense = cards.Entry("Dense model", "#000", None, {"decode": 10.0}, None, "generate-x", "answer")
+    dense = cards.CardModel("Dense model", "#000", None, {"decode": 10.0}, None, "generate-x", "answer")
     plan = run_factory.plan_at(card, 0.8)
-    same = cards.Entry("LLRC", "#000", plan, {"decode": 12.0}, None, "generate-x", "answer")
-    other = cards.Entry("LLRC", "#000", plan, {"decode": 12.0}, None, "evaluate-x")
+    same = cards.CardModel("LLRC", "#000", plan, {"decode": 12.0}, None, "generate-x", "answer")
+    other = cards.CardModel("LLRC", "#000", plan, {"decode": 12.0}, None, "evaluate-x")
     assert "1.20 times" in cards.speed_words(same, dense)
     assert "pace" not in cards.speed_words(other, dense)
-    assert "not measured" in cards.speed_words(cards.Entry("x", "#000", plan, {}, None, ""), dense)
+    assert "not measured" in cards.speed_words(cards.CardModel("x", "#000", plan, {}, None, ""), dense)
 
 
 def test_nothing_is_promised_where_nothing_is_known(card):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lrc_core.errors import CancelledError, NumericalError
-from lrc_core.models.linears import get_module
+from lrc_core.models.blocks.linears import get_module
 from lrc_core.types import LinearShape, OnProgress, Progress, ShouldStop
 
 Pair = tuple[Tensor, Tensor]

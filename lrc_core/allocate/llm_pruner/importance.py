@@ -18,7 +18,7 @@ from lrc_core.damage import earlier
 from lrc_core.errors import CancelledError, NumericalError, RunError
 from lrc_core.files import write_arrays
 from lrc_core.lowrank.coupling import CoupledUnits
-from lrc_core.models.linears import get_module, weight_of
+from lrc_core.models.blocks.linears import get_module, weight_of
 from lrc_core.types import LinearShape, Progress
 
 Scores = dict[str, NDArray[np.float64]]

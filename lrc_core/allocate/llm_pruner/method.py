@@ -64,7 +64,7 @@ def prune(context: Context, settings: LlmPrunerSettings) -> tuple[Structure, dic
     from lrc_core.allocate.llm_pruner.choice import check_smallest, choose_units, whole_blocks
     from lrc_core.allocate.llm_pruner.importance import unit_scores  # torch
     from lrc_core.lowrank.coupling import coupled_units, structure_of
-    from lrc_core.models.linears import decoder_blocks
+    from lrc_core.models.blocks.linears import decoder_blocks
 
     found = coupled_units(context.model, context.layers)
     whole = whole_blocks(len(decoder_blocks(context.model)), settings.first_whole, settings.last_whole)

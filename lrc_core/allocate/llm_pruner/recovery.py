@@ -17,7 +17,7 @@ from lrc_core.allocate.masks.training import batch_of, require_finite, rise_and_
 from lrc_core.allocate.protocol import Context
 from lrc_core.errors import ResourceError
 from lrc_core.lowrank.structure import restructured
-from lrc_core.models.linears import get_module, replace_module, weight_of
+from lrc_core.models.blocks.linears import get_module, replace_module, weight_of
 from lrc_core.types import Structure
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lrc_core.models.blocks.linears import decoder_blocks
+from lrc_core.models.blocks.partial import hidden_of
 from lrc_core.models.head import output_head
-from lrc_core.models.linears import decoder_blocks
-from lrc_core.models.partial import hidden_of
 from lrc_core.models.token_loss import rows_at_once
 
 _TOKENS_PER_CHUNK = 512  # the head is run on this many tokens at a time

@@ -18,8 +18,8 @@ from lrc_core.budget import keep_at, keep_ratio, removed_percent, size_key
 from lrc_core.damage import earlier, require_whole_zip
 from lrc_core.errors import NumericalError
 from lrc_core.files import replacing
+from lrc_core.models.blocks.linears import get_module, weight_of
 from lrc_core.models.device import memory_in_use
-from lrc_core.models.linears import get_module, weight_of
 from lrc_core.types import Progress
 
 PHASE = "training masks"

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from lrc_core.budget import is_dense
 from lrc_core.errors import NumericalError
 from lrc_core.lowrank.apply import FactorSource, low_rank_layer
-from lrc_core.models.linears import get_module, replace_module
-from lrc_core.models.partial import block_inputs, logits_from
+from lrc_core.models.blocks.linears import get_module, replace_module
+from lrc_core.models.blocks.partial import block_inputs, logits_from
 from lrc_core.models.token_loss import divergences, log_normalisers, token_losses
 from lrc_core.types import LinearShape
 

@@ -21,7 +21,7 @@ from lrc_core.allocate.protocol import Context
 from lrc_core.budget import Ranks, dense_ranks
 from lrc_core.errors import CancelledError
 from lrc_core.lowrank.apply import compressed
-from lrc_core.models.linears import get_module
+from lrc_core.models.blocks.linears import get_module
 from lrc_core.types import LinearShape, Progress
 
 Key = tuple[str, int]

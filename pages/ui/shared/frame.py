@@ -138,6 +138,8 @@ def _badge_line() -> None:
     views = [view for view in archive().runs(samples=False) if not view.final]
     waiting = sum(view.status.state == "queued" for view in views)
     running = len(views) - waiting
+    if waiting:
+        manager.keep_going()  # should the dispatcher have been killed
     words_of = f"{running} running" + (f", {waiting} waiting" if waiting else "")
     with st.container(gap="xxsmall"):
         st.caption("Jobs")

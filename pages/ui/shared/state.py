@@ -16,7 +16,7 @@ from lrc_core.errors import LrcError, RecordError
 from lrc_core.files import make_private, write_json
 from lrc_core.models import consent
 from lrc_core.paths import read_only, runs_home
-from lrc_core.records import load
+from lrc_core.records import load_record
 from lrc_core.runs.spec import ModelRef
 
 MODEL, REVISION = "model", "revision"
@@ -43,7 +43,7 @@ def read_settings() -> dict[str, Any]:
     if read_only():
         return dict(st.session_state.get(_SESSION, {}))
     try:
-        data = load(settings_path())
+        data = load_record(settings_path())
     except RecordError:
         return {}
     return data if isinstance(data, dict) else {}

@@ -7,8 +7,8 @@ from itertools import chain
 from torch import Tensor, nn
 
 from lrc_core.errors import EvaluationError
+from lrc_core.models.checks.positions import Positions, is_table, positions_of, require_length
 from lrc_core.models.headers import TensorHeader
-from lrc_core.models.positions import Positions, is_table, positions_of, require_length
 
 
 def model_positions(model: nn.Module) -> Positions:

@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from lrc_core.coverage import EXPERTS, Coverage, counted, is_expert
+from lrc_core.coverage import EXPERTS, Coverage, count_coverage, is_expert
 from lrc_core.errors import ModelError
 from lrc_core.types import LinearShape
 
@@ -102,7 +102,7 @@ def find_blocks(model: nn.Module, called: Collection[str] | None = None) -> Bloc
     running = [prefix] if called is None else [name for name, _ in _running(model, called)]
     own = prefix.rpartition(".")[2]
     matrices = (layer for layer in layers if layer.full_rank > 1)  # a gate of one output is a vector on both sides
-    coverage = counted(_matrices(model, running), ((f"{own}.{layer.kind}", layer.params) for layer in matrices))
+    coverage = count_coverage(_matrices(model, running), ((f"{own}.{layer.kind}", layer.params) for layer in matrices))
     _KNOWN[model] = Blocks(prefix, tuple(layers), tuple(never_called), coverage)
     return _KNOWN[model]
 

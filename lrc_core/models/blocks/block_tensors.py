@@ -1,7 +1,7 @@
 """Which tensors of a model's files are linears of its decoder blocks, as they are found once it is loaded. No torch.
 
-Files name what :func:`~lrc_core.models.linears.find_blocks` finds by structure. What that leaves out is left out here:
-towers for pictures and sound, routers of mixtures, linears whose weight is read and that are never called, blocks
+Files name what :func:`~lrc_core.models.blocks.linears.find_blocks` finds by structure. What that leaves out is left out
+here: towers for pictures and sound, routers of mixtures, linears whose weight is read and that are never called, blocks
 beyond the configured number. Experts that are stored as one stack are taken apart.
 """
 
@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lrc_core.coverage import counted
+from lrc_core.coverage import count_coverage
 from lrc_core.models.headers import TensorHeader
 
 _NUMBERED = re.compile(r"(.*?)(?:^|\.)(\d+)\.(.+)")
@@ -98,7 +98,7 @@ def coverage_of(
         if own and own.group(1) == match.group(1) and int(own.group(2)) in blocks and matrix:
             every.append((own.group(3), tensor.numel))
     matrices = (matrix for found in blocks.values() for matrix in found if min(matrix.shape) > 1)
-    return counted(every, ((matrix.kind, math.prod(matrix.shape)) for matrix in matrices))
+    return count_coverage(every, ((matrix.kind, math.prod(matrix.shape)) for matrix in matrices))
 
 
 _COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")

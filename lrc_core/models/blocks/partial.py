@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lrc_core.errors import ModelError
-from lrc_core.models.linears import decoder_blocks
+from lrc_core.models.blocks.linears import decoder_blocks
 
 _CHAIN = 1e-2  # of a state's norm: above rounding, far below another state
 _RETURNS_TUPLE: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()

@@ -1,0 +1,1 @@
+"""What is looked at before the first pass: causality, positions, token ids."""
