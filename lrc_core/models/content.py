@@ -12,8 +12,8 @@ from lrc_core.errors import ModelError
 from lrc_core.models.gguf.parts import gguf_parts
 from lrc_core.models.hub import cached_snapshot
 from lrc_core.models.json_files import read_table
-from lrc_core.models.shards import weight_files
 from lrc_core.models.source import find_source
+from lrc_core.models.weights.shards import weight_files
 from lrc_core.runs.spec import ModelRef
 
 _READ_WITH_A_MODEL = ("*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "*.bpe", "*.codes")
