@@ -2,7 +2,7 @@
 # user's cache folder, which holds the starter pack (LRC_CACHE moves it).
 
 .DEFAULT_GOAL := help
-.PHONY: help app demo test quick docs check format starter samples timings install install-dev venv
+.PHONY: help app demo test quick docs check format starter samples timings campaign install install-dev venv
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -86,6 +86,9 @@ docs: ## Build the documentation as a site in site/, in an environment of its ow
 
 timings: install-dev ## Measure in a real browser how fast slider, page switches and clicks are (writes timings.json)
 	$(PY) -m tests.browser.timings $(ARGS)
+
+campaign: install-dev ## Kill workers, damage files, feed readers with nonsense, at length (ARGS="--size full --seed 1 kills")
+	@$(PY) -m tests.campaign $(ARGS)
 
 samples: install starter ## Run what is missing of the sample runs and rewrite assets/samples (hours on two cores)
 	$(PY) -m lrc_core.samples

@@ -84,6 +84,18 @@ def _why_not(error: OSError) -> str:
     return error.strerror or str(error)
 
 
+def expanded(name: str) -> Path:
+    """The path that somebody means by a name, which may begin with ``~``; whatever the name, nothing is raised.
+
+    Whether it is there is for ``os.path`` to say: of names that are too long, or hold what no name can, methods of
+    ``Path`` raise OSError.
+    """
+    try:
+        return Path(os.path.expanduser(name))  # unlike Path's own it leaves the folder of nobody as it stands
+    except ValueError:
+        return Path(name)
+
+
 def runs_home() -> Path:
     """Folder of run folders: the user's (``LRC_RUNS`` overrides it), in the read-only mode the shipped samples."""
     if read_only():

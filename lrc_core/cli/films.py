@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 import lrc_core.allocate  # noqa: F401  registers the methods, whose names and colours a film shows
@@ -13,6 +14,7 @@ from lrc_core.export.film_gif import film_gif
 from lrc_core.export.film_html import film_html
 from lrc_core.files import disk_errors
 from lrc_core.models.resources import human_bytes
+from lrc_core.paths import expanded
 from lrc_core.runs.store import Run, RunStore
 
 
@@ -39,5 +41,5 @@ def film(arguments: argparse.Namespace) -> int:
 
 def _found(text: str) -> Run:
     """A run by its id, or by its folder, which need not lie among the user's own."""
-    folder = Path(text).expanduser()
-    return Run(folder.resolve()) if (folder / "spec.json").is_file() else RunStore().open(text)
+    folder = expanded(text)
+    return Run(folder.resolve()) if os.path.isfile(folder / "spec.json") else RunStore().open(text)

@@ -11,13 +11,13 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import Any, Protocol, get_args, get_type_hints
 
 import lrc_core.allocate
 import lrc_core.decompose  # noqa: F401 - both register their methods, which help texts list
 from lrc_core.errors import EvaluationError, SettingsError, TextError
 from lrc_core.models.pack.starter import TEXTS
+from lrc_core.paths import expanded
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
 from lrc_core.runs.spec import GENERATED, ModelRef
 from lrc_core.runs.store import RunStore
@@ -224,7 +224,7 @@ def add_list(
 
 def pieces_of(word: str) -> list[str]:
     """Its parts between commas; a file whose name has a comma stays whole."""
-    if "," not in word or Path(word).expanduser().exists() or is_file(word):
+    if "," not in word or os.path.exists(expanded(word)) or is_file(word):
         return [word]
     return [piece for piece in (part.strip() for part in word.split(",")) if piece]
 
@@ -246,8 +246,8 @@ def model_ref(arguments: argparse.Namespace) -> ModelRef:
 
 def model_source(name: str) -> str:
     """A model as the worker finds it: a local folder or file by its absolute path."""
-    path = Path(name).expanduser()
-    return os.path.abspath(path) if name != STARTER and path.exists() else name
+    path = expanded(name)
+    return os.path.abspath(path) if name != STARTER and os.path.exists(path) else name
 
 
 def model_words(model: ModelRef) -> list[str]:
@@ -277,8 +277,9 @@ def absolute_text(name: str) -> str:
     if is_file(name):
         return absolute(name)
     path, field = split_field(name)
-    if path.is_dir() or path.is_absolute() or name.startswith((".", "~")) or not is_data_set(name):
-        what = f"{path} is a folder." if path.is_dir() else f"There is no text {str(path) if field else name!r}."
+    folder = os.path.isdir(path)
+    if folder or path.is_absolute() or name.startswith((".", "~")) or not is_data_set(name):
+        what = f"{path} is a folder." if folder else f"There is no text {str(path) if field else name!r}."
         raise TextError(
             what,
             f"Name a file (FILE#field=NAME for a field other than text), a hub data set (owner/name), or one of "
@@ -289,13 +290,13 @@ def absolute_text(name: str) -> str:
 
 def _is_text(word: str) -> bool:
     """Whether a word names texts for certain; a hub data set cannot be distinguished from a model."""
-    paths = [(piece, Path(piece).expanduser()) for piece in pieces_of(word)]
+    paths = [(piece, expanded(piece)) for piece in pieces_of(word)]
     return all(piece in _BUILT_IN or (is_file(piece) and path.suffix != ".gguf") for piece, path in paths)
 
 
 def _folder(name: str) -> str:
-    path = Path(name).expanduser()
-    if not path.is_dir():
+    path = expanded(name)
+    if not os.path.isdir(path):
         raise EvaluationError(f"There is no folder {name} of task files.", "Give --include-path a folder.")
     return os.path.abspath(path)
 

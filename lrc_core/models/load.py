@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from lrc_core.models.quiet import quiet_transformers
 from lrc_core.models.resources import cpu_memory_available, human_bytes
 from lrc_core.models.source import ModelFiles, check_tokenizer, find_source, look_through
 from lrc_core.models.weights.fit import load_failure, require_matching_files
+from lrc_core.paths import expanded
 from lrc_core.runs.spec import ModelRef
 from lrc_core.types import (
     ModelCard,
@@ -311,7 +313,8 @@ def _card(model: Any, identity: ModelIdentity, blocks: Blocks, device: torch.dev
     if source == "starter":
         name = starter.MODEL_NAME
     else:
-        name = Path(source).expanduser().resolve().stem if Path(source).expanduser().exists() else source
+        path = expanded(source)
+        name = path.resolve().stem if os.path.exists(path) else source
     return ModelCard(
         identity=identity,
         name=name,

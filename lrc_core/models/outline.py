@@ -20,7 +20,7 @@ from lrc_core.models.pack import starter
 from lrc_core.models.resources import cpu_memory_available, human_bytes
 from lrc_core.models.source import architecture_of, find_source, is_whole, look_through, unpacked_folder
 from lrc_core.models.weights.shards import read_headers
-from lrc_core.paths import cache_home
+from lrc_core.paths import cache_home, expanded
 from lrc_core.runs.spec import ModelRef
 from lrc_core.types import HEADER_ONLY, LinearShape, ModelCard, ModelIdentity
 
@@ -212,7 +212,7 @@ def _card(
     inner = text_config(config)
     dtype, width = _WIDTHS[matrices[0].tensor.dtype]
     layers = tuple(matrix.layer for matrix in matrices)
-    path = Path(identity.source).expanduser()
+    path = expanded(identity.source)
     name = starter.MODEL_NAME if identity.source == "starter" else identity.source
     return ModelCard(
         identity=identity,

@@ -20,7 +20,7 @@ from lrc_core.models.headers import TensorHeader
 from lrc_core.models.json_files import MAX_TOKENIZER_BYTES, read_table
 from lrc_core.models.weights.quantised import check_packed, check_settings
 from lrc_core.models.weights.shards import check_experts, pickle_files, read_headers
-from lrc_core.paths import cache_home
+from lrc_core.paths import cache_home, expanded
 from lrc_core.runs.spec import ModelRef
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
@@ -77,7 +77,7 @@ def find_source(ref: ModelRef) -> Source:
     name = ref.source.strip()
     if name == "starter":
         return Source("starter")
-    path = Path(name).expanduser()
+    path = expanded(name)
     if name and os.path.isdir(path):  # of a name that cannot be a path's, too long for one say, the answer is no
         return Source("folder", path)
     if os.path.isfile(path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any
 from lrc_core.budget import size_key
 from lrc_core.errors import LrcError, PlanError, RunError
 from lrc_core.names import in_order, method_label
+from lrc_core.paths import expanded
 from lrc_core.plan import Plan, variant_name
 from lrc_core.quality.rows import Scores, baselines, completed
 from lrc_core.quality.votes import read_votes, votes_path
@@ -153,8 +155,8 @@ def find_sources(asked: Asked, found: Archive | None = None) -> Sources:
 
 def _open(text: str, found: Archive) -> Run:
     """A run by id, the user's before the samples, or by its folder."""
-    folder = Path(text).expanduser()
-    if (folder / "spec.json").is_file():
+    folder = expanded(text)
+    if os.path.isfile(folder / "spec.json"):
         return Run(folder.resolve())
     return found.folder(text) or found.stores[0].open(text)
 

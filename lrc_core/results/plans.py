@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,7 +12,7 @@ from typing import Any
 
 from lrc_core.budget import keep_at, size_key
 from lrc_core.errors import LrcError, PlanError
-from lrc_core.paths import samples_home
+from lrc_core.paths import expanded, samples_home
 from lrc_core.plan import Plan
 from lrc_core.records import typed
 from lrc_core.results.archive import Archive, RunView, Stamp, stamp_of
@@ -53,8 +54,8 @@ def find_plan(text: str, store: RunStore) -> PlanSource:
         PlanError: there is no such file, run or recorded plan, or it is damaged.
         RunError: the run is damaged.
     """
-    path = Path(text).expanduser()
-    if path.is_file():
+    path = expanded(text)
+    if os.path.isfile(path):
         return _from_file(path.absolute(), None, store)
     run_id, _, rate = text.partition("@")
     run = _run(run_id, store)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 import shutil
 import time
@@ -81,12 +82,13 @@ class RunStore:
         Raises:
             RunError: there is no run of that id; close ids are suggested.
         """
-        ids = [] if _ID.fullmatch(run_id) and (self.root / run_id).is_dir() else self.ids()
+        there = _ID.fullmatch(run_id) and os.path.isdir(self.root / run_id)  # a name too long is nobody's
+        ids = [] if there else self.ids()
         if ids and run_id in ids:  # a folder of another name, which is listed and must be deletable
             return Run(self.root / run_id)
         if not _ID.fullmatch(run_id):
             raise RunError(f"{run_id[:100]!r} is not a run id.", "`lrc runs list` shows the ids.")
-        if not (self.root / run_id).is_dir():
+        if not there:
             close = get_close_matches(run_id, ids, n=2)
             hint = f"Did you mean {' or '.join(close)}?" if close else "`lrc runs list` shows the ids."
             raise RunError(f"There is no run {run_id} in {self.root}.", hint)

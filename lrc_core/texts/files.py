@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from lrc_core.errors import TextError
+from lrc_core.paths import expanded
 from lrc_core.texts.formats import not_text, packed_as
 
 FIELD = "text"
@@ -68,17 +69,14 @@ class TextFile:
 def split_field(name: str) -> tuple[Path, str]:
     """Path and field of a text's name; "" where it names no field. A file that exists by the whole name has none."""
     path, mark, field = name.rpartition(_MARK)
-    if not mark or Path(name).expanduser().is_file():
-        return Path(name).expanduser(), ""
-    return Path(path).expanduser(), field
+    if not mark or os.path.isfile(expanded(name)):
+        return expanded(name), ""
+    return expanded(path), field
 
 
 def is_file(name: str) -> bool:
     """Whether a text's name stands for a file that is there."""
-    try:
-        return split_field(name)[0].is_file()
-    except (OSError, ValueError):  # too long, or not a name at all
-        return False
+    return os.path.isfile(split_field(name)[0])
 
 
 def absolute(name: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,17 +14,15 @@ import pytest
 from lrc_core.errors import LrcError, PlanError, RecordError
 from lrc_core.export.film import film_of
 from lrc_core.jobs import manager
-from lrc_core.plan import Plan
 from lrc_core.quality.votes import Vote, keep_vote, read_votes
 from lrc_core.records import Count, Name, OneOf, Range, load_record, parse, typed
 from lrc_core.results.drafts import imported
 from lrc_core.runs.process import host_name
-from lrc_core.runs.records import Status
-from lrc_core.runs.spec import SpectraSpec, spec_from_dict
+from lrc_core.runs.spec import SpectraSpec
 from lrc_core.runs.store import RunStore
 from lrc_core.runs.transcript import read_answers
-from lrc_core.types import ModelCard
 from tests.factories import run_factory
+from tests.factories.malformed import changed, readers
 
 
 @dataclass(frozen=True)
@@ -89,69 +86,13 @@ def test_what_is_no_small_regular_file_is_refused(tmp_path: Path) -> None:
         load_record(tmp_path / "big", most=1000)
 
 
-def _changed(value: Any, chance: random.Random) -> Any:
-    """The same JSON with one place in it replaced, removed or added."""
-    if isinstance(value, dict) and value and chance.random() < 0.85:
-        key = chance.choice(list(value))
-        if chance.random() < 0.1:
-            return {name: item for name, item in value.items() if name != key}
-        return {**value, key: _changed(value[key], chance)}
-    if isinstance(value, list) and value and chance.random() < 0.7:
-        place = chance.randrange(len(value))
-        return [*value[:place], _changed(value[place], chance), *value[place + 1 :]]
-    return chance.choice(
-        [
-            None,
-            True,
-            -1,
-            0,
-            1.5,
-            10**30,
-            math.nan,
-            math.inf,
-            "",
-            "x" * 10_000,
-            "\ud800",
-            "../x",
-            [],
-            {},
-            [[]],
-            {"a": {}},
-        ]
-    )
-
-
-def _readers(root: Path) -> dict[str, tuple[Any, Callable[[Any], Any]]]:
-    """A good record of every kind, and what reads it."""
-    card = run_factory.make_card()
-    store = RunStore(root)
-    made = [
-        run_factory.allocate_run(store, card),
-        run_factory.spectra_run(store, card),
-        run_factory.lesson_run(store, card),
-        run_factory.generate_run(store, card),
-    ]
-    found: dict[str, tuple[Any, Callable[[Any], Any]]] = {
-        "card": (card.to_dict(), ModelCard.from_dict),
-        "status": (made[0].status().to_dict(), Status.from_dict),
-    }
-    for run in made:
-        found[f"spec of {run.spec.kind}"] = (run.spec.to_dict(), spec_from_dict)
-    for name, plan in {
-        "plan": run_factory.plan_at(card, 0.8),
-        "pruned plan": run_factory.pruned_plan_at(card, 0.8),
-    }.items():
-        found[name] = (json.loads(json.dumps(plan.to_dict())), lambda data: Plan.from_dict(data).check_model(card))
-    return found
-
-
 def test_a_thousand_damaged_records_raise_nothing_but_the_programs_own_errors(tmp_path: Path) -> None:
     chance = random.Random(7)
     refused = 0
-    for name, (good, read) in _readers(tmp_path).items():
+    for name, (good, read) in readers(tmp_path).items():
         read(good)
         for _ in range(150):
-            data = _changed(good, chance)
+            data = changed(good, chance)
             try:
                 read(data)
             except LrcError as error:
@@ -160,10 +101,10 @@ def test_a_thousand_damaged_records_raise_nothing_but_the_programs_own_errors(tm
     assert refused > 500
 
 
-def _lines_changed(path: Path, chance: random.Random) -> None:
+def _lineschanged(path: Path, chance: random.Random) -> None:
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     place = chance.randrange(len(lines))
-    lines[place] = _changed(lines[place], chance)
+    lines[place] = changed(lines[place], chance)
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
@@ -177,7 +118,7 @@ def test_damaged_lines_are_passed_over(tmp_path: Path) -> None:
     for _ in range(60):
         for path, text in good.items():
             path.write_text(text)
-            _lines_changed(path, chance)
+            _lineschanged(path, chance)
         run_factory.resealed(learned)
         run_factory.resealed(asked)
         assert len(read_votes(votes)) >= 4
@@ -227,7 +168,7 @@ def test_one_damaged_run_hinders_no_other_and_can_be_deleted(name: str, tmp_path
     assert store.ids() == [good.id]
 
 
-def test_a_listing_reads_again_only_what_has_changed(tmp_path: Path) -> None:
+def test_a_listing_reads_again_only_what_haschanged(tmp_path: Path) -> None:
     store, card = RunStore(tmp_path), run_factory.make_card()
     runs = [run_factory.allocate_run(store, card, keep=keep) for keep in (0.7, 0.8, 0.9)]
     before = {row.id: row for row in store.list()}

@@ -1,0 +1,85 @@
+"""A little of each campaign with every run of the tests; ``make campaign`` has the rest."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lrc_core.errors import LrcError
+from lrc_core.kinds.flags import absolute_text, model_source, pieces_of
+from lrc_core.models.source import find_source
+from lrc_core.results.archive import Archive
+from lrc_core.results.plans import find_plan
+from lrc_core.runs.spec import ModelRef
+from lrc_core.runs.store import RunStore
+from tests.campaign import corruptions, fuzz, kills
+from tests.campaign.tally import Tally
+
+
+def assert_held(tally: Tally, *, at_least: int) -> None:
+    assert not tally.faults, str(tally)
+    assert tally.counts["checks"] >= at_least, str(tally)
+
+
+@pytest.mark.process
+@pytest.mark.trained
+def test_killed_workers_lose_nothing(tmp_path: Path) -> None:
+    ground = kills.Ground.made(tmp_path)
+    tally = kills.kill_workers_of(ground, kills.SLICE, seed=1, kills=2, others=False)
+    assert_held(tally, at_least=20)
+    assert tally.counts["runs resumed to the end"] == 2
+
+
+@pytest.mark.process
+def test_killed_makers_leave_no_graves(tmp_path: Path) -> None:
+    tally = kills.kill_makers(tmp_path, seed=1, kills=3)
+    assert tally.counts["kills"] == 3
+    assert_held(tally, at_least=2)
+
+
+def test_damaged_records_are_refused_or_mean_the_same(tmp_path: Path) -> None:
+    assert_held(corruptions.damage_records(tmp_path, seed=1, times=15), at_least=200)
+
+
+@pytest.mark.trained
+def test_damaged_runs_do_not_fail_twice(tmp_path: Path) -> None:
+    assert_held(corruptions.damage_what_is_resumed(tmp_path, seed=1, times=2), at_least=4)
+
+
+def test_readers_have_errors_of_their_own(tmp_path: Path) -> None:
+    tally = fuzz.feed_readers(tmp_path, seed=1, times=8)
+    assert_held(tally, at_least=250)
+    assert tally.counts["refused"] > 50 and tally.counts["read"] > 50
+
+
+def test_a_campaign_sees_what_differs(tmp_path: Path) -> None:
+    one, other = tmp_path / "one.json", tmp_path / "other.json"
+    one.write_text(json.dumps({"ranks": [1, 2], "wall_s": 3.0}))
+    other.write_text(json.dumps({"ranks": [1, 2], "wall_s": 4.0}))
+    assert kills._figures(one) == kills._figures(other)
+    other.write_text(json.dumps({"ranks": [1, 3], "wall_s": 3.0}))
+    assert kills._figures(one) != kills._figures(other)
+    tally = Tally("x")
+    fuzz._fed("y", lambda: json.loads("{"), tally)
+    assert "JSONDecodeError" in str(tally)
+
+
+@pytest.mark.parametrize(
+    "name", ["~nobody-of-that-name/x", "x" * 5000, "/x" * 3000, "a\0b", "~a\0b", "\ud800", "~\ud800"]
+)
+def test_no_name_is_worse_than_unknown(name: str, tmp_path: Path) -> None:
+    """Names that no file can have, and folders of users that are not there."""
+    store = RunStore(tmp_path)
+    for find in (
+        lambda: find_source(ModelRef(name)),
+        lambda: find_plan(name, store),
+        lambda: store.open(name),
+        lambda: absolute_text(name),
+    ):
+        with pytest.raises(LrcError):
+            find()
+    assert Archive((store,)).folder(name) is None
+    assert pieces_of(f"{name},{name}") == [name, name]
+    assert model_source(name) == name
