@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import socket
 import sys
 import threading
 import time
 import webbrowser
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from lrc_core.paths import read_only
@@ -139,14 +141,16 @@ def serve(door: gate.Door, host: str) -> None:
     access.install()
     sys.argv = [str(APP)]
     app = streamlit.App(APP, middleware=[Middleware(gate.Gate, door=door)])
-    app.run(
-        config={
-            "server.port": door.port,
-            "server.address": host,
-            "server.allowedHosts": sorted(door.names),
-            "logger.hideWelcomeMessage": True,  # its link has no token
-        }
-    )
+    options = {
+        "server.port": door.port,
+        "server.address": host,
+        "server.allowedHosts": sorted(door.names),
+        "logger.hideWelcomeMessage": True,  # its link has no token
+    }
+    # The server raises the signal that stopped it once more, when it is done.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    with suppress(KeyboardInterrupt):
+        app.run(config=options)
 
 
 if __name__ == "__main__":

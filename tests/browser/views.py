@@ -59,7 +59,7 @@ VIEWS = (
     View("compare", "compare", (PLOTLY, TABLE)),
     View("compare-curve", "compare?co_view=Curve", (PLOTLY,)),
     View("compare-tasks", "compare?co_view=Zero-shot", (PLOTLY,)),
-    View("compare-ranks", "compare?co_view=Ranks", (VEGA,)),
+    View("compare-ranks", "compare?co_view=Ranks", (CELLS,)),
     View("compare-text", "compare?co_view=Text", ('[data-testid="stText"]',)),
     View("compare-cost", "compare?co_view=Size+and+speed", (PLOTLY,)),
     View("bench-empty", "compare?co_section=Bench", ('[data-testid="stForm"]',)),
