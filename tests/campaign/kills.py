@@ -38,7 +38,7 @@ from lrc_core.runs.spec import (
 from lrc_core.runs.store import Run, RunStore
 from lrc_core.runs.sweep import DAY_S, sweep
 from tests.campaign.tally import Tally
-from tests.campaign.workers import fork, forked_workers, start_real_worker
+from tests.campaign.workers import START, fork, forked_workers, start_real_worker
 from tests.factories.job_helpers import wait_for
 from tests.factories.tiny_models import save_tiny, tiny_text
 
@@ -135,7 +135,7 @@ def _kill_one(name: str, whole: Run, folder: Path, chance: random.Random, kills:
             if run.status().state == "done":
                 break
             if chance.random() < 0.05:
-                with patch("lrc_core.jobs.manager.start_worker", start_real_worker):
+                with patch(START, start_real_worker):
                     manager.resume(run.id, store=store)
                 _die(f"{name}, importing", run, chance.choice(SIGNALS), chance.uniform(0, 8), tally)
                 if run.status().state == "done":

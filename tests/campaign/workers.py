@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from lrc_core.jobs import launch
+from lrc_core.jobs.launch import start_worker as start_real_worker
 from lrc_core.runs.store import Run
+
+START = "lrc_core.jobs.launch.start_worker"
+"""What starts workers; replaced by :func:`fork_worker`, and now and then by the real one."""
 
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(
@@ -27,18 +30,13 @@ def forked_workers() -> Iterator[None]:
     warm = _FORKS.Process(target=os.getpid)
     warm.start()
     warm.join()
-    with patch("lrc_core.jobs.manager.start_worker", fork_worker):
+    with patch(START, fork_worker):
         yield
 
 
 def fork_worker(run: Run, env: Mapping[str, str] | None = None) -> int:
     """As :func:`lrc_core.jobs.launch.start_worker`."""
     return fork(_work, run.path / "stdout.log", str(run.path.resolve()), env=env)
-
-
-def start_real_worker(run: Run, env: Mapping[str, str] | None = None) -> int:
-    """A worker that imports everything itself, so that it can be killed while it does."""
-    return launch.start_worker(run, env)
 
 
 def fork(target: Callable[..., Any], log: Path, *arguments: str, env: Mapping[str, str] | None = None) -> int:
@@ -66,3 +64,6 @@ def _work(run_dir: str) -> int:
     from lrc_core.jobs import worker
 
     return worker._command_line([run_dir])
+
+
+__all__ = ["START", "fork", "fork_worker", "forked_workers", "start_real_worker"]

@@ -90,7 +90,7 @@ def terminal() -> Iterator[Any]:
     started: list[subprocess.Popen[str]] = []
     code = (
         "import sys, lrc_core.kinds.checks as p\n"
-        "p.check_model = lambda model: None\n"
+        "p.check_model = lambda *_: None\n"
         "from lrc_core.cli import main\n"
         "sys.exit(main())\n"
     )
