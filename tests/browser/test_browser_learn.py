@@ -79,7 +79,7 @@ def test_a_reload_remembers_the_answers_and_another_browser_does_not(server, ope
 def test_the_slider_stands_where_the_curve_is_cut(server, open_tab):
     page = open_tab(f"{server.url}/learn?learn_step=1&learn_picture=22")
     slider, curve = page.locator(".flipbook input[type=range]"), page.locator(".flipbook .frame line").last
-    panel = picture.Panel(picture.decomposed()[1], break_even(picture.SHAPE), 40, 254, 800, 104)
+    panel = picture.SpectrumPanel(picture.decomposed()[1], break_even(picture.SHAPE), 40, 254, 800, 104)
     for at in (22, 23):
         expect(page.locator(".flipbook .words")).to_have_text(sentence(picture.RANKS[at]))
         share = float(slider.input_value()) / float(slider.get_attribute("max"))
