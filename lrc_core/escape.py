@@ -1,6 +1,6 @@
 """Names from outside are data: links, configurations, plans and weight files must not format, link or run anything.
 
-In HTML, :func:`html.escape` does that; here are the other two places where text has a meaning.
+In HTML, :func:`html.escape` does that; here are the other places where text has a meaning.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ _LIST = re.compile(r"(\d*)([-+=.)])")
 # A name of a host or an address becomes a link however it is escaped, but not in code.
 _LINKS = re.compile(r"\S*(?:[a-z][a-z0-9+.-]*:/|www\.|mailto:|xmpp:|\S@)\S*", re.IGNORECASE)
 _TYPOGRAPHY = re.compile(r"\S*(?:--|->|<-|[<>]=)\S*")
+_TAGS_OF_OURS = re.compile(r"<(?!br>|/?extra>)")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -22,6 +23,21 @@ def escaped(text: str) -> str:
     line = " ".join(text.splitlines()).lstrip()
     shown = "".join(_word(word) for word in re.split(r"(\s+)", line))
     return _LIST.sub(r"\1\\\2", shown, count=1) if _LIST.match(shown) else shown
+
+
+def in_plotly(content: Any) -> Any:
+    """What a Plotly figure holds, with every text shown letter for letter: Plotly reads a few tags, links among them.
+
+    The tags that figures of ours set stay: breaks of lines, and the box that ``<extra>`` leaves out.
+
+    Args:
+        content: a figure as dictionaries and lists, or a part of one; the template of colours is left as it is.
+    """
+    if isinstance(content, str):
+        return _TAGS_OF_OURS.sub("&lt;", content)
+    if isinstance(content, dict):
+        return {key: part if key == "template" else in_plotly(part) for key, part in content.items()}
+    return type(content)(map(in_plotly, content)) if isinstance(content, list | tuple) else content
 
 
 def csv_cell(value: Any) -> Any:

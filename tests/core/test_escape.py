@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
 import re
 
+import plotly.graph_objects as go
 import pytest
 
-from lrc_core.escape import csv_cell, escaped
+from lrc_core.escape import csv_cell, escaped, in_plotly
 from lrc_core.quality import tables, votes
 from tests.factories.payloads import ALL, CELLS
 
@@ -50,3 +52,15 @@ def test_no_cell_is_a_formula(cell: str) -> None:
     for text in (tables.rows_csv({"rows": [row], "baselines": []}), votes.votes_csv([vote])):
         cells = [cell for line in csv.reader(io.StringIO(text)) for cell in line]
         assert cells and not [cell for cell in cells if cell.lstrip(" ").startswith(("=", "+", "-", "@", "\t", "\r"))]
+
+
+@pytest.mark.parametrize("text", ALL)
+def test_plotly_gets_no_tag_but_ours(text: str) -> None:
+    figure = go.Figure(go.Bar(x=[text, "b"], y=[1, 2], name=text, hovertemplate=f"{text}<br>%{{y}}<extra></extra>"))
+    figure.update_layout(title=text, annotations=[{"text": text}], xaxis={"ticktext": [text]})
+    shown = in_plotly(figure.to_dict())
+    texts = [shown["layout"]["title"]["text"], shown["layout"]["annotations"][0]["text"], shown["data"][0]["name"]]
+    texts += [shown["layout"]["xaxis"]["ticktext"][0], shown["data"][0]["x"][0]]
+    assert {html.unescape(part) for part in texts} == {html.unescape(text)}
+    assert not any("<" in part.replace("<br>", "") for part in texts)
+    assert shown["data"][0]["hovertemplate"].endswith("<br>%{y}<extra></extra>")

@@ -14,6 +14,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
+from lrc_core.escape import in_plotly
 from pages.ui.shared import figures
 
 TABLE = "The numbers as a table"
@@ -50,7 +51,8 @@ def plotly(
         on_select: called when a point was clicked on.
     """
     clicks: dict[str, Any] = {"on_select": on_select, "selection_mode": "points"} if on_select else {}
-    st.plotly_chart(figure, key=key, config=figures.config(name), alt=without_marks(caption.alt), **clicks)
+    drawn = in_plotly(figure.to_dict())
+    st.plotly_chart(drawn, key=key, config=figures.config(name), alt=without_marks(caption.alt), **clicks)
     below(caption, key)
 
 
