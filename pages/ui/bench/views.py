@@ -50,8 +50,8 @@ def bench(ref: ModelRef) -> None:
     names = bench_data.measures(chosen)
     if names:
         measure = left.segmented_control(
-            "Quality", list(names), default=next(iter(names)), format_func=names.__getitem__, required=True,
-            key=f"co_measure_{chosen.view.id}",
+            "Quality", list(names), default=next(iter(names)), format_func=lambda name: escaped(names[name]),
+            required=True, key=f"co_measure_{chosen.view.id}",
         )  # fmt: skip
         axis = middle.segmented_control(
             "Size", list(bench_data.AXES), default="linear", format_func=bench_data.AXES.__getitem__, required=True,

@@ -135,7 +135,7 @@ def texts(found: list[lessons.Lesson], already: str) -> None:
         (right, f"Only {lessons.layer_label(layer)} at rank {entry['rank']} of {layer.full_rank}", entry),
     ):
         with column, st.container(border=True, height="stretch"):
-            st.markdown(f"**{title}**")
+            st.markdown(f"**{escaped(title)}**")
             st.text(shown["text"].strip() or "(nothing)")
     words_of = "recorded" if lesson.view.sample else "written by your model"
     st.caption(f"{words_of.capitalize()}: the most likely continuation, word for word. {compare(dense, entry)}")

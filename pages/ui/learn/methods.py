@@ -8,6 +8,7 @@ import streamlit as st
 
 from lrc_core import words
 from lrc_core.budget import keep_at, whole_percent
+from lrc_core.escape import escaped
 from lrc_core.names import method_color, method_label
 from lrc_core.plan import Plan
 from lrc_core.results import comparisons
@@ -75,7 +76,7 @@ def perplexity(rows: list[comparisons.Row]) -> None:
     for column, text in zip(st.columns(len(texts)), texts, strict=True):
         shown = frame[frame["text"] == text]
         with column:
-            st.markdown(f"Text: **{text}**")
+            st.markdown(f"Text: **{escaped(text)}**")
             caption = charting.ChartText(
                 f"Perplexity on {text}: "
                 + "; ".join(f"{row.method} {words.figure(row.perplexity, 3)}" for row in shown.itertuples()),
