@@ -104,15 +104,8 @@ def load_model(
     check_tokenizer(folder)
     _require_memory(files, ref, chosen, precision)
     with _memory_errors(ref):
-        warnings = [*origin_notes(ref)]
-        notes = require_matching_files(folder, files.tensors, pickled=files.pickled, trust=ref.trust_remote_code)
-        model, unused = _read_model(files, ref, on_progress, should_stop)
-        if notes is None and unused:
-            raise ModelError(
-                f"{unused[0]} in {folder} has no place in {type(model).__name__} ({len(unused)} in all).",
-                "Load the original, merged, full-precision model, or correct its config.json.",
-            )
-        warnings += [*(notes or ()), *_untied(model)]
+        model, notes = _read_whole(files, ref, on_progress, should_stop)
+        warnings = [*origin_notes(ref), *notes]
         tokenizer = _read_tokenizer(folder, ref)
         decoder_blocks(model)  # refuses a model without any before the minute that hashing may take
         identity = ModelIdentity(
@@ -221,6 +214,20 @@ def _memory_errors(ref: ModelRef) -> Iterator[None]:
 
 def _is_memory_error(error: BaseException) -> bool:
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _read_whole(
+    files: ModelFiles, ref: ModelRef, on_progress: OnProgress, should_stop: ShouldStop
+) -> tuple[Any, list[str]]:
+    """The model, whose files hold what its configuration asks for and nothing else, and what was left out of them."""
+    notes = require_matching_files(files.folder, files.tensors, pickled=files.pickled, trust=ref.trust_remote_code)
+    model, unused = _read_model(files, ref, on_progress, should_stop)
+    if notes is None and unused:
+        raise ModelError(
+            f"{unused[0]} in {files.folder} has no place in {type(model).__name__} ({len(unused)} in all).",
+            "Load the original, merged, full-precision model, or correct its config.json.",
+        )
+    return model, [*(notes or ()), *_untied(model)]
 
 
 def _read_model(
