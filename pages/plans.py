@@ -32,7 +32,7 @@ from lrc_core.results.plans import load_plan, nearest, recorded_plans
 from lrc_core.runs.spec import AllocateSpec, EvaluateSpec, EvaluationSpec, ModelRef
 from lrc_core.types import ModelCard
 from pages.ui.plans import editor
-from pages.ui.shared import cards, forms, jobs
+from pages.ui.shared import access, cards, forms, jobs
 from pages.ui.shared.frame import empty, frame, guard, page_link, show_error
 from pages.ui.shared.prose import prose
 
@@ -105,7 +105,10 @@ def head(ref: ModelRef, card: ModelCard, draft: Draft) -> float:
         )
     with st.container(horizontal=True):
         with st.popover("Import", icon=":material/upload:"):
-            st.file_uploader("A plan file (JSON)", type="json", key=UPLOAD, on_change=take_in, args=(card,))
+            if access.is_guest():
+                st.caption(prose("guest"))
+            else:
+                st.file_uploader("A plan file (JSON)", type="json", key=UPLOAD, on_change=take_in, args=(card,))
         st.download_button(
             "Export",
             json.dumps(plan_of(draft, card, keep).to_dict(), indent=1),

@@ -278,7 +278,7 @@ def _judged(found: Preflight, facts: _Facts, ref: ModelRef, has_blocks: bool) ->
         warnings.append(
             "It brings code of its own, which is not run; transformers must know the architecture itself. If you trust "
             "that code: `lrc ... --trust-remote-code` with the commit as --revision, or start the app with "
-            f"{TRUST_REMOTE_CODE}={entry_of(ref)}."
+            f"{TRUST_REMOTE_CODE}={entry_of(replace(ref, revision=facts.revision or ref.revision))}."
         )
     if not facts.tensors:
         warnings.append("Its weights are pickled: their shapes are known only after loading, so sizes are rough.")

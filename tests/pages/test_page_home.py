@@ -165,6 +165,20 @@ def test_consent_is_the_servers_for_one_source_at_one_revision(open_page, submit
     assert (model.trust_remote_code, model.allow_pickle) == (trusted, trusted)
 
 
+@pytest.mark.parametrize(
+    ("link", "entry"),
+    [
+        ({"model": "owner/other"}, "owner/other@COMMIT"),
+        ({"model": "owner/other", "revision": "main"}, "owner/other@COMMIT"),
+        ({"model": "owner/other", "revision": COMMIT}, f"owner/other@{COMMIT}"),
+        ({"model": "/srv/models/mine"}, "/srv/models/mine"),
+    ],
+)
+def test_the_consent_that_is_shown_would_be_taken(open_page, link, entry):
+    lines = [code.value for code in open_page(**link).code]
+    assert f"{consent.TRUST_REMOTE_CODE}={entry} make app" in lines
+
+
 @pytest.mark.parametrize("name", ["/srv/models/there", "/srv/models/gone", "~/x", "../y", "/" + "b" * 300, "a" * 390])
 def test_a_models_label_does_not_depend_on_the_disk(open_page, monkeypatch, name):
     expected = model_label(ModelRef(name))

@@ -144,6 +144,9 @@ def _reference(kind: str, current: ModelRef) -> tuple[ModelRef, str]:
 def _with_consents(ref: ModelRef) -> ModelRef:
     """The model with the permissions that the server was started with, and where they come from."""
     given = consent.with_given(ref)
+    # A branch may hold something else tomorrow, so that consent to it would be refused.
+    named = is_path(ref.source) or consent.is_commit(ref.revision)
+    entry = consent.entry_of(ref) if named else f"{ref.source}@COMMIT"
     with st.expander("Permissions for this model", icon=":material/shield:"):
         st.caption(prose("consents"))
         for word, variable, yes in (
@@ -152,7 +155,7 @@ def _with_consents(ref: ModelRef) -> ModelRef:
         ):
             st.markdown(f"{word}: **{'allowed' if yes else 'not allowed'}**")
             if not yes and ref.source:
-                st.code(f"{variable}={shlex.quote(consent.entry_of(ref))} make app", language=None, wrap_lines=True)
+                st.code(f"{variable}={shlex.quote(entry)} make app", language=None, wrap_lines=True)
     return given
 
 

@@ -125,7 +125,7 @@ def _job_badge() -> None:
     """Running and waiting jobs, refreshed while there are any; in the demo, that it is one."""
     if read_only():
         st.badge("Read-only demo", icon=":material/lock:", color="blue")
-        st.caption(prose("demo"))
+        st.caption(prose("guest" if access.is_guest() else "demo"))
         return
     if any(not view.final for view in archive().runs(samples=False)):
         _polled_badge()
