@@ -10,7 +10,8 @@ from typing import Any, NoReturn
 
 from lrc_core import __version__
 from lrc_core.kinds import KINDS, Kind, load
-from lrc_core.kinds.flags import STARTER, add_list, add_model, flag
+from lrc_core.kinds.flags import STARTER, add_model, flag
+from lrc_core.kinds.lists import add_list
 from lrc_core.runs.spec import AllocateSpec
 
 Handler = Callable[[argparse.Namespace], int]

@@ -6,7 +6,8 @@ import argparse
 from dataclasses import asdict, replace
 
 from lrc_core.kinds import checks, titles
-from lrc_core.kinds.flags import CALIBRATION_SEED, add_settings, calibration, flags, settings_of, settings_words
+from lrc_core.kinds.choices import add_settings, settings_of, settings_words
+from lrc_core.kinds.flags import CALIBRATION_SEED, calibration, flags
 from lrc_core.kinds.kind import Kind
 from lrc_core.names import method_label
 from lrc_core.registry import ALLOCATORS

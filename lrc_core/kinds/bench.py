@@ -8,7 +8,8 @@ from typing import Any
 
 from lrc_core.errors import SettingsError
 from lrc_core.kinds import checks, titles
-from lrc_core.kinds.flags import SpecFlags, add_presets, calibration, evaluation, flags, presets_of, presets_words
+from lrc_core.kinds.choices import add_presets, presets_of, presets_words
+from lrc_core.kinds.flags import SpecFlags, calibration, evaluation, flags
 from lrc_core.quality.presets import PRESETS, bench_preset, method_presets
 from lrc_core.runs.store import RunStore
 

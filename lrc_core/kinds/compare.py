@@ -7,16 +7,8 @@ from dataclasses import replace
 
 from lrc_core.errors import SettingsError
 from lrc_core.kinds import checks, titles
-from lrc_core.kinds.flags import (
-    CALIBRATION_SEED,
-    add_presets,
-    calibration,
-    evaluation,
-    flag,
-    flags,
-    presets_of,
-    presets_words,
-)
+from lrc_core.kinds.choices import add_presets, presets_of, presets_words
+from lrc_core.kinds.flags import CALIBRATION_SEED, calibration, evaluation, flag, flags
 from lrc_core.kinds.kind import Kind
 from lrc_core.plan import variant_name
 from lrc_core.runs.spec import CompareSpec, EvaluationSpec

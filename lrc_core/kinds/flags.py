@@ -9,16 +9,17 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol, get_args, get_type_hints
 
 import lrc_core.allocate
 import lrc_core.decompose  # noqa: F401 - both register their methods, which help texts list
-from lrc_core.errors import EvaluationError, SettingsError, TextError
+from lrc_core.errors import EvaluationError, TextError
+from lrc_core.kinds.lists import add_list, pieces_of
 from lrc_core.models.pack.starter import TEXTS
 from lrc_core.paths import expanded
-from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
+from lrc_core.registry import DECOMPOSITIONS
 from lrc_core.runs.spec import GENERATED, ModelRef
 from lrc_core.runs.store import RunStore
 from lrc_core.texts.documents import is_data_set
@@ -173,62 +174,6 @@ def put(spec: Any, name: str, value: Any) -> Any:
     return replace(spec, **{first: put(getattr(spec, first), rest, value) if rest else value})
 
 
-class _List(argparse.Action):
-    """Several words, with spaces or commas between them."""
-
-    def __init__(self, *args: Any, more: dict[str, Any], **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.more = more
-
-    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
-        if (instead := self.more["instead"]) and getattr(namespace, self.dest) is None:
-            log.warning("%s is now called %s.", option_string, instead)
-        words, fits = list(values), self.more["fits"]
-        if fits and len(words) > 1 and not fits(words[-1]) and not getattr(namespace, "model", None):
-            namespace.named_model = words.pop()
-        pieces = [piece for word in words for piece in (pieces_of(word) if self.more["commas"] else [word])]
-        before = getattr(namespace, self.dest) if self.more["extend"] else None
-        setattr(namespace, self.dest, [*(before or []), *(self._one(piece) for piece in pieces)])
-
-    def _one(self, word: str) -> Any:
-        among = self.more["among"]
-        try:
-            value = self.more["of"](word)
-        except ValueError:
-            raise argparse.ArgumentError(self, f"invalid {self.more['of'].__name__} value: {word!r}") from None
-        if among and value not in among:
-            raise argparse.ArgumentError(self, f"invalid choice: {word!r} (choose from {', '.join(among)})")
-        return value
-
-
-def add_list(
-    parser: argparse.ArgumentParser, words: Sequence[str], dest: str, help: str, *, nargs: str = "+", **more: Any
-) -> None:
-    """Add a flag that takes several words.
-
-    Args:
-        parser: where.
-        words: the flag and other ways to write it.
-        dest: name of the list among the arguments; None when the flag is not given.
-        help: what it is.
-        nargs: ``+``, or ``*`` for none at all.
-        more: as of :class:`Flag`: ``metavar``; ``of`` (type), ``among`` (choices), ``extend`` (repeatable), ``fits``;
-            ``instead`` (the flag to write today) and ``commas`` (whether they part words).
-    """
-    metavar = more.pop("metavar", None)
-    known = {"of": str, "among": (), "extend": False, "fits": None, "instead": "", "commas": True}
-    parser.add_argument(
-        *words, dest=dest, help=help, nargs=nargs, metavar=metavar, action=_List, more={**known, **more}
-    )
-
-
-def pieces_of(word: str) -> list[str]:
-    """Its parts between commas; a file whose name has a comma stays whole."""
-    if "," not in word or os.path.exists(expanded(word)) or is_file(word):
-        return [word]
-    return [piece for piece in (part.strip() for part in word.split(",")) if piece]
-
-
 def add_model(parser: argparse.ArgumentParser) -> None:
     """The model, and what the user consents to."""
     parser.add_argument("model", nargs="?", metavar="MODEL", help="starter, hub id, folder or GGUF")
@@ -380,79 +325,3 @@ def evaluation(spec: type[Any], *old: str, seed: str = "--evaluation-seed") -> t
         *flags(spec, *(f"evaluation.{name}" for name in names)),
         flag(spec, "evaluation.seed", word=seed),
     )
-
-
-def add_settings(parser: argparse.ArgumentParser) -> None:
-    """``--set KEY=VALUE``."""
-    words = "one setting (repeatable); `lrc methods` lists them"
-    more: dict[str, Any] = {"metavar": "KEY=VALUE", "extend": True, "commas": False, "fits": lambda word: "=" in word}
-    add_list(parser, ("--set",), "set", words, **more)
-
-
-def settings_of(arguments: argparse.Namespace) -> dict[str, str]:
-    """What was said with ``--set``.
-
-    Raises:
-        SettingsError: a word is no pair.
-    """
-    return dict(_pair(word) for word in arguments.set or ())
-
-
-def _pair(word: str) -> tuple[str, str]:
-    key, equals, value = word.partition("=")
-    if not (key and equals):
-        raise SettingsError(f"--set needs KEY=VALUE, not {word!r}.")
-    return key.strip().replace("-", "_"), value
-
-
-def settings_words(settings: dict[str, Any], base: dict[str, Any]) -> list[str]:
-    """``--set`` for every setting that differs."""
-    changed = {key: value for key, value in settings.items() if key not in base or base[key] != value}
-    return [word for key, value in changed.items() for word in ("--set", f"{key}={value}")]
-
-
-def add_presets(parser: argparse.ArgumentParser, sizes: Iterable[str], metavar: str, help: str) -> None:
-    """``--preset``, of all methods or of one.
-
-    Args:
-        parser: where.
-        sizes: presets that no method knows.
-        metavar: what stands for a value in the help.
-        help: what it is.
-    """
-    known = {*sizes, *(name for entry in ALLOCATORS for name in entry.presets)}
-    add_list(
-        parser,
-        ("--preset",),
-        "preset",
-        help,
-        metavar=metavar,
-        extend=True,
-        fits=lambda word: all("=" in piece or piece in known for piece in pieces_of(word)),
-    )
-
-
-def presets_of(words: Iterable[str], methods: Sequence[str]) -> dict[str, str]:
-    """``NAME`` counts for every method that has it (left out where it is the first one), ``METHOD=NAME`` for one.
-
-    Raises:
-        SettingsError: no method has such a preset.
-    """
-    presets: dict[str, str] = {}
-    for word in words:
-        method, equals, name = word.partition("=")
-        if equals:
-            presets[method] = name
-            continue
-        entries = [ALLOCATORS.get(method) for method in methods]
-        having = [entry for entry in entries if word in entry.presets]
-        if not having:
-            known = sorted({preset for entry in entries for preset in entry.presets})
-            raise SettingsError(f"No compared method has a preset {word!r}.", f"Choose one of {', '.join(known)}.")
-        presets |= {entry.name: word for entry in having if next(iter(entry.presets)) != word}
-    return presets
-
-
-def presets_words(presets: Any) -> list[str]:
-    """``--preset`` for every method that is not on its first one."""
-    return [word for method, preset in presets.items() for word in ("--preset", f"{method}={preset}")]

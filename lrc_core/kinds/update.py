@@ -6,7 +6,8 @@ import argparse
 from dataclasses import asdict, replace
 
 from lrc_core.kinds import titles
-from lrc_core.kinds.flags import CALIBRATION_SEED, add_settings, calibration, settings_of, settings_words
+from lrc_core.kinds.choices import add_settings, settings_of, settings_words
+from lrc_core.kinds.flags import CALIBRATION_SEED, calibration
 from lrc_core.kinds.kind import Kind
 from lrc_core.kinds.plans import PlanFlag
 from lrc_core.runs.spec import UpdateSpec
