@@ -162,6 +162,19 @@ def test_the_quiz_explains_at_the_end_and_survives_a_reload(open_page, reload):
     assert again.header[0].value.startswith(f"{listed[0].step} ·")
 
 
+def test_the_second_set_is_asked_beside_the_first_and_both_are_remembered(open_page, reload):
+    app = open_page("learn", learn_step="8")
+    app.radio(key="learn_answer_0").set_value(1).run()
+    app.button(key="learn_other_set").click().run()
+    assert quiz.questions(1)[0].words in text_of(app) and quiz.questions()[0].words not in text_of(app)
+    assert app.radio(key="learn_answer_1-0").value is None
+    app.radio(key="learn_answer_1-0").set_value(2).run()
+    again = reload(app, learn_step="8")
+    assert again.radio(key="learn_answer_1-0").value == 2
+    again.button(key="learn_other_set").click().run()
+    assert again.radio(key="learn_answer_0").value == 1
+
+
 def test_only_five_right_answers_are_a_success(open_page, monkeypatch):
     answers = {str(number): question.right for number, question in enumerate(quiz.questions())}
     monkeypatch.setattr(progress, "in_browser", lambda: progress.packed({"answers": answers, "finished": True}))

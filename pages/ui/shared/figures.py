@@ -30,11 +30,13 @@ class Scale:
         title: of the colour bar, with the unit.
         format: d3 format of ticks and hover.
         limits: fixed ends of the colours, None for the data's.
+        even: the value at which two factors cost as much as the layer, marked on the colour bar; None where it has none.
     """
 
     title: str
     format: str = ".3~r"
     limits: tuple[float, float] | None = None
+    even: float | None = None
 
 
 @dataclass(frozen=True)
