@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from lrc_core.runs.spec import ModelRef
-from pages.ui.learn import progress
+from pages.ui.learn import presenting, progress
 from pages.ui.learn.lesson_text import folds, lesson_text
 from pages.ui.learn.steps import STEPS
 from pages.ui.shared import jobs
@@ -59,6 +59,7 @@ def onward(current: int) -> None:
                 args=(current,),
             )
         st.space("stretch")
+        st.button("Present this step", icon=":material/slideshow:", key="learn_show_step", on_click=presenting.begin)
         with st.popover("Link to this step", icon=":material/link:"):
             st.caption("Opens exactly here, for a class or a colleague who runs this app.")
             st.code(f"{base_url()}?{progress.STEP}={current}", language=None, wrap_lines=True)
@@ -79,16 +80,19 @@ def _start_over() -> None:
 
 
 def body(ref: ModelRef) -> None:
-    st.caption(prose("learn"))
     current = progress.current_step()
-    progress.keep(current)
+    progress.keep(f"{current} before a room" if presenting.on() else str(current))
+    if presenting.on():
+        presenting.draw(current, ref)
+        return
+    st.title("Learn")
+    st.caption(prose("learn"))
     stepper(current)
     step(current, ref)
     onward(current)
 
 
 model_ref = frame("learn")
-st.title("Learn")
 with guard():
     body(model_ref)
 jobs.rerun_if_asked()

@@ -110,7 +110,7 @@ def test_too_few_questions_say_what_loss_is_possible(difference: float, stderr: 
 
 
 def test_which_accuracy_counts_is_one_rule_and_the_other_one_is_said() -> None:
-    """Normalised wherever the task has it, kinder or not; where plain accuracy tells something else, so do the words."""
+    """Normalised wherever the task has it, kinder or not; where plain accuracy differs, the words say so."""
     scores = {"n": 100, "acc_stderr": 0.05, "acc_norm_stderr": 0.05}
     dense = {"zero_shot": {"arc_easy": {**scores, "acc": 0.49, "acc_norm": 0.36}}}
     for plain, normalised in ((0.45, 0.36), (0.49, 0.30)):

@@ -112,7 +112,8 @@ def cost_sentence(row: Mapping[str, Any], dense: Mapping[str, Any]) -> str:
     tasks = tasks_words(row, dense)
     return (
         f"The whole model becomes **{words.percent(saved, 0)}** smaller. On the computer that measured it, once "
-        f"each, it reads prompts {reads} and writes {writes}. Its perplexity on {text} is **{factor:.2g} times** the dense model's. {tasks}"
+        f"each, it reads prompts {reads} and writes {writes}. Its perplexity on {text} is **{factor:.2g} times** "
+        f"the dense model's. {tasks}"
     )
 
 

@@ -1,4 +1,4 @@
-"""From lost energy to damage: what a share removed takes from all layers, and what that did to the model's perplexity."""
+"""From lost energy to damage: what a share removed takes from all layers, and what that did to the model."""
 
 from __future__ import annotations
 

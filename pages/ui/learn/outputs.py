@@ -156,8 +156,8 @@ def inputs(entry: Mapping[str, Any]) -> str:
     lighter = (share / count) / ((1 - share) / (every - count))
     return (
         f"{said}, {words.percent(more[1], 0)} in {more[0]}. An error in one of the others weighs "
-        f"{words.figure(lighter, 2)} times less on average, but they still carry {words.percent(1 - share, 0)}: it "
-        "cannot be ignored."
+        f"{words.significant(lighter, 2)} times less on average, but they still carry "
+        f"{words.percent(1 - share, 0)}: it cannot be ignored."
     )
 
 

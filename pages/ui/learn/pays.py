@@ -186,7 +186,7 @@ def _bars(frame: pd.DataFrame) -> alt.Chart:
             color=alt.Color("layer:N", legend=alt.Legend(title=None, orient="top")),
             tooltip=["way:N", "layer:N", alt.Tooltip("lost:Q", format=".2%")],
         )
-        .properties(height=230)
+        .properties(height=290)
     )
     return chart
 

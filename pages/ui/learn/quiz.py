@@ -1,4 +1,4 @@
-"""Two sets of questions; answers are remembered, explanations come at the end. They are in ``quiz.md``, ``quiz-2.md``."""
+"""Two sets of questions (``quiz*.md``); answers are remembered, explanations come at the end."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Question:
 
 @cache
 def questions(number: int = 0) -> tuple[Question, ...]:
-    """The questions of a set: ``## question``, ``! figure``, ``- [x] right`` or ``- [ ] wrong``, ``> step: explanation``.
+    """The questions of a set: ``## question``, ``! figure``, ``- [x] right``, ``- [ ] wrong``, ``> step: explanation``.
 
     Placeholders in braces stand for what the figure's numbers say.
 

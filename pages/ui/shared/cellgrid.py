@@ -110,7 +110,7 @@ def _even_steps(low: float, high: float) -> list[float]:
     """Multiples of 1, 2, 2.5 or 5 times a power of ten within both ends, three to six of them."""
     span = high - low
     power = 10.0 ** math.floor(math.log10(span))
-    step = next(size * power for size in (0.1, 0.2, 0.25, 0.5, 1.0) if span / (size * power) <= 5)
+    step = next(size * power for size in (0.1, 0.2, 0.25, 0.5, 1.0, 2.0) if span / (size * power) <= 5)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return [number * step for number in range(first, last + 1)]
 
@@ -157,6 +157,7 @@ def payload(grid: Grid) -> dict[str, Any]:
         "log": grid.limits.log,
         "diverging": grid.limits.diverging,
         "ticks": ticks_of(grid.limits, grid.scale),
+        "even": grid.scale.even,
         "unit": grid.scale.title,
         "label": grid.label,
         "name": grid.name,

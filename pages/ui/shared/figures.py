@@ -30,7 +30,7 @@ class Scale:
         title: of the colour bar, with the unit.
         format: d3 format of ticks and hover.
         limits: fixed ends of the colours, None for the data's.
-        even: the value at which two factors cost as much as the layer, marked on the colour bar; None where it has none.
+        even: where two factors cost as much as the layer, marked on the colour bar; None where that is no such value.
     """
 
     title: str

@@ -225,7 +225,7 @@ def difference(measure: str, values: Mapping[str, float], reference: Reference) 
         }
         return found, Scale("powers of ten", ".2f")
     found = {name: value - reference.values.get(name, math.nan) for name, value in values.items()}
-    return found, replace(entry.scale, title=f"{entry.scale.title}, difference")
+    return found, replace(entry.scale, title=f"{entry.scale.title}, difference", even=None)
 
 
 def energy_difference(sigma: np.ndarray, reference: np.ndarray) -> np.ndarray:
