@@ -17,6 +17,7 @@ from lrc_core.paths import read_only
 from lrc_core.results.archive import archive
 from lrc_core.runs.spec import ModelRef
 from lrc_core.runs.store import RunStore
+from pages.ui import classroom
 from pages.ui.shared import access, state
 from pages.ui.shared.prose import ASSETS, prose
 
@@ -125,7 +126,8 @@ def _job_badge() -> None:
     """Running and waiting jobs, refreshed while there are any; in the demo, that it is one."""
     if read_only():
         st.badge("Read-only demo", icon=":material/lock:", color="blue")
-        st.caption(prose("guest" if access.is_guest() else "demo"))
+        text = "class" if classroom.address() else "guest" if access.is_guest() else "demo"
+        st.caption(prose(text))
         return
     if any(not view.final for view in archive().runs(samples=False)):
         _polled_badge()
