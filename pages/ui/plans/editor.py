@@ -23,6 +23,7 @@ from lrc_core.runs.spec import EvaluationSpec, ModelRef
 from lrc_core.types import LinearShape, ModelCard
 from pages.ui.shared.cellgrid import OUTLINE, Grid, Limits, cell_grid, picked_in
 from pages.ui.shared.figures import Scale
+from pages.ui.shared.naming import when
 
 DRAFT, HISTORY, LAYER, RANK, GRID, TABLE = "pl_draft", "pl_history", "pl_layer", "pl_rank", "pl_grid", "pl_table"
 MOVES, TAB = "pl_moves", "pl_tab"
@@ -204,7 +205,7 @@ def _panel(ref: ModelRef, card: ModelCard, draft: Draft, layer: LinearShape) -> 
         name = draft.decomposition if draft.decomposition in spectra.values else spectra.decompositions[0]
         if layer.name in spectra.values[name]:
             kept = energy_kept(spectra.values[name][layer.name], rank)
-            line += f" {words.percent(kept, 2)} of its energy remains ({decomposition_label(name)}, `{view.id}`)."
+            line += f" {words.percent(kept, 2)} of its energy remains ({decomposition_label(name)}, {when(view)})."
     st.caption(line)
 
 
