@@ -12,6 +12,7 @@ import streamlit as st
 from lrc_core.errors import LrcError
 from lrc_core.escape import escaped
 from lrc_core.jobs import manager
+from lrc_core.kinds import title_of
 from lrc_core.names import model_label
 from lrc_core.paths import read_only
 from lrc_core.results.archive import archive
@@ -145,12 +146,17 @@ def _badge_line() -> None:
     words_of = f"{running} running" + (f", {waiting} waiting" if waiting else "")
     with st.container(gap="xxsmall"):
         st.caption("Jobs")
+        for view in [view for view in views if view.status.state != "queued"][:1]:
+            st.progress(view.status.fraction or 0.0, text=escaped(title_of(view.spec)))
         if running:
             st.badge(words_of, icon=":material/sync:", color="green")
         elif waiting:
             st.badge(f"{waiting} waiting", icon=":material/schedule:", color="orange")
         else:
             st.markdown("None running")
+        if views:
+            page_link(PAGES["runs"].file, "See the job" if not views[1:] else "See the jobs", PAGES["runs"].icon,
+                      query={"ru_run": views[0].id})  # fmt: skip
 
 
 @contextmanager
