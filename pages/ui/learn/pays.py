@@ -15,6 +15,8 @@ from lrc_core.decompose.measures import energy_kept
 from lrc_core.results.spectra import Spectra
 from lrc_core.runs.spec import ModelRef
 from lrc_core.types import LinearShape
+from pages.ui.learn.damage import damage_sentence
+from pages.ui.learn.methods import usable
 from pages.ui.shared import charting
 from pages.ui.shared.frame import empty, sample_note
 from pages.ui.shared.summary import shown_spectra
@@ -55,6 +57,7 @@ def draw(ref: ModelRef) -> None:
         saving_sentence(layer, sigma, removed, what),
     )
     charting.vega(chart(layer, rank), caption, key="learn_pays")
+    st.markdown(damage_sentence(spectra, decomposition, removed, usable(ref)))
     st.markdown("**The same saving, three ways**")
     two_ways(spectra, layer, decomposition, removed)
     sample_note(shown.view.sample, shown.view.id)
@@ -176,14 +179,14 @@ def _bars(frame: pd.DataFrame) -> alt.Chart:
         .encode(
             x=alt.X(
                 "sum(lost):Q",
-                title="Lost energy of both outputs, in shares of one layer's",
+                title="Output energy lost, both layers added (100 % = all of one layer's)",
                 axis=alt.Axis(format=".1%", tickCount=6),
             ),
             y=alt.Y("way:N", title=None, sort=None, axis=alt.Axis(labelLimit=260, labelExpr=broken)),
             color=alt.Color("layer:N", legend=alt.Legend(title=None, orient="top")),
             tooltip=["way:N", "layer:N", alt.Tooltip("lost:Q", format=".2%")],
         )
-        .properties(height=230)
+        .properties(height=290)
     )
     return chart
 
