@@ -44,6 +44,7 @@ def summary(plan: Plan, card: ModelCard) -> str:
 
 def kept_picture(plan: Plan, card: ModelCard) -> str:
     """The map of what every layer keeps."""
+    card = plan.stored(card)
     ranks, shapes = plan.full_ranks(card.layers), plan.pruned or {}
     kept = {layer.name: layer_ratio(layer, ranks[layer.name], shapes.get(layer.name)) for layer in card.layers}
     label = f"Share of each layer's parameters that {method_label(plan.method)} keeps"

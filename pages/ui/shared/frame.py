@@ -185,11 +185,12 @@ def sample_note(sample: bool, *run_ids: str) -> None:
     """Where the figures on screen come from; in the demo nothing can be run in their place."""
     ids = list(dict.fromkeys(filter(None, run_ids)))
     several = "runs" if ids[1:] else "run"
+    count = f"{len(ids)} runs" if ids[1:] else "one run"
     with st.container(horizontal=True, vertical_alignment="center", gap="xsmall"):
         if sample:
             said = f":orange-badge[:material/inventory_2: Sample] :small[Shipped {several} on the starter model.]"
         else:
-            said = f":gray-badge[:material/folder: Measured] :small[Your own {several}.]"
+            said = f":gray-badge[:material/folder: Runs] :small[From {count}.]"
         st.markdown(said, width="content")
         show_ids(ids, "Your own runs replace it." if sample and not read_only() else "")
 
