@@ -39,6 +39,7 @@ PAGE_OF = {
     "ablation": "compare",
     "lesson": "learn",
     "generate": "talk",
+    "export": "plans",
 }
 SECTION_OF = {"quality": "bench", "ablation": "ablation"}
 

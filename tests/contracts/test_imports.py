@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors",),
+    ("errors", "hf"),
     ("records",),
     ("types",),
     ("settings", "paths", "budget", "escape"),
@@ -25,6 +25,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("models",),
     ("texts", "lowrank"),
     ("calibrate", "allocate", "evaluate", "charts", "quality"),
+    ("folders",),
     ("tune",),
     ("names",),
     ("results",),
