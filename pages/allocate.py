@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import streamlit as st
 
 from lrc_core import words
-from lrc_core.budget import keep_at, same_percent
+from lrc_core.budget import keep_at, same_percent, stored_card
 from lrc_core.escape import escaped
 from lrc_core.jobs import manager
 from lrc_core.kinds import title_of
@@ -19,6 +19,7 @@ from lrc_core.results.archive import RunView, archive
 from lrc_core.results.plans import recorded_plans
 from lrc_core.results.series import LARGEST_RATE
 from lrc_core.runs.spec import AllocateSpec, CalibrationSpec, ModelRef
+from lrc_core.types import Storage
 from pages.ui.allocate import panels
 from pages.ui.allocate import slider as ratedrag
 from pages.ui.shared import cards, forms, jobs, state
@@ -26,8 +27,9 @@ from pages.ui.shared.frame import empty, frame, guard, page_link
 from pages.ui.shared.prose import prose
 from pages.ui.watch import live
 
-METHOD, DECOMPOSITION, PRESET, RUN, AUTO, MOVED, LEARNED, SETTINGS = (
-    "al_method", "al_decomposition", "al_preset", "al_run", "al_auto", "al_moved_at", "al_learned", "al_settings",
+METHOD, DECOMPOSITION, STORAGE, PRESET, RUN, AUTO, MOVED, LEARNED, SETTINGS = (
+    "al_method", "al_decomposition", "al_storage", "al_preset", "al_run", "al_auto", "al_moved_at", "al_learned",
+    "al_settings",
 )  # fmt: skip
 
 
@@ -66,9 +68,9 @@ def let_go() -> None:
         moved()
 
 
-def choose_learned(ref: ModelRef, decomposition: str) -> RunView[AllocateSpec] | None:
+def choose_learned(ref: ModelRef, decomposition: str, storage: Storage) -> RunView[AllocateSpec] | None:
     """The learned run whose plans the slider shows; a choice only where there are several."""
-    runs = series.learned_runs(ref, decomposition)
+    runs = series.learned_runs(ref, decomposition, storage)
     if len(runs) < 2:
         return next(iter(runs.values()), None)
 
@@ -125,15 +127,16 @@ def choose_decomposition() -> str:
     return chosen or names[0]
 
 
-def form(ref: ModelRef, keep: float, decomposition: str) -> AllocateSpec:
+def form(ref: ModelRef, keep: float, decomposition: str, storage: Storage) -> AllocateSpec:
     """The settings of the next job, generated from the registry; returns its spec."""
     entry, preset = choose_method()
     fold = st.expander("All settings", icon=":material/settings:", key=SETTINGS, bind="query-params")
-    overrides, calibration = {}, CalibrationSpec()
+    overrides, calibration, multiple = {}, CalibrationSpec(), 1
     # Two dozen widgets would cost every visit a third of a second: they are drawn when a user looks at them, or has
     # changed one, which the link then says.
-    if fold.open or any(key.startswith((f"al_{entry.name}_", "al_cal_")) for key in st.query_params):
+    if fold.open or any(key.startswith((f"al_{entry.name}_", "al_cal_", "al_multiple")) for key in st.query_params):
         with fold:
+            multiple = forms.rank_multiple("al_multiple", set_otherwise)
             overrides = forms.method_settings(entry, preset, "al", set_otherwise)
             calibration = forms.calibration("al_cal", set_otherwise)
     settings = entry.settings(preset, overrides)
@@ -146,6 +149,8 @@ def form(ref: ModelRef, keep: float, decomposition: str) -> AllocateSpec:
         settings=asdict(settings),
         calibration=calibration,
         seed=calibration.seed,
+        storage=storage,
+        rank_multiple=multiple,
     )
 
 
@@ -166,8 +171,7 @@ def covered(ref: ModelRef, spec: AllocateSpec) -> bool:
     same = [
         view
         for view in archive().runs(AllocateSpec, ref, samples=False)
-        if (view.spec.method, view.spec.decomposition, view.spec.settings, view.spec.calibration)
-        == (spec.method, spec.decomposition, spec.settings, spec.calibration)
+        if replace(view.spec, keep=spec.keep, preset=spec.preset, contents=spec.contents) == spec
         and not view.status.resumable
     ]
     return any(same_percent(plan.keep, spec.keep) for plan in recorded_plans(same))
@@ -267,9 +271,11 @@ def body(ref: ModelRef) -> None:
     left, right = st.columns([1, 4], gap="medium")
     with left:
         rate = exact()
-    with right:
+    with right, st.container(horizontal=True):
         decomposition = choose_decomposition()
-    run = choose_learned(ref, decomposition)
+        storage = forms.storage(STORAGE, set_otherwise)
+    card = stored_card(card, storage)
+    run = choose_learned(ref, decomposition, storage)
     if run is not None:
         jobs.changed_note(run)
     with guard():
@@ -280,7 +286,7 @@ def body(ref: ModelRef) -> None:
     with guard():
         left, right = st.columns([3, 2], gap="large")
         with left:
-            spec = form(ref, keep_at(rate), decomposition)
+            spec = form(ref, keep_at(rate), decomposition, storage)
         with right:
             launcher(ref, spec)
     with guard():

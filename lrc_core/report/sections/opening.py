@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from lrc_core.budget import storage_law
 from lrc_core.coverage import coverage_words
 from lrc_core.names import decomposition_label, method_label, split_variant
+from lrc_core.plan import PAIR
 from lrc_core.quality.plain_words import accuracy_loss, difference_words
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
 from lrc_core.report.content import COUNTED, MEASURED, Block, Fact, Facts, Section, Words
@@ -110,7 +112,7 @@ def method(named: Named) -> Section:
 
 
 def _method_words(name: str, spec: CompareSpec | QualitySpec | None) -> str:
-    plain, update = split_variant(name)
+    plain, update, storage = split_variant(name)
     if plain not in ALLOCATORS:
         return f"**{method_label(name)}.** A plan that no method of this program made."
     entry = ALLOCATORS.get(plain)
@@ -122,6 +124,8 @@ def _method_words(name: str, spec: CompareSpec | QualitySpec | None) -> str:
         said += " Its factors were then tuned by gradient steps on the calibration text."
     elif update:
         said += " Its factors were then fitted in closed form to what their layers really get."
+    if storage != PAIR:
+        said += f" Low-rank layers are stored by pivots: {storage_law(storage).summary}"
     return said
 
 

@@ -39,7 +39,7 @@ def _error(values: Sequence[float | None]) -> dict[str, Any]:
 
 def _look(method: str) -> str:
     """What tells a bar or line from another one of the same colour: a key of the patterns and dashes."""
-    _, update = split_variant(method)
+    _, update, _ = split_variant(method)
     return "dense" if method == "dense" else update if update in _PATTERNS else "both"
 
 

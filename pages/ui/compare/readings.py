@@ -11,7 +11,7 @@ from lrc_core import words
 from lrc_core.budget import layer_ratio, removed_share
 from lrc_core.escape import escaped
 from lrc_core.names import method_label
-from lrc_core.plan import Plan
+from lrc_core.plan import Plan, plan_variant
 from lrc_core.types import ModelCard
 
 Row = Mapping[str, Any]
@@ -127,16 +127,16 @@ def spending(card: ModelCard, one: Plan, two: Plan) -> str:
     ranks, others = one.full_ranks(card.layers), two.full_ranks(card.layers)
     shapes = [plan.pruned or {} for plan in (one, two)]
     by_kind: dict[str, list[float]] = {}
-    for layer in card.layers:
+    for layer, other in zip(one.stored(card).layers, two.stored(card).layers, strict=True):
         name = layer.name
         gap = layer_ratio(layer, ranks[name], shapes[0].get(name)) - layer_ratio(
-            layer, others[name], shapes[1].get(name)
+            other, others[name], shapes[1].get(name)
         )
         by_kind.setdefault(words.short_kind(layer.kind), []).append(gap)
     means = {kind: float(np.mean(gaps)) for kind, gaps in by_kind.items()}
     more, less = max(means, key=lambda kind: means[kind]), min(means, key=lambda kind: means[kind])
     return (
-        f"{method_label(one.method)} gives most to `{more}` ({_points(means[more])} of its parameters) "
+        f"{method_label(plan_variant(one))} gives most to `{more}` ({_points(means[more])} of its parameters) "
         f"and takes most from `{less}` ({_points(means[less])}). It leaves {len(one.dense)} of "
-        f"{len(card.layers)} layers dense, {method_label(two.method)} {len(two.dense)}."
+        f"{len(card.layers)} layers dense, {method_label(plan_variant(two))} {len(two.dense)}."
     )

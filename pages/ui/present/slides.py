@@ -144,6 +144,7 @@ def plan(story: Story) -> Slide:
     """What every layer keeps."""
     found, model = story.plan, story.card
     assert found is not None
+    model = found.stored(model)
     ranks, shapes = found.full_ranks(model.layers), found.pruned or {}
     kept = {layer.name: layer_ratio(layer, ranks[layer.name], shapes.get(layer.name)) for layer in model.layers}
     label = method_label(found.method)
