@@ -138,7 +138,7 @@ def _opening(facts: CardFacts) -> str:
     original = f"[{facts.hub_id}](https://huggingface.co/{facts.hub_id})" if facts.hub_id else escaped(facts.base)
     layers = f"{len(plan.pruned)} pruned" if plan.pruned else f"{len(plan.ranks)} of low rank, {len(plan.dense)} dense"
     basis = "" if plan.pruned else f" on the {plan.decomposition} decomposition"
-    how = f"Method: {facts.method}{basis}{update_words(plan.update)}; linear layers: {layers}."
+    how = f"Method: {facts.method}{basis}{update_words(plan.update, plan.storage)}; linear layers: {layers}."
     if facts.form == "dense":
         what = (
             "with low-rank layers **multiplied out again**: the stock architecture, which loads anywhere, with the "

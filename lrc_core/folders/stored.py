@@ -13,9 +13,10 @@ from transformers.modeling_utils import remove_tied_weights_from_state_dict
 from transformers.pytorch_utils import Conv1D
 
 from lrc_core.errors import ModelError
-from lrc_core.lowrank.linear import LowRankLinear
+from lrc_core.lowrank.linear import LowRankLinear, PivotedLinear
 
-_RENAMED = {"left": "weight", "right": "weight_in"}
+_LOW = (LowRankLinear, PivotedLinear)
+_RENAMED = {"left": "weight", "right": "weight_in", "coefficients": "weight", "rows": "weight_in"}
 """Factors by their names in files. The stock name for the left one is deliberate: whoever loads the folder without
 knowing the format meets a weight of the wrong shape, and not a layer that is made up."""
 
@@ -79,13 +80,17 @@ def _numbers(module: nn.Module) -> dict[str, int]:
     return {key: value for key, value in vars(module).items() if type(value) is int and not key.startswith("_")}
 
 
-def stored(model: Any, stock: Stock) -> Stored:
+def as_stored(model: Any, stock: Stock) -> Stored:
     """The model as it is now, low-rank layers as two matrices."""
-    low = {name: module for name, module in model.named_modules() if isinstance(module, LowRankLinear)}
+    low = {name: module for name, module in model.named_modules() if isinstance(module, _LOW)}
     tensors = {_name_in_file(key, low): tensor for key, tensor in model.state_dict().items()}
     layout: dict[str, Any] = {}
     if low:
-        layout |= {"storage": "pair", "ranks": {name: module.rank for name, module in low.items()}}
+        pivoted = any(isinstance(module, PivotedLinear) for module in low.values())
+        layout |= {
+            "storage": "pivoted" if pivoted else "pair",
+            "ranks": {name: module.rank for name, module in low.items()},
+        }
     if pruned := _pruned(model, stock):
         layout |= {"pruned": pruned, "attributes": _attributes(model, stock)}
     return Stored(_as_in_files(model, tensors), layout)
@@ -93,17 +98,24 @@ def stored(model: Any, stock: Stock) -> Stored:
 
 def densified(model: Any, stock: Stock) -> Stored:
     """The model with every low-rank layer multiplied out, in the stock shapes; products are in float64."""
-    low = {name: module for name, module in model.named_modules() if isinstance(module, LowRankLinear)}
+    low = {name: module for name, module in model.named_modules() if isinstance(module, _LOW)}
     tensors = {}
     for key, tensor in model.state_dict().items():
         name, _, part = key.rpartition(".")
         if name not in low or part == "bias":
             tensors[key] = tensor
-        elif part == "left":
-            module = low[name]
-            weight = (module.left.double() @ module.right.double()).to(module.left.dtype)
+        elif _RENAMED.get(part) == "weight":
+            weight = _product(low[name])
             tensors[f"{name}.weight"] = (weight.T if name in stock.transposed else weight).contiguous()
     return Stored(_as_in_files(model, tensors), {})
+
+
+def _product(module: LowRankLinear | PivotedLinear) -> Tensor:
+    """The matrix [m, n] that a layer stands for."""
+    if isinstance(module, LowRankLinear):
+        return (module.left.double() @ module.right.double()).to(module.left.dtype)
+    combined = (module.coefficients.double() @ module.rows.double()).to(module.rows.dtype)
+    return torch.cat([module.rows, combined])[module.order]
 
 
 def _name_in_file(key: str, low: Collection[str]) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Way:
+class LoadingWay:
     """One way to load a folder.
 
     Attributes:
@@ -20,7 +20,7 @@ class Way:
     code: str
 
 
-def ways_to_load(folder: str, form: str) -> tuple[Way, ...]:
+def ways_to_load(folder: str, form: str) -> tuple[LoadingWay, ...]:
     """Three ways, for whoever has this program, for whoever has not, and for a benchmark.
 
     Args:
@@ -29,18 +29,20 @@ def ways_to_load(folder: str, form: str) -> tuple[Way, ...]:
     """
     load, tokenizer = "AutoModelForCausalLM.from_pretrained", "tokenizer = AutoTokenizer.from_pretrained"
     imports = "from transformers import AutoModelForCausalLM, AutoTokenizer\n"
-    stock = Way("With transformers", "python", f'{imports}\nmodel = {load}("{folder}")\n{tokenizer}("{folder}")')
+    stock = LoadingWay("With transformers", "python", f'{imports}\nmodel = {load}("{folder}")\n{tokenizer}("{folder}")')
     task = "--tasks arc_easy --batch_size 8"
     if form == "dense":
         text = f'from transformers import pipeline\n\nwrite = pipeline("text-generation", "{folder}")'
         bench = f"lm_eval --model hf --model_args pretrained={folder} {task}"
-        return stock, Way("As a pipeline", "python", text), Way("With lm-eval", "bash", bench)
-    own = Way("With this program installed: no code of the folder runs", "python", f"import lrc_core.hf\n{stock.code}")
+        return stock, LoadingWay("As a pipeline", "python", text), LoadingWay("With lm-eval", "bash", bench)
+    own = LoadingWay(
+        "With this program installed: no code of the folder runs", "python", f"import lrc_core.hf\n{stock.code}"
+    )
     trust = ", trust_remote_code=True)"
-    shim = Way(
+    shim = LoadingWay(
         "With transformers alone: runs the folder's lowrank.py, which you can read",
         "python",
         f'{imports}\nmodel = {load}("{folder}"{trust}\n{tokenizer}("{folder}")',
     )
     bench = f"python -m lrc_core.hf lm_eval --model hf --model_args pretrained={folder} {task}"
-    return own, shim, Way("With lm-eval, from its own command line", "bash", bench)
+    return own, shim, LoadingWay("With lm-eval, from its own command line", "bash", bench)

@@ -32,6 +32,7 @@ class FactoredLinear(nn.Module):
     """A linear whose weight is stored as two factors, or as pivot rows and coefficients."""
 
     pivots: Tensor | None
+    order: Tensor | None
 
     def __init__(self, shape: tuple[int, int], rank: int, pivoted: bool, bias: bool, dtype: torch.dtype) -> None:
         super().__init__()
@@ -40,16 +41,21 @@ class FactoredLinear(nn.Module):
         self.weight_in = nn.Parameter(torch.empty(rank, shape[1], dtype=dtype))
         self.bias = nn.Parameter(torch.empty(shape[0], dtype=dtype)) if bias else None
         self.register_buffer("pivots", torch.empty(rank, dtype=torch.int32) if pivoted else None)
+        self.register_buffer("order", None, persistent=False)
+
+    def put_in_order(self) -> None:
+        """Work out where every row goes, once the pivots are known."""
+        if self.pivots is not None:
+            others = torch.ones(self.out_features, dtype=torch.bool, device=self.pivots.device)
+            others[self.pivots.long()] = False
+            self.order = torch.cat([self.pivots.long(), others.nonzero()[:, 0]]).argsort()
 
     def forward(self, inputs: Tensor) -> Tensor:
         """[..., n] to [..., m]."""
         hidden = functional.linear(inputs, self.weight_in)
-        if self.pivots is None:
+        if self.order is None:
             return functional.linear(hidden, self.weight, self.bias)
-        pivots, rest = self.pivots.long(), torch.ones(self.out_features, dtype=torch.bool, device=inputs.device)
-        rest[pivots] = False
-        outputs = inputs.new_empty(*inputs.shape[:-1], self.out_features)
-        outputs[..., pivots], outputs[..., rest] = hidden, functional.linear(hidden, self.weight)
+        outputs = torch.cat([hidden, functional.linear(hidden, self.weight)], -1).index_select(-1, self.order)
         return outputs if self.bias is None else outputs + self.bias
 
     def extra_repr(self) -> str:
@@ -91,6 +97,12 @@ class LowRankQuantizer(HfQuantizer):
         for name, numbers in block.attributes.items():
             for attribute, number in numbers.items():
                 setattr(model.get_submodule(_own_name(model, name)), attribute, int(number))
+        return model
+
+    def _process_model_after_weight_loading(self, model: Any, **_: Any) -> Any:
+        for module in model.modules():
+            if isinstance(module, FactoredLinear):
+                module.put_in_order()
         return model
 
     def is_serializable(self) -> bool:

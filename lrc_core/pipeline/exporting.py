@@ -18,7 +18,7 @@ from lrc_core.errors import ExportError, PackError, TextError
 from lrc_core.files import write_atomic
 from lrc_core.folders.card import STARTER_SOURCE, CardFacts, card_text, licence_of
 from lrc_core.folders.check import Check, check_folder, keep_reference
-from lrc_core.folders.stored import Stock, Stored, densified, stock_of, stored
+from lrc_core.folders.stored import Stock, Stored, as_stored, densified, stock_of
 from lrc_core.folders.ways import ways_to_load
 from lrc_core.folders.write import (
     block_of,
@@ -28,9 +28,10 @@ from lrc_core.folders.write import (
     write_config,
     write_shards,
 )
+from lrc_core.models import load
 from lrc_core.models.device import DTYPES
 from lrc_core.models.json_files import read_table
-from lrc_core.models.load import local_folder, move, stored_dtype
+from lrc_core.models.load import local_folder, stored_dtype
 from lrc_core.models.source import find_source, look_through
 from lrc_core.names import method_label, model_label
 from lrc_core.pipeline.planned import under_plan
@@ -112,9 +113,9 @@ def _write(run: Run, session: Session, plan: Plan, made: Path, reference: Path) 
     windows, notes = _windows(session, spec)
     session.on_progress(Progress("putting the plan on the model"))
     with under_plan(session, plan, spec.plan_folder, spec.calibration, run.path.parent):
-        move(loaded.model, loaded.device, dtype)
+        load.move(loaded.model, loaded.device, dtype)
         keep_reference(loaded.model, windows, reference)
-        found = densified(loaded.model, stock) if spec.form == "dense" else stored(loaded.model, stock)
+        found = densified(loaded.model, stock) if spec.form == "dense" else as_stored(loaded.model, stock)
         _require_promised(found, plan, loaded.card, stock, dtype, spec.form)
         write_shards(made, found.tensors, session.on_progress, session.should_stop)
     name = str(dtype).removeprefix("torch.")
@@ -155,18 +156,13 @@ def _require_promised(found: Stored, plan: Plan, card: ModelCard, stock: Stock, 
     Raises:
         ExportError: names both sizes.
     """
-    linear = (
-        card.params_linear if form == "dense" else plan_params(card.layers, plan.full_ranks(card.layers), plan.pruned)
-    )
+    layers = plan.stored(card).layers
+    linear = plan_params(layers, plan.full_ranks(layers), plan.pruned) if form != "dense" else card.params_linear
     promised = card.params_total - card.params_linear + linear
-    promised -= sum(
-        stock.shapes[name][0] - rows
-        for name, (rows, _) in (plan.pruned or {}).items()
-        if f"{name}.bias" in found.tensors
-    )
-    counted = sum(tensor.numel() for tensor in found.tensors.values())
-    buffers = counted - sum(tensor.numel() for name, tensor in found.tensors.items() if tensor.is_floating_point())
-    if not promised <= counted <= promised + buffers + 0.001 * promised:
+    for name, (rows, _) in (plan.pruned or {}).items():
+        promised -= (stock.shapes[name][0] - rows) * (f"{name}.bias" in found.tensors)
+    counted = sum(tensor.numel() for tensor in found.tensors.values() if tensor.is_floating_point())
+    if not promised <= counted <= 1.001 * promised:  # a little more where the model has buffers that are saved
         raise ExportError(
             f"The folder would hold {counted:,} parameters, and the plan promises {promised:,}.",
             "Please report the model's architecture.",

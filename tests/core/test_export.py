@@ -120,6 +120,31 @@ def test_logits_are_those_of_an_independent_computation(model: ModelRef, calibra
     }
 
 
+@pytest.mark.parametrize("family", ["llama", "gpt2", "qwen2"])
+def test_pivots_are_stored_as_they_are_counted(family: str, calibration: CalibrationSpec, tmp_path: Path) -> None:
+    ref = ModelRef(str(save_tiny(tmp_path / family, family)))
+    spec = AllocateSpec(ref, keep=0.7, decomposition="svd", calibration=calibration, storage="pivoted")
+    allocated = run(spec)
+    plan = Plan.load(allocated.path / "plan.json")
+    folder, twin = (
+        folder_of(export_of(allocated, calibration)),
+        folder_of(export_of(allocated, calibration, form="dense")),
+    )
+    assert json.loads((folder / "config.json").read_text())["quantization_config"]["storage"] == "pivoted"
+    tensors = load_file(folder / "model.safetensors")
+    whole = load_file(twin / "model.safetensors")
+    for name, rank in plan.ranks.items():
+        weight = whole[f"{name}.weight"].T if family == "gpt2" else whole[f"{name}.weight"]
+        pivots = tensors[f"{name}.pivots"].long()
+        assert torch.equal(weight[pivots], tensors[f"{name}.weight_in"]) and len(pivots) == rank
+        assert tensors[f"{name}.weight"].shape == (len(weight) - rank, rank)
+    again = AutoModelForCausalLM.from_pretrained(folder)
+    again.save_pretrained(tmp_path / "again")
+    ids = torch.arange(3, 40)[None]
+    with torch.no_grad():
+        assert torch.equal(AutoModelForCausalLM.from_pretrained(tmp_path / "again")(ids).logits, again(ids).logits)
+
+
 def test_updated_factors_and_pruned_structures_go_along(model: ModelRef, calibration: CalibrationSpec) -> None:
     allocated = run(AllocateSpec(model, keep=0.5, calibration=calibration))
     plan = Plan.load(allocated.path / "plan.json").to_dict()

@@ -121,6 +121,7 @@ def test_factors_of_both_storages_give_the_product() -> None:
         with torch.no_grad():
             assert pivoted.pivots is not None
             pivoted.pivots.copy_(torch.tensor([5, 0, 2]))
+            pivoted.put_in_order()
             weight = torch.empty(7, 5, dtype=torch.float64)
             weight[[5, 0, 2]], weight[[1, 3, 4, 6]] = pivoted.weight_in, pivoted.weight @ pivoted.weight_in
             inputs = torch.randn(2, 4, 5, dtype=torch.float64)
