@@ -24,6 +24,7 @@ from pages.ui.allocate import panels
 from pages.ui.allocate import slider as ratedrag
 from pages.ui.shared import cards, forms, jobs, state, take_away
 from pages.ui.shared.frame import empty, frame, guard, page_link
+from pages.ui.shared.naming import told_apart, when
 from pages.ui.shared.prose import prose
 from pages.ui.watch import live
 
@@ -77,12 +78,13 @@ def choose_learned(ref: ModelRef, decomposition: str, storage: Storage) -> RunVi
     def label(run_id: str) -> str:
         view = runs[run_id]
         last = words.removed(view.spec.keep)
-        return f"{method_label(view.spec.method)} to {last} · {run_id}{' · sample' if view.sample else ''}"
+        return f"{method_label(view.spec.method)} to {last} · {when(view)}"
 
+    labels = told_apart({run_id: label(run_id) for run_id in runs})
     named = st.query_params.get(LEARNED, "")
     index = list(runs).index(named) if named in runs else 0
     chosen = st.selectbox(
-        "Learned run", list(runs), index=index, format_func=label, key=LEARNED, bind="query-params",
+        "Learned run", list(runs), index=index, format_func=labels.__getitem__, key=LEARNED, bind="query-params",
         help="The run whose recorded plans the slider shows.",
     )  # fmt: skip
     return runs.get(chosen) or next(iter(runs.values()))
@@ -269,9 +271,9 @@ def body(ref: ModelRef) -> None:
     card, _ = known
     st.caption(prose("allocate"))
     cards.coverage(card)
-    left, right = st.columns([1, 4], gap="medium")
-    with left:
-        rate = exact()
+    left, right = st.columns([1, 4], gap="medium", vertical_alignment="bottom")
+    with left, st.popover("Type a rate", icon=":material/dialpad:", width="stretch"):
+        rate = exact()  # the slider is the control; this is for who knows the number
     with right, st.container(horizontal=True):
         decomposition = choose_decomposition()
         storage = forms.storage(STORAGE, set_otherwise)

@@ -22,7 +22,6 @@ from lrc_core.results.drafts import (
     calibration_of,
     draft_of,
     imported,
-    kept_draft,
     plan_file,
     plan_of,
     save_plan,
@@ -205,7 +204,8 @@ def body(ref: ModelRef) -> None:
     card, _ = known
     st.markdown(prose("plans"))
     cards.coverage(card)
-    draft = editor.current(card) or kept_draft(card) or uniform_draft(card, USUAL_KEEP)
+    editor.offer_last(card)
+    draft = editor.current(card) or uniform_draft(card, USUAL_KEEP)
     card = draft.stored(card)
     keep = head(ref, card, draft)
     editor.budget(card, draft, keep)

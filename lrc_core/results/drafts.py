@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -21,6 +22,9 @@ from lrc_core.runs.spec import CalibrationSpec
 from lrc_core.types import ModelCard, Storage
 
 _CHOOSE = "Choose a plan.json that this program wrote."
+
+MOST_DRAFTS = 20
+"""Remembered drafts of one model; older ones go."""
 
 
 @dataclass(frozen=True)
@@ -149,8 +153,13 @@ def _folder(card: ModelCard) -> Path:
     return plans_home() / card.identity.fingerprint[:16]
 
 
-def keep_draft(draft: Draft, card: ModelCard) -> None:
-    """Remember the draft, so that a reload or another tab finds it; in the read-only mode the tab alone has it.
+def keep_draft(draft: Draft, card: ModelCard, tab: str) -> None:
+    """Remember the draft of a tab, so that a reload finds it; in the read-only mode the tab alone has it.
+
+    Args:
+        draft: what is remembered.
+        card: of the model.
+        tab: names the tab in its link, as :func:`new_tab` made it.
 
     Raises:
         ResourceError, RunError: it cannot be written.
@@ -158,13 +167,40 @@ def keep_draft(draft: Draft, card: ModelCard) -> None:
     if read_only():
         return
     _folder(card).mkdir(parents=True, exist_ok=True)
-    write_json(_folder(card) / ".draft.json", {**asdict(draft), "ranks": dict(draft.ranks)})
+    write_json(_draft_file(card, tab), {**asdict(draft), "ranks": dict(draft.ranks)})
+    for path in _drafts(card)[MOST_DRAFTS:]:
+        path.unlink(missing_ok=True)
 
 
-def kept_draft(card: ModelCard) -> Draft | None:
-    """The remembered draft; None where there is none that can be used."""
+def new_tab() -> str:
+    """A name for a tab that no other one has."""
+    return secrets.token_hex(4)
+
+
+def _draft_file(card: ModelCard, tab: str) -> Path:
+    return _folder(card) / f".draft-{re.sub(r'[^0-9a-f]', '', tab)[:16]}.json"
+
+
+def _drafts(card: ModelCard) -> list[Path]:
+    """All remembered drafts of a model, the newest first; earlier versions had one for all tabs, ``.draft.json``."""
+    return sorted(_folder(card).glob(".draft*.json"), key=lambda path: -path.stat().st_mtime)
+
+
+def newest_draft(card: ModelCard) -> tuple[Draft, float] | None:
+    """The draft that was changed last in any tab, and when; None where there is none that can be used."""
+    for path in _drafts(card):
+        if (draft := _read_draft(path, card)) is not None:
+            return draft, path.stat().st_mtime
+    return None
+
+
+def kept_draft(card: ModelCard, tab: str) -> Draft | None:
+    """The remembered draft of a tab; None where there is none that can be used."""
+    return _read_draft(_draft_file(card, tab), card) if tab else None
+
+
+def _read_draft(path: Path, card: ModelCard) -> Draft | None:
     try:
-        path = _folder(card) / ".draft.json"
         draft = typed(Draft, load_record(path, strict=True), str(path))
         ranks: Ranks = normalised(draft.stored(card).layers, {name: int(rank) for name, rank in draft.ranks.items()})
     except Exception:  # whatever is wrong with it, a new one is begun

@@ -16,7 +16,7 @@ from lrc_core.report.sections.rows import Named, certainty, ranked, times_dense
 from lrc_core.report.sources import Row, spec_of
 from lrc_core.runs.spec import CompareSpec, QualitySpec
 from lrc_core.tune.settings import TUNED
-from lrc_core.words import count, data_size, measured, percent, removed
+from lrc_core.words import count, data_size, figure, measured, percent, removed
 
 
 def question(named: Named) -> Section:
@@ -67,8 +67,8 @@ def _facts(named: Named, row: Row) -> Iterator[Fact]:
         yield Fact(f"Perplexity, {named.text(text)}", f"{times:.2f} ×", f"{value}; dense model = 1", MEASURED)
     loss = accuracy_loss(row, dense, named.sources.scores()) if dense else None
     if loss is not None:
-        whole = round(loss.difference)
-        shown = f"{abs(whole)} {'fewer' if whole < 0 else 'more'}" if whole else "as many"
+        gap = loss.difference
+        shown = f"{figure(abs(gap), 2)} {'fewer' if gap < 0 else 'more'}" if abs(gap) >= 0.05 else "as many"
         yield Fact("Right answers of 100", shown, f"{loss.error_words}; {loss.questions:,} questions asked", MEASURED)
 
 

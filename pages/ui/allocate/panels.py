@@ -20,6 +20,7 @@ from lrc_core.types import ModelCard
 from pages.ui.allocate import estimate
 from pages.ui.allocate.slider import SliderPanel
 from pages.ui.shared.frame import sample_note
+from pages.ui.shared.naming import file_name
 
 TABLE = "al_table"
 
@@ -120,7 +121,7 @@ def below(ref: ModelRef, found: SliderContent, rate: int) -> None:
             st.download_button(
                 f"Plan at {at} %",
                 plan.path.read_bytes(),
-                f"plan-{found.run.id}-{at:02d}.json",
+                file_name(found.card.name, found.run.spec.method, f"{at} % removed", "plan", ending="json"),
                 "application/json",
                 icon=":material/download:",
                 on_click="ignore",

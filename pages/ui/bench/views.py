@@ -12,7 +12,6 @@ import streamlit as st
 from lrc_core import words
 from lrc_core.budget import keep_at, storage_law
 from lrc_core.escape import escaped
-from lrc_core.kinds import title_of
 from lrc_core.names import decomposition_label, method_label
 from lrc_core.quality.presets import PRESETS, bench_preset, method_presets
 from lrc_core.quality.tables import row_label, rows_csv, to_markdown
@@ -27,6 +26,7 @@ from pages.ui.compare import report
 from pages.ui.shared import charting, jobs
 from pages.ui.shared.charting import ChartText
 from pages.ui.shared.frame import empty, guard, sample_note
+from pages.ui.shared.naming import run_labels
 
 _SIZES = {"bench": "For two cores", "gpu": "For a GPU"}
 _PARTS = {"losses": "Loss terms", "texts": "Calibration text"}
@@ -125,10 +125,11 @@ def _unfinished(views: Sequence[AnyRun]) -> None:
 def _choose(found: Sequence[bench_data.Bench], key: str) -> bench_data.Bench:
     if len(found) == 1:
         return found[0]
+    labels = run_labels([one.view for one in found])
     index = st.selectbox(
         "Run",
         range(len(found)),
-        format_func=lambda number: f"{title_of(found[number].view.spec)} · {found[number].view.id}",
+        format_func=lambda number: labels[found[number].view.id],
         key=key,
     )
     return found[index]
