@@ -59,8 +59,14 @@ def stock_of(model: nn.Module) -> Stock:
     """Look at the dense model.
 
     Raises:
-        ModelError: its experts were taken out of their stacks, so that its names are no longer those of its files.
+        ModelError: it runs code of its own, or its experts were taken out of their stacks, so that its names are no
+            longer those of its files.
     """
+    if type(model).__module__.startswith("transformers_modules"):
+        raise ModelError(
+            f"{type(model).__name__} runs code that came with the model, which cannot be exported yet.",
+            "Architectures that transformers knows itself can be.",
+        )
     linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)}
     for name, module in model.named_modules():
         if "forward" in vars(module):  # see lrc_core/models/blocks/experts.py

@@ -9,18 +9,21 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import lrc_core.hf  # noqa: F401 - folders are loaded with the format known
 from lrc_core.allocate.llm_pruner.settings import LlmPrunerSettings
 from lrc_core.calibrate.update_settings import UpdateSettings
+from lrc_core.cli.parser import build_parser
 from lrc_core.errors import CancelledError, ModelError, PlanError, SettingsError
 from lrc_core.folders import reload, write
+from lrc_core.folders.stored import stock_of
 from lrc_core.kinds import KINDS, check, command_for
 from lrc_core.kinds.export import require_place
 from lrc_core.models.load import load_model
-from lrc_core.plan import Plan
+from lrc_core.plan import Plan, make_plan
 from lrc_core.runs.spec import (
     AllocateSpec,
     CalibrationSpec,
@@ -60,8 +63,6 @@ def test_any_family_comes_back_bit_for_bit(family: str, calibration: Calibration
     plan = Plan.load(allocated.path / "plan.json")
     left_dense = sorted(plan.ranks)[::5]
     layers = load_model(ref).card.layers
-    from lrc_core.plan import make_plan
-
     ranks = {**plan.full_ranks(layers), **{layer.name: layer.full_rank for layer in layers if layer.name in left_dense}}
     mixed = make_plan(load_model(ref).card, ranks, decomposition="svd", method="hand", keep_target=0.9)
     spec = ExportSpec(ref, mixed.to_dict(), "", calibration)
@@ -175,8 +176,6 @@ def test_the_card_has_the_figures_of_the_plan(
     for row in rows:
         assert f"{result_of(row)['perplexity'][evaluation.texts[0]]['value']:.3f}" in card
     assert rows[1].id in card and allocated.id in card
-    import yaml
-
     head = yaml.safe_load(card.split("---")[1])
     assert head["library_name"] == "transformers" and "low-rank" in head["tags"] and "base_model" not in head
     metric = head["model-index"][0]["results"][0]["metrics"][0]
@@ -202,6 +201,9 @@ def test_what_cannot_be_exported_is_refused(calibration: CalibrationSpec, tmp_pa
     allocated = run(AllocateSpec(ref, keep=0.6, decomposition="svd", calibration=calibration))
     with pytest.raises(ModelError, match="experts"):
         run(export_of(allocated, calibration))
+    foreign = type("Own", (torch.nn.Linear,), {"__module__": "transformers_modules.somebody.model"})
+    with pytest.raises(ModelError, match="Own"):
+        stock_of(foreign(2, 2))
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "note.txt").write_text("mine")
     for place in (tmp_path / "full", tmp_path / "full" / "note.txt"):
@@ -211,8 +213,6 @@ def test_what_cannot_be_exported_is_refused(calibration: CalibrationSpec, tmp_pa
 
 
 def test_where_no_model_is_named_it_is_the_plans(model: ModelRef, calibration: CalibrationSpec) -> None:
-    from lrc_core.cli.parser import build_parser
-
     allocated = run(AllocateSpec(model, keep=0.5, calibration=calibration))
     arguments = build_parser().parse_args(["export", allocated.id, "--to", "somewhere"])
     spec = KINDS["export"].spec_from(arguments)

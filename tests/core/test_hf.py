@@ -12,7 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from lrc_core.errors import ExportError
+from lrc_core.folders import reload
+from lrc_core.hf import FactoredLinear, LowRankConfig
+from lrc_core.pipeline import exporting
 from lrc_core.plan import Plan
 from lrc_core.runs.spec import AllocateSpec, CalibrationSpec, ExportSpec, ModelRef
 from tests.factories.pipeline_helpers import result_of, run
@@ -99,8 +104,6 @@ def test_other_programs_run_with_the_format_known(
 
 
 def test_a_newer_format_is_refused(exported: tuple[Path, dict[str, Any]]) -> None:
-    from lrc_core.hf import LowRankConfig
-
     block = json.loads((exported[0] / "config.json").read_text())["quantization_config"]
     assert LowRankConfig(**block).to_dict() == {**block, "pruned": {}, "attributes": {}}
     with pytest.raises(ValueError, match="version 2"):
@@ -108,10 +111,6 @@ def test_a_newer_format_is_refused(exported: tuple[Path, dict[str, Any]]) -> Non
 
 
 def test_factors_of_both_storages_give_the_product() -> None:
-    import torch
-
-    from lrc_core.hf import FactoredLinear
-
     torch.manual_seed(0)
     for bias in (False, True):
         pair = FactoredLinear((7, 5), 3, False, bias, torch.float64)
@@ -135,10 +134,6 @@ def test_a_folder_that_is_something_else_is_no_export(
     model: ModelRef, calibration: CalibrationSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Weights that change on their way to the disk fail the run, and nothing is left under the folder's name."""
-    from lrc_core.errors import ExportError
-    from lrc_core.folders import reload
-    from lrc_core.pipeline import exporting
-
     allocated = run(AllocateSpec(model, keep=0.6, calibration=calibration))
     spec = ExportSpec(model, Plan.load(allocated.path / "plan.json").to_dict(), "", calibration)
     monkeypatch.setattr("lrc_core.folders.check._asked", lambda question, _: reload.main(question))
