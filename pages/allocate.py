@@ -23,7 +23,7 @@ from lrc_core.runs.spec import AllocateSpec, CalibrationSpec, ModelRef
 from lrc_core.types import Storage
 from pages.ui.allocate import finished, panels
 from pages.ui.allocate import slider as ratedrag
-from pages.ui.shared import cards, forms, jobs, state
+from pages.ui.shared import cards, forms, jobs, state, take_away
 from pages.ui.shared.frame import empty, frame, guard, page_link
 from pages.ui.shared.naming import told_apart, when
 from pages.ui.shared.prose import prose
@@ -275,6 +275,7 @@ def watched(ref: ModelRef) -> None:
         page_link("pages/compare.py", "Compare it with the other methods", ":material/balance:")
         page_link("pages/plans.py", "Change its ranks by hand", ":material/edit_square:")
         page_link("pages/runs.py", "Update its factors, or measure it", ":material/forward:", query={"ru_run": shown})
+        take_away.section(ref, take_away.offers_of(current), "al")
 
 
 def body(ref: ModelRef) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 import streamlit as st
@@ -11,6 +13,7 @@ from lrc_core import words
 from lrc_core.budget import keep_at, whole_percent
 from lrc_core.escape import csv_cell, escaped
 from lrc_core.names import decomposition_label, method_label
+from lrc_core.quality.rows import named
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
 from lrc_core.results import comparisons
 from lrc_core.results.archive import archive
@@ -19,7 +22,7 @@ from pages.ui.bench import views as bench_views
 from pages.ui.compare import cards, report
 from pages.ui.compare import views as compare_views
 from pages.ui.shared import cards as model_cards
-from pages.ui.shared import forms, jobs, state
+from pages.ui.shared import forms, jobs, state, take_away
 from pages.ui.shared.frame import PAGES, empty, frame, guard, page_link, sample_note
 from pages.ui.shared.prose import prose
 
@@ -205,6 +208,15 @@ def downloads(group: comparisons.Group, decomposition: str) -> None:
         )
 
 
+def measured_plans(rows: Sequence[Mapping[str, Any]]) -> list[take_away.Offer]:
+    """The plans behind the rows that are shown."""
+    return [
+        take_away.offer_of(str(row["run_id"]), f"{method_label(named(row))} at {words.removed(row['keep_target'])}")
+        for row in rows
+        if row["method"] != "dense" and row.get("run_id")
+    ]
+
+
 def body(ref: ModelRef) -> None:
     section = st.segmented_control(
         "Show",
@@ -258,6 +270,7 @@ def side_by_side(ref: ModelRef) -> None:
     with guard():
         cards.under_rows(rows, ref)
     fill_missing(ref, group, decomposition)
+    take_away.section(ref, measured_plans(rows), "co")
     downloads(group, decomposition)
     page_link(
         PAGES["present"].file,

@@ -8,8 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lrc_core.escape import csv_cell
-from lrc_core.names import split_variant
-from lrc_core.plan import storage_of, update_words
+from lrc_core.plan import split_variant, storage_of, update_words
 from lrc_core.quality.paired import LEVEL
 from lrc_core.quality.rows import accuracy_of
 from lrc_core.registry import ALLOCATORS
