@@ -15,12 +15,15 @@ from lrc_core.evaluate.cost import measure_cost
 from lrc_core.evaluate.perplexity import perplexity
 from lrc_core.evaluate.sample import DEFAULT_PROMPT, greedy_sample
 from lrc_core.files import write_json
+from lrc_core.formats.grids import METHODS
 from lrc_core.models.checks.fit import model_positions, require_fit
 from lrc_core.models.checks.positions import length_warning, require_length
-from lrc_core.models.load import NOT_CAUSAL
+from lrc_core.models.gguf.packing import bits_of
+from lrc_core.models.load import NOT_CAUSAL, LoadedModel
 from lrc_core.pipeline.planned import under_plan
 from lrc_core.pipeline.session import Session
 from lrc_core.plan import Plan
+from lrc_core.quality.quantised import format_notes, sizes_of
 from lrc_core.results.identity import differs_from_plan
 from lrc_core.runs.spec import EvaluateSpec, EvaluationSpec
 from lrc_core.runs.store import Run
@@ -50,7 +53,7 @@ def evaluation_run(run: Run, session: Session) -> dict[str, Any]:
             "keep_whole_model": 1.0,
         }
         scores = _measure(run, spec.evaluation, session, spec.calibration.texts)
-        return {**head, **scores, "run_id": run.id, "allocate_run_id": None}
+        return {**head, **sizes_of(loaded.card, None), **scores, "run_id": run.id, "allocate_run_id": None}
     plan = Plan.from_dict(dict(spec.plan))
     plan.check_model(loaded.card)
     plan.require_files(spec.plan_folder, run.path.parent)
@@ -61,10 +64,25 @@ def evaluation_run(run: Run, session: Session) -> dict[str, Any]:
         name: getattr(plan, name)
         for name in ("method", "decomposition", "keep_target", "keep_achieved", "keep_whole_model")
     }
+    if plan.method in METHODS:
+        head["decomposition"] = ""
+    if plan.formats:
+        scores = _of_formats(scores, plan, loaded)
+    head |= sizes_of(loaded.card, plan)
     ids = {"run_id": run.id, "allocate_run_id": plan.origin.get("allocate_run_id", plan.origin.get("run_id"))}
     warnings = [*scores.get("warnings", []), *differs_from_plan(plan.origin, spec)]
     updated = {"update": plan.update, "update_run_id": plan.origin.get("run_id")} if plan.update else {}
     return {**head, **scores, **ids, **updated, **({"warnings": warnings} if warnings else {})}
+
+
+def _of_formats(scores: dict[str, Any], plan: Plan, loaded: LoadedModel) -> dict[str, Any]:
+    """Scores of a plan with number formats: its true bytes, no speed (that of 16 bits would be), and notes."""
+    packed = f"{loaded.packed} ({bits_of(loaded.packed):g} bits a weight)" if loaded.packed else ""
+    notes = format_notes(loaded.card, plan, packed)
+    untimed = dict.fromkeys(("prefill_tokens_per_s", "decode_tokens_per_s"))
+    cost = {**scores["cost"], **untimed, "bytes": sizes_of(loaded.card, plan)["model_bytes"]}
+    said = [f"{plan.method.upper() if plan.method in METHODS else plan.method}: {note}." for note in notes[:-1]]
+    return {**scores, "cost": cost, "note": "; ".join(notes), "warnings": [*scores.get("warnings", []), *said]}
 
 
 def _calibrated_on(plan: Plan, spec: EvaluateSpec) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
+from lrc_core.formats.grids import METHODS
 from lrc_core.pipeline.matrix import BenchLine, Matrix
 from lrc_core.pipeline.session import Session
 from lrc_core.plan import update_words
@@ -16,7 +17,7 @@ from lrc_core.runs.spec import AblationSpec, AllocateSpec, CalibrationSpec, Qual
 from lrc_core.runs.store import Run
 from lrc_core.tune.kinds import NO_UPDATE
 
-_DENSE_ORDER = {"dense": -2, "reference": -1}
+_DENSE_ORDER = {"dense": -9, "reference": -8, **{name: -7 + number for number, name in enumerate(METHODS)}}
 
 
 def quality_run(run: Run, session: Session) -> dict[str, Any]:
@@ -31,10 +32,13 @@ def quality_run(run: Run, session: Session) -> dict[str, Any]:
         for update in spec.updates
         if not ALLOCATORS.get(method).structured or (decomposition, update) == (spec.decompositions[0], spec.updates[0])
     ]
-    matrix = Matrix(run, session, baselines(spec.baselines), 1 + len(spec.references) + len(lines) * len(spec.keeps))
+    cells = 1 + len(spec.references) + len(spec.formats) + len(lines) * len(spec.keeps)
+    matrix = Matrix(run, session, baselines(spec.baselines), cells)
     for source in spec.references:  # first, while the model itself is not in memory yet
         matrix.reference(source)
     matrix.dense()
+    for name in spec.formats:
+        matrix.quantised(name)
     for line in lines:
         matrix.line(line)
     order = {**_DENSE_ORDER, **{method: index for index, method in enumerate(spec.methods)}}

@@ -21,6 +21,7 @@ from lrc_core.runs.spec_parts import (
 
 GENERATED = "generated"
 """Name of the calibration text that the model writes itself."""
+FORMATS_HELP = "number formats that all block linears are measured in instead, without ranks; none: --formats alone"
 LESSON_PARTS = ("layers", "sensitivity", "text")
 """Parts of a lesson: some layers rank by rank, what squeezing each layer alone costs, and what is written then."""
 
@@ -113,7 +114,7 @@ class CompareSpec(JobSpec):
     """
 
     kind: ClassVar[str] = "compare"
-    added_later: ClassVar[tuple[str, ...]] = ("update",)
+    added_later: ClassVar[tuple[str, ...]] = ("update", "formats")
     model: ModelRef = ModelRef()
     methods: tuple[Name, ...] = argument(
         ("uniform", "strs", "llrc"), "what is compared, see `lrc methods`", metavar="METHOD", always=True
@@ -125,6 +126,7 @@ class CompareSpec(JobSpec):
     evaluation: EvaluationSpec = EvaluationSpec()
     seed: int = argument(0, "of methods, calibration and evaluation", also=("calibration.seed", "evaluation.seed"))
     update: Name = argument("none", "what is done to the factors of every plan before it is measured")
+    formats: tuple[Label, ...] = argument((), FORMATS_HELP, none=True, names="format")
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ class QualitySpec(JobSpec):
     """
 
     kind: ClassVar[str] = "quality"
-    added_later: ClassVar[tuple[str, ...]] = ("updates",)
+    added_later: ClassVar[tuple[str, ...]] = ("formats",)
     model: ModelRef = ModelRef()
     methods: tuple[Name, ...] = argument(
         ("uniform", "strs", "llrc"), "default: every one", metavar="METHOD", always=True
@@ -170,6 +172,7 @@ class QualitySpec(JobSpec):
     updates: tuple[Name, ...] = argument(
         ("none",), "what is done to the factors of every plan, each in rows of its own", word="--update"
     )
+    formats: tuple[Label, ...] = argument((), FORMATS_HELP, none=True, names="format")
 
 
 @dataclass(frozen=True)
