@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -68,6 +69,9 @@ def evaluation_run(run: Run, session: Session) -> dict[str, Any]:
         head["decomposition"] = ""
     if plan.formats:
         scores = _of_formats(scores, plan, loaded)
+        head["formats"] = dict(sorted(Counter(plan.formats.values()).items()))
+    if budget := plan.origin.get("budget"):
+        head["budget"] = str(budget)
     head |= sizes_of(loaded.card, plan)
     ids = {"run_id": run.id, "allocate_run_id": plan.origin.get("allocate_run_id", plan.origin.get("run_id"))}
     warnings = [*scores.get("warnings", []), *differs_from_plan(plan.origin, spec)]

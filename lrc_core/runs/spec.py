@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, get_args
 
 from lrc_core.errors import RecordError
+from lrc_core.formats.budgets import BOTH, VARY
 from lrc_core.records import AGAIN, Label, Name, Place, Share, typed
 from lrc_core.runs.spec_parts import (
     SPEC_VERSION,
@@ -55,9 +56,11 @@ class AllocateSpec(JobSpec):
 
     Attributes:
         settings: the method's settings, complete (presets are resolved before the spec is made).
+        budget: see :func:`~lrc_core.formats.budgets.byte_budget`; ``keep`` is 1 then and not read.
     """
 
     kind: ClassVar[str] = "allocate"
+    added_later: ClassVar[tuple[str, ...]] = ("budget", "vary")
     model: ModelRef = ModelRef()
     method: Name = argument("uniform", "a method by name, see `lrc methods`", always=True)
     decomposition: Name = argument("whitened", names="decomposition", always=True)
@@ -66,6 +69,11 @@ class AllocateSpec(JobSpec):
     settings: Mapping[str, Any] = field(default_factory=dict)
     calibration: CalibrationSpec = CalibrationSpec()
     seed: int = argument(0, "of the method and its calibration", also=("calibration.seed",))
+    budget: Label = argument(
+        "", "a budget in bytes instead: bytes:0.45, a share of what the block linears take in 16 bits, or mb:250, the "
+        "whole model", metavar="UNIT:N"
+    )  # fmt: skip
+    vary: Name = argument(BOTH, "what a budget in bytes may choose", choices=VARY)
 
 
 @dataclass(frozen=True)
