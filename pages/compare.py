@@ -98,6 +98,8 @@ def new_comparison(ref: ModelRef) -> None:
             help="The model with every block linear rounded to a number format of llama.cpp and no rank reduced: "
             "what you could do instead, at its true bytes.",
         )
+        with left:
+            storage = forms.storage("co_new_storage", None, linked=False)
         with right.expander("Presets", icon=":material/tune:"):
             presets = choose_presets(names)
         evaluation = forms.evaluation("co_new")
@@ -115,6 +117,7 @@ def new_comparison(ref: ModelRef) -> None:
         evaluation=evaluation,
         update=update,
         formats=tuple(name for name in QUANTISED if name in formats),
+        storage=storage,
     )
     if jobs.submit(spec):
         st.rerun()

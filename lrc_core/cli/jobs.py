@@ -20,10 +20,10 @@ from lrc_core.errors import RunError
 from lrc_core.files import disk_errors
 from lrc_core.formats.grids import METHODS
 from lrc_core.kinds import KINDS, load
-from lrc_core.plan import Plan, update_of, variant_name
+from lrc_core.plan import Plan, storage_of, update_of, variant_name
 from lrc_core.quality.alternatives import why_not_quantise
 from lrc_core.quality.quantised import compresses, share_of
-from lrc_core.quality.rows import Scores, accuracy_of
+from lrc_core.quality.rows import Scores, accuracy_of, named
 from lrc_core.quality.tables import to_markdown
 from lrc_core.runs.integrity import unaltered
 from lrc_core.runs.spec import ModelRef, Spec
@@ -199,7 +199,7 @@ def print_plan(run: Run, result: dict[str, Any]) -> None:
         ],
         [
             [
-                variant_name(plan["method"], update_of(plan.get("origin"))),
+                variant_name(plan["method"], update_of(plan.get("origin")), storage_of(plan)),
                 plan["decomposition"],
                 fixed_percent(plan["keep_achieved"]) + _of_blocks(result, plan["keep_achieved"]),
                 fixed_percent(plan["keep_target"]),
@@ -264,7 +264,7 @@ def print_rows(rows: Sequence[Mapping[str, Any]]) -> None:
         header,
         [
             [
-                variant_name(str(row["method"]), str(row.get("update", ""))),
+                named(row),
                 fixed_percent(row["keep_target"]),
                 fixed_percent(row["keep_achieved"]),
                 _share_of_bytes(row),

@@ -12,7 +12,7 @@ from lrc_core import __version__
 from lrc_core.kinds import KINDS, Kind, load
 from lrc_core.kinds.flags import STARTER, add_model, flag
 from lrc_core.kinds.lists import add_list
-from lrc_core.runs.spec import AllocateSpec
+from lrc_core.runs.spec import STORAGE_HELP, STORAGES, AllocateSpec
 
 Handler = Callable[[argparse.Namespace], int]
 SPEEDS = {
@@ -131,6 +131,7 @@ def _plan(commands: Any) -> None:
     parser.add_argument("--name", default="My plan", help="in the score list")
     words = f"of a plan that begins as uniform: {flag(AllocateSpec, 'decomposition').help} (default: whitened)"
     parser.add_argument("--decomposition", default=AllocateSpec().decomposition, metavar="D", help=words)
+    parser.add_argument("--storage", choices=STORAGES, help=f"{STORAGE_HELP} (default: as the plan begun with)")
     parser.add_argument("--save", required=True, metavar="FILE", help="where the plan goes")
 
 

@@ -11,23 +11,41 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from lrc_core.budget import Ranks, Shapes, is_dense
-from lrc_core.formats.grids import BF16, FORMATS, Format
+from lrc_core.formats.grids import BF16, FORMATS, Q8_0, Format
 from lrc_core.types import LinearShape
 
 Formats = Mapping[str, str]
 """Name of the format of layers by full module name; layers that are not in it are in 16 bits."""
 
 
-def stored_matrices(layer: LinearShape, rank: int) -> tuple[tuple[int, int], ...]:
-    """Rows and width of every matrix that a layer of that rank is stored as."""
+def pivots_bear(form: Format) -> bool:
+    """Whether a format is exact enough for pivot rows, whose errors spread to every row that is made of them.
+
+    8 bits cost next to nothing there, 5 bits more than the ranks do; layers in less are stored as pairs.
+    """
+    return form.bits >= Q8_0.bits
+
+
+def is_pivoted(layer: LinearShape, rank: int, form: Format = BF16) -> bool:
+    """Whether a layer of that rank is stored by pivots in a format."""
+    return layer.storage == "pivoted" and pivots_bear(form) and not is_dense(layer, rank)
+
+
+def stored_matrices(layer: LinearShape, rank: int, form: Format = BF16) -> tuple[tuple[int, int], ...]:
+    """Rows and width of every matrix that a layer of that rank is stored as in a format."""
     if is_dense(layer, rank):
         return ((layer.out_features, layer.in_features),)
+    if is_pivoted(layer, rank, form):
+        return ((rank, layer.in_features), (layer.out_features - rank, rank))
     return ((layer.out_features, rank), (rank, layer.in_features))
 
 
 def layer_bytes(layer: LinearShape, rank: int, form: Format = BF16) -> int:
-    """Bytes of a layer kept at ``rank`` in a format; a padded last block of a row is counted."""
-    return sum(form.bytes_of(rows, width) for rows, width in stored_matrices(layer, rank))
+    """Bytes of a layer kept at ``rank`` in a format; a padded last block of a row is counted.
+
+    Indices of pivots are not, as they are nowhere: they are a thousandth of the parameters.
+    """
+    return sum(form.bytes_of(rows, width) for rows, width in stored_matrices(layer, rank, form))
 
 
 def plan_bytes(layers: Iterable[LinearShape], ranks: Ranks, formats: Formats, shapes: Shapes | None = None) -> int:

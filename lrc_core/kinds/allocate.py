@@ -6,12 +6,13 @@ import argparse
 from dataclasses import asdict, replace
 
 from lrc_core.errors import BudgetError, SettingsError
-from lrc_core.formats.budgets import BITS, BOTH, RANKS, VARY, byte_budget
+from lrc_core.formats.budgets import BOTH, BY_BYTES, VARY, VARY_WORDS, byte_budget
 from lrc_core.kinds import checks, titles
 from lrc_core.kinds.choices import add_settings, settings_of, settings_words
 from lrc_core.kinds.flags import CALIBRATION_SEED, calibration, flag, flags
 from lrc_core.kinds.kind import Kind
 from lrc_core.names import method_label
+from lrc_core.plan import variant_name
 from lrc_core.registry import ALLOCATORS
 from lrc_core.runs.spec import AllocateSpec
 from lrc_core.runs.store import RunStore
@@ -63,18 +64,23 @@ def _check_bytes(spec: AllocateSpec) -> None:
             f"{method_label(spec.method)} chooses ranks in 16 bits and cannot be given bytes.",
             f"Choose {able}, or a share to keep: in 16 bits it is the same share of the bytes.",
         )
-    if spec.decomposition != "kfac":
+    if spec.decomposition != BY_BYTES:
         raise BudgetError(
             f"Bytes are shared out by predicted losses, which the decomposition {spec.decomposition} does not know.",
-            "Choose the decomposition kfac.",
+            f"Choose the decomposition {BY_BYTES}.",
         )
+
+
+def _what(spec: AllocateSpec) -> str:
+    variant = variant_name(spec.method, "", spec.storage)
+    return f"{variant} at {_size(spec)}" if spec.budget else titles.listed(variant, spec.keep)
 
 
 def _size(spec: AllocateSpec) -> str:
     """The target in words."""
     if not spec.budget:
         return titles.sizes([spec.keep])
-    return byte_budget(spec.budget).words + {BOTH: "", BITS: ", formats alone", RANKS: ", ranks alone"}[spec.vary]
+    return byte_budget(spec.budget).words + ("" if spec.vary == BOTH else f", {VARY_WORDS[spec.vary]}")
 
 
 KIND = Kind(
@@ -89,11 +95,11 @@ KIND = Kind(
         flag(AllocateSpec, "budget", then=(("keep", 1.0),)),
         *flags(AllocateSpec, "vary", "decomposition"),
         _Settings(),
-        *flags(AllocateSpec, "seed"),
+        *flags(AllocateSpec, "storage", "rank_multiple", "seed"),
         *calibration(AllocateSpec, alone=True, seed=CALIBRATION_SEED),
     ),
     extras=_extras,
-    title=lambda spec: f"{method_label(spec.method)} at {_size(spec)}",
-    what=lambda spec: f"{spec.method} at {_size(spec)}" if spec.budget else titles.listed(spec.method, spec.keep),
+    title=lambda spec: f"{method_label(variant_name(spec.method, '', spec.storage))} at {_size(spec)}",
+    what=_what,
     check=_check,
 )

@@ -17,7 +17,10 @@ from lrc_core.decompose.factorise import Factors
 from lrc_core.digests import is_altered
 from lrc_core.errors import PlanError
 from lrc_core.formats.grids import BF16, FORMATS, Format
-from lrc_core.lowrank.linear import LowRankLinear
+from lrc_core.formats.rounding import on_grid
+from lrc_core.formats.sizes import is_pivoted
+from lrc_core.lowrank.linear import LowRankLinear, PivotedLinear
+from lrc_core.lowrank.pivots import pivot_form
 from lrc_core.lowrank.rounding import rounded_linear, rounded_pair
 from lrc_core.models.blocks.linears import get_module, replace_module, weight_of
 from lrc_core.types import LinearShape
@@ -136,6 +139,28 @@ def low_rank_layer(
     return LowRankLinear(left, right, getattr(module, "bias", None))
 
 
+def pivoted_layer(
+    module: nn.Module, factors: Factors, kept: slice | Sequence[int], form: Format = BF16
+) -> PivotedLinear:
+    """The same matrix as :func:`low_rank_layer` makes of it, stored as pivot rows and coefficients.
+
+    Args:
+        module: nn.Linear or Conv1D.
+        factors: its factors.
+        kept: which components: a slice (the first k) or indices.
+        form: the number format that rows and coefficients are rounded to.
+
+    Raises:
+        NumericalError: the factors are not finite.
+    """
+    weight = weight_of(module)
+    index = kept if isinstance(kept, slice) else torch.as_tensor(list(kept), dtype=torch.long)
+    found = pivot_form(factors.left[:, index].to(weight.device), factors.right[index].to(weight.device))
+    parts = (on_grid(part, form) for part in (found.rows, found.coefficients))
+    rows, coefficients = (part.to(weight.device, weight.dtype) for part in parts)
+    return PivotedLinear(rows, coefficients, found.pivots, getattr(module, "bias", None))
+
+
 @contextmanager
 def compressed(
     model: nn.Module,
@@ -144,6 +169,8 @@ def compressed(
     source: FactorSource,
     kept: Mapping[str, Sequence[int]] | None = None,
     formats: Mapping[str, str] | None = None,
+    *,
+    as_pairs: bool = False,
 ) -> Iterator[nn.Module]:
     """The model with every low-rank layer swapped in; the very same modules are put back at the end.
 
@@ -154,6 +181,7 @@ def compressed(
         source: where the factors come from.
         kept: indices of the kept components where they are not the first k (LLRC's any-k).
         formats: number formats by layer, dense and low-rank ones; the others stay in 16 bits.
+        as_pairs: factors whatever the storage law, for what trains or fits them: the same matrices, sooner made.
 
     Raises:
         PlanError: kept indices disagree with the rank or lie outside the spectrum; factors are too few for the rank.
@@ -176,7 +204,8 @@ def compressed(
             if found.left.shape[1] < rank or found.right.shape[0] < rank:
                 raise PlanError(f"The factors of {layer.name} have fewer components than its rank {rank}.")
             module = get_module(model, layer.name)
-            replacement = low_rank_layer(module, found, chosen, form)
+            made = pivoted_layer if is_pivoted(layer, rank, form) and not as_pairs else low_rank_layer
+            replacement = made(module, found, chosen, form)
             originals[layer.name] = module
             replace_module(model, layer.name, replacement)
         yield model

@@ -18,7 +18,7 @@ from lrc_core.models.gguf.parts import whole_header
 from lrc_core.models.source import find_source
 from lrc_core.pipeline.parts import do_part, folder_of, recorded_plan, update_spec, warnings_of
 from lrc_core.pipeline.session import Session
-from lrc_core.plan import Plan
+from lrc_core.plan import PAIR, Plan
 from lrc_core.quality.quantised import quantised_plan
 from lrc_core.quality.rows import Partners, Row, Scores, completed
 from lrc_core.registry import ALLOCATORS
@@ -115,6 +115,7 @@ class Matrix:
                 "keep_target": keep,
                 "seed": line.base.seed,
                 **({"update": line.update} if line.update != NO_UPDATE else {}),
+                **({"storage": line.base.storage} if line.base.storage != PAIR else {}),
                 **line.columns,
             }
             try:
@@ -146,6 +147,29 @@ class Matrix:
                 raise
             except LrcError as error:
                 self._add({**row, "error": error.message, "remedy": error.remedy})
+
+    def within_bytes(self, line: BenchLine) -> None:
+        """Allocate a budget in bytes and measure the plan."""
+        base, label = line.base, self._next(line.label)
+        row: Row = {"method": base.method, "decomposition": base.decomposition, "seed": base.seed, **line.columns}
+        row |= {"storage": base.storage} if base.storage != PAIR else {}
+        try:
+            source = do_part(self._store, self._session, base, label)
+            plan = Plan.load(unaltered(source.path / "plan.json"))
+            wanted = EvaluateSpec(
+                model=self._spec.model,
+                plan=plan.to_dict(),
+                calibration=base.calibration,
+                evaluation=self._evaluation(plan.keep_target),
+            )
+            found = do_part(self._store, self._session, wanted, label)
+            details = (source.result() or {}).get("details") or {}
+            more = {"dense_layers": len(plan.dense), "predicted_loss": details.get("predicted_loss_increase")}
+            self._add({**_result(found), **row, **_size(found), **more, **_spent(source, base.keep)})
+        except CancelledError:
+            raise
+        except LrcError as error:
+            self._add({"keep_target": 1.0, **row, "error": error.message, "remedy": error.remedy})
 
     def sort(self, key: Callable[[Row], Any]) -> None:
         """Put the rows in order."""

@@ -75,7 +75,7 @@ def params_under(card: ModelCard, plan: Plan | None) -> int:
     """Parameters of the whole model under a plan, tied ones once."""
     if plan is None:
         return card.params_total
-    left = plan_params(card.layers, plan.full_ranks(card.layers), plan.pruned)
+    left = plan_params(plan.stored(card).layers, plan.full_ranks(card.layers), plan.pruned)
     return card.params_total - card.params_linear + left
 
 
@@ -88,7 +88,7 @@ def _weights(card: ModelCard, plan: Plan | None) -> int:
         layer_bytes(layer, ranks[layer.name], FORMATS[plan.formats[layer.name]])
         if layer.name in plan.formats
         else layer_params(layer, ranks[layer.name]) * card.dtype_bytes
-        for layer in card.layers
+        for layer in plan.stored(card).layers
     )
     return blocks + (card.params_total - card.params_linear) * card.dtype_bytes
 

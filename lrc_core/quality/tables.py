@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lrc_core.escape import csv_cell
-from lrc_core.plan import update_words
+from lrc_core.names import split_variant
+from lrc_core.plan import bits_word, storage_of, update_words
 from lrc_core.quality.paired import LEVEL
 from lrc_core.quality.quantised import FORMAT_LABELS, share_of, targeted
 from lrc_core.quality.rows import accuracy_of
@@ -27,7 +28,8 @@ def row_label(row: Row) -> str:
     method = str(row["method"])
     if method == "reference":
         return str(row.get("name", "reference"))
-    name = _label(method) + update_words(str(row.get("update") or ""))
+    word = str(row.get("update") or "") or bits_word(method, row.get("formats"))
+    name = _label(method.partition("+")[0]) + update_words(word, storage_of(row))
     return f"{name}, {row['variant']}" if row.get("variant") else name
 
 
@@ -80,8 +82,9 @@ def records(result: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 _ORDER = (
-    *("method", "update", "label", "variant", "part", "decomposition", "seed", "keep_target", "keep_achieved"),
-    *("keep_whole_model", "bytes_share", "model_bytes", "params", "bytes", "dense_layers", "layers", "error", "note"),
+    *("method", "update", "storage", "label", "variant", "part", "decomposition", "seed", "keep_target"),
+    *("keep_achieved", "keep_whole_model", "bytes_share", "model_bytes", "params", "bytes", "dense_layers", "layers"),
+    *("error", "note"),
 )
 
 
@@ -269,8 +272,8 @@ def _legend(names: Sequence[str]) -> str:
 def _baseline(name: str) -> str:
     if name == "base":
         return "the first variant of the same kind"
-    method, _, update = name.partition("+")
-    return _label(method) + update_words(update)
+    method, update, storage = split_variant(name)
+    return _label(method) + update_words(update, storage)
 
 
 def _titled(row: Row) -> str:

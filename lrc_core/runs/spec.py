@@ -8,7 +8,7 @@ from typing import Any, ClassVar, get_args
 
 from lrc_core.errors import RecordError
 from lrc_core.formats.budgets import BOTH, VARY
-from lrc_core.records import AGAIN, Label, Name, Place, Share, typed
+from lrc_core.records import AGAIN, Label, Name, Place, Positive, Share, typed
 from lrc_core.runs.spec_parts import (
     SPEC_VERSION,
     AnswerSpec,
@@ -19,10 +19,14 @@ from lrc_core.runs.spec_parts import (
     SamplingSpec,
     argument,
 )
+from lrc_core.types import Storage
 
 GENERATED = "generated"
 """Name of the calibration text that the model writes itself."""
 FORMATS_HELP = "number formats that all block linears are measured in instead, without ranks; none: --formats alone"
+RANK_MULTIPLES = (1, 8, 16, 32, 64)
+STORAGES = get_args(Storage)
+STORAGE_HELP = "how low-rank layers are stored and counted: pair, k(m+n) parameters; pivoted, k(m+n-k)"
 LESSON_PARTS = ("layers", "sensitivity", "text")
 """Parts of a lesson: some layers rank by rank, what squeezing each layer alone costs, and what is written then."""
 
@@ -60,7 +64,7 @@ class AllocateSpec(JobSpec):
     """
 
     kind: ClassVar[str] = "allocate"
-    added_later: ClassVar[tuple[str, ...]] = ("budget", "vary")
+    added_later: ClassVar[tuple[str, ...]] = ("storage", "rank_multiple", "budget", "vary")
     model: ModelRef = ModelRef()
     method: Name = argument("uniform", "a method by name, see `lrc methods`", always=True)
     decomposition: Name = argument("whitened", names="decomposition", always=True)
@@ -74,6 +78,8 @@ class AllocateSpec(JobSpec):
         "whole model", metavar="UNIT:N"
     )  # fmt: skip
     vary: Name = argument(BOTH, "what a budget in bytes may choose", choices=VARY)
+    storage: Storage = argument("pair", STORAGE_HELP, choices=STORAGES)
+    rank_multiple: Positive = argument(1, "ranks are multiples of this, as fast kernels want", choices=RANK_MULTIPLES)
 
 
 @dataclass(frozen=True)
@@ -122,7 +128,7 @@ class CompareSpec(JobSpec):
     """
 
     kind: ClassVar[str] = "compare"
-    added_later: ClassVar[tuple[str, ...]] = ("update", "formats")
+    added_later: ClassVar[tuple[str, ...]] = ("update", "storage", "formats")
     model: ModelRef = ModelRef()
     methods: tuple[Name, ...] = argument(
         ("uniform", "strs", "llrc"), "what is compared, see `lrc methods`", metavar="METHOD", always=True
@@ -135,6 +141,7 @@ class CompareSpec(JobSpec):
     seed: int = argument(0, "of methods, calibration and evaluation", also=("calibration.seed", "evaluation.seed"))
     update: Name = argument("none", "what is done to the factors of every plan before it is measured")
     formats: tuple[Label, ...] = argument((), FORMATS_HELP, none=True, names="format")
+    storage: Storage = argument("pair", STORAGE_HELP, choices=STORAGES)
 
 
 @dataclass(frozen=True)
@@ -149,7 +156,7 @@ class QualitySpec(JobSpec):
     """
 
     kind: ClassVar[str] = "quality"
-    added_later: ClassVar[tuple[str, ...]] = ("formats",)
+    added_later: ClassVar[tuple[str, ...]] = ("storages", "formats", "budgets")
     model: ModelRef = ModelRef()
     methods: tuple[Name, ...] = argument(
         ("uniform", "strs", "llrc"), "default: every one", metavar="METHOD", always=True
@@ -181,6 +188,13 @@ class QualitySpec(JobSpec):
         ("none",), "what is done to the factors of every plan, each in rows of its own", word="--update"
     )
     formats: tuple[Label, ...] = argument((), FORMATS_HELP, none=True, names="format")
+    budgets: tuple[Label, ...] = argument(
+        (), "budgets in bytes as well (bytes:0.45, mb:250), spent on ranks, on number formats and on both",
+        word="--budget", none=True, metavar="UNIT:N",
+    )  # fmt: skip
+    storages: tuple[Storage, ...] = argument(
+        ("pair",), "how low-rank layers are stored and counted, each in rows of its own", word="--storage"
+    )
 
 
 @dataclass(frozen=True)

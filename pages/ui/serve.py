@@ -20,8 +20,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from lrc_core.paths import read_only
-from pages.ui import gate, lean
+from lrc_core.paths import READ_ONLY, read_only
+from pages.ui import classroom, gate, lean
 
 HOST = "127.0.0.1"
 FIRST_PORT = 8501
@@ -80,6 +80,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--allow-host", action="append", default=[], metavar="NAME", help="another name of this server, as of a proxy"
     )
+    parser.add_argument(
+        "--class",
+        dest="classroom",
+        action="store_true",
+        help="for a class: on the local network, read-only for everyone, with the QR code of its address",
+    )
     return parser.parse_args(arguments)
 
 
@@ -97,12 +103,15 @@ def link_to(door: gate.Door, host: str) -> str:
 
 
 def _target() -> str:
-    return "demo" if read_only() else "app"
+    return "class" if classroom.address() else "demo" if read_only() else "app"
 
 
 def main(arguments: list[str]) -> int:
     """Serve until Ctrl-C; the exit code is Streamlit's."""
     options = parse(arguments)
+    if options.classroom:
+        os.environ[READ_ONLY] = "1"
+        options.host = "0.0.0.0" if options.host == HOST else options.host
     try:
         wanted = [int(options.port)] if options.port else range(FIRST_PORT, FIRST_PORT + 50)
         port = free_port(wanted, options.host)
@@ -118,6 +127,9 @@ def main(arguments: list[str]) -> int:
             file=sys.stderr,
         )
         return 1
+    if options.classroom:
+        shown = classroom.network_address() if options.host in gate.EVERYWHERE else options.host
+        os.environ[classroom.CLASS] = f"http://{f'[{shown}]' if ':' in shown else shown}:{port}"
     serve(door_of(options, port), options.host)
     return 0
 
@@ -132,6 +144,9 @@ def serve(door: gate.Door, host: str) -> None:
         lean.refuse_heavy_imports()
     lean.warm_up(lambda: answers(door.port, near))
     print(f"\n  Open {link}\n", flush=True)  # noqa: T201
+    if lesson := classroom.link("learn"):
+        code = classroom.qr_text(lesson)
+        print(f"  The class opens {lesson}\n\n{code}\n", flush=True)  # noqa: T201
     import streamlit
     from starlette.middleware import Middleware
 

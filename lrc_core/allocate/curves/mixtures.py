@@ -7,6 +7,7 @@ Shoham and Gersho 1988), so that any budget takes milliseconds once the points a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -93,7 +94,8 @@ def ways(layer: LinearShape, curves: Curves, vary: str) -> list[Stored]:
 def _of_ranks(layer: LinearShape, curves: Curves, form: Format) -> Iterator[Stored]:
     tail = np.concatenate([np.cumsum(curves.components[::-1])[::-1], [0.0]])
     rounding = curves.factors.get(form.name)
-    for rank in range(form.block, layer.full_rank, form.block):
+    step = math.lcm(form.block, layer.rank_multiple)
+    for rank in range(step, layer.full_rank, step):
         if is_dense(layer, rank):
             return
         loss = float(tail[rank]) + (0.0 if rounding is None else float(rounding[rank]))

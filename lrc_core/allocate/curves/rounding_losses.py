@@ -21,6 +21,7 @@ from lrc_core.allocate.protocol import Context
 from lrc_core.decompose.factorise import Factors, Transform
 from lrc_core.errors import BudgetError, CancelledError
 from lrc_core.files import write_arrays
+from lrc_core.formats.budgets import BY_BYTES
 from lrc_core.formats.grids import FORMATS, QUANTISED, Format
 from lrc_core.formats.rounding import on_grid
 from lrc_core.lowrank.rounding import balanced
@@ -87,10 +88,10 @@ def rounding_losses(context: Context) -> dict[str, RoundingLosses]:
         BudgetError: the decomposition knows no loss, so that formats and ranks cannot be put on one scale.
         CancelledError: ``context.should_stop`` said so.
     """
-    if context.decomposition != "kfac":
+    if context.decomposition != BY_BYTES:
         raise BudgetError(
             f"Bytes are shared out by predicted losses, which the decomposition {context.decomposition} does not know.",
-            "Choose the decomposition kfac.",
+            f"Choose the decomposition {BY_BYTES}.",
         )
     path = context.common / "rounding.npz"
     if not path.exists():
