@@ -60,7 +60,7 @@ def new_comparison(ref: ModelRef) -> None:
     if jobs.instead(CompareSpec(model=ref)):
         return
     names = list(ALLOCATORS.names())
-    with st.form("co_form", border=False):
+    with st.form("co_form", border=False, enter_to_submit=False):
         left, right = st.columns(2)
         methods = left.pills(
             "Methods",
@@ -161,7 +161,10 @@ def fill_missing(ref: ModelRef, group: comparisons.Group, decomposition: str) ->
     cells = comparisons.missing(group, decomposition, compared(group, decomposition))
     if not cells:
         return
-    named = ", ".join(f"{method_label(method)} at {words.removed(keep)}" for method, keep in cells)
+    found = [f"{method_label(method)} at {words.removed(keep)}" for method, keep in cells]
+    if not any(row["method"] == "dense" for row in group.rows):
+        found.insert(0, "the dense model, without which no loss is known")
+    named = ", ".join(found)
     with st.container(border=True):
         st.markdown(f":material/grid_off: **Not measured yet:** {named}.")
         if group.sample:
@@ -181,7 +184,9 @@ def fill_missing(ref: ModelRef, group: comparisons.Group, decomposition: str) ->
         )
         if jobs.instead(spec):
             return
-        if st.button("Measure these cells", icon=":material/play_arrow:", key="co_fill") and jobs.submit(spec):
+        pressed = st.button("Measure these cells", icon=":material/play_arrow:", key="co_fill")
+        jobs.price_note(spec)
+        if pressed and jobs.submit(spec):
             st.rerun()
 
 
