@@ -12,6 +12,7 @@ import streamlit as st
 from lrc_core import words
 from lrc_core.budget import keep_at, whole_percent
 from lrc_core.escape import csv_cell, escaped
+from lrc_core.formats.grids import QUANTISED
 from lrc_core.names import decomposition_label, method_label
 from lrc_core.quality.rows import named
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
@@ -91,6 +92,15 @@ def new_comparison(ref: ModelRef) -> None:
             key="co_new_update",
             help=jobs.UPDATE_HELP,
         )
+        formats = left.pills(
+            "Just quantised, for comparison",
+            QUANTISED,
+            selection_mode="multi",
+            default=QUANTISED,
+            key="co_new_formats",
+            help="The model with every block linear rounded to a number format of llama.cpp and no rank reduced: "
+            "what you could do instead, at its true bytes.",
+        )
         with left:
             storage = forms.storage("co_new_storage", None, linked=False)
         with right.expander("Presets", icon=":material/tune:"):
@@ -109,6 +119,7 @@ def new_comparison(ref: ModelRef) -> None:
         presets={name: preset for name, preset in presets.items() if name in methods},
         evaluation=evaluation,
         update=update,
+        formats=tuple(name for name in QUANTISED if name in formats),
         storage=storage,
     )
     if jobs.submit(spec):
