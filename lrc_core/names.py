@@ -11,7 +11,7 @@ from lrc_core.allocate.curves.hand import HAND
 from lrc_core.models.source import is_path
 from lrc_core.plan import PAIR, update_words
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
-from lrc_core.runs.spec import STORAGES, ModelRef
+from lrc_core.runs.spec import IMPORTED, STORAGES, ModelRef
 
 GREY = "#7b8c94"
 HAND_COLOR = "#8b5a2b"
@@ -37,7 +37,7 @@ def method_label(name: str) -> str:
     label = (
         ALLOCATORS.get(method).label
         if method in ALLOCATORS
-        else {"dense": "Dense", HAND: "By hand"}.get(method, method)
+        else {"dense": "Dense", HAND: "By hand", IMPORTED: "Imported"}.get(method, method)
     )
     return label + update_words(update, storage)
 
