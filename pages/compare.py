@@ -12,6 +12,7 @@ import streamlit as st
 from lrc_core import words
 from lrc_core.budget import keep_at, whole_percent
 from lrc_core.escape import csv_cell, escaped
+from lrc_core.formats.grids import QUANTISED
 from lrc_core.names import decomposition_label, method_label
 from lrc_core.quality.rows import named
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
@@ -59,7 +60,7 @@ def new_comparison(ref: ModelRef) -> None:
     if jobs.instead(CompareSpec(model=ref)):
         return
     names = list(ALLOCATORS.names())
-    with st.form("co_form", border=False):
+    with st.form("co_form", border=False, enter_to_submit=False):
         left, right = st.columns(2)
         methods = left.pills(
             "Methods",
@@ -91,6 +92,15 @@ def new_comparison(ref: ModelRef) -> None:
             key="co_new_update",
             help=jobs.UPDATE_HELP,
         )
+        formats = left.pills(
+            "Just quantised, for comparison",
+            QUANTISED,
+            selection_mode="multi",
+            default=QUANTISED,
+            key="co_new_formats",
+            help="The model with every block linear rounded to a number format of llama.cpp and no rank reduced: "
+            "what you could do instead, at its true bytes.",
+        )
         with left:
             storage = forms.storage("co_new_storage", None, linked=False)
         with right.expander("Presets", icon=":material/tune:"):
@@ -109,6 +119,7 @@ def new_comparison(ref: ModelRef) -> None:
         presets={name: preset for name, preset in presets.items() if name in methods},
         evaluation=evaluation,
         update=update,
+        formats=tuple(name for name in QUANTISED if name in formats),
         storage=storage,
     )
     if jobs.submit(spec):
@@ -150,7 +161,10 @@ def fill_missing(ref: ModelRef, group: comparisons.Group, decomposition: str) ->
     cells = comparisons.missing(group, decomposition, compared(group, decomposition))
     if not cells:
         return
-    named = ", ".join(f"{method_label(method)} at {words.removed(keep)}" for method, keep in cells)
+    found = [f"{method_label(method)} at {words.removed(keep)}" for method, keep in cells]
+    if not any(row["method"] == "dense" for row in group.rows):
+        found.insert(0, "the dense model, without which no loss is known")
+    named = ", ".join(found)
     with st.container(border=True):
         st.markdown(f":material/grid_off: **Not measured yet:** {named}.")
         if group.sample:
@@ -170,7 +184,9 @@ def fill_missing(ref: ModelRef, group: comparisons.Group, decomposition: str) ->
         )
         if jobs.instead(spec):
             return
-        if st.button("Measure these cells", icon=":material/play_arrow:", key="co_fill") and jobs.submit(spec):
+        pressed = st.button("Measure these cells", icon=":material/play_arrow:", key="co_fill")
+        jobs.price_note(spec)
+        if pressed and jobs.submit(spec):
             st.rerun()
 
 

@@ -90,12 +90,12 @@ class LowRankQuantizer(HfQuantizer):
                 new = FactoredLinear(whole, int(rank), block.storage == "pivoted", bias, old.weight.dtype)
                 _place(model, name, new)
         for name, (rows, columns) in block.pruned.items():
-            old, _, bias = _linear(model, name)
+            old, _whole, bias = _linear(model, name)
             with old.weight.device:
                 cut = Conv1D(rows, columns) if isinstance(old, Conv1D) else nn.Linear(columns, rows, bias=bias)
                 _place(model, name, cut.to(old.weight.dtype))
-        for name, numbers in block.attributes.items():
-            for attribute, number in numbers.items():
+        for name, attributes in block.attributes.items():
+            for attribute, number in attributes.items():
                 setattr(model.get_submodule(_own_name(model, name)), attribute, int(number))
         return model
 

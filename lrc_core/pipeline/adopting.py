@@ -77,8 +77,8 @@ def _require_fit(found: ForeignFactors, card: ModelCard, folder: Path) -> None:
             raise ModelError(f"The two factors of {layer.name} in {folder} do not fit each other.", "Copy it again.")
         if shape != (layer.out_features, layer.in_features):
             raise ModelError(
-                f"{layer.name} is {shape[0]} x {shape[1]} in {folder}, and {layer.out_features} x {layer.in_features} in "
-                f"{card.name}.",
+                f"{layer.name} is {shape[0]} x {shape[1]} in {folder}, and "
+                f"{layer.out_features} x {layer.in_features} in {card.name}.",
                 "Name the model that the folder was made of.",
             )
         if not (left.is_floating_point() and left.isfinite().all() and right.isfinite().all()):

@@ -173,7 +173,7 @@ def factors_of(session: Session, plan: Plan, folder: str, spec: CalibrationSpec,
         raise PlanError(f"This plan prunes structure ({plan.structure_file}), which this version cannot apply.")
     rest = _WhenNeeded(session, plan.decomposition, spec)
     if not plan.weights_file:
-        return rest.store
+        return rest.store if plan.ranks else rest
     return PlanWeights(runs / folder / plan.weights_file, rest, plan.digest(plan.weights_file))
 
 

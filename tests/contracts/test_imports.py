@@ -17,7 +17,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("records",),
     ("types",),
     ("settings", "paths", "budget", "escape"),
-    ("words", "coverage"),
+    ("words", "coverage", "formats"),
     ("files",),
     ("digests",),
     ("registry", "plan", "damage"),
