@@ -55,7 +55,7 @@ def folder_of(spec: ExportSpec) -> Path:
     return Path(result["folder"])
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen2", "gemma2", "opt", "gpt2", "gpt_neox"])
+@pytest.mark.parametrize("family", ["llama", "qwen2", "opt", "gpt2", "gpt_neox"])
 def test_any_family_comes_back_bit_for_bit(family: str, calibration: CalibrationSpec, tmp_path: Path) -> None:
     """Tied embeddings, biases, Conv1D, fused projections; and layers that stay dense beside the others."""
     ref = ModelRef(str(save_tiny(tmp_path / family, family)))
@@ -121,7 +121,7 @@ def test_logits_are_those_of_an_independent_computation(model: ModelRef, calibra
     }
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2", "qwen2"])
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_pivots_are_stored_as_they_are_counted(family: str, calibration: CalibrationSpec, tmp_path: Path) -> None:
     ref = ModelRef(str(save_tiny(tmp_path / family, family)))
     spec = AllocateSpec(ref, keep=0.7, decomposition="svd", calibration=calibration, storage="pivoted")
