@@ -26,7 +26,7 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Stored:
+class Option:
     """One way to store a layer."""
 
     bytes: int
@@ -67,7 +67,7 @@ class Mixture:
     bytes: int
 
 
-def ways(layer: LinearShape, curves: Curves, vary: str) -> list[Stored]:
+def ways(layer: LinearShape, curves: Curves, vary: str) -> list[Option]:
     """Every way to store a layer that may be chosen, fewest bytes first.
 
     Ranks of factors in a block format are whole blocks, as the last block of a row counts whole anyway.
@@ -77,10 +77,10 @@ def ways(layer: LinearShape, curves: Curves, vary: str) -> list[Stored]:
         curves: its losses.
         vary: see :data:`~lrc_core.formats.budgets.VARY`.
     """
-    found = [Stored(layer_bytes(layer, layer.full_rank), 0.0, layer.full_rank, BF16.name)]
+    found = [Option(layer_bytes(layer, layer.full_rank), 0.0, layer.full_rank, BF16.name)]
     if vary != RANKS:
         found += [
-            Stored(layer_bytes(layer, layer.full_rank, FORMATS[form]), loss, layer.full_rank, form)
+            Option(layer_bytes(layer, layer.full_rank, FORMATS[form]), loss, layer.full_rank, form)
             for form, loss in curves.dense.items()
         ]
     if vary != BITS:
@@ -91,7 +91,7 @@ def ways(layer: LinearShape, curves: Curves, vary: str) -> list[Stored]:
     return sorted(found, key=lambda way: (way.bytes, way.loss))
 
 
-def _of_ranks(layer: LinearShape, curves: Curves, form: Format) -> Iterator[Stored]:
+def _of_ranks(layer: LinearShape, curves: Curves, form: Format) -> Iterator[Option]:
     tail = np.concatenate([np.cumsum(curves.components[::-1])[::-1], [0.0]])
     rounding = curves.factors.get(form.name)
     step = math.lcm(form.block, layer.rank_multiple)
@@ -99,16 +99,16 @@ def _of_ranks(layer: LinearShape, curves: Curves, form: Format) -> Iterator[Stor
         if is_dense(layer, rank):
             return
         loss = float(tail[rank]) + (0.0 if rounding is None else float(rounding[rank]))
-        yield Stored(layer_bytes(layer, rank, form), loss, rank, form.name)
+        yield Option(layer_bytes(layer, rank, form), loss, rank, form.name)
 
 
-def on_hull(found: Sequence[Stored]) -> list[Stored]:
+def on_hull(found: Sequence[Option]) -> list[Option]:
     """Those on the lower convex hull, fewest bytes first; the last is the one of least loss.
 
     Args:
         found: fewest bytes first.
     """
-    kept: list[Stored] = []
+    kept: list[Option] = []
     for way in found:  # what costs more bytes and loses no less is never chosen
         if not kept or way.loss < kept[-1].loss:
             if kept and kept[-1].bytes == way.bytes:
@@ -118,7 +118,7 @@ def on_hull(found: Sequence[Stored]) -> list[Stored]:
     return [kept[place] for place in places]
 
 
-def best_mixture(layers: Sequence[LinearShape], hulls: Mapping[str, Sequence[Stored]], allowed: int) -> Mixture:
+def best_mixture(layers: Sequence[LinearShape], hulls: Mapping[str, Sequence[Option]], allowed: int) -> Mixture:
     """The mixture of least predicted loss within bytes.
 
     Steps along the hulls are taken in the order of the loss that a byte saves; a step that does not fit ends its
