@@ -90,9 +90,9 @@ def _lines_of_bytes(spec: QualitySpec) -> list[BenchLine]:
             for entry in map(ALLOCATORS.get, spec.methods):
                 for budget in spec.budgets if entry.by_bytes else ():
                     for vary, words in VARY_WORDS.items():
-                        base = _base(spec, entry, _preset(spec, entry.name), BY_BYTES, seed, storage=storage)
+                        base = _base(spec, entry, _preset(spec, entry.name), BY_BYTES, seed)
                         variant = f"{byte_budget(budget).words}, {words}"
-                        line = replace(base, keep=1.0, budget=budget, vary=vary)
+                        line = replace(base, keep=1.0, budget=budget, vary=vary, storage=storage)
                         columns = {"variant": variant, "budget": budget}
                         found.append(BenchLine(line, f"{entry.label}, {variant}", columns))
     return found
