@@ -10,24 +10,14 @@ import lrc_core.decompose  # noqa: F401 - both register their entries
 from lrc_core.allocate.curves.hand import HAND
 from lrc_core.formats.grids import METHODS
 from lrc_core.models.source import is_path
-from lrc_core.plan import PAIR, update_words
+from lrc_core.plan import split_variant, update_words
 from lrc_core.quality.quantised import FORMAT_LABELS
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
-from lrc_core.runs.spec import STORAGES, ModelRef
+from lrc_core.runs.spec import ModelRef
 
 GREY = "#7b8c94"
 HAND_COLOR = "#8b5a2b"
 _FORMAT_COLORS = dict(zip(METHODS, ("#4b5563", "#6b7280", "#9ca3af"), strict=True))
-
-
-def split_variant(name: str) -> tuple[str, str, str]:
-    """Method, update and storage of a name such as ``llrc+left+pivoted``.
-
-    The update is "" where the factors are as allocated, the storage ``pair`` where nothing is said of it.
-    """
-    method, *rest = name.split("+")
-    storage = rest.pop() if rest and rest[-1] in STORAGES else PAIR
-    return method, "+".join(rest), storage
 
 
 def method_label(name: str) -> str:

@@ -30,7 +30,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from lrc_core.budget import Ranks, Shapes, is_dense, keep_ratio, normalised, stored_card, whole_model_ratio
+from lrc_core.budget import LAWS, Ranks, Shapes, is_dense, keep_ratio, normalised, stored_card, whole_model_ratio
 from lrc_core.coverage import is_expert
 from lrc_core.digests import file_digest
 from lrc_core.errors import BudgetError, PlanError, RecordError
@@ -290,6 +290,16 @@ def update_words(update: str, storage: str = PAIR) -> str:
 def variant_name(method: str, update: str, storage: str = PAIR) -> str:
     """A method with an update of its factors and with how they are stored: ``llrc``, ``llrc+left+pivoted``."""
     return "+".join(word for word in (method, update, "" if storage == PAIR else storage) if word)
+
+
+def split_variant(name: str) -> tuple[str, str, str]:
+    """Method, update and storage of a name such as ``llrc+left+pivoted``.
+
+    The update is "" where the factors are as allocated, the storage ``pair`` where nothing is said of it.
+    """
+    method, *rest = name.split("+")
+    storage = rest.pop() if rest and rest[-1] in LAWS else PAIR
+    return method, "+".join(rest), storage
 
 
 def plan_variant(plan: Plan) -> str:

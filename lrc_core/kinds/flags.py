@@ -240,6 +240,10 @@ def _is_text(word: str) -> bool:
     return all(piece in _BUILT_IN or (is_file(piece) and path.suffix != ".gguf") for piece, path in paths)
 
 
+def _new_folder(name: str) -> str:
+    return os.path.abspath(expanded(name))
+
+
 def _folder(name: str) -> str:
     path = expanded(name)
     if not os.path.isdir(path):
@@ -251,6 +255,7 @@ _NAMES: dict[str, dict[str, Any]] = {
     "text": {"each": True, "fits": _is_text, "made": absolute_text, "metavar": "TEXT"},
     "listed text": {"made": absolute_text, "metavar": "TEXT"},
     "folder": {"made": _folder, "metavar": "DIR"},
+    "new folder": {"made": _new_folder},
     "model": {"made": model_source, "metavar": "MODEL"},
     "format": {"made": lambda name: format_named(name).name, "metavar": "FORMAT"},
     "decomposition": {"help": ", ".join(DECOMPOSITIONS.names()), "metavar": "D"},

@@ -8,7 +8,7 @@ from lrc_core.formats.grids import QUANTISED, check_formats
 from lrc_core.kinds import bench, checks, titles
 from lrc_core.kinds.flags import flag, flags
 from lrc_core.kinds.kind import Kind
-from lrc_core.names import split_variant
+from lrc_core.plan import split_variant
 from lrc_core.quality.presets import bench_preset
 from lrc_core.registry import ALLOCATORS
 from lrc_core.runs.spec import STORAGES, ModelRef, QualitySpec

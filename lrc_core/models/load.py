@@ -102,7 +102,7 @@ def load_model(
     """
     chosen = pick_device(device)
     precision = named_dtype(dtype, chosen)
-    folder, revision = _local_folder(ref, on_progress, should_stop)
+    folder, revision = local_folder(ref, on_progress, should_stop)
     files = look_through(folder, allow_pickle=ref.allow_pickle)
     check_tokenizer(folder)
     _require_memory(files, ref, chosen, precision)
@@ -162,7 +162,7 @@ def move(model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
             module._buffers[name] = buffer.to(device)
 
 
-def _local_folder(ref: ModelRef, on_progress: OnProgress, should_stop: ShouldStop) -> tuple[Path, str]:
+def local_folder(ref: ModelRef, on_progress: OnProgress, should_stop: ShouldStop) -> tuple[Path, str]:
     """The folder to load from and the revision, after whatever fetching or unpacking it takes."""
     source = find_source(ref)
     if source.kind == "starter":
@@ -248,7 +248,7 @@ def _read_model(
         with quiet_transformers("loading the weights", on_progress, should_stop):
             model, info = AutoModelForCausalLM.from_pretrained(
                 files.folder,
-                dtype=_stored_dtype(files),
+                dtype=stored_dtype(files),
                 use_safetensors=not files.pickled,
                 trust_remote_code=ref.trust_remote_code,
                 local_files_only=True,
@@ -291,7 +291,7 @@ def _zeros(model: nn.Module) -> list[str]:
     ]
 
 
-def _stored_dtype(files: ModelFiles) -> torch.dtype | str:
+def stored_dtype(files: ModelFiles) -> torch.dtype | str:
     """What most of the weights are stored as; config.json may say less, and would have them rounded."""
     sizes: dict[str, int] = {}
     for tensor in files.tensors:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -9,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lrc_core.calibrate.factor_model import Calibrated, factors
@@ -58,6 +60,13 @@ class Session:
         """The model, loaded when first needed."""
         ref = pinned(self.ref, self.contents.get(model_key(self.ref), ""))
         return load_model(ref, on_progress=self.on_progress, should_stop=self.should_stop)
+
+    def release(self) -> None:
+        """Let the model go; it is loaded anew when it is needed again."""
+        self.__dict__.pop("loaded", None)
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
     def serves(self, spec: Spec) -> bool:
         """Whether the model in memory is the one that a spec means: of that name, and of that content."""

@@ -8,8 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lrc_core.escape import csv_cell
-from lrc_core.names import split_variant
-from lrc_core.plan import bits_word, storage_of, update_words
+from lrc_core.plan import bits_word, split_variant, storage_of, update_words
 from lrc_core.quality.paired import LEVEL
 from lrc_core.quality.quantised import FORMAT_LABELS, share_of, targeted
 from lrc_core.quality.rows import accuracy_of

@@ -12,8 +12,7 @@ from typing import Any, TypeAlias, TypeGuard
 from lrc_core import words
 from lrc_core.budget import removed_share, same_percent, same_size, size_key
 from lrc_core.errors import LrcError
-from lrc_core.names import split_variant
-from lrc_core.plan import Plan
+from lrc_core.plan import Plan, split_variant
 from lrc_core.quality.quantised import compresses, share_of
 from lrc_core.quality.rows import named
 from lrc_core.quality.variants import MIX

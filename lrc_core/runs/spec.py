@@ -29,6 +29,9 @@ STORAGES = get_args(Storage)
 STORAGE_HELP = "how low-rank layers are stored and counted: pair, k(m+n) parameters; pivoted, k(m+n-k)"
 LESSON_PARTS = ("layers", "sensitivity", "text")
 """Parts of a lesson: some layers rank by rank, what squeezing each layer alone costs, and what is written then."""
+FORMS = ("lowrank", "dense")
+"""Forms of an exported folder: small, low-rank layers as they are; or stock shapes, as large as ever."""
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)
@@ -270,6 +273,29 @@ class GenerateSpec(JobSpec):
     sampling: SamplingSpec = SamplingSpec()
 
 
+@dataclass(frozen=True)
+class ExportSpec(JobSpec):
+    """A plan on its model as a folder that other software loads.
+
+    Attributes:
+        plan: content of a plan file, of whatever method.
+        plan_folder: as of :class:`EvaluateSpec`.
+        calibration: of the plan's factors; the folder is checked on the same text.
+        to: the folder to write, absolute; "" for one inside the run.
+    """
+
+    kind: ClassVar[str] = "export"
+    model: ModelRef = ModelRef()
+    plan: Mapping[str, Any] = field(default_factory=dict)
+    plan_folder: Place = ""
+    calibration: CalibrationSpec = CalibrationSpec()
+    to: Place = argument("", "folder to write (default: one inside the run)", metavar="FOLDER", names="new folder")
+    form: Name = argument(
+        FORMS[0], "lowrank: small; dense: stock shapes that load anywhere, as large as the original", choices=FORMS
+    )
+    dtype: Name = argument(PRECISIONS[0], "of the stored weights; auto: as the model's own files", choices=PRECISIONS)
+
+
 Spec = (
     FetchSpec
     | SpectraSpec
@@ -281,6 +307,7 @@ Spec = (
     | AblationSpec
     | LessonSpec
     | GenerateSpec
+    | ExportSpec
 )
 _KINDS: dict[str, type[Any]] = {spec.kind: spec for spec in get_args(Spec)}
 
@@ -328,8 +355,10 @@ def _plans_in(spec: Spec) -> list[Mapping[str, Any]]:
 
 
 __all__ = [
+    "FORMS",
     "GENERATED",
     "LESSON_PARTS",
+    "PRECISIONS",
     "SPEC_VERSION",
     "AblationSpec",
     "AllocateSpec",
@@ -338,6 +367,7 @@ __all__ = [
     "CompareSpec",
     "EvaluateSpec",
     "EvaluationSpec",
+    "ExportSpec",
     "FetchSpec",
     "GenerateSpec",
     "LessonSpec",

@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors",),
+    ("errors", "hf"),
     ("records",),
     ("types",),
     ("settings", "paths", "budget", "escape"),
@@ -24,7 +24,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("decompose", "runs"),
     ("models",),
     ("texts", "lowrank"),
-    ("calibrate", "allocate", "evaluate", "export", "quality"),
+    ("calibrate", "allocate", "evaluate", "charts", "quality"),
+    ("folders",),
     ("tune",),
     ("names",),
     ("results",),
@@ -145,9 +146,9 @@ LIGHT = (
     "lrc_core.jobs.worker",
     "lrc_core.kinds",
     "lrc_core.kinds.checks",
-    "lrc_core.export.film",
-    "lrc_core.export.film_gif",
-    "lrc_core.export.film_html",
+    "lrc_core.charts.film",
+    "lrc_core.charts.film_gif",
+    "lrc_core.charts.film_html",
     "lrc_core.quality.forecast",
     "lrc_core.jobs.generator",
     "lrc_core.jobs.generation_worker",

@@ -26,7 +26,7 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Stored:
+class Option:
     """One way to store a layer."""
 
     bytes: int
@@ -131,7 +131,7 @@ def _of_ranks(layer: LinearShape, curves: Curves, form: Format) -> _Part:
     return _Part(form.name, ranks, tail[ranks] + rounding, layer)
 
 
-def on_hull(found: Ways) -> list[Stored]:
+def on_hull(found: Ways) -> list[Option]:
     """Those on the lower convex hull, fewest bytes first; the last is the one of least loss."""
     # What costs more bytes and loses no less is never chosen; of equal bytes the first loses least.
     before = np.concatenate([[np.inf], np.minimum.accumulate(found.losses)[:-1]])
@@ -139,11 +139,11 @@ def on_hull(found: Ways) -> list[Stored]:
     kept = kept[np.concatenate([[True], np.diff(found.bytes[kept]) > 0])]
     places = kept[lower_hull(found.bytes[kept].astype(np.float64), found.losses[kept])]
     return [
-        Stored(int(found.bytes[i]), float(found.losses[i]), int(found.ranks[i]), str(found.forms[i])) for i in places
+        Option(int(found.bytes[i]), float(found.losses[i]), int(found.ranks[i]), str(found.forms[i])) for i in places
     ]
 
 
-def best_mixture(layers: Sequence[LinearShape], hulls: Mapping[str, Sequence[Stored]], allowed: int) -> Mixture:
+def best_mixture(layers: Sequence[LinearShape], hulls: Mapping[str, Sequence[Option]], allowed: int) -> Mixture:
     """The mixture of least predicted loss within bytes.
 
     Steps along the hulls are taken in the order of the loss that a byte saves; a step that does not fit ends its

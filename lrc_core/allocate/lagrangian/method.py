@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from lrc_core.allocate.curves.loss_curves import cheapest_ranks
 from lrc_core.allocate.curves.mixtures import Curves, best_mixture, on_hull, ways
 from lrc_core.allocate.curves.predicted import CURVE_HELP, CURVES, Measuring, predicted_losses
-from lrc_core.allocate.curves.rounding_losses import rounding_losses
 from lrc_core.allocate.protocol import Allocation, Bytes, Context
 from lrc_core.budget import check_target, dense_ranks
 from lrc_core.registry import ALLOCATORS, MethodEntry
@@ -64,6 +63,8 @@ def allocate(context: Context, settings: LagrangianSettings) -> Allocation:
 def _within_bytes(context: Context, budget: Bytes) -> Allocation:
     """The cheapest rank and format of every layer."""
     losses = predicted_losses(context, "sigma", Measuring(0, 0, 0))
+    from lrc_core.allocate.curves.rounding_losses import rounding_losses  # torch
+
     rounding = rounding_losses(context)
     hulls = {}
     for layer in context.layers:

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lrc_core.export.theme import DARK, LIGHT, RAMP_DARK, RAMP_LIGHT, variables
+from lrc_core.charts.theme import DARK, LIGHT, RAMP_DARK, RAMP_LIGHT, variables
 from lrc_core.report.content import (
     Answers,
     Block,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lrc_core.budget import USUAL_KEEP, same_size, size_key
-from lrc_core.export.shapes import DENSE_SYMBOL, SYMBOLS
+from lrc_core.charts.shapes import DENSE_SYMBOL, SYMBOLS
 from lrc_core.formats.grids import METHODS
 from lrc_core.names import GREY, decomposition_label, in_order, method_color, method_label
 from lrc_core.quality.quantised import compresses

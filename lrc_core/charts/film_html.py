@@ -7,8 +7,8 @@ import json
 from functools import cache
 from pathlib import Path
 
-from lrc_core.export.film import Film
-from lrc_core.export.theme import DARK, LIGHT, variables
+from lrc_core.charts.film import Film
+from lrc_core.charts.theme import DARK, LIGHT, variables
 
 _RANKS = ("base.js", "ranks.js")
 _PARTS = (*_RANKS, "chart.js", "player.js")
