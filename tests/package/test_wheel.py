@@ -1,4 +1,4 @@
-"""The wheel, built and installed into an environment that knows nothing of the clone, started in a folder of its own."""
+"""The wheel, installed into an environment that knows nothing of the clone, and started in a folder of its own."""
 
 from __future__ import annotations
 

@@ -357,10 +357,11 @@ def reproduce(story: Story) -> Slide:
         except LrcError:
             continue
     rows = "".join(f"<li><code>{html.escape(line)}</code><small>{html.escape(run)}</small></li>" for line, run in lines)
+    demo, app = start_command("demo"), start_command("app")
     body = (
         '<p class="lead">Every figure here comes from a run. These commands reproduce them.</p>'
-        f"<ul class='commands'><li><code>{start_command('demo')}</code><small>these runs, read-only, in seconds</small></li>"
-        f"<li><code>{start_command('app')}</code><small>everything, on a model of your own</small></li>{rows}</ul>"
+        f"<ul class='commands'><li><code>{demo}</code><small>these runs, read-only, in seconds</small></li>"
+        f"<li><code>{app}</code><small>everything, on a model of your own</small></li>{rows}</ul>"
     )
     return Slide("reproduce", "Reproduce it yourself", body, "", tuple(dict.fromkeys(ids)))
 
