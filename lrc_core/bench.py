@@ -17,7 +17,7 @@ from lrc_core.allocate.llrc.losses import draw_noise, gumbel_sigmoid, undecided,
 from lrc_core.allocate.llrc.method import ENTRY as LLRC
 from lrc_core.allocate.masks.teacher import Distiller
 from lrc_core.allocate.probing.prober import LayerProber, token_loss
-from lrc_core.budget import break_even
+from lrc_core.budget import break_even, factor_params
 from lrc_core.decompose.factorise import Factors, Transform, factorise, in_parallel, singular_values
 from lrc_core.lowrank.apply import low_rank_layer
 from lrc_core.lowrank.masked import masked_layers
@@ -158,7 +158,7 @@ def mask_step(ref: ModelRef, on_progress: OnProgress = ignore_progress) -> dict[
     chosen = torch.arange(len(tokens))
     teacher = distiller.teacher(chosen, tokens)
     sizes = [layer.full_rank for layer in loaded.card.layers]
-    costs = [layer.out_features + layer.in_features for layer in loaded.card.layers]
+    costs = [factor_params(layer, 1) for layer in loaded.card.layers]
     logits = nn.Parameter(torch.full((sum(sizes),), 3.0, device=loaded.device))
     optimizer, generator = torch.optim.Adam([logits], lr=1e-6), torch.Generator().manual_seed(0)
 

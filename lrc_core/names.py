@@ -9,38 +9,42 @@ import lrc_core.allocate
 import lrc_core.decompose  # noqa: F401 - both register their entries
 from lrc_core.allocate.curves.hand import HAND
 from lrc_core.models.source import is_path
-from lrc_core.plan import update_words
+from lrc_core.plan import PAIR, update_words
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
-from lrc_core.runs.spec import ModelRef
+from lrc_core.runs.spec import STORAGES, ModelRef
 
 GREY = "#7b8c94"
 HAND_COLOR = "#8b5a2b"
 
 
-def split_variant(name: str) -> tuple[str, str]:
-    """Method and update of a name such as ``llrc+left``; the update is "" where the factors are as allocated."""
-    method, _, update = name.partition("+")
-    return method, update
+def split_variant(name: str) -> tuple[str, str, str]:
+    """Method, update and storage of a name such as ``llrc+left+pivoted``.
+
+    The update is "" where the factors are as allocated, the storage ``pair`` where nothing is said of it.
+    """
+    method, *rest = name.split("+")
+    storage = rest.pop() if rest and rest[-1] in STORAGES else PAIR
+    return method, "+".join(rest), storage
 
 
 def method_label(name: str) -> str:
     """The registered label; ``Dense``, or the name for a method that this version does not know.
 
     ``llrc+left``, ``llrc+both`` and ``llrc+tuned``, plans with updated factors, are "LLRC + update", "LLRC + update of
-    both" and "LLRC + tuned".
+    both" and "LLRC + tuned"; ``llrc+pivoted`` is "LLRC, pivots".
     """
-    method, update = split_variant(name)
+    method, update, storage = split_variant(name)
     label = (
         ALLOCATORS.get(method).label
         if method in ALLOCATORS
         else {"dense": "Dense", HAND: "By hand"}.get(method, method)
     )
-    return label + update_words(update)
+    return label + update_words(update, storage)
 
 
 def method_color(name: str) -> str:
     """The registered colour, updated or not; grey for the dense model and for unknown methods."""
-    method, _ = split_variant(name)
+    method, _, _ = split_variant(name)
     return ALLOCATORS.get(method).color if method in ALLOCATORS else {HAND: HAND_COLOR}.get(method, GREY)
 
 
@@ -48,12 +52,13 @@ def in_order(names: Iterable[str]) -> list[str]:
     """Methods and their variants: dense first, then as registered, each one's updates behind it, then unknown ones."""
     known = ["dense", *ALLOCATORS.names()]
 
-    def place(name: str) -> tuple[int, str, str]:
-        method, update = split_variant(name)
+    def place(name: str) -> tuple[int, str, str, str]:
+        method, update, storage = split_variant(name)
         return (
             (known.index(method) if method in known else len(known)),
             method,
             {"left": "1", "both": "2", "tuned": "3"}.get(update, update),
+            storage,
         )
 
     return sorted(set(names), key=place)

@@ -2,10 +2,11 @@
 
 ``plan.json``::
 
-    {"format": "lrc-plan", "version": 1,
+    {"format": "lrc-plan", "version": 2,
      "model": {"source", "revision", "fingerprint", "architecture"},
      "decomposition": "whitened", "method": "llrc",
      "keep_target": 0.8, "keep_achieved": 0.7998, "keep_whole_model": 0.842,
+     "storage": "pivoted",      law by which low-rank layers are stored and counted (budget/laws.py)
      "ranks": {"model.layers.0.self_attn.q_proj": 121, ...},     low-rank layers only
      "dense": ["model.layers.0.mlp.up_proj", ...],               every other block linear
      "kept": {"model.layers.0.self_attn.q_proj": [0, 1, 4, ...]} or null: kept indices where they are not the first k
@@ -15,6 +16,9 @@
      "digests": {"weights.safetensors": "6f0c...", ...},    SHA-256 of those files; absent where there are none
      "origin": {...}}           how it came about (run id, preset, settings, seed, step, "update" where its factors
                                 were updated); never needed to apply it
+
+Version 1 has no ``storage``: its layers are pairs. A plan of pairs is still written as version 1, letter for letter as
+it always was, so that earlier programs read it and what was measured of it is found again.
 """
 
 from __future__ import annotations
@@ -24,15 +28,16 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from lrc_core.budget import Ranks, Shapes, is_dense, keep_ratio, normalised, whole_model_ratio
+from lrc_core.budget import Ranks, Shapes, is_dense, keep_ratio, normalised, stored_card, whole_model_ratio
 from lrc_core.coverage import is_expert
 from lrc_core.digests import file_digest
 from lrc_core.errors import BudgetError, PlanError, RecordError
 from lrc_core.files import write_json
 from lrc_core.records import Count, Label, Name, Positive, Share, TextLimit, load_record, typed
-from lrc_core.types import LinearShape, ModelCard, ModelIdentity
+from lrc_core.types import LinearShape, ModelCard, ModelIdentity, Storage
 
-FORMAT, VERSION = "lrc-plan", 1
+FORMAT, VERSIONS = "lrc-plan", (1, 2)
+PAIR: Storage = "pair"
 _SAME_SHARE = 1e-6
 """How far the share that a plan says it keeps may be from what its ranks come to."""
 FileName = Annotated[str, TextLimit(r"[^/\\\x00]+", 255, "the name of a file beside the plan")]
@@ -81,6 +86,7 @@ class Plan:
     pruned: Shapes | None = None
     origin: Mapping[str, Any] = field(default_factory=dict)
     digests: Mapping[str, str] = field(default_factory=dict)
+    storage: Storage = "pair"
 
     @property
     def update(self) -> str:
@@ -109,6 +115,10 @@ class Plan:
             )
         return {layer.name: self.ranks.get(layer.name, layer.full_rank) for layer in layers}
 
+    def stored(self, card: ModelCard) -> ModelCard:
+        """The model's card with its layers as this plan stores them: what everything about the plan is counted by."""
+        return stored_card(card, self.storage)
+
     def check_model(self, card: ModelCard) -> None:
         """Refuse a plan of another model.
 
@@ -121,16 +131,16 @@ class Plan:
                 f"not for {card.identity.source} ({card.identity.fingerprint[:12]}).",
                 "Allocate again on this model, or load the model that the plan names.",
             )
-        ranks = self.full_ranks(card.layers)
+        ranks, layers = self.full_ranks(card.layers), self.stored(card).layers
         try:
-            normalised(card.layers, ranks)
+            normalised(layers, ranks)
         except BudgetError as error:
             raise PlanError(f"The plan is damaged: {error}") from error
         sizes = {layer.name: (layer.out_features, layer.in_features) for layer in card.layers}
         for name, (rows, columns) in (self.pruned or {}).items():
             if not (1 <= rows <= sizes[name][0] and 1 <= columns <= sizes[name][1]):
                 raise PlanError(f"The plan is damaged: {rows} x {columns} cannot be left of {name}.")
-        achieved = keep_ratio(card.layers, ranks, self.pruned)
+        achieved = keep_ratio(layers, ranks, self.pruned)
         if abs(achieved - self.keep_achieved) > _SAME_SHARE:
             raise PlanError(
                 f"The plan is damaged: its ranks keep {achieved:.6f} of the block linears, "
@@ -173,7 +183,9 @@ class Plan:
             data["pruned"] = {name: list(shape) for name, shape in pruned.items()}
         if not data["digests"]:  # of plans without files, and of those that were made before there were digests
             del data["digests"]
-        return {"format": FORMAT, "version": VERSION, **data}
+        if self.storage == "pair":
+            del data["storage"]
+        return {"format": FORMAT, "version": 1 if self.storage == "pair" else 2, **data}
 
     @classmethod
     def from_dict(cls, data: Any, where: str = "The plan") -> Self:
@@ -184,9 +196,11 @@ class Plan:
         """
         if not isinstance(data, Mapping) or data.get("format") != FORMAT:
             raise PlanError(f"{where} is not a plan file.", f'A plan is JSON with "format": "{FORMAT}".')
-        if data.get("version") != VERSION:
+        if (version := data.get("version")) not in VERSIONS or isinstance(version, bool):
+            raise PlanError(f"{where} has version {str(version)[:40]}; this program reads versions 1 and 2.")
+        if ("storage" in data) != (version == 2):
             raise PlanError(
-                f"{where} has version {str(data.get('version'))[:40]}; this program reads version {VERSION}."
+                f"{where} is damaged: version 2 says how layers are stored, and version 1 does not.", _REMEDY
             )
         try:
             plan = typed(cls, {key: value for key, value in data.items() if key not in ("format", "version")}, where)
@@ -230,14 +244,25 @@ def update_of(origin: Any) -> str:
     return str(settings.get("kind", "")) if isinstance(settings, Mapping) else ""
 
 
-def update_words(update: str) -> str:
-    """What a label says behind the method's: "", " + update", " + update of both" or " + tuned"."""
-    return {"": "", "left": " + update", "both": " + update of both"}.get(update, f" + {update}")
+def storage_of(data: Any) -> str:
+    """What :attr:`Plan.storage` says, from the content of a plan file or from a row of a table alone."""
+    return str(data.get("storage") or PAIR) if isinstance(data, Mapping) else PAIR
 
 
-def variant_name(method: str, update: str) -> str:
-    """A method together with an update of its factors, for tables: ``llrc+left``; the method alone without one."""
-    return f"{method}+{update}" if update else method
+def update_words(update: str, storage: str = PAIR) -> str:
+    """What a label says behind the method's: "", " + update", " + update of both" or " + tuned"; and ", pivots"."""
+    words = {"": "", "left": " + update", "both": " + update of both"}.get(update, f" + {update}")
+    return words if storage == PAIR else words + ", pivots"
+
+
+def variant_name(method: str, update: str, storage: str = PAIR) -> str:
+    """A method with an update of its factors and with how they are stored: ``llrc``, ``llrc+left+pivoted``."""
+    return "+".join(word for word in (method, update, "" if storage == PAIR else storage) if word)
+
+
+def plan_variant(plan: Plan) -> str:
+    """The variant that a plan is of."""
+    return variant_name(plan.method, plan.update, plan.storage)
 
 
 def make_plan(
@@ -250,7 +275,10 @@ def make_plan(
     kept: Mapping[str, Sequence[int]] | None = None,
     origin: Mapping[str, Any] | None = None,
 ) -> Plan:
-    """A plan from the rank of every layer, with achieved ratios filled in and dense layers listed."""
+    """A plan from the rank of every layer, with achieved ratios filled in and dense layers listed.
+
+    The card's layers say by which law they are stored; see :func:`lrc_core.budget.stored_card`.
+    """
     final = normalised(card.layers, ranks)
     dense = tuple(layer.name for layer in card.layers if is_dense(layer, final[layer.name]))
     achieved = keep_ratio(card.layers, final)
@@ -266,6 +294,7 @@ def make_plan(
         dense=dense,
         kept=None if kept is None else {name: tuple(kept[name]) for name in low},
         origin=dict(origin or {}),
+        storage=card.layers[0].storage if card.layers else "pair",
     )
 
 
@@ -278,7 +307,7 @@ def pruned_plan(plan: Plan, card: ModelCard, shapes: Shapes, structure_file: str
         shapes: rows and columns that are left of the layers that lose some.
         structure_file: name of the file beside the plan that says which.
     """
-    achieved = keep_ratio(card.layers, plan.full_ranks(card.layers), shapes)
+    achieved = keep_ratio(plan.stored(card).layers, plan.full_ranks(card.layers), shapes)
     return replace(
         plan,
         dense=tuple(name for name in plan.dense if name not in shapes),

@@ -23,6 +23,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow-host", action="append", default=[], metavar="NAME", help="another name of this server, as of a proxy"
     )
+    parser.add_argument(
+        "--class",
+        dest="classroom",
+        action="store_true",
+        help="for a class: on the local network, read-only for everyone, with the QR code of its address",
+    )
 
 
 def serve(options: argparse.Namespace) -> int:

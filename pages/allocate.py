@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import streamlit as st
 
 from lrc_core import words
-from lrc_core.budget import keep_at, same_percent
+from lrc_core.budget import keep_at, same_percent, stored_card
 from lrc_core.escape import escaped
 from lrc_core.jobs import manager
 from lrc_core.kinds import title_of
@@ -19,15 +19,18 @@ from lrc_core.results.archive import RunView, archive
 from lrc_core.results.plans import recorded_plans
 from lrc_core.results.series import LARGEST_RATE
 from lrc_core.runs.spec import AllocateSpec, CalibrationSpec, ModelRef
+from lrc_core.types import Storage
 from pages.ui.allocate import panels
 from pages.ui.allocate import slider as ratedrag
 from pages.ui.shared import cards, forms, jobs, state
 from pages.ui.shared.frame import empty, frame, guard, page_link
+from pages.ui.shared.naming import told_apart, when
 from pages.ui.shared.prose import prose
 from pages.ui.watch import live
 
-METHOD, DECOMPOSITION, PRESET, RUN, AUTO, MOVED, LEARNED, SETTINGS = (
-    "al_method", "al_decomposition", "al_preset", "al_run", "al_auto", "al_moved_at", "al_learned", "al_settings",
+METHOD, DECOMPOSITION, STORAGE, PRESET, RUN, AUTO, MOVED, LEARNED, SETTINGS = (
+    "al_method", "al_decomposition", "al_storage", "al_preset", "al_run", "al_auto", "al_moved_at", "al_learned",
+    "al_settings",
 )  # fmt: skip
 
 
@@ -66,21 +69,22 @@ def let_go() -> None:
         moved()
 
 
-def choose_learned(ref: ModelRef, decomposition: str) -> RunView[AllocateSpec] | None:
+def choose_learned(ref: ModelRef, decomposition: str, storage: Storage) -> RunView[AllocateSpec] | None:
     """The learned run whose plans the slider shows; a choice only where there are several."""
-    runs = series.learned_runs(ref, decomposition)
+    runs = series.learned_runs(ref, decomposition, storage)
     if len(runs) < 2:
         return next(iter(runs.values()), None)
 
     def label(run_id: str) -> str:
         view = runs[run_id]
         last = words.removed(view.spec.keep)
-        return f"{method_label(view.spec.method)} to {last} · {run_id}{' · sample' if view.sample else ''}"
+        return f"{method_label(view.spec.method)} to {last} · {when(view)}"
 
+    labels = told_apart({run_id: label(run_id) for run_id in runs})
     named = st.query_params.get(LEARNED, "")
     index = list(runs).index(named) if named in runs else 0
     chosen = st.selectbox(
-        "Learned run", list(runs), index=index, format_func=label, key=LEARNED, bind="query-params",
+        "Learned run", list(runs), index=index, format_func=labels.__getitem__, key=LEARNED, bind="query-params",
         help="The run whose recorded plans the slider shows.",
     )  # fmt: skip
     return runs.get(chosen) or next(iter(runs.values()))
@@ -125,15 +129,16 @@ def choose_decomposition() -> str:
     return chosen or names[0]
 
 
-def form(ref: ModelRef, keep: float, decomposition: str) -> AllocateSpec:
+def form(ref: ModelRef, keep: float, decomposition: str, storage: Storage) -> AllocateSpec:
     """The settings of the next job, generated from the registry; returns its spec."""
     entry, preset = choose_method()
     fold = st.expander("All settings", icon=":material/settings:", key=SETTINGS, bind="query-params")
-    overrides, calibration = {}, CalibrationSpec()
+    overrides, calibration, multiple = {}, CalibrationSpec(), 1
     # Two dozen widgets would cost every visit a third of a second: they are drawn when a user looks at them, or has
     # changed one, which the link then says.
-    if fold.open or any(key.startswith((f"al_{entry.name}_", "al_cal_")) for key in st.query_params):
+    if fold.open or any(key.startswith((f"al_{entry.name}_", "al_cal_", "al_multiple")) for key in st.query_params):
         with fold:
+            multiple = forms.rank_multiple("al_multiple", set_otherwise)
             overrides = forms.method_settings(entry, preset, "al", set_otherwise)
             calibration = forms.calibration("al_cal", set_otherwise)
     settings = entry.settings(preset, overrides)
@@ -146,6 +151,8 @@ def form(ref: ModelRef, keep: float, decomposition: str) -> AllocateSpec:
         settings=asdict(settings),
         calibration=calibration,
         seed=calibration.seed,
+        storage=storage,
+        rank_multiple=multiple,
     )
 
 
@@ -166,8 +173,7 @@ def covered(ref: ModelRef, spec: AllocateSpec) -> bool:
     same = [
         view
         for view in archive().runs(AllocateSpec, ref, samples=False)
-        if (view.spec.method, view.spec.decomposition, view.spec.settings, view.spec.calibration)
-        == (spec.method, spec.decomposition, spec.settings, spec.calibration)
+        if replace(view.spec, keep=spec.keep, preset=spec.preset, contents=spec.contents) == spec
         and not view.status.resumable
     ]
     return any(same_percent(plan.keep, spec.keep) for plan in recorded_plans(same))
@@ -264,12 +270,14 @@ def body(ref: ModelRef) -> None:
     card, _ = known
     st.caption(prose("allocate"))
     cards.coverage(card)
-    left, right = st.columns([1, 4], gap="medium")
-    with left:
-        rate = exact()
-    with right:
+    left, right = st.columns([1, 4], gap="medium", vertical_alignment="bottom")
+    with left, st.popover("Type a rate", icon=":material/dialpad:", width="stretch"):
+        rate = exact()  # the slider is the control; this is for who knows the number
+    with right, st.container(horizontal=True):
         decomposition = choose_decomposition()
-    run = choose_learned(ref, decomposition)
+        storage = forms.storage(STORAGE, set_otherwise)
+    card = stored_card(card, storage)
+    run = choose_learned(ref, decomposition, storage)
     if run is not None:
         jobs.changed_note(run)
     with guard():
@@ -280,7 +288,7 @@ def body(ref: ModelRef) -> None:
     with guard():
         left, right = st.columns([3, 2], gap="large")
         with left:
-            spec = form(ref, keep_at(rate), decomposition)
+            spec = form(ref, keep_at(rate), decomposition, storage)
         with right:
             launcher(ref, spec)
     with guard():

@@ -88,6 +88,8 @@ def new_comparison(ref: ModelRef) -> None:
             key="co_new_update",
             help=jobs.UPDATE_HELP,
         )
+        with left:
+            storage = forms.storage("co_new_storage", None, linked=False)
         with right.expander("Presets", icon=":material/tune:"):
             presets = choose_presets(names)
         evaluation = forms.evaluation("co_new")
@@ -104,6 +106,7 @@ def new_comparison(ref: ModelRef) -> None:
         presets={name: preset for name, preset in presets.items() if name in methods},
         evaluation=evaluation,
         update=update,
+        storage=storage,
     )
     if jobs.submit(spec):
         st.rerun()

@@ -15,13 +15,13 @@ from lrc_core.errors import LrcError
 from lrc_core.escape import escaped
 from lrc_core.kinds.evaluate import evaluation_words
 from lrc_core.names import method_label
+from lrc_core.plan import variant_name
 from lrc_core.results.archive import RunView, archive
 from lrc_core.results.drafts import (
     Draft,
     calibration_of,
     draft_of,
     imported,
-    kept_draft,
     plan_file,
     plan_of,
     save_plan,
@@ -36,7 +36,7 @@ from pages.ui.shared import access, cards, forms, jobs
 from pages.ui.shared.frame import empty, frame, guard, page_link, show_error
 from pages.ui.shared.prose import prose
 
-START, UPLOAD, NAME, RUN = "pl_start", "pl_upload", "pl_name", "pl_run"
+START, UPLOAD, NAME, RUN, STORAGE = "pl_start", "pl_upload", "pl_name", "pl_run", "pl_storage"
 UNIFORM = "uniform"
 
 
@@ -50,7 +50,8 @@ def beginnings(ref: ModelRef, card: ModelCard, keep: float) -> dict[str, str]:
     found = {UNIFORM: "Uniform rule"}
     methods: dict[str, list[RunView[AllocateSpec]]] = {}
     for view in archive().runs(AllocateSpec, ref):
-        methods.setdefault(f"{view.spec.method}/{view.spec.decomposition}", []).append(view)
+        variant = variant_name(view.spec.method, "", view.spec.storage)
+        methods.setdefault(f"{variant}/{view.spec.decomposition}", []).append(view)
     for name, views in sorted(methods.items()):
         near = nearest(recorded_plans(views), keep)
         if near is not None:
@@ -103,6 +104,12 @@ def head(ref: ModelRef, card: ModelCard, draft: Draft) -> float:
             on_click=begin,
             args=(card, choice, options.get(choice, ""), keep),
         )
+
+    def store_otherwise() -> None:
+        editor.put(card, draft.with_storage(card, st.session_state[STORAGE]))
+
+    st.session_state[STORAGE] = draft.storage
+    forms.storage(STORAGE, store_otherwise, linked=False)
     with st.container(horizontal=True):
         with st.popover("Import", icon=":material/upload:"):
             if access.is_guest():
@@ -186,7 +193,9 @@ def body(ref: ModelRef) -> None:
     card, _ = known
     st.markdown(prose("plans"))
     cards.coverage(card)
-    draft = editor.current(card) or kept_draft(card) or uniform_draft(card, USUAL_KEEP)
+    editor.offer_last(card)
+    draft = editor.current(card) or uniform_draft(card, USUAL_KEEP)
+    card = draft.stored(card)
     keep = head(ref, card, draft)
     editor.budget(card, draft, keep)
     with guard():

@@ -57,7 +57,6 @@ def deck(story: Story) -> None:
         data={
             "slides": [asdict(slide) for slide in slides],
             "film": shown.to_dict() if shown is not None else None,
-            "sample": story.sample,
         },
         key="present",
         on_left_change=lambda: None,

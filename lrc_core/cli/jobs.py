@@ -19,8 +19,8 @@ from lrc_core.decompose.measures import effective_rank, energy_rank
 from lrc_core.errors import RunError
 from lrc_core.files import disk_errors
 from lrc_core.kinds import KINDS, load
-from lrc_core.plan import Plan, update_of, variant_name
-from lrc_core.quality.rows import accuracy_of
+from lrc_core.plan import Plan, storage_of, update_of, variant_name
+from lrc_core.quality.rows import accuracy_of, named
 from lrc_core.quality.tables import to_markdown
 from lrc_core.runs.integrity import unaltered
 from lrc_core.runs.spec import ModelRef, Spec
@@ -183,7 +183,7 @@ def print_plan(run: Run, result: dict[str, Any]) -> None:
         ],
         [
             [
-                variant_name(plan["method"], update_of(plan.get("origin"))),
+                variant_name(plan["method"], update_of(plan.get("origin")), storage_of(plan)),
                 plan["decomposition"],
                 fixed_percent(plan["keep_achieved"]) + _of_blocks(result, plan["keep_achieved"]),
                 fixed_percent(plan["keep_target"]),
@@ -248,7 +248,7 @@ def print_rows(rows: Sequence[Mapping[str, Any]]) -> None:
         header,
         [
             [
-                variant_name(str(row["method"]), str(row.get("update", ""))),
+                named(row),
                 fixed_percent(row["keep_target"]),
                 fixed_percent(row["keep_achieved"]),
                 *(_with_error(row["perplexity"].get(text), "value", 2) for text in texts),

@@ -12,7 +12,7 @@ from lrc_core import __version__
 from lrc_core.kinds import KINDS, Kind, load
 from lrc_core.kinds.flags import STARTER, add_model, flag
 from lrc_core.kinds.lists import add_list
-from lrc_core.runs.spec import AllocateSpec
+from lrc_core.runs.spec import STORAGE_HELP, STORAGES, AllocateSpec
 from lrc_core.serving import add_flags
 
 Handler = Callable[[argparse.Namespace], int]
@@ -66,11 +66,14 @@ def _command(commands: Any, name: str, handler: Handler, words: str, **kwargs: A
 
 
 def _app(commands: Any) -> None:
-    """The two servers, which print no result."""
-    app, demo = "Start the app, and open a browser.", "The app read-only on the shipped runs: no model, in seconds."
-    for name, words in (("app", app), ("demo", demo)):
+    """The servers, which print no result."""
+    for name, handler, words in (
+        ("app", "app", "Start the app, and open a browser."),
+        ("demo", "demo", "The app read-only on the shipped runs: no model, in seconds."),
+        ("class", "classroom", "The lesson for a room: on the local network, read-only; prints a QR code."),
+    ):
         parser = commands.add_parser(name, help=words, description=words)
-        parser.set_defaults(handler=_lazily("server", name))
+        parser.set_defaults(handler=_lazily("server", handler))
         add_flags(parser)
         if name == "app":
             starter = "do not fetch the starter pack (about 210 MB) first"
@@ -144,6 +147,7 @@ def _plan(commands: Any) -> None:
     parser.add_argument("--name", default="My plan", help="in the score list")
     words = f"of a plan that begins as uniform: {flag(AllocateSpec, 'decomposition').help} (default: whitened)"
     parser.add_argument("--decomposition", default=AllocateSpec().decomposition, metavar="D", help=words)
+    parser.add_argument("--storage", choices=STORAGES, help=f"{STORAGE_HELP} (default: as the plan begun with)")
     parser.add_argument("--save", required=True, metavar="FILE", help="where the plan goes")
 
 

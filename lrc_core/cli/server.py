@@ -14,11 +14,17 @@ from lrc_core.serving import serve
 
 def app(arguments: argparse.Namespace) -> int:
     """``lrc app``: fetch what is missing of the starter pack, unless that is not wanted, and serve until Ctrl-C."""
-    if arguments.starter:
+    if arguments.starter and not arguments.classroom:
         try:
             starter(argparse.Namespace(json=False))
         except LrcError as error:
             note(f"{error}\nThe app starts without the starter pack; `lrc starter` fetches the rest later.")
+    return serve(arguments)
+
+
+def classroom(arguments: argparse.Namespace) -> int:
+    """``lrc class``: the same as ``lrc demo --class``."""
+    arguments.classroom = True
     return serve(arguments)
 
 

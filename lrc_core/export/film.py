@@ -11,7 +11,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from lrc_core.budget import largest_low_rank, layer_ratio, removed_share, size_key
+from lrc_core.budget import (
+    factor_params,
+    largest_low_rank,
+    params_per_rank,
+    removed_share,
+    size_key,
+    stored,
+)
 from lrc_core.errors import RunError
 from lrc_core.registry import ALLOCATORS
 from lrc_core.runs.spec import AllocateSpec
@@ -64,7 +71,7 @@ class Chart:
     zero: bool = True
 
 
-FilmCell = tuple[int, int, int, int, float, int]
+FilmCell = tuple[int, int, int, int, float, int, float]
 """What a player knows of a layer, see :func:`cells_of`."""
 
 
@@ -110,8 +117,8 @@ class Film:
         """Share of its parameters that every layer keeps in a frame, in the order of ``cells``."""
         ranks = self.frames["ranks"][frame]
         return [
-            1.0 if rank >= dense else rank * price
-            for rank, (*_, dense, price, _) in zip(ranks, self.cells, strict=True)
+            1.0 if rank >= dense else rank * price - rank * rank * bend
+            for rank, (*_, dense, price, _, bend) in zip(ranks, self.cells, strict=True)
         ]
 
 
@@ -171,7 +178,7 @@ def make_film(
         total=total if live or not steps else steps[-1],
         blocks=card.n_blocks,
         kinds=_short(kinds),
-        cells=cells_of(card.layers, kinds),
+        cells=cells_of(stored(card.layers, spec.storage), kinds),
         ticks=ticks,
         frames=_frames(snapshots, len(card.layers)),
         charts=_charts(ticks, spec.settings),
@@ -237,8 +244,8 @@ def cells_of(layers: Sequence[LinearShape], kinds: Sequence[str]) -> tuple[FilmC
         kinds: their kinds, the columns of the heatmap.
 
     Returns:
-        Of every layer its block, the index of its kind, its full rank, the rank from which it is stored dense, the
-        share of its parameters that one rank costs, and its parameters.
+        Of every layer its block, the index of its kind, its full rank, the rank from which it is stored dense, p, its
+        parameters, and b, where k ranks cost the share p k - b k^2 of them.
     """
     return tuple(
         (
@@ -246,8 +253,9 @@ def cells_of(layers: Sequence[LinearShape], kinds: Sequence[str]) -> tuple[FilmC
             kinds.index(layer.kind),
             layer.full_rank,
             largest_low_rank(layer) + 1,
-            round(layer_ratio(layer, 1), 9),
+            round(params_per_rank(layer, 0) / layer.params, 9),
             layer.params,
+            round((params_per_rank(layer, 0) - factor_params(layer, 1)) / layer.params, 12),
         )
         for layer in layers
     )

@@ -10,6 +10,7 @@ from lrc_core.kinds.choices import add_settings, settings_of, settings_words
 from lrc_core.kinds.flags import CALIBRATION_SEED, calibration, flags
 from lrc_core.kinds.kind import Kind
 from lrc_core.names import method_label
+from lrc_core.plan import variant_name
 from lrc_core.registry import ALLOCATORS
 from lrc_core.runs.spec import AllocateSpec
 from lrc_core.runs.store import RunStore
@@ -57,11 +58,11 @@ KIND = Kind(
     parts=(
         *flags(AllocateSpec, "method", "keep", "decomposition"),
         _Settings(),
-        *flags(AllocateSpec, "seed"),
+        *flags(AllocateSpec, "storage", "rank_multiple", "seed"),
         *calibration(AllocateSpec, alone=True, seed=CALIBRATION_SEED),
     ),
     extras=_extras,
-    title=lambda spec: f"{method_label(spec.method)} at {titles.sizes([spec.keep])}",
-    what=lambda spec: titles.listed(spec.method, spec.keep),
+    title=lambda spec: f"{method_label(variant_name(spec.method, '', spec.storage))} at {titles.sizes([spec.keep])}",
+    what=lambda spec: titles.listed(variant_name(spec.method, "", spec.storage), spec.keep),
     check=_check,
 )

@@ -10,7 +10,7 @@ from lrc_core.kinds import checks, titles
 from lrc_core.kinds.choices import add_presets, presets_of, presets_words
 from lrc_core.kinds.flags import CALIBRATION_SEED, calibration, evaluation, flag, flags
 from lrc_core.kinds.kind import Kind
-from lrc_core.plan import variant_name
+from lrc_core.plan import PAIR, variant_name
 from lrc_core.runs.spec import CompareSpec, EvaluationSpec
 from lrc_core.runs.store import RunStore
 from lrc_core.tune.kinds import KINDS, NO_UPDATE, TUNED, check_kinds
@@ -46,12 +46,13 @@ def _title(spec: CompareSpec) -> str:
     updated = {NO_UPDATE: "", TUNED: " with tuned factors"}.get(
         spec.update, f" with {titles.UPDATES.get(spec.update, spec.update).lower()} updated"
     )
-    return f"Compare at {titles.sizes(spec.keeps)}{updated}"
+    stored = "" if spec.storage == PAIR else ", stored by pivots"
+    return f"Compare at {titles.sizes(spec.keeps)}{updated}{stored}"
 
 
 def _what(spec: CompareSpec) -> str:
     update = spec.update.removeprefix(NO_UPDATE)
-    return titles.listed(", ".join(variant_name(name, update) for name in spec.methods), *spec.keeps)
+    return titles.listed(", ".join(variant_name(name, update, spec.storage) for name in spec.methods), *spec.keeps)
 
 
 KIND = Kind(
@@ -64,6 +65,7 @@ KIND = Kind(
         *flags(CompareSpec, "keeps", "methods", "decomposition"),
         _Presets(),
         flag(CompareSpec, "update", choices=(NO_UPDATE, *KINDS)),
+        *flags(CompareSpec, "storage"),
         *flags(CompareSpec, "seed"),
         *evaluation(CompareSpec, "--text"),
         *calibration(CompareSpec, seed=CALIBRATION_SEED),

@@ -11,7 +11,7 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Any, Protocol, get_args, get_type_hints
+from typing import Any, Literal, Protocol, get_args, get_origin, get_type_hints
 
 import lrc_core.allocate
 import lrc_core.decompose  # noqa: F401 - both register their methods, which help texts list
@@ -276,9 +276,11 @@ def flag(spec: type[Any], name: str, **more: Any) -> Flag:
     kind = get_type_hints(owner)[leaf]
     if kind is bool:
         return Flag(field=name, const=not info.default, **said)
-    several = get_args(kind)[:1]
+    several = get_args(kind)[:1] if get_origin(kind) is tuple else ()
     kind = several[0] if several else kind
-    said.setdefault("metavar", {int: "N", float: "SHARE"}.get(kind))
+    kind = str if get_origin(kind) is Literal else kind
+    if "choices" not in said:
+        said.setdefault("metavar", {int: "N", float: "SHARE"}.get(kind))
     return Flag(field=name, type=kind, many=bool(several) and not said.get("each"), **said)
 
 

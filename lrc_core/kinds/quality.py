@@ -6,9 +6,10 @@ from lrc_core.errors import SettingsError
 from lrc_core.kinds import bench, checks, titles
 from lrc_core.kinds.flags import flag, flags
 from lrc_core.kinds.kind import Kind
+from lrc_core.names import split_variant
 from lrc_core.quality.presets import bench_preset
 from lrc_core.registry import ALLOCATORS
-from lrc_core.runs.spec import ModelRef, QualitySpec
+from lrc_core.runs.spec import STORAGES, ModelRef, QualitySpec
 from lrc_core.tune.kinds import KINDS, NO_UPDATE, check_kinds
 
 
@@ -16,12 +17,14 @@ def _check(spec: QualitySpec) -> None:
     bench.check(spec)
     checks.check_decompositions(spec.decompositions)
     for name in spec.baselines:
-        method, _, update = name.partition("+")
+        method, update, _ = split_variant(name)
         ALLOCATORS.get(method)
         check_kinds([update] if update else [])
     check_kinds([update for update in spec.updates if update != NO_UPDATE])
     if not spec.updates:
         raise SettingsError("A bench needs at least one kind of update.", f"{NO_UPDATE!r}: plans as allocated.")
+    if not spec.storages:
+        raise SettingsError("A bench needs at least one way of storing low-rank layers.", "pair, pivoted or both.")
     if not spec.decompositions:
         raise SettingsError("A bench needs at least one decomposition.")
 
@@ -44,6 +47,7 @@ KIND = Kind(
     parts=(
         *flags(QualitySpec, "keeps", "methods", "decompositions", "references", "baselines"),
         flag(QualitySpec, "updates", choices=(NO_UPDATE, *KINDS)),
+        flag(QualitySpec, "storages", choices=STORAGES),
         *bench.shared(QualitySpec),
     ),
     extras=bench.extras,

@@ -16,7 +16,8 @@ from lrc_core.budget import Ranks, is_dense
 from lrc_core.decompose.factorise import Factors
 from lrc_core.digests import is_altered
 from lrc_core.errors import PlanError
-from lrc_core.lowrank.linear import LowRankLinear
+from lrc_core.lowrank.linear import LowRankLinear, PivotedLinear
+from lrc_core.lowrank.pivots import pivot_form
 from lrc_core.models.blocks.linears import get_module, replace_module, weight_of
 from lrc_core.types import LinearShape
 
@@ -131,6 +132,19 @@ def low_rank_layer(module: nn.Module, factors: Factors, kept: slice | Sequence[i
     return LowRankLinear(left, right, getattr(module, "bias", None))
 
 
+def pivoted_layer(module: nn.Module, factors: Factors, kept: slice | Sequence[int]) -> PivotedLinear:
+    """The same matrix as :func:`low_rank_layer` makes of it, stored as pivot rows and coefficients.
+
+    Raises:
+        NumericalError: the factors are not finite.
+    """
+    weight = weight_of(module)
+    index = kept if isinstance(kept, slice) else torch.as_tensor(list(kept), dtype=torch.long)
+    form = pivot_form(factors.left[:, index].to(weight.device), factors.right[index].to(weight.device))
+    rows, coefficients = (part.to(weight.device, weight.dtype) for part in (form.rows, form.coefficients))
+    return PivotedLinear(rows, coefficients, form.pivots, getattr(module, "bias", None))
+
+
 @contextmanager
 def compressed(
     model: nn.Module,
@@ -138,6 +152,8 @@ def compressed(
     ranks: Ranks,
     source: FactorSource,
     kept: Mapping[str, Sequence[int]] | None = None,
+    *,
+    as_pairs: bool = False,
 ) -> Iterator[nn.Module]:
     """The model with every low-rank layer swapped in; the very same modules are put back at the end.
 
@@ -147,6 +163,7 @@ def compressed(
         ranks: rank of every layer; a rank at or above break-even leaves the layer dense, bit for bit.
         source: where the factors come from.
         kept: indices of the kept components where they are not the first k (LLRC's any-k).
+        as_pairs: factors whatever the storage law, for what trains or fits them: the same matrices, sooner made.
 
     Raises:
         PlanError: kept indices disagree with the rank or lie outside the spectrum; factors are too few for the rank.
@@ -166,7 +183,8 @@ def compressed(
             if found.left.shape[1] < rank or found.right.shape[0] < rank:
                 raise PlanError(f"The factors of {layer.name} have fewer components than its rank {rank}.")
             module = get_module(model, layer.name)
-            replacement = low_rank_layer(module, found, chosen)
+            made = low_rank_layer if as_pairs or layer.storage == "pair" else pivoted_layer
+            replacement = made(module, found, chosen)
             originals[layer.name] = module
             replace_module(model, layer.name, replacement)
         yield model

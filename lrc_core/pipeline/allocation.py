@@ -16,7 +16,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from lrc_core.allocate.protocol import Allocation, Context, PassedPlan
-from lrc_core.budget import size_key, whole_percent
+from lrc_core.budget import size_key, stored_card, whole_percent
 from lrc_core.calibrate.factor_model import spectra
 from lrc_core.calibrate.statistics import Notes
 from lrc_core.calibrate.subspaces import neighbour_overlaps
@@ -29,7 +29,7 @@ from lrc_core.models.resources import own_peak_memory
 from lrc_core.paths import cache_home
 from lrc_core.pipeline.session import Session, factors_for, write_card
 from lrc_core.pipeline.streaming import streamed_spectra_run
-from lrc_core.plan import Plan, make_plan, pruned_plan
+from lrc_core.plan import PAIR, Plan, make_plan, pruned_plan
 from lrc_core.records import load_record, typed
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
 from lrc_core.runs.spec import AllocateSpec, SpectraSpec
@@ -72,18 +72,21 @@ def allocation_run(run: Run, session: Session) -> dict[str, Any]:
     factors = store.folder.name if store else ""
     calibrated = session.calibrated(spec.calibration)
     key = partial(session.probing_key, calibrated, spec.calibration)
-    writer = _PlanWriter(run, spec, session.loaded.card)
+    storage = PAIR if entry.structured else spec.storage
+    law = () if storage == PAIR else (storage,)  # what is probed above one law's break-even is dense
+    card = stored_card(session.loaded.card, storage, spec.rank_multiple)
+    writer = _PlanWriter(run, spec, card)
     context = Context(
         model=session.loaded.model,
-        layers=session.loaded.card.layers,
+        layers=card.layers,
         source=store or _NoFactors(),
         decomposition=spec.decomposition,
         windows=lambda count, window, seed: session.fitting(spec.calibration, count, window, seed + 1),
         keep=spec.keep,
         seed=spec.seed,
         checkpoint=run.path / "checkpoint",
-        shared=_folder(spec.method, key(spec.method, entry.version, dict(spec.settings), factors, spec.seed)),
-        common=_folder("common", key("common", factors, spec.seed)),
+        shared=_folder(spec.method, key(spec.method, entry.version, dict(spec.settings), factors, spec.seed, *law)),
+        common=_folder("common", key("common", factors, spec.seed, *law)),
         on_progress=session.on_progress,
         should_stop=session.should_stop,
         on_recorded=writer.on_recorded,

@@ -10,7 +10,7 @@ from lrc_core.budget import removed_percent
 from lrc_core.files import write_json
 from lrc_core.pipeline.parts import do_part, folder_of, recorded_plan, update_spec, warnings_of
 from lrc_core.pipeline.session import Session
-from lrc_core.plan import Plan
+from lrc_core.plan import PAIR, Plan
 from lrc_core.registry import ALLOCATORS
 from lrc_core.runs.integrity import unaltered
 from lrc_core.runs.spec import AllocateSpec, CompareSpec, EvaluateSpec, UpdateSpec
@@ -49,6 +49,7 @@ class _Comparison:
             settings=asdict(entry.settings(preset)),
             calibration=spec.calibration,
             seed=spec.seed,
+            storage=PAIR if entry.structured else spec.storage,
         )
         learned: Run | None = None
         for keep in sorted(spec.keeps):  # the smallest first: one training run serves every rate on its way

@@ -20,7 +20,7 @@ from lrc_core.models.checks.positions import length_warning, require_length
 from lrc_core.models.load import NOT_CAUSAL
 from lrc_core.pipeline.planned import under_plan
 from lrc_core.pipeline.session import Session
-from lrc_core.plan import Plan
+from lrc_core.plan import PAIR, Plan
 from lrc_core.results.identity import differs_from_plan
 from lrc_core.runs.spec import EvaluateSpec, EvaluationSpec
 from lrc_core.runs.store import Run
@@ -64,6 +64,7 @@ def evaluation_run(run: Run, session: Session) -> dict[str, Any]:
     ids = {"run_id": run.id, "allocate_run_id": plan.origin.get("allocate_run_id", plan.origin.get("run_id"))}
     warnings = [*scores.get("warnings", []), *differs_from_plan(plan.origin, spec)]
     updated = {"update": plan.update, "update_run_id": plan.origin.get("run_id")} if plan.update else {}
+    updated |= {"storage": plan.storage} if plan.storage != PAIR else {}
     return {**head, **scores, **ids, **updated, **({"warnings": warnings} if warnings else {})}
 
 

@@ -14,7 +14,7 @@ from lrc_core.errors import CancelledError, LrcError
 from lrc_core.files import write_json
 from lrc_core.pipeline.parts import do_part, folder_of, recorded_plan, update_spec, warnings_of
 from lrc_core.pipeline.session import Session
-from lrc_core.plan import Plan
+from lrc_core.plan import PAIR, Plan
 from lrc_core.quality.rows import Partners, Row, Scores, completed
 from lrc_core.registry import ALLOCATORS
 from lrc_core.runs.integrity import unaltered
@@ -98,6 +98,7 @@ class Matrix:
                 "keep_target": keep,
                 "seed": line.base.seed,
                 **({"update": line.update} if line.update != NO_UPDATE else {}),
+                **({"storage": line.base.storage} if line.base.storage != PAIR else {}),
                 **line.columns,
             }
             try:

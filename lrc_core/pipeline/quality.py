@@ -8,13 +8,14 @@ from typing import Any
 
 from lrc_core.pipeline.matrix import BenchLine, Matrix
 from lrc_core.pipeline.session import Session
-from lrc_core.plan import update_words
+from lrc_core.plan import storage_of, update_words
 from lrc_core.quality.rows import baselines, variants_of
 from lrc_core.quality.variants import ALL, MIX, Variant, variants
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS, MethodEntry
 from lrc_core.runs.spec import AblationSpec, AllocateSpec, CalibrationSpec, QualitySpec
 from lrc_core.runs.store import Run
 from lrc_core.tune.kinds import NO_UPDATE
+from lrc_core.types import Storage
 
 _DENSE_ORDER = {"dense": -2, "reference": -1}
 
@@ -24,12 +25,14 @@ def quality_run(run: Run, session: Session) -> dict[str, Any]:
     spec = run.spec
     assert isinstance(spec, QualitySpec)
     lines = [
-        _method_line(spec, ALLOCATORS.get(method), decomposition, seed, update)
+        _method_line(spec, ALLOCATORS.get(method), decomposition, seed, update, storage)
         for seed in spec.seeds
+        for storage in spec.storages
         for decomposition in spec.decompositions
         for method in spec.methods
         for update in spec.updates
-        if not ALLOCATORS.get(method).structured or (decomposition, update) == (spec.decompositions[0], spec.updates[0])
+        if not ALLOCATORS.get(method).structured
+        or (decomposition, update, storage) == (spec.decompositions[0], spec.updates[0], spec.storages[0])
     ]
     matrix = Matrix(run, session, baselines(spec.baselines), 1 + len(spec.references) + len(lines) * len(spec.keeps))
     for source in spec.references:  # first, while the model itself is not in memory yet
@@ -46,6 +49,7 @@ def quality_run(run: Run, session: Session) -> dict[str, Any]:
             places.get(row["decomposition"], -1),
             order[row["method"]],
             row.get("update", ""),
+            storage_of(row),
             row.get("seed", -1),
         )
     )
@@ -69,12 +73,15 @@ def ablation_run(run: Run, session: Session) -> dict[str, Any]:
     return matrix.result(baselines=["base"])
 
 
-def _method_line(spec: QualitySpec, entry: MethodEntry, decomposition: str, seed: int, update: str) -> BenchLine:
-    """A method under a decomposition, with an update. What prunes structure knows neither: it runs once."""
+def _method_line(
+    spec: QualitySpec, entry: MethodEntry, decomposition: str, seed: int, update: str, storage: Storage
+) -> BenchLine:
+    """A method under a decomposition and a storage law, with an update; what prunes structure knows none of them."""
     base = _base(spec, entry, _preset(spec, entry.name), decomposition, seed)
     if entry.structured:
         return BenchLine(base, _label(spec, entry, "", seed), {"decomposition": ""})
-    changed = "" if update == NO_UPDATE else update_words(update)
+    base = replace(base, storage=storage)
+    changed = update_words(update.removeprefix(NO_UPDATE), storage)
     return BenchLine(base, _label(spec, entry, decomposition, seed) + changed, update=update)
 
 

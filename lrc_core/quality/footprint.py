@@ -73,7 +73,7 @@ def params_under(card: ModelCard, plan: Plan | None) -> int:
     """Parameters of the whole model under a plan, tied ones once."""
     if plan is None:
         return card.params_total
-    left = plan_params(card.layers, plan.full_ranks(card.layers), plan.pruned)
+    left = plan_params(plan.stored(card).layers, plan.full_ranks(card.layers), plan.pruned)
     return card.params_total - card.params_linear + left
 
 

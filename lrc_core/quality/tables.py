@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lrc_core.escape import csv_cell
-from lrc_core.plan import update_words
+from lrc_core.names import split_variant
+from lrc_core.plan import storage_of, update_words
 from lrc_core.quality.paired import LEVEL
 from lrc_core.quality.rows import accuracy_of
 from lrc_core.registry import ALLOCATORS
@@ -26,7 +27,7 @@ def row_label(row: Row) -> str:
     method = str(row["method"])
     if method == "reference":
         return str(row.get("name", "reference"))
-    name = _label(method) + update_words(str(row.get("update") or ""))
+    name = _label(method) + update_words(str(row.get("update") or ""), storage_of(row))
     return f"{name}, {row['variant']}" if row.get("variant") else name
 
 
@@ -78,7 +79,18 @@ def records(result: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 _ORDER = (
-    *("method", "update", "label", "variant", "part", "decomposition", "seed", "keep_target", "keep_achieved"),
+    *(
+        "method",
+        "update",
+        "storage",
+        "label",
+        "variant",
+        "part",
+        "decomposition",
+        "seed",
+        "keep_target",
+        "keep_achieved",
+    ),
     *("keep_whole_model", "params", "bytes", "dense_layers", "layers", "error", "note"),
 )
 
@@ -257,8 +269,8 @@ def _legend(names: Sequence[str]) -> str:
 def _baseline(name: str) -> str:
     if name == "base":
         return "the first variant of the same kind"
-    method, _, update = name.partition("+")
-    return _label(method) + update_words(update)
+    method, update, storage = split_variant(name)
+    return _label(method) + update_words(update, storage)
 
 
 def _titled(row: Row) -> str:

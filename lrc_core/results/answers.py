@@ -14,7 +14,7 @@ from lrc_core.budget import USUAL_KEEP, same_percent, same_size, size_key, whole
 from lrc_core.errors import PlanError, RecordError
 from lrc_core.names import in_order, method_color, method_label
 from lrc_core.paths import cache_home
-from lrc_core.plan import Plan, update_of, variant_name
+from lrc_core.plan import Plan, plan_variant, storage_of, update_of, variant_name
 from lrc_core.quality.votes import Vote, read_votes, votes_path
 from lrc_core.records import load_record, typed
 from lrc_core.results.archive import AnyRun, RunView, archive, asks_for
@@ -88,10 +88,10 @@ def plans_of(view: AnyRun) -> Iterable[PlanChoice]:
 def _recorded(view: RunView[AllocateSpec]) -> Iterable[PlanChoice]:
     for plan in recorded_plans([view]):
         if plan.final:
-            yield PlanChoice(view.id, view.spec.method, plan.keep, view, plan.path)
+            yield PlanChoice(view.id, variant_name(view.spec.method, "", view.spec.storage), plan.keep, view, plan.path)
         elif not same_size(plan.keep, view.spec.keep):  # the final plan stands for that size
             key = f"{view.id}@{plan.path.stem}"
-            yield PlanChoice(key, view.spec.method, plan.keep, view, plan.path)
+            yield PlanChoice(key, variant_name(view.spec.method, "", view.spec.storage), plan.keep, view, plan.path)
 
 
 def _of_record(view: RunView[EvaluateSpec] | RunView[UpdateSpec], path: Path | None = None) -> PlanChoice:
@@ -99,7 +99,7 @@ def _of_record(view: RunView[EvaluateSpec] | RunView[UpdateSpec], path: Path | N
     spec = view.spec
     plan = spec.plan or {}
     update = str(spec.settings.get("kind", "")) if isinstance(spec, UpdateSpec) else update_of(plan.get("origin"))
-    method = variant_name(str(plan.get("method")), update)
+    method = variant_name(str(plan.get("method")), update, storage_of(plan))
     return PlanChoice(view.id, method, float(plan.get("keep_target", 1)), view, path)
 
 
@@ -139,7 +139,7 @@ def name_of(answer: AnswerSpec) -> str:
     plan = plan_of(answer)
     if plan is None:
         return "dense"
-    return f"{variant_name(plan.method, plan.update)} at {words.removed(plan.keep_target)}"
+    return f"{plan_variant(plan)} at {words.removed(plan.keep_target)}"
 
 
 def label_of(name: str) -> str:

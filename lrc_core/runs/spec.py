@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, get_args
 
 from lrc_core.errors import RecordError
-from lrc_core.records import AGAIN, Label, Name, Place, Share, typed
+from lrc_core.records import AGAIN, Label, Name, Place, Positive, Share, typed
 from lrc_core.runs.spec_parts import (
     SPEC_VERSION,
     AnswerSpec,
@@ -18,9 +18,13 @@ from lrc_core.runs.spec_parts import (
     SamplingSpec,
     argument,
 )
+from lrc_core.types import Storage
 
 GENERATED = "generated"
 """Name of the calibration text that the model writes itself."""
+RANK_MULTIPLES = (1, 8, 16, 32, 64)
+STORAGES = get_args(Storage)
+STORAGE_HELP = "how low-rank layers are stored and counted: pair, k(m+n) parameters; pivoted, k(m+n-k)"
 LESSON_PARTS = ("layers", "sensitivity", "text")
 """Parts of a lesson: some layers rank by rank, what squeezing each layer alone costs, and what is written then."""
 
@@ -57,6 +61,7 @@ class AllocateSpec(JobSpec):
     """
 
     kind: ClassVar[str] = "allocate"
+    added_later: ClassVar[tuple[str, ...]] = ("storage", "rank_multiple")
     model: ModelRef = ModelRef()
     method: Name = argument("uniform", "a method by name, see `lrc methods`", always=True)
     decomposition: Name = argument("whitened", names="decomposition", always=True)
@@ -65,6 +70,8 @@ class AllocateSpec(JobSpec):
     settings: Mapping[str, Any] = field(default_factory=dict)
     calibration: CalibrationSpec = CalibrationSpec()
     seed: int = argument(0, "of the method and its calibration", also=("calibration.seed",))
+    storage: Storage = argument("pair", STORAGE_HELP, choices=STORAGES)
+    rank_multiple: Positive = argument(1, "ranks are multiples of this, as fast kernels want", choices=RANK_MULTIPLES)
 
 
 @dataclass(frozen=True)
@@ -113,7 +120,7 @@ class CompareSpec(JobSpec):
     """
 
     kind: ClassVar[str] = "compare"
-    added_later: ClassVar[tuple[str, ...]] = ("update",)
+    added_later: ClassVar[tuple[str, ...]] = ("update", "storage")
     model: ModelRef = ModelRef()
     methods: tuple[Name, ...] = argument(
         ("uniform", "strs", "llrc"), "what is compared, see `lrc methods`", metavar="METHOD", always=True
@@ -125,6 +132,7 @@ class CompareSpec(JobSpec):
     evaluation: EvaluationSpec = EvaluationSpec()
     seed: int = argument(0, "of methods, calibration and evaluation", also=("calibration.seed", "evaluation.seed"))
     update: Name = argument("none", "what is done to the factors of every plan before it is measured")
+    storage: Storage = argument("pair", STORAGE_HELP, choices=STORAGES)
 
 
 @dataclass(frozen=True)
@@ -139,7 +147,7 @@ class QualitySpec(JobSpec):
     """
 
     kind: ClassVar[str] = "quality"
-    added_later: ClassVar[tuple[str, ...]] = ("updates",)
+    added_later: ClassVar[tuple[str, ...]] = ("updates", "storages")
     model: ModelRef = ModelRef()
     methods: tuple[Name, ...] = argument(
         ("uniform", "strs", "llrc"), "default: every one", metavar="METHOD", always=True
@@ -169,6 +177,9 @@ class QualitySpec(JobSpec):
     )
     updates: tuple[Name, ...] = argument(
         ("none",), "what is done to the factors of every plan, each in rows of its own", word="--update"
+    )
+    storages: tuple[Storage, ...] = argument(
+        ("pair",), "how low-rank layers are stored and counted, each in rows of its own", word="--storage"
     )
 
 

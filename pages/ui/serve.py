@@ -19,9 +19,9 @@ import webbrowser
 from collections.abc import Iterable
 from contextlib import suppress
 
-from lrc_core.paths import app_home, is_clone, read_only, start_command
+from lrc_core.paths import READ_ONLY, app_home, is_clone, read_only, start_command
 from lrc_core.serving import HOST, add_flags
-from pages.ui import gate, lean
+from pages.ui import classroom, gate, lean
 
 FIRST_PORT = 8501
 APP = app_home() / "app.py"
@@ -86,6 +86,10 @@ def link_to(door: gate.Door, host: str) -> str:
     return f"http://{shown}:{door.port}/" + (f"?{gate.TOKEN}={door.token}" if door.token else "")
 
 
+def _target() -> str:
+    return "class" if classroom.address() else "demo" if read_only() else "app"
+
+
 def main(arguments: list[str]) -> int:
     """Serve until Ctrl-C; the exit code is Streamlit's."""
     return run(parse(arguments))
@@ -93,6 +97,9 @@ def main(arguments: list[str]) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """The same with options that were read; 1 where the port is taken, 2 where port or address make no sense."""
+    if options.classroom:
+        os.environ[READ_ONLY] = "1"
+        options.host = "0.0.0.0" if options.host == HOST else options.host
     try:
         wanted = [int(options.port)] if options.port else range(FIRST_PORT, FIRST_PORT + 50)
         port = free_port(wanted, options.host)
@@ -103,11 +110,14 @@ def run(options: argparse.Namespace) -> int:
         print(f"{options.host!r} is no address of this machine.", file=sys.stderr)  # noqa: T201
         return 2
     except OSError:
-        again = f"{start_command('demo' if read_only() else 'app')} {'PORT=' if is_clone() else ''}8600"
+        again = f"{start_command(_target())} {'PORT=' if is_clone() else ''}8600"
         print(  # noqa: T201
             f"Port {options.port or FIRST_PORT} of {options.host} is taken. Try `{again}`.", file=sys.stderr
         )
         return 1
+    if options.classroom:
+        shown = classroom.network_address() if options.host in gate.EVERYWHERE else options.host
+        os.environ[classroom.CLASS] = f"http://{f'[{shown}]' if ':' in shown else shown}:{port}"
     serve(door_of(options, port), options.host)
     return 0
 
@@ -122,6 +132,9 @@ def serve(door: gate.Door, host: str) -> None:
         lean.refuse_heavy_imports()
     lean.warm_up(lambda: answers(door.port, near))
     print(f"\n  Open {link}\n", flush=True)  # noqa: T201
+    if lesson := classroom.link("learn"):
+        code = classroom.qr_text(lesson)
+        print(f"  The class opens {lesson}\n\n{code}\n", flush=True)  # noqa: T201
     import streamlit
     from starlette.middleware import Middleware
 

@@ -239,3 +239,20 @@ def test_rows_of_an_edited_text_stand_apart_and_say_so(store, tmp_path, open_pag
     shown = text_of(open_page("runs", ru_run=before.views[0].id))
     assert "was there before" in shown
     assert "was there before" not in text_of(open_page("runs", ru_run=now.views[0].id))
+
+
+@pytest.mark.parametrize(
+    "methods", [("uniform",), ("uniform", "strs", "llrc", "lagrangian", "greedy", "ara", "dobi", "ars")]
+)
+def test_no_axis_or_whisker_leads_to_a_perplexity_that_cannot_be(methods):
+    """700 ± 1,400 after six windows drew an axis down to -500."""
+    rows = [{**table_factory.row("uniform", 0.8), "method": method} for method in methods]
+    for row in rows:
+        row["perplexity"] = {"c4": {"value": 700.0, "stderr": 1400.0}}
+    for figure in (figures.perplexity_bars(rows), figures.perplexity_curves(rows, log=False)):
+        for trace in figure.data:
+            error = trace.error_x if trace.error_x.array is not None else trace.error_y
+            values = trace.x if trace.error_x.array is not None else trace.y
+            assert all(value - down >= 1 for value, down in zip(values, error.arrayminus, strict=True))
+            assert list(error.array) == [1400.0] * len(values)
+    assert figures.perplexity_curves(rows, log=False).layout.yaxis.rangemode == "tozero"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 
@@ -85,14 +86,39 @@ def test_spending_follows_the_two_sided_spectra_where_there_are_any(open_page, s
     np.savez(run.path / "spectra.npz", **arrays)
     run_factory.finish(run, {})
     app = open_page("plans")
-    assert f"(K-FAC, `{run.id}`)" in text_of(app) and "estimate" in text_of(app)
+    assert re.search(r"\(K-FAC, \d+ \w+, \d\d:\d\d\)", text_of(app)) and "estimate" in text_of(app)
 
 
-def test_the_draft_is_remembered_in_another_tab(page, card):
-    app = page()
+def test_a_draft_belongs_to_its_tab_which_its_link_names(page, card):
+    """A fresh browser opened with somebody else's locked layers: one file was every tab's."""
+    app, first = page(), card.layers[0].name
+    before = cell(heatmaps(app)[0], first)[3]
     app.button(key="pl_set_Half of break-even").click().run()
-    again = page()
-    assert cell(heatmaps(again)[0], card.layers[0].name)[3] == pytest.approx(0.5, abs=0.03)
+    assert cell(heatmaps(app)[0], first)[3] == pytest.approx(0.5, abs=0.03)
+    named = app.query_params["pl_tab"]
+    other = page()
+    assert cell(heatmaps(other)[0], first)[3] == before
+    other.button(key="pl_take_up").click().run()  # unless its owner asks for it
+    assert cell(heatmaps(other)[0], first)[3] == pytest.approx(0.5, abs=0.03)
+    assert other.query_params["pl_tab"] != named
+    other.button(key="pl_set_Dense").click().run()
+    again = page(pl_tab=named)
+    assert cell(heatmaps(again)[0], first)[3] == pytest.approx(0.5, abs=0.03)
+
+
+def test_old_and_hostile_names_of_drafts_do_no_harm(page, card, tmp_path):
+    beginning = plan_draft.uniform_draft(card, 0.6)
+    plan_draft.keep_draft(beginning, card, "ab12")
+    folder = next(plans_home().glob("*/.draft-ab12.json"))
+    folder.rename(folder.with_name(".draft.json"))  # as earlier versions wrote it
+    found = plan_draft.newest_draft(card)
+    assert found is not None and found[0].ranks == beginning.ranks
+    plan_draft.keep_draft(beginning, card, "../../../x")
+    assert not [path for path in tmp_path.rglob("*x*.json")]
+    for number in range(plan_draft.MOST_DRAFTS + 3):
+        plan_draft.keep_draft(beginning, card, f"{number:x}")
+    assert len(list(folder.parent.glob(".draft*"))) == plan_draft.MOST_DRAFTS
+    assert page(pl_tab="/etc/passwd").get("bidi_component")
 
 
 def test_it_begins_with_a_recorded_plan(page, store, card):

@@ -222,7 +222,7 @@ def _pictures(block: Pictures) -> str:
 
 def _json(cells: Any) -> str:
     """No "<" stays, so that nothing in it can end the script element."""
-    content = {name: getattr(cells, name) for name in ("names", "kinds", "places", "full", "price", "plans", "labels")}
+    content = {name: getattr(cells, name) for name in ("names", "kinds", "places", "full", "kept", "plans", "labels")}
     return json.dumps(content, ensure_ascii=True, separators=(",", ":")).replace("<", "\\u003c")
 
 

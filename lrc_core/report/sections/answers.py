@@ -6,7 +6,7 @@ import shlex
 
 from lrc_core.budget import same_size
 from lrc_core.names import GREY, method_color, method_label
-from lrc_core.plan import Plan, variant_name
+from lrc_core.plan import Plan, plan_variant
 from lrc_core.report.content import Answers, Block, Command, Commands, Section, Words, WrittenAnswer
 from lrc_core.report.sections.prose import report_prose
 from lrc_core.report.sections.rows import Named, key_of, row_color
@@ -53,7 +53,7 @@ def _answer(run: Run, answer: AnswerSpec, written: Written | None) -> WrittenAns
     plan = None if answer.plan is None else Plan.from_dict(dict(answer.plan))
     name, color, key = "Dense model", GREY, ("", "")
     if plan is not None:
-        method = variant_name(plan.method, plan.update)
+        method = plan_variant(plan)
         name, color = f"{method_label(method)} at {removed(plan.keep_target)}", method_color(method)
         key = key_of(method, plan.keep_target)
     if written is None or not written.done:

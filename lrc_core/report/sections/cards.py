@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lrc_core.budget import same_size
 from lrc_core.names import GREY
-from lrc_core.plan import variant_name
+from lrc_core.plan import plan_variant
 from lrc_core.quality.card import (
     PARTS,
     CardModel,
@@ -98,7 +98,7 @@ def _card(named: Named, entry: CardModel, size: Footprint, dense: Found | None, 
     notes = [behind] if behind else []
     notes += [f"run `{entry.source}`"] if entry.source else []
     key = key_of(
-        "dense" if entry.plan is None else variant_name(entry.plan.method, entry.plan.update),
+        "dense" if entry.plan is None else plan_variant(entry.plan),
         entry.plan.keep_target if entry.plan else 1.0,
     )
     return CardEntry(entry.name, entry.color, total, parts, lines, "; ".join(notes), key)

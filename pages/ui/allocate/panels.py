@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 import streamlit as st
 
-from lrc_core.budget import break_even, layer_ratio
+from lrc_core.budget import break_even, layer_ratio, storage_law
 from lrc_core.errors import LrcError
 from lrc_core.names import method_label
 from lrc_core.registry import DECOMPOSITIONS
@@ -20,6 +20,7 @@ from lrc_core.types import ModelCard
 from pages.ui.allocate import estimate
 from pages.ui.allocate.slider import SliderPanel
 from pages.ui.shared.frame import sample_note
+from pages.ui.shared.naming import file_name
 
 TABLE = "al_table"
 
@@ -56,11 +57,13 @@ class SliderContent:
 
 
 def shown(ref: ModelRef, card: ModelCard, run: RunView[AllocateSpec] | None, decomposition: str) -> SliderContent:
-    """Gather it; everything of it is kept until the files change."""
+    """Gather it, the card's layers being under the chosen storage law; everything is kept until the files change."""
     learned, quality, problem = None, Quality({}, ""), ""
+    storage = card.layers[0].storage
     if run is None:
         problem = (
-            f"No run of this model has learned ranks on {DECOMPOSITIONS.get(decomposition).label} yet. A run records a "
+            f"No run of this model has learned ranks on {DECOMPOSITIONS.get(decomposition).label} yet, stored as "
+            f"{storage_law(storage).label.lower()}. A run records a "
             "plan at every whole percent on its way, and this panel then answers at once."
         )
     else:
@@ -70,7 +73,7 @@ def shown(ref: ModelRef, card: ModelCard, run: RunView[AllocateSpec] | None, dec
             problem = str(error)
     spectra = rate_plans.two_sided(ref)
     with st.spinner("Working out the closed-form plan of every rate …"):
-        estimated = rate_plans.estimated(spectra) if spectra else None
+        estimated = rate_plans.estimated(spectra, storage) if spectra else None
     return SliderContent(card, run, learned, quality, problem, rate_plans.uniform(card.layers), spectra, estimated)
 
 
@@ -118,7 +121,7 @@ def below(ref: ModelRef, found: SliderContent, rate: int) -> None:
             st.download_button(
                 f"Plan at {at} %",
                 plan.path.read_bytes(),
-                f"plan-{found.run.id}-{at:02d}.json",
+                file_name(found.card.name, found.run.spec.method, f"{at} % removed", "plan", ending="json"),
                 "application/json",
                 icon=":material/download:",
                 on_click="ignore",

@@ -37,9 +37,16 @@ def _error(values: Sequence[float | None]) -> dict[str, Any]:
     return {"type": "data", "array": [value or 0 for value in values], "thickness": 1.4, "width": 4}
 
 
+def _whiskers(scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Errors of perplexities: none is below 1, so that no whisker leads there, nor the axis behind it."""
+    errors = [float(score.get("stderr") or 0) for score in scores]
+    down = [min(error, max(0.0, score["value"] - 1)) for score, error in zip(scores, errors, strict=True)]
+    return {**_error(errors), "symmetric": False, "arrayminus": down}
+
+
 def _look(method: str) -> str:
     """What tells a bar or line from another one of the same colour: a key of the patterns and dashes."""
-    _, update = split_variant(method)
+    _, update, _ = split_variant(method)
     return "dense" if method == "dense" else update if update in _PATTERNS else "both"
 
 
@@ -65,7 +72,7 @@ def perplexity_bars(rows: Sequence[Row]) -> go.Figure:
         if lying:
             shown.sort(key=lambda entry: entry[1]["value"], reverse=True)
         names, values = [label(name) for name, _ in shown], [score["value"] for _, score in shown]
-        error = _error([score.get("stderr") for _, score in shown])
+        error = _whiskers([score for _, score in shown])
         # The value stands beside the name: on the bar it is lost where bars are short or hatched.
         said = [rounded(score["value"], score.get("stderr")) for _, score in shown]
         words = [f"{name}{' ' if lying else '<br>'}{value}" for name, value in zip(names, said, strict=True)]
@@ -91,6 +98,7 @@ def _name_axes(figure: go.Figure, lying: bool) -> None:
         # Logarithmic: beside a method that fails, the differences between good ones would not be seen.
         figure.update_xaxes(title=title, type="log", **PERPLEXITY_TICKS)
     else:
+        figure.update_yaxes(rangemode="tozero")
         figure.update_yaxes(title=title, col=1)
 
 
@@ -111,7 +119,7 @@ def perplexity_curves(rows: Sequence[Row], *, log: bool) -> go.Figure:
             figure.add_scatter(
                 x=[rate for rate, _ in points],
                 y=[score["value"] for _, score in points],
-                error_y=_error([score.get("stderr") for _, score in points]),
+                error_y=_whiskers([score for _, score in points]),
                 name=label(method),
                 legendgroup=method,
                 showlegend=column == 1,
@@ -129,7 +137,7 @@ def perplexity_curves(rows: Sequence[Row], *, log: bool) -> go.Figure:
             height = math.log10(dense["value"]) if log else dense["value"]  # annotations take exponents on log axes
             figure.add_annotation(text=text_of, x=0, xref="x domain", y=height, **note, row=1, col=column)
     figure.update_xaxes(title="Achieved compression", tickformat=".0%", rangemode="tozero")
-    figure.update_yaxes(**({"type": "log", **PERPLEXITY_TICKS} if log else {"type": "linear"}))
+    figure.update_yaxes(**({"type": "log", **PERPLEXITY_TICKS} if log else {"type": "linear", "rangemode": "tozero"}))
     figure.update_yaxes(title="Perplexity (lower is better)", col=1)
     legend = {"orientation": "h", "yanchor": "bottom", "y": 1.1, "xanchor": "left", "x": 0}
     figure.update_layout(height=420, margin={"l": 60, "r": 8, "t": 70, "b": 8}, legend=legend)

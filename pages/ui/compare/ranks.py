@@ -19,6 +19,7 @@ def rank_frame(card: ModelCard, found: Ranks | Plan) -> pd.DataFrame:
     A pruned layer has no rank of its own: that of what is left of it is at most its smaller side.
     """
     labels = kind_labels(card.kinds)
+    card = found.stored(card) if isinstance(found, Plan) else card
     ranks, shapes = (found.full_ranks(card.layers), found.pruned or {}) if isinstance(found, Plan) else (found, {})
 
     def state(layer: LinearShape) -> str:

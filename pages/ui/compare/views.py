@@ -10,7 +10,7 @@ import streamlit as st
 from lrc_core import words
 from lrc_core.escape import escaped
 from lrc_core.names import method_label
-from lrc_core.quality.rows import accuracy_of
+from lrc_core.quality.plain_words import ACCURACY
 from lrc_core.quality.tables import tasks_of
 from lrc_core.results import comparisons
 from lrc_core.results.archive import archive
@@ -51,9 +51,10 @@ def _readable(rows: Rows) -> pd.DataFrame:
         for text, score in row["perplexity"].items():
             record[f"Perplexity, {text}"] = words.measured(score["value"], score.get("stderr"))
         for task, score in (row.get("zero_shot") or {}).items():
-            metric, value, error = accuracy_of(score)
-            if value is not None:
-                record[f"{task} ({metric})"] = words.with_error(100 * value, 100 * (error or 0), 1) + " %"
+            for metric, kind in (("acc_norm", "normalised"), ("acc", "plain")):
+                if score.get(metric) is not None:
+                    error = 100 * (score.get(f"{metric}_stderr") or 0)
+                    record[f"{task}, {kind}"] = words.with_error(100 * score[metric], error, 1) + " %"
         cost = row.get("cost") or {}
         record["Size"] = words.data_size(cost["bytes"]) if cost.get("bytes") else "–"
         record["Run"] = str(row.get("run_id", ""))
@@ -95,7 +96,9 @@ def zero_shot(group: comparisons.Group, decomposition: str, rows: Rows, ref: Mod
     )
     charting.plotly(charts.zero_shot_bars(rows, metric or "acc_norm"), caption, key="co_tasks", name="zero-shot")
     if items:
-        st.caption(f"{', '.join(f'{n:,}' for n in sorted(items))} items per task; whiskers are one standard error.")
+        st.caption(
+            f"{ACCURACY} {', '.join(f'{n:,}' for n in sorted(items))} items per task; whiskers are one standard error."
+        )
 
 
 def ranks(group: comparisons.Group, decomposition: str, rows: Rows, ref: ModelRef) -> None:

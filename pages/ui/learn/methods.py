@@ -97,7 +97,11 @@ def perplexity_chart(frame: pd.DataFrame, colors: dict[str, str]) -> alt.LayerCh
     y = alt.Y("method:N", title=None, scale=alt.Scale(domain=list(colors)), axis=alt.Axis(labelLimit=160))
     color = alt.Color("method:N", scale=alt.Scale(domain=list(colors), range=list(colors.values())), legend=None)
     tips = ["method:N", alt.Tooltip("perplexity:Q", format=",.1f"), alt.Tooltip("error:Q", format=",.1f")]
-    points = alt.Chart(frame).mark_point(filled=True, size=130, opacity=1).encode(x=x, y=y, color=color, tooltip=tips)
+    # The dense model is the reference and not a method: its grey and that of Uniform are told apart by their shape.
+    shapes = ["diamond" if name == method_label("dense") else "circle" for name in colors]
+    shape = alt.Shape("method:N", scale=alt.Scale(domain=list(colors), range=shapes), legend=None)
+    marks = alt.Chart(frame).mark_point(filled=True, size=130, opacity=1)
+    points = marks.encode(x=x, y=y, color=color, shape=shape, tooltip=tips)
     low = alt.X("low:Q", scale=alt.Scale(type="log"), title="Perplexity, lower is better (logarithmic)")
     whiskers = alt.Chart(frame).mark_rule(strokeWidth=2.4).encode(x=low, x2="high:Q", y=y, color=color)
     return alt.layer(points, whiskers).properties(height=200)

@@ -10,7 +10,7 @@ import numpy as np
 from lrc_core.names import decomposition_color
 from lrc_core.types import LinearShape
 
-CONFIG = {"displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"], "scrollZoom": False}
+CONFIG = {"displaylogo": False, "displayModeBar": False, "scrollZoom": False}
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 LAYER_COLORS = ("#1b8a86", "#d9762b", "#6a86d1", "#c05a94", "#a8952b", "#7f8c8a")
 PERPLEXITY_TICKS = {"tickvals": [digit * 10**power for power in range(6) for digit in (1, 2, 3, 5)], "tickformat": "~r"}
@@ -18,7 +18,7 @@ PERPLEXITY_TICKS = {"tickvals": [digit * 10**power for power in range(6) for dig
 
 
 def config(name: str) -> dict[str, object]:
-    """Chart options with the name of the PNG that the camera button saves."""
+    """Chart options. Plotly's toolbar would cover titles; the name is that of a picture saved from the full screen."""
     return {**CONFIG, "toImageButtonOptions": {"format": "png", "filename": name, "scale": 2}}
 
 
@@ -30,11 +30,13 @@ class Scale:
         title: of the colour bar, with the unit.
         format: d3 format of ticks and hover.
         limits: fixed ends of the colours, None for the data's.
+        even: where two factors cost as much as the layer, marked on the colour bar; None where that is no such value.
     """
 
     title: str
     format: str = ".3~r"
     limits: tuple[float, float] | None = None
+    even: float | None = None
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -17,6 +17,7 @@ from lrc_core.paths import read_only
 from lrc_core.results.archive import archive
 from lrc_core.runs.spec import ModelRef
 from lrc_core.runs.store import RunStore
+from pages.ui import classroom
 from pages.ui.shared import access, state
 from pages.ui.shared.prose import ASSETS, prose
 
@@ -125,7 +126,8 @@ def _job_badge() -> None:
     """Running and waiting jobs, refreshed while there are any; in the demo, that it is one."""
     if read_only():
         st.badge("Read-only demo", icon=":material/lock:", color="blue")
-        st.caption(prose("guest" if access.is_guest() else "demo"))
+        text = "class" if classroom.address() else "guest" if access.is_guest() else "demo"
+        st.caption(prose(text))
         return
     if any(not view.final for view in archive().runs(samples=False)):
         _polled_badge()
@@ -175,17 +177,24 @@ def show_error(error: LrcError) -> None:
 
 def sample_note(sample: bool, *run_ids: str) -> None:
     """Where the figures on screen come from; in the demo nothing can be run in their place."""
-    named = ", ".join(f"`{run_id}`" for run_id in run_ids[:3]) + (
-        f" and {len(run_ids) - 3} more" if run_ids[3:] else ""
-    )
-    if sample:
-        replaced = "" if read_only() else " Your own runs replace it."
-        st.markdown(
-            f":orange-badge[:material/inventory_2: Sample] :small[Shipped run {named} on the starter model, "
-            f"made by this app.{replaced}]"
-        )
-    else:
-        st.markdown(f":gray-badge[:material/folder: {'Runs' if run_ids[1:] else 'Run'}] :small[{named}]")
+    ids = list(dict.fromkeys(filter(None, run_ids)))
+    several = "runs" if ids[1:] else "run"
+    with st.container(horizontal=True, vertical_alignment="center", gap="xsmall"):
+        if sample:
+            said = f":orange-badge[:material/inventory_2: Sample] :small[Shipped {several} on the starter model.]"
+        else:
+            said = f":gray-badge[:material/folder: Measured] :small[Your own {several}.]"
+        st.markdown(said, width="content")
+        show_ids(ids, "Your own runs replace it." if sample and not read_only() else "")
+
+
+def show_ids(ids: Sequence[str], note: str = "") -> None:
+    """The ids of runs, to copy, behind a button: they name a folder and say nothing to a reader."""
+    if not ids:
+        return
+    with st.popover("Ids" if ids[1:] else "Id", icon=":material/content_copy:", type="tertiary"):
+        st.code("\n".join(ids), language=None)
+        st.caption(f"For `lrc runs show` and the Runs page. {note}".strip())
 
 
 def empty(title: str, body: str, icon: str = ":material/hourglass_empty:") -> None:

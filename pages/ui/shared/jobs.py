@@ -20,7 +20,7 @@ from lrc_core.runs.records import Status
 from lrc_core.runs.spec import (
     Spec,
 )
-from pages.ui.shared.frame import guard, show_error
+from pages.ui.shared.frame import guard, show_error, show_ids
 from pages.ui.shared.prose import prose
 
 BADGES = {
@@ -141,7 +141,8 @@ def changed_note(view: AnyRun) -> None:
 def _head(view: AnyRun) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         state_badge(view.status.state)
-        st.markdown(f"**{escaped(title_of(view.spec))}** :small[:gray[`{view.id}`]]", width="content")
+        st.markdown(f"**{escaped(title_of(view.spec))}**", width="content")
+        show_ids([view.id])
         st.space("stretch")
         _buttons(view)
 

@@ -21,6 +21,7 @@ from lrc_core.runs.spec import AllocateSpec, ModelRef, SpectraSpec
 from lrc_core.types import LinearShape, ModelCard
 from lrc_core.words import kind_labels, removed
 from pages.ui.shared.figures import Scale
+from pages.ui.shared.naming import told_apart, when
 from pages.ui.spectra import measures
 
 UNIFORM = "uniform"
@@ -82,11 +83,11 @@ def other_sides(current: Side) -> dict[str, str]:
     found = {}
     for view in views:
         own = view.id == current.view.id
-        source = "" if own else f" · {model_label(view.spec.model)} · {view.id}"
+        source = "" if own else f" · {model_label(view.spec.model)} · {when(view)}"
         for name in view.spec.decompositions:
             if (key := f"{view.id}/{name}") != current.key:
                 found[key] = f"{decomposition_label(name)}{source}"
-    return found
+    return told_apart(found)
 
 
 def side_of(key: str) -> Side | None:
@@ -225,7 +226,7 @@ def difference(measure: str, values: Mapping[str, float], reference: Reference) 
         }
         return found, Scale("powers of ten", ".2f")
     found = {name: value - reference.values.get(name, math.nan) for name, value in values.items()}
-    return found, replace(entry.scale, title=f"{entry.scale.title}, difference")
+    return found, replace(entry.scale, title=f"{entry.scale.title}, difference", even=None)
 
 
 def energy_difference(sigma: np.ndarray, reference: np.ndarray) -> np.ndarray:

@@ -15,10 +15,13 @@ from lrc_core.export.film import Film, make_film
 from lrc_core.export.film import film_of as whole_film
 from lrc_core.export.film_gif import film_gif
 from lrc_core.export.film_html import film_html, player
+from lrc_core.kinds import title_of
+from lrc_core.names import model_label
 from lrc_core.paths import app_home, is_clone
 from lrc_core.results.archive import AnyRun, RunView, card_of
 from lrc_core.results.forecasts import has_film
 from lrc_core.runs.spec import AllocateSpec
+from pages.ui.shared.naming import file_name
 
 _KEPT = "film_records"
 _HTML = '<div class="film"></div>\n<!-- filled by the player -->'
@@ -61,7 +64,7 @@ def downloads(view: AnyRun) -> None:
             st.download_button(
                 f"Film as {word}",
                 _maker(view, word),
-                f"film-{view.id}.{word.lower()}",
+                file_name("film", model_label(view.spec.model), title_of(view.spec), ending=word.lower()),
                 mime,
                 icon=icon,
                 on_click="ignore",

@@ -1,101 +1,26 @@
-"""The only place where ranks become parameters and ratios, and where a size is turned into another word for it.
-
-Conventions: a rank-k factor pair of an m x n layer costs k(m+n) parameters; a layer whose factors would cost at least
-as much as the dense matrix stays dense and costs mn. ``keep`` is the share of the block linears' parameters kept; the
-interface shows what is removed, in percent. Embeddings, head, norms and biases are never compressed.
-"""
+"""Whole plans: what they cost, and ranks that meet a target."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
+from lrc_core.budget.layers import (
+    Shapes,
+    is_dense,
+    largest_low_rank,
+    layer_params,
+    layer_ratio,
+    next_rank,
+    smallest_rank,
+    snapped_rank,
+    whole_rank_of_share,
+)
 from lrc_core.errors import BudgetError
 from lrc_core.types import LinearShape
 
 Ranks = Mapping[str, int]
 """Rank of every layer by full module name. A rank at or above the break-even means: dense."""
-
-Shapes = Mapping[str, tuple[int, int]]
-"""Rows and columns that are left of layers whose structure is pruned; what is left costs rows * columns."""
-
-USUAL_KEEP = 0.8
-"""The share kept that is shown where nobody chose one."""
-
-
-def removed_share(keep: float) -> float:
-    """Share removed where ``keep`` is kept."""
-    return 1 - keep
-
-
-def kept_share(removed: float) -> float:
-    """Share kept where ``removed`` is removed."""
-    return 1 - removed
-
-
-def removed_percent(keep: float) -> float:
-    """Percent removed where ``keep`` is kept, without the noise of the subtraction: 0.93 -> 7.0."""
-    return round(100 * (1 - keep), 6)
-
-
-def whole_percent(keep: float) -> int:
-    """Whole percent removed, by which recorded plans are named and sliders move: 0.8 -> 20."""
-    return round(100 * (1 - keep))
-
-
-def keep_at(percent: float) -> float:
-    """Share kept where so many percent are removed, the very number that a user types: 7 -> 0.93 (1 - 0.07 is not)."""
-    return size_key(1 - percent / 100)
-
-
-def size_key(share: float) -> float:
-    """A share to the digits that tell sizes apart, to group by."""
-    return round(float(share), 6)
-
-
-def same_size(one: float, other: float) -> bool:
-    """Whether two shares are the same target; both kept or both removed."""
-    return abs(one - other) < 1e-6
-
-
-def within(achieved: float, keep: float) -> bool:
-    """Whether what a plan keeps is within a target."""
-    return achieved < keep or same_size(achieved, keep)
-
-
-def same_percent(one: float, other: float) -> bool:
-    """Whether what was recorded at a whole percent stands for a target: at most half a percent lies between."""
-    return abs(one - other) < 0.0051
-
-
-def break_even(layer: LinearShape) -> float:
-    """k* = mn/(m+n), the rank at which factors cost what the dense matrix costs."""
-    return layer.params / (layer.out_features + layer.in_features)
-
-
-def is_dense(layer: LinearShape, rank: int) -> bool:
-    """Whether a layer of that rank is stored dense."""
-    return rank * (layer.out_features + layer.in_features) >= layer.params
-
-
-def largest_low_rank(layer: LinearShape) -> int:
-    """The largest rank that still saves parameters (0 when none does)."""
-    return math.ceil(break_even(layer)) - 1
-
-
-def factor_params(layer: LinearShape, rank: int) -> int:
-    """k(m+n): parameters of two factors of that rank, also where they are more than the layer's own."""
-    return rank * (layer.out_features + layer.in_features)
-
-
-def layer_params(layer: LinearShape, rank: int) -> int:
-    """Parameters of a layer kept at ``rank``: min(k(m+n), mn)."""
-    return min(rank * (layer.out_features + layer.in_features), layer.params)
-
-
-def layer_ratio(layer: LinearShape, rank: int, shape: tuple[int, int] | None = None) -> float:
-    """Share R of the layer that is kept, in (0, 1]; ``shape`` is what pruning leaves of it."""
-    return (layer_params(layer, rank) if shape is None else math.prod(shape)) / layer.params
 
 
 def plan_params(layers: Iterable[LinearShape], ranks: Ranks, shapes: Shapes | None = None) -> int:
@@ -155,20 +80,21 @@ def check_target(layers: Sequence[LinearShape], keep: float) -> int:
         )
     total = sum(layer.params for layer in layers)
     allowed = math.floor(keep * total + 1e-9 * total)
-    smallest = plan_params(layers, {layer.name: 1 for layer in layers})
+    smallest = plan_params(layers, {layer.name: smallest_rank(layer) for layer in layers})
     if allowed < smallest:
+        least = max((layer.rank_multiple for layer in layers), default=1)
         raise BudgetError(
-            f"Keeping {keep:.4f} is impossible: rank 1 in every layer already keeps {smallest / total:.4f}.",
+            f"Keeping {keep:.4f} is impossible: rank {least} in every layer already keeps {smallest / total:.4f}.",
             f"Ask for at least {smallest / total:.4f}.",
         )
     return allowed
 
 
 def uniform_ranks(layers: Sequence[LinearShape], keep: float) -> dict[str, int]:
-    """k = floor(keep * mn/(m+n)) for every layer, at least 1; the dense model at keep 1."""
+    """The rank of every layer that costs ``keep`` of it, rounded down, at least 1; the dense model at keep 1."""
     if keep >= 1:
         return dense_ranks(layers)
-    return {layer.name: max(1, math.floor(keep * break_even(layer) + 1e-9)) for layer in layers}
+    return {layer.name: whole_rank_of_share(layer, keep) for layer in layers}
 
 
 def fit_budget(
@@ -177,7 +103,8 @@ def fit_budget(
     """Make ranks meet a target: never above it, and at least 99.5 % of it used or within one rank of a layer.
 
     Ranks that are too large are scaled down by one common factor (low-rank layers first, dense ones only when that is
-    not enough); what is left over is spent one rank at a time, layers of the highest priority first.
+    not enough); what is left over is spent one rank at a time, layers of the highest priority first. Where layers
+    have a rank multiple, ranks are rounded down to it and grow by it.
 
     Args:
         layers: the block linears.
@@ -191,7 +118,8 @@ def fit_budget(
     allowed = check_target(layers, keep)
     if keep >= 1:
         return dense_ranks(layers)
-    fitted = normalised(layers, ranks)
+    wanted = normalised(layers, ranks)
+    fitted = {layer.name: snapped_rank(layer, wanted[layer.name]) for layer in layers}
     if plan_params(layers, fitted) > allowed:
         fitted = _shrunk(layers, fitted, allowed)
     _spend_remainder(layers, fitted, allowed, priority)
@@ -211,14 +139,14 @@ def _shrunk(layers: Sequence[LinearShape], ranks: dict[str, int], allowed: int) 
             else:
                 high = middle
         return _scaled(layers, capped, low)
-    return {layer.name: 1 for layer in layers}
+    return {layer.name: smallest_rank(layer) for layer in layers}
 
 
 def _scaled(layers: Sequence[LinearShape], ranks: Ranks, factor: float) -> dict[str, int]:
     return {
         layer.name: ranks[layer.name]
         if is_dense(layer, ranks[layer.name])
-        else max(1, math.floor(factor * ranks[layer.name] + 1e-9))
+        else snapped_rank(layer, max(1, math.floor(factor * ranks[layer.name] + 1e-9)))
         for layer in layers
     }
 
@@ -238,9 +166,10 @@ def _spend_remainder(
         )
         spent = False
         for layer in order:
-            step = layer_params(layer, ranks[layer.name] + 1) - layer_params(layer, ranks[layer.name])
+            rank = next_rank(layer, ranks[layer.name])
+            step = layer_params(layer, rank) - layer_params(layer, ranks[layer.name])
             if step <= left:
-                ranks[layer.name] += 1
+                ranks[layer.name] = rank
                 left -= step
                 spent = True
         if not spent:
