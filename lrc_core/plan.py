@@ -33,8 +33,11 @@ from lrc_core.coverage import is_expert
 from lrc_core.digests import file_digest
 from lrc_core.errors import BudgetError, PlanError, RecordError
 from lrc_core.files import write_json
+from lrc_core.front import callable_package
 from lrc_core.records import Count, Label, Name, Positive, Share, TextLimit, load_record, typed
 from lrc_core.types import LinearShape, ModelCard, ModelIdentity, Storage
+
+callable_package(__name__)
 
 FORMAT, VERSIONS = "lrc-plan", (1, 2)
 PAIR: Storage = "pair"

@@ -9,13 +9,13 @@ import streamlit as st
 
 from lrc_core import words
 from lrc_core.escape import escaped
+from lrc_core.figures import measured as charts
 from lrc_core.names import method_label
 from lrc_core.quality.plain_words import ACCURACY
 from lrc_core.quality.tables import tasks_of
 from lrc_core.results import comparisons
 from lrc_core.results.archive import archive
 from lrc_core.runs.spec import ModelRef
-from pages.ui.compare import figures as charts
 from pages.ui.compare import ranks as rank_charts
 from pages.ui.compare import readings
 from pages.ui.shared import charting
