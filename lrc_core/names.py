@@ -8,23 +8,16 @@ from pathlib import PurePath
 import lrc_core.allocate
 import lrc_core.decompose  # noqa: F401 - both register their entries
 from lrc_core.allocate.curves.hand import HAND
+from lrc_core.formats.grids import METHODS
 from lrc_core.models.source import is_path
-from lrc_core.plan import PAIR, update_words
+from lrc_core.plan import split_variant, update_words
+from lrc_core.quality.quantised import FORMAT_LABELS
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
-from lrc_core.runs.spec import STORAGES, ModelRef
+from lrc_core.runs.spec import ModelRef
 
 GREY = "#7b8c94"
 HAND_COLOR = "#8b5a2b"
-
-
-def split_variant(name: str) -> tuple[str, str, str]:
-    """Method, update and storage of a name such as ``llrc+left+pivoted``.
-
-    The update is "" where the factors are as allocated, the storage ``pair`` where nothing is said of it.
-    """
-    method, *rest = name.split("+")
-    storage = rest.pop() if rest and rest[-1] in STORAGES else PAIR
-    return method, "+".join(rest), storage
+_FORMAT_COLORS = dict(zip(METHODS, ("#4b5563", "#6b7280", "#9ca3af"), strict=True))
 
 
 def method_label(name: str) -> str:
@@ -37,7 +30,7 @@ def method_label(name: str) -> str:
     label = (
         ALLOCATORS.get(method).label
         if method in ALLOCATORS
-        else {"dense": "Dense", HAND: "By hand"}.get(method, method)
+        else {"dense": "Dense", HAND: "By hand", **FORMAT_LABELS}.get(method, method)
     )
     return label + update_words(update, storage)
 
@@ -45,12 +38,14 @@ def method_label(name: str) -> str:
 def method_color(name: str) -> str:
     """The registered colour, updated or not; grey for the dense model and for unknown methods."""
     method, _, _ = split_variant(name)
-    return ALLOCATORS.get(method).color if method in ALLOCATORS else {HAND: HAND_COLOR}.get(method, GREY)
+    return (
+        ALLOCATORS.get(method).color if method in ALLOCATORS else {HAND: HAND_COLOR, **_FORMAT_COLORS}.get(method, GREY)
+    )
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-    """Methods and their variants: dense first, then as registered, each one's updates behind it, then unknown ones."""
-    known = ["dense", *ALLOCATORS.names()]
+    """Methods and their variants: dense first, formats, then as registered with updates behind, then unknown ones."""
+    known = ["dense", *METHODS, *ALLOCATORS.names()]
 
     def place(name: str) -> tuple[int, str, str, str]:
         method, update, storage = split_variant(name)

@@ -12,6 +12,8 @@
      "kept": {"model.layers.0.self_attn.q_proj": [0, 1, 4, ...]} or null: kept indices where they are not the first k
      "weights_file": null,      name of a safetensors file beside the plan with updated weights
      "pruned": {"model.layers.0.mlp.up_proj": [1200, 576], ...},   rows and columns left; absent where none is pruned
+     "formats": {"model.layers.0.mlp.up_proj": "Q8_0", ...},    number formats of layers that are not in 16 bits; absent
+                                where all are
      "structure_file": null,    name of a safetensors file beside the plan that says which (lowrank/structure.py)
      "digests": {"weights.safetensors": "6f0c...", ...},    SHA-256 of those files; absent where there are none
      "origin": {...}}           how it came about (run id, preset, settings, seed, step, "update" where its factors
@@ -28,11 +30,13 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from lrc_core.budget import Ranks, Shapes, is_dense, keep_ratio, normalised, stored_card, whole_model_ratio
+from lrc_core.budget import LAWS, Ranks, Shapes, is_dense, keep_ratio, normalised, stored_card, whole_model_ratio
 from lrc_core.coverage import is_expert
 from lrc_core.digests import file_digest
 from lrc_core.errors import BudgetError, PlanError, RecordError
 from lrc_core.files import write_json
+from lrc_core.formats.grids import FORMATS, METHODS
+from lrc_core.formats.sizes import plan_bytes, whole_bytes
 from lrc_core.front import callable_package
 from lrc_core.records import Count, Label, Name, Positive, Share, TextLimit, load_record, typed
 from lrc_core.types import LinearShape, ModelCard, ModelIdentity, Storage
@@ -89,6 +93,7 @@ class Plan:
     pruned: Shapes | None = None
     origin: Mapping[str, Any] = field(default_factory=dict)
     digests: Mapping[str, str] = field(default_factory=dict)
+    formats: Mapping[str, Label] = field(default_factory=dict)
     storage: Storage = "pair"
 
     @property
@@ -117,6 +122,17 @@ class Plan:
                 "Use a plan that was made for this model.",
             )
         return {layer.name: self.ranks.get(layer.name, layer.full_rank) for layer in layers}
+
+    def bytes_share(self, layers: Sequence[LinearShape]) -> float:
+        """Bytes of the block linears as a share of what they take dense in 16 bits.
+
+        Args:
+            layers: as the plan stores them.
+
+        Raises:
+            PlanError: the plan's layers are not the model's.
+        """
+        return plan_bytes(layers, self.full_ranks(layers), self.formats, self.pruned) / whole_bytes(layers)
 
     def stored(self, card: ModelCard) -> ModelCard:
         """The model's card with its layers as this plan stores them: what everything about the plan is counted by."""
@@ -184,8 +200,9 @@ class Plan:
         pruned = data.pop("pruned")
         if pruned is not None:  # left out of other plans, which look as they did before there was pruning
             data["pruned"] = {name: list(shape) for name, shape in pruned.items()}
-        if not data["digests"]:  # of plans without files, and of those that were made before there were digests
-            del data["digests"]
+        for name in ("digests", "formats"):  # of plans without any, and of those that were made before there were any
+            if not data[name]:
+                del data[name]
         if self.storage == "pair":
             del data["storage"]
         return {"format": FORMAT, "version": 1 if self.storage == "pair" else 2, **data}
@@ -219,6 +236,7 @@ class Plan:
             raise PlanError(f"{where} has weights of its own and lists kept components as well; only one can be meant.")
         if (plan.pruned is None) != (plan.structure_file is None) or (plan.pruned is not None and plan.ranks):
             raise PlanError(f"{where} is damaged: a pruned plan names its structure file and no ranks.")
+        _check_formats(plan, where)
         if any(Path(name).name != name for name in plan.files):
             raise PlanError(f"{where} is damaged: the files of a plan lie beside it, not at {plan.files[0]!r}.")
         return plan
@@ -239,6 +257,20 @@ class Plan:
         except RecordError as error:
             raise PlanError(error.message, error.remedy) from error
         return cls.from_dict(data, str(path))
+
+
+def _check_formats(plan: Plan, where: str) -> None:
+    """Refuse formats that are not known, and those of layers that have none.
+
+    Raises:
+        PlanError: names the layer and the format.
+    """
+    for name, form in plan.formats.items():
+        if form not in FORMATS:
+            known = ", ".join(FORMATS)
+            raise PlanError(f"{where} stores {name} in a format that is not known: {form[:60]!r}.", f"Known: {known}.")
+        if name not in plan.ranks and name not in plan.dense:
+            raise PlanError(f"{where} is damaged: it has a format for {name}, which is none of its layers.", _REMEDY)
 
 
 def update_of(origin: Any) -> str:
@@ -263,9 +295,24 @@ def variant_name(method: str, update: str, storage: str = PAIR) -> str:
     return "+".join(word for word in (method, update, "" if storage == PAIR else storage) if word)
 
 
+def split_variant(name: str) -> tuple[str, str, str]:
+    """Method, update and storage of a name such as ``llrc+left+pivoted``.
+
+    The update is "" where the factors are as allocated, the storage ``pair`` where nothing is said of it.
+    """
+    method, *rest = name.split("+")
+    storage = rest.pop() if rest and rest[-1] in LAWS else PAIR
+    return method, "+".join(rest), storage
+
+
 def plan_variant(plan: Plan) -> str:
-    """The variant that a plan is of."""
-    return variant_name(plan.method, plan.update, plan.storage)
+    """The variant that a plan is of; one that chose number formats beside ranks goes by ``lagrangian+bits``."""
+    return variant_name(plan.method, plan.update or bits_word(plan.method, plan.formats), plan.storage)
+
+
+def bits_word(method: str, formats: Any) -> str:
+    """``bits`` of a plan or row that chose number formats; "" of others, and of formats alone, which name theirs."""
+    return "bits" if formats and method not in METHODS else ""
 
 
 def make_plan(

@@ -6,6 +6,7 @@ import time
 from dataclasses import asdict, replace
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from lrc_core import words
 from lrc_core.budget import keep_at, same_percent, stored_card
@@ -15,14 +16,14 @@ from lrc_core.kinds import title_of
 from lrc_core.names import learns, method_label
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS, MethodEntry
 from lrc_core.results import series
-from lrc_core.results.archive import RunView, archive
+from lrc_core.results.archive import RunView, archive, asks_for
 from lrc_core.results.plans import recorded_plans
 from lrc_core.results.series import LARGEST_RATE
 from lrc_core.runs.spec import AllocateSpec, CalibrationSpec, ModelRef
 from lrc_core.types import Storage
-from pages.ui.allocate import panels
+from pages.ui.allocate import finished, panels
 from pages.ui.allocate import slider as ratedrag
-from pages.ui.shared import cards, forms, jobs, state
+from pages.ui.shared import cards, forms, jobs, state, take_away
 from pages.ui.shared.frame import empty, frame, guard, page_link
 from pages.ui.shared.naming import told_apart, when
 from pages.ui.shared.prose import prose
@@ -37,6 +38,11 @@ METHOD, DECOMPOSITION, STORAGE, PRESET, RUN, AUTO, MOVED, LEARNED, SETTINGS = (
 def moved() -> None:
     """The target was changed by hand in this tab; a link never counts as that."""
     st.session_state[MOVED] = time.monotonic()
+
+
+def forget_moves() -> None:
+    """Starting by itself was switched: only what is moved from now on counts."""
+    st.session_state.pop(MOVED, None)
 
 
 def set_otherwise() -> None:
@@ -179,28 +185,40 @@ def covered(ref: ModelRef, spec: AllocateSpec) -> bool:
     return any(same_percent(plan.keep, spec.keep) for plan in recorded_plans(same))
 
 
-def launcher(ref: ModelRef, spec: AllocateSpec) -> None:
-    """The toggle, the button and the command line."""
+def launcher(ref: ModelRef, spec: AllocateSpec, countdown: DeltaGenerator) -> None:
+    """The toggle, the button with its price, and the command line.
+
+    Args:
+        ref: the model.
+        spec: of the next job.
+        countdown: where it is said that a job is about to start: beside the slider, not down here.
+    """
     if jobs.instead(spec):
         return
     automatic = st.toggle(
         "Start when the slider rests",
-        value=archive().fetched(ref),
+        value=False,
         key=AUTO,
+        on_change=forget_moves,
         persist_state="session",
         help=prose("autostart"),
     )
     verb = "Learn ranks" if learns(spec.method) else "Compute ranks"
     if ALLOCATORS.get(spec.method).structured:
         verb = "Prune"
-    if st.button(f"{verb} at {words.removed(spec.keep)}", type="primary", icon=":material/play_arrow:", key="al_start"):
-        start(spec, automatic=False)
+    if not jobs.offered(spec):
+        label = f"{verb} at {words.removed(spec.keep)}"
+        pressed = st.button(label, type="primary", icon=":material/play_arrow:", key="al_start")
+        jobs.price_note(spec)
+        if pressed:
+            start(spec, automatic=False)
     pending = automatic and MOVED in st.session_state
     if pending and covered(ref, spec):
         st.session_state.pop(MOVED, None)
         st.caption(":material/check: A finished run answers this rate; nothing needs to be started.")
     elif pending:
-        st.fragment(wait_for_quiet, run_every=0.5)(spec)
+        with countdown:
+            st.fragment(wait_for_quiet, run_every=0.5)(spec)
     with st.expander("The same from the command line", icon=":material/terminal:"):
         jobs.command(spec)
 
@@ -213,7 +231,9 @@ def wait_for_quiet(spec: AllocateSpec) -> None:
             return
         left = state.QUIET_S - (time.monotonic() - changed)
         with st.container(horizontal=True, vertical_alignment="center"):
-            st.caption(f":material/timer: Starts in {max(0.0, left):.0f} s")
+            st.markdown(
+                f":material/timer: **{escaped(title_of(spec))}** starts in {max(0.0, left):.0f} s", width="content"
+            )
             stopped = st.button("Not now", key="al_not_now", type="tertiary")
         if stopped:
             st.session_state.pop(MOVED, None)
@@ -241,6 +261,9 @@ def watched(ref: ModelRef) -> None:
             page_link("pages/watch.py", "Watch a recorded run meanwhile", ":material/movie:")
         return
     jobs.panel(shown, live=live.allocate_live)
+    current = archive().job(shown)
+    if current is not None and current.done and asks_for(current, AllocateSpec):
+        finished.show(current)
     for view in unfinished:
         if view.id != shown:
             named = f"{escaped(title_of(view.spec))} · {view.status.state}"
@@ -252,6 +275,7 @@ def watched(ref: ModelRef) -> None:
         page_link("pages/compare.py", "Compare it with the other methods", ":material/balance:")
         page_link("pages/plans.py", "Change its ranks by hand", ":material/edit_square:")
         page_link("pages/runs.py", "Update its factors, or measure it", ":material/forward:", query={"ru_run": shown})
+        take_away.section(ref, take_away.offers_of(current), "al")
 
 
 def body(ref: ModelRef) -> None:
@@ -276,6 +300,7 @@ def body(ref: ModelRef) -> None:
     with right, st.container(horizontal=True):
         decomposition = choose_decomposition()
         storage = forms.storage(STORAGE, set_otherwise)
+    countdown = st.container(key="al_countdown")
     card = stored_card(card, storage)
     run = choose_learned(ref, decomposition, storage)
     if run is not None:
@@ -290,7 +315,7 @@ def body(ref: ModelRef) -> None:
         with left:
             spec = form(ref, keep_at(rate), decomposition, storage)
         with right:
-            launcher(ref, spec)
+            launcher(ref, spec, countdown)
     with guard():
         watched(ref)
 

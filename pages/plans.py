@@ -28,11 +28,11 @@ from lrc_core.results.drafts import (
     saved_plans,
     uniform_draft,
 )
-from lrc_core.results.plans import load_plan, nearest, recorded_plans
+from lrc_core.results.plans import PlanSource, load_plan, nearest, recorded_plans
 from lrc_core.runs.spec import AllocateSpec, EvaluateSpec, EvaluationSpec, ModelRef
 from lrc_core.types import ModelCard
 from pages.ui.plans import editor
-from pages.ui.shared import access, cards, forms, jobs
+from pages.ui.shared import access, cards, forms, jobs, take_away
 from pages.ui.shared.frame import empty, frame, guard, page_link, show_error
 from pages.ui.shared.prose import prose
 
@@ -180,6 +180,17 @@ def watched(ref: ModelRef) -> None:
         jobs.panel(shown.id)
 
 
+def drafted(card: ModelCard, draft: Draft, keep: float) -> take_away.Offer:
+    """The plan as it stands; it is saved under its name when it is exported."""
+    plan = json.loads(json.dumps(plan_of(draft, card, keep).to_dict()))
+    return take_away.Offer(
+        draft.name,
+        str(plan_file(draft, card, keep)),
+        lambda: PlanSource(plan, "", calibration_of(draft)),
+        lambda: save_plan(draft, card, keep),
+    )
+
+
 def body(ref: ModelRef) -> None:
     known = archive().newest_card(ref)
     if known is None:
@@ -204,6 +215,8 @@ def body(ref: ModelRef) -> None:
         wanted = evaluation(ref, card, draft, keep)
         watched(ref)
         editor.score_list(ref, keep, wanted)
+    over = plan_params(card.layers, draft.ranks) > keep * card.params_linear
+    take_away.section(ref, [] if over else [drafted(card, draft, keep)], "pl")
     page_link("pages/compare.py", "All measured methods side by side", ":material/balance:")
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 import streamlit as st
 
 from lrc_core.budget import USUAL_KEEP, keep_at
-from lrc_core.export.film_html import player
+from lrc_core.charts.film_html import player
 from lrc_core.results.series import LARGEST_RATE
 from lrc_core.runs.spec import ModelRef
 from pages.ui.present.slides import slides_of

@@ -22,7 +22,7 @@ from lrc_core.results.outcomes import Outcome, measured_plans, outcome
 from lrc_core.runs.store import RunStore, RunSummary
 from pages.ui.compare import report
 from pages.ui.runs import next_steps
-from pages.ui.shared import jobs
+from pages.ui.shared import jobs, take_away
 from pages.ui.shared.frame import PAGES, empty, frame, guard, page_link
 from pages.ui.shared.naming import told_apart
 from pages.ui.shared.prose import prose
@@ -42,6 +42,7 @@ PAGE_OF = {
     "ablation": "compare",
     "lesson": "learn",
     "generate": "talk",
+    "export": "plans",
 }
 SECTION_OF = {"quality": "bench", "ablation": "ablation"}
 
@@ -170,6 +171,11 @@ def detail(summary: RunSummary) -> None:
     view = archive().job(summary.id)
     if view and view.done and view.kind in next_steps.SOURCES and not read_only():
         next_steps.section(view)
+    if view and view.done and view.kind in next_steps.SOURCES:
+        take_away.section(view.spec.model, take_away.offers_of(view), f"ru_{view.id}")
+    if view and view.done and view.kind == "export":
+        with guard():
+            take_away.result(view)
     if summary.kind in report.KINDS and summary.state == "done":
         with guard():
             report.section([view] if view else [], f"ru_{summary.id}")

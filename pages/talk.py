@@ -29,7 +29,7 @@ def question(ref: ModelRef) -> None:
     found = {choice.key: choice for choice in talk.choices(ref)}
     if jobs.instead(_first_question(ref, found)):
         return
-    with st.form("ta_form"):
+    with st.form("ta_form", enter_to_submit=False):
         prompt = st.text_area(
             "Prompt", FIRST_PROMPT, height=90, max_chars=20_000, key=PROMPT, help="Ctrl+Enter asks as well."
         )

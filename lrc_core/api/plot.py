@@ -11,9 +11,9 @@ from lrc_core.api.compare import ComparedMethods
 from lrc_core.api.evaluate import MeasuredPlan
 from lrc_core.api.plan import ChosenPlan
 from lrc_core.api.spectra import LayerSpectra
+from lrc_core.charts.film import film_of
 from lrc_core.errors import RunError, SettingsError
 from lrc_core.escape import in_plotly
-from lrc_core.export.film import film_of
 from lrc_core.figures.common import curves_of
 from lrc_core.figures.measured import perplexity_bars, perplexity_curves, speed_bars, zero_shot_bars
 from lrc_core.figures.ranks import rank_heatmap

@@ -8,12 +8,13 @@ from typing import Any, overload
 from lrc_core.api.allocate import chosen_by
 from lrc_core.api.compare import ComparedMethods
 from lrc_core.api.evaluate import MeasuredPlan
+from lrc_core.api.export import ExportedFolder
 from lrc_core.api.shown import rows_html, rows_text
 from lrc_core.api.spectra import LayerSpectra
 from lrc_core.errors import RunError
 from lrc_core.kinds import title_of
 from lrc_core.results.archive import AnyRun, archive
-from lrc_core.runs.spec import AllocateSpec, CompareSpec, EvaluateSpec, SpectraSpec, UpdateSpec
+from lrc_core.runs.spec import AllocateSpec, CompareSpec, EvaluateSpec, ExportSpec, SpectraSpec, UpdateSpec
 from lrc_core.words import ago
 
 
@@ -61,6 +62,7 @@ _RESULTS: dict[type[Any], Any] = {
     SpectraSpec: LayerSpectra,
     EvaluateSpec: MeasuredPlan,
     CompareSpec: ComparedMethods,
+    ExportSpec: ExportedFolder,
 }
 
 

@@ -9,15 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from lrc_core.budget import break_even
+from lrc_core.budget import break_even, same_size
 from lrc_core.cli.follow import result_of, start
 from lrc_core.cli.output import emit, emit_json, emit_table, fixed_percent, note
 from lrc_core.coverage import coverage_words, kept_words
 from lrc_core.decompose.measures import effective_rank, energy_rank
 from lrc_core.errors import RunError
+from lrc_core.formats.grids import METHODS
 from lrc_core.kinds import KINDS, load
 from lrc_core.plan import Plan, storage_of, update_of, variant_name
-from lrc_core.quality.rows import accuracy_of, named
+from lrc_core.quality.alternatives import why_not_quantise
+from lrc_core.quality.quantised import compresses, share_of
+from lrc_core.quality.rows import Scores, accuracy_of, named
 from lrc_core.quality.tables import to_markdown
 from lrc_core.results.plans import copy_plan
 from lrc_core.runs.integrity import unaltered
@@ -25,7 +28,7 @@ from lrc_core.runs.spec import ModelRef, Spec
 from lrc_core.runs.store import Run
 from lrc_core.texts.label import text_labels
 from lrc_core.types import ModelCard
-from lrc_core.words import duration
+from lrc_core.words import duration, percent
 
 
 def job(arguments: argparse.Namespace) -> int:
@@ -115,14 +118,27 @@ def print_fetched(run: Run, _: dict[str, Any]) -> None:
     emit(f"{run.spec.model.source} is ready.")
 
 
-def print_comparison(_: Run, result: dict[str, Any]) -> None:
+def print_comparison(run: Run, result: dict[str, Any]) -> None:
     """A row for each method and size."""
     print_rows(result["rows"])
+    _print_answer(run, result)
 
 
-def print_tables(_: Run, result: dict[str, Any]) -> None:
+def print_tables(run: Run, result: dict[str, Any]) -> None:
     """The tables of a bench."""
     emit(to_markdown(result).rstrip())
+    _print_answer(run, result)
+
+
+def _print_answer(run: Run, result: dict[str, Any]) -> None:
+    """Why not just quantise, for every target, where formats were measured."""
+    rows = result["rows"]
+    if not any(row["method"] in METHODS for row in rows):
+        return
+    for keep in dict.fromkeys(row["keep_target"] for row in rows if compresses(row)):
+        at = [row for row in rows if not compresses(row) or same_size(row["keep_target"], keep)]
+        if answer := why_not_quantise(at, Scores(run.path.parent)):
+            emit(answer)
 
 
 def print_spectra(run: Run, result: dict[str, Any]) -> None:
@@ -230,7 +246,7 @@ def print_rows(rows: Sequence[Mapping[str, Any]]) -> None:
     texts = list(dict.fromkeys(text for row in rows for text in row.get("perplexity", {})))
     tasks = list(dict.fromkeys(task for row in rows for task in row.get("zero_shot", {})))
     labels = text_labels(texts)
-    header = ["method", "target", "kept", *(f"{labels[text]} ppl" for text in texts), *tasks]
+    header = ["method", "target", "kept", "bytes", *(f"{labels[text]} ppl" for text in texts), *tasks]
     emit_table(
         header,
         [
@@ -238,12 +254,19 @@ def print_rows(rows: Sequence[Mapping[str, Any]]) -> None:
                 named(row),
                 fixed_percent(row["keep_target"]),
                 fixed_percent(row["keep_achieved"]),
+                _share_of_bytes(row),
                 *(_with_error(row["perplexity"].get(text), "value", 2) for text in texts),
                 *(_accuracy(row["zero_shot"].get(task)) for task in tasks),
             ]
             for row in rows
         ],
     )
+
+
+def _share_of_bytes(row: Mapping[str, Any]) -> str:
+    """Of the block linears in 16 bits, and the whole model in MB."""
+    size = row.get("model_bytes")
+    return percent(share_of(row)) + ("" if size is None else f", {size / 1e6:.0f} MB")
 
 
 def _accuracy(scores: Mapping[str, Any] | None) -> str:

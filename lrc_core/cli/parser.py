@@ -20,6 +20,7 @@ SPEEDS = {
     "spectra": "Speed of singular values against torch.linalg.svd, as a ratio.",
     "probe": "Speed of STRS probes against running the whole model, as a ratio.",
     "mask-step": "Cost of a mask training step against a dense one, as a ratio.",
+    "layer": "A large layer stored by pivots against a pair of factors, to run and to make, as ratios.",
 }
 
 

@@ -12,9 +12,11 @@ from plotly.subplots import make_subplots
 
 from lrc_core.budget import removed_share
 from lrc_core.figures.common import PERPLEXITY_TICKS
-from lrc_core.names import GREY, in_order, split_variant
+from lrc_core.names import GREY, in_order
 from lrc_core.names import method_color as color
 from lrc_core.names import method_label as label
+from lrc_core.plan import split_variant
+from lrc_core.quality.quantised import compresses
 from lrc_core.quality.tables import tasks_of, texts_of
 from lrc_core.words import figure as written
 from lrc_core.words import removed, rounded, with_error
@@ -114,7 +116,7 @@ def perplexity_curves(rows: Sequence[Row], *, log: bool) -> go.Figure:
     figure = make_subplots(rows=1, cols=max(1, len(texts)), subplot_titles=texts, horizontal_spacing=0.08)
     for column, text in enumerate(texts, start=1):
         dense = _score(rows, "dense", text)
-        for index, method in enumerate(name for name in methods_of(rows) if name != "dense"):
+        for index, method in enumerate(name for name in methods_of(rows) if compresses({"method": name})):
             points = _points(rows, method, text)
             figure.add_scatter(
                 x=[rate for rate, _ in points],
@@ -247,6 +249,6 @@ def ordered(rows: Sequence[Row]) -> list[Row]:
 
 
 def bar_name(row: Row) -> str:
-    """``LLRC 20 %``; the dense model without a rate."""
+    """``LLRC 20 %``; the dense model and formats alone without a rate."""
     name = label(str(row["method"]))
-    return name if row["method"] == "dense" else f"{name} {removed(float(row['keep_target']))}"
+    return f"{name} {removed(float(row['keep_target']))}" if compresses(row) else name

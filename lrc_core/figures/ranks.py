@@ -6,7 +6,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from lrc_core.budget import Ranks, is_dense, layer_ratio
-from lrc_core.export.theme import RAMP_LIGHT
+from lrc_core.charts.theme import RAMP_LIGHT
 from lrc_core.plan import Plan
 from lrc_core.types import LinearShape, ModelCard
 from lrc_core.words import kind_labels

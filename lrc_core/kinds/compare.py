@@ -6,6 +6,7 @@ import argparse
 from dataclasses import replace
 
 from lrc_core.errors import SettingsError
+from lrc_core.formats.grids import QUANTISED, check_formats
 from lrc_core.kinds import checks, titles
 from lrc_core.kinds.choices import add_presets, presets_of, presets_words
 from lrc_core.kinds.flags import CALIBRATION_SEED, calibration, evaluation, flag, flags
@@ -36,6 +37,7 @@ def _check(spec: CompareSpec) -> None:
     for keep in spec.keeps:
         checks.check_keep(keep)
     checks.check_decompositions([spec.decomposition])
+    check_formats(spec.formats)
     check_kinds([spec.update] if spec.update != NO_UPDATE else [])
     checks.check_presets(spec.presets, spec.methods, "compared")
     if not spec.methods or not spec.keeps:
@@ -56,7 +58,7 @@ def _what(spec: CompareSpec) -> str:
 
 
 KIND = Kind(
-    CompareSpec(evaluation=EvaluationSpec(tasks=TASKS)),
+    CompareSpec(evaluation=EvaluationSpec(tasks=TASKS), formats=QUANTISED),
     label="Compare",
     help="Compare methods at the same budgets.",
     stage="lrc_core.pipeline.comparison:comparison_run",
@@ -65,8 +67,7 @@ KIND = Kind(
         *flags(CompareSpec, "keeps", "methods", "decomposition"),
         _Presets(),
         flag(CompareSpec, "update", choices=(NO_UPDATE, *KINDS)),
-        *flags(CompareSpec, "storage"),
-        *flags(CompareSpec, "seed"),
+        *flags(CompareSpec, "formats", "storage", "seed"),
         *evaluation(CompareSpec, "--text"),
         *calibration(CompareSpec, seed=CALIBRATION_SEED),
     ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict, replace
 
+from lrc_core.errors import PlanError
 from lrc_core.kinds import titles
 from lrc_core.kinds.choices import add_settings, settings_of, settings_words
 from lrc_core.kinds.flags import CALIBRATION_SEED, calibration
@@ -41,6 +42,11 @@ def _title(spec: UpdateSpec) -> str:
 
 def _check(spec: UpdateSpec) -> None:
     update_settings(spec.settings)
+    if formats := (spec.plan or {}).get("formats"):
+        raise PlanError(
+            f"This plan rounds {len(formats)} layers to number formats, which would round an update away.",
+            "Update the plan of a budget without formats; rounding comes last.",
+        )
 
 
 KIND = Kind(

@@ -34,4 +34,4 @@ def under_plan(
         path, digest = runs / folder / plan.structure_file, plan.digest(plan.structure_file)
         return restructured(model, *read_structure(path, layers, plan.pruned, digest))
     source = factors_of(session, plan, folder, calibration, runs)
-    return compressed(model, layers, plan.full_ranks(layers), source, plan.kept)
+    return compressed(model, layers, plan.full_ranks(layers), source, plan.kept, plan.formats)

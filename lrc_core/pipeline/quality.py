@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
+from lrc_core.formats.budgets import BY_BYTES, VARY_WORDS, byte_budget
+from lrc_core.formats.grids import METHODS
 from lrc_core.pipeline.matrix import BenchLine, Matrix
 from lrc_core.pipeline.session import Session
 from lrc_core.plan import storage_of, update_words
@@ -17,7 +19,7 @@ from lrc_core.runs.store import Run
 from lrc_core.tune.kinds import NO_UPDATE
 from lrc_core.types import Storage
 
-_DENSE_ORDER = {"dense": -2, "reference": -1}
+_DENSE_ORDER = {"dense": -9, "reference": -8, **{name: -7 + number for number, name in enumerate(METHODS)}}
 
 
 def quality_run(run: Run, session: Session) -> dict[str, Any]:
@@ -34,12 +36,18 @@ def quality_run(run: Run, session: Session) -> dict[str, Any]:
         if not ALLOCATORS.get(method).structured
         or (decomposition, update, storage) == (spec.decompositions[0], spec.updates[0], spec.storages[0])
     ]
-    matrix = Matrix(run, session, baselines(spec.baselines), 1 + len(spec.references) + len(lines) * len(spec.keeps))
+    of_bytes = _lines_of_bytes(spec)
+    cells = 1 + len(spec.references) + len(spec.formats) + len(lines) * len(spec.keeps) + len(of_bytes)
+    matrix = Matrix(run, session, baselines(spec.baselines), cells)
     for source in spec.references:  # first, while the model itself is not in memory yet
         matrix.reference(source)
     matrix.dense()
+    for name in spec.formats:
+        matrix.quantised(name)
     for line in lines:
         matrix.line(line)
+    for line in of_bytes:
+        matrix.within_bytes(line)
     order = {**_DENSE_ORDER, **{method: index for index, method in enumerate(spec.methods)}}
     places = {name: index for index, name in enumerate(spec.decompositions)}
     matrix.sort(
@@ -51,6 +59,7 @@ def quality_run(run: Run, session: Session) -> dict[str, Any]:
             row.get("update", ""),
             storage_of(row),
             row.get("seed", -1),
+            row.get("variant", ""),
         )
     )
     return matrix.result(baselines=list(spec.baselines))
@@ -71,6 +80,22 @@ def ablation_run(run: Run, session: Session) -> dict[str, Any]:
     for line in lines:
         matrix.line(line)
     return matrix.result(baselines=["base"])
+
+
+def _lines_of_bytes(spec: QualitySpec) -> list[BenchLine]:
+    """Every budget in bytes, spent on ranks and formats, on formats alone and on ranks alone, by methods that can."""
+    found = []
+    for seed in spec.seeds:
+        for storage in spec.storages:
+            for entry in map(ALLOCATORS.get, spec.methods):
+                for budget in spec.budgets if entry.by_bytes else ():
+                    for vary, words in VARY_WORDS.items():
+                        base = _base(spec, entry, _preset(spec, entry.name), BY_BYTES, seed)
+                        variant = f"{byte_budget(budget).words}, {words}"
+                        line = replace(base, keep=1.0, budget=budget, vary=vary, storage=storage)
+                        columns = {"variant": variant, "budget": budget}
+                        found.append(BenchLine(line, f"{entry.label}, {variant}", columns))
+    return found
 
 
 def _method_line(

@@ -15,6 +15,7 @@ from lrc_core.errors import LrcError, PlanError, RunError
 from lrc_core.names import in_order, method_label
 from lrc_core.paths import expanded
 from lrc_core.plan import Plan, plan_variant
+from lrc_core.quality.quantised import compresses
 from lrc_core.quality.rows import Scores, baselines, completed, named
 from lrc_core.quality.votes import read_votes, votes_path
 from lrc_core.registry import ALLOCATORS
@@ -250,7 +251,7 @@ def _plans_of(rows: Sequence[Row], found: Archive) -> tuple[tuple[ReportPlan, ..
     """The plans behind measured rows, and the rows whose plan is gone."""
     plans, lost = [], []
     for row in rows:
-        if row["method"] in ("dense", "reference") or "error" in row:
+        if not compresses(row) or "error" in row:
             continue
         run = found.folder(str(row.get("run_id") or "-"))
         plan = None

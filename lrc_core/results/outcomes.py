@@ -41,7 +41,8 @@ def _result(folder: str, *_stamps: Stamp) -> Mapping[str, Any]:
         return {}
 
 
-def _read(view: AnyRun) -> Mapping[str, Any]:
+def read_result(view: AnyRun) -> Mapping[str, Any]:
+    """The content of a run's result, remembered until it changes; empty where it cannot be read."""
     return _result(str(view.path), stamp_of(view.path / "result.json"), stamp_of(view.path / "status.json"))
 
 
@@ -49,7 +50,7 @@ def measured_plans() -> dict[str, str]:
     """Quality by the id of the run whose plan was measured, the newest measurement of each."""
     found: dict[str, str] = {}
     for view in archive().finished(EvaluateSpec):
-        result = _read(view)
+        result = read_result(view)
         for key in ("update_run_id", "allocate_run_id"):
             if plan := str(result.get(key) or ""):
                 found.setdefault(plan, quality_of(result))
@@ -66,7 +67,7 @@ def outcome(view: AnyRun, measured: Mapping[str, str] | None = None) -> Outcome:
     """
     if not view.done:
         return Outcome()
-    result = _read(view)
+    result = read_result(view)
     if isinstance(result.get("perplexity"), Mapping):
         return Outcome(_removed(result), quality_of(result))
     if isinstance(result.get("plan"), Mapping):
@@ -115,4 +116,4 @@ def quality_of(row: Mapping[str, Any]) -> str:
     return f"perplexity {said}" if said else ""
 
 
-__all__ = ["Outcome", "measured_plans", "outcome", "quality_of"]
+__all__ = ["Outcome", "measured_plans", "outcome", "quality_of", "read_result"]

@@ -19,7 +19,7 @@ from lrc_core.plan import Plan
 from lrc_core.records import typed
 from lrc_core.results.archive import Archive, RunView, Stamp, stamp_of
 from lrc_core.runs.integrity import unaltered
-from lrc_core.runs.spec import AllocateSpec, CalibrationSpec, EvaluateSpec, GenerateSpec, UpdateSpec
+from lrc_core.runs.spec import AllocateSpec, CalibrationSpec, EvaluateSpec, ExportSpec, GenerateSpec, UpdateSpec
 from lrc_core.runs.store import Run, RunStore
 from lrc_core.words import removed
 
@@ -49,8 +49,9 @@ BEFORE = "before"
 def find_plan(text: str, store: RunStore) -> PlanSource:
     """The plan meant by ``FILE``, ``RUN`` (its final plan) or ``RUN@20`` (recorded at 20 % compression).
 
-    ``RUN`` may also be an update, or an evaluation: the plan that it measured. ``RUN@2`` of a side by side is the plan
-    behind its second answer. A run that is not in the store may be one of the shipped samples.
+    ``RUN`` may also be an update, an evaluation or an export: the plan that it measured or wrote. ``RUN@2`` of
+    a side by side is the plan behind its second answer. A run that is not in the store may be one of the shipped
+    samples.
 
     Raises:
         PlanError: there is no such file, run or recorded plan, or it is damaged.
@@ -64,7 +65,7 @@ def find_plan(text: str, store: RunStore) -> PlanSource:
     if run is None:
         raise PlanError(f"There is no plan file and no run {text!r}.", "`lrc runs list` shows the runs.")
     spec = run.spec
-    if isinstance(spec, EvaluateSpec) and spec.plan is not None and not rate:
+    if isinstance(spec, EvaluateSpec | ExportSpec) and spec.plan and not rate:
         return PlanSource(dict(spec.plan), spec.plan_folder, spec.calibration)
     if isinstance(spec, GenerateSpec):
         return _from_answer(spec, run_id, rate)
@@ -75,7 +76,7 @@ def find_plan(text: str, store: RunStore) -> PlanSource:
     return _from_file(_file_in(run, rate), spec.calibration, store)
 
 
-def words_for(spec: EvaluateSpec | UpdateSpec, store: RunStore) -> str:
+def words_for(spec: EvaluateSpec | ExportSpec | UpdateSpec, store: RunStore) -> str:
     """What to write after ``--plan`` to find this spec's plan again.
 
     The run it came from where that still holds it; else the job itself, whose record contains the plan.
@@ -112,9 +113,9 @@ def _run(run_id: str, store: RunStore) -> Run | None:
     return Archive((store, RunStore(samples_home()))).folder(run_id)
 
 
-def own_words(spec: EvaluateSpec | UpdateSpec) -> str:
+def own_words(spec: EvaluateSpec | ExportSpec | UpdateSpec) -> str:
     """What finds a spec's plan in the record of its own run."""
-    return spec.run_id if isinstance(spec, EvaluateSpec) else f"{spec.run_id}@{BEFORE}"
+    return f"{spec.run_id}@{BEFORE}" if isinstance(spec, UpdateSpec) else spec.run_id
 
 
 def _from_answer(spec: GenerateSpec, run_id: str, place: str) -> PlanSource:

@@ -36,8 +36,7 @@ def colors(page, panel: str) -> list[str]:
 
 
 def never_start(page) -> None:
-    """Switch off that a job starts by itself, and wait for the answer."""
-    page.get_by_text("Start when the slider rests").click()
+    """That a job starts by itself is off until it is switched on."""
     expect(page.get_by_role("switch", name="Start when the slider rests")).not_to_be_checked()
     page.wait_for_function("document.querySelector('[data-testid=stApp]').dataset.testScriptState === 'notRunning'")
 

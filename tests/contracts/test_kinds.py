@@ -22,6 +22,7 @@ from lrc_core.runs.spec import (
     CompareSpec,
     EvaluateSpec,
     EvaluationSpec,
+    ExportSpec,
     FetchSpec,
     GenerateSpec,
     LessonSpec,
@@ -88,6 +89,10 @@ VARIANTS: dict[str, list[Spec]] = {
         GenerateSpec(prompt="What is a rank?"),
         GenerateSpec(HUB, "-v", (AnswerSpec(PLAN, "", TEXT), AnswerSpec()), SamplingSpec(temperature=0.5, top_k=3)),
     ],
+    "export": [
+        ExportSpec(plan=PLAN),
+        ExportSpec(HUB, PLAN, "", TEXT, "/models/small one", "dense", "bfloat16"),
+    ],
 }
 
 
@@ -103,7 +108,7 @@ def test_every_spec_has_a_kind_and_is_tried_here() -> None:
 
 @pytest.mark.parametrize("spec", [spec for specs in VARIANTS.values() for spec in specs], ids=lambda spec: spec.run_id)
 def test_a_command_reads_back_as_the_same_spec(spec: Spec) -> None:
-    if spec.kind in ("evaluate", "update", "generate"):
+    if spec.kind in ("evaluate", "update", "generate", "export"):
         RunStore().create(spec)  # where a plan of an unknown run is found again
     line = command_for(spec)
     assert read_back(line) == spec, line

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from lrc_core.figures import measured as figures
+from lrc_core.formats.grids import QUANTISED
 from lrc_core.kinds import command_for
 from lrc_core.registry import ALLOCATORS
 from lrc_core.results import comparisons as compare_data
@@ -78,6 +79,7 @@ def test_tuning_can_be_asked_for(open_page, submitted):
     next(button for button in app.button if button.label == "Start the comparison").click().run()
     spec = submitted[0][0]
     assert spec.update == "tuned" and "--update tuned" in command_for(spec)
+    assert spec.formats == QUANTISED
     assert "with tuned factors" in text_of(app)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lrc_core.budget import is_dense, largest_low_rank, layer_ratio
-from lrc_core.export.shapes import Drawing, Label, Shape, cells, labelled
+from lrc_core.charts.shapes import Drawing, Label, Shape, cells, labelled
 from lrc_core.plan import Plan
 from lrc_core.types import LinearShape, ModelCard
 from lrc_core.words import kind_labels, percent

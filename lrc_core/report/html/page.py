@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any
 
-from lrc_core.export.theme import DARK, LIGHT, RAMP_DARK, RAMP_LIGHT, variables
+from lrc_core.charts.theme import DARK, LIGHT, RAMP_DARK, RAMP_LIGHT, variables
 from lrc_core.paths import assets
 from lrc_core.report.content import (
     Answers,

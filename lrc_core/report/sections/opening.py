@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from lrc_core.budget import storage_law
 from lrc_core.coverage import coverage_words
-from lrc_core.names import decomposition_label, method_label, split_variant
-from lrc_core.plan import PAIR
+from lrc_core.names import decomposition_label, method_label
+from lrc_core.plan import PAIR, split_variant
 from lrc_core.quality.plain_words import accuracy_loss, difference_words
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
 from lrc_core.report.content import COUNTED, MEASURED, Block, Fact, Facts, Section, Words

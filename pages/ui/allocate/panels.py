@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import pandas as pd
 import streamlit as st
@@ -13,7 +14,7 @@ from lrc_core.names import method_label
 from lrc_core.registry import DECOMPOSITIONS
 from lrc_core.results import series as rate_plans
 from lrc_core.results.archive import RunView
-from lrc_core.results.plan_quality import Quality, quality_of
+from lrc_core.results.plan_quality import Quality, measured_at, quality_of
 from lrc_core.results.series import PlanSeries
 from lrc_core.runs.spec import AllocateSpec, ModelRef, SpectraSpec
 from lrc_core.types import ModelCard
@@ -38,6 +39,7 @@ class SliderContent:
         uniform: the uniform rule.
         spectra: what the closed form is made from, None where there is nothing.
         estimated: the closed form.
+        even_quality: what was measured of the uniform rule, by rate.
     """
 
     card: ModelCard
@@ -48,6 +50,7 @@ class SliderContent:
     uniform: PlanSeries
     spectra: RunView[SpectraSpec] | None
     estimated: PlanSeries | None
+    even_quality: Mapping[int, tuple[str, str]] = field(default_factory=dict)
 
     def by_title(self) -> dict[str, PlanSeries]:
         """Series by the name of whose plans they are."""
@@ -74,7 +77,10 @@ def shown(ref: ModelRef, card: ModelCard, run: RunView[AllocateSpec] | None, dec
     spectra = rate_plans.two_sided(ref)
     with st.spinner("Working out the closed-form plan of every rate …"):
         estimated = rate_plans.estimated(spectra, storage) if spectra else None
-    return SliderContent(card, run, learned, quality, problem, rate_plans.uniform(card.layers), spectra, estimated)
+    even = measured_at(ref, "uniform", decomposition, storage)
+    return SliderContent(
+        card, run, learned, quality, problem, rate_plans.uniform(card.layers), spectra, estimated, even
+    )
 
 
 def panels(found: SliderContent) -> list[SliderPanel]:
@@ -95,14 +101,15 @@ def panels(found: SliderContent) -> list[SliderPanel]:
     even = SliderPanel(
         "uniform",
         "Uniform",
-        "preview, quality not measured",
+        "computed" if found.even_quality else "preview, quality not measured",
         "Every layer keeps the same share.",
         "computed at",
         found.uniform if found.uniform.rates else None,
+        found.even_quality,
     )
     if found.estimated is None:
         return [first, even]
-    note = "The plan of least predicted loss, worked out from the spectra. Its quality is not forecast here."
+    note = "The plan of least predicted loss, worked out from the spectra. What it predicts stands below."
     return [
         first,
         even,

@@ -15,8 +15,8 @@ import streamlit as st
 
 from lrc_core import words
 from lrc_core.budget import keep_at, removed_share, whole_model_ratio
-from lrc_core.export.film import cells_of
-from lrc_core.export.film_html import rank_grid
+from lrc_core.charts.film import cells_of
+from lrc_core.charts.film_html import rank_grid
 from lrc_core.results.series import LARGEST_RATE, PlanSeries, largest_rate
 from lrc_core.types import ModelCard
 from lrc_core.words import kind_labels

@@ -183,7 +183,10 @@ def _start_bench(ref: ModelRef, *, expanded: bool = False) -> None:
     if jobs.instead(QualitySpec(model=ref)):
         return
     names = list(ALLOCATORS.names())
-    with st.expander("Start a bench", icon=":material/add:", expanded=expanded), st.form("co_bench_form", border=False):
+    with (
+        st.expander("Start a bench", icon=":material/add:", expanded=expanded),
+        st.form("co_bench_form", border=False, enter_to_submit=False),
+    ):
         methods = st.pills(
             "Methods", names, selection_mode="multi", default=names, format_func=method_label, key="co_bench_methods"
         )
@@ -240,7 +243,7 @@ def _start_ablation(ref: ModelRef, *, expanded: bool = False) -> None:
     names = list(methods_with_terms())
     with (
         st.expander("Start an ablation", icon=":material/add:", expanded=expanded),
-        st.form("co_ablation_form", border=False),
+        st.form("co_ablation_form", border=False, enter_to_submit=False),
     ):
         left, right = st.columns(2)
         methods = left.pills(

@@ -15,6 +15,7 @@ from lrc_core.escape import escaped
 from lrc_core.figures import measured as charts
 from lrc_core.names import method_color
 from lrc_core.plan import Plan
+from lrc_core.quality.alternatives import why_not_quantise
 from lrc_core.quality.card import (
     PARTS,
     CardModel,
@@ -64,6 +65,8 @@ def under_rows(rows: Sequence[comparisons.Row], ref: ModelRef) -> None:
             name = "Dense model" if plan is None else charts.bar_name(row)
             entries.append(CardModel(name, method_color(str(row["method"])), plan, speed_of(row), row, run_id))
         _cards(known[0], entries, "co")
+        if answer := why_not_quantise(rows, Scores(RunStore().root)):
+            st.markdown(escaped(answer))
         if without:
             st.caption(f"The plans of {', '.join(without)} have been deleted, so that nothing can be counted for them.")
 

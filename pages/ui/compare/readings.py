@@ -10,8 +10,10 @@ import numpy as np
 from lrc_core import words
 from lrc_core.budget import layer_ratio, removed_share
 from lrc_core.escape import escaped
+from lrc_core.formats.grids import METHODS
 from lrc_core.names import method_label
 from lrc_core.plan import Plan, plan_variant
+from lrc_core.quality.quantised import compresses
 from lrc_core.types import ModelCard
 
 Row = Mapping[str, Any]
@@ -20,7 +22,11 @@ Row = Mapping[str, Any]
 def best(rows: Sequence[Row]) -> str:
     """Which method is best on the first text at one budget, and whether that is beyond the error."""
     text = _first_text(rows)
-    scores = {str(row["method"]): row["perplexity"][text] for row in rows if text in row["perplexity"]}
+    scores = {
+        str(row["method"]): row["perplexity"][text]
+        for row in rows
+        if text in row["perplexity"] and row["method"] not in METHODS
+    }
     text = escaped(text)
     dense = scores.pop("dense", None)
     ordered = sorted(scores, key=lambda name: scores[name]["value"])
@@ -57,7 +63,7 @@ def growth(rows: Sequence[Row]) -> str:
     text = _first_text(rows)
     by_method: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
-        if row["method"] != "dense" and text in row["perplexity"]:
+        if compresses(row) and text in row["perplexity"]:
             place = (removed_share(float(row["keep_target"])), float(row["perplexity"][text]["value"]))
             by_method.setdefault(str(row["method"]), []).append(place)
     if not by_method:
@@ -86,7 +92,7 @@ def accuracy(rows: Sequence[Row], metric: str) -> str:
             for score in (row.get("zero_shot") or {}).values()
         ]
         known = [float(score) for score in scores if score is not None]
-        if known:
+        if known and row["method"] not in METHODS:
             means[str(row["method"])] = sum(known) / len(known)
     dense = means.pop("dense", None)
     if not means:
@@ -99,7 +105,7 @@ def accuracy(rows: Sequence[Row], metric: str) -> str:
 def cost(rows: Sequence[Row]) -> str:
     """The smallest and the fastest of the compressed models, against the dense one."""
     dense = next((row["cost"] for row in rows if row["method"] == "dense"), None)
-    others = [row for row in rows if row["method"] != "dense"]
+    others = [row for row in rows if compresses(row)]
     speeds = [row for row in others if row["cost"].get("decode_tokens_per_s")]
     if dense is None or not speeds or not dense.get("decode_tokens_per_s") or not dense.get("bytes"):
         return f"{len(others)} compressed models, without a dense one to compare them with."

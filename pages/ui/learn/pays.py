@@ -51,8 +51,8 @@ def draw(ref: ModelRef) -> None:
     what = "the layer's output" if decomposition == "whitened" else "the weight"
     caption = charting.ChartText(
         f"Parameters against rank for a layer of {layer.out_features} by {layer.in_features}: of two factors, a "
-        f"straight line that crosses the dense layer's cost at rank {break_even(layer):.0f}; of pivots, a curve below it that "
-        f"reaches the dense layer's cost at rank {layer.full_rank}",
+        f"straight line that crosses the dense layer's cost at rank {break_even(layer):.0f}; of pivots, a curve below "
+        f"it that reaches the dense layer's cost at rank {layer.full_rank}",
         savings_table(layer, sigma),
         saving_sentence(layer, sigma, removed, what),
     )
@@ -176,9 +176,9 @@ def pivots_sentence(layer: LinearShape, sigma: np.ndarray, removed: float, what:
     lost, less = 1 - energy_kept(sigma, rank), 1 - energy_kept(sigma, other)
     return (
         f"Stored by **pivots** the same saving leaves rank **{other}**, and **{words.percent(less, 1)}** of the energy "
-        f"of {what} goes instead of {words.percent(lost, 1)}. Of the pair's two factors at that rank, {other} × {other} = "
-        f"{words.count(spared)} numbers say nothing: one factor can be chosen so that {other} of its rows are those of "
-        "the identity, and an identity need not be stored."
+        f"of {what} goes instead of {words.percent(lost, 1)}. Of a pair's factors at that rank {other} × {other} = "
+        f"{words.count(spared)} numbers say nothing: one factor can be chosen so that {other} of its rows are those "
+        "of the identity, and an identity need not be stored."
     )
 
 

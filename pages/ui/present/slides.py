@@ -15,8 +15,10 @@ from lrc_core.errors import LrcError
 from lrc_core.names import method_color, method_label
 from lrc_core.paths import start_command
 from lrc_core.plan import Plan
+from lrc_core.quality.alternatives import why_not_quantise
 from lrc_core.quality.footprint import Footprint, footprint
 from lrc_core.quality.plain_words import accuracy_loss, difference_words, surprise
+from lrc_core.quality.quantised import compresses
 from lrc_core.quality.rows import Scores
 from lrc_core.results import comparisons
 from lrc_core.results.archive import RunView, archive
@@ -248,6 +250,8 @@ def _looping(rows: Sequence[comparisons.Row]) -> str:
 def _name(row: comparisons.Row) -> str:
     if row["method"] == "dense":
         return "Dense model"
+    if not compresses(row):
+        return method_label(str(row["method"]))
     return f"{method_label(str(row['method']))}, {words.removed(float(row['keep_target']))} removed"
 
 
@@ -277,6 +281,8 @@ def card(story: Story) -> Slide:
         f"Memory to answer at {CONTEXT:,} tokens of context: weights and cache counted, overhead estimated. "
         "Every speed was measured once, on the computer that made the run."
     )
+    if story.formats:
+        reading = f"{why_not_quantise(story.rows, Scores(RunStore().root))} {reading}"
     ids = tuple(str(row.get("run_id")) for *_, row, _ in columns if row is not None)
     return Slide("card", "What it costs and gives", f'<div class="cards">{cells}</div>', reading, ids)
 

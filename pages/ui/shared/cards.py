@@ -211,10 +211,10 @@ def fetch_button(ref: ModelRef) -> None:
     """Start the job that a page without data needs."""
     if jobs.instead(SpectraSpec(model=ref)):
         return
-    if st.button("Read this model's spectra", icon=":material/play_arrow:", type="primary", key="start_spectra"):
-        run_id = jobs.submit(SpectraSpec(model=ref))
-        if run_id:
-            st.rerun()
+    pressed = st.button("Read this model's spectra", icon=":material/play_arrow:", type="primary", key="start_spectra")
+    jobs.price_note(SpectraSpec(model=ref))
+    if pressed and jobs.submit(SpectraSpec(model=ref)):
+        st.rerun()
 
 
 __all__ = ["FetchSpec", "facts", "fetch_button", "model_card", "picker"]

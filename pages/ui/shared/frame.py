@@ -12,6 +12,7 @@ import streamlit as st
 from lrc_core.errors import LrcError
 from lrc_core.escape import escaped
 from lrc_core.jobs import manager
+from lrc_core.kinds import title_of
 from lrc_core.names import model_label
 from lrc_core.paths import read_only
 from lrc_core.results.archive import archive
@@ -145,12 +146,17 @@ def _badge_line() -> None:
     words_of = f"{running} running" + (f", {waiting} waiting" if waiting else "")
     with st.container(gap="xxsmall"):
         st.caption("Jobs")
+        for view in [view for view in views if view.status.state != "queued"][:1]:
+            st.progress(view.status.fraction or 0.0, text=escaped(title_of(view.spec)))
         if running:
             st.badge(words_of, icon=":material/sync:", color="green")
         elif waiting:
             st.badge(f"{waiting} waiting", icon=":material/schedule:", color="orange")
         else:
             st.markdown("None running")
+        if views:
+            page_link(PAGES["runs"].file, "See the job" if not views[1:] else "See the jobs", PAGES["runs"].icon,
+                      query={"ru_run": views[0].id})  # fmt: skip
 
 
 @contextmanager
@@ -179,11 +185,12 @@ def sample_note(sample: bool, *run_ids: str) -> None:
     """Where the figures on screen come from; in the demo nothing can be run in their place."""
     ids = list(dict.fromkeys(filter(None, run_ids)))
     several = "runs" if ids[1:] else "run"
+    count = f"{len(ids)} runs" if ids[1:] else "one run"
     with st.container(horizontal=True, vertical_alignment="center", gap="xsmall"):
         if sample:
             said = f":orange-badge[:material/inventory_2: Sample] :small[Shipped {several} on the starter model.]"
         else:
-            said = f":gray-badge[:material/folder: Measured] :small[Your own {several}.]"
+            said = f":gray-badge[:material/folder: Runs] :small[From {count}.]"
         st.markdown(said, width="content")
         show_ids(ids, "Your own runs replace it." if sample and not read_only() else "")
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import streamlit as st
 
-from lrc_core.export.film import Film, make_film
-from lrc_core.export.film import film_of as whole_film
-from lrc_core.export.film_gif import film_gif
-from lrc_core.export.film_html import film_html, player
+from lrc_core.charts.film import Film, make_film
+from lrc_core.charts.film import film_of as whole_film
+from lrc_core.charts.film_gif import film_gif
+from lrc_core.charts.film_html import film_html, player
 from lrc_core.kinds import title_of
 from lrc_core.names import model_label
 from lrc_core.paths import app_home, is_clone

@@ -1,13 +1,8 @@
-"""Measuring this program's own speed, as ratios within one run. ``lrc bench NAME``.
-
-Candidate and baseline take turns, so that a machine that slows down slows both; times are medians of the turns.
-"""
+"""``lrc bench spectra``, ``probe`` and ``mask-step``: this program's own speed on a model."""
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -17,6 +12,7 @@ from lrc_core.allocate.llrc.losses import draw_noise, gumbel_sigmoid, undecided,
 from lrc_core.allocate.llrc.method import ENTRY as LLRC
 from lrc_core.allocate.masks.teacher import Distiller
 from lrc_core.allocate.probing.prober import LayerProber, token_loss
+from lrc_core.bench.turns import report_of, take_turns
 from lrc_core.budget import break_even, factor_params
 from lrc_core.decompose.factorise import Factors, Transform, factorise, in_parallel, singular_values
 from lrc_core.lowrank.apply import low_rank_layer
@@ -49,9 +45,9 @@ def spectra(ref: ModelRef, on_progress: OnProgress = ignore_progress) -> dict[st
     def full() -> None:
         in_parallel(lambda weight: factorise(weight, Transform()), weights)
 
-    base, value, factor = _take_turns("spectra", (baseline, values, full), 2, on_progress)
+    base, value, factor = take_turns("spectra", (baseline, values, full), 2, on_progress)
     errors = [_relative_error(mine, theirs) for mine, theirs in zip(found, reference, strict=True)]
-    return _report(
+    return report_of(
         "spectra",
         base,
         value,
@@ -86,7 +82,7 @@ def probe(ref: ModelRef, on_progress: OnProgress = ignore_progress) -> dict[str,
     for number, layer in enumerate(chosen):
         found, losses = _factors(model, layer), _ProbeLosses(model, layer, tokens, prober, known)
         ways = (losses.decompose_and_run, lambda: losses.run(found), losses.from_cached)  # noqa: B023 - used at once
-        taken = _take_turns("probe", ways, 2, ignore_progress)
+        taken = take_turns("probe", ways, 2, ignore_progress)
         times = [total + seconds for total, seconds in zip(times, taken, strict=True)]
         difference = max(difference, losses.largest_difference())
         on_progress(Progress("measuring probe", number + 1, len(chosen)))
@@ -96,7 +92,7 @@ def probe(ref: ModelRef, on_progress: OnProgress = ignore_progress) -> dict[str,
         "probes": len(chosen) * len(_PROBED_RATIOS),
         "largest_loss_difference": difference,
     }
-    return _report(
+    return report_of(
         "probe", base, candidate, "times cheaper than decomposing and running the model at every probe", detail
     )
 
@@ -180,9 +176,9 @@ def mask_step(ref: ModelRef, on_progress: OnProgress = ignore_progress) -> dict[
             loss.backward()
             optimizer.step()
 
-    base, candidate = _take_turns("mask-step", (dense, masked), _TURNS, on_progress)
+    base, candidate = take_turns("mask-step", (dense, masked), _TURNS, on_progress)
     detail = {"tokens": tokens.numel(), "tokens_per_s": tokens.numel() / candidate, "dtype": str(loaded.dtype)}
-    result = _report(
+    result = report_of(
         "mask-step", base, candidate, "times a dense forward and backward pass through activations", detail
     )
     return {**result, "ratio": candidate / base}
@@ -210,31 +206,3 @@ def _tokens(loaded: LoadedModel) -> Tensor:
     texts = CalibrationSpec().texts
     found = mixed_windows(texts, loaded.tokenizer, part="calibrate", window=window, count=windows, seed=0)
     return found.to(loaded.device)
-
-
-def _take_turns(
-    name: str, functions: tuple[Callable[[], None], ...], turns: int, on_progress: OnProgress
-) -> list[float]:
-    """Median seconds of every function over ``turns`` rounds, after one round that is not counted."""
-    times: list[list[float]] = [[] for _ in functions]
-    for turn in range(turns + 1):
-        for function, taken in zip(functions, times, strict=True):
-            started = time.perf_counter()
-            function()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            if turn:
-                taken.append(time.perf_counter() - started)
-        on_progress(Progress(f"measuring {name}", turn + 1, turns + 1))
-    return [statistics.median(taken) for taken in times]
-
-
-def _report(name: str, baseline: float, candidate: float, meaning: str, detail: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "name": name,
-        "ratio": baseline / candidate,
-        "meaning": meaning,
-        "baseline_s": baseline,
-        "candidate_s": candidate,
-        "detail": detail,
-    }

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from lrc_core.export.theme import blended
+from lrc_core.charts.theme import blended
 
 LEVELS = 20
 """Steps of the ramp, less one."""

@@ -12,11 +12,11 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
+from lrc_core.charts.film import Chart, Film, thinned
+from lrc_core.charts.shapes import cells, labelled, painted
+from lrc_core.charts.theme import LIGHT, RAMP_LIGHT, blended
+from lrc_core.charts.ticks import nice_ticks
 from lrc_core.errors import RunError
-from lrc_core.export.film import Chart, Film, thinned
-from lrc_core.export.shapes import cells, labelled, painted
-from lrc_core.export.theme import LIGHT, RAMP_LIGHT, blended
-from lrc_core.export.ticks import nice_ticks
 
 SIZE = (840, 520)
 MOST_FRAMES = 80

@@ -6,8 +6,8 @@ import html
 import json
 from functools import cache
 
-from lrc_core.export.film import Film
-from lrc_core.export.theme import DARK, LIGHT, variables
+from lrc_core.charts.film import Film
+from lrc_core.charts.theme import DARK, LIGHT, variables
 from lrc_core.paths import assets
 
 _RANKS = ("base.js", "ranks.js")
