@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -197,8 +198,17 @@ def recorded_plans(views: Iterable[RunView[AllocateSpec]]) -> list[RecordedPlan]
             if path.stem.isdigit():
                 found.append(RecordedPlan(view, keep_at(int(path.stem)), path, final=False))
         if (view.path / "plan.json").is_file():
-            found.append(RecordedPlan(view, view.spec.keep, view.path / "plan.json", final=True))
+            path = view.path / "plan.json"
+            found.append(RecordedPlan(view, _kept(view.spec, path), path, final=True))
     return found
+
+
+def _kept(spec: AllocateSpec, path: Path) -> float:
+    """The target of a final plan: of a budget in bytes it is the plan that says what it keeps."""
+    if spec.budget:
+        with suppress(LrcError):
+            return load_plan(path).keep_target
+    return spec.keep
 
 
 def nearest(plans: list[RecordedPlan], keep: float) -> RecordedPlan | None:
