@@ -86,6 +86,7 @@ def test_precision_shards_and_companions(model: ModelRef, calibration: Calibrati
         folder = folder_of(spec)
     index = json.loads((folder / "model.safetensors.index.json").read_text())
     shards = sorted(folder.glob("*.safetensors"))
+    assert all(path.stat().st_mode & 0o777 == 0o644 for path in shards)
     assert len(shards) == 2 and {path.name for path in shards} == set(index["weight_map"].values())
     assert index["metadata"]["total_size"] == sum(t.numel() * 2 for path in shards for t in load_file(path).values())
     again = AutoModelForCausalLM.from_pretrained(folder)
