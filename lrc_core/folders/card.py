@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -162,9 +163,17 @@ def _table(facts: CardFacts) -> str:
             "Stored as",
             facts.storage and {"pair": "two factors a layer", "pivoted": "pivot rows and coefficients"}[facts.storage],
         ),
+        ("Rounded to", _rounded(facts.plan)),
         ("Original", f"{escaped(facts.base)}{f', commit {facts.revision}' if facts.revision else ''}"),
     ]
     return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows if value)])
+
+
+def _rounded(plan: Plan) -> str:
+    """Number formats of the plan; the folder holds the numbers that come back, so they save no room in it."""
+    counts = Counter(plan.formats.values())
+    found = ", ".join(f"{name} ({count} layers)" for name, count in sorted(counts.items()))
+    return f"{found}; stored unpacked" if found else ""
 
 
 def _figures(facts: CardFacts) -> str:

@@ -175,6 +175,7 @@ def _provenance(plan: Plan, card: ModelCard) -> dict[str, Any]:
         "method": plan.method,
         "decomposition": plan.decomposition,
         "update": plan.update,
+        **({"formats": dict(plan.formats)} if plan.formats else {}),
         "keep": plan.keep_achieved,
         "keep_whole_model": plan.keep_whole_model,
         "base_model": _hub_id(card) or card.name,

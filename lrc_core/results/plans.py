@@ -18,7 +18,15 @@ from lrc_core.plan import Plan
 from lrc_core.records import typed
 from lrc_core.results.archive import Archive, RunView, Stamp, stamp_of
 from lrc_core.runs.integrity import unaltered
-from lrc_core.runs.spec import AllocateSpec, CalibrationSpec, EvaluateSpec, ExportSpec, GenerateSpec, UpdateSpec
+from lrc_core.runs.spec import (
+    AdoptSpec,
+    AllocateSpec,
+    CalibrationSpec,
+    EvaluateSpec,
+    ExportSpec,
+    GenerateSpec,
+    UpdateSpec,
+)
 from lrc_core.runs.store import Run, RunStore
 from lrc_core.words import removed
 
@@ -70,6 +78,8 @@ def find_plan(text: str, store: RunStore) -> PlanSource:
         return _from_answer(spec, run_id, rate)
     if isinstance(spec, UpdateSpec) and rate == BEFORE:
         return PlanSource(dict(spec.plan), spec.plan_folder, spec.calibration)
+    if isinstance(spec, AdoptSpec) and not rate:
+        return _from_file(_file_in(run, ""), None, store)
     if not isinstance(spec, AllocateSpec | UpdateSpec):
         raise PlanError(f"Run {run_id} holds no plan.", "Name a run of `lrc allocate`, or a plan file.")
     return _from_file(_file_in(run, rate), spec.calibration, store)

@@ -55,7 +55,7 @@ def folder_of(spec: ExportSpec) -> Path:
     return Path(result["folder"])
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen2", "gemma2", "opt", "gpt2", "gpt_neox"])
+@pytest.mark.parametrize("family", ["llama", "qwen2", "opt", "gpt2", "gpt_neox"])
 def test_any_family_comes_back_bit_for_bit(family: str, calibration: CalibrationSpec, tmp_path: Path) -> None:
     """Tied embeddings, biases, Conv1D, fused projections; and layers that stay dense beside the others."""
     ref = ModelRef(str(save_tiny(tmp_path / family, family)))
@@ -121,7 +121,7 @@ def test_logits_are_those_of_an_independent_computation(model: ModelRef, calibra
     }
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2", "qwen2"])
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_pivots_are_stored_as_they_are_counted(family: str, calibration: CalibrationSpec, tmp_path: Path) -> None:
     ref = ModelRef(str(save_tiny(tmp_path / family, family)))
     spec = AllocateSpec(ref, keep=0.7, decomposition="svd", calibration=calibration, storage="pivoted")
@@ -144,6 +144,25 @@ def test_pivots_are_stored_as_they_are_counted(family: str, calibration: Calibra
     ids = torch.arange(3, 40)[None]
     with torch.no_grad():
         assert torch.equal(AutoModelForCausalLM.from_pretrained(tmp_path / "again")(ids).logits, again(ids).logits)
+
+
+def test_rounded_numbers_are_stored_as_they_come_back(calibration: CalibrationSpec, tmp_path: Path) -> None:
+    """A rounded layer is a plain linear in memory also where the architecture stores it the other way round."""
+    ref = ModelRef(str(save_tiny(tmp_path / "gpt2", "gpt2")))
+    allocated = run(AllocateSpec(ref, keep=0.6, decomposition="svd", calibration=calibration))
+    plan = Plan.load(allocated.path / "plan.json")
+    card = load_model(ref).card
+    first = sorted(plan.ranks)[::2]
+    ranks = {name: rank for name, rank in plan.full_ranks(card.layers).items() if name not in first}
+    ranks |= {layer.name: layer.full_rank for layer in card.layers if layer.name in first}
+    made = make_plan(card, ranks, decomposition="svd", method="hand", keep_target=0.9)
+    spec = ExportSpec(ref, replace(made, formats=dict.fromkeys(ranks, "Q8_0")).to_dict(), "", calibration)
+    folder, twin = folder_of(spec), folder_of(replace(spec, form="dense"))
+    assert "Q8_0" in (folder / "README.md").read_text()
+    before, after = (load_file(path / "model.safetensors") for path in (Path(ref.source), twin))
+    for name in first:
+        weight, rounded = before[f"{name}.weight"], after[f"{name}.weight"]
+        assert 0 < (weight - rounded).abs().max() < 0.02 * weight.abs().max()
 
 
 def test_updated_factors_and_pruned_structures_go_along(model: ModelRef, calibration: CalibrationSpec) -> None:
