@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lrc_core.budget import keep_ratio, uniform_ranks
+from lrc_core.budget import keep_ratio, stored, uniform_ranks
 from lrc_core.errors import PlanError
 from lrc_core.paths import plans_home
 from lrc_core.plan import Plan
@@ -54,6 +54,27 @@ def test_a_rank_that_is_set_is_locked_and_the_rest_is_spent_around_it(page, card
     assert "no loss curve" in text_of(app)
     app.button(key="pl_undo").click().run()
     assert draft(app, card).ranks != ranks
+
+
+def test_storage_changes_what_the_ranks_cost_and_undo_takes_it_back(page, card):
+    app = page(rate="20")
+    app.segmented_control(key="pl_storage").set_value("pivoted").run()
+    assert draft(app, card).storage == "pivoted"
+    assert keep_ratio(stored(card.layers, "pivoted"), draft(app, card).ranks) < 0.75
+    app.button(key="pl_undo").click().run()
+    assert draft(app, card).storage == "pair"
+
+
+def test_a_draft_keeps_its_ranks_under_another_law(card):
+    before = plan_draft.uniform_draft(card, 0.8)
+    after = before.with_storage(card, "pivoted")
+    assert (
+        after.ranks == before.ranks
+        and plan_draft.plan_of(after, card, 0.8).keep_achieved < plan_draft.plan_of(before, card, 0.8).keep_achieved
+    )
+    assert keep_ratio(after.stored(card).layers, after.spent(card, 0.8, None).ranks) > 0.79
+    again = plan_draft.draft_of(plan_draft.plan_of(after, card, 0.8), card, "a file")
+    assert again.storage == "pivoted" and plan_draft.plan_of(again, card, 0.8).to_dict()["storage"] == "pivoted"
 
 
 def test_a_plan_over_its_budget_cannot_be_measured(page, card, submitted):

@@ -118,9 +118,9 @@ def ways(layer: LinearShape, curves: Curves, vary: str) -> Ways:
         found += [_of_ranks(layer, curves, FORMATS[form]) for form in offered]
     sizes, losses = (np.concatenate([getattr(part, name) for part in found]) for name in ("bytes", "losses"))
     ranks = np.concatenate([part.ranks for part in found])
-    forms = np.repeat([part.form for part in found], [len(part.ranks) for part in found])
+    names = np.repeat([part.form for part in found], [len(part.ranks) for part in found])
     order = np.lexsort((losses, sizes))
-    return Ways(sizes[order], losses[order], ranks[order], forms[order])
+    return Ways(sizes[order], losses[order], ranks[order], names[order])
 
 
 def _of_ranks(layer: LinearShape, curves: Curves, form: Format) -> _Part:
