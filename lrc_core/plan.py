@@ -37,8 +37,11 @@ from lrc_core.errors import BudgetError, PlanError, RecordError
 from lrc_core.files import write_json
 from lrc_core.formats.grids import FORMATS, METHODS
 from lrc_core.formats.sizes import plan_bytes, whole_bytes
+from lrc_core.front import callable_package
 from lrc_core.records import Count, Label, Name, Positive, Share, TextLimit, load_record, typed
 from lrc_core.types import LinearShape, ModelCard, ModelIdentity, Storage
+
+callable_package(__name__)
 
 FORMAT, VERSIONS = "lrc-plan", (1, 2)
 PAIR: Storage = "pair"

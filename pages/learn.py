@@ -6,6 +6,7 @@ from urllib.parse import urlencode
 
 import streamlit as st
 
+from lrc_core.paths import start_command
 from lrc_core.runs.spec import ModelRef
 from pages.ui import classroom
 from pages.ui.learn import presenting, progress
@@ -79,7 +80,10 @@ def share(link: str) -> None:
         st.caption("Opens exactly here on every device in this network.")
         draw_picture(classroom.qr_picture(link), "learn_qr")
     else:
-        st.caption("Opens exactly here, on this computer only. For others in the room, start it with `make class`.")
+        st.caption(
+            "Opens exactly here, on this computer only. For others in the room, start it with "
+            f"`{start_command('class')}`."
+        )
 
 
 def link_to(step: int) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import html
 import json
 from functools import cache
-from pathlib import Path
 
 from lrc_core.charts.film import Film
 from lrc_core.charts.theme import DARK, LIGHT, variables
+from lrc_core.paths import assets
 
 _RANKS = ("base.js", "ranks.js")
 _PARTS = (*_RANKS, "chart.js", "player.js")
@@ -41,7 +41,7 @@ def chart_parts() -> str:
 
 
 def _joined(names: tuple[str, ...]) -> str:
-    folder = Path(__file__).resolve().parents[2] / "assets" / "film"
+    folder = assets() / "film"
     return "\n".join((folder / name).read_text(encoding="utf-8") for name in names)
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,6 @@ from lrc_core.cli.output import emit, emit_json, emit_table, fixed_percent, note
 from lrc_core.coverage import coverage_words, kept_words
 from lrc_core.decompose.measures import effective_rank, energy_rank
 from lrc_core.errors import RunError
-from lrc_core.files import disk_errors
 from lrc_core.formats.grids import METHODS
 from lrc_core.kinds import KINDS, load
 from lrc_core.plan import Plan, storage_of, update_of, variant_name
@@ -25,6 +22,7 @@ from lrc_core.quality.alternatives import why_not_quantise
 from lrc_core.quality.quantised import compresses, share_of
 from lrc_core.quality.rows import Scores, accuracy_of, named
 from lrc_core.quality.tables import to_markdown
+from lrc_core.results.plans import copy_plan
 from lrc_core.runs.integrity import unaltered
 from lrc_core.runs.spec import ModelRef, Spec
 from lrc_core.runs.store import Run
@@ -64,18 +62,7 @@ def _submit(arguments: argparse.Namespace, spec: Spec, save: str | None = None) 
 
 def save_plan(run: Run, target: Path) -> None:
     """Copy a run's plan; a file that belongs beside it goes along, named after the copy."""
-    plan = Plan.load(unaltered(run.path / "plan.json"))
-    renamed = {name: f"{target.stem}.{name}" for name in plan.files}
-    with disk_errors(target):
-        for name, new in renamed.items():
-            shutil.copyfile(run.path / name, target.with_name(new))
-        copy = replace(
-            plan,
-            weights_file=renamed.get(plan.weights_file or ""),
-            structure_file=renamed.get(plan.structure_file or ""),
-            digests={renamed[name]: digest for name, digest in plan.digests.items() if name in renamed},
-        )
-        copy.save(target)
+    copy_plan(Plan.load(unaltered(run.path / "plan.json")), run.path, target)
 
 
 def print_started(run: Run, *, as_json: bool) -> None:

@@ -151,7 +151,8 @@ def _opening(facts: CardFacts) -> str:
             f"with {percent(plan.keep_achieved)} of the parameters of its block linears "
             f"({percent(plan.keep_whole_model)} of all)."
         )
-    return f"# {escaped(facts.name)}\n\n{original} {what} {how}"
+    title = f"{facts.name} (dense twin)" if facts.form == "dense" else facts.name
+    return f"# {escaped(title)}\n\n{original} {what} {how}"
 
 
 def _table(facts: CardFacts) -> str:

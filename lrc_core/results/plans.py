@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from lrc_core.budget import keep_at, size_key
 from lrc_core.errors import LrcError, PlanError
+from lrc_core.files import disk_errors
 from lrc_core.paths import expanded, samples_home
 from lrc_core.plan import Plan
 from lrc_core.records import typed
@@ -228,3 +230,27 @@ def load_plan(path: Path) -> Plan:
     if not path.is_file():
         raise PlanError(f"The plan {path} is missing.", "Delete the run on the Runs page and start it again.")
     return _plan(str(unaltered(path)), stamp_of(path))
+
+
+def copy_plan(plan: Plan, folder: Path, target: Path) -> None:
+    """Write a plan to a file; what belongs beside it goes along, named after the copy.
+
+    Args:
+        plan: any.
+        folder: where its own files lie.
+        target: the new plan file.
+
+    Raises:
+        ResourceError: the disk is full, or the folder cannot be written.
+    """
+    renamed = {name: f"{target.stem}.{name}" for name in plan.files}
+    with disk_errors(target):
+        for name, new in renamed.items():
+            shutil.copyfile(folder / name, target.with_name(new))
+        copy = replace(
+            plan,
+            weights_file=renamed.get(plan.weights_file or ""),
+            structure_file=renamed.get(plan.structure_file or ""),
+            digests={renamed[name]: digest for name, digest in plan.digests.items() if name in renamed},
+        )
+        copy.save(target)

@@ -27,7 +27,15 @@ from lrc_core.lowrank.linear import LowRankLinear, PivotedLinear
 from lrc_core.lowrank.rounding import rounded_pair
 from lrc_core.models.blocks.linears import block_linears, get_module, weight_of
 from lrc_core.plan import Plan
-from lrc_core.runs.spec import AllocateSpec, CalibrationSpec, EvaluateSpec, EvaluationSpec, ModelRef, UpdateSpec
+from lrc_core.runs.spec import (
+    AllocateSpec,
+    CalibrationSpec,
+    EvaluateSpec,
+    EvaluationSpec,
+    ExportSpec,
+    ModelRef,
+    UpdateSpec,
+)
 from lrc_core.types import LinearShape
 from tests.factories.pipeline_helpers import result_of, run
 from tests.factories.tiny_models import save_tiny, tiny_model, tiny_text
@@ -183,6 +191,8 @@ def test_a_plan_of_bytes_is_made_measured_and_kept(parts: dict[str, Any], storag
     row = result_of(run(EvaluateSpec(parts["model"], plan.to_dict(), "", parts["calibration"], evaluation)))
     assert row["bytes_share"] == plan.bytes_share(plan.stored(card).layers)
     assert sum(row["formats"].values()) == len(plan.formats) and row["budget"] == "bytes:0.6"
+    with pytest.raises(LrcError, match="16 bits"):
+        check(ExportSpec(parts["model"], plan.to_dict(), "", parts["calibration"]))
     with pytest.raises(LrcError, match="round"):
         check(UpdateSpec(parts["model"], plan.to_dict(), "", {"kind": "left"}, parts["calibration"]))
 

@@ -7,8 +7,8 @@ import math
 
 import pytest
 
+from lrc_core.figures.common import Scale
 from pages.ui.shared.cellgrid import Limits, ticks_of
-from pages.ui.shared.figures import Scale
 
 
 @pytest.mark.parametrize("ends", [(0.22, 1.09), (0.0, 1.0), (-0.33, 0.33), (12.0, 412.0), (0.001, 0.0072)])

@@ -8,13 +8,14 @@ from dataclasses import replace
 
 import pytest
 
+from lrc_core.figures import measured as figures
 from lrc_core.formats.grids import QUANTISED
 from lrc_core.kinds import command_for
 from lrc_core.registry import ALLOCATORS
 from lrc_core.results import comparisons as compare_data
 from lrc_core.results.identity import identified
 from lrc_core.runs.spec import CompareSpec, EvaluateSpec, ModelRef
-from pages.ui.compare import figures, ranks
+from pages.ui.compare import ranks
 from tests.factories import run_factory, table_factory
 from tests.pages.conftest import text_of
 from tests.pages.test_page_spectra import heatmaps

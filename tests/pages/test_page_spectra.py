@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lrc_core.budget import break_even, uniform_ranks
-from pages.ui.shared import figures
+from lrc_core.figures import common as figures
 from pages.ui.spectra import chart as spectrum_chart
 from pages.ui.spectra import measures, sides
 from tests.factories import run_factory

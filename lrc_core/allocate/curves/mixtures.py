@@ -114,8 +114,8 @@ def ways(layer: LinearShape, curves: Curves, vary: str) -> Ways:
     dense = {BF16.name: 0.0, **({} if vary == RANKS else curves.dense)}
     found = [_Part(form, np.array([layer.full_rank]), np.array([loss]), layer) for form, loss in dense.items()]
     if vary != BITS:
-        forms = [BF16.name, *(() if vary == RANKS else curves.factors)]
-        found += [_of_ranks(layer, curves, FORMATS[form]) for form in forms]
+        offered = [BF16.name, *(() if vary == RANKS else curves.factors)]
+        found += [_of_ranks(layer, curves, FORMATS[form]) for form in offered]
     sizes, losses = (np.concatenate([getattr(part, name) for part in found]) for name in ("bytes", "losses"))
     ranks = np.concatenate([part.ranks for part in found])
     names = np.repeat([part.form for part in found], [len(part.ranks) for part in found])

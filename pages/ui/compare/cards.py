@@ -12,6 +12,7 @@ import streamlit as st
 from lrc_core import words
 from lrc_core.budget import same_size
 from lrc_core.escape import escaped
+from lrc_core.figures import measured as charts
 from lrc_core.names import method_color
 from lrc_core.plan import Plan
 from lrc_core.quality.alternatives import why_not_quantise
@@ -34,7 +35,6 @@ from lrc_core.runs.spec import GenerateSpec, ModelRef
 from lrc_core.runs.store import RunStore
 from lrc_core.runs.transcript import read_answers
 from lrc_core.types import ModelCard
-from pages.ui.compare import figures as charts
 from pages.ui.shared import state
 from pages.ui.shared.frame import empty
 from pages.ui.shared.prose import prose

@@ -9,6 +9,7 @@ import streamlit as st
 
 from lrc_core import words
 from lrc_core.escape import escaped
+from lrc_core.figures import measured as charts
 from lrc_core.names import method_label
 from lrc_core.quality.alternatives import why_not_quantise
 from lrc_core.quality.plain_words import ACCURACY
@@ -19,7 +20,6 @@ from lrc_core.results import comparisons
 from lrc_core.results.archive import archive
 from lrc_core.runs.spec import ModelRef
 from lrc_core.runs.store import RunStore
-from pages.ui.compare import figures as charts
 from pages.ui.compare import ranks as rank_charts
 from pages.ui.compare import readings
 from pages.ui.shared import charting

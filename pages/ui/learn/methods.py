@@ -9,13 +9,13 @@ import streamlit as st
 from lrc_core import words
 from lrc_core.budget import keep_at, whole_percent
 from lrc_core.escape import escaped
+from lrc_core.figures import measured as charts
 from lrc_core.names import method_color, method_label
 from lrc_core.plan import Plan
 from lrc_core.results import comparisons
 from lrc_core.results.archive import archive
 from lrc_core.runs.spec import ModelRef
 from lrc_core.types import ModelCard
-from pages.ui.compare import figures as charts
 from pages.ui.compare import ranks, readings
 from pages.ui.shared import charting, forms
 from pages.ui.shared.frame import empty, page_link, sample_note

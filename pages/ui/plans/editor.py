@@ -14,6 +14,7 @@ from lrc_core.budget import break_even, is_dense, layer_ratio, plan_params, same
 from lrc_core.decompose.measures import energy_kept
 from lrc_core.errors import LrcError
 from lrc_core.escape import escaped
+from lrc_core.figures.common import Scale
 from lrc_core.names import decomposition_label, method_label
 from lrc_core.results import scores as plan_scores
 from lrc_core.results.archive import archive
@@ -22,7 +23,6 @@ from lrc_core.results.spectra import known_losses, spectra_of
 from lrc_core.runs.spec import EvaluationSpec, ModelRef
 from lrc_core.types import LinearShape, ModelCard
 from pages.ui.shared.cellgrid import OUTLINE, Grid, Limits, cell_grid, picked_in
-from pages.ui.shared.figures import Scale
 from pages.ui.shared.naming import when
 
 DRAFT, HISTORY, LAYER, RANK, GRID, TABLE = "pl_draft", "pl_history", "pl_layer", "pl_rank", "pl_grid", "pl_table"

@@ -13,6 +13,7 @@ from lrc_core.budget import break_even, layer_ratio, same_percent, same_size
 from lrc_core.decompose.measures import energy_rank
 from lrc_core.errors import LrcError
 from lrc_core.names import method_color, method_label
+from lrc_core.paths import start_command
 from lrc_core.plan import Plan
 from lrc_core.quality.alternatives import why_not_quantise
 from lrc_core.quality.footprint import Footprint, footprint
@@ -348,10 +349,11 @@ def reproduce(story: Story) -> Slide:
         except LrcError:
             continue
     rows = "".join(f"<li><code>{html.escape(line)}</code><small>{html.escape(run)}</small></li>" for line, run in lines)
+    demo, app = start_command("demo"), start_command("app")
     body = (
         '<p class="lead">Every figure here comes from a run. These commands reproduce them.</p>'
-        "<ul class='commands'><li><code>make demo</code><small>these runs, read-only, in seconds</small></li>"
-        f"<li><code>make app</code><small>everything, on a model of your own</small></li>{rows}</ul>"
+        f"<ul class='commands'><li><code>{demo}</code><small>these runs, read-only, in seconds</small></li>"
+        f"<li><code>{app}</code><small>everything, on a model of your own</small></li>{rows}</ul>"
     )
     return Slide("reproduce", "Reproduce it yourself", body, "", tuple(dict.fromkeys(ids)))
 

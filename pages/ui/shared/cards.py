@@ -15,6 +15,7 @@ from lrc_core.escape import escaped
 from lrc_core.models import consent
 from lrc_core.models.preflight import preflight
 from lrc_core.models.source import is_path
+from lrc_core.paths import start_command
 from lrc_core.quality.footprint import served
 from lrc_core.runs.spec import FetchSpec, ModelRef, SpectraSpec
 from lrc_core.types import ModelCard
@@ -156,7 +157,7 @@ def _with_consents(ref: ModelRef) -> ModelRef:
         ):
             st.markdown(f"{word}: **{'allowed' if yes else 'not allowed'}**")
             if not yes and ref.source:
-                st.code(f"{variable}={shlex.quote(entry)} make app", language=None, wrap_lines=True)
+                st.code(f"{variable}={shlex.quote(entry)} {start_command('app')}", language=None, wrap_lines=True)
     return given
 
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import streamlit as st
 
+from lrc_core.figures.common import Scale
 from lrc_core.types import ModelCard
 from lrc_core.words import kind_labels
-from pages.ui.shared.figures import Scale
 from pages.ui.shared.prose import ASSETS
 
 _HTML = (

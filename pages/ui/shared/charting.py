@@ -15,7 +15,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from lrc_core.escape import in_plotly
-from pages.ui.shared import figures
+from lrc_core.figures import common as figures
 
 TABLE = "The numbers as a table"
 

@@ -18,9 +18,9 @@ from lrc_core.decompose.measures import (
     power_law,
     stable_rank,
 )
+from lrc_core.figures.common import Scale
 from lrc_core.types import LinearShape, ModelCard
 from lrc_core.words import percent
-from pages.ui.shared.figures import Scale
 
 OUTPUT_ENERGY = ("whitened",)
 LOSS = ("kfac",)

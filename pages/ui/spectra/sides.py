@@ -12,6 +12,7 @@ import streamlit as st
 
 from lrc_core.budget import USUAL_KEEP, break_even, uniform_ranks, whole_percent
 from lrc_core.decompose.measures import cumulative_energy
+from lrc_core.figures.common import Scale
 from lrc_core.names import decomposition_label, method_label, model_label
 from lrc_core.results.archive import RunView, archive, card_of, read_content, stamp_of
 from lrc_core.results.plans import RecordedPlan, load_plan, nearest, recorded_plans
@@ -20,7 +21,6 @@ from lrc_core.results.spectra import Spectra, spectra_of
 from lrc_core.runs.spec import AllocateSpec, ModelRef, SpectraSpec
 from lrc_core.types import LinearShape, ModelCard
 from lrc_core.words import kind_labels, removed
-from pages.ui.shared.figures import Scale
 from pages.ui.shared.naming import told_apart, when
 from pages.ui.spectra import measures
 

@@ -52,6 +52,7 @@ class SpectrumCurve:
 
     @property
     def label(self) -> str:
+        """Block, kind and source."""
         return f"{self.layer.block} · {self.layer.kind}" + (f" · {self.source}" if self.source else "")
 
 

@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from lrc_core.budget import removed_share
+from lrc_core.figures.common import PERPLEXITY_TICKS
 from lrc_core.names import GREY, in_order
 from lrc_core.names import method_color as color
 from lrc_core.names import method_label as label
@@ -19,7 +20,6 @@ from lrc_core.quality.quantised import compresses
 from lrc_core.quality.tables import tasks_of, texts_of
 from lrc_core.words import figure as written
 from lrc_core.words import removed, rounded, with_error
-from pages.ui.shared.figures import PERPLEXITY_TICKS
 
 Row = Mapping[str, Any]
 _PATTERNS = {"dense": "/", "": "", "left": ".", "both": "x", "tuned": "+"}
