@@ -137,13 +137,15 @@ def chart(layer: LinearShape, removed: float) -> alt.LayerChart | alt.FacetChart
         .mark_text(align="left", dx=8, dy=26, fontSize=13, color=GREY)
         .encode(x=x, y=y, text="words"),
         alt.Chart(marks[1:]).mark_text(align="right", dy=-10, fontSize=13, color=TEAL).encode(x=x, y=y, text="words"),
-        traced.mark_point(opacity=0, size=80).encode(tooltip=said).add_params(at),
-        traced.mark_rule(color=GREY).encode(y=alt.Y(), color=alt.value(GREY)).transform_filter(at),
-        traced.mark_point(filled=True, size=60).transform_filter(at),
-        traced.mark_text(align="left", dx=8, dy=-8, fontSize=13)
+        traced.mark_point(opacity=0, size=80, aria=False).encode(tooltip=said).add_params(at),
+        traced.mark_rule(color=GREY, aria=False).encode(y=alt.Y(), color=alt.value(GREY)).transform_filter(at),
+        traced.mark_point(filled=True, size=60, aria=False).transform_filter(at),
+        traced.mark_text(align="left", dx=8, dy=-8, fontSize=13, aria=False)
         .encode(text=alt.Text("millions:Q", format=".2f"))
         .transform_filter(at),
-        alt.Chart(here).mark_point(filled=True, size=150, opacity=1).encode(x=x, y=y, color=color, tooltip=said),
+        alt.Chart(here)
+        .mark_point(filled=True, size=150, opacity=1, aria=False)
+        .encode(x=x, y=y, color=color, tooltip=said),
     ).properties(height=320)
 
 
