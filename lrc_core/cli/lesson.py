@@ -12,8 +12,7 @@ from lrc_core.cli import jobs
 from lrc_core.cli.output import emit, emit_json
 from lrc_core.errors import ResourceError
 from lrc_core.kinds.flags import model_ref
-
-HOME = Path(__file__).resolve().parents[2]
+from lrc_core.paths import app_home
 
 
 def lesson(arguments: argparse.Namespace) -> int:
@@ -32,7 +31,7 @@ def _page(target: Path, arguments: argparse.Namespace) -> str:
     """The pages stand above the command line: it starts them as a program and imports nothing of theirs."""
     ref = model_ref(arguments)
     command = [sys.executable, "-m", "pages.ui.learn.site", str(target), ref.source, ref.revision]
-    paths = os.pathsep.join(filter(None, [str(HOME), os.environ.get("PYTHONPATH", "")]))
+    paths = os.pathsep.join(filter(None, [str(app_home()), os.environ.get("PYTHONPATH", "")]))
     done = subprocess.run(command, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, check=False)
     if done.returncode:
         raise ResourceError(

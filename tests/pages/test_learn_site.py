@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from lrc_core.cli import main
+from lrc_core import cli
 from lrc_core.runs.spec import ModelRef
 from pages.ui.learn import card, layers, lessons, methods, outputs, quiz
 from pages.ui.learn.site.page import page
@@ -67,9 +67,9 @@ def test_every_question_has_one_right_answer_and_its_reason(written):
 @pytest.mark.process
 def test_the_command_line_writes_a_folder_or_a_file(tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("LRC_SAMPLES")
-    assert main(["lesson", "--html", str(tmp_path / "course"), "--json"]) == 0
+    assert cli.main(["lesson", "--html", str(tmp_path / "course"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["path"] == str(tmp_path / "course" / "index.html")
     assert "step-8" in (tmp_path / "course" / "index.html").read_text(encoding="utf-8")
     (tmp_path / "file").write_text("in the way")
-    assert main(["lesson", "--html", str(tmp_path / "file" / "x.html")]) == 1
+    assert cli.main(["lesson", "--html", str(tmp_path / "file" / "x.html")]) == 1
     assert "could not be written" in capsys.readouterr().err
