@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -99,8 +100,16 @@ def compare(  # noqa: PLR0913 - each is a setting of its own
     """
     base: CompareSpec = KINDS["compare"].base
     keeps = (keep,) if isinstance(keep, int | float) else tuple(keep)
-    spec = CompareSpec(
-        model.ref, tuple(methods), keeps, decomposition, dict(presets or {}), calibration_of(calibration or {}, seed),
-        evaluation_of({"seed": seed, **(evaluation or {})}, base.evaluation), seed=seed, update=update,
-    )  # fmt: skip
+    spec = replace(
+        base,
+        model=model.ref,
+        methods=tuple(methods),
+        keeps=keeps,
+        decomposition=decomposition,
+        presets=dict(presets or {}),
+        calibration=calibration_of(calibration or {}, seed),
+        evaluation=evaluation_of({"seed": seed, **(evaluation or {})}, base.evaluation),
+        seed=seed,
+        update=update,
+    )
     return ComparedMethods(model.work.done(spec))

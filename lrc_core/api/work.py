@@ -36,7 +36,7 @@ class Work:
 
         Raises:
             LrcError: it cannot succeed, or failed; in the words of the run.
-            CancelledError: somebody cancelled it meanwhile.
+            CancelledError: it was cancelled: by Ctrl-C here, or elsewhere.
         """
         store = RunStore()
         manager.reconcile(store=store)
@@ -49,8 +49,7 @@ class Work:
                 work_on(run.path, lambda run, **callbacks: self._execute(run, bar, **callbacks))
             status = _watched(run, store, bar)
         except KeyboardInterrupt:
-            manager.cancel(run.id, store=store, wait=True)
-            raise
+            status = manager.cancel(run.id, store=store, wait=True)
         finally:
             bar.close()
         _require_done(run, status)

@@ -53,7 +53,7 @@ def rank_heatmap(card: ModelCard, plan: Plan, title: str = "") -> go.Figure:
     labels = list(kept.index)
     figure = go.Figure(
         go.Heatmap(
-            z=kept.to_numpy(dtype=float),
+            z=kept.to_numpy(dtype=float).tolist(),
             x=list(kept.columns),
             y=labels,
             customdata=[list(zip(*rows, strict=True)) for rows in zip(rank.to_numpy(), state.to_numpy(), strict=True)],
