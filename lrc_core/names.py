@@ -13,7 +13,7 @@ from lrc_core.models.source import is_path
 from lrc_core.plan import split_variant, update_words
 from lrc_core.quality.quantised import FORMAT_LABELS
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
-from lrc_core.runs.spec import ModelRef
+from lrc_core.runs.spec import IMPORTED, ModelRef
 
 GREY = "#7b8c94"
 HAND_COLOR = "#8b5a2b"
@@ -30,7 +30,7 @@ def method_label(name: str) -> str:
     label = (
         ALLOCATORS.get(method).label
         if method in ALLOCATORS
-        else {"dense": "Dense", HAND: "By hand", **FORMAT_LABELS}.get(method, method)
+        else {"dense": "Dense", HAND: "By hand", IMPORTED: "Imported", **FORMAT_LABELS}.get(method, method)
     )
     return label + update_words(update, storage)
 

@@ -43,6 +43,7 @@ PAGE_OF = {
     "lesson": "learn",
     "generate": "talk",
     "export": "plans",
+    "adopt": "talk",
 }
 SECTION_OF = {"quality": "bench", "ablation": "ablation"}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -150,7 +151,8 @@ def _opening(facts: CardFacts) -> str:
             f"with {percent(plan.keep_achieved)} of the parameters of its block linears "
             f"({percent(plan.keep_whole_model)} of all)."
         )
-    return f"# {escaped(facts.name)}\n\n{original} {what} {how}"
+    title = f"{facts.name} (dense twin)" if facts.form == "dense" else facts.name
+    return f"# {escaped(title)}\n\n{original} {what} {how}"
 
 
 def _table(facts: CardFacts) -> str:
@@ -162,9 +164,17 @@ def _table(facts: CardFacts) -> str:
             "Stored as",
             facts.storage and {"pair": "two factors a layer", "pivoted": "pivot rows and coefficients"}[facts.storage],
         ),
+        ("Rounded to", _rounded(facts.plan)),
         ("Original", f"{escaped(facts.base)}{f', commit {facts.revision}' if facts.revision else ''}"),
     ]
     return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows if value)])
+
+
+def _rounded(plan: Plan) -> str:
+    """Number formats of the plan; the folder holds the numbers that come back, so they save no room in it."""
+    counts = Counter(plan.formats.values())
+    found = ", ".join(f"{name} ({count} layers)" for name, count in sorted(counts.items()))
+    return f"{found}; stored unpacked" if found else ""
 
 
 def _figures(facts: CardFacts) -> str:

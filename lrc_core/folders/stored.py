@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,7 +89,7 @@ def _numbers(module: nn.Module) -> dict[str, int]:
 def as_stored(model: Any, stock: Stock) -> Stored:
     """The model as it is now, low-rank layers as two matrices."""
     low = {name: module for name, module in model.named_modules() if isinstance(module, _LOW)}
-    tensors = {_name_in_file(key, low): tensor for key, tensor in model.state_dict().items()}
+    tensors = {_name_in_file(key, low): tensor for key, tensor in _state(model, stock)}
     layout: dict[str, Any] = {}
     if low:
         pivoted = any(isinstance(module, PivotedLinear) for module in low.values())
@@ -106,7 +106,7 @@ def densified(model: Any, stock: Stock) -> Stored:
     """The model with every low-rank layer multiplied out, in the stock shapes; products are in float64."""
     low = {name: module for name, module in model.named_modules() if isinstance(module, _LOW)}
     tensors = {}
-    for key, tensor in model.state_dict().items():
+    for key, tensor in _state(model, stock):
         name, _, part = key.rpartition(".")
         if name not in low or part == "bias":
             tensors[key] = tensor
@@ -114,6 +114,13 @@ def densified(model: Any, stock: Stock) -> Stored:
             weight = _product(low[name])
             tensors[f"{name}.weight"] = (weight.T if name in stock.transposed else weight).contiguous()
     return Stored(_as_in_files(model, tensors), {})
+
+
+def _state(model: nn.Module, stock: Stock) -> Iterator[tuple[str, Tensor]]:
+    """The model's tensors; a linear that took the place of one that stores [in, out] is turned back."""
+    turned = {f"{name}.weight" for name in stock.transposed if isinstance(model.get_submodule(name), nn.Linear)}
+    for key, tensor in model.state_dict().items():
+        yield key, tensor.T.contiguous() if key in turned else tensor
 
 
 def _product(module: LowRankLinear | PivotedLinear) -> Tensor:

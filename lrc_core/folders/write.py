@@ -45,6 +45,7 @@ def write_shards(
         on_progress(Progress("writing the weights", number, len(parts)))
         if not _holds(folder / name, part):
             write_tensors(folder / name, part, metadata={"format": "pt"})
+            (folder / name).chmod(0o644)  # safetensors writes for the user alone; who may enter is up to the folder
     on_progress(Progress("writing the weights", len(parts), len(parts)))
     for other in folder.glob("model*.safetensors"):
         if other.name not in names:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from lrc_core.errors import UnknownNameError
 
@@ -35,8 +36,8 @@ class Format:
         """Whether rows of that width are whole blocks, which llama.cpp asks of every matrix."""
         return width % self.block == 0
 
-    def bytes_of(self, rows: int, width: int) -> int:
-        """Bytes of a matrix; the last block of a row counts whole, however little of it is used."""
+    def bytes_of(self, rows: Any, width: Any) -> Any:
+        """Bytes of a matrix, or of arrays of them; a row's last block counts whole, however little of it is used."""
         return rows * -(-width // self.block) * self.block_bytes
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from lrc_core.budget import Ranks, Shapes, is_dense
 from lrc_core.formats.grids import BF16, FORMATS, Q8_0, Format
@@ -35,9 +36,18 @@ def stored_matrices(layer: LinearShape, rank: int, form: Format = BF16) -> tuple
     """Rows and width of every matrix that a layer of that rank is stored as in a format."""
     if is_dense(layer, rank):
         return ((layer.out_features, layer.in_features),)
-    if is_pivoted(layer, rank, form):
+    return _low_rank(layer, rank, form)
+
+
+def _low_rank(layer: LinearShape, rank: Any, form: Format) -> tuple[tuple[Any, Any], ...]:
+    if layer.storage == "pivoted" and pivots_bear(form):
         return ((rank, layer.in_features), (layer.out_features - rank, rank))
     return ((layer.out_features, rank), (rank, layer.in_features))
+
+
+def low_rank_bytes(layer: LinearShape, rank: Any, form: Format = BF16) -> Any:
+    """Bytes of a layer at a rank, or an array of ranks, all below that of the dense matrix."""
+    return sum(form.bytes_of(rows, width) for rows, width in _low_rank(layer, rank, form))
 
 
 def layer_bytes(layer: LinearShape, rank: int, form: Format = BF16) -> int:

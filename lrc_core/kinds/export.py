@@ -59,6 +59,12 @@ def _check(spec: ExportSpec) -> None:
         raise PlanError(
             "A pruned plan has no dense twin: its layers are smaller, not of low rank.", "Export it as lowrank."
         )
+    if formats := spec.plan.get("formats"):
+        raise PlanError(
+            f"This plan stores {len(formats)} layers in number formats, and a folder holds 16 bits: nothing would be "
+            "saved by them.",
+            "Export a plan of a share to keep, and quantise the folder with the tools that will run it.",
+        )
     if spec.to:
         require_place(Path(spec.to))
 

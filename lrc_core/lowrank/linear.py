@@ -68,7 +68,7 @@ class PivotedLinear(nn.Module):
         self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
         self.register_buffer("pivots", pivots.to(rows.device, torch.int32))
         order = row_order(pivots.long(), rows.shape[0] + coefficients.shape[0])
-        self.register_buffer("order", order.to(rows.device), persistent=False)
+        self.register_buffer("order", order.to(rows.device, torch.int32), persistent=False)
 
     @property
     def in_features(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
@@ -13,9 +14,9 @@ import torch
 from torch import Tensor
 
 from lrc_core import __version__
-from lrc_core.budget import plan_params
+from lrc_core.budget import plan_params, whole_percent
 from lrc_core.errors import ExportError, PackError, TextError
-from lrc_core.files import write_atomic
+from lrc_core.files import disk_errors, write_atomic
 from lrc_core.folders.card import STARTER_SOURCE, CardFacts, card_text, licence_of
 from lrc_core.folders.check import Check, check_folder, keep_reference
 from lrc_core.folders.stored import Stock, Stored, as_stored, densified, stock_of
@@ -33,12 +34,12 @@ from lrc_core.models.device import DTYPES
 from lrc_core.models.json_files import read_table
 from lrc_core.models.load import local_folder, stored_dtype
 from lrc_core.models.source import find_source, look_through
-from lrc_core.names import method_label, model_label
+from lrc_core.names import method_label
 from lrc_core.pipeline.planned import under_plan
 from lrc_core.pipeline.session import Session, write_card
-from lrc_core.plan import Plan
+from lrc_core.plan import Plan, plan_variant
 from lrc_core.results.measured import rows_of_plan
-from lrc_core.runs.spec import ExportSpec
+from lrc_core.runs.spec import ExportSpec, ModelRef
 from lrc_core.runs.store import Run
 from lrc_core.types import ModelCard, Progress
 
@@ -65,14 +66,15 @@ def export_run(run: Run, session: Session) -> dict[str, Any]:
     """
     spec = run.spec
     assert isinstance(spec, ExportSpec)
-    target = Path(spec.to) if spec.to else run.path / "model"
-    made = target.with_name(f"{target.name}.partial")
-    made.mkdir(parents=True, exist_ok=True)
-    reference = run.path / "checkpoint" / "reference.safetensors"
-    reference.parent.mkdir(parents=True, exist_ok=True)
     result = write_card(run, session)
     plan = Plan.from_dict(dict(spec.plan))
     card, device = session.loaded.card, str(session.loaded.device)
+    target = Path(spec.to) if spec.to else run.path / _folder_name(spec, plan, card)
+    made = target.with_name(f"{target.name}.partial")
+    reference = run.path / "checkpoint" / "reference.safetensors"
+    for folder in (made, reference.parent):
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
     written = _write(run, session, plan, made, reference)
     session.release()
     session.on_progress(Progress("loading the folder in another process"))
@@ -101,6 +103,12 @@ def export_run(run: Run, session: Session) -> dict[str, Any]:
     }
 
 
+def _folder_name(spec: ExportSpec, plan: Plan, card: ModelCard) -> str:
+    """``SmolLM2-135M-Instruct-lagrangian-20``, from the model, the method and the percent removed."""
+    parts = [card.name.rpartition("/")[2], plan_variant(plan), str(whole_percent(plan.keep_target))]
+    return re.sub(r"[^\w.-]+", "-", "-".join(parts + (["dense"] if spec.form == "dense" else [])))[:200]
+
+
 def _write(run: Run, session: Session, plan: Plan, made: Path, reference: Path) -> _Written:
     """Everything but the model card; and what the model in memory makes of some windows."""
     spec, loaded = run.spec, session.loaded
@@ -109,8 +117,11 @@ def _write(run: Run, session: Session, plan: Plan, made: Path, reference: Path) 
     plan.require_files(spec.plan_folder, run.path.parent)
     stock = stock_of(loaded.model)
     base, _ = local_folder(session.ref, session.on_progress, session.should_stop)
-    dtype = _dtype(spec, base)
+    dtype = _dtype(spec, base, loaded.dtype)
     windows, notes = _windows(session, spec)
+    if dtype.itemsize > loaded.dtype.itemsize:
+        held = str(loaded.dtype).removeprefix("torch.")
+        notes = (*notes, f"The model was held as {held} on this machine: the folder has no more digits than that.")
     session.on_progress(Progress("putting the plan on the model"))
     with under_plan(session, plan, spec.plan_folder, spec.calibration, run.path.parent):
         load.move(loaded.model, loaded.device, dtype)
@@ -126,10 +137,12 @@ def _write(run: Run, session: Session, plan: Plan, made: Path, reference: Path) 
     return _Written(found.bytes, found.layout, name, notes, licence_of(base), base_weights)
 
 
-def _dtype(spec: ExportSpec, base: Path) -> torch.dtype:
-    """The precision asked for; without one that of the model's own files."""
+def _dtype(spec: ExportSpec, base: Path, held: torch.dtype) -> torch.dtype:
+    """The precision asked for; without one that of the model's own files, or of the model in memory if it has less."""
     if spec.dtype in DTYPES:
         return DTYPES[spec.dtype]
+    if held != torch.float32:
+        return held
     found = stored_dtype(look_through(base, allow_pickle=spec.model.allow_pickle))
     if not isinstance(found, torch.dtype):  # pickled weights have no headers
         config = read_table(base / "config.json")
@@ -175,6 +188,7 @@ def _provenance(plan: Plan, card: ModelCard) -> dict[str, Any]:
         "method": plan.method,
         "decomposition": plan.decomposition,
         "update": plan.update,
+        **({"formats": dict(plan.formats)} if plan.formats else {}),
         "keep": plan.keep_achieved,
         "keep_whole_model": plan.keep_whole_model,
         "base_model": _hub_id(card) or card.name,
@@ -185,8 +199,6 @@ def _provenance(plan: Plan, card: ModelCard) -> dict[str, Any]:
 
 
 def _hub_id(card: ModelCard) -> str:
-    from lrc_core.runs.spec import ModelRef
-
     source = card.identity.source
     if source == "starter":
         return STARTER_SOURCE
@@ -201,7 +213,7 @@ def _facts(
     runs = {str(plan.origin.get("allocate_run_id", "")): "ranks"}
     runs[str(plan.origin.get("run_id", ""))] = f"factors ({plan.update})" if plan.update else "ranks"
     return CardFacts(
-        name=target.name if spec.to else f"{model_label(spec.model)}-{plan.method}",
+        name=target.name,
         base=card.name,
         hub_id=_hub_id(card),
         revision=card.identity.revision,

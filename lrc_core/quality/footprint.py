@@ -7,7 +7,7 @@ position, the overhead as an estimate of the tensors that are alive while a prom
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 from lrc_core.budget import layer_params, plan_params
@@ -77,6 +77,20 @@ def params_under(card: ModelCard, plan: Plan | None) -> int:
         return card.params_total
     left = plan_params(plan.stored(card).layers, plan.full_ranks(card.layers), plan.pruned)
     return card.params_total - card.params_linear + left
+
+
+SERVED_BYTES = 2
+"""Per parameter where a model is served: 16 bits, whatever precision this computer had to load it in."""
+
+
+def served(card: ModelCard) -> ModelCard:
+    """The card at the precision that the model is served in: what sizes are said of.
+
+    A processor without 16-bit arithmetic loads 32 bits, which doubles every size and is nobody's question.
+    """
+    if card.dtype_bytes <= SERVED_BYTES:
+        return card
+    return replace(card, dtype="16 bits", dtype_bytes=SERVED_BYTES)
 
 
 def _weights(card: ModelCard, plan: Plan | None) -> int:

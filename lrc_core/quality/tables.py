@@ -82,7 +82,17 @@ def records(result: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 _ORDER = (
     *("method", "update", "storage", "label", "variant", "part", "decomposition", "seed", "keep_target"),
-    *("keep_achieved", "keep_whole_model", "bytes_share", "model_bytes", "params", "bytes", "dense_layers", "layers"),
+    *(
+        "keep_achieved",
+        "keep_whole_model",
+        "bytes_share",
+        "model_bytes",
+        "predicted_loss",
+        "params",
+        "bytes",
+        "dense_layers",
+        "layers",
+    ),
     *("error", "note"),
 )
 

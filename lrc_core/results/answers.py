@@ -19,12 +19,22 @@ from lrc_core.quality.votes import Vote, read_votes, votes_path
 from lrc_core.records import load_record, typed
 from lrc_core.results.archive import AnyRun, RunView, archive, asks_for
 from lrc_core.results.plans import find_plan, load_plan, recorded_plans
-from lrc_core.runs.spec import AllocateSpec, AnswerSpec, EvaluateSpec, GenerateSpec, ModelRef, UpdateSpec
+from lrc_core.runs.spec import (
+    IMPORTED,
+    AdoptSpec,
+    AllocateSpec,
+    AnswerSpec,
+    CalibrationSpec,
+    EvaluateSpec,
+    GenerateSpec,
+    ModelRef,
+    UpdateSpec,
+)
 from lrc_core.runs.store import RunStore
 
 BLIND = "blind"
 """Flag in a run's folder: its answers are in random order, and nobody may see whose they are before voting."""
-HoldsPlan = AllocateSpec | UpdateSpec | EvaluateSpec
+HoldsPlan = AdoptSpec | AllocateSpec | UpdateSpec | EvaluateSpec
 _PREFERRED = ("llrc", "uniform")
 
 
@@ -83,6 +93,9 @@ def plans_of(view: AnyRun) -> Iterable[PlanChoice]:
         yield _of_record(view, view.path / "plan.json")
     elif asks_for(view, AllocateSpec):
         yield from _recorded(view)
+    elif asks_for(view, AdoptSpec):
+        path = view.path / "plan.json"
+        yield PlanChoice(view.id, IMPORTED, load_plan(path).keep_target, view, path)
 
 
 def _recorded(view: RunView[AllocateSpec]) -> Iterable[PlanChoice]:
@@ -117,16 +130,17 @@ def answer_of(choice: PlanChoice) -> AnswerSpec:
         PlanError: the plan has gone or is damaged.
     """
     spec = choice.view.spec
+    calibration = CalibrationSpec() if isinstance(spec, AdoptSpec) else spec.calibration
     if not choice.view.sample:
         found = find_plan(choice.key, RunStore())
-        return AnswerSpec(found.plan, found.folder, found.calibration or spec.calibration)
+        return AnswerSpec(found.plan, found.folder, found.calibration or calibration)
     if choice.path is None:
-        if isinstance(spec, AllocateSpec):
+        if isinstance(spec, AllocateSpec | AdoptSpec):
             raise PlanError(f"The plan of run {choice.view.id} is missing.", "Delete the run and start it again.")
-        return AnswerSpec(dict(spec.plan or {}), spec.plan_folder, spec.calibration)
+        return AnswerSpec(dict(spec.plan or {}), spec.plan_folder, calibration)
     plan = load_plan(choice.path)
     folder = str(choice.path.parent.absolute()) if plan.files else ""
-    return AnswerSpec(json.loads(json.dumps(plan.to_dict())), folder, spec.calibration)
+    return AnswerSpec(json.loads(json.dumps(plan.to_dict())), folder, calibration)
 
 
 def plan_of(answer: AnswerSpec) -> Plan | None:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -19,7 +20,15 @@ from lrc_core.plan import Plan
 from lrc_core.records import typed
 from lrc_core.results.archive import Archive, RunView, Stamp, stamp_of
 from lrc_core.runs.integrity import unaltered
-from lrc_core.runs.spec import AllocateSpec, CalibrationSpec, EvaluateSpec, ExportSpec, GenerateSpec, UpdateSpec
+from lrc_core.runs.spec import (
+    AdoptSpec,
+    AllocateSpec,
+    CalibrationSpec,
+    EvaluateSpec,
+    ExportSpec,
+    GenerateSpec,
+    UpdateSpec,
+)
 from lrc_core.runs.store import Run, RunStore
 from lrc_core.words import removed
 
@@ -71,6 +80,8 @@ def find_plan(text: str, store: RunStore) -> PlanSource:
         return _from_answer(spec, run_id, rate)
     if isinstance(spec, UpdateSpec) and rate == BEFORE:
         return PlanSource(dict(spec.plan), spec.plan_folder, spec.calibration)
+    if isinstance(spec, AdoptSpec) and not rate:
+        return _from_file(_file_in(run, ""), None, store)
     if not isinstance(spec, AllocateSpec | UpdateSpec):
         raise PlanError(f"Run {run_id} holds no plan.", "Name a run of `lrc allocate`, or a plan file.")
     return _from_file(_file_in(run, rate), spec.calibration, store)
@@ -189,8 +200,17 @@ def recorded_plans(views: Iterable[RunView[AllocateSpec]]) -> list[RecordedPlan]
             if path.stem.isdigit():
                 found.append(RecordedPlan(view, keep_at(int(path.stem)), path, final=False))
         if (view.path / "plan.json").is_file():
-            found.append(RecordedPlan(view, view.spec.keep, view.path / "plan.json", final=True))
+            path = view.path / "plan.json"
+            found.append(RecordedPlan(view, _kept(view.spec, path), path, final=True))
     return found
+
+
+def _kept(spec: AllocateSpec, path: Path) -> float:
+    """The target of a final plan: of a budget in bytes it is the plan that says what it keeps."""
+    if spec.budget:
+        with suppress(LrcError):
+            return load_plan(path).keep_target
+    return spec.keep
 
 
 def nearest(plans: list[RecordedPlan], keep: float) -> RecordedPlan | None:

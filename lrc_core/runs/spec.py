@@ -29,6 +29,8 @@ STORAGES = get_args(Storage)
 STORAGE_HELP = "how low-rank layers are stored and counted: pair, k(m+n) parameters; pivoted, k(m+n-k)"
 LESSON_PARTS = ("layers", "sensitivity", "text")
 """Parts of a lesson: some layers rank by rank, what squeezing each layer alone costs, and what is written then."""
+IMPORTED = "imported"
+"""Method of plans that another program made."""
 FORMS = ("lowrank", "dense")
 """Forms of an exported folder: small, low-rank layers as they are; or stock shapes, as large as ever."""
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
@@ -296,6 +298,19 @@ class ExportSpec(JobSpec):
     dtype: Name = argument(PRECISIONS[0], "of the stored weights; auto: as the model's own files", choices=PRECISIONS)
 
 
+@dataclass(frozen=True)
+class AdoptSpec(JobSpec):
+    """Another project's compressed folder as a plan with weights on the model that it was made of.
+
+    Attributes:
+        folder: absolute; its content is part of the question.
+    """
+
+    kind: ClassVar[str] = "adopt"
+    model: ModelRef = ModelRef()
+    folder: Place = ""
+
+
 Spec = (
     FetchSpec
     | SpectraSpec
@@ -308,6 +323,7 @@ Spec = (
     | LessonSpec
     | GenerateSpec
     | ExportSpec
+    | AdoptSpec
 )
 _KINDS: dict[str, type[Any]] = {spec.kind: spec for spec in get_args(Spec)}
 
@@ -357,10 +373,12 @@ def _plans_in(spec: Spec) -> list[Mapping[str, Any]]:
 __all__ = [
     "FORMS",
     "GENERATED",
+    "IMPORTED",
     "LESSON_PARTS",
     "PRECISIONS",
     "SPEC_VERSION",
     "AblationSpec",
+    "AdoptSpec",
     "AllocateSpec",
     "AnswerSpec",
     "CalibrationSpec",

@@ -16,6 +16,7 @@ from lrc_core.kinds import KINDS, Kind, command_for, load, title_of
 from lrc_core.registry import ALLOCATORS
 from lrc_core.runs.spec import (
     AblationSpec,
+    AdoptSpec,
     AllocateSpec,
     AnswerSpec,
     CalibrationSpec,
@@ -93,6 +94,7 @@ VARIANTS: dict[str, list[Spec]] = {
         ExportSpec(plan=PLAN),
         ExportSpec(HUB, PLAN, "", TEXT, "/models/small one", "dense", "bfloat16"),
     ],
+    "adopt": [AdoptSpec(HUB, "/models/of others"), AdoptSpec(folder="/models/theirs")],
 }
 
 

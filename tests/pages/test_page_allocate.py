@@ -11,7 +11,7 @@ import pytest
 
 from lrc_core import words
 from lrc_core.allocate.curves.loss_curves import cheapest_ranks
-from lrc_core.budget import fit_budget, is_dense, keep_ratio, uniform_ranks
+from lrc_core.budget import fit_budget, is_dense, keep_ratio, stored, uniform_ranks
 from lrc_core.errors import ResourceError
 from lrc_core.jobs import manager
 from lrc_core.registry import ALLOCATORS
@@ -76,6 +76,19 @@ def test_recorded_plans_are_marked_as_learned_and_can_be_taken_along(open_page, 
     assert open_page("allocate", rate="45").get("download_button")[0].proto.label == "Plan at 30 %"
     other = panel(open_page("allocate", rate="17", al_decomposition="Plain SVD"), "learned")
     assert other["rates"] == [] and other["badge"] == "nothing recorded yet" and "Plain SVD" in other["note"]
+
+
+def test_storage_decides_what_is_shown_and_started(open_page, store, card, known):
+    run_factory.allocate_run(store, card, keep=0.7)
+    app = open_page("allocate", rate="20", al_storage="Pivots")
+    pivots = stored(card.layers, "pivoted")
+    ranks = fit_budget(pivots, uniform_ranks(pivots, 0.8), 0.8)
+    even, learned = panel(app, "uniform"), panel(app, "learned")
+    assert even["removed"][19] == pytest.approx(1 - keep_ratio(pivots, ranks), abs=1e-5)
+    assert learned["rates"] == [] and "pivots" in learned["note"], "a run under pairs is not one under pivots"
+    assert [cell[3] for cell in given(app)["cells"]] == [layer.full_rank for layer in card.layers]
+    assert "--storage pivoted" in text_of(app)
+    assert "--storage" not in text_of(open_page("allocate", rate="20"))
 
 
 def test_another_learned_run_can_be_chosen(open_page, store, card, known):

@@ -8,7 +8,7 @@ Shoham and Gersho 1988), so that any budget takes milliseconds once the points a
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrc_core.allocate.curves.loss_curves import lower_hull
-from lrc_core.budget import is_dense
+from lrc_core.budget import is_dense, largest_low_rank
 from lrc_core.formats.budgets import BITS, RANKS, require_reach
 from lrc_core.formats.grids import BF16, FORMATS, Format
-from lrc_core.formats.sizes import layer_bytes
+from lrc_core.formats.sizes import layer_bytes, low_rank_bytes
 from lrc_core.types import LinearShape
 
 Array = NDArray[np.float64]
@@ -33,6 +33,40 @@ class Option:
     loss: float
     rank: int
     form: str
+
+
+@dataclass(frozen=True)
+class Ways:
+    """Many ways to store a layer.
+
+    Attributes:
+        bytes: [w], rising.
+        losses: [w] predicted.
+        ranks: [w].
+        forms: [w] names of formats.
+    """
+
+    bytes: NDArray[np.int64]
+    losses: Array
+    ranks: NDArray[np.int64]
+    forms: NDArray[np.str_]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Ways in one format: dense, or of several ranks."""
+
+    form: str
+    ranks: NDArray[np.int64]
+    losses: Array
+    layer: LinearShape
+
+    @property
+    def bytes(self) -> NDArray[np.int64]:
+        if len(self.ranks) == 1 and is_dense(self.layer, int(self.ranks[0])):
+            return np.array([layer_bytes(self.layer, int(self.ranks[0]), FORMATS[self.form])])
+        found: NDArray[np.int64] = low_rank_bytes(self.layer, self.ranks, FORMATS[self.form])
+        return found
 
 
 @dataclass(frozen=True)
@@ -67,7 +101,7 @@ class Mixture:
     bytes: int
 
 
-def ways(layer: LinearShape, curves: Curves, vary: str) -> list[Option]:
+def ways(layer: LinearShape, curves: Curves, vary: str) -> Ways:
     """Every way to store a layer that may be chosen, fewest bytes first.
 
     Ranks of factors in a block format are whole blocks, as the last block of a row counts whole anyway.
@@ -77,45 +111,36 @@ def ways(layer: LinearShape, curves: Curves, vary: str) -> list[Option]:
         curves: its losses.
         vary: see :data:`~lrc_core.formats.budgets.VARY`.
     """
-    found = [Option(layer_bytes(layer, layer.full_rank), 0.0, layer.full_rank, BF16.name)]
-    if vary != RANKS:
-        found += [
-            Option(layer_bytes(layer, layer.full_rank, FORMATS[form]), loss, layer.full_rank, form)
-            for form, loss in curves.dense.items()
-        ]
+    dense = {BF16.name: 0.0, **({} if vary == RANKS else curves.dense)}
+    found = [_Part(form, np.array([layer.full_rank]), np.array([loss]), layer) for form, loss in dense.items()]
     if vary != BITS:
-        found += _of_ranks(layer, curves, BF16)
-    if vary not in (BITS, RANKS):
-        for form in curves.factors:
-            found += _of_ranks(layer, curves, FORMATS[form])
-    return sorted(found, key=lambda way: (way.bytes, way.loss))
+        offered = [BF16.name, *(() if vary == RANKS else curves.factors)]
+        found += [_of_ranks(layer, curves, FORMATS[form]) for form in offered]
+    sizes, losses = (np.concatenate([getattr(part, name) for part in found]) for name in ("bytes", "losses"))
+    ranks = np.concatenate([part.ranks for part in found])
+    names = np.repeat([part.form for part in found], [len(part.ranks) for part in found])
+    order = np.lexsort((losses, sizes))
+    return Ways(sizes[order], losses[order], ranks[order], names[order])
 
 
-def _of_ranks(layer: LinearShape, curves: Curves, form: Format) -> Iterator[Option]:
+def _of_ranks(layer: LinearShape, curves: Curves, form: Format) -> _Part:
     tail = np.concatenate([np.cumsum(curves.components[::-1])[::-1], [0.0]])
-    rounding = curves.factors.get(form.name)
     step = math.lcm(form.block, layer.rank_multiple)
-    for rank in range(step, layer.full_rank, step):
-        if is_dense(layer, rank):
-            return
-        loss = float(tail[rank]) + (0.0 if rounding is None else float(rounding[rank]))
-        yield Option(layer_bytes(layer, rank, form), loss, rank, form.name)
+    ranks = np.arange(step, largest_low_rank(layer) + 1, step)
+    rounding = curves.factors[form.name][ranks] if form.name in curves.factors else 0.0
+    return _Part(form.name, ranks, tail[ranks] + rounding, layer)
 
 
-def on_hull(found: Sequence[Option]) -> list[Option]:
-    """Those on the lower convex hull, fewest bytes first; the last is the one of least loss.
-
-    Args:
-        found: fewest bytes first.
-    """
-    kept: list[Option] = []
-    for way in found:  # what costs more bytes and loses no less is never chosen
-        if not kept or way.loss < kept[-1].loss:
-            if kept and kept[-1].bytes == way.bytes:
-                kept.pop()
-            kept.append(way)
-    places = lower_hull(np.array([way.bytes for way in kept], float), np.array([way.loss for way in kept]))
-    return [kept[place] for place in places]
+def on_hull(found: Ways) -> list[Option]:
+    """Those on the lower convex hull, fewest bytes first; the last is the one of least loss."""
+    # What costs more bytes and loses no less is never chosen; of equal bytes the first loses least.
+    before = np.concatenate([[np.inf], np.minimum.accumulate(found.losses)[:-1]])
+    kept = np.flatnonzero(found.losses < before)
+    kept = kept[np.concatenate([[True], np.diff(found.bytes[kept]) > 0])]
+    places = kept[lower_hull(found.bytes[kept].astype(np.float64), found.losses[kept])]
+    return [
+        Option(int(found.bytes[i]), float(found.losses[i]), int(found.ranks[i]), str(found.forms[i])) for i in places
+    ]
 
 
 def best_mixture(layers: Sequence[LinearShape], hulls: Mapping[str, Sequence[Option]], allowed: int) -> Mixture:

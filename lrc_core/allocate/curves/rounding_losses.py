@@ -8,9 +8,10 @@ none of it lies along what the truncation left out: the loss of the first k comp
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,13 +25,13 @@ from lrc_core.files import write_arrays
 from lrc_core.formats.budgets import BY_BYTES
 from lrc_core.formats.grids import FORMATS, QUANTISED, Format
 from lrc_core.formats.rounding import on_grid
+from lrc_core.formats.sizes import pivots_bear
+from lrc_core.lowrank.pivots import pivot_form
 from lrc_core.lowrank.rounding import balanced
 from lrc_core.models.blocks.linears import get_module, weight_of
-from lrc_core.types import Progress
+from lrc_core.types import LinearShape, Progress
 
 Array = NDArray[np.float64]
-FACTOR_FORMATS = QUANTISED
-"""Formats that pairs of factors are offered in."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class RoundingLosses:
 
     Attributes:
         dense: of the whole weight, by format; formats that its rows are no whole blocks of are not there.
-        factors: [r + 1] of a pair of k components, by format; without what the truncation costs.
+        factors: [r + 1] of k components as they are stored, by format; without what the truncation costs.
     """
 
     dense: Mapping[str, float]
@@ -68,6 +69,21 @@ def pair_losses(found: Factors, transform: Transform, form: Format) -> Array:
     return np.concatenate([[0.0], np.cumsum(each.cpu().numpy())])
 
 
+def pivot_loss(found: Factors, transform: Transform, form: Format, rank: int) -> float:
+    """Predicted loss of storing the first k components as pivot rows and coefficients in a format."""
+    exact = pivot_form(found.left[:, :rank], found.right[:rank])
+    near = replace(exact, rows=on_grid(exact.rows, form), coefficients=on_grid(exact.coefficients, form))
+    return 0.5 * float(_weighed((exact.dense() - near.dense()).float(), transform).square().sum())
+
+
+def pivot_losses(half: float, dense: float, full_rank: int) -> Array:
+    """The same for every k, [r + 1]: from 0 over what was computed at half the rank to the dense weight's.
+
+    At full rank of a wide layer all rows are pivots, and what is stored is the weight itself.
+    """
+    return np.interp(np.arange(full_rank + 1), [0, full_rank // 2, full_rank], [0.0, half, max(half, dense)])
+
+
 def _on_inputs(rows: Tensor, transform: Transform) -> Tensor:
     """Rows [k, n] times T."""
     if transform.matrix is None:
@@ -93,22 +109,54 @@ def rounding_losses(context: Context) -> dict[str, RoundingLosses]:
             f"Bytes are shared out by predicted losses, which the decomposition {context.decomposition} does not know.",
             f"Choose the decomposition {BY_BYTES}.",
         )
-    path = context.common / "rounding.npz"
-    if not path.exists():
-        _measure(context, path)
-    with np.load(path) as stored:
-        arrays = {name: stored[name] for name in stored.files}
+    arrays = _read(context, "rounding.npz", _of_layer)
+    if any(layer.storage == "pivoted" for layer in context.layers):
+        arrays |= _read(context, "rounding-pivots.npz", _of_pivots)
+    return {layer.name: _losses(layer, arrays) for layer in context.layers}
+
+
+Arrays = dict[str, NDArray[Any]]
+OfLayer = Callable[[LinearShape, Tensor, Factors, Transform], Arrays]
+
+
+def _losses(layer: LinearShape, arrays: Arrays) -> RoundingLosses:
+    dense = {form: float(arrays[key]) for form in QUANTISED if (key := f"{layer.name}/{form}/dense") in arrays}
+    factors = {form: arrays[f"{layer.name}/{form}/pair"] for form in QUANTISED}
+    for form in QUANTISED:
+        if (half := arrays.get(f"{layer.name}/{form}/pivots")) is not None:
+            factors[form] = pivot_losses(float(half), dense.get(form, 0.0), layer.full_rank)
+    return RoundingLosses(dense, factors)
+
+
+def _of_layer(layer: LinearShape, weight: Tensor, found: Factors, transform: Transform) -> Arrays:
+    """Of the dense weight, and of pairs of every rank."""
+    arrays: Arrays = {}
+    for form in QUANTISED:
+        if FORMATS[form].fits(layer.in_features):
+            arrays[f"{layer.name}/{form}/dense"] = np.array(dense_loss(weight, transform, FORMATS[form]))
+        arrays[f"{layer.name}/{form}/pair"] = pair_losses(found, transform, FORMATS[form])
+    return arrays
+
+
+def _of_pivots(layer: LinearShape, _: Tensor, found: Factors, transform: Transform) -> Arrays:
+    """Of pivots at half the rank, in the formats that they bear."""
     return {
-        layer.name: RoundingLosses(
-            {form: float(arrays[key]) for form in QUANTISED if (key := f"{layer.name}/{form}/dense") in arrays},
-            {form: arrays[f"{layer.name}/{form}/pair"] for form in FACTOR_FORMATS},
-        )
-        for layer in context.layers
+        f"{layer.name}/{form}/pivots": np.array(pivot_loss(found, transform, FORMATS[form], layer.full_rank // 2))
+        for form in QUANTISED
+        if pivots_bear(FORMATS[form]) and layer.full_rank > 1
     }
 
 
-def _measure(context: Context, path: Path) -> None:
-    arrays: dict[str, Array] = {}
+def _read(context: Context, name: str, of_layer: OfLayer) -> Arrays:
+    path = context.common / name
+    if not path.exists():
+        _measure(context, path, of_layer)
+    with np.load(path) as stored:
+        return {key: stored[key] for key in stored.files}
+
+
+def _measure(context: Context, path: Path, of_layer: OfLayer) -> None:
+    arrays: Arrays = {}
     by_name = {layer.name: layer for layer in context.layers}
     done = 0
     for _, transforms in context.weighing():
@@ -116,12 +164,7 @@ def _measure(context: Context, path: Path) -> None:
             if context.should_stop():
                 raise CancelledError("Predicting the losses of number formats was cancelled.")
             layer, weight = by_name[name], weight_of(get_module(context.model, name)).detach().cpu()
-            light, found = _in_float32(transform), context.source.factors(name, by_name[name].block)
-            for form in QUANTISED:
-                if FORMATS[form].fits(layer.in_features):
-                    arrays[f"{name}/{form}/dense"] = np.array(dense_loss(weight, light, FORMATS[form]))
-            for form in FACTOR_FORMATS:
-                arrays[f"{name}/{form}/pair"] = pair_losses(found, light, FORMATS[form])
+            arrays |= of_layer(layer, weight, context.source.factors(name, layer.block), _in_float32(transform))
             done += 1
             context.on_progress(Progress("predicting losses of number formats", done, len(by_name)))
     path.parent.mkdir(parents=True, exist_ok=True)

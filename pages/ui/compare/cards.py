@@ -26,7 +26,7 @@ from lrc_core.quality.card import (
     speed_of,
     speed_words,
 )
-from lrc_core.quality.footprint import Footprint, footprint
+from lrc_core.quality.footprint import Footprint, footprint, served
 from lrc_core.quality.rows import Scores
 from lrc_core.results import answers as talk
 from lrc_core.results import comparisons
@@ -64,7 +64,7 @@ def under_rows(rows: Sequence[comparisons.Row], ref: ModelRef) -> None:
             run_id = str(row.get("run_id", ""))
             name = "Dense model" if plan is None else charts.bar_name(row)
             entries.append(CardModel(name, method_color(str(row["method"])), plan, speed_of(row), row, run_id))
-        _cards(known[0], entries, "co")
+        _cards(served(known[0]), entries, "co")
         if answer := why_not_quantise(rows, Scores(RunStore().root)):
             st.markdown(escaped(answer))
         if without:
@@ -90,7 +90,7 @@ def under_answers(view: RunView[GenerateSpec], ref: ModelRef) -> None:
             speed, source, timed = speed_of(row), str(row["run_id"]), "evaluation"
         entries.append(CardModel(talk.label_of(name), talk.color_of(name), plan, speed, row, source, timed))
     with st.expander("The card: memory, speed, quality and money", icon=":material/id_card:"):
-        _cards(known[0], entries, "ta")
+        _cards(served(known[0]), entries, "ta")
 
 
 def row_of(plan: Plan | None, rows: Sequence[comparisons.Row]) -> comparisons.Row | None:

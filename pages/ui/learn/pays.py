@@ -175,8 +175,8 @@ def pivots_sentence(layer: LinearShape, sigma: np.ndarray, removed: float, what:
     spared = factor_params(layer, other) - factor_params(pivots, other)
     lost, less = 1 - energy_kept(sigma, rank), 1 - energy_kept(sigma, other)
     return (
-        f"Stored by **pivots** the same saving leaves rank **{other}**, and **{words.percent(less, 1)}** of the energy "
-        f"of {what} goes instead of {words.percent(lost, 1)}. Of a pair's factors at that rank {other} × {other} = "
+        f"Stored by **pivots** the same saving leaves rank **{other}**, and **{words.percent(less, 2)}** of the energy "
+        f"of {what} goes instead of {words.percent(lost, 2)}. Of a pair's factors at that rank {other} × {other} = "
         f"{words.count(spared)} numbers say nothing: one factor can be chosen so that {other} of its rows are those "
         "of the identity, and an identity need not be stored."
     )

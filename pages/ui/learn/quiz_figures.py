@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from lrc_core.decompose.measures import cumulative_energy, energy_rank
 from lrc_core.types import LinearShape
 from lrc_core.words import figure, percent
 from pages.ui.learn import picture
+from pages.ui.learn.plane import HEIGHT, TOP, Axes
 from pages.ui.shared import svg
 
 SHARE, CLOSE = 0.9, 0.99
@@ -23,7 +24,6 @@ OBLONG = LinearShape("layer", 0, "layer", 1000, 3000)
 SQUARE = LinearShape("layer", 0, "layer", 200, 200)
 FALLS = {"P": 0.02, "Q": 0.002}
 """How fast the singular values of two made-up layers fall off."""
-_LEFT, _TOP, _WIDTH, _HEIGHT = 92.0, 14.0, 520.0, 190.0
 
 
 @dataclass(frozen=True)
@@ -39,41 +39,11 @@ class QuizFigure:
     facts: dict[str, str]
 
 
-@dataclass(frozen=True)
-class _Axes:
-    """The plane of a chart: the ends of both axes, and what they are of."""
-
-    x: tuple[float, float]
-    y: tuple[float, float]
-    x_label: str
-    y_label: str
-
-    def at(self, x: float, y: float) -> tuple[float, float]:
-        right = (x - self.x[0]) / (self.x[1] - self.x[0])
-        up = (y - self.y[0]) / (self.y[1] - self.y[0])
-        return _LEFT + _WIDTH * right, _TOP + _HEIGHT * (1 - up)
-
-    def drawn(self, x_ticks: Sequence[float], y_ticks: Sequence[tuple[float, str]]) -> str:
-        bottom = _TOP + _HEIGHT
-        parts = [svg.line((_LEFT, bottom), (_LEFT + _WIDTH, bottom)), svg.line((_LEFT, _TOP), (_LEFT, bottom))]
-        for tick in x_ticks:
-            x, _ = self.at(tick, self.y[0])
-            parts += [svg.line((x, bottom), (x, bottom + 5)), svg.text(x, bottom + 22, f"{tick:g}", size=15)]
-        for tick, words in y_ticks:
-            _, y = self.at(self.x[0], tick)
-            parts += [svg.line((_LEFT, y), (_LEFT + _WIDTH, y), dash="2 5")]
-            parts += [svg.text(_LEFT - 8, y + 5, words, size=15, anchor="end")]
-        parts.append(svg.text(_LEFT + _WIDTH / 2, bottom + 44, self.x_label, size=15))
-        turned = f'transform="rotate(-90 18 {_TOP + _HEIGHT / 2:.0f})"'
-        parts.append(svg.text(18, _TOP + _HEIGHT / 2, self.y_label, size=15, extra=turned))
-        return "".join(parts)
-
-
 def _svg(content: str, label: str) -> str:
     return f'<svg viewBox="0 0 640 256" role="img" aria-label="{label}" style="max-width:640px">{content}</svg>'
 
 
-def _curve(axes: _Axes, energy: NDArray[np.float64], color: str) -> str:
+def _curve(axes: Axes, energy: NDArray[np.float64], color: str) -> str:
     points = [axes.at(0, 0), *(axes.at(rank, float(share)) for rank, share in enumerate(energy, start=1))]
     return svg.polyline(points, color)
 
@@ -87,7 +57,7 @@ def energy() -> QuizFigure:
     right, kept = energy_rank(sigma, CLOSE), cumulative_energy(sigma)
     low = float(kept[0])
     most = 5 * right
-    axes = _Axes((1, most), (low, 1), "rank", "energy kept")
+    axes = Axes((1, most), (low, 1), "rank", "energy kept")
     ticks = [share for share in (0.85, 0.9, 0.95, CLOSE) if share > low]
     content = axes.drawn(range(5, most + 1, 5), [(share, percent(share, 0)) for share in ticks])
     points = [axes.at(rank, float(share)) for rank, share in enumerate(kept[:most], start=1)]
@@ -104,7 +74,7 @@ def energy() -> QuizFigure:
 
 def whiskers() -> QuizFigure:
     """Three measured values with their errors."""
-    axes = _Axes((0, 80), (0, 4), "perplexity", "")
+    axes = Axes((0, 80), (0, 4), "perplexity", "")
     content = axes.drawn(range(0, 81, 10), [(3 - number, name) for number, name in enumerate(MEASURED)])
     for number, (value, error) in enumerate(MEASURED.values()):
         (low, y), (high, _), (x, _) = (axes.at(place, 3 - number) for place in (value - error, value + error, value))
@@ -125,7 +95,7 @@ def cost() -> QuizFigure:
     """Parameters of two factors against their rank, and those of the layer."""
     even, full = break_even(OBLONG), OBLONG.full_rank
     top = factor_params(OBLONG, full)
-    axes = _Axes((0, full), (0, top / 1e6), "rank", "parameters, millions")
+    axes = Axes((0, full), (0, top / 1e6), "rank", "parameters, millions")
     content = axes.drawn(range(0, full + 1, 125), [(million, str(million)) for million in range(1, 5)])
     content += svg.polyline([axes.at(0, 0), axes.at(full, top / 1e6)], svg.ORANGE)
     level = OBLONG.params / 1e6
@@ -140,7 +110,7 @@ def cost() -> QuizFigure:
 def layers() -> QuizFigure:
     """Energy against rank of two layers of one shape, and their break-even rank."""
     full, even = SQUARE.full_rank, break_even(SQUARE)
-    axes = _Axes((0, full), (0, 1), "rank", "energy kept")
+    axes = Axes((0, full), (0, 1), "rank", "energy kept")
     content = axes.drawn(range(0, full + 1, 20), _SHARES)
     ranks = {}
     for (name, fall), color in zip(FALLS.items(), (svg.ORANGE, svg.TEAL), strict=True):
@@ -151,7 +121,7 @@ def layers() -> QuizFigure:
         x, y = axes.at(40, float(kept[39]))
         content += svg.text(x + 10, y + 20, name, size=17, anchor="start")
     edge, _ = axes.at(even, 0)
-    content += svg.line((edge, _TOP), (edge, _TOP + _HEIGHT), dash="6 4")
+    content += svg.line((edge, TOP), (edge, TOP + HEIGHT), dash="6 4")
     steep, flat = ranks
     facts = {
         "share": percent(SHARE, 0),

@@ -152,17 +152,18 @@ def _grid(card: ModelCard, draft: Draft, layer: LinearShape) -> None:
 
 
 def _reading(card: ModelCard, ratios: Mapping[str, float]) -> str:
-    """One sentence on the plan, computed from it."""
+    """One sentence on the plan, computed from it: shares of parameters, as every page says them."""
+    by_block = [[layer for layer in card.layers if layer.block == block] for block in range(card.n_blocks)]
     blocks = [
-        float(np.mean([ratios[layer.name] for layer in card.layers if layer.block == block]))
-        for block in range(card.n_blocks)
-        if any(layer.block == block for layer in card.layers)
+        float(np.average([ratios[layer.name] for layer in found], weights=[layer.params for layer in found]))
+        for found in by_block
+        if found
     ]
     low, high = int(np.argmin(blocks)), int(np.argmax(blocks))
     if same_percent(blocks[high], blocks[low]):
-        return f"All blocks keep about the same: {words.percent(blocks[0], 0)} of each layer on average."
+        return f"All blocks keep about the same: {words.percent(blocks[0], 0)} of their parameters."
     return (
-        f"Block {high} keeps most, {words.percent(blocks[high], 0)} of each layer on average; block {low} least, "
+        f"Block {high} keeps most, {words.percent(blocks[high], 0)} of its parameters; block {low} least, "
         f"{words.percent(blocks[low], 0)}."
     )
 

@@ -12,6 +12,7 @@ from lrc_core.errors import LrcError
 from lrc_core.formats.grids import METHODS
 from lrc_core.names import in_order, learns, method_color, method_label
 from lrc_core.plan import Plan
+from lrc_core.quality.footprint import served
 from lrc_core.quality.quantised import compresses
 from lrc_core.results import comparisons
 from lrc_core.results.archive import RunView, archive
@@ -139,6 +140,7 @@ def story_of(ref: ModelRef, keep: float = USUAL_KEEP) -> Story | None:
 
 
 def _story(ref: ModelRef, card: ModelCard, wanted: float) -> Story:
+    card = served(card)
     own_spectra = archive().best_spectra(ref) is not None
     shown = shown_spectra(ref) if own_spectra else None
     for group in comparisons.groups(ref):

@@ -18,7 +18,7 @@ from pages.ui.shared.frame import guard
 
 MADE = "ru_made"
 """The run that a button here made, until the page shows it."""
-SOURCES = ("allocate", "update")
+SOURCES = ("allocate", "update", "adopt")
 """Kinds of runs that leave a plan."""
 
 

@@ -16,6 +16,7 @@ from lrc_core.models import consent
 from lrc_core.models.preflight import preflight
 from lrc_core.models.source import is_path
 from lrc_core.paths import start_command
+from lrc_core.quality.footprint import served
 from lrc_core.runs.spec import FetchSpec, ModelRef, SpectraSpec
 from lrc_core.types import ModelCard
 from pages.ui.shared import jobs, state
@@ -51,7 +52,7 @@ def model_card(card: ModelCard) -> None:
                 words.percent(card.params_linear / card.params_total, 0),
                 f"{words.count(card.params_linear)} can be compressed",
             ),
-            ("Size", words.data_size(card.params_total * card.dtype_bytes), f"{card.dtype}, as loaded"),
+            ("Size", words.data_size(card.params_total * served(card).dtype_bytes), f"{served(card).dtype}, as served"),
             ("Blocks", str(card.n_blocks), f"{len(card.layers)} linear layers"),
             ("Width", f"{card.hidden_size:,}", f"{card.vocab_size:,} tokens, {card.max_positions:,} positions"),
         ]
