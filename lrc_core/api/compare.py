@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
 from lrc_core.api.load import NamedModel
-from lrc_core.api.parts import calibration_of, evaluation_of
+from lrc_core.api.parts import calibration_spec, evaluation_spec
 from lrc_core.api.shown import rows_html, rows_text
 from lrc_core.api.work import result_of_run
 from lrc_core.kinds import KINDS
@@ -99,8 +100,16 @@ def compare(  # noqa: PLR0913 - each is a setting of its own
     """
     base: CompareSpec = KINDS["compare"].base
     keeps = (keep,) if isinstance(keep, int | float) else tuple(keep)
-    spec = CompareSpec(
-        model.ref, tuple(methods), keeps, decomposition, dict(presets or {}), calibration_of(calibration or {}, seed),
-        evaluation_of({"seed": seed, **(evaluation or {})}, base.evaluation), seed=seed, update=update,
-    )  # fmt: skip
+    spec = replace(
+        base,
+        model=model.ref,
+        methods=tuple(methods),
+        keeps=keeps,
+        decomposition=decomposition,
+        presets=dict(presets or {}),
+        calibration=calibration_spec(calibration or {}, seed),
+        evaluation=evaluation_spec({"seed": seed, **(evaluation or {})}, base.evaluation),
+        seed=seed,
+        update=update,
+    )
     return ComparedMethods(model.work.done(spec))

@@ -7,8 +7,7 @@ from typing import Any
 
 from lrc_core.api.progress import ProgressBar
 from lrc_core.errors import CancelledError, LrcError, RunError
-from lrc_core.jobs import manager
-from lrc_core.jobs.worker import main as work_on
+from lrc_core.jobs import manager, worker
 from lrc_core.results.archive import AnyRun, RunView
 from lrc_core.runs.records import Status
 from lrc_core.runs.spec import Spec
@@ -36,7 +35,7 @@ class Work:
 
         Raises:
             LrcError: it cannot succeed, or failed; in the words of the run.
-            CancelledError: somebody cancelled it meanwhile.
+            CancelledError: it was cancelled: by Ctrl-C here, or elsewhere.
         """
         store = RunStore()
         manager.reconcile(store=store)
@@ -46,11 +45,10 @@ class Work:
         bar = ProgressBar(self.progress)
         try:
             if self.here and run.status().state == "queued":
-                work_on(run.path, lambda run, **callbacks: self._execute(run, bar, **callbacks))
+                worker.main(run.path, lambda run, **callbacks: self._execute(run, bar, **callbacks))
             status = _watched(run, store, bar)
         except KeyboardInterrupt:
-            manager.cancel(run.id, store=store, wait=True)
-            raise
+            status = manager.cancel(run.id, store=store, wait=True)
         finally:
             bar.close()
         _require_done(run, status)

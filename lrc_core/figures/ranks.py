@@ -38,7 +38,7 @@ def rank_frame(card: ModelCard, found: Ranks | Plan) -> pd.DataFrame:
     )
 
 
-def rank_heatmap(card: ModelCard, plan: Plan, title: str = "") -> go.Figure:
+def rank_figure(card: ModelCard, plan: Plan, title: str = "") -> go.Figure:
     """Share of its parameters that every layer keeps: blocks from left to right, kinds of layer from top to bottom.
 
     Args:
@@ -53,7 +53,7 @@ def rank_heatmap(card: ModelCard, plan: Plan, title: str = "") -> go.Figure:
     labels = list(kept.index)
     figure = go.Figure(
         go.Heatmap(
-            z=kept.to_numpy(dtype=float),
+            z=kept.to_numpy(dtype=float).tolist(),
             x=list(kept.columns),
             y=labels,
             customdata=[list(zip(*rows, strict=True)) for rows in zip(rank.to_numpy(), state.to_numpy(), strict=True)],

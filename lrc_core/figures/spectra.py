@@ -26,8 +26,9 @@ def spectrum_figure(curves: Sequence[SpectrumCurve], *, log: bool = True) -> go.
         look = {"name": name, "legendgroup": name, "line": {"color": curve.color, "dash": curve.dash}, "mode": "lines"}
         directions = list(range(1, len(curve.sigma) + 1))
         values = curve.sigma / curve.sigma[0] if curve.sigma[0] > 0 else curve.sigma
-        figure.add_scatter(x=directions, y=values, **look, row=1, col=1)
-        figure.add_scatter(x=directions, y=cumulative_energy(curve.sigma), **look, showlegend=False, row=2, col=1)
+        energy = cumulative_energy(curve.sigma).tolist()
+        figure.add_scatter(x=directions, y=values.tolist(), **look, row=1, col=1)
+        figure.add_scatter(x=directions, y=energy, **look, showlegend=False, row=2, col=1)
     for even in sorted({round(break_even(curve.layer)) for curve in curves})[:3]:
         figure.add_vline(even, line={"color": GREY, "dash": "dash", "width": 1}, row="all", col=1)
     figure.update_yaxes(title="Value / largest", type="log" if log else "linear", row=1, col=1)

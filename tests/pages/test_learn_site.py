@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from lrc_core import cli
+from lrc_core.cli import main
 from lrc_core.runs.spec import ModelRef
 from pages.ui.learn import card, layers, lessons, methods, outputs, quiz
 from pages.ui.learn.site.page import page
@@ -34,7 +34,7 @@ def plain(sentence: str) -> str:
 def test_it_has_all_steps_and_asks_for_nothing(written):
     assert [f'id="step-{number}"' in written for number in range(1, len(STEPS) + 1)] == [True] * len(STEPS)
     assert not re.search(r"""(?:src|href)=["'](?!#|data:|https://(?:arxiv|doi|github))""", written)
-    assert "default-src 'none'" in written and "Nothing of this step" not in written
+    assert "default-src 'none'" in written and "Nothing of this" not in written
     assert len(written) < 3_000_000
 
 
@@ -67,9 +67,9 @@ def test_every_question_has_one_right_answer_and_its_reason(written):
 @pytest.mark.process
 def test_the_command_line_writes_a_folder_or_a_file(tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("LRC_SAMPLES")
-    assert cli.main(["lesson", "--html", str(tmp_path / "course"), "--json"]) == 0
+    assert main(["lesson", "--html", str(tmp_path / "course"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["path"] == str(tmp_path / "course" / "index.html")
     assert "step-8" in (tmp_path / "course" / "index.html").read_text(encoding="utf-8")
     (tmp_path / "file").write_text("in the way")
-    assert cli.main(["lesson", "--html", str(tmp_path / "file" / "x.html")]) == 1
-    assert "could not be written" in capsys.readouterr().err
+    assert main(["lesson", "--html", str(tmp_path / "file" / "x.html")]) == 1
+    assert "x.html" in capsys.readouterr().err
