@@ -13,7 +13,7 @@ from lrc_core.runs.spec import CalibrationSpec, EvaluationSpec
 Given = Mapping[str, Any]
 
 
-def calibration_of(given: Given, seed: int = 0) -> CalibrationSpec:
+def calibration_from(given: Given, seed: int = 0) -> CalibrationSpec:
     """The text that statistics come from.
 
     Args:
@@ -27,8 +27,8 @@ def calibration_of(given: Given, seed: int = 0) -> CalibrationSpec:
     return _with(CalibrationSpec(seed=seed), given, "calibration")
 
 
-def evaluation_of(given: Given, base: EvaluationSpec) -> EvaluationSpec:
-    """What is measured; as :func:`calibration_of`."""
+def evaluation_from(given: Given, base: EvaluationSpec) -> EvaluationSpec:
+    """What is measured; as :func:`calibration_from`."""
     return _with(base, given, "evaluation")
 
 

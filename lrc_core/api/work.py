@@ -7,8 +7,7 @@ from typing import Any
 
 from lrc_core.api.progress import ProgressBar
 from lrc_core.errors import CancelledError, LrcError, RunError
-from lrc_core.jobs import manager
-from lrc_core.jobs.worker import main as work_on
+from lrc_core.jobs import manager, worker
 from lrc_core.results.archive import AnyRun, RunView
 from lrc_core.runs.records import Status
 from lrc_core.runs.spec import Spec
@@ -46,7 +45,7 @@ class Work:
         bar = ProgressBar(self.progress)
         try:
             if self.here and run.status().state == "queued":
-                work_on(run.path, lambda run, **callbacks: self._execute(run, bar, **callbacks))
+                worker.main(run.path, lambda run, **callbacks: self._execute(run, bar, **callbacks))
             status = _watched(run, store, bar)
         except KeyboardInterrupt:
             status = manager.cancel(run.id, store=store, wait=True)
