@@ -49,7 +49,7 @@ def body(ref: ModelRef) -> None:
 model_ref = frame("home")
 st.title("Low-rank compression explorer")
 with guard():
-    live.draw(model_ref)  # what moves comes before what is read
+    live.draw_size(model_ref)  # what moves comes before what is read
 st.markdown(prose("home"))
 with guard():
     body(model_ref)

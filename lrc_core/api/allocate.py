@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from lrc_core.api.load import NamedModel
-from lrc_core.api.parts import calibration_from
+from lrc_core.api.parts import calibration_spec
 from lrc_core.api.plan import ChosenPlan
 from lrc_core.errors import SettingsError
 from lrc_core.plan import Plan
@@ -53,7 +53,7 @@ def allocate(  # noqa: PLR0913 - each is a setting of its own
         raise SettingsError(f"There is no storage {storage!r}.", f"Choose one of {', '.join(STORAGES)}.")
     entry = ALLOCATORS.get(method)
     preset = preset or next(iter(entry.presets), "")
-    text = calibration_from(calibration or {}, seed)
+    text = calibration_spec(calibration or {}, seed)
     spec = AllocateSpec(
         model.ref, method, decomposition, keep, preset, asdict(entry.settings(preset or None, dict(settings or {}))),
         text, seed=seed, storage=storage,

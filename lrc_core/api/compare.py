@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from lrc_core.api.load import NamedModel
-from lrc_core.api.parts import calibration_from, evaluation_from
+from lrc_core.api.parts import calibration_spec, evaluation_spec
 from lrc_core.api.shown import rows_html, rows_text
 from lrc_core.api.work import result_of_run
 from lrc_core.kinds import KINDS
@@ -107,8 +107,8 @@ def compare(  # noqa: PLR0913 - each is a setting of its own
         keeps=keeps,
         decomposition=decomposition,
         presets=dict(presets or {}),
-        calibration=calibration_from(calibration or {}, seed),
-        evaluation=evaluation_from({"seed": seed, **(evaluation or {})}, base.evaluation),
+        calibration=calibration_spec(calibration or {}, seed),
+        evaluation=evaluation_spec({"seed": seed, **(evaluation or {})}, base.evaluation),
         seed=seed,
         update=update,
     )

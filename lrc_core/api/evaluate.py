@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lrc_core.api.load import NamedModel
-from lrc_core.api.parts import evaluation_from
+from lrc_core.api.parts import evaluation_spec
 from lrc_core.api.plan import ChosenPlan
 from lrc_core.api.shown import Facts, ShownResult
 from lrc_core.api.work import result_of_run
@@ -19,7 +19,7 @@ from lrc_core.texts.label import text_labels
 from lrc_core.words import measured, percent
 
 
-class MeasuredModel(ShownResult):
+class Evaluation(ShownResult):
     """What was measured of a plan, or of the dense model.
 
     Attributes:
@@ -61,7 +61,7 @@ class MeasuredModel(ShownResult):
 def evaluate(
     model: NamedModel, plan: ChosenPlan | None = None, *, texts: list[str] | None = None,
     tasks: list[str] | None = None, evaluation: Mapping[str, Any] | None = None,
-) -> MeasuredModel:  # fmt: skip
+) -> Evaluation:  # fmt: skip
     """Measure a plan, or the dense model.
 
     Args:
@@ -78,7 +78,7 @@ def evaluate(
         LrcError: the run failed; in its words.
     """
     given = {**(evaluation or {}), **({"texts": texts} if texts else {}), **({"tasks": tasks} if tasks else {})}
-    asked = evaluation_from(given, EvaluationSpec())
+    asked = evaluation_spec(given, EvaluationSpec())
     content = None if plan is None else plan.plan.to_dict()
     folder, calibration = ("", CalibrationSpec()) if plan is None else (plan.folder, plan.calibration)
-    return MeasuredModel(model.work.done(EvaluateSpec(model.ref, content, folder, calibration, asked)))
+    return Evaluation(model.work.done(EvaluateSpec(model.ref, content, folder, calibration, asked)))

@@ -13,7 +13,7 @@ from lrc_core.runs.spec import CalibrationSpec, EvaluationSpec
 Given = Mapping[str, Any]
 
 
-def calibration_from(given: Given, seed: int = 0) -> CalibrationSpec:
+def calibration_spec(given: Given, seed: int = 0) -> CalibrationSpec:
     """The text that statistics come from.
 
     Args:
@@ -27,8 +27,8 @@ def calibration_from(given: Given, seed: int = 0) -> CalibrationSpec:
     return _with(CalibrationSpec(seed=seed), given, "calibration")
 
 
-def evaluation_from(given: Given, base: EvaluationSpec) -> EvaluationSpec:
-    """What is measured; as :func:`calibration_from`."""
+def evaluation_spec(given: Given, base: EvaluationSpec) -> EvaluationSpec:
+    """What is measured; as :func:`calibration_spec`."""
     return _with(base, given, "evaluation")
 
 

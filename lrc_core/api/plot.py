@@ -8,7 +8,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from lrc_core.api.compare import ComparedMethods
-from lrc_core.api.evaluate import MeasuredModel
+from lrc_core.api.evaluate import Evaluation
 from lrc_core.api.plan import ChosenPlan
 from lrc_core.api.spectra import LayerSpectra
 from lrc_core.charts.film import film_of
@@ -16,14 +16,14 @@ from lrc_core.errors import RunError, SettingsError
 from lrc_core.escape import in_plotly
 from lrc_core.figures.common import curves_of
 from lrc_core.figures.measured import perplexity_bars, perplexity_curves, speed_bars, zero_shot_bars
-from lrc_core.figures.ranks import plan_heatmap
+from lrc_core.figures.ranks import rank_figure
 from lrc_core.figures.spectra import spectrum_figure
 from lrc_core.figures.training import training_figure
 from lrc_core.names import method_label
 from lrc_core.plan import plan_variant
 from lrc_core.words import percent
 
-Shown = LayerSpectra | ChosenPlan | ComparedMethods | MeasuredModel | Sequence[MeasuredModel]
+Shown = LayerSpectra | ChosenPlan | ComparedMethods | Evaluation | Sequence[Evaluation]
 VIEWS = {
     LayerSpectra: ("spectra",),
     ChosenPlan: ("ranks", "training"),
@@ -73,7 +73,7 @@ def _spectra_figure(shown: LayerSpectra, names: Sequence[str], log: bool) -> go.
 def _plan_figure(shown: ChosenPlan, view: str) -> go.Figure:
     if view == "ranks":
         title = f"{method_label(plan_variant(shown.plan))}, {percent(shown.keep)} kept"
-        return plan_heatmap(shown.card, shown.plan, title)
+        return rank_figure(shown.card, shown.plan, title)
     if shown.run is None:
         raise RunError("This plan comes from no run, so no training was recorded.")
     return training_figure(film_of(shown.run))
@@ -82,7 +82,7 @@ def _plan_figure(shown: ChosenPlan, view: str) -> go.Figure:
 def _rows(shown: Any) -> list[Any]:
     if isinstance(shown, ComparedMethods):
         return shown.rows
-    return [one.row for one in ([shown] if isinstance(shown, MeasuredModel) else shown)]
+    return [one.row for one in ([shown] if isinstance(shown, Evaluation) else shown)]
 
 
 def _measured_figure(rows: list[Any], view: str, log: bool) -> go.Figure:

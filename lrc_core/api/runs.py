@@ -7,7 +7,7 @@ from typing import Any, overload
 
 from lrc_core.api.allocate import chosen_by
 from lrc_core.api.compare import ComparedMethods
-from lrc_core.api.evaluate import MeasuredModel
+from lrc_core.api.evaluate import Evaluation
 from lrc_core.api.export import ExportedFolder
 from lrc_core.api.shown import rows_html, rows_text
 from lrc_core.api.spectra import LayerSpectra
@@ -60,7 +60,7 @@ _RESULTS: dict[type[Any], Any] = {
     AllocateSpec: chosen_by,
     UpdateSpec: chosen_by,
     SpectraSpec: LayerSpectra,
-    EvaluateSpec: MeasuredModel,
+    EvaluateSpec: Evaluation,
     CompareSpec: ComparedMethods,
     ExportSpec: ExportedFolder,
 }

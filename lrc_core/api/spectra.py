@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lrc_core.api.load import NamedModel
-from lrc_core.api.parts import calibration_from
+from lrc_core.api.parts import calibration_spec
 from lrc_core.api.shown import Facts, ShownResult
 from lrc_core.decompose.measures import effective_rank, energy_rank
 from lrc_core.kinds import KINDS
@@ -79,5 +79,5 @@ def spectra(
     """
     names = (decompositions,) if isinstance(decompositions, str) else tuple(decompositions)
     base: SpectraSpec = KINDS["spectra"].base
-    spec = SpectraSpec(model.ref, names, calibration_from(calibration or {}, base.calibration.seed))
+    spec = SpectraSpec(model.ref, names, calibration_spec(calibration or {}, base.calibration.seed))
     return LayerSpectra(model.work.done(spec))

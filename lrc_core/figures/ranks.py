@@ -38,7 +38,7 @@ def rank_frame(card: ModelCard, found: Ranks | Plan) -> pd.DataFrame:
     )
 
 
-def plan_heatmap(card: ModelCard, plan: Plan, title: str = "") -> go.Figure:
+def rank_figure(card: ModelCard, plan: Plan, title: str = "") -> go.Figure:
     """Share of its parameters that every layer keeps: blocks from left to right, kinds of layer from top to bottom.
 
     Args:

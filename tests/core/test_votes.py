@@ -73,7 +73,7 @@ def facts(sentence: str) -> tuple[str, ...]:
         for words in (
             r"([\d.]+|as many) of \d+",
             "worse|better",
-            "more than chance|too few to tell",
+            "more than chance|too few",
             r"±[^)]+|up to \d+",
         )
     ]
@@ -85,7 +85,7 @@ def test_two_samples_where_single_outcomes_are_gone() -> None:
     assert loss is not None
     assert loss.difference == pytest.approx(-2.0) and loss.questions == 200 and not loss.paired
     assert loss.stderr == pytest.approx(4.0), "each mean has 2 sqrt(2), so that their difference has 4"
-    assert facts(difference_words(loss)) == ("2 of 100", "worse", "too few to tell", "up to 10")
+    assert facts(difference_words(loss)) == ("2 of 100", "worse", "too few", "up to 10")
 
 
 def test_paired_where_the_same_questions_can_be_compared(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_other_words() -> None:
     better = facts(difference_words(Loss(3.2, 1.0, 100, True)))
     assert better == ("3.2 of 100", "better", "more than chance", "± 2 at 95 %")
     even = facts(difference_words(Loss(0.0, 0.2, 100, True)))
-    assert even == ("as many of 100", "worse", "too few to tell", "up to 1"), "no sample excludes every loss"
+    assert even == ("as many of 100", "worse", "too few", "up to 1"), "no sample excludes every loss"
     assert "not known" in difference_words(Loss(-4.0, None, 1, False))
     assert not re.search(r"\d|worse|better", difference_words(None))
     assert re.match(r"2\.5 times .* gensim$", surprise(row("b"), row("a")))

@@ -34,7 +34,7 @@ def plain(sentence: str) -> str:
 def test_it_has_all_steps_and_asks_for_nothing(written):
     assert [f'id="step-{number}"' in written for number in range(1, len(STEPS) + 1)] == [True] * len(STEPS)
     assert not re.search(r"""(?:src|href)=["'](?!#|data:|https://(?:arxiv|doi|github))""", written)
-    assert "default-src 'none'" in written and "Nothing of this step" not in written
+    assert "default-src 'none'" in written and "Nothing of this" not in written
     assert len(written) < 3_000_000
 
 
@@ -72,4 +72,4 @@ def test_the_command_line_writes_a_folder_or_a_file(tmp_path, monkeypatch, capsy
     assert "step-8" in (tmp_path / "course" / "index.html").read_text(encoding="utf-8")
     (tmp_path / "file").write_text("in the way")
     assert main(["lesson", "--html", str(tmp_path / "file" / "x.html")]) == 1
-    assert "could not be written" in capsys.readouterr().err
+    assert "x.html" in capsys.readouterr().err

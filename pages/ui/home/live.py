@@ -20,7 +20,7 @@ BASELINE = "uniform"
 _LONGEST = 260
 
 
-def draw(ref: ModelRef) -> None:
+def draw_size(ref: ModelRef) -> None:
     """The slider, where a comparison with texts has been measured; nothing else."""
     group = next((group for model in (ref, ModelRef()) for group in comparisons.groups(model) if _tells(group)), None)
     if group is None:
