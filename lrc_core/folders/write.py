@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from lrc_core.errors import CancelledError
-from lrc_core.files import disk_errors, write_atomic, write_json, write_tensors
+from lrc_core.files import disk_errors, move, write_atomic, write_json, write_tensors
 from lrc_core.hf import lowrank
 from lrc_core.models.json_files import read_table
 from lrc_core.types import OnProgress, Progress, ShouldStop
@@ -113,9 +112,7 @@ def write_companions(folder: Path, model: Any, tokenizer: Any) -> None:
 def put_in_place(made: Path, folder: Path) -> None:
     """Give a finished folder its name; an empty one that is there gives way."""
     with disk_errors(folder):
-        if folder.is_dir():
-            folder.rmdir()
-        shutil.move(made, folder)
+        move(made, folder)
 
 
 def size_on_disk(folder: Path) -> int:
