@@ -9,9 +9,9 @@ from lrc_core.calibrate.update_settings import KINDS as CLOSED_FORMS
 from lrc_core.calibrate.update_settings import UpdateSettings
 from lrc_core.errors import SettingsError
 from lrc_core.settings import build
-from lrc_core.tune.settings import TUNED, TuningSettings
+from lrc_core.tune.settings import BLOCKWISE, TUNED, BlockwiseSettings, TuningSettings
 
-KINDS = (*CLOSED_FORMS, TUNED)
+KINDS = (*CLOSED_FORMS, BLOCKWISE, TUNED)
 NO_UPDATE = "none"
 """How a comparison says that plans are measured as they were allocated."""
 
