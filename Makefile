@@ -2,7 +2,7 @@
 # user's cache folder, which holds the starter pack (LRC_CACHE moves it).
 
 .DEFAULT_GOAL := help
-.PHONY: help app demo test quick docs check format starter samples timings campaign install install-dev venv
+.PHONY: help app demo class test quick docs check format starter samples timings campaign install install-dev venv
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -24,6 +24,9 @@ app: install ## Install, fetch the starter pack and start the app (PORT=8600; HO
 
 demo: install ## The same app read-only on the shipped runs: starts in seconds, needs no model (PORT=8600; HOST=0.0.0.0)
 	@LRC_READ_ONLY=1 $(PY) -m pages.ui.serve $(SERVE)
+
+class: install ## The lesson for a room: on the local network, read-only, nothing shared; prints a QR code (PORT=8600)
+	@$(PY) -m pages.ui.serve $(SERVE) --class
 
 test: check starter ## Install, check format, lint and types, and run all tests (ARGS="-k budget" for some)
 	@$(TESTS) -m "not browser" -n 2 --dist loadfile $(ARGS); first=$$?; \

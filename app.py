@@ -6,6 +6,7 @@ import streamlit as st
 
 from lrc_core.results.archive import archive
 from lrc_core.runs.spec import FetchSpec, ModelRef, SpectraSpec
+from pages.ui.home import live
 from pages.ui.home import views as home_views
 from pages.ui.shared import cards, jobs
 from pages.ui.shared.frame import empty, frame, guard, sample_note
@@ -47,6 +48,8 @@ def body(ref: ModelRef) -> None:
 
 model_ref = frame("home")
 st.title("Low-rank compression explorer")
+with guard():
+    live.draw(model_ref)  # what moves comes before what is read
 st.markdown(prose("home"))
 with guard():
     body(model_ref)

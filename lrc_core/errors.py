@@ -48,6 +48,10 @@ class TextError(LrcError):
     """A text that cannot be read or is too short."""
 
 
+class ExportError(LrcError):
+    """A folder that was written and is not the model that it was written from."""
+
+
 class NumericalError(LrcError):
     """A loss, weight or moment that is not finite."""
 

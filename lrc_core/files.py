@@ -150,14 +150,15 @@ def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
         np.savez_compressed(file, **arrays)
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
     """Write tensors by name (safetensors) as :func:`replacing` does."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     try:
         with replacing(path) as temporary:
-            save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary)
+            plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+            save_file(plain, temporary, metadata=None if metadata is None else dict(metadata))
     except SafetensorError as error:  # its words for any error of the disk
         raise ResourceError(f"Cannot write {path}: {error}.", _FULL_REMEDY) from error
 

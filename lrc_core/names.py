@@ -8,52 +8,52 @@ from pathlib import PurePath
 import lrc_core.allocate
 import lrc_core.decompose  # noqa: F401 - both register their entries
 from lrc_core.allocate.curves.hand import HAND
+from lrc_core.formats.grids import METHODS
 from lrc_core.models.source import is_path
-from lrc_core.plan import update_words
+from lrc_core.plan import split_variant, update_words
+from lrc_core.quality.quantised import FORMAT_LABELS
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
-from lrc_core.runs.spec import ModelRef
+from lrc_core.runs.spec import IMPORTED, ModelRef
 
 GREY = "#7b8c94"
 HAND_COLOR = "#8b5a2b"
-
-
-def split_variant(name: str) -> tuple[str, str]:
-    """Method and update of a name such as ``llrc+left``; the update is "" where the factors are as allocated."""
-    method, _, update = name.partition("+")
-    return method, update
+_FORMAT_COLORS = dict(zip(METHODS, ("#4b5563", "#6b7280", "#9ca3af"), strict=True))
 
 
 def method_label(name: str) -> str:
     """The registered label; ``Dense``, or the name for a method that this version does not know.
 
     ``llrc+left``, ``llrc+both`` and ``llrc+tuned``, plans with updated factors, are "LLRC + update", "LLRC + update of
-    both" and "LLRC + tuned".
+    both" and "LLRC + tuned"; ``llrc+pivoted`` is "LLRC, pivots".
     """
-    method, update = split_variant(name)
+    method, update, storage = split_variant(name)
     label = (
         ALLOCATORS.get(method).label
         if method in ALLOCATORS
-        else {"dense": "Dense", HAND: "By hand"}.get(method, method)
+        else {"dense": "Dense", HAND: "By hand", IMPORTED: "Imported", **FORMAT_LABELS}.get(method, method)
     )
-    return label + update_words(update)
+    return label + update_words(update, storage)
 
 
 def method_color(name: str) -> str:
     """The registered colour, updated or not; grey for the dense model and for unknown methods."""
-    method, _ = split_variant(name)
-    return ALLOCATORS.get(method).color if method in ALLOCATORS else {HAND: HAND_COLOR}.get(method, GREY)
+    method, _, _ = split_variant(name)
+    return (
+        ALLOCATORS.get(method).color if method in ALLOCATORS else {HAND: HAND_COLOR, **_FORMAT_COLORS}.get(method, GREY)
+    )
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-    """Methods and their variants: dense first, then as registered, each one's updates behind it, then unknown ones."""
-    known = ["dense", *ALLOCATORS.names()]
+    """Methods and their variants: dense first, formats, then as registered with updates behind, then unknown ones."""
+    known = ["dense", *METHODS, *ALLOCATORS.names()]
 
-    def place(name: str) -> tuple[int, str, str]:
-        method, update = split_variant(name)
+    def place(name: str) -> tuple[int, str, str, str]:
+        method, update, storage = split_variant(name)
         return (
             (known.index(method) if method in known else len(known)),
             method,
-            {"left": "1", "both": "2", "tuned": "3"}.get(update, update),
+            {"left": "1", "both": "2", "blockwise": "3", "tuned": "4", "blockwise+tuned": "5"}.get(update, update),
+            storage,
         )
 
     return sorted(set(names), key=place)

@@ -7,8 +7,9 @@ changed or deleted: ``LRC_READ_ONLY=1`` turns it on for all (``make demo``), and
 from __future__ import annotations
 
 import os
+import sysconfig
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from lrc_core.errors import ReadOnlyError, ResourceError
@@ -21,6 +22,42 @@ def _nobody() -> bool:
 
 
 _is_guest: Callable[[], bool] = _nobody
+_PACKAGE = Path(__file__).resolve().parent
+_INSTALLED = _PACKAGE / "_app"
+"""Where a wheel puts what lies beside ``lrc_core`` in a clone: app.py, pages, assets and the server's settings."""
+
+
+def is_clone() -> bool:
+    """Whether the program is a clone that ``make`` works in, and not an installed wheel."""
+    return not _INSTALLED.is_dir()
+
+
+def app_home() -> Path:
+    """Folder of app.py, pages and assets: the clone, or a folder of the installed package."""
+    return _PACKAGE.parent if is_clone() else _INSTALLED
+
+
+def assets() -> Path:
+    """Folder of texts, styles, scripts and samples."""
+    return app_home() / "assets"
+
+
+def start_command(target: str) -> str:
+    """How ``app`` or ``demo`` is started here: by make in a clone, by the command line where it is installed."""
+    return f"{'make' if is_clone() else 'lrc'} {target}"
+
+
+def child_environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Environment variables of a process of this package, which finds the package wherever it was found here.
+
+    Args:
+        more: variables that it gets besides.
+    """
+    home = str(_PACKAGE.parent)
+    # Python looks into its own folder of packages anyway; named here, it would come before the standard library.
+    known = home in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))
+    paths = ["" if known else home, os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, **(more or {}), "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
 def guests_only_read(is_guest: Callable[[], bool]) -> None:
@@ -45,13 +82,14 @@ def require_writable(what: str, remedy: str = "") -> None:
         ReadOnlyError: the mode is on.
     """
     if read_only():
-        raise ReadOnlyError(f"This is the read-only demo: {what}.", remedy or "Start the app with `make app` instead.")
+        raise ReadOnlyError(
+            f"This is the read-only demo: {what}.", remedy or f"Start the app with `{start_command('app')}` instead."
+        )
 
 
 def samples_home() -> Path:
     """Folder of the runs that the program ships. ``LRC_SAMPLES`` overrides it."""
-    default = Path(__file__).resolve().parent.parent / "assets" / "samples"
-    return Path(os.environ.get("LRC_SAMPLES") or default).expanduser()
+    return Path(os.environ.get("LRC_SAMPLES") or assets() / "samples").expanduser()
 
 
 def cache_home() -> Path:

@@ -2,19 +2,25 @@
 
 ``plan.json``::
 
-    {"format": "lrc-plan", "version": 1,
+    {"format": "lrc-plan", "version": 2,
      "model": {"source", "revision", "fingerprint", "architecture"},
      "decomposition": "whitened", "method": "llrc",
      "keep_target": 0.8, "keep_achieved": 0.7998, "keep_whole_model": 0.842,
+     "storage": "pivoted",      law by which low-rank layers are stored and counted (budget/laws.py)
      "ranks": {"model.layers.0.self_attn.q_proj": 121, ...},     low-rank layers only
      "dense": ["model.layers.0.mlp.up_proj", ...],               every other block linear
      "kept": {"model.layers.0.self_attn.q_proj": [0, 1, 4, ...]} or null: kept indices where they are not the first k
      "weights_file": null,      name of a safetensors file beside the plan with updated weights
      "pruned": {"model.layers.0.mlp.up_proj": [1200, 576], ...},   rows and columns left; absent where none is pruned
+     "formats": {"model.layers.0.mlp.up_proj": "Q8_0", ...},    number formats of layers that are not in 16 bits; absent
+                                where all are
      "structure_file": null,    name of a safetensors file beside the plan that says which (lowrank/structure.py)
      "digests": {"weights.safetensors": "6f0c...", ...},    SHA-256 of those files; absent where there are none
      "origin": {...}}           how it came about (run id, preset, settings, seed, step, "update" where its factors
                                 were updated); never needed to apply it
+
+Version 1 has no ``storage``: its layers are pairs. A plan of pairs is still written as version 1, letter for letter as
+it always was, so that earlier programs read it and what was measured of it is found again.
 """
 
 from __future__ import annotations
@@ -24,15 +30,21 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from lrc_core.budget import Ranks, Shapes, is_dense, keep_ratio, normalised, whole_model_ratio
+from lrc_core.budget import LAWS, Ranks, Shapes, is_dense, keep_ratio, normalised, stored_card, whole_model_ratio
 from lrc_core.coverage import is_expert
 from lrc_core.digests import file_digest
 from lrc_core.errors import BudgetError, PlanError, RecordError
 from lrc_core.files import write_json
+from lrc_core.formats.grids import FORMATS, METHODS
+from lrc_core.formats.sizes import plan_bytes, whole_bytes
+from lrc_core.front import callable_package
 from lrc_core.records import Count, Label, Name, Positive, Share, TextLimit, load_record, typed
-from lrc_core.types import LinearShape, ModelCard, ModelIdentity
+from lrc_core.types import LinearShape, ModelCard, ModelIdentity, Storage
 
-FORMAT, VERSION = "lrc-plan", 1
+callable_package(__name__)
+
+FORMAT, VERSIONS = "lrc-plan", (1, 2)
+PAIR: Storage = "pair"
 _SAME_SHARE = 1e-6
 """How far the share that a plan says it keeps may be from what its ranks come to."""
 FileName = Annotated[str, TextLimit(r"[^/\\\x00]+", 255, "the name of a file beside the plan")]
@@ -81,10 +93,12 @@ class Plan:
     pruned: Shapes | None = None
     origin: Mapping[str, Any] = field(default_factory=dict)
     digests: Mapping[str, str] = field(default_factory=dict)
+    formats: Mapping[str, Label] = field(default_factory=dict)
+    storage: Storage = "pair"
 
     @property
     def update(self) -> str:
-        """How the factors were updated (``left``, ``both``, ``tuned``); "" where they are as allocated."""
+        """How the factors were updated (``left``, ``blockwise+tuned``, ...); "" where they are as allocated."""
         return update_of(self.origin)
 
     @property
@@ -109,6 +123,21 @@ class Plan:
             )
         return {layer.name: self.ranks.get(layer.name, layer.full_rank) for layer in layers}
 
+    def bytes_share(self, layers: Sequence[LinearShape]) -> float:
+        """Bytes of the block linears as a share of what they take dense in 16 bits.
+
+        Args:
+            layers: as the plan stores them.
+
+        Raises:
+            PlanError: the plan's layers are not the model's.
+        """
+        return plan_bytes(layers, self.full_ranks(layers), self.formats, self.pruned) / whole_bytes(layers)
+
+    def stored(self, card: ModelCard) -> ModelCard:
+        """The model's card with its layers as this plan stores them: what everything about the plan is counted by."""
+        return stored_card(card, self.storage)
+
     def check_model(self, card: ModelCard) -> None:
         """Refuse a plan of another model.
 
@@ -121,16 +150,16 @@ class Plan:
                 f"not for {card.identity.source} ({card.identity.fingerprint[:12]}).",
                 "Allocate again on this model, or load the model that the plan names.",
             )
-        ranks = self.full_ranks(card.layers)
+        ranks, layers = self.full_ranks(card.layers), self.stored(card).layers
         try:
-            normalised(card.layers, ranks)
+            normalised(layers, ranks)
         except BudgetError as error:
             raise PlanError(f"The plan is damaged: {error}") from error
         sizes = {layer.name: (layer.out_features, layer.in_features) for layer in card.layers}
         for name, (rows, columns) in (self.pruned or {}).items():
             if not (1 <= rows <= sizes[name][0] and 1 <= columns <= sizes[name][1]):
                 raise PlanError(f"The plan is damaged: {rows} x {columns} cannot be left of {name}.")
-        achieved = keep_ratio(card.layers, ranks, self.pruned)
+        achieved = keep_ratio(layers, ranks, self.pruned)
         if abs(achieved - self.keep_achieved) > _SAME_SHARE:
             raise PlanError(
                 f"The plan is damaged: its ranks keep {achieved:.6f} of the block linears, "
@@ -171,9 +200,12 @@ class Plan:
         pruned = data.pop("pruned")
         if pruned is not None:  # left out of other plans, which look as they did before there was pruning
             data["pruned"] = {name: list(shape) for name, shape in pruned.items()}
-        if not data["digests"]:  # of plans without files, and of those that were made before there were digests
-            del data["digests"]
-        return {"format": FORMAT, "version": VERSION, **data}
+        for name in ("digests", "formats"):  # of plans without any, and of those that were made before there were any
+            if not data[name]:
+                del data[name]
+        if self.storage == "pair":
+            del data["storage"]
+        return {"format": FORMAT, "version": 1 if self.storage == "pair" else 2, **data}
 
     @classmethod
     def from_dict(cls, data: Any, where: str = "The plan") -> Self:
@@ -184,9 +216,11 @@ class Plan:
         """
         if not isinstance(data, Mapping) or data.get("format") != FORMAT:
             raise PlanError(f"{where} is not a plan file.", f'A plan is JSON with "format": "{FORMAT}".')
-        if data.get("version") != VERSION:
+        if (version := data.get("version")) not in VERSIONS or isinstance(version, bool):
+            raise PlanError(f"{where} has version {str(version)[:40]}; this program reads versions 1 and 2.")
+        if ("storage" in data) != (version == 2):
             raise PlanError(
-                f"{where} has version {str(data.get('version'))[:40]}; this program reads version {VERSION}."
+                f"{where} is damaged: version 2 says how layers are stored, and version 1 does not.", _REMEDY
             )
         try:
             plan = typed(cls, {key: value for key, value in data.items() if key not in ("format", "version")}, where)
@@ -202,6 +236,7 @@ class Plan:
             raise PlanError(f"{where} has weights of its own and lists kept components as well; only one can be meant.")
         if (plan.pruned is None) != (plan.structure_file is None) or (plan.pruned is not None and plan.ranks):
             raise PlanError(f"{where} is damaged: a pruned plan names its structure file and no ranks.")
+        _check_formats(plan, where)
         if any(Path(name).name != name for name in plan.files):
             raise PlanError(f"{where} is damaged: the files of a plan lie beside it, not at {plan.files[0]!r}.")
         return plan
@@ -224,20 +259,63 @@ class Plan:
         return cls.from_dict(data, str(path))
 
 
+def _check_formats(plan: Plan, where: str) -> None:
+    """Refuse formats that are not known, and those of layers that have none.
+
+    Raises:
+        PlanError: names the layer and the format.
+    """
+    for name, form in plan.formats.items():
+        if form not in FORMATS:
+            known = ", ".join(FORMATS)
+            raise PlanError(f"{where} stores {name} in a format that is not known: {form[:60]!r}.", f"Known: {known}.")
+        if name not in plan.ranks and name not in plan.dense:
+            raise PlanError(f"{where} is damaged: it has a format for {name}, which is none of its layers.", _REMEDY)
+
+
 def update_of(origin: Any) -> str:
     """What :attr:`Plan.update` says, from a plan's origin alone."""
     settings = origin.get("update") if isinstance(origin, Mapping) else None
-    return str(settings.get("kind", "")) if isinstance(settings, Mapping) else ""
+    kind = str(settings.get("kind", "")) if isinstance(settings, Mapping) else ""
+    before = str(origin.get("update_before") or "") if kind else ""
+    return f"{before}+{kind}" if before else kind
 
 
-def update_words(update: str) -> str:
-    """What a label says behind the method's: "", " + update", " + update of both" or " + tuned"."""
-    return {"": "", "left": " + update", "both": " + update of both"}.get(update, f" + {update}")
+def storage_of(data: Any) -> str:
+    """What :attr:`Plan.storage` says, from the content of a plan file or from a row of a table alone."""
+    return str(data.get("storage") or PAIR) if isinstance(data, Mapping) else PAIR
 
 
-def variant_name(method: str, update: str) -> str:
-    """A method together with an update of its factors, for tables: ``llrc+left``; the method alone without one."""
-    return f"{method}+{update}" if update else method
+def update_words(update: str, storage: str = PAIR) -> str:
+    """What a label says behind the method's: "", " + update", " + block-wise + tuned", ...; and ", pivots"."""
+    named = {"": "", "left": " + update", "both": " + update of both", "blockwise": " + block-wise"}
+    words = "".join(named.get(part, f" + {part}") for part in update.split("+"))
+    return words if storage == PAIR else words + ", pivots"
+
+
+def variant_name(method: str, update: str, storage: str = PAIR) -> str:
+    """A method with an update of its factors and with how they are stored: ``llrc``, ``llrc+left+pivoted``."""
+    return "+".join(word for word in (method, update, "" if storage == PAIR else storage) if word)
+
+
+def split_variant(name: str) -> tuple[str, str, str]:
+    """Method, update and storage of a name such as ``llrc+left+pivoted``.
+
+    The update is "" where the factors are as allocated, the storage ``pair`` where nothing is said of it.
+    """
+    method, *rest = name.split("+")
+    storage = rest.pop() if rest and rest[-1] in LAWS else PAIR
+    return method, "+".join(rest), storage
+
+
+def plan_variant(plan: Plan) -> str:
+    """The variant that a plan is of; one that chose number formats beside ranks goes by ``lagrangian+bits``."""
+    return variant_name(plan.method, plan.update or bits_word(plan.method, plan.formats), plan.storage)
+
+
+def bits_word(method: str, formats: Any) -> str:
+    """``bits`` of a plan or row that chose number formats; "" of others, and of formats alone, which name theirs."""
+    return "bits" if formats and method not in METHODS else ""
 
 
 def make_plan(
@@ -250,7 +328,10 @@ def make_plan(
     kept: Mapping[str, Sequence[int]] | None = None,
     origin: Mapping[str, Any] | None = None,
 ) -> Plan:
-    """A plan from the rank of every layer, with achieved ratios filled in and dense layers listed."""
+    """A plan from the rank of every layer, with achieved ratios filled in and dense layers listed.
+
+    The card's layers say by which law they are stored; see :func:`lrc_core.budget.stored_card`.
+    """
     final = normalised(card.layers, ranks)
     dense = tuple(layer.name for layer in card.layers if is_dense(layer, final[layer.name]))
     achieved = keep_ratio(card.layers, final)
@@ -266,6 +347,7 @@ def make_plan(
         dense=dense,
         kept=None if kept is None else {name: tuple(kept[name]) for name in low},
         origin=dict(origin or {}),
+        storage=card.layers[0].storage if card.layers else "pair",
     )
 
 
@@ -278,7 +360,7 @@ def pruned_plan(plan: Plan, card: ModelCard, shapes: Shapes, structure_file: str
         shapes: rows and columns that are left of the layers that lose some.
         structure_file: name of the file beside the plan that says which.
     """
-    achieved = keep_ratio(card.layers, plan.full_ranks(card.layers), shapes)
+    achieved = keep_ratio(plan.stored(card).layers, plan.full_ranks(card.layers), shapes)
     return replace(
         plan,
         dense=tuple(name for name in plan.dense if name not in shapes),

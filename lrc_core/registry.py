@@ -114,6 +114,7 @@ class MethodEntry:
         tiny: overrides of the first preset that make it quick on a model of a few thousand parameters; for tests.
         terms: of its loss, by name, which an ablation switches off one at a time.
         reports: figures of a training step beyond :data:`REPORTED`.
+        by_bytes: whether it can share out a budget in bytes, and choose number formats.
         version: of its code; to be raised when the same settings would come to other numbers.
     """
 
@@ -130,6 +131,7 @@ class MethodEntry:
     tiny: Mapping[str, Any] = field(default_factory=dict)
     terms: Mapping[str, Term] = field(default_factory=dict)
     reports: tuple[str, ...] = ()
+    by_bytes: bool = False
     version: int = 1
 
     def load(self) -> Any:

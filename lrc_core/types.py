@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from lrc_core.records import Count, Label, Place, Positive, typed
 
 HEADER_ONLY = "header-"
 """How the fingerprint of a model begins of which only the headers were read."""
+
+
+Storage = Literal["pair", "pivoted"]
+"""How a matrix of low rank is stored; see :mod:`lrc_core.budget.laws`."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,8 @@ class LinearShape:
         kind: path inside the block, e.g. ``mlp.up_proj``; one column of a heatmap.
         out_features: m, rows of the weight.
         in_features: n, columns of the weight.
+        storage: the law by which it counts once it is of low rank; a plan's, not the model's.
+        rank_multiple: what its rank is a multiple of where ranks are fitted to a budget.
     """
 
     name: Label
@@ -29,6 +35,8 @@ class LinearShape:
     kind: Label
     out_features: Positive
     in_features: Positive
+    storage: Storage = "pair"
+    rank_multiple: Positive = 1
 
     @property
     def params(self) -> int:
@@ -122,8 +130,11 @@ class ModelCard:
         return tuple(dict.fromkeys(layer.kind for layer in self.layers))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON-able form."""
-        return asdict(self)
+        """Plain JSON-able form, without what belongs to a plan."""
+        data = asdict(self)
+        for layer in data["layers"]:
+            del layer["storage"], layer["rank_multiple"]
+        return data
 
     @classmethod
     def from_dict(cls, data: Any, where: str = "The model card") -> Self:

@@ -3,37 +3,46 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from lrc_core import words
-from lrc_core.budget import keep_at, same_percent
+from lrc_core.budget import keep_at, same_percent, stored_card
 from lrc_core.escape import escaped
 from lrc_core.jobs import manager
 from lrc_core.kinds import title_of
 from lrc_core.names import learns, method_label
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS, MethodEntry
 from lrc_core.results import series
-from lrc_core.results.archive import RunView, archive
+from lrc_core.results.archive import RunView, archive, asks_for
 from lrc_core.results.plans import recorded_plans
 from lrc_core.results.series import LARGEST_RATE
 from lrc_core.runs.spec import AllocateSpec, CalibrationSpec, ModelRef
-from pages.ui.allocate import panels
+from lrc_core.types import Storage
+from pages.ui.allocate import finished, panels
 from pages.ui.allocate import slider as ratedrag
-from pages.ui.shared import cards, forms, jobs, state
+from pages.ui.shared import cards, forms, jobs, state, take_away
 from pages.ui.shared.frame import empty, frame, guard, page_link
+from pages.ui.shared.naming import told_apart, when
 from pages.ui.shared.prose import prose
 from pages.ui.watch import live
 
-METHOD, DECOMPOSITION, PRESET, RUN, AUTO, MOVED, LEARNED, SETTINGS = (
-    "al_method", "al_decomposition", "al_preset", "al_run", "al_auto", "al_moved_at", "al_learned", "al_settings",
+METHOD, DECOMPOSITION, STORAGE, PRESET, RUN, AUTO, MOVED, LEARNED, SETTINGS = (
+    "al_method", "al_decomposition", "al_storage", "al_preset", "al_run", "al_auto", "al_moved_at", "al_learned",
+    "al_settings",
 )  # fmt: skip
 
 
 def moved() -> None:
     """The target was changed by hand in this tab; a link never counts as that."""
     st.session_state[MOVED] = time.monotonic()
+
+
+def forget_moves() -> None:
+    """Starting by itself was switched: only what is moved from now on counts."""
+    st.session_state.pop(MOVED, None)
 
 
 def set_otherwise() -> None:
@@ -66,21 +75,22 @@ def let_go() -> None:
         moved()
 
 
-def choose_learned(ref: ModelRef, decomposition: str) -> RunView[AllocateSpec] | None:
+def choose_learned(ref: ModelRef, decomposition: str, storage: Storage) -> RunView[AllocateSpec] | None:
     """The learned run whose plans the slider shows; a choice only where there are several."""
-    runs = series.learned_runs(ref, decomposition)
+    runs = series.learned_runs(ref, decomposition, storage)
     if len(runs) < 2:
         return next(iter(runs.values()), None)
 
     def label(run_id: str) -> str:
         view = runs[run_id]
         last = words.removed(view.spec.keep)
-        return f"{method_label(view.spec.method)} to {last} · {run_id}{' · sample' if view.sample else ''}"
+        return f"{method_label(view.spec.method)} to {last} · {when(view)}"
 
+    labels = told_apart({run_id: label(run_id) for run_id in runs})
     named = st.query_params.get(LEARNED, "")
     index = list(runs).index(named) if named in runs else 0
     chosen = st.selectbox(
-        "Learned run", list(runs), index=index, format_func=label, key=LEARNED, bind="query-params",
+        "Learned run", list(runs), index=index, format_func=labels.__getitem__, key=LEARNED, bind="query-params",
         help="The run whose recorded plans the slider shows.",
     )  # fmt: skip
     return runs.get(chosen) or next(iter(runs.values()))
@@ -125,15 +135,16 @@ def choose_decomposition() -> str:
     return chosen or names[0]
 
 
-def form(ref: ModelRef, keep: float, decomposition: str) -> AllocateSpec:
+def form(ref: ModelRef, keep: float, decomposition: str, storage: Storage) -> AllocateSpec:
     """The settings of the next job, generated from the registry; returns its spec."""
     entry, preset = choose_method()
     fold = st.expander("All settings", icon=":material/settings:", key=SETTINGS, bind="query-params")
-    overrides, calibration = {}, CalibrationSpec()
+    overrides, calibration, multiple = {}, CalibrationSpec(), 1
     # Two dozen widgets would cost every visit a third of a second: they are drawn when a user looks at them, or has
     # changed one, which the link then says.
-    if fold.open or any(key.startswith((f"al_{entry.name}_", "al_cal_")) for key in st.query_params):
+    if fold.open or any(key.startswith((f"al_{entry.name}_", "al_cal_", "al_multiple")) for key in st.query_params):
         with fold:
+            multiple = forms.rank_multiple("al_multiple", set_otherwise)
             overrides = forms.method_settings(entry, preset, "al", set_otherwise)
             calibration = forms.calibration("al_cal", set_otherwise)
     settings = entry.settings(preset, overrides)
@@ -146,6 +157,8 @@ def form(ref: ModelRef, keep: float, decomposition: str) -> AllocateSpec:
         settings=asdict(settings),
         calibration=calibration,
         seed=calibration.seed,
+        storage=storage,
+        rank_multiple=multiple,
     )
 
 
@@ -166,35 +179,46 @@ def covered(ref: ModelRef, spec: AllocateSpec) -> bool:
     same = [
         view
         for view in archive().runs(AllocateSpec, ref, samples=False)
-        if (view.spec.method, view.spec.decomposition, view.spec.settings, view.spec.calibration)
-        == (spec.method, spec.decomposition, spec.settings, spec.calibration)
+        if replace(view.spec, keep=spec.keep, preset=spec.preset, contents=spec.contents) == spec
         and not view.status.resumable
     ]
     return any(same_percent(plan.keep, spec.keep) for plan in recorded_plans(same))
 
 
-def launcher(ref: ModelRef, spec: AllocateSpec) -> None:
-    """The toggle, the button and the command line."""
+def launcher(ref: ModelRef, spec: AllocateSpec, countdown: DeltaGenerator) -> None:
+    """The toggle, the button with its price, and the command line.
+
+    Args:
+        ref: the model.
+        spec: of the next job.
+        countdown: where it is said that a job is about to start: beside the slider, not down here.
+    """
     if jobs.instead(spec):
         return
     automatic = st.toggle(
         "Start when the slider rests",
-        value=archive().fetched(ref),
+        value=False,
         key=AUTO,
+        on_change=forget_moves,
         persist_state="session",
         help=prose("autostart"),
     )
     verb = "Learn ranks" if learns(spec.method) else "Compute ranks"
     if ALLOCATORS.get(spec.method).structured:
         verb = "Prune"
-    if st.button(f"{verb} at {words.removed(spec.keep)}", type="primary", icon=":material/play_arrow:", key="al_start"):
-        start(spec, automatic=False)
+    if not jobs.offered(spec):
+        label = f"{verb} at {words.removed(spec.keep)}"
+        pressed = st.button(label, type="primary", icon=":material/play_arrow:", key="al_start")
+        jobs.price_note(spec)
+        if pressed:
+            start(spec, automatic=False)
     pending = automatic and MOVED in st.session_state
     if pending and covered(ref, spec):
         st.session_state.pop(MOVED, None)
         st.caption(":material/check: A finished run answers this rate; nothing needs to be started.")
     elif pending:
-        st.fragment(wait_for_quiet, run_every=0.5)(spec)
+        with countdown:
+            st.fragment(wait_for_quiet, run_every=0.5)(spec)
     with st.expander("The same from the command line", icon=":material/terminal:"):
         jobs.command(spec)
 
@@ -207,7 +231,9 @@ def wait_for_quiet(spec: AllocateSpec) -> None:
             return
         left = state.QUIET_S - (time.monotonic() - changed)
         with st.container(horizontal=True, vertical_alignment="center"):
-            st.caption(f":material/timer: Starts in {max(0.0, left):.0f} s")
+            st.markdown(
+                f":material/timer: **{escaped(title_of(spec))}** starts in {max(0.0, left):.0f} s", width="content"
+            )
             stopped = st.button("Not now", key="al_not_now", type="tertiary")
         if stopped:
             st.session_state.pop(MOVED, None)
@@ -235,6 +261,9 @@ def watched(ref: ModelRef) -> None:
             page_link("pages/watch.py", "Watch a recorded run meanwhile", ":material/movie:")
         return
     jobs.panel(shown, live=live.allocate_live)
+    current = archive().job(shown)
+    if current is not None and current.done and asks_for(current, AllocateSpec):
+        finished.show(current)
     for view in unfinished:
         if view.id != shown:
             named = f"{escaped(title_of(view.spec))} · {view.status.state}"
@@ -246,6 +275,7 @@ def watched(ref: ModelRef) -> None:
         page_link("pages/compare.py", "Compare it with the other methods", ":material/balance:")
         page_link("pages/plans.py", "Change its ranks by hand", ":material/edit_square:")
         page_link("pages/runs.py", "Update its factors, or measure it", ":material/forward:", query={"ru_run": shown})
+        take_away.section(ref, take_away.offers_of(current), "al")
 
 
 def body(ref: ModelRef) -> None:
@@ -264,12 +294,15 @@ def body(ref: ModelRef) -> None:
     card, _ = known
     st.caption(prose("allocate"))
     cards.coverage(card)
-    left, right = st.columns([1, 4], gap="medium")
-    with left:
-        rate = exact()
-    with right:
+    left, right = st.columns([1, 4], gap="medium", vertical_alignment="bottom")
+    with left, st.popover("Type a rate", icon=":material/dialpad:", width="stretch"):
+        rate = exact()  # the slider is the control; this is for who knows the number
+    with right, st.container(horizontal=True):
         decomposition = choose_decomposition()
-    run = choose_learned(ref, decomposition)
+        storage = forms.storage(STORAGE, set_otherwise)
+    countdown = st.container(key="al_countdown")
+    card = stored_card(card, storage)
+    run = choose_learned(ref, decomposition, storage)
     if run is not None:
         jobs.changed_note(run)
     with guard():
@@ -280,9 +313,9 @@ def body(ref: ModelRef) -> None:
     with guard():
         left, right = st.columns([3, 2], gap="large")
         with left:
-            spec = form(ref, keep_at(rate), decomposition)
+            spec = form(ref, keep_at(rate), decomposition, storage)
         with right:
-            launcher(ref, spec)
+            launcher(ref, spec, countdown)
     with guard():
         watched(ref)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 import streamlit as st
@@ -10,7 +12,9 @@ import streamlit as st
 from lrc_core import words
 from lrc_core.budget import keep_at, whole_percent
 from lrc_core.escape import csv_cell, escaped
+from lrc_core.formats.grids import QUANTISED
 from lrc_core.names import decomposition_label, method_label
+from lrc_core.quality.rows import named
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
 from lrc_core.results import comparisons
 from lrc_core.results.archive import archive
@@ -19,7 +23,7 @@ from pages.ui.bench import views as bench_views
 from pages.ui.compare import cards, report
 from pages.ui.compare import views as compare_views
 from pages.ui.shared import cards as model_cards
-from pages.ui.shared import forms, jobs, state
+from pages.ui.shared import forms, jobs, state, take_away
 from pages.ui.shared.frame import PAGES, empty, frame, guard, page_link, sample_note
 from pages.ui.shared.prose import prose
 
@@ -56,7 +60,7 @@ def new_comparison(ref: ModelRef) -> None:
     if jobs.instead(CompareSpec(model=ref)):
         return
     names = list(ALLOCATORS.names())
-    with st.form("co_form", border=False):
+    with st.form("co_form", border=False, enter_to_submit=False):
         left, right = st.columns(2)
         methods = left.pills(
             "Methods",
@@ -88,6 +92,17 @@ def new_comparison(ref: ModelRef) -> None:
             key="co_new_update",
             help=jobs.UPDATE_HELP,
         )
+        formats = left.pills(
+            "Just quantised, for comparison",
+            QUANTISED,
+            selection_mode="multi",
+            default=QUANTISED,
+            key="co_new_formats",
+            help="The model with every block linear rounded to a number format of llama.cpp and no rank reduced: "
+            "what you could do instead, at its true bytes.",
+        )
+        with left:
+            storage = forms.storage("co_new_storage", None, linked=False)
         with right.expander("Presets", icon=":material/tune:"):
             presets = choose_presets(names)
         evaluation = forms.evaluation("co_new")
@@ -104,6 +119,8 @@ def new_comparison(ref: ModelRef) -> None:
         presets={name: preset for name, preset in presets.items() if name in methods},
         evaluation=evaluation,
         update=update,
+        formats=tuple(name for name in QUANTISED if name in formats),
+        storage=storage,
     )
     if jobs.submit(spec):
         st.rerun()
@@ -144,7 +161,10 @@ def fill_missing(ref: ModelRef, group: comparisons.Group, decomposition: str) ->
     cells = comparisons.missing(group, decomposition, compared(group, decomposition))
     if not cells:
         return
-    named = ", ".join(f"{method_label(method)} at {words.removed(keep)}" for method, keep in cells)
+    found = [f"{method_label(method)} at {words.removed(keep)}" for method, keep in cells]
+    if not any(row["method"] == "dense" for row in group.rows):
+        found.insert(0, "the dense model, without which no loss is known")
+    named = ", ".join(found)
     with st.container(border=True):
         st.markdown(f":material/grid_off: **Not measured yet:** {named}.")
         if group.sample:
@@ -164,7 +184,9 @@ def fill_missing(ref: ModelRef, group: comparisons.Group, decomposition: str) ->
         )
         if jobs.instead(spec):
             return
-        if st.button("Measure these cells", icon=":material/play_arrow:", key="co_fill") and jobs.submit(spec):
+        pressed = st.button("Measure these cells", icon=":material/play_arrow:", key="co_fill")
+        jobs.price_note(spec)
+        if pressed and jobs.submit(spec):
             st.rerun()
 
 
@@ -195,6 +217,15 @@ def downloads(group: comparisons.Group, decomposition: str) -> None:
             on_click="ignore",
             key="co_json",
         )
+
+
+def measured_plans(rows: Sequence[Mapping[str, Any]]) -> list[take_away.Offer]:
+    """The plans behind the rows that are shown."""
+    return [
+        take_away.offer_of(str(row["run_id"]), f"{method_label(named(row))} at {words.removed(row['keep_target'])}")
+        for row in rows
+        if row["method"] != "dense" and row.get("run_id")
+    ]
 
 
 def body(ref: ModelRef) -> None:
@@ -250,6 +281,7 @@ def side_by_side(ref: ModelRef) -> None:
     with guard():
         cards.under_rows(rows, ref)
     fill_missing(ref, group, decomposition)
+    take_away.section(ref, measured_plans(rows), "co")
     downloads(group, decomposition)
     page_link(
         PAGES["present"].file,

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlencode
+
 import streamlit as st
 
+from lrc_core.paths import start_command
 from lrc_core.runs.spec import ModelRef
-from pages.ui.learn import progress
+from pages.ui import classroom
+from pages.ui.learn import presenting, progress
 from pages.ui.learn.lesson_text import folds, lesson_text
 from pages.ui.learn.steps import STEPS
-from pages.ui.shared import jobs
+from pages.ui.shared import jobs, state
 from pages.ui.shared.frame import frame, guard
+from pages.ui.shared.pictures import draw_picture
 from pages.ui.shared.prose import prose
 
 
@@ -59,13 +64,33 @@ def onward(current: int) -> None:
                 args=(current,),
             )
         st.space("stretch")
+        st.button("Present this step", icon=":material/slideshow:", key="learn_show_step", on_click=presenting.begin)
         with st.popover("Link to this step", icon=":material/link:"):
-            st.caption("Opens exactly here, for a class or a colleague who runs this app.")
-            st.code(f"{base_url()}?{progress.STEP}={current}", language=None, wrap_lines=True)
+            share(link_to(current))
         with st.popover("Start over", icon=":material/restart_alt:"):
             st.markdown("Forget which steps are done, and the answers of the quiz?")
             st.caption("Only this browser remembers them; nobody else sees them.")
             st.button("Forget them", key="learn_forget", on_click=_start_over)
+
+
+def share(link: str) -> None:
+    """A link to show or to send; with its QR code where other devices can open it, else how they could."""
+    st.code(link, language=None, wrap_lines=True)
+    if classroom.reachable(link):
+        st.caption("Opens exactly here on every device in this network.")
+        draw_picture(classroom.qr_picture(link), "learn_qr")
+    else:
+        st.caption(
+            "Opens exactly here, on this computer only. For others in the room, start it with "
+            f"`{start_command('class')}`."
+        )
+
+
+def link_to(step: int) -> str:
+    """A step as a link that names its model: what somebody else chose last does not change what it shows."""
+    chosen = {key: str(st.query_params[key]) for key in (state.MODEL, state.REVISION) if key in st.query_params}
+    query = {progress.STEP: str(step), **chosen}
+    return classroom.link("learn", **query) or f"{base_url()}?{urlencode(query)}"
 
 
 def base_url() -> str:
@@ -79,16 +104,19 @@ def _start_over() -> None:
 
 
 def body(ref: ModelRef) -> None:
-    st.caption(prose("learn"))
     current = progress.current_step()
-    progress.keep(current)
+    progress.keep(f"{current} before a room" if presenting.on() else str(current))
+    if presenting.on():
+        presenting.draw(current, ref)
+        return
+    st.title("Learn")
+    st.caption(prose("learn"))
     stepper(current)
     step(current, ref)
     onward(current)
 
 
 model_ref = frame("learn")
-st.title("Learn")
 with guard():
     body(model_ref)
 jobs.rerun_if_asked()

@@ -15,28 +15,28 @@ from lrc_core.errors import LrcError
 from lrc_core.escape import escaped
 from lrc_core.kinds.evaluate import evaluation_words
 from lrc_core.names import method_label
+from lrc_core.plan import variant_name
 from lrc_core.results.archive import RunView, archive
 from lrc_core.results.drafts import (
     Draft,
     calibration_of,
     draft_of,
     imported,
-    kept_draft,
     plan_file,
     plan_of,
     save_plan,
     saved_plans,
     uniform_draft,
 )
-from lrc_core.results.plans import load_plan, nearest, recorded_plans
+from lrc_core.results.plans import PlanSource, load_plan, nearest, recorded_plans
 from lrc_core.runs.spec import AllocateSpec, EvaluateSpec, EvaluationSpec, ModelRef
 from lrc_core.types import ModelCard
 from pages.ui.plans import editor
-from pages.ui.shared import access, cards, forms, jobs
+from pages.ui.shared import access, cards, forms, jobs, take_away
 from pages.ui.shared.frame import empty, frame, guard, page_link, show_error
 from pages.ui.shared.prose import prose
 
-START, UPLOAD, NAME, RUN = "pl_start", "pl_upload", "pl_name", "pl_run"
+START, UPLOAD, NAME, RUN, STORAGE = "pl_start", "pl_upload", "pl_name", "pl_run", "pl_storage"
 UNIFORM = "uniform"
 
 
@@ -50,7 +50,8 @@ def beginnings(ref: ModelRef, card: ModelCard, keep: float) -> dict[str, str]:
     found = {UNIFORM: "Uniform rule"}
     methods: dict[str, list[RunView[AllocateSpec]]] = {}
     for view in archive().runs(AllocateSpec, ref):
-        methods.setdefault(f"{view.spec.method}/{view.spec.decomposition}", []).append(view)
+        variant = variant_name(view.spec.method, "", view.spec.storage)
+        methods.setdefault(f"{variant}/{view.spec.decomposition}", []).append(view)
     for name, views in sorted(methods.items()):
         near = nearest(recorded_plans(views), keep)
         if near is not None:
@@ -103,6 +104,14 @@ def head(ref: ModelRef, card: ModelCard, draft: Draft) -> float:
             on_click=begin,
             args=(card, choice, options.get(choice, ""), keep),
         )
+
+    def store_otherwise() -> None:
+        if editor.current(card) is None:  # so that Undo has something to go back to
+            editor.put(card, draft)
+        editor.put(card, draft.with_storage(card, st.session_state[STORAGE]))
+
+    st.session_state[STORAGE] = draft.storage
+    forms.storage(STORAGE, store_otherwise, linked=False)
     with st.container(horizontal=True):
         with st.popover("Import", icon=":material/upload:"):
             if access.is_guest():
@@ -173,6 +182,17 @@ def watched(ref: ModelRef) -> None:
         jobs.panel(shown.id)
 
 
+def drafted(card: ModelCard, draft: Draft, keep: float) -> take_away.Offer:
+    """The plan as it stands; it is saved under its name when it is exported."""
+    plan = json.loads(json.dumps(plan_of(draft, card, keep).to_dict()))
+    return take_away.Offer(
+        draft.name,
+        str(plan_file(draft, card, keep)),
+        lambda: PlanSource(plan, "", calibration_of(draft)),
+        lambda: save_plan(draft, card, keep),
+    )
+
+
 def body(ref: ModelRef) -> None:
     known = archive().newest_card(ref)
     if known is None:
@@ -186,7 +206,9 @@ def body(ref: ModelRef) -> None:
     card, _ = known
     st.markdown(prose("plans"))
     cards.coverage(card)
-    draft = editor.current(card) or kept_draft(card) or uniform_draft(card, USUAL_KEEP)
+    editor.offer_last(card)
+    draft = editor.current(card) or uniform_draft(card, USUAL_KEEP)
+    card = draft.stored(card)
     keep = head(ref, card, draft)
     editor.budget(card, draft, keep)
     with guard():
@@ -195,6 +217,8 @@ def body(ref: ModelRef) -> None:
         wanted = evaluation(ref, card, draft, keep)
         watched(ref)
         editor.score_list(ref, keep, wanted)
+    over = plan_params(card.layers, draft.ranks) > keep * card.params_linear
+    take_away.section(ref, [] if over else [drafted(card, draft, keep)], "pl")
     page_link("pages/compare.py", "All measured methods side by side", ":material/balance:")
 
 

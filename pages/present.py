@@ -7,7 +7,7 @@ from dataclasses import asdict
 import streamlit as st
 
 from lrc_core.budget import USUAL_KEEP, keep_at
-from lrc_core.export.film_html import player
+from lrc_core.charts.film_html import player
 from lrc_core.results.series import LARGEST_RATE
 from lrc_core.runs.spec import ModelRef
 from pages.ui.present.slides import slides_of
@@ -57,7 +57,6 @@ def deck(story: Story) -> None:
         data={
             "slides": [asdict(slide) for slide in slides],
             "film": shown.to_dict() if shown is not None else None,
-            "sample": story.sample,
         },
         key="present",
         on_left_change=lambda: None,

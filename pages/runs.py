@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -17,11 +18,13 @@ from lrc_core.kinds import title_of
 from lrc_core.names import learns, model_label
 from lrc_core.paths import cache_home, read_only
 from lrc_core.results.archive import archive
+from lrc_core.results.outcomes import Outcome, measured_plans, outcome
 from lrc_core.runs.store import RunStore, RunSummary
 from pages.ui.compare import report
 from pages.ui.runs import next_steps
-from pages.ui.shared import jobs
+from pages.ui.shared import jobs, take_away
 from pages.ui.shared.frame import PAGES, empty, frame, guard, page_link
+from pages.ui.shared.naming import told_apart
 from pages.ui.shared.prose import prose
 from pages.ui.watch import live
 
@@ -39,6 +42,8 @@ PAGE_OF = {
     "ablation": "compare",
     "lesson": "learn",
     "generate": "talk",
+    "export": "plans",
+    "adopt": "talk",
 }
 SECTION_OF = {"quality": "bench", "ablation": "ablation"}
 
@@ -47,17 +52,29 @@ def title(summary: RunSummary) -> str:
     return title_of(summary.spec) if summary.spec is not None else "Damaged run"
 
 
+def label(summary: RunSummary) -> str:
+    """``LLRC at 20 % · Finished · 27 Nov, 14:05``."""
+    state = jobs.BADGES.get(summary.state, jobs.BADGES["damaged"])[2]
+    asked = time.strftime("%-d %b, %H:%M", time.localtime(summary.created_at)) if summary.created_at else "no date"
+    return f"{title(summary)} · {state} · {asked}"
+
+
 def overview(summaries: list[RunSummary]) -> pd.DataFrame:
-    """One row per run; phases only while some run is in one."""
+    """One row per run and what came of it; phases only while some run is in one."""
     phases = [_phase(summary) for summary in summaries]
+    measured = measured_plans()
+    views = [archive().job(summary.id) for summary in summaries]
+    outcomes = [outcome(view, measured) if view is not None else Outcome() for view in views]
     return pd.DataFrame(
         {
             "State": [jobs.BADGES.get(summary.state, jobs.BADGES["damaged"])[2] for summary in summaries],
             "What": [title(summary) for summary in summaries],
             **({"Phase": phases} if any(phases) else {}),
-            "Run": [summary.id for summary in summaries],
+            "Result": [found.result for found in outcomes],
+            "Quality": [found.quality for found in outcomes],
             "Asked for": pd.to_datetime([summary.created_at for summary in summaries], unit="s"),
             "Model": [model_label(summary.spec.model) if summary.spec else "" for summary in summaries],
+            "Id": [summary.id for summary in summaries],
         }
     )
 
@@ -100,13 +117,15 @@ def listing(summaries: list[RunSummary]) -> str:
     linked = str(st.session_state.get(RUN) or st.query_params.get(RUN, ""))
     if linked not in offered and any(summary.id == linked for summary in summaries):
         offered.insert(0, linked)  # a link may name a run of another part of the list
-    return st.selectbox(
-        "Look at",
-        offered,
-        key=RUN,
-        bind="query-params",
-        help="Or mark a row of the table.",
+    by_id = {summary.id: summary for summary in summaries}
+    labels = told_apart({run_id: label(by_id[run_id]) for run_id in offered})
+    if st.session_state.get(RUN) not in offered:
+        st.session_state[RUN] = linked if linked in offered else offered[0]
+    chosen: str = st.selectbox(
+        "Look at", offered, format_func=labels.__getitem__, key=RUN, help="Or mark a row of the table."
     )
+    st.query_params[RUN] = chosen  # the id, which a label is not
+    return chosen
 
 
 def _part(summaries: list[RunSummary]) -> list[RunSummary]:
@@ -153,6 +172,11 @@ def detail(summary: RunSummary) -> None:
     view = archive().job(summary.id)
     if view and view.done and view.kind in next_steps.SOURCES and not read_only():
         next_steps.section(view)
+    if view and view.done and view.kind in next_steps.SOURCES:
+        take_away.section(view.spec.model, take_away.offers_of(view), f"ru_{view.id}")
+    if view and view.done and view.kind == "export":
+        with guard():
+            take_away.result(view)
     if summary.kind in report.KINDS and summary.state == "done":
         with guard():
             report.section([view] if view else [], f"ru_{summary.id}")

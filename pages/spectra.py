@@ -11,6 +11,7 @@ from lrc_core.results.spectra import spectra_of
 from lrc_core.runs.spec import ModelRef, SpectraSpec
 from pages.ui.shared import cards, forms, jobs
 from pages.ui.shared.frame import empty, frame, guard, page_link, sample_note
+from pages.ui.shared.naming import told_apart, when
 from pages.ui.shared.prose import prose
 from pages.ui.spectra import measures, sides, streaming
 from pages.ui.spectra.curves import spectrum
@@ -56,9 +57,10 @@ def choose_run(views: list[RunView[SpectraSpec]]) -> RunView[SpectraSpec]:
     def label(run_id: str) -> str:
         view = by_id[run_id]
         how = "streamed from disk" if view.spec.stream else ", ".join(view.spec.decompositions)
-        return f"{run_id} · {how}{' · sample' if view.sample else ''}"
+        return f"{how} · {when(view)}"
 
-    chosen = st.selectbox("Run", list(by_id), format_func=label, key=RUN, bind="query-params")
+    labels = told_apart({run_id: label(run_id) for run_id in by_id})
+    chosen = st.selectbox("Run", list(by_id), format_func=labels.__getitem__, key=RUN, bind="query-params")
     return by_id.get(chosen, views[0])
 
 
@@ -117,7 +119,7 @@ def lacking(look: Look) -> None:
     )  # fmt: skip
     empty(
         f"“{entry.label}” needs {needed}",
-        f"Run `{view.id}` did not compute it. One more job does, with everything else that this page can show.",
+        "The run that is shown did not compute it. One more job does, with everything else that this page can show.",
         ":material/add_chart:",
     )
     spec = more_spec(view)

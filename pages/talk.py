@@ -15,6 +15,7 @@ from lrc_core.settings import fields_of
 from pages.ui.compare import cards as card_views
 from pages.ui.shared import forms, jobs
 from pages.ui.shared.frame import empty, frame, guard, sample_note, show_error
+from pages.ui.shared.naming import told_apart, when
 from pages.ui.shared.prose import prose
 from pages.ui.talk import views
 
@@ -28,7 +29,7 @@ def question(ref: ModelRef) -> None:
     found = {choice.key: choice for choice in talk.choices(ref)}
     if jobs.instead(_first_question(ref, found)):
         return
-    with st.form("ta_form"):
+    with st.form("ta_form", enter_to_submit=False):
         prompt = st.text_area(
             "Prompt", FIRST_PROMPT, height=90, max_chars=20_000, key=PROMPT, help="Ctrl+Enter asks as well."
         )
@@ -140,11 +141,14 @@ def earlier(ref: ModelRef) -> None:
     if len(asked) < 2:
         return
     by_id = {view.id: view for view in asked[:50]}
+    labels = told_apart(
+        {view.id: f"{' '.join(view.spec.prompt.split())[:70]} · {when(view)}" for view in by_id.values()}
+    )
     st.selectbox(
         "Earlier questions",
         list(by_id),
         index=None,
-        format_func=lambda run_id: f"{' '.join(by_id[run_id].spec.prompt.split())[:70]} · {run_id}",
+        format_func=labels.__getitem__,
         placeholder="Look at an earlier question",
         key="ta_earlier",
         on_change=_look_at,

@@ -9,9 +9,11 @@ from lrc_core.kinds import title_of
 from lrc_core.names import model_label
 from lrc_core.registry import ALLOCATORS
 from lrc_core.results.archive import RunView, archive
+from lrc_core.results.forecasts import has_film, training_of
 from lrc_core.runs.spec import AllocateSpec
 from pages.ui.shared import jobs
 from pages.ui.shared.frame import empty, frame, guard, page_link, sample_note
+from pages.ui.shared.naming import told_apart, when
 from pages.ui.shared.prose import prose
 from pages.ui.watch import film, live
 
@@ -19,32 +21,36 @@ RUN = "wa_run"
 
 
 def learning_runs() -> list[RunView[AllocateSpec]]:
-    """Every run that learned or is about to: unfinished ones first, then the newest; samples last."""
+    """Every run that learned or is about to: those that can be watched first, of them unfinished ones, then the newest.
+
+    A run that ended before its first step has nothing to show, and must not hide one that has.
+    """
     learned = [view for view in archive().runs(AllocateSpec) if names.learns(view.spec.method)]
-    return sorted(learned, key=lambda view: view.final)
+    return sorted(learned, key=lambda view: (view.final and not plays(view), view.final))
+
+
+def plays(view: RunView[AllocateSpec]) -> bool:
+    """Whether a run has steps to play."""
+    return has_film(view) and len(training_of(view).steps) > 0
 
 
 def label(view: RunView[AllocateSpec]) -> str:
-    """``LLRC at 30 % · SmolLM2-135M · Finished · allocate-…``."""
+    """``LLRC at 30 % · SmolLM2-135M · Finished · 27 Nov, 14:05``."""
     _, _, word = jobs.BADGES.get(view.status.state, jobs.BADGES["damaged"])
-    words_of = [
-        title_of(view.spec),
-        model_label(view.spec.model),
-        "Sample" if view.sample else word,
-        view.id,
-    ]
-    return " · ".join(words_of)
+    found = [title_of(view.spec), model_label(view.spec.model), *([] if view.sample else [word]), when(view)]
+    return " · ".join(found)
 
 
 def choose(views: list[RunView[AllocateSpec]]) -> RunView[AllocateSpec]:
     """The run to watch, which the link may name."""
     by_id = {view.id: view for view in views}
+    labels = told_apart({view.id: label(view) for view in views})
     if RUN not in st.session_state and (named := st.query_params.get(RUN)) in by_id:
         st.session_state[RUN] = named
     chosen = st.selectbox(
         "Run",
         list(by_id),
-        format_func=lambda run_id: label(by_id[run_id]) if run_id in by_id else run_id,
+        format_func=lambda run_id: labels.get(run_id, run_id),
         key=RUN,
         help=f"Every run of a method that learns: {', '.join(entry.label for entry in ALLOCATORS if entry.learns)}.",
     )

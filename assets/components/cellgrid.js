@@ -69,9 +69,10 @@ function scaleBar(svg, data, at, style, color) {
                                 fill: color((i + 0.5) / steps) }));
   }
   for (const [value, label] of data.ticks) {
-    const y = at.top + height * (1 - place(value, data));
+    const y = at.top + height * (1 - place(value, data)), even = value === data.even;
+    if (even) group.append(node("line", { class: "even", x1: x - 4, x2: x + 12, y1: y, y2: y, stroke: ink, "stroke-width": 2.5 }));
     group.append(node("text", { x: x + 14, y: Math.min(at.top + height, Math.max(at.top + 8, y + 4)), "font-size": 11,
-                                fill: ink, "font-family": style.getPropertyValue("--st-font") }, label));
+                                "font-weight": even ? 700 : 400, fill: ink, "font-family": style.getPropertyValue("--st-font") }, label));
   }
   const side = x + 60, middle = at.top + height / 2;
   group.append(node("text", { x: side, y: middle, transform: `rotate(90 ${side} ${middle})`, "text-anchor": "middle",

@@ -14,8 +14,8 @@ function rampColor(ramp, share) {
 }
 
 function keptOf(cell, rank) {
-  // [block, kind, full rank, rank from which the layer is dense, share of its parameters that one rank costs, parameters]
-  return rank >= cell[3] ? 1 : rank * cell[4];
+  // [block, kind, full rank, rank from which the layer is dense, p, parameters, b]: k ranks cost the share p k - b k^2
+  return rank >= cell[3] ? 1 : rank * cell[4] - rank * rank * cell[6];
 }
 
 function kindLabel(kind) {

@@ -35,7 +35,9 @@ class Deck {
       content.innerHTML = slide.body;
       section.append(element("h1", "", slide.title), content);
       if (slide.reading) section.append(element("p", "reading", slide.reading));
-      if (slide.runs.length) section.append(this.origin(slide.runs));
+      if (slide.terms.length) section.append(this.terms(slide.terms));
+      if (slide.runs.length) section.append(this.origin(slide));
+      if (slide.notes) section.append(this.notes(slide.notes));
       return section;
     });
     const stage = element("div", "stage-of-slides");
@@ -46,11 +48,41 @@ class Deck {
     this.root.replaceChildren(stage, this.controls(), this.said);
   }
 
-  origin(runs) {
-    const [first, ...more] = runs;
-    const line = element("p", "origin", `${this.data.sample ? "Shipped run" : "Run"} ${first}${more.length ? ` and ${more.length} more` : ""}`);
-    line.title = runs.join(", ");
+  // What the words on the slide mean, for those who meet them here.
+  terms(terms) {
+    const list = element("dl", "terms");
+    for (const [term, meaning] of terms) {
+      const entry = element("div");
+      entry.append(element("dt", "", term), element("dd", "", meaning));
+      list.append(entry);
+    }
+    return list;
+  }
+
+  // Where the figures come from; the ids are for who wants to look them up.
+  origin({ runs, shipped }) {
+    const line = element("p", "origin", `From ${runs.length} ${shipped ? "shipped " : ""}run${runs.length > 1 ? "s" : ""} `);
+    const copy = element("button", "copy", runs.length > 1 ? "Copy their ids" : "Copy its id");
+    copy.type = "button";
+    copy.title = runs.join(", ");
+    copy.onclick = () => {
+      navigator.clipboard?.writeText(runs.join("\n")).then(() => { copy.textContent = "Copied"; }, () => {});
+    };
+    line.append(copy);
     return line;
+  }
+
+  notes(text) {
+    const notes = element("aside", "notes", text);
+    notes.setAttribute("aria-label", "Notes for the speaker");
+    notes.hidden = true;
+    return notes;
+  }
+
+  toggleNotes() {
+    this.noted = !this.noted;
+    for (const notes of this.root.querySelectorAll(".notes")) notes.hidden = !this.noted;
+    this.fit(this.sections[this.at]);
   }
 
   controls() {
@@ -68,9 +100,11 @@ class Deck {
     this.back = button("back", "M19 12H5m6-6-6 6 6 6", "Slide before (left arrow)", () => this.show(this.at - 1));
     this.next = button("next", "M5 12h14m-6-6 6 6-6 6", "Next slide (right arrow or space)", () => this.show(this.at + 1));
     this.count = element("output", "count");
+    this.hint = button("hint", "M5 4h14v11H9l-4 4zM8 8h8M8 11h5", "Notes for the speaker (N)", () => this.toggleNotes());
+    this.print = button("print", "M7 8V3h10v5M7 17H4v-7h16v7h-3M7 14h10v7H7z", "Print, or save as PDF (P)", () => print());
     this.full = button("full", "M4 9V4h5M20 9V4h-5M4 15v5h5M20 15v5h-5", "Full screen (F)", () => this.toggle());
     this.quit = button("quit", "M6 6l12 12M18 6 6 18", "Leave (Escape)", () => this.leave());
-    bar.append(this.back, this.count, this.next, this.full, this.quit);
+    bar.append(this.back, this.count, this.next, this.hint, this.print, this.full, this.quit);
     return bar;
   }
 
@@ -102,6 +136,18 @@ class Deck {
     this.root.dataset.slide = at + 1;
     if (turned) this.said.textContent = shown.getAttribute("aria-label");
     if (turned && mark) this.address();
+    if (turned) this.roll(shown);
+  }
+
+  // The film begins when its slide is shown, and rests behind the others.
+  roll(shown) {
+    const player = this.root.querySelector(".slide .film")?.player;
+    if (!player || matchMedia("(prefers-reduced-motion: reduce)").matches) return;
+    if (!shown.contains(player.root)) player.stop(false);
+    else if (!player.playing) {
+      player.seek(player.ends[0]);
+      player.start();
+    }
   }
 
   // A slide that holds more than its screen has room for is set smaller, down to a size that can still be read from afar;
@@ -131,7 +177,9 @@ class Deck {
       Home: -this.sections.length, End: this.sections.length,
     };
     if (event.key in moves) this.stop(event, () => this.show(this.at + moves[event.key]));
-    else if (event.key.toLowerCase() === "f") this.stop(event, () => this.toggle());
+    const keys = { f: () => this.toggle(), n: () => this.toggleNotes(), p: () => print() };
+    const action = keys[event.key.toLowerCase()];
+    if (action) this.stop(event, action);
   }
 
   stop(event, then) {

@@ -66,10 +66,10 @@
       return { figure, svg, cursor, left, top, wide, high, columns, rows };
     });
 
-    function words(stored, number) {
+    function words(stored, full, kept) {
       if (Array.isArray(stored)) return `pruned to ${stored[0]} × ${stored[1]}`;
       if (stored < 0) return "dense, 100 %";
-      return `rank ${stored} of ${data.full[number]}, ${percent(stored * data.price[number])}`;
+      return `rank ${stored} of ${full}, ${percent(kept)}`;
     }
 
     function show(kind, block, x, y) {
@@ -83,7 +83,7 @@
       const lines = maps
         .map((map, place) => [map, place])
         .filter(([map]) => !map.figure.classList.contains("off"))
-        .map(([, place]) => `${data.labels[place]}: ${words(data.plans[place][number], number)}`);
+        .map(([, place]) => `${data.labels[place]}: ${words(data.plans[place][number], data.full[number], data.kept[place][number])}`);
       say([`Block ${block}, ${data.kinds[kind]}`, ...lines].join("\n"), x, y);
       return true;
     }

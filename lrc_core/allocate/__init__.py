@@ -2,6 +2,8 @@
 
 from importlib import import_module
 
+from lrc_core.front import callable_package
+
 METHODS = (
     "uniform.method", "strs.method",
     "lagrangian.method", "drank.method", "svdllm2.method", "zerosum.method",  # closed forms
@@ -11,5 +13,6 @@ METHODS = (
 )  # fmt: skip
 """The modules that register a method, in the order in which methods are shown."""
 
+callable_package(__name__)
 for _module in METHODS:
     import_module(f"{__name__}.{_module}")

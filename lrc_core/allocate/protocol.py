@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -12,6 +12,7 @@ from lrc_core.types import LinearShape, OnProgress, ShouldStop, Structure, ignor
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from lrc_core.decompose.factorise import Transform
     from lrc_core.lowrank.apply import FactorSource
 
 
@@ -45,6 +46,7 @@ class Allocation:
         structure: rows and columns that are left, from a method that prunes structure; every rank is then full.
         weights: updated weights by layer, [rows, columns] as the structure leaves them.
         gains: [rank] by low-rank layer, what its first components are multiplied by; not together with ``kept``.
+        formats: number formats of layers that are not in 16 bits, from a method that was given bytes.
     """
 
     ranks: Mapping[str, int]
@@ -53,10 +55,29 @@ class Allocation:
     structure: Structure | None = None
     weights: Mapping[str, Tensor] | None = None
     gains: Mapping[str, Tensor] | None = None
+    formats: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Bytes:
+    """A budget in bytes.
+
+    Attributes:
+        allowed: bytes that the block linears may take.
+        vary: what may be chosen, one of :data:`~lrc_core.formats.budgets.VARY`.
+    """
+
+    allowed: int
+    vary: str
 
 
 def _ignore_recorded(_: PassedPlan) -> None:
     """Nobody wants the plans on the way."""
+
+
+def _no_weighing() -> Iterator[tuple[int, Mapping[str, Transform]]]:
+    """Nobody knows how errors weigh."""
+    yield from ()
 
 
 def _ignore_ranks(_: int, __: float, ___: Mapping[str, int]) -> None:
@@ -83,6 +104,8 @@ class Context:
         should_stop: asked at every step.
         on_recorded: called with every plan passed on the way.
         on_ranks: ``on_ranks(step, keep, ranks)``, called now and then with the ranks as they stand.
+        bytes: the budget where it is one in bytes; ``keep`` is not read then.
+        weighing: how the decomposition weighs the errors of every layer, block by block; read anew at every call.
     """
 
     model: nn.Module
@@ -99,6 +122,8 @@ class Context:
     should_stop: ShouldStop = never_stop
     on_recorded: Callable[[PassedPlan], None] = _ignore_recorded
     on_ranks: Callable[[int, float, Mapping[str, int]], None] = _ignore_ranks
+    bytes: Bytes | None = None
+    weighing: Callable[[], Iterator[tuple[int, Mapping[str, Transform]]]] = _no_weighing
 
 
 class Allocator(Protocol):

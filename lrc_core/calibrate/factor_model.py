@@ -146,7 +146,7 @@ def factors(
             "Free some space; `lrc doctor --clean` removes cached decompositions.",
         )
     notes = Notes()
-    for block, transforms in _transforms(calibrated, entry, settings, notes, (on_progress, should_stop)):
+    for block, transforms in block_transforms(calibrated, entry, settings, notes, (on_progress, should_stop)):
         store.write_factors(block, _each(calibrated, transforms, factorise))
         on_progress(Progress(f"decomposing: {entry.label}", block + 1, calibrated.layers[-1].block + 1))
     store.finish({"decomposition": entry.name, "fingerprint": calibrated.fingerprint, **asdict(notes)})
@@ -194,16 +194,23 @@ def spectra(
     """
     found: dict[str, Tensor] = {}
     notes = Notes() if notes is None else notes
-    for block, transforms in _transforms(calibrated, entry, settings, notes, (on_progress, should_stop)):
+    for block, transforms in block_transforms(calibrated, entry, settings, notes, (on_progress, should_stop)):
         found.update(_each(calibrated, transforms, singular_values))
         on_progress(Progress(f"singular values: {entry.label}", block + 1, calibrated.layers[-1].block + 1))
     return found
 
 
-def _transforms(
-    calibrated: Calibrated, entry: DecompositionEntry, settings: Any, notes: Notes, watch: tuple[OnProgress, ShouldStop]
+def block_transforms(
+    calibrated: Calibrated,
+    entry: DecompositionEntry,
+    settings: Any,
+    notes: Notes,
+    watch: tuple[OnProgress, ShouldStop] = (ignore_progress, never_stop),
 ) -> Iterator[tuple[int, dict[str, Transform]]]:
-    """Transforms block by block. Layers that share their inputs share the transform, unless outputs count as well."""
+    """How a decomposition weighs errors, block by block and by full module name.
+
+    Layers that share their inputs share the transform, unless outputs count as well.
+    """
     make, should_stop = entry.load(), watch[1]
     statistics = _statistics(calibrated, entry, notes, watch)
     for block in sorted({layer.block for layer in calibrated.layers}):

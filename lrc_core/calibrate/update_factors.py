@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lrc_core.budget import stored
 from lrc_core.calibrate.paired_inputs import PairedSums, input_groups, outputs_summed, swapped
 from lrc_core.calibrate.update_settings import UpdateSettings
 from lrc_core.coverage import is_expert
@@ -110,7 +111,7 @@ def updated_blocks(
     if not plan.ranks:
         return
     device = next(model.parameters()).device
-    layers = block_linears(model)
+    layers = stored(block_linears(model), plan.storage)
     watch = watch or UpdateCallbacks()
     plan.full_ranks(layers)  # refuses a plan of other layers before anything is run
     groups = input_groups(model, layers, windows[:1, :_PROBE_TOKENS].to(device))
@@ -138,7 +139,7 @@ def low_rank_layers(
 ) -> dict[str, LowRankLinear]:
     """A block's low-rank layers as the plan has them, off the model."""
     ranks = {layer.name: plan.ranks.get(layer.name, layer.full_rank) for layer in mine}
-    with compressed(model, mine, ranks, source, plan.kept):
+    with compressed(model, mine, ranks, source, plan.kept, as_pairs=True):
         found = {layer.name: get_module(model, layer.name) for layer in mine}
     return {name: module for name, module in found.items() if isinstance(module, LowRankLinear)}
 

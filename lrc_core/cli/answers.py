@@ -5,7 +5,7 @@ from __future__ import annotations
 from lrc_core.budget import removed_percent
 from lrc_core.cli.output import emit, emit_table
 from lrc_core.models.resources import human_bytes
-from lrc_core.plan import Plan, variant_name
+from lrc_core.plan import Plan, plan_variant
 from lrc_core.runs.spec import AnswerSpec, GenerateSpec
 from lrc_core.runs.store import Run
 from lrc_core.runs.transcript import Answer, read_answers
@@ -16,7 +16,7 @@ def answer_label(answer: AnswerSpec) -> str:
     if answer.plan is None:
         return "dense model"
     plan = Plan.from_dict(dict(answer.plan))
-    return f"{variant_name(plan.method, plan.update)} at {removed_percent(plan.keep_target):.3g} %"
+    return f"{plan_variant(plan)} at {removed_percent(plan.keep_target):.3g} %"
 
 
 def print_figures(run: Run, spec: GenerateSpec) -> None:

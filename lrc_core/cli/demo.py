@@ -15,7 +15,6 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -23,10 +22,9 @@ import psutil
 
 from lrc_core.cli.output import emit, emit_json, note
 from lrc_core.errors import ResourceError, SettingsError
-from lrc_core.paths import READ_ONLY
+from lrc_core.paths import READ_ONLY, app_home, child_environment
 
 PAGES = ("learn", "spectra", "allocate", "watch", "plans", "compare", "talk", "runs", "present")
-HOME = Path(__file__).resolve().parents[2]
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
 PATIENCE_S = 120.0
 LIMITS = {"ready_s": 2.0, "picture_s": 3.0, "memory_mb": 400.0}
@@ -116,8 +114,8 @@ def _server() -> Iterator[tuple[str, subprocess.Popen[bytes], float]]:
     began = time.perf_counter()
     process = subprocess.Popen(
         command,
-        cwd=HOME,
-        env={**os.environ, READ_ONLY: "1"},
+        cwd=app_home(),
+        env=child_environment({READ_ONLY: "1"}),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -125,7 +123,7 @@ def _server() -> Iterator[tuple[str, subprocess.Popen[bytes], float]]:
     try:
         while not _healthy(url):
             if process.poll() is not None or time.perf_counter() - began > PATIENCE_S:
-                raise ResourceError("The demo's server did not start.", "`make demo` says why.")
+                raise ResourceError("The demo's server did not start.", "`lrc demo` says why.")
             time.sleep(0.01)
         yield url, process, time.perf_counter() - began
     finally:

@@ -56,7 +56,8 @@ def starter(arguments: argparse.Namespace) -> int:
 
 def bench(arguments: argparse.Namespace) -> int:
     """``lrc bench NAME``: ``{"name", "ratio", "meaning", "baseline_s", "candidate_s", "detail"}``."""
-    measure = getattr(import_module("lrc_core.bench"), arguments.name.replace("-", "_"))
+    module = "layer" if arguments.name == "layer" else "speed"
+    measure = getattr(import_module(f"lrc_core.bench.{module}"), arguments.name.replace("-", "_"))
     line = ProgressLine()
     try:
         found: Mapping[str, Any] = measure(model_ref(arguments), on_progress=line.on_progress)

@@ -7,11 +7,11 @@ import os
 from pathlib import Path
 
 import lrc_core.allocate  # noqa: F401  registers the methods, whose names and colours a film shows
+from lrc_core.charts.film import film_of
+from lrc_core.charts.film_gif import film_gif
+from lrc_core.charts.film_html import film_html
 from lrc_core.cli.output import emit, emit_json
 from lrc_core.errors import RunError
-from lrc_core.export.film import film_of
-from lrc_core.export.film_gif import film_gif
-from lrc_core.export.film_html import film_html
 from lrc_core.files import disk_errors
 from lrc_core.models.resources import human_bytes
 from lrc_core.paths import expanded

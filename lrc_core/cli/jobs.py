@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lrc_core.budget import break_even
+from lrc_core.budget import break_even, same_size
 from lrc_core.cli.follow import result_of, start
 from lrc_core.cli.output import emit, emit_json, emit_table, fixed_percent, note
 from lrc_core.coverage import coverage_words, kept_words
 from lrc_core.decompose.measures import effective_rank, energy_rank
 from lrc_core.errors import RunError
-from lrc_core.files import disk_errors
+from lrc_core.formats.grids import METHODS
 from lrc_core.kinds import KINDS, load
-from lrc_core.plan import Plan, update_of, variant_name
-from lrc_core.quality.rows import accuracy_of
+from lrc_core.plan import Plan, storage_of, update_of, variant_name
+from lrc_core.quality.alternatives import why_not_quantise
+from lrc_core.quality.quantised import compresses, share_of
+from lrc_core.quality.rows import Scores, accuracy_of, named
 from lrc_core.quality.tables import to_markdown
+from lrc_core.results.plans import copy_plan
 from lrc_core.runs.integrity import unaltered
 from lrc_core.runs.spec import ModelRef, Spec
 from lrc_core.runs.store import Run
 from lrc_core.texts.label import text_labels
 from lrc_core.types import ModelCard
-from lrc_core.words import duration
+from lrc_core.words import duration, percent
 
 
 def job(arguments: argparse.Namespace) -> int:
@@ -61,18 +62,7 @@ def _submit(arguments: argparse.Namespace, spec: Spec, save: str | None = None) 
 
 def save_plan(run: Run, target: Path) -> None:
     """Copy a run's plan; a file that belongs beside it goes along, named after the copy."""
-    plan = Plan.load(unaltered(run.path / "plan.json"))
-    renamed = {name: f"{target.stem}.{name}" for name in plan.files}
-    with disk_errors(target):
-        for name, new in renamed.items():
-            shutil.copyfile(run.path / name, target.with_name(new))
-        copy = replace(
-            plan,
-            weights_file=renamed.get(plan.weights_file or ""),
-            structure_file=renamed.get(plan.structure_file or ""),
-            digests={renamed[name]: digest for name, digest in plan.digests.items() if name in renamed},
-        )
-        copy.save(target)
+    copy_plan(Plan.load(unaltered(run.path / "plan.json")), run.path, target)
 
 
 def print_started(run: Run, *, as_json: bool) -> None:
@@ -128,14 +118,27 @@ def print_fetched(run: Run, _: dict[str, Any]) -> None:
     emit(f"{run.spec.model.source} is ready.")
 
 
-def print_comparison(_: Run, result: dict[str, Any]) -> None:
+def print_comparison(run: Run, result: dict[str, Any]) -> None:
     """A row for each method and size."""
     print_rows(result["rows"])
+    _print_answer(run, result)
 
 
-def print_tables(_: Run, result: dict[str, Any]) -> None:
+def print_tables(run: Run, result: dict[str, Any]) -> None:
     """The tables of a bench."""
     emit(to_markdown(result).rstrip())
+    _print_answer(run, result)
+
+
+def _print_answer(run: Run, result: dict[str, Any]) -> None:
+    """Why not just quantise, for every target, where formats were measured."""
+    rows = result["rows"]
+    if not any(row["method"] in METHODS for row in rows):
+        return
+    for keep in dict.fromkeys(row["keep_target"] for row in rows if compresses(row)):
+        at = [row for row in rows if not compresses(row) or same_size(row["keep_target"], keep)]
+        if answer := why_not_quantise(at, Scores(run.path.parent)):
+            emit(answer)
 
 
 def print_spectra(run: Run, result: dict[str, Any]) -> None:
@@ -183,7 +186,7 @@ def print_plan(run: Run, result: dict[str, Any]) -> None:
         ],
         [
             [
-                variant_name(plan["method"], update_of(plan.get("origin"))),
+                variant_name(plan["method"], update_of(plan.get("origin")), storage_of(plan)),
                 plan["decomposition"],
                 fixed_percent(plan["keep_achieved"]) + _of_blocks(result, plan["keep_achieved"]),
                 fixed_percent(plan["keep_target"]),
@@ -215,6 +218,11 @@ def print_update(run: Run, result: dict[str, Any]) -> None:
             f"Tuned {found['layers']} layers in {found['steps']} steps; loss on text held "
             f"back {found['loss_before']:.3f} nats per token before, {found['loss_after']:.3f} after."
         )
+    elif found.get("blocks"):
+        emit(
+            f"Refined {found['layers']} layers in {found['steps']} steps; mean error of their blocks' outputs "
+            f"{fixed_percent(found['mean_error_before'])} before, {fixed_percent(found['mean_error_after'])} after."
+        )
     elif found.get("layers"):
         emit(
             f"Updated {found['layers']} layers; mean error of their outputs "
@@ -243,20 +251,27 @@ def print_rows(rows: Sequence[Mapping[str, Any]]) -> None:
     texts = list(dict.fromkeys(text for row in rows for text in row.get("perplexity", {})))
     tasks = list(dict.fromkeys(task for row in rows for task in row.get("zero_shot", {})))
     labels = text_labels(texts)
-    header = ["method", "target", "kept", *(f"{labels[text]} ppl" for text in texts), *tasks]
+    header = ["method", "target", "kept", "bytes", *(f"{labels[text]} ppl" for text in texts), *tasks]
     emit_table(
         header,
         [
             [
-                variant_name(str(row["method"]), str(row.get("update", ""))),
+                named(row),
                 fixed_percent(row["keep_target"]),
                 fixed_percent(row["keep_achieved"]),
+                _share_of_bytes(row),
                 *(_with_error(row["perplexity"].get(text), "value", 2) for text in texts),
                 *(_accuracy(row["zero_shot"].get(task)) for task in tasks),
             ]
             for row in rows
         ],
     )
+
+
+def _share_of_bytes(row: Mapping[str, Any]) -> str:
+    """Of the block linears in 16 bits, and the whole model in MB."""
+    size = row.get("model_bytes")
+    return percent(share_of(row)) + ("" if size is None else f", {size / 1e6:.0f} MB")
 
 
 def _accuracy(scores: Mapping[str, Any] | None) -> str:

@@ -12,13 +12,15 @@ from lrc_core import __version__
 from lrc_core.kinds import KINDS, Kind, load
 from lrc_core.kinds.flags import STARTER, add_model, flag
 from lrc_core.kinds.lists import add_list
-from lrc_core.runs.spec import AllocateSpec
+from lrc_core.runs.spec import STORAGE_HELP, STORAGES, AllocateSpec
+from lrc_core.serving import add_flags
 
 Handler = Callable[[argparse.Namespace], int]
 SPEEDS = {
     "spectra": "Speed of singular values against torch.linalg.svd, as a ratio.",
     "probe": "Speed of STRS probes against running the whole model, as a ratio.",
     "mask-step": "Cost of a mask training step against a dense one, as a ratio.",
+    "layer": "A large layer stored by pivots against a pair of factors, to run and to make, as ratios.",
 }
 
 
@@ -47,7 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="lrc", description="Low-rank compression of causal language models: see, learn, compare.")
     parser.add_argument("--version", action="version", version=f"lrc {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (_doctor, _starter, _methods):
+    for add in (_app, _doctor, _starter, _methods):
         add(commands)
     groups = {"bench": _bench(commands)}
     for kind in KINDS.values():
@@ -62,6 +64,21 @@ def _command(commands: Any, name: str, handler: Handler, words: str, **kwargs: A
     parser.set_defaults(handler=handler)
     parser.add_argument("--json", action="store_true", help="print one JSON document and nothing else on stdout")
     return parser
+
+
+def _app(commands: Any) -> None:
+    """The servers, which print no result."""
+    for name, handler, words in (
+        ("app", "app", "Start the app, and open a browser."),
+        ("demo", "demo", "The app read-only on the shipped runs: no model, in seconds."),
+        ("class", "classroom", "The lesson for a room: on the local network, read-only; prints a QR code."),
+    ):
+        parser = commands.add_parser(name, help=words, description=words)
+        parser.set_defaults(handler=_lazily("server", handler))
+        add_flags(parser)
+        if name == "app":
+            starter = "do not fetch the starter pack (about 210 MB) first"
+            parser.add_argument("--no-starter", dest="starter", action="store_false", help=starter)
 
 
 def _doctor(commands: Any) -> None:
@@ -131,6 +148,7 @@ def _plan(commands: Any) -> None:
     parser.add_argument("--name", default="My plan", help="in the score list")
     words = f"of a plan that begins as uniform: {flag(AllocateSpec, 'decomposition').help} (default: whitened)"
     parser.add_argument("--decomposition", default=AllocateSpec().decomposition, metavar="D", help=words)
+    parser.add_argument("--storage", choices=STORAGES, help=f"{STORAGE_HELP} (default: as the plan begun with)")
     parser.add_argument("--save", required=True, metavar="FILE", help="where the plan goes")
 
 

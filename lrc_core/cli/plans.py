@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lrc_core.allocate.curves.hand import HAND, predicted_loss, spend_rest
-from lrc_core.budget import fit_budget, uniform_ranks
+from lrc_core.budget import fit_budget, stored_card, uniform_ranks
 from lrc_core.cli.output import emit, emit_json, fixed_percent
 from lrc_core.errors import LrcError, PlanError, SettingsError
 from lrc_core.files import disk_errors
@@ -32,6 +32,7 @@ def plan(arguments: argparse.Namespace) -> int:
     own = Archive((store,))
     card = _card(ref, own)
     begun = None if arguments.begin == UNIFORM else Plan.from_dict(find_plan(arguments.begin, store).plan)
+    card = stored_card(card, arguments.storage or (begun.storage if begun is not None else "pair"))
     ranks, locked = _beginning(card, begun, arguments.keep)
     for name, rank in (_rank(word, card) for word in arguments.rank or ()):
         ranks[name] = rank

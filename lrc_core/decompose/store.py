@@ -9,6 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from lrc_core.budget import factor_params, stored
 from lrc_core.decompose.blockfiles import BlockFiles
 from lrc_core.decompose.factorise import Factors
 from lrc_core.types import LinearShape
@@ -62,7 +63,8 @@ def disk_cost(layers: Sequence[LinearShape], folder: Path) -> DiskCost:
         layers: the block linears.
         folder: where the factors will lie (its nearest existing parent is asked for free space).
     """
-    numbers = sum(layer.full_rank * (layer.out_features + layer.in_features + 1) for layer in layers)
+    pairs = stored(layers, "pair")
+    numbers = sum(factor_params(layer, layer.full_rank) + layer.full_rank for layer in pairs)
     parent = folder
     while not parent.exists():
         parent = parent.parent

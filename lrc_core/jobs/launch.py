@@ -18,6 +18,7 @@ import psutil
 from lrc_core.errors import ResourceError
 from lrc_core.files import disk_errors
 from lrc_core.jobs.queue import DeviceQueue
+from lrc_core.paths import child_environment
 from lrc_core.runs.process import identity, process_of
 from lrc_core.runs.records import Status
 from lrc_core.runs.store import Run, RunStore
@@ -74,14 +75,8 @@ def start_process(words: Sequence[str], log: Path, name: str, env: Mapping[str, 
     Raises:
         ResourceError: the system cannot start a process, or the disk is full.
     """
-    root = str(Path(__file__).resolve().parents[2])
-    inherited = os.environ.get("PYTHONPATH")
-    environment = {
-        **os.environ,
-        **(env or {}),
-        "PYTHONPATH": os.pathsep.join([root, inherited] if inherited else [root]),
-        "PYTHONIOENCODING": "utf-8:backslashreplace",  # what is printed goes to a log, whatever the terminal can write
-    }
+    # What is printed goes to a log, whatever the terminal can write.
+    environment = child_environment({**(env or {}), "PYTHONIOENCODING": "utf-8:backslashreplace"})
     command = [sys.executable, "-m", f"lrc_core.jobs.{words[0]}", *words[1:]]
     with disk_errors(log):
         output = log.open("ab")

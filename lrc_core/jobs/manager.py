@@ -64,6 +64,7 @@ def submit(
     store: RunStore | None = None,
     env: Mapping[str, str] | None = None,
     automatic: bool = False,
+    here: bool = False,
 ) -> Run:
     """Make sure that a spec's run is done, running or queued, and return it at once.
 
@@ -77,6 +78,7 @@ def submit(
         env: environment variables for the worker alone, such as ``HF_TOKEN``; never written anywhere.
         automatic: nobody pressed a button for it, so :func:`replace_queued` may drop it while it waits. A run that was
             there before keeps what it is; one that is asked for afterwards is no longer automatic.
+        here: this process will do the work itself, so that none is started for it.
 
     Raises:
         LrcError: the pre-flight found that the job cannot succeed; nothing was queued.
@@ -93,7 +95,7 @@ def submit(
     with store.lock():
         _flag(run, automatic=automatic and (not known or (run.path / _AUTOMATIC).exists()))
         status = run.status()
-        if status.state == "queued" and is_alive(status) is False:
+        if status.state == "queued" and is_alive(status) is False and not here:
             _launch(store, run, status, env)
     return run
 
@@ -111,13 +113,16 @@ def poll(run_id: str, *, store: RunStore | None = None) -> Status:
     return run.status()
 
 
-def resume(run_id: str, *, store: RunStore | None = None, env: Mapping[str, str] | None = None) -> Run:
+def resume(
+    run_id: str, *, store: RunStore | None = None, env: Mapping[str, str] | None = None, here: bool = False
+) -> Run:
     """Queue a cancelled, failed or interrupted run again; it goes on from its checkpoint.
 
     Args:
         run_id: the run.
         store: where it lies.
         env: as for :func:`submit`.
+        here: likewise.
 
     Raises:
         RunError: there is no such run, it is damaged, done, or has not stopped.
@@ -140,7 +145,8 @@ def resume(run_id: str, *, store: RunStore | None = None, env: Mapping[str, str]
             now = time.time()
             fresh = Status(created_at=status.created_at, queued_at=now, updated_at=now, attempt=status.attempt + 1)
             run.write_status(fresh)
-        _launch(store, run, fresh, env)
+        if not here:
+            _launch(store, run, fresh, env)
     return run
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict, replace
 
+from lrc_core.errors import BudgetError, SettingsError
+from lrc_core.formats.budgets import BOTH, BY_BYTES, VARY, VARY_WORDS, byte_budget
 from lrc_core.kinds import checks, titles
 from lrc_core.kinds.choices import add_settings, settings_of, settings_words
-from lrc_core.kinds.flags import CALIBRATION_SEED, calibration, flags
+from lrc_core.kinds.flags import CALIBRATION_SEED, calibration, flag, flags
 from lrc_core.kinds.kind import Kind
 from lrc_core.names import method_label
+from lrc_core.plan import variant_name
 from lrc_core.registry import ALLOCATORS
 from lrc_core.runs.spec import AllocateSpec
 from lrc_core.runs.store import RunStore
@@ -43,9 +46,41 @@ def _extras(parser: argparse.ArgumentParser) -> None:
 
 
 def _check(spec: AllocateSpec) -> None:
+    if spec.budget:
+        _check_bytes(spec)
     checks.check_keep(spec.keep)
     checks.check_decompositions([spec.decomposition])
     ALLOCATORS.get(spec.method).settings(None, spec.settings)
+
+
+def _check_bytes(spec: AllocateSpec) -> None:
+    """Refuse what no budget in bytes can be given to; what a model can be shrunk to is checked by the job."""
+    byte_budget(spec.budget)
+    if spec.vary not in VARY:
+        raise SettingsError(f"A budget in bytes cannot vary {spec.vary!r}.", f"Choose one of {', '.join(VARY)}.")
+    if not ALLOCATORS.get(spec.method).by_bytes:
+        able = ", ".join(entry.name for entry in ALLOCATORS if entry.by_bytes)
+        raise BudgetError(
+            f"{method_label(spec.method)} chooses ranks in 16 bits and cannot be given bytes.",
+            f"Choose {able}, or a share to keep: in 16 bits it is the same share of the bytes.",
+        )
+    if spec.decomposition != BY_BYTES:
+        raise BudgetError(
+            f"Bytes are shared out by predicted losses, which the decomposition {spec.decomposition} does not know.",
+            f"Choose the decomposition {BY_BYTES}.",
+        )
+
+
+def _what(spec: AllocateSpec) -> str:
+    variant = variant_name(spec.method, "", spec.storage)
+    return f"{variant} at {_size(spec)}" if spec.budget else titles.listed(variant, spec.keep)
+
+
+def _size(spec: AllocateSpec) -> str:
+    """The target in words."""
+    if not spec.budget:
+        return titles.sizes([spec.keep])
+    return byte_budget(spec.budget).words + ("" if spec.vary == BOTH else f", {VARY_WORDS[spec.vary]}")
 
 
 KIND = Kind(
@@ -55,13 +90,16 @@ KIND = Kind(
     stage="lrc_core.pipeline.allocation:allocation_run",
     show="lrc_core.cli.jobs:print_plan",
     parts=(
-        *flags(AllocateSpec, "method", "keep", "decomposition"),
+        flag(AllocateSpec, "method"),
+        flag(AllocateSpec, "keep", unless="budget"),
+        flag(AllocateSpec, "budget", then=(("keep", 1.0),)),
+        *flags(AllocateSpec, "vary", "decomposition"),
         _Settings(),
-        *flags(AllocateSpec, "seed"),
+        *flags(AllocateSpec, "storage", "rank_multiple", "seed"),
         *calibration(AllocateSpec, alone=True, seed=CALIBRATION_SEED),
     ),
     extras=_extras,
-    title=lambda spec: f"{method_label(spec.method)} at {titles.sizes([spec.keep])}",
-    what=lambda spec: titles.listed(spec.method, spec.keep),
+    title=lambda spec: f"{method_label(variant_name(spec.method, '', spec.storage))} at {_size(spec)}",
+    what=_what,
     check=_check,
 )

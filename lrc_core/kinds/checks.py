@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,9 @@ def check_evaluation(evaluation: EvaluationSpec) -> None:
         raise SettingsError(f"The stride {evaluation.stride} is longer than the window {evaluation.window}.")
     if evaluation.bos not in ("auto", "yes", "no"):
         raise SettingsError(f"BOS cannot be {evaluation.bos!r}.", "Choose one of auto, yes, no.")
+    if evaluation.tasks and find_spec("lm_eval") is None:
+        remedy = 'Install it: `pip install "low-rank-compression-explorer[zero-shot]"`. Perplexities do without it.'
+        raise EvaluationError("Accuracies on benchmark items need the package lm-eval.", remedy)
     if evaluation.include_path and not Path(evaluation.include_path).is_dir():
         raise EvaluationError(f"There is no folder {evaluation.include_path} of task files.")
 

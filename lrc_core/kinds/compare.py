@@ -6,17 +6,25 @@ import argparse
 from dataclasses import replace
 
 from lrc_core.errors import SettingsError
+from lrc_core.formats.grids import QUANTISED, check_formats
 from lrc_core.kinds import checks, titles
 from lrc_core.kinds.choices import add_presets, presets_of, presets_words
 from lrc_core.kinds.flags import CALIBRATION_SEED, calibration, evaluation, flag, flags
 from lrc_core.kinds.kind import Kind
-from lrc_core.plan import variant_name
+from lrc_core.plan import PAIR, variant_name
 from lrc_core.runs.spec import CompareSpec, EvaluationSpec
 from lrc_core.runs.store import RunStore
-from lrc_core.tune.kinds import KINDS, NO_UPDATE, TUNED, check_kinds
+from lrc_core.tune.kinds import BLOCKWISE, COMPARED, NO_UPDATE, SEQUENCES, TUNED, check_kinds
 
 TASKS = ("arc_easy", "piqa")
 """Zero-shot tasks of a comparison when none are named: two of the starter pack's, so that no network is needed."""
+
+
+TRAINED = {
+    BLOCKWISE: " with factors refined block by block",
+    TUNED: " with tuned factors",
+    SEQUENCES[0]: " with factors refined block by block, then tuned",
+}
 
 
 class _Presets:
@@ -36,26 +44,28 @@ def _check(spec: CompareSpec) -> None:
     for keep in spec.keeps:
         checks.check_keep(keep)
     checks.check_decompositions([spec.decomposition])
-    check_kinds([spec.update] if spec.update != NO_UPDATE else [])
+    check_formats(spec.formats)
+    check_kinds([spec.update] if spec.update != NO_UPDATE else [], COMPARED)
     checks.check_presets(spec.presets, spec.methods, "compared")
     if not spec.methods or not spec.keeps:
         raise SettingsError("A comparison needs at least one method and one share to keep.")
 
 
 def _title(spec: CompareSpec) -> str:
-    updated = {NO_UPDATE: "", TUNED: " with tuned factors"}.get(
+    updated = {NO_UPDATE: "", **TRAINED}.get(
         spec.update, f" with {titles.UPDATES.get(spec.update, spec.update).lower()} updated"
     )
-    return f"Compare at {titles.sizes(spec.keeps)}{updated}"
+    stored = "" if spec.storage == PAIR else ", stored by pivots"
+    return f"Compare at {titles.sizes(spec.keeps)}{updated}{stored}"
 
 
 def _what(spec: CompareSpec) -> str:
     update = spec.update.removeprefix(NO_UPDATE)
-    return titles.listed(", ".join(variant_name(name, update) for name in spec.methods), *spec.keeps)
+    return titles.listed(", ".join(variant_name(name, update, spec.storage) for name in spec.methods), *spec.keeps)
 
 
 KIND = Kind(
-    CompareSpec(evaluation=EvaluationSpec(tasks=TASKS)),
+    CompareSpec(evaluation=EvaluationSpec(tasks=TASKS), formats=QUANTISED),
     label="Compare",
     help="Compare methods at the same budgets.",
     stage="lrc_core.pipeline.comparison:comparison_run",
@@ -63,8 +73,8 @@ KIND = Kind(
     parts=(
         *flags(CompareSpec, "keeps", "methods", "decomposition"),
         _Presets(),
-        flag(CompareSpec, "update", choices=(NO_UPDATE, *KINDS)),
-        *flags(CompareSpec, "seed"),
+        flag(CompareSpec, "update", choices=(NO_UPDATE, *COMPARED)),
+        *flags(CompareSpec, "formats", "storage", "seed"),
         *evaluation(CompareSpec, "--text"),
         *calibration(CompareSpec, seed=CALIBRATION_SEED),
     ),

@@ -11,11 +11,12 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Any, Protocol, get_args, get_type_hints
+from typing import Any, Literal, Protocol, get_args, get_origin, get_type_hints
 
 import lrc_core.allocate
 import lrc_core.decompose  # noqa: F401 - both register their methods, which help texts list
 from lrc_core.errors import EvaluationError, TextError
+from lrc_core.formats.grids import format_named
 from lrc_core.kinds.lists import add_list, pieces_of
 from lrc_core.models.pack.starter import TEXTS
 from lrc_core.paths import expanded
@@ -239,6 +240,10 @@ def _is_text(word: str) -> bool:
     return all(piece in _BUILT_IN or (is_file(piece) and path.suffix != ".gguf") for piece, path in paths)
 
 
+def _new_folder(name: str) -> str:
+    return os.path.abspath(expanded(name))
+
+
 def _folder(name: str) -> str:
     path = expanded(name)
     if not os.path.isdir(path):
@@ -250,7 +255,9 @@ _NAMES: dict[str, dict[str, Any]] = {
     "text": {"each": True, "fits": _is_text, "made": absolute_text, "metavar": "TEXT"},
     "listed text": {"made": absolute_text, "metavar": "TEXT"},
     "folder": {"made": _folder, "metavar": "DIR"},
+    "new folder": {"made": _new_folder},
     "model": {"made": model_source, "metavar": "MODEL"},
+    "format": {"made": lambda name: format_named(name).name, "metavar": "FORMAT"},
     "decomposition": {"help": ", ".join(DECOMPOSITIONS.names()), "metavar": "D"},
 }
 """What a word of the command line can name."""
@@ -276,9 +283,11 @@ def flag(spec: type[Any], name: str, **more: Any) -> Flag:
     kind = get_type_hints(owner)[leaf]
     if kind is bool:
         return Flag(field=name, const=not info.default, **said)
-    several = get_args(kind)[:1]
+    several = get_args(kind)[:1] if get_origin(kind) is tuple else ()
     kind = several[0] if several else kind
-    said.setdefault("metavar", {int: "N", float: "SHARE"}.get(kind))
+    kind = str if get_origin(kind) is Literal else kind
+    if "choices" not in said:
+        said.setdefault("metavar", {int: "N", float: "SHARE"}.get(kind))
     return Flag(field=name, type=kind, many=bool(several) and not said.get("each"), **said)
 
 

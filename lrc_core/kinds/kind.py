@@ -37,6 +37,7 @@ class Kind:
         stage: ``package.module:function`` that does the work, ``(run, session) -> result``; loads torch.
         show: ``package.module:function`` that prints the result, ``(run, result)``.
         parts: flags of its command.
+        first: parts whose words stand before the model's.
         extras: adds flags that are no part of the spec.
         command: words of its command; its name where there are none.
         handler: ``package.module:function`` of the command.
@@ -53,6 +54,7 @@ class Kind:
     stage: str
     show: str
     parts: tuple[SpecFlags, ...] = ()
+    first: tuple[SpecFlags, ...] = ()
     extras: Callable[[argparse.ArgumentParser], None] = _nothing
     command: tuple[str, ...] = ()
     handler: str = "lrc_core.cli.jobs:job"
@@ -74,6 +76,8 @@ class Kind:
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Give a parser the flags of its command."""
+        for part in self.first:
+            part.add(parser, self.base)
         add_model(parser)
         for part in self.parts:
             part.add(parser, self.base)
@@ -88,14 +92,18 @@ class Kind:
             LrcError: a plan, text or setting is not there.
         """
         spec, store = self.spec_class(**{**vars(self.base), "model": model_ref(arguments)}), store or RunStore()
-        for part in self.parts:
+        for part in (*self.first, *self.parts):
             spec = part.read(spec, arguments, store)
         return spec
 
     def words_of(self, spec: Any, store: RunStore | None = None) -> str:
         """The command line that submits a spec, ready to copy; it reads back to the same spec."""
         said, store = self.base, store or RunStore()
-        words = ["lrc", *(self.command or (self.name,)), *model_words(spec.model)]
+        words = ["lrc", *(self.command or (self.name,))]
+        for part in self.first:
+            more, said = part.write(spec, said, store)
+            words += more
+        words += model_words(spec.model)
         for part in self.parts:
             more, said = part.write(spec, said, store)
             words += more

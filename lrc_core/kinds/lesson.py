@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+
 from lrc_core.errors import SettingsError
 from lrc_core.kinds import checks
 from lrc_core.kinds.flags import calibration, flags
@@ -18,6 +20,11 @@ def _check(spec: LessonSpec) -> None:
         raise SettingsError("A lesson needs at least one part.", f"Choose from {known}.")
 
 
+def _page(parser: argparse.ArgumentParser) -> None:
+    words = "write the eight steps of Learn as a page that needs no server, and start nothing"
+    parser.add_argument("--html", metavar="FILE_OR_FOLDER", default="", help=words)
+
+
 KIND = Kind(
     LessonSpec(),
     label="Lesson",
@@ -28,5 +35,7 @@ KIND = Kind(
         *flags(LessonSpec, "layers", "keep", "parts", "prompt"),
         *calibration(LessonSpec, alone=True, seed="--seed"),
     ),
+    extras=_page,
+    handler="lrc_core.cli.lesson:lesson",
     check=_check,
 )

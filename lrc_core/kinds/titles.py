@@ -7,11 +7,18 @@ from typing import Any
 
 from lrc_core.budget import removed_percent
 from lrc_core.names import method_label
-from lrc_core.plan import update_of, variant_name
-from lrc_core.tune.kinds import NO_UPDATE, TUNED
+from lrc_core.plan import storage_of, update_of, variant_name
+from lrc_core.tune.kinds import BLOCKWISE, NO_UPDATE, SEQUENCES, TUNED
 from lrc_core.words import removed
 
-UPDATES = {NO_UPDATE: "No update", "left": "Left factors", "both": "Both factors", TUNED: "Tuned factors"}
+UPDATES = {
+    NO_UPDATE: "No update",
+    "left": "Left factors",
+    "both": "Both factors",
+    BLOCKWISE: "Refined block by block",
+    TUNED: "Tuned factors",
+    SEQUENCES[0]: "Refined, then tuned",
+}
 """What an update is called."""
 
 
@@ -22,7 +29,7 @@ def sizes(keeps: Iterable[float]) -> str:
 
 def plan_title(plan: Mapping[str, Any]) -> str:
     """``LLRC + update at 20 %``."""
-    name = method_label(variant_name(str(plan.get("method")), update_of(plan.get("origin"))))
+    name = method_label(variant_name(str(plan.get("method")), update_of(plan.get("origin")), storage_of(plan)))
     return f"{name} at {removed(float(plan.get('keep_target', 1)))}"
 
 
@@ -33,4 +40,4 @@ def listed(name: str, *keeps: float) -> str:
 
 def listed_plan(plan: Mapping[str, Any], update: str) -> str:
     """The same of a plan."""
-    return listed(variant_name(str(plan.get("method")), update), float(plan.get("keep_target", 1)))
+    return listed(variant_name(str(plan.get("method")), update, storage_of(plan)), float(plan.get("keep_target", 1)))

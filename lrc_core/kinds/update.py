@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict, replace
 
+from lrc_core.errors import PlanError
 from lrc_core.kinds import titles
 from lrc_core.kinds.choices import add_settings, settings_of, settings_words
 from lrc_core.kinds.flags import CALIBRATION_SEED, calibration
@@ -12,7 +13,7 @@ from lrc_core.kinds.kind import Kind
 from lrc_core.kinds.plans import PlanFlag
 from lrc_core.runs.spec import UpdateSpec
 from lrc_core.runs.store import RunStore
-from lrc_core.tune.kinds import KINDS, TUNED, update_settings
+from lrc_core.tune.kinds import BLOCKWISE, KINDS, TUNED, update_settings
 
 
 class _Settings:
@@ -35,12 +36,18 @@ class _Settings:
 
 def _title(spec: UpdateSpec) -> str:
     kind = str(spec.settings.get("kind"))
-    doing = "Tune the factors" if kind == TUNED else f"Update {titles.UPDATES.get(kind, 'Factors').lower()}"
+    trained = {TUNED: "Tune the factors", BLOCKWISE: "Refine the factors block by block"}
+    doing = trained.get(kind, f"Update {titles.UPDATES.get(kind, 'Factors').lower()}")
     return f"{doing} of {titles.plan_title(spec.plan)}"
 
 
 def _check(spec: UpdateSpec) -> None:
     update_settings(spec.settings)
+    if formats := (spec.plan or {}).get("formats"):
+        raise PlanError(
+            f"This plan rounds {len(formats)} layers to number formats, which would round an update away.",
+            "Update the plan of a budget without formats; rounding comes last.",
+        )
 
 
 KIND = Kind(

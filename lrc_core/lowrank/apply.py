@@ -16,7 +16,12 @@ from lrc_core.budget import Ranks, is_dense
 from lrc_core.decompose.factorise import Factors
 from lrc_core.digests import is_altered
 from lrc_core.errors import PlanError
-from lrc_core.lowrank.linear import LowRankLinear
+from lrc_core.formats.grids import BF16, FORMATS, Format
+from lrc_core.formats.rounding import on_grid
+from lrc_core.formats.sizes import is_pivoted
+from lrc_core.lowrank.linear import LowRankLinear, PivotedLinear
+from lrc_core.lowrank.pivots import pivot_form
+from lrc_core.lowrank.rounding import rounded_linear, rounded_pair
 from lrc_core.models.blocks.linears import get_module, replace_module, weight_of
 from lrc_core.types import LinearShape
 
@@ -116,19 +121,44 @@ def compute_factors(model: nn.Module, layer: LinearShape, source: FactorSource) 
     return found.left.to(weight.device, weight.dtype), found.right.to(weight.device, weight.dtype)
 
 
-def low_rank_layer(module: nn.Module, factors: Factors, kept: slice | Sequence[int]) -> LowRankLinear:
+def low_rank_layer(
+    module: nn.Module, factors: Factors, kept: slice | Sequence[int], form: Format = BF16
+) -> LowRankLinear:
     """The low-rank form of a linear, in the dtype and on the device of the original.
 
     Args:
         module: nn.Linear or Conv1D.
         factors: its factors.
         kept: which components: a slice (the first k) or indices.
+        form: the number format that both factors are rounded to.
     """
     weight = weight_of(module)
     index = kept if isinstance(kept, slice) else torch.as_tensor(list(kept), dtype=torch.long)
-    left = factors.left[:, index].to(weight.device, weight.dtype).contiguous()
-    right = factors.right[index].to(weight.device, weight.dtype).contiguous()
+    left, right = rounded_pair(factors.left[:, index], factors.right[index], form)
+    left, right = (part.to(weight.device, weight.dtype).contiguous() for part in (left, right))
     return LowRankLinear(left, right, getattr(module, "bias", None))
+
+
+def pivoted_layer(
+    module: nn.Module, factors: Factors, kept: slice | Sequence[int], form: Format = BF16
+) -> PivotedLinear:
+    """The same matrix as :func:`low_rank_layer` makes of it, stored as pivot rows and coefficients.
+
+    Args:
+        module: nn.Linear or Conv1D.
+        factors: its factors.
+        kept: which components: a slice (the first k) or indices.
+        form: the number format that rows and coefficients are rounded to.
+
+    Raises:
+        NumericalError: the factors are not finite.
+    """
+    weight = weight_of(module)
+    index = kept if isinstance(kept, slice) else torch.as_tensor(list(kept), dtype=torch.long)
+    found = pivot_form(factors.left[:, index].to(weight.device), factors.right[index].to(weight.device))
+    parts = (on_grid(part, form) for part in (found.rows, found.coefficients))
+    rows, coefficients = (part.to(weight.device, weight.dtype) for part in parts)
+    return PivotedLinear(rows, coefficients, found.pivots, getattr(module, "bias", None))
 
 
 @contextmanager
@@ -138,6 +168,9 @@ def compressed(
     ranks: Ranks,
     source: FactorSource,
     kept: Mapping[str, Sequence[int]] | None = None,
+    formats: Mapping[str, str] | None = None,
+    *,
+    as_pairs: bool = False,
 ) -> Iterator[nn.Module]:
     """The model with every low-rank layer swapped in; the very same modules are put back at the end.
 
@@ -147,6 +180,8 @@ def compressed(
         ranks: rank of every layer; a rank at or above break-even leaves the layer dense, bit for bit.
         source: where the factors come from.
         kept: indices of the kept components where they are not the first k (LLRC's any-k).
+        formats: number formats by layer, dense and low-rank ones; the others stay in 16 bits.
+        as_pairs: factors whatever the storage law, for what trains or fits them: the same matrices, sooner made.
 
     Raises:
         PlanError: kept indices disagree with the rank or lie outside the spectrum; factors are too few for the rank.
@@ -154,8 +189,11 @@ def compressed(
     originals: dict[str, nn.Module] = {}
     try:
         for layer in layers:
-            rank = ranks[layer.name]
+            rank, form = ranks[layer.name], FORMATS[(formats or {}).get(layer.name, BF16.name)]
             if is_dense(layer, rank):
+                if form is not BF16:
+                    originals[layer.name] = module = get_module(model, layer.name)
+                    replace_module(model, layer.name, rounded_linear(module, form))
                 continue
             chosen: slice | Sequence[int] = slice(0, rank)
             if kept is not None and layer.name in kept:
@@ -166,7 +204,8 @@ def compressed(
             if found.left.shape[1] < rank or found.right.shape[0] < rank:
                 raise PlanError(f"The factors of {layer.name} have fewer components than its rank {rank}.")
             module = get_module(model, layer.name)
-            replacement = low_rank_layer(module, found, chosen)
+            made = pivoted_layer if is_pivoted(layer, rank, form) and not as_pairs else low_rank_layer
+            replacement = made(module, found, chosen, form)
             originals[layer.name] = module
             replace_module(model, layer.name, replacement)
         yield model

@@ -1,9 +1,12 @@
-"""A linear layer held as two factors."""
+"""A linear layer of low rank: as a pair of factors, or as pivot rows and coefficients."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from lrc_core.lowrank.pivots import row_order
 
 
 class LowRankLinear(nn.Module):
@@ -39,6 +42,55 @@ class LowRankLinear(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """[..., n] to [..., m]."""
         return functional.linear(functional.linear(inputs, self.right), self.left, self.bias)
+
+    def extra_repr(self) -> str:
+        """Shown by print(model)."""
+        return f"in_features={self.in_features}, out_features={self.out_features}, rank={self.rank}"
+
+
+class PivotedLinear(nn.Module):
+    """y_P = rows x, y_rest = coefficients y_P, put in order; plus bias. See :mod:`lrc_core.lowrank.pivots`.
+
+    Args:
+        rows: [k, n], k rows of the weight itself.
+        coefficients: [m - k, k] of the other rows, in their order.
+        pivots: [k] which rows those are, ascending; whole numbers.
+        bias: [m] or None; never compressed.
+    """
+
+    pivots: Tensor
+    order: Tensor
+
+    def __init__(self, rows: Tensor, coefficients: Tensor, pivots: Tensor, bias: Tensor | None = None) -> None:
+        super().__init__()
+        self.rows = nn.Parameter(rows, requires_grad=False)
+        self.coefficients = nn.Parameter(coefficients, requires_grad=False)
+        self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+        self.register_buffer("pivots", pivots.to(rows.device, torch.int32))
+        order = row_order(pivots.long(), rows.shape[0] + coefficients.shape[0])
+        self.register_buffer("order", order.to(rows.device, torch.int32), persistent=False)
+
+    @property
+    def in_features(self) -> int:
+        """n."""
+        return self.rows.shape[1]
+
+    @property
+    def out_features(self) -> int:
+        """m."""
+        return self.rows.shape[0] + self.coefficients.shape[0]
+
+    @property
+    def rank(self) -> int:
+        """k."""
+        return self.rows.shape[0]
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """[..., n] to [..., m]."""
+        stored = functional.linear(inputs, self.rows)
+        combined = functional.linear(stored, self.coefficients)
+        outputs = torch.cat([stored, combined], dim=-1).index_select(-1, self.order)
+        return outputs if self.bias is None else outputs + self.bias
 
     def extra_repr(self) -> str:
         """Shown by print(model)."""

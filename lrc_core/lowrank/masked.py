@@ -117,8 +117,8 @@ class MaskedLinear(nn.Module):
         trained = torch.ones_like(values, dtype=torch.bool) if self.trained is None else self.trained
         on, changed = (trained | (values != 0)).nonzero()[:, 0], (trained | (values != 1)).nonzero()[:, 0]
         weight = weight_of(self.dense)
-        break_even = weight.numel() / sum(weight.shape)  # components that cost as much as the dense weight
-        if len(on) <= len(changed) + break_even:
+        dense_work = weight.numel() / sum(weight.shape)  # in components: how many take as long as the dense product
+        if len(on) <= len(changed) + dense_work:
             return self._product(inputs, self.mask, on, None)
         return self._product(inputs, self.mask - 1, changed, weight)
 

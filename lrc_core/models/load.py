@@ -60,6 +60,8 @@ class LoadedModel:
         card: its figures and identity.
         warnings: what the user should know, in plain sentences.
         causal: no token sees what follows; only then is there a perplexity.
+        packed: types that its weights were packed in before they were unpacked, most parameters first; "" where they
+            never were.
     """
 
     model: Any
@@ -69,6 +71,7 @@ class LoadedModel:
     dtype: torch.dtype
     warnings: tuple[str, ...]
     causal: bool = True
+    packed: str = ""
 
 
 def load_model(
@@ -99,7 +102,7 @@ def load_model(
     """
     chosen = pick_device(device)
     precision = named_dtype(dtype, chosen)
-    folder, revision = _local_folder(ref, on_progress, should_stop)
+    folder, revision = local_folder(ref, on_progress, should_stop)
     files = look_through(folder, allow_pickle=ref.allow_pickle)
     check_tokenizer(folder)
     _require_memory(files, ref, chosen, precision)
@@ -126,7 +129,7 @@ def load_model(
         warnings.append(f"The tokenizer knows {len(tokenizer)} tokens, the model only {card.vocab_size}.")
     for warning in warnings:
         _LOG.warning(warning)
-    return LoadedModel(model, tokenizer, card, chosen, precision, tuple(warnings), look.causal)
+    return LoadedModel(model, tokenizer, card, chosen, precision, tuple(warnings), look.causal, packed_as(ref))
 
 
 def _odd(blocks: Blocks, causal: bool) -> list[str]:
@@ -159,7 +162,7 @@ def move(model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
             module._buffers[name] = buffer.to(device)
 
 
-def _local_folder(ref: ModelRef, on_progress: OnProgress, should_stop: ShouldStop) -> tuple[Path, str]:
+def local_folder(ref: ModelRef, on_progress: OnProgress, should_stop: ShouldStop) -> tuple[Path, str]:
     """The folder to load from and the revision, after whatever fetching or unpacking it takes."""
     source = find_source(ref)
     if source.kind == "starter":
@@ -178,12 +181,16 @@ def _local_folder(ref: ModelRef, on_progress: OnProgress, should_stop: ShouldSto
 
 def origin_notes(ref: ModelRef) -> tuple[str, ...]:
     """What the user should know of weights that are not those the model was trained with."""
-    source = find_source(ref)
-    if source.kind != "gguf":
-        return ()
-    assert source.path is not None
-    packed = packed_types(whole_header(source.path))
+    packed = packed_as(ref) if find_source(ref).kind == "gguf" else ""
     return (f"Its weights were packed in a GGUF file as {packed} and have been unpacked.",) if packed else ()
+
+
+def packed_as(ref: ModelRef) -> str:
+    """Types that the weights of a model were packed in, by where it comes from; "" where they never were."""
+    source = find_source(ref)
+    if source.kind == "starter":
+        return starter.PACKED
+    return packed_types(whole_header(source.path)) if source.kind == "gguf" and source.path is not None else ""
 
 
 def _require_memory(files: ModelFiles, ref: ModelRef, device: torch.device, dtype: torch.dtype) -> None:
@@ -241,7 +248,7 @@ def _read_model(
         with quiet_transformers("loading the weights", on_progress, should_stop):
             model, info = AutoModelForCausalLM.from_pretrained(
                 files.folder,
-                dtype=_stored_dtype(files),
+                dtype=stored_dtype(files),
                 use_safetensors=not files.pickled,
                 trust_remote_code=ref.trust_remote_code,
                 local_files_only=True,
@@ -284,7 +291,7 @@ def _zeros(model: nn.Module) -> list[str]:
     ]
 
 
-def _stored_dtype(files: ModelFiles) -> torch.dtype | str:
+def stored_dtype(files: ModelFiles) -> torch.dtype | str:
     """What most of the weights are stored as; config.json may say less, and would have them rounded."""
     sizes: dict[str, int] = {}
     for tensor in files.tensors:

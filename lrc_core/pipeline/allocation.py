@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -15,21 +16,22 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from lrc_core.allocate.protocol import Allocation, Context, PassedPlan
-from lrc_core.budget import size_key, whole_percent
-from lrc_core.calibrate.factor_model import spectra
+from lrc_core.allocate.protocol import Allocation, Bytes, Context, PassedPlan
+from lrc_core.budget import keep_at, removed_percent, size_key, stored_card, whole_percent
+from lrc_core.calibrate.factor_model import block_transforms, spectra
 from lrc_core.calibrate.statistics import Notes
 from lrc_core.calibrate.subspaces import neighbour_overlaps
 from lrc_core.damage import earlier, read_lines
-from lrc_core.decompose.factorise import Factors
+from lrc_core.decompose.factorise import Factors, Transform
 from lrc_core.errors import PlanError
 from lrc_core.files import append_line, write_arrays, write_json, write_tensors
+from lrc_core.formats.budgets import byte_budget
 from lrc_core.lowrank.structure import STRUCTURE_FILE, write_structure
 from lrc_core.models.resources import own_peak_memory
 from lrc_core.paths import cache_home
 from lrc_core.pipeline.session import Session, factors_for, write_card
 from lrc_core.pipeline.streaming import streamed_spectra_run
-from lrc_core.plan import Plan, make_plan, pruned_plan
+from lrc_core.plan import PAIR, Plan, make_plan, pruned_plan
 from lrc_core.records import load_record, typed
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
 from lrc_core.runs.spec import AllocateSpec, SpectraSpec
@@ -72,22 +74,27 @@ def allocation_run(run: Run, session: Session) -> dict[str, Any]:
     factors = store.folder.name if store else ""
     calibrated = session.calibrated(spec.calibration)
     key = partial(session.probing_key, calibrated, spec.calibration)
-    writer = _PlanWriter(run, spec, session.loaded.card)
+    storage = PAIR if entry.structured else spec.storage
+    law = () if storage == PAIR else (storage,)  # what is probed above one law's break-even is dense
+    card = stored_card(session.loaded.card, storage, spec.rank_multiple)
+    writer = _PlanWriter(run, spec, card)
     context = Context(
         model=session.loaded.model,
-        layers=session.loaded.card.layers,
+        layers=card.layers,
         source=store or _NoFactors(),
         decomposition=spec.decomposition,
         windows=lambda count, window, seed: session.fitting(spec.calibration, count, window, seed + 1),
         keep=spec.keep,
         seed=spec.seed,
         checkpoint=run.path / "checkpoint",
-        shared=_folder(spec.method, key(spec.method, entry.version, dict(spec.settings), factors, spec.seed)),
-        common=_folder("common", key("common", factors, spec.seed)),
+        shared=_folder(spec.method, key(spec.method, entry.version, dict(spec.settings), factors, spec.seed, *law)),
+        common=_folder("common", key("common", factors, spec.seed, *law)),
         on_progress=session.on_progress,
         should_stop=session.should_stop,
         on_recorded=writer.on_recorded,
         on_ranks=writer.on_ranks,
+        bytes=_bytes(spec, session.loaded.card),
+        weighing=lambda: _weighing(session, spec),
     )
     spent = _Spent(run.path / "spent.json", context.shared)
     with spent:
@@ -101,6 +108,18 @@ def allocation_run(run: Run, session: Session) -> dict[str, Any]:
         "details": dict(found.details or {}),
         "allocation": spent.to_dict(),
     }
+
+
+def _bytes(spec: AllocateSpec, card: ModelCard) -> Bytes | None:
+    """The budget in bytes, where it is one."""
+    return Bytes(byte_budget(spec.budget).allowed(card), spec.vary) if spec.budget else None
+
+
+def _weighing(session: Session, spec: AllocateSpec) -> Iterator[tuple[int, Mapping[str, Transform]]]:
+    """How the decomposition weighs errors, block by block."""
+    entry = DECOMPOSITIONS.get(spec.decomposition)
+    watch = (session.on_progress, session.should_stop)
+    return block_transforms(session.calibrated(spec.calibration), entry, entry.settings(), Notes(), watch)
 
 
 class _Spent:
@@ -161,6 +180,8 @@ class _PlanWriter:
     def save(self, found: Allocation) -> Plan:
         """Write the final plan, its file first: a plan that is there is whole."""
         plan = self.plan(found.ranks, found.kept, self._spec.keep)
+        if self._spec.budget:
+            plan = _within_bytes(plan, self._spec.budget, found.formats or {})
         if found.structure is not None:
             path = self._run.path / STRUCTURE_FILE
             write_structure(path, found.structure, found.weights)
@@ -194,6 +215,12 @@ class _PlanWriter:
         """One line of ``ranks.jsonl``."""
         line = {"step": step, "keep": size_key(keep), "ranks": [ranks[layer.name] for layer in self._card.layers]}
         append_line(self._run.path / "ranks.jsonl", json.dumps(line))
+
+
+def _within_bytes(plan: Plan, budget: str, formats: Mapping[str, str]) -> Plan:
+    """A plan of a budget in bytes: its target is the whole percent of parameters that it is within."""
+    keep = keep_at(math.floor(1e-6 + removed_percent(plan.keep_achieved)))
+    return replace(plan, keep_target=keep, formats=dict(formats), origin={**plan.origin, "budget": budget})
 
 
 def _saved(plan: Plan, path: Path, gains: Mapping[str, Tensor] | None) -> Plan:

@@ -8,9 +8,11 @@ from typing import Any
 
 from lrc_core.budget import removed_percent
 from lrc_core.files import write_json
+from lrc_core.formats.grids import METHODS
 from lrc_core.pipeline.parts import do_part, folder_of, recorded_plan, update_spec, warnings_of
 from lrc_core.pipeline.session import Session
-from lrc_core.plan import Plan
+from lrc_core.plan import PAIR, Plan
+from lrc_core.quality.quantised import quantised_plan
 from lrc_core.registry import ALLOCATORS
 from lrc_core.runs.integrity import unaltered
 from lrc_core.runs.spec import AllocateSpec, CompareSpec, EvaluateSpec, UpdateSpec
@@ -24,6 +26,8 @@ def comparison_run(run: Run, session: Session) -> dict[str, Any]:
     assert isinstance(spec, CompareSpec)
     comparison = _Comparison(run, spec, session)
     comparison.evaluate(None, "dense model")
+    for name in spec.formats:
+        comparison.quantised(name)
     for method in spec.methods:
         comparison.compare(method)
     return {"model": spec.model.source, "rows": comparison.sorted_rows(), **warnings_of(comparison.sorted_rows())}
@@ -49,6 +53,7 @@ class _Comparison:
             settings=asdict(entry.settings(preset)),
             calibration=spec.calibration,
             seed=spec.seed,
+            storage=PAIR if entry.structured else spec.storage,
         )
         learned: Run | None = None
         for keep in sorted(spec.keeps):  # the smallest first: one training run serves every rate on its way
@@ -61,16 +66,26 @@ class _Comparison:
             if spec.update == NO_UPDATE or entry.structured:
                 self.evaluate(path, label)
             else:
-                updated = self._part(update_spec(path, spec.update, spec, self._store), label)
-                self.evaluate(updated.path / "plan.json", label)
+                for kind in spec.update.split("+"):
+                    updated = self._part(update_spec(path, kind, spec, self._store), label)
+                    path = updated.path / "plan.json"
+                self.evaluate(path, label)
+
+    def quantised(self, name: str) -> None:
+        """Add the row of the model with every block linear in a number format."""
+        self._measure(quantised_plan(self._session.loaded.card, name), "", name)
 
     def evaluate(self, path: Path | None, label: str) -> None:
         """Add the row of a plan, or of the dense model."""
         plan = None if path is None else Plan.load(unaltered(path))
+        folder = "" if path is None or plan is None else folder_of(plan, path, self._store)
+        self._measure(plan, folder, label)
+
+    def _measure(self, plan: Plan | None, folder: str, label: str) -> None:
         wanted = EvaluateSpec(
             model=self._spec.model,
             plan=None if plan is None else plan.to_dict(),
-            plan_folder="" if path is None or plan is None else folder_of(plan, path, self._store),
+            plan_folder=folder,
             calibration=self._spec.calibration,
             evaluation=self._spec.evaluation,
         )
@@ -81,7 +96,7 @@ class _Comparison:
 
     def sorted_rows(self) -> list[dict[str, Any]]:
         """Rows by target, the dense model first, methods in the order asked for."""
-        order = {"dense": -1, **{method: i for i, method in enumerate(self._spec.methods)}}
+        order = {name: number for number, name in enumerate(("dense", *METHODS, *self._spec.methods))}
         return sorted(self._rows, key=lambda row: (-row["keep_target"], order[row["method"]]))
 
     def _part(self, wanted: AllocateSpec | UpdateSpec | EvaluateSpec, label: str) -> Run:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -11,16 +12,19 @@ from typing import TYPE_CHECKING, Any
 from torch import OutOfMemoryError, Tensor
 
 from lrc_core.errors import CancelledError, EvaluationError, TextError
-from lrc_core.evaluate.cost import measure_cost
+from lrc_core.evaluate.cost import Cost, count_bytes, count_params, measure_cost
 from lrc_core.evaluate.perplexity import perplexity
 from lrc_core.evaluate.sample import DEFAULT_PROMPT, greedy_sample
 from lrc_core.files import write_json
+from lrc_core.formats.grids import METHODS
 from lrc_core.models.checks.fit import model_positions, require_fit
 from lrc_core.models.checks.positions import length_warning, require_length
-from lrc_core.models.load import NOT_CAUSAL
+from lrc_core.models.gguf.packing import bits_of
+from lrc_core.models.load import NOT_CAUSAL, LoadedModel
 from lrc_core.pipeline.planned import under_plan
 from lrc_core.pipeline.session import Session
-from lrc_core.plan import Plan
+from lrc_core.plan import PAIR, Plan
+from lrc_core.quality.quantised import format_notes, sizes_of
 from lrc_core.results.identity import differs_from_plan
 from lrc_core.runs.spec import EvaluateSpec, EvaluationSpec
 from lrc_core.runs.store import Run
@@ -50,21 +54,39 @@ def evaluation_run(run: Run, session: Session) -> dict[str, Any]:
             "keep_whole_model": 1.0,
         }
         scores = _measure(run, spec.evaluation, session, spec.calibration.texts)
-        return {**head, **scores, "run_id": run.id, "allocate_run_id": None}
+        return {**head, **sizes_of(loaded.card, None), **scores, "run_id": run.id, "allocate_run_id": None}
     plan = Plan.from_dict(dict(spec.plan))
     plan.check_model(loaded.card)
     plan.require_files(spec.plan_folder, run.path.parent)
     plan.save(run.path / "plan.json")
     with under_plan(session, plan, spec.plan_folder, spec.calibration, run.path.parent):
-        scores = _measure(run, spec.evaluation, session, _calibrated_on(plan, spec))
+        scores = _measure(run, spec.evaluation, session, _calibrated_on(plan, spec), timed=not plan.formats)
     head = {
         name: getattr(plan, name)
         for name in ("method", "decomposition", "keep_target", "keep_achieved", "keep_whole_model")
     }
+    if plan.method in METHODS:
+        head["decomposition"] = ""
+    if plan.formats:
+        scores = _of_formats(scores, plan, loaded)
+        head["formats"] = dict(sorted(Counter(plan.formats.values()).items()))
+    if budget := plan.origin.get("budget"):
+        head["budget"] = str(budget)
+    head |= sizes_of(loaded.card, plan)
     ids = {"run_id": run.id, "allocate_run_id": plan.origin.get("allocate_run_id", plan.origin.get("run_id"))}
     warnings = [*scores.get("warnings", []), *differs_from_plan(plan.origin, spec)]
     updated = {"update": plan.update, "update_run_id": plan.origin.get("run_id")} if plan.update else {}
+    updated |= {"storage": plan.storage} if plan.storage != PAIR else {}
     return {**head, **scores, **ids, **updated, **({"warnings": warnings} if warnings else {})}
+
+
+def _of_formats(scores: dict[str, Any], plan: Plan, loaded: LoadedModel) -> dict[str, Any]:
+    """Scores of a plan with number formats: its true bytes, no speed (that of 16 bits would be), and notes."""
+    packed = f"{loaded.packed} ({bits_of(loaded.packed):g} bits a weight)" if loaded.packed else ""
+    notes = format_notes(loaded.card, plan, packed)
+    cost = {**scores["cost"], "bytes": sizes_of(loaded.card, plan)["model_bytes"]}
+    said = [f"{plan.method.upper() if plan.method in METHODS else plan.method}: {note}." for note in notes[:-1]]
+    return {**scores, "cost": cost, "note": "; ".join(notes), "warnings": [*scores.get("warnings", []), *said]}
 
 
 def _calibrated_on(plan: Plan, spec: EvaluateSpec) -> list[str]:
@@ -94,7 +116,9 @@ def _reported(name: str, spec: EvaluationSpec, calibrated_on: Sequence[str], tok
         return cut(load_documents(name)), words.replace(" and are not reported on", "")
 
 
-def _measure(run: Run, spec: EvaluationSpec, session: Session, calibrated_on: Sequence[str]) -> dict[str, Any]:
+def _measure(
+    run: Run, spec: EvaluationSpec, session: Session, calibrated_on: Sequence[str], *, timed: bool = True
+) -> dict[str, Any]:
     """Perplexities, accuracies, a text sample and the cost of the model as it is now."""
     model, tokenizer = session.loaded.model, session.loaded.tokenizer
     _require_perplexity(session, spec)
@@ -122,7 +146,11 @@ def _measure(run: Run, spec: EvaluationSpec, session: Session, calibrated_on: Se
     session.on_progress(Progress("text sample and speed"))
     write_json(run.path / "scores.json", {"windows": details, "tasks": {k: asdict(v) for k, v in tasks.items()}})
     sample, failed = _sample(session)
-    cost = measure_cost(model, should_stop=session.should_stop)
+    cost = (
+        measure_cost(model, should_stop=session.should_stop)
+        if timed
+        else Cost(count_params(model), count_bytes(model), None, None)
+    )
     said = [*session.loaded.warnings, length_warning(model_positions(model), spec.window), failed, cost.note]
     return {
         "perplexity": texts,

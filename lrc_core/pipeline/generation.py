@@ -14,7 +14,7 @@ from lrc_core.evaluate.running import max_positions
 from lrc_core.files import write_json
 from lrc_core.pipeline.planned import under_plan
 from lrc_core.pipeline.session import Session
-from lrc_core.plan import Plan, variant_name
+from lrc_core.plan import Plan, plan_variant
 from lrc_core.runs.spec import AnswerSpec, GenerateSpec
 from lrc_core.runs.store import Run
 from lrc_core.runs.transcript import Answer, TranscriptWriter
@@ -55,7 +55,7 @@ def who(answer: AnswerSpec) -> dict[str, Any]:
     if answer.plan is None:
         return {"method": "dense", "keep_target": 1.0, "run_id": ""}
     plan = Plan.from_dict(dict(answer.plan))
-    method = variant_name(plan.method, plan.update)
+    method = plan_variant(plan)
     return {"method": method, "keep_target": plan.keep_target, "run_id": str(plan.origin.get("run_id", ""))}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,9 +13,14 @@ import torch
 from lrc_core.budget import removed_percent, same_size
 from lrc_core.errors import CancelledError, LrcError
 from lrc_core.files import write_json
+from lrc_core.formats.grids import BF16
+from lrc_core.models.gguf.packing import stored_bytes
+from lrc_core.models.gguf.parts import whole_header
+from lrc_core.models.source import find_source
 from lrc_core.pipeline.parts import do_part, folder_of, recorded_plan, update_spec, warnings_of
 from lrc_core.pipeline.session import Session
-from lrc_core.plan import Plan
+from lrc_core.plan import PAIR, Plan
+from lrc_core.quality.quantised import quantised_plan
 from lrc_core.quality.rows import Partners, Row, Scores, completed
 from lrc_core.registry import ALLOCATORS
 from lrc_core.runs.integrity import unaltered
@@ -87,6 +93,18 @@ class Matrix:
         run = do_part(self._store, self._session, wanted, label)
         self._add({**_result(run), **_size(run)})
 
+    def quantised(self, name: str) -> None:
+        """Measure the model with every block linear in a number format."""
+        plan = quantised_plan(self._session.loaded.card, name)
+        wanted = EvaluateSpec(
+            model=self._spec.model,
+            plan=plan.to_dict(),
+            calibration=replace(self._spec.calibration, seed=self._spec.seeds[0]),
+            evaluation=self._evaluation(None),
+        )
+        row: Row = {"method": plan.method, "decomposition": "", "keep_target": 1.0}
+        self._cell(row, self._session, wanted, name)
+
     def line(self, line: BenchLine) -> None:
         """Allocate and measure at every target, the smallest first: one training run may serve them all."""
         entry, learned = ALLOCATORS.get(line.base.method), None
@@ -98,6 +116,7 @@ class Matrix:
                 "keep_target": keep,
                 "seed": line.base.seed,
                 **({"update": line.update} if line.update != NO_UPDATE else {}),
+                **({"storage": line.base.storage} if line.base.storage != PAIR else {}),
                 **line.columns,
             }
             try:
@@ -110,11 +129,8 @@ class Matrix:
                         learned = learned or source
                 spent = _spent(source, keep)
                 if line.update != NO_UPDATE:
-                    updated = do_part(
-                        self._store, self._session, update_spec(path, line.update, line.base, self._store), label
-                    )
-                    path = updated.path / "plan.json"
-                    spent["allocation"]["update_wall_s"] = (updated.result() or {}).get("wall_s")
+                    path, seconds = self._updated(path, line, label)
+                    spent["allocation"]["update_wall_s"] = seconds
                 plan = Plan.load(unaltered(path))
                 wanted = EvaluateSpec(
                     model=self._spec.model,
@@ -129,6 +145,38 @@ class Matrix:
                 raise
             except LrcError as error:
                 self._add({**row, "error": error.message, "remedy": error.remedy})
+
+    def _updated(self, path: Path, line: BenchLine, label: str) -> tuple[Path, float]:
+        """The plan behind every update of a line, and the seconds that they took."""
+        seconds = 0.0
+        for kind in line.update.split("+"):
+            run = do_part(self._store, self._session, update_spec(path, kind, line.base, self._store), label)
+            path = run.path / "plan.json"
+            seconds += float((run.result() or {}).get("wall_s") or 0)
+        return path, seconds
+
+    def within_bytes(self, line: BenchLine) -> None:
+        """Allocate a budget in bytes and measure the plan."""
+        base, label = line.base, self._next(line.label)
+        row: Row = {"method": base.method, "decomposition": base.decomposition, "seed": base.seed, **line.columns}
+        row |= {"storage": base.storage} if base.storage != PAIR else {}
+        try:
+            source = do_part(self._store, self._session, base, label)
+            plan = Plan.load(unaltered(source.path / "plan.json"))
+            wanted = EvaluateSpec(
+                model=self._spec.model,
+                plan=plan.to_dict(),
+                calibration=base.calibration,
+                evaluation=self._evaluation(plan.keep_target),
+            )
+            found = do_part(self._store, self._session, wanted, label)
+            details = (source.result() or {}).get("details") or {}
+            more = {"dense_layers": len(plan.dense), "predicted_loss": details.get("predicted_loss_increase")}
+            self._add({**_result(found), **row, **_size(found), **more, **_spent(source, base.keep)})
+        except CancelledError:
+            raise
+        except LrcError as error:
+            self._add({"keep_target": 1.0, **row, "error": error.message, "remedy": error.remedy})
 
     def sort(self, key: Callable[[Row], Any]) -> None:
         """Put the rows in order."""
@@ -146,15 +194,18 @@ class Matrix:
             )
         return {"model": self._spec.model.source, "rows": self.rows, "warnings": warnings, **more}
 
-    def _cell(self, row: Row, session: Session, wanted: EvaluateSpec) -> None:
+    def _cell(self, row: Row, session: Session, wanted: EvaluateSpec, label: str = "") -> None:
+        """Add the row of another model, or of this one under a plan that needs no allocation."""
         try:
-            run = do_part(self._store, session, wanted, self._next(str(row["name"])))
+            run = do_part(self._store, session, wanted, self._next(label or str(row["name"])))
         except CancelledError:
             raise
         except LrcError as error:
             self._add({**row, "error": error.message, "remedy": error.remedy})
             return
-        self._add({**_result(run), **_size(run), **row, "name": run.card().name})
+        card = run.card()
+        known = {"name": card.name, **_file_bytes(session.ref)} if "name" in row else {"dense_layers": len(card.layers)}
+        self._add({**_result(run), **_size(run), **row, **known})
 
     def _evaluation(self, keep: float | None) -> EvaluationSpec:
         """What is measured at a target (None: of a dense model); without tasks nothing about tasks tells runs apart."""
@@ -215,18 +266,28 @@ def _noted(row: Row) -> Row:
     return {**row, "note": "; ".join(filter(None, [row.get("note"), words]))}
 
 
+def _file_bytes(ref: ModelRef) -> Row:
+    """What a packed file takes as it lies on the disk: its blocks' matrices, and all of it; nothing of other models."""
+    source = find_source(ref)
+    if source.kind != "gguf" or source.path is None:
+        return {}
+    blocks, every = stored_bytes(whole_header(source.path))
+    return {"blocks_bytes": blocks, "model_bytes": every}
+
+
 def _with_shares(rows: Sequence[Row]) -> list[Row]:
-    """Reference models get shares of the dense model's parameters in place of their own."""
+    """Reference models get shares of the dense model's parameters and bytes in place of their own."""
     dense = next((row for row in rows if row["method"] == "dense"), None)
     if dense is None:
         return [dict(row) for row in rows]
-    return [
-        {
-            **row,
-            "keep_achieved": row["params_linear"] / dense["params_linear"],
-            "keep_whole_model": row["params_total"] / dense["params_total"],
-        }
-        if row["method"] == "reference" and "error" not in row
-        else dict(row)
-        for row in rows
-    ]
+    return [_shared(row, dense) if row["method"] == "reference" and "error" not in row else dict(row) for row in rows]
+
+
+def _shared(row: Row, dense: Row) -> Row:
+    blocks = row.get("blocks_bytes", BF16.block_bytes * row["params_linear"])
+    return {
+        **row,
+        "keep_achieved": row["params_linear"] / dense["params_linear"],
+        "keep_whole_model": row["params_total"] / dense["params_total"],
+        "bytes_share": blocks / (BF16.block_bytes * dense["params_linear"]),
+    }

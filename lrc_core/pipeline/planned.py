@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from lrc_core.budget import stored
 from lrc_core.lowrank.apply import compressed
 from lrc_core.lowrank.structure import read_structure, restructured
 from lrc_core.pipeline.session import Session, factors_of
@@ -28,9 +29,9 @@ def under_plan(
     Raises:
         PlanError: the plan's files cannot be read, or do not fit.
     """
-    model, layers = session.loaded.model, session.loaded.card.layers
+    model, layers = session.loaded.model, stored(session.loaded.card.layers, plan.storage)
     if plan.structure_file:
         path, digest = runs / folder / plan.structure_file, plan.digest(plan.structure_file)
         return restructured(model, *read_structure(path, layers, plan.pruned, digest))
     source = factors_of(session, plan, folder, calibration, runs)
-    return compressed(model, layers, plan.full_ranks(layers), source, plan.kept)
+    return compressed(model, layers, plan.full_ranks(layers), source, plan.kept, plan.formats)

@@ -6,17 +6,20 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
+from lrc_core.formats.budgets import BY_BYTES, VARY_WORDS, byte_budget
+from lrc_core.formats.grids import METHODS
 from lrc_core.pipeline.matrix import BenchLine, Matrix
 from lrc_core.pipeline.session import Session
-from lrc_core.plan import update_words
+from lrc_core.plan import storage_of, update_words
 from lrc_core.quality.rows import baselines, variants_of
 from lrc_core.quality.variants import ALL, MIX, Variant, variants
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS, MethodEntry
 from lrc_core.runs.spec import AblationSpec, AllocateSpec, CalibrationSpec, QualitySpec
 from lrc_core.runs.store import Run
 from lrc_core.tune.kinds import NO_UPDATE
+from lrc_core.types import Storage
 
-_DENSE_ORDER = {"dense": -2, "reference": -1}
+_DENSE_ORDER = {"dense": -9, "reference": -8, **{name: -7 + number for number, name in enumerate(METHODS)}}
 
 
 def quality_run(run: Run, session: Session) -> dict[str, Any]:
@@ -24,19 +27,27 @@ def quality_run(run: Run, session: Session) -> dict[str, Any]:
     spec = run.spec
     assert isinstance(spec, QualitySpec)
     lines = [
-        _method_line(spec, ALLOCATORS.get(method), decomposition, seed, update)
+        _method_line(spec, ALLOCATORS.get(method), decomposition, seed, update, storage)
         for seed in spec.seeds
+        for storage in spec.storages
         for decomposition in spec.decompositions
         for method in spec.methods
         for update in spec.updates
-        if not ALLOCATORS.get(method).structured or (decomposition, update) == (spec.decompositions[0], spec.updates[0])
+        if not ALLOCATORS.get(method).structured
+        or (decomposition, update, storage) == (spec.decompositions[0], spec.updates[0], spec.storages[0])
     ]
-    matrix = Matrix(run, session, baselines(spec.baselines), 1 + len(spec.references) + len(lines) * len(spec.keeps))
+    of_bytes = _lines_of_bytes(spec)
+    cells = 1 + len(spec.references) + len(spec.formats) + len(lines) * len(spec.keeps) + len(of_bytes)
+    matrix = Matrix(run, session, baselines(spec.baselines), cells)
     for source in spec.references:  # first, while the model itself is not in memory yet
         matrix.reference(source)
     matrix.dense()
+    for name in spec.formats:
+        matrix.quantised(name)
     for line in lines:
         matrix.line(line)
+    for line in of_bytes:
+        matrix.within_bytes(line)
     order = {**_DENSE_ORDER, **{method: index for index, method in enumerate(spec.methods)}}
     places = {name: index for index, name in enumerate(spec.decompositions)}
     matrix.sort(
@@ -46,7 +57,9 @@ def quality_run(run: Run, session: Session) -> dict[str, Any]:
             places.get(row["decomposition"], -1),
             order[row["method"]],
             row.get("update", ""),
+            storage_of(row),
             row.get("seed", -1),
+            row.get("variant", ""),
         )
     )
     return matrix.result(baselines=list(spec.baselines))
@@ -69,12 +82,31 @@ def ablation_run(run: Run, session: Session) -> dict[str, Any]:
     return matrix.result(baselines=["base"])
 
 
-def _method_line(spec: QualitySpec, entry: MethodEntry, decomposition: str, seed: int, update: str) -> BenchLine:
-    """A method under a decomposition, with an update. What prunes structure knows neither: it runs once."""
+def _lines_of_bytes(spec: QualitySpec) -> list[BenchLine]:
+    """Every budget in bytes, spent on ranks and formats, on formats alone and on ranks alone, by methods that can."""
+    found = []
+    for seed in spec.seeds:
+        for storage in spec.storages:
+            for entry in map(ALLOCATORS.get, spec.methods):
+                for budget in spec.budgets if entry.by_bytes else ():
+                    for vary, words in VARY_WORDS.items():
+                        base = _base(spec, entry, _preset(spec, entry.name), BY_BYTES, seed)
+                        variant = f"{byte_budget(budget).words}, {words}"
+                        line = replace(base, keep=1.0, budget=budget, vary=vary, storage=storage)
+                        columns = {"variant": variant, "budget": budget}
+                        found.append(BenchLine(line, f"{entry.label}, {variant}", columns))
+    return found
+
+
+def _method_line(
+    spec: QualitySpec, entry: MethodEntry, decomposition: str, seed: int, update: str, storage: Storage
+) -> BenchLine:
+    """A method under a decomposition and a storage law, with an update; what prunes structure knows none of them."""
     base = _base(spec, entry, _preset(spec, entry.name), decomposition, seed)
     if entry.structured:
         return BenchLine(base, _label(spec, entry, "", seed), {"decomposition": ""})
-    changed = "" if update == NO_UPDATE else update_words(update)
+    base = replace(base, storage=storage)
+    changed = update_words(update.removeprefix(NO_UPDATE), storage)
     return BenchLine(base, _label(spec, entry, decomposition, seed) + changed, update=update)
 
 

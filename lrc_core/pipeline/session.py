@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -9,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lrc_core.calibrate.factor_model import Calibrated, factors
@@ -58,6 +60,13 @@ class Session:
         """The model, loaded when first needed."""
         ref = pinned(self.ref, self.contents.get(model_key(self.ref), ""))
         return load_model(ref, on_progress=self.on_progress, should_stop=self.should_stop)
+
+    def release(self) -> None:
+        """Let the model go; it is loaded anew when it is needed again."""
+        self.__dict__.pop("loaded", None)
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
     def serves(self, spec: Spec) -> bool:
         """Whether the model in memory is the one that a spec means: of that name, and of that content."""
@@ -164,7 +173,7 @@ def factors_of(session: Session, plan: Plan, folder: str, spec: CalibrationSpec,
         raise PlanError(f"This plan prunes structure ({plan.structure_file}), which this version cannot apply.")
     rest = _WhenNeeded(session, plan.decomposition, spec)
     if not plan.weights_file:
-        return rest.store
+        return rest.store if plan.ranks else rest
     return PlanWeights(runs / folder / plan.weights_file, rest, plan.digest(plan.weights_file))
 
 

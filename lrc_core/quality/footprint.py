@@ -7,11 +7,13 @@ position, the overhead as an estimate of the tensors that are alive while a prom
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
-from lrc_core.budget import plan_params
+from lrc_core.budget import layer_params, plan_params
 from lrc_core.errors import SettingsError
+from lrc_core.formats.grids import FORMATS
+from lrc_core.formats.sizes import layer_bytes
 from lrc_core.plan import Plan
 from lrc_core.types import LinearShape, ModelCard
 
@@ -28,7 +30,7 @@ class Footprint:
     """Bytes that a model needs to answer.
 
     Attributes:
-        weights: parameters at the model's precision.
+        weights: parameters at the model's precision, those with a number format in that.
         cache: keys and values of every position of every sequence; None where the architecture is not known.
         overhead: activations while the prompt is read, and the scores over the vocabulary; an estimate.
     """
@@ -63,7 +65,7 @@ def footprint(card: ModelCard, plan: Plan | None, context: int, sequences: int =
         raise SettingsError(f"A context of {context} tokens for {sequences} requests cannot be.", "Take at least 1.")
     each = cache_bytes_per_token(card, plan)
     return Footprint(
-        weights=params_under(card, plan) * card.dtype_bytes,
+        weights=_weights(card, plan),
         cache=None if each is None else each * context * sequences,
         overhead=overhead_bytes(card, context, sequences),
     )
@@ -73,8 +75,36 @@ def params_under(card: ModelCard, plan: Plan | None) -> int:
     """Parameters of the whole model under a plan, tied ones once."""
     if plan is None:
         return card.params_total
-    left = plan_params(card.layers, plan.full_ranks(card.layers), plan.pruned)
+    left = plan_params(plan.stored(card).layers, plan.full_ranks(card.layers), plan.pruned)
     return card.params_total - card.params_linear + left
+
+
+SERVED_BYTES = 2
+"""Per parameter where a model is served: 16 bits, whatever precision this computer had to load it in."""
+
+
+def served(card: ModelCard) -> ModelCard:
+    """The card at the precision that the model is served in: what sizes are said of.
+
+    A processor without 16-bit arithmetic loads 32 bits, which doubles every size and is nobody's question.
+    """
+    if card.dtype_bytes <= SERVED_BYTES:
+        return card
+    return replace(card, dtype="16 bits", dtype_bytes=SERVED_BYTES)
+
+
+def _weights(card: ModelCard, plan: Plan | None) -> int:
+    """Bytes of the weights: at the model's precision, block linears with a number format in that."""
+    if plan is None or not plan.formats:
+        return params_under(card, plan) * card.dtype_bytes
+    ranks = plan.full_ranks(card.layers)
+    blocks = sum(
+        layer_bytes(layer, ranks[layer.name], FORMATS[plan.formats[layer.name]])
+        if layer.name in plan.formats
+        else layer_params(layer, ranks[layer.name]) * card.dtype_bytes
+        for layer in plan.stored(card).layers
+    )
+    return blocks + (card.params_total - card.params_linear) * card.dtype_bytes
 
 
 def cache_bytes_per_token(card: ModelCard, plan: Plan | None = None) -> int | None:

@@ -14,7 +14,11 @@ from lrc_core.words import figure
 
 Row = Mapping[str, Any]
 _SURE = 1.96
-"""A difference within so many standard errors is "within error" (95 %)."""
+"""A difference within so many standard errors may be chance (95 %)."""
+ACCURACY = (
+    "Accuracy is normalised by the length of the answers where the task has it (acc_norm), and plain (acc) elsewhere."
+)
+"""Which accuracy counts: one rule for all rows and views, whichever of the two is kinder to a method."""
 
 
 @dataclass(frozen=True)
@@ -26,17 +30,24 @@ class Loss:
         stderr: its standard error, None where it is not known.
         questions: how many were asked of each.
         paired: the very same questions were compared one by one.
+        plain: the difference by plain accuracy where another one counts, None where it is the same or unknown.
     """
 
     difference: float
     stderr: float | None
     questions: int
     paired: bool
+    plain: float | None = None
 
     @property
     def within_error(self) -> bool:
         """Whether chance alone could have made the difference."""
         return self.stderr is None or abs(self.difference) <= _SURE * self.stderr
+
+    @property
+    def worst(self) -> int:
+        """So many of 100 questions worse is still possible (95 %); at least one, as no sample excludes less."""
+        return max(1, round(_SURE * (self.stderr or 0.0) - self.difference))
 
     @property
     def error_words(self) -> str:
@@ -59,14 +70,24 @@ def accuracy_loss(row: Row, dense: Row, scores: Scores | None = None) -> Loss | 
     if one is None or other is None:
         return None
     questions = sum(int(score.get("n") or 0) for score in mine.values())
+    plain = _plain(mine, theirs)
     if scores is not None:
         pairs = item_pairs(_tasks(scores, row), _tasks(scores, dense))
         if set(pairs) == shared:
             found = mean_accuracy(pairs)
-            return Loss(100 * found.difference, _hundred(found.stderr), found.pairs, paired=True)
+            return Loss(100 * found.difference, _hundred(found.stderr), found.pairs, True, plain)
     errors = (one["stderr"], other["stderr"])
     stderr = None if None in errors else math.hypot(*errors)
-    return Loss(100 * (one["value"] - other["value"]), _hundred(stderr), questions, paired=False)
+    return Loss(100 * (one["value"] - other["value"]), _hundred(stderr), questions, False, plain)
+
+
+def _plain(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> float | None:
+    """The difference of plain accuracy, where it is known for all tasks and not what counts anyway."""
+    if not any(score.get("acc_norm") is not None for score in mine.values()):
+        return None
+    gaps = [(score.get("acc"), theirs[task].get("acc")) for task, score in mine.items()]
+    known = [one - other for one, other in gaps if one is not None and other is not None]
+    return 100 * sum(known) / len(known) if gaps and len(known) == len(gaps) else None
 
 
 def _tasks(scores: Scores, row: Row) -> Mapping[str, Any]:
@@ -78,7 +99,9 @@ def _hundred(value: float | None) -> float | None:
 
 
 def difference_words(loss: Loss | None, subject: str = "") -> str:
-    """``Answers 2 of 100 questions worse, within error (± 8 at 95 %).``
+    """``Answers 2 of 100 questions worse as measured; 200 questions are too few to tell: up to 10 worse is possible.``
+
+    Beyond the error: ``Answers 15 of 100 questions worse, more than chance (± 7 at 95 %).``
 
     Args:
         loss: a difference of accuracy.
@@ -90,15 +113,28 @@ def difference_words(loss: Loss | None, subject: str = "") -> str:
     said = f"{subject} {said[0].lower()}{said[1:]}" if subject else said
     if loss.stderr is None:
         return f"{said}; the error is not known."
-    verdict = "within error" if loss.within_error else "more than chance"
-    return f"{said}, {verdict} ({loss.error_words})."
+    if not loss.within_error:
+        return f"{said}, more than chance ({loss.error_words}){_plainly(loss)}."
+    return (
+        f"{said} as measured; {loss.questions:,} questions are too few to tell: up to {loss.worst} worse is possible"
+        f"{_plainly(loss)}."
+    )
 
 
 def _of_hundred(difference: float) -> str:
-    whole = round(abs(difference))
-    if whole == 0:
+    if abs(difference) < 0.05:
         return "Answers as many of 100 questions right"
-    return f"Answers {whole} of 100 questions {'worse' if difference < 0 else 'better'}"
+    return f"Answers {figure(abs(difference), 2)} of 100 questions {'worse' if difference < 0 else 'better'}"
+
+
+def _plainly(loss: Loss) -> str:
+    """What the other accuracy says, where it says something else."""
+    if loss.plain is None or abs(loss.plain - loss.difference) < 0.5:
+        return ""
+    if abs(loss.plain) < 0.05:
+        return "; counted without normalising for length it is as many"
+    side = "worse" if loss.plain < 0 else "better"
+    return f"; counted without normalising for length it is {figure(abs(loss.plain), 2)} {side}"
 
 
 def questions_asked(loss: Loss | None, row: Row) -> str:

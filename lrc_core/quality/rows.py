@@ -10,7 +10,7 @@ from typing import Any
 
 from lrc_core.budget import same_size
 from lrc_core.errors import RecordError
-from lrc_core.plan import variant_name
+from lrc_core.plan import bits_word, storage_of, variant_name
 from lrc_core.quality.paired import log_perplexity, mcnemar, mean_accuracy
 from lrc_core.records import load_record, typed
 from lrc_core.runs.integrity import unaltered
@@ -79,8 +79,10 @@ def completed(rows: Sequence[Row], partners: Partners, scores: Scores) -> list[R
 
 
 def named(row: Mapping[str, Any]) -> str:
-    """The method that a row is of, together with the update of its factors: ``llrc``, ``llrc+tuned``."""
-    return variant_name(str(row["method"]), str(row.get("update") or ""))
+    """The variant that a row is of: ``llrc``, ``llrc+tuned``, ``llrc+tuned+pivoted``."""
+    method = str(row["method"])
+    word = str(row.get("update") or "") or bits_word(method, row.get("formats"))
+    return variant_name(method, word, storage_of(row))
 
 
 def baselines(methods: Sequence[str]) -> Partners:

@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lrc_core.escape import csv_cell
-from lrc_core.plan import update_words
+from lrc_core.plan import bits_word, split_variant, storage_of, update_words
 from lrc_core.quality.paired import LEVEL
+from lrc_core.quality.quantised import FORMAT_LABELS, share_of, targeted
 from lrc_core.quality.rows import accuracy_of
 from lrc_core.registry import ALLOCATORS
 from lrc_core.texts.label import text_labels
@@ -26,12 +27,14 @@ def row_label(row: Row) -> str:
     method = str(row["method"])
     if method == "reference":
         return str(row.get("name", "reference"))
-    name = _label(method) + update_words(str(row.get("update") or ""))
+    word = str(row.get("update") or "") or bits_word(method, row.get("formats"))
+    name = _label(method.partition("+")[0]) + update_words(word, storage_of(row))
     return f"{name}, {row['variant']}" if row.get("variant") else name
 
 
 def _label(method: str) -> str:
-    return ALLOCATORS.get(method).label if method in ALLOCATORS else {"dense": "Dense model"}.get(method, method)
+    known = {"dense": "Dense model", **FORMAT_LABELS}
+    return ALLOCATORS.get(method).label if method in ALLOCATORS else known.get(method, method)
 
 
 def texts_of(rows: Sequence[Row]) -> list[str]:
@@ -78,8 +81,19 @@ def records(result: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 _ORDER = (
-    *("method", "update", "label", "variant", "part", "decomposition", "seed", "keep_target", "keep_achieved"),
-    *("keep_whole_model", "params", "bytes", "dense_layers", "layers", "error", "note"),
+    *("method", "update", "storage", "label", "variant", "part", "decomposition", "seed", "keep_target"),
+    *(
+        "keep_achieved",
+        "keep_whole_model",
+        "bytes_share",
+        "model_bytes",
+        "predicted_loss",
+        "params",
+        "bytes",
+        "dense_layers",
+        "layers",
+    ),
+    *("error", "note"),
 )
 
 
@@ -167,7 +181,7 @@ Column = tuple[str, Callable[[Row], str]]
 
 def _heads(rows: Sequence[Row]) -> list[Column]:
     columns: list[Column] = [
-        ("kept", lambda row: "–" if row["method"] == "reference" else f"{100 * row['keep_target']:.4g} %"),
+        ("kept", lambda row: f"{100 * row['keep_target']:.4g} %" if targeted(row) else "–"),
         ("method", row_label),
     ]
     if len({row["decomposition"] for row in rows if row.get("decomposition")}) > 1:
@@ -175,6 +189,8 @@ def _heads(rows: Sequence[Row]) -> list[Column]:
     if len({row["seed"] for row in rows if row.get("seed") is not None}) > 1:
         columns.append(("seed", lambda row: str(row.get("seed", ""))))
     columns.append(("linears / model kept", _kept))
+    if any(share_of(row) is not None for row in rows):
+        columns.append(("bytes / MB", _bytes))
     columns.append(("dense layers", lambda row: str(row.get("dense_layers", "–"))))
     return columns
 
@@ -182,6 +198,14 @@ def _heads(rows: Sequence[Row]) -> list[Column]:
 def _kept(row: Row) -> str:
     shares = [row.get("keep_achieved"), row.get("keep_whole_model")]
     return "–" if "error" in row else " / ".join("–" if share is None else f"{100 * share:.1f}" for share in shares)
+
+
+def _bytes(row: Row) -> str:
+    """Share of the block linears' bytes in 16 bits, and megabytes of the whole model."""
+    share, size = share_of(row), row.get("model_bytes")
+    if "error" in row or share is None:
+        return "–"
+    return f"{share:.3f}" + ("" if size is None else f" / {size / 1e6:.0f}")
 
 
 def _columns_of_texts(texts: Sequence[str], names: Sequence[str]) -> list[Column]:
@@ -257,13 +281,13 @@ def _legend(names: Sequence[str]) -> str:
 def _baseline(name: str) -> str:
     if name == "base":
         return "the first variant of the same kind"
-    method, _, update = name.partition("+")
-    return _label(method) + update_words(update)
+    method, update, storage = split_variant(name)
+    return _label(method) + update_words(update, storage)
 
 
 def _titled(row: Row) -> str:
     words = [row_label(row)]
-    if row["method"] not in ("dense", "reference"):
+    if targeted(row) and row["method"] != "dense":
         words.append(f"{100 * row['keep_target']:.4g} % kept")
     words += [str(row["decomposition"])] if row.get("decomposition") else []
     return ", ".join(words)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
-from lrc_core.export.shapes import Drawing
+from lrc_core.charts.shapes import Drawing
 
 MEASURED, COUNTED, ESTIMATED = "measured", "counted", "estimated"
 """How a number came about; each looks different wherever it is shown."""

@@ -14,8 +14,9 @@ from lrc_core.budget import size_key
 from lrc_core.errors import LrcError, PlanError, RunError
 from lrc_core.names import in_order, method_label
 from lrc_core.paths import expanded
-from lrc_core.plan import Plan, variant_name
-from lrc_core.quality.rows import Scores, baselines, completed
+from lrc_core.plan import Plan, plan_variant
+from lrc_core.quality.quantised import compresses
+from lrc_core.quality.rows import Scores, baselines, completed, named
 from lrc_core.quality.votes import read_votes, votes_path
 from lrc_core.registry import ALLOCATORS
 from lrc_core.results.archive import Archive, archive
@@ -197,8 +198,7 @@ def _rows(run: Run) -> tuple[Row, ...]:
     if not rows:
         raise RunError(f"Run {run.id} holds no rows.", "Delete it and start it again.")
     for row in rows:
-        if update := str(row.get("update") or ""):
-            row["method"] = variant_name(str(row["method"]), update)
+        row["method"] = named(row)
     return tuple(rows)
 
 
@@ -251,7 +251,7 @@ def _plans_of(rows: Sequence[Row], found: Archive) -> tuple[tuple[ReportPlan, ..
     """The plans behind measured rows, and the rows whose plan is gone."""
     plans, lost = [], []
     for row in rows:
-        if row["method"] in ("dense", "reference") or "error" in row:
+        if not compresses(row) or "error" in row:
             continue
         run = found.folder(str(row.get("run_id") or "-"))
         plan = None
@@ -274,7 +274,7 @@ def _named_plan(text: str, found: Archive) -> ReportPlan:
         except LrcError as error:
             problem = problem or error
             continue
-        return ReportPlan(variant_name(plan.method, plan.update), plan, Path(text).name)
+        return ReportPlan(plan_variant(plan), plan, Path(text).name)
     raise problem or PlanError(f"There is no plan {text!r}.")
 
 
@@ -291,7 +291,7 @@ def _newest_plans(model: str, found: Archive) -> tuple[ReportPlan, ...]:
         with suppress(LrcError):
             plan = Plan.load(unaltered(view.path / "plan.json"))
             if not plans or plan.model.fingerprint == plans[0].plan.model.fingerprint:
-                plans.append(ReportPlan(variant_name(plan.method, plan.update), plan, view.id))
+                plans.append(ReportPlan(plan_variant(plan), plan, view.id))
     if not plans:
         of = f" of {model}" if model else ""
         raise RunError(

@@ -14,17 +14,27 @@ from lrc_core.budget import USUAL_KEEP, same_percent, same_size, size_key, whole
 from lrc_core.errors import PlanError, RecordError
 from lrc_core.names import in_order, method_color, method_label
 from lrc_core.paths import cache_home
-from lrc_core.plan import Plan, update_of, variant_name
+from lrc_core.plan import Plan, plan_variant, storage_of, update_of, variant_name
 from lrc_core.quality.votes import Vote, read_votes, votes_path
 from lrc_core.records import load_record, typed
 from lrc_core.results.archive import AnyRun, RunView, archive, asks_for
 from lrc_core.results.plans import find_plan, load_plan, recorded_plans
-from lrc_core.runs.spec import AllocateSpec, AnswerSpec, EvaluateSpec, GenerateSpec, ModelRef, UpdateSpec
+from lrc_core.runs.spec import (
+    IMPORTED,
+    AdoptSpec,
+    AllocateSpec,
+    AnswerSpec,
+    CalibrationSpec,
+    EvaluateSpec,
+    GenerateSpec,
+    ModelRef,
+    UpdateSpec,
+)
 from lrc_core.runs.store import RunStore
 
 BLIND = "blind"
 """Flag in a run's folder: its answers are in random order, and nobody may see whose they are before voting."""
-HoldsPlan = AllocateSpec | UpdateSpec | EvaluateSpec
+HoldsPlan = AdoptSpec | AllocateSpec | UpdateSpec | EvaluateSpec
 _PREFERRED = ("llrc", "uniform")
 
 
@@ -83,15 +93,18 @@ def plans_of(view: AnyRun) -> Iterable[PlanChoice]:
         yield _of_record(view, view.path / "plan.json")
     elif asks_for(view, AllocateSpec):
         yield from _recorded(view)
+    elif asks_for(view, AdoptSpec):
+        path = view.path / "plan.json"
+        yield PlanChoice(view.id, IMPORTED, load_plan(path).keep_target, view, path)
 
 
 def _recorded(view: RunView[AllocateSpec]) -> Iterable[PlanChoice]:
     for plan in recorded_plans([view]):
         if plan.final:
-            yield PlanChoice(view.id, view.spec.method, plan.keep, view, plan.path)
+            yield PlanChoice(view.id, variant_name(view.spec.method, "", view.spec.storage), plan.keep, view, plan.path)
         elif not same_size(plan.keep, view.spec.keep):  # the final plan stands for that size
             key = f"{view.id}@{plan.path.stem}"
-            yield PlanChoice(key, view.spec.method, plan.keep, view, plan.path)
+            yield PlanChoice(key, variant_name(view.spec.method, "", view.spec.storage), plan.keep, view, plan.path)
 
 
 def _of_record(view: RunView[EvaluateSpec] | RunView[UpdateSpec], path: Path | None = None) -> PlanChoice:
@@ -99,7 +112,7 @@ def _of_record(view: RunView[EvaluateSpec] | RunView[UpdateSpec], path: Path | N
     spec = view.spec
     plan = spec.plan or {}
     update = str(spec.settings.get("kind", "")) if isinstance(spec, UpdateSpec) else update_of(plan.get("origin"))
-    method = variant_name(str(plan.get("method")), update)
+    method = variant_name(str(plan.get("method")), update, storage_of(plan))
     return PlanChoice(view.id, method, float(plan.get("keep_target", 1)), view, path)
 
 
@@ -117,16 +130,17 @@ def answer_of(choice: PlanChoice) -> AnswerSpec:
         PlanError: the plan has gone or is damaged.
     """
     spec = choice.view.spec
+    calibration = CalibrationSpec() if isinstance(spec, AdoptSpec) else spec.calibration
     if not choice.view.sample:
         found = find_plan(choice.key, RunStore())
-        return AnswerSpec(found.plan, found.folder, found.calibration or spec.calibration)
+        return AnswerSpec(found.plan, found.folder, found.calibration or calibration)
     if choice.path is None:
-        if isinstance(spec, AllocateSpec):
+        if isinstance(spec, AllocateSpec | AdoptSpec):
             raise PlanError(f"The plan of run {choice.view.id} is missing.", "Delete the run and start it again.")
-        return AnswerSpec(dict(spec.plan or {}), spec.plan_folder, spec.calibration)
+        return AnswerSpec(dict(spec.plan or {}), spec.plan_folder, calibration)
     plan = load_plan(choice.path)
     folder = str(choice.path.parent.absolute()) if plan.files else ""
-    return AnswerSpec(json.loads(json.dumps(plan.to_dict())), folder, spec.calibration)
+    return AnswerSpec(json.loads(json.dumps(plan.to_dict())), folder, calibration)
 
 
 def plan_of(answer: AnswerSpec) -> Plan | None:
@@ -139,7 +153,7 @@ def name_of(answer: AnswerSpec) -> str:
     plan = plan_of(answer)
     if plan is None:
         return "dense"
-    return f"{variant_name(plan.method, plan.update)} at {words.removed(plan.keep_target)}"
+    return f"{plan_variant(plan)} at {words.removed(plan.keep_target)}"
 
 
 def label_of(name: str) -> str:

@@ -11,6 +11,7 @@ from lrc_core import words
 from lrc_core.budget import size_key
 from lrc_core.errors import LrcError
 from lrc_core.names import decomposition_label, method_label
+from lrc_core.quality.quantised import compresses, share_of
 from lrc_core.quality.rows import accuracy_of, named
 from lrc_core.quality.tables import MARKS, marks, row_label, tasks_of, texts_of
 from lrc_core.results.archive import RunView, archive, recorded_rows
@@ -133,7 +134,7 @@ def lines(bench: Bench) -> dict[tuple[str, str], list[Row]]:
     """Rows by method (with its update) and decomposition, in the order of the run."""
     found: dict[tuple[str, str], list[Row]] = {}
     for row in bench.measured:
-        if row["method"] not in ("dense", "reference"):
+        if compresses(row):
             found.setdefault((named(row), str(row.get("decomposition", ""))), []).append(row)
     return found
 
@@ -151,9 +152,8 @@ def records(bench: Bench) -> list[dict[str, Any]]:
 
 
 def _readable(row: Row, bench: Bench, *, several: bool, seeds: bool) -> dict[str, Any]:
-    plain = row["method"] in ("dense", "reference")
     record: dict[str, Any] = {
-        "Target": "–" if plain else words.removed(float(row["keep_target"])),
+        "Target": words.removed(float(row["keep_target"])) if compresses(row) else "–",
         "Method": row_label(row),
     }
     if several:
@@ -164,6 +164,8 @@ def _readable(row: Row, bench: Bench, *, several: bool, seeds: bool) -> dict[str
         return {**record, "Note": f"Failed: {row['error']}"}
     record["Linears kept"] = words.percent(row.get("keep_achieved"), 2)
     record["Model kept"] = words.percent(row.get("keep_whole_model"), 2)
+    record["Bytes of 16 bits"] = words.percent(share_of(row), 1)
+    record["Size"] = words.data_size(row["model_bytes"]) if row.get("model_bytes") else "–"
     record["Dense layers"] = str(row.get("dense_layers", "–"))
     for text, name in text_labels(texts_of(bench.measured)).items():
         score = (row.get("perplexity") or {}).get(text)

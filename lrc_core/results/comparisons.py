@@ -12,8 +12,8 @@ from typing import Any, TypeAlias, TypeGuard
 from lrc_core import words
 from lrc_core.budget import removed_share, same_percent, same_size, size_key
 from lrc_core.errors import LrcError
-from lrc_core.names import split_variant
-from lrc_core.plan import Plan
+from lrc_core.plan import Plan, split_variant
+from lrc_core.quality.quantised import compresses, share_of
 from lrc_core.quality.rows import named
 from lrc_core.quality.variants import MIX
 from lrc_core.results.archive import AnyRun, RunView, Stamp, archive, recorded_rows, stamp_of
@@ -65,7 +65,7 @@ class Group:
     @property
     def tells(self) -> bool:
         """Whether it is a comparison: the dense model and two others, or more."""
-        methods = {row["method"] for row in self.rows}
+        methods = {row["method"] for row in self.rows if row["method"] == "dense" or compresses(row)}
         return "dense" in methods and len(methods) >= 3
 
     @property
@@ -84,14 +84,14 @@ class Group:
         return (" · sample" if self.sample else "") + (" · of what was there before" if self.changed else "")
 
     def at(self, decomposition: str, keep: float | None) -> list[Row]:
-        """The dense row and the rows of one decomposition, at one budget or (None) at all.
+        """The dense row, number formats alone, and the rows of one decomposition, at one budget or (None) at all.
 
         Pruned models have no decomposition and stand beside the rows of every one.
         """
         return [
             row
             for row in self.rows
-            if row["method"] == "dense"
+            if not compresses(row)
             or (row["decomposition"] in (decomposition, "") and (keep is None or same_size(row["keep_target"], keep)))
         ]
 
@@ -188,7 +188,7 @@ def _group(evaluation: EvaluationSpec, entries: Sequence[tuple[Row, Measured]]) 
             cells[cell] = (row, view)
     ordered = sorted(cells.values(), key=lambda entry: (-float(entry[0]["keep_target"]), str(entry[0]["method"])))
     views = tuple({view.id: view for _, view in ordered}.values())
-    calibrated = {view.spec.calibration: None for row, view in ordered if row["method"] != "dense"}
+    calibrated = {view.spec.calibration: None for row, view in ordered if compresses(row)}
     looked: dict[str, str | None] = {}
     stale = tuple(dict.fromkeys(words for view in views for words in changed(view.spec, looked)))
     return Group(evaluation, tuple(row for row, _ in ordered), hidden, tuple(calibrated), views, stale)
@@ -196,9 +196,7 @@ def _group(evaluation: EvaluationSpec, entries: Sequence[tuple[Row, Measured]]) 
 
 def keeps_of(group: Group, decomposition: str) -> list[float]:
     """Targets measured under a decomposition, least compression first."""
-    return sorted(
-        {float(row["keep_target"]) for row in group.at(decomposition, None) if row["method"] != "dense"}, reverse=True
-    )
+    return sorted({float(row["keep_target"]) for row in group.at(decomposition, None) if compresses(row)}, reverse=True)
 
 
 def decompositions_of(group: Group) -> list[str]:
@@ -224,7 +222,7 @@ def differences(rows: Sequence[Row], group: Group) -> list[str]:
     notes = []
     by_keep: dict[float, list[float]] = {}
     for row in rows:
-        if row["method"] != "dense" and row.get("keep_achieved") is not None:
+        if compresses(row) and row.get("keep_achieved") is not None:
             by_keep.setdefault(float(row["keep_target"]), []).append(float(row["keep_achieved"]))
     for keep, achieved in by_keep.items():
         if not same_percent(max(achieved), min(achieved)):
@@ -254,12 +252,14 @@ def records(rows: Sequence[Row], label: Callable[[str], str]) -> list[dict[str, 
     for row in rows:
         record: dict[str, Any] = {
             "method": label(str(row["method"])),
-            "decomposition": row.get("decomposition") if row["method"] != "dense" else "",
+            "decomposition": row.get("decomposition") if compresses(row) else "",
             "compression_target": removed_share(float(row["keep_target"])),
             "compression_achieved": removed_share(float(row.get("keep_achieved", row["keep_target"]))),
             "compression_whole_model": removed_share(float(row["keep_whole_model"]))
             if row.get("keep_whole_model") is not None
             else None,
+            "bytes_share": share_of(row),
+            "model_bytes": row.get("model_bytes"),
         }
         for text, score in (row.get("perplexity") or {}).items():
             record[f"perplexity_{text}"], record[f"perplexity_{text}_stderr"] = score["value"], score.get("stderr")

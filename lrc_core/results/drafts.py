@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -11,16 +12,19 @@ from typing import Any
 import numpy as np
 
 from lrc_core.allocate.curves.hand import HAND, spend_rest
-from lrc_core.budget import Ranks, fit_budget, is_dense, normalised, uniform_ranks, whole_percent
+from lrc_core.budget import Ranks, fit_budget, is_dense, normalised, stored_card, uniform_ranks, whole_percent
 from lrc_core.errors import PlanError, RecordError
 from lrc_core.files import write_json
 from lrc_core.paths import plans_home, read_only
 from lrc_core.plan import Plan, make_plan
 from lrc_core.records import load_record, parse, typed
 from lrc_core.runs.spec import CalibrationSpec
-from lrc_core.types import ModelCard
+from lrc_core.types import ModelCard, Storage
 
 _CHOOSE = "Choose a plan.json that this program wrote."
+
+MOST_DRAFTS = 20
+"""Remembered drafts of one model; older ones go."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class Draft:
         ranks: of every layer.
         locked: layers that keep their rank when the rest is spent.
         calibration: text that the factors come from, as a plan's origin has it; empty for the default.
+        storage: law by which low-rank layers are stored.
     """
 
     name: str
@@ -42,10 +47,20 @@ class Draft:
     ranks: Mapping[str, int]
     locked: tuple[str, ...] = ()
     calibration: Mapping[str, Any] = field(default_factory=dict)
+    storage: Storage = "pair"
+
+    def stored(self, card: ModelCard) -> ModelCard:
+        """The model's card with its layers as the draft stores them."""
+        return stored_card(card, self.storage)
+
+    def with_storage(self, card: ModelCard, storage: Storage) -> Draft:
+        """The same ranks stored by another law; a layer that would save nothing there is dense."""
+        changed = replace(self, storage=storage)
+        return replace(changed, ranks=normalised(changed.stored(card).layers, self.ranks))
 
     def with_rank(self, card: ModelCard, name: str, rank: int) -> Draft:
         """One layer at another rank, and locked: what was set by hand stays."""
-        ranks = normalised(card.layers, {**self.ranks, name: rank})
+        ranks = normalised(self.stored(card).layers, {**self.ranks, name: rank})
         return replace(self, ranks=ranks, locked=tuple(sorted({*self.locked, name})))
 
     def with_locks(self, names: Collection[str], locked: bool) -> Draft:
@@ -59,13 +74,13 @@ class Draft:
         Raises:
             BudgetError: the locked layers leave too little.
         """
-        return replace(self, ranks=spend_rest(card.layers, self.ranks, self.locked, keep, losses))
+        return replace(self, ranks=spend_rest(self.stored(card).layers, self.ranks, self.locked, keep, losses))
 
 
 def uniform_draft(card: ModelCard, keep: float) -> Draft:
     """The uniform rule as a beginning."""
     ranks = fit_budget(card.layers, uniform_ranks(card.layers, keep), keep)
-    return Draft("My plan", "the uniform rule", "whitened", ranks)
+    return Draft("My plan", "the uniform rule", "whitened", ranks, storage=card.layers[0].storage)
 
 
 def draft_of(plan: Plan, card: ModelCard, base: str) -> Draft:
@@ -90,6 +105,7 @@ def draft_of(plan: Plan, card: ModelCard, base: str) -> Draft:
         ranks=plan.full_ranks(card.layers),
         locked=tuple(name for name in hand.get("locked") or () if name in known),
         calibration=dict(plan.origin.get("calibration") or {}),
+        storage=plan.storage,
     )
 
 
@@ -99,8 +115,13 @@ def plan_of(draft: Draft, card: ModelCard, keep: float) -> Plan:
     if draft.calibration:
         origin["calibration"] = dict(draft.calibration)
     return make_plan(
-        card, draft.ranks, decomposition=draft.decomposition, method=HAND, keep_target=keep, origin=origin
-    )  # fmt: skip
+        draft.stored(card),
+        draft.ranks,
+        decomposition=draft.decomposition,
+        method=HAND,
+        keep_target=keep,
+        origin=origin,
+    )
 
 
 def calibration_of(draft: Draft) -> CalibrationSpec:
@@ -124,7 +145,7 @@ def imported(data: bytes, card: ModelCard, name: str) -> Draft:
 
 def summary(draft: Draft, card: ModelCard) -> dict[str, int]:
     """How many layers are dense, of low rank and locked."""
-    dense = sum(is_dense(layer, draft.ranks[layer.name]) for layer in card.layers)
+    dense = sum(is_dense(layer, draft.ranks[layer.name]) for layer in draft.stored(card).layers)
     return {"dense": dense, "low": len(card.layers) - dense, "locked": len(draft.locked)}
 
 
@@ -132,8 +153,13 @@ def _folder(card: ModelCard) -> Path:
     return plans_home() / card.identity.fingerprint[:16]
 
 
-def keep_draft(draft: Draft, card: ModelCard) -> None:
-    """Remember the draft, so that a reload or another tab finds it; in the read-only mode the tab alone has it.
+def keep_draft(draft: Draft, card: ModelCard, tab: str) -> None:
+    """Remember the draft of a tab, so that a reload finds it; in the read-only mode the tab alone has it.
+
+    Args:
+        draft: what is remembered.
+        card: of the model.
+        tab: names the tab in its link, as :func:`new_tab` made it.
 
     Raises:
         ResourceError, RunError: it cannot be written.
@@ -141,15 +167,42 @@ def keep_draft(draft: Draft, card: ModelCard) -> None:
     if read_only():
         return
     _folder(card).mkdir(parents=True, exist_ok=True)
-    write_json(_folder(card) / ".draft.json", {**asdict(draft), "ranks": dict(draft.ranks)})
+    write_json(_draft_file(card, tab), {**asdict(draft), "ranks": dict(draft.ranks)})
+    for path in _drafts(card)[MOST_DRAFTS:]:
+        path.unlink(missing_ok=True)
 
 
-def kept_draft(card: ModelCard) -> Draft | None:
-    """The remembered draft; None where there is none that can be used."""
+def new_tab() -> str:
+    """A name for a tab that no other one has."""
+    return secrets.token_hex(4)
+
+
+def _draft_file(card: ModelCard, tab: str) -> Path:
+    return _folder(card) / f".draft-{re.sub(r'[^0-9a-f]', '', tab)[:16]}.json"
+
+
+def _drafts(card: ModelCard) -> list[Path]:
+    """All remembered drafts of a model, the newest first; earlier versions had one for all tabs, ``.draft.json``."""
+    return sorted(_folder(card).glob(".draft*.json"), key=lambda path: -path.stat().st_mtime)
+
+
+def newest_draft(card: ModelCard) -> tuple[Draft, float] | None:
+    """The draft that was changed last in any tab, and when; None where there is none that can be used."""
+    for path in _drafts(card):
+        if (draft := _read_draft(path, card)) is not None:
+            return draft, path.stat().st_mtime
+    return None
+
+
+def kept_draft(card: ModelCard, tab: str) -> Draft | None:
+    """The remembered draft of a tab; None where there is none that can be used."""
+    return _read_draft(_draft_file(card, tab), card) if tab else None
+
+
+def _read_draft(path: Path, card: ModelCard) -> Draft | None:
     try:
-        path = _folder(card) / ".draft.json"
         draft = typed(Draft, load_record(path, strict=True), str(path))
-        ranks: Ranks = normalised(card.layers, {name: int(rank) for name, rank in draft.ranks.items()})
+        ranks: Ranks = normalised(draft.stored(card).layers, {name: int(rank) for name, rank in draft.ranks.items()})
     except Exception:  # whatever is wrong with it, a new one is begun
         return None
     return replace(draft, ranks=ranks)

@@ -12,7 +12,7 @@ import numpy as np
 
 from lrc_core import words
 from lrc_core.budget import removed_share, same_size
-from lrc_core.export.film import Film, film_of
+from lrc_core.charts.film import Film, film_of
 from lrc_core.names import learns
 from lrc_core.quality.forecast import FEWEST_PLANS, Forecast, MeasuredPlan, TrainingCurve, forecast
 from lrc_core.results.archive import RunView, archive, stamp_of

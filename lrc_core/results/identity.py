@@ -40,7 +40,7 @@ from lrc_core.texts.documents import BUILT_IN, is_data_set
 from lrc_core.texts.files import is_file, split_field
 
 S = TypeVar("S", bound=Spec)
-_CODE, _MODEL, _TEXT, _TASKS, _PLAN = "code", "model", "text", "tasks", "plan files"
+_CODE, _MODEL, _TEXT, _TASKS, _PLAN, _FOLDER = "code", "model", "text", "tasks", "plan files", "folder"
 _DATA_SET = "official splits"
 """How data sets on the hub are read: their content is not known before they are loaded."""
 _FIRST = "1"
@@ -195,6 +195,8 @@ def _things(spec: Spec) -> dict[str, Callable[[], str]]:
         found[text_key(name)] = partial(text_content, name)
     if folder := getattr(getattr(spec, "evaluation", None), "include_path", ""):
         found[f"{_TASKS} {folder}"] = partial(_folder_content, Path(folder))
+    if folder := getattr(spec, "folder", ""):
+        found[f"{_FOLDER} {folder}"] = partial(_folder_content, Path(folder))
     for holder in getattr(spec, "answers", None) or [spec]:
         if files := _plan_files(holder):
             found[f"{_PLAN} {holder.plan_folder}"] = partial(_files_content, files)

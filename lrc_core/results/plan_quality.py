@@ -9,11 +9,12 @@ from functools import lru_cache
 from lrc_core import words
 from lrc_core.budget import whole_percent
 from lrc_core.errors import LrcError
+from lrc_core.plan import storage_of
 from lrc_core.quality.forecast import FEWEST_PLANS, Forecast, MeasuredPlan, TrainingCurve, passed
-from lrc_core.results import forecasts, series
+from lrc_core.results import comparisons, forecasts, series
 from lrc_core.results.archive import AnyRun, RunView, archive, stamp_of
 from lrc_core.results.plans import load_plan
-from lrc_core.runs.spec import AllocateSpec, EvaluateSpec
+from lrc_core.runs.spec import AllocateSpec, EvaluateSpec, ModelRef
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,22 @@ def _forecasts(
 def _measured(view: RunView[AllocateSpec]) -> dict[int, str]:
     """By rate: what was measured of this run's own plans."""
     found: dict[int, str] = {}
-    for run_id, keep, scores in forecasts.measurements_of(view):
+    for _, keep, scores in forecasts.measurements_of(view):
         parts = [f"{text} {words.measured(score['value'], score.get('stderr'))}" for text, score in scores.items()]
-        found.setdefault(whole_percent(keep), f"perplexity {', '.join(parts)} ({run_id})")
+        found.setdefault(whole_percent(keep), f"perplexity {', '.join(parts)}")
+    return found
+
+
+def measured_at(ref: ModelRef, method: str, decomposition: str, storage: str) -> dict[int, tuple[str, str]]:
+    """What was measured of a method's plans, by rate: of a rule that needs no run of its own every plan is the same."""
+    found: dict[int, tuple[str, str]] = {}
+    for group in comparisons.groups(ref):
+        for row in group.at(decomposition, None):
+            if row["method"] == method and storage_of(row) == storage and row["perplexity"]:
+                parts = [
+                    f"{text} {words.measured(score['value'], score.get('stderr'))}"
+                    for text, score in row["perplexity"].items()
+                ]
+                rate = whole_percent(float(row["keep_target"]))
+                found.setdefault(rate, ("measured", f"perplexity {', '.join(parts)}"))
     return found

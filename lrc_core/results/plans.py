@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from lrc_core.budget import keep_at, size_key
 from lrc_core.errors import LrcError, PlanError
+from lrc_core.files import disk_errors
 from lrc_core.paths import expanded, samples_home
 from lrc_core.plan import Plan
 from lrc_core.records import typed
 from lrc_core.results.archive import Archive, RunView, Stamp, stamp_of
 from lrc_core.runs.integrity import unaltered
-from lrc_core.runs.spec import AllocateSpec, CalibrationSpec, EvaluateSpec, GenerateSpec, UpdateSpec
+from lrc_core.runs.spec import (
+    AdoptSpec,
+    AllocateSpec,
+    CalibrationSpec,
+    EvaluateSpec,
+    ExportSpec,
+    GenerateSpec,
+    UpdateSpec,
+)
 from lrc_core.runs.store import Run, RunStore
 from lrc_core.words import removed
 
@@ -47,8 +58,9 @@ BEFORE = "before"
 def find_plan(text: str, store: RunStore) -> PlanSource:
     """The plan meant by ``FILE``, ``RUN`` (its final plan) or ``RUN@20`` (recorded at 20 % compression).
 
-    ``RUN`` may also be an update, or an evaluation: the plan that it measured. ``RUN@2`` of a side by side is the plan
-    behind its second answer. A run that is not in the store may be one of the shipped samples.
+    ``RUN`` may also be an update, an evaluation or an export: the plan that it measured or wrote. ``RUN@2`` of
+    a side by side is the plan behind its second answer. A run that is not in the store may be one of the shipped
+    samples.
 
     Raises:
         PlanError: there is no such file, run or recorded plan, or it is damaged.
@@ -62,18 +74,20 @@ def find_plan(text: str, store: RunStore) -> PlanSource:
     if run is None:
         raise PlanError(f"There is no plan file and no run {text!r}.", "`lrc runs list` shows the runs.")
     spec = run.spec
-    if isinstance(spec, EvaluateSpec) and spec.plan is not None and not rate:
+    if isinstance(spec, EvaluateSpec | ExportSpec) and spec.plan and not rate:
         return PlanSource(dict(spec.plan), spec.plan_folder, spec.calibration)
     if isinstance(spec, GenerateSpec):
         return _from_answer(spec, run_id, rate)
     if isinstance(spec, UpdateSpec) and rate == BEFORE:
         return PlanSource(dict(spec.plan), spec.plan_folder, spec.calibration)
+    if isinstance(spec, AdoptSpec) and not rate:
+        return _from_file(_file_in(run, ""), None, store)
     if not isinstance(spec, AllocateSpec | UpdateSpec):
         raise PlanError(f"Run {run_id} holds no plan.", "Name a run of `lrc allocate`, or a plan file.")
     return _from_file(_file_in(run, rate), spec.calibration, store)
 
 
-def words_for(spec: EvaluateSpec | UpdateSpec, store: RunStore) -> str:
+def words_for(spec: EvaluateSpec | ExportSpec | UpdateSpec, store: RunStore) -> str:
     """What to write after ``--plan`` to find this spec's plan again.
 
     The run it came from where that still holds it; else the job itself, whose record contains the plan.
@@ -110,9 +124,9 @@ def _run(run_id: str, store: RunStore) -> Run | None:
     return Archive((store, RunStore(samples_home()))).folder(run_id)
 
 
-def own_words(spec: EvaluateSpec | UpdateSpec) -> str:
+def own_words(spec: EvaluateSpec | ExportSpec | UpdateSpec) -> str:
     """What finds a spec's plan in the record of its own run."""
-    return spec.run_id if isinstance(spec, EvaluateSpec) else f"{spec.run_id}@{BEFORE}"
+    return f"{spec.run_id}@{BEFORE}" if isinstance(spec, UpdateSpec) else spec.run_id
 
 
 def _from_answer(spec: GenerateSpec, run_id: str, place: str) -> PlanSource:
@@ -186,8 +200,17 @@ def recorded_plans(views: Iterable[RunView[AllocateSpec]]) -> list[RecordedPlan]
             if path.stem.isdigit():
                 found.append(RecordedPlan(view, keep_at(int(path.stem)), path, final=False))
         if (view.path / "plan.json").is_file():
-            found.append(RecordedPlan(view, view.spec.keep, view.path / "plan.json", final=True))
+            path = view.path / "plan.json"
+            found.append(RecordedPlan(view, _kept(view.spec, path), path, final=True))
     return found
+
+
+def _kept(spec: AllocateSpec, path: Path) -> float:
+    """The target of a final plan: of a budget in bytes it is the plan that says what it keeps."""
+    if spec.budget:
+        with suppress(LrcError):
+            return load_plan(path).keep_target
+    return spec.keep
 
 
 def nearest(plans: list[RecordedPlan], keep: float) -> RecordedPlan | None:
@@ -207,3 +230,27 @@ def load_plan(path: Path) -> Plan:
     if not path.is_file():
         raise PlanError(f"The plan {path} is missing.", "Delete the run on the Runs page and start it again.")
     return _plan(str(unaltered(path)), stamp_of(path))
+
+
+def copy_plan(plan: Plan, folder: Path, target: Path) -> None:
+    """Write a plan to a file; what belongs beside it goes along, named after the copy.
+
+    Args:
+        plan: any.
+        folder: where its own files lie.
+        target: the new plan file.
+
+    Raises:
+        ResourceError: the disk is full, or the folder cannot be written.
+    """
+    renamed = {name: f"{target.stem}.{name}" for name in plan.files}
+    with disk_errors(target):
+        for name, new in renamed.items():
+            shutil.copyfile(folder / name, target.with_name(new))
+        copy = replace(
+            plan,
+            weights_file=renamed.get(plan.weights_file or ""),
+            structure_file=renamed.get(plan.structure_file or ""),
+            digests={renamed[name]: digest for name, digest in plan.digests.items() if name in renamed},
+        )
+        copy.save(target)

@@ -16,6 +16,7 @@ from lrc_core.files import write_json
 from lrc_core.names import model_label
 from lrc_core.paths import plans_home
 from lrc_core.quality.paired import Paired, log_perplexity
+from lrc_core.quality.rows import named
 from lrc_core.records import load_record
 from lrc_core.results.archive import RunView, archive, read_content
 from lrc_core.results.identity import identified, measured_contents
@@ -160,7 +161,7 @@ def _score(view: RunView[EvaluateSpec]) -> PlanScore | None:
     try:
         row = view.run.result() or {}
         origin = plan.get("origin") or {}
-        method = str(row["method"]) + (f"+{row['update']}" if row.get("update") else "")
+        method = named(row)
         return PlanScore(
             run_id=view.id,
             model=_key(view.spec.model),

@@ -19,6 +19,7 @@ from lrc_core.budget import (
     keep_at,
     keep_ratio,
     removed_share,
+    stored,
     uniform_ranks,
     whole_percent,
 )
@@ -30,7 +31,7 @@ from lrc_core.results.plans import RecordedPlan, recorded_plans
 from lrc_core.results.spectra import TWO_SIDED, losses_of
 from lrc_core.runs.integrity import unaltered
 from lrc_core.runs.spec import AllocateSpec, ModelRef, SpectraSpec
-from lrc_core.types import LinearShape, ModelCard
+from lrc_core.types import LinearShape, ModelCard, Storage
 
 Layers = tuple[LinearShape, ...]
 LARGEST_RATE = 80
@@ -124,16 +125,16 @@ def uniform(layers: Layers) -> PlanSeries:
     return series_of(layers, rates, [fit_budget(layers, uniform_ranks(layers, keep), keep) for keep in keeps])
 
 
-def estimated(view: RunView[SpectraSpec]) -> PlanSeries:
+def estimated(view: RunView[SpectraSpec], storage: Storage = "pair") -> PlanSeries:
     """The Lagrangian plan at every rate that is possible, from spectra of the two-sided decomposition."""
     path = view.path / "spectra.npz"
-    return _estimated(view.id, stamp_of(path))
+    return _estimated(view.id, stamp_of(path), storage)
 
 
 @lru_cache(maxsize=8)
-def _estimated(run_id: str, stamp: tuple[int, int]) -> PlanSeries:
+def _estimated(run_id: str, stamp: tuple[int, int], storage: Storage) -> PlanSeries:
     view = archive().require(run_id, SpectraSpec)
-    layers = card_of(view).layers
+    layers = stored(card_of(view).layers, storage)
     rates = range(1, largest_rate(layers) + 1)
     return series_of(layers, rates, cheapest_plans(layers, losses_of(view), [keep_at(rate) for rate in rates]))
 
@@ -144,12 +145,12 @@ def two_sided(ref: ModelRef) -> RunView[SpectraSpec] | None:
     return next(views, None)
 
 
-def learned_runs(ref: ModelRef, decomposition: str) -> dict[str, RunView[AllocateSpec]]:
-    """Runs that recorded learned plans on a decomposition: the user's own first, those with most plans first."""
+def learned_runs(ref: ModelRef, decomposition: str, storage: Storage = "pair") -> dict[str, RunView[AllocateSpec]]:
+    """Runs that recorded learned plans on a decomposition under a storage law: own ones with most plans first."""
     views = [
         view
         for view in archive().runs(AllocateSpec, ref)
-        if learns(view.spec.method) and view.spec.decomposition == decomposition
+        if learns(view.spec.method) and (view.spec.decomposition, view.spec.storage) == (decomposition, storage)
     ]
     counted = [(view, len(recorded_plans([view]))) for view in views]
     ordered = sorted(((view, plans) for view, plans in counted if plans), key=lambda one: (one[0].sample, -one[1]))
@@ -173,7 +174,7 @@ def learned(view: RunView[AllocateSpec], card: ModelCard) -> PlanSeries:
     """
     found = recorded_at(view)
     files = tuple((str(plan.path), stamp_of(plan.path)) for plan in found.values())
-    return _learned(card.layers, tuple(found), files)
+    return _learned(stored(card.layers, view.spec.storage), tuple(found), files)
 
 
 @lru_cache(maxsize=16)

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, get_args
 
 from lrc_core.errors import RecordError
-from lrc_core.records import AGAIN, Label, Name, Place, Share, typed
+from lrc_core.formats.budgets import BOTH, VARY
+from lrc_core.records import AGAIN, Label, Name, Place, Positive, Share, typed
 from lrc_core.runs.spec_parts import (
     SPEC_VERSION,
     AnswerSpec,
@@ -18,11 +19,21 @@ from lrc_core.runs.spec_parts import (
     SamplingSpec,
     argument,
 )
+from lrc_core.types import Storage
 
 GENERATED = "generated"
 """Name of the calibration text that the model writes itself."""
+FORMATS_HELP = "number formats that all block linears are measured in instead, without ranks; none: --formats alone"
+RANK_MULTIPLES = (1, 8, 16, 32, 64)
+STORAGES = get_args(Storage)
+STORAGE_HELP = "how low-rank layers are stored and counted: pair, k(m+n) parameters; pivoted, k(m+n-k)"
 LESSON_PARTS = ("layers", "sensitivity", "text")
 """Parts of a lesson: some layers rank by rank, what squeezing each layer alone costs, and what is written then."""
+IMPORTED = "imported"
+"""Method of plans that another program made."""
+FORMS = ("lowrank", "dense")
+"""Forms of an exported folder: small, low-rank layers as they are; or stock shapes, as large as ever."""
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)
@@ -54,9 +65,11 @@ class AllocateSpec(JobSpec):
 
     Attributes:
         settings: the method's settings, complete (presets are resolved before the spec is made).
+        budget: see :func:`~lrc_core.formats.budgets.byte_budget`; ``keep`` is 1 then and not read.
     """
 
     kind: ClassVar[str] = "allocate"
+    added_later: ClassVar[tuple[str, ...]] = ("storage", "rank_multiple", "budget", "vary")
     model: ModelRef = ModelRef()
     method: Name = argument("uniform", "a method by name, see `lrc methods`", always=True)
     decomposition: Name = argument("whitened", names="decomposition", always=True)
@@ -65,6 +78,13 @@ class AllocateSpec(JobSpec):
     settings: Mapping[str, Any] = field(default_factory=dict)
     calibration: CalibrationSpec = CalibrationSpec()
     seed: int = argument(0, "of the method and its calibration", also=("calibration.seed",))
+    budget: Label = argument(
+        "", "a budget in bytes instead: bytes:0.45, a share of what the block linears take in 16 bits, or mb:250, the "
+        "whole model", metavar="UNIT:N"
+    )  # fmt: skip
+    vary: Name = argument(BOTH, "what a budget in bytes may choose", choices=VARY)
+    storage: Storage = argument("pair", STORAGE_HELP, choices=STORAGES)
+    rank_multiple: Positive = argument(1, "ranks are multiples of this, as fast kernels want", choices=RANK_MULTIPLES)
 
 
 @dataclass(frozen=True)
@@ -113,7 +133,7 @@ class CompareSpec(JobSpec):
     """
 
     kind: ClassVar[str] = "compare"
-    added_later: ClassVar[tuple[str, ...]] = ("update",)
+    added_later: ClassVar[tuple[str, ...]] = ("update", "storage", "formats")
     model: ModelRef = ModelRef()
     methods: tuple[Name, ...] = argument(
         ("uniform", "strs", "llrc"), "what is compared, see `lrc methods`", metavar="METHOD", always=True
@@ -125,6 +145,8 @@ class CompareSpec(JobSpec):
     evaluation: EvaluationSpec = EvaluationSpec()
     seed: int = argument(0, "of methods, calibration and evaluation", also=("calibration.seed", "evaluation.seed"))
     update: Name = argument("none", "what is done to the factors of every plan before it is measured")
+    formats: tuple[Label, ...] = argument((), FORMATS_HELP, none=True, names="format")
+    storage: Storage = argument("pair", STORAGE_HELP, choices=STORAGES)
 
 
 @dataclass(frozen=True)
@@ -139,7 +161,7 @@ class QualitySpec(JobSpec):
     """
 
     kind: ClassVar[str] = "quality"
-    added_later: ClassVar[tuple[str, ...]] = ("updates",)
+    added_later: ClassVar[tuple[str, ...]] = ("storages", "formats", "budgets")
     model: ModelRef = ModelRef()
     methods: tuple[Name, ...] = argument(
         ("uniform", "strs", "llrc"), "default: every one", metavar="METHOD", always=True
@@ -169,6 +191,14 @@ class QualitySpec(JobSpec):
     )
     updates: tuple[Name, ...] = argument(
         ("none",), "what is done to the factors of every plan, each in rows of its own", word="--update"
+    )
+    formats: tuple[Label, ...] = argument((), FORMATS_HELP, none=True, names="format")
+    budgets: tuple[Label, ...] = argument(
+        (), "budgets in bytes as well (bytes:0.45, mb:250), spent on ranks, on number formats and on both",
+        word="--budget", none=True, metavar="UNIT:N",
+    )  # fmt: skip
+    storages: tuple[Storage, ...] = argument(
+        ("pair",), "how low-rank layers are stored and counted, each in rows of its own", word="--storage"
     )
 
 
@@ -245,6 +275,42 @@ class GenerateSpec(JobSpec):
     sampling: SamplingSpec = SamplingSpec()
 
 
+@dataclass(frozen=True)
+class ExportSpec(JobSpec):
+    """A plan on its model as a folder that other software loads.
+
+    Attributes:
+        plan: content of a plan file, of whatever method.
+        plan_folder: as of :class:`EvaluateSpec`.
+        calibration: of the plan's factors; the folder is checked on the same text.
+        to: the folder to write, absolute; "" for one inside the run.
+    """
+
+    kind: ClassVar[str] = "export"
+    model: ModelRef = ModelRef()
+    plan: Mapping[str, Any] = field(default_factory=dict)
+    plan_folder: Place = ""
+    calibration: CalibrationSpec = CalibrationSpec()
+    to: Place = argument("", "folder to write (default: one inside the run)", metavar="FOLDER", names="new folder")
+    form: Name = argument(
+        FORMS[0], "lowrank: small; dense: stock shapes that load anywhere, as large as the original", choices=FORMS
+    )
+    dtype: Name = argument(PRECISIONS[0], "of the stored weights; auto: as the model's own files", choices=PRECISIONS)
+
+
+@dataclass(frozen=True)
+class AdoptSpec(JobSpec):
+    """Another project's compressed folder as a plan with weights on the model that it was made of.
+
+    Attributes:
+        folder: absolute; its content is part of the question.
+    """
+
+    kind: ClassVar[str] = "adopt"
+    model: ModelRef = ModelRef()
+    folder: Place = ""
+
+
 Spec = (
     FetchSpec
     | SpectraSpec
@@ -256,6 +322,8 @@ Spec = (
     | AblationSpec
     | LessonSpec
     | GenerateSpec
+    | ExportSpec
+    | AdoptSpec
 )
 _KINDS: dict[str, type[Any]] = {spec.kind: spec for spec in get_args(Spec)}
 
@@ -303,16 +371,21 @@ def _plans_in(spec: Spec) -> list[Mapping[str, Any]]:
 
 
 __all__ = [
+    "FORMS",
     "GENERATED",
+    "IMPORTED",
     "LESSON_PARTS",
+    "PRECISIONS",
     "SPEC_VERSION",
     "AblationSpec",
+    "AdoptSpec",
     "AllocateSpec",
     "AnswerSpec",
     "CalibrationSpec",
     "CompareSpec",
     "EvaluateSpec",
     "EvaluationSpec",
+    "ExportSpec",
     "FetchSpec",
     "GenerateSpec",
     "LessonSpec",

@@ -151,7 +151,7 @@ class JobSpec:
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form with kind and version."""
         data = json.loads(json.dumps(asdict(self)))
-        defaults = {f.name: f.default for f in fields(self)}
+        defaults = {f.name: list(f.default) if isinstance(f.default, tuple) else f.default for f in fields(self)}
         if not self.contents:
             del data["contents"]
         for name in self.added_later:

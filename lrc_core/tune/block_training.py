@@ -6,7 +6,7 @@ other parameter moves. Adam and its relative rates are those of :mod:`lrc_core.t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,7 @@ class BlockTask:
         windows: [n, window] token ids.
         inputs: [n, window, hidden], behind compressed blocks; on the CPU.
         targets: [n, window, hidden], what the dense block puts out behind dense blocks; on the CPU.
-        checked: numbers of the windows that are not trained on, the last ones; all windows where there are none.
+        held_back: how many windows, the last ones, are not trained on.
     """
 
     model: nn.Module
@@ -202,19 +202,19 @@ class BlockTraining(Training):
         self.step = len(self._losses)
 
 
-LOSS = "relative"
-METRIC = {}
-
-
 def distance(output: Tensor, target: Tensor) -> Tensor:
-    difference, wanted = output.float() - target.float(), target.float()
-    if LOSS == "plain":
-        return difference.square().mean() / wanted.square().mean()
-    if LOSS == "metric":
-        return (difference @ METRIC["root"]).square().sum(-1).mean()
-    if LOSS == "relmetric":
-        return ((difference @ METRIC["root"]).square().sum(-1) / wanted.square().mean(-1)).mean() * METRIC["scale"]
-    return (difference.square().sum(-1) / wanted.square().sum(-1)).mean()
+    """Squared error of every token as a share of what its target holds, averaged over tokens.
+
+    What reads the output behind it normalises every token, so that an error counts by the token's own size; in a plain
+    mean the few tokens with very large states (the first of a text) would hide all others.
+
+    Args:
+        output: [..., hidden].
+        target: [..., hidden].
+    """
+    wanted = target.float()
+    least = torch.finfo(torch.float32).tiny  # of a token that should be zero
+    return ((output.float() - wanted).square().sum(-1) / wanted.square().sum(-1).clamp(min=least)).mean()
 
 
 def _on_cpu(factors: Mapping[str, tuple[Tensor, Tensor]]) -> Pairs:

@@ -15,11 +15,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lrc_core.budget import stored
 from lrc_core.calibrate.paired_inputs import swapped
 from lrc_core.calibrate.update_factors import low_rank_layers
 from lrc_core.errors import CancelledError
@@ -28,9 +28,9 @@ from lrc_core.lowrank.linear import LowRankLinear
 from lrc_core.models.blocks.linears import block_linears
 from lrc_core.models.blocks.partial import first_block_input, run_block
 from lrc_core.plan import Plan
-from lrc_core.tune.block_training import PHASE, BlockTask, BlockTraining, RefinedBlock
+from lrc_core.tune.block_training import BlockTask, BlockTraining, RefinedBlock
 from lrc_core.tune.settings import BlockwiseSettings
-from lrc_core.types import LinearShape, OnProgress, Progress, ShouldStop, ignore_progress, never_stop
+from lrc_core.types import LinearShape, OnProgress, ShouldStop, ignore_progress, never_stop
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def refined_blocks(
         NumericalError: a loss is not finite.
         PlanError: the plan does not fit the model or its factors.
     """
-    layers = block_linears(model)
+    layers = stored(block_linears(model), plan.storage)
     plan.full_ranks(layers)  # refuses a plan of other layers before anything is run
     by_block: dict[int, list[LinearShape]] = {}
     for layer in layers:
@@ -94,16 +94,14 @@ def refined_blocks(
         low = low_rank_layers(model, by_block.get(index, []), plan, source)
         walk.run_dense(index)
         if low and index in watch.finished and watch.known is not None:
-            for name, module in low.items():
-                _set(module, *watch.known(name, index))
+            low = {name: _with(module, *watch.known(name, index)) for name, module in low.items()}
             walk.blocks_done += 1
         elif low:
             checkpoint = watch.checkpoint / f"training-{index:04d}.pt"
             found = walk.train(index, low, checkpoint)
             yield index, found
             checkpoint.unlink(missing_ok=True)
-            for name, factors in found.factors.items():
-                _set(low[name], *factors)
+            low = {name: _with(module, *found.factors[name]) for name, module in low.items()}
         walk.run_small(index, low)
 
 
@@ -123,9 +121,8 @@ class _Walk:
         self._blocks, self._seed = blocks, seed
         self._device = next(model.parameters()).device
         self.blocks_done = 0
-        held_back = min(settings.check_windows, len(windows) // 4)
-        self._held_back = held_back
-        learned = len(windows) - held_back
+        self._held_back = min(settings.check_windows, len(windows) // 4)  # a short text is mostly learned from
+        learned = len(windows) - self._held_back
         self._steps = settings.passes * (learned // min(settings.batch, learned))
         self._small = torch.cat([first_block_input(model, tokens.to(self._device)).cpu() for tokens in self._split()])
         self._dense = self._small.clone()
@@ -134,6 +131,7 @@ class _Walk:
         return self._windows.split(self._settings.batch)
 
     def train(self, index: int, low: Mapping[str, LowRankLinear], checkpoint: Path) -> RefinedBlock:
+        """Train a block between what both streams hold: its input and, since the dense one is ahead, its target."""
         task = BlockTask(self._model, index, low, self._windows, self._small, self._dense, self._held_back)
         place = self.blocks_done * self._steps, self._blocks * self._steps
         training = BlockTraining(
@@ -161,7 +159,6 @@ class _Walk:
             stream[part] = run_block(self._model, tokens.to(self._device), index, hidden).cpu()
 
 
-def _set(module: Any, left: Tensor, right: Tensor) -> None:
-    """Give a low-rank layer other factors of the same shapes."""
-    module.left.data.copy_(left)
-    module.right.data.copy_(right)
+def _with(module: LowRankLinear, left: Tensor, right: Tensor) -> LowRankLinear:
+    """A low-rank layer with other factors. Its own may share their memory with the plan's and stay as they are."""
+    return LowRankLinear(left.to(module.left.device), right.to(module.right.device), module.bias)

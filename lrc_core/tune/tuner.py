@@ -29,6 +29,7 @@ from torch.nn import functional
 from lrc_core.allocate.masks.driver import Training
 from lrc_core.allocate.masks.teacher import Distiller
 from lrc_core.allocate.masks.training import batch_of, require_finite, rise_and_fall
+from lrc_core.budget import stored
 from lrc_core.errors import CancelledError
 from lrc_core.lowrank.apply import FactorSource, compressed
 from lrc_core.lowrank.linear import LowRankLinear
@@ -152,7 +153,7 @@ class Tuner(Training):
     ) -> None:
         super().__init__(watch.checkpoint / "tuning.pt", watch.on_progress, watch.should_stop)
         self._model, self._plan, self._source = model, plan, source
-        self._layers = block_linears(model)
+        self._layers = stored(block_linears(model), plan.storage)
         self._settings, self._seed = settings, seed
         held_back = min(settings.check_windows, len(windows) // 4)  # a short text is mostly learned from
         self._windows, self._check = windows[: len(windows) - held_back], windows[len(windows) - held_back :]
@@ -171,7 +172,7 @@ class Tuner(Training):
         """
         self._ask_the_teacher()
         ranks = self._plan.full_ranks(self._layers)
-        with compressed(self._model, self._layers, ranks, self._source, self._plan.kept):
+        with compressed(self._model, self._layers, ranks, self._source, self._plan.kept, as_pairs=True):
             before = self._check_loss()
             with _trained(self._model, list(self._plan.ranks)) as pairs:
                 self._tune(pairs)

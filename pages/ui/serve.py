@@ -1,4 +1,4 @@
-"""``python -m pages.ui.serve [PORT]``: start the app's server and open a browser when it answers.
+"""``lrc app`` and ``lrc demo``: start the app's server and open a browser when it answers.
 
 Only this machine reaches it unless ``--host`` says otherwise. Then, or with ``--token``, the printed link holds a
 token, and whoever comes without it sees the read-only demo. Streamlit could open the browser itself, but would first
@@ -18,14 +18,13 @@ import time
 import webbrowser
 from collections.abc import Iterable
 from contextlib import suppress
-from pathlib import Path
 
-from lrc_core.paths import read_only
-from pages.ui import gate, lean
+from lrc_core.paths import READ_ONLY, app_home, is_clone, read_only, start_command
+from lrc_core.serving import HOST, add_flags
+from pages.ui import classroom, gate, lean
 
-HOST = "127.0.0.1"
 FIRST_PORT = 8501
-APP = Path(__file__).resolve().parents[2] / "app.py"
+APP = app_home() / "app.py"
 
 
 def free_port(ports: Iterable[int], host: str = HOST) -> int:
@@ -68,18 +67,9 @@ def open_when_ready(link: str, port: int, host: str = HOST, seconds: float = 60.
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """The command line of the server."""
+    """The command line of the server, as ``lrc app`` reads it."""
     parser = argparse.ArgumentParser("python -m pages.ui.serve", description="Start the app's server.")
-    parser.add_argument("port", nargs="?", default="", metavar="PORT", help="default: the first free one from 8501")
-    parser.add_argument(
-        "--host", default=HOST, help="address to listen on; 0.0.0.0 for all networks (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--token", action="store_true", help="ask for a token on this machine too: for a shared computer"
-    )
-    parser.add_argument(
-        "--allow-host", action="append", default=[], metavar="NAME", help="another name of this server, as of a proxy"
-    )
+    add_flags(parser)
     return parser.parse_args(arguments)
 
 
@@ -97,12 +87,19 @@ def link_to(door: gate.Door, host: str) -> str:
 
 
 def _target() -> str:
-    return "demo" if read_only() else "app"
+    return "class" if classroom.address() else "demo" if read_only() else "app"
 
 
 def main(arguments: list[str]) -> int:
     """Serve until Ctrl-C; the exit code is Streamlit's."""
-    options = parse(arguments)
+    return run(parse(arguments))
+
+
+def run(options: argparse.Namespace) -> int:
+    """The same with options that were read; 1 where the port is taken, 2 where port or address make no sense."""
+    if options.classroom:
+        os.environ[READ_ONLY] = "1"
+        options.host = "0.0.0.0" if options.host == HOST else options.host
     try:
         wanted = [int(options.port)] if options.port else range(FIRST_PORT, FIRST_PORT + 50)
         port = free_port(wanted, options.host)
@@ -113,11 +110,14 @@ def main(arguments: list[str]) -> int:
         print(f"{options.host!r} is no address of this machine.", file=sys.stderr)  # noqa: T201
         return 2
     except OSError:
+        again = f"{start_command(_target())} {'PORT=' if is_clone() else ''}8600"
         print(  # noqa: T201
-            f"Port {options.port or FIRST_PORT} of {options.host} is taken. Try `make {_target()} PORT=8600`.",
-            file=sys.stderr,
+            f"Port {options.port or FIRST_PORT} of {options.host} is taken. Try `{again}`.", file=sys.stderr
         )
         return 1
+    if options.classroom:
+        shown = classroom.network_address() if options.host in gate.EVERYWHERE else options.host
+        os.environ[classroom.CLASS] = f"http://{f'[{shown}]' if ':' in shown else shown}:{port}"
     serve(door_of(options, port), options.host)
     return 0
 
@@ -132,6 +132,9 @@ def serve(door: gate.Door, host: str) -> None:
         lean.refuse_heavy_imports()
     lean.warm_up(lambda: answers(door.port, near))
     print(f"\n  Open {link}\n", flush=True)  # noqa: T201
+    if lesson := classroom.link("learn"):
+        code = classroom.qr_text(lesson)
+        print(f"  The class opens {lesson}\n\n{code}\n", flush=True)  # noqa: T201
     import streamlit
     from starlette.middleware import Middleware
 

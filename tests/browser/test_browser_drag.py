@@ -36,8 +36,7 @@ def colors(page, panel: str) -> list[str]:
 
 
 def never_start(page) -> None:
-    """Switch off that a job starts by itself, and wait for the answer."""
-    page.get_by_text("Start when the slider rests").click()
+    """That a job starts by itself is off until it is switched on."""
     expect(page.get_by_role("switch", name="Start when the slider rests")).not_to_be_checked()
     page.wait_for_function("document.querySelector('[data-testid=stApp]').dataset.testScriptState === 'notRunning'")
 
@@ -80,7 +79,9 @@ def test_the_slider_draws_while_it_is_dragged_and_tells_the_server_when_it_is_le
     page.mouse.up()
     expect(page).to_have_url(re.compile(r"rate=28"))
     expect(page.get_by_role("button", name="Learn ranks at 28 %")).to_be_visible()
+    page.get_by_role("button", name="Type a rate").click()
     expect(page.get_by_role("spinbutton", name="Compression, %")).to_have_value("28")
+    page.keyboard.press("Escape")
     expect(page.get_by_role("button", name="Plan at 28 %")).to_be_visible()
     expect(slider).to_have_value("28")
     context.close()
@@ -105,6 +106,7 @@ def test_keys_and_a_typed_number_move_it_and_other_pages_know_it(server, open_ta
     expect(page).to_have_url(re.compile(r"rate=1\b"))
     page.keyboard.press("PageUp")
     expect(page.locator(".ratedrag output")).not_to_have_text("1 %")
+    page.get_by_role("button", name="Type a rate").click()
     exact = page.get_by_role("spinbutton", name="Compression, %")
     exact.fill("17")
     exact.press("Enter")

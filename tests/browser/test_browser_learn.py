@@ -113,6 +113,24 @@ def test_every_step_opens_at_its_top(server, open_tab, width, height):
         assert main.evaluate("main => main.scrollTop") == 0
 
 
+def test_a_step_fills_the_screen_with_its_slider_and_is_turned_by_a_clicker(server, open_tab):
+    page = open_tab(f"{server.url}/learn?learn_step=1", width=1280, height=800)
+    page.get_by_role("button", name="Present this step").click()
+    slider = page.locator(".flipbook input[type=range]")
+    expect(page.get_by_role("heading", level=1)).to_have_text("A picture and a slider")
+    expect(page.get_by_test_id("stSidebar")).to_be_hidden()
+    expect(slider).to_be_in_viewport(ratio=0.99)
+    expect(page.locator(".flipbook > svg")).to_be_in_viewport(ratio=0.99)
+    page.get_by_role("button", name="Full screen").click(timeout=20_000)
+    page.wait_for_function("document.fullscreenElement !== null")
+    page.keyboard.press("PageDown")
+    expect(page.get_by_role("heading", level=1)).to_contain_text("real weight matrix")
+    expect(slider).to_be_in_viewport(ratio=0.99)
+    page.locator(".st-key-learn_show_leave button").click(timeout=20_000)
+    expect(page.get_by_role("heading", level=1)).to_have_text("Learn")
+    expect(page.get_by_test_id("stSidebar")).to_be_visible()
+
+
 def test_the_mask_is_played_forward_and_back_and_forces_are_switched_off(server, open_tab):
     page = open_tab(f"{server.url}/learn?learn_step=7&learn_mask=170", dark=True, width=600)
     output = page.locator(".flipbook output")

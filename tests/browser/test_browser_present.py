@@ -49,6 +49,13 @@ def test_keys_turn_the_pages_and_the_url_follows(server, open_tab):
         expect(page).to_have_url(re.compile(rf"pr_slide={number}\b"))
     page.keyboard.press("ArrowLeft")
     assert slide(page) == 1
+    notes = page.locator(".deck .slide:not([hidden]) .notes")
+    expect(notes).to_be_hidden()
+    page.keyboard.press("n")
+    expect(notes).to_be_visible()
+    page.keyboard.press("n")
+    printed = page.pdf(prefer_css_page_size=True, print_background=True)
+    assert len(re.findall(rb"/Type\s*/Page\b(?!s)", printed)) == last, "a page for every slide"
     expect(page.locator(".deck .slide:not([hidden])")).to_have_count(1)
     page.keyboard.press("f")
     page.wait_for_function("document.fullscreenElement !== null")

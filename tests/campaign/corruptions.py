@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from lrc_core.charts.film import film_of
 from lrc_core.cli import main
 from lrc_core.errors import CancelledError, LrcError
-from lrc_core.export.film import film_of
 from lrc_core.jobs import manager
 from lrc_core.results.archive import Archive
 from lrc_core.results.plans import find_plan, load_plan

@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from lrc_core.charts.film import film_of
 from lrc_core.errors import LrcError
-from lrc_core.export.film import film_of
 from lrc_core.kinds.flags import absolute_text, model_source
 from lrc_core.kinds.lists import pieces_of
 from lrc_core.models.hub import cached_snapshot

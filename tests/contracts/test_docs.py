@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from lrc_core import __version__
 from lrc_core.cli.parser import build_parser
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS, MethodEntry
 from lrc_core.settings import fields_of
@@ -57,8 +58,9 @@ def test_commands_can_be_read(page: str, line: str) -> None:
     build_parser().parse_args(shlex.split(line)[1:])  # exits where it cannot
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [path for path in PAGES if path.name != "README.md"], ids=lambda path: path.name)
 def test_python_in_the_docs_runs(path: Path, tmp_path: Path) -> None:
+    """The README's computes, and has a test of its own (tests/core/test_examples.py)."""
     for body in blocks(path, "python"):
         exec(compile(body, str(path), "exec"), {})
 
@@ -101,3 +103,15 @@ def test_make_targets_exist() -> None:
 
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) < MOST_WORDS
+
+
+def test_one_version_in_the_citation_and_the_package() -> None:
+    said = re.search(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(encoding="utf-8"), re.M)
+    assert said is not None and said[1] == __version__
+    assert f"\n## {__version__}\n" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_papers_of_the_citation_are_those_of_methods() -> None:
+    cited = re.findall(r"arXiv:(\d{4}\.\d{5})", (ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    sources = " ".join(entry.source for entry in ALLOCATORS)
+    assert cited and all(number in sources for number in cited)

@@ -13,26 +13,27 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors",),
+    ("errors", "front", "hf"),
     ("records",),
     ("types",),
     ("settings", "paths", "budget", "escape"),
-    ("words", "coverage"),
+    ("words", "coverage", "serving", "formats"),
     ("files",),
     ("digests",),
     ("registry", "plan", "damage"),
     ("decompose", "runs"),
     ("models",),
     ("texts", "lowrank"),
-    ("calibrate", "allocate", "evaluate", "export", "quality"),
+    ("calibrate", "allocate", "evaluate", "charts", "quality"),
+    ("folders",),
     ("tune",),
     ("names",),
-    ("results",),
+    ("results", "figures"),
     ("kinds",),
     ("pipeline", "bench"),
     ("jobs",),
     ("report",),
-    ("cli", "samples"),
+    ("cli", "samples", "api"),
 )
 """From the ground up; a module imports from lower floors and from its own package only."""
 FLOOR_OF = {part: number for number, parts in enumerate(FLOORS) for part in parts}
@@ -119,7 +120,9 @@ def test_no_circles() -> None:
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT / "lrc_core")))
 def test_no_page_code_in_the_core(path: Path) -> None:
     roots = {name.split(".")[0] for name in imports_of(path)}
-    assert not roots & {"streamlit", "pages", "app", "tqdm", "tests"}
+    assert not roots & {"streamlit", "pages", "app", "tests"}
+    if path.name != "progress.py":
+        assert "tqdm" not in roots
     if path.name != "zero_shot.py":
         assert "lm_eval" not in roots
 
@@ -145,9 +148,9 @@ LIGHT = (
     "lrc_core.jobs.worker",
     "lrc_core.kinds",
     "lrc_core.kinds.checks",
-    "lrc_core.export.film",
-    "lrc_core.export.film_gif",
-    "lrc_core.export.film_html",
+    "lrc_core.charts.film",
+    "lrc_core.charts.film_gif",
+    "lrc_core.charts.film_html",
     "lrc_core.quality.forecast",
     "lrc_core.jobs.generator",
     "lrc_core.jobs.generation_worker",
@@ -158,6 +161,7 @@ LIGHT = (
     "lrc_core.quality.rows",
     "lrc_core.quality.tables",
     "lrc_core.words",
+    "lrc_core.serving",
     "lrc_core.names",
     "lrc_core.results.archive",
     "lrc_core.results.plans",
@@ -170,6 +174,9 @@ LIGHT = (
     "lrc_core.report.build",
     "lrc_core.report.html.page",
     "lrc_core.report.pdf.document",
+    "lrc_core.folders.card",
+    "lrc_core.folders.ways",
+    "lrc_core.results.measured",
     "lrc_core.models.preflight",
     "lrc_core.models.pack.starter",
     "lrc_core.cli",

@@ -16,12 +16,14 @@ from lrc_core.kinds import KINDS, Kind, command_for, load, title_of
 from lrc_core.registry import ALLOCATORS
 from lrc_core.runs.spec import (
     AblationSpec,
+    AdoptSpec,
     AllocateSpec,
     AnswerSpec,
     CalibrationSpec,
     CompareSpec,
     EvaluateSpec,
     EvaluationSpec,
+    ExportSpec,
     FetchSpec,
     GenerateSpec,
     LessonSpec,
@@ -33,6 +35,7 @@ from lrc_core.runs.spec import (
     UpdateSpec,
 )
 from lrc_core.runs.store import RunStore
+from lrc_core.tune.settings import BlockwiseSettings
 from tests.factories.job_helpers import a_plan
 
 HUB = ModelRef("owner/model", "v1", trust_remote_code=True, allow_pickle=True)
@@ -60,6 +63,7 @@ VARIANTS: dict[str, list[Spec]] = {
     ],
     "update": [
         UpdateSpec(plan=PLAN, settings=asdict(UpdateSettings())),
+        UpdateSpec(HUB, PLAN, "", asdict(BlockwiseSettings(rate=0.001)), TEXT),
         UpdateSpec(HUB, PLAN, "", asdict(UpdateSettings("both", "compressed", 0.5, 8)), TEXT),
     ],
     "evaluate": [
@@ -88,6 +92,11 @@ VARIANTS: dict[str, list[Spec]] = {
         GenerateSpec(prompt="What is a rank?"),
         GenerateSpec(HUB, "-v", (AnswerSpec(PLAN, "", TEXT), AnswerSpec()), SamplingSpec(temperature=0.5, top_k=3)),
     ],
+    "export": [
+        ExportSpec(plan=PLAN),
+        ExportSpec(HUB, PLAN, "", TEXT, "/models/small one", "dense", "bfloat16"),
+    ],
+    "adopt": [AdoptSpec(HUB, "/models/of others"), AdoptSpec(folder="/models/theirs")],
 }
 
 
@@ -103,7 +112,7 @@ def test_every_spec_has_a_kind_and_is_tried_here() -> None:
 
 @pytest.mark.parametrize("spec", [spec for specs in VARIANTS.values() for spec in specs], ids=lambda spec: spec.run_id)
 def test_a_command_reads_back_as_the_same_spec(spec: Spec) -> None:
-    if spec.kind in ("evaluate", "update", "generate"):
+    if spec.kind in ("evaluate", "update", "generate", "export"):
         RunStore().create(spec)  # where a plan of an unknown run is found again
     line = command_for(spec)
     assert read_back(line) == spec, line

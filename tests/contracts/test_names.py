@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-HOME = ROOT / "lrc_core" / "budget.py"
+HOME = ROOT / "lrc_core" / "budget"
 SIZES = {"keep", "keeps", "kept", "removed", "compression", "focus"}
 """Parts of names that stand for a share of the parameters."""
 FREE = {"float", "int", "round", "min", "max"}
@@ -63,10 +63,57 @@ def test_sizes_are_converted_and_compared_in_the_budget_alone() -> None:
     found = [
         f"{path.relative_to(ROOT)}:{line}: {words}"
         for path, tree in trees().items()
-        if path != HOME
+        if HOME not in path.parents
         for line, words in arithmetic(tree)
     ]
-    assert not found, f"lrc_core/budget.py has a function for each of these: {found}"
+    assert not found, f"lrc_core/budget has a function for each of these: {found}"
+
+
+COUNTING = {"is_dense", "layer_params", "layer_ratio", "plan_params", "keep_ratio", "normalised", "largest_low_rank"}
+"""What depends on how a layer is stored."""
+
+
+def cost_of_its_own(tree: ast.AST) -> Iterator[int]:
+    """Where a file adds rows and columns up, as a storage law does."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+            sides = {part for side in (node.left, node.right) for part in ("out_features", "in_features")
+                     if part in ast.unparse(side)}  # fmt: skip
+            if len(sides) == 2:
+                yield node.lineno
+
+
+def counted_by_another_law(tree: ast.AST) -> Iterator[str]:
+    """Functions that take the ranks of a plan and count them by layers that are not the plan's."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            calls = [ast.unparse(call.func).split(".")[-1] for call in ast.walk(node) if isinstance(call, ast.Call)]
+            if "full_ranks" in calls and COUNTING & set(calls) and not {"stored", "stored_card"} & set(calls):
+                yield f"{node.name} at line {node.lineno}"
+
+
+def test_what_a_layer_costs_is_known_to_the_budget_alone() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{line}"
+        for path, tree in trees().items()
+        if HOME not in path.parents
+        for line in cost_of_its_own(tree)
+    ]
+    assert not found, f"budget.factor_params counts by the layer's storage law, these do not: {found}"
+
+
+def test_a_plan_is_counted_by_its_own_law() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}: {name}" for path, tree in trees().items() for name in counted_by_another_law(tree)
+    ]
+    assert not found, f"plan.stored(card) has the layers by which to count: {found}"
+
+
+def test_both_would_be_found() -> None:
+    careless = ast.parse("def f(card, plan):\n    return is_dense(card.layers[0], plan.full_ranks(card.layers)['a'])")
+    assert list(counted_by_another_law(careless))
+    assert list(cost_of_its_own(ast.parse("k * (layer.in_features + layer.out_features)")))
+    assert not list(cost_of_its_own(ast.parse("layer.in_features + 1")))
 
 
 @pytest.mark.parametrize(

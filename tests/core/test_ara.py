@@ -246,11 +246,16 @@ def ratios_of(watched: Watched) -> dict[str, float]:
 # -- the latch ----------------------------------------------------------------------------------------------------
 
 
+def reaches(training: StaircaseTraining) -> list[float]:
+    """What all components that are kept for training cost over the dense layers."""
+    return [training.cuts[layer.name] / break_even(layer) for layer in training.layers]
+
+
 def gradients_with_one_dense_layer(folder: Path, keep: float, **more: Any) -> tuple[StaircaseTraining, Tensor, float]:
     """Gradients of a step in which the first layer stands above break-even."""
     training = StaircaseTraining(context_for(MODEL, folder, keep=keep, source=SOURCE), settings(**more))
     with torch.no_grad():
-        training.theta[0] = starting_theta(1.05 / float(training.reach[0]), training.settings.levels)
+        training.theta[0] = starting_theta(1.05 / reaches(training)[0], training.settings.levels)
     with masked_layers(MODEL, training.factors) as masked:
         values = training._step(masked)
         layer = masked[LAYERS[0].name]
@@ -289,7 +294,7 @@ def test_without_the_latch_layers_come_back(tmp_path: Path) -> None:
             context_for(MODEL, tmp_path / str(latch), keep=0.5, source=SOURCE), settings(latch=latch, **more)
         )
         with torch.no_grad():
-            for i, reach in enumerate(training.reach.tolist()):
+            for i, reach in enumerate(reaches(training)):
                 training.theta[i] = starting_theta(1.02 / reach, 101)
         training.run()
         kept[latch] = keep_ratio(LAYERS, training.count())

@@ -122,7 +122,7 @@ def test_compare_json_is_model_and_rows(lrc: Any) -> None:
     assert len(result["rows"]) == 7
     assert result["rows"][0]["method"] == "dense"
     code, out, _ = lrc(*words)
-    assert out.splitlines()[0].split() == ["method", "target", "kept", "gensim", "ppl", "arc_easy"]
+    assert out.splitlines()[0].split() == ["method", "target", "kept", "bytes", "gensim", "ppl", "arc_easy"]
     assert "20.00 ±0.50" in out
 
 

@@ -286,7 +286,9 @@ def test_starter_fetches_and_reports(capsys: pytest.CaptureFixture[str], monkeyp
 
 def test_bench_prints_what_was_measured(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     found = {"name": "mask-step", "ratio": 1.5, "meaning": "times", "baseline_s": 2.0, "candidate_s": 3.0, "detail": {}}
-    monkeypatch.setitem(sys.modules, "lrc_core.bench", types.SimpleNamespace(mask_step=lambda ref, on_progress: found))
+    monkeypatch.setitem(
+        sys.modules, "lrc_core.bench.speed", types.SimpleNamespace(mask_step=lambda ref, on_progress: found)
+    )
     assert main(["bench", "mask-step", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == found
     assert main(["bench", "mask-step"]) == 0

@@ -63,7 +63,7 @@ def test_the_budget_is_an_absolute_distance() -> None:
     costs, params = torch.tensor([20.0, 30.0]), torch.tensor([100.0, 200.0])
     positions = torch.tensor([6.0, 4.0], requires_grad=True)  # dense, and 120 of 200
     for target, sign in ((0.6, 1), (0.9, -1)):
-        term = budget_term(positions, costs, params, target)
+        term = budget_term(positions * costs, params, target)
         assert float(term.detach()) == pytest.approx(abs(220 / 300 - target))
         (gradient,) = torch.autograd.grad(term, positions)
         assert gradient.tolist() == pytest.approx([0, sign * 30 / 300])

@@ -16,13 +16,13 @@ from PIL import Image
 
 import lrc_core.allocate  # noqa: F401  registers the methods
 from lrc_core.budget import is_dense, layer_ratio
+from lrc_core.charts import film_gif as film_gif_module
+from lrc_core.charts import theme
+from lrc_core.charts.film import MOST_FRAMES, MOST_TICKS, Film, film_of, make_film, thinned
+from lrc_core.charts.film_gif import film_gif
+from lrc_core.charts.film_html import film_html, player
 from lrc_core.cli import main
 from lrc_core.errors import RunError
-from lrc_core.export import film_gif as film_gif_module
-from lrc_core.export import theme
-from lrc_core.export.film import MOST_FRAMES, MOST_TICKS, Film, film_of, make_film, thinned
-from lrc_core.export.film_gif import film_gif
-from lrc_core.export.film_html import film_html, player
 from lrc_core.registry import ALLOCATORS
 from lrc_core.runs.store import Run, RunStore
 from tests.factories import run_factory

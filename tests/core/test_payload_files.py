@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lrc_core.export.film import film_of
-from lrc_core.export.film_html import film_html
+from lrc_core.charts.film import film_of
+from lrc_core.charts.film_html import film_html
 from lrc_core.report.build import ReportOptions, make_report
 from lrc_core.report.content import Report
 from lrc_core.report.html.page import report_html

@@ -14,10 +14,14 @@ import pytest
 from lrc_core.cli.parser import build_parser
 from lrc_core.errors import CancelledError, SettingsError
 from lrc_core.kinds import KINDS, check, command_for
+from lrc_core.models.gguf.parts import whole_header
+from lrc_core.quality.alternatives import QUESTION, why_not_quantise
 from lrc_core.quality.paired import log_perplexity, mcnemar
+from lrc_core.quality.rows import Scores
 from lrc_core.quality.tables import to_markdown
 from lrc_core.runs.spec import CompareSpec, QualitySpec
 from lrc_core.runs.store import RunStore
+from tests.factories.gguf_files import write_gguf
 from tests.factories.pipeline_helpers import result_of, run
 from tests.factories.quality_helpers import CALLS
 from tests.factories.tiny_models import save_tiny
@@ -196,3 +200,32 @@ def test_a_reference_model_is_a_row_of_its_own(bench_parts: dict[str, Any], tmp_
     text = bench_parts["evaluation"].texts[0]
     assert "own_tokens" not in reference["perplexity"][text]  # the same tokenizer: the same windows
     assert "small-dense" in to_markdown(result)
+
+
+def test_formats_alone_are_rows_with_their_bytes(bench_parts: dict[str, Any], tmp_path: Path) -> None:
+    """Who asks why not to quantise finds the answer in the rows; a GGUF file stands there at its file's bytes."""
+    path = tmp_path / "other.gguf"
+    write_gguf(path, "llama")
+    spec = QualitySpec(
+        methods=("uniform",), keeps=(0.8,), formats=("Q8_0", "Q4_0"), references=(str(path),), **bench_parts
+    )
+    result = result_of(run(spec))
+    dense, reference, eight, four, uniform = result["rows"]
+    assert [row["method"] for row in (eight, four)] == ["q8_0", "q4_0"]
+    assert dense["bytes_share"] == 1 and uniform["bytes_share"] == uniform["keep_achieved"]
+    assert four["bytes_share"] < eight["bytes_share"] < uniform["bytes_share"]
+    header = whole_header(path)
+    assert reference["model_bytes"] == sum(tensor.bytes for tensor in header.tensors)
+    card = RunStore().open(eight["run_id"]).card()
+    wide = {layer.name for layer in card.layers if layer.in_features % 32 == 0}
+    counted = sum(
+        layer.out_features * (layer.in_features // 32 * 34 if layer.name in wide else 2 * layer.in_features)
+        for layer in card.layers
+    )
+    assert eight["bytes_share"] == counted / (2 * card.params_linear)
+    assert eight["model_bytes"] == eight["cost"]["bytes"] == counted + 2 * (card.params_total - card.params_linear)
+    assert eight["cost"]["decode_tokens_per_s"] is None  # it ran in 16 bits
+    assert "dense" in four["paired"]
+    written = to_markdown(result)
+    assert "Q8_0 alone" in written and f"{eight['bytes_share']:.3f}" in written
+    assert why_not_quantise(result["rows"], Scores(RunStore().root)).startswith(QUESTION)

@@ -11,8 +11,8 @@ from typing import Annotated, Any
 
 import pytest
 
+from lrc_core.charts.film import film_of
 from lrc_core.errors import LrcError, PlanError, RecordError
-from lrc_core.export.film import film_of
 from lrc_core.jobs import manager
 from lrc_core.quality.votes import Vote, keep_vote, read_votes
 from lrc_core.records import Count, Name, OneOf, Range, load_record, parse, typed

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from lrc_core.export.ticks import log_ticks, nice_ticks
+from lrc_core.charts.ticks import log_ticks, nice_ticks
 from lrc_core.report.drawing import charts, heatmap
 from lrc_core.types import ModelCard
 from tests.factories import run_factory

@@ -70,7 +70,12 @@ def facts(sentence: str) -> tuple[str, ...]:
     """What a sentence on accuracies must say: how many questions, which way, how sure, and how wide the interval is."""
     found = [
         re.search(words, sentence)
-        for words in (r"(\d+|as many) of \d+", "worse|better", "(?<=, )[a-z ]+(?= )", "±[^)]+")
+        for words in (
+            r"([\d.]+|as many) of \d+",
+            "worse|better",
+            "more than chance|too few to tell",
+            r"±[^)]+|up to \d+",
+        )
     ]
     return tuple(match[0] if match else "" for match in found)
 
@@ -80,7 +85,7 @@ def test_two_samples_where_single_outcomes_are_gone() -> None:
     assert loss is not None
     assert loss.difference == pytest.approx(-2.0) and loss.questions == 200 and not loss.paired
     assert loss.stderr == pytest.approx(4.0), "each mean has 2 sqrt(2), so that their difference has 4"
-    assert facts(difference_words(loss)) == ("2 of 100", "worse", "within error", "± 8 at 95 %")
+    assert facts(difference_words(loss)) == ("2 of 100", "worse", "too few to tell", "up to 10")
 
 
 def test_paired_where_the_same_questions_can_be_compared(tmp_path: Path) -> None:
@@ -94,11 +99,35 @@ def test_paired_where_the_same_questions_can_be_compared(tmp_path: Path) -> None
     assert facts(difference_words(loss)) == ("15 of 100", "worse", "more than chance", "± 7 at 95 %")
 
 
+@pytest.mark.parametrize(("difference", "stderr"), [(-8.0, 4.7), (-0.5, 3.0), (3.0, 4.0), (0.0, 5.0)])
+def test_too_few_questions_say_what_loss_is_possible(difference: float, stderr: float) -> None:
+    """No all-clear where zero lies within the error: what is said is the far end of the interval."""
+    loss = Loss(difference, stderr, 200, True)
+    said = difference_words(loss)
+    assert "within error" not in said and "200 questions" in said
+    worst = int(re.search(r"up to (\d+) worse", said)[1])  # type: ignore[index]
+    assert worst == pytest.approx(1.96 * stderr - difference, abs=0.51)
+
+
+def test_which_accuracy_counts_is_one_rule_and_the_other_one_is_said() -> None:
+    """Normalised wherever the task has it, kinder or not; where plain accuracy differs, the words say so."""
+    scores = {"n": 100, "acc_stderr": 0.05, "acc_norm_stderr": 0.05}
+    dense = {"zero_shot": {"arc_easy": {**scores, "acc": 0.49, "acc_norm": 0.36}}}
+    for plain, normalised in ((0.45, 0.36), (0.49, 0.30)):
+        row = {"zero_shot": {"arc_easy": {**scores, "acc": plain, "acc_norm": normalised}}}
+        loss = accuracy_loss(row, dense)
+        assert loss is not None and loss.difference == pytest.approx(100 * (normalised - 0.36))
+        assert loss.plain == pytest.approx(100 * (plain - 0.49))
+        assert "without normalising" in difference_words(loss)
+    same = accuracy_loss({"zero_shot": {"x": {"acc": 0.4, "acc_stderr": 0.05}}}, {"zero_shot": {"x": {"acc": 0.5}}})
+    assert same is not None and same.plain is None
+
+
 def test_other_words() -> None:
     better = facts(difference_words(Loss(3.2, 1.0, 100, True)))
-    assert better == ("3 of 100", "better", "more than chance", "± 2 at 95 %")
-    even = facts(difference_words(Loss(-0.3, 0.2, 100, True)))
-    assert even == ("as many of 100", "", "within error", "± 1 at 95 %"), "a third of a question is none"
+    assert better == ("3.2 of 100", "better", "more than chance", "± 2 at 95 %")
+    even = facts(difference_words(Loss(0.0, 0.2, 100, True)))
+    assert even == ("as many of 100", "worse", "too few to tell", "up to 1"), "no sample excludes every loss"
     assert "not known" in difference_words(Loss(-4.0, None, 1, False))
     assert not re.search(r"\d|worse|better", difference_words(None))
     assert re.match(r"2\.5 times .* gensim$", surprise(row("b"), row("a")))

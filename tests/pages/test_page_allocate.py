@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 
 from lrc_core import words
 from lrc_core.allocate.curves.loss_curves import cheapest_ranks
-from lrc_core.budget import fit_budget, is_dense, keep_ratio, uniform_ranks
+from lrc_core.budget import fit_budget, is_dense, keep_ratio, stored, uniform_ranks
 from lrc_core.errors import ResourceError
 from lrc_core.jobs import manager
 from lrc_core.registry import ALLOCATORS
 from lrc_core.results.archive import archive
+from lrc_core.results.identity import identified
 from lrc_core.results.plans import nearest, recorded_plans
 from lrc_core.results.series import LARGEST_RATE
-from lrc_core.runs.spec import AllocateSpec, FetchSpec
+from lrc_core.runs.spec import AllocateSpec, EvaluateSpec, FetchSpec, ModelRef
 from lrc_core.settings import fields_of
 from pages.ui.shared import state
 from tests.factories import run_factory
@@ -74,6 +76,19 @@ def test_recorded_plans_are_marked_as_learned_and_can_be_taken_along(open_page, 
     assert open_page("allocate", rate="45").get("download_button")[0].proto.label == "Plan at 30 %"
     other = panel(open_page("allocate", rate="17", al_decomposition="Plain SVD"), "learned")
     assert other["rates"] == [] and other["badge"] == "nothing recorded yet" and "Plain SVD" in other["note"]
+
+
+def test_storage_decides_what_is_shown_and_started(open_page, store, card, known):
+    run_factory.allocate_run(store, card, keep=0.7)
+    app = open_page("allocate", rate="20", al_storage="Pivots")
+    pivots = stored(card.layers, "pivoted")
+    ranks = fit_budget(pivots, uniform_ranks(pivots, 0.8), 0.8)
+    even, learned = panel(app, "uniform"), panel(app, "learned")
+    assert even["removed"][19] == pytest.approx(1 - keep_ratio(pivots, ranks), abs=1e-5)
+    assert learned["rates"] == [] and "pivots" in learned["note"], "a run under pairs is not one under pivots"
+    assert [cell[3] for cell in given(app)["cells"]] == [layer.full_rank for layer in card.layers]
+    assert "--storage pivoted" in text_of(app)
+    assert "--storage" not in text_of(open_page("allocate", rate="20"))
 
 
 def test_another_learned_run_can_be_chosen(open_page, store, card, known):
@@ -171,26 +186,37 @@ def test_a_refused_job_is_an_error_in_words(open_page, known, monkeypatch):
     assert "Not enough disk." in text_of(app) and "Free some space." in text_of(app)
 
 
-def test_start_by_itself_is_on_only_once_the_model_was_fetched(open_page, samples, store, card):
-    run_factory.spectra_run(samples, card)
-    assert open_page("allocate").toggle(key="al_auto").value is False
+def switched_on(app):
+    """The page with jobs starting by themselves."""
+    return app.toggle(key="al_auto").set_value(True).run()
+
+
+def test_starting_by_itself_is_off_until_switched_on_whatever_was_done_before(open_page, known, store, submitted):
+    """After a first job it was on without anyone having touched it, and looking at sizes started a training."""
     run_factory.finish(store.create(FetchSpec()), {})
-    assert open_page("allocate").toggle(key="al_auto").value is True
+    app = open_page("allocate")
+    assert app.toggle(key="al_auto").value is False
+    app.number_input(key="rate").set_value(31).run()
+    app.session_state["al_moved_at"] = time.monotonic() - 1000
+    app.toggle(key="al_auto").set_value(True).run()
+    assert not submitted, "what was moved before it was switched on starts nothing"
+    app.number_input(key="rate").set_value(32).run()
+    assert "starts in" in text_of(app) and app.button(key="al_not_now")
 
 
 def test_a_link_alone_never_starts_a_job(open_page, known, submitted):
     app = open_page("allocate", rate="33", al_auto="true")
     app.run()
-    assert not submitted and "Starts in" not in text_of(app)
+    assert not submitted and "starts in" not in text_of(app)
 
 
 def test_after_the_slider_rests_the_job_starts_and_replaces_only_queued_ones(open_page, known, submitted, monkeypatch):
     replaced = []
     monkeypatch.setattr(manager, "replace_queued", lambda spec: replaced.append(spec.run_id))
     monkeypatch.setattr(state, "QUIET_S", 1000.0)
-    app = open_page("allocate")
+    app = switched_on(open_page("allocate"))
     app.number_input(key="rate").set_value(26).run()
-    assert "Starts in" in text_of(app) and not submitted
+    assert "starts in" in text_of(app) and not submitted
     app.session_state["al_moved_at"] = time.monotonic() - 1001
     app.run()
     assert [spec.keep for spec, _ in submitted] == [0.74]
@@ -201,22 +227,22 @@ def test_after_the_slider_rests_the_job_starts_and_replaces_only_queued_ones(ope
 
 def test_choosing_a_method_starts_nothing_but_begins_a_countdown_anew(open_page, known, submitted, monkeypatch):
     monkeypatch.setattr(state, "QUIET_S", 1000.0)
-    app = open_page("allocate")
+    app = switched_on(open_page("allocate"))
     app.pills(key="al_method").set_value("uniform").run()
-    assert "Starts in" not in text_of(app) and not submitted
+    assert "starts in" not in text_of(app) and not submitted
     app.number_input(key="rate").set_value(26).run()
     app.session_state["al_moved_at"] = time.monotonic() - 999
     app.pills(key="al_method").set_value("lagrangian").run()
-    assert "Starts in" in text_of(app)
+    assert "starts in" in text_of(app)
     assert time.monotonic() - app.session_state["al_moved_at"] < 500 and not submitted
 
 
 def test_not_now_stops_the_countdown(open_page, known, submitted, monkeypatch):
     monkeypatch.setattr(state, "QUIET_S", 1000.0)
-    app = open_page("allocate")
+    app = switched_on(open_page("allocate"))
     app.number_input(key="rate").set_value(26).run()
     app.button(key="al_not_now").click().run()
-    assert "Starts in" not in text_of(app) and not submitted
+    assert "starts in" not in text_of(app) and not submitted
 
 
 def test_a_rate_that_a_finished_run_passed_starts_nothing(open_page, store, card, known, submitted):
@@ -227,7 +253,7 @@ def test_a_rate_that_a_finished_run_passed_starts_nothing(open_page, store, card
     (run.path / "card.json").write_text((known.path / "card.json").read_text())
     run_factory.train(run, card, 0.7, run_factory.STEPS)
     run_factory.finish(run, {})
-    app = open_page("allocate")
+    app = switched_on(open_page("allocate"))
     app.number_input(key="rate").set_value(12).run()
     assert "finished run answers" in text_of(app) and not submitted
 
@@ -284,3 +310,41 @@ def test_a_method_that_prunes_says_so(open_page, known, submitted):
     button.click().run()
     assert submitted[0][0].method == "llm_pruner"
     assert submitted[0][0].settings["ranking"] == "uniform"
+
+
+def test_what_has_been_computed_is_shown_and_not_started_again(open_page, known, store, card, submitted):
+    """The same question of the same bytes started 480 steps, with the answer among the samples."""
+    app = open_page("allocate")
+    app.pills(key="al_method").set_value("uniform").run()
+    assert app.button(key="al_start")
+    entry = ALLOCATORS.get("uniform")
+    preset = next(iter(entry.presets))
+    spec = AllocateSpec(ModelRef(), "uniform", "whitened", 0.8, preset, asdict(entry.settings(preset)))
+    run = store.create(identified(spec))
+    (run.path / "card.json").write_text((known.path / "card.json").read_text())
+    plan = run_factory.plan_at(card, 0.8, "uniform")
+    plan.save(run.path / "plan.json")
+    run_factory.finish(run, {"plan": plan.to_dict()})
+    app.run()
+    assert "computed already" in text_of(app) and run.id in text_of(app)
+    assert "al_start" not in {button.key for button in app.button}
+
+
+def test_a_finished_job_shows_its_result_first_and_two_measurements(open_page, known, store, card, submitted):
+    run = run_factory.allocate_run(store, card, keep=0.7)
+    app = open_page("allocate", al_run=run.id)
+    text = text_of(app)
+    assert "not measured yet" in text and "layers stay dense" in text
+    before = app.button(key="al_measure_quick")
+    before.click().run()
+    ((spec, _),) = submitted
+    assert isinstance(spec, EvaluateSpec) and spec.evaluation.max_windows == 10 and not spec.evaluation.tasks
+    assert spec.plan["keep_target"] == 0.7
+
+
+def test_a_damped_moment_is_a_note_and_no_warning(open_page, known, store, card):
+    run = run_factory.allocate_run(store, card, keep=0.7)
+    result = json.loads((run.path / "result.json").read_text())
+    run_factory.finish(run, {**result, "warnings": ["The second moments of 1 layers were damped, most by 1.0e-06."]})
+    app = open_page("allocate", al_run=run.id)
+    assert not app.warning and "damped" in text_of(app)

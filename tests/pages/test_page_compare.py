@@ -8,12 +8,14 @@ from dataclasses import replace
 
 import pytest
 
+from lrc_core.figures import measured as figures
+from lrc_core.formats.grids import QUANTISED
 from lrc_core.kinds import command_for
 from lrc_core.registry import ALLOCATORS
 from lrc_core.results import comparisons as compare_data
 from lrc_core.results.identity import identified
 from lrc_core.runs.spec import CompareSpec, EvaluateSpec, ModelRef
-from pages.ui.compare import figures, ranks
+from pages.ui.compare import ranks
 from tests.factories import run_factory, table_factory
 from tests.pages.conftest import text_of
 from tests.pages.test_page_spectra import heatmaps
@@ -77,6 +79,7 @@ def test_tuning_can_be_asked_for(open_page, submitted):
     next(button for button in app.button if button.label == "Start the comparison").click().run()
     spec = submitted[0][0]
     assert spec.update == "tuned" and "--update tuned" in command_for(spec)
+    assert spec.formats == QUANTISED
     assert "with tuned factors" in text_of(app)
 
 
@@ -239,3 +242,20 @@ def test_rows_of_an_edited_text_stand_apart_and_say_so(store, tmp_path, open_pag
     shown = text_of(open_page("runs", ru_run=before.views[0].id))
     assert "was there before" in shown
     assert "was there before" not in text_of(open_page("runs", ru_run=now.views[0].id))
+
+
+@pytest.mark.parametrize(
+    "methods", [("uniform",), ("uniform", "strs", "llrc", "lagrangian", "greedy", "ara", "dobi", "ars")]
+)
+def test_no_axis_or_whisker_leads_to_a_perplexity_that_cannot_be(methods):
+    """700 ± 1,400 after six windows drew an axis down to -500."""
+    rows = [{**table_factory.row("uniform", 0.8), "method": method} for method in methods]
+    for row in rows:
+        row["perplexity"] = {"c4": {"value": 700.0, "stderr": 1400.0}}
+    for figure in (figures.perplexity_bars(rows), figures.perplexity_curves(rows, log=False)):
+        for trace in figure.data:
+            error = trace.error_x if trace.error_x.array is not None else trace.error_y
+            values = trace.x if trace.error_x.array is not None else trace.y
+            assert all(value - down >= 1 for value, down in zip(values, error.arrayminus, strict=True))
+            assert list(error.array) == [1400.0] * len(values)
+    assert figures.perplexity_curves(rows, log=False).layout.yaxis.rangemode == "tozero"

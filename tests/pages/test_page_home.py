@@ -57,7 +57,8 @@ def test_three_ways_in_lead_to_every_page(open_page, samples, card):
     assert all(f" {way}" in text for way in ("Explore", "Teach", "Convince"))
     linked = {link.proto.page for link in app.get("page_link")}
     assert linked >= {"spectra", "allocate", "watch", "plans", "runs", "learn", "present", "compare", "talk"}
-    assert {"learn_step=1", "learn_step=7"} <= {link.proto.query_string for link in app.get("page_link")}
+    asked = {part for link in app.get("page_link") for part in link.proto.query_string.split("&")}
+    assert {"learn_step=1", "learn_step=7", "model=starter"} <= asked
 
 
 def test_what_to_do_next_follows_from_what_is_there(open_page, store, samples, card):
@@ -220,3 +221,22 @@ def test_damaged_settings_file_is_no_obstacle(open_page):
     state.settings_path().parent.mkdir(parents=True)
     state.settings_path().write_text("{half")
     assert "Low-rank compression explorer" in text_of(open_page())
+
+
+def test_the_first_thing_is_a_slider_over_what_was_measured(open_page, samples, card):
+    """Texts, sizes and losses of every stop are those of the rows; without texts there is no slider."""
+    run_factory.spectra_run(samples, card)
+    assert all(part.proto.component_name != "lrc_live" for part in open_page().get("bidi_component"))
+    table_factory.compare_run(samples, card, keeps=(0.9, 0.8))
+    app = open_page()
+    first = app.get("bidi_component")[0].proto
+    assert first.component_name == "lrc_live"
+    data = json.loads(first.json)
+    assert [stop["rate"] for stop in data["stops"]] == [0, 10, 20] and data["start"] == 2
+    dense = table_factory.row("dense", 1.0)["perplexity"]["gensim"]["value"]
+    for stop in data["stops"][1:]:
+        for model, method in zip(stop["models"], ("llrc", "uniform"), strict=True):
+            row = table_factory.row(method, 1 - stop["rate"] / 100)
+            assert model["factor"] == pytest.approx(row["perplexity"]["gensim"]["value"] / dense)
+            assert row["sample"]["text"].strip() in model["text"] and "±" in model["said"]
+    assert {model["name"] for model in data["stops"][0]["models"]} == {"Dense model"}

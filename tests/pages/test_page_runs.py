@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import time
 from dataclasses import asdict, replace
 
+import pytest
+
 from lrc_core.calibrate.update_settings import UpdateSettings
 from lrc_core.jobs import manager
 from lrc_core.paths import cache_home
-from lrc_core.runs.spec import EvaluateSpec, GenerateSpec, UpdateSpec
+from lrc_core.results.archive import archive
+from lrc_core.results.outcomes import outcome, quality_of
+from lrc_core.runs.spec import EvaluateSpec, GenerateSpec, ModelRef, UpdateSpec
 from lrc_core.tune.kinds import update_settings
+from pages.ui.shared.naming import file_name, told_apart
 from tests.factories import run_factory, table_factory
 from tests.pages.conftest import text_of
 
@@ -172,4 +178,38 @@ def test_a_state_that_is_new_is_shown_unless_a_filter_hides_it(open_page, store,
     app.run()
     assert set(app.dataframe[0].value["State"]) == {"Finished", "Running"}
     app.pills(key="ru_states").set_value(["done"]).run()
-    assert list(app.dataframe[0].value["Run"]) == [done.id]
+    assert list(app.dataframe[0].value["Id"]) == [done.id]
+
+
+def test_the_list_says_what_came_of_a_run(open_page, store, card):
+    """Four rows were called "Uniform at 20 %", and nothing told them apart but their ids."""
+    table_factory.compare_run(store, card, methods=("llrc",), keeps=(0.8,))
+    run = run_factory.allocate_run(store, card, keep=0.8)
+    waiting = run_factory.allocate_run(store, card, keep=0.6, state="queued")
+    table = open_page("runs").dataframe[0].value.set_index("Id")
+    (measured,) = [view.id for view in archive().runs(EvaluateSpec)]
+    scores = json.loads((store.open(measured).path / "result.json").read_text())["perplexity"]
+    assert table.loc[measured, "Result"] == "20 % removed"
+    assert all(f"{score['value']:.2f}" in table.loc[measured, "Quality"] for score in scores.values())
+    left = card.params_total - 0.2 * card.params_linear
+    size = float(table.loc[run.id, "Result"].split()[0])
+    assert size == pytest.approx(left / (1e6 if left > 1e6 else 1e3), rel=0.02)
+    assert table.loc[waiting.id, "Result"] == table.loc[waiting.id, "Quality"] == ""
+
+
+def test_a_plan_has_the_quality_that_another_run_measured(store, card):
+    run = run_factory.allocate_run(store, card, keep=0.8)
+    row = table_factory.row("llrc", 0.8, allocate_run_id=run.id)
+    cell = store.create(EvaluateSpec(model=ModelRef(), plan=run_factory.plan_at(card, 0.8).to_dict()))
+    run_factory.finish(cell, row)
+    found = outcome(archive().job(run.id))
+    assert found.quality == quality_of(row) and "±" in found.quality
+
+
+def test_labels_that_are_alike_are_told_apart():
+    alike = told_apart({"allocate-11112222aaaa": "Uniform", "allocate-11112222bbbb": "Uniform", "x": "LLRC"})
+    assert len(set(alike.values())) == 3 and alike["x"] == "LLRC"
+    assert file_name("SmolLM2-135M", "llrc", "20 % removed", ending="json") == (
+        "smollm2-135m-llrc-20-percent-removed.json"
+    )
+    assert file_name("../..", "<b>", ending="csv") == "b.csv" and file_name("", "/", ending="csv") == "file.csv"

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.factories import run_factory
+from tests.factories import run_factory, table_factory
 from tests.pages.test_page_watch import DENSE, measured_on_the_way, trained
 
 
@@ -62,3 +62,25 @@ def test_no_forecast_without_measured_plans_or_with_another_loss(open_page, stor
     run_factory.allocate_run(store, card, keep=0.6)  # recorded with no settings, so with no divergence
     panel, said = learned(open_page("allocate"))
     assert len(said) == 40 and not any(said.values()) and "does not use" in panel["note"]
+
+
+def test_the_uniform_panel_says_what_comparisons_measured_of_it(open_page, store, card):
+    """It said "quality not measured" beside a comparison that had measured it."""
+    run_factory.spectra_run(store, card)
+    app = open_page("allocate")
+    assert "not measured" in panel_of(app)["badge"] and not any(panel_of(app)["said"])
+    table_factory.compare_run(store, card, keeps=(0.9, 0.8))
+    panel = panel_of(open_page("allocate"))
+    by_rate = dict(zip(panel["rates"], panel["said"], strict=True))
+    value = table_factory.row("uniform", 0.8)["perplexity"]["gensim"]["value"]
+    assert by_rate[20][0] == "measured" and f"gensim {value:.1f}" in by_rate[20][1] and by_rate[19] is None
+    assert "not measured" not in panel["badge"]
+
+
+def panel_of(app):
+    """The panel of the uniform rule."""
+    for part in app.get("bidi_component"):
+        for panel in json.loads(part.proto.json).get("panels", []) if part.proto.json else []:
+            if panel["key"] == "uniform":
+                return panel
+    raise AssertionError("no panel of the uniform rule")

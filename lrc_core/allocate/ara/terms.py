@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from lrc_core.budget import break_even, dense_ranks, largest_low_rank
+from lrc_core.budget import break_even, dense_ranks, largest_low_rank, rank_of_share
 from lrc_core.types import LinearShape
 
 
@@ -99,7 +99,7 @@ def running_ranks(layers: Sequence[LinearShape], ratios: Mapping[str, float]) ->
     return {
         layer.name: full[layer.name]
         if ratios[layer.name] >= 1
-        else _low_rank(layer, round(ratios[layer.name] * break_even(layer)))
+        else _low_rank(layer, round(rank_of_share(layer, ratios[layer.name])))
         for layer in layers
     }
 
@@ -130,7 +130,9 @@ def final_ranks(
     factor = 1 - (compressed + dense - keep * total) / compressed
     ranks = dense_ranks(layers)
     for layer in low:
-        ranks[layer.name] = _low_rank(layer, math.floor(factor * ratios[layer.name] * break_even(layer) + 1e-9))
+        ranks[layer.name] = _low_rank(
+            layer, math.floor(rank_of_share(layer, max(0.0, factor * ratios[layer.name])) + 1e-9)
+        )
     return ranks, factor
 
 

@@ -25,9 +25,8 @@ from lrc_core.allocate.ara.terms import (
 from lrc_core.allocate.masks.driver import RankTraining
 from lrc_core.allocate.masks.training import load_factors, tick_figures
 from lrc_core.allocate.protocol import Allocation, Context
-from lrc_core.budget import break_even, fit_budget, is_dense
+from lrc_core.budget import fit_budget, is_dense, rank_of_share
 from lrc_core.lowrank.masked import MaskedLinear
-from lrc_core.types import LinearShape
 
 
 class StaircaseTraining(RankTraining[AraSettings]):
@@ -51,8 +50,7 @@ class StaircaseTraining(RankTraining[AraSettings]):
         self.factors = load_factors(context, self.cuts)
         self.levels = staircase_levels(settings.levels).to(self.device)
         self.stairs = [stairs_above(self.cuts[layer.name], settings.levels).to(self.device) for layer in self.layers]
-        # R = rho a of whole components: rho is what the cut factors cost over the dense weight.
-        self.reach = torch.tensor([self._reach(layer) for layer in self.layers]).to(self.device)
+        self.components = torch.tensor([float(self.cuts[layer.name]) for layer in self.layers]).to(self.device)
         self.params = torch.tensor([float(layer.params) for layer in self.layers]).to(self.device)
         self.errors = [guidance_errors(context.source.sigma(layer.name, layer.block)) for layer in self.layers]
         self.theta = torch.nn.Parameter(self._start().to(self.device))
@@ -61,11 +59,13 @@ class StaircaseTraining(RankTraining[AraSettings]):
 
     def _start(self) -> Tensor:
         """[layers, levels]: every layer at the target."""
-        shares = [self.context.keep / self._reach(layer) for layer in self.layers]
+        shares = [rank_of_share(layer, self.context.keep) / self.cuts[layer.name] for layer in self.layers]
         return torch.stack([starting_theta(share, self.settings.levels) for share in shares])
 
-    def _reach(self, layer: LinearShape) -> float:
-        return self.cuts[layer.name] / break_even(layer)
+    def _ratios(self, shares: Tensor) -> Tensor:
+        """[layers] R: what the components that p keeps on average cost over the dense weight."""
+        kept = (shares @ self.levels) * self.components
+        return torch.stack(self._soft_params(kept.unbind())) / self.params
 
     # -- the run -------------------------------------------------------------------------------------------------
 
@@ -76,7 +76,7 @@ class StaircaseTraining(RankTraining[AraSettings]):
         """One optimizer step; returns the figures a live view shows."""
         settings = self.settings
         shares = self.theta.softmax(-1)  # p, [layers, levels]
-        ratios = (shares @ self.levels) * self.reach  # R, [layers]
+        ratios = self._ratios(shares)
         ranks = self._set_masks(masked, shares, ratios.detach())
         task = self._task(masked)
         budget = budget_term(counted_shares(ratios, settings.latch), self.params, self.context.keep)
@@ -92,7 +92,7 @@ class StaircaseTraining(RankTraining[AraSettings]):
         ranks = []
         for i, (layer, ratio) in enumerate(zip(self.layers, ratios.tolist(), strict=True)):
             module, dense = masked[layer.name], ratio >= 1
-            rank = max(1, min(round(ratio * break_even(layer)), self.cuts[layer.name]))
+            rank = max(1, min(round(rank_of_share(layer, ratio)), self.cuts[layer.name]))
             module.run_dense = dense
             module.mask = (
                 None if dense and self.settings.latch else straight_through(cumulated[i][self.stairs[i]], rank)
@@ -105,7 +105,7 @@ class StaircaseTraining(RankTraining[AraSettings]):
     @torch.no_grad()
     def ratios(self) -> dict[str, float]:
         """R of every layer."""
-        values = (self.theta.softmax(-1) @ self.levels) * self.reach
+        values = self._ratios(self.theta.softmax(-1))
         return {layer.name: value for layer, value in zip(self.layers, values.tolist(), strict=True)}
 
     @torch.no_grad()

@@ -54,17 +54,6 @@ def alignment(masks: Sequence[Tensor], energies: Sequence[Tensor]) -> Tensor:
     return torch.stack(parts).mean()
 
 
-def noisy_share(masks: Sequence[Tensor], costs: Sequence[int], total: int) -> Tensor:
-    """T(m) over all parameters: sum of k(m+n), k the number of components that a mask keeps.
-
-    Args:
-        masks: [r] of every layer.
-        costs: m + n of every layer.
-        total: sum of mn.
-    """
-    return torch.stack([mask.sum() * cost for mask, cost in zip(masks, costs, strict=True)]).sum() / total
-
-
 def ratio_penalty(share: Tensor, target: float) -> Tensor:
     """R(m) = log(max(T, pT) / pT) of the kept share T against the target pT; flat below it."""
     return torch.log(share.clamp_min(target) / target)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lrc_core.allocate.ars.network import Hypernetwork, alignment, noisy_share, ratio_penalty
+from lrc_core.allocate.ars.network import Hypernetwork, alignment, ratio_penalty
 from lrc_core.allocate.ars.settings import ArsSettings
 from lrc_core.allocate.masks.driver import RankTraining
 from lrc_core.allocate.masks.gumbel import draw_noise, gumbel_sigmoid, on_probability, undecided
@@ -70,7 +70,9 @@ class HypernetworkTraining(RankTraining[ArsSettings]):
 
     def _share(self, masks: Sequence[Tensor]) -> Tensor:
         """The kept share that the budget loss sees."""
-        share = noisy_share(masks, self.costs, sum(layer.params for layer in self.layers))
+        # T(m): what the components kept by the noisy masks cost, over all parameters.
+        kept = torch.stack(self._soft_params(mask.sum() for mask in masks)).sum()
+        share = kept / sum(layer.params for layer in self.layers)
         if self.settings.counting == "factors":
             return share
         return keep_ratio(self.layers, self.ranks) + (share - share.detach())

@@ -9,7 +9,19 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from lrc_core.budget import check_target, dense_ranks, fit_budget, is_dense, largest_low_rank, layer_params, plan_params
+from lrc_core.budget import (
+    check_target,
+    dense_ranks,
+    factor_params,
+    fit_budget,
+    is_dense,
+    largest_low_rank,
+    layer_params,
+    next_rank,
+    params_per_rank,
+    plan_params,
+    snapped_rank,
+)
 from lrc_core.types import LinearShape
 
 Array = NDArray[np.float64]
@@ -30,10 +42,9 @@ def component_prices(layer: LinearShape, losses: Array) -> Array:
     Returns:
         [r] prices, not increasing.
     """
-    per_rank = layer.out_features + layer.in_features
     tail = np.concatenate([np.cumsum(losses[::-1])[::-1], [0.0]])  # tail[k]: loss of keeping the first k
-    ranks = np.arange(largest_low_rank(layer) + 1)
-    costs = np.append(ranks * per_rank, layer.params).astype(np.float64)
+    ranks = np.arange(0, largest_low_rank(layer) + 1, layer.rank_multiple)
+    costs = np.append(factor_params(layer, ranks), layer.params).astype(np.float64)
     values = np.append(tail[ranks], 0.0)
     hull = lower_hull(costs, values)
     prices = np.empty(layer.full_rank)
@@ -97,7 +108,8 @@ def cheapest_plans(
             continue
         # The lowest price that brings the plan within the budget; at the highest only what cannot be dropped is kept.
         fitting = min(int(np.searchsorted(-left, -most, side="left")), len(every) - 1)
-        ranks = _at_least_one(ranks_at_price(layers, prices, every[fitting]))
+        ranks = ranks_at_price(layers, prices, every[fitting])
+        ranks = {layer.name: snapped_rank(layer, ranks[layer.name]) for layer in layers}
         _spend(layers, losses, ranks, most)
         plans.append(fit_budget(layers, ranks, keep))
     return plans
@@ -114,17 +126,13 @@ def params_by_price(layers: Sequence[LinearShape], prices: Mapping[str, Array]) 
     gone = []
     for layer in layers:
         kept = np.maximum(np.arange(layer.full_rank + 1), 1)
-        gone.append(np.diff(np.minimum(kept * (layer.out_features + layer.in_features), layer.params)))
+        gone.append(np.diff(np.minimum(factor_params(layer, kept), layer.params)))
     every = np.concatenate([prices[layer.name] for layer in layers])
     order = np.argsort(every)
     whole = sum(layer_params(layer, layer.full_rank) for layer in layers)
     left = whole - np.cumsum(np.concatenate(gone)[order])
     last = np.append(np.flatnonzero(np.diff(every[order])), len(every) - 1)  # of each run of equal prices
     return every[order][last], left[last]
-
-
-def _at_least_one(ranks: Mapping[str, int]) -> dict[str, int]:
-    return {name: max(1, rank) for name, rank in ranks.items()}
 
 
 def _spend(layers: Sequence[LinearShape], losses: Mapping[str, Array], ranks: dict[str, int], allowed: int) -> None:
@@ -137,9 +145,10 @@ def _spend(layers: Sequence[LinearShape], losses: Mapping[str, Array], ranks: di
         layer = layers[number]
         if is_dense(layer, ranks[layer.name]):
             continue
-        step = layer_params(layer, ranks[layer.name] + 1) - layer_params(layer, ranks[layer.name])
+        rank = next_rank(layer, ranks[layer.name])
+        step = layer_params(layer, rank) - layer_params(layer, ranks[layer.name])
         if step <= left:  # a layer whose next rank does not fit now never will
-            ranks[layer.name] += 1
+            ranks[layer.name] = rank
             left -= step
             heapq.heappush(heap, (-_gain(layer, losses, ranks), number))
 
@@ -147,7 +156,7 @@ def _spend(layers: Sequence[LinearShape], losses: Mapping[str, Array], ranks: di
 def _gain(layer: LinearShape, losses: Mapping[str, Array], ranks: Mapping[str, int]) -> float:
     """Predicted loss saved per parameter by one more rank."""
     rank = min(ranks[layer.name], layer.full_rank - 1)
-    return float(losses[layer.name][rank]) / (layer.out_features + layer.in_features)
+    return float(losses[layer.name][rank]) / params_per_rank(layer, float(rank))
 
 
 def dropping_order(layers: Sequence[LinearShape], prices: Mapping[str, Array]) -> dict[str, Array]:
@@ -160,8 +169,7 @@ def dropping_order(layers: Sequence[LinearShape], prices: Mapping[str, Array]) -
     total = sum(layer.params for layer in layers)
     flat, saved = [], []
     for layer in layers:
-        per_rank = layer.out_features + layer.in_features
-        kept = np.minimum(np.arange(layer.full_rank + 1) * per_rank, layer.params)
+        kept = np.minimum(factor_params(layer, np.arange(layer.full_rank + 1)), layer.params)
         flat.append(prices[layer.name])
         # Parameters freed by dropping component i after all later ones; none while the layer stays above break-even.
         saved.append(np.diff(kept).astype(np.float64))

@@ -13,7 +13,7 @@ from lrc_core.allocate.dobi.settings import DobiSettings
 from lrc_core.allocate.masks.driver import RankTraining
 from lrc_core.allocate.masks.training import load_factors, tick_figures
 from lrc_core.allocate.protocol import Context
-from lrc_core.budget import break_even, is_dense
+from lrc_core.budget import break_even, is_dense, rank_of_share
 from lrc_core.lowrank.masked import MaskedLinear
 
 _FLAT = 1e-6  # share of the largest slope of a soft step below which its gradient is not computed
@@ -36,16 +36,15 @@ def sloping(mask: Tensor) -> Tensor:
     return 4 * mask * (1 - mask) > _FLAT
 
 
-def budget_term(positions: Tensor, costs: Tensor, params: Tensor, target: float) -> Tensor:
-    """|sum min(k (m + n), mn) / sum mn - target|.
+def budget_term(costs: Tensor, params: Tensor, target: float) -> Tensor:
+    """|sum min(cost, mn) / sum mn - target|, the cost of a pair being k (m + n).
 
     Args:
-        positions: [layers] k.
-        costs: [layers] m + n.
+        costs: [layers] parameters of every layer stored at its k.
         params: [layers] mn.
         target: share to keep.
     """
-    return (torch.minimum(positions * costs, params).sum() / params.sum() - target).abs()
+    return (torch.minimum(costs, params).sum() / params.sum() - target).abs()
 
 
 def cosine_rate(step: int, high: float, low: float, period: int) -> float:
@@ -77,7 +76,7 @@ class PositionTraining(RankTraining[DobiSettings]):
 
     def _start(self) -> Tensor:
         """Every layer at the target."""
-        wanted = self._per_layer([self.context.keep * break_even(layer) for layer in self.layers])
+        wanted = self._per_layer([rank_of_share(layer, self.context.keep) for layer in self.layers])
         return wanted.clamp_min(1) / self.unit
 
     # -- the run -------------------------------------------------------------------------------------------------
@@ -91,7 +90,7 @@ class PositionTraining(RankTraining[DobiSettings]):
         positions = self.places * self.unit  # k, [layers]
         self._set_masks(masked, positions)
         task = self._task(masked)
-        budget = budget_term(positions, self._per_layer(self.costs), self.params, self.context.keep)
+        budget = budget_term(torch.stack(self._soft_params(positions.unbind())), self.params, self.context.keep)
         loss = task + settings.budget_weight * budget
         rate = cosine_rate(self.step, settings.learning_rate, settings.lowest_rate, settings.rate_period)
         self.optimizer.param_groups[0]["lr"] = rate

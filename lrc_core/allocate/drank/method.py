@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from lrc_core.allocate.curves.waterfill import by_kind, filled
 from lrc_core.allocate.protocol import Allocation, Context
-from lrc_core.budget import check_target, dense_ranks, fit_budget, layer_params
+from lrc_core.budget import check_target, dense_ranks, fit_budget, layer_params, params_per_rank, whole_rank_of_share
 from lrc_core.decompose.measures import effective_rank
 from lrc_core.registry import ALLOCATORS, MethodEntry
 from lrc_core.settings import setting
@@ -104,7 +104,7 @@ def density_costs(
     costs: dict[str, float] = {}
     for group in by_kind(layers).values() if scope == "kind" else (layers,):
         lower, upper = _limits(group)
-        weights = np.array([math.sqrt(density[la.name] * (la.out_features + la.in_features)) for la in group])
+        weights = np.array([math.sqrt(density[la.name] * params_per_rank(la, 0)) for la in group])
         shares = filled(weights, keep * upper.sum(), lower, upper)
         costs.update(zip((layer.name for layer in group), shares.tolist(), strict=True))
     return costs
@@ -148,11 +148,10 @@ def _fitted(
     """Whole ranks within the budget; the remainder goes first to where one more rank lowers sum e/k the most."""
     ranks, gain = {}, {}
     for layer in layers:
-        per_rank = layer.out_features + layer.in_features
         if costs[layer.name] >= layer.params * (1 - 1e-9):
             ranks[layer.name] = layer.full_rank
         else:
-            ranks[layer.name] = max(1, math.floor(costs[layer.name] / per_rank + 1e-9))
+            ranks[layer.name] = whole_rank_of_share(layer, costs[layer.name] / layer.params)
         rank = ranks[layer.name]
-        gain[layer.name] = density[layer.name] / (rank * (rank + 1) * per_rank)
+        gain[layer.name] = density[layer.name] / (rank * (rank + 1) * max(1, params_per_rank(layer, rank)))
     return fit_budget(layers, ranks, keep, gain)

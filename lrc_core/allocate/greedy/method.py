@@ -12,6 +12,7 @@ asks.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -21,7 +22,7 @@ import numpy as np
 from lrc_core.allocate.curves.loss_curves import lower_hull
 from lrc_core.allocate.probing.grid import ProbeText, probed_rank, ratio_grid
 from lrc_core.allocate.protocol import Allocation, Context
-from lrc_core.budget import check_target, dense_ranks, fit_budget, is_dense, layer_params, plan_params
+from lrc_core.budget import check_target, dense_ranks, fit_budget, is_dense, layer_params, plan_params, rank_of_share
 from lrc_core.registry import ALLOCATORS, MethodEntry
 from lrc_core.settings import setting
 from lrc_core.types import LinearShape
@@ -134,4 +135,4 @@ def hull_steps(layers: Sequence[LinearShape], curves: Mapping[str, Mapping[int, 
 def _rank_saving(step: HullStep, wanted: int) -> int:
     """The largest rank that saves ``wanted`` parameters against the step's start; below 0 where none does."""
     left = layer_params(step.layer, step.start) - wanted
-    return left // (step.layer.out_features + step.layer.in_features)
+    return math.floor(rank_of_share(step.layer, max(left, 0) / step.layer.params) + 1e-9)

@@ -4,6 +4,9 @@ Half the discarded sigma^2 of the two-sided decomposition estimates what a trunc
 every layer. The loss curves' convex hulls, with the dense layer as their last point, and one multiplier then give the
 optimum for any budget (Shoham and Gersho 1988; Everett 1963) in milliseconds. On other decompositions sigma^2 is not
 comparable between layers; there the loss of every component is measured from gradients instead.
+
+A budget in bytes is spent in the same way on ranks and number formats at once: the loss of rounding is the same form,
+so both stand on one scale, and the hulls are over all ways to store a layer.
 """
 
 from __future__ import annotations
@@ -11,8 +14,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lrc_core.allocate.curves.loss_curves import cheapest_ranks
+from lrc_core.allocate.curves.mixtures import Curves, best_mixture, on_hull, ways
 from lrc_core.allocate.curves.predicted import CURVE_HELP, CURVES, Measuring, predicted_losses
-from lrc_core.allocate.protocol import Allocation, Context
+from lrc_core.allocate.protocol import Allocation, Bytes, Context
 from lrc_core.budget import check_target, dense_ranks
 from lrc_core.registry import ALLOCATORS, MethodEntry
 from lrc_core.settings import setting
@@ -37,6 +41,7 @@ ENTRY = ALLOCATORS.register(
         color="#56b4e9",
         implementation="lrc_core.allocate.lagrangian.method:allocate",
         settings_class=LagrangianSettings,
+        by_bytes=True,
         tiny={"batches": 4, "batch": 2, "window": 12},
     )
 )
@@ -44,6 +49,8 @@ ENTRY = ALLOCATORS.register(
 
 def allocate(context: Context, settings: LagrangianSettings) -> Allocation:
     """The cheapest plan; see :class:`~lrc_core.allocate.protocol.Allocator`."""
+    if context.bytes is not None:
+        return _within_bytes(context, context.bytes)
     check_target(context.layers, context.keep)
     if context.keep >= 1:
         return Allocation(dense_ranks(context.layers))
@@ -51,3 +58,18 @@ def allocate(context: Context, settings: LagrangianSettings) -> Allocation:
     ranks = cheapest_ranks(context.layers, losses, context.keep)
     predicted = sum(float(losses[layer.name][ranks[layer.name] :].sum()) for layer in context.layers)
     return Allocation(ranks, details={"predicted_loss_increase": predicted})
+
+
+def _within_bytes(context: Context, budget: Bytes) -> Allocation:
+    """The cheapest rank and format of every layer."""
+    losses = predicted_losses(context, "sigma", Measuring(0, 0, 0))
+    from lrc_core.allocate.curves.rounding_losses import rounding_losses  # torch
+
+    rounding = rounding_losses(context)
+    hulls = {}
+    for layer in context.layers:
+        of_layer = rounding[layer.name]
+        curves = Curves(losses[layer.name], of_layer.dense, of_layer.factors)
+        hulls[layer.name] = on_hull(ways(layer, curves, budget.vary))
+    found = best_mixture(context.layers, hulls, budget.allowed)
+    return Allocation(found.ranks, details={"predicted_loss_increase": found.loss}, formats=found.formats)

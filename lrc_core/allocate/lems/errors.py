@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from lrc_core.budget import break_even, largest_low_rank, plan_params
+from lrc_core.budget import largest_low_rank, plan_params, rank_of_share
 from lrc_core.types import LinearShape
 
 Array = NDArray[np.float64]
@@ -72,7 +72,7 @@ def allowed_ranks(layers: Sequence[LinearShape], allowed: int, floor: float, mul
 
 
 def _multiples(layer: LinearShape, floor: float, step: int) -> list[int]:
-    first = max(1, math.ceil(floor * break_even(layer) / step - 1e-9)) * step
+    first = max(1, math.ceil(rank_of_share(layer, floor) / step - 1e-9)) * step
     return list(range(first, largest_low_rank(layer) + 1, step))
 
 

@@ -63,7 +63,7 @@ def adapted(model: nn.Module, names: Sequence[str], settings: LlmPrunerLoraSetti
         from peft import LoraConfig, inject_adapter_in_model
         from peft.tuners.lora import LoraLayer
     except ImportError as error:
-        raise ResourceError("LoRA recovery needs the library peft.", "Run `make app`, which installs it.") from error
+        raise ResourceError("LoRA recovery needs the library peft.", "Install it: `pip install peft`.") from error
 
     config = LoraConfig(
         r=settings.lora_rank,

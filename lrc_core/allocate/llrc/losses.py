@@ -38,7 +38,7 @@ def weighted_logit(logits: Sequence[Tensor], costs: Sequence[float]) -> Tensor:
 
     Args:
         logits: [r] of every layer.
-        costs: m + n of every layer.
+        costs: parameters of one more component of every layer: m + n of a pair.
     """
     weighted = torch.stack([part.sum() * cost for part, cost in zip(logits, costs, strict=True)]).sum()
     return weighted / sum(part.numel() * cost for part, cost in zip(logits, costs, strict=True))

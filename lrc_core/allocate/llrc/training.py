@@ -25,7 +25,7 @@ from lrc_core.allocate.llrc.start import starting_logits
 from lrc_core.allocate.masks.driver import RankTraining
 from lrc_core.allocate.masks.training import load_factors, record_passed, tick_figures
 from lrc_core.allocate.protocol import Allocation, Context
-from lrc_core.budget import fit_budget, is_dense, keep_ratio
+from lrc_core.budget import fit_budget, is_dense, keep_ratio, params_per_rank
 from lrc_core.lowrank.masked import MaskedLinear
 
 
@@ -100,11 +100,10 @@ class MaskTraining(RankTraining[LlrcSettings]):
         if self.settings.compression == "mean_logit":
             return mean_logit(self.logits.split(self.sizes))
         if self.settings.compression == "weighted_logit":
-            return weighted_logit(self.logits.split(self.sizes), self.costs)
-        kept = sum(
-            (mask.sum() * cost for cost, mask in zip(self.costs, masks, strict=True)),
-            torch.zeros((), device=self.device),
-        )
+            ranks = self.count()
+            prices = [params_per_rank(layer, ranks[layer.name]) for layer in self.layers]
+            return weighted_logit(self.logits.split(self.sizes), prices)
+        kept = torch.stack(self._soft_params(mask.sum() for mask in masks)).sum()
         return log_ratio(kept / sum(layer.params for layer in self.layers), self.context.keep)
 
     def _alpha(self, keep: float) -> float:

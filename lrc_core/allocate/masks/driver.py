@@ -27,7 +27,7 @@ from lrc_core.allocate.masks.training import (
     save_state,
 )
 from lrc_core.allocate.protocol import Allocation, Context
-from lrc_core.budget import fit_budget, keep_ratio
+from lrc_core.budget import factor_params, fit_budget, keep_ratio
 from lrc_core.damage import set_aside
 from lrc_core.errors import CancelledError
 from lrc_core.lowrank.masked import MaskedLinear, masked_layers, without_masks
@@ -161,7 +161,6 @@ class RankTraining(Training, Generic[S]):
         self.context, self.settings = context, settings
         self.layers = context.layers
         self.sizes = [layer.full_rank for layer in self.layers]
-        self.costs = [layer.out_features + layer.in_features for layer in self.layers]
         self.device = next(context.model.parameters()).device
         self.windows = context.windows(settings.documents + more_windows, settings.window, context.seed)
         self.distiller = Distiller(context.model, task)
@@ -210,6 +209,10 @@ class RankTraining(Training, Generic[S]):
         """Indices and tokens of a step."""
         chosen, tokens = batch_of(self.windows, self.settings.batch, step, self.context.seed)
         return chosen, tokens.to(self.device)
+
+    def _soft_params(self, kept: Iterable[Tensor]) -> list[Tensor]:
+        """Parameters of every layer at a number of kept components that need not be whole, with its gradient."""
+        return [factor_params(layer, count) for layer, count in zip(self.layers, kept, strict=True)]
 
     def _task(self, masked: dict[str, MaskedLinear]) -> Tensor:
         """What the masks cost on the text of this step; 0 without a task."""

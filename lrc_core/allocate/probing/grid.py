@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from lrc_core.budget import break_even
+from lrc_core.budget import whole_rank_of_share
 from lrc_core.types import LinearShape
 
 
@@ -47,4 +47,4 @@ def ratio_grid(lowest: float, highest: float, step: float) -> list[float]:
 
 def probed_rank(layer: LinearShape, ratio: float) -> int:
     """Rank of a layer that keeps ``ratio`` of its parameters, at least 1."""
-    return max(1, math.floor(ratio * break_even(layer) + 1e-9))
+    return whole_rank_of_share(layer, ratio)

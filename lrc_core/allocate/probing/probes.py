@@ -62,7 +62,7 @@ def probe_layers(
             _write(file, BASE, known[BASE])
         reference, tokens = plans.reference
         dense = {layer.name: get_module(context.model, layer.name) for layer in context.layers}
-        with compressed(context.model, context.layers, base, context.source) if base else nullcontext():
+        with compressed(context.model, context.layers, base, context.source, as_pairs=True) if base else nullcontext():
             prober = LayerProber(context.model, context.source, tokens, dense)
             for done, key in enumerate(missing, start=len(by_key) - len(missing) + 1):
                 if context.should_stop():
@@ -108,6 +108,6 @@ class PlanProber:
         """
         reference, tokens = self.reference
         context = self._context
-        with compressed(context.model, context.layers, ranks, context.source):
+        with compressed(context.model, context.layers, ranks, context.source, as_pairs=True):
             logits = context.model(input_ids=tokens, use_cache=False).logits
         return checked(reference.effect(logits), "the whole plan in place")

@@ -193,7 +193,7 @@ class SuccessiveTraining(RankTraining[SuccessiveSettings]):
             tokens = self.check[start : start + self.settings.batch].to(self.device)
             chosen = torch.arange(start, start + len(tokens)) + len(self.windows)
             teacher = self.distiller.teacher(chosen, tokens)
-            with compressed(self.context.model, self.layers, plan.ranks, source):
+            with compressed(self.context.model, self.layers, plan.ranks, source, as_pairs=True):
                 losses.append(float(self.distiller.loss(tokens, teacher)) * len(tokens))
         return sum(losses) / len(self.check)
 

@@ -36,7 +36,6 @@ from numpy.typing import NDArray
 from lrc_core.allocate.curves.waterfill import by_kind, filled
 from lrc_core.allocate.protocol import Allocation, Context
 from lrc_core.budget import (
-    break_even,
     check_target,
     dense_ranks,
     fit_budget,
@@ -44,6 +43,7 @@ from lrc_core.budget import (
     layer_params,
     removed_share,
     uniform_ranks,
+    whole_rank_of_share,
 )
 from lrc_core.registry import ALLOCATORS, MethodEntry
 from lrc_core.settings import setting
@@ -88,11 +88,8 @@ def allocate(context: Context, settings: SvdLlm2Settings) -> Allocation:
         losses[layer.name] = math.sqrt(settings.tokens * float((sigma[rank:] ** 2).sum()))
     removed = removed_shares(context.layers, losses, context.keep)
     ranks = {
-        # The largest rank whose factors cost at most what the layer keeps.
-        layer.name: max(
-            1,
-            math.floor(kept_share(removed[layer.name]) * break_even(layer) + 1e-9),
-        )
+        # The largest rank that costs at most what the layer keeps.
+        layer.name: whole_rank_of_share(layer, kept_share(removed[layer.name]))
         for layer in context.layers
     }
     return Allocation(

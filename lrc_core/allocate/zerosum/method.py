@@ -37,7 +37,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrc_core.allocate.protocol import Allocation, Context
-from lrc_core.budget import break_even, check_target, dense_ranks, fit_budget, is_dense, keep_ratio, layer_params
+from lrc_core.budget import check_target, dense_ranks, fit_budget, is_dense, keep_ratio, layer_params, rank_of_share
 from lrc_core.damage import earlier
 from lrc_core.errors import CancelledError, RunError
 from lrc_core.files import write_arrays
@@ -155,7 +155,7 @@ def choose_drops(
     """
     missing = sum(layer.params for layer in layers) - check_target(layers, keep)
     orders = [drop_order(scores[layer.name], candidates) for layer in layers]
-    most = [layer.full_rank - max(1, math.ceil(floor * break_even(layer))) for layer in layers]
+    most = [layer.full_rank - max(1, math.ceil(rank_of_share(layer, floor))) for layer in layers]
     gone = [0] * len(layers)
     offered: tuple[list[tuple[float, int]], list[tuple[float, int]]] = ([], [])  # not negative, negative
 

@@ -17,6 +17,20 @@ def packed_types(header: GgufHeader) -> str:
     return ", ".join(sorted(sizes, key=lambda name: -sizes[name]))
 
 
+def bits_of(packed: str) -> float:
+    """Bits a weight of the first of some packed types, its scales included: ``Q4_1`` -> 5."""
+    from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
+
+    block, size = GGML_QUANT_SIZES[GGMLQuantizationType[packed.split(", ")[0]]]
+    return float(8 * size / block)
+
+
+def stored_bytes(header: GgufHeader) -> tuple[int, int]:
+    """Bytes of the matrices of the blocks, and of all tensors, as they lie in the file."""
+    blocks = (tensor for tensor in header.tensors if tensor.name.startswith("blk.") and len(tensor.shape) > 1)
+    return sum(tensor.bytes for tensor in blocks), sum(tensor.bytes for tensor in header.tensors)
+
+
 def check_types(header: GgufHeader, where: str) -> None:
     """Refuse tensors that cannot be unpacked: integers, and packings that the gguf package does not know.
 

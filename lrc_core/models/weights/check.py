@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -20,7 +19,7 @@ from typing import Any
 from lrc_core.errors import LrcError, ModelError
 from lrc_core.files import write_json
 from lrc_core.models.headers import TensorHeader
-from lrc_core.paths import cache_home
+from lrc_core.paths import cache_home, child_environment
 
 _VERSION = 1
 _PATIENCE_S = 120
@@ -75,13 +74,6 @@ def _remembered(question: Mapping[str, Any], files: Sequence[Path]) -> Mapping[s
 
 def _asked(question: Mapping[str, Any]) -> Mapping[str, Any]:
     """The answer of another process; nothing where it gives none, as the job that loads the model will ask again."""
-    root = str(Path(__file__).resolve().parents[3])
-    inherited = os.environ.get("PYTHONPATH")
-    environment = {
-        **os.environ,
-        "HF_HUB_OFFLINE": "1",
-        "PYTHONPATH": os.pathsep.join([root, inherited] if inherited else [root]),
-    }
     try:
         done = subprocess.run(
             [sys.executable, "-m", "lrc_core.models.weights.fit"],
@@ -89,7 +81,7 @@ def _asked(question: Mapping[str, Any]) -> Mapping[str, Any]:
             capture_output=True,
             text=True,
             timeout=_PATIENCE_S,
-            env=environment,
+            env=child_environment({"HF_HUB_OFFLINE": "1"}),
             check=True,
         )
         answer = json.loads(done.stdout)

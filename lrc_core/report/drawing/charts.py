@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lrc_core.export.shapes import Dot, Drawing, Label, Path, Shape
-from lrc_core.export.ticks import log_ticks, nice_ticks
+from lrc_core.charts.shapes import Dot, Drawing, Label, Path, Shape
+from lrc_core.charts.ticks import log_ticks, nice_ticks
 
 WIDTH, HEIGHT = 460.0, 320.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 66.0, 14.0, 14.0, 46.0

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lrc_core.budget import is_dense, largest_low_rank, layer_ratio
-from lrc_core.export.shapes import Drawing, Label, Shape, cells, labelled
+from lrc_core.charts.shapes import Drawing, Label, Shape, cells, labelled
 from lrc_core.plan import Plan
 from lrc_core.types import LinearShape, ModelCard
 from lrc_core.words import kind_labels, percent
@@ -25,7 +25,7 @@ class Linked:
         places: block and column of each.
         kinds: names of the columns.
         full: full rank of each.
-        price: share of its parameters that one rank costs.
+        kept: of every heatmap the share of its parameters that each layer keeps.
         plans: of every heatmap the rank of each layer, ``DENSE``, or (rows, columns) that pruning leaves.
         labels: of the heatmaps.
     """
@@ -34,7 +34,7 @@ class Linked:
     places: tuple[tuple[int, int], ...]
     kinds: tuple[str, ...]
     full: tuple[int, ...]
-    price: tuple[float, ...]
+    kept: tuple[tuple[float, ...], ...]
     plans: tuple[tuple[int | tuple[int, int], ...], ...]
     labels: tuple[str, ...]
 
@@ -52,13 +52,14 @@ def linked(card: ModelCard, plans: Sequence[tuple[str, Plan]]) -> Linked:
         places=tuple((layer.block, order.index(layer.kind)) for layer in card.layers),
         kinds=tuple(labels.values()),
         full=tuple(layer.full_rank for layer in card.layers),
-        price=tuple(round(layer_ratio(layer, 1), 9) for layer in card.layers),
+        kept=tuple(tuple(round(kept, 4) for kept in kept_of(card, plan).values()) for _, plan in plans),
         plans=tuple(tuple(_stored(card, plan)) for _, plan in plans),
         labels=tuple(label for label, _ in plans),
     )
 
 
 def _stored(card: ModelCard, plan: Plan) -> list[int | tuple[int, int]]:
+    card = plan.stored(card)
     ranks, shapes = plan.full_ranks(card.layers), plan.pruned or {}
     return [
         (shapes[layer.name][0], shapes[layer.name][1])
@@ -72,6 +73,7 @@ def _stored(card: ModelCard, plan: Plan) -> list[int | tuple[int, int]]:
 
 def kept_of(card: ModelCard, plan: Plan) -> dict[str, float]:
     """Share of its parameters that every layer keeps."""
+    card = plan.stored(card)
     ranks, shapes = plan.full_ranks(card.layers), plan.pruned or {}
     return {layer.name: layer_ratio(layer, ranks[layer.name], shapes.get(layer.name)) for layer in card.layers}
 
@@ -107,6 +109,7 @@ def _share(layers: Sequence[LinearShape], kept: dict[str, float]) -> float:
 
 def plan_sentence(card: ModelCard, plan: Plan) -> str:
     """One sentence about where a plan spends its parameters, computed from it."""
+    card = plan.stored(card)
     kept, ranks = kept_of(card, plan), plan.full_ranks(card.layers)
     if max(kept.values()) - min(kept.values()) < 0.03:
         return f"Every layer keeps nearly the same share, {percent(_share(card.layers, kept), 0)}."

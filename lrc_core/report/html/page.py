@@ -7,10 +7,10 @@ import json
 import re
 from collections.abc import Callable, Iterable
 from functools import cache
-from pathlib import Path
 from typing import Any
 
-from lrc_core.export.theme import DARK, LIGHT, RAMP_DARK, RAMP_LIGHT, variables
+from lrc_core.charts.theme import DARK, LIGHT, RAMP_DARK, RAMP_LIGHT, variables
+from lrc_core.paths import assets
 from lrc_core.report.content import (
     Answers,
     Block,
@@ -31,7 +31,7 @@ from lrc_core.report.content import (
 from lrc_core.report.html.svg import ramp_style, svg, symbol
 from lrc_core.report.sections.prose import printable, tied
 
-_ASSETS = Path(__file__).resolve().parents[3] / "assets" / "report"
+_ASSETS = assets() / "report"
 
 
 def escaped(text: str) -> str:
@@ -222,7 +222,7 @@ def _pictures(block: Pictures) -> str:
 
 def _json(cells: Any) -> str:
     """No "<" stays, so that nothing in it can end the script element."""
-    content = {name: getattr(cells, name) for name in ("names", "kinds", "places", "full", "price", "plans", "labels")}
+    content = {name: getattr(cells, name) for name in ("names", "kinds", "places", "full", "kept", "plans", "labels")}
     return json.dumps(content, ensure_ascii=True, separators=(",", ":")).replace("<", "\\u003c")
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable
 
-from lrc_core.export.shapes import LEVELS, Cells, Dot, Drawing, Label, Path, Shape, outline
-from lrc_core.export.theme import blended
+from lrc_core.charts.shapes import LEVELS, Cells, Dot, Drawing, Label, Path, Shape, outline
+from lrc_core.charts.theme import blended
 
 _ROLES = ("ink", "muted", "grid", "surface")
 

@@ -8,8 +8,8 @@ from typing import Any
 from reportlab.lib.styles import ParagraphStyle
 from reportlab.platypus import CondPageBreak, Flowable, KeepTogether, Paragraph, Spacer, Table
 
-from lrc_core.export.shapes import Dot, Drawing
-from lrc_core.export.theme import LIGHT
+from lrc_core.charts.shapes import Dot, Drawing
+from lrc_core.charts.theme import LIGHT
 from lrc_core.report.content import (
     ESTIMATED,
     Answers,

@@ -23,7 +23,7 @@ def report_pdf(report: Report) -> bytes:
     except ImportError as error:
         raise SettingsError(
             f"A PDF needs the package reportlab, which cannot be loaded: {error}.",
-            "Install the requirements again (`make app` does), or make the HTML file alone.",
+            "Install it (`pip install reportlab`), or make the HTML file alone.",
         ) from error
 
     absent = absent_in([*visible_texts(report), report.title])

@@ -8,8 +8,8 @@ from typing import Any
 from reportlab.lib.colors import HexColor
 from reportlab.platypus import Flowable
 
-from lrc_core.export.shapes import Cells, Dot, Drawing, Label, Path, outline, painted
-from lrc_core.export.theme import LIGHT, RAMP_LIGHT
+from lrc_core.charts.shapes import Cells, Dot, Drawing, Label, Path, outline, painted
+from lrc_core.charts.theme import LIGHT, RAMP_LIGHT
 from lrc_core.report.content import ESTIMATED, BarPart
 from lrc_core.report.pdf.fonts import BOLD, SANS, runs, width_of
 

@@ -6,7 +6,8 @@ import shlex
 
 from lrc_core.budget import same_size
 from lrc_core.names import GREY, method_color, method_label
-from lrc_core.plan import Plan, variant_name
+from lrc_core.plan import Plan, plan_variant
+from lrc_core.quality.quantised import compresses
 from lrc_core.report.content import Answers, Block, Command, Commands, Section, Words, WrittenAnswer
 from lrc_core.report.sections.prose import report_prose
 from lrc_core.report.sections.rows import Named, key_of, row_color
@@ -53,7 +54,7 @@ def _answer(run: Run, answer: AnswerSpec, written: Written | None) -> WrittenAns
     plan = None if answer.plan is None else Plan.from_dict(dict(answer.plan))
     name, color, key = "Dense model", GREY, ("", "")
     if plan is not None:
-        method = variant_name(plan.method, plan.update)
+        method = plan_variant(plan)
         name, color = f"{method_label(method)} at {removed(plan.keep_target)}", method_color(method)
         key = key_of(method, plan.keep_target)
     if written is None or not written.done:
@@ -88,7 +89,7 @@ def _plan_words(sources: Sources, run_id: str) -> str:
 def _recorded(named: Named) -> list[Block]:
     """The text sample of every row, by prompt."""
     rows = [row for row in named.rows if "error" not in row and (row.get("sample") or {}).get("text")]
-    near = [row for row in rows if row["method"] in ("dense", "reference") or row in named.at(named.focus)]
+    near = [row for row in rows if not compresses(row) or row in named.at(named.focus)]
     blocks: list[Block] = []
     for prompt in dict.fromkeys(str(row["sample"].get("prompt", "")) for row in near):
         entries = tuple(

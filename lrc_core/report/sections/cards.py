@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from lrc_core.budget import same_size
 from lrc_core.names import GREY
-from lrc_core.plan import variant_name
+from lrc_core.plan import plan_variant
+from lrc_core.quality.alternatives import why_not_quantise
 from lrc_core.quality.card import (
     PARTS,
     CardModel,
@@ -38,6 +39,8 @@ def card(named: Named, wishes: Wishes) -> Section:
     blocks: list[Block] = [Words(asked)]
     if len(found) > 1:
         blocks.append(Words(cards_sentence(found, wishes), "reading"))
+    if answer := why_not_quantise([*named.formats, *named.at(named.focus)], named.sources.scores()):
+        blocks.append(Words(answer, "reading"))
     largest = max(size.total for _, size in found)
     blocks.append(Cards(tuple(_card(named, entry, size, dense, wishes) for entry, size in found), largest))
     if without:
@@ -98,7 +101,7 @@ def _card(named: Named, entry: CardModel, size: Footprint, dense: Found | None, 
     notes = [behind] if behind else []
     notes += [f"run `{entry.source}`"] if entry.source else []
     key = key_of(
-        "dense" if entry.plan is None else variant_name(entry.plan.method, entry.plan.update),
+        "dense" if entry.plan is None else plan_variant(entry.plan),
         entry.plan.keep_target if entry.plan else 1.0,
     )
     return CardEntry(entry.name, entry.color, total, parts, lines, "; ".join(notes), key)

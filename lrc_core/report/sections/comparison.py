@@ -7,6 +7,7 @@ from typing import Any
 
 from lrc_core.budget import removed_percent, size_key
 from lrc_core.names import method_label
+from lrc_core.quality.quantised import compresses, share_of
 from lrc_core.quality.rows import accuracy_of, mean_of
 from lrc_core.quality.tables import MARKS, marks, tasks_of
 from lrc_core.report.content import (
@@ -55,7 +56,7 @@ def _table(
     lines = []
     for row in rows:
         failed = str(row["error"]) if "error" in row else ""
-        plain = row["method"] in ("dense", "reference")
+        plain = not compresses(row)
         rate = 0.0 if plain else removed_percent(float(row["keep_target"]))
         shown = Cell("–" if plain else f"{rate:g}", rate)
         first = (Cell(named.line(row), named.line(row)), shown)
@@ -74,6 +75,7 @@ def _perplexities(named: Named) -> Table:
     columns = [
         Column("Linears removed, %", True, COUNTED),
         Column("Model removed, %", True, COUNTED),
+        Column("Linears' bytes, %", True, COUNTED),
         Column("Size, MB", True, COUNTED),
     ]
     for text in texts:
@@ -85,6 +87,7 @@ def _perplexities(named: Named) -> Table:
         found = [
             _share(row.get("keep_achieved", row["keep_target"])),
             _share(row.get("keep_whole_model")),
+            _bytes(row),
             Cell("–" if size is None else f"{size:,.1f}", size),
         ]
         times = times_dense(row, named.dense)
@@ -108,9 +111,15 @@ def _share(kept: Any) -> Cell:
     return Cell(f"{gone:.2f}", gone)
 
 
+def _bytes(row: Row) -> Cell:
+    """Bytes of the block linears in percent of 16 bits."""
+    share = share_of(row)
+    return Cell("–") if share is None else Cell(f"{100 * share:.1f}", 100 * share)
+
+
 def size_mb(named: Named, row: Row) -> float | None:
     """Megabytes of the weights: as counted when the model was measured, else from its parameters."""
-    if size := (row.get("cost") or {}).get("bytes"):
+    if size := row.get("model_bytes") or (row.get("cost") or {}).get("bytes"):
         return float(size) / 1e6
     card, kept = named.sources.card, row.get("keep_whole_model")
     return None if kept is None or row["method"] == "reference" else kept * card.params_total * card.dtype_bytes / 1e6
@@ -234,7 +243,7 @@ def _accuracy(value: float | None, error: float | None, sign: str) -> Cell:
 
 
 def _dots(named: Named, answered: Sequence[Row], tasks: Sequence[str]) -> list[Block]:
-    targets = {size_key(row["keep_target"]) for row in answered if row["method"] not in ("dense", "reference")}
+    targets = {size_key(row["keep_target"]) for row in answered if compresses(row)}
     if not targets:
         return []
     keep = min(targets, key=lambda target: abs(target - named.focus))

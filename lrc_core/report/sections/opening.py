@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from lrc_core.budget import storage_law
 from lrc_core.coverage import coverage_words
-from lrc_core.names import decomposition_label, method_label, split_variant
+from lrc_core.names import decomposition_label, method_label
+from lrc_core.plan import PAIR, split_variant
 from lrc_core.quality.plain_words import accuracy_loss, difference_words
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
 from lrc_core.report.content import COUNTED, MEASURED, Block, Fact, Facts, Section, Words
@@ -13,8 +15,8 @@ from lrc_core.report.sections.prose import listed, report_prose, with_papers
 from lrc_core.report.sections.rows import Named, certainty, ranked, times_dense
 from lrc_core.report.sources import Row, spec_of
 from lrc_core.runs.spec import CompareSpec, QualitySpec
-from lrc_core.tune.settings import TUNED
-from lrc_core.words import count, data_size, measured, percent, removed
+from lrc_core.tune.kinds import BLOCKWISE, SEQUENCES, TUNED
+from lrc_core.words import count, data_size, figure, measured, percent, removed
 
 
 def question(named: Named) -> Section:
@@ -65,8 +67,8 @@ def _facts(named: Named, row: Row) -> Iterator[Fact]:
         yield Fact(f"Perplexity, {named.text(text)}", f"{times:.2f} ×", f"{value}; dense model = 1", MEASURED)
     loss = accuracy_loss(row, dense, named.sources.scores()) if dense else None
     if loss is not None:
-        whole = round(loss.difference)
-        shown = f"{abs(whole)} {'fewer' if whole < 0 else 'more'}" if whole else "as many"
+        gap = loss.difference
+        shown = f"{figure(abs(gap), 2)} {'fewer' if gap < 0 else 'more'}" if abs(gap) >= 0.05 else "as many"
         yield Fact("Right answers of 100", shown, f"{loss.error_words}; {loss.questions:,} questions asked", MEASURED)
 
 
@@ -110,7 +112,7 @@ def method(named: Named) -> Section:
 
 
 def _method_words(name: str, spec: CompareSpec | QualitySpec | None) -> str:
-    plain, update = split_variant(name)
+    plain, update, storage = split_variant(name)
     if plain not in ALLOCATORS:
         return f"**{method_label(name)}.** A plan that no method of this program made."
     entry = ALLOCATORS.get(plain)
@@ -118,10 +120,16 @@ def _method_words(name: str, spec: CompareSpec | QualitySpec | None) -> str:
     preset = spec.presets.get(plain, next(iter(entry.presets))) if spec is not None else ""
     how = f"Run with preset `{preset}`" if preset and plain in spec_methods(spec) else "Shown as recorded"
     said += f" {how}; source: {entry.source}." if entry.source not in ("", "–") else f" {how}."
-    if update == TUNED:
+    if update == BLOCKWISE:
+        said += " Its factors were then trained block by block to put out what the dense blocks do."
+    elif update == SEQUENCES[0]:
+        said += " Its factors were then trained block by block, and tuned by gradient steps on the calibration text."
+    elif update == TUNED:
         said += " Its factors were then tuned by gradient steps on the calibration text."
     elif update:
         said += " Its factors were then fitted in closed form to what their layers really get."
+    if storage != PAIR:
+        said += f" Low-rank layers are stored by pivots: {storage_law(storage).summary}"
     return said
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from pathlib import Path
 
-_TEXTS = Path(__file__).resolve().parents[3] / "assets" / "text" / "report"
+from lrc_core.paths import assets
+
+_TEXTS = assets() / "text" / "report"
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufffe\uffff\ud800-\udfff]")
 _UNITS = re.compile(r"(?<=\d) (?=(?:%|×|[kMGT]?B|€|tokens?)(?!\w))|(?<=±) (?=\d)")
 _PAPER = re.compile(r"arXiv (\d{4}\.\d{4,5})")

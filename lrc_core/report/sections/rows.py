@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from lrc_core.budget import USUAL_KEEP, same_size, size_key
-from lrc_core.export.shapes import DENSE_SYMBOL, SYMBOLS
+from lrc_core.charts.shapes import DENSE_SYMBOL, SYMBOLS
+from lrc_core.formats.grids import METHODS
 from lrc_core.names import GREY, decomposition_label, in_order, method_color, method_label
+from lrc_core.quality.quantised import compresses
 from lrc_core.quality.tables import p_of, texts_of
 from lrc_core.report.content import LegendEntry
 from lrc_core.report.sections.prose import listed, p_words
@@ -39,7 +41,7 @@ class Named:
     @property
     def compressed(self) -> list[Row]:
         """Rows of compressed models, failed ones too."""
-        return [row for row in self.rows if row["method"] not in ("dense", "reference")]
+        return [row for row in self.rows if compresses(row)]
 
     @property
     def measured(self) -> list[Row]:
@@ -50,6 +52,11 @@ class Named:
     def dense(self) -> Row | None:
         """The dense model's row."""
         return next((row for row in self.rows if row["method"] == "dense" and "error" not in row), None)
+
+    @property
+    def formats(self) -> list[Row]:
+        """Measured rows of number formats alone."""
+        return [row for row in self.rows if row["method"] in METHODS and "error" not in row]
 
     @property
     def targets(self) -> list[float]:
@@ -83,8 +90,7 @@ class Named:
 
     def name(self, row: Row) -> str:
         """The same with the compression."""
-        plain = row["method"] in ("dense", "reference")
-        return self.line(row) + ("" if plain else f" at {removed(float(row['keep_target']))}")
+        return self.line(row) + ("" if not compresses(row) else f" at {removed(float(row['keep_target']))}")
 
     def key(self, row: Row) -> tuple[str, str]:
         """Method and target, by which a reader switches rows off; "" where he cannot."""
@@ -103,8 +109,8 @@ class Named:
 
 
 def key_of(method: str, keep: float) -> tuple[str, str]:
-    """What a row, heatmap or card belongs to: nothing for the dense model and for reference models."""
-    return ("", "") if method in ("dense", "reference") else (method, target_key(keep))
+    """What a row, heatmap or card belongs to: nothing for what has no target."""
+    return (method, target_key(keep)) if compresses({"method": method}) else ("", "")
 
 
 def target_key(keep: float) -> str:

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import pandas as pd
 import streamlit as st
 
-from lrc_core.budget import break_even, layer_ratio
+from lrc_core.budget import break_even, layer_ratio, storage_law
 from lrc_core.errors import LrcError
 from lrc_core.names import method_label
 from lrc_core.registry import DECOMPOSITIONS
 from lrc_core.results import series as rate_plans
 from lrc_core.results.archive import RunView
-from lrc_core.results.plan_quality import Quality, quality_of
+from lrc_core.results.plan_quality import Quality, measured_at, quality_of
 from lrc_core.results.series import PlanSeries
 from lrc_core.runs.spec import AllocateSpec, ModelRef, SpectraSpec
 from lrc_core.types import ModelCard
 from pages.ui.allocate import estimate
 from pages.ui.allocate.slider import SliderPanel
 from pages.ui.shared.frame import sample_note
+from pages.ui.shared.naming import file_name
 
 TABLE = "al_table"
 
@@ -37,6 +39,7 @@ class SliderContent:
         uniform: the uniform rule.
         spectra: what the closed form is made from, None where there is nothing.
         estimated: the closed form.
+        even_quality: what was measured of the uniform rule, by rate.
     """
 
     card: ModelCard
@@ -47,6 +50,7 @@ class SliderContent:
     uniform: PlanSeries
     spectra: RunView[SpectraSpec] | None
     estimated: PlanSeries | None
+    even_quality: Mapping[int, tuple[str, str]] = field(default_factory=dict)
 
     def by_title(self) -> dict[str, PlanSeries]:
         """Series by the name of whose plans they are."""
@@ -56,11 +60,13 @@ class SliderContent:
 
 
 def shown(ref: ModelRef, card: ModelCard, run: RunView[AllocateSpec] | None, decomposition: str) -> SliderContent:
-    """Gather it; everything of it is kept until the files change."""
+    """Gather it, the card's layers being under the chosen storage law; everything is kept until the files change."""
     learned, quality, problem = None, Quality({}, ""), ""
+    storage = card.layers[0].storage
     if run is None:
         problem = (
-            f"No run of this model has learned ranks on {DECOMPOSITIONS.get(decomposition).label} yet. A run records a "
+            f"No run of this model has learned ranks on {DECOMPOSITIONS.get(decomposition).label} yet, stored as "
+            f"{storage_law(storage).label.lower()}. A run records a "
             "plan at every whole percent on its way, and this panel then answers at once."
         )
     else:
@@ -70,8 +76,11 @@ def shown(ref: ModelRef, card: ModelCard, run: RunView[AllocateSpec] | None, dec
             problem = str(error)
     spectra = rate_plans.two_sided(ref)
     with st.spinner("Working out the closed-form plan of every rate …"):
-        estimated = rate_plans.estimated(spectra) if spectra else None
-    return SliderContent(card, run, learned, quality, problem, rate_plans.uniform(card.layers), spectra, estimated)
+        estimated = rate_plans.estimated(spectra, storage) if spectra else None
+    even = measured_at(ref, "uniform", decomposition, storage)
+    return SliderContent(
+        card, run, learned, quality, problem, rate_plans.uniform(card.layers), spectra, estimated, even
+    )
 
 
 def panels(found: SliderContent) -> list[SliderPanel]:
@@ -92,14 +101,15 @@ def panels(found: SliderContent) -> list[SliderPanel]:
     even = SliderPanel(
         "uniform",
         "Uniform",
-        "preview, quality not measured",
+        "computed" if found.even_quality else "preview, quality not measured",
         "Every layer keeps the same share.",
         "computed at",
         found.uniform if found.uniform.rates else None,
+        found.even_quality,
     )
     if found.estimated is None:
         return [first, even]
-    note = "The plan of least predicted loss, worked out from the spectra. Its quality is not forecast here."
+    note = "The plan of least predicted loss, worked out from the spectra. What it predicts stands below."
     return [
         first,
         even,
@@ -118,7 +128,7 @@ def below(ref: ModelRef, found: SliderContent, rate: int) -> None:
             st.download_button(
                 f"Plan at {at} %",
                 plan.path.read_bytes(),
-                f"plan-{found.run.id}-{at:02d}.json",
+                file_name(found.card.name, found.run.spec.method, f"{at} % removed", "plan", ending="json"),
                 "application/json",
                 icon=":material/download:",
                 on_click="ignore",

@@ -15,8 +15,9 @@ import streamlit as st
 
 from lrc_core import words
 from lrc_core.budget import keep_at, removed_share, whole_model_ratio
-from lrc_core.export.film import cells_of
-from lrc_core.export.film_html import rank_grid
+from lrc_core.charts.film import cells_of
+from lrc_core.charts.film_html import rank_grid
+from lrc_core.quality.footprint import served
 from lrc_core.results.series import LARGEST_RATE, PlanSeries, largest_rate
 from lrc_core.types import ModelCard
 from lrc_core.words import kind_labels
@@ -72,7 +73,8 @@ class SliderPanel:
 
 @lru_cache(maxsize=8)
 def figures(card: ModelCard) -> dict[str, Any]:
-    """What follows from every rate, as written on the page: exact arithmetic."""
+    """What follows from every rate, as written on the page: exact arithmetic, at the precision of serving."""
+    card = served(card)
     rates = range(1, LARGEST_RATE + 1)
     removed = [round(removed_share(keep_at(rate)) * card.params_linear) for rate in rates]
     kept = [whole_model_ratio(keep_at(rate), card.params_linear, card.params_total) for rate in rates]

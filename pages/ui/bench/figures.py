@@ -10,9 +10,9 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from lrc_core.figures.common import DASHES, PERPLEXITY_TICKS
 from lrc_core.names import GREY, decomposition_label, method_color, method_label
 from lrc_core.results.benches import ACCURACY, AXES, Bench, lines, place_of, points, value_of
-from pages.ui.shared.figures import DASHES, PERPLEXITY_TICKS
 
 Row = Mapping[str, Any]
 REFERENCE = "#c05a94"

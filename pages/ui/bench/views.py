@@ -10,9 +10,8 @@ import pandas as pd
 import streamlit as st
 
 from lrc_core import words
-from lrc_core.budget import keep_at
+from lrc_core.budget import keep_at, storage_law
 from lrc_core.escape import escaped
-from lrc_core.kinds import title_of
 from lrc_core.names import decomposition_label, method_label
 from lrc_core.quality.presets import PRESETS, bench_preset, method_presets
 from lrc_core.quality.tables import row_label, rows_csv, to_markdown
@@ -20,13 +19,14 @@ from lrc_core.quality.variants import methods_with_terms
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
 from lrc_core.results import benches as bench_data
 from lrc_core.results.archive import AnyRun, archive
-from lrc_core.runs.spec import AblationSpec, ModelRef, QualitySpec
+from lrc_core.runs.spec import STORAGES, AblationSpec, ModelRef, QualitySpec
 from lrc_core.tune.kinds import NO_UPDATE
 from pages.ui.bench import figures, readings
 from pages.ui.compare import report
 from pages.ui.shared import charting, jobs
 from pages.ui.shared.charting import ChartText
 from pages.ui.shared.frame import empty, guard, sample_note
+from pages.ui.shared.naming import run_labels
 
 _SIZES = {"bench": "For two cores", "gpu": "For a GPU"}
 _PARTS = {"losses": "Loss terms", "texts": "Calibration text"}
@@ -125,10 +125,11 @@ def _unfinished(views: Sequence[AnyRun]) -> None:
 def _choose(found: Sequence[bench_data.Bench], key: str) -> bench_data.Bench:
     if len(found) == 1:
         return found[0]
+    labels = run_labels([one.view for one in found])
     index = st.selectbox(
         "Run",
         range(len(found)),
-        format_func=lambda number: f"{title_of(found[number].view.spec)} · {found[number].view.id}",
+        format_func=lambda number: labels[found[number].view.id],
         key=key,
     )
     return found[index]
@@ -182,7 +183,10 @@ def _start_bench(ref: ModelRef, *, expanded: bool = False) -> None:
     if jobs.instead(QualitySpec(model=ref)):
         return
     names = list(ALLOCATORS.names())
-    with st.expander("Start a bench", icon=":material/add:", expanded=expanded), st.form("co_bench_form", border=False):
+    with (
+        st.expander("Start a bench", icon=":material/add:", expanded=expanded),
+        st.form("co_bench_form", border=False, enter_to_submit=False),
+    ):
         methods = st.pills(
             "Methods", names, selection_mode="multi", default=names, format_func=method_label, key="co_bench_methods"
         )
@@ -201,14 +205,19 @@ def _start_bench(ref: ModelRef, *, expanded: bool = False) -> None:
             format_func=jobs.UPDATES.__getitem__, key="co_bench_updates",
             help="Each in rows of its own: plans as allocated, fitted in closed form, or tuned by gradient steps.",
         )  # fmt: skip
+        storages = right.pills(
+            "Storage", STORAGES, selection_mode="multi", default=[STORAGES[0]],
+            format_func=lambda name: storage_law(name).label, key="co_bench_storages",
+            help="How low-rank layers are stored and counted, each in rows of its own.",
+        )  # fmt: skip
         references = right.text_input(
             "Reference models", key="co_bench_references",
             help="Hub ids, folders or GGUF files of models to measure beside this one, separated by commas.",
         )  # fmt: skip
         if not st.form_submit_button("Start the bench", type="primary", icon=":material/play_arrow:"):
             return
-    if not (methods and rates and under and updates):
-        st.warning("Choose at least one method, one compression, one decomposition and one kind of update.")
+    if not (methods and rates and under and updates and storages):
+        st.warning("Choose at least one method, compression, decomposition, kind of update and storage.")
         return
     preset = bench_preset(size)
     chosen = tuple(name for name in names if name in methods)
@@ -222,6 +231,7 @@ def _start_bench(ref: ModelRef, *, expanded: bool = False) -> None:
         calibration=preset.calibration,
         evaluation=preset.evaluation,
         updates=tuple(name for name in jobs.UPDATES if name in updates),
+        storages=tuple(name for name in STORAGES if name in storages),
     )
     if jobs.submit(spec):
         st.rerun()
@@ -233,7 +243,7 @@ def _start_ablation(ref: ModelRef, *, expanded: bool = False) -> None:
     names = list(methods_with_terms())
     with (
         st.expander("Start an ablation", icon=":material/add:", expanded=expanded),
-        st.form("co_ablation_form", border=False),
+        st.form("co_ablation_form", border=False, enter_to_submit=False),
     ):
         left, right = st.columns(2)
         methods = left.pills(

@@ -12,8 +12,10 @@ import streamlit as st
 from lrc_core import words
 from lrc_core.budget import same_size
 from lrc_core.escape import escaped
+from lrc_core.figures import measured as charts
 from lrc_core.names import method_color
 from lrc_core.plan import Plan
+from lrc_core.quality.alternatives import why_not_quantise
 from lrc_core.quality.card import (
     PARTS,
     CardModel,
@@ -24,7 +26,7 @@ from lrc_core.quality.card import (
     speed_of,
     speed_words,
 )
-from lrc_core.quality.footprint import Footprint, footprint
+from lrc_core.quality.footprint import Footprint, footprint, served
 from lrc_core.quality.rows import Scores
 from lrc_core.results import answers as talk
 from lrc_core.results import comparisons
@@ -33,7 +35,6 @@ from lrc_core.runs.spec import GenerateSpec, ModelRef
 from lrc_core.runs.store import RunStore
 from lrc_core.runs.transcript import read_answers
 from lrc_core.types import ModelCard
-from pages.ui.compare import figures as charts
 from pages.ui.shared import state
 from pages.ui.shared.frame import empty
 from pages.ui.shared.prose import prose
@@ -63,7 +64,9 @@ def under_rows(rows: Sequence[comparisons.Row], ref: ModelRef) -> None:
             run_id = str(row.get("run_id", ""))
             name = "Dense model" if plan is None else charts.bar_name(row)
             entries.append(CardModel(name, method_color(str(row["method"])), plan, speed_of(row), row, run_id))
-        _cards(known[0], entries, "co")
+        _cards(served(known[0]), entries, "co")
+        if answer := why_not_quantise(rows, Scores(RunStore().root)):
+            st.markdown(escaped(answer))
         if without:
             st.caption(f"The plans of {', '.join(without)} have been deleted, so that nothing can be counted for them.")
 
@@ -87,7 +90,7 @@ def under_answers(view: RunView[GenerateSpec], ref: ModelRef) -> None:
             speed, source, timed = speed_of(row), str(row["run_id"]), "evaluation"
         entries.append(CardModel(talk.label_of(name), talk.color_of(name), plan, speed, row, source, timed))
     with st.expander("The card: memory, speed, quality and money", icon=":material/id_card:"):
-        _cards(known[0], entries, "ta")
+        _cards(served(known[0]), entries, "ta")
 
 
 def row_of(plan: Plan | None, rows: Sequence[comparisons.Row]) -> comparisons.Row | None:

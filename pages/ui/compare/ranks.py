@@ -4,38 +4,14 @@ from __future__ import annotations
 
 import pandas as pd
 
-from lrc_core.budget import Ranks, is_dense, layer_ratio
+from lrc_core.budget import Ranks
+from lrc_core.figures.common import Scale
+from lrc_core.figures.ranks import rank_frame
 from lrc_core.plan import Plan
-from lrc_core.types import LinearShape, ModelCard
-from lrc_core.words import kind_labels, percent
+from lrc_core.types import ModelCard
+from lrc_core.words import percent
 from pages.ui.shared import charting
 from pages.ui.shared.cellgrid import Grid, Limits, cell_grid
-from pages.ui.shared.figures import Scale
-
-
-def rank_frame(card: ModelCard, found: Ranks | Plan) -> pd.DataFrame:
-    """One row per layer: where it is, its rank and the share of its parameters that is kept.
-
-    A pruned layer has no rank of its own: that of what is left of it is at most its smaller side.
-    """
-    labels = kind_labels(card.kinds)
-    ranks, shapes = (found.full_ranks(card.layers), found.pruned or {}) if isinstance(found, Plan) else (found, {})
-
-    def state(layer: LinearShape) -> str:
-        if shape := shapes.get(layer.name):
-            return f"pruned to {shape[0]:,} × {shape[1]:,}"
-        return "dense" if is_dense(layer, ranks[layer.name]) else "low rank"
-
-    return pd.DataFrame(
-        {
-            "block": [layer.block for layer in card.layers],
-            "kind": [labels[layer.kind] for layer in card.layers],
-            "rank": [min(shapes.get(layer.name, (ranks[layer.name],))) for layer in card.layers],
-            "full": [layer.full_rank for layer in card.layers],
-            "kept": [layer_ratio(layer, ranks[layer.name], shapes.get(layer.name)) for layer in card.layers],
-            "state": [state(layer) for layer in card.layers],
-        }
-    )
 
 
 def rank_table(card: ModelCard, found: Ranks | Plan) -> pd.DataFrame:

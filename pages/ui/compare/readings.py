@@ -10,8 +10,10 @@ import numpy as np
 from lrc_core import words
 from lrc_core.budget import layer_ratio, removed_share
 from lrc_core.escape import escaped
+from lrc_core.formats.grids import METHODS
 from lrc_core.names import method_label
-from lrc_core.plan import Plan
+from lrc_core.plan import Plan, plan_variant
+from lrc_core.quality.quantised import compresses
 from lrc_core.types import ModelCard
 
 Row = Mapping[str, Any]
@@ -20,15 +22,21 @@ Row = Mapping[str, Any]
 def best(rows: Sequence[Row]) -> str:
     """Which method is best on the first text at one budget, and whether that is beyond the error."""
     text = _first_text(rows)
-    scores = {str(row["method"]): row["perplexity"][text] for row in rows if text in row["perplexity"]}
+    scores = {
+        str(row["method"]): row["perplexity"][text]
+        for row in rows
+        if text in row["perplexity"] and row["method"] not in METHODS
+    }
     text = escaped(text)
     dense = scores.pop("dense", None)
     ordered = sorted(scores, key=lambda name: scores[name]["value"])
     if not ordered:
         return f"Only the dense model was measured on {text}."
     first = scores[ordered[0]]
-    said = f"On {text} **{method_label(ordered[0])}** is best at this budget ({_with_error(first)})"
-    if ordered[1:]:
+    if not ordered[1:]:
+        said = f"On {text} only **{method_label(ordered[0])}** was measured at this budget ({_with_error(first)})"
+    else:
+        said = f"On {text} **{method_label(ordered[0])}** is best at this budget ({_with_error(first)})"
         second = scores[ordered[1]]
         error = float(np.hypot(first.get("stderr") or 0, second.get("stderr") or 0))
         clear = "beyond their errors" if second["value"] - first["value"] > 2 * error else (
@@ -37,6 +45,8 @@ def best(rows: Sequence[Row]) -> str:
         said += f"; {method_label(ordered[1])} follows at {words.figure(second['value'], 3)}, {clear}"
     if dense:
         said += f". The dense model has {words.figure(dense['value'], 3)}: nothing here is free"
+    else:
+        said += ". The dense model was not measured alike, so that what was lost is not known"
     return f"{said}."
 
 
@@ -53,7 +63,7 @@ def growth(rows: Sequence[Row]) -> str:
     text = _first_text(rows)
     by_method: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
-        if row["method"] != "dense" and text in row["perplexity"]:
+        if compresses(row) and text in row["perplexity"]:
             place = (removed_share(float(row["keep_target"])), float(row["perplexity"][text]["value"]))
             by_method.setdefault(str(row["method"]), []).append(place)
     if not by_method:
@@ -82,20 +92,20 @@ def accuracy(rows: Sequence[Row], metric: str) -> str:
             for score in (row.get("zero_shot") or {}).values()
         ]
         known = [float(score) for score in scores if score is not None]
-        if known:
+        if known and row["method"] not in METHODS:
             means[str(row["method"])] = sum(known) / len(known)
     dense = means.pop("dense", None)
     if not means:
         return "No method's accuracy was measured at this budget."
     name = max(means, key=lambda method: means[method])
-    said = f"On average over the tasks **{method_label(name)}** answers {words.percent(means[name], 0)} right"
-    return said + (f", the dense model {words.percent(dense, 0)}." if dense is not None else ".")
+    said = f"On average over the tasks **{method_label(name)}** answers {words.percent(means[name])} right"
+    return said + (f", the dense model {words.percent(dense)}." if dense is not None else ".")
 
 
 def cost(rows: Sequence[Row]) -> str:
     """The smallest and the fastest of the compressed models, against the dense one."""
     dense = next((row["cost"] for row in rows if row["method"] == "dense"), None)
-    others = [row for row in rows if row["method"] != "dense"]
+    others = [row for row in rows if compresses(row)]
     speeds = [row for row in others if row["cost"].get("decode_tokens_per_s")]
     if dense is None or not speeds or not dense.get("decode_tokens_per_s") or not dense.get("bytes"):
         return f"{len(others)} compressed models, without a dense one to compare them with."
@@ -119,7 +129,8 @@ def cost(rows: Sequence[Row]) -> str:
 
 def _points(share: float) -> str:
     """``−12 points``, with the sign that charts write."""
-    return f"{100 * share:+.0f} points".replace("-", "−")
+    text = f"{100 * share:+.0f}".replace("-", "−")
+    return f"{text} points" if text[1:] != "0" else "under 1 point"
 
 
 def spending(card: ModelCard, one: Plan, two: Plan) -> str:
@@ -127,16 +138,16 @@ def spending(card: ModelCard, one: Plan, two: Plan) -> str:
     ranks, others = one.full_ranks(card.layers), two.full_ranks(card.layers)
     shapes = [plan.pruned or {} for plan in (one, two)]
     by_kind: dict[str, list[float]] = {}
-    for layer in card.layers:
+    for layer, other in zip(one.stored(card).layers, two.stored(card).layers, strict=True):
         name = layer.name
         gap = layer_ratio(layer, ranks[name], shapes[0].get(name)) - layer_ratio(
-            layer, others[name], shapes[1].get(name)
+            other, others[name], shapes[1].get(name)
         )
         by_kind.setdefault(words.short_kind(layer.kind), []).append(gap)
     means = {kind: float(np.mean(gaps)) for kind, gaps in by_kind.items()}
     more, less = max(means, key=lambda kind: means[kind]), min(means, key=lambda kind: means[kind])
     return (
-        f"{method_label(one.method)} gives most to `{more}` ({_points(means[more])} of its parameters) "
+        f"{method_label(plan_variant(one))} gives most to `{more}` ({_points(means[more])} of its parameters) "
         f"and takes most from `{less}` ({_points(means[less])}). It leaves {len(one.dense)} of "
-        f"{len(card.layers)} layers dense, {method_label(two.method)} {len(two.dense)}."
+        f"{len(card.layers)} layers dense, {method_label(plan_variant(two))} {len(two.dense)}."
     )

@@ -9,6 +9,7 @@ import streamlit as st
 
 from lrc_core.errors import LrcError
 from lrc_core.escape import escaped
+from lrc_core.names import model_label
 from lrc_core.paths import samples_home
 from lrc_core.report.build import CURRENCY, PRICE, ReportOptions, command_of, make_report
 from lrc_core.report.content import Report
@@ -18,6 +19,7 @@ from lrc_core.report.sources import Asked, find_sources
 from lrc_core.results.archive import AnyRun, archive, stamp_of
 from lrc_core.runs.store import RunStore
 from pages.ui.shared import state
+from pages.ui.shared.naming import file_name
 from pages.ui.shared.prose import prose
 
 KINDS = ("compare", "quality")
@@ -50,7 +52,7 @@ def section(views: Sequence[AnyRun], prefix: str, keep: float | None = None) -> 
                 st.download_button(
                     f"Report ({name})",
                     _maker(asked, frame, name),
-                    f"report-{view.id}.{name.lower()}",
+                    file_name("report", title.strip() or model_label(view.spec.model), ending=name.lower()),
                     mime,
                     icon=icon,
                     on_click="ignore",

@@ -9,13 +9,17 @@ import streamlit as st
 
 from lrc_core import words
 from lrc_core.escape import escaped
+from lrc_core.figures import measured as charts
 from lrc_core.names import method_label
-from lrc_core.quality.rows import accuracy_of
+from lrc_core.quality.alternatives import why_not_quantise
+from lrc_core.quality.plain_words import ACCURACY
+from lrc_core.quality.quantised import compresses, share_of
+from lrc_core.quality.rows import Scores
 from lrc_core.quality.tables import tasks_of
 from lrc_core.results import comparisons
 from lrc_core.results.archive import archive
 from lrc_core.runs.spec import ModelRef
-from pages.ui.compare import figures as charts
+from lrc_core.runs.store import RunStore
 from pages.ui.compare import ranks as rank_charts
 from pages.ui.compare import readings
 from pages.ui.shared import charting
@@ -30,6 +34,8 @@ def overview(group: comparisons.Group, decomposition: str, rows: Rows, ref: Mode
     said = "Perplexity by method: " + "; ".join(_sentence(row) for row in charts.ordered(rows))
     caption = ChartText(said, _readable(charts.ordered(rows)), readings.best(rows), folded=False)
     charting.plotly(charts.perplexity_bars(rows), caption, key="co_bars", name="perplexity")
+    if answer := why_not_quantise(rows, Scores(RunStore().root)):
+        st.markdown(escaped(answer))
 
 
 def _sentence(row: comparisons.Row) -> str:
@@ -48,14 +54,17 @@ def _readable(rows: Rows) -> pd.DataFrame:
             if row.get("keep_whole_model") is not None
             else "–",
         }
+        record["Bytes of 16 bits"] = words.percent(share_of(row), 1)
         for text, score in row["perplexity"].items():
             record[f"Perplexity, {text}"] = words.measured(score["value"], score.get("stderr"))
         for task, score in (row.get("zero_shot") or {}).items():
-            metric, value, error = accuracy_of(score)
-            if value is not None:
-                record[f"{task} ({metric})"] = words.with_error(100 * value, 100 * (error or 0), 1) + " %"
+            for metric, kind in (("acc_norm", "normalised"), ("acc", "plain")):
+                if score.get(metric) is not None:
+                    error = 100 * (score.get(f"{metric}_stderr") or 0)
+                    record[f"{task}, {kind}"] = words.with_error(100 * score[metric], error, 1) + " %"
         cost = row.get("cost") or {}
-        record["Size"] = words.data_size(cost["bytes"]) if cost.get("bytes") else "–"
+        size = row.get("model_bytes") or cost.get("bytes")
+        record["Size"] = words.data_size(size) if size else "–"
         record["Run"] = str(row.get("run_id", ""))
         records.append(record)
     return pd.DataFrame(records)
@@ -95,13 +104,17 @@ def zero_shot(group: comparisons.Group, decomposition: str, rows: Rows, ref: Mod
     )
     charting.plotly(charts.zero_shot_bars(rows, metric or "acc_norm"), caption, key="co_tasks", name="zero-shot")
     if items:
-        st.caption(f"{', '.join(f'{n:,}' for n in sorted(items))} items per task; whiskers are one standard error.")
+        st.caption(
+            f"{ACCURACY} {', '.join(f'{n:,}' for n in sorted(items))} items per task; whiskers are one standard error."
+        )
 
 
 def ranks(group: comparisons.Group, decomposition: str, rows: Rows, ref: ModelRef) -> None:
     """Where two methods spend their parameters differently."""
     known = archive().newest_card(ref)
-    plans = {str(row["method"]): plan for row in rows if (plan := comparisons.plan_of(row)) is not None}
+    plans = {
+        str(row["method"]): plan for row in rows if compresses(row) and (plan := comparisons.plan_of(row)) is not None
+    }
     if known is None or len(plans) < 2:
         empty(
             "Not enough plans at this rate",

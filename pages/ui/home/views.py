@@ -159,7 +159,7 @@ def next_step(ref: ModelRef, fetch: Callable[[], None]) -> None:
         said, page = "It has been measured. Present the result.", "present"
     working = any(not view.final for view in archive().runs(ref=ref, samples=False))
     if not page and working:
-        said = "The first job of this model is under way; its progress is shown below."
+        said = "The first job of this model is under way; see Jobs in the sidebar."
     with st.container(horizontal=True, vertical_alignment="center", key="home_next"):
         st.markdown(f":material/arrow_forward: **Next.** {said}", width="content")
         if page:

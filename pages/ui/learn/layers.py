@@ -9,12 +9,12 @@ import streamlit as st
 
 from lrc_core import words
 from lrc_core.escape import escaped
+from lrc_core.figures.common import Scale
 from lrc_core.results.archive import archive
 from lrc_core.runs.spec import LessonSpec, ModelRef
 from pages.ui.learn import lessons
 from pages.ui.shared import charting, jobs
 from pages.ui.shared.cellgrid import OUTLINE, Grid, cell_grid, limits_of, picked_in
-from pages.ui.shared.figures import Scale
 from pages.ui.shared.frame import sample_note
 
 CHART, LAYER, WANTED = "learn_map", "learn_squeezed", "learn_wanted"

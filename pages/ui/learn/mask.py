@@ -54,7 +54,7 @@ def draw(ref: ModelRef) -> None:
         st.dataframe(
             pd.DataFrame(
                 {
-                    "Component": np.arange(1, len(sigma) + 1),
+                    "Direction": np.arange(1, len(sigma) + 1),
                     "Share of the energy": [words.percent(value, 2) for value in sigma**2],
                     "Logit at the start": steps[0].logits.round(2),
                     "Logit at the end": last.logits.round(2),
@@ -62,7 +62,7 @@ def draw(ref: ModelRef) -> None:
                 }
             ),
             hide_index=True,
-            alt="Every component at the start and at the end",
+            alt="Every direction at the start and at the end",
         )
 
 
@@ -86,7 +86,7 @@ def controls() -> training.Setting:
     flat = st.toggle(
         "Start all logits alike",
         key="learn_flat",
-        help="Off: logits start falling along the spectrum, as in the paper. On: only the forces can tell components "
+        help="Off: logits start falling along the spectrum, as in the paper. On: only the forces can tell directions "
         "apart.",
     )
     chosen = tuple(name for name in FORCES if name in (terms or []))

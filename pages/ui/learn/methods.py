@@ -9,13 +9,13 @@ import streamlit as st
 from lrc_core import words
 from lrc_core.budget import keep_at, whole_percent
 from lrc_core.escape import escaped
+from lrc_core.figures import measured as charts
 from lrc_core.names import method_color, method_label
 from lrc_core.plan import Plan
 from lrc_core.results import comparisons
 from lrc_core.results.archive import archive
 from lrc_core.runs.spec import ModelRef
 from lrc_core.types import ModelCard
-from pages.ui.compare import figures as charts
 from pages.ui.compare import ranks, readings
 from pages.ui.shared import charting, forms
 from pages.ui.shared.frame import empty, page_link, sample_note
@@ -97,7 +97,11 @@ def perplexity_chart(frame: pd.DataFrame, colors: dict[str, str]) -> alt.LayerCh
     y = alt.Y("method:N", title=None, scale=alt.Scale(domain=list(colors)), axis=alt.Axis(labelLimit=160))
     color = alt.Color("method:N", scale=alt.Scale(domain=list(colors), range=list(colors.values())), legend=None)
     tips = ["method:N", alt.Tooltip("perplexity:Q", format=",.1f"), alt.Tooltip("error:Q", format=",.1f")]
-    points = alt.Chart(frame).mark_point(filled=True, size=130, opacity=1).encode(x=x, y=y, color=color, tooltip=tips)
+    # The dense model is the reference and not a method: its grey and that of Uniform are told apart by their shape.
+    shapes = ["diamond" if name == method_label("dense") else "circle" for name in colors]
+    shape = alt.Shape("method:N", scale=alt.Scale(domain=list(colors), range=shapes), legend=None)
+    marks = alt.Chart(frame).mark_point(filled=True, size=130, opacity=1)
+    points = marks.encode(x=x, y=y, color=color, shape=shape, tooltip=tips)
     low = alt.X("low:Q", scale=alt.Scale(type="log"), title="Perplexity, lower is better (logarithmic)")
     whiskers = alt.Chart(frame).mark_rule(strokeWidth=2.4).encode(x=low, x2="high:Q", y=y, color=color)
     return alt.layer(points, whiskers).properties(height=200)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import altair as alt
@@ -112,25 +113,51 @@ def errors_sentence(entry: Mapping[str, Any], layer: LinearShape, number: int) -
         f"{words.percent(weight['whitened'][number], 0)} of the weight, but **{words.percent(white, 0)}** "
         "of the output. "
     )
-    same = next((r for r, e in zip(entry["ranks"], output["svd"], strict=True) if e <= white), None)
     if white >= plain:
         return start + "Here whitening does not help: so little is missing that both are good."
-    if same is None or same == rank:
-        return start
-    return start + f"Plain truncation needs about rank {same} for as good an output."
+    same = rank_for(entry["ranks"], output["svd"], white)
+    return start + (f"Plain truncation needs {same} for as good an output." if same else "")
+
+
+def rank_for(ranks: Sequence[int], errors: Sequence[float], wanted: float) -> str:
+    """The rank at which an error has fallen to what is wanted: ``rank 29``, or ``about rank 250 (…)``; "" if never.
+
+    Between two measured ranks both logarithms are joined by a straight line.
+
+    Args:
+        ranks: measured ranks, ascending.
+        errors: at each of them, descending.
+        wanted: an error.
+    """
+    at = next((index for index, error in enumerate(errors) if error <= wanted), None)
+    if at is None:
+        return ""
+    if at == 0 or errors[at] == wanted:
+        return f"rank {ranks[at]}"
+    (low, high), (above, below) = ranks[at - 1 : at + 1], errors[at - 1 : at + 1]
+    share = math.log(above / wanted) / math.log(above / below) if below > 0 else (above - wanted) / above
+    between = low * (high / low) ** share
+    return f"about rank {words.significant(between, 2)} (measured were {low} and {high})"
 
 
 def inputs(entry: Mapping[str, Any]) -> str:
     """Why: how unevenly this layer's inputs are spread."""
     energy = entry["input_energy"]
-    spread = [
-        (count, share) for count, share in zip(energy["directions"], energy["share"], strict=True) if share >= 0.5
-    ]
-    count, share = spread[0]
-    return (
+    pairs = list(zip(energy["directions"], energy["share"], strict=True))
+    count, share = next(pair for pair in pairs if pair[1] >= 0.5)
+    more = next(pair for pair in pairs if pair[1] >= min(1.0, share + 0.6 * (1 - share)))
+    every = energy["directions"][-1]
+    said = (
         f"Measured on {entry['tokens']:,} tokens that neither truncation has seen. Why it matters here: "
-        f"{words.percent(share, 0)} of the energy of this layer's inputs lies in {count} of "
-        f"{energy['directions'][-1]:,} directions. Errors in the others hardly ever meet an input."
+        f"{words.percent(share, 0)} of the energy of this layer's inputs lies in {count} of {every:,} directions"
+    )
+    if more[0] == every or share >= 1:
+        return f"{said}."
+    lighter = (share / count) / ((1 - share) / (every - count))
+    return (
+        f"{said}, {words.percent(more[1], 0)} in {more[0]}. An error in one of the others weighs "
+        f"{words.significant(lighter, 2)} times less on average, but they still carry "
+        f"{words.percent(1 - share, 0)}: it cannot be ignored."
     )
 
 

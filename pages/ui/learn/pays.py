@@ -1,4 +1,4 @@
-"""Step 3: when two factors pay, and why a layer must be allowed to stay dense."""
+"""Step 3: when two factors pay, what pivots spare, and why a layer must be allowed to stay dense."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ import pandas as pd
 import streamlit as st
 
 from lrc_core import words
-from lrc_core.budget import break_even, factor_params, kept_share
+from lrc_core.budget import break_even, factor_params, kept_share, storage_law, stored, whole_rank_of_share
 from lrc_core.decompose.measures import energy_kept
 from lrc_core.results.spectra import Spectra
-from lrc_core.runs.spec import ModelRef
+from lrc_core.runs.spec import STORAGES, ModelRef
 from lrc_core.types import LinearShape
+from pages.ui.learn.damage import damage_sentence
+from pages.ui.learn.methods import usable
 from pages.ui.shared import charting
 from pages.ui.shared.frame import empty, sample_note
 from pages.ui.shared.summary import shown_spectra
 
 SHAPE, REMOVED = "learn_shape", "learn_removed"
-TEAL, ORANGE, GREY = "#1b8a86", "#d9762b", "#8a9593"
+TEAL, ORANGE, GREY, PURPLE = "#1b8a86", "#d9762b", "#8a9593", "#7b5ea7"
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Saving:
 
 
 def draw(ref: ModelRef) -> None:
-    """Parameters against rank, and the choice between two layers a little and one layer a lot."""
+    """Parameters against rank under both laws, and the choice between two layers a little and one layer a lot."""
     shown = shown_spectra(ref)
     if shown is None:
         empty("No spectra yet", "Fetch a model on Home and read its spectra.", ":material/show_chart:")
@@ -46,15 +48,17 @@ def draw(ref: ModelRef) -> None:
     layer = choose(spectra)
     removed = slider()
     sigma = spectra.values[decomposition][layer.name]
-    rank = max(1, int(kept_share(removed) * break_even(layer)))
     what = "the layer's output" if decomposition == "whitened" else "the weight"
     caption = charting.ChartText(
-        f"Parameters of two factors against their rank for a layer of {layer.out_features} by "
-        f"{layer.in_features}: a straight line that crosses the dense layer's cost at rank {break_even(layer):.0f}",
+        f"Parameters against rank for a layer of {layer.out_features} by {layer.in_features}: of two factors, a "
+        f"straight line that crosses the dense layer's cost at rank {break_even(layer):.0f}; of pivots, a curve below "
+        f"it that reaches the dense layer's cost at rank {layer.full_rank}",
         savings_table(layer, sigma),
         saving_sentence(layer, sigma, removed, what),
     )
-    charting.vega(chart(layer, rank), caption, key="learn_pays")
+    charting.vega(chart(layer, removed), caption, key="learn_pays")
+    st.markdown(pivots_sentence(layer, sigma, removed, what))
+    st.markdown(damage_sentence(spectra, decomposition, removed, usable(ref)))
     st.markdown("**The same saving, three ways**")
     two_ways(spectra, layer, decomposition, removed)
     sample_note(shown.view.sample, shown.view.id)
@@ -82,12 +86,25 @@ def slider() -> float:
     return min(max(int(percent), 1), 90) / 100
 
 
-def chart(layer: LinearShape, rank: int) -> alt.LayerChart | alt.FacetChart:
-    """k(m+n) against k, the dense layer's cost, break-even, and where the slider stands."""
-    even = break_even(layer)
-    line = pd.DataFrame({"rank": [0, layer.full_rank], "millions": [0.0, _millions(layer, layer.full_rank)]})
+def chart(layer: LinearShape, removed: float) -> alt.LayerChart | alt.FacetChart:
+    """Both laws against k, the dense layer's cost, break-even, where the slider stands, and what the pointer is at."""
+    even, both = break_even(layer), laws_of(layer)
+    ranks = range(0, layer.full_rank + 1, max(1, layer.full_rank // 96))
+    lines = pd.DataFrame(
+        [
+            {"rank": rank, "millions": factor_params(law, rank) / 1e6, "law": label}
+            for label, law in both.items()
+            for rank in (*ranks, layer.full_rank)
+        ]
+    )
     dense = pd.DataFrame({"rank": [0, layer.full_rank], "millions": [layer.params / 1e6] * 2})
-    here = pd.DataFrame({"rank": [rank], "millions": [_millions(layer, rank)]})
+    here = pd.DataFrame(
+        [
+            {"rank": rank, "millions": factor_params(law, rank) / 1e6, "law": label}
+            for label, law in both.items()
+            for rank in (whole_rank_of_share(law, kept_share(removed)),)
+        ]
+    )
     marks = pd.DataFrame(
         {
             "rank": [even, layer.full_rank],
@@ -96,34 +113,49 @@ def chart(layer: LinearShape, rank: int) -> alt.LayerChart | alt.FacetChart:
         }
     )
     loss = pd.DataFrame({"rank": [even, layer.full_rank], "low": [layer.params / 1e6] * 2})
-    loss["high"] = [_millions(layer, even), _millions(layer, layer.full_rank)]
+    loss["high"] = [factor_params(layer, even) / 1e6, factor_params(layer, layer.full_rank) / 1e6]
     x = alt.X(
         "rank:Q", title="Rank k", axis=alt.Axis(tickCount=8), scale=alt.Scale(domain=[0, layer.full_rank], nice=False)
     )
     y = alt.Y("millions:Q", title="Parameters in millions")
+    color = alt.Color(
+        "law:N",
+        legend=alt.Legend(title=None, orient="top"),
+        scale=alt.Scale(domain=list(both), range=[ORANGE, PURPLE]),
+    )
+    at = alt.selection_point(
+        fields=["rank"], nearest=True, on="pointerover", clear="pointerout", empty=False, name="at_rank"
+    )
+    said = [alt.Tooltip("rank:Q"), alt.Tooltip("law:N"), alt.Tooltip("millions:Q", format=".3f")]
+    traced = alt.Chart(lines).encode(x=x, y=y, color=color)
     return alt.layer(
         alt.Chart(loss).mark_area(color=ORANGE, opacity=0.18).encode(x=x, y=alt.Y("low:Q"), y2="high:Q"),
-        alt.Chart(line).mark_line(color=ORANGE, strokeWidth=2.5).encode(x=x, y=y),
+        traced.mark_line(strokeWidth=2.5),
         alt.Chart(dense).mark_line(color=TEAL, strokeWidth=2.5, strokeDash=[6, 4]).encode(x=x, y=y),
         alt.Chart(marks[:1]).mark_rule(color=GREY, strokeDash=[3, 3]).encode(x=x),
         alt.Chart(marks[:1])
         .mark_text(align="left", dx=8, dy=26, fontSize=13, color=GREY)
         .encode(x=x, y=y, text="words"),
-        alt.Chart(marks[1:]).mark_text(align="right", dy=14, fontSize=13, color=TEAL).encode(x=x, y=y, text="words"),
-        alt.Chart(here)
-        .mark_point(color=ORANGE, filled=True, size=150, opacity=1)
-        .encode(x=x, y=y, tooltip=[alt.Tooltip("rank:Q"), alt.Tooltip("millions:Q", format=".3f")]),
-    ).properties(height=300)
+        alt.Chart(marks[1:]).mark_text(align="right", dy=-10, fontSize=13, color=TEAL).encode(x=x, y=y, text="words"),
+        traced.mark_point(opacity=0, size=80).encode(tooltip=said).add_params(at),
+        traced.mark_rule(color=GREY).encode(y=alt.Y(), color=alt.value(GREY)).transform_filter(at),
+        traced.mark_point(filled=True, size=60).transform_filter(at),
+        traced.mark_text(align="left", dx=8, dy=-8, fontSize=13)
+        .encode(text=alt.Text("millions:Q", format=".2f"))
+        .transform_filter(at),
+        alt.Chart(here).mark_point(filled=True, size=150, opacity=1).encode(x=x, y=y, color=color, tooltip=said),
+    ).properties(height=320)
 
 
-def _millions(layer: LinearShape, rank: float) -> float:
-    return factor_params(layer, 1) * rank / 1e6
+def laws_of(layer: LinearShape) -> dict[str, LinearShape]:
+    """The layer under every storage law, by the law's name on the chart."""
+    return {storage_law(name).label: stored([layer], name)[0] for name in STORAGES}
 
 
 def saving_sentence(layer: LinearShape, sigma: np.ndarray, removed: float, what: str) -> str:
     """What the slider's saving takes away from ``what``."""
     even = break_even(layer)
-    rank = max(1, int(kept_share(removed) * even))
+    rank = whole_rank_of_share(layer, kept_share(removed))
     gone, lost = 1 - rank / layer.full_rank, 1 - energy_kept(sigma, rank)
     return (
         f"To remove **{words.percent(removed, 0)}** of the parameters the rank must fall to **{rank}** of "
@@ -131,6 +163,22 @@ def saving_sentence(layer: LinearShape, sigma: np.ndarray, removed: float, what:
         f"**{words.percent(lost, 1)}** of the energy of {what}. The first "
         f"{words.percent(1 - even / layer.full_rank, 0)} of the directions that you give up save nothing at all: in "
         "the orange wedge the factors are larger than the layer."
+    )
+
+
+def pivots_sentence(layer: LinearShape, sigma: np.ndarray, removed: float, what: str) -> str:
+    """What the same saving leaves when the layer is stored by pivots."""
+    pivots = laws_of(layer)[storage_law("pivoted").label]
+    rank, other = (whole_rank_of_share(law, kept_share(removed)) for law in (layer, pivots))
+    if other >= layer.full_rank:
+        return "Stored by **pivots**, as rows and combinations of them, the layer keeps its full rank."
+    spared = factor_params(layer, other) - factor_params(pivots, other)
+    lost, less = 1 - energy_kept(sigma, rank), 1 - energy_kept(sigma, other)
+    return (
+        f"Stored by **pivots** the same saving leaves rank **{other}**, and **{words.percent(less, 2)}** of the energy "
+        f"of {what} goes instead of {words.percent(lost, 2)}. Of a pair's factors at that rank {other} × {other} = "
+        f"{words.count(spared)} numbers say nothing: one factor can be chosen so that {other} of its rows are those "
+        "of the identity, and an identity need not be stored."
     )
 
 
@@ -176,14 +224,14 @@ def _bars(frame: pd.DataFrame) -> alt.Chart:
         .encode(
             x=alt.X(
                 "sum(lost):Q",
-                title="Lost energy of both outputs, in shares of one layer's",
+                title="Output energy lost, both layers added (100 % = all of one layer's)",
                 axis=alt.Axis(format=".1%", tickCount=6),
             ),
             y=alt.Y("way:N", title=None, sort=None, axis=alt.Axis(labelLimit=260, labelExpr=broken)),
             color=alt.Color("layer:N", legend=alt.Legend(title=None, orient="top")),
             tooltip=["way:N", "layer:N", alt.Tooltip("lost:Q", format=".2%")],
         )
-        .properties(height=230)
+        .properties(height=290)
     )
     return chart
 
@@ -204,7 +252,7 @@ def losses(
     """Share of the output energy that each layer of a pair loses; a dense one loses nothing."""
     lost = []
     for layer, kept in zip(pair, choice.kept, strict=True):
-        rank = max(1, int(kept * break_even(layer)))
+        rank = whole_rank_of_share(layer, kept)
         lost.append(0.0 if kept >= 1 else 1 - energy_kept(spectra.values[decomposition][layer.name], rank))
     return lost[0], lost[1]
 
@@ -220,7 +268,9 @@ def _pair(spectra: Spectra, layer: LinearShape) -> tuple[LinearShape, LinearShap
 def savings_table(layer: LinearShape, sigma: np.ndarray) -> pd.DataFrame:
     """Savings and losses in numbers."""
     shares = [0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7]
-    ranks = [max(1, int(kept_share(share) * break_even(layer))) for share in shares]
+    ranks = [whole_rank_of_share(layer, kept_share(share)) for share in shares]
+    pivots = laws_of(layer)[storage_law("pivoted").label]
+    pivot_ranks = [whole_rank_of_share(pivots, kept_share(share)) for share in shares]
     return pd.DataFrame(
         {
             "Removed": [words.percent(share, 0) for share in shares],
@@ -228,5 +278,7 @@ def savings_table(layer: LinearShape, sigma: np.ndarray) -> pd.DataFrame:
             "Parameters": [factor_params(layer, rank) for rank in ranks],
             "Directions given up": [words.percent(1 - rank / layer.full_rank, 0) for rank in ranks],
             "Output energy lost": [words.percent(1 - energy_kept(sigma, rank), 1) for rank in ranks],
+            "Rank as pivots": pivot_ranks,
+            "Energy lost as pivots": [words.percent(1 - energy_kept(sigma, rank), 1) for rank in pivot_ranks],
         }
     )

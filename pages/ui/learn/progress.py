@@ -50,12 +50,12 @@ def unpacked(value: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def keep(step: int) -> None:
-    """Have the browser keep the memory, and show the top of a step that was not shown before."""
+def keep(shown: str) -> None:
+    """Have the browser keep the memory, and show the top of a view (of a step) that was not shown before."""
     component = st.components.v2.component(
         "lrc_learn_keeper", js=(ASSETS / "learn" / "keeper.js").read_text(encoding="utf-8")
     )
-    component(data={"cookie": f"{COOKIE}={packed(remembered())}", "step": step}, key="learn_keeper")
+    component(data={"cookie": f"{COOKIE}={packed(remembered())}", "step": shown}, key="learn_keeper")
 
 
 def remember(**changes: Any) -> None:

@@ -1,4 +1,4 @@
-"""Five questions; answers are remembered, explanations come at the end. The questions are in ``quiz.md``."""
+"""Two sets of questions (``quiz*.md``); answers are remembered, explanations come at the end."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ import streamlit as st
 
 from pages.ui.learn import progress
 from pages.ui.learn.lesson_text import FOLDER
+from pages.ui.learn.quiz_figures import FIGURES
+from pages.ui.shared.pictures import draw_picture
+
+SETS = ("quiz", "quiz-2")
 
 
 @dataclass(frozen=True)
@@ -21,6 +25,7 @@ class Question:
         right: index of the right one.
         why: the explanation.
         step: the step that answers it.
+        figure: name of the figure that it asks to read, "" where there is none.
     """
 
     words: str
@@ -28,34 +33,52 @@ class Question:
     right: int
     why: str
     step: int
+    figure: str = ""
 
 
 @cache
-def questions() -> tuple[Question, ...]:
-    """The questions of the file: ``## question``, ``- [x] right`` or ``- [ ] wrong``, ``> step: explanation``.
+def questions(number: int = 0) -> tuple[Question, ...]:
+    """The questions of a set: ``## question``, ``! figure``, ``- [x] right``, ``- [ ] wrong``, ``> step: explanation``.
+
+    Placeholders in braces stand for what the figure's numbers say.
 
     Raises:
         ValueError: a question without exactly one right answer, or without its step (a mistake in the file).
     """
-    found = []
-    for part in (FOLDER / "quiz.md").read_text(encoding="utf-8").split("\n## ")[1:]:
-        lines = [line.strip() for line in part.strip().splitlines()]
-        options = [line[6:] for line in lines if line.startswith("- [")]
-        (right,) = [
-            number for number, line in enumerate(line for line in lines if line.startswith("- [")) if line[3] == "x"
-        ]
-        step, _, why = " ".join(line[2:] for line in lines if line.startswith("> ")).partition(": ")
-        found.append(Question(lines[0], tuple(options), right, why, int(step)))
-    return tuple(found)
+    text = (FOLDER / f"{SETS[number]}.md").read_text(encoding="utf-8")
+    return tuple(_question(part) for part in text.split("\n## ")[1:])
+
+
+def _question(part: str) -> Question:
+    lines = [line.strip() for line in part.strip().splitlines()]
+    figure = next((line[2:] for line in lines if line.startswith("! ")), "")
+    facts = FIGURES[figure]().facts if figure else {}
+    lines = [line.format(**facts) if figure else line for line in lines]
+    options = [line for line in lines if line.startswith("- [")]
+    (right,) = [number for number, line in enumerate(options) if line[3] == "x"]
+    step, _, why = " ".join(line[2:] for line in lines if line.startswith("> ")).partition(": ")
+    return Question(lines[0], tuple(line[6:] for line in options), right, why, int(step), figure)
+
+
+def current() -> int:
+    """The set that is asked."""
+    found = progress.remembered().get("set")
+    return found if isinstance(found, int) and 0 <= found < len(SETS) else 0
+
+
+def place(number: int) -> str:
+    """Where an answer of the current set is remembered: ``0``, in the second set ``1-0``."""
+    chosen = current()
+    return f"{chosen}-{number}" if chosen else str(number)
 
 
 def draw() -> None:
     """The questions, and once all are answered and checked, what was right and why."""
-    st.header("Five questions")
-    listed = questions()
+    listed = questions(current())
+    st.header(("Five questions", "Five more questions")[current()])
     known = progress.remembered().get("answers")
     answers = known if isinstance(known, dict) else {}
-    chosen = [_ask(number, question, answers.get(str(number))) for number, question in enumerate(listed)]
+    chosen = [_ask(number, question, answers.get(place(number))) for number, question in enumerate(listed)]
     answered = [answer for answer in chosen if answer is not None]
     complete = len(answered) == len(listed)
     with st.container(horizontal=True, vertical_alignment="center"):
@@ -69,21 +92,36 @@ def draw() -> None:
         )
         if not complete:
             st.caption(f"{len(answered)} of {len(listed)} answered.")
+        st.button(
+            ("Another five questions", "The first five again")[current()],
+            icon=":material/shuffle:",
+            key="learn_other_set",
+            on_click=_other_set,
+        )
     if complete and progress.remembered().get("finished") is True:
         explain(listed, answered)
+
+
+def _other_set() -> None:
+    """The other questions; the answers of these are kept."""
+    progress.remember(set=(current() + 1) % len(SETS), finished=False)
 
 
 def _ask(number: int, question: Question, known: object) -> int | None:
     """One question; what was chosen."""
     first = known if isinstance(known, int) and 0 <= known < len(question.options) else None
-    key = f"learn_answer_{number}"
+    key = f"learn_answer_{place(number)}"
     st.session_state.setdefault(key, first)
+    st.markdown(f"**{number + 1}.** {question.words}")
+    if question.figure:
+        draw_picture(FIGURES[question.figure]().drawing, f"learn_figure_{question.figure}")
     return st.radio(
-        f"**{number + 1}.** {question.words}",
+        question.words,
         range(len(question.options)),
         index=None,
         format_func=lambda option: question.options[option],
         key=key,
+        label_visibility="collapsed",
         on_change=_remember,
         args=(number,),
     )
@@ -92,7 +130,7 @@ def _ask(number: int, question: Question, known: object) -> int | None:
 def _remember(number: int) -> None:
     known = progress.remembered().get("answers")
     answers = dict(known) if isinstance(known, dict) else {}
-    answers[str(number)] = st.session_state[f"learn_answer_{number}"]
+    answers[place(number)] = st.session_state[f"learn_answer_{place(number)}"]
     progress.remember(answers=answers, finished=False)
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from lrc_core import words
-from lrc_core.budget import break_even
+from lrc_core.budget import break_even, factor_params
 from lrc_core.decompose.measures import cumulative_energy
 from lrc_core.results.archive import archive
 from lrc_core.runs.spec import LessonSpec, ModelRef
@@ -67,7 +67,7 @@ def book(lesson: lessons.Lesson, entry: dict[str, Any], layer: LinearShape) -> B
     ]
     base = "".join(svg.text(x + 120, 16, label) for x, label in pictures)
     base += svg.image(svg.coloured(drawn[f"{name}/weight"]), (30, 26, 240, 240))
-    base += panel.base("singular values, largest first (both axes: root)")
+    base += panel.base("singular values, largest first; both axes show square roots, so that small ones can be seen")
     frames = []
     for number, rank in enumerate(entry["ranks"]):
         kept, missing = drawn[f"{name}/kept"][number], drawn[f"{name}/missing"][number]
@@ -109,7 +109,7 @@ def weight_table(entry: dict[str, Any], layer: LinearShape) -> None:
             pd.DataFrame(
                 {
                     "Rank": entry["ranks"],
-                    "Parameters of the factors": [k * (layer.out_features + layer.in_features) for k in entry["ranks"]],
+                    "Parameters of the factors": [factor_params(layer, k) for k in entry["ranks"]],
                     "Share of the layer's": [words.percent(k / break_even(layer), 0) for k in entry["ranks"]],
                     "Energy kept": [words.percent(energy[k - 1], 1) for k in entry["ranks"]],
                     "Error of W": [words.percent(error, 1) for error in entry["weight_error"]["svd"]],

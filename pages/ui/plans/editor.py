@@ -14,25 +14,44 @@ from lrc_core.budget import break_even, is_dense, layer_ratio, plan_params, same
 from lrc_core.decompose.measures import energy_kept
 from lrc_core.errors import LrcError
 from lrc_core.escape import escaped
+from lrc_core.figures.common import Scale
 from lrc_core.names import decomposition_label, method_label
 from lrc_core.results import scores as plan_scores
 from lrc_core.results.archive import archive
-from lrc_core.results.drafts import Draft, keep_draft, summary
+from lrc_core.results.drafts import Draft, keep_draft, kept_draft, new_tab, newest_draft, summary
 from lrc_core.results.spectra import known_losses, spectra_of
 from lrc_core.runs.spec import EvaluationSpec, ModelRef
 from lrc_core.types import LinearShape, ModelCard
 from pages.ui.shared.cellgrid import OUTLINE, Grid, Limits, cell_grid, picked_in
-from pages.ui.shared.figures import Scale
+from pages.ui.shared.naming import when
 
 DRAFT, HISTORY, LAYER, RANK, GRID, TABLE = "pl_draft", "pl_history", "pl_layer", "pl_rank", "pl_grid", "pl_table"
-MOVES = "pl_moves"
+MOVES, TAB = "pl_moves", "pl_tab"
 LOCK, MOST_UNDO = "●", 50
+
+
+def tab(*, make: bool = False) -> str:
+    """The name under which this tab's draft is remembered, in its link; "" where it has none yet."""
+    named = str(st.query_params.get(TAB, ""))
+    if not named and make:
+        named = new_tab()
+        st.query_params[TAB] = named
+    return named
 
 
 def current(card: ModelCard) -> Draft | None:
     """The draft of this tab."""
     found: dict[str, Draft] = st.session_state.get(DRAFT, {})
-    return found.get(card.identity.fingerprint)
+    return found.get(card.identity.fingerprint) or kept_draft(card, tab())
+
+
+def offer_last(card: ModelCard) -> None:
+    """Where this tab has no draft: the one that was changed last in another tab or on another day."""
+    if current(card) is not None or (found := newest_draft(card)) is None:
+        return
+    draft, changed = found
+    label = f"Take up the plan changed {words.ago(changed)}"
+    st.button(label, icon=":material/history:", key="pl_take_up", on_click=put, args=(card, draft))
 
 
 def put(card: ModelCard, draft: Draft) -> None:
@@ -50,7 +69,7 @@ def _set(card: ModelCard, draft: Draft) -> None:
     st.session_state[MOVES] = st.session_state.get(MOVES, 0) + 1
     st.session_state.setdefault(DRAFT, {})[card.identity.fingerprint] = draft
     try:
-        keep_draft(draft, card)
+        keep_draft(draft, card, tab(make=True))
     except (LrcError, OSError):
         st.toast("The plan could not be kept on the disk; it holds for this tab only.", icon=":material/warning:")
 
@@ -133,17 +152,18 @@ def _grid(card: ModelCard, draft: Draft, layer: LinearShape) -> None:
 
 
 def _reading(card: ModelCard, ratios: Mapping[str, float]) -> str:
-    """One sentence on the plan, computed from it."""
+    """One sentence on the plan, computed from it: shares of parameters, as every page says them."""
+    by_block = [[layer for layer in card.layers if layer.block == block] for block in range(card.n_blocks)]
     blocks = [
-        float(np.mean([ratios[layer.name] for layer in card.layers if layer.block == block]))
-        for block in range(card.n_blocks)
-        if any(layer.block == block for layer in card.layers)
+        float(np.average([ratios[layer.name] for layer in found], weights=[layer.params for layer in found]))
+        for found in by_block
+        if found
     ]
     low, high = int(np.argmin(blocks)), int(np.argmax(blocks))
     if same_percent(blocks[high], blocks[low]):
-        return f"All blocks keep about the same: {words.percent(blocks[0], 0)} of each layer on average."
+        return f"All blocks keep about the same: {words.percent(blocks[0], 0)} of their parameters."
     return (
-        f"Block {high} keeps most, {words.percent(blocks[high], 0)} of each layer on average; block {low} least, "
+        f"Block {high} keeps most, {words.percent(blocks[high], 0)} of its parameters; block {low} least, "
         f"{words.percent(blocks[low], 0)}."
     )
 
@@ -186,7 +206,7 @@ def _panel(ref: ModelRef, card: ModelCard, draft: Draft, layer: LinearShape) -> 
         name = draft.decomposition if draft.decomposition in spectra.values else spectra.decompositions[0]
         if layer.name in spectra.values[name]:
             kept = energy_kept(spectra.values[name][layer.name], rank)
-            line += f" {words.percent(kept, 2)} of its energy remains ({decomposition_label(name)}, `{view.id}`)."
+            line += f" {words.percent(kept, 2)} of its energy remains ({decomposition_label(name)}, {when(view)})."
     st.caption(line)
 
 

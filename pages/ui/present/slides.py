@@ -5,24 +5,32 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
+from functools import cache
 
 from lrc_core import words
 from lrc_core.budget import break_even, layer_ratio, same_percent, same_size
 from lrc_core.decompose.measures import energy_rank
 from lrc_core.errors import LrcError
 from lrc_core.names import method_color, method_label
+from lrc_core.paths import start_command
 from lrc_core.plan import Plan
+from lrc_core.quality.alternatives import why_not_quantise
 from lrc_core.quality.footprint import Footprint, footprint
-from lrc_core.quality.plain_words import accuracy_loss, difference_words, questions_asked, surprise
+from lrc_core.quality.plain_words import accuracy_loss, difference_words, surprise
+from lrc_core.quality.quantised import compresses
 from lrc_core.quality.rows import Scores
 from lrc_core.results import comparisons
 from lrc_core.results.archive import RunView, archive
 from lrc_core.runs.spec import AllocateSpec
 from lrc_core.runs.store import RunStore
 from lrc_core.types import ModelCard
-from pages.ui.present.story import Story, score_words
+from pages.ui.present.closing import conclusion, not_for
+from pages.ui.present.glossary import glosses
+from pages.ui.present.slide import Slide
+from pages.ui.present.story import Story
 from pages.ui.shared import pictures, state
+from pages.ui.shared.prose import ASSETS
 from pages.ui.shared.summary import SHARE, example_of, heat_words, information_heatmap
 
 CONTEXT = 2048
@@ -32,28 +40,27 @@ FILM = "film"
 """Key of the slide into which the browser puts the film."""
 
 
-@dataclass(frozen=True)
-class Slide:
-    """One slide.
-
-    Attributes:
-        key: what it is about.
-        title: its headline.
-        body: HTML.
-        reading: what follows from it, one or two sentences computed from the figures.
-        runs: ids of the runs behind it.
-    """
-
-    key: str
-    title: str
-    body: str
-    reading: str = ""
-    runs: tuple[str, ...] = ()
-
-
 def slides_of(story: Story) -> list[Slide]:
-    """All slides that this story has figures for."""
-    return list(_slides(story))
+    """All slides that this story has figures for, with the meaning of their terms and what to say about them."""
+    return [_explained(slide) for slide in _slides(story)]
+
+
+def _explained(slide: Slide) -> Slide:
+    views = [archive().open(run_id) for run_id in slide.runs]
+    film = "KL, nats per token" if slide.key == FILM else ""  # what the player writes
+    return replace(
+        slide,
+        terms=tuple(glosses(slide.title, slide.body, slide.reading, film)) if slide.key != "reproduce" else (),
+        notes=notes().get(slide.key, ""),
+        shipped=bool(views) and all(view is not None and view.sample for view in views),
+    )
+
+
+@cache
+def notes() -> dict[str, str]:
+    """What a speaker may say, by slide: ``assets/text/present.md``."""
+    parts = (ASSETS / "text" / "present.md").read_text(encoding="utf-8").strip().removeprefix("## ").split("\n## ")
+    return {key.strip(): " ".join(text.split()) for key, _, text in (part.partition("\n") for part in parts)}
 
 
 def _slides(story: Story) -> Iterator[Slide]:
@@ -70,6 +77,7 @@ def _slides(story: Story) -> Iterator[Slide]:
         if any((row.get("sample") or {}).get("text") for row in story.rows):
             yield answers(story)
         yield card(story)
+        yield not_for(story)
         yield conclusion(story)
     yield reproduce(story)
 
@@ -144,6 +152,7 @@ def plan(story: Story) -> Slide:
     """What every layer keeps."""
     found, model = story.plan, story.card
     assert found is not None
+    model = found.stored(model)
     ranks, shapes = found.full_ranks(model.layers), found.pruned or {}
     kept = {layer.name: layer_ratio(layer, ranks[layer.name], shapes.get(layer.name)) for layer in model.layers}
     label = method_label(found.method)
@@ -184,7 +193,7 @@ def comparison(story: Story) -> Slide:
 
 
 def comparison_words(story: Story) -> str:
-    """How far the best lies ahead of the next one, in standard errors, on every text."""
+    """How far the best lies ahead of the next one, beside the error of that gap, on every text."""
     if len(story.others) < 2 or not story.texts:
         return _against_dense(story)
     best, second = story.others[:2]
@@ -193,13 +202,13 @@ def comparison_words(story: Story) -> str:
         one, other = best["perplexity"][text], second["perplexity"][text]
         error = math.hypot(one.get("stderr") or 0.0, other.get("stderr") or 0.0)
         gaps.append((text, (other["value"] - one["value"]) / error if error else math.nan))
-    said = " and ".join(f"{gap:.1f} on {text}" for text, gap in gaps if math.isfinite(gap))
+    said = " and ".join(f"{gap:.1f} times its error on {text}" for text, gap in gaps if math.isfinite(gap))
     names = f"{method_label(str(best['method']))} loses least; {method_label(str(second['method']))} comes next"
     if not said:
         return f"{names}. {_against_dense(story)}"
     sure = all(gap >= 2 for _, gap in gaps)
     verdict = "more than chance" if sure else "not beyond chance on every text"
-    return f"{names}, {said} standard errors behind: {verdict}. {_against_dense(story)}"
+    return f"{names}. The gap is {said}, {verdict}. {_against_dense(story)}"
 
 
 def _against_dense(story: Story) -> str:
@@ -222,15 +231,27 @@ def answers(story: Story) -> Slide:
     )
     body = f'<p class="prompt">“{html.escape(prompt)} …”</p><div class="answers">{cells}</div>'
     reading = (
-        "How the most likely continuation begins, word for word. "
-        "A figure alone can hide garbage; a sample alone can hide luck."
+        "How the most likely continuation of one prompt begins, word for word. It guards against garbage and "
+        "proves nothing: the figures before are the measure." + _looping(shown)
     )
     return Slide("answers", "What they write", body, reading, tuple(str(row.get("run_id")) for row in shown))
+
+
+def _looping(rows: Sequence[comparisons.Row]) -> str:
+    """Which of the models repeat themselves, said before somebody in the room does."""
+    said = []
+    for row in rows:
+        found = str(row["sample"]["text"]).split()
+        if found and len(set(found)) < 0.6 * len(found):
+            said.append(f"{_name(row)} ({len(set(found))} different words of {len(found)})")
+    return f" In a loop: {'; '.join(said)}." if said else ""
 
 
 def _name(row: comparisons.Row) -> str:
     if row["method"] == "dense":
         return "Dense model"
+    if not compresses(row):
+        return method_label(str(row["method"]))
     return f"{method_label(str(row['method']))}, {words.removed(float(row['keep_target']))} removed"
 
 
@@ -260,6 +281,8 @@ def card(story: Story) -> Slide:
         f"Memory to answer at {CONTEXT:,} tokens of context: weights and cache counted, overhead estimated. "
         "Every speed was measured once, on the computer that made the run."
     )
+    if story.formats:
+        reading = f"{why_not_quantise(story.rows, Scores(RunStore().root))} {reading}"
     ids = tuple(str(row.get("run_id")) for *_, row, _ in columns if row is not None)
     return Slide("card", "What it costs and gives", f'<div class="cards">{cells}</div>', reading, ids)
 
@@ -309,36 +332,6 @@ def _quality(row: comparisons.Row | None, dense: comparisons.Row | None) -> list
     ]
 
 
-def conclusion(story: Story) -> Slide:
-    """What to take home, in sentences that the figures make."""
-    best, dense = story.best, story.dense
-    assert best is not None
-    whole = best.get("keep_whole_model")
-    saved = ((dense or {}).get("cost") or {}).get("bytes", 0) - (best.get("cost") or {}).get("bytes", 0)
-    points = []
-    gone = f"{story.removed} of the block linears can go"
-    if whole is not None:
-        gone += f", which is {words.removed(float(whole), 0)} of the model" + (
-            f" or {words.data_size(saved)}" if saved > 0 else ""
-        )
-    points.append(gone + ".")
-    if dense is not None:
-        points.append(f"It has a price: {story.best_label}'s perplexity is {surprise(best, dense)}.")
-        loss = accuracy_loss(best, dense, Scores(RunStore().root))
-        if loss is not None:
-            points.append(f"{difference_words(loss, story.best_label)} Asked were {questions_asked(loss, best)}.")
-    if len(story.others) > 1:
-        worst = story.others[-1]
-        text = story.texts[0]
-        points.append(
-            f"Which ranks are kept decides: at this size {story.best_label} has perplexity "
-            f"{score_words(best, text)} on {text}, {method_label(str(worst['method']))} {score_words(worst, text)}."
-        )
-    body = "<ul class='points'>" + "".join(f"<li>{html.escape(point)}</li>" for point in points) + "</ul>"
-    ids = tuple(str(row.get("run_id")) for row in (dense, best) if row is not None)
-    return Slide("conclusion", "What to take home", body, "", ids)
-
-
 def reproduce(story: Story) -> Slide:
     """The commands that make every figure of these slides again."""
     from lrc_core.jobs.manager import command_for
@@ -356,10 +349,11 @@ def reproduce(story: Story) -> Slide:
         except LrcError:
             continue
     rows = "".join(f"<li><code>{html.escape(line)}</code><small>{html.escape(run)}</small></li>" for line, run in lines)
+    demo, app = start_command("demo"), start_command("app")
     body = (
         '<p class="lead">Every figure here comes from a run. These commands reproduce them.</p>'
-        "<ul class='commands'><li><code>make demo</code><small>these runs, read-only, in seconds</small></li>"
-        f"<li><code>make app</code><small>everything, on a model of your own</small></li>{rows}</ul>"
+        f"<ul class='commands'><li><code>{demo}</code><small>these runs, read-only, in seconds</small></li>"
+        f"<li><code>{app}</code><small>everything, on a model of your own</small></li>{rows}</ul>"
     )
     return Slide("reproduce", "Reproduce it yourself", body, "", tuple(dict.fromkeys(ids)))
 

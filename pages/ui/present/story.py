@@ -9,8 +9,11 @@ from typing import Any
 from lrc_core import words
 from lrc_core.budget import USUAL_KEEP
 from lrc_core.errors import LrcError
+from lrc_core.formats.grids import METHODS
 from lrc_core.names import in_order, learns, method_color, method_label
 from lrc_core.plan import Plan
+from lrc_core.quality.footprint import served
+from lrc_core.quality.quantised import compresses
 from lrc_core.results import comparisons
 from lrc_core.results.archive import RunView, archive
 from lrc_core.results.plans import load_plan, nearest, recorded_plans
@@ -61,7 +64,12 @@ class Story:
     @property
     def others(self) -> list[comparisons.Row]:
         """Compressed rows, the best first."""
-        return sorted((row for row in self.rows if row["method"] != "dense"), key=loss)
+        return sorted((row for row in self.rows if compresses(row)), key=loss)
+
+    @property
+    def formats(self) -> list[comparisons.Row]:
+        """Rows of number formats alone."""
+        return [row for row in self.rows if row["method"] in METHODS]
 
     @property
     def best_label(self) -> str:
@@ -74,7 +82,7 @@ class Story:
 
     def bars(self, text: str, *, with_table: bool = True) -> str:
         """Perplexities on one text."""
-        shown = [self.dense, *self.others] if self.dense is not None else self.others
+        shown = [*([self.dense] if self.dense is not None else []), *self.formats, *self.others]
         return pictures.bars(
             [_bar(row, text) for row in shown],
             f"Perplexity on {text}",
@@ -132,15 +140,18 @@ def story_of(ref: ModelRef, keep: float = USUAL_KEEP) -> Story | None:
 
 
 def _story(ref: ModelRef, card: ModelCard, wanted: float) -> Story:
+    card = served(card)
     own_spectra = archive().best_spectra(ref) is not None
     shown = shown_spectra(ref) if own_spectra else None
     for group in comparisons.groups(ref):
         for decomposition in sorted(comparisons.decompositions_of(group), key=lambda name: name != "whitened"):
+            if not comparisons.keeps_of(group, decomposition):
+                continue
             keep = min(comparisons.keeps_of(group, decomposition), key=lambda known: abs(known - wanted))
             rows = group.at(decomposition, keep)
-            best = min((row for row in rows if row["method"] != "dense"), key=loss)
-            kept = sorted((row for row in rows if row["method"] != "dense"), key=loss)[:MOST_ROWS]
-            chosen = [row for row in rows if row["method"] == "dense"] + kept
+            best = min((row for row in rows if compresses(row)), key=loss)
+            kept = sorted((row for row in rows if compresses(row)), key=loss)[:MOST_ROWS]
+            chosen = [row for row in rows if not compresses(row)] + kept
             order = in_order(str(row["method"]) for row in chosen)
             chosen.sort(key=lambda row: order.index(str(row["method"])))
             source = next(

@@ -18,7 +18,7 @@ from pages.ui.shared.frame import guard
 
 MADE = "ru_made"
 """The run that a button here made, until the page shows it."""
-SOURCES = ("allocate", "update")
+SOURCES = ("allocate", "update", "adopt")
 """Kinds of runs that leave a plan."""
 
 
@@ -60,7 +60,7 @@ def _update(ref: ModelRef, found: PlanSource, run_id: str) -> None:
 
 
 def _measure(ref: ModelRef, found: PlanSource, run_id: str) -> None:
-    with st.form(f"ru_measure_{run_id}", border=False):
+    with st.form(f"ru_measure_{run_id}", border=False, enter_to_submit=False):
         with st.expander("What is measured", icon=":material/settings:"):
             wanted = forms.evaluation(f"ru_{run_id}")
         pressed = st.form_submit_button("Measure this plan", icon=":material/straighten:")

@@ -15,6 +15,8 @@ from lrc_core.escape import escaped
 from lrc_core.models import consent
 from lrc_core.models.preflight import preflight
 from lrc_core.models.source import is_path
+from lrc_core.paths import start_command
+from lrc_core.quality.footprint import served
 from lrc_core.runs.spec import FetchSpec, ModelRef, SpectraSpec
 from lrc_core.types import ModelCard
 from pages.ui.shared import jobs, state
@@ -50,7 +52,7 @@ def model_card(card: ModelCard) -> None:
                 words.percent(card.params_linear / card.params_total, 0),
                 f"{words.count(card.params_linear)} can be compressed",
             ),
-            ("Size", words.data_size(card.params_total * card.dtype_bytes), f"{card.dtype}, as loaded"),
+            ("Size", words.data_size(card.params_total * served(card).dtype_bytes), f"{served(card).dtype}, as served"),
             ("Blocks", str(card.n_blocks), f"{len(card.layers)} linear layers"),
             ("Width", f"{card.hidden_size:,}", f"{card.vocab_size:,} tokens, {card.max_positions:,} positions"),
         ]
@@ -155,7 +157,7 @@ def _with_consents(ref: ModelRef) -> ModelRef:
         ):
             st.markdown(f"{word}: **{'allowed' if yes else 'not allowed'}**")
             if not yes and ref.source:
-                st.code(f"{variable}={shlex.quote(entry)} make app", language=None, wrap_lines=True)
+                st.code(f"{variable}={shlex.quote(entry)} {start_command('app')}", language=None, wrap_lines=True)
     return given
 
 
@@ -210,10 +212,10 @@ def fetch_button(ref: ModelRef) -> None:
     """Start the job that a page without data needs."""
     if jobs.instead(SpectraSpec(model=ref)):
         return
-    if st.button("Read this model's spectra", icon=":material/play_arrow:", type="primary", key="start_spectra"):
-        run_id = jobs.submit(SpectraSpec(model=ref))
-        if run_id:
-            st.rerun()
+    pressed = st.button("Read this model's spectra", icon=":material/play_arrow:", type="primary", key="start_spectra")
+    jobs.price_note(SpectraSpec(model=ref))
+    if pressed and jobs.submit(SpectraSpec(model=ref)):
+        st.rerun()
 
 
 __all__ = ["FetchSpec", "facts", "fetch_button", "model_card", "picker"]

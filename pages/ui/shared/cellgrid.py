@@ -12,9 +12,9 @@ from typing import Any
 
 import streamlit as st
 
+from lrc_core.figures.common import Scale
 from lrc_core.types import ModelCard
 from lrc_core.words import kind_labels
-from pages.ui.shared.figures import Scale
 from pages.ui.shared.prose import ASSETS
 
 _HTML = (
@@ -97,15 +97,33 @@ def limits_of(values: Sequence[float], *, diverging: bool = False, log: bool = F
 
 
 def ticks_of(limits: Limits, scale: Scale) -> list[tuple[float, str]]:
-    """Five places on the colour scale with their labels."""
-    shares = [0.0, 0.25, 0.5, 0.75, 1.0]
-    if limits.log:
-        ratio = limits.high / limits.low
-        places = [limits.low * ratio**share for share in shares]
-    else:
-        places = [limits.low + share * (limits.high - limits.low) for share in shares]
+    """Round places on the colour scale with their labels: powers of ten on a logarithmic one, else even steps."""
+    places = _decades(limits) if limits.log else _even_steps(limits.low, limits.high)
+    if scale.even is not None and limits.low <= scale.even <= limits.high:
+        near = 0.06 * (limits.high - limits.low)
+        places = sorted([place for place in places if abs(place - scale.even) > near] + [scale.even])
     sign = "+" if limits.diverging else ""
     return [(place, written(place, scale, sign if place else "")) for place in places]
+
+
+def _even_steps(low: float, high: float) -> list[float]:
+    """Multiples of 1, 2, 2.5 or 5 times a power of ten within both ends, three to six of them."""
+    span = high - low
+    power = 10.0 ** math.floor(math.log10(span))
+    step = next(size * power for size in (0.1, 0.2, 0.25, 0.5, 1.0, 2.0) if span / (size * power) <= 5)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [number * step for number in range(first, last + 1)]
+
+
+def _decades(limits: Limits) -> list[float]:
+    """Powers of ten within both ends; where fewer than three lie there, 2 and 5 times them as well."""
+    powers = range(math.floor(math.log10(limits.low)), math.ceil(math.log10(limits.high)) + 1)
+    for digits in ((1.0,), (1.0, 2.0, 5.0)):
+        places = [digit * 10.0**power for power in powers for digit in digits]
+        inside = [place for place in places if limits.low * (1 - 1e-9) <= place <= limits.high * (1 + 1e-9)]
+        if len(inside) >= 3:
+            return inside[:: -(-len(inside) // 6)]
+    return [limits.low, math.sqrt(limits.low * limits.high), limits.high]
 
 
 def written(value: float, scale: Scale, sign: str = "") -> str:
@@ -139,6 +157,7 @@ def payload(grid: Grid) -> dict[str, Any]:
         "log": grid.limits.log,
         "diverging": grid.limits.diverging,
         "ticks": ticks_of(grid.limits, grid.scale),
+        "even": grid.scale.even,
         "unit": grid.scale.title,
         "label": grid.label,
         "name": grid.name,

@@ -15,7 +15,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from lrc_core.escape import in_plotly
-from pages.ui.shared import figures
+from lrc_core.figures import common as figures
 
 TABLE = "The numbers as a table"
 
@@ -47,7 +47,7 @@ def plotly(
         figure: what is drawn.
         caption: its text and numbers.
         key: of the chart.
-        name: of the PNG that the camera button saves.
+        name: of the PNG that Streamlit's own button saves.
         on_select: called when a point was clicked on.
     """
     clicks: dict[str, Any] = {"on_select": on_select, "selection_mode": "points"} if on_select else {}

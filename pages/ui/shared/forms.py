@@ -8,15 +8,17 @@ from typing import Any
 
 import streamlit as st
 
+from lrc_core.budget import LAWS
 from lrc_core.errors import TextError
 from lrc_core.escape import escaped
 from lrc_core.paths import read_only
 from lrc_core.registry import MethodEntry
 from lrc_core.results.series import LARGEST_RATE
-from lrc_core.runs.spec import CalibrationSpec, EvaluationSpec
+from lrc_core.runs.spec import RANK_MULTIPLES, CalibrationSpec, EvaluationSpec
 from lrc_core.settings import FieldInfo, fields_of
 from lrc_core.texts.files import absolute, is_file, read_file
 from lrc_core.texts.label import text_label
+from lrc_core.types import Storage
 from pages.ui.shared import state
 
 
@@ -87,6 +89,44 @@ def rate_choice(place: Any, label: str, rates: Sequence[int], key: str) -> int:
         label, rates, default=usual, format_func=lambda rate: f"{rate} %", required=True, key=key, bind="query-params"
     )
     return int(chosen or rates[0])
+
+
+def storage(key: str, changed: Callable[[], None] | None, *, linked: bool = True) -> Storage:
+    """How low-rank layers are stored and counted.
+
+    Args:
+        key: of the widget and, where it is ``linked``, of the query parameter.
+        changed: called when the user chooses another one; None inside a form.
+        linked: whether the link says it.
+    """
+    names = list(LAWS)
+    bound: dict[str, Any] = {"bind": "query-params"} if linked else {}
+    chosen = st.segmented_control(
+        "Storage",
+        names,
+        default=None if key in st.session_state else names[0],
+        format_func=lambda name: LAWS[name].label,
+        required=True,
+        key=key,
+        on_change=changed,
+        help="  \n".join(f"**{law.label}**: {law.summary}" for law in LAWS.values()),
+        **bound,
+    )
+    return LAWS[chosen or names[0]].name
+
+
+def rank_multiple(key: str, changed: Callable[[], None]) -> int:
+    """What ranks are multiples of."""
+    chosen: int = st.selectbox(
+        "Ranks in multiples of",
+        RANK_MULTIPLES,
+        key=key,
+        on_change=changed,
+        bind="query-params",
+        help="Fast kernels want ranks that are multiples of 8 or more. The larger the multiple, the less finely the "
+        "budget is given away, so the plan loses a little.",
+    )
+    return chosen
 
 
 def _step(default: float) -> float:

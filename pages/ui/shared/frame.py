@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -12,11 +12,13 @@ import streamlit as st
 from lrc_core.errors import LrcError
 from lrc_core.escape import escaped
 from lrc_core.jobs import manager
+from lrc_core.kinds import title_of
 from lrc_core.names import model_label
 from lrc_core.paths import read_only
 from lrc_core.results.archive import archive
 from lrc_core.runs.spec import ModelRef
 from lrc_core.runs.store import RunStore
+from pages.ui import classroom
 from pages.ui.shared import access, state
 from pages.ui.shared.prose import ASSETS, prose
 
@@ -125,7 +127,8 @@ def _job_badge() -> None:
     """Running and waiting jobs, refreshed while there are any; in the demo, that it is one."""
     if read_only():
         st.badge("Read-only demo", icon=":material/lock:", color="blue")
-        st.caption(prose("guest" if access.is_guest() else "demo"))
+        text = "class" if classroom.address() else "guest" if access.is_guest() else "demo"
+        st.caption(prose(text))
         return
     if any(not view.final for view in archive().runs(samples=False)):
         _polled_badge()
@@ -143,12 +146,17 @@ def _badge_line() -> None:
     words_of = f"{running} running" + (f", {waiting} waiting" if waiting else "")
     with st.container(gap="xxsmall"):
         st.caption("Jobs")
+        for view in [view for view in views if view.status.state != "queued"][:1]:
+            st.progress(view.status.fraction or 0.0, text=escaped(title_of(view.spec)))
         if running:
             st.badge(words_of, icon=":material/sync:", color="green")
         elif waiting:
             st.badge(f"{waiting} waiting", icon=":material/schedule:", color="orange")
         else:
             st.markdown("None running")
+        if views:
+            page_link(PAGES["runs"].file, "See the job" if not views[1:] else "See the jobs", PAGES["runs"].icon,
+                      query={"ru_run": views[0].id})  # fmt: skip
 
 
 @contextmanager
@@ -175,17 +183,25 @@ def show_error(error: LrcError) -> None:
 
 def sample_note(sample: bool, *run_ids: str) -> None:
     """Where the figures on screen come from; in the demo nothing can be run in their place."""
-    named = ", ".join(f"`{run_id}`" for run_id in run_ids[:3]) + (
-        f" and {len(run_ids) - 3} more" if run_ids[3:] else ""
-    )
-    if sample:
-        replaced = "" if read_only() else " Your own runs replace it."
-        st.markdown(
-            f":orange-badge[:material/inventory_2: Sample] :small[Shipped run {named} on the starter model, "
-            f"made by this app.{replaced}]"
-        )
-    else:
-        st.markdown(f":gray-badge[:material/folder: {'Runs' if run_ids[1:] else 'Run'}] :small[{named}]")
+    ids = list(dict.fromkeys(filter(None, run_ids)))
+    several = "runs" if ids[1:] else "run"
+    count = f"{len(ids)} runs" if ids[1:] else "one run"
+    with st.container(horizontal=True, vertical_alignment="center", gap="xsmall"):
+        if sample:
+            said = f":orange-badge[:material/inventory_2: Sample] :small[Shipped {several} on the starter model.]"
+        else:
+            said = f":gray-badge[:material/folder: Runs] :small[From {count}.]"
+        st.markdown(said, width="content")
+        show_ids(ids, "Your own runs replace it." if sample and not read_only() else "")
+
+
+def show_ids(ids: Sequence[str], note: str = "") -> None:
+    """The ids of runs, to copy, behind a button: they name a folder and say nothing to a reader."""
+    if not ids:
+        return
+    with st.popover("Ids" if ids[1:] else "Id", icon=":material/content_copy:", type="tertiary"):
+        st.code("\n".join(ids), language=None)
+        st.caption(f"For `lrc runs show` and the Runs page. {note}".strip())
 
 
 def empty(title: str, body: str, icon: str = ":material/hourglass_empty:") -> None:

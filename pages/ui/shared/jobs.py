@@ -15,12 +15,14 @@ from lrc_core.jobs import manager
 from lrc_core.kinds import title_of, titles
 from lrc_core.paths import read_only
 from lrc_core.results.archive import AnyRun, archive
-from lrc_core.results.identity import changed
+from lrc_core.results.identity import changed, identified
+from lrc_core.results.outcomes import outcome
+from lrc_core.results.prices import price
 from lrc_core.runs.records import Status
 from lrc_core.runs.spec import (
     Spec,
 )
-from pages.ui.shared.frame import guard, show_error
+from pages.ui.shared.frame import guard, sample_note, show_error, show_ids
 from pages.ui.shared.prose import prose
 
 BADGES = {
@@ -36,9 +38,9 @@ BADGES = {
 UPDATES = titles.UPDATES
 UPDATE_HELP = (
     "After allocating, a plan's factors are fitted in closed form to the inputs that its layers really get behind "
-    "compressed layers (left, or both), or tuned by gradient steps on the calibration text. Ranks and size stay the "
-    "same. A fit costs a few passes over the calibration text, tuning as much as a short training, and the updated "
-    "plan keeps its weights on disk."
+    "compressed layers (left, or both), or trained by gradient steps on the calibration text: block by block, each to "
+    "put out what the dense one does, or all together (tuned). Ranks and size stay the same. A fit costs a few passes "
+    "over the calibration text, the others as much as a short training, and the updated plan keeps its weights on disk."
 )
 
 
@@ -79,6 +81,30 @@ def instead(of: Spec | str) -> bool:
     line = of if isinstance(of, str) else manager.command_for(of)
     # Not a code element: its highlighter is a megabyte and a half of script, for which Home's picture would wait.
     st.html(f'<code class="lrc-line">{html.escape(line)}</code>')
+    return True
+
+
+def price_note(spec: Spec) -> None:
+    """How long the job of a button will take, where like ones have been done."""
+    found = price(spec)
+    said = f"{found.said[:1].upper()}{found.said[1:]}." if found else "How long it takes is known after the first one."
+    st.caption(f":material/schedule: {said}")
+
+
+def offered(spec: Spec) -> bool:
+    """Where a finished run or sample answers a spec already: draw what came of it in place of a button.
+
+    Returns:
+        Whether there is one; nothing needs to be started then.
+    """
+    view = archive().open(identified(spec).run_id)
+    if view is None or not view.done:
+        return False
+    found = outcome(view)
+    said = " · ".join(part for part in (found.result, found.quality) if part)
+    with st.container(border=True):
+        st.markdown(f":material/check_circle: **This has been computed already.** {escaped(said)}")
+        sample_note(view.sample, view.id)
     return True
 
 
@@ -141,7 +167,8 @@ def changed_note(view: AnyRun) -> None:
 def _head(view: AnyRun) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         state_badge(view.status.state)
-        st.markdown(f"**{escaped(title_of(view.spec))}** :small[:gray[`{view.id}`]]", width="content")
+        st.markdown(f"**{escaped(title_of(view.spec))}**", width="content")
+        show_ids([view.id])
         st.space("stretch")
         _buttons(view)
 
@@ -207,8 +234,11 @@ def _progress(status: Status) -> None:
 def _failure(view: AnyRun) -> None:
     """What went wrong; of a finished job, what its worker warned of."""
     status = view.status
-    for warning in ((view.run.result() or {}).get("warnings") or []) if view.done else []:
-        st.warning(escaped(str(warning)), icon=":material/warning:")
+    warnings = [str(warning) for warning in ((view.run.result() or {}).get("warnings") or []) if view.done]
+    if warnings:
+        with st.expander("What the computation noted", icon=":material/notes:"):
+            for warning in warnings:
+                st.caption(escaped(warning))
     if status.state == "failed":
         st.error(
             escaped(status.remedy) or "The log on the Runs page says more.",

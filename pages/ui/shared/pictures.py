@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 import streamlit as st
 
+from lrc_core.charts.shapes import LEVELS, cells, labelled
+from lrc_core.charts.theme import RAMP_DARK, RAMP_LIGHT, blended
 from lrc_core.decompose.measures import cumulative_energy
-from lrc_core.export.shapes import LEVELS, cells, labelled
-from lrc_core.export.theme import RAMP_DARK, RAMP_LIGHT, blended
 from lrc_core.report.html.svg import cells_path
 from lrc_core.types import LinearShape, ModelCard
 from lrc_core.words import kind_labels, percent

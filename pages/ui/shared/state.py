@@ -70,8 +70,7 @@ def current_model() -> ModelRef:
     if not source:
         last = remembered.get("model") or {}
         source, revision = str(last.get("source") or "starter"), str(last.get("revision") or "")
-        if source != "starter":
-            show_in_url(ModelRef(source, revision))
+        show_in_url(ModelRef(source, revision))  # the starter too: another tab may choose another model meanwhile
     return consent.with_given(ModelRef(source, revision))
 
 

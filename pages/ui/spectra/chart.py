@@ -14,10 +14,10 @@ import numpy as np
 import streamlit as st
 
 from lrc_core.budget import break_even
+from lrc_core.charts.film_html import chart_parts
 from lrc_core.decompose.measures import cumulative_energy
-from lrc_core.export.film_html import chart_parts
+from lrc_core.figures.common import SpectrumCurve
 from lrc_core.names import decomposition_label
-from pages.ui.shared.figures import SpectrumCurve
 from pages.ui.shared.prose import ASSETS
 
 MOST_POINTS = 400

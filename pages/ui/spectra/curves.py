@@ -10,11 +10,12 @@ import streamlit as st
 
 from lrc_core import words
 from lrc_core.budget import break_even
+from lrc_core.figures import common as figures
+from lrc_core.figures.common import SpectrumCurve
 from lrc_core.names import decomposition_label, model_label
 from lrc_core.results.spectra import Spectra
 from lrc_core.types import LinearShape
-from pages.ui.shared import charting, figures, state
-from pages.ui.shared.figures import SpectrumCurve
+from pages.ui.shared import charting, state
 from pages.ui.shared.frame import empty
 from pages.ui.spectra import chart, measures, sides
 from pages.ui.spectra.chart import Spectrum, cut_in

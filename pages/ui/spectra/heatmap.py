@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 import streamlit as st
 
 from lrc_core.escape import escaped
+from lrc_core.figures.common import LAYER_COLORS, Scale
 from lrc_core.names import decomposition_label
 from pages.ui.shared.cellgrid import OUTLINE, Grid, Limits, cell_grid, limits_of, picked_in, pinned_in, written
-from pages.ui.shared.figures import LAYER_COLORS, Scale
 from pages.ui.shared.frame import empty
 from pages.ui.spectra import measures, sides
 from pages.ui.spectra.look import FIND, LAYERS, MOST, REFERENCE, Look, chosen_layers, ranks_at

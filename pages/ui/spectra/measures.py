@@ -18,9 +18,9 @@ from lrc_core.decompose.measures import (
     power_law,
     stable_rank,
 )
+from lrc_core.figures.common import Scale
 from lrc_core.types import LinearShape, ModelCard
 from lrc_core.words import percent
-from pages.ui.shared.figures import Scale
 
 OUTPUT_ENERGY = ("whitened",)
 LOSS = ("kfac",)
@@ -75,7 +75,7 @@ class Measure:
 def _energy_measure(share: float) -> Measure:
     return Measure(
         f"Rank for {percent(share)} of the energy",
-        Scale("share of break-even", ".0%"),
+        Scale("share of break-even", ".0%", even=1.0),
         lambda facts: energy_rank(facts.sigma, share) / break_even(facts.layer),
         lambda facts, value: (
             f"{energy_rank(facts.sigma, share)} directions hold {percent(share)}\n{percent(value)} of break-even "

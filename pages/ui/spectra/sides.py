@@ -12,6 +12,7 @@ import streamlit as st
 
 from lrc_core.budget import USUAL_KEEP, break_even, uniform_ranks, whole_percent
 from lrc_core.decompose.measures import cumulative_energy
+from lrc_core.figures.common import Scale
 from lrc_core.names import decomposition_label, method_label, model_label
 from lrc_core.results.archive import RunView, archive, card_of, read_content, stamp_of
 from lrc_core.results.plans import RecordedPlan, load_plan, nearest, recorded_plans
@@ -20,7 +21,7 @@ from lrc_core.results.spectra import Spectra, spectra_of
 from lrc_core.runs.spec import AllocateSpec, ModelRef, SpectraSpec
 from lrc_core.types import LinearShape, ModelCard
 from lrc_core.words import kind_labels, removed
-from pages.ui.shared.figures import Scale
+from pages.ui.shared.naming import told_apart, when
 from pages.ui.spectra import measures
 
 UNIFORM = "uniform"
@@ -82,11 +83,11 @@ def other_sides(current: Side) -> dict[str, str]:
     found = {}
     for view in views:
         own = view.id == current.view.id
-        source = "" if own else f" · {model_label(view.spec.model)} · {view.id}"
+        source = "" if own else f" · {model_label(view.spec.model)} · {when(view)}"
         for name in view.spec.decompositions:
             if (key := f"{view.id}/{name}") != current.key:
                 found[key] = f"{decomposition_label(name)}{source}"
-    return found
+    return told_apart(found)
 
 
 def side_of(key: str) -> Side | None:
@@ -225,7 +226,7 @@ def difference(measure: str, values: Mapping[str, float], reference: Reference) 
         }
         return found, Scale("powers of ten", ".2f")
     found = {name: value - reference.values.get(name, math.nan) for name, value in values.items()}
-    return found, replace(entry.scale, title=f"{entry.scale.title}, difference")
+    return found, replace(entry.scale, title=f"{entry.scale.title}, difference", even=None)
 
 
 def energy_difference(sigma: np.ndarray, reference: np.ndarray) -> np.ndarray:

@@ -11,14 +11,17 @@ from typing import Any
 
 import streamlit as st
 
-from lrc_core.export.film import Film, make_film
-from lrc_core.export.film import film_of as whole_film
-from lrc_core.export.film_gif import film_gif
-from lrc_core.export.film_html import film_html, player
+from lrc_core.charts.film import Film, make_film
+from lrc_core.charts.film import film_of as whole_film
+from lrc_core.charts.film_gif import film_gif
+from lrc_core.charts.film_html import film_html, player
+from lrc_core.kinds import title_of
+from lrc_core.names import model_label
+from lrc_core.paths import app_home, is_clone
 from lrc_core.results.archive import AnyRun, RunView, card_of
 from lrc_core.results.forecasts import has_film
 from lrc_core.runs.spec import AllocateSpec
-from pages.ui.shared.prose import ASSETS
+from pages.ui.shared.naming import file_name
 
 _KEPT = "film_records"
 _HTML = '<div class="film"></div>\n<!-- filled by the player -->'
@@ -61,7 +64,7 @@ def downloads(view: AnyRun) -> None:
             st.download_button(
                 f"Film as {word}",
                 _maker(view, word),
-                f"film-{view.id}.{word.lower()}",
+                file_name("film", model_label(view.spec.model), title_of(view.spec), ending=word.lower()),
                 mime,
                 icon=icon,
                 on_click="ignore",
@@ -75,9 +78,9 @@ def downloads(view: AnyRun) -> None:
 
 
 def _from_here(path: Path) -> str:
-    """A sample's folder as one writes it in the program's own folder."""
-    home = ASSETS.parent
-    return str(path.relative_to(home) if path.is_relative_to(home) else path)
+    """A sample's folder as one writes it where the program was started."""
+    home = app_home()
+    return str(path.relative_to(home) if is_clone() and path.is_relative_to(home) else path)
 
 
 def _maker(view: AnyRun, word: str) -> Any:

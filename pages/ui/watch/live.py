@@ -7,8 +7,8 @@ import math
 import streamlit as st
 
 from lrc_core import names, words
+from lrc_core.charts.film import Film
 from lrc_core.escape import escaped
-from lrc_core.export.film import Film
 from lrc_core.results import forecasts
 from lrc_core.results.archive import AnyRun, RunView, asks_for
 from lrc_core.runs.spec import AllocateSpec

@@ -1,0 +1,1 @@
+"""Measuring this program's own speed, as ratios within one run. ``lrc bench NAME``."""

@@ -1,0 +1,296 @@
+"""A training run as a film: every figure it reported on the way, and its ranks as they changed. No torch.
+
+One JSON-able record serves the live page, the replay, the exported HTML and the GIF. Long runs are thinned evenly, so
+that a film stays some hundred kilobytes whatever it shows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from lrc_core.budget import (
+    factor_params,
+    largest_low_rank,
+    params_per_rank,
+    removed_share,
+    size_key,
+    stored,
+)
+from lrc_core.errors import RunError
+from lrc_core.registry import ALLOCATORS
+from lrc_core.runs.spec import AllocateSpec
+from lrc_core.runs.store import Run
+from lrc_core.types import LinearShape, ModelCard
+from lrc_core.words import removed
+
+MOST_FRAMES, MOST_TICKS = 240, 400
+_MOST_RANKS = 60_000  # numbers in all frames together: models of many layers get fewer frames, but never under 40
+GREY = "#7b8c94"
+_DIGITS = 5  # significant digits of figures
+_TASKS = {
+    "logits": "KL to the dense model, nats per token",
+    "text": "cross-entropy, nats per token",
+    "hidden": "squared distance of hidden states, relative",
+    "perplexity": "perplexity of a batch",
+}
+_TERMS = {
+    "distill": "Distillation",
+    "task": "Task",
+    "compression": "Compression loss",
+    "budget": "Budget loss",
+    "tv": "Total variation",
+    "guidance": "Full-rank guidance",
+    "align": "Alignment",
+    "loss": "All terms together",
+}
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One line chart over the steps.
+
+    Attributes:
+        key: what it is about, and where a page finds it.
+        label: its title.
+        unit: of its axis.
+        format: ``percent`` or ``number``.
+        series: names of columns of the film's ticks; none where the run did not record it.
+        labels: of the series.
+        zero: whether the axis begins at zero.
+    """
+
+    key: str
+    label: str
+    unit: str
+    format: str = "number"
+    series: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    zero: bool = True
+
+
+FilmCell = tuple[int, int, int, int, float, int, float]
+"""What a player knows of a layer, see :func:`cells_of`."""
+
+
+@dataclass(frozen=True)
+class Film:
+    """Everything that is drawn of a run.
+
+    Attributes:
+        run: its id.
+        title: method and target in words.
+        detail: model, decomposition, preset.
+        color: of the method.
+        removed: share of parameters that it is to remove.
+        live: whether more is to come.
+        total: steps that are expected, at least those there are.
+        blocks: number of decoder blocks.
+        kinds: kinds of layer, the columns of the heatmap.
+        cells: of every layer what :func:`cells_of` says.
+        ticks: columns of figures, one entry per step: ``step``, ``removed``, ``to_remove``, loss terms and more.
+        frames: ``step``, ``removed`` and ``ranks`` (one list per snapshot, in the order of ``cells``).
+        charts: what is drawn of the ticks.
+    """
+
+    run: str
+    title: str
+    detail: str
+    color: str
+    removed: float
+    live: bool
+    total: int
+    blocks: int
+    kinds: tuple[str, ...]
+    cells: tuple[FilmCell, ...]
+    ticks: Mapping[str, list[Any]]
+    frames: Mapping[str, list[Any]]
+    charts: tuple[Chart, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able form, what the player reads."""
+        return asdict(self)
+
+    def kept(self, frame: int) -> list[float]:
+        """Share of its parameters that every layer keeps in a frame, in the order of ``cells``."""
+        ranks = self.frames["ranks"][frame]
+        return [
+            1.0 if rank >= dense else rank * price - rank * rank * bend
+            for rank, (*_, dense, price, _, bend) in zip(ranks, self.cells, strict=True)
+        ]
+
+
+def film_of(run: Run, *, live: bool = False) -> Film:
+    """The film of a run folder.
+
+    Raises:
+        RunError: it is no allocation, or its records hold no training.
+    """
+    spec = run.spec
+    if not isinstance(spec, AllocateSpec):
+        raise RunError(f"Run {run.id} allocates nothing.", "Name a run of `lrc allocate` with a method that learns.")
+    events, snapshots = run.read_events()[0], run.read_ranks()[0]
+    if not any(_is_tick(event) for event in events):
+        raise RunError(
+            f"Run {run.id} has recorded no training.",
+            "Only methods that learn have a film: " + ", ".join(e.name for e in ALLOCATORS if e.learns) + ".",
+        )
+    return make_film(run.id, spec, run.card(), events, snapshots, live=live)
+
+
+def make_film(
+    run_id: str,
+    spec: AllocateSpec,
+    card: ModelCard,
+    events: Iterable[Mapping[str, Any]],
+    snapshots: Iterable[Mapping[str, Any]],
+    *,
+    live: bool = False,
+) -> Film:
+    """A film from records that were read before.
+
+    Args:
+        run_id: of the run.
+        spec: what was asked for.
+        card: of its model.
+        events: of the run; those that are no steps of training are passed over. A step that is reported twice, because
+            the run was resumed from an earlier one, counts as reported last.
+        snapshots: of the ranks; those that do not fit the card are passed over.
+        live: whether more is to come.
+    """
+    told = list(events)
+    ticks = _ticks(told)
+    kinds = card.kinds
+    entry = ALLOCATORS.get(spec.method) if spec.method in ALLOCATORS else None
+    steps = ticks["step"]
+    total = max([int(event["total"]) for event in told[-1:] if _is_tick(event)] + [steps[-1] if steps else 0])
+    return Film(
+        run=run_id,
+        title=f"{entry.label if entry else spec.method} to {removed(spec.keep)} compression",
+        detail=" · ".join(
+            word for word in (card.name, spec.decomposition, spec.preset and f"preset {spec.preset}") if word
+        ),
+        color=entry.color if entry else GREY,
+        removed=size_key(removed_share(spec.keep)),
+        live=live,
+        total=total if live or not steps else steps[-1],
+        blocks=card.n_blocks,
+        kinds=_short(kinds),
+        cells=cells_of(stored(card.layers, spec.storage), kinds),
+        ticks=ticks,
+        frames=_frames(snapshots, len(card.layers)),
+        charts=_charts(ticks, spec.settings),
+    )
+
+
+def _is_tick(event: Mapping[str, Any]) -> bool:
+    values = event.get("values")
+    return isinstance(values, Mapping) and _rounded(values.get("keep")) is not None and "step" in event
+
+
+def _ticks(events: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    by_step = {int(event["step"]): event["values"] for event in events if _is_tick(event)}
+    steps = thinned(sorted(by_step), MOST_TICKS)
+    names = dict.fromkeys(name for step in steps for name in by_step[step])
+    gone = [_rounded(removed_share(by_step[step]["keep"])) for step in steps]
+    columns: dict[str, list[Any]] = {"step": steps, "removed": gone}
+    for name in names:
+        if name == "target":  # an event calls the share to keep so
+            columns["to_remove"] = [_removed(by_step[step].get(name)) for step in steps]
+        elif name not in ("keep", "eta_s"):
+            columns[name] = [_rounded(by_step[step].get(name)) for step in steps]
+    return columns
+
+
+def _frames(snapshots: Iterable[Mapping[str, Any]], layers: int) -> dict[str, list[Any]]:
+    by_step = {}
+    for snapshot in snapshots:
+        ranks = snapshot.get("ranks")
+        if isinstance(ranks, list) and len(ranks) == layers and "step" in snapshot and "keep" in snapshot:
+            by_step[int(snapshot["step"])] = snapshot
+    steps = thinned(sorted(by_step), max(40, min(MOST_FRAMES, _MOST_RANKS // max(1, layers))))
+    return {
+        "step": steps,
+        "removed": [_rounded(removed_share(by_step[step]["keep"])) for step in steps],
+        "ranks": [[int(rank) for rank in by_step[step]["ranks"]] for step in steps],
+    }
+
+
+def thinned(entries: Sequence[int], most: int) -> list[int]:
+    """At most ``most`` entries, spread evenly, the first and the last always among them."""
+    if len(entries) <= most:
+        return list(entries)
+    return [entries[round(i * (len(entries) - 1) / (most - 1))] for i in range(most)]
+
+
+def _removed(keep: Any) -> float | None:
+    return None if _rounded(keep) is None else _rounded(removed_share(keep))
+
+
+def _rounded(value: Any) -> float | None:
+    """To the digits that a chart can show; None for what is no finite number."""
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(f"{value:.{_DIGITS}g}")
+
+
+def cells_of(layers: Sequence[LinearShape], kinds: Sequence[str]) -> tuple[FilmCell, ...]:
+    """Where every layer stands, and what a rank of it costs: budget arithmetic, done here once for every player.
+
+    Args:
+        layers: the block linears.
+        kinds: their kinds, the columns of the heatmap.
+
+    Returns:
+        Of every layer its block, the index of its kind, its full rank, the rank from which it is stored dense, p, its
+        parameters, and b, where k ranks cost the share p k - b k^2 of them.
+    """
+    return tuple(
+        (
+            layer.block,
+            kinds.index(layer.kind),
+            layer.full_rank,
+            largest_low_rank(layer) + 1,
+            round(params_per_rank(layer, 0) / layer.params, 9),
+            layer.params,
+            round((params_per_rank(layer, 0) - factor_params(layer, 1)) / layer.params, 12),
+        )
+        for layer in layers
+    )
+
+
+def _short(kinds: Sequence[str]) -> tuple[str, ...]:
+    """The last part of every kind; the whole path where that would be ambiguous."""
+    last = [kind.rsplit(".", 1)[-1] for kind in kinds]
+    return tuple(word if last.count(word) == 1 else kind for kind, word in zip(kinds, last, strict=True))
+
+
+def _charts(ticks: Mapping[str, list[Any]], settings: Mapping[str, Any]) -> tuple[Chart, ...]:
+    def recorded(name: str) -> tuple[str, ...]:
+        return (name,) if any(value is not None for value in ticks.get(name, ())) else ()
+
+    found = [
+        Chart(
+            "removed",
+            "Compression",
+            "share removed; dashed: target",
+            "percent",
+            ("removed", "to_remove"),
+            ("achieved", "target"),
+        ),
+    ]
+    for name, label in _TERMS.items():
+        if any(ticks.get(name, ())):  # a term that is switched off is zero throughout
+            task = str(settings.get("distillation" if name == "distill" else "task", ""))
+            unit = _TASKS.get(task, "dimensionless") if name in ("distill", "task") else "dimensionless"
+            if name == "loss":
+                unit = "weighted; the budget presses both ways"
+            found.append(Chart(name, label, unit, series=(name,), labels=(label,), zero=False))
+    found += [
+        Chart("entropy", "Entropy of the masks", "bits per component", series=recorded("entropy"), labels=("entropy",)),
+        Chart("speed", "Speed", "tokens/s", series=recorded("tokens_per_s"), labels=("speed",)),
+        Chart("memory", "Memory", "MB held", series=recorded("memory_mb"), labels=("memory",)),
+    ]
+    return tuple(found)

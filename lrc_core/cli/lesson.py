@@ -1,0 +1,42 @@
+"""``lrc lesson``: a job like any other; with ``--html`` the eight steps of Learn as a page that needs no server."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from lrc_core.cli import jobs
+from lrc_core.cli.output import emit, emit_json
+from lrc_core.errors import ResourceError
+from lrc_core.kinds.flags import model_ref
+
+HOME = Path(__file__).resolve().parents[2]
+
+
+def lesson(arguments: argparse.Namespace) -> int:
+    """Start the job, or write the page from what has been recorded: ``{"path"}``."""
+    if not arguments.html:
+        return int(jobs.job(arguments))
+    path = _page(Path(arguments.html).expanduser().absolute(), arguments)
+    if arguments.json:
+        emit_json({"path": path})
+    else:
+        emit(f"The lesson is in {path}. Open it in a browser; it needs no server and no network.")
+    return 0
+
+
+def _page(target: Path, arguments: argparse.Namespace) -> str:
+    """The pages stand above the command line: it starts them as a program and imports nothing of theirs."""
+    ref = model_ref(arguments)
+    command = [sys.executable, "-m", "pages.ui.learn.site", str(target), ref.source, ref.revision]
+    paths = os.pathsep.join(filter(None, [str(HOME), os.environ.get("PYTHONPATH", "")]))
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ResourceError(
+            f"The lesson could not be written to {target}: {done.stderr.strip().splitlines()[-1][:300]}",
+            "Name a file that ends with .html, or a folder, that can be written.",
+        )
+    return done.stdout.strip().splitlines()[-1]

@@ -1,0 +1,1 @@
+"""Plotly figures of spectra, ranks, measurements and training, for app and notebooks. No Streamlit, no torch."""

@@ -1,0 +1,262 @@
+"""Plotly figures of measurements, with error bars; one colour a method, from the registry. Pure functions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from lrc_core.budget import removed_share
+from lrc_core.figures.common import PERPLEXITY_TICKS
+from lrc_core.names import GREY, in_order
+from lrc_core.names import method_color as color
+from lrc_core.names import method_label as label
+from lrc_core.plan import split_variant
+from lrc_core.quality.quantised import compresses
+from lrc_core.quality.tables import tasks_of, texts_of
+from lrc_core.words import figure as written
+from lrc_core.words import removed, rounded, with_error
+
+Row = Mapping[str, Any]
+_PATTERNS = {"dense": "/", "": "", "left": ".", "both": "x", "blockwise": "|", "tuned": "+", "blockwise+tuned": "-"}
+_DASHES = {
+    "dense": "solid",
+    "": "solid",
+    "left": "dash",
+    "both": "dot",
+    "blockwise": "longdash",
+    "tuned": "dashdot",
+    "blockwise+tuned": "longdashdot",
+}
+_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star")
+
+
+def methods_of(rows: Sequence[Row]) -> list[str]:
+    """Methods among the rows: dense first, then in the order of the registry, updated ones behind their own."""
+    return in_order(str(row["method"]) for row in rows)
+
+
+_STANDING = 7  # bars whose names still fit below them
+
+
+def _error(values: Sequence[float | None]) -> dict[str, Any]:
+    return {"type": "data", "array": [value or 0 for value in values], "thickness": 1.4, "width": 4}
+
+
+def _whiskers(scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Errors of perplexities: none is below 1, so that no whisker leads there, nor the axis behind it."""
+    errors = [float(score.get("stderr") or 0) for score in scores]
+    down = [min(error, max(0.0, score["value"] - 1)) for score, error in zip(scores, errors, strict=True)]
+    return {**_error(errors), "symmetric": False, "arrayminus": down}
+
+
+def _look(method: str) -> str:
+    """What tells a bar or line from another one of the same colour: a key of the patterns and dashes."""
+    _, update, _ = split_variant(method)
+    return "dense" if method == "dense" else update if update in _PATTERNS else "both"
+
+
+def _marker(methods: Sequence[str]) -> dict[str, Any]:
+    """Colours of bars; the dense model is hatched, because it is the reference and not a method, and so are updates."""
+    return {
+        "color": [color(method) for method in methods],
+        "pattern": {"shape": [_PATTERNS[_look(method)] for method in methods], "size": 7, "solidity": 0.25},
+    }
+
+
+def perplexity_bars(rows: Sequence[Row]) -> go.Figure:
+    """Perplexity of every method, one panel per text; lower is better.
+
+    A few methods stand in their usual order; many lie on their side, where their names can be read, the best on top.
+    """
+    texts, lying = texts_of(rows), len(methods_of(rows)) > _STANDING
+    figure = make_subplots(
+        rows=1, cols=max(1, len(texts)), subplot_titles=texts, horizontal_spacing=0.2 if lying else 0.08
+    )
+    for column, text in enumerate(texts, start=1):
+        shown = [(name, score) for name in methods_of(rows) if (score := _score(rows, name, text)) is not None]
+        if lying:
+            shown.sort(key=lambda entry: entry[1]["value"], reverse=True)
+        names, values = [label(name) for name, _ in shown], [score["value"] for _, score in shown]
+        error = _whiskers([score for _, score in shown])
+        # The value stands beside the name: on the bar it is lost where bars are short or hatched.
+        said = [rounded(score["value"], score.get("stderr")) for _, score in shown]
+        words = [f"{name}{' ' if lying else '<br>'}{value}" for name, value in zip(names, said, strict=True)]
+        marker = _marker([name for name, _ in shown])
+        if lying:
+            hover = "%{y}: %{x:.3f} ± %{error_x.array:.3f}<extra></extra>"
+            bar = go.Bar(x=values, y=names, error_x=error, orientation="h", marker=marker, hovertemplate=hover)
+        else:
+            hover = "%{x}: %{y:.3f} ± %{error_y.array:.3f}<extra></extra>"
+            bar = go.Bar(x=names, y=values, error_y=error, marker=marker, hovertemplate=hover)
+        figure.add_trace(bar, row=1, col=column)
+        update = figure.update_yaxes if lying else figure.update_xaxes
+        update(tickvals=names, ticktext=words, row=1, col=column)
+    _name_axes(figure, lying)
+    height = 80 + 24 * len(methods_of(rows)) if lying else 360
+    figure.update_layout(height=height, showlegend=False, margin={"l": 60, "r": 8, "t": 36, "b": 8}, bargap=0.35)
+    return figure
+
+
+def _name_axes(figure: go.Figure, lying: bool) -> None:
+    title = "Perplexity (lower is better)"
+    if lying:
+        # Logarithmic: beside a method that fails, the differences between good ones would not be seen.
+        figure.update_xaxes(title=title, type="log", **PERPLEXITY_TICKS)
+    else:
+        figure.update_yaxes(rangemode="tozero")
+        figure.update_yaxes(title=title, col=1)
+
+
+def _score(rows: Sequence[Row], method: str, text: str) -> Mapping[str, Any] | None:
+    return next(
+        (row["perplexity"][text] for row in rows if row["method"] == method and text in row["perplexity"]), None
+    )
+
+
+def perplexity_curves(rows: Sequence[Row], *, log: bool) -> go.Figure:
+    """Perplexity over the achieved compression, one panel per text, with the dense model as a line."""
+    texts = texts_of(rows)
+    figure = make_subplots(rows=1, cols=max(1, len(texts)), subplot_titles=texts, horizontal_spacing=0.08)
+    for column, text in enumerate(texts, start=1):
+        dense = _score(rows, "dense", text)
+        for index, method in enumerate(name for name in methods_of(rows) if compresses({"method": name})):
+            points = _points(rows, method, text)
+            figure.add_scatter(
+                x=[rate for rate, _ in points],
+                y=[score["value"] for _, score in points],
+                error_y=_whiskers([score for _, score in points]),
+                name=label(method),
+                legendgroup=method,
+                showlegend=column == 1,
+                mode="lines+markers",
+                line={"color": color(method), "width": 2.2, "dash": _DASHES[_look(method)]},
+                marker={"symbol": _SYMBOLS[index % len(_SYMBOLS)], "size": 9},
+                hovertemplate=f"{label(method)} at %{{x:.1%}}: %{{y:.3f}}<extra></extra>",
+                row=1,
+                col=column,
+            )
+        if dense is not None:
+            figure.add_hline(y=dense["value"], line={"color": GREY, "dash": "dash", "width": 1.6}, row=1, col=column)
+            note = {"showarrow": False, "font": {"size": 12}, "xanchor": "left", "yanchor": "bottom"}
+            text_of = f"dense {rounded(dense['value'], dense.get('stderr'))}"
+            height = math.log10(dense["value"]) if log else dense["value"]  # annotations take exponents on log axes
+            figure.add_annotation(text=text_of, x=0, xref="x domain", y=height, **note, row=1, col=column)
+    figure.update_xaxes(title="Achieved compression", tickformat=".0%", rangemode="tozero")
+    figure.update_yaxes(**({"type": "log", **PERPLEXITY_TICKS} if log else {"type": "linear", "rangemode": "tozero"}))
+    figure.update_yaxes(title="Perplexity (lower is better)", col=1)
+    legend = {"orientation": "h", "yanchor": "bottom", "y": 1.1, "xanchor": "left", "x": 0}
+    figure.update_layout(height=420, margin={"l": 60, "r": 8, "t": 70, "b": 8}, legend=legend)
+    return figure
+
+
+def _points(rows: Sequence[Row], method: str, text: str) -> list[tuple[float, Mapping[str, Any]]]:
+    points = [
+        (removed_share(float(row.get("keep_achieved", row["keep_target"]))), row["perplexity"][text])
+        for row in rows
+        if row["method"] == method and text in row["perplexity"]
+    ]
+    return sorted(points, key=lambda point: point[0])
+
+
+def zero_shot_bars(rows: Sequence[Row], metric: str) -> go.Figure:
+    """Accuracy of every method on every task, with standard errors."""
+    tasks = tasks_of(rows)
+    figure = go.Figure()
+    for method in methods_of(rows):
+        row = next(row for row in rows if row["method"] == method)
+        scores = row.get("zero_shot") or {}
+        shown = [task for task in tasks if _accuracy(scores, task, metric)[0] is not None]
+        values = [_accuracy(scores, task, metric) for task in shown]
+        figure.add_bar(
+            x=shown,
+            y=[value for value, _ in values],
+            error_y=_error([error for _, error in values]),
+            name=label(method),
+            marker=_marker([method] * len(shown)),
+            hovertemplate=f"{label(method)}, %{{x}}: %{{y:.1%}} ± %{{error_y.array:.1%}}<extra></extra>",
+        )
+    figure.update_yaxes(title="Accuracy (higher is better)", tickformat=".0%", rangemode="tozero")
+    legend = {"orientation": "h", "yanchor": "bottom", "y": 1.02, "xanchor": "left", "x": 0}
+    figure.update_layout(
+        height=400, barmode="group", margin={"l": 60, "r": 8, "t": 40, "b": 8}, legend=legend, bargap=0.25
+    )
+    return figure
+
+
+def _accuracy(scores: Mapping[str, Any], task: str, metric: str) -> tuple[float | None, float | None]:
+    """Value and error; a task without the normalised figure shows the plain one."""
+    score = scores.get(task) or {}
+    name = metric if score.get(metric) is not None else "acc"
+    return score.get(name), score.get(f"{name}_stderr")
+
+
+def zero_shot_table(rows: Sequence[Row], metric: str) -> pd.DataFrame:
+    """The same in numbers: one row per method, one column per task."""
+    records = []
+    for row in ordered(rows):
+        found = {task: _accuracy(row.get("zero_shot") or {}, task, metric) for task in tasks_of(rows)}
+        records.append(
+            {"Method": bar_name(row)}
+            | {
+                task: "–" if value is None else with_error(100 * value, 100 * (error or 0), 1) + " %"
+                for task, (value, error) in found.items()
+            }
+        )
+    return pd.DataFrame(records)
+
+
+_COSTS = (
+    ("bytes", "Size in MB", 1e-6),
+    ("prefill_tokens_per_s", "Prefill, tokens/s", 1.0),
+    ("decode_tokens_per_s", "Decode, tokens/s", 1.0),
+)
+
+
+def speed_table(rows: Sequence[Row]) -> pd.DataFrame:
+    """Size and speeds in numbers, one row per model."""
+    return pd.DataFrame(
+        [
+            {"Model": bar_name(row)}
+            | {
+                title: written(None if (value := (row.get("cost") or {}).get(name)) is None else value * factor)
+                for name, title, factor in _COSTS
+            }
+            for row in ordered(rows)
+        ]
+    )
+
+
+def speed_bars(rows: Sequence[Row]) -> go.Figure:
+    """Bytes and measured tokens per second, one panel each."""
+    titles = [title for _, title, _ in _COSTS]
+    figure = make_subplots(rows=1, cols=3, subplot_titles=titles, horizontal_spacing=0.08)
+    for column, (name, _, factor) in enumerate(_COSTS, start=1):
+        costs = [(row, (row.get("cost") or {}).get(name)) for row in ordered(rows)]
+        shown = [(row, float(value)) for row, value in costs if value is not None]
+        figure.add_bar(
+            x=[bar_name(row) for row, _ in shown],
+            y=[value * factor for _, value in shown],
+            marker=_marker([str(row["method"]) for row, _ in shown]),
+            hovertemplate="%{x}: %{y:,.1f}<extra></extra>",
+            row=1,
+            col=column,
+        )
+    figure.update_layout(height=340, showlegend=False, margin={"l": 50, "r": 8, "t": 36, "b": 8}, bargap=0.35)
+    return figure
+
+
+def ordered(rows: Sequence[Row]) -> list[Row]:
+    """Rows by method in the usual order, then from little to much compression."""
+    order = {method: index for index, method in enumerate(methods_of(rows))}
+    return sorted(rows, key=lambda row: (order[str(row["method"])], -float(row["keep_target"])))
+
+
+def bar_name(row: Row) -> str:
+    """``LLRC 20 %``; the dense model and formats alone without a rate."""
+    name = label(str(row["method"]))
+    return f"{name} {removed(float(row['keep_target']))}" if compresses(row) else name

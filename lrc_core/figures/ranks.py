@@ -1,0 +1,72 @@
+"""The ranks of plans: as a table, and as heatmaps of blocks and kinds of layer."""
+
+from __future__ import annotations
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from lrc_core.budget import Ranks, is_dense, layer_ratio
+from lrc_core.charts.theme import RAMP_LIGHT
+from lrc_core.plan import Plan
+from lrc_core.types import LinearShape, ModelCard
+from lrc_core.words import kind_labels
+
+
+def rank_frame(card: ModelCard, found: Ranks | Plan) -> pd.DataFrame:
+    """One row per layer: where it is, its rank and the share of its parameters that is kept.
+
+    A pruned layer has no rank of its own: that of what is left of it is at most its smaller side.
+    """
+    labels = kind_labels(card.kinds)
+    card = found.stored(card) if isinstance(found, Plan) else card
+    ranks, shapes = (found.full_ranks(card.layers), found.pruned or {}) if isinstance(found, Plan) else (found, {})
+
+    def state(layer: LinearShape) -> str:
+        if shape := shapes.get(layer.name):
+            return f"pruned to {shape[0]:,} × {shape[1]:,}"
+        return "dense" if is_dense(layer, ranks[layer.name]) else "low rank"
+
+    return pd.DataFrame(
+        {
+            "block": [layer.block for layer in card.layers],
+            "kind": [labels[layer.kind] for layer in card.layers],
+            "rank": [min(shapes.get(layer.name, (ranks[layer.name],))) for layer in card.layers],
+            "full": [layer.full_rank for layer in card.layers],
+            "kept": [layer_ratio(layer, ranks[layer.name], shapes.get(layer.name)) for layer in card.layers],
+            "state": [state(layer) for layer in card.layers],
+        }
+    )
+
+
+def rank_heatmap(card: ModelCard, plan: Plan, title: str = "") -> go.Figure:
+    """Share of its parameters that every layer keeps: blocks from left to right, kinds of layer from top to bottom.
+
+    Args:
+        card: of the model.
+        plan: of that model.
+        title: above the heatmap.
+    """
+    frame = rank_frame(card, plan)
+    kept, rank, state = (
+        frame.pivot_table(value, "kind", "block", aggfunc="first", sort=False) for value in ("kept", "rank", "state")
+    )
+    labels = list(kept.index)
+    figure = go.Figure(
+        go.Heatmap(
+            z=kept.to_numpy(dtype=float).tolist(),
+            x=list(kept.columns),
+            y=labels,
+            customdata=[list(zip(*rows, strict=True)) for rows in zip(rank.to_numpy(), state.to_numpy(), strict=True)],
+            zmin=0.0,
+            zmax=1.0,
+            colorscale=list(RAMP_LIGHT),
+            colorbar={"title": "kept", "tickformat": ".0%"},
+            xgap=1,
+            ygap=1,
+            hovertemplate="%{y}, block %{x}: %{customdata[1]}, rank %{customdata[0]}, keeps %{z:.1%}<extra></extra>",
+        )
+    )
+    figure.update_yaxes(autorange="reversed")
+    figure.update_xaxes(title="Block")
+    figure.update_layout(title=title, height=120 + 34 * len(labels), margin={"l": 8, "r": 8, "t": 48, "b": 8})
+    return figure

@@ -1,0 +1,174 @@
+"""What of a compressed model goes on the disk, under which names: the format that :mod:`lrc_core.hf` loads."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.core_model_loading import revert_weight_conversion
+from transformers.modeling_utils import remove_tied_weights_from_state_dict
+from transformers.pytorch_utils import Conv1D
+
+from lrc_core.errors import ModelError
+from lrc_core.lowrank.linear import LowRankLinear, PivotedLinear
+
+_LOW = (LowRankLinear, PivotedLinear)
+_RENAMED = {"left": "weight", "right": "weight_in", "coefficients": "weight", "rows": "weight_in"}
+"""Factors by their names in files. The stock name for the left one is deliberate: whoever loads the folder without
+knowing the format meets a weight of the wrong shape, and not a layer that is made up."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A model as it is written.
+
+    Attributes:
+        tensors: by name in the files, tied ones once.
+        layout: what the loader needs to know: ``storage``, ``ranks``, ``pruned``, ``attributes``; empty where every
+            layer has its stock shape.
+    """
+
+    tensors: Mapping[str, Tensor]
+    layout: Mapping[str, Any]
+
+    @property
+    def bytes(self) -> int:
+        """Of all tensors."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors.values())
+
+
+@dataclass(frozen=True)
+class Stock:
+    """What is remembered of the dense model before a plan is put on it.
+
+    Attributes:
+        shapes: [out, in] of every linear.
+        transposed: names of linears that store [in, out].
+        numbers: whole-number attributes of every module.
+    """
+
+    shapes: Mapping[str, tuple[int, int]]
+    transposed: Collection[str]
+    numbers: Mapping[str, Mapping[str, int]]
+
+
+def stock_of(model: nn.Module) -> Stock:
+    """Look at the dense model.
+
+    Raises:
+        ModelError: it runs code of its own, or its experts were taken out of their stacks, so that its names are no
+            longer those of its files.
+    """
+    if type(model).__module__.startswith("transformers_modules"):
+        raise ModelError(
+            f"{type(model).__name__} runs code that came with the model, which cannot be exported yet.",
+            "Architectures that transformers knows itself can be.",
+        )
+    linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)}
+    for name, module in model.named_modules():
+        if "forward" in vars(module):  # see lrc_core/models/blocks/experts.py
+            raise ModelError(
+                f"The experts of {name} are stored in one stack, which cannot be exported yet.",
+                "Models without a mixture of experts can be.",
+            )
+    transposed = {name for name, module in linears.items() if isinstance(module, Conv1D)}
+    shapes = {
+        name: (module.weight.shape[1], module.weight.shape[0]) if name in transposed else tuple(module.weight.shape)
+        for name, module in linears.items()
+    }
+    return Stock(shapes, transposed, {name: _numbers(module) for name, module in model.named_modules()})
+
+
+def _numbers(module: nn.Module) -> dict[str, int]:
+    return {key: value for key, value in vars(module).items() if type(value) is int and not key.startswith("_")}
+
+
+def as_stored(model: Any, stock: Stock) -> Stored:
+    """The model as it is now, low-rank layers as two matrices."""
+    low = {name: module for name, module in model.named_modules() if isinstance(module, _LOW)}
+    tensors = {_name_in_file(key, low): tensor for key, tensor in _state(model, stock)}
+    layout: dict[str, Any] = {}
+    if low:
+        pivoted = any(isinstance(module, PivotedLinear) for module in low.values())
+        layout |= {
+            "storage": "pivoted" if pivoted else "pair",
+            "ranks": {name: module.rank for name, module in low.items()},
+        }
+    if pruned := _pruned(model, stock):
+        layout |= {"pruned": pruned, "attributes": _attributes(model, stock)}
+    return Stored(_as_in_files(model, tensors), layout)
+
+
+def densified(model: Any, stock: Stock) -> Stored:
+    """The model with every low-rank layer multiplied out, in the stock shapes; products are in float64."""
+    low = {name: module for name, module in model.named_modules() if isinstance(module, _LOW)}
+    tensors = {}
+    for key, tensor in _state(model, stock):
+        name, _, part = key.rpartition(".")
+        if name not in low or part == "bias":
+            tensors[key] = tensor
+        elif _RENAMED.get(part) == "weight":
+            weight = _product(low[name])
+            tensors[f"{name}.weight"] = (weight.T if name in stock.transposed else weight).contiguous()
+    return Stored(_as_in_files(model, tensors), {})
+
+
+def _state(model: nn.Module, stock: Stock) -> Iterator[tuple[str, Tensor]]:
+    """The model's tensors; a linear that took the place of one that stores [in, out] is turned back."""
+    turned = {f"{name}.weight" for name in stock.transposed if isinstance(model.get_submodule(name), nn.Linear)}
+    for key, tensor in model.state_dict().items():
+        yield key, tensor.T.contiguous() if key in turned else tensor
+
+
+def _product(module: LowRankLinear | PivotedLinear) -> Tensor:
+    """The matrix [m, n] that a layer stands for."""
+    if isinstance(module, LowRankLinear):
+        return (module.left.double() @ module.right.double()).to(module.left.dtype)
+    combined = (module.coefficients.double() @ module.rows.double()).to(module.rows.dtype)
+    return torch.cat([module.rows, combined])[module.order]
+
+
+def _name_in_file(key: str, low: Collection[str]) -> str:
+    name, _, part = key.rpartition(".")
+    return f"{name}.{_RENAMED.get(part, part)}" if name in low else key
+
+
+def _as_in_files(model: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tied tensors once, and names as the base model's own files have them."""
+    single: dict[str, Tensor] = remove_tied_weights_from_state_dict(tensors, model)
+    found: dict[str, Tensor] = revert_weight_conversion(model, single)
+    return {name: tensor.detach() for name, tensor in found.items()}
+
+
+def _pruned(model: nn.Module, stock: Stock) -> dict[str, list[int]]:
+    found = {}
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear | Conv1D):
+            rows, columns = reversed(module.weight.shape) if isinstance(module, Conv1D) else module.weight.shape
+            if (rows, columns) != stock.shapes[name]:
+                found[name] = [rows, columns]
+    return found
+
+
+def _attributes(model: nn.Module, stock: Stock) -> dict[str, dict[str, int]]:
+    """Numbers of modules that are other ones now, those of linears aside, which follow from their shapes."""
+    found = {}
+    for name, module in model.named_modules():
+        if name in stock.shapes:
+            continue
+        before = stock.numbers.get(name, {})
+        if changed := {key: value for key, value in _numbers(module).items() if before.get(key) != value}:
+            found[name] = changed
+    return found
+
+
+@torch.no_grad()
+def put_in_own_memory(model: nn.Module) -> None:
+    """Copy every tensor into memory of its own: products of weights that lie in a mapped file, at whatever address,
+    may differ in the last bit.
+    """
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data = tensor.data.clone()

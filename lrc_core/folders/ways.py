@@ -1,0 +1,48 @@
+"""How an exported folder is loaded: the lines that its card, the app and the command line show. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class LoadingWay:
+    """One way to load a folder.
+
+    Attributes:
+        title: for whom it is.
+        language: of the code, for its colours.
+        code: ready to copy.
+    """
+
+    title: str
+    language: str
+    code: str
+
+
+def ways_to_load(folder: str, form: str) -> tuple[LoadingWay, ...]:
+    """Three ways, for whoever has this program, for whoever has not, and for a benchmark.
+
+    Args:
+        folder: path or hub id.
+        form: ``lowrank`` or ``dense``.
+    """
+    load, tokenizer = "AutoModelForCausalLM.from_pretrained", "tokenizer = AutoTokenizer.from_pretrained"
+    imports = "from transformers import AutoModelForCausalLM, AutoTokenizer\n"
+    stock = LoadingWay("With transformers", "python", f'{imports}\nmodel = {load}("{folder}")\n{tokenizer}("{folder}")')
+    task = "--tasks arc_easy --batch_size 8"
+    if form == "dense":
+        text = f'from transformers import pipeline\n\nwrite = pipeline("text-generation", "{folder}")'
+        bench = f"lm_eval --model hf --model_args pretrained={folder} {task}"
+        return stock, LoadingWay("As a pipeline", "python", text), LoadingWay("With lm-eval", "bash", bench)
+    own = LoadingWay(
+        "With this program installed: no code of the folder runs", "python", f"import lrc_core.hf\n{stock.code}"
+    )
+    trust = ", trust_remote_code=True)"
+    shim = LoadingWay(
+        "With transformers alone: runs the folder's lowrank.py, which you can read",
+        "python",
+        f'{imports}\nmodel = {load}("{folder}"{trust}\n{tokenizer}("{folder}")',
+    )
+    bench = f"python -m lrc_core.hf lm_eval --model hf --model_args pretrained={folder} {task}"
+    return own, shim, LoadingWay("With lm-eval, from its own command line", "bash", bench)

@@ -1,0 +1,129 @@
+"""Writing a model folder: shards of tensors, their index, and the small files beside them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from lrc_core.errors import CancelledError
+from lrc_core.files import disk_errors, write_atomic, write_json, write_tensors
+from lrc_core.hf import lowrank
+from lrc_core.models.json_files import read_table
+from lrc_core.types import OnProgress, Progress, ShouldStop
+
+SHARD = 2 * 10**9
+"""Bytes of one file; a larger tensor has one of its own."""
+CODE = "lowrank.py"
+"""The loader that goes along for ``trust_remote_code=True``."""
+_AUTO = {"AutoConfig": f"{Path(CODE).stem}.{lowrank.LowRankAutoConfig.__name__}"}
+
+
+def write_shards(
+    folder: Path, tensors: Mapping[str, Tensor], on_progress: OnProgress, should_stop: ShouldStop, most: int = SHARD
+) -> None:
+    """Write tensors as safetensors, in several files with an index where one would be larger than ``most`` bytes.
+
+    A file of an earlier attempt that holds the very same is kept.
+
+    Raises:
+        CancelledError: between two files.
+        ResourceError: the disk is full.
+    """
+    parts = list(_split(tensors, most))
+    names = [_file_name(number, len(parts)) for number in range(len(parts))]
+    for number, (name, part) in enumerate(zip(names, parts, strict=True)):
+        if should_stop():
+            raise CancelledError("Stopped between two files of weights.")
+        on_progress(Progress("writing the weights", number, len(parts)))
+        if not _holds(folder / name, part):
+            write_tensors(folder / name, part, metadata={"format": "pt"})
+            (folder / name).chmod(0o644)  # safetensors writes for the user alone; who may enter is up to the folder
+    on_progress(Progress("writing the weights", len(parts), len(parts)))
+    for other in folder.glob("model*.safetensors"):
+        if other.name not in names:
+            other.unlink()
+    if len(parts) > 1:
+        size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+        where = {key: name for name, part in zip(names, parts, strict=True) for key in part}
+        write_json(folder / "model.safetensors.index.json", {"metadata": {"total_size": size}, "weight_map": where})
+
+
+def _split(tensors: Mapping[str, Tensor], most: int) -> Iterator[dict[str, Tensor]]:
+    part: dict[str, Tensor] = {}
+    size = 0
+    for name, tensor in tensors.items():
+        needed = tensor.numel() * tensor.element_size()
+        if part and size + needed > most:
+            yield part
+            part, size = {}, 0
+        part[name] = tensor
+        size += needed
+    yield part
+
+
+def _file_name(number: int, count: int) -> str:
+    return "model.safetensors" if count == 1 else f"model-{number + 1:05d}-of-{count:05d}.safetensors"
+
+
+def _holds(path: Path, part: Mapping[str, Tensor]) -> bool:
+    """Whether a file is there already with exactly these tensors."""
+    with suppress(OSError, SafetensorError), safe_open(path, "pt") as file:
+        return set(file.keys()) == set(part) and all(_same(file.get_tensor(name), part[name]) for name in part)
+    return False
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.dtype == other.dtype and torch.equal(one, other.cpu())
+
+
+def write_config(folder: Path, base: Path, architecture: str, dtype: str, block: Mapping[str, Any]) -> None:
+    """The base model's own config.json with the precision of the stored weights and, where there is one, the block.
+
+    Args:
+        folder: where it goes.
+        base: folder of the base model.
+        architecture: class of the model, for a configuration that does not name it.
+        dtype: such as ``bfloat16``.
+        block: ``quantization_config``; {} for a folder of stock shapes.
+    """
+    config = {key: value for key, value in read_table(base / "config.json").items() if key != "torch_dtype"}
+    config |= {"architectures": config.get("architectures") or [architecture], "dtype": dtype}
+    if block:
+        config |= {"quantization_config": dict(block), "auto_map": _AUTO}
+        write_atomic(folder / CODE, Path(lowrank.__file__).read_bytes())
+    write_json(folder / "config.json", config)
+
+
+def write_companions(folder: Path, model: Any, tokenizer: Any) -> None:
+    """Tokenizer with its chat template, and how the model is to generate."""
+    with disk_errors(folder):
+        tokenizer.save_pretrained(folder)
+        if (generation := getattr(model, "generation_config", None)) is not None:
+            generation.save_pretrained(folder)
+
+
+def put_in_place(made: Path, folder: Path) -> None:
+    """Give a finished folder its name; an empty one that is there gives way."""
+    with disk_errors(folder):
+        if folder.is_dir():
+            folder.rmdir()
+        shutil.move(made, folder)
+
+
+def size_on_disk(folder: Path) -> int:
+    """Bytes of all files in a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def block_of(layout: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
+    """``quantization_config``: what the loader needs, and behind it where the model comes from."""
+    head = {"quant_method": lowrank.METHOD, "format": lowrank.FORMAT}
+    return json.loads(json.dumps({**head, **layout, **facts})) if layout else {}

@@ -1,0 +1,98 @@
+"""A budget in bytes, as the user says it: a share of the block linears' bytes in 16 bits, or megabytes of the model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lrc_core.errors import BudgetError
+from lrc_core.formats.sizes import rest_bytes, whole_bytes
+from lrc_core.types import LinearShape, ModelCard
+
+SHARE, MEGABYTES = "bytes", "mb"
+BOTH, BITS, RANKS = "both", "bits", "ranks"
+VARY_WORDS = {BOTH: "ranks and formats", BITS: "formats alone", RANKS: "ranks alone"}
+VARY = tuple(VARY_WORDS)
+"""What a method may choose within bytes: ranks and number formats, formats of dense layers, or ranks in 16 bits."""
+BY_BYTES = "kfac"
+"""The decomposition whose loss puts ranks and formats on one scale."""
+_REMEDY = "Say bytes:0.45 (a share of the block linears' bytes in 16 bits) or mb:250 (megabytes of the whole model)."
+
+
+@dataclass(frozen=True)
+class ByteBudget:
+    """A budget in bytes.
+
+    Attributes:
+        unit: :data:`SHARE` or :data:`MEGABYTES`.
+        value: a share in (0, 1], or megabytes of 10^6 bytes.
+    """
+
+    unit: str
+    value: float
+
+    def __str__(self) -> str:
+        """As it is read."""
+        return f"{self.unit}:{self.value:g}"
+
+    @property
+    def words(self) -> str:
+        """``45 % of the bytes``, ``250 MB``."""
+        return f"{100 * self.value:g} % of the bytes" if self.unit == SHARE else f"{self.value:g} MB"
+
+    def allowed(self, card: ModelCard) -> int:
+        """Bytes that the block linears of a model may take.
+
+        Raises:
+            BudgetError: what is not a block linear takes all of it; says how much that is.
+        """
+        if self.unit == SHARE:
+            return math.floor(self.value * whole_bytes(card.layers) + 1e-6)
+        rest = rest_bytes(card.params_total, card.params_linear)
+        left = math.floor(self.value * 1e6) - rest
+        if left <= 0:
+            raise BudgetError(
+                f"{self.value:g} MB are too few: embeddings, head and norms of this model, which are kept in 16 bits, "
+                f"take {rest / 1e6:.1f} MB.",
+                "Allow more.",
+            )
+        return left
+
+
+def byte_budget(text: str) -> ByteBudget:
+    """A budget from its words.
+
+    Raises:
+        BudgetError: an unknown unit, or a value that is no share or no size.
+    """
+    unit, _, number = text.strip().partition(":")
+    try:
+        value = float(number)
+    except ValueError:
+        value = math.nan
+    most = 1.0 if unit == SHARE else math.inf
+    if unit not in (SHARE, MEGABYTES) or not (math.isfinite(value) and 0 < value <= most):
+        raise BudgetError(f"{text[:60]!r} is no budget in bytes.", _REMEDY)
+    return ByteBudget(unit, value)
+
+
+def require_reach(smallest: int, allowed: int, layers: Sequence[LinearShape], rest: str = "") -> None:
+    """Refuse a budget that the smallest choices are above.
+
+    Args:
+        smallest: bytes of the block linears at the smallest choices.
+        allowed: bytes that they may take.
+        layers: the block linears.
+        rest: what the smallest choices are, in words.
+
+    Raises:
+        BudgetError: says the smallest possible share.
+    """
+    if smallest > allowed:
+        whole = whole_bytes(layers)
+        least = math.ceil(1e4 * smallest / whole) / 1e4
+        raise BudgetError(
+            f"{allowed / whole:.4f} of the block linears' bytes are too few: the smallest possible is {least:g}{rest}.",
+            f"Ask for at least bytes:{least:g}.",
+        )

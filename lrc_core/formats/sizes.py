@@ -1,0 +1,84 @@
+"""Bytes of layers, of plans and of whole models: ranks and number formats together. No torch.
+
+What is not a block linear (embeddings, head, norms, biases) is counted in 16 bits, the precision that models are
+served in; so is every block linear without a format of its own. The share of the bytes is always of the block linears
+in 16 bits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from lrc_core.budget import Ranks, Shapes, is_dense
+from lrc_core.formats.grids import BF16, FORMATS, Q8_0, Format
+from lrc_core.types import LinearShape
+
+Formats = Mapping[str, str]
+"""Name of the format of layers by full module name; layers that are not in it are in 16 bits."""
+
+
+def pivots_bear(form: Format) -> bool:
+    """Whether a format is exact enough for pivot rows, whose errors spread to every row that is made of them.
+
+    8 bits cost next to nothing there, 5 bits more than the ranks do; layers in less are stored as pairs.
+    """
+    return form.bits >= Q8_0.bits
+
+
+def is_pivoted(layer: LinearShape, rank: int, form: Format = BF16) -> bool:
+    """Whether a layer of that rank is stored by pivots in a format."""
+    return layer.storage == "pivoted" and pivots_bear(form) and not is_dense(layer, rank)
+
+
+def stored_matrices(layer: LinearShape, rank: int, form: Format = BF16) -> tuple[tuple[int, int], ...]:
+    """Rows and width of every matrix that a layer of that rank is stored as in a format."""
+    if is_dense(layer, rank):
+        return ((layer.out_features, layer.in_features),)
+    return _low_rank(layer, rank, form)
+
+
+def _low_rank(layer: LinearShape, rank: Any, form: Format) -> tuple[tuple[Any, Any], ...]:
+    if layer.storage == "pivoted" and pivots_bear(form):
+        return ((rank, layer.in_features), (layer.out_features - rank, rank))
+    return ((layer.out_features, rank), (rank, layer.in_features))
+
+
+def low_rank_bytes(layer: LinearShape, rank: Any, form: Format = BF16) -> Any:
+    """Bytes of a layer at a rank, or an array of ranks, all below that of the dense matrix."""
+    return sum(form.bytes_of(rows, width) for rows, width in _low_rank(layer, rank, form))
+
+
+def layer_bytes(layer: LinearShape, rank: int, form: Format = BF16) -> int:
+    """Bytes of a layer kept at ``rank`` in a format; a padded last block of a row is counted.
+
+    Indices of pivots are not, as they are nowhere: they are a thousandth of the parameters.
+    """
+    return sum(form.bytes_of(rows, width) for rows, width in stored_matrices(layer, rank, form))
+
+
+def plan_bytes(layers: Iterable[LinearShape], ranks: Ranks, formats: Formats, shapes: Shapes | None = None) -> int:
+    """Bytes of all block linears; those in ``shapes`` are pruned to that, and in 16 bits."""
+    left = shapes or {}
+    return sum(
+        BF16.block_bytes * math.prod(left[layer.name])
+        if layer.name in left
+        else layer_bytes(layer, ranks[layer.name], FORMATS[formats.get(layer.name, BF16.name)])
+        for layer in layers
+    )
+
+
+def whole_bytes(layers: Sequence[LinearShape]) -> int:
+    """Bytes of all block linears, dense in 16 bits: what a share of the bytes is a share of."""
+    return BF16.block_bytes * sum(layer.params for layer in layers)
+
+
+def rest_bytes(params_total: int, params_linear: int) -> int:
+    """Bytes of what is not a block linear."""
+    return BF16.block_bytes * (params_total - params_linear)
+
+
+def unfit(layers: Iterable[LinearShape], form: Format) -> tuple[str, ...]:
+    """Layers whose rows are no whole blocks of a format, so that llama.cpp could not store them in it."""
+    return tuple(layer.name for layer in layers if not form.fits(layer.in_features))

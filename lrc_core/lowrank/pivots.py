@@ -1,0 +1,111 @@
+"""A matrix of rank k from k of its rows: which rows, and the others as combinations of them.
+
+W = L R with L of m x k. Where P are k rows of L that are independent, row i of W is sum_j C_ij W_{P_j} with
+C = L_rest L_P^-1, whatever R is: store the rows W_P = L_P R and C (PIFA, arXiv 2501.19090; SkipCat, arXiv 2512.13494).
+It is the same matrix, and how well it bears rounding is a matter of how large C is: what is lost in a stored row is
+lost |C_ij| times in row i. Elimination with row pivoting finds good rows fast, and swaps finish the choice: as long as
+an entry of C is above a bound, that row and that pivot change places, which makes the determinant of L_P larger by that
+factor, so that it comes to an end (maxvol: Goreinov et al. 2010; a strong rank-revealing choice in the sense of Gu and
+Eisenstat 1996). All in float64.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lrc_core.errors import NumericalError
+
+LARGEST_COEFFICIENT = 1.2
+"""Bound that swaps bring every coefficient under: few rows change for it, and a third of the rounding error goes."""
+
+
+@dataclass(frozen=True)
+class PivotForm:
+    """A matrix W [m, n] of rank k: W[pivots] = rows, and its other rows, in their order, are coefficients @ rows.
+
+    Attributes:
+        pivots: [k] indices of the rows that are stored, ascending; int64.
+        rows: [k, n] float64.
+        coefficients: [m - k, k] float64, none beyond :data:`LARGEST_COEFFICIENT`.
+        swaps: how many rows the elimination's choice had to give up for that.
+    """
+
+    pivots: Tensor
+    rows: Tensor
+    coefficients: Tensor
+    swaps: int = 0
+
+    def dense(self) -> Tensor:
+        """W [m, n] again."""
+        whole = torch.cat([self.rows, self.coefficients @ self.rows])
+        return whole[row_order(self.pivots, len(whole))]
+
+
+def row_order(pivots: Tensor, out_features: int) -> Tensor:
+    """[m] where each row of the matrix stands when the pivots come first and the others after them."""
+    return torch.argsort(torch.cat([pivots, others(pivots, out_features)]))
+
+
+def others(pivots: Tensor, out_features: int) -> Tensor:
+    """The rows that are no pivots, ascending."""
+    free = torch.ones(out_features, dtype=torch.bool, device=pivots.device)
+    free[pivots] = False
+    return free.nonzero()[:, 0]
+
+
+def pivot_form(left: Tensor, right: Tensor, largest: float = LARGEST_COEFFICIENT) -> PivotForm:
+    """The pivot form of a product.
+
+    Args:
+        left: [m, k], k at most m; of any scale and rank.
+        right: [k, n].
+        largest: bound of the coefficients, above 1.
+
+    Raises:
+        NumericalError: the factors are not finite.
+    """
+    left, right = left.detach().to(_double_device(left)).double(), right.detach().to(_double_device(left)).double()
+    if not (torch.isfinite(left).all() and torch.isfinite(right).all()):
+        raise NumericalError("The factors of a layer are not finite.", "Decompose the model again.")
+    basis = torch.linalg.qr(left / left.norm(dim=0).clamp_min(torch.finfo(torch.float64).tiny)).Q
+    pivots, swaps = _chosen(basis, largest)
+    pivots = pivots.sort().values
+    rest = others(pivots, len(left))
+    coefficients = torch.linalg.solve(basis[pivots], basis[rest], left=False)
+    return PivotForm(pivots, left[pivots] @ right, coefficients, swaps)
+
+
+def _chosen(basis: Tensor, largest: float) -> tuple[Tensor, int]:
+    """k rows of an orthonormal [m, k] basis in which the others have no coefficient above the bound."""
+    k = basis.shape[1]
+    eliminated, exchanged = torch.linalg.lu_factor(basis)
+    order = torch.arange(len(basis), device=basis.device)
+    for place, other in enumerate((exchanged - 1).tolist()):
+        if other != place:
+            order[[place, other]] = order[[other, place]]
+    pivots, rest = order[:k].clone(), order[k:].clone()
+    unit = eliminated[:k].tril(-1) + torch.eye(k, dtype=basis.dtype, device=basis.device)
+    found = torch.linalg.solve_triangular(unit, eliminated[k:], upper=False, left=False, unitriangular=True)
+    swaps = 0
+    while found.numel():
+        place = int(found.abs().argmax())
+        row, column = divmod(place, k)
+        value = float(found[row, column])
+        if abs(value) <= largest:
+            break
+        pivots[column], rest[row] = rest[row].clone(), pivots[column].clone()
+        entering, leaving = found[row].clone(), found[:, column].clone()
+        entering[column] -= 1
+        found -= torch.outer(leaving / value, entering)
+        found[row] = -entering / value
+        found[row, column] = 1 / value
+        swaps += 1
+    return pivots, swaps
+
+
+def _double_device(tensor: Tensor) -> torch.device:
+    """Where float64 is known: not on mps."""
+    return torch.device("cpu") if tensor.device.type == "mps" else tensor.device

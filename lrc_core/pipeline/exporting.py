@@ -1,0 +1,239 @@
+"""The ``export`` job: a plan on its model as a folder, loaded again and compared before it gets its name."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lrc_core import __version__
+from lrc_core.budget import plan_params, whole_percent
+from lrc_core.errors import ExportError, PackError, TextError
+from lrc_core.files import disk_errors, write_atomic
+from lrc_core.folders.card import STARTER_SOURCE, CardFacts, card_text, licence_of
+from lrc_core.folders.check import Check, check_folder, keep_reference
+from lrc_core.folders.stored import Stock, Stored, as_stored, densified, stock_of
+from lrc_core.folders.ways import ways_to_load
+from lrc_core.folders.write import (
+    block_of,
+    put_in_place,
+    size_on_disk,
+    write_companions,
+    write_config,
+    write_shards,
+)
+from lrc_core.models import load
+from lrc_core.models.device import DTYPES
+from lrc_core.models.json_files import read_table
+from lrc_core.models.load import local_folder, stored_dtype
+from lrc_core.models.source import find_source, look_through
+from lrc_core.names import method_label
+from lrc_core.pipeline.planned import under_plan
+from lrc_core.pipeline.session import Session, write_card
+from lrc_core.plan import Plan, plan_variant
+from lrc_core.results.measured import rows_of_plan
+from lrc_core.runs.spec import ExportSpec, ModelRef
+from lrc_core.runs.store import Run
+from lrc_core.types import ModelCard, Progress
+
+WINDOWS, WINDOW = 4, 128
+"""Texts that the folder is checked on, and their length in tokens."""
+
+
+@dataclass(frozen=True)
+class _Written:
+    """What was written, and what is to come of it."""
+
+    weights: int
+    layout: Mapping[str, Any]
+    dtype: str
+    notes: tuple[str, ...]
+    licence: str
+    base_weights: int
+
+
+def export_run(run: Run, session: Session) -> dict[str, Any]:
+    """The folder, and what was found when it was loaded again.
+
+    It is written beside its place under another name and moved when it has passed; one that fails is removed.
+    """
+    spec = run.spec
+    assert isinstance(spec, ExportSpec)
+    result = write_card(run, session)
+    plan = Plan.from_dict(dict(spec.plan))
+    card, device = session.loaded.card, str(session.loaded.device)
+    target = Path(spec.to) if spec.to else run.path / _folder_name(spec, plan, card)
+    made = target.with_name(f"{target.name}.partial")
+    reference = run.path / "checkpoint" / "reference.safetensors"
+    for folder in (made, reference.parent):
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+    written = _write(run, session, plan, made, reference)
+    session.release()
+    session.on_progress(Progress("loading the folder in another process"))
+    try:
+        check = check_folder(made, reference, device, exact=spec.form != "dense", should_stop=session.should_stop)
+    except ExportError:
+        shutil.rmtree(made, ignore_errors=True)
+        raise
+    facts = _facts(spec, target, plan, card, device, written, check)
+    write_atomic(made / "README.md", card_text(facts))
+    put_in_place(made, target)
+    shutil.rmtree(reference.parent, ignore_errors=True)
+    return {
+        **result,
+        "warnings": [*written.notes, *result["warnings"]],
+        "plan": plan.to_dict(),
+        "folder": str(target),
+        "form": spec.form,
+        "storage": facts.storage,
+        "dtype": written.dtype,
+        "weight_bytes": written.weights,
+        "folder_bytes": size_on_disk(target),
+        "base_weight_bytes": written.base_weights,
+        "check": check.to_dict(),
+        "ways": [vars(way) for way in ways_to_load(str(target), spec.form)],
+    }
+
+
+def _folder_name(spec: ExportSpec, plan: Plan, card: ModelCard) -> str:
+    """``SmolLM2-135M-Instruct-lagrangian-20``, from the model, the method and the percent removed."""
+    parts = [card.name.rpartition("/")[2], plan_variant(plan), str(whole_percent(plan.keep_target))]
+    return re.sub(r"[^\w.-]+", "-", "-".join(parts + (["dense"] if spec.form == "dense" else [])))[:200]
+
+
+def _write(run: Run, session: Session, plan: Plan, made: Path, reference: Path) -> _Written:
+    """Everything but the model card; and what the model in memory makes of some windows."""
+    spec, loaded = run.spec, session.loaded
+    assert isinstance(spec, ExportSpec)
+    plan.check_model(loaded.card)
+    plan.require_files(spec.plan_folder, run.path.parent)
+    stock = stock_of(loaded.model)
+    base, _ = local_folder(session.ref, session.on_progress, session.should_stop)
+    dtype = _dtype(spec, base, loaded.dtype)
+    windows, notes = _windows(session, spec)
+    if dtype.itemsize > loaded.dtype.itemsize:
+        held = str(loaded.dtype).removeprefix("torch.")
+        notes = (*notes, f"The model was held as {held} on this machine: the folder has no more digits than that.")
+    session.on_progress(Progress("putting the plan on the model"))
+    with under_plan(session, plan, spec.plan_folder, spec.calibration, run.path.parent):
+        load.move(loaded.model, loaded.device, dtype)
+        keep_reference(loaded.model, windows, reference)
+        found = densified(loaded.model, stock) if spec.form == "dense" else as_stored(loaded.model, stock)
+        _require_promised(found, plan, loaded.card, stock, dtype, spec.form)
+        write_shards(made, found.tensors, session.on_progress, session.should_stop)
+    name = str(dtype).removeprefix("torch.")
+    write_config(made, base, type(loaded.model).__name__, name, block_of(found.layout, _provenance(plan, loaded.card)))
+    write_companions(made, loaded.model, loaded.tokenizer)
+    plan.save(made / "plan.json")
+    base_weights = loaded.card.params_total * dtype.itemsize
+    return _Written(found.bytes, found.layout, name, notes, licence_of(base), base_weights)
+
+
+def _dtype(spec: ExportSpec, base: Path, held: torch.dtype) -> torch.dtype:
+    """The precision asked for; without one that of the model's own files, or of the model in memory if it has less."""
+    if spec.dtype in DTYPES:
+        return DTYPES[spec.dtype]
+    if held != torch.float32:
+        return held
+    found = stored_dtype(look_through(base, allow_pickle=spec.model.allow_pickle))
+    if not isinstance(found, torch.dtype):  # pickled weights have no headers
+        config = read_table(base / "config.json")
+        found = DTYPES.get(str(config.get("dtype", config.get("torch_dtype"))), torch.float32)
+    return found if found in DTYPES.values() else torch.float32
+
+
+def _windows(session: Session, spec: ExportSpec) -> tuple[Tensor, tuple[str, ...]]:
+    """[n, w] token ids of the plan's calibration text; made-up ones where that cannot be read."""
+    card = session.loaded.card
+    window = min(WINDOW, card.max_positions)
+    with suppress(TextError, PackError):
+        found = session.windows(spec.calibration, WINDOWS, window, spec.calibration.seed)
+        if int(found.max()) < card.vocab_size:
+            return found, ()
+    generator = torch.Generator().manual_seed(0)
+    note = "The folder was checked on random tokens: the calibration text cannot be read."
+    return torch.randint(0, card.vocab_size, (WINDOWS, window), generator=generator), (note,)
+
+
+def _require_promised(found: Stored, plan: Plan, card: ModelCard, stock: Stock, dtype: torch.dtype, form: str) -> None:
+    """Refuse weights of another size than the plan promises.
+
+    Raises:
+        ExportError: names both sizes.
+    """
+    layers = plan.stored(card).layers
+    linear = plan_params(layers, plan.full_ranks(layers), plan.pruned) if form != "dense" else card.params_linear
+    promised = card.params_total - card.params_linear + linear
+    for name, (rows, _) in (plan.pruned or {}).items():
+        promised -= (stock.shapes[name][0] - rows) * (f"{name}.bias" in found.tensors)
+    counted = sum(tensor.numel() for tensor in found.tensors.values() if tensor.is_floating_point())
+    if not promised <= counted <= 1.001 * promised:  # a little more where the model has buffers that are saved
+        raise ExportError(
+            f"The folder would hold {counted:,} parameters, and the plan promises {promised:,}.",
+            "Please report the model's architecture.",
+        )
+
+
+def _provenance(plan: Plan, card: ModelCard) -> dict[str, Any]:
+    """What the block says besides the shapes."""
+    return {
+        "method": plan.method,
+        "decomposition": plan.decomposition,
+        "update": plan.update,
+        **({"formats": dict(plan.formats)} if plan.formats else {}),
+        "keep": plan.keep_achieved,
+        "keep_whole_model": plan.keep_whole_model,
+        "base_model": _hub_id(card) or card.name,
+        "base_revision": card.identity.revision,
+        "base_fingerprint": card.identity.fingerprint,
+        "producer": f"low-rank-compression-explorer {__version__}",
+    }
+
+
+def _hub_id(card: ModelCard) -> str:
+    source = card.identity.source
+    if source == "starter":
+        return STARTER_SOURCE
+    return source if find_source(ModelRef(source)).kind == "hub" else ""
+
+
+def _facts(
+    spec: ExportSpec, target: Path, plan: Plan, card: ModelCard, device: str, written: _Written, check: Check
+) -> CardFacts:
+    starter = card.identity.source == "starter"
+    measured, dense = rows_of_plan(spec)
+    runs = {str(plan.origin.get("allocate_run_id", "")): "ranks"}
+    runs[str(plan.origin.get("run_id", ""))] = f"factors ({plan.update})" if plan.update else "ranks"
+    return CardFacts(
+        name=target.name,
+        base=card.name,
+        hub_id=_hub_id(card),
+        revision=card.identity.revision,
+        licence="apache-2.0" if starter else written.licence,
+        plan=plan,
+        method=method_label(plan.method),
+        form=spec.form,
+        storage=str(written.layout.get("storage", "")),
+        dtype=written.dtype,
+        weights=written.weights,
+        base_weights=written.base_weights,
+        check=check.to_dict(),
+        device=device,
+        measured=measured,
+        dense=dense,
+        runs={run: what for run, what in runs.items() if run},
+        notes=card_notes(starter),
+    )
+
+
+def card_notes(starter: bool) -> list[str]:
+    """What is to be known of the original's weights."""
+    return ["The starter pack's copy of the original was packed in 5 bits a weight before this."] if starter else []

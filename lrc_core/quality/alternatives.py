@@ -1,0 +1,141 @@
+"""Why not just quantise? One sentence that the measured rows answer, also where the answer is: do. No torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lrc_core.formats.grids import METHODS
+from lrc_core.quality.paired import log_perplexity
+from lrc_core.quality.quantised import compresses, share_of
+from lrc_core.quality.rows import Scores, same_windows
+from lrc_core.quality.tables import row_label
+from lrc_core.texts.label import text_labels
+from lrc_core.words import percent, removed
+
+Row = Mapping[str, Any]
+QUESTION = "Why not just quantise?"
+_SURE = 1.96
+_SLACK = 1.005
+"""Sizes count as equal up to half a percent."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Log-perplexity of one row minus that of another on one text, in nats.
+
+    Attributes:
+        value: above 0 where the first is worse.
+        stderr: its standard error; None where it is not known.
+        paired: over the same windows.
+    """
+
+    value: float
+    stderr: float | None
+    paired: bool
+
+    @property
+    def sign(self) -> int:
+        """-1 or 1 where it is more than chance, else 0."""
+        sure = self.stderr is not None and abs(self.value) > _SURE * self.stderr
+        return int(math.copysign(1, self.value)) if sure else 0
+
+
+def difference(row: Row, other: Row, text: str, scores: Scores | None = None) -> Difference:
+    """How two rows differ on a text that both were measured on, over the same windows where those are kept.
+
+    Args:
+        row: the first.
+        other: the second.
+        text: its name.
+        scores: single outcomes of the runs.
+    """
+    if scores is not None:
+        mine, theirs = (
+            (scores.of(str(one.get("run_id") or "-")).get("windows") or {}).get(text) for one in (row, other)
+        )
+        if mine and theirs and same_windows(mine, theirs):
+            found = log_perplexity(mine["losses"], theirs["losses"], mine["tokens"])
+            return Difference(found.difference, found.stderr, paired=True)
+    one, two = row["perplexity"][text], other["perplexity"][text]
+    errors = [score["stderr"] / score["value"] for score in (one, two) if score.get("stderr") is not None]
+    stderr = math.hypot(*errors) if len(errors) == 2 else None
+    return Difference(math.log(one["value"] / two["value"]), stderr, paired=False)
+
+
+def why_not_quantise(rows: Sequence[Row], scores: Scores | None = None) -> str:
+    """The answer, for the best plan among the rows and the best number format that takes no more bytes.
+
+    Args:
+        rows: measured alike: formats alone, and the compressed models in question.
+        scores: single outcomes of the runs, for paired errors.
+
+    Returns:
+        One sentence behind the question; "" where there is no compressed model.
+    """
+    measured = [row for row in rows if "error" not in row and row.get("perplexity") and share_of(row) is not None]
+    plans = [row for row in measured if compresses(row)]
+    formats = [row for row in measured if row["method"] in METHODS]
+    if not plans:
+        return ""
+    plan = min(plans, key=_loss)
+    if not formats:
+        return f"{QUESTION} That was not measured here: no row stores the layers in a number format of fewer bits."
+    small = [row for row in formats if _share(row) <= _SLACK * _share(plan)]
+    if not small:
+        least = min(formats, key=_share)
+        return (
+            f"{QUESTION} No format that was measured is as small: {_named(plan)} takes {_bytes(plan)} of the bytes in "
+            f"16 bits, {row_label(least)} {_bytes(least)}."
+        )
+    return _answer(plan, min(small, key=_loss), scores)
+
+
+def _answer(plan: Row, other: Row, scores: Scores | None) -> str:
+    texts = [text for text in plan["perplexity"] if text in other["perplexity"]]
+    found = {text: difference(plan, other, text, scores) for text in texts}
+    signs = {one.sign for one in found.values()}
+    sizes = f"{row_label(other)} takes {_bytes(other)} of the bytes in 16 bits, {_named(plan)} {_bytes(plan)}"
+    if not texts:
+        return f"{QUESTION} {sizes}; they were measured on no text in common."
+    verdict = "Do" if signs == {1} else "There is a reason" if signs == {-1} else "Not decided"
+    return f"{QUESTION} {verdict}: {sizes}, at {_ratios(found)} times the perplexity{_how(found)}."
+
+
+def _ratios(found: Mapping[str, Difference]) -> str:
+    """``1.24 ± 0.02 (gensim) and 1.3 (c4)``: the plan's perplexity over the format's."""
+    labels, parts = text_labels(list(found)), []
+    for text, one in found.items():
+        ratio = math.exp(one.value)
+        error = "" if one.stderr is None else f" ± {ratio * one.stderr:.2g}"
+        parts.append(f"{ratio:.3g}{error} ({labels[text]})")
+    return " and ".join(parts)
+
+
+def _how(found: Mapping[str, Difference]) -> str:
+    paired = all(one.paired for one in found.values())
+    said = " (± standard error, over the same windows)" if paired else " (± standard error, as if independent)"
+    unsure = [text for text, one in found.items() if not one.sign]
+    return said + (", which may be chance" if len(unsure) == len(found) else "")
+
+
+def _named(row: Row) -> str:
+    return f"{row_label(row)} at {removed(float(row['keep_target']))}"
+
+
+def _share(row: Row) -> float:
+    share = share_of(row)
+    assert share is not None
+    return share
+
+
+def _bytes(row: Row) -> str:
+    return percent(_share(row), 1)
+
+
+def _loss(row: Row) -> float:
+    """Mean log-perplexity over the row's texts."""
+    values = [math.log(float(score["value"])) for score in row["perplexity"].values()]
+    return sum(values) / len(values)

@@ -1,0 +1,73 @@
+"""A finished job: what came of it first, then what to do with it."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from lrc_core import words
+from lrc_core.budget import layer_ratio
+from lrc_core.names import method_label
+from lrc_core.plan import Plan
+from lrc_core.results.archive import RunView, card_of
+from lrc_core.results.outcomes import outcome
+from lrc_core.results.plans import find_plan, load_plan
+from lrc_core.runs.spec import AllocateSpec, CalibrationSpec, EvaluateSpec, EvaluationSpec
+from lrc_core.runs.store import RunStore
+from lrc_core.types import ModelCard
+from pages.ui.shared import jobs, pictures
+from pages.ui.shared.frame import guard
+
+QUICK = EvaluationSpec(max_windows=10)
+THOROUGH = EvaluationSpec(tasks=("arc_easy", "piqa"))
+"""As the samples were measured, so that both stand in one table."""
+CHOICES = {
+    "quick": ("Measure, quick", QUICK, "Perplexity on ten windows of each text: a first look with a large error."),
+    "thorough": ("Measure, thorough", THOROUGH, "Forty windows and 200 questions, as the samples were measured."),
+}
+
+
+def show(view: RunView[AllocateSpec]) -> None:
+    """Size, map and quality of a finished plan, and the two buttons that measure it."""
+    found = outcome(view)
+    with st.container(border=True, key="al_finished"), guard():
+        plan, card = load_plan(view.path / "plan.json"), card_of(view)
+        st.markdown(f"**{found.result or words.removed(plan.keep_achieved) + ' removed'}** · {summary(plan, card)}")
+        st.markdown(f"Quality: {found.quality}." if found.quality else "Quality: **not measured yet**.")
+        pictures.draw_picture(kept_picture(plan, card), f"al_map_{view.id}")
+        measure(view)
+
+
+def summary(plan: Plan, card: ModelCard) -> str:
+    """How many layers stay dense."""
+    return f"{len(plan.dense)} of {len(card.layers)} layers stay dense."
+
+
+def kept_picture(plan: Plan, card: ModelCard) -> str:
+    """The map of what every layer keeps."""
+    card = plan.stored(card)
+    ranks, shapes = plan.full_ranks(card.layers), plan.pruned or {}
+    kept = {layer.name: layer_ratio(layer, ranks[layer.name], shapes.get(layer.name)) for layer in card.layers}
+    label = f"Share of each layer's parameters that {method_label(plan.method)} keeps"
+    return pictures.heat(
+        pictures.LayerHeatmap(card, kept, (0.0, 1.0), lambda value: words.percent(value, 0), "of the layer kept", label)
+    )
+
+
+def measure(view: RunView[AllocateSpec]) -> None:
+    """Two ways to measure, each with its price."""
+    source = find_plan(view.id, RunStore())
+    calibration = source.calibration or CalibrationSpec()
+    for column, (key, (label, wanted, said)) in zip(st.columns(2), CHOICES.items(), strict=True):
+        spec = EvaluateSpec(view.spec.model, source.plan, source.folder, calibration, wanted)
+        with column:
+            if jobs.instead(spec):
+                return
+            if jobs.offered(spec):
+                continue
+            st.caption(said)
+            pressed = st.button(label, icon=":material/straighten:", key=f"al_measure_{key}")
+            jobs.price_note(spec)
+            if pressed and (run_id := jobs.submit(spec)):
+                st.query_params["al_run"] = view.id
+                st.toast(f"{label}: it runs in the background, see Runs ({run_id[-4:]}).", icon=":material/straighten:")
+                st.rerun()

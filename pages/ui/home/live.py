@@ -1,0 +1,114 @@
+"""The first thing on Home: one slider under which a real model's text holds or falls apart, from what was measured."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import streamlit as st
+
+from lrc_core import words
+from lrc_core.budget import USUAL_KEEP, same_size, whole_percent
+from lrc_core.names import method_color, method_label
+from lrc_core.results import comparisons
+from lrc_core.runs.spec import ModelRef
+from lrc_core.texts.label import text_labels
+from pages.ui.shared.frame import sample_note
+from pages.ui.shared.prose import ASSETS
+
+BASELINE = "uniform"
+_LONGEST = 260
+
+
+def draw(ref: ModelRef) -> None:
+    """The slider, where a comparison with texts has been measured; nothing else."""
+    group = next((group for model in (ref, ModelRef()) for group in comparisons.groups(model) if _tells(group)), None)
+    if group is None:
+        return
+    component = st.components.v2.component(
+        "lrc_live",
+        html='<div class="live"></div>',
+        css=(ASSETS / "components" / "live.css").read_text(encoding="utf-8"),
+        js=(ASSETS / "components" / "live.js").read_text(encoding="utf-8"),
+    )
+    component(data=payload(group), key="home_live")
+    sample_note(group.sample, *(view.id for view in group.views))
+
+
+def _tells(group: comparisons.Group) -> bool:
+    """Whether it has the dense model, the baseline and a better method, with what they wrote."""
+    return group.tells and _best(group) not in ("", BASELINE) and bool(stops(group)[1:])
+
+
+def _best(group: comparisons.Group) -> str:
+    """The method that lost least at the usual size, or at the first size that was measured."""
+    rows = [row for row in group.at("whitened", None) if row["method"] != "dense" and _text(row)]
+    usual = [row for row in rows if same_size(row["keep_target"], USUAL_KEEP)] or rows
+    return str(min(usual, key=_lost)["method"]) if usual else ""
+
+
+def _lost(row: comparisons.Row) -> float:
+    """Mean logarithm of its perplexities."""
+    values = [math.log(float(score["value"])) for score in row["perplexity"].values()]
+    return sum(values) / len(values) if values else math.inf
+
+
+def _text(row: comparisons.Row) -> str:
+    return str((row.get("sample") or {}).get("text") or "")
+
+
+def payload(group: comparisons.Group) -> dict[str, Any]:
+    """Everything that the slider can show, so that it asks nobody."""
+    found = stops(group)
+    rates = [stop["rate"] for stop in found]
+    usual = whole_percent(USUAL_KEEP)
+    dense = _rows(group, 1.0)["dense"]
+    return {"prompt": str(dense["sample"].get("prompt", "")), "stops": found,
+            "start": rates.index(usual) if usual in rates else len(rates) - 1}  # fmt: skip
+
+
+def stops(group: comparisons.Group) -> list[dict[str, Any]]:
+    """The dense model, then every size at which both methods were measured with a text."""
+    dense = _rows(group, 1.0).get("dense")
+    if dense is None or not _text(dense):
+        return []
+    names = (_best(group), BASELINE)
+    made = [_stop(dense, [dense, dense], dense)]
+    for keep in comparisons.keeps_of(group, "whitened"):
+        rows = _rows(group, keep)
+        if all(name in rows and _text(rows[name]) for name in names):
+            made.append(_stop(dense, [rows[name] for name in names], rows[names[0]]))
+    return made
+
+
+def _rows(group: comparisons.Group, keep: float) -> dict[str, comparisons.Row]:
+    rows = group.at("whitened", None)
+    return {str(row["method"]): row for row in rows if row["method"] == "dense" or same_size(row["keep_target"], keep)}
+
+
+def _stop(dense: comparisons.Row, rows: list[comparisons.Row], sized: comparisons.Row) -> dict[str, Any]:
+    """One place of the slider: size, and of both models text and perplexity."""
+    text = next(text for text in dense["perplexity"])
+    base, whole = float(dense["perplexity"][text]["value"]), float(sized.get("keep_whole_model") or 1.0)
+    size = (sized.get("cost") or {}).get("bytes")
+    models = []
+    for row in rows:
+        score = row["perplexity"][text]
+        name = "Dense model" if row["method"] == "dense" else method_label(str(row["method"]))
+        factor = float(score["value"]) / base
+        models.append(
+            {
+                "name": name,
+                "color": method_color(str(row["method"])),
+                "text": " ".join(_text(row).split())[:_LONGEST],
+                "factor": factor,
+                "said": f"perplexity on {text_labels([text])[text]} "
+                f"{words.measured(float(score['value']), score.get('stderr'))}, {words.figure(factor, 2)} times dense",
+            }
+        )
+    return {
+        "rate": 0 if sized is dense else whole_percent(float(sized["keep_target"])),
+        "kept": whole,
+        "size": (f"{words.data_size(size)}, " if size else "") + f"{words.removed(whole)} smaller",
+        "models": models,
+    }

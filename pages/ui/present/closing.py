@@ -1,0 +1,102 @@
+"""The slides that a decision hangs on: for whom this is nothing, and what the figures allow to conclude."""
+
+from __future__ import annotations
+
+import html
+
+from lrc_core import words
+from lrc_core.names import method_label
+from lrc_core.quality.plain_words import accuracy_loss, difference_words, questions_asked, surprise
+from lrc_core.quality.rows import Scores
+from lrc_core.results import comparisons
+from lrc_core.runs.store import RunStore
+from pages.ui.present.slide import Slide
+from pages.ui.present.story import Story, score_words
+
+_EIGHT_BITS = 8
+
+
+def not_for(story: Story) -> Slide:
+    """When this is not for you: what the figures of this very model speak against."""
+    points = [
+        *_against_quantising(story),
+        *_against_quality(story),
+        *_against_speed(story),
+        "If a smaller model of the same family exists: it may be better at this size. None was measured here.",
+        f"These are figures of {story.card.name} with {words.count(story.card.params_total)} parameters. "
+        "They say nothing about a model many times larger.",
+    ]
+    ids = tuple(str(row.get("run_id")) for row in (story.dense, story.best) if row is not None)
+    return Slide("not_for", "When this is not for you", listed(points), "", ids)
+
+
+def _against_quantising(story: Story) -> list[str]:
+    whole = (story.best or {}).get("keep_whole_model")
+    bits = 8 * story.card.dtype_bytes
+    if whole is None or bits <= _EIGHT_BITS:
+        return []
+    return [
+        f"If memory is all that counts, store each weight in {_EIGHT_BITS} bits first: of {bits} that removes "
+        f"{words.removed(_EIGHT_BITS / bits, 0)}, this plan {words.removed(float(whole), 0)}. Both can be combined."
+    ]
+
+
+def _against_quality(story: Story) -> list[str]:
+    best, dense = story.best, story.dense
+    if best is None or dense is None or not surprise(best, dense):
+        return []
+    return [f"If answers must stay as they were: perplexity is {surprise(best, dense)}."]
+
+
+def _against_speed(story: Story) -> list[str]:
+    cost, before = (story.best or {}).get("cost") or {}, (story.dense or {}).get("cost") or {}
+    said = [
+        f"{verb} at {cost[name] / before[name]:.2f} times the dense pace"
+        for name, verb in (("decode_tokens_per_s", "writes"), ("prefill_tokens_per_s", "reads prompts"))
+        if cost.get(name) and before.get(name)
+    ]
+    if not said:
+        return ["If it must be faster: speed was not measured. Two thin matrices are not always faster than one."]
+    return [f"If it must be faster: timed once each, it {' and '.join(said)}. Two thin matrices are not always faster."]
+
+
+def conclusion(story: Story) -> Slide:
+    """What to take home: no sentence without a measured loss and its error."""
+    best, dense = story.best, story.dense
+    assert best is not None
+    ids = tuple(str(row.get("run_id")) for row in (dense, best) if row is not None)
+    if dense is None or not surprise(best, dense):
+        said = "Nothing can be concluded yet: the dense model was not measured beside it, so what was lost is unknown."
+        return Slide("conclusion", "What to take home", listed([said]), "", ids)
+    points = [_price(story, best, dense)]
+    loss = accuracy_loss(best, dense, Scores(RunStore().root))
+    if loss is not None:
+        points.append(f"{difference_words(loss, story.best_label)} Asked were {questions_asked(loss, best)}.")
+    if len(story.others) > 1:
+        worst, text = story.others[-1], story.texts[0]
+        points.append(
+            f"Which ranks are kept decides: at this size {story.best_label} has perplexity "
+            f"{score_words(best, text)} on {text}, {method_label(str(worst['method']))} {score_words(worst, text)}."
+        )
+    return Slide("conclusion", "What to take home", listed(points), "", ids)
+
+
+def _price(story: Story, best: comparisons.Row, dense: comparisons.Row) -> str:
+    """What is saved and what it costs, in one sentence: neither is told alone."""
+    whole = best.get("keep_whole_model")
+    saved = (dense.get("cost") or {}).get("bytes", 0) - (best.get("cost") or {}).get("bytes", 0)
+    gain = f"{story.removed} of the block linears' parameters removed"
+    if whole is not None:
+        gain += f" make the model {words.removed(float(whole), 0)} smaller"
+        gain += f" ({words.data_size(saved)})" if saved > 0 else ""
+    pairs = "; ".join(
+        f"{score_words(best, text)} against {score_words(dense, text)} on {text}"
+        for text in best["perplexity"]
+        if text in dense["perplexity"]
+    )
+    return f"{gain}. The price: {story.best_label}'s perplexity is {surprise(best, dense)} ({pairs})."
+
+
+def listed(points: list[str]) -> str:
+    """Sentences as the points of a slide."""
+    return "<ul class='points'>" + "".join(f"<li>{html.escape(point)}</li>" for point in points) + "</ul>"

@@ -1,0 +1,240 @@
+"""Exported folders of every kind of model and plan: the same logits when loaded again, the size that was promised."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import lrc_core.hf  # noqa: F401 - folders are loaded with the format known
+from lrc_core.allocate.llm_pruner.settings import LlmPrunerSettings
+from lrc_core.calibrate.update_settings import UpdateSettings
+from lrc_core.cli.parser import build_parser
+from lrc_core.errors import CancelledError, ModelError, PlanError, SettingsError
+from lrc_core.folders import reload, write
+from lrc_core.folders.stored import stock_of
+from lrc_core.kinds import KINDS, check, command_for
+from lrc_core.kinds.export import require_place
+from lrc_core.models.load import load_model
+from lrc_core.plan import Plan, make_plan
+from lrc_core.runs.spec import (
+    AllocateSpec,
+    CalibrationSpec,
+    EvaluateSpec,
+    EvaluationSpec,
+    ExportSpec,
+    ModelRef,
+    UpdateSpec,
+)
+from lrc_core.runs.store import Run
+from tests.factories.pipeline_helpers import result_of, run
+from tests.factories.tiny_models import save_tiny
+
+
+@pytest.fixture(autouse=True)
+def _checked_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The check runs in this process; that it works in one of its own is tested in test_hf.py."""
+    monkeypatch.setattr("lrc_core.folders.check._asked", lambda question, _: {**reload.main(question), "alone": True})
+
+
+def export_of(made: Run, calibration: CalibrationSpec, **words: Any) -> ExportSpec:
+    plan = Plan.load(made.path / "plan.json")
+    return ExportSpec(made.spec.model, plan.to_dict(), made.id if plan.files else "", calibration, **words)
+
+
+def folder_of(spec: ExportSpec) -> Path:
+    result = result_of(run(spec))
+    assert result["check"]["equal"] or spec.form == "dense"
+    return Path(result["folder"])
+
+
+@pytest.mark.parametrize("family", ["opt", "gpt2", "gpt_neox"])
+def test_any_family_comes_back_bit_for_bit(family: str, calibration: CalibrationSpec, tmp_path: Path) -> None:
+    """Tied embeddings, biases, Conv1D, fused projections; and layers that stay dense beside the others."""
+    ref = ModelRef(str(save_tiny(tmp_path / family, family)))
+    allocated = run(AllocateSpec(ref, keep=0.6, decomposition="svd", calibration=calibration))
+    plan = Plan.load(allocated.path / "plan.json")
+    left_dense = sorted(plan.ranks)[::5]
+    layers = load_model(ref).card.layers
+    ranks = {**plan.full_ranks(layers), **{layer.name: layer.full_rank for layer in layers if layer.name in left_dense}}
+    mixed = make_plan(load_model(ref).card, ranks, decomposition="svd", method="hand", keep_target=0.9)
+    spec = ExportSpec(ref, mixed.to_dict(), "", calibration)
+    folder = folder_of(spec)
+    config, base = (json.loads((path / "config.json").read_text()) for path in (folder, Path(ref.source)))
+    assert {**config, **base} == {**base, **{key: config[key] for key in ("quantization_config", "auto_map")}}
+    assert config["quantization_config"]["ranks"] == dict(mixed.ranks)
+    tensors = load_file(folder / "model.safetensors")
+    assert not any(name.endswith((".left", ".right")) for name in tensors)
+    for name in left_dense:
+        weight = next(tensor for key, tensor in tensors.items() if name.endswith(key.removesuffix(".weight")))
+        assert min(weight.shape) > 4 and not any(key.startswith(f"{name}.weight_in") for key in tensors)
+    assert Plan.load(folder / "plan.json") == mixed
+
+
+def test_precision_shards_and_companions(model: ModelRef, calibration: CalibrationSpec, tmp_path: Path) -> None:
+    allocated = run(AllocateSpec(model, keep=0.6, calibration=calibration))
+    spec = export_of(allocated, calibration, to=str(tmp_path / "new" / "small"), dtype="bfloat16")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(write.write_shards, "__defaults__", (20_000,))
+        folder = folder_of(spec)
+    index = json.loads((folder / "model.safetensors.index.json").read_text())
+    shards = sorted(folder.glob("*.safetensors"))
+    assert all(path.stat().st_mode & 0o777 == 0o644 for path in shards)
+    assert len(shards) == 2 and {path.name for path in shards} == set(index["weight_map"].values())
+    assert index["metadata"]["total_size"] == sum(t.numel() * 2 for path in shards for t in load_file(path).values())
+    again = AutoModelForCausalLM.from_pretrained(folder)
+    assert again.dtype == torch.bfloat16 and not (folder.parent / "small.partial").exists()
+    words = "the rank of a layer"
+    assert AutoTokenizer.from_pretrained(folder)(words) == AutoTokenizer.from_pretrained(model.source)(words)
+
+
+def test_logits_are_those_of_an_independent_computation(model: ModelRef, calibration: CalibrationSpec) -> None:
+    """Weights put together here from the decomposition of each layer's own weight, any-k indices included."""
+    allocated = run(AllocateSpec(model, keep=0.5, decomposition="svd", calibration=calibration))
+    plan = Plan.load(allocated.path / "plan.json")
+    kept = {name: (*range(1, rank), rank + 1) for name, rank in plan.ranks.items()}
+    folder = folder_of(ExportSpec(model, replace(plan, kept=kept).to_dict(), "", calibration))
+    twin = folder_of(ExportSpec(model, replace(plan, kept=kept).to_dict(), "", calibration, form="dense"))
+    loaded = AutoModelForCausalLM.from_pretrained(model.source)
+    for name, index in kept.items():
+        weight = loaded.get_submodule(name).weight
+        left, sigma, right = torch.linalg.svd(weight.detach().double(), full_matrices=False)
+        chosen = torch.tensor(index)
+        weight.data = ((left[:, chosen] * sigma[chosen]) @ right[chosen]).float()
+    ids = torch.arange(3, 60)[None]
+    with torch.no_grad():
+        wanted = loaded(ids).logits
+        for path in (folder, twin):
+            torch.testing.assert_close(
+                AutoModelForCausalLM.from_pretrained(path)(ids).logits, wanted, rtol=1e-3, atol=1e-3
+            )
+    assert (folder.name, twin.name) == ("tiny-uniform-50", "tiny-uniform-50-dense")
+    config = json.loads((twin / "config.json").read_text())
+    assert "quantization_config" not in config and "auto_map" not in config and not (twin / "lowrank.py").exists()
+    assert {t.shape for t in load_file(twin / "model.safetensors").values()} == {
+        t.shape for t in load_file(Path(model.source) / "model.safetensors").values()
+    }
+
+
+def test_pivots_are_stored_as_they_are_counted(calibration: CalibrationSpec, tmp_path: Path) -> None:
+    ref = ModelRef(str(save_tiny(tmp_path / "gpt2", "gpt2")))
+    spec = AllocateSpec(ref, keep=0.7, decomposition="svd", calibration=calibration, storage="pivoted")
+    allocated = run(spec)
+    plan = Plan.load(allocated.path / "plan.json")
+    folder, twin = (
+        folder_of(export_of(allocated, calibration)),
+        folder_of(export_of(allocated, calibration, form="dense")),
+    )
+    assert json.loads((folder / "config.json").read_text())["quantization_config"]["storage"] == "pivoted"
+    tensors = load_file(folder / "model.safetensors")
+    whole = load_file(twin / "model.safetensors")
+    for name, rank in plan.ranks.items():
+        weight = whole[f"{name}.weight"].T
+        pivots = tensors[f"{name}.pivots"].long()
+        assert torch.equal(weight[pivots], tensors[f"{name}.weight_in"]) and len(pivots) == rank
+        assert tensors[f"{name}.weight"].shape == (len(weight) - rank, rank)
+    again = AutoModelForCausalLM.from_pretrained(folder)
+    again.save_pretrained(tmp_path / "again")
+    ids = torch.arange(3, 40)[None]
+    with torch.no_grad():
+        assert torch.equal(AutoModelForCausalLM.from_pretrained(tmp_path / "again")(ids).logits, again(ids).logits)
+
+
+def test_rounded_numbers_are_stored_as_they_come_back(calibration: CalibrationSpec, tmp_path: Path) -> None:
+    """A rounded layer is a plain linear in memory also where the architecture stores it the other way round."""
+    ref = ModelRef(str(save_tiny(tmp_path / "gpt2", "gpt2")))
+    allocated = run(AllocateSpec(ref, keep=0.6, decomposition="svd", calibration=calibration))
+    plan = Plan.load(allocated.path / "plan.json")
+    card = load_model(ref).card
+    first = sorted(plan.ranks)[::2]
+    ranks = {name: rank for name, rank in plan.full_ranks(card.layers).items() if name not in first}
+    ranks |= {layer.name: layer.full_rank for layer in card.layers if layer.name in first}
+    made = make_plan(card, ranks, decomposition="svd", method="hand", keep_target=0.9)
+    spec = ExportSpec(ref, replace(made, formats=dict.fromkeys(ranks, "Q8_0")).to_dict(), "", calibration)
+    folder, twin = folder_of(spec), folder_of(replace(spec, form="dense"))
+    assert "Q8_0" in (folder / "README.md").read_text()
+    before, after = (load_file(path / "model.safetensors") for path in (Path(ref.source), twin))
+    for name in first:
+        weight, rounded = before[f"{name}.weight"], after[f"{name}.weight"]
+        assert 0 < (weight - rounded).abs().max() < 0.02 * weight.abs().max()
+
+
+def test_updated_factors_and_pruned_structures_go_along(model: ModelRef, calibration: CalibrationSpec) -> None:
+    allocated = run(AllocateSpec(model, keep=0.5, calibration=calibration))
+    plan = Plan.load(allocated.path / "plan.json").to_dict()
+    updated = run(UpdateSpec(model, plan, "", asdict(UpdateSettings()), calibration))
+    folder = folder_of(export_of(updated, calibration))
+    tensors, weights = load_file(folder / "model.safetensors"), load_file(updated.path / "weights.safetensors")
+    for name in plan["ranks"]:
+        assert torch.equal(tensors[f"{name}.weight"], weights[f"{name}.left"])
+    settings = asdict(LlmPrunerSettings(windows=4, window=16))
+    pruned = run(AllocateSpec(model, method="llm_pruner", keep=0.7, calibration=calibration, settings=settings))
+    folder = folder_of(export_of(pruned, calibration))
+    block = json.loads((folder / "config.json").read_text())["quantization_config"]
+    assert block["pruned"] == {
+        name: list(shape) for name, shape in (Plan.load(pruned.path / "plan.json").pruned or {}).items()
+    }
+    with pytest.raises(PlanError):
+        check(export_of(pruned, calibration, form="dense"), model_too=False)
+
+
+def test_the_card_has_the_figures_of_the_plan(
+    model: ModelRef, calibration: CalibrationSpec, evaluation: EvaluationSpec
+) -> None:
+    allocated = run(AllocateSpec(model, keep=0.5, calibration=calibration))
+    spec = export_of(allocated, calibration)
+    rows = [run(EvaluateSpec(model, plan, "", calibration, evaluation)) for plan in (None, spec.plan)]
+    folder = folder_of(spec)
+    card = (folder / "README.md").read_text()
+    for row in rows:
+        assert f"{result_of(row)['perplexity'][evaluation.texts[0]]['value']:.3f}" in card
+    assert rows[1].id in card and allocated.id in card
+    head = yaml.safe_load(card.split("---")[1])
+    assert head["library_name"] == "transformers" and "low-rank" in head["tags"] and "base_model" not in head
+    metric = head["model-index"][0]["results"][0]["metrics"][0]
+    assert metric["value"] == pytest.approx(result_of(rows[1])["perplexity"][evaluation.texts[0]]["value"], abs=1e-4)
+
+
+def test_it_stops_between_files_and_goes_on(model: ModelRef, calibration: CalibrationSpec) -> None:
+    allocated = run(AllocateSpec(model, keep=0.5, calibration=calibration))
+    spec = export_of(allocated, calibration)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(write.write_shards, "__defaults__", (20_000,))
+        with pytest.raises(CancelledError):
+            run(spec, stop_at="writing", stop_after=3)
+        partial = next(allocated.path.parent.glob("export-*/*.partial"))
+        before = {path.name: path.stat().st_mtime_ns for path in partial.glob("*.safetensors")}
+        assert len(before) == 3
+        folder = folder_of(spec)
+    assert {name: (folder / name).stat().st_mtime_ns for name in before} == before  # not written again
+
+
+def test_what_cannot_be_exported_is_refused(calibration: CalibrationSpec, tmp_path: Path, model: ModelRef) -> None:
+    ref = ModelRef(str(save_tiny(tmp_path / "mixture", "mixtral")))
+    allocated = run(AllocateSpec(ref, keep=0.6, decomposition="svd", calibration=calibration))
+    with pytest.raises(ModelError, match="experts"):
+        run(export_of(allocated, calibration))
+    foreign = type("Own", (torch.nn.Linear,), {"__module__": "transformers_modules.somebody.model"})
+    with pytest.raises(ModelError, match="Own"):
+        stock_of(foreign(2, 2))
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "note.txt").write_text("mine")
+    for place in (tmp_path / "full", tmp_path / "full" / "note.txt"):
+        with pytest.raises(SettingsError):
+            require_place(place)
+    require_place(tmp_path / "mixture" / "below" / "new")
+
+
+def test_where_no_model_is_named_it_is_the_plans(model: ModelRef, calibration: CalibrationSpec) -> None:
+    allocated = run(AllocateSpec(model, keep=0.5, calibration=calibration))
+    arguments = build_parser().parse_args(["export", allocated.id, "--to", "somewhere"])
+    spec = KINDS["export"].spec_from(arguments)
+    assert (spec.model, spec.calibration, spec.to) == (model, calibration, str(Path("somewhere").absolute()))
+    assert command_for(spec).split()[:3] == ["lrc", "export", allocated.id]
