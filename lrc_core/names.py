@@ -52,7 +52,7 @@ def in_order(names: Iterable[str]) -> list[str]:
         return (
             (known.index(method) if method in known else len(known)),
             method,
-            {"left": "1", "both": "2", "tuned": "3"}.get(update, update),
+            {"left": "1", "both": "2", "blockwise": "3", "tuned": "4", "blockwise+tuned": "5"}.get(update, update),
             storage,
         )
 

@@ -98,7 +98,7 @@ class Plan:
 
     @property
     def update(self) -> str:
-        """How the factors were updated (``left``, ``both``, ``tuned``); "" where they are as allocated."""
+        """How the factors were updated (``left``, ``blockwise+tuned``, ...); "" where they are as allocated."""
         return update_of(self.origin)
 
     @property
@@ -276,7 +276,9 @@ def _check_formats(plan: Plan, where: str) -> None:
 def update_of(origin: Any) -> str:
     """What :attr:`Plan.update` says, from a plan's origin alone."""
     settings = origin.get("update") if isinstance(origin, Mapping) else None
-    return str(settings.get("kind", "")) if isinstance(settings, Mapping) else ""
+    kind = str(settings.get("kind", "")) if isinstance(settings, Mapping) else ""
+    before = str(origin.get("update_before") or "") if kind else ""
+    return f"{before}+{kind}" if before else kind
 
 
 def storage_of(data: Any) -> str:
@@ -285,8 +287,9 @@ def storage_of(data: Any) -> str:
 
 
 def update_words(update: str, storage: str = PAIR) -> str:
-    """What a label says behind the method's: "", " + update", " + update of both" or " + tuned"; and ", pivots"."""
-    words = {"": "", "left": " + update", "both": " + update of both"}.get(update, f" + {update}")
+    """What a label says behind the method's: "", " + update", " + block-wise + tuned", ...; and ", pivots"."""
+    named = {"": "", "left": " + update", "both": " + update of both", "blockwise": " + block-wise"}
+    words = "".join(named.get(part, f" + {part}") for part in update.split("+"))
     return words if storage == PAIR else words + ", pivots"
 
 

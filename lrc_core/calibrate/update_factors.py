@@ -125,7 +125,7 @@ def updated_blocks(
     total = sum(len(mine) + 1 for mine in todo.values()) * math.ceil(len(windows) / batch)
     walk = _Walk(model, [chunk.to(device) for chunk in windows.split(batch)], settings, watch, total)
     for index, mine in by_block.items():
-        low = _low_rank_layers(model, mine, plan, source)
+        low = low_rank_layers(model, mine, plan, source)
         if index in watch.finished and watch.known is not None:
             for name, module in low.items():
                 _set(module, *watch.known(name, index))
@@ -134,7 +134,7 @@ def updated_blocks(
             yield index, updates
 
 
-def _low_rank_layers(
+def low_rank_layers(
     model: nn.Module, mine: Sequence[LinearShape], plan: Plan, source: FactorSource
 ) -> dict[str, LowRankLinear]:
     """A block's low-rank layers as the plan has them, off the model."""

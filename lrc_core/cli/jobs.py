@@ -218,6 +218,11 @@ def print_update(run: Run, result: dict[str, Any]) -> None:
             f"Tuned {found['layers']} layers in {found['steps']} steps; loss on text held "
             f"back {found['loss_before']:.3f} nats per token before, {found['loss_after']:.3f} after."
         )
+    elif found.get("blocks"):
+        emit(
+            f"Refined {found['layers']} layers in {found['steps']} steps; mean error of their blocks' outputs "
+            f"{fixed_percent(found['mean_error_before'])} before, {fixed_percent(found['mean_error_after'])} after."
+        )
     elif found.get("layers"):
         emit(
             f"Updated {found['layers']} layers; mean error of their outputs "

@@ -21,6 +21,7 @@ from lrc_core.tune.kinds import update_settings
 _UPDATES = {
     "left": "Fits the left factors, given the right ones, to what every layer should put out (SVD-LLM); closed form.",
     "both": "Fits both factors of every layer; closed form, leans more on the calibration text.",
+    "blockwise": "Trains the factors of one block after the other to put out what the dense one does.",
     "tuned": "Tunes the factors by gradient steps on the calibration text, at the cost of a short training.",
 }
 _TITLES = {

@@ -22,8 +22,16 @@ from lrc_core.words import figure as written
 from lrc_core.words import removed, rounded, with_error
 
 Row = Mapping[str, Any]
-_PATTERNS = {"dense": "/", "": "", "left": ".", "both": "x", "tuned": "+"}
-_DASHES = {"dense": "solid", "": "solid", "left": "dash", "both": "dot", "tuned": "dashdot"}
+_PATTERNS = {"dense": "/", "": "", "left": ".", "both": "x", "blockwise": "|", "tuned": "+", "blockwise+tuned": "-"}
+_DASHES = {
+    "dense": "solid",
+    "": "solid",
+    "left": "dash",
+    "both": "dot",
+    "blockwise": "longdash",
+    "tuned": "dashdot",
+    "blockwise+tuned": "longdashdot",
+}
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star")
 
 

@@ -14,10 +14,17 @@ from lrc_core.kinds.kind import Kind
 from lrc_core.plan import PAIR, variant_name
 from lrc_core.runs.spec import CompareSpec, EvaluationSpec
 from lrc_core.runs.store import RunStore
-from lrc_core.tune.kinds import KINDS, NO_UPDATE, TUNED, check_kinds
+from lrc_core.tune.kinds import BLOCKWISE, COMPARED, NO_UPDATE, SEQUENCES, TUNED, check_kinds
 
 TASKS = ("arc_easy", "piqa")
 """Zero-shot tasks of a comparison when none are named: two of the starter pack's, so that no network is needed."""
+
+
+TRAINED = {
+    BLOCKWISE: " with factors refined block by block",
+    TUNED: " with tuned factors",
+    SEQUENCES[0]: " with factors refined block by block, then tuned",
+}
 
 
 class _Presets:
@@ -38,14 +45,14 @@ def _check(spec: CompareSpec) -> None:
         checks.check_keep(keep)
     checks.check_decompositions([spec.decomposition])
     check_formats(spec.formats)
-    check_kinds([spec.update] if spec.update != NO_UPDATE else [])
+    check_kinds([spec.update] if spec.update != NO_UPDATE else [], COMPARED)
     checks.check_presets(spec.presets, spec.methods, "compared")
     if not spec.methods or not spec.keeps:
         raise SettingsError("A comparison needs at least one method and one share to keep.")
 
 
 def _title(spec: CompareSpec) -> str:
-    updated = {NO_UPDATE: "", TUNED: " with tuned factors"}.get(
+    updated = {NO_UPDATE: "", **TRAINED}.get(
         spec.update, f" with {titles.UPDATES.get(spec.update, spec.update).lower()} updated"
     )
     stored = "" if spec.storage == PAIR else ", stored by pivots"
@@ -66,7 +73,7 @@ KIND = Kind(
     parts=(
         *flags(CompareSpec, "keeps", "methods", "decomposition"),
         _Presets(),
-        flag(CompareSpec, "update", choices=(NO_UPDATE, *KINDS)),
+        flag(CompareSpec, "update", choices=(NO_UPDATE, *COMPARED)),
         *flags(CompareSpec, "formats", "storage", "seed"),
         *evaluation(CompareSpec, "--text"),
         *calibration(CompareSpec, seed=CALIBRATION_SEED),

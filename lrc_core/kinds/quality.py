@@ -12,7 +12,7 @@ from lrc_core.plan import split_variant
 from lrc_core.quality.presets import bench_preset
 from lrc_core.registry import ALLOCATORS
 from lrc_core.runs.spec import STORAGES, ModelRef, QualitySpec
-from lrc_core.tune.kinds import KINDS, NO_UPDATE, check_kinds
+from lrc_core.tune.kinds import COMPARED, NO_UPDATE, check_kinds
 
 
 def _check(spec: QualitySpec) -> None:
@@ -25,7 +25,7 @@ def _check(spec: QualitySpec) -> None:
     check_formats(spec.formats)
     for budget in spec.budgets:
         byte_budget(budget)
-    check_kinds([update for update in spec.updates if update != NO_UPDATE])
+    check_kinds([update for update in spec.updates if update != NO_UPDATE], COMPARED)
     if not spec.updates:
         raise SettingsError("A bench needs at least one kind of update.", f"{NO_UPDATE!r}: plans as allocated.")
     if not spec.storages:
@@ -53,7 +53,7 @@ KIND = Kind(
     handler=bench.HANDLER,
     parts=(
         *flags(QualitySpec, "keeps", "methods", "decompositions", "references", "baselines"),
-        flag(QualitySpec, "updates", choices=(NO_UPDATE, *KINDS)),
+        flag(QualitySpec, "updates", choices=(NO_UPDATE, *COMPARED)),
         *flags(QualitySpec, "formats", "budgets"),
         flag(QualitySpec, "storages", choices=STORAGES),
         *bench.shared(QualitySpec),

@@ -13,7 +13,7 @@ from lrc_core.kinds.kind import Kind
 from lrc_core.kinds.plans import PlanFlag
 from lrc_core.runs.spec import UpdateSpec
 from lrc_core.runs.store import RunStore
-from lrc_core.tune.kinds import KINDS, TUNED, update_settings
+from lrc_core.tune.kinds import BLOCKWISE, KINDS, TUNED, update_settings
 
 
 class _Settings:
@@ -36,7 +36,8 @@ class _Settings:
 
 def _title(spec: UpdateSpec) -> str:
     kind = str(spec.settings.get("kind"))
-    doing = "Tune the factors" if kind == TUNED else f"Update {titles.UPDATES.get(kind, 'Factors').lower()}"
+    trained = {TUNED: "Tune the factors", BLOCKWISE: "Refine the factors block by block"}
+    doing = trained.get(kind, f"Update {titles.UPDATES.get(kind, 'Factors').lower()}")
     return f"{doing} of {titles.plan_title(spec.plan)}"
 
 

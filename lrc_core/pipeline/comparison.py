@@ -66,8 +66,10 @@ class _Comparison:
             if spec.update == NO_UPDATE or entry.structured:
                 self.evaluate(path, label)
             else:
-                updated = self._part(update_spec(path, spec.update, spec, self._store), label)
-                self.evaluate(updated.path / "plan.json", label)
+                for kind in spec.update.split("+"):
+                    updated = self._part(update_spec(path, kind, spec, self._store), label)
+                    path = updated.path / "plan.json"
+                self.evaluate(path, label)
 
     def quantised(self, name: str) -> None:
         """Add the row of the model with every block linear in a number format."""

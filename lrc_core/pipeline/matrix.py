@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -128,11 +129,8 @@ class Matrix:
                         learned = learned or source
                 spent = _spent(source, keep)
                 if line.update != NO_UPDATE:
-                    updated = do_part(
-                        self._store, self._session, update_spec(path, line.update, line.base, self._store), label
-                    )
-                    path = updated.path / "plan.json"
-                    spent["allocation"]["update_wall_s"] = (updated.result() or {}).get("wall_s")
+                    path, seconds = self._updated(path, line, label)
+                    spent["allocation"]["update_wall_s"] = seconds
                 plan = Plan.load(unaltered(path))
                 wanted = EvaluateSpec(
                     model=self._spec.model,
@@ -147,6 +145,15 @@ class Matrix:
                 raise
             except LrcError as error:
                 self._add({**row, "error": error.message, "remedy": error.remedy})
+
+    def _updated(self, path: Path, line: BenchLine, label: str) -> tuple[Path, float]:
+        """The plan behind every update of a line, and the seconds that they took."""
+        seconds = 0.0
+        for kind in line.update.split("+"):
+            run = do_part(self._store, self._session, update_spec(path, kind, line.base, self._store), label)
+            path = run.path / "plan.json"
+            seconds += float((run.result() or {}).get("wall_s") or 0)
+        return path, seconds
 
     def within_bytes(self, line: BenchLine) -> None:
         """Allocate a budget in bytes and measure the plan."""

@@ -1,4 +1,4 @@
-"""The ``update`` job: the factors of any method's plan, fitted in closed form or tuned; see lrc_core/tune/kinds.py."""
+"""The ``update`` job: the factors of any method's plan, fitted or trained; see lrc_core/tune/kinds.py."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ from lrc_core.decompose.blockfiles import BlockFiles
 from lrc_core.decompose.update import component_sizes
 from lrc_core.files import write_tensors
 from lrc_core.models.checks.fit import require_fit
+from lrc_core.pipeline.refining import refined
 from lrc_core.pipeline.session import Session, factors_of, write_card
 from lrc_core.plan import Plan
 from lrc_core.registry import DECOMPOSITIONS
 from lrc_core.runs.spec import UpdateSpec
 from lrc_core.runs.store import Run
 from lrc_core.tune import tuner
-from lrc_core.tune.kinds import update_settings
-from lrc_core.tune.settings import TuningSettings
+from lrc_core.tune.kinds import CLOSED_FORMS, AnyUpdate, update_settings
+from lrc_core.tune.settings import BLOCKWISE, TUNED
 from lrc_core.types import ModelCard
 
 WEIGHTS = "weights.safetensors"
@@ -46,7 +47,7 @@ def update_run(run: Run, session: Session) -> dict[str, Any]:
     plan = Plan.from_dict(dict(spec.plan))
     plan.check_model(session.loaded.card)
     settings = update_settings(spec.settings)
-    fit = _tuned if isinstance(settings, TuningSettings) else _fitted
+    fit = {TUNED: _tuned, BLOCKWISE: _refined}.get(settings.kind, _fitted)
     found = fit(run, session, plan, settings) if plan.ranks else _Found({}, {"layers": 0})
     if found.weights:
         write_tensors(run.path / WEIGHTS, found.weights)
@@ -110,6 +111,13 @@ def _tuned(run: Run, session: Session, plan: Plan, settings: Any) -> _Found:
     return _Found(weights, details, [] if tuned.helped else warnings)
 
 
+def _refined(run: Run, session: Session, plan: Plan, settings: Any) -> _Found:
+    """Trained block by block."""
+    weights, details = refined(run, session, plan, settings, _checkpoint(run))
+    warnings = ["Refinement brought no block's output nearer on text held back; factors stay as they were."]
+    return _Found(weights, details, [] if details["blocks"] else warnings)
+
+
 def _figure(value: float) -> float | None:
     """JSON knows no NaN."""
     return None if math.isnan(value) else round(value, 6)
@@ -170,11 +178,14 @@ def _collected(plan: Plan, card: ModelCard, done: BlockFiles) -> tuple[dict[str,
     return weights, errors
 
 
-def _origin(run: Run, plan: Plan, settings: UpdateSettings | TuningSettings) -> dict[str, Any]:
+def _origin(run: Run, plan: Plan, settings: AnyUpdate) -> dict[str, Any]:
     """Where the plan came from, this run in front of the one that allocated it."""
     origin = dict(plan.origin)
     allocated = origin.get("allocate_run_id", origin.get("run_id"))
-    return {**origin, "run_id": run.id, "allocate_run_id": allocated, "update": asdict(settings)}
+    origin.pop("update_before", None)
+    goes_on = plan.update and settings.kind not in (*CLOSED_FORMS, plan.update)  # what trains keeps what it is given
+    before = {"update_before": plan.update} if goes_on else {}
+    return {**origin, "run_id": run.id, "allocate_run_id": allocated, **before, "update": asdict(settings)}
 
 
 def _warnings(errors: Mapping[str, Errors]) -> list[str]:

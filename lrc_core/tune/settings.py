@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from lrc_core.settings import setting
 
 TUNED = "tuned"
+BLOCKWISE = "blockwise"
 
 
 @dataclass(frozen=True)
@@ -44,5 +45,36 @@ class TuningSettings:
         "Check windows",
         "Windows held back from training: where tuning did not lower the loss on them, the factors stay as they were. "
         "0: the tuned ones are taken.",
+        minimum=0,
+    )
+
+
+@dataclass(frozen=True)
+class BlockwiseSettings:
+    """Settings of refining the factors of a plan block by block."""
+
+    kind: str = setting(
+        BLOCKWISE,
+        "What is updated",
+        "blockwise: both factors of every low-rank layer, by gradient steps, one block after the other.",
+        choices=(BLOCKWISE,),
+    )
+    rate: float = setting(
+        0.002,
+        "Learning rate",
+        "Of Adam, relative to the root mean square of the factor that moves; it rises over the first steps of a block, "
+        "then falls in a line to zero.",
+        minimum=1e-6,
+        maximum=1.0,
+    )
+    documents: int = setting(256, "Training windows", "How many token windows there are to learn from.", minimum=1)
+    window: int = setting(256, "Window", "Tokens in a training window.", minimum=2, maximum=65536)
+    batch: int = setting(4, "Batch", "Windows in a step.", minimum=1, maximum=1024)
+    passes: int = setting(2, "Passes", "How often a block goes through the training windows.", minimum=1, maximum=1000)
+    check_windows: int = setting(
+        16,
+        "Check windows",
+        "Windows held back from training: of a block's factors after every pass, those are taken whose output is "
+        "nearest on them. 0: nearest on the training windows.",
         minimum=0,
     )

@@ -35,6 +35,7 @@ from lrc_core.runs.spec import (
     UpdateSpec,
 )
 from lrc_core.runs.store import RunStore
+from lrc_core.tune.settings import BlockwiseSettings
 from tests.factories.job_helpers import a_plan
 
 HUB = ModelRef("owner/model", "v1", trust_remote_code=True, allow_pickle=True)
@@ -62,6 +63,7 @@ VARIANTS: dict[str, list[Spec]] = {
     ],
     "update": [
         UpdateSpec(plan=PLAN, settings=asdict(UpdateSettings())),
+        UpdateSpec(HUB, PLAN, "", asdict(BlockwiseSettings(rate=0.001)), TEXT),
         UpdateSpec(HUB, PLAN, "", asdict(UpdateSettings("both", "compressed", 0.5, 8)), TEXT),
     ],
     "evaluate": [

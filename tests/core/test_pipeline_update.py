@@ -28,7 +28,7 @@ from lrc_core.runs.spec import (
     spec_from_dict,
 )
 from lrc_core.runs.store import Run, RunStore
-from lrc_core.tune.settings import TuningSettings
+from lrc_core.tune.settings import BlockwiseSettings, TuningSettings
 from tests.factories.pipeline_helpers import result_of, run
 
 SAMPLES = Path(__file__).parents[2] / "assets" / "samples"
@@ -227,6 +227,53 @@ def test_a_tuned_plan_is_measured_with_its_weights(
     assert "--set rate=0.02" in line
     arguments = build_parser().parse_args(shlex.split(line)[1:])
     assert KINDS["update"].spec_from(arguments, RunStore()).run_id == tuned.id
+
+
+def test_a_plan_is_refined_block_by_block_then_tuned_and_measured(
+    model: ModelRef, calibration: CalibrationSpec, evaluation: EvaluationSpec
+) -> None:
+    small = {"documents": 24, "window": 32, "check_windows": 8, "rate": 0.01}
+    allocated = run(AllocateSpec(model, keep=0.5, calibration=calibration, storage="pivoted"))
+    before = Plan.load(allocated.path / "plan.json")
+    settings = asdict(BlockwiseSettings(**small, passes=1))
+    refined = run(UpdateSpec(model, before.to_dict(), "", settings, calibration))
+    plan, details = Plan.load(refined.path / "plan.json"), result_of(refined)["details"]
+    assert (plan.ranks, plan.keep_achieved, plan.storage, plan.update) == (
+        before.ranks, before.keep_achieved, "pivoted", "blockwise",
+    )  # fmt: skip
+    assert details["mean_error_after"] < details["mean_error_before"]
+    assert details["steps"] == 6 * result_of(refined)["card"]["n_blocks"]
+    assert not (refined.path / "checkpoint" / "update").exists()
+    tuned = run(UpdateSpec(model, plan.to_dict(), refined.id, asdict(TuningSettings(**small)), calibration))
+    both = Plan.load(tuned.path / "plan.json")
+    assert (both.update, both.origin["allocate_run_id"]) == ("blockwise+tuned", allocated.id)
+    row = result_of(run(EvaluateSpec(model, both.to_dict(), tuned.id, calibration, evaluation)))
+    assert (row["update"], row["storage"]) == ("blockwise+tuned", "pivoted")
+    assert row["cost"]["params"] == plan_params(model, before, evaluation)
+    again = run(UpdateSpec(model, both.to_dict(), tuned.id, LEFT, calibration))
+    assert Plan.load(again.path / "plan.json").update == "left"  # a fit begins anew from the dense outputs
+    line = command_for(refined.spec)
+    assert "--kind blockwise " in line
+    arguments = build_parser().parse_args(shlex.split(line)[1:])
+    assert KINDS["update"].spec_from(arguments, RunStore()).run_id == refined.id
+
+
+def test_a_stopped_refinement_goes_on_to_the_same_bytes(
+    model: ModelRef, calibration: CalibrationSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = asdict(BlockwiseSettings(documents=24, window=32, check_windows=8, rate=0.01, passes=1))
+    allocated = run(AllocateSpec(model, keep=0.5, calibration=calibration))
+    spec = replace(update_of_run(allocated, calibration), settings=settings)
+    whole = run(spec)
+    monkeypatch.setenv("LRC_RUNS", str(tmp_path / "other-runs"))
+    with pytest.raises(CancelledError):
+        run(spec, stop_at="refining", stop_after=9)  # inside the second block
+    parts = RunStore().open(spec.run_id).path / "checkpoint" / "update"
+    assert (parts / "block-0000.safetensors").exists()
+    assert (parts / "training-0001.pt").exists()
+    resumed = run(spec)
+    assert (resumed.path / "weights.safetensors").read_bytes() == (whole.path / "weights.safetensors").read_bytes()
+    assert result_of(resumed)["details"] == result_of(whole)["details"]
 
 
 def plan_params(model: ModelRef, plan: Plan, evaluation: EvaluationSpec) -> int:

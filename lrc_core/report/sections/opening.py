@@ -15,7 +15,7 @@ from lrc_core.report.sections.prose import listed, report_prose, with_papers
 from lrc_core.report.sections.rows import Named, certainty, ranked, times_dense
 from lrc_core.report.sources import Row, spec_of
 from lrc_core.runs.spec import CompareSpec, QualitySpec
-from lrc_core.tune.settings import TUNED
+from lrc_core.tune.kinds import BLOCKWISE, SEQUENCES, TUNED
 from lrc_core.words import count, data_size, figure, measured, percent, removed
 
 
@@ -120,7 +120,11 @@ def _method_words(name: str, spec: CompareSpec | QualitySpec | None) -> str:
     preset = spec.presets.get(plain, next(iter(entry.presets))) if spec is not None else ""
     how = f"Run with preset `{preset}`" if preset and plain in spec_methods(spec) else "Shown as recorded"
     said += f" {how}; source: {entry.source}." if entry.source not in ("", "–") else f" {how}."
-    if update == TUNED:
+    if update == BLOCKWISE:
+        said += " Its factors were then trained block by block to put out what the dense blocks do."
+    elif update == SEQUENCES[0]:
+        said += " Its factors were then trained block by block, and tuned by gradient steps on the calibration text."
+    elif update == TUNED:
         said += " Its factors were then tuned by gradient steps on the calibration text."
     elif update:
         said += " Its factors were then fitted in closed form to what their layers really get."

@@ -38,9 +38,9 @@ BADGES = {
 UPDATES = titles.UPDATES
 UPDATE_HELP = (
     "After allocating, a plan's factors are fitted in closed form to the inputs that its layers really get behind "
-    "compressed layers (left, or both), or tuned by gradient steps on the calibration text. Ranks and size stay the "
-    "same. A fit costs a few passes over the calibration text, tuning as much as a short training, and the updated "
-    "plan keeps its weights on disk."
+    "compressed layers (left, or both), or trained by gradient steps on the calibration text: block by block, each to "
+    "put out what the dense one does, or all together (tuned). Ranks and size stay the same. A fit costs a few passes "
+    "over the calibration text, the others as much as a short training, and the updated plan keeps its weights on disk."
 )
 
 

@@ -1,0 +1,221 @@
+"""Training the factors of one block: its output on what it gets is brought to what the dense block puts out.
+
+The model holds the block's low-rank layers as :class:`~lrc_core.tune.tuner.TrainedPair` while a block trains, and no
+other parameter moves. Adam and its relative rates are those of :mod:`lrc_core.tune.tuner`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lrc_core.allocate.masks.driver import Training
+from lrc_core.allocate.masks.training import batch_of, require_finite, rise_and_fall
+from lrc_core.calibrate.paired_inputs import swapped
+from lrc_core.lowrank.linear import LowRankLinear
+from lrc_core.models.blocks.partial import block_output
+from lrc_core.models.device import memory_in_use
+from lrc_core.tune.settings import BlockwiseSettings
+from lrc_core.tune.tuner import Pairs, TrainedPair
+from lrc_core.types import OnProgress, Progress, ShouldStop
+
+PHASE = "refining factors"
+_WARM_UP = 0.05  # share of the steps in which the rate rises
+
+
+@dataclass(frozen=True)
+class RefinedBlock:
+    """What training a block gave.
+
+    Attributes:
+        factors: left [m, k] and right [k, n] of its low-rank layers, in the model's precision on the CPU; those that it
+            came with where training did not help.
+        before: loss on the windows held back (on all where none are) with the factors that it came with.
+        after: the same with these; never above ``before``.
+        losses: of every step on its batch.
+    """
+
+    factors: Pairs
+    before: float
+    after: float
+    losses: tuple[float, ...]
+
+    @property
+    def helped(self) -> bool:
+        """Whether the factors are other than before."""
+        return self.after < self.before
+
+
+@dataclass(frozen=True)
+class BlockTask:
+    """A block, what it gets and what it should put out.
+
+    Attributes:
+        model: the dense model.
+        index: the block's number.
+        low: its low-rank layers, by full module name; off the model.
+        windows: [n, window] token ids.
+        inputs: [n, window, hidden], behind compressed blocks; on the CPU.
+        targets: [n, window, hidden], what the dense block puts out behind dense blocks; on the CPU.
+        held_back: how many windows, the last ones, are not trained on.
+    """
+
+    model: nn.Module
+    index: int
+    low: Mapping[str, LowRankLinear]
+    windows: Tensor
+    inputs: Tensor
+    targets: Tensor
+    held_back: int
+
+
+class BlockTraining(Training):
+    """One run of training a block; see the module's description.
+
+    Args:
+        task: the block.
+        settings: rate, batch and passes.
+        checkpoint: the file that the state is kept in.
+        on_progress: called at every step.
+        should_stop: asked before every step.
+        place: steps of the blocks before, and of all blocks together.
+        seed: of the order of the windows.
+    """
+
+    phase = PHASE
+
+    def __init__(
+        self,
+        task: BlockTask,
+        settings: BlockwiseSettings,
+        checkpoint: Path,
+        on_progress: OnProgress,
+        should_stop: ShouldStop,
+        place: tuple[int, int],
+        *,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(checkpoint, on_progress, should_stop)
+        self._task, self._settings, self._place, self._seed = task, settings, place, seed
+        self._device = next(task.model.parameters()).device
+        self._learned = task.windows[: len(task.windows) - task.held_back]
+        self._batch = min(settings.batch, len(self._learned))
+        self._losses: list[float] = []
+        self._best: list[Tensor] = []
+        self._best_loss = 0.0
+
+    def run(self) -> RefinedBlock:
+        """Train to the end and take the best of what was seen.
+
+        Raises:
+            CancelledError: asked to stop; the checkpoint lets the next attempt go on bit for bit.
+            NumericalError: the loss is not finite.
+        """
+        task = self._task
+        with swapped(task.model, task.low):
+            before = self._check_loss()
+        pairs = {name: TrainedPair(module) for name, module in task.low.items()}
+        self._parameters = [parameter for pair in pairs.values() for parameter in (pair.left, pair.right)]
+        self._rates = [self._settings.rate * float(one.detach().square().mean().sqrt()) for one in self._parameters]
+        groups = [{"params": [one], "lr": rate} for one, rate in zip(self._parameters, self._rates, strict=True)]
+        self._optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
+        self._best, self._best_loss = [], before
+        self._resume()
+        with swapped(task.model, pairs):
+            self._train(self._step, self._batch * task.windows.shape[1])
+        if not self._best:
+            kept = {name: (module.left, module.right) for name, module in task.low.items()}
+            return RefinedBlock(_on_cpu(kept), before, before, tuple(self._losses))
+        for parameter, value in zip(self._parameters, self._best, strict=True):
+            parameter.data.copy_(value)
+        found = {name: pair.rounded() for name, pair in pairs.items()}
+        return RefinedBlock(_on_cpu(found), before, self._best_loss, tuple(self._losses))
+
+    def _total(self) -> int:
+        return self._settings.passes * self._steps_of_a_pass()
+
+    def _steps_of_a_pass(self) -> int:
+        return len(self._learned) // self._batch
+
+    def _step(self) -> dict[str, float]:
+        pace = rise_and_fall(self.step, self._total(), _WARM_UP)
+        for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = rate * pace
+        chosen, _ = batch_of(self._learned, self._batch, self.step, self._seed)
+        loss = self._loss(chosen)
+        self._optimizer.zero_grad()
+        loss.backward()
+        require_finite(loss, self.step, self._parameters)
+        self._optimizer.step()
+        self._losses.append(float(loss.detach()))
+        if (self.step + 1) % self._steps_of_a_pass() == 0:
+            self._keep_the_best()
+        return {"loss": round(self._losses[-1], 8), "memory_mb": round(memory_in_use(self._device) / 1e6, 1)}
+
+    def _loss(self, chosen: Tensor) -> Tensor:
+        """Of the windows with these numbers."""
+        task = self._task
+        tokens, inputs = task.windows[chosen].to(self._device), task.inputs[chosen].to(self._device)
+        output = block_output(task.model, tokens, task.index, inputs)
+        return distance(output, task.targets[chosen].to(self._device))
+
+    def _keep_the_best(self) -> None:
+        loss = self._check_loss()
+        if loss < self._best_loss:
+            self._best_loss, self._best = loss, [parameter.detach().cpu().clone() for parameter in self._parameters]
+
+    @torch.no_grad()
+    def _check_loss(self) -> float:
+        """Mean loss on the windows held back, on all where there are none."""
+        count = len(self._task.windows)
+        first = count - self._task.held_back if self._task.held_back else 0
+        total = 0.0
+        for chosen in torch.arange(first, count).split(self._settings.batch):
+            total += float(self._loss(chosen)) * len(chosen)
+        return total / (count - first)
+
+    def _tell(self, values: Mapping[str, Any]) -> None:
+        done, total = self._place
+        told = {"block": self._task.index, **values}
+        self._on_progress(Progress(self.phase, done + self.step, total, told))
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "losses": self._losses,
+            "factors": [parameter.detach().cpu() for parameter in self._parameters],
+            "optimizer": self._optimizer.state_dict(),
+            "best": self._best,
+            "best_loss": self._best_loss,
+        }
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        for parameter, saved in zip(self._parameters, state["factors"], strict=True):
+            parameter.data.copy_(saved)
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._losses, self._best = list(state["losses"]), list(state["best"])
+        self._best_loss = float(state["best_loss"])
+        self.step = len(self._losses)
+
+
+def distance(output: Tensor, target: Tensor) -> Tensor:
+    """Squared error of every token as a share of what its target holds, averaged over tokens.
+
+    What reads the output behind it normalises every token, so that an error counts by the token's own size; in a plain
+    mean the few tokens with very large states (the first of a text) would hide all others.
+
+    Args:
+        output: [..., hidden].
+        target: [..., hidden].
+    """
+    wanted = target.float()
+    least = torch.finfo(torch.float32).tiny  # of a token that should be zero
+    return ((output.float() - wanted).square().sum(-1) / wanted.square().sum(-1).clamp(min=least)).mean()
+
+
+def _on_cpu(factors: Mapping[str, tuple[Tensor, Tensor]]) -> Pairs:
+    return {name: (left.detach().cpu(), right.detach().cpu()) for name, (left, right) in factors.items()}
