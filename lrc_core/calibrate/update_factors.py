@@ -321,6 +321,6 @@ def _seen_by(root: Tensor | None, weight: Tensor, pair: Pair) -> tuple[Tensor, T
 
 
 def _set(module: LowRankLinear, left: Tensor, right: Tensor) -> None:
-    """Give a low-rank layer other factors of the same shapes."""
-    module.left.data.copy_(left)
-    module.right.data.copy_(right)
+    """Give a low-rank layer other factors of the same shapes; those it had may be the source's own and stay."""
+    module.left.data = left.to(module.left, copy=True)
+    module.right.data = right.to(module.right, copy=True)
