@@ -32,12 +32,12 @@ def small_world(model: ModelRef, texts: tuple[str, str], place: Path, monkeypatc
         def __init__(self, *, here: bool, progress: bool) -> None:
             super().__init__(here=True, progress=progress)
 
-    def calibration_of(given: Any, seed: int = 0) -> CalibrationSpec:
-        return parts.calibration_of({"texts": [texts[0]], "windows": 16, "window": 32}, seed)
+    def calibration_spec(given: Any, seed: int = 0) -> CalibrationSpec:
+        return parts.calibration_spec({"texts": [texts[0]], "windows": 16, "window": 32}, seed)
 
-    def evaluation_of(given: Any, base: EvaluationSpec) -> EvaluationSpec:
+    def evaluation_spec(given: Any, base: EvaluationSpec) -> EvaluationSpec:
         small = {"texts": [texts[1]], "window": 32, "max_windows": 3}
-        return parts.evaluation_of({**given, **small}, base)
+        return parts.evaluation_spec({**given, **small}, base)
 
     for name in ("cache", "runs"):
         monkeypatch.setenv(f"LRC_{name.upper()}", str(place / name))
@@ -45,9 +45,9 @@ def small_world(model: ModelRef, texts: tuple[str, str], place: Path, monkeypatc
     monkeypatch.setattr("lrc_core.api.load.model_source", lambda _: model.source)
     monkeypatch.setattr("lrc_core.api.load.Work", Here)
     for name in ("spectra", "allocate", "compare"):
-        monkeypatch.setattr(f"lrc_core.api.{name}.calibration_of", calibration_of)
+        monkeypatch.setattr(f"lrc_core.api.{name}.calibration_spec", calibration_spec)
     for name in ("evaluate", "compare"):
-        monkeypatch.setattr(f"lrc_core.api.{name}.evaluation_of", evaluation_of)
+        monkeypatch.setattr(f"lrc_core.api.{name}.evaluation_spec", evaluation_spec)
 
 
 def executed(source: str, names: dict[str, Any]) -> Any:

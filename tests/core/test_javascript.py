@@ -18,7 +18,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lrc_core.budget import LAWS, layer_ratio, stored
+from lrc_core.charts.film import cells_of
 from lrc_core.results.series import packed
+from lrc_core.types import LinearShape
 from pages.ui.shared.prose import ASSETS
 
 BASE = "film/base.js"
@@ -107,9 +110,13 @@ def test_colours_run_from_one_end_of_the_ramp_to_the_other(node: str) -> None:
 
 
 def test_a_rank_from_which_a_layer_is_dense_keeps_all_of_it(node: str) -> None:
-    cell = [0, "q", 576, 288, 1 / 288, 331_776]
-    calls = [(cell, rank) for rank in (0, 144, 287, 288, 576)]
-    assert called(node, (BASE, "film/ranks.js"), "keptOf", *calls) == pytest.approx([0, 0.5, 287 / 288, 1, 1])
+    shape = LinearShape("q", 0, "q", 576, 576)
+    for storage in LAWS.values():
+        (layer,) = stored([shape], storage.name)
+        (cell,) = cells_of([layer], ["q"])
+        ranks = (0, 144, 287, 288, 400, 575, 576)
+        found = called(node, (BASE, "film/ranks.js"), "keptOf", *((list(cell), rank) for rank in ranks))
+        assert found == pytest.approx([layer_ratio(layer, rank) if rank else 0 for rank in ranks], abs=1e-6)
 
 
 def test_arrow_keys_move_to_the_nearest_cell_of_a_row_or_column(node: str) -> None:

@@ -129,11 +129,11 @@ def test_an_unknown_layer_is_an_error_in_words(calibrated: Calibrated) -> None:
 def test_a_full_disk_says_so_and_leaves_no_half_file(calibrated: Calibrated, monkeypatch: pytest.MonkeyPatch) -> None:
     written = safetensors.torch.save_file
 
-    def full_after_the_first(tensors: Any, path: Path) -> None:
+    def full_after_the_first(tensors: Any, path: Path, **more: Any) -> None:
         if "0000" not in path.name:
             path.write_bytes(b"half")
             raise OSError(errno.ENOSPC, "No space left on device")
-        written(tensors, path)
+        written(tensors, path, **more)
 
     monkeypatch.setattr(safetensors.torch, "save_file", full_after_the_first)
     with pytest.raises(ResourceError, match=r"block-0001.*Free"):

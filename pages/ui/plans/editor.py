@@ -261,9 +261,10 @@ def _spend(
             "Spectra under the two-sided decomposition (K-FAC) give one; the Spectra page computes them."
         )
         return
-    loss = predicted_loss(card.layers, draft.ranks, losses)
+    loss, spectra = predicted_loss(card.layers, draft.ranks, losses), archive().open(source)
+    made = when(spectra) if spectra is not None else source
     st.caption(
-        f"The layers that are not locked get the ranks of least predicted loss (K-FAC, `{source}`). "
+        f"The layers that are not locked get the ranks of least predicted loss (K-FAC, {made}). "
         f":blue-badge[:material/calculate: estimate] this plan: **{loss:.3f}** nats per token"
         + ("" if draft.decomposition == "kfac" else f", from the two-sided spectra, for {draft.decomposition} factors")
         + "."
