@@ -19,7 +19,7 @@ from torch import Tensor
 from lrc_core.errors import NumericalError
 
 LARGEST_COEFFICIENT = 1.2
-"""Bound that swaps bring every coefficient under: few rows change for it, and a tenth to a third of the rounding error goes."""
+"""Bound that swaps bring every coefficient under; few rows change for it, and up to a third of rounding error goes."""
 
 
 @dataclass(frozen=True)
