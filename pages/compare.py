@@ -55,6 +55,19 @@ def choose_presets(names: list[str]) -> dict[str, str]:
     return found
 
 
+def choose_formats() -> list[str]:
+    """Number formats in which the model is measured without ranks."""
+    return st.pills(
+        "Just quantised, for comparison",
+        QUANTISED,
+        selection_mode="multi",
+        default=QUANTISED,
+        key="co_new_formats",
+        help="The model with every block linear rounded to a number format of llama.cpp and no rank reduced: "
+        "what you could do instead, at its true bytes.",
+    )
+
+
 def new_comparison(ref: ModelRef) -> None:
     """The form that starts a comparison."""
     if jobs.instead(CompareSpec(model=ref)):
@@ -92,16 +105,8 @@ def new_comparison(ref: ModelRef) -> None:
             key="co_new_update",
             help=jobs.UPDATE_HELP,
         )
-        formats = left.pills(
-            "Just quantised, for comparison",
-            QUANTISED,
-            selection_mode="multi",
-            default=QUANTISED,
-            key="co_new_formats",
-            help="The model with every block linear rounded to a number format of llama.cpp and no rank reduced: "
-            "what you could do instead, at its true bytes.",
-        )
         with left:
+            formats = choose_formats()
             storage = forms.storage("co_new_storage", None, linked=False)
         with right.expander("Presets", icon=":material/tune:"):
             presets = choose_presets(names)
