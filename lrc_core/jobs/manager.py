@@ -18,6 +18,7 @@ from dataclasses import replace
 from lrc_core.errors import LrcError, RunError
 from lrc_core.files import disk_errors
 from lrc_core.jobs import dispatcher, generator, placed
+from lrc_core.jobs.engines.placement import profile_of
 from lrc_core.jobs.engines.profile import LOCAL, Profile
 from lrc_core.jobs.launch import end_run, signal_worker, start_run
 from lrc_core.jobs.node import STALE_BEAT_S
@@ -140,7 +141,7 @@ def resume(
     run = store.open(run_id)
     _reconcile_one(store, run)
     before = placed.is_away(run)
-    on = on or (placed.profile_of(before) if before and not here else None)
+    on = on or (profile_of(before) if before and not here else None)
     if not _is_sent(on):
         _require_room(store, run.spec)
     with store.lock():

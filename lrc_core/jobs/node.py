@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from lrc_core.errors import LrcError
 from lrc_core.jobs import worker
@@ -61,7 +62,7 @@ def main(words: Sequence[str], *, job: str = "", name: str = "") -> int:
     if placement is None or placement.ticket != asked.ticket:
         log.warning("this job was submitted earlier than the last time: nothing to do")
         return NOT_MINE
-    found = {"node": name, "reason": "", "began_at": time.time(), **({"job": job} if job else {})}
+    found: dict[str, Any] = {"node": name, "reason": "", "began_at": time.time(), **({"job": job} if job else {})}
     note_placement(file, asked.ticket, **found)
     placement = replace(placement, **found)
     try:

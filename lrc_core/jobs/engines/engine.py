@@ -49,8 +49,9 @@ class JobState:
 class Engine(Protocol):
     """A scheduler. All of it is asked from the machine that submits; nodes only see the folder of runs."""
 
-    lasting: bool
-    """Whether what was submitted outlives this process."""
+    @property
+    def lasting(self) -> bool:
+        """Whether what was submitted outlives this process."""
 
     def reach(self) -> None:
         """Make sure that it answers.

@@ -26,7 +26,7 @@ from lrc_core.paths import child_environment
 
 ANSWER_S = 20.0
 """How long Slurm may take to answer."""
-SEEN_S = 2.0
+SEEN_S = 1.0
 """How long its list of jobs is believed: many runs cost one question."""
 _WAITS = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "CONFIGURING", "SPECIAL_EXIT", "SUSPENDED", "RESV_DEL_HOLD")
 _RUNS = ("RUNNING", "COMPLETING", "STAGE_OUT", "SIGNALING", "STOPPED", "RESIZING")
