@@ -1,12 +1,15 @@
-"""A sweep is the bench's own runs in another order: the same ids, whichever of the two is first; bad files are refused."""
+"""A sweep is the bench's own runs in another order, whichever of the two is first; bad files are refused."""
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from lrc_core.cli.parser import build_parser
 from lrc_core.errors import LrcError, SettingsError
 from lrc_core.jobs import node
 from lrc_core.jobs.engines.placement import new_placement, write_placement
@@ -20,6 +23,8 @@ from lrc_core.results.identity import identified
 from lrc_core.runs.spec import QualitySpec
 from lrc_core.runs.store import RunStore
 from tests.factories.pipeline_helpers import run
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def sweep_of(spec: QualitySpec) -> SweepFolder:
@@ -80,6 +85,24 @@ def test_unknown_keys_are_refused_with_the_nearest(text: str, close: str, tmp_pa
     with pytest.raises(SettingsError) as told:
         read_benches(str(file), RunStore())
     assert close in told.value.remedy and text.split(" ")[0] in told.value.message
+
+
+def commands_of_manifests() -> list[list[str]]:
+    sky = yaml.safe_load((EXAMPLES / "skypilot.yaml").read_text())
+    job = yaml.safe_load((EXAMPLES / "kubernetes.yaml").read_text())
+    container = job["spec"]["template"]["spec"]["containers"][0]
+    return [*map(shlex.split, sky["run"].splitlines()), [*container["command"], *container["args"]]]
+
+
+@pytest.mark.parametrize("words", commands_of_manifests(), ids=lambda words: words[1])
+def test_commands_of_manifests_can_be_read(words: list[str]) -> None:
+    assert words[0] == "lrc" and build_parser().parse_args(words[1:]).handler
+
+
+def test_the_example_measures_every_method_at_every_rate() -> None:
+    (spec,) = read_benches(str(EXAMPLES / "sweep.toml"), RunStore())
+    steps = sweep_of(spec).steps.values()
+    assert sum(step.kind == EVALUATE for step in steps) == 1 + len(spec.methods) * len(spec.keeps)
 
 
 @pytest.mark.parametrize("text", ["keep = [", "models = 'starter'", "keep = ['much']", "keep = {a = 1}", "models = []"])

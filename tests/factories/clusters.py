@@ -102,6 +102,12 @@ class SlurmCluster:
         """As a machine that goes down."""
         self._kill("slurmctld")
 
+    def _is_on(self, process: psutil.Process, name: str) -> bool:
+        with suppress(psutil.Error):
+            found = process.environ()
+            return (found.get("SLURM_CONF"), found.get("SLURMD_NODENAME")) == (self.configuration, name)
+        return False
+
     def start_node(self, name: str) -> None:
         """Start a node's daemon."""
         self._call("slurmd", "-N", name)
@@ -109,11 +115,10 @@ class SlurmCluster:
     def lose_node(self, name: str) -> None:
         """Kill a node with everything on it, and let the controller know at once what it would find out in minutes."""
         self._kill(f"slurmd-{name}")
-        for process in psutil.process_iter():
-            with suppress(psutil.Error):
-                mine = process.environ().get("SLURM_CONF") == self.configuration
-                there = process.environ().get("SLURMD_NODENAME") == name
-                if (mine and there) or (process.name() == "slurmstepd" and name in " ".join(process.cmdline())):
+        jobs = [process for process in psutil.process_iter() if self._is_on(process, name)]
+        for process in (*filter(None, (job.parent() for job in jobs)), *jobs):
+            if process.name() == "slurmstepd" or process in jobs:  # the former first: it would tell of their end
+                with suppress(psutil.Error):
                     process.kill()
         self.ask("scontrol", "update", f"nodename={name}", "state=down", "reason=lost")
 
