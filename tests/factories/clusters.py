@@ -131,6 +131,9 @@ class SlurmCluster:
         with suppress(subprocess.SubprocessError):
             self.ask("scancel", "--user=root", "--state=pending,running")
             time.sleep(0.2)
+        for process in psutil.process_iter():
+            if any(self._is_on(process, name) for name in NODES):
+                process.kill()
         for name in ("slurmctld", *(f"slurmd-{node}" for node in NODES), "munged"):
             self._kill(name)
 
@@ -173,10 +176,10 @@ def ray_cluster() -> Iterator[object]:
     from ray.cluster_utils import Cluster
 
     cluster = Cluster()
-    cluster.add_node(num_cpus=0, include_dashboard=False, object_store_memory=80 * 2**20)
-    cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20)
-    cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20)
     try:
+        cluster.add_node(num_cpus=0, include_dashboard=False, object_store_memory=80 * 2**20)
+        for _ in NODES:
+            cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20)
         yield cluster
     finally:
         import ray
