@@ -14,7 +14,7 @@ from typing import Any
 from lrc_core.cli.output import emit_json, emit_table, note
 from lrc_core.errors import LrcError
 from lrc_core.jobs.engines.choice import engine_of
-from lrc_core.jobs.engines.engine import Engine, Work
+from lrc_core.jobs.engines.engine import Engine, EngineTask
 from lrc_core.jobs.engines.profile import Profile, chosen_profile
 from lrc_core.kinds.flags import ENGINES
 from lrc_core.paths import child_environment, runs_home
@@ -71,7 +71,7 @@ def measure(profile: Profile, folder: Path, count: int) -> dict[str, Any]:
 def _through(engine: Engine, folder: Path, count: int) -> tuple[float, float]:
     """Seconds until that many jobs have ended, and seconds until they were submitted."""
     words = (str(folder), "nobody")
-    works = [Work(str(number), words, f"trivial {number}", folder / "log") for number in range(count)]
+    works = [EngineTask(str(number), words, f"trivial {number}", folder / "log") for number in range(count)]
     began = time.monotonic()
     waiting = [job for _, job in engine.submit(works, {})]
     submitted = time.monotonic() - began

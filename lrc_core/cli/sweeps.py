@@ -17,7 +17,7 @@ from lrc_core.errors import RunError
 from lrc_core.escape import csv_row
 from lrc_core.files import disk_errors
 from lrc_core.jobs.sweeps.folder import SweepFolder
-from lrc_core.jobs.sweeps.progress import DONE, FAILED, Progress, StepState, fingerprint, in_words
+from lrc_core.jobs.sweeps.progress import DONE, FAILED, StepState, SweepProgress, fingerprint, progress_words
 from lrc_core.jobs.sweeps.sending import cancel_sweep, plan_sweep, send_missing
 from lrc_core.jobs.sweeps.steps import EVALUATE, Step
 from lrc_core.runs.store import Run, RunStore
@@ -42,7 +42,7 @@ def sweep_command(arguments: argparse.Namespace) -> int:
     if arguments.detach:
         note("They work on; the same command without --detach follows them to the table.")
         return 0
-    progress = Progress(folder)
+    progress = SweepProgress(folder)
     states = _follow(progress)
     rows = list(rows_of(folder, states))
     if arguments.csv:
@@ -52,7 +52,7 @@ def sweep_command(arguments: argparse.Namespace) -> int:
     return 0 if all(state.state == DONE for state in states.values()) else 1
 
 
-def _follow(progress: Progress) -> dict[str, StepState]:
+def _follow(progress: SweepProgress) -> dict[str, StepState]:
     """Watch until nothing more happens; Ctrl-C leaves the jobs at work."""
     line, began, told = ProgressLine(), time.time(), set[str]()
     try:
@@ -63,7 +63,7 @@ def _follow(progress: Progress) -> dict[str, StepState]:
                     told.add(key)
                     line.close()
                     note(f"Failed: {progress.folder.steps[key].label}: {state.error}")
-            line.show(in_words(states, began), str(fingerprint(states)))
+            line.show(progress_words(states, began), str(fingerprint(states)))
             if all(state.ended for state in states.values()):
                 return states
             time.sleep(LOOK_S)

@@ -10,7 +10,7 @@ from pathlib import Path
 from lrc_core.errors import LrcError, ResourceError
 from lrc_core.files import disk_errors
 from lrc_core.jobs.engines.choice import engine_of
-from lrc_core.jobs.engines.engine import JobState, Work
+from lrc_core.jobs.engines.engine import EngineTask, JobState
 from lrc_core.jobs.engines.placement import (
     FILE,
     Placement,
@@ -50,7 +50,7 @@ def send(store: RunStore, run: Run, profile: Profile) -> None:
     engine.reach()
     placement = new_placement(profile)
     write_placement(run.path / FILE, placement)
-    work = Work(run.id, node_words(run.path, placement, profile), run.id, run.path.resolve() / "stdout.log")
+    work = EngineTask(run.id, node_words(run.path, placement, profile), run.id, run.path.resolve() / "stdout.log")
     for _, job in engine.submit([work], {}):
         note_placement(run.path / FILE, placement.ticket, job=job)
 

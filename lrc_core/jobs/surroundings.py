@@ -34,12 +34,12 @@ def check_node(name: str, runs: Path, wanted: str, gpus: int) -> None:
             f"Node {name} has another program: {program()}, and {wanted} asked.",
             "Install the same version on all nodes, or name the right `python` in the profile.",
         )
-    require_disk(runs)
+    require_disk_space(runs)
     if gpus:
         _require_gpus(name, gpus)
 
 
-def require_disk(runs: Path) -> None:
+def require_disk_space(runs: Path) -> None:
     """Refuse a folder of runs whose disk is full.
 
     Raises:

@@ -17,7 +17,7 @@ from lrc_core.jobs import manager
 from lrc_core.jobs.engines.placement import placement_of
 from lrc_core.jobs.engines.profile import Profile
 from lrc_core.jobs.sweeps.folder import SweepFolder
-from lrc_core.jobs.sweeps.progress import Progress
+from lrc_core.jobs.sweeps.progress import SweepProgress
 from lrc_core.jobs.sweeps.sending import send_missing
 from lrc_core.jobs.sweeps.steps import EVALUATE, Steps
 from lrc_core.paths import runs_home
@@ -206,7 +206,7 @@ def test_a_sweep_comes_to_the_numbers_of_this_machine(
     steps.add_bench(spec, fetch=False)
     folder = SweepFolder.make(steps.all, RunStore())
     assert send_missing(folder, profile(engine)) == 4
-    progress = Progress(folder)
+    progress = SweepProgress(folder)
     wait_for(lambda: all(found.ended for found in progress.states().values()), "the end of the sweep", 240)
     states = progress.states()
     assert {found.state for found in states.values()} == {"done"}, states

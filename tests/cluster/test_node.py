@@ -136,7 +136,7 @@ def test_a_gpu_that_is_missing_or_taken_is_refused(
 def test_a_full_disk_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(surroundings, "LEAST_DISK", 2**62)
     with pytest.raises(ResourceError, match="full"):
-        surroundings.require_disk(tmp_path / "not" / "yet")
+        surroundings.require_disk_space(tmp_path / "not" / "yet")
 
 
 class Says:

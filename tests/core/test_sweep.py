@@ -17,7 +17,7 @@ from lrc_core.jobs.engines.profile import Profile, chosen_profile, read_profile
 from lrc_core.jobs.node import FAILED
 from lrc_core.jobs.sweeps.file import read_benches
 from lrc_core.jobs.sweeps.folder import SweepFolder
-from lrc_core.jobs.sweeps.progress import Progress
+from lrc_core.jobs.sweeps.progress import SweepProgress
 from lrc_core.jobs.sweeps.steps import ALLOCATE, EVALUATE, Steps
 from lrc_core.results.identity import identified
 from lrc_core.runs.spec import QualitySpec
@@ -46,7 +46,7 @@ def test_after_the_bench_every_step_is_done_but_what_failed(bench_parts: dict[st
         )
     )
     run(spec)
-    states = Progress(sweep_of(spec)).states()
+    states = SweepProgress(sweep_of(spec)).states()
     failed = {key for key, state in states.items() if state.state == "failed"}
     steps = sweep_of(spec).steps
     assert {(steps[key].kind, steps[key].spec["method"], steps[key].spec["keep"]) for key in failed} == {
@@ -145,5 +145,5 @@ def test_a_step_that_fails_before_its_run_says_why(bench_parts: dict[str, Any]) 
     write_placement(folder.placement_file("0000"), placement)
     words = (str(folder.path), placement.ticket, "--step", "0000", "--program", "0.0/other")
     assert node.main(words, job="7", name="node1") == FAILED
-    state = Progress(folder).states()["0000"]
+    state = SweepProgress(folder).states()["0000"]
     assert state.state == "failed" and "node1" in state.error

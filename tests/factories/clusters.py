@@ -131,11 +131,13 @@ class SlurmCluster:
         with suppress(subprocess.SubprocessError):
             self.ask("scancel", "--user=root", "--state=pending,running")
             time.sleep(0.2)
-        for process in psutil.process_iter():
-            if any(self._is_on(process, name) for name in NODES):
-                process.kill()
-        for name in ("slurmctld", *(f"slurmd-{node}" for node in NODES), "munged"):
+        for name in ("slurmctld", *(f"slurmd-{node}" for node in NODES)):
             self._kill(name)
+        for process in psutil.process_iter():  # steps outlive their daemons, to tell of their end
+            with suppress(psutil.Error):
+                if process.environ().get("SLURM_CONF") == self.configuration:
+                    process.kill()
+        self._kill("munged")
 
     def _call(self, *words: str) -> None:
         subprocess.run(words, env=self._environment, check=True, capture_output=True)

@@ -11,7 +11,7 @@ PENDING, RUNNING, ENDED, UNKNOWN = "pending", "running", "ended", "unknown"
 
 
 @dataclass(frozen=True)
-class Work:
+class EngineTask:
     """What an engine is asked to do: one call of ``python -m lrc_core.jobs.node``.
 
     Attributes:
@@ -60,7 +60,7 @@ class Engine(Protocol):
             ResourceError: in one line, why not, and what to do.
         """
 
-    def submit(self, works: Sequence[Work], jobs: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    def submit(self, works: Sequence[EngineTask], jobs: Mapping[str, str]) -> Iterator[tuple[str, str]]:
         """Hand everything over, in order; yields each key with the engine's name of the job once it is accepted.
 
         Args:

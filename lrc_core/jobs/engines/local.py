@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 
 from lrc_core.files import write_json
-from lrc_core.jobs.engines.engine import JobState, Work
+from lrc_core.jobs.engines.engine import EngineTask, JobState
 from lrc_core.jobs.launch import start_process
 from lrc_core.runs.process import birth
 
@@ -34,7 +34,7 @@ class LocalEngine:
     def reach(self) -> None:
         """It is here."""
 
-    def submit(self, works: Sequence[Work], jobs: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    def submit(self, works: Sequence[EngineTask], jobs: Mapping[str, str]) -> Iterator[tuple[str, str]]:
         """See :class:`~lrc_core.jobs.engines.engine.Engine`; all of it has the name of the one process."""
         self._folder.mkdir(parents=True, exist_ok=True)
         name = self._folder / f"{uuid.uuid4().hex[:12]}.json"

@@ -72,7 +72,7 @@ def placement_of(folder: Path) -> Placement | None:
     return placement_in(folder / FILE)
 
 
-def place_of(folder: Path) -> str:
+def whereabouts(folder: Path) -> str:
     """Engine, job, node and why it waits, of a run that another engine than this machine has or had; else ""."""
     placement = placement_of(folder)
     return placement.words if placement is not None and placement.away else ""

@@ -19,7 +19,7 @@ from typing import Any
 
 from lrc_core.errors import ResourceError
 from lrc_core.jobs.engines import conductor
-from lrc_core.jobs.engines.engine import JobState, Work
+from lrc_core.jobs.engines.engine import EngineTask, JobState
 from lrc_core.jobs.engines.profile import Profile
 from lrc_core.jobs.queue import kept_environment
 from lrc_core.paths import child_environment
@@ -69,7 +69,7 @@ class RayEngine:
                     f"Ask for fewer, or add a node (`ray start --address ... --num-{words.lower()} {wanted}`).",
                 )
 
-    def submit(self, works: Sequence[Work], jobs: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    def submit(self, works: Sequence[EngineTask], jobs: Mapping[str, str]) -> Iterator[tuple[str, str]]:
         """See :class:`~lrc_core.jobs.engines.engine.Engine`."""
         import ray
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from lrc_core.errors import ResourceError, SettingsError
 from lrc_core.jobs import node
-from lrc_core.jobs.engines.engine import JobState, Work
+from lrc_core.jobs.engines.engine import EngineTask, JobState
 from lrc_core.jobs.engines.profile import Profile
 from lrc_core.paths import child_environment
 
@@ -83,7 +83,7 @@ class SlurmEngine:
                 f"Slurm has no partition {self._profile.partition!r}.", f"It has {', '.join(sorted(known))}."
             )
 
-    def submit(self, works: Sequence[Work], jobs: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    def submit(self, works: Sequence[EngineTask], jobs: Mapping[str, str]) -> Iterator[tuple[str, str]]:
         """See :class:`~lrc_core.jobs.engines.engine.Engine`."""
         known = dict(jobs)
         executor = self._executor()

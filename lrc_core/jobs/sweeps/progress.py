@@ -52,7 +52,7 @@ class StepState:
         return self.state in ENDED
 
 
-class Progress:
+class SweepProgress:
     """Looks at all steps again and again; what is done is not looked at twice."""
 
     def __init__(self, folder: SweepFolder) -> None:
@@ -137,7 +137,7 @@ class Progress:
         return look.state == "ended" and now - max(placement.began_at, placement.sent_at) > placed.LAG_S
 
 
-def in_words(states: Mapping[str, StepState], began: float) -> str:
+def progress_words(states: Mapping[str, StepState], began: float) -> str:
     """One line: how many are done, failed, running, waiting and why, and how long it may take.
 
     Args:
@@ -167,4 +167,4 @@ def fingerprint(states: Mapping[str, StepState]) -> tuple[int, ...]:
     return tuple(counts[name] for name in ENDED)
 
 
-__all__ = ["DONE", "FAILED", "Progress", "StepState", "fingerprint", "in_words"]
+__all__ = ["DONE", "FAILED", "StepState", "SweepProgress", "fingerprint", "progress_words"]

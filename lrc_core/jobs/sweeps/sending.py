@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from lrc_core.errors import LrcError
 from lrc_core.jobs import manager, placed
 from lrc_core.jobs.engines.choice import engine_of
-from lrc_core.jobs.engines.engine import Work
+from lrc_core.jobs.engines.engine import EngineTask
 from lrc_core.jobs.engines.placement import (
     Placement,
     new_placement,
@@ -17,10 +17,10 @@ from lrc_core.jobs.engines.placement import (
     write_placement,
 )
 from lrc_core.jobs.engines.profile import Profile
-from lrc_core.jobs.surroundings import require_disk
+from lrc_core.jobs.surroundings import require_disk_space
 from lrc_core.jobs.sweeps.file import read_benches
 from lrc_core.jobs.sweeps.folder import SweepFolder
-from lrc_core.jobs.sweeps.progress import DONE, Progress, StepState
+from lrc_core.jobs.sweeps.progress import DONE, StepState, SweepProgress
 from lrc_core.jobs.sweeps.steps import Steps
 from lrc_core.kinds import check
 from lrc_core.models.source import find_source
@@ -49,10 +49,10 @@ def send_missing(folder: SweepFolder, profile: Profile) -> int:
         LrcError: the engine cannot be reached or refuses; what it took before is kept.
     """
     require_writable("no job is started")
-    require_disk(folder.store.root)
+    require_disk_space(folder.store.root)
     engine = engine_of(profile, folder.store.root)
     engine.reach()
-    states = Progress(folder).states()
+    states = SweepProgress(folder).states()
     jobs = {key: placement.job for key, placement in _live(folder, states).items()}
     wanted = [key for key, state in states.items() if state.ended and state.state != DONE]
     works, sent = [], {}
@@ -62,7 +62,7 @@ def send_missing(folder: SweepFolder, profile: Profile) -> int:
         write_placement(folder.placement_file(key), sent[key])
         words = placed.node_words(folder.path, sent[key], profile, key)
         after = tuple(other for other in step.after if other in jobs or other in sent)
-        works.append(Work(key, words, f"lrc {step.label}", folder.log(key), after))
+        works.append(EngineTask(key, words, f"lrc {step.label}", folder.log(key), after))
     try:
         for key, job in engine.submit(works, jobs):
             note_placement(folder.placement_file(key), sent.pop(key).ticket, job=job)
@@ -74,7 +74,7 @@ def send_missing(folder: SweepFolder, profile: Profile) -> int:
 
 def cancel_sweep(folder: SweepFolder) -> int:
     """Take back what waits and stop what runs. Returns how many steps that concerned."""
-    states = Progress(folder).states()
+    states = SweepProgress(folder).states()
     live = _live(folder, states)
     by_engine: dict[str, list[Placement]] = {}
     for placement in live.values():
