@@ -161,6 +161,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-if __name__ == "__main__":
+def log_to_stderr() -> None:
+    """Where an engine keeps the output of its jobs."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+
+if __name__ == "__main__":
+    log_to_stderr()
     sys.exit(main(sys.argv[1:]))

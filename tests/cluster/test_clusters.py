@@ -155,9 +155,9 @@ def test_ray_begins_again_elsewhere_what_a_lost_node_had(on_ray: Any, monkeypatc
     busy = [one for one in runs if counted(one)]
     waits = next(one for one in runs if one not in busy)
     manager.cancel(waits.id)
-    nodes = {node.node_id[:6]: node for node in on_ray.worker_nodes}
-    lost = busy[1]
-    on_ray.remove_node(nodes[node_of(lost).split("/")[1]], allow_graceful=False)
+    (node,) = on_ray.worker_nodes
+    lost = next(one for one in busy if node_of(one).endswith(node.node_id[:6]))
+    on_ray.remove_node(node, allow_graceful=False)
     on_ray.add_node(num_cpus=1, object_store_memory=80 * 2**20)
     before = node_of(lost)
     wait_for(lambda: node_of(lost) != before and counted(lost), "the run on another node", 120)

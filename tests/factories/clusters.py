@@ -179,9 +179,8 @@ def ray_cluster() -> Iterator[object]:
 
     cluster = Cluster()
     try:
-        cluster.add_node(num_cpus=0, include_dashboard=False, object_store_memory=80 * 2**20)
-        for _ in NODES:
-            cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20)
+        cluster.add_node(num_cpus=1, include_dashboard=False, object_store_memory=80 * 2**20)
+        cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20)
         yield cluster
     finally:
         import ray

@@ -118,11 +118,12 @@ class RayEngine:
             ray.get(actor.cancel.remote(list(jobs)))
 
     def _conductor(self) -> Any:
-        """The actor, made where there is none; it takes no CPU from anybody."""
+        """The actor, made where there is none: on the head, with which a cluster stands and falls; it takes no CPU."""
         import ray
 
         ray.cloudpickle.register_pickle_by_value(conductor)
         options = {"name": self._name, "namespace": conductor.NAMESPACE, "lifetime": "detached", "num_cpus": 0}
+        options["resources"] = {"node:__internal_head__": 0.001}
         actor = ray.remote(conductor.Conductor).options(**options, get_if_exists=True).remote()
         ray.get(actor.ping.remote())
         return actor

@@ -43,6 +43,7 @@ class NodeCall:
 
     def __call__(self) -> int:
         """Work on a run; where the time limit came first, go on in the same job once more."""
+        node.log_to_stderr()
         warned: list[int] = []
 
         def on_warning(number: int, _: FrameType | None) -> None:
