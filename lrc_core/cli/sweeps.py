@@ -17,7 +17,7 @@ from lrc_core.errors import RunError
 from lrc_core.escape import csv_row
 from lrc_core.files import disk_errors
 from lrc_core.jobs.sweeps.folder import SweepFolder
-from lrc_core.jobs.sweeps.progress import DONE, FAILED, StepState, SweepProgress, fingerprint, progress_words
+from lrc_core.jobs.sweeps.progress import DONE, FAILED, StepState, SweepProgress, ended_counts, progress_words
 from lrc_core.jobs.sweeps.sending import cancel_sweep, plan_sweep, send_missing
 from lrc_core.jobs.sweeps.steps import EVALUATE, Step
 from lrc_core.runs.store import Run, RunStore
@@ -63,7 +63,7 @@ def _follow(progress: SweepProgress) -> dict[str, StepState]:
                     told.add(key)
                     line.close()
                     note(f"Failed: {progress.folder.steps[key].label}: {state.error}")
-            line.show(progress_words(states, began), str(fingerprint(states)))
+            line.show(progress_words(states, began), str(ended_counts(states)))
             if all(state.ended for state in states.values()):
                 return states
             time.sleep(LOOK_S)

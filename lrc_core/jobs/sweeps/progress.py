@@ -161,10 +161,10 @@ def progress_words(states: Mapping[str, StepState], began: float) -> str:
     return " · ".join(parts)
 
 
-def fingerprint(states: Mapping[str, StepState]) -> tuple[int, ...]:
+def ended_counts(states: Mapping[str, StepState]) -> tuple[int, ...]:
     """Changes with every step that ends."""
     counts = Counter(state.state for state in states.values())
     return tuple(counts[name] for name in ENDED)
 
 
-__all__ = ["DONE", "FAILED", "StepState", "SweepProgress", "fingerprint", "progress_words"]
+__all__ = ["DONE", "FAILED", "StepState", "SweepProgress", "ended_counts", "progress_words"]
