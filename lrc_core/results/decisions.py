@@ -15,19 +15,20 @@ from lrc_core.runs.spec import ModelRef, QualitySpec
 from lrc_core.runs.store import RunStore
 
 
-def decision_of(ref: ModelRef, group: Group, decomposition: str) -> list[Choice]:
-    """Every choice of a group under one decomposition, and the reference models of its benches.
+def decision_of(ref: ModelRef, group: Group, decomposition: str | None = None) -> list[Choice]:
+    """Every choice of a group, and the reference models of its benches.
 
     Args:
         ref: the model.
         group: what was measured alike.
-        decomposition: that plans are under; what has none is always among them.
+        decomposition: that plans are under, None for any; what has none is always among them.
     """
     known = archive().newest_card(ref)
     if known is None:
         return []
     whole = BF16.block_bytes * known[0].params_total
-    return choices([*group.at(decomposition, None), *_references(group)], whole, Scores(RunStore().root))
+    rows = group.rows if decomposition is None else group.at(decomposition, None)
+    return choices([*rows, *_references(group)], whole, Scores(RunStore().root))
 
 
 def _references(group: Group) -> Sequence[Row]:

@@ -168,7 +168,7 @@ def _decision(named: Named) -> list[Block]:
                 Cell(one.name, one.name), Cell(KINDS[one.kind], one.kind), Cell(f"{100 * one.share:.1f}", one.share),
                 Cell(f"{one.size / 1e6:,.1f}", one.size), Cell(measured(one.times, one.times_error), one.times),
             ),
-            named.key(one.row), row_color(one.row),
+            named.key(dict(one.row)), row_color(dict(one.row)),
         )
         for one in found
     ]  # fmt: skip
