@@ -11,10 +11,12 @@ from lrc_core.errors import LrcError
 from lrc_core.formats.grids import METHODS
 from lrc_core.names import in_order, learns, method_color, method_label
 from lrc_core.plan import Plan
+from lrc_core.quality.decision import Choice
 from lrc_core.quality.footprint import served
 from lrc_core.quality.quantised import compresses
 from lrc_core.results import comparisons
 from lrc_core.results.archive import RunView, archive
+from lrc_core.results.decisions import decision_of
 from lrc_core.results.plans import load_plan, nearest, recorded_plans
 from lrc_core.runs.spec import AllocateSpec, EvaluateSpec, ModelRef
 from lrc_core.types import ModelCard
@@ -39,6 +41,7 @@ class Story:
         plan: that it measured.
         sample: whether all of it is shipped.
         source: id of the comparison.
+        decided: every measured way to a smaller model, at every size.
     """
 
     ref: ModelRef
@@ -50,6 +53,7 @@ class Story:
     plan: Plan | None
     sample: bool
     source: str
+    decided: tuple[Choice, ...] = ()
 
     @property
     def removed(self) -> str:
@@ -146,7 +150,8 @@ def _story(ref: ModelRef, card: ModelCard, wanted: float) -> Story:
         order = in_order(str(row["method"]) for row in chosen)
         chosen.sort(key=lambda row: order.index(str(row["method"])))
         source = next((view.id for view in group.views if not isinstance(view.spec, EvaluateSpec)), group.views[0].id)
-        return Story(ref, card, shown, keep, tuple(chosen), kept[0], _plan(kept[0]), group.sample, source)
+        decided = tuple(decision_of(ref, group))
+        return Story(ref, card, shown, keep, tuple(chosen), kept[0], _plan(kept[0]), group.sample, source, decided)
     found = nearest(recorded_plans(archive().runs(AllocateSpec, ref)), wanted)
     plan = load_plan(found.path) if found is not None else None
     keep = plan.keep_target if plan is not None else wanted
