@@ -57,8 +57,13 @@ class ProgressLine:
             self._width = 0
 
 
-def start(spec: Spec, *, resume: bool) -> Run:
+def start(spec: Spec, *, resume: bool, env: Mapping[str, str] | None = None) -> Run:
     """Submit a job, or go on with its stopped run when that was asked for.
+
+    Args:
+        spec: of the job.
+        resume: go on with a run that was stopped.
+        env: variables for its worker alone.
 
     Raises:
         RunError: the run was stopped or failed before, and ``resume`` is not set.
@@ -66,7 +71,7 @@ def start(spec: Spec, *, resume: bool) -> Run:
     """
     store = RunStore()
     manager.reconcile(store=store)
-    run = manager.submit(spec, store=store)
+    run = manager.submit(spec, store=store, env=env)
     for name in filter(is_file, named_texts(spec)):
         with suppress(LrcError):
             note(f"{text_label(name)}: {read_file(name).words}")
@@ -74,7 +79,7 @@ def start(spec: Spec, *, resume: bool) -> Run:
     if not status.resumable:
         return run
     if resume:
-        return manager.resume(run.id, store=store)
+        return manager.resume(run.id, store=store, env=env)
     why = f" ({status.error})" if status.error else ""
     raise RunError(
         f"This job was {status.state} before{why}.", f"Go on with it: `lrc runs resume {run.id}`, or add --resume."

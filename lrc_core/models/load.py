@@ -18,6 +18,7 @@ from lrc_core.errors import CancelledError, LrcError, ModelError, ResourceError
 from lrc_core.models.allocator import keep_freed_memory
 from lrc_core.models.blocks.experts import unstack_experts
 from lrc_core.models.blocks.linears import Blocks, decoder_blocks, find_blocks
+from lrc_core.models.blocks.partial import look_at_output
 from lrc_core.models.checks.first_look import first_look
 from lrc_core.models.checks.fit import model_positions
 from lrc_core.models.device import memory_available, named_dtype, pick_device
@@ -132,6 +133,8 @@ def load_model(
         keep_freed_memory()
     model.eval().requires_grad_(False)
     look = first_look(model)
+    if by_blocks:
+        look_at_output(model)
     blocks = find_blocks(model, look.called)
     warnings += _odd(blocks, look.causal)
     card = _card(model, identity, blocks, chosen, precision)
@@ -203,9 +206,7 @@ def packed_as(ref: ModelRef) -> str:
     return packed_types(whole_header(source.path)) if source.kind == "gguf" and source.path is not None else ""
 
 
-def _shortage(
-    files: ModelFiles, ref: ModelRef, device: torch.device, dtype: torch.dtype
-) -> ResourceError | None:
+def _shortage(files: ModelFiles, ref: ModelRef, device: torch.device, dtype: torch.dtype) -> ResourceError | None:
     """Why the whole model cannot be held; None where it can."""
     params = sum(tensor.numel for tensor in files.tensors)
     needed = max(files.weight_bytes, params * dtype.itemsize if device.type == "cpu" else 0)
@@ -234,16 +235,17 @@ def _by_blocks(short: ResourceError | None) -> bool:
     return mode == "blocks" or (mode == "auto" and short is not None)
 
 
-def _open(
-    files: ModelFiles, ref: ModelRef, device: torch.device, dtype: torch.dtype
-) -> tuple[Any, list[str]]:
+def _open(files: ModelFiles, ref: ModelRef, device: torch.device, dtype: torch.dtype) -> tuple[Any, list[str]]:
     """The model without its blocks' weights, and what is to be told of it."""
     stored, notes = stored_dtype(files), None
     if not files.pickled:
         notes = require_matching_files(files.folder, files.tensors, pickled=False, trust=ref.trust_remote_code)
     if notes is None or not isinstance(stored, torch.dtype):
-        raise ModelError(f"The blocks of {ref.source} cannot be brought in one after the other: its files are not plain "
-            "safetensors of a model that transformers knows.", WHOLE)
+        raise ModelError(
+            f"The blocks of {ref.source} cannot be brought in one after the other: its files are not plain "
+            "safetensors of a model that transformers knows.",
+            WHOLE,
+        )
     model = open_model(files.folder, trust=ref.trust_remote_code, stored=stored, device=device, dtype=dtype)
     return model, [*notes, BY_BLOCKS]
 

@@ -1,4 +1,4 @@
-"""Whether a model's blocks are brought in one after the other: what the user says, and where memory decides. No torch."""
+"""Whether a model's blocks are brought in one after the other: as the user says, or as memory decides. No torch."""
 
 from __future__ import annotations
 
@@ -22,3 +22,10 @@ def onload_mode() -> str:
     if found not in MODES:
         raise SettingsError(f"{ONLOAD} is {found!r}.", f"Set it to one of {', '.join(MODES)}.")
     return found
+
+
+LAYER_LOCAL = (
+    "Block after block, in the memory of one, go spectra, every decomposition, the methods uniform, drank and svdllm2, "
+    "lagrangian on the decomposition kfac, updates in closed form and block by block, perplexity and export."
+)
+"""What would do instead."""

@@ -104,8 +104,8 @@ def _require_same_copies(found: Mapping[str, Place], rest: Mapping[str, Place], 
         other = found.get(tied.get(name, ""))
         if other is not None and not torch.equal(place.read(), other.read()):
             raise ModelError(
-                f"config.json ties {name} to another parameter, and {place.file} holds one of its own, so that the model "
-                "cannot be brought in block after block.",
+                f"config.json ties {name} to another parameter, and {place.file} holds one of its own, so that the "
+                "model cannot be brought in block after block.",
                 WHOLE,
             )
 

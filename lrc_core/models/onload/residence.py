@@ -10,12 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from threading import RLock
 from weakref import WeakKeyDictionary, ref
 
 import torch
 from torch import Tensor, nn
 
+from lrc_core.errors import ResourceError
 from lrc_core.models.blocks.linears import decoder_blocks, on_request
+from lrc_core.models.onload.choice import LAYER_LOCAL
 from lrc_core.models.onload.places import Place
 
 Dress = Callable[[int], AbstractContextManager[object]]
@@ -34,16 +37,22 @@ class Residence:
     """
 
     def __init__(
-        self, model: nn.Module, places: Mapping[str, Place], through: torch.dtype, device: torch.device, dtype: torch.dtype
+        self,
+        model: nn.Module,
+        places: Mapping[str, Place],
+        through: torch.dtype,
+        device: torch.device,
+        dtype: torch.dtype,
     ) -> None:
         blocks = decoder_blocks(model)
         self.prefix = next(name for name, module in model.named_modules() if module is blocks)
         self.device, self.dtype = device, dtype
         self._model, self._places, self._through = ref(model), places, through
         self._count = len(blocks)
-        self._empty: dict[str, nn.Parameter] = {}
+        self._empty: list[tuple[nn.Module, str, nn.Parameter]] = []
         self._current = -1
         self._worn = ExitStack()
+        self._lock = RLock()  # a dress asks for the modules of its block
         self._dress: Dress | None = None
         for index, block in enumerate(blocks):
             block.register_forward_pre_hook(self._entering(index))
@@ -61,6 +70,11 @@ class Residence:
     def bring(self, index: int) -> nn.Module:
         """The block with its weights, dressed; the one that was there before is empty again."""
         block = self._blocks()[index]
+        with self._lock:  # layers of a block are decomposed by several threads
+            self._change(index, block)
+        return block
+
+    def _change(self, index: int, block: nn.Module) -> None:
         if index != self._current:
             self.clear()
             self._current = index
@@ -69,7 +83,6 @@ class Residence:
             except BaseException:
                 self.clear()
                 raise
-        return block
 
     def _furnish(self, index: int, block: nn.Module) -> None:
         for name, module in list(block.named_modules()):
@@ -81,9 +94,8 @@ class Residence:
         """Let go of the block that is in memory."""
         self._worn.close()  # first: it asks for the modules that it dressed
         self._current = -1
-        for name, empty in self._empty.items():
-            parent, _, leaf = name.rpartition(".")
-            self._whole().get_submodule(parent)._parameters[leaf] = empty
+        for module, leaf, empty in self._empty:
+            module._parameters[leaf] = empty
         self._empty.clear()
 
     @contextmanager
@@ -96,6 +108,13 @@ class Residence:
         finally:
             self.clear()
             self._dress = None
+
+    def recast(self, dtype: torch.dtype) -> None:
+        """Hold everything in another precision from now on; buffers keep theirs."""
+        self.clear()
+        self.dtype = dtype
+        for parameter in self._whole().parameters():
+            parameter.data = parameter.data.to(dtype)
 
     def _whole(self) -> nn.Module:
         model = self._model()
@@ -112,7 +131,7 @@ class Residence:
             if parameter is None:
                 continue
             name = f"{path}.{leaf}"
-            self._empty[name] = parameter
+            self._empty.append((module, leaf, parameter))
             module._parameters[leaf] = nn.Parameter(
                 self.read(name).to(device=self.device, dtype=self.dtype), requires_grad=False
             )
@@ -145,3 +164,20 @@ def settle(model: nn.Module, residence: Residence) -> None:
 def residence_of(model: nn.Module) -> Residence | None:
     """The residence of a model whose blocks are brought in one after the other; None of one that is whole."""
     return _KNOWN.get(model)
+
+
+def require_whole(model: nn.Module, what: str) -> None:
+    """Refuse what cannot be done block by block on a model whose blocks come and go.
+
+    Args:
+        model: any.
+        what: needs the whole model, as the subject of a sentence.
+
+    Raises:
+        ResourceError: says what, and what would do.
+    """
+    if residence_of(model) is not None:
+        raise ResourceError(
+            f"{what} needs the whole model in memory, which is too small for it (or --onload blocks was asked for).",
+            LAYER_LOCAL,
+        )
