@@ -60,7 +60,7 @@ def least_loss(units: Sequence[Alternatives], allowed: float) -> float:
     low, high = 1e-15, 1e-2
     for _ in range(70):
         price = float(np.sqrt(low * high))
-        params, loss = _at(units, price)
+        params, _ = _at(units, price)
         low, high = (price, high) if params > allowed else (low, price)
     return _at(units, high)[1]
 
