@@ -33,12 +33,12 @@ def main(question: dict[str, Any]) -> None:
     for name, phase in work(Path(question["folder"]), question):
         with _peak() as peak:
             started = time.monotonic()
-            more = phase() or {}
+            more = phase()
             seconds = time.monotonic() - started
-        _say({"phase": name, "seconds": round(seconds, 2), **peak, **more})
+        _say({"phase": name, "seconds": round(seconds, 2), **peak, **(more if isinstance(more, dict) else {})})
 
 
-def _by_blocks(folder: Path, question: dict[str, Any]) -> Iterator[tuple[str, Callable[[], dict[str, Any] | None]]]:
+def _by_blocks(folder: Path, question: dict[str, Any]) -> Iterator[tuple[str, Callable[[], Any]]]:
     """The whole way from files to a compressed folder."""
     from lrc_core.calibrate.factor_model import moments, output_gradients
     from lrc_core.pipeline import execute_in
@@ -69,17 +69,17 @@ def _by_blocks(folder: Path, question: dict[str, Any]) -> Iterator[tuple[str, Ca
         return {"bytes": done(specs.ExportSpec(ref, plan, "", calibration))["folder_bytes"]}
 
     yield "open", lambda: {"params": session.loaded.card.params_total, "dtype": session.loaded.card.dtype}
-    yield "plain spectra", lambda: done(specs.SpectraSpec(ref, ("svd",), calibration)) and None
-    yield "second moments", lambda: moments(session.calibrated(calibration), _tell) and None
-    yield "whitened factors", lambda: factors_for(session, "whitened", calibration) and None
-    yield "output gradients", lambda: output_gradients(session.calibrated(calibration), _tell) and None
-    yield "K-FAC factors", lambda: factors_for(session, "kfac", calibration) and None
+    yield "plain spectra", lambda: done(specs.SpectraSpec(ref, ("svd",), calibration))["decompositions"]
+    yield "second moments", lambda: moments(session.calibrated(calibration), _tell)
+    yield "whitened factors", lambda: factors_for(session, "whitened", calibration)
+    yield "output gradients", lambda: output_gradients(session.calibrated(calibration), _tell)
+    yield "K-FAC factors", lambda: factors_for(session, "kfac", calibration)
     yield "Lagrangian plan", allocated
     yield "perplexity", scored
     yield "export", exported
 
 
-def _stream(folder: Path, _: dict[str, Any]) -> Iterator[tuple[str, Callable[[], dict[str, Any] | None]]]:
+def _stream(folder: Path, _: dict[str, Any]) -> Iterator[tuple[str, Callable[[], Any]]]:
     """Spectra of a model that is never loaded."""
     from lrc_core.models.outline import read_outline
     from lrc_core.pipeline.streaming import streamed_spectra_run

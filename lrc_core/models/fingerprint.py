@@ -46,11 +46,11 @@ def fingerprint(
     named = sorted(model.named_parameters())
     total = hashlib.sha256()
 
-    def digest(item: tuple[str, Tensor]) -> bytes:
+    def digest_one(item: tuple[str, Tensor]) -> bytes:
         return _checked_digest(item[0], item[1] if read is None else read(item[0]))
 
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as threads:
-        digests = threads.map(digest, named)
+        digests = threads.map(digest_one, named)
         for step, ((name, tensor), digest) in enumerate(zip(named, digests, strict=True), start=1):
             total.update(f"{name} {tuple(tensor.shape)} ".encode() + digest)
             on_progress(Progress("checking the weights", step, len(named)))

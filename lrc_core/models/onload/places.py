@@ -41,7 +41,7 @@ class Place:
             ModelError: the file cannot be read or is cut short.
         """
         found = torch.empty(self.header.shape, dtype=_TYPES[self.header.dtype])
-        flat = memoryview(found.view(-1).view(torch.uint8).numpy())
+        flat = found.view(-1).view(torch.uint8).numpy().data
         try:
             with self.file.open("rb", buffering=0) as file:
                 file.seek(self.header.start)
