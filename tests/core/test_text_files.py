@@ -250,7 +250,7 @@ def test_a_short_file_takes_little_memory(pack: Any, tmp_path: Path) -> None:
     path.write_bytes(pack(b"some words " * 1000))
     tracemalloc.start()
     try:
-        read_file(path)
+        read_file(str(path))
         assert tracemalloc.get_traced_memory()[1] < 2**26
     finally:
         tracemalloc.stop()
