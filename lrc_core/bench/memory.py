@@ -14,7 +14,7 @@ from typing import Any
 
 from lrc_core.bench.cost import Reading, Speeds, phase_seconds
 from lrc_core.bench.large_model import BILLION, SEVENTY, SMALL, LlamaShape, write_model, write_text
-from lrc_core.bench.memory_worker import REPORT, TEXT
+from lrc_core.bench.machine import machine_speeds
 from lrc_core.errors import ResourceError, SettingsError
 from lrc_core.models.aside import require_disk
 from lrc_core.models.device import pick_device, pick_dtype
@@ -31,6 +31,7 @@ PARTS = ("blocks", "stream")
 LIMIT = 3 * 2**30
 """Bytes that the worker may have."""
 SEVENTY_BLOCKS = 80
+_TEXTS = {"text": "calibrate.txt", "report": "report.txt"}
 _DISK = 16  # bytes a parameter: the files, moments, gradients and the factors of two decompositions
 
 
@@ -85,18 +86,14 @@ def _shape(size: str, part: str) -> LlamaShape:
 def _measured(home: Path, part: str, shape: LlamaShape, limit: int, on_progress: OnProgress) -> dict[str, Any]:
     windows, window, scored = (16, 512, 4) if shape.hidden > 1000 else (4, 32, 2)
     write_model(home / "model", shape, on_progress)
-    write_text(home / TEXT, 4 * windows * window)
-    write_text(home / REPORT, 4 * scored * window)
-    question = {
-        "part": part,
-        "folder": str(home),
-        "limit": limit,
-        "windows": windows,
-        "window": window,
-        "scored": scored,
-    }
-    phases = _asked(home, question, on_progress)
-    facts = {"params": shape.params, "blocks": shape.blocks, "windows": windows, "window": window, "scored": scored}
+    write_text(home / _TEXTS["text"], 4 * windows * window)
+    write_text(home / _TEXTS["report"], 4 * scored * window)
+    read = {"windows": windows, "window": window, "scored": scored}
+    speeds = machine_speeds(again=True)
+    question = {"part": part, "folder": str(home), "limit": limit, **read, **_TEXTS}
+    told = _asked(home, question, on_progress)
+    phases = [{**one, **_on_paper(one["phase"], shape, speeds, Reading(**read))} for one in told]
+    facts = {"params": shape.params, "blocks": shape.blocks, **read}
     more = _extrapolated(phases[-1], shape) if part == "stream" else {}
     return {"model": facts, "phases": phases, **more}
 
@@ -135,7 +132,7 @@ def _extrapolated(phase: Mapping[str, Any], shape: LlamaShape) -> dict[str, Any]
 def _asked(home: Path, question: dict[str, Any], on_progress: OnProgress) -> list[dict[str, Any]]:
     """What the worker says."""
     more = {"LRC_RUNS": str(home / "runs"), "LRC_CACHE": str(home / "cache"), ONLOAD: "blocks", "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-m", "lrc_core.bench.memory_worker", json.dumps(question)]
+    command = [sys.executable, "-m", "lrc_core.jobs.memory_worker", json.dumps(question)]
     phases: list[dict[str, Any]] = []
     with (
         tempfile.TemporaryFile("w+") as log,

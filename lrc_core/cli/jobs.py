@@ -50,7 +50,7 @@ def spectra(arguments: argparse.Namespace) -> int:
 
 
 def _submit(arguments: argparse.Namespace, spec: Spec, save: str | None = None) -> int:
-    run = start(spec, resume=arguments.resume, env=_onload(arguments, spec))
+    run = start(spec, arguments, resume=arguments.resume, env=_onload(arguments, spec))
     if arguments.detach:
         print_started(run, as_json=arguments.json)
         return 0

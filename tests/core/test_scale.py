@@ -36,6 +36,8 @@ def test_it_goes_all_the_way_under_a_limit_and_leaves_nothing(tmp_path: Path) ->
     for one in (*phases.values(), *found["stream"]["phases"]):
         assert 0 < one["anonymous"] < one["data"] < LIMIT
         assert one["anonymous"] <= one["resident"]
+    assert 0.5 < phases["K-FAC factors"]["paper_memory"] / phases["K-FAC factors"]["data"] < 2  # the program itself
+    assert phases["K-FAC factors"]["paper_seconds"] > 0
     (streamed,) = found["stream"]["phases"]
     assert set(streamed["matrices"]) == set(SMALL["stream"].linears())
     seconds = sum(streamed["matrices"].values())

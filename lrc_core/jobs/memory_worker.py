@@ -1,4 +1,4 @@
-"""The process that ``lrc bench memory`` measures: ``python -m lrc_core.bench.memory_worker`` with a question as JSON.
+"""The process that ``lrc bench memory`` measures: ``python -m lrc_core.jobs.memory_worker`` with a question as JSON.
 
 The limit is RLIMIT_DATA, which the kernel holds at every single allocation: heap and private writable memory count,
 in use or not. RLIMIT_AS would count mapped files and reserved addresses as well, which cost nothing; a cgroup takes
@@ -21,8 +21,6 @@ from pathlib import Path
 from typing import Any
 
 _LOOK_S = 0.02
-TEXT, REPORT = "calibrate.txt", "report.txt"
-"""Names of the texts beside the model."""
 
 
 def main(question: dict[str, Any]) -> None:
@@ -48,8 +46,8 @@ def _by_blocks(folder: Path, question: dict[str, Any]) -> Iterator[tuple[str, Ca
     from lrc_core.types import never_stop
 
     ref = specs.ModelRef(str(folder / "model"))
-    calibration = specs.CalibrationSpec((str(folder / TEXT),), question["windows"], question["window"])
-    evaluation = specs.EvaluationSpec((str(folder / REPORT),), question["window"], question["scored"])
+    calibration = specs.CalibrationSpec((str(folder / question["text"]),), question["windows"], question["window"])
+    evaluation = specs.EvaluationSpec((str(folder / question["report"]),), question["window"], question["scored"])
     session = Session(ref, _tell, never_stop)
     plan: dict[str, Any] = {}
 
