@@ -60,13 +60,14 @@ class ProgressLine:
             self._width = 0
 
 
-def start(spec: Spec, arguments: argparse.Namespace, *, resume: bool) -> Run:
+def start(spec: Spec, arguments: argparse.Namespace, *, resume: bool, env: Mapping[str, str] | None = None) -> Run:
     """Submit a job, or go on with its stopped run when that was asked for.
 
     Args:
         spec: of the job.
         arguments: of the command: on which engine, and whether it is followed.
         resume: whether a stopped run is gone on with.
+        env: variables for its worker alone.
 
     Raises:
         RunError: the run was stopped or failed before, and ``resume`` is not set.
@@ -75,7 +76,7 @@ def start(spec: Spec, arguments: argparse.Namespace, *, resume: bool) -> Run:
     store = RunStore()
     manager.reconcile(store=store)
     require_lasting(arguments, store)
-    run = manager.submit(spec, store=store, on=arguments.engine)
+    run = manager.submit(spec, store=store, env=env, on=arguments.engine)
     for name in filter(is_file, named_texts(spec)):
         with suppress(LrcError):
             note(f"{text_label(name)}: {read_file(name).words}")
@@ -83,7 +84,7 @@ def start(spec: Spec, arguments: argparse.Namespace, *, resume: bool) -> Run:
     if not status.resumable:
         return run
     if resume:
-        return manager.resume(run.id, store=store, on=arguments.engine if arguments.on else None)
+        return manager.resume(run.id, store=store, env=env, on=arguments.engine if arguments.on else None)
     why = f" ({status.error})" if status.error else ""
     raise RunError(
         f"This job was {status.state} before{why}.", f"Go on with it: `lrc runs resume {run.id}`, or add --resume."

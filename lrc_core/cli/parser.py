@@ -91,6 +91,8 @@ def _doctor(commands: Any) -> None:
     add_model(parser)
     words = "say what is understood of a text (repeatable): file (FILE#field=NAME) or built-in"
     add_list(parser, ("--text",), "text", words, metavar="TEXT", extend=True)
+    cards = "also say what everything takes with this card (repeatable): l4, rtx4090, a100, h100"
+    add_list(parser, ("--gpu",), "gpu", cards, metavar="CARD", extend=True)
     parser.add_argument("--clean", action="store_true", help="remove what can be computed again (not the starter pack)")
 
 
@@ -133,7 +135,18 @@ def _bench(commands: Any) -> Any:
     jobs.add_argument("--waiting", type=int, default=200, metavar="N", help="jobs in the queue (default: 200)")
     jobs.add_argument("--folders", type=int, default=5000, metavar="N", help="finished runs (default: 5000)")
     jobs.add_argument("--seconds", type=float, default=20.0, metavar="S", help="how long to watch (default: 20)")
+    _memory(actions)
     return actions
+
+
+def _memory(actions: Any) -> None:
+    words = "Models of 1.1 and 70 billion parameters' shapes under a limit of memory: peak and time of every phase."
+    parser = _command(actions, "memory", _lazily("scale", "memory"), words)
+    parser.add_argument("--size", choices=("full", "small"), default="full", help="1.1 B parameters, or a few seconds")
+    parser.add_argument("--part", action="append", choices=("blocks", "stream"), help="one of the two (default: both)")
+    parser.add_argument("--limit", type=float, default=3.0, metavar="GIB", help="memory of the worker (default: 3)")
+    parser.add_argument("--blocks", type=int, default=0, metavar="N", help="of the first model (default: all)")
+    parser.add_argument("--folder", default="", metavar="DIR", help="where models and caches lie meanwhile")
 
 
 def _sweep(commands: Any) -> None:
