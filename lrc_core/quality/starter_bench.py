@@ -36,7 +36,8 @@ def starter_words(method: str) -> str:
     if found is None:
         return ""
     gensim, c4, seconds = found
-    said = f"On the starter at 20 %: {gensim:g} / {c4:g} times the dense perplexity (gensim / c4, on K-FAC where it takes factors)"
+    said = f"On the starter at 20 %, on K-FAC where it takes factors: {gensim:g} / {c4:g} times the dense perplexity"
+    said += " (gensim / c4)"
     if tuned := TUNED_STARTER.get(method):
         said += f", {tuned[0]:g} / {tuned[1]:g} with tuned factors"
     took = duration(seconds) if seconds else "under a second"
