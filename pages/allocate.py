@@ -14,6 +14,7 @@ from lrc_core.escape import escaped
 from lrc_core.jobs import manager
 from lrc_core.kinds import title_of
 from lrc_core.names import learns, method_label
+from lrc_core.quality.starter_bench import STARTER_BENCH, TUNED_STARTER, starter_words
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS, MethodEntry
 from lrc_core.results import series
 from lrc_core.results.archive import RunView, archive, asks_for
@@ -33,6 +34,13 @@ METHOD, DECOMPOSITION, STORAGE, PRESET, RUN, AUTO, MOVED, LEARNED, SETTINGS = (
     "al_method", "al_decomposition", "al_storage", "al_preset", "al_run", "al_auto", "al_moved_at", "al_learned",
     "al_settings",
 )  # fmt: skip
+
+THREE = (
+    ("Best", "successive", "kfac", "Learns ranks and gains; tune its factors afterwards, on Runs."),
+    ("Fast", "lagrangian", "kfac", "A closed form: no training."),
+    ("Baseline", "uniform", "kfac", "Every layer keeps the same share."),
+)
+"""What most people want: label, method, decomposition, and what to know of it."""
 
 
 def moved() -> None:
@@ -96,8 +104,27 @@ def choose_learned(ref: ModelRef, decomposition: str, storage: Storage) -> RunVi
     return runs.get(chosen) or next(iter(runs.values()))
 
 
+def take(method: str, decomposition: str) -> None:
+    """One of the three choices: its method and decomposition stand in the form from now on."""
+    st.session_state[METHOD], st.session_state[DECOMPOSITION] = method, decomposition
+    set_otherwise()
+
+
+def three_choices() -> None:
+    """Best, fast and baseline, each with what it gave on the starter; all methods stand below."""
+    for column, (label, method, decomposition, said) in zip(st.columns(3), THREE, strict=True):
+        with column:
+            st.button(
+                label, key=f"al_take_{method}", on_click=take, args=(method, decomposition), width="stretch",
+                help=f"{said} {starter_words(method)}",
+            )  # fmt: skip
+            gensim, c4 = TUNED_STARTER[method] if label == "Best" else STARTER_BENCH[method][:2]
+            st.caption(f"{method_label(method)}: {gensim:g} / {c4:g} × dense on the starter. {said}")
+
+
 def choose_method() -> tuple[MethodEntry, str]:
     """Method, decomposition and preset, from the registries."""
+    three_choices()
     names = sorted(ALLOCATORS.names(), key=lambda name: not learns(name))
     method = st.pills(
         "Method",
@@ -111,7 +138,7 @@ def choose_method() -> tuple[MethodEntry, str]:
         bind="query-params",
     )
     entry = ALLOCATORS.get(method or names[0])
-    st.caption(f"{entry.summary} :small[:gray[{entry.source}]]")
+    st.caption(f"{entry.summary} {starter_words(entry.name)} :small[:gray[{entry.source}]]")
     preset = st.selectbox(
         "Preset", list(entry.presets), key=f"{PRESET}_{entry.name}", on_change=set_otherwise, bind="query-params"
     )

@@ -18,6 +18,7 @@ from lrc_core.quality.rows import named
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
 from lrc_core.results import comparisons
 from lrc_core.results.archive import archive
+from lrc_core.results.decisions import decision_of
 from lrc_core.runs.spec import CalibrationSpec, CompareSpec, EvaluateSpec, EvaluationSpec, ModelRef, UpdateSpec
 from pages.ui.bench import views as bench_views
 from pages.ui.compare import cards, report
@@ -284,7 +285,7 @@ def side_by_side(ref: ModelRef) -> None:
     with guard():
         compare_views.VIEWS[view or "overview"][1](group, decomposition, rows, ref)
     with guard():
-        cards.under_rows(rows, ref)
+        cards.under_rows(rows, ref, decision_of(ref, group, decomposition))
     fill_missing(ref, group, decomposition)
     take_away.section(ref, measured_plans(rows), "co")
     downloads(group, decomposition)

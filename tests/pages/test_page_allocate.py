@@ -14,6 +14,7 @@ from lrc_core.allocate.curves.loss_curves import cheapest_ranks
 from lrc_core.budget import fit_budget, is_dense, keep_ratio, stored, uniform_ranks
 from lrc_core.errors import ResourceError
 from lrc_core.jobs import manager
+from lrc_core.quality.starter_bench import starter_words
 from lrc_core.registry import ALLOCATORS
 from lrc_core.results.archive import archive
 from lrc_core.results.identity import identified
@@ -152,6 +153,17 @@ def test_button_submits_what_the_form_says_and_watches_it(open_page, known, subm
     assert spec.settings == vars(ALLOCATORS.get("llrc").settings(first))
     assert app.query_params["al_run"] == spec.run_id
     assert "Waiting" in text_of(app)
+
+
+@pytest.mark.parametrize(("method", "decomposition"), [("successive", "kfac"), ("lagrangian", "kfac")])
+def test_one_of_three_choices_sets_method_and_decomposition(open_page, known, submitted, method, decomposition):
+    app = open_page("allocate")
+    app.button(key=f"al_take_{method}").click().run()
+    assert not submitted, "choosing starts nothing"
+    app.button(key="al_start").click().run()
+    spec = submitted[0][0]
+    assert (spec.method, spec.decomposition) == (method, decomposition)
+    assert starter_words(method) in text_of(app)
 
 
 def test_a_setting_that_is_changed_is_in_the_spec_and_in_the_command(open_page, known, submitted):

@@ -46,12 +46,14 @@ def test_overview_shows_the_rows_of_one_budget_with_errors(open_page, store, car
     assert "Not measured yet" not in text_of(app)
 
 
-@pytest.mark.parametrize("view", ["Curve", "Zero-shot", "Ranks", "Text", "Size and speed"])
+@pytest.mark.parametrize("view", ["Decide", "Curve", "Zero-shot", "Ranks", "Text", "Size and speed"])
 def test_every_view_draws(open_page, store, card, view):
     run_factory.spectra_run(store, card)
     table_factory.compare_run(store, card)
     app = open_page("compare", co_view=view)
     assert not app.error
+    if view == "Decide":
+        assert "--formats" in text_of(app) and set(app.dataframe[0].value["On the frontier"]) == {"yes", ""}
     if view == "Text":
         assert "capital of France" in text_of(app)
     if view == "Ranks":

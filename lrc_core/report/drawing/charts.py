@@ -27,13 +27,19 @@ class ChartPoint:
 
 @dataclass(frozen=True)
 class PointSeries:
-    """The points of one method."""
+    """The points of one method.
+
+    Attributes:
+        joined: by a line, in the order of their size.
+        marked: with a symbol at each.
+    """
 
     key: str
     color: str
     symbol: str
     points: tuple[ChartPoint, ...]
     joined: bool = True
+    marked: bool = True
 
 
 @dataclass(frozen=True)
@@ -103,7 +109,8 @@ def _curve(one: PointSeries, x_axis: _Axis, y_axis: _Axis) -> list[Shape]:
             ends = y_axis.at(max(point.y - point.error, point.y / 20)), y_axis.at(point.y + point.error)
             whisker = [((x, ends[0]), (x, ends[1])), *(((x - 3.5, end), (x + 3.5, end)) for end in ends)]
             shapes += [Path(part, one.color, 1.3, key=one.key, target=point.target) for part in whisker]
-        shapes.append(Dot(x, y, 9, one.symbol, one.color, one.key, point.target, point.tip))
+        if one.marked:
+            shapes.append(Dot(x, y, 9, one.symbol, one.color, one.key, point.target, point.tip))
     return shapes
 
 

@@ -6,7 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lrc_core.budget import removed_percent, size_key
+from lrc_core.formats.grids import BF16
 from lrc_core.names import method_label
+from lrc_core.quality.decision import KINDS, choices
+from lrc_core.quality.decision_words import decision_words, texts_words
 from lrc_core.quality.quantised import compresses, share_of
 from lrc_core.quality.rows import accuracy_of, mean_of
 from lrc_core.quality.tables import MARKS, marks, tasks_of
@@ -24,6 +27,7 @@ from lrc_core.report.content import (
     Words,
 )
 from lrc_core.report.drawing import charts
+from lrc_core.report.drawing.decision import decision_drawing, decision_legend
 from lrc_core.report.sections.prose import listed, percent_points, report_prose
 from lrc_core.report.sections.rows import Named, key_of, ranked, row_color, times_dense
 from lrc_core.report.sources import Row
@@ -39,7 +43,7 @@ def comparison(named: Named) -> Section:
     blocks: list[Block] = []
     if named.rows:
         blocks += [Words(text) for text in report_prose("comparison")]
-        blocks += [*_curves(named), _perplexities(named), *_accuracies(named), *_speeds(named)]
+        blocks += [*_decision(named), *_curves(named), _perplexities(named), *_accuracies(named), *_speeds(named)]
     else:
         blocks.append(Words("Nothing was measured: no comparison stands behind this report.", "warning"))
     return Section("comparison", "The comparison", tuple(blocks))
@@ -142,6 +146,34 @@ def legend_of_marks(named: Named) -> str:
         "on the same windows (t-test of log-perplexity) and the same questions (exact McNemar), so a difference can be "
         "certain although the errors overlap."
     )
+
+
+def _decision(named: Named) -> list[Block]:
+    """Bytes against loss, with every other way to a smaller model that was measured."""
+    card = named.sources.card
+    found = choices(named.rows, BF16.block_bytes * card.params_total, named.sources.scores())
+    said = decision_words(found)
+    if not said:
+        return []
+    title = f"What to decide by: bytes against loss on {texts_words(found)}"
+    alt = f"{title}. {said}"
+    picture = Picture(decision_drawing(found), alt, reading=said)
+    heads = (
+        Column("Model"), Column("Way"), Column("Bytes, %", True, COUNTED), Column("Size, MB", True, COUNTED),
+        Column("Perplexity over dense", True, MEASURED),
+    )  # fmt: skip
+    lines = [
+        TableRow(
+            (
+                Cell(one.name, one.name), Cell(KINDS[one.kind], one.kind), Cell(f"{100 * one.share:.1f}", one.share),
+                Cell(f"{one.size / 1e6:,.1f}", one.size), Cell(measured(one.times, one.times_error), one.times),
+            ),
+            named.key(dict(one.row)), row_color(dict(one.row)),
+        )
+        for one in found
+    ]  # fmt: skip
+    table = Table(title, heads, tuple(lines), detail=True)
+    return [Pictures(title, (picture,), 1, decision_legend(found), table=table)]
 
 
 def _curves(named: Named) -> list[Block]:

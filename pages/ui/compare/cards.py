@@ -15,7 +15,6 @@ from lrc_core.escape import escaped
 from lrc_core.figures import measured as charts
 from lrc_core.names import method_color
 from lrc_core.plan import Plan
-from lrc_core.quality.alternatives import why_not_quantise
 from lrc_core.quality.card import (
     PARTS,
     CardModel,
@@ -26,6 +25,8 @@ from lrc_core.quality.card import (
     speed_of,
     speed_words,
 )
+from lrc_core.quality.decision import Choice
+from lrc_core.quality.decision_words import decision_words
 from lrc_core.quality.footprint import Footprint, footprint, served
 from lrc_core.quality.rows import Scores
 from lrc_core.results import answers as talk
@@ -43,8 +44,14 @@ PRICE, CURRENCY = 3.0, "€"
 _CONTEXTS = tuple(2**power for power in range(7, 21))
 
 
-def under_rows(rows: Sequence[comparisons.Row], ref: ModelRef) -> None:
-    """The card of every row of a comparison, in a fold."""
+def under_rows(rows: Sequence[comparisons.Row], ref: ModelRef, decided: Sequence[Choice]) -> None:
+    """The card of every row of a comparison, in a fold.
+
+    Args:
+        rows: at one budget.
+        ref: the model.
+        decided: what a decision is made from, at every budget.
+    """
     fold = st.expander(
         "The card: memory, speed, quality and money", icon=":material/id_card:", key="co_card", bind="query-params"
     )
@@ -65,8 +72,8 @@ def under_rows(rows: Sequence[comparisons.Row], ref: ModelRef) -> None:
             name = "Dense model" if plan is None else charts.bar_name(row)
             entries.append(CardModel(name, method_color(str(row["method"])), plan, speed_of(row), row, run_id))
         _cards(served(known[0]), entries, "co")
-        if answer := why_not_quantise(rows, Scores(RunStore().root)):
-            st.markdown(escaped(answer))
+        if said := decision_words([replace(one, name=escaped(one.name)) for one in decided]):
+            st.markdown(f"**What to decide by.** {said}")
         if without:
             st.caption(f"The plans of {', '.join(without)} have been deleted, so that nothing can be counted for them.")
 

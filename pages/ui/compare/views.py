@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pandas as pd
 import streamlit as st
@@ -10,14 +11,18 @@ import streamlit as st
 from lrc_core import words
 from lrc_core.escape import escaped
 from lrc_core.figures import measured as charts
+from lrc_core.figures.decision import decision_figure
 from lrc_core.names import method_label
 from lrc_core.quality.alternatives import why_not_quantise
+from lrc_core.quality.decision import KINDS, Choice, frontier
+from lrc_core.quality.decision_words import decision_words, texts_words
 from lrc_core.quality.plain_words import ACCURACY
 from lrc_core.quality.quantised import compresses, share_of
 from lrc_core.quality.rows import Scores
 from lrc_core.quality.tables import tasks_of
 from lrc_core.results import comparisons
 from lrc_core.results.archive import archive
+from lrc_core.results.decisions import decision_of
 from lrc_core.runs.spec import ModelRef
 from lrc_core.runs.store import RunStore
 from pages.ui.compare import ranks as rank_charts
@@ -36,6 +41,44 @@ def overview(group: comparisons.Group, decomposition: str, rows: Rows, ref: Mode
     charting.plotly(charts.perplexity_bars(rows), caption, key="co_bars", name="perplexity")
     if answer := why_not_quantise(rows, Scores(RunStore().root)):
         st.markdown(escaped(answer))
+
+
+def decide(group: comparisons.Group, decomposition: str, rows: Rows, ref: ModelRef) -> None:
+    """Bytes against loss: every measured way to a smaller model, at every size."""
+    found = decision_of(ref, group, decomposition)
+    said = decision_words([replace(one, name=escaped(one.name)) for one in found])
+    if not said:
+        empty(
+            "Nothing to decide by yet",
+            "The picture needs the dense model and one plan, measured alike, and the model's card.",
+            ":material/balance:",
+        )
+        return
+    st.markdown(said)
+    caption = ChartText(f"Bytes of the whole model against loss. {said}", _choices_table(found))
+    charting.plotly(decision_figure(found), caption, key="co_decision", name="bytes-and-loss")
+    st.caption(
+        f"Loss: perplexity over the dense model's, on {escaped(texts_words(found))} (geometric mean), ± standard "
+        "error (paired where single outcomes are kept). "
+        "Bytes: of the whole model; what is no block linear counts in 16 bits. Measured rows only."
+    )
+
+
+def _choices_table(found: Sequence[Choice]) -> pd.DataFrame:
+    best = frontier(found)
+    return pd.DataFrame(
+        [
+            {
+                "Model": one.name,
+                "Way": KINDS[one.kind],
+                "Bytes of 16 bits": words.percent(one.share),
+                "Size": words.data_size(one.size),
+                "Perplexity over dense": words.measured(one.times, one.times_error),
+                "On the frontier": "yes" if one in best else "",
+            }
+            for one in found
+        ]
+    )
 
 
 def _sentence(row: comparisons.Row) -> str:
@@ -175,6 +218,7 @@ def cost(group: comparisons.Group, decomposition: str, rows: Rows, ref: ModelRef
 
 VIEWS: dict[str, tuple[str, Callable[[comparisons.Group, str, Rows, ModelRef], None]]] = {
     "overview": ("Overview", overview),
+    "decide": ("Decide", decide),
     "curve": ("Curve", curves),
     "tasks": ("Zero-shot", zero_shot),
     "ranks": ("Ranks", ranks),

@@ -6,14 +6,41 @@ import html
 
 from lrc_core import words
 from lrc_core.names import method_label
+from lrc_core.quality.decision_words import decision_words, texts_words
 from lrc_core.quality.plain_words import accuracy_loss, difference_words, questions_asked, surprise
 from lrc_core.quality.rows import Scores
+from lrc_core.report.drawing.decision import decision_drawing, decision_legend
+from lrc_core.report.html.svg import svg, symbol
 from lrc_core.results import comparisons
 from lrc_core.runs.store import RunStore
 from pages.ui.present.slide import Slide
 from pages.ui.present.story import Story, score_words
+from pages.ui.shared import pictures
 
 _EIGHT_BITS = 8
+
+
+def decision(story: Story) -> Slide:
+    """Bytes against loss: every way to a smaller model that was measured, and the sentence that follows."""
+    found = story.decided
+    said = decision_words(found).replace("**", "").replace("`", "")
+    title = f"Bytes against loss on {texts_words(found)}"
+    legend = "".join(
+        f"<span>{symbol(entry.symbol, entry.color)} {html.escape(entry.label)}</span>"
+        for entry in decision_legend(found)
+    )
+    rows = [
+        [one.name, words.percent(one.share), words.data_size(one.size), words.measured(one.times, one.times_error)]
+        for one in found
+    ]
+    figures = pictures.picture_table(title, ["Model", "Bytes", "Size", "Perplexity over dense"], rows)
+    mean = html.escape(f"Loss: perplexity over the dense model's, mean of {texts_words(found)}, ± standard error.")
+    body = (
+        f'<div class="decision">{svg(decision_drawing(found), f"{title}. {said}")}'
+        f'<div class="legend">{legend}</div><p class="mean">{mean}</p></div>{figures}'
+    )
+    ids = tuple(dict.fromkeys(str(one.row.get("run_id") or story.source) for one in found))
+    return Slide("decision", "What to decide by: bytes against loss", body, said, ids)
 
 
 def not_for(story: Story) -> Slide:

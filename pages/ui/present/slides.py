@@ -15,7 +15,6 @@ from lrc_core.errors import LrcError
 from lrc_core.names import method_color, method_label
 from lrc_core.paths import start_command
 from lrc_core.plan import Plan
-from lrc_core.quality.alternatives import why_not_quantise
 from lrc_core.quality.footprint import Footprint, footprint
 from lrc_core.quality.plain_words import accuracy_loss, difference_words, surprise
 from lrc_core.quality.quantised import compresses
@@ -25,7 +24,7 @@ from lrc_core.results.archive import RunView, archive
 from lrc_core.runs.spec import AllocateSpec
 from lrc_core.runs.store import RunStore
 from lrc_core.types import ModelCard
-from pages.ui.present.closing import conclusion, not_for
+from pages.ui.present.closing import conclusion, decision, not_for
 from pages.ui.present.glossary import glosses
 from pages.ui.present.slide import Slide
 from pages.ui.present.story import Story
@@ -76,6 +75,8 @@ def _slides(story: Story) -> Iterator[Slide]:
         yield comparison(story)
         if any((row.get("sample") or {}).get("text") for row in story.rows):
             yield answers(story)
+        if story.decided:
+            yield decision(story)
         yield card(story)
         yield not_for(story)
         yield conclusion(story)
@@ -281,8 +282,6 @@ def card(story: Story) -> Slide:
         f"Memory to answer at {CONTEXT:,} tokens of context: weights and cache counted, overhead estimated. "
         "Every speed was measured once, on the computer that made the run."
     )
-    if story.formats:
-        reading = f"{why_not_quantise(story.rows, Scores(RunStore().root))} {reading}"
     ids = tuple(str(row.get("run_id")) for *_, row, _ in columns if row is not None)
     return Slide("card", "What it costs and gives", f'<div class="cards">{cells}</div>', reading, ids)
 

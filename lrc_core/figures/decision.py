@@ -1,0 +1,83 @@
+"""The Plotly figure of a decision: bytes against loss, every measured way to a smaller model, the frontier drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import plotly.graph_objects as go
+
+from lrc_core.names import GREY, method_color
+from lrc_core.quality.decision import BITS, DENSE, FORMAT, KINDS, PIVOTS, PRUNED, RANKS, REFERENCE, TUNED, Choice
+from lrc_core.quality.decision import frontier as frontier_of
+from lrc_core.words import data_size, percent
+
+REFERENCE_COLOR = "#c05a94"
+_SYMBOLS = {
+    DENSE: "cross", FORMAT: "square", RANKS: "circle", PIVOTS: "diamond", TUNED: "triangle-up", BITS: "star",
+    PRUNED: "triangle-down", REFERENCE: "star-diamond",
+}  # fmt: skip
+_FINE, _TICKS = (1, 1.01, 1.02, 1.05, 1.1, 1.2), (1, 1.2, 1.5, 2, 3, 5, 10, 20, 50, 100, 1000)
+
+
+def choice_color(choice: Choice) -> str:
+    """The method's colour; that of references where it is another model."""
+    return REFERENCE_COLOR if choice.kind == REFERENCE else method_color(str(choice.row["method"]).partition("+")[0])
+
+
+def decision_figure(found: Sequence[Choice]) -> go.Figure:
+    """Perplexity over dense on a logarithmic axis, over the bytes of the whole model.
+
+    Args:
+        found: the choices, with the dense model among them.
+    """
+    figure = go.Figure()
+    best = frontier_of(found)
+    figure.add_scatter(
+        x=[one.share for one in best],
+        y=[one.times for one in best],
+        name="Frontier: nothing measured is smaller and loses less",
+        mode="lines",
+        line={"color": GREY, "width": 1.6, "dash": "dot", "shape": "hv"},
+        hoverinfo="skip",
+    )
+    for kind in KINDS:
+        shown = [one for one in found if one.kind == kind]
+        if shown:
+            _points(figure, kind, shown, best)
+    whole = next((one.size for one in found if one.kind == DENSE), 0.0)
+    ticks = list(_FINE if max((one.times for one in found), default=1.0) < 1.3 else _TICKS)
+    places = [place / 10 for place in range(0, 11, 2)]
+    figure.update_xaxes(
+        title="Bytes of the whole model, as a share of 16 bits", tickvals=places, range=[0, 1.06],
+        ticktext=[f"{percent(place)}<br>{data_size(place * whole) if place else ''}" for place in places],
+    )  # fmt: skip
+    figure.update_yaxes(title="Perplexity over dense", type="log", tickvals=ticks, tickformat="~r")
+    legend = {"orientation": "h", "yanchor": "top", "y": -0.22, "xanchor": "left", "x": 0}
+    figure.update_layout(height=520, showlegend=True, margin={"l": 60, "r": 8, "t": 12, "b": 8}, legend=legend)
+    return figure
+
+
+def _points(figure: go.Figure, kind: str, shown: Sequence[Choice], best: Sequence[Choice]) -> None:
+    on = [one in best for one in shown]
+    down = [min(one.times_error or 0.0, 0.9 * one.times) for one in shown]  # below zero there is no logarithm
+    figure.add_scatter(
+        x=[one.share for one in shown],
+        y=[one.times for one in shown],
+        error_y={
+            "type": "data", "symmetric": False, "array": [one.times_error or 0.0 for one in shown],
+            "arrayminus": down, "thickness": 1.2, "width": 3, "color": GREY,
+        },
+        text=[one.name if kind == REFERENCE else "" for one in shown],
+        textposition="top center",
+        customdata=[[one.name, data_size(one.size)] for one in shown],
+        name=KINDS[kind],
+        mode="markers+text" if kind == REFERENCE else "markers",
+        marker={
+            "symbol": _SYMBOLS[kind],
+            "size": [12 if held else 8 for held in on],
+            "opacity": [1.0 if held else 0.65 for held in on],
+            "color": [choice_color(one) for one in shown],
+        },
+        hovertemplate="%{customdata[0]}: %{x:.1%} of the bytes, %{customdata[1]}; %{y:.3f} ± %{error_y.array:.3f} "
+        "times dense<extra></extra>",
+    )  # fmt: skip

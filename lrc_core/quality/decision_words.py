@@ -1,0 +1,99 @@
+"""The decision picture in words, every figure from its rows, also where the answer is: quantise instead. No torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from lrc_core.formats.grids import QUANTISED
+from lrc_core.quality.decision import FORMAT, LOW_RANK, REFERENCE, SLACK, Choice, frontier
+from lrc_core.texts.label import text_labels
+from lrc_core.words import measured, percent
+
+HOW = "“Just quantised” of a new comparison, or `lrc compare MODEL --formats " + " ".join(QUANTISED) + "`, measures it."
+"""How the rows come about that the decision needs."""
+BESIDE = (
+    "What low rank is for beside it: fewer operations as well as fewer bytes, ranks on top of low bits where formats "
+    "have no smaller step, and a structure one can learn from."
+)
+
+
+def decision_words(found: Sequence[Choice]) -> str:
+    """What the choices say to somebody who has to decide: two to four sentences; "" where no ranks were measured."""
+    ranks = [one for one in found if one.kind in LOW_RANK]
+    formats = [one for one in found if one.kind == FORMAT]
+    if not ranks:
+        return ""
+    if not formats:
+        best = min(ranks, key=lambda one: one.loss)
+        return (
+            f"{_taken(best)}. Whether a number format of fewer bits would lose less was not measured, so this is no "
+            f"answer yet: {HOW}"
+        )
+    said = [f"{_opposed(formats, ranks)}.", _verdict(found, ranks, formats)]
+    smaller = [one for one in frontier(found) if one.kind == REFERENCE]
+    if smaller:
+        said.append(f"A smaller model nothing beats at its size: {_taken(smaller[-1])}.")
+    return " ".join([*said, BESIDE])
+
+
+def loss_words(choice: Choice) -> str:
+    """``loses 21.3 ± 1.2 %``: perplexity beyond the dense model's."""
+    error = choice.times_error
+    said = measured(100 * (choice.times - 1), None if error is None else 100 * error)
+    return f"loses {said} %" if choice.loss >= 0 else f"gains {said.removeprefix('-')} %"
+
+
+def texts_words(found: Sequence[Choice]) -> str:
+    """``gensim and c4``: what losses are the mean over."""
+    return " and ".join(text_labels(list(found[0].texts)).values()) if found else ""
+
+
+def _taken(choice: Choice) -> str:
+    """``Q8_0 alone takes 53 % of the bytes and loses 0.1 ± 0.1 %``."""
+    return f"{choice.name} takes {percent(choice.share)} of the bytes and {loss_words(choice)}"
+
+
+def _opposed(formats: Sequence[Choice], ranks: Sequence[Choice]) -> str:
+    """The format of least loss beside the best ranks of no more bytes, or of the fewest there are."""
+    best = min(formats, key=lambda one: one.loss)
+    small = [one for one in ranks if one.size <= SLACK * best.size]
+    if small:
+        other = min(small, key=lambda one: one.loss)
+        return f"{_taken(best)}; {other.name}, our best ranks of no more bytes, {loss_words(other)}"
+    other = min(ranks, key=lambda one: one.size)
+    return f"{_taken(best)}; no ranks that were measured are as small: {_taken(other)}"
+
+
+def _verdict(found: Sequence[Choice], ranks: Sequence[Choice], formats: Sequence[Choice]) -> str:
+    """Where ranks are the better choice, if anywhere: what a format of no more bytes undoes is none."""
+    least = min(formats, key=lambda one: one.size)
+    standing = [one for one in ranks if one in frontier([*ranks, *formats])]
+    below = [one for one in standing if one.size < least.size / SLACK]
+    beside = [one for one in standing if one not in below]
+    if not standing:
+        return "At every size that was measured the answer is: **quantise instead**."
+    said = []
+    if beside:
+        names = "; ".join(f"{one.name} at {percent(one.share)}{_sure(one, formats)}" for one in beside)
+        said.append(f"No number format alone undoes these: {names}.")
+    else:
+        said.append(f"Down to {percent(least.share)} of the bytes the answer is: **quantise instead**.")
+    if below:
+        best = min(below, key=lambda one: one.loss)
+        said.append(
+            f"Ranks win below {percent(least.share)}, where no format that was measured reaches: {_taken(best)}."
+        )
+    return " ".join(said)
+
+
+def _sure(one: Choice, formats: Sequence[Choice]) -> str:
+    """A remark where the next smaller format may lose no more, within their errors."""
+    under = [other for other in formats if other.size <= SLACK * one.size]
+    if not under:
+        return ""
+    other = min(under, key=lambda choice: choice.loss)
+    if one.stderr is None or other.stderr is None:
+        return " (errors not known)"
+    sure = other.loss - one.loss > 1.96 * math.hypot(one.stderr, other.stderr)
+    return "" if sure else f" ({other.name} differs by no more than chance)"

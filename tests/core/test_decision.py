@@ -1,0 +1,140 @@
+"""The decision picture: its frontier against brute force, its words and drawings against the rows."""
+
+from __future__ import annotations
+
+import math
+import random
+import re
+from typing import Any
+
+import pytest
+
+from lrc_core.charts.shapes import Dot
+from lrc_core.figures.decision import decision_figure
+from lrc_core.quality.decision import (
+    BITS,
+    FORMAT,
+    LOW_RANK,
+    PIVOTS,
+    PRUNED,
+    RANKS,
+    REFERENCE,
+    SLACK,
+    TUNED,
+    choices,
+    frontier,
+)
+from lrc_core.quality.decision_words import BESIDE, decision_words, loss_words
+from lrc_core.report.drawing.decision import decision_drawing, decision_legend
+
+WHOLE = 200e6
+
+
+def row(method: str, values: tuple[float, float], share: float, **more: Any) -> dict[str, Any]:
+    """A measured row of two texts, errors of 2 %."""
+    scores = {
+        text: {"value": value, "stderr": 0.02 * value} for text, value in zip(("c4", "wiki"), values, strict=True)
+    }
+    return {
+        "method": method, "decomposition": "kfac", "keep_target": 0.8, "keep_whole_model": share, "perplexity": scores,
+        "run_id": f"run-{method}", **more,
+    }  # fmt: skip
+
+
+DENSE = row("dense", (20.0, 10.0), 1.0, decomposition="")
+EIGHT = row("q8_0", (20.02, 10.01), 1.0, model_bytes=0.53 * WHOLE, keep_target=1.0)
+FOUR = row("q4_0", (26.0, 13.0), 1.0, model_bytes=0.28 * WHOLE, keep_target=1.0)
+LAGRANGIAN, TWICE = row("lagrangian", (24.2, 12.1), 0.84), row("lagrangian", (80.0, 20.0), 0.25)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_frontier_is_what_no_other_choice_beats(seed: int) -> None:
+    draw = random.Random(seed)
+    rows = [DENSE] + [
+        row("lagrangian", (20.0 * draw.choice((1.1, 1.5, 2, 3)), 12.0), draw.choice((0.2, 0.4, 0.6))) for _ in range(25)
+    ]
+    found = choices(rows, int(WHOLE))
+
+    def beaten(one: Any) -> bool:
+        return any(
+            (other.size <= SLACK * one.size and other.loss < one.loss)
+            or (SLACK * other.size < one.size and other.loss <= one.loss)
+            for other in found
+        )
+
+    assert frontier(found) == [one for one in found if not beaten(one)]
+
+
+def test_sizes_losses_and_errors_are_those_of_the_rows() -> None:
+    tested = {"dense": {"perplexity": {text: {"stderr": 0.01} for text in ("c4", "wiki")}}}
+    paired = {**LAGRANGIAN, "paired": tested}
+    small = row("reference", (30.0, 15.0), 0.5, name="Half", decomposition=None)
+    found = {one.kind: one for one in choices([DENSE, EIGHT, LAGRANGIAN, small], int(WHOLE))}
+    assert found[FORMAT].share == pytest.approx(0.53) and found[FORMAT].size == pytest.approx(0.53 * WHOLE)
+    assert found[RANKS].share == pytest.approx(0.84) and found[RANKS].times == pytest.approx(1.21)
+    assert found[RANKS].stderr == pytest.approx(math.hypot(0.02, 0.02) / math.sqrt(2))
+    assert found[REFERENCE].times == pytest.approx(1.5) and found[REFERENCE].name == "Half"
+    again = next(one for one in choices([DENSE, paired], int(WHOLE)) if one.kind == RANKS)
+    assert again.stderr == pytest.approx(0.01 / math.sqrt(2))
+    assert choices([EIGHT, LAGRANGIAN], int(WHOLE)) == []
+    assert len(choices([DENSE, {**EIGHT, "error": "broken"}], int(WHOLE))) == 1
+
+
+@pytest.mark.parametrize(
+    ("more", "kind"),
+    [
+        ({}, RANKS),
+        ({"storage": "pivoted"}, PIVOTS),
+        ({"update": "tuned"}, TUNED),
+        ({"method": "lagrangian+tuned+pivoted", "update": "tuned", "storage": "pivoted"}, TUNED),
+        ({"formats": {"Q8_0": 9}, "dense_layers": 3, "layers": 9}, BITS),
+        ({"formats": {"Q8_0": 9}, "dense_layers": 9, "layers": 9}, FORMAT),
+        ({"method": "llm_pruner", "decomposition": ""}, PRUNED),
+    ],
+)
+def test_every_way_is_told_from_the_others(more: dict[str, Any], kind: str) -> None:
+    found = choices([DENSE, {**LAGRANGIAN, **more}], int(WHOLE))
+    assert [one.kind for one in found] == [kind, "dense"]
+
+
+def test_words_take_their_numbers_from_the_rows() -> None:
+    found = choices([DENSE, EIGHT, FOUR, LAGRANGIAN], int(WHOLE))
+    said, by = decision_words(found), {one.row["method"]: one for one in found}
+    for one in (by["q8_0"], by["lagrangian"]):
+        assert one.name in said and loss_words(one) in said and f"{100 * one.share:.0f} %" in said
+        number = float(re.search(r"[\d.]+", loss_words(one)).group())  # type: ignore[union-attr]
+        assert number == pytest.approx(100 * (one.times - 1), abs=0.06 if number < 1 else 0.6)
+    assert "quantise instead" in said and BESIDE in said
+    assert decision_words(choices([DENSE, EIGHT], int(WHOLE))) == ""
+
+
+def test_ranks_win_only_where_no_format_undoes_them() -> None:
+    below = decision_words(choices([DENSE, EIGHT, FOUR, TWICE], int(WHOLE)))
+    assert "28 %" in below and "quantise instead" in below and "25 %" in below
+    good = row("lagrangian", (20.001, 10.001), 0.5)
+    assert "quantise instead" not in decision_words(choices([DENSE, EIGHT, FOUR, good], int(WHOLE)))
+    better = row("lagrangian", (21.0, 10.5), 0.4)
+    said = decision_words(choices([DENSE, EIGHT, FOUR, better], int(WHOLE)))
+    assert "quantise instead" not in said and "chance" not in said
+    assert "chance" in decision_words(choices([DENSE, EIGHT, FOUR, row("lagrangian", (25.9, 13.0), 0.4)], int(WHOLE)))
+
+
+def test_without_formats_it_says_how_to_get_them() -> None:
+    said = decision_words(choices([DENSE, LAGRANGIAN], int(WHOLE)))
+    assert "lrc compare" in said and "--formats" in said and "quantise instead" not in said
+
+
+def test_figure_and_drawing_show_every_choice_once() -> None:
+    small = row("reference", (30.0, 15.0), 0.5, name="Half", decomposition=None)
+    found = choices([DENSE, EIGHT, FOUR, LAGRANGIAN, TWICE, small], int(WHOLE))
+    figure = decision_figure(found)
+    line, *groups = figure.data
+    assert sorted(x for group in groups for x in group.x) == pytest.approx([one.share for one in found])
+    assert list(line.x) == pytest.approx([one.share for one in frontier(found)])
+    errors = {x: error for group in groups for x, error in zip(group.x, group.error_y.array, strict=True)}
+    assert all(errors[one.share] == pytest.approx(one.times_error) for one in found)
+    drawing = decision_drawing(found)
+    dots = [shape for shape in drawing.shapes if isinstance(shape, Dot)]
+    assert len(dots) == len(found) and all(0 <= dot.x <= drawing.width and 0 <= dot.y <= drawing.height for dot in dots)
+    assert len(decision_legend(found)) == len({one.kind for one in found})
+    assert {one.kind for one in found if one.kind in LOW_RANK} == {RANKS}

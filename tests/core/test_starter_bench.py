@@ -1,0 +1,36 @@
+"""The hints beside methods are the figures of the bench's table and of the results page."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from lrc_core.names import method_label
+from lrc_core.quality.starter_bench import STARTER_BENCH, TUNED_STARTER
+from lrc_core.registry import ALLOCATORS
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def cells(name: str) -> list[list[str]]:
+    """Cells of every table row of a page."""
+    lines = (DOCS / name).read_text(encoding="utf-8").splitlines()
+    return [[cell.strip(" *") for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+
+
+def test_every_method_has_the_figures_of_the_table() -> None:
+    rows = [row for row in cells("bench_starter.md") if len(row) == 10 and row[2] in ("kfac", "")]
+    names = {method_label(name): name for name in ALLOCATORS.names()}
+    quality = {names[row[1]]: (float(row[6]), float(row[8])) for row in rows if row[0] == "80 %" and row[1] in names}
+    took = {names[row[1]]: re.match(r"\d+", row[9]) for row in rows if row[0] == "60 %" and row[1] in names}
+    assert set(STARTER_BENCH) == set(quality) == set(ALLOCATORS.names())
+    for method, (gensim, c4, seconds) in STARTER_BENCH.items():
+        found = took[method]
+        assert (gensim, c4) == quality[method] and found is not None and seconds == int(found.group())
+
+
+def test_tuned_figures_are_those_of_the_results() -> None:
+    rows = {row[0]: row for row in cells("results.md") if "+ tuned" in row[0]}
+    for method, figures in TUNED_STARTER.items():
+        said = rows[f"{method_label(method)} + tuned"][2]
+        assert tuple(float(part) for part in said.split("/")) == figures
