@@ -7,7 +7,6 @@ decomposed. The forms share every tensor that they have in common, so that sever
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -15,15 +14,14 @@ from itertools import chain
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from lrc_core.bench.eight_bits import rowwise_int8
 from lrc_core.budget import Ranks, is_dense, keep_ratio, stored, uniform_ranks
-from lrc_core.formats.grids import FORMATS, QUANTISED
-from lrc_core.formats.sizes import is_pivoted
-from lrc_core.lowrank.linear import LowRankLinear, PivotedLinear
+from lrc_core.formats.grids import QUANTISED
 from lrc_core.lowrank.structure import read_structure, restructured
+from lrc_core.lowrank.timing import random_layer
 from lrc_core.models.blocks.linears import bias_of, block_linears, get_module, replace_module, weight_of
 from lrc_core.plan import Plan
 from lrc_core.types import LinearShape, Storage
@@ -151,19 +149,7 @@ def low_rank_copy(model: nn.Module, layers: Sequence[LinearShape], ranks: Ranks)
     made = shallow_copy(model)
     for layer in layers:
         if not is_dense(layer, ranks[layer.name]):
-            replace_module(made, layer.name, random_layer(get_module(model, layer.name), layer, ranks[layer.name]))
+            module = get_module(model, layer.name)
+            random = random_layer(layer, ranks[layer.name], weight_of(module), bias_of(module))
+            replace_module(made, layer.name, random)
     return made
-
-
-def random_layer(module: nn.Module, layer: LinearShape, rank: int) -> nn.Module:
-    """A random layer of low rank in the dtype and on the device of the original, whose bias it shares."""
-    weight, bias, spread = weight_of(module), bias_of(module), math.sqrt(_SPREAD / math.sqrt(rank))
-
-    def random(rows: int, columns: int) -> Tensor:
-        return torch.empty(rows, columns, dtype=weight.dtype, device=weight.device).uniform_(-spread, spread)
-
-    if is_pivoted(layer, rank, FORMATS["bf16"]):
-        pivots = torch.randperm(layer.out_features)[:rank].sort().values.to(weight.device)
-        rest = random(layer.out_features - rank, rank)
-        return PivotedLinear(random(rank, layer.in_features), rest, pivots, bias).eval()
-    return LowRankLinear(random(layer.out_features, rank), random(rank, layer.in_features), bias).eval()

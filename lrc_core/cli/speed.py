@@ -23,6 +23,7 @@ from lrc_core.words import percent, significant
 
 BATCHES, PROMPTS, KEEPS, SECONDS = (1, 8, 32), (128, 512, 2048), (0.6, 0.4), 10.0
 MODES = ("eager", "compile", "graphs")
+_PHASES = ("prefill", "decode")
 _STAND_IN = "two blocks of a Llama of 7 billion parameters, built in memory from random numbers, 4096 wide"
 
 
@@ -41,6 +42,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add_list(
         parser, ("--mode",), "mode", "eager, compile, graphs (default: eager; all on a GPU)", among=MODES, nargs="+"
     )
+    add_list(parser, ("--phase",), "phase", "prefill, decode (default: both)", among=_PHASES, nargs="+")
     parser.add_argument("--dtype", default="auto", help="float32, bfloat16, float16 (default: as the device computes)")
     parser.add_argument("--threads", type=int, help="processor threads (default: as PyTorch chooses)")
     words = "for the turns of one cell; cells that would take far longer are left out (default: %(default)g)"
@@ -93,7 +95,8 @@ def _grid(arguments: argparse.Namespace, make: Any) -> Any:
     if min(*batches, *prompts, arguments.threads or 1) < 1 or arguments.seconds <= 0:
         raise SettingsError("Batches, prompts, threads and seconds are above 0.", "Take --batch 1 --prompt 512.")
     modes = arguments.mode or (MODES if torch.cuda.is_available() else MODES[:1])
-    return make(tuple(modes), tuple(batches), tuple(prompts), arguments.seconds)
+    phases = tuple(arguments.phase or _PHASES)
+    return make(tuple(modes), tuple(batches), tuple(prompts), arguments.seconds, phases)
 
 
 def _plans(words: Any) -> list[tuple[str, Plan, Path]]:
