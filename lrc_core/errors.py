@@ -88,5 +88,9 @@ class ReadOnlyError(LrcError):
     """Something would be started, changed or deleted where that is switched off."""
 
 
+class SharedServerError(LrcError):
+    """What a visitor of a shared server may not do."""
+
+
 class CancelledError(LrcError):
     """The work was stopped because the user asked for it; nothing is wrong."""

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from lrc_core import visitors
 from lrc_core.errors import ReadOnlyError, ResourceError
 
 READ_ONLY = "LRC_READ_ONLY"
@@ -23,6 +24,7 @@ def _nobody() -> bool:
 
 _is_guest: Callable[[], bool] = _nobody
 _PACKAGE = Path(__file__).resolve().parent
+_NOWHERE = Path(os.devnull) / "not-for-visitors"
 _INSTALLED = _PACKAGE / "_app"
 """Where a wheel puts what lies beside ``lrc_core`` in a clone: app.py, pages, assets and the server's settings."""
 
@@ -126,12 +128,13 @@ def expanded(name: str) -> Path:
     """The path that somebody means by a name, which may begin with ``~``; whatever the name, nothing is raised.
 
     Whether it is there is for ``os.path`` to say: of names that are too long, or hold what no name can, methods of
-    ``Path`` raise OSError.
+    ``Path`` raise OSError. What a visitor may not open is never there.
     """
     try:
-        return Path(os.path.expanduser(name))  # unlike Path's own it leaves the folder of nobody as it stands
+        path = Path(os.path.expanduser(name))  # unlike Path's own it leaves the folder of nobody as it stands
     except ValueError:
-        return Path(name)
+        path = Path(name)
+    return path if visitors.may_open(path, (runs_home(), cache_home(), samples_home())) else _NOWHERE
 
 
 def runs_home() -> Path:

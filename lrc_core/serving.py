@@ -6,7 +6,9 @@ import argparse
 import sys
 from importlib import import_module
 
+from lrc_core.errors import SettingsError
 from lrc_core.paths import app_home
+from lrc_core.visitors import Rules
 
 HOST = "127.0.0.1"
 
@@ -24,11 +26,58 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--allow-host", action="append", default=[], metavar="NAME", help="another name of this server, as of a proxy"
     )
     parser.add_argument(
+        "--base-path", default="", metavar="PATH", help="path that a proxy puts before the app's own, such as lrc"
+    )
+    _add_sharing(parser)
+    parser.add_argument(
         "--class",
         dest="classroom",
         action="store_true",
         help="for a class: on the local network, read-only for everyone, with the QR code of its address",
     )
+
+
+def _add_sharing(parser: argparse.ArgumentParser) -> None:
+    rules = Rules()
+    shared = parser.add_argument_group("for a team or a class that computes")
+    shared.add_argument(
+        "--shared",
+        action="store_true",
+        help="who has the link is a visitor with runs of their own: nobody stops or deletes those of others, "
+        "no path is opened that is not named, and no model's own code is run",
+    )
+    shared.add_argument(
+        "--models", nargs="+", action="extend", default=[], metavar="NAME",
+        help="hub ids, data sets, folders and files that visitors may open; without a hub id among them any model of "
+        "the hub",
+    )  # fmt: skip
+    shared.add_argument(
+        "--jobs", type=int, default=rules.jobs, metavar="N",
+        help="jobs of one visitor that may wait or run (default: %(default)s)",
+    )  # fmt: skip
+    shared.add_argument(
+        "--disk", type=float, default=0.0, metavar="GB",
+        help="what runs and caches may take for another job to be started (default: no limit)",
+    )  # fmt: skip
+    shared.add_argument("--admin", action="store_true", help="visitors may stop and delete what others started")
+
+
+def rules_of(options: argparse.Namespace) -> Rules | None:
+    """The rules for visitors that the flags state; None where the server is not shared.
+
+    Raises:
+        SettingsError: rules without ``--shared``, or a number that makes no sense.
+    """
+    found = Rules(tuple(options.models), options.jobs, int(options.disk * 1e9), options.admin)
+    if not options.shared:
+        if found != Rules():
+            raise SettingsError("--models, --jobs, --disk and --admin are rules of a shared server.", "Add --shared.")
+        return None
+    if options.classroom:
+        raise SettingsError("--class lets nobody compute, --shared everybody.", "Take one of them.")
+    if found.jobs < 1 or found.disk_bytes < 0:
+        raise SettingsError("--jobs is at least 1, and --disk not negative.", "Leave them out for the defaults.")
+    return found
 
 
 def serve(options: argparse.Namespace) -> int:

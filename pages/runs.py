@@ -10,10 +10,10 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
-from lrc_core import words
+from lrc_core import visitors, words
 from lrc_core.errors import LrcError
 from lrc_core.escape import escaped
-from lrc_core.jobs import cache, manager
+from lrc_core.jobs import cache, manager, sharing
 from lrc_core.kinds import title_of
 from lrc_core.names import learns, model_label
 from lrc_core.paths import cache_home, read_only
@@ -74,9 +74,20 @@ def overview(summaries: list[RunSummary]) -> pd.DataFrame:
             "Quality": [found.quality for found in outcomes],
             "Asked for": pd.to_datetime([summary.created_at for summary in summaries], unit="s"),
             "Model": [model_label(summary.spec.model) if summary.spec else "" for summary in summaries],
+            **_starters(summaries),
             "Id": [summary.id for summary in summaries],
         }
     )
+
+
+def _starters(summaries: list[RunSummary]) -> dict[str, list[str]]:
+    """Who asked for each run, where many people share the server."""
+    me = visitors.visitor()
+    if me is None:
+        return {}
+    owners = [sharing.owner_of(summary.path) for summary in summaries]
+    named = {"": "the server's owner", me: "you"}
+    return {"Started by": [named.get(owner) or visitors.shown(owner) for owner in owners]}
 
 
 def _phase(summary: RunSummary) -> str:
@@ -190,7 +201,7 @@ def detail(summary: RunSummary) -> None:
 
 def remove(summary: RunSummary) -> None:
     """Delete with a confirmation; a run under way must be cancelled first."""
-    if summary.status is not None and not summary.status.final:
+    if (summary.status is not None and not summary.status.final) or not sharing.is_own(summary.path):
         return
     with st.popover("Delete …", icon=":material/delete:"):
         st.markdown(
@@ -247,6 +258,8 @@ def caches(busy: bool) -> None:
         hide_index=True,
         alt="What is kept in the cache, with sizes",
     )
+    if visitors.visitor() is not None and not visitors.rules().admin:
+        return
     with st.popover("Clean …", icon=":material/mop:", disabled=busy):
         st.markdown(f"Remove **{words.data_size(total)}** of computed files? The next job computes them again.")
         st.button("Clean now", type="primary", key="ru_clean", on_click=_clean_pressed)

@@ -197,10 +197,21 @@ def print_plan(run: Run, result: dict[str, Any]) -> None:
             ]
         ],
     )
+    if said := _predicted(result.get("details", {})):
+        emit(said)
     if recorded := result.get("recorded"):
         rates = ", ".join(str(entry["compression"]) for entry in recorded)
         emit(f"Plans recorded on the way, in percent of compression: {rates}  (--plan {run.id}@NN)")
     emit(f"Plan: {run.path / 'plan.json'}")
+
+
+def _predicted(details: Mapping[str, Any]) -> str:
+    """What a plan is predicted to lose, and how much of that its rank multiple costs; "" where nothing is predicted."""
+    loss, free = (details.get(f"predicted_loss_{name}") for name in ("increase", "at_any_rank"))
+    if not isinstance(loss, float):
+        return ""
+    beside = f"; {free:.4f} if ranks were no multiples" if isinstance(free, float) else ""
+    return f"Predicted loss: {loss:.4f} nats per token{beside}."
 
 
 def _of_blocks(result: Mapping[str, Any], keep: float) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from lrc_core.errors import RecordError, RunError
 from lrc_core.jobs.manager import reconcile
+from lrc_core.jobs.sharing import require_admin
 from lrc_core.paths import cache_home, require_writable
 from lrc_core.records import load_record, typed
 from lrc_core.runs.store import RunStore
@@ -58,8 +59,10 @@ def clean_cache(store: RunStore | None = None) -> int:
 
     Raises:
         RunError: a job is running, which may be using it.
+        SharedServerError: a visitor asks.
     """
     require_writable("the cache is not cleaned")
+    require_admin("clean the cache")
     store = store or RunStore()
     reconcile(store=store)
     busy = [summary.id for summary in store.list() if summary.state in ("running", "cancelling")]

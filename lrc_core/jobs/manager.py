@@ -17,7 +17,7 @@ from dataclasses import replace
 
 from lrc_core.errors import LrcError, RunError
 from lrc_core.files import disk_errors
-from lrc_core.jobs import dispatcher, generator
+from lrc_core.jobs import dispatcher, generator, sharing
 from lrc_core.jobs.launch import end_run, signal_worker, start_run
 from lrc_core.jobs.queue import DeviceQueue
 from lrc_core.kinds import KINDS, check, command_for
@@ -85,6 +85,7 @@ def submit(
     """
     require_writable("no job is started", f"On a copy of your own: `{command_for(spec)}`")
     store = store or RunStore()
+    sharing.require_openable(spec)
     spec = as_asked_before(identified(spec), store)
     known = (store.root / spec.run_id / "spec.json").exists()
     if not known:
@@ -92,6 +93,8 @@ def submit(
         # With a token of its own the model is for the worker's eyes only: this process must not hold the token.
         check(spec, model_too=TOKEN not in (env or {}), runs=store.root)
     run = store.create(spec)
+    if not known:
+        sharing.claim(run)
     with store.lock():
         _flag(run, automatic=automatic and (not known or (run.path / _AUTOMATIC).exists()))
         status = run.status()
@@ -163,9 +166,11 @@ def cancel(run_id: str, *, store: RunStore | None = None, wait: bool = False) ->
 
     Raises:
         RunError: there is no such run, or it is damaged.
+        SharedServerError: a visitor asks, and somebody else started it.
     """
     store = store or RunStore()
     run = store.open(run_id)
+    sharing.require_own(run, "cancel it")
     with store.lock():
         status = run.status()
         if status.final:
@@ -187,9 +192,12 @@ def delete(run_id: str, *, store: RunStore | None = None) -> None:
 
     Raises:
         RunError: there is no such run, or it is queued or running (cancel it first).
+        SharedServerError: a visitor asks, and somebody else started it.
     """
     store = store or RunStore()
-    _reconcile_one(store, store.open(run_id))
+    run = store.open(run_id)
+    sharing.require_own(run, "delete it")
+    _reconcile_one(store, run)
     store.delete(run_id)
 
 
@@ -248,6 +256,7 @@ def replace_queued(spec: Spec, *, store: RunStore | None = None) -> list[str]:
         if summary.state != "queued" or other is None or summary.id == spec.run_id:
             continue
         alike = (other.kind, other.model) == (spec.kind, spec.model) and (summary.path / _AUTOMATIC).exists()
+        alike = alike and sharing.is_own(summary.path)
         if alike and _drop(store, Run(summary.path)):
             dropped.append(summary.id)
     return dropped
@@ -259,6 +268,7 @@ def queue_position(run_id: str, *, store: RunStore | None = None) -> int:
 
 
 def _require_room(store: RunStore, spec: Spec) -> None:
+    sharing.require_room_for_visitor(store)
     if not KINDS[spec.kind].light:
         DeviceQueue(store).require_room()
 

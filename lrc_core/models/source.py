@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lrc_core.digests import digest_of, file_digest
-from lrc_core.errors import ModelError
+from lrc_core.errors import ModelError, SharedServerError
 from lrc_core.models.consent import ALLOW_PICKLE
 from lrc_core.models.gguf.parts import gguf_parts, stem_of
 from lrc_core.models.headers import TensorHeader
@@ -22,6 +22,7 @@ from lrc_core.models.weights.quantised import check_packed, check_settings
 from lrc_core.models.weights.shards import check_experts, pickle_files, read_headers
 from lrc_core.paths import cache_home, expanded
 from lrc_core.runs.spec import ModelRef
+from lrc_core.visitors import require_hub_id, visitor
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 _UNPACKED = 2
@@ -73,6 +74,7 @@ def find_source(ref: ModelRef) -> Source:
 
     Raises:
         ModelError: a path that does not exist, a file that is no model, or a name that cannot be a hub id.
+        SharedServerError: a visitor named what this server does not offer.
     """
     name = ref.source.strip()
     if name == "starter":
@@ -84,6 +86,11 @@ def find_source(ref: ModelRef) -> Source:
         if path.suffix.lower() == ".gguf":
             return Source("gguf", path)
         raise ModelError(f"{name} is not a model.", "Name the folder that holds config.json, or a .gguf file.")
+    if visitor() is not None and is_path(name):
+        raise SharedServerError(
+            f"{name} is not among the folders that this shared server opens.",
+            "Whoever runs it can add it: `lrc app --shared --models FOLDER`.",
+        )
     if is_path(name) or name.lower().endswith((".gguf", ".safetensors")):
         raise ModelError(f"There is no folder or file {name}.", "Check the path; it may have been moved or deleted.")
     if not _HUB_ID.fullmatch(name):
@@ -93,6 +100,7 @@ def find_source(ref: ModelRef) -> Source:
         )
     if not ref.revision.isprintable():
         raise ModelError(f"{ref.revision[:60]!r} cannot be a revision.", "Name a branch, a tag or a commit of the hub.")
+    require_hub_id(name)
     return Source("hub")
 
 

@@ -8,6 +8,7 @@ anything; others see the read-only demo (:mod:`pages.ui.shared.access`).
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 import socket
 from collections.abc import Mapping
@@ -19,6 +20,8 @@ from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
+from pages.ui import health
+
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -27,6 +30,8 @@ TOKEN = "token"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 EVERYWHERE = ("0.0.0.0", "::", "")
 _UPLOADS = "/_stcore/upload_file"
+_KNOWN_S = 180 * 24 * 3600
+"""How long a browser is known again: a term."""
 
 
 def new_token() -> str:
@@ -62,11 +67,24 @@ class Door:
         names: host names that are its own, in lower case.
         port: that it listens on.
         token: without which nothing may be uploaded, started or changed; empty where none is asked for.
+        shared: many people work on it, and each browser is known again.
     """
 
     names: frozenset[str]
     port: int
     token: str = ""
+    shared: bool = False
+
+    @property
+    def visitor_cookie(self) -> str:
+        """The cookie by which a browser is known again where many share the server."""
+        return f"lrc_visitor_{self.port}"
+
+    def visitor(self, cookies: Mapping[str, str]) -> str | None:
+        """A key that says which browser this is and opens nothing; None where the server is not shared."""
+        if not self.shared:
+            return None
+        return hashlib.sha256(cookies.get(self.visitor_cookie, "").encode()).hexdigest()[:32]
 
     @property
     def cookie(self) -> str:
@@ -100,11 +118,18 @@ class Gate:
             return
         refusal = self._refusal(scope) or (self._admission(scope) if scope["type"] == "http" else None)
         if refusal is None:
-            await self.app(scope, receive, _never_framed(send))
+            await self._handed_on(scope, receive, _never_framed(send))
         elif scope["type"] == "http":
             await refusal(scope, receive, send)
         else:  # a handshake that is closed before it is accepted is answered with 403
             await send({"type": "websocket.close", "code": 1008})
+
+    async def _handed_on(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"].rstrip("/").endswith(health.PATH):
+            await health.answer()(scope, receive, send)
+            return
+        known = self.door.visitor_cookie in HTTPConnection(scope).cookies
+        await self.app(scope, receive, send if known or not self.door.shared else _greeting(send, self.door))
 
     def _refusal(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
@@ -153,6 +178,22 @@ def _same(origin: str, host: str) -> bool:
     scheme, _, netloc = origin.partition("://")
     default = {"http": ":80", "https": ":443"}.get(scheme)
     return default is not None and netloc.lower().removesuffix(default) == host.lower().removesuffix(default)
+
+
+def _greeting(send: Send, door: Door) -> Send:
+    """Give a browser that comes for the first time a cookie of its own, with the first page that it is sent."""
+    answer = Response()
+    answer.set_cookie(door.visitor_cookie, new_token(), max_age=_KNOWN_S, httponly=True, samesite="lax", path="/")
+    cookie = (b"set-cookie", answer.headers["set-cookie"].encode("latin-1"))
+
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = list(message["headers"])
+            if any(name.lower() == b"content-type" and value.startswith(b"text/html") for name, value in headers):
+                message = {**message, "headers": [*headers, cookie]}
+        await send(message)
+
+    return sending
 
 
 def _never_framed(send: Send) -> Send:

@@ -1,7 +1,8 @@
 """``lrc app`` and ``lrc demo``: start the app's server and open a browser when it answers.
 
 Only this machine reaches it unless ``--host`` says otherwise. Then, or with ``--token``, the printed link holds a
-token, and whoever comes without it sees the read-only demo. Streamlit could open the browser itself, but would first
+token, and whoever comes without it sees the read-only demo. With ``--shared`` who comes with it is one of many, bound
+by the server's rules (:mod:`lrc_core.visitors`). Streamlit could open the browser itself, but would first
 ask a newcomer for an e-mail address. In the read-only mode (``make demo``) nothing that only workers need can be
 imported.
 """
@@ -19,8 +20,11 @@ import webbrowser
 from collections.abc import Iterable
 from contextlib import suppress
 
+from lrc_core.errors import SettingsError
+from lrc_core.models.consent import ALLOW_PICKLE, TRUST_REMOTE_CODE
 from lrc_core.paths import READ_ONLY, app_home, is_clone, read_only, start_command
-from lrc_core.serving import HOST, add_flags
+from lrc_core.serving import HOST, add_flags, rules_of
+from lrc_core.visitors import Rules
 from pages.ui import classroom, gate, lean
 
 FIRST_PORT = 8501
@@ -76,14 +80,16 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 def door_of(options: argparse.Namespace, port: int) -> gate.Door:
     """Who may come in: the token is asked for where others can reach the server and something can be started."""
     names = gate.own_names(options.host) | {name.lower() for name in options.allow_host}
-    guarded = (options.token or not gate.is_loopback(options.host)) and not read_only()
-    return gate.Door(names, port, gate.new_token() if guarded else "")
+    guarded = (options.token or options.shared or not gate.is_loopback(options.host)) and not read_only()
+    return gate.Door(names, port, gate.new_token() if guarded else "", shared=options.shared)
 
 
-def link_to(door: gate.Door, host: str) -> str:
-    """What to open."""
+def link_to(door: gate.Door, host: str, base: str = "") -> str:
+    """What to open; behind a proxy its name takes the place of this one's."""
     shown = socket.gethostname() if host in gate.EVERYWHERE else f"[{host}]" if ":" in host else host
-    return f"http://{shown}:{door.port}/" + (f"?{gate.TOKEN}={door.token}" if door.token else "")
+    return f"http://{shown}:{door.port}/{f'{base}/' if base else ''}" + (
+        f"?{gate.TOKEN}={door.token}" if door.token else ""
+    )
 
 
 def _target() -> str:
@@ -100,6 +106,14 @@ def run(options: argparse.Namespace) -> int:
     if options.classroom:
         os.environ[READ_ONLY] = "1"
         options.host = "0.0.0.0" if options.host == HOST else options.host
+    try:
+        rules = rules_of(options)
+    except SettingsError as error:
+        print(f"{error.message} {error.remedy}", file=sys.stderr)  # noqa: T201
+        return 2
+    if rules is not None:  # consents are for whoever gives them, and a visitor's model is nobody's choice
+        for consent in (TRUST_REMOTE_CODE, ALLOW_PICKLE):
+            os.environ.pop(consent, None)
     try:
         wanted = [int(options.port)] if options.port else range(FIRST_PORT, FIRST_PORT + 50)
         port = free_port(wanted, options.host)
@@ -118,14 +132,21 @@ def run(options: argparse.Namespace) -> int:
     if options.classroom:
         shown = classroom.network_address() if options.host in gate.EVERYWHERE else options.host
         os.environ[classroom.CLASS] = f"http://{f'[{shown}]' if ':' in shown else shown}:{port}"
-    serve(door_of(options, port), options.host)
+    serve(door_of(options, port), options.host, rules, options.base_path.strip("/"))
     return 0
 
 
-def serve(door: gate.Door, host: str) -> None:
-    """Serve until Ctrl-C."""
+def serve(door: gate.Door, host: str, rules: Rules | None = None, base: str = "") -> None:
+    """Serve until Ctrl-C.
+
+    Args:
+        door: who may come in.
+        host: address to listen on.
+        rules: for visitors, where the server is shared.
+        base: path that a proxy puts before the app's own.
+    """
     near = HOST if host in gate.EVERYWHERE else host
-    link = link_to(door, host)
+    link = link_to(door, host, base)
     if has_screen():
         threading.Thread(target=open_when_ready, args=(link, door.port, near), daemon=True).start()
     if read_only():
@@ -141,12 +162,13 @@ def serve(door: gate.Door, host: str) -> None:
     from pages.ui.shared import access
 
     gate.served = door
-    access.install()
+    access.install(rules)
     sys.argv = [str(APP)]
     app = streamlit.App(APP, middleware=[Middleware(gate.Gate, door=door)])
     options = {
         "server.port": door.port,
         "server.address": host,
+        "server.baseUrlPath": base,
         "server.allowedHosts": sorted(door.names),
         "logger.hideWelcomeMessage": True,  # its link has no token
     }

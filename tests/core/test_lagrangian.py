@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -96,3 +97,14 @@ def test_the_loss_is_half_the_discarded_energy_on_the_two_sided_decomposition_on
     assert all((measured[layer.name] >= 0).all() and measured[layer.name].any() for layer in layers)
     again = predicted_losses(context_for(model, tmp_path), settings.curve, measuring)
     assert all(np.array_equal(measured[name], again[name]) for name in measured)
+
+
+def test_what_a_rank_multiple_costs_is_the_difference_of_two_plans(tmp_path: Path) -> None:
+    model = tiny_model()
+    free = context_for(model, tmp_path, keep=0.6)
+    multiples = replace(free, layers=tuple(replace(layer, rank_multiple=8) for layer in free.layers))
+    settings = LagrangianSettings(batches=4, batch=2, window=12)
+    bound, unbound = (dict(allocate(context, settings).details or {}) for context in (multiples, free))
+    assert bound["predicted_loss_at_any_rank"] == unbound["predicted_loss_increase"]
+    assert bound["predicted_loss_increase"] >= unbound["predicted_loss_increase"]
+    assert "predicted_loss_at_any_rank" not in unbound

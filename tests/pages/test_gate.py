@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
+import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pages.ui import gate, serve
+from pages.ui import gate, health, serve
 from tests.browser.conftest import wait_until_healthy
 from tests.pages.conftest import ROOT
 
@@ -27,13 +28,19 @@ UPLOAD = "/_stcore/upload_file/session/file"
 
 
 def asked(
-    door: gate.Door, *headers: tuple[str, str], path: str = "/", query: str = "", kind: str = "http"
+    door: gate.Door,
+    *headers: tuple[str, str],
+    path: str = "/",
+    query: str = "",
+    kind: str = "http",
+    answered: Mapping[str, str] | None = None,
 ) -> tuple[int, dict[str, str]]:
     """Status and headers of the answer; 200 is that of the app behind the gate, 101 of its accepted handshake."""
     sent: list[Any] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": []})
+        found = [(name.encode(), value.encode()) for name, value in (answered or {}).items()]
+        await send({"type": "http.response.start", "status": 200, "headers": found})
 
     async def send(message: Any) -> None:
         sent.append(message)
@@ -137,6 +144,40 @@ def test_uploads_need_the_token() -> None:
     assert asked(GUARDED, ("Host", OWN), ("Cookie", f"a=b; {COOKIE}"), path=UPLOAD)[0] == 200
     assert not GUARDED.opened_by({}) and not GUARDED.opened_by({LOCAL.cookie: ""})
     assert LOCAL.opened_by({})
+
+
+SHARED = gate.Door(gate.own_names("127.0.0.1"), PORT, "t" * 43, shared=True)
+PAGE = {"content-type": "text/html; charset=utf-8"}
+
+
+def test_browsers_of_a_shared_server_are_known_again_by_a_key_that_opens_nothing() -> None:
+    status, first = asked(SHARED, ("Host", OWN), answered=PAGE)
+    cookie = first["set-cookie"].partition(";")[0]
+    assert status == 200 and "HttpOnly" in first["set-cookie"]
+    assert "set-cookie" not in asked(SHARED, ("Host", OWN), ("Cookie", cookie), answered=PAGE)[1]
+    assert (
+        "set-cookie" not in asked(SHARED, ("Host", OWN), path="/x.js", answered={"content-type": "text/javascript"})[1]
+    )
+    assert "set-cookie" not in asked(GUARDED, ("Host", OWN), answered=PAGE)[1], "one person's server knows nobody"
+    name, _, secret = cookie.partition("=")
+    key = SHARED.visitor({name: secret})
+    assert key == SHARED.visitor({name: secret, "other": "x"}) != SHARED.visitor({name: secret + "x"})
+    assert key is not None and secret not in key and not SHARED.opened_by({SHARED.cookie: key})
+    assert GUARDED.visitor({name: secret}) is None
+
+
+def test_a_shared_server_asks_for_a_token_everywhere() -> None:
+    assert serve.door_of(serve.parse(["--shared"]), PORT).token
+    behind = serve.door_of(serve.parse(["--shared", "--base-path", "lrc"]), PORT)
+    assert "/lrc/?" in serve.link_to(behind, "127.0.0.1", "lrc")
+
+
+def test_whoever_watches_a_server_learns_whether_it_can_work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for path in ("/healthz", "/lrc/healthz/"):
+        assert asked(SHARED, ("Host", OWN), path=path)[0] == 200
+    assert asked(SHARED, ("Host", "evil.example"), path="/healthz")[0] == 403
+    monkeypatch.setattr(health.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 10, 0))
+    assert asked(SHARED, ("Host", OWN), path="/healthz")[0] == 503
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,9 @@ from dataclasses import asdict, replace
 
 import pytest
 
+from lrc_core import visitors
 from lrc_core.calibrate.update_settings import UpdateSettings
-from lrc_core.jobs import manager
+from lrc_core.jobs import manager, sharing
 from lrc_core.paths import cache_home
 from lrc_core.results.archive import archive
 from lrc_core.results.outcomes import outcome, quality_of
@@ -213,3 +214,17 @@ def test_labels_that_are_alike_are_told_apart():
         "smollm2-135m-llrc-20-percent-removed.json"
     )
     assert file_name("../..", "<b>", ending="csv") == "b.csv" and file_name("", "/", ending="csv") == "file.csv"
+
+
+def test_a_visitor_of_a_shared_server_sees_whose_run_it_is_and_stops_none_of_others(
+    open_page, store, card, monkeypatch
+):
+    own, other = (run_factory.allocate_run(store, card, keep=keep, state="running") for keep in (0.7, 0.6))
+    for run, who in ((own, "a" * 32), (other, "b" * 32)):
+        (run.path / sharing.OWNER).write_text(who)
+    monkeypatch.setattr(visitors, "_who", lambda: "a" * 32)
+    app = open_page("runs", ru_run=own.id)
+    table = app.dataframe[0].value
+    assert set(table["Started by"]) == {"you", visitors.shown("b" * 32)}
+    assert f"cancel_{own.id}" in {button.key for button in app.button}
+    assert f"cancel_{other.id}" not in {button.key for button in open_page("runs", ru_run=other.id).button}

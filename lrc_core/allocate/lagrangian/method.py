@@ -12,7 +12,11 @@ what each was measured to take on this device.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
 
 from lrc_core.allocate.curves.latency import require_time, timed_ways
 from lrc_core.allocate.curves.loss_curves import cheapest_ranks
@@ -61,8 +65,16 @@ def allocate(context: Context, settings: LagrangianSettings) -> Allocation:
         return Allocation(dense_ranks(context.layers))
     losses = predicted_losses(context, settings.curve, Measuring(settings.batches, settings.batch, settings.window))
     ranks = cheapest_ranks(context.layers, losses, context.keep)
-    predicted = sum(float(losses[layer.name][ranks[layer.name] :].sum()) for layer in context.layers)
-    return Allocation(ranks, details={"predicted_loss_increase": predicted})
+    details = {"predicted_loss_increase": _lost(losses, ranks)}
+    if any(layer.rank_multiple > 1 for layer in context.layers):
+        free = [replace(layer, rank_multiple=1) for layer in context.layers]
+        details["predicted_loss_at_any_rank"] = _lost(losses, cheapest_ranks(free, losses, context.keep))
+    return Allocation(ranks, details=details)
+
+
+def _lost(losses: Mapping[str, NDArray[np.float64]], ranks: Mapping[str, int]) -> float:
+    """Predicted loss of everything beyond the ranks, in nats per token."""
+    return sum(float(losses[name][rank:].sum()) for name, rank in ranks.items())
 
 
 def _within_bytes(context: Context, budget: Bytes) -> Allocation:

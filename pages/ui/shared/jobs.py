@@ -11,7 +11,7 @@ import streamlit as st
 from lrc_core import words
 from lrc_core.errors import LrcError
 from lrc_core.escape import escaped
-from lrc_core.jobs import manager
+from lrc_core.jobs import manager, sharing
 from lrc_core.kinds import title_of, titles
 from lrc_core.paths import read_only
 from lrc_core.results.archive import AnyRun, archive
@@ -176,7 +176,7 @@ def _head(view: AnyRun) -> None:
 def _buttons(view: AnyRun) -> None:
     if view.sample:
         return
-    if view.status.state in ("queued", "running"):
+    if view.status.state in ("queued", "running") and sharing.is_own(view.path):
         st.button(
             "Cancel", icon=":material/stop:", key=f"cancel_{view.id}", on_click=_act, args=(manager.cancel, view.id)
         )
