@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from lrc_core.bench.contenders import Contender
-from lrc_core.bench.limits import Launches, Rates, measured_rates, synchronise
+from lrc_core.bench.limits import Launches, Rates, measured_rates
 from lrc_core.bench.passes import (
     EAGER,
     GRAPHS,
@@ -32,6 +32,7 @@ from lrc_core.bench.passes import (
     timed,
     working_bytes,
 )
+from lrc_core.lowrank.timing import synchronise
 from lrc_core.models.device import memory_available
 from lrc_core.models.resources import human_bytes, own_peak_memory
 from lrc_core.types import OnProgress, Progress, ignore_progress

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,8 @@ from typing import Any
 import torch
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from lrc_core.lowrank.timing import seconds_of
 
 _LARGE, _SQUARE, _LAUNCHES, _TRIES = 8192, 1536, 200, 5
 
@@ -71,26 +72,9 @@ def measured_rates(device: torch.device, dtype: torch.dtype) -> Rates:
     return Rates(large.numel() * large.element_size() / reading, 2 * _SQUARE**3 / multiplying, launching / _LAUNCHES)
 
 
-def _best(action: Callable[[], Any], device: torch.device) -> float:
-    """Seconds of the fastest try; on a processor its own time where that is less: busy is not slow."""
-    found = []
-    for _ in range(_TRIES):
-        synchronise(device)
-        started, worked = time.perf_counter(), time.process_time()
-        action()
-        synchronise(device)
-        found.append(time.perf_counter() - started)
-        if device.type == "cpu":
-            found.append((time.process_time() - worked) / torch.get_num_threads())
-    return min(found)
-
-
-def synchronise(device: torch.device) -> None:
-    """Wait for the device: its work is queued, and a clock would stop too early."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
+def _best(action: Callable[[], object], device: torch.device) -> float:
+    """Seconds of the fastest try."""
+    return min(seconds_of(action, device) for _ in range(_TRIES))
 
 
 class Launches(TorchDispatchMode):

@@ -12,7 +12,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -25,7 +25,7 @@ from lrc_core.budget import largest_low_rank
 from lrc_core.damage import earlier
 from lrc_core.digests import digest_of
 from lrc_core.errors import CancelledError
-from lrc_core.files import write_json
+from lrc_core.files import disk_errors, write_json
 from lrc_core.formats.sizes import is_pivoted
 from lrc_core.lowrank.linear import LowRankLinear, PivotedLinear
 from lrc_core.records import load_record, typed
@@ -97,6 +97,8 @@ def layer_times(
             raise CancelledError("The measurement was cancelled.")
         on_progress(Progress("timing layers", number, len(shapes)))
         known.times[key] = {str(rank): seconds for rank, seconds in _measured(layer, like).items()}
+        with disk_errors(path):
+            folder.mkdir(parents=True, exist_ok=True)
         write_json(path, asdict(known))
     return {layer.name: {int(rank): s for rank, s in known.times[_key(layer)].items()} for layer in layers}
 
@@ -160,11 +162,30 @@ class _Dense(nn.Module):
 
 def _seconds(copies: Sequence[nn.Module], row: Tensor) -> float:
     """Of one layer, over all copies once."""
-    if row.is_cuda:
-        torch.cuda.synchronize(row.device)
-    started = time.perf_counter()
-    for module in copies:
-        module(row)
-    if row.is_cuda:
-        torch.cuda.synchronize(row.device)
-    return (time.perf_counter() - started) / len(copies)
+
+    def run() -> None:
+        for module in copies:
+            module(row)
+
+    return seconds_of(run, row.device) / len(copies)
+
+
+def seconds_of(action: Callable[[], object], device: torch.device) -> float:
+    """How long an action takes on a device.
+
+    Of work on one thread of a processor that thread's own time, where it is less: busy is not slow.
+    """
+    synchronise(device)
+    started, worked = time.perf_counter(), time.process_time()
+    action()
+    synchronise(device)
+    passed, worked = time.perf_counter() - started, time.process_time() - worked
+    return min(passed, worked) if device.type == "cpu" and torch.get_num_threads() == 1 else passed
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait for the device: its work is queued, and a clock would stop too early."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()

@@ -14,10 +14,12 @@ from torch import nn
 from lrc_core.bench.contenders import Contender, contenders, low_rank_copy, shallow_copy, two_blocks
 from lrc_core.bench.eight_bits import rowwise_int8
 from lrc_core.bench.inference import Grid, inference
+from lrc_core.bench.layer import Siblings, StackedSiblings
 from lrc_core.bench.limits import Need, Rates
 from lrc_core.bench.passes import DECODE, EAGER, GRAPHS, PREFILL, Cell, cache_seed, need_of, timed
 from lrc_core.budget import plan_params, stored, uniform_ranks
 from lrc_core.cli import main
+from lrc_core.lowrank.linear import LowRankLinear
 from lrc_core.lowrank.structure import STRUCTURE_FILE, write_structure
 from lrc_core.models.blocks.linears import block_linears
 from lrc_core.plan import make_plan, pruned_plan
@@ -139,3 +141,17 @@ def test_the_command_prints_a_table_or_json(tmp_path: Path, capsys: pytest.Captu
     found = json.loads(capsys.readouterr().out)
     assert {row["phase"] for row in found["rows"]} == {PREFILL, DECODE}
     assert main([*words[:3], "--prompt", "0"]) != 0
+
+
+def test_siblings_with_their_right_factors_in_one_matrix_compute_the_same() -> None:
+    draw = torch.Generator().manual_seed(0)
+    shapes = ((24, 5), (12, 3), (12, 4))
+    pairs = [
+        LowRankLinear(
+            torch.randn(m, k, generator=draw), torch.randn(k, 16, generator=draw), torch.randn(m, generator=draw)
+        )
+        for m, k in shapes
+    ]
+    apart, inputs = Siblings(pairs), torch.randn(2, 3, 16, generator=draw)
+    for one, other in zip(apart(inputs), StackedSiblings(apart)(inputs), strict=True):
+        torch.testing.assert_close(one, other)

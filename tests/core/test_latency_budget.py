@@ -77,14 +77,15 @@ def test_slower_layers_of_low_rank_are_never_chosen() -> None:
 
 def test_a_device_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing, "_BYTES", 1)
+    folder = tmp_path / "not there yet"
     layers, like = stored(LAYERS, "pivoted"), torch.zeros(1)
-    first = layer_times(layers, like, tmp_path, ignore_progress, never_stop)
+    first = layer_times(layers, like, folder, ignore_progress, never_stop)
     assert all(seconds > 0 for seconds in first["a.0.x"].values()) and {1, 11, 12} <= first["a.0.x"].keys()
-    again = layer_times(layers, like, tmp_path, ignore_progress, lambda: True)  # would stop if it measured
+    again = layer_times(layers, like, folder, ignore_progress, lambda: True)  # would stop if it measured
     assert again == first
-    (path,) = tmp_path.glob("*.json")
+    (path,) = folder.glob("*.json")
     path.write_text("{", encoding="utf-8")
-    assert layer_times(layers, like, tmp_path, ignore_progress, never_stop).keys() == first.keys()
+    assert layer_times(layers, like, folder, ignore_progress, never_stop).keys() == first.keys()
 
 
 @pytest.mark.parametrize("words", ["latency:0", "latency:1.5", "latency:x", "latency:", "time:0.7", "latency:nan"])
