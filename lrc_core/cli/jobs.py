@@ -48,7 +48,7 @@ def spectra(arguments: argparse.Namespace) -> int:
 
 
 def _submit(arguments: argparse.Namespace, spec: Spec, save: str | None = None) -> int:
-    run = start(spec, resume=arguments.resume)
+    run = start(spec, arguments, resume=arguments.resume)
     if arguments.detach:
         print_started(run, as_json=arguments.json)
         return 0

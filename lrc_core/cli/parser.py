@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from lrc_core import __version__
 from lrc_core.cli.speed import add_flags as add_speed_flags
 from lrc_core.kinds import KINDS, Kind, load
-from lrc_core.kinds.flags import STARTER, add_model, flag
+from lrc_core.kinds.flags import ENGINES, STARTER, add_engine, add_model, flag
 from lrc_core.kinds.lists import add_list
 from lrc_core.runs.spec import STORAGE_HELP, STORAGES, AllocateSpec
 from lrc_core.serving import add_flags
@@ -55,7 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
     groups = {"bench": _bench(commands)}
     for kind in KINDS.values():
         _kind(groups[kind.command[0]] if len(kind.command) > 1 else commands, kind)
-    for add in (_plan, _report, _runs):
+    for add in (_sweep, _plan, _report, _runs):
         add(commands)
     return parser
 
@@ -127,11 +127,27 @@ def _bench(commands: Any) -> Any:
     demo = _command(actions, "demo", _lazily("demo", "demo"), words)
     demo.add_argument("--rounds", type=int, default=3, metavar="N", help="fresh servers and browsers (default: 3)")
     demo.add_argument("--chromium", metavar="FILE", help="the browser (default: the one on the path)")
+    words = "What an engine costs per job, and how long many trivial ones take: here, on Slurm, on Ray."
+    engines = _command(actions, "engines", _lazily("engines", "engines"), words)
+    engines.add_argument("--jobs", type=int, default=200, metavar="N", help="jobs through each (default: 200)")
+    engines.add_argument("--only", choices=ENGINES, help="one engine (default: every one that answers)")
+    engines.add_argument("--profile", default="", metavar="FILE", help="TOML: what a job asks of the cluster")
     jobs = _command(actions, "jobs", _lazily("crowd", "jobs"), "What many waiting jobs and many finished runs cost.")
     jobs.add_argument("--waiting", type=int, default=200, metavar="N", help="jobs in the queue (default: 200)")
     jobs.add_argument("--folders", type=int, default=5000, metavar="N", help="finished runs (default: 5000)")
     jobs.add_argument("--seconds", type=float, default=20.0, metavar="S", help="how long to watch (default: 20)")
     return actions
+
+
+def _sweep(commands: Any) -> None:
+    words = "Methods x rates x seeds x models from one TOML file, as many runs: here, on Slurm or on Ray."
+    parser = _command(commands, "sweep", _lazily("sweeps", "sweep_command"), words)
+    parser.add_argument("file", metavar="FILE", help="TOML: models, and the flags of `lrc bench quality`")
+    add_engine(parser)
+    parser.add_argument("--dry-run", action="store_true", help="print the graph of runs and start nothing")
+    parser.add_argument("--detach", action="store_true", help="submit everything and return")
+    parser.add_argument("--cancel", action="store_true", help="take back what waits and stop what runs")
+    parser.add_argument("--csv", metavar="FILE", help="also write every row to this file")
 
 
 def _names_layers(word: str) -> bool:

@@ -29,6 +29,7 @@ from lrc_core.texts.files import absolute, is_file, split_field
 log = logging.getLogger("lrc_core.cli")
 
 STARTER = "starter"
+ENGINES = ("local", "slurm", "ray")
 _BUILT_IN = (*TEXTS, "gensim", GENERATED)
 
 
@@ -210,6 +211,14 @@ def add_job(parser: argparse.ArgumentParser) -> None:
     """What can be set for every job."""
     parser.add_argument("--detach", action="store_true", help="print the run's id at once and let it work")
     parser.add_argument("--resume", action="store_true", help="go on with a run that was stopped or failed")
+    add_engine(parser)
+
+
+def add_engine(parser: argparse.ArgumentParser) -> None:
+    """Where a job is done, and with what."""
+    words = "this machine, or a cluster (default: the profile's, else local); docs/cluster.md"
+    parser.add_argument("--on", choices=ENGINES, default="", help=words)
+    parser.add_argument("--profile", default="", metavar="FILE", help="TOML: what a job asks of the cluster")
 
 
 def absolute_text(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -94,6 +95,31 @@ class Group:
             if not compresses(row)
             or (row["decomposition"] in (decomposition, "") and (keep is None or same_size(row["keep_target"], keep)))
         ]
+
+    def best_at(self, keep: float) -> list[Row]:
+        """The dense row, number formats alone, and of each method the row that lost least at one budget.
+
+        Whichever the decomposition: for whoever wants the best of a method, and not to tell decompositions apart.
+        """
+        found: dict[str, Row] = {}
+        for row in self.rows:
+            if compresses(row) and not same_size(row["keep_target"], keep):
+                continue
+            held = found.setdefault(str(row["method"]), row)
+            if mean_loss(row) < mean_loss(held):
+                found[str(row["method"])] = row
+        return list(found.values())
+
+    @property
+    def sizes(self) -> list[float]:
+        """Targets measured under any decomposition, least compression first."""
+        return sorted({float(row["keep_target"]) for row in self.rows if compresses(row)}, reverse=True)
+
+
+def mean_loss(row: Row) -> float:
+    """Mean log-perplexity over the texts, in nats per token: what rows are ranked by; infinite without any."""
+    values = [math.log(float(score["value"])) for score in row["perplexity"].values()]
+    return sum(values) / len(values) if values else math.inf
 
 
 def groups(ref: ModelRef) -> list[Group]:

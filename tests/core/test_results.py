@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lrc_core.errors import RunError
+from lrc_core.formats.grids import METHODS
+from lrc_core.results import comparisons
 from lrc_core.results.archive import Archive, asks_for, read_content
-from lrc_core.runs.spec import AllocateSpec, ModelRef, SpectraSpec
+from lrc_core.runs.spec import AllocateSpec, EvaluationSpec, ModelRef, SpectraSpec
 from lrc_core.runs.store import RunStore
 
 
@@ -56,3 +59,22 @@ def test_a_content_is_read_again_when_its_file_changes_and_never_shared(tmp_path
     path.unlink()
     with pytest.raises(RunError, match="missing"):
         read_content(path)
+
+
+def test_the_best_of_each_method_stands_beside_the_others_whatever_its_decomposition() -> None:
+    def row(method: str, decomposition: str, keep: float, value: float) -> comparisons.Row:
+        return {"method": method, "decomposition": decomposition, "keep_target": keep,
+                "perplexity": {"a": {"value": value}, "b": {"value": 2 * value}}}  # fmt: skip
+
+    form = next(iter(METHODS))
+    rows = (
+        row("dense", "", 1.0, 10), row(form, "", 1.0, 10.1), row("uniform", "whitened", 0.8, 30),
+        row("uniform", "kfac", 0.8, 20), row("llrc", "whitened", 0.8, 15), row("llrc", "whitened", 0.7, 25),
+    )  # fmt: skip
+    group = comparisons.Group(EvaluationSpec(), rows, 0, (), ())
+    found = {str(one["method"]): one for one in group.best_at(0.8)}
+    assert set(found) == {"dense", form, "uniform", "llrc"}
+    assert found["uniform"]["decomposition"] == "kfac" and found["llrc"]["keep_target"] == 0.8
+    assert group.sizes == [0.8, 0.7]
+    assert comparisons.mean_loss(rows[0]) == pytest.approx(np.log(10 * 20) / 2)
+    assert comparisons.mean_loss({"perplexity": {}}) == float("inf")

@@ -10,9 +10,11 @@ import pytest
 from lrc_core.errors import ModelError
 from lrc_core.jobs import manager
 from lrc_core.models import consent
-from lrc_core.names import model_label
+from lrc_core.names import method_label, model_label
 from lrc_core.paths import runs_home
+from lrc_core.results import comparisons
 from lrc_core.runs.spec import ModelRef, SpectraSpec
+from pages.ui.home import live
 from pages.ui.shared import cards, state
 from tests.factories import run_factory, table_factory
 from tests.pages.conftest import text_of
@@ -240,3 +242,23 @@ def test_the_first_thing_is_a_slider_over_what_was_measured(open_page, samples, 
             assert model["factor"] == pytest.approx(row["perplexity"]["gensim"]["value"] / dense)
             assert row["sample"]["text"].strip() in model["text"] and "±" in model["said"]
     assert {model["name"] for model in data["stops"][0]["models"]} == {"Dense model"}
+
+
+def test_the_slider_tells_of_the_best_method_that_was_measured_at_every_size():
+    """Whatever its decomposition; one that was measured at a single size would make the slider jump."""
+    base = {keep: table_factory.row("llrc", keep) for keep in (0.9, 0.8)}
+    even = {keep: table_factory.row("uniform", keep) for keep in (0.9, 0.8)}
+
+    def better(row, name, factor):
+        scores = {text: {**score, "value": score["value"] * factor} for text, score in row["perplexity"].items()}
+        return {**row, "method": name, "decomposition": "kfac", "perplexity": scores}
+
+    rows = (
+        table_factory.row("dense", 1.0), *base.values(), *even.values(),
+        *(better(row, "lagrangian+pivoted", 0.9) for row in base.values()),
+        better(base[0.8], "lagrangian+tuned+pivoted", 0.5),
+    )  # fmt: skip
+    group = comparisons.Group(table_factory.EVALUATION, rows, 0, (), ())
+    found = live.stops(group)
+    assert [stop["rate"] for stop in found] == [0, 10, 20]
+    assert all(stop["models"][0]["name"] == method_label("lagrangian+pivoted") for stop in found[1:])

@@ -13,9 +13,10 @@ from lrc_core import words
 from lrc_core.names import method_label
 from lrc_core.results import comparisons
 from lrc_core.results.archive import archive
+from lrc_core.results.comparisons import mean_loss
 from lrc_core.runs.spec import ModelRef
 from pages.ui.present.slides import FILM, slides_of
-from pages.ui.present.story import loss, story_of
+from pages.ui.present.story import story_of
 from tests.factories import run_factory, table_factory
 from tests.pages.conftest import text_of
 
@@ -68,7 +69,7 @@ def test_every_figure_can_be_traced(told):
 
 def test_the_best_row_is_the_one_of_lowest_perplexity_and_the_sentence_names_it(told):
     assert told.best is not None
-    assert loss(told.best) == min(loss(row) for row in told.others)
+    assert mean_loss(told.best) == min(mean_loss(row) for row in told.others)
     comparison = next(slide for slide in slides_of(told) if slide.key == "comparison")
     assert comparison.reading.startswith(f"{told.best_label} loses least")
     best, second = told.others[:2]

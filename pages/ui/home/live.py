@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import streamlit as st
@@ -10,6 +12,7 @@ import streamlit as st
 from lrc_core import words
 from lrc_core.budget import USUAL_KEEP, same_size, whole_percent
 from lrc_core.names import method_color, method_label
+from lrc_core.quality.quantised import compresses
 from lrc_core.results import comparisons
 from lrc_core.runs.spec import ModelRef
 from lrc_core.texts.label import text_labels
@@ -41,16 +44,18 @@ def _tells(group: comparisons.Group) -> bool:
 
 
 def _best(group: comparisons.Group) -> str:
-    """The method that lost least at the usual size, or at the first size that was measured."""
-    rows = [row for row in group.at("whitened", None) if row["method"] != "dense" and _text(row)]
-    usual = [row for row in rows if same_size(row["keep_target"], USUAL_KEEP)] or rows
-    return str(min(usual, key=_lost)["method"]) if usual else ""
+    """The method that lost least at the usual size, of those that were measured at the most sizes with a text."""
+    sizes = {keep: _rows(group, keep) for keep in group.sizes}
+    counted = Counter(name for rows in sizes.values() for name, row in rows.items() if compresses(row) and _text(row))
+    whole = [name for name, count in counted.items() if count == max(counted.values())]
+    usual = next((keep for keep in sizes if same_size(keep, USUAL_KEEP)), next(iter(sizes), None))
+    there = [name for name in whole if usual is not None and name in sizes[usual]] or whole
+    return min(there, key=lambda name: _loss_at(sizes, usual, name)) if there else ""
 
 
-def _lost(row: comparisons.Row) -> float:
-    """Mean logarithm of its perplexities."""
-    values = [math.log(float(score["value"])) for score in row["perplexity"].values()]
-    return sum(values) / len(values) if values else math.inf
+def _loss_at(sizes: Mapping[float, dict[str, comparisons.Row]], usual: float | None, name: str) -> float:
+    row = sizes[usual].get(name) if usual is not None else None
+    return math.inf if row is None else comparisons.mean_loss(row)
 
 
 def _text(row: comparisons.Row) -> str:
@@ -74,7 +79,7 @@ def stops(group: comparisons.Group) -> list[dict[str, Any]]:
         return []
     names = (_best(group), BASELINE)
     made = [_stop(dense, [dense, dense], dense)]
-    for keep in comparisons.keeps_of(group, "whitened"):
+    for keep in group.sizes:
         rows = _rows(group, keep)
         if all(name in rows and _text(rows[name]) for name in names):
             made.append(_stop(dense, [rows[name] for name in names], rows[names[0]]))
@@ -82,8 +87,7 @@ def stops(group: comparisons.Group) -> list[dict[str, Any]]:
 
 
 def _rows(group: comparisons.Group, keep: float) -> dict[str, comparisons.Row]:
-    rows = group.at("whitened", None)
-    return {str(row["method"]): row for row in rows if row["method"] == "dense" or same_size(row["keep_target"], keep)}
+    return {str(row["method"]): row for row in group.best_at(keep)}
 
 
 def _stop(dense: comparisons.Row, rows: list[comparisons.Row], sized: comparisons.Row) -> dict[str, Any]:

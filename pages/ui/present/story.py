@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,7 +63,7 @@ class Story:
     @property
     def others(self) -> list[comparisons.Row]:
         """Compressed rows, the best first."""
-        return sorted((row for row in self.rows if compresses(row)), key=loss)
+        return sorted((row for row in self.rows if compresses(row)), key=comparisons.mean_loss)
 
     @property
     def formats(self) -> list[comparisons.Row]:
@@ -99,12 +98,6 @@ class Story:
         """Whether the plan of the slides comes from this run."""
         origin = str(self.plan.origin.get("run_id") or "") if self.plan is not None else ""
         return view.id in (str((self.best or {}).get("allocate_run_id")), origin, self.source)
-
-
-def loss(row: comparisons.Row) -> float:
-    """Mean log-perplexity over the texts, in nats per token: what rows are ranked by."""
-    values = [math.log(float(score["value"])) for score in row["perplexity"].values()]
-    return sum(values) / len(values) if values else math.inf
 
 
 def score_words(row: comparisons.Row, text: str) -> str:
@@ -144,20 +137,16 @@ def _story(ref: ModelRef, card: ModelCard, wanted: float) -> Story:
     own_spectra = archive().best_spectra(ref) is not None
     shown = shown_spectra(ref) if own_spectra else None
     for group in comparisons.groups(ref):
-        for decomposition in sorted(comparisons.decompositions_of(group), key=lambda name: name != "whitened"):
-            if not comparisons.keeps_of(group, decomposition):
-                continue
-            keep = min(comparisons.keeps_of(group, decomposition), key=lambda known: abs(known - wanted))
-            rows = group.at(decomposition, keep)
-            best = min((row for row in rows if compresses(row)), key=loss)
-            kept = sorted((row for row in rows if compresses(row)), key=loss)[:MOST_ROWS]
-            chosen = [row for row in rows if not compresses(row)] + kept
-            order = in_order(str(row["method"]) for row in chosen)
-            chosen.sort(key=lambda row: order.index(str(row["method"])))
-            source = next(
-                (view.id for view in group.views if not isinstance(view.spec, EvaluateSpec)), group.views[0].id
-            )
-            return Story(ref, card, shown, keep, tuple(chosen), best, _plan(best), group.sample, source)
+        if not group.sizes:
+            continue
+        keep = min(group.sizes, key=lambda known: abs(known - wanted))
+        rows = group.best_at(keep)
+        kept = sorted((row for row in rows if compresses(row)), key=comparisons.mean_loss)
+        chosen = [row for row in rows if not compresses(row)] + kept[:MOST_ROWS]
+        order = in_order(str(row["method"]) for row in chosen)
+        chosen.sort(key=lambda row: order.index(str(row["method"])))
+        source = next((view.id for view in group.views if not isinstance(view.spec, EvaluateSpec)), group.views[0].id)
+        return Story(ref, card, shown, keep, tuple(chosen), kept[0], _plan(kept[0]), group.sample, source)
     found = nearest(recorded_plans(archive().runs(AllocateSpec, ref)), wanted)
     plan = load_plan(found.path) if found is not None else None
     keep = plan.keep_target if plan is not None else wanted
