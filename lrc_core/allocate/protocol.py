@@ -71,6 +71,19 @@ class Bytes:
     vary: str
 
 
+@dataclass(frozen=True)
+class Latency:
+    """A budget in time, one token at a time on this device.
+
+    Attributes:
+        share: of what the block linears take dense.
+        times: seconds of every layer by rank, at some ranks; the full rank is the dense layer.
+    """
+
+    share: float
+    times: Mapping[str, Mapping[int, float]]
+
+
 def _ignore_recorded(_: PassedPlan) -> None:
     """Nobody wants the plans on the way."""
 
@@ -105,6 +118,7 @@ class Context:
         on_recorded: called with every plan passed on the way.
         on_ranks: ``on_ranks(step, keep, ranks)``, called now and then with the ranks as they stand.
         bytes: the budget where it is one in bytes; ``keep`` is not read then.
+        latency: the budget where it is one in time; ``keep`` is not read then either.
         weighing: how the decomposition weighs the errors of every layer, block by block; read anew at every call.
     """
 
@@ -123,6 +137,7 @@ class Context:
     on_recorded: Callable[[PassedPlan], None] = _ignore_recorded
     on_ranks: Callable[[int, float, Mapping[str, int]], None] = _ignore_ranks
     bytes: Bytes | None = None
+    latency: Latency | None = None
     weighing: Callable[[], Iterator[tuple[int, Mapping[str, Transform]]]] = _no_weighing
 
 

@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from lrc_core.bench.turns import report_of, take_turns
 from lrc_core.budget import stored, whole_rank_of_share
 from lrc_core.decompose.factorise import Factors, Transform, factorise
 from lrc_core.lowrank.apply import low_rank_layer, pivoted_layer
+from lrc_core.lowrank.linear import LowRankLinear
 from lrc_core.lowrank.pivots import pivot_form
 from lrc_core.models.blocks.linears import get_module, weight_of
 from lrc_core.models.load import load_model
 from lrc_core.runs.spec import ModelRef
 from lrc_core.types import LinearShape, OnProgress, Progress, ignore_progress
 
-_WIDTH, _KEEP, _FORWARDS, _TURNS = 4096, 0.6, 40, 5
+_WIDTH, _KEEP, _FORWARDS, _TURNS, _SIBLINGS = 4096, 0.6, 40, 5, 3
 
 
 @torch.no_grad()
 def layer(ref: ModelRef, on_progress: OnProgress = ignore_progress) -> dict[str, Any]:
     """One 4096 x 4096 layer in bfloat16 at one token: pivots against pairs at the same rank, and at the same budget.
 
-    Beside it, what it takes to bring all layers of a model into pivots, against decomposing them.
+    Beside it, what three pairs of one input (queries, keys, values) gain when their right factors are one matrix, and
+    what it takes to bring all layers of a model into pivots, against decomposing them.
     """
     shape = LinearShape("layer", 0, "layer", _WIDTH, _WIDTH)
     (pivots,) = stored([shape], "pivoted")
@@ -39,6 +43,8 @@ def layer(ref: ModelRef, on_progress: OnProgress = ignore_progress) -> dict[str,
         "pivoted_same_budget": _runs(_made(dense, other, pivots=True)),
         "dense": _runs(dense),
     }
+    siblings = Siblings([_pair(dense, rank) for _ in range(_SIBLINGS)])
+    ways.update({"siblings": _runs(siblings), "siblings_stacked": _runs(StackedSiblings(siblings))})
     taken = dict(zip(ways, take_turns("layer", tuple(ways.values()), _TURNS, on_progress), strict=True))
     making = _making(ref, on_progress)
     detail = {
@@ -46,11 +52,18 @@ def layer(ref: ModelRef, on_progress: OnProgress = ignore_progress) -> dict[str,
         "rank_same_budget": other,
         "dense_ratio": taken["dense"] / taken["pivoted"],
         "same_budget_ratio": taken["pair"] / taken["pivoted_same_budget"],
+        "stacked_ratio": taken["siblings"] / taken["siblings_stacked"],
         "factoring_ratio": making["decompose_s"] / making["pivots_s"],
         **making,
         "device": device,
     }
     return report_of("layer", taken["pair"], taken["pivoted"], "times as fast as a pair of the same rank", detail)
+
+
+def _pair(dense: nn.Linear, rank: int) -> LowRankLinear:
+    made = _made(dense, rank, pivots=False)
+    assert isinstance(made, LowRankLinear)
+    return made
 
 
 def _made(dense: nn.Linear, rank: int, *, pivots: bool) -> nn.Module:
@@ -59,6 +72,34 @@ def _made(dense: nn.Linear, rank: int, *, pivots: bool) -> nn.Module:
     left, right = (torch.randn(shape, generator=generator) for shape in ((_WIDTH, rank), (rank, _WIDTH)))
     make = pivoted_layer if pivots else low_rank_layer
     return make(dense, Factors(left, right, torch.ones(rank)), slice(0, rank))
+
+
+class Siblings(nn.Module):
+    """Pairs that read one input, each by itself."""
+
+    def __init__(self, pairs: Sequence[LowRankLinear]) -> None:
+        super().__init__()
+        self.pairs = nn.ModuleList(pairs)
+
+    def forward(self, inputs: Tensor) -> list[Tensor]:
+        """[..., n] to one [..., m] for each."""
+        return [pair(inputs) for pair in self.pairs]
+
+
+class StackedSiblings(nn.Module):
+    """The same with their right factors in one matrix: one product fewer for every pair but the first."""
+
+    def __init__(self, apart: Siblings) -> None:
+        super().__init__()
+        pairs = [pair for pair in apart.pairs if isinstance(pair, LowRankLinear)]
+        self.right = nn.Parameter(torch.cat([pair.right for pair in pairs]), requires_grad=False)
+        self.lefts, self.ranks = nn.ParameterList([pair.left for pair in pairs]), [pair.rank for pair in pairs]
+        self.biases = [pair.bias for pair in pairs]
+
+    def forward(self, inputs: Tensor) -> list[Tensor]:
+        """[..., n] to one [..., m] for each."""
+        parts = functional.linear(inputs, self.right).split(self.ranks, -1)
+        return [functional.linear(*each) for each in zip(parts, self.lefts, self.biases, strict=True)]
 
 
 def _runs(module: nn.Module) -> Any:

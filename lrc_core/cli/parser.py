@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from lrc_core import __version__
+from lrc_core.cli.speed import add_flags as add_speed_flags
 from lrc_core.kinds import KINDS, Kind, load
 from lrc_core.kinds.flags import ENGINES, STARTER, add_engine, add_model, flag
 from lrc_core.kinds.lists import add_list
@@ -122,6 +123,8 @@ def _bench(commands: Any) -> Any:
         parser = _command(actions, name, _lazily("doctor", "bench"), words)
         parser.set_defaults(name=name)
         add_model(parser)
+    words = "Tokens a second, dense against pairs, pivots and plans: reading and writing, as ratios of one run."
+    add_speed_flags(_command(actions, "speed", _lazily("speed", "speed"), words))
     words = "The demo: seconds until it is ready and seen, its memory."
     demo = _command(actions, "demo", _lazily("demo", "demo"), words)
     demo.add_argument("--rounds", type=int, default=3, metavar="N", help="fresh servers and browsers (default: 3)")

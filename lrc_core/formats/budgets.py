@@ -1,4 +1,8 @@
-"""A budget in bytes, as the user says it: a share of the block linears' bytes in 16 bits, or megabytes of the model."""
+"""Budgets other than parameters, as the user says them.
+
+In bytes: a share of the block linears' bytes in 16 bits, or megabytes of the model. In time: a share of what the block
+linears take dense on this device.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from lrc_core.errors import BudgetError
 from lrc_core.formats.sizes import rest_bytes, whole_bytes
 from lrc_core.types import LinearShape, ModelCard
 
-SHARE, MEGABYTES = "bytes", "mb"
+SHARE, MEGABYTES, LATENCY = "bytes", "mb", "latency"
 BOTH, BITS, RANKS = "both", "bits", "ranks"
 VARY_WORDS = {BOTH: "ranks and formats", BITS: "formats alone", RANKS: "ranks alone"}
 VARY = tuple(VARY_WORDS)
@@ -75,6 +79,34 @@ def byte_budget(text: str) -> ByteBudget:
     if unit not in (SHARE, MEGABYTES) or not (math.isfinite(value) and 0 < value <= most):
         raise BudgetError(f"{text[:60]!r} is no budget in bytes.", _REMEDY)
     return ByteBudget(unit, value)
+
+
+def latency_share(text: str) -> float | None:
+    """The share of ``latency:0.7``, of the time that the block linears take dense; None of a budget in bytes.
+
+    Raises:
+        BudgetError: what stands there is no share.
+    """
+    unit, _, number = text.strip().partition(":")
+    if unit != LATENCY:
+        return None
+    try:
+        share = float(number)
+    except ValueError:
+        share = math.nan
+    if not (math.isfinite(share) and 0 < share <= 1):
+        raise BudgetError(f"{text[:60]!r} is no budget in time.", "Say latency:0.7, a share of what dense layers take.")
+    return share
+
+
+def budget_words(text: str) -> str:
+    """Any budget in words: ``45 % of the bytes``, ``250 MB``, ``70 % of the time``.
+
+    Raises:
+        BudgetError: it is none.
+    """
+    share = latency_share(text)
+    return byte_budget(text).words if share is None else f"{100 * share:g} % of the time"
 
 
 def require_reach(smallest: int, allowed: int, layers: Sequence[LinearShape], rest: str = "") -> None:

@@ -6,7 +6,7 @@ import argparse
 from dataclasses import asdict, replace
 
 from lrc_core.errors import BudgetError, SettingsError
-from lrc_core.formats.budgets import BOTH, BY_BYTES, VARY, VARY_WORDS, byte_budget
+from lrc_core.formats.budgets import BOTH, BY_BYTES, RANKS, VARY, VARY_WORDS, budget_words, byte_budget, latency_share
 from lrc_core.kinds import checks, titles
 from lrc_core.kinds.choices import add_settings, settings_of, settings_words
 from lrc_core.kinds.flags import CALIBRATION_SEED, calibration, flag, flags
@@ -46,7 +46,9 @@ def _extras(parser: argparse.ArgumentParser) -> None:
 
 
 def _check(spec: AllocateSpec) -> None:
-    if spec.budget:
+    if spec.budget and latency_share(spec.budget) is not None:
+        _check_time(spec)
+    elif spec.budget:
         _check_bytes(spec)
     checks.check_keep(spec.keep)
     checks.check_decompositions([spec.decomposition])
@@ -58,16 +60,27 @@ def _check_bytes(spec: AllocateSpec) -> None:
     byte_budget(spec.budget)
     if spec.vary not in VARY:
         raise SettingsError(f"A budget in bytes cannot vary {spec.vary!r}.", f"Choose one of {', '.join(VARY)}.")
-    if not ALLOCATORS.get(spec.method).by_bytes:
-        able = ", ".join(entry.name for entry in ALLOCATORS if entry.by_bytes)
-        raise BudgetError(
-            f"{method_label(spec.method)} chooses ranks in 16 bits and cannot be given bytes.",
-            f"Choose {able}, or a share to keep: in 16 bits it is the same share of the bytes.",
-        )
+    _require_able(spec, "bytes", "in 16 bits it is the same share of the bytes")
     if spec.decomposition != BY_BYTES:
         raise BudgetError(
             f"Bytes are shared out by predicted losses, which the decomposition {spec.decomposition} does not know.",
             f"Choose the decomposition {BY_BYTES}.",
+        )
+
+
+def _check_time(spec: AllocateSpec) -> None:
+    """Refuse what no budget in time can be given to."""
+    if spec.vary not in (BOTH, RANKS):
+        raise SettingsError("A budget in time chooses ranks alone: formats have no kernels here.", "Leave --vary away.")
+    _require_able(spec, "a time", "time follows it, if not in proportion")
+
+
+def _require_able(spec: AllocateSpec, what: str, share: str) -> None:
+    if not ALLOCATORS.get(spec.method).by_bytes:
+        able = ", ".join(entry.name for entry in ALLOCATORS if entry.by_bytes)
+        raise BudgetError(
+            f"{method_label(spec.method)} chooses ranks in 16 bits and cannot be given {what}.",
+            f"Choose {able}, or a share to keep: {share}.",
         )
 
 
@@ -80,7 +93,7 @@ def _size(spec: AllocateSpec) -> str:
     """The target in words."""
     if not spec.budget:
         return titles.sizes([spec.keep])
-    return byte_budget(spec.budget).words + ("" if spec.vary == BOTH else f", {VARY_WORDS[spec.vary]}")
+    return budget_words(spec.budget) + ("" if spec.vary == BOTH else f", {VARY_WORDS[spec.vary]}")
 
 
 KIND = Kind(

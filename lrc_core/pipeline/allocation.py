@@ -16,7 +16,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from lrc_core.allocate.protocol import Allocation, Bytes, Context, PassedPlan
+from lrc_core.allocate.protocol import Allocation, Bytes, Context, Latency, PassedPlan
 from lrc_core.budget import keep_at, removed_percent, size_key, stored_card, whole_percent
 from lrc_core.calibrate.factor_model import block_transforms, spectra
 from lrc_core.calibrate.statistics import Notes
@@ -25,9 +25,10 @@ from lrc_core.damage import earlier, read_lines
 from lrc_core.decompose.factorise import Factors, Transform
 from lrc_core.errors import PlanError
 from lrc_core.files import append_line, write_arrays, write_json, write_tensors
-from lrc_core.formats.budgets import byte_budget
+from lrc_core.formats.budgets import byte_budget, latency_share
 from lrc_core.kinds.checks import needs_whole
 from lrc_core.lowrank.structure import STRUCTURE_FILE, write_structure
+from lrc_core.lowrank.timing import layer_times
 from lrc_core.models.onload.residence import require_whole
 from lrc_core.models.resources import own_peak_memory
 from lrc_core.paths import cache_home
@@ -98,6 +99,7 @@ def allocation_run(run: Run, session: Session) -> dict[str, Any]:
         on_recorded=writer.on_recorded,
         on_ranks=writer.on_ranks,
         bytes=_bytes(spec, session.loaded.card),
+        latency=_latency(spec, session, card),
         weighing=lambda: _weighing(session, spec),
     )
     spent = _Spent(run.path / "spent.json", context.shared)
@@ -116,7 +118,19 @@ def allocation_run(run: Run, session: Session) -> dict[str, Any]:
 
 def _bytes(spec: AllocateSpec, card: ModelCard) -> Bytes | None:
     """The budget in bytes, where it is one."""
-    return Bytes(byte_budget(spec.budget).allowed(card), spec.vary) if spec.budget else None
+    if not spec.budget or latency_share(spec.budget) is not None:
+        return None
+    return Bytes(byte_budget(spec.budget).allowed(card), spec.vary)
+
+
+def _latency(spec: AllocateSpec, session: Session, card: ModelCard) -> Latency | None:
+    """The budget in time, where it is one: layers are timed now, or were on this device."""
+    share = latency_share(spec.budget) if spec.budget else None
+    if share is None:
+        return None
+    like = next(session.loaded.model.parameters())
+    times = layer_times(card.layers, like, cache_home() / "latency", session.on_progress, session.should_stop)
+    return Latency(share, times)
 
 
 def _weighing(session: Session, spec: AllocateSpec) -> Iterator[tuple[int, Mapping[str, Transform]]]:
@@ -185,7 +199,7 @@ class _PlanWriter:
         """Write the final plan, its file first: a plan that is there is whole."""
         plan = self.plan(found.ranks, found.kept, self._spec.keep)
         if self._spec.budget:
-            plan = _within_bytes(plan, self._spec.budget, found.formats or {})
+            plan = _within_budget(plan, self._spec.budget, found.formats or {})
         if found.structure is not None:
             path = self._run.path / STRUCTURE_FILE
             write_structure(path, found.structure, found.weights)
@@ -221,8 +235,8 @@ class _PlanWriter:
         append_line(self._run.path / "ranks.jsonl", json.dumps(line))
 
 
-def _within_bytes(plan: Plan, budget: str, formats: Mapping[str, str]) -> Plan:
-    """A plan of a budget in bytes: its target is the whole percent of parameters that it is within."""
+def _within_budget(plan: Plan, budget: str, formats: Mapping[str, str]) -> Plan:
+    """A plan of a budget in bytes or time: its target is the whole percent of parameters that it is within."""
     keep = keep_at(math.floor(1e-6 + removed_percent(plan.keep_achieved)))
     return replace(plan, keep_target=keep, formats=dict(formats), origin={**plan.origin, "budget": budget})
 

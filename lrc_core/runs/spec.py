@@ -65,7 +65,7 @@ class AllocateSpec(JobSpec):
 
     Attributes:
         settings: the method's settings, complete (presets are resolved before the spec is made).
-        budget: see :func:`~lrc_core.formats.budgets.byte_budget`; ``keep`` is 1 then and not read.
+        budget: see :mod:`~lrc_core.formats.budgets`; ``keep`` is 1 then and not read.
     """
 
     kind: ClassVar[str] = "allocate"
@@ -79,8 +79,8 @@ class AllocateSpec(JobSpec):
     calibration: CalibrationSpec = CalibrationSpec()
     seed: int = argument(0, "of the method and its calibration", also=("calibration.seed",))
     budget: Label = argument(
-        "", "a budget in bytes instead: bytes:0.45, a share of what the block linears take in 16 bits, or mb:250, the "
-        "whole model", metavar="UNIT:N"
+        "", "another budget instead: bytes:0.45, a share of what the block linears take in 16 bits; mb:250, the whole "
+        "model; latency:0.7, a share of the time that they take dense on this device", metavar="UNIT:N"
     )  # fmt: skip
     vary: Name = argument(BOTH, "what a budget in bytes may choose", choices=VARY)
     storage: Storage = argument("pair", STORAGE_HELP, choices=STORAGES)

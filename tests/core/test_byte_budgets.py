@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from lrc_core.allocate.curves.mixtures import Curves, best_mixture, on_hull, ways
+from lrc_core.allocate.curves.mixtures import Curves, best_mixture, on_hull, smallest_cost, ways
 from lrc_core.allocate.curves.rounding_losses import dense_loss, pair_losses, pivot_loss
 from lrc_core.budget import stored
 from lrc_core.decompose.factorise import Factors, Transform, factorise
 from lrc_core.errors import BudgetError, LrcError
-from lrc_core.formats.budgets import VARY, byte_budget
+from lrc_core.formats.budgets import VARY, byte_budget, require_reach
 from lrc_core.formats.grids import FORMATS, Q4_0, Q5_1, Q8_0, QUANTISED
 from lrc_core.formats.rounding import packed, unpacked
 from lrc_core.formats.sizes import layer_bytes, plan_bytes, stored_matrices, whole_bytes
@@ -105,24 +105,24 @@ def test_the_mixture_is_the_best_at_its_own_bytes(vary: str, storage: Any) -> No
     curves = {layer.name: random_curves(layer, seed) for seed, layer in enumerate(layers)}
     every = {layer.name: ways(layer, curves[layer.name], vary) for layer in layers}
     hulls = {name: on_hull(found) for name, found in every.items()}
-    least = sum(hull[0].bytes for hull in hulls.values())
+    least = sum(hull[0].cost for hull in hulls.values())
     for allowed in range(least, whole_bytes(layers) + 1, whole_bytes(layers) // 15):
         found = best_mixture(layers, hulls, allowed)
-        assert found.bytes == plan_bytes(layers, found.ranks, found.formats) <= allowed
+        assert found.cost == plan_bytes(layers, found.ranks, found.formats) <= allowed
         prices = [hulls[layer.name] for layer in layers]
         best = min(
-            sum(way.loss for way in mix) for mix in product(*prices) if sum(way.bytes for way in mix) <= found.bytes
+            sum(way.loss for way in mix) for mix in product(*prices) if sum(way.cost for way in mix) <= found.cost
         )
         gap = max(one.loss - two.loss for hull in prices for one, two in pairwise(hull))
         assert found.loss - best <= gap + 1e-12
         one, two = (every[layer.name] for layer in layers)
-        fits = one.bytes[::7, None] + two.bytes[None, ::7] <= found.bytes
+        fits = one.costs[::7, None] + two.costs[None, ::7] <= found.cost
         assert (one.losses[::7, None] + two.losses[None, ::7])[fits].min(initial=np.inf) >= found.loss - gap - 1e-12
     for layer in layers:
         found = every[layer.name]
         assert (set(found.forms) == {"bf16"}) == (vary == "ranks")
         assert (set(found.ranks) == {layer.full_rank}) == (vary == "bits")
-        for size, rank, form in zip(found.bytes, found.ranks, found.forms, strict=True):
+        for size, rank, form in zip(found.costs, found.ranks, found.forms, strict=True):
             assert rank % FORMATS[form].block == 0 and size == layer_bytes(layer, int(rank), FORMATS[form])
 
 
@@ -130,7 +130,7 @@ def test_a_budget_below_reach_says_the_smallest() -> None:
     layers = (LinearShape("a.0.x", 0, "x", 64, 96),)
     hulls = {"a.0.x": on_hull(ways(layers[0], random_curves(layers[0], 0), "bits"))}
     with pytest.raises(BudgetError, match=r"0\.2813") as caught:
-        best_mixture(layers, hulls, 1000)
+        require_reach(smallest_cost(hulls), 1000, layers)
     assert "bytes:0.2813" in caught.value.remedy
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from lrc_core.allocate.curves.loss_curves import lower_hull
 from lrc_core.budget import is_dense, largest_low_rank
-from lrc_core.formats.budgets import BITS, RANKS, require_reach
+from lrc_core.formats.budgets import BITS, RANKS
 from lrc_core.formats.grids import BF16, FORMATS, Format
 from lrc_core.formats.sizes import layer_bytes, low_rank_bytes
 from lrc_core.types import LinearShape
@@ -27,9 +27,9 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Option:
-    """One way to store a layer."""
+    """One way to store a layer, and what it costs."""
 
-    bytes: int
+    cost: int
     loss: float
     rank: int
     form: str
@@ -40,13 +40,13 @@ class Ways:
     """Many ways to store a layer.
 
     Attributes:
-        bytes: [w], rising.
+        costs: [w], rising: bytes, or nanoseconds.
         losses: [w] predicted.
         ranks: [w].
         forms: [w] names of formats.
     """
 
-    bytes: NDArray[np.int64]
+    costs: NDArray[np.int64]
     losses: Array
     ranks: NDArray[np.int64]
     forms: NDArray[np.str_]
@@ -92,13 +92,13 @@ class Mixture:
         ranks: rank by layer; full where it is dense.
         formats: format of the layers that are not in 16 bits.
         loss: predicted, in nats per token.
-        bytes: of the block linears.
+        cost: of the block linears.
     """
 
     ranks: Mapping[str, int]
     formats: Mapping[str, str]
     loss: float
-    bytes: int
+    cost: int
 
 
 def ways(layer: LinearShape, curves: Curves, vary: str) -> Ways:
@@ -132,41 +132,42 @@ def _of_ranks(layer: LinearShape, curves: Curves, form: Format) -> _Part:
 
 
 def on_hull(found: Ways) -> list[Option]:
-    """Those on the lower convex hull, fewest bytes first; the last is the one of least loss."""
-    # What costs more bytes and loses no less is never chosen; of equal bytes the first loses least.
+    """Those on the lower convex hull, cheapest first; the last is the one of least loss."""
+    # What costs more and loses no less is never chosen; of equal cost the first loses least.
     before = np.concatenate([[np.inf], np.minimum.accumulate(found.losses)[:-1]])
     kept = np.flatnonzero(found.losses < before)
-    kept = kept[np.concatenate([[True], np.diff(found.bytes[kept]) > 0])]
-    places = kept[lower_hull(found.bytes[kept].astype(np.float64), found.losses[kept])]
+    kept = kept[np.concatenate([[True], np.diff(found.costs[kept]) > 0])]
+    places = kept[lower_hull(found.costs[kept].astype(np.float64), found.losses[kept])]
     return [
-        Option(int(found.bytes[i]), float(found.losses[i]), int(found.ranks[i]), str(found.forms[i])) for i in places
+        Option(int(found.costs[i]), float(found.losses[i]), int(found.ranks[i]), str(found.forms[i])) for i in places
     ]
 
 
-def best_mixture(layers: Sequence[LinearShape], hulls: Mapping[str, Sequence[Option]], allowed: int) -> Mixture:
-    """The mixture of least predicted loss within bytes.
+def smallest_cost(hulls: Mapping[str, Sequence[Option]]) -> int:
+    """What the cheapest choices cost together."""
+    return sum(hull[0].cost for hull in hulls.values())
 
-    Steps along the hulls are taken in the order of the loss that a byte saves; a step that does not fit ends its
+
+def best_mixture(layers: Sequence[LinearShape], hulls: Mapping[str, Sequence[Option]], allowed: int) -> Mixture:
+    """The mixture of least predicted loss within a cost.
+
+    Steps along the hulls are taken in the order of the loss that their cost saves; a step that does not fit ends its
     layer's, and smaller ones elsewhere go on.
 
     Args:
         layers: the block linears.
         hulls: of every layer, see :func:`on_hull`.
-        allowed: bytes.
-
-    Raises:
-        BudgetError: even the smallest choices take more; says the smallest possible share.
+        allowed: what they may cost, not less than :func:`smallest_cost`.
     """
     place = dict.fromkeys(hulls, 0)
-    spent = sum(hull[0].bytes for hull in hulls.values())
-    require_reach(spent, allowed, layers)
+    spent = smallest_cost(hulls)
     steps = [
-        ((one.loss - two.loss) / (two.bytes - one.bytes), name, number)
+        ((one.loss - two.loss) / (two.cost - one.cost), name, number)
         for name, hull in hulls.items()
         for number, (one, two) in enumerate(pairwise(hull))
     ]
     for _, name, number in sorted(steps, key=lambda step: (-step[0], step[1], step[2])):
-        cost = hulls[name][number + 1].bytes - hulls[name][number].bytes
+        cost = hulls[name][number + 1].cost - hulls[name][number].cost
         if place[name] == number and spent + cost <= allowed:
             place[name] += 1
             spent += cost

@@ -6,7 +6,8 @@ optimum for any budget (Shoham and Gersho 1988; Everett 1963) in milliseconds. O
 comparable between layers; there the loss of every component is measured from gradients instead.
 
 A budget in bytes is spent in the same way on ranks and number formats at once: the loss of rounding is the same form,
-so both stand on one scale, and the hulls are over all ways to store a layer.
+so both stand on one scale, and the hulls are over all ways to store a layer. A budget in time is spent on ranks, at
+what each was measured to take on this device.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from lrc_core.allocate.curves.latency import require_time, timed_ways
 from lrc_core.allocate.curves.loss_curves import cheapest_ranks
-from lrc_core.allocate.curves.mixtures import Curves, best_mixture, on_hull, ways
+from lrc_core.allocate.curves.mixtures import Curves, best_mixture, on_hull, smallest_cost, ways
 from lrc_core.allocate.curves.predicted import CURVE_HELP, CURVES, Measuring, predicted_losses
-from lrc_core.allocate.protocol import Allocation, Bytes, Context
+from lrc_core.allocate.protocol import Allocation, Bytes, Context, Latency
 from lrc_core.budget import check_target, dense_ranks
+from lrc_core.formats.budgets import require_reach
 from lrc_core.registry import ALLOCATORS, MethodEntry
 from lrc_core.settings import setting
 
@@ -56,6 +59,8 @@ def allocate(context: Context, settings: LagrangianSettings) -> Allocation:
     """The cheapest plan; see :class:`~lrc_core.allocate.protocol.Allocator`."""
     if context.bytes is not None:
         return _within_bytes(context, context.bytes)
+    if context.latency is not None:
+        return _within_time(context, context.latency, settings)
     check_target(context.layers, context.keep)
     if context.keep >= 1:
         return Allocation(dense_ranks(context.layers))
@@ -84,5 +89,23 @@ def _within_bytes(context: Context, budget: Bytes) -> Allocation:
         of_layer = rounding[layer.name]
         curves = Curves(losses[layer.name], of_layer.dense, of_layer.factors)
         hulls[layer.name] = on_hull(ways(layer, curves, budget.vary))
+    require_reach(smallest_cost(hulls), budget.allowed, context.layers)
     found = best_mixture(context.layers, hulls, budget.allowed)
     return Allocation(found.ranks, details={"predicted_loss_increase": found.loss}, formats=found.formats)
+
+
+def _within_time(context: Context, budget: Latency, settings: LagrangianSettings) -> Allocation:
+    """The rank of every layer that loses least in the time allowed."""
+    losses = predicted_losses(context, settings.curve, Measuring(settings.batches, settings.batch, settings.window))
+    hulls = {
+        layer.name: on_hull(timed_ways(layer, losses[layer.name], budget.times[layer.name])) for layer in context.layers
+    }
+    dense = sum(budget.times[layer.name][layer.full_rank] for layer in context.layers)
+    allowed = require_time(hulls, budget.share, dense)
+    found = best_mixture(context.layers, hulls, allowed)
+    details = {
+        "predicted_loss_increase": found.loss,
+        "milliseconds": found.cost / 1e6,
+        "dense_milliseconds": 1e3 * dense,
+    }
+    return Allocation(found.ranks, details=details)
