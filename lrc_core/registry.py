@@ -115,6 +115,7 @@ class MethodEntry:
         terms: of its loss, by name, which an ablation switches off one at a time.
         reports: figures of a training step beyond :data:`REPORTED`.
         by_bytes: whether it can share out a budget in bytes, and choose number formats.
+        layer_local: decompositions on which it never runs the model as a whole, so that one larger than memory will do.
         version: of its code; to be raised when the same settings would come to other numbers.
     """
 
@@ -132,6 +133,7 @@ class MethodEntry:
     terms: Mapping[str, Term] = field(default_factory=dict)
     reports: tuple[str, ...] = ()
     by_bytes: bool = False
+    layer_local: tuple[str, ...] = ()
     version: int = 1
 
     def load(self) -> Any:

@@ -14,6 +14,7 @@ from lrc_core import visitors, words
 from lrc_core.errors import LrcError
 from lrc_core.escape import escaped
 from lrc_core.jobs import cache, manager, sharing
+from lrc_core.jobs.engines.placement import whereabouts
 from lrc_core.kinds import title_of
 from lrc_core.names import learns, model_label
 from lrc_core.paths import cache_home, read_only
@@ -60,8 +61,9 @@ def label(summary: RunSummary) -> str:
 
 
 def overview(summaries: list[RunSummary]) -> pd.DataFrame:
-    """One row per run and what came of it; phases only while some run is in one."""
+    """One row per run and what came of it; phases only while some run is in one, places only where one is away."""
     phases = [_phase(summary) for summary in summaries]
+    places = [whereabouts(summary.path) for summary in summaries]
     measured = measured_plans()
     views = [archive().job(summary.id) for summary in summaries]
     outcomes = [outcome(view, measured) if view is not None else Outcome() for view in views]
@@ -70,6 +72,7 @@ def overview(summaries: list[RunSummary]) -> pd.DataFrame:
             "State": [jobs.BADGES.get(summary.state, jobs.BADGES["damaged"])[2] for summary in summaries],
             "What": [title(summary) for summary in summaries],
             **({"Phase": phases} if any(phases) else {}),
+            **({"Where": places} if any(places) else {}),
             "Result": [found.result for found in outcomes],
             "Quality": [found.quality for found in outcomes],
             "Asked for": pd.to_datetime([summary.created_at for summary in summaries], unit="s"),
@@ -161,6 +164,8 @@ def detail(summary: RunSummary) -> None:
         st.error("Delete it; other runs are not affected.", title=summary.damaged, icon=":material/broken_image:")
         remove(summary)
         return
+    if place := whereabouts(summary.path):
+        st.caption(f":material/dns: {escaped(place)}")
     jobs.panel(summary.id, live=live.allocate_live if summary.kind == "allocate" else None)
     with st.container(horizontal=True, vertical_alignment="center"):
         info = PAGES[PAGE_OF[summary.kind]]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from lrc_core.types import LinearShape, OnProgress, Progress, ShouldStop, ignore
 VERSION = 1  # part of every cache key: raise it when the numbers that the code computes change
 _EXPERTS = "experts 1"  # the same for models that are mixtures, whose experts were once left out
 _PROBE_TOKENS = 8
+_WIDE = 4096
 _ROOM = 256 * 2**20  # bytes that must stay free on the disk
 
 
@@ -146,8 +148,8 @@ def factors(
             "Free some space; `lrc doctor --clean` removes cached decompositions.",
         )
     notes = Notes()
-    for block, transforms in block_transforms(calibrated, entry, settings, notes, (on_progress, should_stop)):
-        store.write_factors(block, _each(calibrated, transforms, factorise))
+    for block, groups in _block_groups(calibrated, entry, settings, notes, (on_progress, should_stop)):
+        store.write_factors(block, _each(calibrated, groups, factorise))
         on_progress(Progress(f"decomposing: {entry.label}", block + 1, calibrated.layers[-1].block + 1))
     store.finish({"decomposition": entry.name, "fingerprint": calibrated.fingerprint, **asdict(notes)})
     return store
@@ -194,8 +196,8 @@ def spectra(
     """
     found: dict[str, Tensor] = {}
     notes = Notes() if notes is None else notes
-    for block, transforms in block_transforms(calibrated, entry, settings, notes, (on_progress, should_stop)):
-        found.update(_each(calibrated, transforms, singular_values))
+    for block, groups in _block_groups(calibrated, entry, settings, notes, (on_progress, should_stop)):
+        found.update(_each(calibrated, groups, singular_values))
         on_progress(Progress(f"singular values: {entry.label}", block + 1, calibrated.layers[-1].block + 1))
     return found
 
@@ -211,20 +213,57 @@ def block_transforms(
 
     Layers that share their inputs share the transform, unless outputs count as well.
     """
-    make, should_stop = entry.load(), watch[1]
+    for block, groups in _block_groups(calibrated, entry, settings, notes, watch):
+        by_name = {name: transform for group in groups for name, transform in group.made().items()}
+        yield block, {layer.name: by_name[layer.name] for layer in calibrated.layers if layer.block == block}
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Layers of a block that share a transform, which is made when it is asked for.
+
+    Attributes:
+        layers: in the order of the block.
+        make: the transform; new at every call, because of a wide layer it is half a gigabyte.
+        notes: told what it says.
+    """
+
+    layers: list[LinearShape]
+    make: Callable[[], Transform]
+    notes: Notes
+
+    def made(self) -> dict[str, Transform]:
+        """The transform by every layer's name."""
+        found = self.make()
+        for layer in self.layers:
+            self.notes.add(layer.name, found)
+        return {layer.name: found for layer in self.layers}
+
+
+def _block_groups(
+    calibrated: Calibrated, entry: DecompositionEntry, settings: Any, notes: Notes, watch: tuple[OnProgress, ShouldStop]
+) -> Iterator[tuple[int, list[_Group]]]:
+    """The groups of every block."""
+    make = entry.load()
     statistics = _statistics(calibrated, entry, notes, watch)
     for block in sorted({layer.block for layer in calibrated.layers}):
-        if should_stop():
+        if watch[1]():
             raise CancelledError("The decomposition was cancelled.")
-        by_group: dict[str, Transform] = {}
-        result = {}
+        members: dict[str, list[LinearShape]] = {}
         for layer in (layer for layer in calibrated.layers if layer.block == block):
-            group = "" if statistics is None else statistics.group(layer)
-            if group not in by_group:
-                by_group[group] = make(None if statistics is None else statistics.of(layer), settings)
-            result[layer.name] = by_group[group]
-            notes.add(layer.name, by_group[group])
-        yield block, result
+            members.setdefault("" if statistics is None else statistics.group(layer), []).append(layer)
+        yield (
+            block,
+            [
+                _Group(layers, partial(_transform, make, statistics, layers[0], settings), notes)
+                for layers in members.values()
+            ],
+        )
+
+
+def _transform(make: Any, statistics: Statistics | None, layer: LinearShape, settings: Any) -> Transform:
+    found: Transform = make(None if statistics is None else statistics.of(layer), settings)
+    return found
 
 
 def _statistics(
@@ -238,14 +277,27 @@ def _statistics(
     return Statistics(calibrated.layers, store, slopes, notes)
 
 
-def _each(calibrated: Calibrated, transforms: Mapping[str, Transform], function: Any) -> dict[str, Any]:
-    """Apply a decomposition to every layer of a block, on the CPU one core a layer."""
-    names: Sequence[str] = list(transforms)
+def _each(calibrated: Calibrated, groups: Sequence[_Group], function: Any) -> dict[str, Any]:
+    """Apply a decomposition to every layer of a block, on the CPU one core a layer.
 
-    def one(name: str) -> Factors | Tensor:
-        weight = weight_of(get_module(calibrated.model, name)).detach().cpu()
-        result: Factors | Tensor = function(weight, transforms[name])
+    Wide layers have all cores and come one after the other: a transform of one takes as much memory as a block.
+    """
+
+    def one(item: tuple[str, Transform]) -> Factors | Tensor:
+        weight = weight_of(get_module(calibrated.model, item[0])).detach().cpu()
+        result: Factors | Tensor = function(weight, item[1])
         return result
 
     with torch.no_grad():
-        return dict(zip(names, in_parallel(one, names), strict=True))
+        if any(max(layer.out_features, layer.in_features) > _WIDE for group in groups for layer in group.layers):
+            found: dict[str, Any] = {}
+            for group in groups:
+                found |= _one_by_one(group, one)
+            return found
+        items = [item for group in groups for item in group.made().items()]
+        return dict(zip((name for name, _ in items), in_parallel(one, items), strict=True))
+
+
+def _one_by_one(group: _Group, function: Callable[[tuple[str, Transform]], Any]) -> dict[str, Any]:
+    """A function of its own, so that nothing holds the group's transform when the next one is made."""
+    return {item[0]: function(item) for item in group.made().items()}

@@ -23,9 +23,10 @@ from lrc_core.errors import CancelledError, NumericalError
 from lrc_core.models.blocks.linears import get_module
 from lrc_core.models.blocks.partial import block_output, final_states, first_block_input, run_block
 from lrc_core.models.head import output_head
+from lrc_core.models.onload.shelf import Shelf
 from lrc_core.types import LinearShape, OnProgress, Progress, ShouldStop, ignore_progress, never_stop
 
-_HEAD_ROWS = 512  # the head is run on this many tokens at a time
+_HEAD_ROWS, _HEAD_LOGITS = 512, 2**26  # the head is run on so many tokens at a time, and on fewer of a huge vocabulary
 
 
 def block_gradients(
@@ -86,18 +87,20 @@ def block_gradients(
                         output = block_output(model, tokens, index, hidden)
                     slopes[position] = _gradient(output, hidden, slopes[position])
                 tick()
-        yield index, {name: _mean(name, sums[name], windows.numel()) for name in names if name in sums}
+        yield index, {name: _mean(name, sums.pop(name), windows.numel()) for name in names if name in sums}
 
 
 def _entering(
     model: nn.Module, batches: Sequence[Tensor], blocks: Sequence[int], tick: Callable[[], None]
 ) -> list[list[Tensor]]:
     """What enters every block, batch by batch, on the CPU: the walk forward."""
-    inputs = [[first_block_input(model, tokens).cpu() for tokens in batches]]
+    first = [first_block_input(model, tokens).cpu() for tokens in batches]
+    shelf = Shelf(model, len(blocks) * sum(states.numel() * states.element_size() + 64 for states in first))
+    inputs = [[shelf.put(states) for states in first]]
     for index in blocks[:-1]:
         outputs = []
         for tokens, hidden in zip(batches, inputs[-1], strict=True):
-            outputs.append(run_block(model, tokens, index, hidden.to(tokens.device)).cpu())
+            outputs.append(shelf.put(run_block(model, tokens, index, hidden.to(tokens.device)).cpu()))
             tick()
         inputs.append(outputs)
     return inputs
@@ -115,7 +118,8 @@ def _through_head(model: nn.Module, tokens: Tensor, index: int, hidden: Tensor, 
         states = final_states(model, tokens, index, hidden)
     head, rows = output_head(model), states.detach().flatten(0, 1)
     parts = []
-    for part in rows.split(_HEAD_ROWS):
+    vocabulary = int(model.get_output_embeddings().weight.shape[0])  # type: ignore[operator]
+    for part in rows.split(max(1, min(_HEAD_ROWS, _HEAD_LOGITS // vocabulary))):
         with torch.enable_grad():
             part.requires_grad_()
             logits = head(part)
@@ -152,8 +156,10 @@ def _recorded(model: nn.Module, names: Sequence[str], sums: dict[str, Tensor]) -
                 rows = gradient.detach().reshape(-1, gradient.shape[-1]).float()
                 with exact_products(gradient.dtype):
                     product = rows.T @ rows
-                wide = product if rows.device.type == "mps" else product.double()  # mps has no float64
-                sums[name] = wide if name not in sums else sums[name].add_(wide)
+                if name in sums:
+                    sums[name].add_(product)
+                else:
+                    sums[name] = product if rows.device.type == "mps" else product.double()  # mps has no float64
 
             output.register_hook(on_gradient)
 
@@ -168,7 +174,7 @@ def _recorded(model: nn.Module, names: Sequence[str], sums: dict[str, Tensor]) -
 
 
 def _mean(name: str, total: Tensor, tokens: int) -> Tensor:
-    found = (total / tokens).float().cpu()
+    found = total.div_(tokens).float().cpu()
     if not torch.isfinite(found).all():
         raise NumericalError(
             f"The gradients at the outputs of {name} are not finite on the calibration text.",

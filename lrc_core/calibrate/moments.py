@@ -19,6 +19,7 @@ from lrc_core.decompose.factorise import InputStatistics
 from lrc_core.errors import CancelledError, NumericalError
 from lrc_core.models.blocks.linears import get_module
 from lrc_core.models.blocks.partial import first_block_input, run_block
+from lrc_core.models.onload.shelf import Shelf
 from lrc_core.types import LinearShape, OnProgress, Progress, ShouldStop, ignore_progress, never_stop
 
 
@@ -56,7 +57,7 @@ class _Accumulator:
         self.tokens += rows.shape[0]
 
     def finish(self, name: str) -> InputStatistics:
-        second = (self.second / self.tokens).float().cpu()
+        second = self.second.div_(self.tokens).float().cpu()  # in place: of a wide layer it is half a gigabyte
         if not torch.isfinite(second).all():
             raise NumericalError(
                 f"The inputs of {name} are not finite on the calibration text.",
@@ -143,7 +144,8 @@ def block_statistics(
     device = next(model.parameters()).device
     batches = [chunk.to(device) for chunk in windows.split(batch)]
     blocks = range(max(layer.block for layer in layers) + 1)  # also through blocks that have none of the layers
-    hidden = [first_block_input(model, tokens) for tokens in batches]
+    shelf = Shelf(model, 0)  # one set of states is small beside a block
+    hidden = [shelf.put(first_block_input(model, tokens)) for tokens in batches]
     for index in blocks:
         names = [layer.name for layer in layers if layer.block == index]
         with _Recorder(model, names) as recorder:
@@ -151,7 +153,8 @@ def block_statistics(
                 if should_stop():
                     raise CancelledError("Calibration was cancelled.")
                 recorder.next_batch()
-                hidden[position] = run_block(model, tokens, index, hidden[position])
+                output = run_block(model, tokens, index, hidden[position].to(device))
+                hidden[position] = shelf.put(output)
                 on_progress(
                     Progress(
                         "collecting second moments", index * len(batches) + position + 1, len(blocks) * len(batches)
@@ -159,5 +162,7 @@ def block_statistics(
                 )
         yield (
             index,
-            BlockStatistics(recorder.group_of, {name: sums.finish(name) for name, sums in recorder.sums.items()}),
+            BlockStatistics(
+                recorder.group_of, {name: recorder.sums.pop(name).finish(name) for name in [*recorder.sums]}
+            ),
         )

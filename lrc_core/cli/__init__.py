@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     write_what_the_terminal_can()
     arguments = build_parser().parse_args(argv)
     try:
+        _choose_engine(arguments)
         return int(arguments.handler(arguments))
     except CancelledError as error:
         _failed(str(error))
@@ -43,6 +45,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         from lrc_core.runs.recorder import explained
 
         return _failed(f"{explained(error).message} Set LRC_DEBUG=1 to see where.")
+
+
+def _choose_engine(arguments: argparse.Namespace) -> None:
+    """Read the profile of a command that has one, before anything looks for runs: they may lie on a shared disk."""
+    if hasattr(arguments, "on"):
+        from lrc_core.jobs.engines.profile import chosen_profile, use_folders
+
+        arguments.engine = chosen_profile(arguments.on, arguments.profile)
+        use_folders(arguments.engine)
 
 
 def _failed(words: str) -> int:

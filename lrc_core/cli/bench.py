@@ -18,7 +18,7 @@ def bench(arguments: argparse.Namespace) -> int:
     """The command of either; it always goes on where it stopped."""
     if arguments.detach and (arguments.csv or arguments.markdown):
         raise RunError("--csv and --markdown need the finished table.", "Leave --detach away, or repeat the command.")
-    run = start(KINDS[arguments.job].spec_from(arguments), resume=True)
+    run = start(KINDS[arguments.job].spec_from(arguments), arguments, resume=True)
     if arguments.detach:
         print_started(run, as_json=arguments.json)
         return 0

@@ -13,6 +13,7 @@ from typing import Any
 from lrc_core import __version__
 from lrc_core.cli.follow import ProgressLine
 from lrc_core.cli.output import emit, emit_json, emit_table, note
+from lrc_core.cli.scale import costs_of, print_costs
 from lrc_core.errors import LrcError
 from lrc_core.jobs.cache import cached, clean_cache, runs_size
 from lrc_core.kinds.flags import absolute_text, model_ref
@@ -27,7 +28,8 @@ from lrc_core.texts.documents import preview_of
 def doctor(arguments: argparse.Namespace) -> int:
     """``lrc doctor``: what this machine offers and a model needs; ``--clean`` removes what can be computed again."""
     removed = clean_cache() if arguments.clean else None
-    report = {**examine(), "model": preflight(model_ref(arguments)).to_dict()}
+    model = preflight(model_ref(arguments))
+    report = {**examine(), "model": model.to_dict(), "costs": costs_of(model, arguments.gpu or ())}
     report["cache"]["problem"] = _cache_problem()
     report["texts"] = {name: _understood(name) for name in arguments.text or ()}
     if removed is not None:
@@ -116,6 +118,7 @@ def _print(report: dict[str, Any]) -> None:
     emit(f"         {report['runs']['count']} runs, {human_bytes(report['runs']['bytes'])}")
     emit()
     _print_model(report["model"])
+    print_costs(report["costs"], report["model"])
     for name, words in report["texts"].items():
         emit(f"text     {name}: {words}")
     emit()

@@ -20,9 +20,7 @@ def print_export(_: Run, result: dict[str, Any]) -> None:
                 data_size(result["weight_bytes"]),
                 percent(result["weight_bytes"] / result["base_weight_bytes"]),
                 result["dtype"],
-                "same bits" if check["equal"] else f"within {check['difference']:.1e}",
-                f"{check['perplexity']:.4f}",
-                f"{check['expected']:.4f}",
+                *(_compared(check) if check["windows"] else ("no, read back", "–", "–")),
             ]
         ],
     )
@@ -30,3 +28,8 @@ def print_export(_: Run, result: dict[str, Any]) -> None:
         emit(f"\n{way['title']}:\n")
         emit("\n".join(f"    {line}" for line in way["code"].splitlines()))
     emit(f"\nFolder: {result['folder']}")
+
+
+def _compared(check: dict[str, Any]) -> tuple[str, str, str]:
+    bits = "same bits" if check["equal"] else f"within {check['difference']:.1e}"
+    return bits, f"{check['perplexity']:.4f}", f"{check['expected']:.4f}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 import time
 from collections.abc import Mapping
@@ -10,7 +11,9 @@ from typing import Any
 
 from lrc_core.cli.output import note
 from lrc_core.errors import CancelledError, LrcError, RunError
-from lrc_core.jobs import manager
+from lrc_core.jobs import manager, placed
+from lrc_core.jobs.engines.choice import engine_of
+from lrc_core.jobs.engines.profile import LOCAL
 from lrc_core.results.identity import named_texts
 from lrc_core.runs.records import Status
 from lrc_core.runs.spec import Spec
@@ -57,8 +60,14 @@ class ProgressLine:
             self._width = 0
 
 
-def start(spec: Spec, *, resume: bool) -> Run:
+def start(spec: Spec, arguments: argparse.Namespace, *, resume: bool, env: Mapping[str, str] | None = None) -> Run:
     """Submit a job, or go on with its stopped run when that was asked for.
+
+    Args:
+        spec: of the job.
+        arguments: of the command: on which engine, and whether it is followed.
+        resume: whether a stopped run is gone on with.
+        env: variables for its worker alone.
 
     Raises:
         RunError: the run was stopped or failed before, and ``resume`` is not set.
@@ -66,7 +75,8 @@ def start(spec: Spec, *, resume: bool) -> Run:
     """
     store = RunStore()
     manager.reconcile(store=store)
-    run = manager.submit(spec, store=store)
+    require_lasting(arguments, store)
+    run = manager.submit(spec, store=store, env=env, on=arguments.engine)
     for name in filter(is_file, named_texts(spec)):
         with suppress(LrcError):
             note(f"{text_label(name)}: {read_file(name).words}")
@@ -74,11 +84,31 @@ def start(spec: Spec, *, resume: bool) -> Run:
     if not status.resumable:
         return run
     if resume:
-        return manager.resume(run.id, store=store)
+        return manager.resume(run.id, store=store, env=env, on=arguments.engine if arguments.on else None)
     why = f" ({status.error})" if status.error else ""
     raise RunError(
         f"This job was {status.state} before{why}.", f"Go on with it: `lrc runs resume {run.id}`, or add --resume."
     )
+
+
+def require_lasting(arguments: argparse.Namespace, store: RunStore) -> None:
+    """Refuse to leave jobs to a cluster that ends with this command.
+
+    Raises:
+        RunError: it would.
+        ResourceError: the cluster does not answer.
+    """
+    if arguments.engine.engine == LOCAL:
+        return
+    engine = engine_of(arguments.engine, store.root)
+    engine.reach()
+    if not engine.lasting:
+        if arguments.detach:
+            raise RunError(
+                "No Ray cluster is running, and one that is started for this command ends with it.",
+                "Start one that stays (`ray start --head`), or leave --detach away.",
+            )
+        note("No Ray cluster is running: one is started on this machine for as long as this command runs.")
 
 
 def result_of(run: Run) -> dict[str, Any]:
@@ -117,8 +147,10 @@ def _watch(run: Run, line: ProgressLine) -> Status:
         if status.final:
             return status
         if status.state == "queued":
-            ahead = manager.queue_position(run.id, store=RunStore(run.path.parent))
-            line.show(f"{run.id}: queued, {ahead} before it" if ahead else f"{run.id}: starting", f"queued {ahead}")
+            away = placed.is_away(run)
+            ahead = 0 if away else manager.queue_position(run.id, store=RunStore(run.path.parent))
+            words = f"queued, {ahead} before it" if ahead else f"queued, {away.words}" if away else "starting"
+            line.show(f"{run.id}: {words}", words)
         else:
             eta = status.eta_s(time.time())
             text = _line(status.phase, status.step, status.total, status.values, eta)

@@ -27,7 +27,7 @@ def generate(arguments: argparse.Namespace) -> int:
         note("The generation worker gives its model back." if had else "There is no generation worker.")
         return 0
     spec = KINDS[arguments.job].spec_from(arguments, store)
-    run = start(spec, resume=arguments.resume)
+    run = start(spec, arguments, resume=arguments.resume)
     if arguments.detach:
         print_started(run, as_json=arguments.json)
         return 0

@@ -14,9 +14,11 @@ from lrc_core.cli.follow import result_of, start
 from lrc_core.cli.output import emit, emit_json, emit_table, fixed_percent, note
 from lrc_core.coverage import coverage_words, kept_words
 from lrc_core.decompose.measures import effective_rank, energy_rank
-from lrc_core.errors import RunError
+from lrc_core.errors import RunError, SettingsError
 from lrc_core.formats.grids import METHODS
 from lrc_core.kinds import KINDS, load
+from lrc_core.kinds.checks import needs_whole
+from lrc_core.models.onload.choice import LAYER_LOCAL, MODES, ONLOAD
 from lrc_core.plan import Plan, storage_of, update_of, variant_name
 from lrc_core.quality.alternatives import why_not_quantise
 from lrc_core.quality.quantised import compresses, share_of
@@ -48,7 +50,7 @@ def spectra(arguments: argparse.Namespace) -> int:
 
 
 def _submit(arguments: argparse.Namespace, spec: Spec, save: str | None = None) -> int:
-    run = start(spec, resume=arguments.resume)
+    run = start(spec, arguments, resume=arguments.resume, env=_onload(arguments, spec))
     if arguments.detach:
         print_started(run, as_json=arguments.json)
         return 0
@@ -58,6 +60,18 @@ def _submit(arguments: argparse.Namespace, spec: Spec, save: str | None = None) 
         save_plan(run, Path(save))
     print_result(run, result, as_json=arguments.json)
     return 0
+
+
+def _onload(arguments: argparse.Namespace, spec: Spec) -> dict[str, str] | None:
+    """What the worker is told of how to hold the model; nothing where memory decides.
+
+    Raises:
+        SettingsError: block after block is asked for where that cannot be.
+    """
+    mode = getattr(arguments, "onload", MODES[0])
+    if mode == "blocks" and (reason := needs_whole(spec)):
+        raise SettingsError(f"{reason} needs the whole model in memory.", LAYER_LOCAL)
+    return None if mode == MODES[0] else {ONLOAD: mode}
 
 
 def save_plan(run: Run, target: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from lrc_core import __version__
 from lrc_core.kinds import KINDS, Kind, load
-from lrc_core.kinds.flags import STARTER, add_model, flag
+from lrc_core.kinds.flags import ENGINES, STARTER, add_engine, add_model, flag
 from lrc_core.kinds.lists import add_list
 from lrc_core.runs.spec import STORAGE_HELP, STORAGES, AllocateSpec
 from lrc_core.serving import add_flags
@@ -54,7 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
     groups = {"bench": _bench(commands)}
     for kind in KINDS.values():
         _kind(groups[kind.command[0]] if len(kind.command) > 1 else commands, kind)
-    for add in (_plan, _report, _runs):
+    for add in (_sweep, _plan, _report, _runs):
         add(commands)
     return parser
 
@@ -91,6 +91,8 @@ def _doctor(commands: Any) -> None:
     add_model(parser)
     words = "say what is understood of a text (repeatable): file (FILE#field=NAME) or built-in"
     add_list(parser, ("--text",), "text", words, metavar="TEXT", extend=True)
+    cards = "also say what everything takes with this card (repeatable): l4, rtx4090, a100, h100"
+    add_list(parser, ("--gpu",), "gpu", cards, metavar="CARD", extend=True)
     parser.add_argument("--clean", action="store_true", help="remove what can be computed again (not the starter pack)")
 
 
@@ -124,11 +126,38 @@ def _bench(commands: Any) -> Any:
     demo = _command(actions, "demo", _lazily("demo", "demo"), words)
     demo.add_argument("--rounds", type=int, default=3, metavar="N", help="fresh servers and browsers (default: 3)")
     demo.add_argument("--chromium", metavar="FILE", help="the browser (default: the one on the path)")
+    words = "What an engine costs per job, and how long many trivial ones take: here, on Slurm, on Ray."
+    engines = _command(actions, "engines", _lazily("engines", "engines"), words)
+    engines.add_argument("--jobs", type=int, default=200, metavar="N", help="jobs through each (default: 200)")
+    engines.add_argument("--only", choices=ENGINES, help="one engine (default: every one that answers)")
+    engines.add_argument("--profile", default="", metavar="FILE", help="TOML: what a job asks of the cluster")
     jobs = _command(actions, "jobs", _lazily("crowd", "jobs"), "What many waiting jobs and many finished runs cost.")
     jobs.add_argument("--waiting", type=int, default=200, metavar="N", help="jobs in the queue (default: 200)")
     jobs.add_argument("--folders", type=int, default=5000, metavar="N", help="finished runs (default: 5000)")
     jobs.add_argument("--seconds", type=float, default=20.0, metavar="S", help="how long to watch (default: 20)")
+    _memory(actions)
     return actions
+
+
+def _memory(actions: Any) -> None:
+    words = "Models of 1.1 and 70 billion parameters' shapes under a limit of memory: peak and time of every phase."
+    parser = _command(actions, "memory", _lazily("scale", "memory"), words)
+    parser.add_argument("--size", choices=("full", "small"), default="full", help="1.1 B parameters, or a few seconds")
+    parser.add_argument("--part", action="append", choices=("blocks", "stream"), help="one of the two (default: both)")
+    parser.add_argument("--limit", type=float, default=3.0, metavar="GIB", help="memory of the worker (default: 3)")
+    parser.add_argument("--blocks", type=int, default=0, metavar="N", help="of the first model (default: all)")
+    parser.add_argument("--folder", default="", metavar="DIR", help="where models and caches lie meanwhile")
+
+
+def _sweep(commands: Any) -> None:
+    words = "Methods x rates x seeds x models from one TOML file, as many runs: here, on Slurm or on Ray."
+    parser = _command(commands, "sweep", _lazily("sweeps", "sweep_command"), words)
+    parser.add_argument("file", metavar="FILE", help="TOML: models, and the flags of `lrc bench quality`")
+    add_engine(parser)
+    parser.add_argument("--dry-run", action="store_true", help="print the graph of runs and start nothing")
+    parser.add_argument("--detach", action="store_true", help="submit everything and return")
+    parser.add_argument("--cancel", action="store_true", help="take back what waits and stop what runs")
+    parser.add_argument("--csv", metavar="FILE", help="also write every row to this file")
 
 
 def _names_layers(word: str) -> bool:

@@ -11,6 +11,7 @@ from lrc_core.cli.jobs import print_result, print_started
 from lrc_core.cli.output import emit, emit_json, emit_table, moment, note
 from lrc_core.errors import CancelledError, LrcError, RunError
 from lrc_core.jobs import manager
+from lrc_core.jobs.engines.placement import whereabouts
 from lrc_core.kinds import KINDS
 from lrc_core.results.identity import changed, in_words
 from lrc_core.runs.records import Status
@@ -30,8 +31,9 @@ def list_runs(arguments: argparse.Namespace) -> int:
     if not summaries:
         note(f"There are no runs in {store.root}.")
         return 0
+    places = [whereabouts(summary.path) for summary in summaries]
     emit_table(
-        ["id", "state", "model", "what", "created", "progress"],
+        ["id", "state", "model", "what", "created", "progress", *(["where"] if any(places) else [])],
         [
             [
                 summary.id,
@@ -40,8 +42,9 @@ def list_runs(arguments: argparse.Namespace) -> int:
                 _what(summary.spec),
                 moment(summary.created_at),
                 _progress(summary.status),
+                *([place] if any(places) else []),
             ]
-            for summary in summaries
+            for summary, place in zip(summaries, places, strict=True)
         ],
     )
     return 0
@@ -118,6 +121,8 @@ def _show_for_people(run: Run, spec: Spec, status: Status, lines: int) -> None:
         emit(f"  of       {thing} ({digest})")
     for words in changed(spec):
         emit(f"  changed  {words}: this run is of what was there before")
+    if place := whereabouts(run.path):
+        emit(f"  where    {place}")
     if status.ended_at and status.started_at:
         emit(f"  took     {duration(status.ended_at - status.started_at)}")
     if status.error:
@@ -149,6 +154,7 @@ def _summary(summary: RunSummary) -> dict[str, Any]:
         "phase": status.phase if status else "",
         "step": status.step if status else 0,
         "total": status.total if status else 0,
+        "where": whereabouts(summary.path),
         "error": summary.damaged or (status.error if status else ""),
     }
 

@@ -170,16 +170,17 @@ def _root(moment: Tensor, of: str, damping: float, least: float) -> tuple[Tensor
         damping: share that is added in any case.
         least: smallest share that is added when the moment is not positive definite; raised tenfold until it is.
     """
-    moment = moment.double()
-    scale = float(moment.diagonal().mean())
+    moment = moment.to(torch.float64, copy=True)  # its diagonal is written to: of a wide layer it is half a gigabyte
+    diagonal = moment.diagonal().clone()
+    scale = float(diagonal.mean())
     if not torch.isfinite(moment).all():
         raise NumericalError(f"The second moment of a layer's {of} is not finite.", "Check the model for NaN weights.")
     if scale <= 0:
         return _UNUSED * torch.eye(moment.shape[0], dtype=moment.dtype, device=moment.device), 0.0
     added = damping
     while True:
-        damped = moment + added * scale * torch.eye(moment.shape[0], dtype=moment.dtype, device=moment.device)
-        root, failed = torch.linalg.cholesky_ex(damped)
+        moment.diagonal().copy_(diagonal + added * scale)
+        root, failed = torch.linalg.cholesky_ex(moment)
         # A pivot near rounding error passes Cholesky but makes the inverse meaningless: damp that as well.
         if not failed and float(root.diagonal().min()) ** 2 > 1e-10 * scale:
             return root, added

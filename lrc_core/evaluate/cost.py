@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import chain
 from typing import Any
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from lrc_core.errors import CancelledError
 from lrc_core.evaluate.running import evaluating, max_positions
+from lrc_core.models.onload.residence import residence_of
 from lrc_core.types import ShouldStop, never_stop
 
 _NO_CACHE = "The model keeps no key-value cache, so the speed of writing with one was not timed."
@@ -45,12 +46,35 @@ class Cost:
 
 def count_params(model: nn.Module) -> int:
     """Parameters of a model, tied ones once."""
-    return sum(parameter.numel() for parameter in model.parameters())
+    return held_size(model)[0]
 
 
 def count_bytes(model: nn.Module) -> int:
     """Bytes of parameters and buffers as held, tied ones once."""
-    return sum(tensor.numel() * tensor.element_size() for tensor in chain(model.parameters(), model.buffers()))
+    return held_size(model)[1]
+
+
+def held_size(model: nn.Module) -> tuple[int, int]:
+    """Parameters, and bytes of parameters and buffers."""
+    params = size = 0
+    for part in _held(model):
+        params += part.numel() if isinstance(part, nn.Parameter) else 0
+        size += part.numel() * part.element_size()
+    return params, size
+
+
+def _held(model: nn.Module) -> Iterator[Tensor]:
+    """Parameters and buffers, tied ones once; of blocks that come and go as they are when it is their turn."""
+    residence = residence_of(model)
+    if residence is None:
+        yield from chain(model.parameters(), model.buffers())
+        return
+    blocks = f"{residence.prefix}."
+    named = chain(model.named_parameters(), model.named_buffers())
+    yield from (part for name, part in named if not name.startswith(blocks))
+    for index in range(residence.count):
+        block = residence.bring(index)
+        yield from chain(block.parameters(), block.buffers())
 
 
 def measure_cost(

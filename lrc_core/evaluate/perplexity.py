@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor, nn
 
-from lrc_core.errors import CancelledError, EvaluationError, NumericalError
+from lrc_core.errors import EvaluationError, NumericalError
+from lrc_core.evaluate.losses import batch_losses
 from lrc_core.evaluate.running import evaluating
-from lrc_core.models.token_loss import token_losses
 from lrc_core.types import OnProgress, Progress, ShouldStop, ignore_progress, never_stop
 
 RESAMPLES = 1000
@@ -67,18 +67,15 @@ def perplexity(
         CancelledError: ``should_stop`` said so.
     """
     _check(windows, stride)
-    device = next(model.parameters()).device
     count, window = windows.shape
     losses: list[float] = []
     tokens = _scored_tokens(count, window, stride)
+    scored = [tokens[start : start + batch_size] for start in range(0, count, batch_size)]
     with evaluating(model):
-        for start in range(0, count, batch_size):
-            if should_stop():
-                raise CancelledError("The evaluation was cancelled.")
-            batch = windows[start : start + batch_size].to(device)
-            losses += _window_losses(model, batch, tokens[start : start + batch_size])
-            _check_finite(losses, start)
+        for found in batch_losses(model, windows.split(batch_size), scored, on_progress, should_stop):
+            losses += found
             done = len(losses)
+            _check_finite(losses, done - len(found))
             so_far = _exp(sum(losses) / sum(tokens[:done]))
             on_progress(Progress("perplexity", done, count, {"perplexity": so_far}))
     return Perplexity(
@@ -105,16 +102,6 @@ def _scored_tokens(count: int, window: int, stride: int) -> list[int]:
     """How many tokens at the end of each window are scored."""
     later = stride if 0 < stride < window else window - 1
     return [window - 1] + [later] * (count - 1)
-
-
-def _window_losses(model: nn.Module, batch: Tensor, scored: list[int]) -> list[float]:
-    """Summed loss over the last ``scored`` tokens of each window of a batch [b, window]."""
-    logits = model(input_ids=batch, use_cache=False).logits  # [b, window, vocab]
-    # Token t is predicted at position t - 1.
-    return [
-        float(token_losses(row[-count - 1 : -1], targets[-count:]).double().sum())
-        for row, targets, count in zip(logits, batch, scored, strict=True)
-    ]
 
 
 def _check_finite(losses: list[float], first: int) -> None:

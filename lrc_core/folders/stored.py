@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from transformers.pytorch_utils import Conv1D
 
 from lrc_core.errors import ModelError
 from lrc_core.lowrank.linear import LowRankLinear, PivotedLinear
+from lrc_core.models.onload.residence import Residence
 
 _LOW = (LowRankLinear, PivotedLinear)
 _RENAMED = {"left": "weight", "right": "weight_in", "coefficients": "weight", "rows": "weight_in"}
@@ -86,10 +87,14 @@ def _numbers(module: nn.Module) -> dict[str, int]:
     return {key: value for key, value in vars(module).items() if type(value) is int and not key.startswith("_")}
 
 
-def as_stored(model: Any, stock: Stock) -> Stored:
-    """The model as it is now, low-rank layers as two matrices."""
+Wanted = Callable[[str], bool]
+"""Whether a tensor of that name in the model is to be written."""
+
+
+def as_stored(model: Any, stock: Stock, wanted: Wanted = lambda _: True) -> Stored:
+    """The model as it is now, or a part of it, low-rank layers as two matrices."""
     low = {name: module for name, module in model.named_modules() if isinstance(module, _LOW)}
-    tensors = {_name_in_file(key, low): tensor for key, tensor in _state(model, stock)}
+    tensors = {_name_in_file(key, low): tensor for key, tensor in _state(model, stock, wanted)}
     layout: dict[str, Any] = {}
     if low:
         pivoted = any(isinstance(module, PivotedLinear) for module in low.values())
@@ -102,11 +107,11 @@ def as_stored(model: Any, stock: Stock) -> Stored:
     return Stored(_as_in_files(model, tensors), layout)
 
 
-def densified(model: Any, stock: Stock) -> Stored:
-    """The model with every low-rank layer multiplied out, in the stock shapes; products are in float64."""
+def densified(model: Any, stock: Stock, wanted: Wanted = lambda _: True) -> Stored:
+    """The model, or a part of it, with low-rank layers multiplied out, in the stock shapes; products are in float64."""
     low = {name: module for name, module in model.named_modules() if isinstance(module, _LOW)}
     tensors = {}
-    for key, tensor in _state(model, stock):
+    for key, tensor in _state(model, stock, wanted):
         name, _, part = key.rpartition(".")
         if name not in low or part == "bias":
             tensors[key] = tensor
@@ -116,11 +121,25 @@ def densified(model: Any, stock: Stock) -> Stored:
     return Stored(_as_in_files(model, tensors), {})
 
 
-def _state(model: nn.Module, stock: Stock) -> Iterator[tuple[str, Tensor]]:
+def stored_parts(model: Any, stock: Stock, residence: Residence, *, dense: bool) -> Iterator[Stored]:
+    """A model whose blocks are brought in one after the other: first what stands outside them, then block by block."""
+    make = densified if dense else as_stored
+    yield make(model, stock, lambda name: not name.startswith(f"{residence.prefix}."))
+    for index in range(residence.count):
+        residence.bring(index)
+        yield make(model, stock, _starts(f"{residence.prefix}.{index}."))
+
+
+def _starts(prefix: str) -> Wanted:
+    return lambda name: name.startswith(prefix)
+
+
+def _state(model: nn.Module, stock: Stock, wanted: Wanted) -> Iterator[tuple[str, Tensor]]:
     """The model's tensors; a linear that took the place of one that stores [in, out] is turned back."""
     turned = {f"{name}.weight" for name in stock.transposed if isinstance(model.get_submodule(name), nn.Linear)}
     for key, tensor in model.state_dict().items():
-        yield key, tensor.T.contiguous() if key in turned else tensor
+        if wanted(key):
+            yield key, tensor.T.contiguous() if key in turned else tensor
 
 
 def _product(module: LowRankLinear | PivotedLinear) -> Tensor:

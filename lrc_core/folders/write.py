@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from lrc_core.errors import CancelledError
+from lrc_core.errors import CancelledError, ExportError
 from lrc_core.files import disk_errors, move, write_atomic, write_json, write_tensors
 from lrc_core.hf import lowrank
 from lrc_core.models.json_files import read_table
@@ -53,6 +53,39 @@ def write_shards(
         size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
         where = {key: name for name, part in zip(names, parts, strict=True) for key in part}
         write_json(folder / "model.safetensors.index.json", {"metadata": {"total_size": size}, "weight_map": where})
+
+
+def write_parts(
+    folder: Path, parts: Iterable[Mapping[str, Tensor]], count: int, on_progress: OnProgress, should_stop: ShouldStop
+) -> None:
+    """Write tensors that are never all in memory: a file for each part, read back and compared at once.
+
+    Args:
+        folder: where they go.
+        parts: tensors by name.
+        count: how many parts there are.
+        on_progress: told after every file.
+        should_stop: asked before every file.
+
+    Raises:
+        CancelledError: between two files.
+        ExportError: a file does not hold what was written.
+        ResourceError: the disk is full.
+    """
+    where: dict[str, str] = {}
+    size = 0
+    for number, part in enumerate(parts):
+        if should_stop():
+            raise CancelledError("Stopped between two files of weights.")
+        name = _file_name(number, count)
+        write_tensors(folder / name, part, metadata={"format": "pt"})
+        (folder / name).chmod(0o644)
+        if not _holds(folder / name, part):
+            raise ExportError(f"{folder / name} does not hold what was written.", "The disk may be failing.")
+        where |= dict.fromkeys(part, name)
+        size += sum(tensor.numel() * tensor.element_size() for tensor in part.values())
+        on_progress(Progress("writing the weights", number + 1, count))
+    write_json(folder / "model.safetensors.index.json", {"metadata": {"total_size": size}, "weight_map": where})
 
 
 def _split(tensors: Mapping[str, Tensor], most: int) -> Iterator[dict[str, Tensor]]:

@@ -1,7 +1,7 @@
 """Submit, watch and stop jobs. No torch: pages and the command line call this.
 
-The interface is narrow on purpose (submit, cancel, resume, reconcile, delete; polling is reading the run folder), so
-that a cluster's scheduler can stand behind it with the same run folders.
+The interface is narrow on purpose (submit, cancel, resume, reconcile, delete; polling is reading the run folder):
+a cluster's scheduler stands behind it with the same run folders, see :mod:`lrc_core.jobs.engines`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,11 @@ from dataclasses import replace
 
 from lrc_core.errors import LrcError, RunError
 from lrc_core.files import disk_errors
-from lrc_core.jobs import dispatcher, generator, sharing
+from lrc_core.jobs import dispatcher, generator, placed, sharing
+from lrc_core.jobs.engines.placement import profile_of
+from lrc_core.jobs.engines.profile import LOCAL, Profile
 from lrc_core.jobs.launch import end_run, signal_worker, start_run
+from lrc_core.jobs.node import STALE_BEAT_S
 from lrc_core.jobs.queue import DeviceQueue
 from lrc_core.kinds import KINDS, check, command_for
 from lrc_core.paths import cache_home, require_writable
@@ -33,8 +36,6 @@ log = logging.getLogger(__name__)
 
 START_GRACE_S = 30.0
 """How long a queued run may be without a process and without a ticket: the time between its record and either."""
-STALE_BEAT_S = 120.0
-"""Without a sign of life for so long, a worker on another machine counts as dead."""
 TERM_AFTER_S, KILL_AFTER_S = 20.0, 40.0
 """How long after the request a cancel turns into SIGTERM and SIGKILL."""
 POLL_S = 0.1
@@ -65,6 +66,7 @@ def submit(
     env: Mapping[str, str] | None = None,
     automatic: bool = False,
     here: bool = False,
+    on: Profile | None = None,
 ) -> Run:
     """Make sure that a spec's run is done, running or queued, and return it at once.
 
@@ -79,6 +81,7 @@ def submit(
         automatic: nobody pressed a button for it, so :func:`replace_queued` may drop it while it waits. A run that was
             there before keeps what it is; one that is asked for afterwards is no longer automatic.
         here: this process will do the work itself, so that none is started for it.
+        on: the engine that starts a worker, with what the job asks of it; this machine by default.
 
     Raises:
         LrcError: the pre-flight found that the job cannot succeed; nothing was queued.
@@ -89,7 +92,8 @@ def submit(
     spec = as_asked_before(identified(spec), store)
     known = (store.root / spec.run_id / "spec.json").exists()
     if not known:
-        _require_room(store, spec)
+        if not _is_sent(on):
+            _require_room(store, spec)
         # With a token of its own the model is for the worker's eyes only: this process must not hold the token.
         check(spec, model_too=TOKEN not in (env or {}), runs=store.root)
     run = store.create(spec)
@@ -98,8 +102,8 @@ def submit(
     with store.lock():
         _flag(run, automatic=automatic and (not known or (run.path / _AUTOMATIC).exists()))
         status = run.status()
-        if status.state == "queued" and is_alive(status) is False and not here:
-            _launch(store, run, status, env)
+        if status.state == "queued" and is_alive(status) is False and not here and not placed.is_away(run):
+            _launch(store, run, status, env, on)
     return run
 
 
@@ -117,7 +121,12 @@ def poll(run_id: str, *, store: RunStore | None = None) -> Status:
 
 
 def resume(
-    run_id: str, *, store: RunStore | None = None, env: Mapping[str, str] | None = None, here: bool = False
+    run_id: str,
+    *,
+    store: RunStore | None = None,
+    env: Mapping[str, str] | None = None,
+    here: bool = False,
+    on: Profile | None = None,
 ) -> Run:
     """Queue a cancelled, failed or interrupted run again; it goes on from its checkpoint.
 
@@ -126,6 +135,7 @@ def resume(
         store: where it lies.
         env: as for :func:`submit`.
         here: likewise.
+        on: likewise; by default the engine that had it before.
 
     Raises:
         RunError: there is no such run, it is damaged, done, or has not stopped.
@@ -133,7 +143,10 @@ def resume(
     store = store or RunStore()
     run = store.open(run_id)
     _reconcile_one(store, run)
-    _require_room(store, run.spec)
+    before = placed.is_away(run)
+    on = on or (profile_of(before) if before and not here else None)
+    if not _is_sent(on):
+        _require_room(store, run.spec)
     with store.lock():
         status = run.status()
         if status.state == "done":
@@ -148,8 +161,9 @@ def resume(
             now = time.time()
             fresh = Status(created_at=status.created_at, queued_at=now, updated_at=now, attempt=status.attempt + 1)
             run.write_status(fresh)
+        placed.forget(run)
         if not here:
-            _launch(store, run, fresh, env)
+            _launch(store, run, fresh, env, on)
     return run
 
 
@@ -176,9 +190,12 @@ def cancel(run_id: str, *, store: RunStore | None = None, wait: bool = False) ->
         if status.final:
             return status
         run.request_cancel()
+        away = placed.is_away(run)
         if status.state == "queued":
             with run.claim() as free:
                 if free:
+                    if away:
+                        placed.recall(store, away)
                     return _end(store, run, status, "cancelled", "Cancelled while it was queued.")
     if wait:
         _see_it_stop(store, run)
@@ -273,8 +290,22 @@ def _require_room(store: RunStore, spec: Spec) -> None:
         DeviceQueue(store).require_room()
 
 
-def _launch(store: RunStore, run: Run, status: Status, env: Mapping[str, str] | None) -> None:
-    """Start a queued run, or leave it to the dispatcher. The caller holds the lock for which a worker waits."""
+def _is_sent(on: Profile | None) -> bool:
+    """Whether a job goes to another engine than this machine."""
+    return on is not None and on.engine != LOCAL
+
+
+def _launch(
+    store: RunStore, run: Run, status: Status, env: Mapping[str, str] | None, on: Profile | None = None
+) -> None:
+    """Start a queued run, send it, or leave it to the dispatcher. The caller holds the store's lock."""
+    if on is not None and _is_sent(on):
+        try:
+            placed.send(store, run, on)
+        except LrcError as error:
+            end_run(store, run, replace(status, error=error.message, remedy=error.remedy), "failed")
+            raise
+        return
     queue = DeviceQueue(store)
     queue.enter(run, status.queued_at)
     knows_a_secret = bool(env) or TOKEN in os.environ
@@ -319,6 +350,8 @@ def _drop(store: RunStore, run: Run) -> bool:
 def _reconcile_one(store: RunStore, run: Run) -> bool:
     """Record that a run's process has died; False when it lives or the run is final or damaged."""
     try:
+        if away := placed.is_away(run):
+            return placed.settle(store, run, away)
         if not _looks_dead(store, run, run.status()):
             return False
         with store.lock(), run.claim(wait_s=2) as free:  # a killed process lets go a moment after it counts as dead
@@ -393,7 +426,10 @@ def _press(run: Run) -> None:
         return
     if status.state != "cancelling":
         return
-    if run.spec.kind in generator.KINDS and age > TERM_AFTER_S:
+    if away := placed.is_away(run):
+        if age > TERM_AFTER_S:
+            placed.recall(RunStore(run.path.parent), away)
+    elif run.spec.kind in generator.KINDS and age > TERM_AFTER_S:
         generator.release(RunStore(run.path.parent), at_once=age > KILL_AFTER_S)
     elif age > KILL_AFTER_S:
         signal_worker(run, status, signal.SIGKILL)

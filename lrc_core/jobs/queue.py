@@ -50,8 +50,7 @@ class DeviceQueue:
         if not ticket.exists():
             with disk_errors(ticket):
                 self._folder.mkdir(parents=True, exist_ok=True)
-            kept = {name: value for name, value in os.environ.items() if _is_kept(name)}
-            write_json(ticket, kept, durable=False)
+            write_json(ticket, kept_environment(), durable=False)
 
     def leave(self, run_id: str) -> None:
         """Give the ticket back; nothing happens without one."""
@@ -148,6 +147,11 @@ def most_waiting() -> int:
     with suppress(ValueError):
         return max(0, int(os.environ.get(MOST_VARIABLE, MOST_WAITING)))
     return MOST_WAITING
+
+
+def kept_environment() -> dict[str, str]:
+    """What a job finds in its environment, wherever it works, as it is in this process."""
+    return {name: value for name, value in os.environ.items() if _is_kept(name)}
 
 
 def _is_kept(name: str) -> bool:

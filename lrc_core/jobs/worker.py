@@ -38,12 +38,13 @@ Execute = Callable[..., dict[str, Any]]
 DONE, FAILED, CANCELLED, NOT_MINE = 0, 1, 2, 3
 
 
-def main(run_dir: Path, execute: Execute | None = None) -> int:
+def main(run_dir: Path, execute: Execute | None = None, *, turn: bool = True) -> int:
     """Work on one run until it is final.
 
     Args:
         run_dir: the run folder; the folder above it is the store.
         execute: what does the work; by default the pipeline, imported when it is this run's turn.
+        turn: wait for the device; not where a scheduler has given this process one.
 
     Returns:
         Exit code: 0 done, 1 failed, 2 cancelled, 3 another process works on the run.
@@ -55,7 +56,7 @@ def main(run_dir: Path, execute: Execute | None = None) -> int:
             log.warning("run %s is finished or has another worker; nothing to do", run.id)
             return NOT_MINE
         with _stop_on_signal(run) as should_stop:
-            return _take_turn(store, run, execute or _pipeline, should_stop)
+            return _take_turn(store, run, execute or _pipeline, should_stop, turn)
     except LrcError as error:
         log.error("%s", error)
         return FAILED
@@ -79,13 +80,9 @@ def _adopt(store: RunStore, run: Run) -> bool:
         return True
 
 
-def _take_turn(store: RunStore, run: Run, execute: Execute, should_stop: ShouldStop) -> int:
-    turn = (
-        nullcontext(True)
-        if KINDS[run.spec.kind].light
-        else DeviceQueue(store).slot(run.id, _gives_up(run, should_stop))
-    )
-    with turn as held:
+def _take_turn(store: RunStore, run: Run, execute: Execute, should_stop: ShouldStop, turn: bool) -> int:
+    waits = turn and not KINDS[run.spec.kind].light
+    with DeviceQueue(store).slot(run.id, _gives_up(run, should_stop)) if waits else nullcontext(True) as held:
         if not _still_queued_for_me(run):
             log.info("run %s was cancelled, or is done by another process", run.id)
             return NOT_MINE

@@ -10,13 +10,28 @@ from typing import Any
 
 import lrc_core.allocate
 import lrc_core.decompose  # noqa: F401 - registers the decompositions, as the line above does the allocators
-from lrc_core.errors import BudgetError, EvaluationError, ModelError, SettingsError, TextError
+from lrc_core.errors import BudgetError, EvaluationError, ModelError, ResourceError, SettingsError, TextError
 from lrc_core.models.checks.positions import Positions, require_length
+from lrc_core.models.onload.choice import LAYER_LOCAL
+from lrc_core.models.resources import human_bytes
 from lrc_core.plan import Plan
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
-from lrc_core.runs.spec import GENERATED, CalibrationSpec, EvaluationSpec, ModelRef
+from lrc_core.runs.spec import (
+    GENERATED,
+    AllocateSpec,
+    CalibrationSpec,
+    CompareSpec,
+    EvaluateSpec,
+    EvaluationSpec,
+    ExportSpec,
+    FetchSpec,
+    ModelRef,
+    SpectraSpec,
+    UpdateSpec,
+)
 from lrc_core.texts.documents import load_documents
 from lrc_core.texts.files import is_file
+from lrc_core.tune.settings import TUNED
 
 
 def check_keep(keep: float) -> None:
@@ -79,23 +94,70 @@ def check_evaluation(evaluation: EvaluationSpec) -> None:
         raise EvaluationError(f"There is no folder {evaluation.include_path} of task files.")
 
 
-def check_model(model: ModelRef, windows: Iterable[int] = ()) -> None:
+def check_model(model: ModelRef, windows: Iterable[int] = (), whole: str = "") -> None:
     """Look at the model's headers without loading it.
 
     Args:
         model: as the user names it.
         windows: lengths in tokens that it will be run on; see :func:`windows_of`.
+        whole: what of the job needs the whole model in memory; see :func:`needs_whole`.
 
     Raises:
         ModelError: it cannot be found, read or compressed, or memory or disk do not suffice.
         EvaluationError: a window is longer than its positions.
+        ResourceError: the job needs the whole model, and memory does not suffice for it.
     """
     from lrc_core.models.preflight import preflight
 
     found = preflight(model)
     if found.problems:
         raise ModelError(" ".join(found.problems))
+    if whole and found.too_large:
+        raise ResourceError(
+            f"{whole} needs the whole model in memory: its weights take {human_bytes(found.weight_bytes)}, and "
+            f"{human_bytes(found.memory_available)} are free.",
+            LAYER_LOCAL,
+        )
     require_length(Positions(found.positions, ends=True), max(windows, default=0))
+
+
+BY_BLOCKS = (SpectraSpec, AllocateSpec, UpdateSpec, EvaluateSpec, CompareSpec, ExportSpec)
+"""Kinds of runs of which some, at least, can be done with one block of the model in memory at a time."""
+
+
+def needs_whole(spec: Any) -> str:
+    """What of a job needs the whole model in memory, as the subject of a sentence; "" where a block will do."""
+    if isinstance(spec, BY_BLOCKS):
+        reasons = (_writing(spec), _method(spec), _update(spec), _measurement(spec))
+        return next((reason for reason in reasons if reason), "")
+    return "" if isinstance(spec, FetchSpec) else "This kind of run"
+
+
+def _writing(spec: Any) -> str:
+    texts = getattr(getattr(spec, "calibration", None), "texts", ())
+    return "Calibrating on text that the model writes itself" if GENERATED in texts else ""
+
+
+def _method(spec: Any) -> str:
+    names = (spec.method,) if isinstance(spec, AllocateSpec) else getattr(spec, "methods", ())
+    curve = dict(getattr(spec, "settings", None) or {}).get("curve")
+    for name in names:
+        if spec.decomposition not in ALLOCATORS.get(name).layer_local or curve == "sensitivity":
+            return f"The method {name} on the decomposition {spec.decomposition}"
+    return ""
+
+
+def _update(spec: Any) -> str:
+    kinds = (
+        (dict(spec.settings).get("kind"),) if isinstance(spec, UpdateSpec) else getattr(spec, "update", "").split("+")
+    )
+    return "Tuning factors through the whole model" if TUNED in kinds else ""
+
+
+def _measurement(spec: Any) -> str:
+    if getattr(getattr(spec, "evaluation", None), "tasks", ()):
+        return "Scoring tasks (--tasks without a name leaves them out)"
+    return "A plan that prunes structure" if (getattr(spec, "plan", None) or {}).get("structure_file") else ""
 
 
 def windows_of(spec: Any) -> list[int]:

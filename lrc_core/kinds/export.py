@@ -87,7 +87,7 @@ def require_place(folder: Path) -> None:
 
 def _check_models(spec: ExportSpec) -> None:
     """The model by its headers, and the disk that the folder will take."""
-    checks.check_model(spec.model)
+    checks.check_model(spec.model, (), checks.needs_whole(spec))
     found = preflight(spec.model)
     stored = found.params * _WIDTHS[spec.dtype] if spec.dtype in _WIDTHS else found.weight_bytes
     kept = 1.0 if spec.form == "dense" else Plan.from_dict(dict(spec.plan)).keep_whole_model

@@ -18,6 +18,7 @@ import lrc_core.decompose  # noqa: F401 - both register their methods, which hel
 from lrc_core.errors import EvaluationError, TextError
 from lrc_core.formats.grids import format_named
 from lrc_core.kinds.lists import add_list, pieces_of
+from lrc_core.models.onload.choice import MODES
 from lrc_core.models.pack.starter import TEXTS
 from lrc_core.paths import expanded
 from lrc_core.registry import DECOMPOSITIONS
@@ -29,6 +30,7 @@ from lrc_core.texts.files import absolute, is_file, split_field
 log = logging.getLogger("lrc_core.cli")
 
 STARTER = "starter"
+ENGINES = ("local", "slurm", "ray")
 _BUILT_IN = (*TEXTS, "gensim", GENERATED)
 
 
@@ -210,6 +212,24 @@ def add_job(parser: argparse.ArgumentParser) -> None:
     """What can be set for every job."""
     parser.add_argument("--detach", action="store_true", help="print the run's id at once and let it work")
     parser.add_argument("--resume", action="store_true", help="go on with a run that was stopped or failed")
+    add_engine(parser)
+
+
+def add_engine(parser: argparse.ArgumentParser) -> None:
+    """Where a job is done, and with what."""
+    words = "this machine, or a cluster (default: the profile's, else local); docs/cluster.md"
+    parser.add_argument("--on", choices=ENGINES, default="", help=words)
+    parser.add_argument("--profile", default="", metavar="FILE", help="TOML: what a job asks of the cluster")
+
+
+def add_onload(parser: argparse.ArgumentParser) -> None:
+    """How the model is held: no part of the spec, because results are the same."""
+    parser.add_argument(
+        "--onload",
+        choices=MODES,
+        default=MODES[0],
+        help="bring the model in block after block: always, never, or where memory does not suffice (default: auto)",
+    )
 
 
 def absolute_text(name: str) -> str:

@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import Any
 
 from lrc_core.kinds import checks
-from lrc_core.kinds.flags import SpecFlags, add_job, add_model, model_ref, model_words
+from lrc_core.kinds.flags import SpecFlags, add_job, add_model, add_onload, model_ref, model_words
 from lrc_core.runs.store import RunStore
 
 
@@ -23,7 +23,7 @@ def _no_words(_: Any) -> str:
 
 
 def _own_model(spec: Any) -> None:
-    checks.check_model(spec.model, checks.windows_of(spec))
+    checks.check_model(spec.model, checks.windows_of(spec), checks.needs_whole(spec))
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,8 @@ class Kind:
         for part in self.parts:
             part.add(parser, self.base)
         self.extras(parser)
+        if isinstance(self.base, checks.BY_BLOCKS):
+            add_onload(parser)
         add_job(parser)
         parser.set_defaults(job=self.name)
 

@@ -35,7 +35,7 @@ def _check(spec: QualitySpec) -> None:
 
 
 def _check_models(spec: QualitySpec) -> None:
-    checks.check_model(spec.model, checks.windows_of(spec))
+    checks.check_model(spec.model, checks.windows_of(spec), checks.needs_whole(spec))
     for source in spec.references:
         checks.check_model(ModelRef(source), [spec.evaluation.window])
 

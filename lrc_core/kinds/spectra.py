@@ -24,7 +24,7 @@ def _check_models(spec: SpectraSpec) -> None:
     if spec.stream:
         checks.check_outline(spec.model)
     else:
-        checks.check_model(spec.model, checks.windows_of(spec))
+        checks.check_model(spec.model, checks.windows_of(spec), checks.needs_whole(spec))
 
 
 KIND = Kind(

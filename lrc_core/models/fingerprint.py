@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,21 @@ from lrc_core.types import OnProgress, Progress, ShouldStop, ignore_progress, ne
 
 @torch.no_grad()
 def fingerprint(
-    model: nn.Module, on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop
+    model: nn.Module,
+    on_progress: OnProgress = ignore_progress,
+    should_stop: ShouldStop = never_stop,
+    read: Callable[[str], Tensor] | None = None,
 ) -> str:
     """Hash over every parameter's name, shape and bytes (tied ones once), sorted by name; all bytes are read.
 
     Taken from the weights in their stored precision on the CPU, it depends neither on the device nor on the precision
     that is computed in. Hashing runs in threads (hashlib frees the interpreter): about a second a gigabyte.
+
+    Args:
+        model: its parameters may be empty where they can be read.
+        on_progress: told after every tensor.
+        should_stop: asked after every tensor.
+        read: gives the parameter of a full name where the model does not hold it.
 
     Returns:
         64 hexadecimal digits.
@@ -35,8 +45,12 @@ def fingerprint(
     """
     named = sorted(model.named_parameters())
     total = hashlib.sha256()
+
+    def digest_one(item: tuple[str, Tensor]) -> bytes:
+        return _checked_digest(item[0], item[1] if read is None else read(item[0]))
+
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as threads:
-        digests = threads.map(_checked_digest, (name for name, _ in named), (tensor for _, tensor in named))
+        digests = threads.map(digest_one, named)
         for step, ((name, tensor), digest) in enumerate(zip(named, digests, strict=True), start=1):
             total.update(f"{name} {tuple(tensor.shape)} ".encode() + digest)
             on_progress(Progress("checking the weights", step, len(named)))
@@ -47,13 +61,19 @@ def fingerprint(
 
 
 @torch.no_grad()
-def all_zero(model: nn.Module) -> list[str]:
-    """Names of matrices of nothing but zeros: blocks that were added so, or a file that was never filled."""
-    return [
-        name
-        for name, tensor in model.named_parameters()
-        if tensor.ndim > 1 and not tensor.flatten()[:_GLANCE].any() and not tensor.any()
-    ]
+def all_zero(model: nn.Module, read: Callable[[str], Tensor] | None = None) -> list[str]:
+    """Names of matrices of nothing but zeros: blocks that were added so, or a file that was never filled.
+
+    Args:
+        model: as for :func:`fingerprint`.
+        read: likewise.
+    """
+    matrices = [(name, tensor) for name, tensor in model.named_parameters() if tensor.ndim > 1]
+    return [name for name, tensor in matrices if _is_zero(tensor if read is None else read(name))]
+
+
+def _is_zero(tensor: Tensor) -> bool:
+    return not tensor.flatten()[:_GLANCE].any() and not tensor.any()
 
 
 _GLANCE = 1024

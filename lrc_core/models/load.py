@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lrc_core.coverage import coverage_words
 from lrc_core.errors import CancelledError, LrcError, ModelError, ResourceError
 from lrc_core.models.allocator import keep_freed_memory
 from lrc_core.models.blocks.experts import unstack_experts
 from lrc_core.models.blocks.linears import Blocks, decoder_blocks, find_blocks
+from lrc_core.models.blocks.partial import look_at_output
 from lrc_core.models.checks.first_look import first_look
 from lrc_core.models.checks.fit import model_positions
 from lrc_core.models.device import memory_available, named_dtype, pick_device
@@ -26,6 +27,10 @@ from lrc_core.models.gguf.convert import unpacked_gguf
 from lrc_core.models.gguf.packing import packed_types
 from lrc_core.models.gguf.parts import whole_header
 from lrc_core.models.hub import cached_snapshot, fetch_snapshot
+from lrc_core.models.onload.choice import onload_mode
+from lrc_core.models.onload.places import WHOLE
+from lrc_core.models.onload.residence import residence_of
+from lrc_core.models.onload.skeleton import open_model
 from lrc_core.models.pack import starter
 from lrc_core.models.quiet import quiet_transformers
 from lrc_core.models.resources import cpu_memory_available, human_bytes
@@ -47,6 +52,7 @@ _LOG = logging.getLogger(__name__)
 _MEMORY_REMEDY = "Close other programs, take a smaller model, or use a machine with more memory."
 _UNKNOWN_POSITIONS = 2048
 NOT_CAUSAL = "The model is bidirectional: changing a token changes what it says of the tokens before it."
+BY_BLOCKS = "Its weights are brought in block after block, which is slower and comes to the same results."
 _FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
@@ -105,23 +111,30 @@ def load_model(
     folder, revision = local_folder(ref, on_progress, should_stop)
     files = look_through(folder, allow_pickle=ref.allow_pickle)
     check_tokenizer(folder)
-    _require_memory(files, ref, chosen, precision)
+    by_blocks = _by_blocks(_shortage(files, ref, chosen, precision))
     with _memory_errors(ref):
-        model, notes = _read_whole(files, ref, on_progress, should_stop)
+        if by_blocks:
+            model, notes = _open(files, ref, chosen, precision)
+        else:
+            model, notes = _read_whole(files, ref, on_progress, should_stop)
         warnings = [*origin_notes(ref), *notes]
         tokenizer = _read_tokenizer(folder, ref)
         decoder_blocks(model)  # refuses a model without any before the minute that hashing may take
-        identity = ModelIdentity(
-            ref.source, revision, fingerprint(model, on_progress, should_stop), type(model).__name__
-        )
-        warnings += _zeros(model)
-        on_progress(Progress(f"moving the model to {chosen}"))
-        unstack_experts(model)
-        move(model, chosen, precision)
-    if chosen.type == "cpu":
+        residence = residence_of(model)
+        read = None if residence is None else residence.read
+        found = fingerprint(model, on_progress, should_stop, read)
+        identity = ModelIdentity(ref.source, revision, found, type(model).__name__)
+        warnings += _zeros(model, read)
+        if not by_blocks:
+            on_progress(Progress(f"moving the model to {chosen}"))
+            unstack_experts(model)
+            move(model, chosen, precision)
+    if chosen.type == "cpu" and not by_blocks:  # who is short of memory gives it back
         keep_freed_memory()
     model.eval().requires_grad_(False)
     look = first_look(model)
+    if by_blocks:
+        look_at_output(model)
     blocks = find_blocks(model, look.called)
     warnings += _odd(blocks, look.causal)
     card = _card(model, identity, blocks, chosen, precision)
@@ -193,19 +206,48 @@ def packed_as(ref: ModelRef) -> str:
     return packed_types(whole_header(source.path)) if source.kind == "gguf" and source.path is not None else ""
 
 
-def _require_memory(files: ModelFiles, ref: ModelRef, device: torch.device, dtype: torch.dtype) -> None:
+def _shortage(files: ModelFiles, ref: ModelRef, device: torch.device, dtype: torch.dtype) -> ResourceError | None:
+    """Why the whole model cannot be held; None where it can."""
     params = sum(tensor.numel for tensor in files.tensors)
     needed = max(files.weight_bytes, params * dtype.itemsize if device.type == "cpu" else 0)
     if (free := cpu_memory_available()) < needed:
-        raise ResourceError(
+        return ResourceError(
             f"Loading {ref.source} needs about {human_bytes(needed)} of memory, and {human_bytes(free)} are free.",
             _MEMORY_REMEDY,
         )
     if device.type != "cpu" and (free := memory_available(device)) < params * dtype.itemsize:
-        raise ResourceError(
+        return ResourceError(
             f"{ref.source} needs {human_bytes(params * dtype.itemsize)} on {device}, and {human_bytes(free)} are free.",
             "Close other programs on that device, or choose the device cpu.",
         )
+    return None
+
+
+def _by_blocks(short: ResourceError | None) -> bool:
+    """Whether the blocks are brought in one after the other.
+
+    Raises:
+        ResourceError: memory is short, and the user wants the model whole.
+    """
+    mode = onload_mode()
+    if mode == "never" and short is not None:
+        raise short
+    return mode == "blocks" or (mode == "auto" and short is not None)
+
+
+def _open(files: ModelFiles, ref: ModelRef, device: torch.device, dtype: torch.dtype) -> tuple[Any, list[str]]:
+    """The model without its blocks' weights, and what is to be told of it."""
+    stored, notes = stored_dtype(files), None
+    if not files.pickled:
+        notes = require_matching_files(files.folder, files.tensors, pickled=False, trust=ref.trust_remote_code)
+    if notes is None or not isinstance(stored, torch.dtype):
+        raise ModelError(
+            f"The blocks of {ref.source} cannot be brought in one after the other: its files are not plain "
+            "safetensors of a model that transformers knows.",
+            WHOLE,
+        )
+    model = open_model(files.folder, trust=ref.trust_remote_code, stored=stored, device=device, dtype=dtype)
+    return model, [*notes, BY_BLOCKS]
 
 
 @contextmanager
@@ -281,9 +323,9 @@ def _untied(model: Any) -> list[str]:
     ]
 
 
-def _zeros(model: nn.Module) -> list[str]:
+def _zeros(model: nn.Module, read: Callable[[str], Tensor] | None) -> list[str]:
     """A word on matrices of zeros: the file's length and header are right where a download was never filled in."""
-    if not (names := all_zero(model)):
+    if not (names := all_zero(model, read)):
         return []
     return [
         f"{len(names)} of the model's matrices hold only zeros, {names[0]} for one. If no blocks were added to it in "

@@ -18,6 +18,8 @@ from lrc_core.models.gguf.packing import check_types, packed_types
 from lrc_core.models.gguf.parts import gguf_parts, read_floats, whole_header
 from lrc_core.models.headers import TensorHeader
 from lrc_core.models.hub import cached_snapshot, look_at
+from lrc_core.models.onload.choice import LAYER_LOCAL
+from lrc_core.models.onload.memory import Shapes, by_blocks_memory
 from lrc_core.models.outline import first_number, text_config
 from lrc_core.models.pack import starter
 from lrc_core.models.resources import (
@@ -58,6 +60,8 @@ class Preflight:
         params: parameters stored in the weight files.
         weight_bytes: size of the weights as stored.
         memory_needed: estimate for calibration and training with full-rank factors in memory, everything included.
+        memory_by_blocks: estimate for what can be done with one block in memory at a time; see
+            :mod:`lrc_core.models.onload.memory`.
         memory_available: free main memory.
         gpu_memory_available: free memory of the GPU, None where there is none.
         disk_needed: what is still to be downloaded or unpacked, and one decomposition's factors.
@@ -65,6 +69,7 @@ class Preflight:
         warnings: it will work, but the user should know.
         problems: it will not work; each says why and what to do.
         positions: the longest window in tokens that can be run, None where nothing ends or says.
+        sizes: of its matrices; None where they are not known.
     """
 
     source: str
@@ -76,6 +81,7 @@ class Preflight:
     n_blocks: int = 0
     hidden_size: int = 0
     memory_needed: int = 0
+    memory_by_blocks: int = 0
     memory_available: int = 0
     gpu_memory_available: int | None = None
     disk_needed: int = 0
@@ -84,6 +90,12 @@ class Preflight:
     warnings: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
     positions: int | None = None
+    sizes: Shapes | None = None
+
+    @property
+    def too_large(self) -> bool:
+        """Its weights do not fit into memory: only what can be done block by block will be."""
+        return self.weight_bytes > self.memory_available
 
     @property
     def ok(self) -> bool:
@@ -91,8 +103,8 @@ class Preflight:
         return not self.problems
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON-able form."""
-        return asdict(self)
+        """Plain JSON-able form, without the sizes of all matrices."""
+        return {name: value for name, value in asdict(self).items() if name != "sizes"}
 
 
 @dataclass(frozen=True)
@@ -127,8 +139,12 @@ def preflight(ref: ModelRef) -> Preflight:
     except LrcError as error:
         exists = kind in ("folder", "gguf")
         return Preflight(ref.source, kind, exists=exists, problems=(str(error),), **free)  # type: ignore[arg-type]
-    shapes = block_shapes(facts.tensors, facts.config)
+    config = text_config(facts.config)
+    blocks = block_tensors(facts.tensors, config)
+    shapes = {block: [matrix.shape for matrix in matrices] for block, matrices in blocks.items()}
     params = sum(tensor.numel for tensor in facts.tensors)
+    vocabulary = first_number(config, ("vocab_size",))
+    sizes = Shapes.of(blocks, params, width=_width(), hidden=facts.hidden_size, vocabulary=vocabulary)
     found = Preflight(
         source=ref.source,
         kind=kind,
@@ -139,6 +155,8 @@ def preflight(ref: ModelRef) -> Preflight:
         n_blocks=len(shapes) or facts.n_blocks,
         hidden_size=facts.hidden_size,
         memory_needed=_memory(shapes, params, facts.weight_bytes),
+        memory_by_blocks=by_blocks_memory(sizes),
+        sizes=sizes if blocks else None,
         disk_needed=facts.fetch_bytes + _factor_elements(shapes) * 4,
         revision=facts.revision,
         positions=facts.positions,
@@ -257,12 +275,18 @@ def _judged(found: Preflight, facts: _Facts, ref: ModelRef, has_blocks: bool) ->
             f"It needs {human_bytes(found.disk_needed)} on the disk of {cache_home()}, which has "
             f"{human_bytes(found.disk_available)} left. Free some space, or set LRC_CACHE to a folder on another disk."
         )
-    if found.weight_bytes > found.memory_available:
-        problems.append(
-            f"Its weights take {human_bytes(found.weight_bytes)} of memory, and {human_bytes(found.memory_available)} "
-            "are free. Close other programs, take a smaller model, or use a machine with more memory. Its plain "
-            "spectra can be read all the same, matrix by matrix: `lrc spectra MODEL --stream`, or the Spectra page."
-        )
+    if found.too_large:
+        weights, free = human_bytes(found.weight_bytes), human_bytes(found.memory_available)
+        short = f"Its weights take {weights} of memory, and {free} are free."
+        room = human_bytes(found.memory_by_blocks)
+        if facts.tensors and has_blocks and found.kind != "gguf" and found.memory_by_blocks <= found.memory_available:
+            warnings.append(f"{short} It is brought in block after block, which takes about {room}. {LAYER_LOCAL}")
+        else:
+            problems.append(
+                f"{short} Block after block it would take about {room}. Close other programs, take a smaller model, or "
+                "use a machine with more memory. Its plain spectra can be read all the same, matrix by matrix: "
+                "`lrc spectra MODEL --stream`, or the Spectra page."
+            )
     elif found.memory_needed > found.memory_available:
         warnings.append(
             f"Training its ranks needs about {human_bytes(found.memory_needed)} of memory, and "
@@ -287,9 +311,14 @@ def _judged(found: Preflight, facts: _Facts, ref: ModelRef, has_blocks: bool) ->
 
 def _memory(shapes: Mapping[int, list[tuple[int, int]]], params: int, weight_bytes: int) -> int:
     """Weights, second moments of the inputs (float32, an upper bound: some linears share theirs), full-rank factors."""
-    width = 2 if cpu_has_bf16() or gpu_memory_available() is not None else 4
+    width = _width()
     moments = sum(min(4 * columns * columns, 2**32) for block in shapes.values() for _, columns in block)
     return max(weight_bytes, params * width) + moments + _factor_elements(shapes) * width + _ROOM
+
+
+def _width() -> int:
+    """Bytes of a number as a model runs here."""
+    return 2 if cpu_has_bf16() or gpu_memory_available() is not None else 4
 
 
 def _factor_elements(shapes: Mapping[int, list[tuple[int, int]]]) -> int:

@@ -26,7 +26,9 @@ from lrc_core.decompose.factorise import Factors, Transform
 from lrc_core.errors import PlanError
 from lrc_core.files import append_line, write_arrays, write_json, write_tensors
 from lrc_core.formats.budgets import byte_budget
+from lrc_core.kinds.checks import needs_whole
 from lrc_core.lowrank.structure import STRUCTURE_FILE, write_structure
+from lrc_core.models.onload.residence import require_whole
 from lrc_core.models.resources import own_peak_memory
 from lrc_core.paths import cache_home
 from lrc_core.pipeline.session import Session, factors_for, write_card
@@ -70,6 +72,8 @@ def allocation_run(run: Run, session: Session) -> dict[str, Any]:
     result = write_card(run, session)
     entry = ALLOCATORS.get(spec.method)
     settings = entry.settings(None, spec.settings)
+    if reason := needs_whole(spec):
+        require_whole(session.loaded.model, reason)
     store = None if entry.structured else factors_for(session, spec.decomposition, spec.calibration)
     factors = store.folder.name if store else ""
     calibrated = session.calibrated(spec.calibration)

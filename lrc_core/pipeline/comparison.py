@@ -9,11 +9,12 @@ from typing import Any
 from lrc_core.budget import removed_percent
 from lrc_core.files import write_json
 from lrc_core.formats.grids import METHODS
-from lrc_core.pipeline.parts import do_part, folder_of, recorded_plan, update_spec, warnings_of
+from lrc_core.pipeline.parts import do_part, warnings_of
 from lrc_core.pipeline.session import Session
 from lrc_core.plan import PAIR, Plan
 from lrc_core.quality.quantised import quantised_plan
 from lrc_core.registry import ALLOCATORS
+from lrc_core.results.cells import folder_of, recorded_plan, update_spec
 from lrc_core.runs.integrity import unaltered
 from lrc_core.runs.spec import AllocateSpec, CompareSpec, EvaluateSpec, UpdateSpec
 from lrc_core.runs.store import Run, RunStore

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from torch import OutOfMemoryError, Tensor
 
 from lrc_core.errors import CancelledError, EvaluationError, TextError
-from lrc_core.evaluate.cost import Cost, count_bytes, count_params, measure_cost
+from lrc_core.evaluate.cost import Cost, held_size, measure_cost
 from lrc_core.evaluate.perplexity import perplexity
 from lrc_core.evaluate.sample import DEFAULT_PROMPT, greedy_sample
 from lrc_core.files import write_json
@@ -21,6 +21,7 @@ from lrc_core.models.checks.fit import model_positions, require_fit
 from lrc_core.models.checks.positions import length_warning, require_length
 from lrc_core.models.gguf.packing import bits_of
 from lrc_core.models.load import NOT_CAUSAL, LoadedModel
+from lrc_core.models.onload.residence import require_whole, residence_of
 from lrc_core.pipeline.planned import under_plan
 from lrc_core.pipeline.session import Session
 from lrc_core.plan import PAIR, Plan
@@ -34,6 +35,8 @@ from lrc_core.texts.label import text_label
 from lrc_core.texts.unseen import unseen_documents
 from lrc_core.texts.windows import sequential_windows, wants_bos
 from lrc_core.types import OnProgress, Progress
+
+_NO_SAMPLE = "No text sample was written and no speed measured: they need the whole model in memory."
 
 if TYPE_CHECKING:
     from lrc_core.evaluate.zero_shot import TaskScore
@@ -146,11 +149,7 @@ def _measure(
     session.on_progress(Progress("text sample and speed"))
     write_json(run.path / "scores.json", {"windows": details, "tasks": {k: asdict(v) for k, v in tasks.items()}})
     sample, failed = _sample(session)
-    cost = (
-        measure_cost(model, should_stop=session.should_stop)
-        if timed
-        else Cost(count_params(model), count_bytes(model), None, None)
-    )
+    cost = _cost(session, timed=timed)
     said = [*session.loaded.warnings, length_warning(model_positions(model), spec.window), failed, cost.note]
     return {
         "perplexity": texts,
@@ -177,6 +176,8 @@ def _require_perplexity(session: Session, spec: EvaluationSpec) -> None:
 
 def _sample(session: Session) -> tuple[str, str]:
     """The text sample, and what went wrong with it: what is measured is not thrown away for it."""
+    if residence_of(session.loaded.model) is not None:
+        return "", _NO_SAMPLE
     try:
         return greedy_sample(session.loaded.model, session.loaded.tokenizer), ""
     except (CancelledError, MemoryError, OutOfMemoryError):
@@ -185,7 +186,16 @@ def _sample(session: Session) -> tuple[str, str]:
         return "", f"No text sample could be written: {str(error).strip() or type(error).__name__}"
 
 
+def _cost(session: Session, *, timed: bool) -> Cost:
+    """Size and speed of the model as it is now; one whose blocks come and go is only counted."""
+    model = session.loaded.model
+    if residence_of(model) is None and timed:
+        return measure_cost(model, should_stop=session.should_stop)
+    return Cost(*held_size(model), None, None)
+
+
 def _zero_shot(spec: EvaluationSpec, session: Session) -> dict[str, TaskScore]:
+    require_whole(session.loaded.model, "Scoring tasks")
     from lrc_core.evaluate.zero_shot import zero_shot  # lm-eval takes seconds to import
 
     return zero_shot(

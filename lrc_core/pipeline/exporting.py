@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +18,8 @@ from lrc_core.budget import plan_params, whole_percent
 from lrc_core.errors import ExportError, PackError, TextError
 from lrc_core.files import disk_errors, write_atomic
 from lrc_core.folders.card import STARTER_SOURCE, CardFacts, card_text, licence_of
-from lrc_core.folders.check import Check, check_folder, keep_reference
-from lrc_core.folders.stored import Stock, Stored, as_stored, densified, stock_of
+from lrc_core.folders.check import READ_BACK, Check, check_folder, keep_reference
+from lrc_core.folders.stored import Stock, Stored, as_stored, densified, stock_of, stored_parts
 from lrc_core.folders.ways import ways_to_load
 from lrc_core.folders.write import (
     block_of,
@@ -27,12 +27,14 @@ from lrc_core.folders.write import (
     size_on_disk,
     write_companions,
     write_config,
+    write_parts,
     write_shards,
 )
 from lrc_core.models import load
 from lrc_core.models.device import DTYPES
 from lrc_core.models.json_files import read_table
 from lrc_core.models.load import local_folder, stored_dtype
+from lrc_core.models.onload.residence import Residence, residence_of
 from lrc_core.models.source import find_source, look_through
 from lrc_core.names import method_label
 from lrc_core.pipeline.planned import under_plan
@@ -41,7 +43,7 @@ from lrc_core.plan import Plan, plan_variant
 from lrc_core.results.measured import rows_of_plan
 from lrc_core.runs.spec import ExportSpec, ModelRef
 from lrc_core.runs.store import Run
-from lrc_core.types import ModelCard, Progress
+from lrc_core.types import ModelCard, Progress, ShouldStop
 
 WINDOWS, WINDOW = 4, 128
 """Texts that the folder is checked on, and their length in tokens."""
@@ -79,7 +81,7 @@ def export_run(run: Run, session: Session) -> dict[str, Any]:
     session.release()
     session.on_progress(Progress("loading the folder in another process"))
     try:
-        check = check_folder(made, reference, device, exact=spec.form != "dense", should_stop=session.should_stop)
+        check = _checked(made, reference, device, exact=spec.form != "dense", should_stop=session.should_stop)
     except ExportError:
         shutil.rmtree(made, ignore_errors=True)
         raise
@@ -124,17 +126,43 @@ def _write(run: Run, session: Session, plan: Plan, made: Path, reference: Path) 
         notes = (*notes, f"The model was held as {held} on this machine: the folder has no more digits than that.")
     session.on_progress(Progress("putting the plan on the model"))
     with under_plan(session, plan, spec.plan_folder, spec.calibration, run.path.parent):
-        load.move(loaded.model, loaded.device, dtype)
-        keep_reference(loaded.model, windows, reference)
-        found = densified(loaded.model, stock) if spec.form == "dense" else as_stored(loaded.model, stock)
+        if (residence := residence_of(loaded.model)) is not None:
+            residence.recast(dtype)
+            found = _write_parts(made, session, stock, residence, dense=spec.form == "dense")
+        else:
+            load.move(loaded.model, loaded.device, dtype)
+            keep_reference(loaded.model, windows, reference)
+            found = densified(loaded.model, stock) if spec.form == "dense" else as_stored(loaded.model, stock)
+            write_shards(made, found.tensors, session.on_progress, session.should_stop)
         _require_promised(found, plan, loaded.card, stock, dtype, spec.form)
-        write_shards(made, found.tensors, session.on_progress, session.should_stop)
     name = str(dtype).removeprefix("torch.")
     write_config(made, base, type(loaded.model).__name__, name, block_of(found.layout, _provenance(plan, loaded.card)))
     write_companions(made, loaded.model, loaded.tokenizer)
     plan.save(made / "plan.json")
     base_weights = loaded.card.params_total * dtype.itemsize
     return _Written(found.bytes, found.layout, name, notes, licence_of(base), base_weights)
+
+
+def _write_parts(made: Path, session: Session, stock: Stock, residence: Residence, *, dense: bool) -> Stored:
+    """Write a model whose blocks come and go; what comes back has the shapes of all tensors, and no numbers."""
+    written: dict[str, Tensor] = {}
+    layout: dict[str, Any] = {}
+
+    def parts() -> Iterator[Mapping[str, Tensor]]:
+        for part in stored_parts(session.loaded.model, stock, residence, dense=dense):
+            layout.update({**part.layout, "ranks": {**layout.get("ranks", {}), **part.layout.get("ranks", {})}})
+            written.update({name: tensor.to("meta") for name, tensor in part.tensors.items()})
+            yield part.tensors
+
+    write_parts(made, parts(), residence.count + 1, session.on_progress, session.should_stop)
+    return Stored(written, layout if layout.get("ranks") else {})
+
+
+def _checked(made: Path, reference: Path, device: str, *, exact: bool, should_stop: ShouldStop) -> Check:
+    """The folder loaded again in another process; one that was written part by part has been read back already."""
+    return (
+        check_folder(made, reference, device, exact=exact, should_stop=should_stop) if reference.exists() else READ_BACK
+    )
 
 
 def _dtype(spec: ExportSpec, base: Path, held: torch.dtype) -> torch.dtype:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,33 +17,18 @@ from lrc_core.formats.grids import BF16
 from lrc_core.models.gguf.packing import stored_bytes
 from lrc_core.models.gguf.parts import whole_header
 from lrc_core.models.source import find_source
-from lrc_core.pipeline.parts import do_part, folder_of, recorded_plan, update_spec, warnings_of
+from lrc_core.pipeline.parts import do_part, warnings_of
 from lrc_core.pipeline.session import Session
 from lrc_core.plan import PAIR, Plan
 from lrc_core.quality.quantised import quantised_plan
 from lrc_core.quality.rows import Partners, Row, Scores, completed
 from lrc_core.registry import ALLOCATORS
+from lrc_core.results.cells import folder_of, recorded_plan, update_spec
+from lrc_core.results.lines import BenchLine, evaluation_at
 from lrc_core.runs.integrity import unaltered
-from lrc_core.runs.spec import AblationSpec, AllocateSpec, EvaluateSpec, EvaluationSpec, ModelRef, QualitySpec
+from lrc_core.runs.spec import AblationSpec, AllocateSpec, EvaluateSpec, ModelRef, QualitySpec
 from lrc_core.runs.store import Run, RunStore
 from lrc_core.tune.kinds import NO_UPDATE
-
-
-@dataclass(frozen=True)
-class BenchLine:
-    """Allocations that differ in nothing but their target.
-
-    Attributes:
-        base: the allocation at any target.
-        label: what progress calls it.
-        columns: put into every row.
-        update: what is done to the factors of every plan before it is measured.
-    """
-
-    base: AllocateSpec
-    label: str
-    columns: Mapping[str, Any] = field(default_factory=dict)
-    update: str = NO_UPDATE
 
 
 class Matrix:
@@ -70,7 +55,7 @@ class Matrix:
         """Measure another model. It is gone from memory before the next is loaded."""
         held = self._session
         session = Session(ModelRef(source), held.on_progress, held.should_stop, held.contents)
-        wanted = EvaluateSpec(model=session.ref, evaluation=self._evaluation(None))
+        wanted = EvaluateSpec(model=session.ref, evaluation=evaluation_at(self._spec, None))
         row: Row = {"method": "reference", "decomposition": "", "keep_target": 1.0, "name": source}
         self._cell(row, session, wanted)
         del session
@@ -87,7 +72,7 @@ class Matrix:
         wanted = EvaluateSpec(
             model=self._spec.model,
             calibration=replace(self._spec.calibration, seed=self._spec.seeds[0]),
-            evaluation=self._evaluation(None),
+            evaluation=evaluation_at(self._spec, None),
         )
         label = self._next("dense model")
         run = do_part(self._store, self._session, wanted, label)
@@ -100,7 +85,7 @@ class Matrix:
             model=self._spec.model,
             plan=plan.to_dict(),
             calibration=replace(self._spec.calibration, seed=self._spec.seeds[0]),
-            evaluation=self._evaluation(None),
+            evaluation=evaluation_at(self._spec, None),
         )
         row: Row = {"method": plan.method, "decomposition": "", "keep_target": 1.0}
         self._cell(row, self._session, wanted, name)
@@ -137,7 +122,7 @@ class Matrix:
                     plan=plan.to_dict(),
                     plan_folder=folder_of(plan, path, self._store),
                     calibration=line.base.calibration,
-                    evaluation=self._evaluation(keep),
+                    evaluation=evaluation_at(self._spec, keep),
                 )
                 found = do_part(self._store, self._session, wanted, label)
                 self._add(_noted({**_result(found), **row, **_size(found), "dense_layers": len(plan.dense), **spent}))
@@ -167,7 +152,7 @@ class Matrix:
                 model=self._spec.model,
                 plan=plan.to_dict(),
                 calibration=base.calibration,
-                evaluation=self._evaluation(plan.keep_target),
+                evaluation=evaluation_at(self._spec, plan.keep_target),
             )
             found = do_part(self._store, self._session, wanted, label)
             details = (source.result() or {}).get("details") or {}
@@ -206,15 +191,6 @@ class Matrix:
         card = run.card()
         known = {"name": card.name, **_file_bytes(session.ref)} if "name" in row else {"dense_layers": len(card.layers)}
         self._add({**_result(run), **_size(run), **row, **known})
-
-    def _evaluation(self, keep: float | None) -> EvaluationSpec:
-        """What is measured at a target (None: of a dense model); without tasks nothing about tasks tells runs apart."""
-        spec = self._spec
-        if spec.evaluation.tasks and (
-            any(same_size(keep, other) for other in spec.task_keeps) if keep is not None else spec.task_keeps
-        ):
-            return spec.evaluation
-        return replace(spec.evaluation, tasks=(), items=EvaluationSpec.items, include_path="")
 
     def _next(self, label: str) -> str:
         self._count += 1

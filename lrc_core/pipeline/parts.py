@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
-from lrc_core.budget import keep_at, same_size, whole_percent
 from lrc_core.pipeline.allocation import allocation_run
 from lrc_core.pipeline.evaluation import evaluation_run
 from lrc_core.pipeline.session import Session, timed_result, with_warnings
 from lrc_core.pipeline.updating import update_run
-from lrc_core.plan import Plan
 from lrc_core.results.identity import part_of, unchanged
-from lrc_core.runs.integrity import unaltered
 from lrc_core.runs.recorder import record
-from lrc_core.runs.spec import AllocateSpec, CompareSpec, EvaluateSpec, UpdateSpec
+from lrc_core.runs.spec import AllocateSpec, EvaluateSpec, UpdateSpec
 from lrc_core.runs.store import Run, RunStore
-from lrc_core.tune.kinds import update_settings
 from lrc_core.types import OnProgress, Progress, ShouldStop
 
 _STAGES = {"allocate": allocation_run, "update": update_run, "evaluate": evaluation_run}
@@ -51,31 +46,3 @@ def warnings_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     """What the parts' results warn of, each once; nothing where they do not."""
     found = list(dict.fromkeys(words for row in rows for words in row.get("warnings") or ()))
     return {"warnings": found} if found else {}
-
-
-def update_spec(path: Path, kind: str, like: AllocateSpec | CompareSpec, store: RunStore) -> UpdateSpec:
-    """The update of a plan file, with that kind's own settings.
-
-    Args:
-        path: of the plan.
-        kind: see :data:`~lrc_core.tune.kinds.KINDS`.
-        like: whose model and calibration text it has.
-        store: the runs.
-    """
-    plan = Plan.load(unaltered(path))
-    settings = asdict(update_settings({"kind": kind}))
-    return UpdateSpec(like.model, plan.to_dict(), folder_of(plan, path, store), settings, like.calibration)
-
-
-def recorded_plan(run: Run, keep: float) -> Path | None:
-    """File of the plan that a learned run passed at that rate, if it is a whole percent and was passed."""
-    percent = whole_percent(keep)
-    if not same_size(keep, keep_at(percent)):
-        return None
-    path = run.path / "plans" / f"{percent:02d}.json"
-    return path if path.exists() else None
-
-
-def folder_of(plan: Plan, path: Path, store: RunStore) -> str:
-    """The folder, relative to that of the runs, with the files of this plan file; "" where it has none."""
-    return str(path.parent.relative_to(store.root)) if plan.files else ""

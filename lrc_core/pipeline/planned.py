@@ -9,6 +9,7 @@ from typing import Any
 from lrc_core.budget import stored
 from lrc_core.lowrank.apply import compressed
 from lrc_core.lowrank.structure import read_structure, restructured
+from lrc_core.models.onload.residence import require_whole, residence_of
 from lrc_core.pipeline.session import Session, factors_of
 from lrc_core.plan import Plan
 from lrc_core.runs.spec import CalibrationSpec
@@ -31,7 +32,16 @@ def under_plan(
     """
     model, layers = session.loaded.model, stored(session.loaded.card.layers, plan.storage)
     if plan.structure_file:
+        require_whole(model, "A plan that prunes structure")
         path, digest = runs / folder / plan.structure_file, plan.digest(plan.structure_file)
         return restructured(model, *read_structure(path, layers, plan.pruned, digest))
     source = factors_of(session, plan, folder, calibration, runs)
-    return compressed(model, layers, plan.full_ranks(layers), source, plan.kept, plan.formats)
+    ranks, residence = plan.full_ranks(layers), residence_of(model)
+    if residence is None:
+        return compressed(model, layers, ranks, source, plan.kept, plan.formats)
+
+    def on_block(index: int) -> AbstractContextManager[Any]:
+        mine = [layer for layer in layers if layer.block == index]
+        return compressed(model, mine, ranks, source, plan.kept, plan.formats)
+
+    return residence.dressed(on_block)

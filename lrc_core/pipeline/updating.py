@@ -18,7 +18,9 @@ from lrc_core.calibrate.update_settings import UpdateSettings
 from lrc_core.decompose.blockfiles import BlockFiles
 from lrc_core.decompose.update import component_sizes
 from lrc_core.files import write_tensors
+from lrc_core.kinds.checks import needs_whole
 from lrc_core.models.checks.fit import require_fit
+from lrc_core.models.onload.residence import require_whole
 from lrc_core.pipeline.refining import refined
 from lrc_core.pipeline.session import Session, factors_of, write_card
 from lrc_core.plan import Plan
@@ -47,6 +49,8 @@ def update_run(run: Run, session: Session) -> dict[str, Any]:
     plan = Plan.from_dict(dict(spec.plan))
     plan.check_model(session.loaded.card)
     settings = update_settings(spec.settings)
+    if reason := needs_whole(spec):
+        require_whole(session.loaded.model, reason)
     fit = {TUNED: _tuned, BLOCKWISE: _refined}.get(settings.kind, _fitted)
     found = fit(run, session, plan, settings) if plan.ranks else _Found({}, {"layers": 0})
     if found.weights:

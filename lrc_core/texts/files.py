@@ -31,6 +31,8 @@ _SHOWN = 60
 _MARK = "#field="
 _LONGEST = 4 * 2**30
 """Bytes of text, unpacked, that are read at most: ten times the largest text that anybody measures a model on."""
+_STEP = 2**24
+"""Bytes that are read at once."""
 _REMEMBERED = 16 * 2**20
 """Bytes of a file up to which its documents are kept for whoever reads it next."""
 _JSON, _LINES, _TABLE, _PARQUET, _PLAIN = "JSON", "JSON lines", "table", "Parquet", "plain text"
@@ -122,7 +124,7 @@ def _unpacked(path: Path) -> tuple[bytes, str]:
         with path.open("rb") as file:
             packed = packed_as(file.read(16))
         with _OPENERS[packed](path) as file:
-            data = file.read(_LONGEST + 1)
+            data = _at_most(file, _LONGEST + 1)
     except EOFError as error:
         raise TextError(f"{path} is cut short: its {packed} data end in the middle.", "Copy the file again.") from error
     except (OSError, lzma.LZMAError, zlib.error, ValueError) as error:
@@ -133,6 +135,15 @@ def _unpacked(path: Path) -> tuple[bytes, str]:
     if packed and (inner := packed_as(data[:16])):
         raise TextError(f"{path} is {inner} inside of {packed}.", "Unpack it once, then name the result.")
     return data, packed
+
+
+def _at_most(file: Any, most: int) -> bytes:
+    """The first bytes of a file, in steps: reading as many at once takes room for all of them, there or not."""
+    parts: list[bytes] = []
+    while most > 0 and (part := bytes(file.read(min(most, _STEP)))):
+        parts.append(part)
+        most -= len(part)
+    return b"".join(parts)
 
 
 def _zstandard(path: Path) -> Any:

@@ -24,6 +24,9 @@ class TableModel(nn.Module):
     def forward(self, input_ids: torch.Tensor, **_: Any) -> Any:
         return SimpleNamespace(logits=self.table[input_ids])
 
+    def get_input_embeddings(self) -> Any:
+        return SimpleNamespace(weight=self.table)
+
 
 def uniform(vocab: int = 50) -> TableModel:
     return TableModel(torch.zeros(vocab, vocab))

@@ -18,6 +18,7 @@ from lrc_core.models.fingerprint import fingerprint
 from lrc_core.models.gguf.header import gguf_header
 from lrc_core.models.headers import safetensors_header
 from lrc_core.models.load import load_model
+from lrc_core.models.onload.choice import ONLOAD
 from lrc_core.models.preflight import block_shapes, preflight
 from lrc_core.runs.spec import ModelRef
 from lrc_core.types import ModelCard, Progress
@@ -223,6 +224,7 @@ def test_a_missing_tokenizer_and_an_unknown_architecture(folder: Path) -> None:
 
 def test_too_little_memory_is_said_as_that(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loading, "cpu_memory_available", lambda: 1000)
+    monkeypatch.setenv(ONLOAD, "never")
     refused(folder, "memory", ResourceError)
     monkeypatch.undo()
 

@@ -8,6 +8,7 @@ import io
 import json
 import lzma
 import tarfile
+import tracemalloc
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -241,3 +242,15 @@ def test_two_texts_of_one_name_have_columns_of_their_own(capsys: pytest.CaptureF
     assert (found["perplexity_one/test.txt"], found["perplexity_two/test.txt"]) == (11.0, 22.0)
     assert "one/test.txt" in to_markdown({"rows": [row]}) and "two/test.txt" in to_markdown({"rows": [row]})
     assert surprise(row, row).count("test.txt") == 2 and "two/test.txt" in surprise(row, row)
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress])
+def test_a_short_file_takes_little_memory(pack: Any, tmp_path: Path) -> None:
+    path = tmp_path / "text.txt"
+    path.write_bytes(pack(b"some words " * 1000))
+    tracemalloc.start()
+    try:
+        read_file(str(path))
+        assert tracemalloc.get_traced_memory()[1] < 2**26
+    finally:
+        tracemalloc.stop()

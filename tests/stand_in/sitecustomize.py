@@ -11,7 +11,8 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-if (function := os.environ.get("LRC_TEST_EXECUTE")) and "lrc_core.jobs.worker" in sys.orig_argv:
+_WORKERS = {"lrc_core.jobs.worker", "lrc_core.jobs.node", "submitit.core._submit"}
+if (function := os.environ.get("LRC_TEST_EXECUTE")) and _WORKERS & set(sys.orig_argv):
 
     def execute(run: Any, **said: Any) -> Any:
         """The test's function, imported when it is the run's turn."""

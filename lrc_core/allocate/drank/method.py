@@ -71,6 +71,7 @@ ENTRY = ALLOCATORS.register(
         color="#8c6d31",
         implementation="lrc_core.allocate.drank.method:allocate",
         settings_class=DrankSettings,
+        layer_local=("svd", "asvd", "whitened", "kfac"),
     )
 )
 

@@ -45,6 +45,7 @@ ENTRY = ALLOCATORS.register(
         color="#56b4e9",
         implementation="lrc_core.allocate.lagrangian.method:allocate",
         settings_class=LagrangianSettings,
+        layer_local=("kfac",),
         by_bytes=True,
         tiny={"batches": 4, "batch": 2, "window": 12},
     )

@@ -72,6 +72,7 @@ ENTRY = ALLOCATORS.register(
         color="#7a68a6",
         implementation="lrc_core.allocate.svdllm2.method:allocate",
         settings_class=SvdLlm2Settings,
+        layer_local=("svd", "asvd", "whitened", "kfac"),
     )
 )
 

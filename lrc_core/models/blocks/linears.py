@@ -7,7 +7,7 @@ once, on the dense model, and remembered by name: behind a plan another list may
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
@@ -141,12 +141,22 @@ def block_linears(model: nn.Module) -> tuple[LinearShape, ...]:
     return blocks_of(model).layers
 
 
+_LISTENERS: WeakKeyDictionary[nn.Module, Callable[[str], None]] = WeakKeyDictionary()
+
+
+def on_request(model: nn.Module, listener: Callable[[str], None]) -> None:
+    """Have a function told the full name of every module that :func:`get_module` is asked for, before it is given."""
+    _LISTENERS[model] = listener
+
+
 def get_module(model: nn.Module, name: str) -> nn.Module:
     """The module of that full name.
 
     Raises:
         ModelError: there is none.
     """
+    if (listener := _LISTENERS.get(model)) is not None:
+        listener(name)
     try:
         return model.get_submodule(name)
     except AttributeError:

@@ -150,6 +150,37 @@ def final_states(model: nn.Module, tokens: Tensor, start: int, hidden: Tensor) -
         return _caught(model, tokens, head, entering=True)
 
 
+@torch.no_grad()
+def last_block_output(model: nn.Module, tokens: Tensor) -> Tensor:
+    """What leaves the last block, [batch, window, hidden]; nothing behind it is run."""
+    return _caught(model, tokens, decoder_blocks(model)[-1], entering=False)
+
+
+@torch.no_grad()
+def behind_last_block(model: nn.Module, tokens: Tensor, hidden: Tensor) -> Tensor:
+    """Logits when the last block has put out ``hidden``; no block is run.
+
+    What stands behind the blocks treats every token alike, so that a part of a window will do.
+
+    Args:
+        model: a causal language model.
+        tokens: [batch, some tokens] that ``hidden`` belongs to.
+        hidden: [batch, some tokens, hidden].
+
+    Returns:
+        [batch, some tokens, vocab]
+    """
+    blocks, output = list(decoder_blocks(model)), (hidden,) if _returns_tuple(model) else hidden
+    try:
+        for block in blocks:
+            block.forward = lambda *_, **__: output
+        logits: Tensor = model(input_ids=tokens, use_cache=False).logits
+        return logits
+    finally:
+        for block in blocks:
+            del block.forward
+
+
 @contextmanager
 def _from_block(model: nn.Module, start: int, hidden: Tensor) -> Iterator[None]:
     """Blocks before ``start`` hand their input on unchanged; ``start`` receives ``hidden``."""
@@ -173,6 +204,11 @@ def _from_block(model: nn.Module, start: int, hidden: Tensor) -> Iterator[None]:
         handle.remove()
         for block in skipped:
             del block.forward
+
+
+def look_at_output(model: nn.Module) -> None:
+    """Remember what the blocks return, so that no pass has to leave its block for it later."""
+    _returns_tuple(model)
 
 
 @torch.no_grad()

@@ -1,0 +1,89 @@
+"""Throughputs of this machine: measured in a second or two, and remembered."""
+
+from __future__ import annotations
+
+import platform
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from lrc_core.bench.cost import Speeds
+from lrc_core.errors import LrcError
+from lrc_core.files import write_json
+from lrc_core.models.device import pick_device, pick_dtype
+from lrc_core.paths import cache_home, require_cache
+from lrc_core.records import load_record, typed
+
+_SIZE, _EIGEN, _BYTES = 1024, 512, 2**26
+_REPEATS = 3
+_VERSION = 1
+
+
+def machine_speeds(*, again: bool = False) -> Speeds:
+    """Throughputs of this machine, as they were measured when they were first asked for.
+
+    Args:
+        again: measure whatever is remembered.
+    """
+    path = cache_home() / "speeds.json"
+    key = [_VERSION, platform.node(), torch.__version__, torch.get_num_threads(), str(pick_device())]
+    if not again:
+        with suppress(LrcError, OSError, TypeError, KeyError, AttributeError):
+            known: Any = load_record(path)
+            if known["key"] == key:
+                return typed(Speeds, known["speeds"], str(path))
+    found = _measured()
+    with suppress(LrcError):  # a folder that is only to be read: it is measured again next time
+        require_cache()
+        write_json(path, {"key": key, "speeds": asdict(found)})
+    return found
+
+
+@torch.no_grad()
+def _measured() -> Speeds:
+    device = pick_device()
+    generator = torch.Generator().manual_seed(0)
+    matrix = torch.randn(_SIZE, _SIZE, generator=generator)
+    symmetric = (matrix @ matrix.T)[:_EIGEN, :_EIGEN].double()
+    return Speeds(
+        model=_products(matrix.to(device, pick_dtype(device))),
+        single=_products(matrix),
+        double=_products(matrix.double()),
+        eigen=_EIGEN**3 / _best(lambda: torch.linalg.eigh(symmetric)),
+        disk=_disk(),
+    )
+
+
+def _products(matrix: torch.Tensor) -> float:
+    def multiply() -> None:
+        matrix @ matrix
+        if matrix.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    return 2 * _SIZE**3 / _best(multiply)
+
+
+def _disk() -> float:
+    data = bytes(_BYTES)
+
+    def write() -> None:
+        with tempfile.TemporaryFile(dir=require_cache(), buffering=0) as file:
+            file.write(data)
+
+    return _BYTES / _best(write)
+
+
+def _best(function: Callable[[], Any]) -> float:
+    """Seconds of the quickest of some calls, after one that warms up."""
+    function()
+    times = []
+    for _ in range(_REPEATS):
+        started = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - started)
+    return min(times)
