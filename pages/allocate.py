@@ -107,6 +107,8 @@ def choose_learned(ref: ModelRef, decomposition: str, storage: Storage) -> RunVi
 def take(method: str, decomposition: str) -> None:
     """One of the three choices: its method and decomposition stand in the form from now on."""
     st.session_state[METHOD], st.session_state[DECOMPOSITION] = method, decomposition
+    if "standard" in ALLOCATORS.get(method).presets:  # what the figures beside the choice were measured with
+        st.session_state[f"{PRESET}_{method}"] = "standard"
     set_otherwise()
 
 
@@ -118,8 +120,10 @@ def three_choices() -> None:
                 label, key=f"al_take_{method}", on_click=take, args=(method, decomposition), width="stretch",
                 help=f"{said} {starter_words(method)}",
             )  # fmt: skip
-            gensim, c4 = TUNED_STARTER[method] if label == "Best" else STARTER_BENCH[method][:2]
-            st.caption(f"{method_label(method)}: {gensim:g} / {c4:g} × dense on the starter. {said}")
+            tuned = label == "Best"  # whose figures are those of the tuned plan, which its line tells how to get
+            gensim, c4 = TUNED_STARTER[method] if tuned else STARTER_BENCH[method][:2]
+            figures = f"{gensim:g} / {c4:g} times the dense perplexity on the starter{', tuned' if tuned else ''}"
+            st.caption(f"{method_label(method)}: {figures}. {said}")
 
 
 def choose_method() -> tuple[MethodEntry, str]:
