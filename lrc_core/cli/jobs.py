@@ -16,6 +16,7 @@ from lrc_core.coverage import coverage_words, kept_words
 from lrc_core.decompose.measures import effective_rank, energy_rank
 from lrc_core.errors import RunError, SettingsError
 from lrc_core.formats.grids import METHODS
+from lrc_core.jobs.engines.profile import LOCAL
 from lrc_core.kinds import KINDS, load
 from lrc_core.kinds.checks import needs_whole
 from lrc_core.models.onload.choice import LAYER_LOCAL, MODES, ONLOAD
@@ -71,7 +72,14 @@ def _onload(arguments: argparse.Namespace, spec: Spec) -> dict[str, str] | None:
     mode = getattr(arguments, "onload", MODES[0])
     if mode == "blocks" and (reason := needs_whole(spec)):
         raise SettingsError(f"{reason} needs the whole model in memory.", LAYER_LOCAL)
-    return None if mode == MODES[0] else {ONLOAD: mode}
+    if mode == MODES[0]:
+        return None
+    if arguments.engine.engine != LOCAL:
+        raise SettingsError(
+            f"--onload is told to workers on this machine only, not through {arguments.engine.engine}.",
+            f"Leave it away (memory decides there), or set {ONLOAD} where the nodes' jobs start.",
+        )
+    return {ONLOAD: mode}
 
 
 def save_plan(run: Run, target: Path) -> None:

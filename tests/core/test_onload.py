@@ -236,3 +236,19 @@ def test_what_is_said_to_go_block_after_block_does() -> None:
     assert needs_whole(UpdateSpec(settings={"kind": "tuned"}))
     assert needs_whole(EvaluateSpec(evaluation=EvaluationSpec(tasks=("piqa",))))
     assert needs_whole(SpectraSpec(calibration=CalibrationSpec(("generated",))))
+
+
+def test_the_command_line_tells_the_worker_and_no_spec(monkeypatch: pytest.MonkeyPatch, lrc: Any) -> None:
+    told: list[Any] = []
+
+    def submitted(spec: Any, arguments: Any, *, resume: bool, env: Any = None) -> Any:
+        told.append((spec.run_id, env))
+        raise SettingsError("enough")
+
+    monkeypatch.setattr("lrc_core.cli.jobs.start", submitted)
+    for words in ((), ("--onload", "never"), ("--onload", "blocks")):
+        assert lrc("spectra", "starter", *words)[0] == 1
+    assert [env for _, env in told] == [None, {ONLOAD: "never"}, {ONLOAD: "blocks"}]
+    assert len({run_id for run_id, _ in told}) == 1
+    assert "llrc" in lrc("allocate", "starter", "--method", "llrc", "--onload", "blocks")[2]
+    assert len(told) == 3

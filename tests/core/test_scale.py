@@ -27,8 +27,10 @@ def shapes_of(shape: LlamaShape, width: int = 2) -> Shapes:
 
 
 def test_it_goes_all_the_way_under_a_limit_and_leaves_nothing(tmp_path: Path) -> None:
-    found = memory("small", folder=tmp_path)
-    assert not list(tmp_path.iterdir())
+    home = tmp_path / "home"
+    home.mkdir()
+    found = memory("small", folder=home)
+    assert not list(home.iterdir())
     phases = {one["phase"]: one for one in found["blocks"]["phases"]}
     assert len(phases) == 9
     assert phases["open"]["params"] == pytest.approx(SMALL["memory"].params, rel=0.01)
@@ -45,10 +47,12 @@ def test_it_goes_all_the_way_under_a_limit_and_leaves_nothing(tmp_path: Path) ->
 
 
 def test_a_limit_that_is_too_small_is_one_line(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
     with pytest.raises(ResourceError, match="limit of 20") as caught:
-        memory("small", ("blocks",), limit=20_000_000, folder=tmp_path)
+        memory("small", ("blocks",), limit=20_000_000, folder=home)
     assert "\n" not in str(caught.value)
-    assert not list(tmp_path.iterdir())
+    assert not list(home.iterdir())
 
 
 def test_sizes_are_those_they_are_called_by() -> None:
