@@ -130,7 +130,7 @@ def _bench(commands: Any) -> Any:
     demo.add_argument("--rounds", type=int, default=3, metavar="N", help="fresh servers and browsers (default: 3)")
     demo.add_argument("--chromium", metavar="FILE", help="the browser (default: the one on the path)")
     words = "What an engine costs per job, and how long many trivial ones take: here, on Slurm, on Ray."
-    engines = _command(actions, "engines", _lazily("engines", "engines"), words)
+    engines = _command(actions, "engines", _lazily("clusters.engines", "engines"), words)
     engines.add_argument("--jobs", type=int, default=200, metavar="N", help="jobs through each (default: 200)")
     engines.add_argument("--only", choices=ENGINES, help="one engine (default: every one that answers)")
     engines.add_argument("--profile", default="", metavar="FILE", help="TOML: what a job asks of the cluster")
@@ -154,7 +154,7 @@ def _memory(actions: Any) -> None:
 
 def _sweep(commands: Any) -> None:
     words = "Methods x rates x seeds x models from one TOML file, as many runs: here, on Slurm or on Ray."
-    parser = _command(commands, "sweep", _lazily("sweeps", "sweep_command"), words)
+    parser = _command(commands, "sweep", _lazily("clusters.sweeps", "sweep_command"), words)
     parser.add_argument("file", metavar="FILE", help="TOML: models, and the flags of `lrc bench quality`")
     add_engine(parser)
     parser.add_argument("--dry-run", action="store_true", help="print the graph of runs and start nothing")

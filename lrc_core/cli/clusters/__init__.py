@@ -1,0 +1,1 @@
+"""Commands that are about clusters: ``lrc sweep``, and what an engine costs."""
