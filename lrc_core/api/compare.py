@@ -12,14 +12,20 @@ from lrc_core.api.load import NamedModel
 from lrc_core.api.parts import calibration_spec, evaluation_spec
 from lrc_core.api.shown import rows_html, rows_text
 from lrc_core.api.work import result_of_run
+from lrc_core.formats.grids import format_named
 from lrc_core.kinds import KINDS
 from lrc_core.names import method_label
-from lrc_core.plan import variant_name
+from lrc_core.plan import PAIR, variant_name
 from lrc_core.quality.rows import accuracy_of
 from lrc_core.results.archive import AnyRun
 from lrc_core.runs.spec import CompareSpec
 from lrc_core.texts.label import text_labels
+from lrc_core.types import Storage
 from lrc_core.words import percent, rounded
+
+
+def _variant(row: Mapping[str, Any]) -> str:
+    return variant_name(str(row["method"]), str(row.get("update", "")), row.get("storage", PAIR))
 
 
 class ComparedMethods:
@@ -43,7 +49,7 @@ class ComparedMethods:
         """One row each: ``method``, ``kept`` (0 to 1), a column of perplexities per text, of accuracies per task."""
         return pd.DataFrame(
             {
-                "method": variant_name(str(row["method"]), str(row.get("update", ""))),
+                "method": _variant(row),
                 "kept": row["keep_achieved"],
                 **{f"perplexity {text}": score["value"] for text, score in row["perplexity"].items()},
                 **{task: scores[accuracy_of(scores)[0]] for task, scores in row["zero_shot"].items()},
@@ -63,7 +69,7 @@ class ComparedMethods:
         scores = [row["perplexity"].get(text) for text in texts]
         answers = [row["zero_shot"].get(task) for task in tasks]
         return [
-            method_label(variant_name(str(row["method"]), str(row.get("update", "")))),
+            method_label(_variant(row)),
             percent(row["keep_achieved"]),
             *("–" if score is None else rounded(score["value"], score.get("stderr")) for score in scores),
             *("–" if not found else percent(found[accuracy_of(found)[0]]) for found in answers),
@@ -80,6 +86,7 @@ def compare(  # noqa: PLR0913 - each is a setting of its own
     model: NamedModel, methods: Sequence[str] = ("uniform", "strs", "llrc"), keep: Sequence[float] | float = (0.9, 0.8),
     *, decomposition: str = "whitened", presets: Mapping[str, str] | None = None, update: str = "none",
     calibration: Mapping[str, Any] | None = None, evaluation: Mapping[str, Any] | None = None, seed: int = 0,
+    storage: Storage = "pair", formats: Sequence[str] | None = None,
 ) -> ComparedMethods:  # fmt: skip
     """Allocate with each method at each size, and measure every plan and the dense model alike.
 
@@ -93,6 +100,8 @@ def compare(  # noqa: PLR0913 - each is a setting of its own
         calibration: ``texts``, ``windows``, ``window`` (tokens), ``seed``.
         evaluation: ``texts``, ``tasks``, ``window``, ``max_windows``, ``items`` and so on; two tasks by default.
         seed: of methods, calibration and evaluation.
+        storage: how low-rank layers are stored: ``pair`` or ``pivoted``.
+        formats: number formats of further rows, in which the model is quantised instead: all by default.
 
     Raises:
         UnknownNameError, SettingsError, TextError, EvaluationError: a name or number is wrong.
@@ -111,5 +120,7 @@ def compare(  # noqa: PLR0913 - each is a setting of its own
         evaluation=evaluation_spec({"seed": seed, **(evaluation or {})}, base.evaluation),
         seed=seed,
         update=update,
+        storage=storage,
+        formats=base.formats if formats is None else tuple(format_named(name).name for name in formats),
     )
     return ComparedMethods(model.work.done(spec))

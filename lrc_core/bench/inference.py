@@ -23,9 +23,9 @@ from lrc_core.bench.passes import (
     EAGER,
     GRAPHS,
     PHASES,
-    Cell,
     Layers,
     Timed,
+    Workload,
     cache_bytes,
     cache_seed,
     need_of,
@@ -42,7 +42,7 @@ _ROOM = 0.7  # of the free memory
 
 
 @dataclass(frozen=True)
-class Grid:
+class SpeedGrid:
     """What is measured.
 
     Attributes:
@@ -59,9 +59,9 @@ class Grid:
     seconds: float
     phases: Sequence[str] = PHASES
 
-    def cells(self) -> list[Cell]:
+    def cells(self) -> list[Workload]:
         """Every cell, the small ones first."""
-        return [Cell(*parts) for parts in product(self.modes, self.phases, self.batches, self.prompts)]
+        return [Workload(*parts) for parts in product(self.modes, self.phases, self.batches, self.prompts)]
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class _Entrant:
     processor: list[float]
 
 
-def inference(forms: Sequence[Contender], grid: Grid, on_progress: OnProgress = ignore_progress) -> dict[str, Any]:
+def inference(forms: Sequence[Contender], grid: SpeedGrid, on_progress: OnProgress = ignore_progress) -> dict[str, Any]:
     """Time forms of one model, the first of which is the dense one.
 
     Returns:
@@ -147,7 +147,7 @@ def inference(forms: Sequence[Contender], grid: Grid, on_progress: OnProgress = 
     }
 
 
-def _cell_rows(forms: Sequence[Contender], cell: Cell, seed: Layers, rates: Rates, seconds: float) -> list[Row]:
+def _cell_rows(forms: Sequence[Contender], cell: Workload, seed: Layers, rates: Rates, seconds: float) -> list[Row]:
     """Rows of one cell; where it is too large for this machine they say so."""
     empty = {form.name: Row(**asdict(cell), name=form.name, keep=form.keep, reason=form.reason) for form in forms}
     entering = [form for form in forms if form.model is not None]
@@ -170,7 +170,7 @@ def _cell_rows(forms: Sequence[Contender], cell: Cell, seed: Layers, rates: Rate
     return list(empty.values())
 
 
-def _too_much(forms: Sequence[Contender], cell: Cell, seed: Layers, rates: Rates, seconds: float) -> str:
+def _too_much(forms: Sequence[Contender], cell: Workload, seed: Layers, rates: Rates, seconds: float) -> str:
     """Why a cell is left out, "" where it is not."""
     dense = forms[0].model
     assert dense is not None
@@ -184,7 +184,7 @@ def _too_much(forms: Sequence[Contender], cell: Cell, seed: Layers, rates: Rates
     return f"left out: would take about {least:.0f} s; --seconds allows more" if least > 2 * seconds else ""
 
 
-def _enter(form: Contender, cell: Cell, seed: Layers) -> _Entrant:
+def _enter(form: Contender, cell: Workload, seed: Layers) -> _Entrant:
     """Warm a form up, count its operations, and see what memory a turn takes."""
     model = form.model
     assert model is not None
@@ -221,7 +221,7 @@ def _peak(device: torch.device) -> Iterator[Any]:
         yield lambda: max(0, peak() - before)
 
 
-def _take_turns(entrants: Sequence[_Entrant], cell: Cell, seconds: float) -> None:
+def _take_turns(entrants: Sequence[_Entrant], cell: Workload, seconds: float) -> None:
     """Every form in turn, until the time is up."""
     model = entrants[0].contender.model
     assert model is not None
@@ -239,7 +239,7 @@ def _take_turns(entrants: Sequence[_Entrant], cell: Cell, seconds: float) -> Non
             one.processor.append((time.process_time() - processor) / cell.passes)
 
 
-def _filled(row: Row, one: _Entrant, dense: _Entrant, cell: Cell, seed: Layers, rates: Rates) -> Row:
+def _filled(row: Row, one: _Entrant, dense: _Entrant, cell: Workload, seed: Layers, rates: Rates) -> Row:
     model = one.contender.model
     assert model is not None
     need = need_of(model, cell, seed, one.launches)

@@ -27,7 +27,7 @@ Layers = Sequence[tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
-class Cell:
+class Workload:
     """One place of the grid.
 
     Attributes:
@@ -63,7 +63,7 @@ class Timed(Protocol):
         """The turn itself."""
 
 
-def timed(model: nn.Module, cell: Cell, seed: Layers) -> Timed:
+def timed(model: nn.Module, cell: Workload, seed: Layers) -> Timed:
     """The passes of a cell on a model.
 
     Args:
@@ -109,7 +109,7 @@ def cache_seed(model: nn.Module) -> Layers:
     return found
 
 
-def cache_bytes(seed: Layers, cell: Cell) -> int:
+def cache_bytes(seed: Layers, cell: Workload) -> int:
     """Bytes of the cache of a cell."""
     return cell.batch * cell.prompt * sum(part.numel() * part.element_size() for pair in seed for part in pair)
 
@@ -129,7 +129,7 @@ class _Reading:
 class _Writing:
     """With a cache that grows, as transformers has it unless told otherwise."""
 
-    def __init__(self, forward: Callable[..., None], ids: Tensor, seed: Layers, cell: Cell) -> None:
+    def __init__(self, forward: Callable[..., None], ids: Tensor, seed: Layers, cell: Workload) -> None:
         self._forward, self._ids, self._seed, self._cell = forward, ids, seed, cell
         self._cache = DynamicCache()
 
@@ -147,7 +147,7 @@ class _Writing:
 class _WritingInPlace:
     """With a cache of fixed size and place, which compiled models need."""
 
-    def __init__(self, forward: Callable[..., None], ids: Tensor, cache: StaticCache, cell: Cell) -> None:
+    def __init__(self, forward: Callable[..., None], ids: Tensor, cache: StaticCache, cell: Workload) -> None:
         self._forward, self._ids, self._cache, self._prompt = forward, ids, cache, cell.prompt
 
     def ready(self) -> None:
@@ -159,7 +159,7 @@ class _WritingInPlace:
             self._forward(self._ids, past_key_values=self._cache)
 
 
-def _static(model: nn.Module, seed: Layers, cell: Cell) -> StaticCache:
+def _static(model: nn.Module, seed: Layers, cell: Workload) -> StaticCache:
     cache = StaticCache(config=model.config, max_cache_len=cell.prompt + STEPS)
     heads, widths = ([keys.shape[place] for keys, _ in seed] for place in (1, 3))
     keys = seed[0][0]
@@ -167,7 +167,7 @@ def _static(model: nn.Module, seed: Layers, cell: Cell) -> StaticCache:
     return cache
 
 
-def need_of(model: nn.Module, cell: Cell, seed: Layers, launches: int) -> Need:
+def need_of(model: nn.Module, cell: Workload, seed: Layers, launches: int) -> Need:
     """What one pass of a cell needs of a model; of attention every pair of positions is counted, as kernels do.
 
     Args:
@@ -186,7 +186,7 @@ def need_of(model: nn.Module, cell: Cell, seed: Layers, launches: int) -> Need:
     return Need(read + cache_bytes(seed, cell), flops, launches)
 
 
-def working_bytes(model: nn.Module, cell: Cell, seed: Layers) -> int:
+def working_bytes(model: nn.Module, cell: Workload, seed: Layers) -> int:
     """About what a pass takes beside the weights: the cache, and a few activations as wide as the widest layer."""
     widest = max((layer.out_features for layer in block_linears(model)), default=0)
     size = next(model.parameters()).element_size()

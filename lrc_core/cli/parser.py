@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from lrc_core import __version__
-from lrc_core.cli.speed import add_flags as add_speed_flags
+from lrc_core.cli.speed import add_speed_flags
 from lrc_core.kinds import KINDS, Kind, load
 from lrc_core.kinds.flags import ENGINES, STARTER, add_engine, add_model, flag
 from lrc_core.kinds.lists import add_list

@@ -27,7 +27,7 @@ _PHASES = ("prefill", "decode")
 _STAND_IN = "two blocks of a Llama of 7 billion parameters, built in memory from random numbers, 4096 wide"
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
+def add_speed_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of the command."""
     add_model(parser)
     plans = "plans to time as well, of this model (default model: the plan's)"
@@ -63,12 +63,12 @@ def _measured(arguments: argparse.Namespace) -> Mapping[str, Any]:
     import torch
 
     from lrc_core.bench.contenders import contenders, two_blocks
-    from lrc_core.bench.inference import Grid, inference
+    from lrc_core.bench.inference import SpeedGrid, inference
     from lrc_core.models.blocks.linears import block_linears
     from lrc_core.models.device import named_dtype, pick_device
     from lrc_core.models.load import load_model
 
-    grid = _grid(arguments, Grid)
+    grid = _grid(arguments, SpeedGrid)
     plans, line = _plans(arguments.plan or ()), ProgressLine()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)

@@ -109,6 +109,10 @@ CALIBRATION = {"texts": [str(ROOT / "README.md")], "windows": 9, "window": 33}
             lambda m: compare(m, ["uniform", "strs"], 0.6, update="left", seed=2),
             "compare owner/name --methods uniform strs --keep 0.6 --update left --seed 2",
         ),
+        (
+            lambda m: compare(m, storage="pivoted", formats=["q8_0", "Q4_0"]),
+            "compare owner/name --storage pivoted --formats Q8_0 Q4_0",
+        ),
     ],
 )
 def test_a_call_asks_for_the_run_of_the_command(

@@ -13,10 +13,10 @@ from torch import nn
 
 from lrc_core.bench.contenders import Contender, contenders, low_rank_copy, shallow_copy, two_blocks
 from lrc_core.bench.eight_bits import rowwise_int8
-from lrc_core.bench.inference import Grid, inference
+from lrc_core.bench.inference import SpeedGrid, inference
 from lrc_core.bench.layer import Siblings, StackedSiblings
 from lrc_core.bench.limits import Need, Rates
-from lrc_core.bench.passes import DECODE, EAGER, GRAPHS, PREFILL, Cell, cache_seed, need_of, timed
+from lrc_core.bench.passes import DECODE, EAGER, GRAPHS, PREFILL, Workload, cache_seed, need_of, timed
 from lrc_core.budget import plan_params, stored, uniform_ranks
 from lrc_core.cli import main
 from lrc_core.lowrank.linear import LowRankLinear
@@ -53,8 +53,8 @@ def test_what_a_pass_needs_is_counted() -> None:
     model = small()
     seed, inside, head = cache_seed(model), 2 * (4 * 64 * 64 + 3 * 64 * 96), 2000 * 64
     norms = 5 * 64
-    reading = need_of(model, Cell(EAGER, PREFILL, 2, 10), seed, 0)
-    writing = need_of(model, Cell(EAGER, DECODE, 2, 10), seed, 7)
+    reading = need_of(model, Workload(EAGER, PREFILL, 2, 10), seed, 0)
+    writing = need_of(model, Workload(EAGER, DECODE, 2, 10), seed, 7)
     cache = 2 * 10 * 2 * 2 * 64 * 4  # sequences, positions, blocks, keys and values, width, bytes
     assert writing.bytes == 4 * (inside + head + norms) + cache == reading.bytes
     assert writing.flops == 2 * 2 * (inside + head) + 4 * 2 * 2 * 10 * 64
@@ -72,7 +72,7 @@ def test_writing_goes_on_after_a_cache_of_the_asked_length(family: str) -> None:
     )
     with torch.no_grad():
         seed = cache_seed(tiny_model(family))
-        action = timed(model, Cell(EAGER, DECODE, 3, 20), seed)
+        action = timed(model, Workload(EAGER, DECODE, 3, 20), seed)
         for _ in range(2):
             action.ready()
             action.run()
@@ -84,7 +84,7 @@ def test_every_form_of_every_cell_has_a_row() -> None:
     model = small()
     with ExitStack() as stack:
         forms = contenders(model, (0.6,), (), stack)
-        found = inference(forms, Grid((EAGER, GRAPHS), (1, 2), (8,), 0.01))
+        found = inference(forms, SpeedGrid((EAGER, GRAPHS), (1, 2), (8,), 0.01))
     rows = found["rows"]
     assert len(rows) == len(forms) * 2 * 2 * 2
     timed_rows = [row for row in rows if row["seconds"]]
@@ -97,7 +97,7 @@ def test_every_form_of_every_cell_has_a_row() -> None:
 
 
 def test_cells_that_would_take_too_long_are_left_out_by_name() -> None:
-    found = inference([Contender("dense", 1.0, small())], Grid((EAGER,), (1,), (10**6,), 1e-6, phases=(PREFILL,)))
+    found = inference([Contender("dense", 1.0, small())], SpeedGrid((EAGER,), (1,), (10**6,), 1e-6, phases=(PREFILL,)))
     assert [row["seconds"] for row in found["rows"]] == [None] and found["rows"][0]["reason"]
 
 
