@@ -18,6 +18,7 @@ import numpy as np
 
 from lrc_core.budget import USUAL_KEEP, same_size
 from lrc_core.errors import RunError
+from lrc_core.formats.grids import QUANTISED
 from lrc_core.jobs import manager
 from lrc_core.paths import samples_home
 from lrc_core.runs.spec import (
@@ -37,18 +38,29 @@ SPECTRA = SpectraSpec(decompositions=("svd", "asvd", "whitened", "kfac"), subspa
 COMPARISON = CompareSpec(
     keeps=(0.9, 0.8, 0.7), presets={"llrc": "standard"}, evaluation=EvaluationSpec(tasks=TASKS, items=100)
 )
+CLOSED_FORM = replace(
+    COMPARISON, methods=("lagrangian",), presets={}, decomposition="kfac", storage="pivoted", formats=()
+)
+"""What is quickest, at the same rates."""
+BEST = replace(CLOSED_FORM, keeps=(USUAL_KEEP,), update="tuned", formats=QUANTISED)
+"""The least loss, beside number formats alone."""
+COMPARISONS = (COMPARISON, CLOSED_FORM, BEST)
 LESSON = LessonSpec()
 PROMPT, LONGEST = "Explain in two sentences why the sky is blue.", 96
 """What the dense model and the plans at one target are asked."""
-_COPIED = ("spec.json", "card.json", "plan.json", "lesson.json", "pictures.npz", "subspaces.json", "answers.jsonl")
+_COPIED = (
+    "spec.json", "card.json", "plan.json", "scores.json", "lesson.json", "pictures.npz", "subspaces.json",
+    "answers.jsonl",
+)  # fmt: skip
 _SNAPSHOTS, _EVENTS = 40, 200  # lines kept of ranks.jsonl and events.jsonl
 _DROPPED_BITS = 10  # of the float32 mantissa of spectra: 4 significant digits remain, and half the size
 
 
 def shipped_runs(store: RunStore, comparison: Run) -> list[Run]:
-    """The comparison, its rows' evaluations and the allocations behind them."""
+    """The comparison, its rows' evaluations, and the allocations and updates behind them."""
     rows = (comparison.result() or {})["rows"]
-    wanted = {row["run_id"] for row in rows} | {row["allocate_run_id"] for row in rows if row["allocate_run_id"]}
+    names = ("run_id", "allocate_run_id", "update_run_id")
+    wanted = {row[name] for row in rows for name in names if row.get(name)}
     return [comparison, *(store.open(run_id) for run_id in sorted(wanted))]
 
 
@@ -120,13 +132,14 @@ def main() -> int:
     """Run what is missing, one job after the other, and rewrite the samples."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     store = RunStore()
-    for spec in (SPECTRA, COMPARISON, LESSON):
+    for spec in (SPECTRA, *COMPARISONS, LESSON):
         _finish(manager.submit(spec).id)
-    comparison = store.open(COMPARISON.run_id)
-    asked = _finish(manager.submit(question(store, comparison)).id)
-    runs = [store.open(SPECTRA.run_id), store.open(LESSON.run_id), asked, *shipped_runs(store, comparison)]
+    asked = _finish(manager.submit(question(store, store.open(COMPARISON.run_id))).id)
+    runs = {run.id: run for run in (store.open(SPECTRA.run_id), store.open(LESSON.run_id), asked)}
+    for spec in COMPARISONS:
+        runs |= {run.id: run for run in shipped_runs(store, store.open(spec.run_id))}
     shutil.rmtree(samples_home(), ignore_errors=True)
-    for run in runs:
+    for run in runs.values():
         copy_sample(run, samples_home())
         logging.getLogger(__name__).info("copied %s", run.id)
     return 0

@@ -143,11 +143,14 @@ def choose(groups: list[comparisons.Group]) -> tuple[comparisons.Group, str, flo
     group = groups[index]
     left, right = st.columns(2)
     names = comparisons.decompositions_of(group) or ["whitened"]
+    if len(names) > 1:
+        names = [comparisons.EVERY, *names]
     decomposition = left.segmented_control(
         "Decomposition",
         names,
-        default="whitened" if "whitened" in names else names[0],
-        format_func=decomposition_label,
+        default=names[0],
+        format_func=lambda name: "Best of each" if name == comparisons.EVERY else decomposition_label(name),
+        help="Best of each: of every method the row that lost least, whatever its decomposition.",
         required=True,
         key=DECOMPOSITION,
         bind="query-params",
@@ -164,6 +167,8 @@ def compared(group: comparisons.Group, decomposition: str) -> tuple[str, ...]:
 
 def fill_missing(ref: ModelRef, group: comparisons.Group, decomposition: str) -> None:
     """Cells that have not been measured, and the job that measures them."""
+    if decomposition == comparisons.EVERY:
+        return
     cells = comparisons.missing(group, decomposition, compared(group, decomposition))
     if not cells:
         return
@@ -296,7 +301,8 @@ def side_by_side(ref: ModelRef) -> None:
         query={"pr_rate": str(whole_percent(keep)), "pr_from": "compare", **state.way_back()},
     )
     with guard():
-        report.section([view for view in group.views if report.has(view, decomposition)], "co", keep)
+        largest = sorted(group.views, key=lambda view: -len(comparisons.rows_of(view)))
+        report.section([view for view in largest if report.has(view, decomposition)], "co", keep)
     sample_note(group.sample, *(source.id for source in group.views))
     fold = st.expander("Start another comparison", icon=":material/add:", key="co_more", bind="query-params")
     if fold.open:  # its two dozen widgets are drawn for those who look at them

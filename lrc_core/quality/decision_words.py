@@ -61,7 +61,8 @@ def _opposed(formats: Sequence[Choice], ranks: Sequence[Choice]) -> str:
     if small:
         other = min(small, key=lambda one: one.loss)
         return f"{_taken(best)}; {other.name}, our best ranks of no more bytes, {loss_words(other)}"
-    other = min(ranks, key=lambda one: one.size)
+    least = min(one.size for one in ranks)
+    other = min((one for one in ranks if one.size <= SLACK * least), key=lambda one: one.loss)
     return f"{_taken(best)}; no ranks that were measured are as small: {_taken(other)}"
 
 

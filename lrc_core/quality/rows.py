@@ -10,6 +10,7 @@ from typing import Any
 
 from lrc_core.budget import same_size
 from lrc_core.errors import RecordError
+from lrc_core.paths import samples_home
 from lrc_core.plan import bits_word, storage_of, variant_name
 from lrc_core.quality.paired import log_perplexity, mcnemar, mean_accuracy
 from lrc_core.records import load_record, typed
@@ -30,7 +31,7 @@ class _Scores:
 
 
 class Scores:
-    """``scores.json`` of evaluate runs, read once each.
+    """``scores.json`` of evaluate runs, the user's and the shipped ones, read once each.
 
     Args:
         root: folder of the run folders.
@@ -43,8 +44,9 @@ class Scores:
     def of(self, run_id: str) -> dict[str, Any]:
         """Losses of every window and outcomes of every item; empty where the run was deleted."""
         if run_id not in self._read:
+            root = self._root if (self._root / run_id).is_dir() else samples_home()
             try:
-                path = unaltered(self._root / run_id / "scores.json")
+                path = unaltered(root / run_id / "scores.json")
                 found = typed(_Scores, load_record(path), str(path))
                 self._read[run_id] = {"windows": found.windows, "tasks": found.tasks}
             except RecordError:

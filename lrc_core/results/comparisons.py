@@ -13,6 +13,7 @@ from typing import Any, TypeAlias, TypeGuard
 from lrc_core import words
 from lrc_core.budget import removed_share, same_percent, same_size, size_key
 from lrc_core.errors import LrcError
+from lrc_core.formats.grids import QUANTISED
 from lrc_core.plan import Plan, split_variant
 from lrc_core.quality.quantised import compresses, share_of
 from lrc_core.quality.rows import named
@@ -34,6 +35,8 @@ from lrc_core.runs.spec import (
 
 Row = Mapping[str, Any]
 Contents: TypeAlias = tuple[tuple[str, str], ...]
+EVERY = "every"
+"""In place of a decomposition: whichever did best."""
 Measured: TypeAlias = RunView[CompareSpec | QualitySpec | EvaluateSpec]
 """A run whose rows stand in groups."""
 
@@ -87,8 +90,13 @@ class Group:
     def at(self, decomposition: str, keep: float | None) -> list[Row]:
         """The dense row, number formats alone, and the rows of one decomposition, at one budget or (None) at all.
 
-        Pruned models have no decomposition and stand beside the rows of every one.
+        Pruned models have no decomposition and stand beside the rows of every one. Under :data:`EVERY` of each method
+        the row that lost least at each budget.
         """
+        if decomposition == EVERY:
+            best = [row for size in (self.sizes if keep is None else [keep]) for row in self.best_at(size)]
+            chosen = {id(row) for row in best}
+            return [row for row in self.rows if id(row) in chosen or not compresses(row)]
         return [
             row
             for row in self.rows
@@ -263,13 +271,21 @@ def differences(rows: Sequence[Row], group: Group) -> list[str]:
         digests.setdefault(thing, set()).add(digest)
     if moved := sorted(thing for thing, found in digests.items() if len(found) > 1):
         notes.append(f"Between the rows the {', the '.join(moved)} changed.")
-    notes += list(dict.fromkeys(str(words) for row in rows for words in row.get("warnings") or ()))
     if group.changed:
         notes.append(f"These rows are of what was there before: {'; '.join(group.changed)}.")
     if group.hidden:
         notes.append(f"{group.hidden} older measurements of the same cells are not shown.")
-    told = dict.fromkeys(str(warning) for row in rows for warning in row.get("warnings", []))
-    return notes + list(told)
+    return notes + _warned(rows)
+
+
+def _warned(rows: Sequence[Row]) -> list[str]:
+    """What the rows' runs warned of, each once; what is said of several number formats alike, of all of them."""
+    by_words: dict[str, list[str]] = {}
+    for warning in dict.fromkeys(str(warning) for row in rows for warning in row.get("warnings") or ()):
+        name, _, rest = warning.partition(": ")
+        said, names = (rest, [name]) if name in QUANTISED else (warning, [])
+        by_words.setdefault(said, []).extend(names)
+    return [f"{', '.join(names)}: {said}" if names else said for said, names in by_words.items()]
 
 
 def records(rows: Sequence[Row], label: Callable[[str], str]) -> list[dict[str, Any]]:

@@ -47,7 +47,7 @@ def test_what_was_not_measured_is_said() -> None:
     assert "not measured" in why_not_quantise([failed, row("llrc", 30, 0.8)])
 
 
-def test_errors_are_paired_where_windows_are_kept(tmp_path: Path) -> None:
+def test_errors_are_paired_where_windows_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Losses that move together tell apart what their own errors cannot."""
     losses = {"evaluate-a": [300.0, 200.0, 100.0, 250.0], "evaluate-b": [295.0, 196.0, 97.0, 246.0]}
     tokens = [100] * 4
@@ -67,3 +67,5 @@ def test_errors_are_paired_where_windows_are_kept(tmp_path: Path) -> None:
         (0.04, log_perplexity(losses["evaluate-a"], losses["evaluate-b"], tokens).stderr)
     )
     assert "Do: Q8_0" in why_not_quantise(rows, Scores(tmp_path))
+    monkeypatch.setenv("LRC_SAMPLES", str(tmp_path))
+    assert "Do: Q8_0" in why_not_quantise(rows, Scores(tmp_path / "own")), "those of shipped runs count as well"

@@ -108,6 +108,12 @@ def test_words_take_their_numbers_from_the_rows() -> None:
     assert decision_words(choices([DENSE, EIGHT], int(WHOLE))) == ""
 
 
+def test_of_ranks_of_one_size_the_best_stand_for_them() -> None:
+    worse = row("uniform", (90.0, 60.0), 0.84)
+    said = decision_words(choices([DENSE, EIGHT, FOUR, worse, LAGRANGIAN], int(WHOLE)))
+    assert "Lagrangian" in said and "Uniform" not in said
+
+
 def test_ranks_win_only_where_no_format_undoes_them() -> None:
     below = decision_words(choices([DENSE, EIGHT, FOUR, TWICE], int(WHOLE)))
     assert "28 %" in below and "quantise instead" in below and "25 %" in below

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lrc_core.errors import RunError
-from lrc_core.formats.grids import METHODS
+from lrc_core.formats.grids import METHODS, QUANTISED
 from lrc_core.results import comparisons
 from lrc_core.results.archive import Archive, asks_for, read_content
 from lrc_core.runs.spec import AllocateSpec, EvaluationSpec, ModelRef, SpectraSpec
@@ -76,5 +76,19 @@ def test_the_best_of_each_method_stands_beside_the_others_whatever_its_decomposi
     assert set(found) == {"dense", form, "uniform", "llrc"}
     assert found["uniform"]["decomposition"] == "kfac" and found["llrc"]["keep_target"] == 0.8
     assert group.sizes == [0.8, 0.7]
+    every = group.at(comparisons.EVERY, None)
+    assert [(one["method"], one["keep_target"]) for one in every] == [
+        ("dense", 1.0), (form, 1.0), ("uniform", 0.8), ("llrc", 0.8), ("llrc", 0.7)
+    ]  # fmt: skip
+    assert group.at(comparisons.EVERY, 0.7) == [rows[0], rows[1], rows[5]]
+    assert comparisons.keeps_of(group, comparisons.EVERY) == [0.8, 0.7]
     assert comparisons.mean_loss(rows[0]) == pytest.approx(np.log(10 * 20) / 2)
     assert comparisons.mean_loss({"perplexity": {}}) == float("inf")
+
+
+def test_what_is_said_of_several_formats_alike_is_said_once() -> None:
+    warned = {name: (f"{name}: the weights are of 5 bits.", "Slow.") for name in QUANTISED}
+    rows = [{"method": name, "keep_target": 1.0, "warnings": said} for name, said in warned.items()]
+    group = comparisons.Group(EvaluationSpec(), (), 0, (), ())
+    said = comparisons.differences(rows, group)
+    assert len(said) == 2 and all(name in said[0] for name in QUANTISED) and said[1] == "Slow."

@@ -16,6 +16,7 @@ from lrc_core.report.content import Report
 from lrc_core.report.html.page import report_html
 from lrc_core.report.pdf.document import report_pdf
 from lrc_core.report.sources import Asked, find_sources
+from lrc_core.results import comparisons
 from lrc_core.results.archive import AnyRun, archive, stamp_of
 from lrc_core.runs.store import RunStore
 from pages.ui.shared import state
@@ -65,7 +66,8 @@ def section(views: Sequence[AnyRun], prefix: str, keep: float | None = None) -> 
 def has(view: AnyRun, decomposition: str) -> bool:
     """Whether a comparison's rows are, among others, of a decomposition."""
     spec = view.spec
-    return decomposition in getattr(spec, "decompositions", (getattr(spec, "decomposition", ""),))
+    known = getattr(spec, "decompositions", (getattr(spec, "decomposition", ""),))
+    return decomposition == comparisons.EVERY or decomposition in known
 
 
 def _stamps(view: AnyRun) -> tuple[tuple[int, int], ...]:
