@@ -2,7 +2,7 @@
 # user's cache folder, which holds the starter pack (LRC_CACHE moves it).
 
 .DEFAULT_GOAL := help
-.PHONY: help app demo class test quick docs check format starter samples timings campaign install install-dev venv
+.PHONY: help app demo class test clusters quick docs check format starter samples timings campaign install install-dev venv
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -33,6 +33,9 @@ test: check starter ## Install, check format, lint and types, and run all tests 
 	$(TESTS) -m browser $(ARGS); second=$$?; \
 	for code in $$first $$second; do [ $$code = 0 ] || [ $$code = 5 ] || exit $$code; done; \
 	[ $$first$$second != 55 ] || { echo "No test was selected." >&2; exit 5; }
+
+clusters: install-dev ## The tests that start a Slurm and a Ray cluster on this machine (as root; Debian's slurm-wlm and munge)
+	LRC_TEST_CLUSTERS=1 $(TESTS) tests/cluster $(ARGS)
 
 quick: install-dev ## The tests of every day, in under three minutes: no browser, no training, no processes
 	$(TESTS) -m "not browser and not trained and not process and not pack" -n 2 --dist loadfile $(ARGS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 import warnings
@@ -27,7 +28,12 @@ from lrc_core.runs.store import Run, RunStore
 from tests.factories.clusters import SlurmCluster, add_ray_node, ray_cluster, why_no_slurm
 from tests.factories.job_helpers import EXECUTE_VARIABLE, wait_for
 
-pytestmark = [pytest.mark.cluster, pytest.mark.process]
+ASKED = "LRC_TEST_CLUSTERS"
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.process,
+    pytest.mark.skipif(not os.environ.get(ASKED), reason=f"they start Slurm and Ray: `make clusters`, or {ASKED}=1"),
+]
 
 
 def skip_loudly(why: str) -> None:
