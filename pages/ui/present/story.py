@@ -23,6 +23,8 @@ from lrc_core.types import ModelCard
 from pages.ui.shared import pictures
 from pages.ui.shared.summary import ShownSpectra, shown_spectra
 
+MOST_BARS = 3
+"""Compressed rows in a picture of bars: the best, and the last to compare with."""
 MOST_ROWS = 6
 """Methods that one slide has room for."""
 
@@ -85,7 +87,9 @@ class Story:
 
     def bars(self, text: str, *, with_table: bool = True) -> str:
         """Perplexities on one text."""
-        shown = [*([self.dense] if self.dense is not None else []), *self.formats, *self.others]
+        # Number formats alone stand in the decision picture; a slide has room for four bars of a text.
+        few = self.others if len(self.others) <= MOST_BARS else [*self.others[: MOST_BARS - 1], self.others[-1]]
+        shown = [*([self.dense] if self.dense is not None else []), *few]
         return pictures.bars(
             [_bar(row, text) for row in shown],
             f"Perplexity on {text}",
