@@ -134,7 +134,12 @@ def expanded(name: str) -> Path:
         path = Path(os.path.expanduser(name))  # unlike Path's own it leaves the folder of nobody as it stands
     except ValueError:
         path = Path(name)
-    return path if visitors.may_open(path, (runs_home(), cache_home(), samples_home())) else _NOWHERE
+    return path if may_be_opened(path) else _NOWHERE
+
+
+def may_be_opened(path: Path) -> bool:
+    """Whether whoever is being served may open a path: anything, unless it is a visitor of a shared server."""
+    return visitors.may_open(path, (runs_home(), cache_home(), samples_home()))
 
 
 def runs_home() -> Path:

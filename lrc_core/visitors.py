@@ -111,6 +111,14 @@ def require_hub_id(name: str) -> None:
         )
 
 
+def not_offered(name: str) -> SharedServerError:
+    """The refusal of a path, in the same words whether it is there or not."""
+    return SharedServerError(
+        f"{name} is not among the folders that this shared server opens.",
+        "Whoever runs it can add it: `lrc app --shared --models FOLDER`.",
+    )
+
+
 def _is_path(name: str) -> bool:
     return name.startswith((".", "/", "~")) or os.path.exists(os.path.expanduser(name))
 

@@ -13,6 +13,7 @@ import streamlit as st
 from lrc_core import visitors, words
 from lrc_core.errors import LrcError
 from lrc_core.escape import escaped
+from lrc_core.files import folder_size
 from lrc_core.jobs import cache, manager, sharing
 from lrc_core.jobs.engines.placement import whereabouts
 from lrc_core.kinds import title_of
@@ -243,7 +244,7 @@ def caches(busy: bool) -> None:
     root = RunStore().root
     with st.grid(4, min_column_width=150):
         st.metric("Computed, can be cleaned", words.data_size(total), help=str(cache_home()))
-        st.metric("Starter pack", words.data_size(cache.folder_size(cache_home() / "starter")))
+        st.metric("Starter pack", words.data_size(folder_size(cache_home() / "starter")))
         st.metric("Runs", words.data_size(cache.runs_size(RunStore(root))), help=str(root))
         st.metric("Free", words.data_size(shutil.disk_usage(_existing(cache_home())).free))
     st.caption(

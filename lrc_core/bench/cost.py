@@ -1,6 +1,6 @@
 """What a model of any size takes, on paper: seconds, memory and disk of every phase, from its shapes. No torch.
 
-Seconds are operations over measured throughputs; docs/scale.md has them beside what ``lrc bench memory`` measured.
+Seconds are operations over measured throughputs; ``lrc bench memory`` prints them beside what it measures.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ CARDS: Mapping[str, Card] = {
 
 def with_card(speeds: Speeds, card: Card) -> Speeds:
     """The same machine with that card: passes of the model and their moments go there, decompositions do not."""
-    return replace(speeds, model=_GPU_SHARE * card.bf16, single=speeds.single)
+    return replace(speeds, model=_GPU_SHARE * card.bf16)
 
 
 @dataclass(frozen=True)

@@ -113,6 +113,7 @@ def print_costs(costs: dict[str, Any] | None, model: dict[str, Any]) -> None:
     )
     reading = costs["reading"]
     note(
-        f"For {reading['windows']} windows of {reading['window']} tokens, from throughputs measured here once; times "
-        "are good to a factor of about two. What does not need the whole model has one block in memory at a time."
+        f"For {reading['windows']} windows of {reading['window']} tokens, from throughputs measured here once: an "
+        "estimate, not yet checked against runs of large models. What does not need the whole model has one block in "
+        "memory at a time."
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lrc_core.errors import RecordError, RunError
+from lrc_core.files import folder_size
 from lrc_core.jobs.manager import reconcile
 from lrc_core.jobs.sharing import require_admin
 from lrc_core.paths import cache_home, require_writable
@@ -78,20 +78,6 @@ def clean_cache(store: RunStore | None = None) -> int:
 def runs_size(store: RunStore) -> int:
     """Bytes of all runs, without what is only left over of deleted ones."""
     return sum(folder_size(store.root / run_id) for run_id in store.ids())
-
-
-def folder_size(folder: Path) -> int:
-    """Bytes of all files below a folder; files that vanish meanwhile count nothing."""
-    size, waiting = 0, [str(folder)]
-    while waiting:
-        with suppress(OSError), os.scandir(waiting.pop()) as entries:
-            for entry in entries:
-                with suppress(OSError):
-                    if entry.is_dir(follow_symlinks=False):
-                        waiting.append(entry.path)
-                    elif entry.is_file(follow_symlinks=False):
-                        size += entry.stat(follow_symlinks=False).st_size
-    return size
 
 
 def _computed() -> list[Path]:

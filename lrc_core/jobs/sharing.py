@@ -17,9 +17,9 @@ from typing import Any, get_args, get_type_hints
 
 from lrc_core import visitors, words
 from lrc_core.errors import SharedServerError
-from lrc_core.files import write_atomic
+from lrc_core.files import folder_size, write_atomic
 from lrc_core.models.source import find_source, is_path
-from lrc_core.paths import cache_home, runs_home, samples_home
+from lrc_core.paths import cache_home, may_be_opened, runs_home
 from lrc_core.records import Place
 from lrc_core.runs.spec import GENERATED, ModelRef, Spec
 from lrc_core.runs.store import Run, RunStore
@@ -161,20 +161,11 @@ def _require_text(name: str) -> None:
 
 
 def _require_inside(path: Path, name: str) -> None:
-    if not visitors.may_open(path, (runs_home(), cache_home(), samples_home())):
-        raise SharedServerError(
-            f"{name} is not among the folders that this shared server opens.",
-            "Whoever runs it can add it: `lrc app --shared --models FOLDER`.",
-        )
+    if not may_be_opened(path):
+        raise visitors.not_offered(name)
 
 
 @lru_cache(maxsize=1)
 def _size(_: int) -> int:
     """Bytes of runs and caches."""
-    total = 0
-    for home in (runs_home(), cache_home()):
-        for folder, _folders, names in os.walk(home):
-            for name in names:
-                with suppress(OSError):
-                    total += os.lstat(os.path.join(folder, name)).st_size
-    return total
+    return folder_size(runs_home()) + folder_size(cache_home())

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lrc_core.digests import digest_of, file_digest
-from lrc_core.errors import ModelError, SharedServerError
+from lrc_core.errors import ModelError
 from lrc_core.models.consent import ALLOW_PICKLE
 from lrc_core.models.gguf.parts import gguf_parts, stem_of
 from lrc_core.models.headers import TensorHeader
@@ -22,7 +22,7 @@ from lrc_core.models.weights.quantised import check_packed, check_settings
 from lrc_core.models.weights.shards import check_experts, pickle_files, read_headers
 from lrc_core.paths import cache_home, expanded
 from lrc_core.runs.spec import ModelRef
-from lrc_core.visitors import require_hub_id, visitor
+from lrc_core.visitors import not_offered, require_hub_id, visitor
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 _UNPACKED = 2
@@ -87,10 +87,7 @@ def find_source(ref: ModelRef) -> Source:
             return Source("gguf", path)
         raise ModelError(f"{name} is not a model.", "Name the folder that holds config.json, or a .gguf file.")
     if visitor() is not None and is_path(name):
-        raise SharedServerError(
-            f"{name} is not among the folders that this shared server opens.",
-            "Whoever runs it can add it: `lrc app --shared --models FOLDER`.",
-        )
+        raise not_offered(name)
     if is_path(name) or name.lower().endswith((".gguf", ".safetensors")):
         raise ModelError(f"There is no folder or file {name}.", "Check the path; it may have been moved or deleted.")
     if not _HUB_ID.fullmatch(name):

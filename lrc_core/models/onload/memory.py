@@ -1,6 +1,6 @@
 """How much memory a model takes whole, and block after block: by the shapes of its matrices alone. No torch.
 
-Checked against ``lrc bench memory``; see docs/scale.md.
+``lrc bench memory`` prints it beside what it measures; docs/scale.md says what of it has been checked.
 """
 
 from __future__ import annotations

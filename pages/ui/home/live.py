@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
 from typing import Any
 
 import streamlit as st
@@ -44,18 +43,14 @@ def _tells(group: comparisons.Group) -> bool:
 
 
 def _best(group: comparisons.Group) -> str:
-    """The method that lost least at the usual size, of those that were measured at the most sizes with a text."""
-    sizes = {keep: _rows(group, keep) for keep in group.sizes}
-    counted = Counter(name for rows in sizes.values() for name, row in rows.items() if compresses(row) and _text(row))
-    whole = [name for name, count in counted.items() if count == max(counted.values())]
-    usual = next((keep for keep in sizes if same_size(keep, USUAL_KEEP)), next(iter(sizes), None))
-    there = [name for name in whole if usual is not None and name in sizes[usual]] or whole
-    return min(there, key=lambda name: _loss_at(sizes, usual, name)) if there else ""
-
-
-def _loss_at(sizes: Mapping[float, dict[str, comparisons.Row]], usual: float | None, name: str) -> float:
-    row = sizes[usual].get(name) if usual is not None else None
-    return math.inf if row is None else comparisons.mean_loss(row)
+    """Of the methods that were measured at the most sizes with a text, the one that lost least at the usual size."""
+    at = {keep: {name: row for name, row in _rows(group, keep).items() if compresses(row) and _text(row)}
+          for keep in group.sizes}  # fmt: skip
+    counted = Counter(name for rows in at.values() for name in rows)
+    most = max(counted.values(), default=0)
+    usual = next((rows for keep, rows in at.items() if same_size(keep, USUAL_KEEP)), next(iter(at.values()), {}))
+    there = [name for name in usual if counted[name] == most] or [name for name in counted if counted[name] == most]
+    return min(there, key=lambda name: comparisons.mean_loss(usual[name]) if name in usual else math.inf, default="")
 
 
 def _text(row: comparisons.Row) -> str:
