@@ -14,7 +14,7 @@ from lrc_core.escape import escaped
 from lrc_core.jobs import manager
 from lrc_core.kinds import title_of
 from lrc_core.names import learns, method_label
-from lrc_core.quality.starter_bench import STARTER_BENCH, TUNED_STARTER, starter_words
+from lrc_core.quality.starter_bench import PIVOTED_STARTER, STARTER_BENCH, TUNED_STARTER, starter_words
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS, MethodEntry
 from lrc_core.results import series
 from lrc_core.results.archive import RunView, archive, asks_for
@@ -36,11 +36,15 @@ METHOD, DECOMPOSITION, STORAGE, PRESET, RUN, AUTO, MOVED, LEARNED, SETTINGS = (
 )  # fmt: skip
 
 THREE = (
-    ("Best", "successive", "kfac", "Learns ranks and gains; tune its factors afterwards, on Runs."),
-    ("Fast", "lagrangian", "kfac", "A closed form: no training."),
-    ("Baseline", "uniform", "kfac", "Every layer keeps the same share."),
-)
-"""What most people want: label, method, decomposition, and what to know of it."""
+    ("Best", "lagrangian", "pivoted", PIVOTED_STARTER["lagrangian"][1], "tuned",
+     "A closed form, stored as pivots: minutes. Tune its factors afterwards, on Runs."),
+    ("Learned", "successive", "pair", TUNED_STARTER["successive"], "tuned",
+     "Learns ranks and gains, stored as pairs. Tune its factors afterwards, on Runs."),
+    ("Baseline", "uniform", "pair", STARTER_BENCH["uniform"][:2], "", "Every layer keeps the same share."),
+)  # fmt: skip
+"""What most people want: label, method, storage, what it gave on the starter and how, and what to know of it."""
+TAKEN = "kfac"
+"""Decomposition of all of them, on which every method of ranks did better than on whitened factors."""
 
 
 def moved() -> None:
@@ -104,25 +108,23 @@ def choose_learned(ref: ModelRef, decomposition: str, storage: Storage) -> RunVi
     return runs.get(chosen) or next(iter(runs.values()))
 
 
-def take(method: str, decomposition: str) -> None:
-    """One of the three choices: its method and decomposition stand in the form from now on."""
-    st.session_state[METHOD], st.session_state[DECOMPOSITION] = method, decomposition
+def take(method: str, law: str) -> None:
+    """One of the three choices: its method, decomposition and storage stand in the form from now on."""
+    st.session_state[METHOD], st.session_state[DECOMPOSITION], st.session_state[STORAGE] = method, TAKEN, law
     if "standard" in ALLOCATORS.get(method).presets:  # what the figures beside the choice were measured with
         st.session_state[f"{PRESET}_{method}"] = "standard"
     set_otherwise()
 
 
 def three_choices() -> None:
-    """Best, fast and baseline, each with what it gave on the starter; all methods stand below."""
-    for column, (label, method, decomposition, said) in zip(st.columns(3), THREE, strict=True):
+    """The best that was measured, what learns, and the baseline, with what each gave; all methods stand below."""
+    for column, (label, method, law, (gensim, c4), how, said) in zip(st.columns(3), THREE, strict=True):
         with column:
             st.button(
-                label, key=f"al_take_{method}", on_click=take, args=(method, decomposition), width="stretch",
+                label, key=f"al_take_{label.lower()}", on_click=take, args=(method, law), width="stretch",
                 help=f"{said} {starter_words(method)}",
             )  # fmt: skip
-            tuned = label == "Best"  # whose figures are those of the tuned plan, which its line tells how to get
-            gensim, c4 = TUNED_STARTER[method] if tuned else STARTER_BENCH[method][:2]
-            figures = f"{gensim:g} / {c4:g} times the dense perplexity on the starter{', tuned' if tuned else ''}"
+            figures = f"{gensim:g} / {c4:g} times the dense perplexity on the starter{f', {how}' if how else ''}"
             st.caption(f"{method_label(method)}: {figures}. {said}")
 
 

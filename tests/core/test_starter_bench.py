@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from lrc_core.names import method_label
-from lrc_core.quality.starter_bench import STARTER_BENCH, TUNED_STARTER
+from lrc_core.quality.starter_bench import PIVOTED_STARTER, STARTER_BENCH, TUNED_STARTER
 from lrc_core.registry import ALLOCATORS
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -34,3 +34,9 @@ def test_tuned_figures_are_those_of_the_results() -> None:
     for method, figures in TUNED_STARTER.items():
         said = rows[f"{method_label(method)} + tuned"][2]
         assert tuple(float(part) for part in said.split("/")) == figures
+
+
+def test_figures_of_pivots_are_those_of_the_results() -> None:
+    rows = {row[0]: row for row in cells("results.md")}
+    said = [rows[name][2].strip("*") for name in ("pivots", "pivots, tuned")]
+    assert PIVOTED_STARTER["lagrangian"] == tuple(tuple(float(part) for part in one.split("/")) for one in said)

@@ -155,14 +155,17 @@ def test_button_submits_what_the_form_says_and_watches_it(open_page, known, subm
     assert "Waiting" in text_of(app)
 
 
-@pytest.mark.parametrize(("method", "decomposition"), [("successive", "kfac"), ("lagrangian", "kfac")])
-def test_one_of_three_choices_sets_method_and_decomposition(open_page, known, submitted, method, decomposition):
+@pytest.mark.parametrize(
+    ("label", "method", "storage"),
+    [("learned", "successive", "pair"), ("best", "lagrangian", "pivoted"), ("baseline", "uniform", "pair")],
+)
+def test_one_of_three_choices_sets_the_form(open_page, known, submitted, label, method, storage):
     app = open_page("allocate")
-    app.button(key=f"al_take_{method}").click().run()
+    app.button(key=f"al_take_{label}").click().run()
     assert not submitted, "choosing starts nothing"
     app.button(key="al_start").click().run()
     spec = submitted[0][0]
-    assert (spec.method, spec.decomposition) == (method, decomposition)
+    assert (spec.method, spec.decomposition, spec.storage) == (method, "kfac", storage)
     assert starter_words(method) in text_of(app)
 
 
