@@ -16,7 +16,7 @@ from lrc_core.names import GREY, in_order
 from lrc_core.names import method_color as color
 from lrc_core.names import method_label as label
 from lrc_core.plan import split_variant
-from lrc_core.quality.quantised import compresses
+from lrc_core.quality.quantised import compresses, served_bytes
 from lrc_core.quality.tables import tasks_of, texts_of
 from lrc_core.words import figure as written
 from lrc_core.words import removed, rounded, with_error
@@ -217,13 +217,18 @@ _COSTS = (
 )
 
 
+def _cost(row: Row, name: str) -> float | None:
+    """A figure of a row's cost; its bytes as it is served, not as the computer held it that measured it."""
+    return served_bytes(row) if name == "bytes" else (row.get("cost") or {}).get(name)
+
+
 def speed_table(rows: Sequence[Row]) -> pd.DataFrame:
     """Size and speeds in numbers, one row per model."""
     return pd.DataFrame(
         [
             {"Model": bar_name(row)}
             | {
-                title: written(None if (value := (row.get("cost") or {}).get(name)) is None else value * factor)
+                title: written(None if (value := _cost(row, name)) is None else value * factor)
                 for name, title, factor in _COSTS
             }
             for row in ordered(rows)
@@ -236,7 +241,7 @@ def speed_bars(rows: Sequence[Row]) -> go.Figure:
     titles = [title for _, title, _ in _COSTS]
     figure = make_subplots(rows=1, cols=3, subplot_titles=titles, horizontal_spacing=0.08)
     for column, (name, _, factor) in enumerate(_COSTS, start=1):
-        costs = [(row, (row.get("cost") or {}).get(name)) for row in ordered(rows)]
+        costs = [(row, _cost(row, name)) for row in ordered(rows)]
         shown = [(row, float(value)) for row, value in costs if value is not None]
         figure.add_bar(
             x=[bar_name(row) for row, _ in shown],

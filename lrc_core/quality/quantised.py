@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from lrc_core.budget import dense_ranks
-from lrc_core.formats.grids import FORMATS, METHODS, QUANTISED, format_named, method_of
+from lrc_core.formats.grids import BF16, FORMATS, METHODS, QUANTISED, format_named, method_of
 from lrc_core.formats.sizes import rest_bytes, unfit, whole_bytes
 from lrc_core.plan import Plan, make_plan
 from lrc_core.types import ModelCard
@@ -55,6 +55,16 @@ def sizes_of(card: ModelCard, plan: Plan | None) -> dict[str, Any]:
     share = 1.0 if plan is None else plan.bytes_share(plan.stored(card).layers)
     blocks = round(share * whole_bytes(card.layers))
     return {"bytes_share": share, "model_bytes": blocks + rest_bytes(card.params_total, card.params_linear)}
+
+
+def served_bytes(row: Row) -> int | None:
+    """Bytes of the whole model as it is served: in its number formats, and in 16 bits where it has none.
+
+    Never what the computer held that measured it, which may run in 32 bits: rows of two computers stand side by side.
+    """
+    params = (row.get("cost") or {}).get("params")
+    size = row.get("model_bytes") or (params and BF16.block_bytes * params)
+    return int(size) if size else None
 
 
 def share_of(row: Row) -> float | None:

@@ -11,7 +11,7 @@ from lrc_core import words
 from lrc_core.budget import size_key
 from lrc_core.errors import LrcError
 from lrc_core.names import decomposition_label, method_label
-from lrc_core.quality.quantised import compresses, share_of
+from lrc_core.quality.quantised import compresses, served_bytes, share_of
 from lrc_core.quality.rows import accuracy_of, named
 from lrc_core.quality.tables import MARKS, marks, row_label, tasks_of, texts_of
 from lrc_core.results.archive import RunView, archive, recorded_rows
@@ -99,7 +99,7 @@ def value_of(row: Row, measure: str) -> tuple[float, float | None] | None:
 def place_of(row: Row, axis: str) -> float | None:
     """Where a row stands on an axis: a share, or megabytes."""
     if axis == "bytes":
-        size = (row.get("cost") or {}).get("bytes")
+        size = served_bytes(row)
         return None if size is None else size / 1e6
     value = row.get("keep_achieved" if axis == "linear" else "keep_whole_model")
     return None if value is None else float(value)

@@ -25,6 +25,7 @@ from lrc_core.quality.decision import (
     frontier,
 )
 from lrc_core.quality.decision_words import BESIDE, decision_words, loss_words
+from lrc_core.quality.quantised import served_bytes
 from lrc_core.report.drawing.decision import decision_drawing, decision_legend
 
 WHOLE = 200e6
@@ -144,3 +145,10 @@ def test_figure_and_drawing_show_every_choice_once() -> None:
     assert len(dots) == len(found) and all(0 <= dot.x <= drawing.width and 0 <= dot.y <= drawing.height for dot in dots)
     assert len(decision_legend(found)) == len({one.kind for one in found})
     assert {one.kind for one in found if one.kind in LOW_RANK} == {RANKS}
+
+
+def test_a_size_does_not_depend_on_the_computer_that_measured() -> None:
+    in_32_bits, in_16_bits = ({"method": "llrc", "cost": {"params": 100, "bytes": width * 100}} for width in (4, 2))
+    assert served_bytes(in_32_bits) == served_bytes(in_16_bits) == 200
+    assert served_bytes({**in_32_bits, "model_bytes": 170}) == 170
+    assert served_bytes({"method": "llrc"}) is None and served_bytes({"cost": {"bytes": 400}}) is None

@@ -75,7 +75,8 @@ def test_the_best_row_is_the_one_of_lowest_perplexity_and_the_sentence_names_it(
     best, second = told.others[:2]
     for text in told.texts:
         one, other = best["perplexity"][text], second["perplexity"][text]
-        gap = (other["value"] - one["value"]) / math.hypot(one["stderr"], other["stderr"])
+        relative = (score["stderr"] / score["value"] for score in (one, other))  # no window of these rows is kept
+        gap = math.log(other["value"] / one["value"]) / math.hypot(*relative)
         assert f"{gap:.1f} times" in comparison.reading and text in comparison.reading
 
 

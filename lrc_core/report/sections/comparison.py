@@ -10,7 +10,7 @@ from lrc_core.formats.grids import BF16
 from lrc_core.names import method_label
 from lrc_core.quality.decision import KINDS, choices
 from lrc_core.quality.decision_words import decision_words, texts_words
-from lrc_core.quality.quantised import compresses, share_of
+from lrc_core.quality.quantised import compresses, served_bytes, share_of
 from lrc_core.quality.rows import accuracy_of, mean_of
 from lrc_core.quality.tables import MARKS, marks, tasks_of
 from lrc_core.report.content import (
@@ -123,10 +123,10 @@ def _bytes(row: Row) -> Cell:
 
 def size_mb(named: Named, row: Row) -> float | None:
     """Megabytes of the weights: as counted when the model was measured, else from its parameters."""
-    if size := row.get("model_bytes") or (row.get("cost") or {}).get("bytes"):
-        return float(size) / 1e6
+    if size := served_bytes(row):
+        return size / 1e6
     card, kept = named.sources.card, row.get("keep_whole_model")
-    return None if kept is None or row["method"] == "reference" else kept * card.params_total * card.dtype_bytes / 1e6
+    return None if kept is None or row["method"] == "reference" else kept * card.params_total * BF16.block_bytes / 1e6
 
 
 def legend_of_marks(named: Named) -> str:

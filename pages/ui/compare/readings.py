@@ -13,7 +13,7 @@ from lrc_core.escape import escaped
 from lrc_core.formats.grids import METHODS
 from lrc_core.names import method_label
 from lrc_core.plan import Plan, plan_variant
-from lrc_core.quality.quantised import compresses
+from lrc_core.quality.quantised import compresses, served_bytes
 from lrc_core.types import ModelCard
 
 Row = Mapping[str, Any]
@@ -107,7 +107,7 @@ def cost(rows: Sequence[Row]) -> str:
     dense = next((row["cost"] for row in rows if row["method"] == "dense"), None)
     others = [row for row in rows if compresses(row)]
     speeds = [row for row in others if row["cost"].get("decode_tokens_per_s")]
-    if dense is None or not speeds or not dense.get("decode_tokens_per_s") or not dense.get("bytes"):
+    if dense is None or not speeds or not dense.get("decode_tokens_per_s"):
         return f"{len(others)} compressed models, without a dense one to compare them with."
     fast = max(speeds, key=lambda row: float(row["cost"]["decode_tokens_per_s"]))
     pace = fast["cost"]["decode_tokens_per_s"] / dense["decode_tokens_per_s"]
@@ -120,11 +120,15 @@ def cost(rows: Sequence[Row]) -> str:
     if paces:
         ends = dict.fromkeys(f"{end:.2f}" for end in (min(paces), max(paces)))
         read = f" Prompts they read at {' to '.join(ends)} times its pace."
-    least = min(float(row["cost"]["bytes"]) for row in others if row["cost"].get("bytes"))
-    return (
-        f"Compressed models are up to {words.percent(1 - least / dense['bytes'], 0)} smaller; the fastest, "
-        f"**{method_label(str(fast['method']))}**, writes at {pace:.2f} times the dense model's pace.{read}"
+    whole = next(served_bytes(row) for row in rows if row["method"] == "dense")
+    sizes = [size for row in others if (size := served_bytes(row))]
+    smaller = (
+        f"Compressed models are up to {words.percent(1 - min(sizes) / whole, 0)} smaller; the"
+        if sizes and whole
+        else "The"
     )
+    name = method_label(str(fast["method"]))
+    return f"{smaller} fastest, **{name}**, writes at {pace:.2f} times the dense model's pace.{read}"
 
 
 def _points(share: float) -> str:

@@ -17,7 +17,7 @@ from lrc_core.quality.alternatives import why_not_quantise
 from lrc_core.quality.decision import KINDS, Choice, frontier
 from lrc_core.quality.decision_words import decision_words, texts_words
 from lrc_core.quality.plain_words import ACCURACY
-from lrc_core.quality.quantised import compresses, share_of
+from lrc_core.quality.quantised import compresses, served_bytes, share_of
 from lrc_core.quality.rows import Scores
 from lrc_core.quality.tables import tasks_of
 from lrc_core.results import comparisons
@@ -105,8 +105,7 @@ def _readable(rows: Rows) -> pd.DataFrame:
                 if score.get(metric) is not None:
                     error = 100 * (score.get(f"{metric}_stderr") or 0)
                     record[f"{task}, {kind}"] = words.with_error(100 * score[metric], error, 1) + " %"
-        cost = row.get("cost") or {}
-        size = row.get("model_bytes") or cost.get("bytes")
+        size = served_bytes(row)
         record["Size"] = words.data_size(size) if size else "–"
         record["Run"] = str(row.get("run_id", ""))
         records.append(record)

@@ -11,7 +11,7 @@ import streamlit as st
 from lrc_core import words
 from lrc_core.budget import USUAL_KEEP, same_size, whole_percent
 from lrc_core.names import method_color, method_label
-from lrc_core.quality.quantised import compresses
+from lrc_core.quality.quantised import compresses, served_bytes
 from lrc_core.results import comparisons
 from lrc_core.runs.spec import ModelRef
 from lrc_core.texts.label import text_labels
@@ -89,7 +89,7 @@ def _stop(dense: comparisons.Row, rows: list[comparisons.Row], sized: comparison
     """One place of the slider: size, and of both models text and perplexity."""
     text = next(text for text in dense["perplexity"])
     base, whole = float(dense["perplexity"][text]["value"]), float(sized.get("keep_whole_model") or 1.0)
-    size = (sized.get("cost") or {}).get("bytes")
+    size = served_bytes(sized)
     models = []
     for row in rows:
         score = row["perplexity"][text]

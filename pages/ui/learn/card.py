@@ -12,6 +12,7 @@ from lrc_core import words
 from lrc_core.budget import whole_percent
 from lrc_core.names import in_order, method_label
 from lrc_core.quality.plain_words import ACCURACY, accuracy_loss, difference_words
+from lrc_core.quality.quantised import served_bytes
 from lrc_core.quality.rows import Scores
 from lrc_core.results import comparisons
 from lrc_core.runs.spec import ModelRef
@@ -74,7 +75,7 @@ def entries(row: Mapping[str, Any], dense: Mapping[str, Any]) -> list[tuple[str,
     """Name, value and note of every figure on the card."""
     cost, before = row["cost"], dense["cost"]
     found = [
-        ("Size", words.data_size(cost["bytes"]), f"of {words.data_size(before['bytes'])}, counted"),
+        ("Size", words.data_size(served_bytes(row) or 0), f"of {words.data_size(served_bytes(dense) or 0)}, counted"),
         (
             "Reading a prompt",
             f"{cost['prefill_tokens_per_s']:,.0f} tokens/s",
@@ -104,7 +105,7 @@ def entries(row: Mapping[str, Any], dense: Mapping[str, Any]) -> list[tuple[str,
 def cost_sentence(row: Mapping[str, Any], dense: Mapping[str, Any]) -> str:
     """The card in a few sentences."""
     cost, before = row["cost"], dense["cost"]
-    saved = 1 - cost["bytes"] / before["bytes"]
+    saved = 1 - (served_bytes(row) or 0) / (served_bytes(dense) or 1)
     writes = pace(cost["decode_tokens_per_s"] / before["decode_tokens_per_s"])
     reads = pace(cost["prefill_tokens_per_s"] / before["prefill_tokens_per_s"])
     text = next(iter(row["perplexity"]))

@@ -6,8 +6,9 @@ import html
 
 from lrc_core import words
 from lrc_core.names import method_label
-from lrc_core.quality.decision_words import decision_words, texts_words
+from lrc_core.quality.decision_words import BESIDE, decision_words, texts_words
 from lrc_core.quality.plain_words import accuracy_loss, difference_words, questions_asked, surprise
+from lrc_core.quality.quantised import served_bytes
 from lrc_core.quality.rows import Scores
 from lrc_core.report.drawing.decision import decision_drawing, decision_legend
 from lrc_core.report.html.svg import svg, symbol
@@ -23,7 +24,8 @@ _EIGHT_BITS = 8
 def decision(story: Story) -> Slide:
     """Bytes against loss: every way to a smaller model that was measured, and the sentence that follows."""
     found = story.decided
-    said = decision_words(found).replace("**", "").replace("`", "")
+    # What low rank is for beside formats stands on Compare and in the notes: the picture needs the room.
+    said = decision_words(found).removesuffix(BESIDE).strip().replace("**", "").replace("`", "")
     title = f"Bytes against loss on {texts_words(found)}"
     legend = "".join(
         f"<span>{symbol(entry.symbol, entry.color)} {html.escape(entry.label)}</span>"
@@ -102,7 +104,7 @@ def conclusion(story: Story) -> Slide:
     if len(story.others) > 1:
         worst, text = story.others[-1], story.texts[0]
         points.append(
-            f"Which ranks are kept decides: at this size {story.best_label} has perplexity "
+            f"How it is made that small decides: at this size {story.best_label} has perplexity "
             f"{score_words(best, text)} on {text}, {method_label(str(worst['method']))} {score_words(worst, text)}."
         )
     return Slide("conclusion", "What to take home", listed(points), "", ids)
@@ -111,7 +113,7 @@ def conclusion(story: Story) -> Slide:
 def _price(story: Story, best: comparisons.Row, dense: comparisons.Row) -> str:
     """What is saved and what it costs, in one sentence: neither is told alone."""
     whole = best.get("keep_whole_model")
-    saved = (dense.get("cost") or {}).get("bytes", 0) - (best.get("cost") or {}).get("bytes", 0)
+    saved = (served_bytes(dense) or 0) - (served_bytes(best) or 0)
     gain = f"{story.removed} of the block linears' parameters removed"
     if whole is not None:
         gain += f" make the model {words.removed(float(whole), 0)} smaller"
@@ -121,7 +123,7 @@ def _price(story: Story, best: comparisons.Row, dense: comparisons.Row) -> str:
         for text in best["perplexity"]
         if text in dense["perplexity"]
     )
-    return f"{gain}. The price: {story.best_label}'s perplexity is {surprise(best, dense)} ({pairs})."
+    return f"{gain}. The price: the perplexity of {story.best_label} is {surprise(best, dense)} ({pairs})."
 
 
 def listed(points: list[str]) -> str:

@@ -15,6 +15,7 @@ from lrc_core.errors import LrcError
 from lrc_core.names import method_color, method_label
 from lrc_core.paths import start_command
 from lrc_core.plan import Plan
+from lrc_core.quality.alternatives import difference
 from lrc_core.quality.footprint import Footprint, footprint
 from lrc_core.quality.plain_words import accuracy_loss, difference_words, surprise
 from lrc_core.quality.quantised import compresses
@@ -198,11 +199,10 @@ def comparison_words(story: Story) -> str:
     if len(story.others) < 2 or not story.texts:
         return _against_dense(story)
     best, second = story.others[:2]
-    gaps = []
+    gaps, scores = [], Scores(RunStore().root)
     for text in story.texts:
-        one, other = best["perplexity"][text], second["perplexity"][text]
-        error = math.hypot(one.get("stderr") or 0.0, other.get("stderr") or 0.0)
-        gaps.append((text, (other["value"] - one["value"]) / error if error else math.nan))
+        found = difference(second, best, text, scores)
+        gaps.append((text, found.value / found.stderr if found.stderr else math.nan))
     said = " and ".join(f"{gap:.1f} times its error on {text}" for text, gap in gaps if math.isfinite(gap))
     names = f"{method_label(str(best['method']))} loses least; {method_label(str(second['method']))} comes next"
     if not said:
@@ -215,7 +215,7 @@ def comparison_words(story: Story) -> str:
 def _against_dense(story: Story) -> str:
     if story.dense is None or story.best is None:
         return ""
-    return f"{story.best_label}'s perplexity is {surprise(story.best, story.dense)}."
+    return f"The perplexity of {story.best_label} is {surprise(story.best, story.dense)}."
 
 
 def answers(story: Story) -> Slide:
