@@ -115,7 +115,7 @@ def _on_paper(phase: str, shape: LlamaShape, speeds: Speeds, reading: Reading) -
     sizes = Shapes((block,) * shape.blocks, 2 * shape.vocabulary * shape.hidden, width, shape.hidden, shape.vocabulary)
     name = "plain spectra" if phase == "streamed spectra" else phase
     seconds, needed = phase_seconds(sizes, speeds, reading).get(name), phase_memory(sizes).get(_NEEDS.get(phase, ""))
-    said = {"paper_seconds": None if seconds is None else round(seconds, 2), "paper_memory": needed}
+    said = {"paper_seconds": seconds, "paper_memory": needed}
     return {name: value for name, value in said.items() if value is not None}
 
 

@@ -66,12 +66,17 @@ def test_report_from_disk(downloaded: Path, browser: Any) -> None:
     page.keyboard.press("ArrowDown")
     assert page.locator("#tip").inner_text().splitlines()[0] != before
 
-    # Marks of a chart by keyboard.
-    page.locator(".charts .drawing").first.focus()
-    page.keyboard.press("End")
-    assert "perplexity" in page.locator("#tip").inner_text() and "run " in page.locator("#tip").inner_text()
-    page.keyboard.press("Escape")
-    assert page.locator("#tip").is_hidden()
+    # Marks of a chart by keyboard: what to decide by, and one that names its run.
+    for title, words in (
+        ("What to decide by", ("bytes", "loses")),
+        ("Perplexity against size", ("perplexity", "run ")),
+    ):
+        charts = page.locator(f'h3:has-text("{title}") ~ .charts').first
+        charts.locator(".drawing").first.focus()
+        page.keyboard.press("End")
+        assert all(word in page.locator("#tip").inner_text() for word in words)
+        page.keyboard.press("Escape")
+        assert page.locator("#tip").is_hidden()
 
     # Sorting by a column turns the order round at the second press.
     table = page.locator("table", has_text="Size and perplexity").first

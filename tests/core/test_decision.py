@@ -143,6 +143,9 @@ def test_figure_and_drawing_show_every_choice_once() -> None:
     drawing = decision_drawing(found)
     dots = [shape for shape in drawing.shapes if isinstance(shape, Dot)]
     assert len(dots) == len(found) and all(0 <= dot.x <= drawing.width and 0 <= dot.y <= drawing.height for dot in dots)
+    keyed = decision_drawing(found, lambda one: (one.row["method"], f"{one.share:g}")).shapes
+    switched = {(shape.key, shape.target) for shape in keyed if isinstance(shape, Dot)}
+    assert switched == {(one.row["method"], f"{one.share:g}") for one in found}
     assert len(decision_legend(found)) == len({one.kind for one in found})
     assert {one.kind for one in found if one.kind in LOW_RANK} == {RANKS}
 

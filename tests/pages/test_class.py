@@ -16,7 +16,7 @@ from tests.pages.conftest import text_of
 def started(monkeypatch):
     """What the server was started with, without starting it."""
     seen = []
-    monkeypatch.setattr(serve, "serve", lambda door, host: seen.append((door, host)))
+    monkeypatch.setattr(serve, "serve", lambda door, host, rules, path: seen.append((door, host)))
     monkeypatch.setenv(READ_ONLY, "")
     monkeypatch.setenv(classroom.CLASS, "")
     return seen

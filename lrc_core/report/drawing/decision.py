@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from lrc_core.charts.shapes import DENSE_SYMBOL, Drawing
 from lrc_core.figures.decision import choice_color
@@ -19,20 +19,18 @@ _SYMBOLS = {
 }  # fmt: skip
 
 
-def decision_drawing(found: Sequence[Choice]) -> Drawing:
+def decision_drawing(
+    found: Sequence[Choice], key_of: Callable[[Choice], tuple[str, str]] = lambda one: ("", "")
+) -> Drawing:
     """Perplexity over dense on a logarithmic axis, over the share of the bytes.
 
     Args:
         found: the choices, with the dense model among them.
+        key_of: method and target of a choice, by which a reader switches it off; "" where it stays.
     """
     best = frontier_of(found)
     stairs = PointSeries("", "muted", "circle", tuple(_stairs(best)), marked=False)
-    series = [
-        PointSeries("", _color(one), _SYMBOLS[kind], (_point(one),), joined=False)
-        for kind in KINDS
-        for one in found
-        if one.kind == kind
-    ]
+    series = [_marked(one, *key_of(one)) for kind in KINDS for one in found if one.kind == kind]
     return curves([stairs, *series], "bytes of the whole model, % of 16 bits", "perplexity over dense", None)
 
 
@@ -48,9 +46,10 @@ def _color(choice: Choice) -> str:
     return "ink" if choice.kind == DENSE else choice_color(choice)
 
 
-def _point(one: Choice) -> ChartPoint:
+def _marked(one: Choice, method: str, target: str) -> PointSeries:
     tip = f"{one.name}: {percent(one.share)} of the bytes, {data_size(one.size)}; {loss_words(one)}"
-    return ChartPoint(100 * one.share, one.times, one.times_error or 0.0, "", tip)
+    point = ChartPoint(100 * one.share, one.times, one.times_error or 0.0, target, tip)
+    return PointSeries(method, _color(one), _SYMBOLS[one.kind], (point,), joined=False)
 
 
 def _stairs(best: Sequence[Choice]) -> list[ChartPoint]:

@@ -157,7 +157,7 @@ def _decision(named: Named) -> list[Block]:
         return []
     title = f"What to decide by: bytes against loss on {texts_words(found)}"
     alt = f"{title}. {said}"
-    picture = Picture(decision_drawing(found), alt, reading=said)
+    picture = Picture(decision_drawing(found, lambda one: named.key(dict(one.row))), alt, reading=said)
     heads = (
         Column("Model"), Column("Way"), Column("Bytes, %", True, COUNTED), Column("Size, MB", True, COUNTED),
         Column("Perplexity over dense", True, MEASURED),
