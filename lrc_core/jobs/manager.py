@@ -6,9 +6,7 @@ a cluster's scheduler stands behind it with the same run folders, see :mod:`lrc_
 
 from __future__ import annotations
 
-import logging
 import os
-import signal
 import threading
 import time
 from collections.abc import Mapping
@@ -17,11 +15,10 @@ from dataclasses import replace
 
 from lrc_core.errors import LrcError, RunError
 from lrc_core.files import disk_errors
-from lrc_core.jobs import dispatcher, generator, placed, sharing
+from lrc_core.jobs import dispatcher, ending, generator, placed, sharing
 from lrc_core.jobs.engines.placement import profile_of
 from lrc_core.jobs.engines.profile import LOCAL, Profile
-from lrc_core.jobs.launch import end_run, signal_worker, start_run
-from lrc_core.jobs.node import STALE_BEAT_S
+from lrc_core.jobs.launch import end_run, start_run
 from lrc_core.jobs.queue import DeviceQueue
 from lrc_core.kinds import KINDS, check, command_for
 from lrc_core.paths import cache_home, require_writable
@@ -32,13 +29,6 @@ from lrc_core.runs.spec import Spec
 from lrc_core.runs.store import Run, RunStore
 from lrc_core.runs.sweep import is_due, sweep
 
-log = logging.getLogger(__name__)
-
-START_GRACE_S = 30.0
-"""How long a queued run may be without a process and without a ticket: the time between its record and either."""
-TERM_AFTER_S, KILL_AFTER_S = 20.0, 40.0
-"""How long after the request a cancel turns into SIGTERM and SIGKILL."""
-POLL_S = 0.1
 TOKEN = "HF_TOKEN"
 
 __all__ = [
@@ -115,7 +105,7 @@ def poll(run_id: str, *, store: RunStore | None = None) -> Status:
     """
     store = store or RunStore()
     run = store.open(run_id)
-    _reconcile_one(store, run)
+    ending.settled(store, run)
     keep_going(store=store)
     return run.status()
 
@@ -142,7 +132,7 @@ def resume(
     """
     store = store or RunStore()
     run = store.open(run_id)
-    _reconcile_one(store, run)
+    ending.settled(store, run)
     before = placed.is_away(run)
     on = on or (profile_of(before) if before and not here else None)
     if not _is_sent(on):
@@ -196,11 +186,11 @@ def cancel(run_id: str, *, store: RunStore | None = None, wait: bool = False) ->
                 if free:
                     if away:
                         placed.recall(store, away)
-                    return _end(store, run, status, "cancelled", "Cancelled while it was queued.")
+                    return ending.end(store, run, status, "cancelled", "Cancelled while it was queued.")
     if wait:
-        _see_it_stop(store, run)
+        ending.see_it_stop(store, run)
     else:
-        threading.Thread(target=_see_it_stop, args=(store, run), name=f"cancel-{run_id}", daemon=True).start()
+        threading.Thread(target=ending.see_it_stop, args=(store, run), name=f"cancel-{run_id}", daemon=True).start()
     return run.status()
 
 
@@ -214,16 +204,14 @@ def delete(run_id: str, *, store: RunStore | None = None) -> None:
     store = store or RunStore()
     run = store.open(run_id)
     sharing.require_own(run, "delete it")
-    _reconcile_one(store, run)
+    ending.settled(store, run)
     store.delete(run_id)
 
 
 def reconcile(*, store: RunStore | None = None) -> list[Run]:
     """Bring records into line with reality: runs whose process has died become interrupted.
 
-    On this machine the process itself is asked (a laptop that slept has an old heartbeat and a healthy worker); for a
-    worker elsewhere the heartbeat decides. Cancels that a worker does not heed are pressed on. What killed processes
-    left behind is removed.
+    Cancels that a worker does not heed are pressed on. What killed processes left behind is removed.
 
     Returns:
         The runs that changed.
@@ -237,10 +225,10 @@ def reconcile(*, store: RunStore | None = None) -> list[Run]:
     for summary in store.list():
         if summary.state in ("queued", "running", "cancelling"):
             run = Run(summary.path)
-            if _reconcile_one(store, run):
+            if ending.settled(store, run):
                 changed.append(run)
             elif summary.state == "cancelling":
-                _press(run)
+                ending.press(run)
     keep_going(store=store)
     return changed
 
@@ -339,99 +327,9 @@ def _drop(store: RunStore, run: Run) -> bool:
                 if not free or status.state != "queued":
                     return False
                 run.request_cancel()
-                _end(store, run, status, "cancelled", "A newer request took its place.")
+                ending.end(store, run, status, "cancelled", "A newer request took its place.")
                 if status.attempt == 1:
                     store.discard(run)
                 return True
         except RunError:  # another process was faster
             return False
-
-
-def _reconcile_one(store: RunStore, run: Run) -> bool:
-    """Record that a run's process has died; False when it lives or the run is final or damaged."""
-    try:
-        if away := placed.is_away(run):
-            return placed.settle(store, run, away)
-        if not _looks_dead(store, run, run.status()):
-            return False
-        with store.lock(), run.claim(wait_s=2) as free:  # a killed process lets go a moment after it counts as dead
-            status = run.status()
-            if not free or not _looks_dead(store, run, status):
-                return False
-            _end_dead(store, run, status)
-            return True
-    except Exception as error:  # a record that cannot be read makes a damaged run, which hinders no other
-        if not isinstance(error, LrcError):
-            log.warning("run %s cannot be read", run.id, exc_info=error)
-        return False
-
-
-def _looks_dead(store: RunStore, run: Run, status: Status) -> bool:
-    if status.final:
-        return False
-    now = time.time()
-    if status.pid is None:
-        here = status.host in ("", host_name())
-        return here and now - status.updated_at > START_GRACE_S and not DeviceQueue(store).holds(run.id)
-    alive = is_alive(status)
-    if alive is None:
-        age = run.heartbeat_age(now)
-        return (now - status.updated_at if age is None else age) > STALE_BEAT_S
-    return not alive
-
-
-def _end_dead(store: RunStore, run: Run, status: Status) -> None:
-    if (run.path / "result.json").exists():
-        _end(store, run, status, "done")
-    elif run.cancel_requested():
-        _end(store, run, status, "cancelled", "The worker was stopped.")
-    elif status.state == "queued":
-        _end(store, run, status, "interrupted", "The worker died before it began.", "Resume the run.")
-    else:
-        _end(
-            store,
-            run,
-            status,
-            "interrupted",
-            "The worker died without a word: it was killed, memory ran out, or the machine went down.",
-            "Resume the run; it goes on from its checkpoint. If memory ran out, use fewer or shorter windows.",
-        )
-
-
-def _end(store: RunStore, run: Run, status: Status, state: str, error: str = "", remedy: str = "") -> Status:
-    return end_run(store, run, replace(status, error=error, remedy=remedy), state)
-
-
-def _see_it_stop(store: RunStore, run: Run) -> None:
-    """Watch a cancelled run until it has stopped, with growing pressure."""
-    give_up = time.monotonic() + KILL_AFTER_S + 20
-    while time.monotonic() < give_up:
-        try:
-            if run.status().final:
-                return
-        except LrcError:  # deleted meanwhile
-            return
-        if _reconcile_one(store, run):
-            return
-        _press(run)
-        time.sleep(POLL_S)
-
-
-def _press(run: Run) -> None:
-    """Signal a worker that has not heeded its cancel request for a while."""
-    try:
-        age = time.time() - (run.path / "cancel").stat().st_mtime
-        status = run.status()
-    except (OSError, LrcError):
-        return
-    if status.state != "cancelling":
-        return
-    if away := placed.is_away(run):
-        if age > TERM_AFTER_S:
-            placed.recall(RunStore(run.path.parent), away)
-    elif run.spec.kind in generator.KINDS and age > TERM_AFTER_S:
-        generator.release(RunStore(run.path.parent), at_once=age > KILL_AFTER_S)
-    elif age > KILL_AFTER_S:
-        signal_worker(run, status, signal.SIGKILL)
-    elif age > TERM_AFTER_S:
-        signal_worker(run, status, signal.SIGTERM)

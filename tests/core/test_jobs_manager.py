@@ -16,7 +16,7 @@ import pytest
 
 from lrc_core import kinds
 from lrc_core.errors import BudgetError, ModelError, ResourceError, RunError, TextError, UnknownNameError
-from lrc_core.jobs import launch, manager
+from lrc_core.jobs import ending, launch, manager
 from lrc_core.kinds import checks
 from lrc_core.runs.process import host_name, identity, process_of
 from lrc_core.runs.records import Status
@@ -146,7 +146,7 @@ def test_a_worker_that_does_not_listen_is_stopped_by_sigterm(
     store: RunStore, doing: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     doing("deaf")
-    monkeypatch.setattr(manager, "TERM_AFTER_S", 0.2)
+    monkeypatch.setattr(ending, "TERM_AFTER_S", 0.2)
     run = manager.submit(spec())
     wait_for(lambda: run.status().phase == "not listening", "the deaf worker")
     assert manager.cancel(run.id, wait=True).state == "cancelled"
@@ -154,8 +154,8 @@ def test_a_worker_that_does_not_listen_is_stopped_by_sigterm(
 
 def test_a_stopped_worker_is_killed(store: RunStore, doing: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     doing("deaf")
-    monkeypatch.setattr(manager, "TERM_AFTER_S", 0.1)
-    monkeypatch.setattr(manager, "KILL_AFTER_S", 0.3)
+    monkeypatch.setattr(ending, "TERM_AFTER_S", 0.1)
+    monkeypatch.setattr(ending, "KILL_AFTER_S", 0.3)
     run = manager.submit(spec())
     wait_for(lambda: run.status().phase == "not listening", "the deaf worker")
     os.kill(run.status().pid, signal.SIGSTOP)  # type: ignore[arg-type]
