@@ -5,7 +5,7 @@ from __future__ import annotations
 from lrc_core.api.shown import Facts, ShownResult
 from lrc_core.api.work import Work
 from lrc_core.coverage import coverage_words
-from lrc_core.kinds.flags import model_source
+from lrc_core.kinds.words.flags import model_source
 from lrc_core.models import consent
 from lrc_core.results.archive import card_of
 from lrc_core.runs.spec import FetchSpec, ModelRef

@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from lrc_core.errors import SettingsError
-from lrc_core.kinds.flags import absolute_text
+from lrc_core.kinds.words.flags import absolute_text
 from lrc_core.runs.spec import CalibrationSpec, EvaluationSpec
 
 Given = Mapping[str, Any]

@@ -11,12 +11,12 @@ from importlib import import_module
 from typing import Any
 
 from lrc_core import __version__
+from lrc_core.cli.bench.scale import costs_of, print_costs
 from lrc_core.cli.follow import ProgressLine
 from lrc_core.cli.output import emit, emit_json, emit_table, note
-from lrc_core.cli.scale import costs_of, print_costs
 from lrc_core.errors import LrcError
 from lrc_core.jobs.cache import cached, clean_cache, runs_size
-from lrc_core.kinds.flags import absolute_text, model_ref
+from lrc_core.kinds.words.flags import absolute_text, model_ref
 from lrc_core.models.pack.starter import fetch_all, pack_status
 from lrc_core.models.preflight import preflight
 from lrc_core.models.resources import cpu_memory_available, disk_available, human_bytes

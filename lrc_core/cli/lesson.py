@@ -11,7 +11,7 @@ from pathlib import Path
 from lrc_core.cli import jobs
 from lrc_core.cli.output import emit, emit_json
 from lrc_core.errors import ResourceError
-from lrc_core.kinds.flags import model_ref
+from lrc_core.kinds.words.flags import model_ref
 from lrc_core.paths import app_home
 
 

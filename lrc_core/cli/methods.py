@@ -12,7 +12,7 @@ import lrc_core.allocate
 import lrc_core.decompose  # noqa: F401 - both register their entries
 from lrc_core.cli.output import emit, emit_json, emit_table
 from lrc_core.errors import UnknownNameError
-from lrc_core.kinds.titles import UPDATES as LABELS
+from lrc_core.kinds.words.titles import UPDATES as LABELS
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS, MethodEntry
 from lrc_core.settings import FieldInfo, fields_of
 from lrc_core.tune.kinds import KINDS as UPDATES

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from lrc_core import __version__
-from lrc_core.cli.speed import add_speed_flags
+from lrc_core.cli.bench.speed import add_speed_flags
 from lrc_core.kinds import KINDS, Kind, load
-from lrc_core.kinds.flags import ENGINES, STARTER, add_engine, add_model, flag
-from lrc_core.kinds.lists import add_list
+from lrc_core.kinds.words.flags import ENGINES, STARTER, add_engine, add_model, flag
+from lrc_core.kinds.words.lists import add_list
 from lrc_core.runs.spec import STORAGE_HELP, STORAGES, AllocateSpec
 from lrc_core.serving import add_flags
 
@@ -124,7 +124,7 @@ def _bench(commands: Any) -> Any:
         parser.set_defaults(name=name)
         add_model(parser)
     words = "Tokens a second, dense against pairs, pivots and plans: reading and writing, as ratios of one run."
-    add_speed_flags(_command(actions, "speed", _lazily("speed", "speed"), words))
+    add_speed_flags(_command(actions, "speed", _lazily("bench.speed", "speed"), words))
     words = "The demo: seconds until it is ready and seen, its memory."
     demo = _command(actions, "demo", _lazily("demo", "demo"), words)
     demo.add_argument("--rounds", type=int, default=3, metavar="N", help="fresh servers and browsers (default: 3)")
@@ -144,7 +144,7 @@ def _bench(commands: Any) -> Any:
 
 def _memory(actions: Any) -> None:
     words = "Models of 1.1 and 70 billion parameters' shapes under a limit of memory: peak and time of every phase."
-    parser = _command(actions, "memory", _lazily("scale", "memory"), words)
+    parser = _command(actions, "memory", _lazily("bench.scale", "memory"), words)
     parser.add_argument("--size", choices=("full", "small"), default="full", help="1.1 B parameters, or a few seconds")
     parser.add_argument("--part", action="append", choices=("blocks", "stream"), help="one of the two (default: both)")
     parser.add_argument("--limit", type=float, default=3.0, metavar="GIB", help="memory of the worker (default: 3)")

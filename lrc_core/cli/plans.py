@@ -13,7 +13,7 @@ from lrc_core.cli.output import emit, emit_json, fixed_percent
 from lrc_core.errors import LrcError, PlanError, SettingsError
 from lrc_core.files import disk_errors
 from lrc_core.kinds.checks import check_keep
-from lrc_core.kinds.flags import model_ref
+from lrc_core.kinds.words.flags import model_ref
 from lrc_core.plan import Plan, make_plan
 from lrc_core.results.archive import Archive, card_of
 from lrc_core.results.plans import find_plan

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from lrc_core.errors import SettingsError
 from lrc_core.kinds import bench, checks
-from lrc_core.kinds.flags import flags
 from lrc_core.kinds.kind import Kind
+from lrc_core.kinds.words.flags import flags
 from lrc_core.names import method_label
 from lrc_core.quality.presets import bench_preset
 from lrc_core.quality.variants import PARTS, methods_with_terms, variants

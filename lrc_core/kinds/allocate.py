@@ -7,10 +7,11 @@ from dataclasses import asdict, replace
 
 from lrc_core.errors import BudgetError, SettingsError
 from lrc_core.formats.budgets import BOTH, BY_BYTES, RANKS, VARY, VARY_WORDS, budget_words, byte_budget, latency_share
-from lrc_core.kinds import checks, titles
-from lrc_core.kinds.choices import add_settings, settings_of, settings_words
-from lrc_core.kinds.flags import CALIBRATION_SEED, calibration, flag, flags
+from lrc_core.kinds import checks
 from lrc_core.kinds.kind import Kind
+from lrc_core.kinds.words import titles
+from lrc_core.kinds.words.choices import add_settings, settings_of, settings_words
+from lrc_core.kinds.words.flags import CALIBRATION_SEED, calibration, flag, flags
 from lrc_core.names import method_label
 from lrc_core.plan import variant_name
 from lrc_core.registry import ALLOCATORS

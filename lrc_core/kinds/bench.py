@@ -7,15 +7,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lrc_core.errors import SettingsError
-from lrc_core.kinds import checks, titles
-from lrc_core.kinds.choices import add_presets, presets_of, presets_words
-from lrc_core.kinds.flags import SpecFlags, calibration, evaluation, flags
+from lrc_core.kinds import checks
+from lrc_core.kinds.words import titles
+from lrc_core.kinds.words.choices import add_presets, presets_of, presets_words
+from lrc_core.kinds.words.flags import SpecFlags, calibration, evaluation, flags
 from lrc_core.quality.presets import PRESETS, bench_preset, method_presets
 from lrc_core.runs.store import RunStore
 
 PRESET = "bench"
 """Preset of a bench when none is named."""
-HANDLER, SHOW = "lrc_core.cli.bench:bench", "lrc_core.cli.jobs:print_tables"
+HANDLER, SHOW = "lrc_core.cli.bench.tables:bench", "lrc_core.cli.jobs:print_tables"
 
 
 @dataclass(frozen=True)
@@ -29,12 +30,12 @@ class Size:
     tasks: bool = True
 
     def add(self, parser: argparse.ArgumentParser, base: Any) -> None:
-        """See :class:`~lrc_core.kinds.flags.SpecFlags`."""
+        """See :class:`~lrc_core.kinds.words.flags.SpecFlags`."""
         words = "size of the bench (default: bench, for two cores), or preset of a method"
         add_presets(parser, PRESETS, "bench|gpu|METHOD=NAME", words)
 
     def read(self, spec: Any, arguments: argparse.Namespace, store: RunStore) -> Any:
-        """See :class:`~lrc_core.kinds.flags.SpecFlags`."""
+        """See :class:`~lrc_core.kinds.words.flags.SpecFlags`."""
         words = arguments.preset or ()
         size = bench_preset(next((word for word in reversed(words) if word in PRESETS), PRESET))
         of_methods = presets_of([word for word in words if word not in PRESETS], spec.methods)
@@ -46,7 +47,7 @@ class Size:
         )
 
     def write(self, spec: Any, said: Any, store: RunStore) -> tuple[list[str], Any]:
-        """See :class:`~lrc_core.kinds.flags.SpecFlags`."""
+        """See :class:`~lrc_core.kinds.words.flags.SpecFlags`."""
         return presets_words(spec.presets), replace(said, presets=spec.presets)
 
 

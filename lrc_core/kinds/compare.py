@@ -7,10 +7,11 @@ from dataclasses import replace
 
 from lrc_core.errors import SettingsError
 from lrc_core.formats.grids import QUANTISED, check_formats
-from lrc_core.kinds import checks, titles
-from lrc_core.kinds.choices import add_presets, presets_of, presets_words
-from lrc_core.kinds.flags import CALIBRATION_SEED, calibration, evaluation, flag, flags
+from lrc_core.kinds import checks
 from lrc_core.kinds.kind import Kind
+from lrc_core.kinds.words import titles
+from lrc_core.kinds.words.choices import add_presets, presets_of, presets_words
+from lrc_core.kinds.words.flags import CALIBRATION_SEED, calibration, evaluation, flag, flags
 from lrc_core.plan import PAIR, variant_name
 from lrc_core.runs.spec import CompareSpec, EvaluationSpec
 from lrc_core.runs.store import RunStore

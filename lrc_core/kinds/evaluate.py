@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from lrc_core.kinds import titles
-from lrc_core.kinds.flags import CALIBRATION_SEED, calibration, evaluation
 from lrc_core.kinds.kind import Kind
 from lrc_core.kinds.plans import PlanFlag
+from lrc_core.kinds.words import titles
+from lrc_core.kinds.words.flags import CALIBRATION_SEED, calibration, evaluation
 from lrc_core.plan import update_of
 from lrc_core.runs.spec import EvaluateSpec, EvaluationSpec
 from lrc_core.runs.store import RunStore

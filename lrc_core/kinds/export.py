@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lrc_core.errors import ModelError, PlanError, ResourceError, SettingsError
-from lrc_core.kinds import checks, titles
-from lrc_core.kinds.flags import CALIBRATION_SEED, calibration, flags
+from lrc_core.kinds import checks
 from lrc_core.kinds.kind import Kind
 from lrc_core.kinds.plans import PlanFlag
+from lrc_core.kinds.words import titles
+from lrc_core.kinds.words.flags import CALIBRATION_SEED, calibration, flags
 from lrc_core.models.preflight import preflight
 from lrc_core.models.resources import disk_available, human_bytes
 from lrc_core.plan import Plan, update_of

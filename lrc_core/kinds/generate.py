@@ -7,9 +7,9 @@ import sys
 from dataclasses import asdict, replace
 
 from lrc_core.errors import SettingsError
-from lrc_core.kinds.flags import Flag, flag
 from lrc_core.kinds.kind import Kind
-from lrc_core.kinds.lists import add_list
+from lrc_core.kinds.words.flags import Flag, flag
+from lrc_core.kinds.words.lists import add_list
 from lrc_core.results.plans import DENSE_WORD, find_plan, words_for_answer
 from lrc_core.runs.spec import AnswerSpec, CalibrationSpec, GenerateSpec, SamplingSpec
 from lrc_core.runs.store import RunStore

@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import Any
 
 from lrc_core.kinds import checks
-from lrc_core.kinds.flags import SpecFlags, add_job, add_model, add_onload, model_ref, model_words
+from lrc_core.kinds.words.flags import SpecFlags, add_job, add_model, add_onload, model_ref, model_words
 from lrc_core.runs.store import RunStore
 
 

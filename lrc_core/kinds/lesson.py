@@ -6,8 +6,8 @@ import argparse
 
 from lrc_core.errors import SettingsError
 from lrc_core.kinds import checks
-from lrc_core.kinds.flags import calibration, flags
 from lrc_core.kinds.kind import Kind
+from lrc_core.kinds.words.flags import calibration, flags
 from lrc_core.runs.spec import LESSON_PARTS, LessonSpec
 
 

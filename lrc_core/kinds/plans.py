@@ -22,12 +22,12 @@ class PlanFlag:
     required: bool = False
 
     def add(self, parser: argparse.ArgumentParser, base: Any) -> None:
-        """See :class:`~lrc_core.kinds.flags.SpecFlags`."""
+        """See :class:`~lrc_core.kinds.words.flags.SpecFlags`."""
         words = "plan file, run id, or RUN@20 for the plan recorded at 20 %% compression"
         parser.add_argument("--plan", metavar="FILE|RUN", required=self.required, help=words)
 
     def read(self, spec: Any, arguments: argparse.Namespace, store: RunStore) -> Any:
-        """See :class:`~lrc_core.kinds.flags.SpecFlags`.
+        """See :class:`~lrc_core.kinds.words.flags.SpecFlags`.
 
         Raises:
             PlanError: there is no such plan.
@@ -39,7 +39,7 @@ class PlanFlag:
         return replace(spec, plan=found.plan, plan_folder=found.folder, calibration=calibration)
 
     def write(self, spec: Any, said: Any, store: RunStore) -> tuple[list[str], Any]:
-        """See :class:`~lrc_core.kinds.flags.SpecFlags`."""
+        """See :class:`~lrc_core.kinds.words.flags.SpecFlags`."""
         if spec.plan is None:
             return [], said
         words = words_for(spec, store)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from lrc_core.errors import SettingsError
 from lrc_core.formats.budgets import byte_budget
 from lrc_core.formats.grids import QUANTISED, check_formats
-from lrc_core.kinds import bench, checks, titles
-from lrc_core.kinds.flags import flag, flags
+from lrc_core.kinds import bench, checks
 from lrc_core.kinds.kind import Kind
+from lrc_core.kinds.words import titles
+from lrc_core.kinds.words.flags import flag, flags
 from lrc_core.plan import split_variant
 from lrc_core.quality.presets import bench_preset
 from lrc_core.registry import ALLOCATORS

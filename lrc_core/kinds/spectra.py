@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from lrc_core.errors import SettingsError
 from lrc_core.kinds import checks
-from lrc_core.kinds.flags import calibration, flag, flags
 from lrc_core.kinds.kind import Kind
+from lrc_core.kinds.words.flags import calibration, flag, flags
 from lrc_core.runs.spec import SpectraSpec
 
 

@@ -6,11 +6,11 @@ import argparse
 from dataclasses import asdict, replace
 
 from lrc_core.errors import PlanError
-from lrc_core.kinds import titles
-from lrc_core.kinds.choices import add_settings, settings_of, settings_words
-from lrc_core.kinds.flags import CALIBRATION_SEED, calibration
 from lrc_core.kinds.kind import Kind
 from lrc_core.kinds.plans import PlanFlag
+from lrc_core.kinds.words import titles
+from lrc_core.kinds.words.choices import add_settings, settings_of, settings_words
+from lrc_core.kinds.words.flags import CALIBRATION_SEED, calibration
 from lrc_core.runs.spec import UpdateSpec
 from lrc_core.runs.store import RunStore
 from lrc_core.tune.kinds import BLOCKWISE, KINDS, TUNED, update_settings

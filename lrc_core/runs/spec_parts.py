@@ -21,7 +21,7 @@ def argument(default: Any, help: str = "", **flag: Any) -> Any:
         default: value when the user says nothing.
         help: what it is.
         flag: where the flag is not simply ``--name`` with a value of the field's type: as
-            :class:`~lrc_core.kinds.flags.Flag` has it; ``names`` says that a word names a ``text``, ``folder``,
+            :class:`~lrc_core.kinds.words.flags.Flag` has it; ``names`` says that a word names a ``text``, ``folder``,
             ``model`` or ``decomposition``.
     """
     return field(default=default, metadata={"help": help, **flag})

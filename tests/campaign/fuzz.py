@@ -12,8 +12,8 @@ from typing import Any
 
 from lrc_core.charts.film import film_of
 from lrc_core.errors import LrcError
-from lrc_core.kinds.flags import absolute_text, model_source
-from lrc_core.kinds.lists import pieces_of
+from lrc_core.kinds.words.flags import absolute_text, model_source
+from lrc_core.kinds.words.lists import pieces_of
 from lrc_core.models.hub import cached_snapshot
 from lrc_core.models.preflight import preflight
 from lrc_core.models.source import find_source, look_through

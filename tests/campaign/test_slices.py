@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from lrc_core.errors import LrcError
-from lrc_core.kinds.flags import absolute_text, model_source
-from lrc_core.kinds.lists import pieces_of
+from lrc_core.kinds.words.flags import absolute_text, model_source
+from lrc_core.kinds.words.lists import pieces_of
 from lrc_core.models.preflight import preflight
 from lrc_core.models.source import find_source
 from lrc_core.results.archive import Archive

@@ -195,3 +195,9 @@ def test_light_modules_load_no_heavy_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
+
+
+def test_no_folder_holds_more_than_twenty_files() -> None:
+    folders = {path.parent for path in [*modules(), *(ROOT / "pages").rglob("*.py")]}
+    crowded = {str(one.relative_to(ROOT)): count for one in folders if (count := len(list(one.glob("*.py")))) > 20}
+    assert not crowded, "a folder is an idea: give what belongs together a folder of its own"

@@ -6,8 +6,9 @@ import json
 
 import pytest
 
-from pages.ui.learn import flipbook, picture, progress, quiz
+from pages.ui.learn import flipbook, picture, progress
 from pages.ui.learn.lesson_text import lesson_text
+from pages.ui.learn.quiz import questions
 from pages.ui.learn.steps import STEPS
 from pages.ui.shared import state
 from tests.factories import run_factory, table_factory
@@ -143,7 +144,7 @@ def test_a_damaged_cookie_costs_nothing(open_page, monkeypatch, damaged):
 
 def test_the_quiz_explains_at_the_end_and_survives_a_reload(open_page, reload):
     app = open_page("learn", learn_step="8")
-    listed = quiz.questions()
+    listed = questions.questions()
     assert app.button(key="learn_check").disabled
     for number, question in enumerate(listed):
         wrong = (question.right + 1) % len(question.options)
@@ -166,7 +167,7 @@ def test_the_second_set_is_asked_beside_the_first_and_both_are_remembered(open_p
     app = open_page("learn", learn_step="8")
     app.radio(key="learn_answer_0").set_value(1).run()
     app.button(key="learn_other_set").click().run()
-    assert quiz.questions(1)[0].words in text_of(app) and quiz.questions()[0].words not in text_of(app)
+    assert questions.questions(1)[0].words in text_of(app) and questions.questions()[0].words not in text_of(app)
     assert app.radio(key="learn_answer_1-0").value is None
     app.radio(key="learn_answer_1-0").set_value(2).run()
     again = reload(app, learn_step="8")
@@ -176,7 +177,7 @@ def test_the_second_set_is_asked_beside_the_first_and_both_are_remembered(open_p
 
 
 def test_only_five_right_answers_are_a_success(open_page, monkeypatch):
-    answers = {str(number): question.right for number, question in enumerate(quiz.questions())}
+    answers = {str(number): question.right for number, question in enumerate(questions.questions())}
     monkeypatch.setattr(progress, "in_browser", lambda: progress.packed({"answers": answers, "finished": True}))
     app = open_page("learn", learn_step="8")
     assert [alert.proto.title for alert in app.success] == ["5 of 5 right"]

@@ -11,9 +11,10 @@ from PIL import Image
 
 from lrc_core.budget import break_even
 from lrc_core.types import LinearShape
-from pages.ui.learn import mask, pays, picture, quiz, quiz_figures
+from pages.ui.learn import mask, pays, picture
 from pages.ui.learn import mask_training as training
 from pages.ui.learn.lesson_text import lesson_text
+from pages.ui.learn.quiz import figures, questions
 from pages.ui.learn.steps import STEPS
 from pages.ui.shared import svg
 
@@ -127,9 +128,9 @@ def test_every_step_has_words_a_formula_and_a_source(entry):
     assert "http" in text.sources
 
 
-@pytest.mark.parametrize("number", range(len(quiz.SETS)))
+@pytest.mark.parametrize("number", range(len(questions.SETS)))
 def test_a_set_has_five_questions_with_one_right_answer_that_its_length_does_not_give_away(number):
-    listed = quiz.questions(number)
+    listed = questions.questions(number)
     assert len(listed) == 5
     for question in listed:
         assert 0 <= question.right < len(question.options) and len(set(question.options)) == 3
@@ -144,16 +145,16 @@ def test_a_set_has_five_questions_with_one_right_answer_that_its_length_does_not
 
 
 def test_the_answers_of_figures_are_what_their_numbers_say():
-    (first, other, last), errors = zip(*quiz_figures.MEASURED.values(), strict=True)
+    (first, other, last), errors = zip(*figures.MEASURED.values(), strict=True)
     assert other - first < 2 * np.hypot(errors[0], errors[1]), "the first two cannot be told apart"
     assert last - other > 2 * np.hypot(errors[1], errors[2]), "the third one can"
-    facts = quiz_figures.layers().facts
-    even = break_even(quiz_figures.SQUARE)
+    facts = figures.layers().facts
+    even = break_even(figures.SQUARE)
     assert int(facts["small"]) < even < int(facts["large"])
-    for fall, rank in zip(quiz_figures.FALLS.values(), (facts["small"], facts["large"]), strict=True):
+    for fall, rank in zip(figures.FALLS.values(), (facts["small"], facts["large"]), strict=True):
         energy = np.cumsum(np.exp(-2 * fall * np.arange(200)))
         assert int(rank) == int(np.searchsorted(energy, 0.9 * energy[-1])) + 1
     energy = np.cumsum(np.linalg.svd(picture.matrix(), compute_uv=False) ** 2)
-    facts = quiz_figures.energy().facts
+    facts = figures.energy().facts
     assert int(facts["right"]) == int(np.searchsorted(energy, 0.99 * energy[-1])) + 1
-    assert quiz_figures.cost().facts["even"] == "750" == f"{1000 * 3000 / 4000:.0f}"
+    assert figures.cost().facts["even"] == "750" == f"{1000 * 3000 / 4000:.0f}"

@@ -10,7 +10,8 @@ import pytest
 
 from lrc_core.cli import main
 from lrc_core.runs.spec import ModelRef
-from pages.ui.learn import card, layers, lessons, methods, outputs, quiz
+from pages.ui.learn import card, layers, lessons, methods, outputs
+from pages.ui.learn.quiz import questions
 from pages.ui.learn.site.page import page
 from pages.ui.learn.steps import STEPS
 
@@ -57,8 +58,8 @@ def test_its_books_are_those_of_the_app(written):
 
 
 def test_every_question_has_one_right_answer_and_its_reason(written):
-    for number in range(len(quiz.SETS)):
-        for place, question in enumerate(quiz.questions(number)):
+    for number in range(len(questions.SETS)):
+        for place, question in enumerate(questions.questions(number)):
             values = re.findall(rf'name="q{number}-{place}" value="([01])"', written)
             assert values.count("1") == 1 and values.index("1") == question.right
             assert question.why[:40] in html.unescape(written)

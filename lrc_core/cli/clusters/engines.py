@@ -16,7 +16,7 @@ from lrc_core.errors import LrcError
 from lrc_core.jobs.engines.choice import engine_of
 from lrc_core.jobs.engines.engine import Engine, EngineTask
 from lrc_core.jobs.engines.profile import Profile, chosen_profile
-from lrc_core.kinds.flags import ENGINES
+from lrc_core.kinds.words.flags import ENGINES
 from lrc_core.paths import child_environment, runs_home
 
 LOOK_S = 0.1

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lrc_core.errors import RecordError, SettingsError
-from lrc_core.kinds.flags import ENGINES
+from lrc_core.kinds.words.flags import ENGINES
 from lrc_core.paths import expanded
 from lrc_core.records import Count, Label, Name, Place, Positive, typed
 

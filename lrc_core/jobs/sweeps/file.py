@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from lrc_core.errors import SettingsError
 from lrc_core.jobs.engines.profile import read_toml
 from lrc_core.kinds import KINDS
-from lrc_core.kinds.flags import STARTER
+from lrc_core.kinds.words.flags import STARTER
 from lrc_core.runs.spec import QualitySpec
 from lrc_core.runs.store import RunStore
 

@@ -17,8 +17,8 @@ from lrc_core.quality.rows import Scores
 from lrc_core.results import comparisons
 from lrc_core.runs.spec import ModelRef
 from lrc_core.runs.store import RunStore
-from pages.ui.learn import quiz
 from pages.ui.learn.methods import usable
+from pages.ui.learn.quiz import questions
 from pages.ui.shared import cards, charting, forms
 from pages.ui.shared.frame import empty, page_link, sample_note
 
@@ -33,7 +33,7 @@ def draw(ref: ModelRef) -> None:
         empty("Nothing measured yet", "Start a comparison on the Compare page.", ":material/balance:")
     else:
         card(group)
-    quiz.draw()
+    questions.draw_quiz()
 
 
 def card(group: comparisons.Group) -> None:

@@ -12,7 +12,8 @@ from lrc_core import words
 from lrc_core.errors import LrcError
 from lrc_core.escape import escaped
 from lrc_core.jobs import manager, sharing
-from lrc_core.kinds import title_of, titles
+from lrc_core.kinds import title_of
+from lrc_core.kinds.words import titles
 from lrc_core.paths import read_only
 from lrc_core.results.archive import AnyRun, archive
 from lrc_core.results.identity import changed, identified

@@ -12,7 +12,7 @@ from typing import Any
 import streamlit as st
 
 from lrc_core.escape import escaped
-from lrc_core.kinds.flags import model_words
+from lrc_core.kinds.words.flags import model_words
 from lrc_core.paths import expanded
 from lrc_core.results.answers import plans_of
 from lrc_core.results.archive import AnyRun, RunView, archive

@@ -16,10 +16,11 @@ from lrc_core.results import comparisons
 from lrc_core.results.archive import archive
 from lrc_core.runs.spec import ModelRef
 from pages.ui.compare import readings
-from pages.ui.learn import card, layers, lessons, mask, methods, outputs, picture, quiz, weight
+from pages.ui.learn import card, layers, lessons, mask, methods, outputs, picture, weight
 from pages.ui.learn import mask_training as training
 from pages.ui.learn.flipbook import FRAME_MS, Book
-from pages.ui.learn.quiz_figures import FIGURES
+from pages.ui.learn.quiz import questions
+from pages.ui.learn.quiz.figures import FIGURES
 from pages.ui.learn.site.books import outputs_book, pays_book
 from pages.ui.shared import pictures
 
@@ -151,13 +152,13 @@ def _card(ref: ModelRef) -> str:
             )
             title = f"{method_label('llrc')}, {words.removed(best['keep_achieved'])} removed"
             made = f"<table><caption>{title}</caption>{cells}</table>" + said(card.cost_sentence(best, dense))
-    return made + "".join(_questions(number) for number in range(len(quiz.SETS)))
+    return made + "".join(_questions(number) for number in range(len(questions.SETS)))
 
 
 def _questions(number: int) -> str:
     """A set of questions, each with its explanation behind the answer."""
     asked = []
-    for place, question in enumerate(quiz.questions(number)):
+    for place, question in enumerate(questions.questions(number)):
         name = f"q{number}-{place}"
         drawn = FIGURES[question.figure]().drawing if question.figure else ""
         options = "".join(

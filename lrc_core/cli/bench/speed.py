@@ -12,8 +12,8 @@ from lrc_core.budget import check_target
 from lrc_core.cli.follow import ProgressLine
 from lrc_core.cli.output import emit, emit_json, emit_table, note
 from lrc_core.errors import SettingsError
-from lrc_core.kinds.flags import add_model, model_ref
-from lrc_core.kinds.lists import add_list
+from lrc_core.kinds.words.flags import add_model, model_ref
+from lrc_core.kinds.words.lists import add_list
 from lrc_core.models.resources import human_bytes
 from lrc_core.plan import Plan
 from lrc_core.results.plans import find_plan

@@ -9,7 +9,7 @@ import streamlit as st
 
 from pages.ui.learn import progress
 from pages.ui.learn.lesson_text import FOLDER
-from pages.ui.learn.quiz_figures import FIGURES
+from pages.ui.learn.quiz.figures import FIGURES
 from pages.ui.shared.pictures import draw_picture
 
 SETS = ("quiz", "quiz-2")
@@ -72,7 +72,7 @@ def place(number: int) -> str:
     return f"{chosen}-{number}" if chosen else str(number)
 
 
-def draw() -> None:
+def draw_quiz() -> None:
     """The questions, and once all are answered and checked, what was right and why."""
     listed = questions(current())
     st.header(("Five questions", "Five more questions")[current()])

@@ -17,7 +17,7 @@ import lrc_core.allocate
 import lrc_core.decompose  # noqa: F401 - both register their methods, which help texts list
 from lrc_core.errors import EvaluationError, TextError
 from lrc_core.formats.grids import format_named
-from lrc_core.kinds.lists import add_list, pieces_of
+from lrc_core.kinds.words.lists import add_list, pieces_of
 from lrc_core.models.onload.choice import MODES
 from lrc_core.models.pack.starter import TEXTS
 from lrc_core.paths import expanded

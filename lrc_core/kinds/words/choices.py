@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from lrc_core.errors import SettingsError
-from lrc_core.kinds.lists import add_list, pieces_of
+from lrc_core.kinds.words.lists import add_list, pieces_of
 from lrc_core.registry import ALLOCATORS
 
 

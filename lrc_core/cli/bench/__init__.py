@@ -1,0 +1,1 @@
+"""The commands of `lrc bench` that have words of their own."""

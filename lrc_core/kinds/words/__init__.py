@@ -1,0 +1,1 @@
+"""How the kinds speak: flags both ways, lists of them, choices of methods, and titles."""
