@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import math
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 from itertools import chain
 from typing import Any
 
@@ -30,6 +31,8 @@ class Cost:
         bytes: bytes of parameters and buffers as held, tied ones once.
         prefill_tokens_per_s: tokens of a prompt read per second, batch 1; None where the model cannot be timed.
         decode_tokens_per_s: tokens written per second with the key-value cache, batch 1; None without such a cache.
+        prefill_stderr: standard error of that speed, from its repetitions.
+        decode_stderr: likewise.
         note: why a speed is missing, "" where none is.
     """
 
@@ -37,11 +40,15 @@ class Cost:
     bytes: int
     prefill_tokens_per_s: float | None
     decode_tokens_per_s: float | None
+    prefill_stderr: float | None = None
+    decode_stderr: float | None = None
     note: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able form; no note where there is nothing to note."""
-        return {name: value for name, value in asdict(self).items() if name != "note" or value}
+        """JSON-able form; only the sizes and speeds are always there."""
+        always = ("params", "bytes", "prefill_tokens_per_s", "decode_tokens_per_s")
+        found = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in found.items() if value or name in always}
 
 
 def count_params(model: nn.Module) -> int:
@@ -110,24 +117,33 @@ def measure_cost(
     vocabulary = int(model.get_input_embeddings().num_embeddings)  # type: ignore[operator]
     generator = torch.Generator().manual_seed(0)
     prompt = torch.randint(0, vocabulary, (1, prompt_tokens), generator=generator).to(device)
-    params, size = count_params(model), count_bytes(model)
-    prefill: float | None = None
+    cost = Cost(*held_size(model), None, None)
     with evaluating(model):
         clock = _Clock(device, max_seconds / 2, should_stop)
         try:
-            prefill, output = clock.median(lambda: _forward(model, prompt), repeats)
+            timed, output = clock.timed(lambda: _forward(model, prompt), repeats)
+            speed, stderr = _speed(timed, prompt_tokens)
+            cost = replace(cost, prefill_tokens_per_s=speed, prefill_stderr=stderr)
             if getattr(output, "past_key_values", None) is None:
-                return Cost(params, size, prompt_tokens / prefill, None, _NO_CACHE)
+                return replace(cost, note=_NO_CACHE)
             state = {"output": output}
-            decode, _ = clock.median(lambda: _decode_step(model, state), new_tokens)
+            timed, _ = clock.timed(lambda: _decode_step(model, state), new_tokens)
         except (CancelledError, MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # a family's own code raises whatever it likes over a cache it does not expect
             reason = str(error).strip().split("\n")[0] or type(error).__name__
-            return Cost(
-                params, size, prefill and prompt_tokens / prefill, None, f"The speed could not be timed: {reason}"
-            )
-    return Cost(params, size, prompt_tokens / prefill, 1 / decode)
+            return replace(cost, note=f"The speed could not be timed: {reason}")
+    speed, stderr = _speed(timed, 1)
+    return replace(cost, decode_tokens_per_s=speed, decode_stderr=stderr)
+
+
+def _speed(seconds: Sequence[float], tokens: int) -> tuple[float, float | None]:
+    """Tokens per second by the median, and its standard error: that of a median of normal errors, pi/2 in variance."""
+    middle = statistics.median(seconds)
+    if len(seconds) < 3:
+        return tokens / middle, None
+    error = math.sqrt(math.pi / 2 / len(seconds)) * statistics.stdev(seconds)
+    return tokens / middle, tokens / middle * error / middle
 
 
 def _forward(model: nn.Module, ids: Tensor, cache: Any = None) -> Any:
@@ -152,8 +168,8 @@ class _Clock:
     max_seconds: float
     should_stop: ShouldStop
 
-    def median(self, action: Callable[[], Any], repeats: int) -> tuple[float, Any]:
-        """Median seconds of ``repeats`` actions after one more to warm up, and what the last one returned."""
+    def timed(self, action: Callable[[], Any], repeats: int) -> tuple[list[float], Any]:
+        """Seconds of ``repeats`` actions after one more to warm up, and what the last one returned."""
         seconds: list[float] = []
         # The warm-up counts towards the limit: a machine that is slow at it is slow at all.
         while len(seconds) <= min(repeats, 2) or (len(seconds) <= repeats and sum(seconds) < self.max_seconds):
@@ -164,7 +180,7 @@ class _Clock:
             result = action()
             self._synchronise()
             seconds.append(time.perf_counter() - start)
-        return statistics.median(seconds[1:]), result
+        return seconds[1:], result
 
     def _synchronise(self) -> None:
         """Wait for the device: its work is queued, and the clock would stop too early."""

@@ -17,6 +17,8 @@ from lrc_core.names import method_color as color
 from lrc_core.names import method_label as label
 from lrc_core.plan import split_variant
 from lrc_core.quality.quantised import compresses, served_bytes
+from lrc_core.quality.rows import dense_row
+from lrc_core.quality.speeds import DECODE, PREFILL, pace_of
 from lrc_core.quality.tables import tasks_of, texts_of
 from lrc_core.words import figure as written
 from lrc_core.words import removed, rounded, with_error
@@ -210,47 +212,62 @@ def zero_shot_table(rows: Sequence[Row], metric: str) -> pd.DataFrame:
     return pd.DataFrame(records)
 
 
-_COSTS = (
-    ("bytes", "Size in MB", 1e-6),
-    ("prefill_tokens_per_s", "Prefill, tokens/s", 1.0),
-    ("decode_tokens_per_s", "Decode, tokens/s", 1.0),
-)
+_SIZE = "Size in MB"
 
 
-def _cost(row: Row, name: str) -> float | None:
-    """A figure of a row's cost; its bytes as it is served, not as the computer held it that measured it."""
-    return served_bytes(row) if name == "bytes" else (row.get("cost") or {}).get(name)
+def _size(row: Row) -> float | None:
+    """Millions of bytes as it is served, not as the computer held it that measured it."""
+    size = served_bytes(row)
+    return None if size is None else size / 1e6
+
+
+def _speed(row: Row, what: str) -> float | None:
+    return (row.get("cost") or {}).get(f"{what}_tokens_per_s")
 
 
 def speed_table(rows: Sequence[Row]) -> pd.DataFrame:
-    """Size and speeds in numbers, one row per model."""
-    return pd.DataFrame(
-        [
-            {"Model": bar_name(row)}
-            | {
-                title: written(None if (value := _cost(row, name)) is None else value * factor)
-                for name, title, factor in _COSTS
-            }
-            for row in ordered(rows)
-        ]
-    )
+    """Size and speeds in numbers, one row per model: tokens per second, and times the dense model's."""
+    dense = dense_row(rows)
+    records = []
+    for row in ordered(rows):
+        record: dict[str, str] = {"Model": bar_name(row), _SIZE: written(_size(row))}
+        for what, title in ((PREFILL, "Prefill"), (DECODE, "Decode")):
+            pace = None if row is dense else pace_of(row, dense, what)
+            record[f"{title}, tokens/s"] = written(_speed(row, what))
+            record[f"{title}, times dense"] = pace.figure if pace else "–"
+        records.append(record)
+    return pd.DataFrame(records)
 
 
 def speed_bars(rows: Sequence[Row]) -> go.Figure:
-    """Bytes and measured tokens per second, one panel each."""
-    titles = [title for _, title, _ in _COSTS]
-    figure = make_subplots(rows=1, cols=3, subplot_titles=titles, horizontal_spacing=0.08)
-    for column, (name, _, factor) in enumerate(_COSTS, start=1):
-        costs = [(row, _cost(row, name)) for row in ordered(rows)]
-        shown = [(row, float(value)) for row, value in costs if value is not None]
+    """Bytes, and both paces over the dense model's with their errors; without a dense model, tokens per second."""
+    dense, found = dense_row(rows), ordered(rows)
+    others = [row for row in found if row is not dense]
+    panels: list[tuple[str, list[tuple[Row, float, float | None]]]] = [
+        (_SIZE, [(row, size, None) for row in found if (size := _size(row)) is not None])
+    ]
+    for what, title in ((PREFILL, "Prefill"), (DECODE, "Decode")):
+        if dense is None:
+            panels.append(
+                (f"{title}, tokens/s", [(row, speed, None) for row in others if (speed := _speed(row, what))])
+            )
+        else:
+            paces = [(row, pace.value, pace.stderr) for row in others if (pace := pace_of(row, dense, what))]
+            panels.append((f"{title}, times dense", paces))
+    figure = make_subplots(rows=1, cols=3, subplot_titles=[title for title, _ in panels], horizontal_spacing=0.08)
+    for column, (_, shown) in enumerate(panels, start=1):
         figure.add_bar(
-            x=[bar_name(row) for row, _ in shown],
-            y=[value * factor for _, value in shown],
-            marker=_marker([str(row["method"]) for row, _ in shown]),
-            hovertemplate="%{x}: %{y:,.1f}<extra></extra>",
+            x=[bar_name(row) for row, *_ in shown],
+            y=[value for _, value, _ in shown],
+            error_y={"array": [error or 0.0 for *_, error in shown]} if any(error for *_, error in shown) else None,
+            marker=_marker([str(row["method"]) for row, *_ in shown]),
+            hovertemplate="%{x}: %{y:,.3g}<extra></extra>",
             row=1,
             col=column,
         )
+    if dense is not None:
+        for column in (2, 3):
+            figure.add_hline(y=1.0, line={"dash": "dot", "width": 1}, row=1, col=column)
     figure.update_layout(height=340, showlegend=False, margin={"l": 50, "r": 8, "t": 36, "b": 8}, bargap=0.35)
     return figure
 

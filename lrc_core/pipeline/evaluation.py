@@ -64,6 +64,9 @@ def evaluation_run(run: Run, session: Session) -> dict[str, Any]:
     plan.save(run.path / "plan.json")
     with under_plan(session, plan, spec.plan_folder, spec.calibration, run.path.parent):
         scores = _measure(run, spec.evaluation, session, _calibrated_on(plan, spec), timed=not plan.formats)
+    if not plan.formats:  # the same process right afterwards: whatever else the computer does, it does to both
+        session.on_progress(Progress("speed of the dense model"))
+        scores["cost"]["dense"] = _cost(session, timed=True).to_dict()
     head = {
         name: getattr(plan, name)
         for name in ("method", "decomposition", "keep_target", "keep_achieved", "keep_whole_model")

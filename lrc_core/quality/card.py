@@ -13,6 +13,7 @@ from lrc_core.plan import Plan
 from lrc_core.quality.footprint import Footprint
 from lrc_core.quality.plain_words import accuracy_loss, difference_words, questions_asked, surprise
 from lrc_core.quality.rows import Scores
+from lrc_core.quality.speeds import DECODE, PREFILL, Pace, pace_of
 from lrc_core.words import data_size, percent, significant
 
 Row = Mapping[str, Any]
@@ -63,7 +64,7 @@ class Wishes:
 def speed_of(row: Row) -> dict[str, float | None]:
     """Speeds of a measured row."""
     cost = row.get("cost") or {}
-    return {name: cost.get(f"{name}_tokens_per_s") for name in ("decode", "prefill")}
+    return {name: cost.get(f"{name}_tokens_per_s") for name in (DECODE, PREFILL)}
 
 
 def part_words(key: str, value: int | None) -> str:
@@ -75,19 +76,26 @@ def part_words(key: str, value: int | None) -> str:
 
 def speed_words(entry: CardModel, dense: CardModel | None) -> str:
     """Measured speed, as a share of the dense model's where that was measured too."""
-    decode, prefill = entry.speed.get("decode"), entry.speed.get("prefill")
-    if not decode:
+    if not entry.speed.get(DECODE):
         return "Speed was not measured."
-    said = f"Writes **{significant(decode)} tokens/s**"
-    alike = dense is not None and dense is not entry and dense.timed == entry.timed
-    base = dense.speed.get("decode") if dense is not None and alike else None
-    if base:
-        said += f", {decode / base:.2f} times the dense model's pace"
-    if prefill:
-        said += f"; reads a prompt at {significant(prefill)} tokens/s"
-        first = dense.speed.get("prefill") if dense is not None and alike else None
-        said += f", {prefill / first:.2f} times" if first else ""
-    return said + " (measured once)."
+    said, together = [], False
+    for what, verb in ((DECODE, "Writes **{} tokens/s**"), (PREFILL, "reads a prompt at {} tokens/s")):
+        if speed := entry.speed.get(what):
+            pace = _pace(entry, dense, what)
+            said.append(verb.format(significant(speed)) + (f", {pace.figure} times the dense pace" if pace else ""))
+            together = together or (pace is not None and pace.stderr is not None)
+    how = "timed right beside the dense model, with the standard error" if together else "measured once"
+    return f"{'; '.join(said)} ({how})."
+
+
+def _pace(entry: CardModel, dense: CardModel | None, what: str) -> Pace | None:
+    """Over the dense model's speed, where that was timed in the same way."""
+    if dense is None or dense is entry or dense.timed != entry.timed:
+        return None
+    if entry.row is not None and entry.timed == "evaluation":
+        return pace_of(entry.row, dense.row, what)
+    speed, base = entry.speed.get(what), dense.speed.get(what)
+    return Pace(speed / base, None) if speed and base else None
 
 
 def quality_words(entry: CardModel, dense: CardModel | None, scores: Scores) -> tuple[str, str]:

@@ -54,6 +54,11 @@ class Scores:
         return self._read[run_id]
 
 
+def dense_row(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The dense model's, which the others are compared with."""
+    return next((row for row in rows if row["method"] == "dense"), None)
+
+
 def completed(rows: Sequence[Row], partners: Partners, scores: Scores) -> list[Row]:
     """Rows with what follows from them and their partners.
 

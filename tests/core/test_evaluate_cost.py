@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import statistics
+
 import pytest
 import torch
 from torch import nn
 
 from lrc_core.errors import CancelledError
+from lrc_core.evaluate import cost as cost_module
 from lrc_core.evaluate.cost import count_bytes, count_params, measure_cost
 from lrc_core.evaluate.sample import greedy_sample
 from tests.factories.tiny_models import FAMILIES, HIDDEN, VOCAB, tiny_model, tiny_tokenizer
@@ -24,12 +27,23 @@ def test_tied_parameters_count_once_and_buffers_count_in_bytes() -> None:
 def test_measures_every_family_and_leaves_it_as_found(family: str) -> None:
     model = tiny_model(family)
     model.train()
-    cost = measure_cost(model, prompt_tokens=32, new_tokens=3, repeats=2)
+    cost = measure_cost(model, prompt_tokens=32, new_tokens=3, repeats=3)
     assert cost.params == count_params(model)
+    assert cost.prefill_stderr is not None and cost.decode_stderr is not None
     assert cost.prefill_tokens_per_s > 0
     assert cost.decode_tokens_per_s > 0
     assert model.training
-    assert set(cost.to_dict()) == {"params", "bytes", "prefill_tokens_per_s", "decode_tokens_per_s"}
+    assert set(cost.to_dict()) == {
+        "params", "bytes", "prefill_tokens_per_s", "decode_tokens_per_s", "prefill_stderr", "decode_stderr",
+    }  # fmt: skip
+
+
+def test_the_error_is_that_of_a_median_and_unknown_of_two_timings() -> None:
+    seconds = [0.1, 0.11, 0.12, 0.10, 0.11]
+    speed, stderr = cost_module._speed(seconds, 22)
+    assert speed == pytest.approx(200)
+    assert stderr == pytest.approx(200 * 1.2533 * statistics.stdev(seconds) / 5**0.5 / 0.11, rel=1e-4)
+    assert cost_module._speed([0.1, 0.3], 1) == (pytest.approx(5), None)
 
 
 def test_a_prompt_beyond_the_models_positions_is_shortened() -> None:

@@ -21,6 +21,7 @@ from lrc_core.lowrank.structure import read_structure, restructured
 from lrc_core.models.blocks.linears import block_linears, get_module, weight_of
 from lrc_core.models.load import load_model
 from lrc_core.plan import Plan
+from lrc_core.quality.speeds import DECODE, pace_of
 from lrc_core.registry import ALLOCATORS
 from lrc_core.results.plans import find_plan
 from lrc_core.runs.spec import (
@@ -209,6 +210,11 @@ def test_evaluate_measures_the_plan(
     assert row["perplexity"][texts[1]]["value"] == pytest.approx(expected, rel=1e-4)
     dense = result_of(run(EvaluateSpec(model, evaluation=evaluation)))
     saved = dense["cost"]["params"] - row["cost"]["params"]
+    beside = row["cost"]["dense"]  # timed in the same process, on the model as it was before the plan
+    assert {name: beside[name] for name in ("params", "bytes")} == {
+        name: dense["cost"][name] for name in ("params", "bytes")
+    }
+    assert pace_of(row, None, DECODE) is not None
     assert saved == round((1 - plan.keep_achieved) * card_of(found).params_linear)
     scores = json.loads((found.path / "scores.json").read_text())
     assert len(scores["windows"][texts[1]]["losses"]) == 6

@@ -12,6 +12,7 @@ from lrc_core.quality.decision import KINDS, choices
 from lrc_core.quality.decision_words import decision_words, texts_words
 from lrc_core.quality.quantised import compresses, served_bytes, share_of
 from lrc_core.quality.rows import accuracy_of, mean_of
+from lrc_core.quality.speeds import DECODE, PREFILL, pace_of
 from lrc_core.quality.tables import MARKS, marks, tasks_of
 from lrc_core.report.content import (
     COUNTED,
@@ -338,20 +339,25 @@ def _speeds(named: Named) -> list[Block]:
         return [Words("No speed was measured in these runs.", "note")]
     columns = [
         Column("Held in memory", True, MEASURED),
-        Column("Reads, tokens/s", True, MEASURED),
-        Column("Writes, tokens/s", True, MEASURED),
+        *(
+            Column(f"{verb}, {unit}", True, MEASURED)
+            for verb in ("Reads", "Writes")
+            for unit in ("tokens/s", "times dense")
+        ),
         Column("Run", mono=True),
     ]
 
     def cells(row: Row) -> list[Cell]:
-        cost = row["cost"]
-        values = [cost.get("prefill_tokens_per_s"), cost.get("decode_tokens_per_s")]
-        held = cost.get("bytes")
-        return [
-            Cell(data_size(held) if held else "–", held),
-            *(Cell(significant(value), value) for value in values),
-            Cell(str(row.get("run_id", "")), str(row.get("run_id", ""))),
-        ]
+        held = row["cost"].get("bytes")
+        found = [Cell(data_size(held) if held else "–", held)]
+        for what in (PREFILL, DECODE):
+            speed = row["cost"].get(f"{what}_tokens_per_s")
+            pace = None if row is named.dense else pace_of(row, named.dense, what)
+            found += [Cell(significant(speed), speed), Cell(pace.figure, pace.value) if pace else Cell("–")]
+        return [*found, Cell(str(row.get("run_id", "")), str(row.get("run_id", "")))]
 
-    note = "Measured once a run on the computer that made it; other work on that computer shows in these figures."
+    note = (
+        "Tokens per second are of the computer that made the run. Times dense with an error were timed right beside "
+        "the dense model in one process; with ≈, once each, so that other work on that computer shows in them."
+    )
     return [_table(named, "Speed", columns, cells, timed, note)]

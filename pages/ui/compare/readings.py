@@ -14,6 +14,8 @@ from lrc_core.formats.grids import METHODS
 from lrc_core.names import method_label
 from lrc_core.plan import Plan, plan_variant
 from lrc_core.quality.quantised import compresses, served_bytes
+from lrc_core.quality.rows import dense_row
+from lrc_core.quality.speeds import DECODE, PREFILL, pace_of
 from lrc_core.types import ModelCard
 
 Row = Mapping[str, Any]
@@ -104,31 +106,24 @@ def accuracy(rows: Sequence[Row], metric: str) -> str:
 
 def cost(rows: Sequence[Row]) -> str:
     """The smallest and the fastest of the compressed models, against the dense one."""
-    dense = next((row["cost"] for row in rows if row["method"] == "dense"), None)
-    others = [row for row in rows if compresses(row)]
-    speeds = [row for row in others if row["cost"].get("decode_tokens_per_s")]
-    if dense is None or not speeds or not dense.get("decode_tokens_per_s"):
+    dense, others = dense_row(rows), [row for row in rows if compresses(row)]
+    if dense is None:
         return f"{len(others)} compressed models, without a dense one to compare them with."
-    fast = max(speeds, key=lambda row: float(row["cost"]["decode_tokens_per_s"]))
-    pace = fast["cost"]["decode_tokens_per_s"] / dense["decode_tokens_per_s"]
-    paces = [
-        float(row["cost"]["prefill_tokens_per_s"]) / dense["prefill_tokens_per_s"]
-        for row in others
-        if row["cost"].get("prefill_tokens_per_s") and dense.get("prefill_tokens_per_s")
-    ]
-    read = ""
-    if paces:
-        ends = dict.fromkeys(f"{end:.2f}" for end in (min(paces), max(paces)))
-        read = f" Prompts they read at {' to '.join(ends)} times its pace."
-    whole = next(served_bytes(row) for row in rows if row["method"] == "dense")
-    sizes = [size for row in others if (size := served_bytes(row))]
-    smaller = (
-        f"Compressed models are up to {words.percent(1 - min(sizes) / whole, 0)} smaller; the"
-        if sizes and whole
-        else "The"
-    )
-    name = method_label(str(fast["method"]))
-    return f"{smaller} fastest, **{name}**, writes at {pace:.2f} times the dense model's pace.{read}"
+    whole, sizes = served_bytes(dense), [size for row in others if (size := served_bytes(row))]
+    said = []
+    if sizes and whole:
+        said.append(f"Compressed models are up to {words.percent(1 - min(sizes) / whole, 0)} smaller.")
+    writing = [(pace, row) for row in others if (pace := pace_of(row, dense, DECODE))]
+    if writing:
+        pace, fast = max(writing, key=lambda pair: pair[0].value)
+        name = method_label(str(fast["method"]))
+        said.append(f"The fastest, **{name}**, writes at {pace.figure} times the dense model's pace.")
+    else:
+        said.append("No speed was timed that can be compared with the dense model's.")
+    if reading := [pace.value for row in others if (pace := pace_of(row, dense, PREFILL))]:
+        ends = dict.fromkeys(f"{end:.2f}" for end in (min(reading), max(reading)))
+        said.append(f"Prompts they read at {' to '.join(ends)} times its pace.")
+    return " ".join(said)
 
 
 def _points(share: float) -> str:

@@ -210,8 +210,9 @@ def cost(group: comparisons.Group, decomposition: str, rows: Rows, ref: ModelRef
     caption = ChartText("Bytes, prefill and decode speed by method", charts.speed_table(shown), readings.cost(shown))
     charting.plotly(charts.speed_bars(shown), caption, key="co_speed", name="size-and-speed")
     st.caption(
-        "Measured on the computer that made the run. Two small products are not automatically faster than one large: "
-        "the number of bytes always falls, the speed only where memory or arithmetic was the limit."
+        "Times dense with an error: timed right beside the dense model, in one process. Two small products are not "
+        "automatically faster than one large: the number of bytes always falls, the speed only where memory or "
+        "arithmetic was the limit."
     )
 
 

@@ -14,6 +14,7 @@ from lrc_core.names import in_order, method_label
 from lrc_core.quality.plain_words import ACCURACY, accuracy_loss, difference_words
 from lrc_core.quality.quantised import served_bytes
 from lrc_core.quality.rows import Scores
+from lrc_core.quality.speeds import DECODE, PACES, PREFILL, pace_of
 from lrc_core.results import comparisons
 from lrc_core.runs.spec import ModelRef
 from lrc_core.runs.store import RunStore
@@ -73,20 +74,13 @@ def card(group: comparisons.Group) -> None:
 
 def entries(row: Mapping[str, Any], dense: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Name, value and note of every figure on the card."""
-    cost, before = row["cost"], dense["cost"]
     found = [
         ("Size", words.data_size(served_bytes(row) or 0), f"of {words.data_size(served_bytes(dense) or 0)}, counted"),
-        (
-            "Reading a prompt",
-            f"{cost['prefill_tokens_per_s']:,.0f} tokens/s",
-            f"dense {before['prefill_tokens_per_s']:,.0f}, measured",
-        ),
-        (
-            "Writing",
-            f"{cost['decode_tokens_per_s']:,.1f} tokens/s",
-            f"dense {before['decode_tokens_per_s']:,.1f}, measured",
-        ),
     ]
+    for what, title in ((PREFILL, "Reading a prompt"), (DECODE, "Writing")):
+        speed, pace = row["cost"].get(f"{what}_tokens_per_s"), pace_of(row, dense, what)
+        note = f"{pace.figure} times the dense pace" if pace else "measured"
+        found.append((title, f"{words.significant(speed)} tokens/s" if speed else "not measured", note))
     for text, score in row["perplexity"].items():
         other = dense["perplexity"].get(text)
         note = f"dense {words.measured(other['value'], other.get('stderr'))}" if other else ""
@@ -104,25 +98,23 @@ def entries(row: Mapping[str, Any], dense: Mapping[str, Any]) -> list[tuple[str,
 
 def cost_sentence(row: Mapping[str, Any], dense: Mapping[str, Any]) -> str:
     """The card in a few sentences."""
-    cost, before = row["cost"], dense["cost"]
     saved = 1 - (served_bytes(row) or 0) / (served_bytes(dense) or 1)
-    writes = pace(cost["decode_tokens_per_s"] / before["decode_tokens_per_s"])
-    reads = pace(cost["prefill_tokens_per_s"] / before["prefill_tokens_per_s"])
     text = next(iter(row["perplexity"]))
     factor = row["perplexity"][text]["value"] / dense["perplexity"][text]["value"]
-    tasks = tasks_words(row, dense)
     return (
-        f"The whole model becomes **{words.percent(saved, 0)}** smaller. On the computer that measured it, once "
-        f"each, it reads prompts {reads} and writes {writes}. Its perplexity on {text} is **{factor:.2g} times** "
-        f"the dense model's. {tasks}"
+        f"The whole model becomes **{words.percent(saved, 0)}** smaller. {_speed_sentence(row, dense)}Its perplexity "
+        f"on {text} is **{factor:.2g} times** the dense model's. {tasks_words(row, dense)}"
     )
 
 
-def pace(factor: float) -> str:
-    """A speed as a factor of the dense model's, in words: one timing each tells nothing below a twentieth."""
-    if abs(factor - 1) < 0.05:
-        return "as fast as before"
-    return f"{words.percent(abs(factor - 1), 0)} {'faster' if factor > 1 else 'slower'}"
+def _speed_sentence(row: Mapping[str, Any], dense: Mapping[str, Any]) -> str:
+    """Both paces, "" where none can be compared."""
+    paces = {verb: pace_of(row, dense, what) for what, verb in PACES.items()}
+    said = " and ".join(f"{verb} {pace.words}" for verb, pace in paces.items() if pace)
+    if not said:
+        return ""
+    once = any(pace.stderr is None for pace in paces.values() if pace)
+    return f"On the computer that measured it{', once each' if once else ''}, it {said}. "
 
 
 def tasks_words(row: Mapping[str, Any], dense: Mapping[str, Any]) -> str:

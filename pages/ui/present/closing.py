@@ -10,6 +10,7 @@ from lrc_core.quality.decision_words import BESIDE, decision_words, texts_words
 from lrc_core.quality.plain_words import accuracy_loss, difference_words, questions_asked, surprise
 from lrc_core.quality.quantised import served_bytes
 from lrc_core.quality.rows import Scores
+from lrc_core.quality.speeds import PACES, pace_of
 from lrc_core.report.drawing.decision import decision_drawing, decision_legend
 from lrc_core.report.html.svg import svg, symbol
 from lrc_core.results import comparisons
@@ -78,15 +79,13 @@ def _against_quality(story: Story) -> list[str]:
 
 
 def _against_speed(story: Story) -> list[str]:
-    cost, before = (story.best or {}).get("cost") or {}, (story.dense or {}).get("cost") or {}
-    said = [
-        f"{verb} at {cost[name] / before[name]:.2f} times the dense pace"
-        for name, verb in (("decode_tokens_per_s", "writes"), ("prefill_tokens_per_s", "reads prompts"))
-        if cost.get(name) and before.get(name)
-    ]
+    paces = {verb: pace_of(story.best or {}, story.dense, what) for what, verb in PACES.items()}
+    said = [f"{verb} at {pace.figure} times the dense pace" for verb, pace in paces.items() if pace]
     if not said:
-        return ["If it must be faster: speed was not measured. Two thin matrices are not always faster than one."]
-    return [f"If it must be faster: timed once each, it {' and '.join(said)}. Two thin matrices are not always faster."]
+        return [
+            "If it must be faster: no speed was timed that can be compared. Two thin matrices are not always faster."
+        ]
+    return [f"If it must be faster: it {' and '.join(said)}. Two thin matrices are not always faster than one."]
 
 
 def conclusion(story: Story) -> Slide:

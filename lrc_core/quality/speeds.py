@@ -1,0 +1,78 @@
+"""How fast a model is beside the dense one. A ratio is only of timings that can be compared. No torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lrc_core.words import measured, percent
+
+Row = Mapping[str, Any]
+PREFILL, DECODE = "prefill", "decode"
+PACES = {DECODE: "writes", PREFILL: "reads prompts"}
+"""What is timed, as sentences call it."""
+_NOISE = 0.05
+"""What one timing each may differ by without meaning anything."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Tokens per second over the dense model's.
+
+    Attributes:
+        value: above 1 is faster.
+        stderr: its standard error; None where each was timed by a run of its own, so that it is not known.
+    """
+
+    value: float
+    stderr: float | None
+
+    @property
+    def settled(self) -> bool:
+        """Whether it differs from 1 beyond two standard errors; of one timing each, beyond a twentieth."""
+        return abs(self.value - 1) > (_NOISE if self.stderr is None else 2 * self.stderr)
+
+    @property
+    def figure(self) -> str:
+        """``0.93 ± 0.02``, and ``≈ 0.93`` where the error is not known."""
+        return f"≈ {self.value:.2f}" if self.stderr is None else measured(self.value, self.stderr)
+
+    @property
+    def words(self) -> str:
+        """``7 % slower``, as an adverb of what the model does."""
+        if not self.settled:
+            return "as fast as before" + ("" if self.stderr is None else " within the error")
+        return f"{percent(abs(self.value - 1), 0)} {'faster' if self.value > 1 else 'slower'}"
+
+
+def pace_of(row: Row, dense: Row | None, what: str) -> Pace | None:
+    """A row's speed over the dense model's.
+
+    Args:
+        row: as measured.
+        dense: the dense model's row, which serves where the row's run did not time the dense model itself.
+        what: ``prefill`` or ``decode``.
+
+    Returns:
+        None where nothing comparable was timed: a row without a speed, or a dense row of another precision, which
+        means another computer.
+    """
+    cost = row.get("cost") or {}
+    speed = cost.get(f"{what}_tokens_per_s")
+    if not speed:
+        return None
+    beside = cost.get("dense") or {}
+    if base := beside.get(f"{what}_tokens_per_s"):
+        errors = cost.get(f"{what}_stderr"), beside.get(f"{what}_stderr")
+        known = [float(error) / size for error, size in zip(errors, (speed, base), strict=True) if error is not None]
+        return Pace(speed / base, speed / base * math.hypot(*known) if len(known) == 2 else None)
+    other = (dense or {}).get("cost") or {}
+    base = other.get(f"{what}_tokens_per_s")
+    return Pace(speed / base, None) if base and _width(cost) == _width(other) else None
+
+
+def _width(cost: Mapping[str, Any]) -> int:
+    """Bytes of a parameter as the computer held it."""
+    return round(cost["bytes"] / cost["params"]) if cost.get("bytes") and cost.get("params") else 0

@@ -1,0 +1,66 @@
+"""Paces beside the dense model: with an error where both were timed together, none where timings cannot be compared."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from lrc_core.figures.measured import speed_bars, speed_table
+from lrc_core.quality.card import CardModel, speed_of, speed_words
+from lrc_core.quality.speeds import DECODE, PREFILL, Pace, pace_of
+from tests.factories.run_factory import make_card, plan_at
+
+
+def row(method: str, decode: float | None, width: int = 2, **more: Any) -> dict[str, Any]:
+    cost = {"params": 100, "bytes": 100 * width, "decode_tokens_per_s": decode, "prefill_tokens_per_s": decode}
+    return {"method": method, "keep_target": 0.8 if method != "dense" else 1.0, "cost": {**cost, **more}}
+
+
+BESIDE = {"decode_tokens_per_s": 20.0, "decode_stderr": 0.4}
+
+
+def test_what_was_timed_together_has_an_error_and_needs_no_dense_row() -> None:
+    one = row("llrc", 15.0, decode_stderr=0.6, dense=BESIDE)
+    for dense in (None, row("dense", 99.0), row("dense", 99.0, 4)):
+        pace = pace_of(one, dense, DECODE)
+        assert pace is not None and pace.stderr is not None
+        assert pace.value == 0.75
+        assert pace.stderr == pytest.approx(0.75 * math.sqrt(0.04**2 + 0.02**2))
+    assert pace_of(one, None, PREFILL) is None
+
+
+def test_two_computers_are_not_compared() -> None:
+    dense = row("dense", 10.0)
+    assert pace_of(row("llrc", 12.0), dense, DECODE) == Pace(1.2, None)
+    assert pace_of(row("llrc", 12.0, 4), dense, DECODE) is None
+    assert pace_of(row("q8_0", None), dense, DECODE) is None
+    rows = [dense, row("llrc", 12.0), row("strs", 12.0, 4), row("uniform", 15.0, 4, dense=BESIDE, decode_stderr=0.6)]
+    table = speed_table(rows).set_index("Model")["Decode, times dense"]
+    assert sorted(value == "–" for value in table) == [False, False, True, True]
+    bars = speed_bars(rows).data[2]
+    assert sorted(bars.y) == [0.75, 1.2] and max(bars.error_y.array) > 0 == min(bars.error_y.array)
+    alone = speed_bars(rows[1:])
+    assert [len(panel.y) for panel in alone.data[1:]] == [3, 3], "without a dense model there are tokens per second"
+
+
+@pytest.mark.parametrize(
+    ("pace", "settled"),
+    [
+        (Pace(1.04, None), False), (Pace(0.9, None), True), (Pace(0.9, 0.06), False), (Pace(1.04, 0.01), True),
+    ],
+)  # fmt: skip
+def test_a_difference_within_its_error_is_none(pace: Pace, settled: bool) -> None:
+    assert pace.settled is settled
+    assert ("as fast" in pace.words) is not settled
+
+
+def test_the_card_says_how_it_was_timed() -> None:
+    plan, dense = plan_at(make_card(), 0.8), row("dense", 10.0)
+    base = CardModel("Dense model", "#000", None, speed_of(dense), dense, "evaluate-d")
+    together = row("llrc", 15.0, decode_stderr=0.6, dense=BESIDE)
+    for one, words in ((together, "0.750 ± 0.034"), (row("llrc", 12.0), "≈ 1.20")):
+        assert words in speed_words(CardModel("LLRC", "#000", plan, speed_of(one), one, "evaluate-x"), base)
+    other = row("llrc", 12.0, 4)
+    assert "times" not in speed_words(CardModel("LLRC", "#000", plan, speed_of(other), other, "evaluate-x"), base)
