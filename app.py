@@ -20,7 +20,7 @@ def card(ref: ModelRef) -> None:
     if known is None:
         empty(
             "Not fetched yet",
-            "Choose a model below and press **Fetch and read its spectra**: its card and its spectra appear here.",
+            "Choose a model above and press **Fetch and read its spectra**: its card and its spectra appear here.",
             ":material/cloud_download:",
         )
         return
@@ -50,6 +50,12 @@ model_ref = frame("home")
 st.title("Low-rank compression explorer")
 with guard():
     live.draw_size(model_ref)  # what moves comes before what is read
+unread = archive().newest_card(model_ref) is None
+with (
+    st.expander("Choose a model, and see whether it fits", icon=":material/swap_horiz:", expanded=unread),
+    guard(),
+):
+    cards.picker(model_ref)
 st.markdown(prose("home"))
 with guard():
     body(model_ref)
@@ -58,10 +64,4 @@ with guard():
     card(model_ref)
 with guard():
     running(model_ref)
-unread = archive().newest_card(model_ref) is None
-with (
-    st.expander("Choose a model", icon=":material/swap_horiz:", expanded=unread),
-    guard(),
-):
-    cards.picker(model_ref)
 jobs.rerun_if_asked()

@@ -18,9 +18,11 @@ from lrc_core.errors import LrcError
 from lrc_core.jobs.cache import cached, clean_cache, runs_size
 from lrc_core.kinds.words.flags import absolute_text, model_ref
 from lrc_core.models.pack.starter import fetch_all, pack_status
-from lrc_core.models.preflight import preflight
+from lrc_core.models.preflight import Preflight, preflight
 from lrc_core.models.resources import cpu_memory_available, disk_available, human_bytes
 from lrc_core.paths import cache_home, require_cache, runs_home
+from lrc_core.quality.published import published_words
+from lrc_core.quality.sizing import CONTEXT, MEMORIES, fitting_words, sizings
 from lrc_core.runs.store import RunStore
 from lrc_core.texts.documents import preview_of
 
@@ -30,6 +32,7 @@ def doctor(arguments: argparse.Namespace) -> int:
     removed = clean_cache() if arguments.clean else None
     model = preflight(model_ref(arguments))
     report = {**examine(), "model": model.to_dict(), "costs": costs_of(model, arguments.gpu or ())}
+    report["sizes"] = [asdict(one) for one in sizings(model.sizes)] if model.sizes else []
     report["cache"]["problem"] = _cache_problem()
     report["texts"] = {name: _understood(name) for name in arguments.text or ()}
     if removed is not None:
@@ -37,7 +40,7 @@ def doctor(arguments: argparse.Namespace) -> int:
     if arguments.json:
         emit_json(report)
     else:
-        _print(report)
+        _print(report, model)
     return 0
 
 
@@ -105,7 +108,7 @@ def examine() -> dict[str, Any]:
     }
 
 
-def _print(report: dict[str, Any]) -> None:
+def _print(report: dict[str, Any], model: Preflight) -> None:
     emit(f"lrc {report['version']}, Python {report['python']}, torch {report['torch']}")
     emit(f"device   {report['device']} ({report['device_name']}), {report['dtype']}")
     emit(f"threads  {report['threads']} on {report['cores']} cores")
@@ -118,6 +121,8 @@ def _print(report: dict[str, Any]) -> None:
     emit(f"         {report['runs']['count']} runs, {human_bytes(report['runs']['bytes'])}")
     emit()
     _print_model(report["model"])
+    if model.sizes is not None:
+        _print_sizes(model)
     print_costs(report["costs"], report["model"])
     for name, words in report["texts"].items():
         emit(f"text     {name}: {words}")
@@ -159,6 +164,23 @@ def _print_model(found: dict[str, Any]) -> None:
     )
     for problem in (*found["problems"], *found["warnings"]):
         note(f"{found['source']}: {problem}")
+
+
+def _print_sizes(model: Preflight) -> None:
+    """What the model weighs at every rate, which cards hold it, and what is known of the quality."""
+    assert model.sizes is not None
+    found = sizings(model.sizes)
+    emit_table(
+        ["as it is served", "weights", "with cache", *(f"{memory} GB" for memory in MEMORIES)],
+        [
+            [one.name, human_bytes(one.size.weights), human_bytes(one.size.total)]
+            + ["fits" if one.fits(memory) else "–" for memory in MEMORIES]
+            for one in found
+        ],
+    )
+    note(f"{fitting_words(found)} Counted for one request of {CONTEXT:,} positions.")
+    if model.kind != "starter":
+        note(published_words(model.params))
 
 
 def _print_parts(parts: list[dict[str, Any]]) -> None:

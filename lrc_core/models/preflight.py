@@ -18,6 +18,7 @@ from lrc_core.models.gguf.packing import check_types, packed_types
 from lrc_core.models.gguf.parts import gguf_parts, read_floats, whole_header
 from lrc_core.models.headers import TensorHeader
 from lrc_core.models.hub import cached_snapshot, look_at
+from lrc_core.models.json_files import read_table
 from lrc_core.models.onload.choice import LAYER_LOCAL
 from lrc_core.models.onload.memory import Shapes, by_blocks_memory
 from lrc_core.models.outline import first_number, text_config
@@ -39,6 +40,7 @@ from lrc_core.models.source import (
     unpacked_folder,
 )
 from lrc_core.models.weights.check import folder_notes, gguf_notes
+from lrc_core.models.weights.configured import configured_tensors, only_configured
 from lrc_core.paths import cache_home
 from lrc_core.runs.spec import ModelRef
 
@@ -70,6 +72,7 @@ class Preflight:
         problems: it will not work; each says why and what to do.
         positions: the longest window in tokens that can be run, None where nothing ends or says.
         sizes: of its matrices; None where they are not known.
+        configured: all of it comes from a configuration without weights.
     """
 
     source: str
@@ -91,6 +94,7 @@ class Preflight:
     problems: tuple[str, ...] = ()
     positions: int | None = None
     sizes: Shapes | None = None
+    configured: bool = False
 
     @property
     def too_large(self) -> bool:
@@ -122,6 +126,7 @@ class _Facts:
     own_code: bool = False
     positions: int | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
+    configured: bool = False
 
 
 def preflight(ref: ModelRef) -> Preflight:
@@ -160,6 +165,7 @@ def preflight(ref: ModelRef) -> Preflight:
         disk_needed=facts.fetch_bytes + _factor_elements(shapes) * 4,
         revision=facts.revision,
         positions=facts.positions,
+        configured=facts.configured,
         **free,  # type: ignore[arg-type]
     )
     return _judged(found, facts, ref, bool(shapes))
@@ -197,8 +203,24 @@ def _from_starter(ref: ModelRef, _: Path | None) -> _Facts:
 
 def _from_folder(ref: ModelRef, folder: Path | None) -> _Facts:
     assert folder is not None
+    if only_configured(folder):
+        return _configured_facts(folder)
     facts = _folder_facts(ref, folder)
     return replace(facts, warnings=folder_notes(folder, facts.tensors, pickled=not facts.tensors))
+
+
+def _configured_facts(folder: Path) -> _Facts:
+    tensors, config = configured_tensors(folder), read_table(folder / "config.json")
+    return _Facts(
+        architecture_of(config),
+        tensors,
+        sum(tensor.bytes for tensor in tensors),
+        _hidden_size(config),
+        n_blocks=_blocks_by_config(config),
+        positions=_last_position(config, tensors),
+        config=config,
+        configured=True,
+    )
 
 
 def _folder_facts(ref: ModelRef, folder: Path) -> _Facts:
@@ -266,6 +288,11 @@ _FINDERS = {"starter": _from_starter, "folder": _from_folder, "gguf": _from_gguf
 def _judged(found: Preflight, facts: _Facts, ref: ModelRef, has_blocks: bool) -> Preflight:
     """With warnings and problems filled in."""
     warnings, problems = list(facts.warnings), []
+    if facts.configured:
+        problems.append(
+            f"{ref.source} holds no weights yet: what is said of it comes from its configuration alone, in 16 bits. To "
+            "load it, put model.safetensors, or shards with model.safetensors.index.json, beside config.json."
+        )
     if words := coverage_words(coverage_of(facts.tensors, block_tensors(facts.tensors, text_config(facts.config)))):
         warnings.append(words)
     if facts.tensors and not has_blocks:

@@ -85,6 +85,8 @@ def find_source(ref: ModelRef) -> Source:
     if os.path.isfile(path):
         if path.suffix.lower() == ".gguf":
             return Source("gguf", path)
+        if path.name == "config.json":
+            return Source("folder", path.parent)
         raise ModelError(f"{name} is not a model.", "Name the folder that holds config.json, or a .gguf file.")
     if visitor() is not None and is_path(name):
         raise not_offered(name)

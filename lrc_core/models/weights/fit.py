@@ -56,7 +56,7 @@ def require_matching_files(
         tensors = pickled_tensors(folder)
         check_packed(tensors, str(folder))
     with quiet_transformers("looking at the weights", ignore_progress, never_stop):
-        model = _empty_model(folder, trust)
+        model = empty_model(folder, trust)
         try:
             return None if model is None else _compare(model, folder, tensors)
         except LrcError:
@@ -65,7 +65,7 @@ def require_matching_files(
             return None
 
 
-def _empty_model(folder: Path, trust: bool) -> Any:
+def empty_model(folder: Path, trust: bool) -> Any:
     """The model on the meta device; None where that takes code of its own, or transformers cannot do it.
 
     Raises:

@@ -6,6 +6,7 @@ import html
 import shlex
 from typing import Any
 
+import pandas as pd
 import streamlit as st
 
 from lrc_core import words
@@ -13,10 +14,13 @@ from lrc_core.coverage import coverage_words
 from lrc_core.errors import LrcError
 from lrc_core.escape import escaped
 from lrc_core.models import consent
+from lrc_core.models.onload.memory import Shapes
 from lrc_core.models.preflight import preflight
 from lrc_core.models.source import is_path
 from lrc_core.paths import start_command
 from lrc_core.quality.footprint import served
+from lrc_core.quality.published import published_words
+from lrc_core.quality.sizing import CONTEXT, MEMORIES, fitting_words, sizings
 from lrc_core.runs.spec import FetchSpec, ModelRef, SpectraSpec
 from lrc_core.types import ModelCard
 from pages.ui.shared import jobs, state
@@ -28,6 +32,7 @@ SOURCES = {
     "folder": ("Folder", ":material/folder_open:"),
     "gguf": ("GGUF file", ":material/description:"),
     "hub": ("Hugging Face Hub", ":material/cloud_download:"),
+    "config": ("Only a config.json", ":material/data_object:"),
 }
 
 
@@ -87,6 +92,9 @@ def picker(current: ModelRef) -> None:
         format_func=lambda name: f"{SOURCES[name][1]} {SOURCES[name][0]}",
         key="home_source",
     )
+    if kind == "config":
+        _configuration()
+        return
     ref, token = _reference(kind, current if kind == first else ModelRef(source=""))
     with st.container(horizontal=True, vertical_alignment="center"):
         check = st.button("Check", icon=":material/fact_check:", key="home_check", disabled=not ref.source)
@@ -197,7 +205,62 @@ def _preflight(ref: ModelRef) -> bool:
             st.warning(escaped(warning), icon=":material/warning:")
         if not report.problems:
             st.caption(":material/check: No problems found. Memory and disk are estimates.")
+        if report.sizes is not None:
+            _sizes(report.sizes, "" if report.kind == "starter" else published_words(report.params))
     return True
+
+
+def _configuration() -> None:
+    """What can be said of a model that is not here, by its configuration alone."""
+    given = st.file_uploader("config.json of any causal language model", type="json", key="home_config")
+    if given is None:
+        st.caption("Nothing is downloaded and nothing is loaded: its shapes follow from this file.")
+        return
+    try:
+        with st.spinner("Reading the configuration …"):
+            shapes = _configured(given.getvalue())
+    except LrcError as error:
+        show_error(error)
+        return
+    with st.container(border=True):
+        facts(
+            [
+                ("Parameters", words.count(shapes.params), f"{shapes.params:,}"),
+                ("In block linears", words.percent(shapes.linear / shapes.params, 0), "can be compressed"),
+                ("Blocks", str(len(shapes.blocks)), f"{sum(map(len, shapes.blocks))} linear layers"),
+                ("Width", f"{shapes.hidden:,}", f"{shapes.vocabulary:,} tokens"),
+            ]
+        )
+        _sizes(shapes, published_words(shapes.params))
+
+
+@st.cache_data(ttl=600, max_entries=16, show_spinner=False)
+def _configured(data: bytes) -> Shapes:
+    from lrc_core.models.weights.configured import shapes_of_configuration  # torch
+
+    return shapes_of_configuration(data)
+
+
+def _sizes(shapes: Shapes, quality: str) -> None:
+    """A row for every rate: its bytes as it is served, and the cards that hold it while it answers."""
+    found = sizings(shapes)
+    st.markdown(f"**{fitting_words(found)}**")
+    st.dataframe(
+        pd.DataFrame(
+            [
+                {
+                    "As it is served": one.name,
+                    "Weights": words.data_size(one.size.weights),
+                    "With cache": words.data_size(one.size.total),
+                    **{f"{memory} GB": "fits" if one.fits(memory) else "–" for memory in MEMORIES},
+                }
+                for one in found
+            ]
+        ),
+        hide_index=True,
+        alt="Bytes at every rate, and the graphics cards that hold the model",
+    )
+    st.caption(f"Counted from shapes, in 16 bits, for one request of {CONTEXT:,} positions. {quality}")
 
 
 def _need(amount: int | None) -> str:
