@@ -122,7 +122,7 @@ class LowRankQuantizer(HfQuantizer):
                 _place(model, name, cut.to(old.weight.dtype))
         for name, attributes in block.attributes.items():
             for attribute, number in attributes.items():
-                setattr(model.get_submodule(_own_name(model, name)), attribute, int(number))
+                setattr(model.get_submodule(own_name(model, name)), attribute, int(number))
         self._packed = [packed for name, form in block.packed.items() for packed in _pack(model, name, form)]
         return model
 
@@ -150,7 +150,7 @@ class LowRankQuantizer(HfQuantizer):
         return True
 
 
-def _own_name(model: Any, name: str) -> str:
+def own_name(model: Any, name: str) -> str:
     """The name without the causal model's prefix where the model is loaded without its head."""
     prefix = f"{model.base_model_prefix}."
     return name if hasattr(model, model.base_model_prefix) else name.removeprefix(prefix)
@@ -158,7 +158,7 @@ def _own_name(model: Any, name: str) -> str:
 
 def _linear(model: Any, name: str) -> tuple[Any, tuple[int, int], bool]:
     """The layer of that name, its shape as [out, in], and whether it has a bias."""
-    old = model.get_submodule(_own_name(model, name))
+    old = model.get_submodule(own_name(model, name))
     rows, columns = reversed(old.weight.shape) if isinstance(old, Conv1D) else old.weight.shape
     return old, (rows, columns), getattr(old, "bias", None) is not None
 
@@ -169,28 +169,31 @@ class _Packed:
     def __init__(self, layer: nn.Module, part: str, form: str, name: str) -> None:
         self.layer, self.part, self.form, self.name = layer, part, form, name
         self.turned = isinstance(layer, Conv1D)
-        self.parameter = layer._parameters.pop(part)
-        rows, self.width = reversed(self.parameter.shape) if self.turned else self.parameter.shape
+        parameter = layer.get_parameter(part)
+        rows, self.width = parameter.shape[::-1] if self.turned else parameter.shape
+        self.dtype = parameter.dtype
         shape = (rows, -(-self.width // BLOCK), BLOCK_BYTES[form])
-        layer.register_buffer(part, torch.empty(shape, dtype=torch.uint8, device=self.parameter.device))
+        del layer._parameters[part]
+        layer.register_buffer(part, torch.empty(shape, dtype=torch.uint8, device=parameter.device))
 
     def unpack(self) -> None:
         """Put the parameter back, with the numbers that came with the files."""
-        numbers = unpack(self.layer._buffers.pop(self.part), self.form, self.width)
+        numbers = unpack(self.layer.get_buffer(self.part), self.form, self.width)
         if not numbers.isfinite().all():
             raise ValueError(f"{self.name} is damaged: it holds numbers that are not finite. Copy the folder again.")
-        numbers = (numbers.T if self.turned else numbers).to(self.parameter.dtype).contiguous()
+        del self.layer._buffers[self.part]
+        numbers = (numbers.T if self.turned else numbers).to(self.dtype).contiguous()
         setattr(self.layer, self.part, nn.Parameter(numbers))
 
 
 def _pack(model: Any, name: str, form: str) -> list[_Packed]:
-    layer = model.get_submodule(_own_name(model, name))
+    layer = model.get_submodule(own_name(model, name))
     parts = ("weight", "weight_in") if isinstance(layer, FactoredLinear) else ("weight",)
     return [_Packed(layer, part, form, f"{name}.{part}") for part in parts]
 
 
 def _place(model: Any, name: str, new: nn.Module) -> None:
-    parent, _, leaf = _own_name(model, name).rpartition(".")
+    parent, _, leaf = own_name(model, name).rpartition(".")
     model.get_submodule(parent).add_module(leaf, new)
 
 
