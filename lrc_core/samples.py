@@ -21,6 +21,7 @@ from lrc_core.errors import RunError
 from lrc_core.formats.grids import QUANTISED
 from lrc_core.jobs import manager
 from lrc_core.paths import samples_home
+from lrc_core.quality.quantised import compresses
 from lrc_core.runs.spec import (
     AnswerSpec,
     CompareSpec,
@@ -48,6 +49,19 @@ COMPARISONS = (COMPARISON, CLOSED_FORM, BEST)
 LESSON = LessonSpec()
 PROMPT, LONGEST = "Explain in two sentences why the sky is blue.", 96
 """What the dense model and the plans at one target are asked."""
+PROMPTS = (
+    "Write a short note to a neighbour who feeds your cat while you are away.",
+    "What should I pack for three days in the mountains?",
+    "Explain to a child how a bicycle stays upright.",
+    "Give me three reasons to learn a second language.",
+    "Describe how bread is made, step by step.",
+    "What is the difference between weather and climate?",
+    "Tell a very short story about a lighthouse keeper.",
+    "How do I politely decline an invitation?",
+    "Why do leaves change their colour in autumn?",
+    "Suggest a simple dinner from rice, beans and tomatoes.",
+)
+"""What the dense model and the best plan at every rate are asked."""
 _COPIED = (
     "spec.json", "card.json", "plan.json", "scores.json", "lesson.json", "pictures.npz", "subspaces.json",
     "answers.jsonl",
@@ -72,6 +86,17 @@ def question(store: RunStore, comparison: Run) -> GenerateSpec:
         if isinstance(spec, EvaluateSpec) and spec.plan and same_size(row["keep_target"], USUAL_KEEP):
             answers.append(AnswerSpec(spec.plan, spec.plan_folder, spec.calibration))
     return GenerateSpec(prompt=PROMPT, answers=tuple(answers), sampling=SamplingSpec(max_new_tokens=LONGEST))
+
+
+def talks(store: RunStore, comparison: Run) -> list[GenerateSpec]:
+    """Every prompt to the dense model and to a comparison's plans at all of its rates."""
+    specs = [store.open(row["run_id"]).spec for row in (comparison.result() or {})["rows"] if compresses(row)]
+    plans = [spec for spec in specs if isinstance(spec, EvaluateSpec) and spec.plan]
+    answers = (AnswerSpec(), *(AnswerSpec(spec.plan, spec.plan_folder, spec.calibration) for spec in plans))
+    return [
+        GenerateSpec(prompt=prompt, answers=answers, sampling=SamplingSpec(max_new_tokens=LONGEST))
+        for prompt in PROMPTS
+    ]
 
 
 def copy_sample(run: Run, destination: Path) -> None:
@@ -134,8 +159,9 @@ def main() -> int:
     store = RunStore()
     for spec in (SPECTRA, *COMPARISONS, LESSON):
         _finish(manager.submit(spec).id)
-    asked = _finish(manager.submit(question(store, store.open(COMPARISON.run_id))).id)
-    runs = {run.id: run for run in (store.open(SPECTRA.run_id), store.open(LESSON.run_id), asked)}
+    asked = [question(store, store.open(COMPARISON.run_id)), *talks(store, store.open(BEST.run_id))]
+    answered = [_finish(manager.submit(spec).id) for spec in asked]
+    runs = {run.id: run for run in (store.open(SPECTRA.run_id), store.open(LESSON.run_id), *answered)}
     for spec in COMPARISONS:
         runs |= {run.id: run for run in shipped_runs(store, store.open(spec.run_id))}
     shutil.rmtree(samples_home(), ignore_errors=True)
