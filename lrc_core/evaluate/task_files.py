@@ -1,8 +1,8 @@
 """The starter pack's zero-shot items: read and drawn, and written as task files for lm-eval's own command line.
 
-lm-eval has tasks of the same names, whose items it fetches from the hub: other splits and other numbers of items than
-these, so that accuracies under one name are not the same measurement. Task files of the pack's items make it one. No
-torch.
+lm-eval has tasks of the same names, whose items it fetches from the hub and which differ in split or prompt (ARC: the
+test split in place of this validation split), so that accuracies under one name are not the same measurement. Task
+files of the pack's items make it one. No torch.
 """
 
 from __future__ import annotations
