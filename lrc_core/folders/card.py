@@ -164,17 +164,16 @@ def _table(facts: CardFacts) -> str:
             "Stored as",
             facts.storage and {"pair": "two factors a layer", "pivoted": "pivot rows and coefficients"}[facts.storage],
         ),
-        ("Rounded to", _rounded(facts.plan)),
+        ("Rounded to" if facts.form == "dense" else "Packed as", _formats(facts.plan)),
         ("Original", f"{escaped(facts.base)}{f', commit {facts.revision}' if facts.revision else ''}"),
     ]
     return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows if value)])
 
 
-def _rounded(plan: Plan) -> str:
-    """Number formats of the plan; the folder holds the numbers that come back, so they save no room in it."""
+def _formats(plan: Plan) -> str:
+    """Number formats of the plan, with how many layers are in each."""
     counts = Counter(plan.formats.values())
-    found = ", ".join(f"{name} ({count} layers)" for name, count in sorted(counts.items()))
-    return f"{found}; stored unpacked" if found else ""
+    return ", ".join(f"{name} ({count} layers)" for name, count in sorted(counts.items()))
 
 
 def _figures(facts: CardFacts) -> str:
@@ -236,6 +235,14 @@ def _limits(facts: CardFacts) -> str:
         if facts.form == "dense"
         else ["- Fewer parameters are not faster by themselves: measure on your own machine."]
     )
+    packed = (
+        [
+            f"- Packed layers are unpacked once they are loaded: in memory it takes what its parameters take as "
+            f"{facts.dtype}, and it runs as fast as unpacked."
+        ]
+        if facts.plan.formats and facts.form != "dense"
+        else []
+    )
     return "\n".join(
         [
             "## Limits\n",
@@ -243,6 +250,7 @@ def _limits(facts: CardFacts) -> str:
             "more.",
             "- It has the original's biases and terms of use.",
             *fast,
+            *packed,
             *notes,
         ]
     )

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -25,7 +25,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from lrc_core.errors import ModelError
+from lrc_core.formats.grids import FORMATS, QUANTISED
+from lrc_core.hf.lowrank import unpack
 from lrc_core.models.consent import ALLOW_PICKLE
+from lrc_core.models.json_files import read_table
 from lrc_core.models.weights.shards import pickle_files, weight_files
 from lrc_core.types import Storage
 
@@ -46,26 +49,29 @@ class ForeignFactors:
         factors: left [m, k] and right [k, n] of every layer that has them, by the model's own names.
         rest: every other tensor, by its name.
         storage: how the folder stored them.
+        formats: of layers that are dense in it, and were packed in a number format.
     """
 
     project: str
     factors: Mapping[str, tuple[Tensor, Tensor]]
     rest: Mapping[str, Tensor]
     storage: Storage = "pair"
+    formats: Mapping[str, str] = field(default_factory=dict)
 
 
-def read_foreign(folder: Path, layers: Collection[str], *, allow_pickle: bool) -> ForeignFactors:
+def read_foreign(folder: Path, layers: Mapping[str, int], *, allow_pickle: bool) -> ForeignFactors:
     """Read a folder.
 
     Args:
         folder: with safetensors, or pickled weights.
-        layers: full names of the base model's block linears.
+        layers: full names of the base model's block linears, with how many inputs they have.
         allow_pickle: the user's consent to unpickle tensors.
 
     Raises:
         ModelError: no weights, none of the known layouts, or half a pair; names the tensor.
     """
     tensors = {key.removeprefix(_WRAPPER): tensor for key, tensor in _tensors(folder, allow_pickle).items()}
+    formats = _unpack_own(tensors, folder, layers)
     sides: dict[str, dict[str, Tensor]] = {"left": {}, "right": {}}
     rest: dict[str, Tensor] = {}
     project = ""
@@ -85,7 +91,35 @@ def read_foreign(folder: Path, layers: Collection[str], *, allow_pickle: bool) -
     if lonely := sorted(sides["left"].keys() ^ sides["right"].keys()):
         raise ModelError(f"{folder} holds only one factor of {lonely[0]}.", "The folder is incomplete; copy it again.")
     factors = {name: (sides["left"][name], right) for name, right in sides["right"].items()}
-    return ForeignFactors(project or OWN, factors, rest, storage)
+    dense = {name: form for name, form in formats.items() if name not in factors}
+    return ForeignFactors(project or OWN, factors, rest, storage, dense)
+
+
+def _unpack_own(tensors: dict[str, Tensor], folder: Path, layers: Mapping[str, int]) -> dict[str, str]:
+    """Unpack the matrices that this program packed; returns the formats by layer.
+
+    Raises:
+        ModelError: they are not what config.json says of them.
+    """
+    if all(tensor.dtype != torch.uint8 for tensor in tensors.values()):
+        return {}
+    config = folder / "config.json"
+    block = read_table(config).get("quantization_config") if config.is_file() else None
+    formats = block.get("packed", {}) if isinstance(block, dict) else {}
+    known = isinstance(formats, dict) and all(form in QUANTISED and name in layers for name, form in formats.items())
+    if not known:
+        raise ModelError(f"{config} names formats or layers that are not known.", "Copy it again.")
+    for name, form in formats.items():
+        right = f"{name}.weight_in"
+        widths = {right: layers[name], f"{name}.weight": len(tensors[right]) if right in tensors else layers[name]}
+        for key in widths.keys() & tensors.keys():
+            blocks = -(-widths[key] // FORMATS[form].block), FORMATS[form].block_bytes
+            if tensors[key].dtype != torch.uint8 or tensors[key].shape[1:] != blocks:
+                raise ModelError(f"{key} in {folder} is not packed as {form}.", "Copy it again.")
+            tensors[key] = unpack(tensors[key], form, widths[key])
+    if bytes_left := [key for key, tensor in tensors.items() if tensor.dtype == torch.uint8]:
+        raise ModelError(f"{bytes_left[0]} in {folder} is packed, and config.json does not say how.", "Copy it again.")
+    return formats
 
 
 def _tensors(folder: Path, allow_pickle: bool) -> dict[str, Tensor]:

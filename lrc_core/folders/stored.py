@@ -14,7 +14,9 @@ from transformers.pytorch_utils import Conv1D
 
 from lrc_core.errors import ModelError
 from lrc_core.lowrank.linear import LowRankLinear, PivotedLinear
+from lrc_core.lowrank.rounding import Packed, packed_in
 from lrc_core.models.onload.residence import Residence
+from lrc_core.types import Storage
 
 _LOW = (LowRankLinear, PivotedLinear)
 _RENAMED = {"left": "weight", "right": "weight_in", "coefficients": "weight", "rows": "weight_in"}
@@ -28,8 +30,8 @@ class Stored:
 
     Attributes:
         tensors: by name in the files, tied ones once.
-        layout: what the loader needs to know: ``storage``, ``ranks``, ``pruned``, ``attributes``; empty where every
-            layer has its stock shape.
+        layout: what the loader needs: ``storage``, ``ranks``, ``pairs``, ``packed``, ``pruned``, ``attributes``;
+            empty where every layer has its stock shape.
     """
 
     tensors: Mapping[str, Tensor]
@@ -91,27 +93,39 @@ Wanted = Callable[[str], bool]
 """Whether a tensor of that name in the model is to be written."""
 
 
-def as_stored(model: Any, stock: Stock, wanted: Wanted = lambda _: True) -> Stored:
-    """The model as it is now, or a part of it, low-rank layers as two matrices."""
+def as_stored(model: Any, stock: Stock, storage: Storage, wanted: Wanted) -> Stored:
+    """The model as it is now, or a part of it: low-rank layers as two matrices, rounded ones as blocks of bytes.
+
+    Args:
+        model: with a plan on it.
+        stock: what it was before.
+        storage: the plan's.
+        wanted: which part of it.
+    """
     low = {name: module for name, module in model.named_modules() if isinstance(module, _LOW)}
-    tensors = {_name_in_file(key, low): tensor for key, tensor in _state(model, stock, wanted)}
+    packed = {name: found for name, module in model.named_modules() if (found := packed_in(module))}
+    tensors = {
+        _name_in_file(key, low): _as_packed(key, tensor, packed)
+        for key, tensor in model.state_dict().items()
+        if wanted(key)
+    }
     layout: dict[str, Any] = {}
     if low:
-        pivoted = any(isinstance(module, PivotedLinear) for module in low.values())
-        layout |= {
-            "storage": "pivoted" if pivoted else "pair",
-            "ranks": {name: module.rank for name, module in low.items()},
-        }
+        pairs = [name for name, module in low.items() if isinstance(module, LowRankLinear)]
+        layout |= {"storage": storage, "ranks": {name: module.rank for name, module in low.items()}}
+        layout |= {"pairs": pairs} if pairs and storage == "pivoted" else {}
+    if packed:
+        layout |= {"packed": {name: found.form.name for name, found in packed.items()}}
     if pruned := _pruned(model, stock):
         layout |= {"pruned": pruned, "attributes": _attributes(model, stock)}
     return Stored(_as_in_files(model, tensors), layout)
 
 
-def densified(model: Any, stock: Stock, wanted: Wanted = lambda _: True) -> Stored:
+def densified(model: Any, stock: Stock, wanted: Wanted) -> Stored:
     """The model, or a part of it, with low-rank layers multiplied out, in the stock shapes; products are in float64."""
     low = {name: module for name, module in model.named_modules() if isinstance(module, _LOW)}
     tensors = {}
-    for key, tensor in _state(model, stock, wanted):
+    for key, tensor in filter(lambda one: wanted(one[0]), model.state_dict().items()):
         name, _, part = key.rpartition(".")
         if name not in low or part == "bias":
             tensors[key] = tensor
@@ -121,25 +135,16 @@ def densified(model: Any, stock: Stock, wanted: Wanted = lambda _: True) -> Stor
     return Stored(_as_in_files(model, tensors), {})
 
 
-def stored_parts(model: Any, stock: Stock, residence: Residence, *, dense: bool) -> Iterator[Stored]:
+def stored_parts(residence: Residence, make: Callable[[Wanted], Stored]) -> Iterator[Stored]:
     """A model whose blocks are brought in one after the other: first what stands outside them, then block by block."""
-    make = densified if dense else as_stored
-    yield make(model, stock, lambda name: not name.startswith(f"{residence.prefix}."))
+    yield make(lambda name: not name.startswith(f"{residence.prefix}."))
     for index in range(residence.count):
         residence.bring(index)
-        yield make(model, stock, _starts(f"{residence.prefix}.{index}."))
+        yield make(_starts(f"{residence.prefix}.{index}."))
 
 
 def _starts(prefix: str) -> Wanted:
     return lambda name: name.startswith(prefix)
-
-
-def _state(model: nn.Module, stock: Stock, wanted: Wanted) -> Iterator[tuple[str, Tensor]]:
-    """The model's tensors; a linear that took the place of one that stores [in, out] is turned back."""
-    turned = {f"{name}.weight" for name in stock.transposed if isinstance(model.get_submodule(name), nn.Linear)}
-    for key, tensor in model.state_dict().items():
-        if wanted(key):
-            yield key, tensor.T.contiguous() if key in turned else tensor
 
 
 def _product(module: LowRankLinear | PivotedLinear) -> Tensor:
@@ -153,6 +158,11 @@ def _product(module: LowRankLinear | PivotedLinear) -> Tensor:
 def _name_in_file(key: str, low: Collection[str]) -> str:
     name, _, part = key.rpartition(".")
     return f"{name}.{_RENAMED.get(part, part)}" if name in low else key
+
+
+def _as_packed(key: str, tensor: Tensor, packed: Mapping[str, Packed]) -> Tensor:
+    name, _, part = key.rpartition(".")
+    return packed[name].parts.get(part, tensor) if name in packed else tensor
 
 
 def _as_in_files(model: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -155,5 +155,6 @@ def size_on_disk(folder: Path) -> int:
 
 def block_of(layout: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
     """``quantization_config``: what the loader needs, and behind it where the model comes from."""
-    head = {"quant_method": lowrank.METHOD, "format": lowrank.FORMAT}
+    version = lowrank.PACKED_FORMAT if layout.get("packed") else lowrank.FORMAT
+    head = {"quant_method": lowrank.METHOD, "format": version}
     return json.loads(json.dumps({**head, **layout, **facts})) if layout else {}

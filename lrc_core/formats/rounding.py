@@ -49,6 +49,25 @@ def unpacked(data: NDArray[np.uint8], form: Format, width: int) -> Array:
     return np.ascontiguousarray(found[:, :width])
 
 
+def blocks_of(matrix: Any, form: Format) -> Any:
+    """A torch matrix [m, n] as a block format stores it: uint8 [m, blocks of a row, bytes of a block], on the CPU.
+
+    Raises:
+        NumericalError: a number is not finite.
+    """
+    import torch
+
+    data = packed(matrix.detach().float().cpu().numpy(), form)
+    return torch.from_numpy(data).view(len(data), -1, form.block_bytes)
+
+
+def from_blocks(blocks: Any, form: Format, width: int) -> Any:
+    """The numbers [m, width] that blocks stand for; float32, on the CPU."""
+    import torch
+
+    return torch.from_numpy(unpacked(blocks.flatten(1).numpy(), form, width))
+
+
 def on_grid(matrix: Any, form: Format) -> Any:
     """A torch matrix [m, n] on the grid of a format, in the dtype and on the device that it had.
 
@@ -57,12 +76,9 @@ def on_grid(matrix: Any, form: Format) -> Any:
     Raises:
         NumericalError: a number is not finite.
     """
-    import torch
-
     if form is BF16:
         return matrix
-    plain = matrix.detach().float().cpu().numpy()
-    return torch.from_numpy(unpacked(packed(plain, form), form, plain.shape[1])).to(matrix.device, matrix.dtype)
+    return from_blocks(blocks_of(matrix, form), form, matrix.shape[1]).to(matrix.device, matrix.dtype)
 
 
 def rounding_error(matrix: Array, form: Format) -> float:

@@ -6,10 +6,12 @@ Where config.json says ``ranks``, a linear W [m, n] is stored as two thin matric
 
 - storage ``pair``: ``weight`` [m, k] and ``weight_in`` [k, n]; W = weight @ weight_in
 - storage ``pivoted``: ``weight_in`` [k, n] are the rows ``pivots`` [k] of W, ``weight`` [m-k, k] makes the other rows
-  of them: W[pivots] = weight_in, W[others] = weight @ weight_in
+  of them: W[pivots] = weight_in, W[others] = weight @ weight_in; layers in ``pairs`` are stored as pairs all the same
 
 Where it says ``pruned``, a linear has fewer rows and columns than the architecture gives it; ``attributes`` are numbers
-of modules that change with them. Everything else of the folder is as transformers saves any model.
+of modules that change with them. Where it says ``packed``, the matrices of a layer are stored in a block format of
+llama.cpp, and are unpacked once they are read: the files are small, and the model in memory is one of ``dtype``.
+Everything else of the folder is as transformers saves any model.
 """
 
 from __future__ import annotations
@@ -25,7 +27,27 @@ from transformers.quantizers import HfQuantizer, register_quantization_config, r
 from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-METHOD, FORMAT = "lowrank", 1
+METHOD, FORMAT, PACKED_FORMAT = "lowrank", 1, 2
+"""Folders with packed layers have a version of their own, which programs that cannot unpack them refuse."""
+BLOCK, BLOCK_BYTES = 32, {"Q8_0": 34, "Q5_1": 24, "Q4_0": 18}
+"""Numbers that share a scale, and what they take; a row's last block is filled up with zeros."""
+
+
+def unpack(blocks: Tensor, form: str, width: int) -> Tensor:
+    """The numbers [m, width] of a packed matrix, uint8 [m, blocks of a row, bytes of a block]; float32."""
+    halves = blocks[..., : 4 if form == "Q5_1" else 2].contiguous().view(torch.float16).float()
+    scale, lowest = halves[..., :1], halves[..., 1:]
+    if form == "Q8_0":
+        numbers = scale * blocks[..., 2:].contiguous().view(torch.int8)
+    else:
+        levels = torch.cat([blocks[..., -16:] & 15, blocks[..., -16:] >> 4], -1)
+        if form == "Q5_1":
+            places = torch.arange(8, dtype=torch.uint8, device=blocks.device)
+            fifth_bits = (blocks[..., 4:8, None] >> places & 1).flatten(-2)
+            numbers = scale * (levels + 16 * fifth_bits) + lowest
+        else:
+            numbers = scale * (levels.float() - 8)
+    return numbers.flatten(1)[:, :width]
 
 
 class FactoredLinear(nn.Module):
@@ -67,12 +89,15 @@ class LowRankConfig(QuantizationConfigMixin):
     """The block ``quantization_config`` of config.json, kept as it is."""
 
     def __init__(self, quant_method: str = METHOD, format: int = FORMAT, **block: Any) -> None:
-        if format != FORMAT:
-            raise ValueError(f"This model has version {format} of the low-rank format, this code reads {FORMAT}.")
+        if format not in (FORMAT, PACKED_FORMAT):
+            known = f"{FORMAT} and {PACKED_FORMAT}"
+            raise ValueError(f"This model has version {format} of the low-rank format, this code reads {known}.")
         self.quant_method, self.format = quant_method, format
         self.ranks: dict[str, int] = {}
         self.pruned: dict[str, tuple[int, int]] = {}
         self.attributes: dict[str, dict[str, int]] = {}
+        self.packed: dict[str, str] = {}
+        self.pairs: list[str] = []
         self.storage = "pair"
         self.__dict__.update(block)
 
@@ -87,7 +112,8 @@ class LowRankQuantizer(HfQuantizer):
         for name, rank in block.ranks.items():
             old, whole, bias = _linear(model, name)
             with old.weight.device:
-                new = FactoredLinear(whole, int(rank), block.storage == "pivoted", bias, old.weight.dtype)
+                pivoted = block.storage == "pivoted" and name not in block.pairs
+                new = FactoredLinear(whole, int(rank), pivoted, bias, old.weight.dtype)
                 _place(model, name, new)
         for name, (rows, columns) in block.pruned.items():
             old, _whole, bias = _linear(model, name)
@@ -97,9 +123,13 @@ class LowRankQuantizer(HfQuantizer):
         for name, attributes in block.attributes.items():
             for attribute, number in attributes.items():
                 setattr(model.get_submodule(_own_name(model, name)), attribute, int(number))
+        self._packed = [packed for name, form in block.packed.items() for packed in _pack(model, name, form)]
         return model
 
     def _process_model_after_weight_loading(self, model: Any, **_: Any) -> Any:
+        for packed in self._packed:
+            packed.unpack()
+        self.quantization_config.packed, self.quantization_config.format = {}, FORMAT  # as it would be saved again
         for module in model.modules():
             if isinstance(module, FactoredLinear):
                 module.put_in_order()
@@ -131,6 +161,32 @@ def _linear(model: Any, name: str) -> tuple[Any, tuple[int, int], bool]:
     old = model.get_submodule(_own_name(model, name))
     rows, columns = reversed(old.weight.shape) if isinstance(old, Conv1D) else old.weight.shape
     return old, (rows, columns), getattr(old, "bias", None) is not None
+
+
+class _Packed:
+    """A matrix of a layer while it is packed: a buffer of bytes in the place of a parameter."""
+
+    def __init__(self, layer: nn.Module, part: str, form: str, name: str) -> None:
+        self.layer, self.part, self.form, self.name = layer, part, form, name
+        self.turned = isinstance(layer, Conv1D)
+        self.parameter = layer._parameters.pop(part)
+        rows, self.width = reversed(self.parameter.shape) if self.turned else self.parameter.shape
+        shape = (rows, -(-self.width // BLOCK), BLOCK_BYTES[form])
+        layer.register_buffer(part, torch.empty(shape, dtype=torch.uint8, device=self.parameter.device))
+
+    def unpack(self) -> None:
+        """Put the parameter back, with the numbers that came with the files."""
+        numbers = unpack(self.layer._buffers.pop(self.part), self.form, self.width)
+        if not numbers.isfinite().all():
+            raise ValueError(f"{self.name} is damaged: it holds numbers that are not finite. Copy the folder again.")
+        numbers = (numbers.T if self.turned else numbers).to(self.parameter.dtype).contiguous()
+        setattr(self.layer, self.part, nn.Parameter(numbers))
+
+
+def _pack(model: Any, name: str, form: str) -> list[_Packed]:
+    layer = model.get_submodule(_own_name(model, name))
+    parts = ("weight", "weight_in") if isinstance(layer, FactoredLinear) else ("weight",)
+    return [_Packed(layer, part, form, f"{name}.{part}") for part in parts]
 
 
 def _place(model: Any, name: str, new: nn.Module) -> None:

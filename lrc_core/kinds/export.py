@@ -60,12 +60,6 @@ def _check(spec: ExportSpec) -> None:
         raise PlanError(
             "A pruned plan has no dense twin: its layers are smaller, not of low rank.", "Export it as lowrank."
         )
-    if formats := spec.plan.get("formats"):
-        raise PlanError(
-            f"This plan stores {len(formats)} layers in number formats, and a folder holds 16 bits: nothing would be "
-            "saved by them.",
-            "Export a plan of a share to keep, and quantise the folder with the tools that will run it.",
-        )
     if spec.to:
         require_place(Path(spec.to))
 
@@ -91,7 +85,7 @@ def _check_models(spec: ExportSpec) -> None:
     checks.check_model(spec.model, (), checks.needs_whole(spec))
     found = preflight(spec.model)
     stored = found.params * _WIDTHS[spec.dtype] if spec.dtype in _WIDTHS else found.weight_bytes
-    kept = 1.0 if spec.form == "dense" else Plan.from_dict(dict(spec.plan)).keep_whole_model
+    kept = 1.0 if spec.form == "dense" else Plan.from_dict(dict(spec.plan)).keep_whole_model  # number formats take less
     place = Path(spec.to) if spec.to else RunStore().root
     if (needed := int(stored * kept)) > (free := disk_available(place)):
         raise ModelError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -17,11 +17,10 @@ from lrc_core.decompose.factorise import Factors
 from lrc_core.digests import is_altered
 from lrc_core.errors import PlanError
 from lrc_core.formats.grids import BF16, FORMATS, Format
-from lrc_core.formats.rounding import on_grid
 from lrc_core.formats.sizes import is_pivoted
 from lrc_core.lowrank.linear import LowRankLinear, PivotedLinear
 from lrc_core.lowrank.pivots import pivot_form
-from lrc_core.lowrank.rounding import rounded_linear, rounded_pair
+from lrc_core.lowrank.rounding import balanced, let_go, round_into, rounded_linear
 from lrc_core.models.blocks.linears import get_module, replace_module, weight_of
 from lrc_core.types import LinearShape
 
@@ -134,9 +133,11 @@ def low_rank_layer(
     """
     weight = weight_of(module)
     index = kept if isinstance(kept, slice) else torch.as_tensor(list(kept), dtype=torch.long)
-    left, right = rounded_pair(factors.left[:, index], factors.right[index], form)
-    left, right = (part.to(weight.device, weight.dtype).contiguous() for part in (left, right))
-    return LowRankLinear(left, right, getattr(module, "bias", None))
+    parts = {"left": factors.left[:, index], "right": factors.right[index]}
+    if form is not BF16:
+        parts = dict(zip(parts, balanced(**parts), strict=True))
+    held = {name: part.to(weight.device, weight.dtype).contiguous() for name, part in parts.items()}
+    return _rounded(LowRankLinear(**held, bias=getattr(module, "bias", None)), form, parts)
 
 
 def pivoted_layer(
@@ -156,13 +157,28 @@ def pivoted_layer(
     weight = weight_of(module)
     index = kept if isinstance(kept, slice) else torch.as_tensor(list(kept), dtype=torch.long)
     found = pivot_form(factors.left[:, index].to(weight.device), factors.right[index].to(weight.device))
-    parts = (on_grid(part, form) for part in (found.rows, found.coefficients))
-    rows, coefficients = (part.to(weight.device, weight.dtype) for part in parts)
-    return PivotedLinear(rows, coefficients, found.pivots, getattr(module, "bias", None))
+    parts = {"rows": found.rows, "coefficients": found.coefficients}
+    held = {name: part.to(weight.device, weight.dtype) for name, part in parts.items()}
+    return _rounded(PivotedLinear(**held, pivots=found.pivots, bias=getattr(module, "bias", None)), form, parts)
+
+
+_Made = TypeVar("_Made", bound=nn.Module)
+
+
+def _rounded(made: _Made, form: Format, parts: Mapping[str, Tensor]) -> _Made:
+    if form is not BF16:
+        round_into(made, form, **parts)
+    return made
+
+
+def _kept(made: nn.Module, packed: bool) -> nn.Module:
+    if not packed:
+        let_go(made)
+    return made
 
 
 @contextmanager
-def compressed(
+def compressed(  # noqa: PLR0913 - the last two say how layers are held
     model: nn.Module,
     layers: Sequence[LinearShape],
     ranks: Ranks,
@@ -171,6 +187,7 @@ def compressed(
     formats: Mapping[str, str] | None = None,
     *,
     as_pairs: bool = False,
+    packed: bool = False,
 ) -> Iterator[nn.Module]:
     """The model with every low-rank layer swapped in; the very same modules are put back at the end.
 
@@ -182,6 +199,7 @@ def compressed(
         kept: indices of the kept components where they are not the first k (LLRC's any-k).
         formats: number formats by layer, dense and low-rank ones; the others stay in 16 bits.
         as_pairs: factors whatever the storage law, for what trains or fits them: the same matrices, sooner made.
+        packed: rounded layers remember what they are stored as (:func:`~lrc_core.lowrank.rounding.packed_in`).
 
     Raises:
         PlanError: kept indices disagree with the rank or lie outside the spectrum; factors are too few for the rank.
@@ -193,7 +211,7 @@ def compressed(
             if is_dense(layer, rank):
                 if form is not BF16:
                     originals[layer.name] = module = get_module(model, layer.name)
-                    replace_module(model, layer.name, rounded_linear(module, form))
+                    replace_module(model, layer.name, _kept(rounded_linear(module, form), packed))
                 continue
             chosen: slice | Sequence[int] = slice(0, rank)
             if kept is not None and layer.name in kept:
@@ -205,7 +223,7 @@ def compressed(
                 raise PlanError(f"The factors of {layer.name} have fewer components than its rank {rank}.")
             module = get_module(model, layer.name)
             made = pivoted_layer if is_pivoted(layer, rank, form) and not as_pairs else low_rank_layer
-            replacement = made(module, found, chosen, form)
+            replacement = _kept(made(module, found, chosen, form), packed)
             originals[layer.name] = module
             replace_module(model, layer.name, replacement)
         yield model

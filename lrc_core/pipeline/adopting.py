@@ -14,6 +14,8 @@ from lrc_core.decompose.update import component_sizes
 from lrc_core.errors import ModelError
 from lrc_core.files import write_tensors
 from lrc_core.folders.foreign import ForeignFactors, read_foreign
+from lrc_core.formats.grids import FORMATS
+from lrc_core.formats.rounding import on_grid
 from lrc_core.models.blocks.linears import get_module, weight_of
 from lrc_core.pipeline.session import Session, write_card
 from lrc_core.plan import Plan, make_plan
@@ -33,7 +35,8 @@ def adopt_run(run: Run, session: Session) -> dict[str, Any]:
     result = write_card(run, session)
     card, folder = session.loaded.card, Path(spec.folder)
     session.on_progress(Progress("reading the folder"))
-    found = read_foreign(folder, {layer.name for layer in card.layers}, allow_pickle=spec.model.allow_pickle)
+    inputs = {layer.name: layer.in_features for layer in card.layers}
+    found = read_foreign(folder, inputs, allow_pickle=spec.model.allow_pickle)
     _require_fit(found, card, folder)
     _require_same(found, session.loaded.model, folder)
     weights: dict[str, Tensor] = {}
@@ -55,7 +58,7 @@ def _plan(run: Run, card: ModelCard, found: ForeignFactors, folder: Path) -> Pla
     origin = {"run_id": run.id, IMPORTED: {"project": found.project, "folder": folder.name}}
     keep = keep_ratio(card.layers, ranks)
     made = make_plan(card, ranks, decomposition="svd", method=IMPORTED, keep_target=keep, origin=origin)
-    return replace(made, weights_file=WEIGHTS).with_digests(run.path)
+    return replace(made, weights_file=WEIGHTS, formats=dict(found.formats)).with_digests(run.path)
 
 
 def _require_fit(found: ForeignFactors, card: ModelCard, folder: Path) -> None:
@@ -104,6 +107,8 @@ def _require_same(found: ForeignFactors, model: nn.Module, folder: Path) -> None
             continue  # buffers that older versions saved
         if name.endswith(".weight") and name.removesuffix(".weight") in {*found.factors}:
             own = weight_of(get_module(model, name.removesuffix(".weight")))
+        elif form := found.formats.get(name.removesuffix(".weight")):
+            own = on_grid(weight_of(get_module(model, name.removesuffix(".weight"))), FORMATS[form])
         alike = own.shape == tensor.shape and (
             (own.cpu().float() - tensor.float()).abs().max() <= _ROUNDING * own.float().abs().max().cpu() + 1e-6
         )

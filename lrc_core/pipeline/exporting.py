@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from lrc_core.errors import ExportError, PackError, TextError
 from lrc_core.files import disk_errors, write_atomic
 from lrc_core.folders.card import STARTER_SOURCE, CardFacts, card_text, licence_of
 from lrc_core.folders.check import READ_BACK, Check, check_folder, keep_reference
-from lrc_core.folders.stored import Stock, Stored, as_stored, densified, stock_of, stored_parts
+from lrc_core.folders.stored import Stock, Stored, Wanted, as_stored, densified, stock_of, stored_parts
 from lrc_core.folders.ways import ways_to_load
 from lrc_core.folders.write import (
     block_of,
@@ -30,6 +30,9 @@ from lrc_core.folders.write import (
     write_parts,
     write_shards,
 )
+from lrc_core.formats.grids import BF16
+from lrc_core.formats.sizes import plan_bytes
+from lrc_core.lowrank.rounding import unpack_into
 from lrc_core.models import load
 from lrc_core.models.device import DTYPES
 from lrc_core.models.json_files import read_table
@@ -125,14 +128,22 @@ def _write(run: Run, session: Session, plan: Plan, made: Path, reference: Path) 
         held = str(loaded.dtype).removeprefix("torch.")
         notes = (*notes, f"The model was held as {held} on this machine: the folder has no more digits than that.")
     session.on_progress(Progress("putting the plan on the model"))
-    with under_plan(session, plan, spec.plan_folder, spec.calibration, run.path.parent):
+    small = spec.form != "dense"
+
+    def make(wanted: Wanted) -> Stored:
+        model = loaded.model
+        return as_stored(model, stock, plan.storage, wanted) if small else densified(model, stock, wanted)
+
+    with under_plan(session, plan, spec.plan_folder, spec.calibration, run.path.parent, packed=small):
         if (residence := residence_of(loaded.model)) is not None:
             residence.recast(dtype)
-            found = _write_parts(made, session, stock, residence, dense=spec.form == "dense")
+            found = _write_parts(made, session, residence, make)
         else:
             load.move(loaded.model, loaded.device, dtype)
+            for module in loaded.model.modules():  # by the one step of rounding that a loader takes
+                unpack_into(module)
             keep_reference(loaded.model, windows, reference)
-            found = densified(loaded.model, stock) if spec.form == "dense" else as_stored(loaded.model, stock)
+            found = make(lambda _: True)
             write_shards(made, found.tensors, session.on_progress, session.should_stop)
         _require_promised(found, plan, loaded.card, stock, dtype, spec.form)
     name = str(dtype).removeprefix("torch.")
@@ -143,19 +154,27 @@ def _write(run: Run, session: Session, plan: Plan, made: Path, reference: Path) 
     return _Written(found.bytes, found.layout, name, notes, licence_of(base), base_weights)
 
 
-def _write_parts(made: Path, session: Session, stock: Stock, residence: Residence, *, dense: bool) -> Stored:
+def _write_parts(made: Path, session: Session, residence: Residence, make: Callable[[Wanted], Stored]) -> Stored:
     """Write a model whose blocks come and go; what comes back has the shapes of all tensors, and no numbers."""
     written: dict[str, Tensor] = {}
     layout: dict[str, Any] = {}
 
     def parts() -> Iterator[Mapping[str, Tensor]]:
-        for part in stored_parts(session.loaded.model, stock, residence, dense=dense):
-            layout.update({**part.layout, "ranks": {**layout.get("ranks", {}), **part.layout.get("ranks", {})}})
+        for part in stored_parts(residence, make):
+            for key, value in part.layout.items():
+                layout[key] = _joined(layout.get(key), value)
             written.update({name: tensor.to("meta") for name, tensor in part.tensors.items()})
             yield part.tensors
 
     write_parts(made, parts(), residence.count + 1, session.on_progress, session.should_stop)
-    return Stored(written, layout if layout.get("ranks") else {})
+    return Stored(written, layout)
+
+
+def _joined(before: Any, value: Any) -> Any:
+    """What two parts of a model say of their layers, together."""
+    if isinstance(value, Mapping):
+        return {**(before or {}), **value}
+    return [*(before or []), *value] if isinstance(value, list) else value
 
 
 def _checked(made: Path, reference: Path, device: str, *, exact: bool, should_stop: ShouldStop) -> Check:
@@ -197,17 +216,31 @@ def _require_promised(found: Stored, plan: Plan, card: ModelCard, stock: Stock, 
     Raises:
         ExportError: names both sizes.
     """
-    layers = plan.stored(card).layers
-    linear = plan_params(layers, plan.full_ranks(layers), plan.pruned) if form != "dense" else card.params_linear
-    promised = card.params_total - card.params_linear + linear
+    promised = _promised(plan if form != "dense" else None, card, dtype)
     for name, (rows, _) in (plan.pruned or {}).items():
-        promised -= (stock.shapes[name][0] - rows) * (f"{name}.bias" in found.tensors)
-    counted = sum(tensor.numel() for tensor in found.tensors.values() if tensor.is_floating_point())
+        promised -= (stock.shapes[name][0] - rows) * (f"{name}.bias" in found.tensors) * dtype.itemsize
+    counted = sum(
+        tensor.numel() * (dtype.itemsize if tensor.is_floating_point() else 1)
+        for tensor in found.tensors.values()
+        if tensor.is_floating_point() or tensor.dtype == torch.uint8
+    )
     if not promised <= counted <= 1.001 * promised:  # a little more where the model has buffers that are saved
         raise ExportError(
-            f"The folder would hold {counted:,} parameters, and the plan promises {promised:,}.",
+            f"The folder would hold {counted:,} bytes of weights, and the plan promises {promised:,}.",
             "Please report the model's architecture.",
         )
+
+
+def _promised(plan: Plan | None, card: ModelCard, dtype: torch.dtype) -> int:
+    """Bytes of the weights: of layers in number formats what those take, of everything else that of the precision."""
+    if plan is None:
+        return card.params_total * dtype.itemsize
+    layers = plan.stored(card).layers
+    ranks, shapes = plan.full_ranks(layers), plan.pruned
+    names = {name for name, form in plan.formats.items() if form != BF16.name}
+    plain = plan_params((layer for layer in layers if layer.name not in names), ranks, shapes)
+    packed = plan_bytes((layer for layer in layers if layer.name in names), ranks, plan.formats)
+    return (card.params_total - card.params_linear + plain) * dtype.itemsize + packed
 
 
 def _provenance(plan: Plan, card: ModelCard) -> dict[str, Any]:
@@ -216,7 +249,6 @@ def _provenance(plan: Plan, card: ModelCard) -> dict[str, Any]:
         "method": plan.method,
         "decomposition": plan.decomposition,
         "update": plan.update,
-        **({"formats": dict(plan.formats)} if plan.formats else {}),
         "keep": plan.keep_achieved,
         "keep_whole_model": plan.keep_whole_model,
         "base_model": _hub_id(card) or card.name,

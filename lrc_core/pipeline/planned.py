@@ -16,7 +16,7 @@ from lrc_core.runs.spec import CalibrationSpec
 
 
 def under_plan(
-    session: Session, plan: Plan, folder: str, calibration: CalibrationSpec, runs: Path
+    session: Session, plan: Plan, folder: str, calibration: CalibrationSpec, runs: Path, *, packed: bool = False
 ) -> AbstractContextManager[Any]:
     """The session's model while a plan is on it: pruned, or with low-rank layers. As it was afterwards.
 
@@ -26,6 +26,7 @@ def under_plan(
         folder: where its weights or structure file lies, relative to ``runs`` or absolute.
         calibration: the text that its decomposition comes from.
         runs: the folder of runs.
+        packed: layers in number formats remember the blocks that they are stored as.
 
     Raises:
         PlanError: the plan's files cannot be read, or do not fit.
@@ -38,10 +39,10 @@ def under_plan(
     source = factors_of(session, plan, folder, calibration, runs)
     ranks, residence = plan.full_ranks(layers), residence_of(model)
     if residence is None:
-        return compressed(model, layers, ranks, source, plan.kept, plan.formats)
+        return compressed(model, layers, ranks, source, plan.kept, plan.formats, packed=packed)
 
     def on_block(index: int) -> AbstractContextManager[Any]:
         mine = [layer for layer in layers if layer.block == index]
-        return compressed(model, mine, ranks, source, plan.kept, plan.formats)
+        return compressed(model, mine, ranks, source, plan.kept, plan.formats, packed=packed)
 
     return residence.dressed(on_block)

@@ -15,15 +15,19 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import lrc_core.hf  # noqa: F401 - folders are loaded with the format known
 from lrc_core.allocate.llm_pruner.settings import LlmPrunerSettings
+from lrc_core.budget import stored_card
 from lrc_core.calibrate.update_settings import UpdateSettings
 from lrc_core.cli.parser import build_parser
 from lrc_core.errors import CancelledError, ModelError, PlanError, SettingsError
 from lrc_core.folders import reload, write
 from lrc_core.folders.stored import stock_of
+from lrc_core.formats.grids import FORMATS
+from lrc_core.formats.rounding import packed, unpacked
 from lrc_core.kinds import KINDS, check, command_for
 from lrc_core.kinds.export import require_place
 from lrc_core.models.load import load_model
 from lrc_core.plan import Plan, make_plan
+from lrc_core.quality.quantised import sizes_of
 from lrc_core.runs.spec import (
     AllocateSpec,
     CalibrationSpec,
@@ -147,23 +151,45 @@ def test_pivots_are_stored_as_they_are_counted(calibration: CalibrationSpec, tmp
         assert torch.equal(AutoModelForCausalLM.from_pretrained(tmp_path / "again")(ids).logits, again(ids).logits)
 
 
-def test_rounded_numbers_are_stored_as_they_come_back(calibration: CalibrationSpec, tmp_path: Path) -> None:
-    """A rounded layer is a plain linear in memory also where the architecture stores it the other way round."""
-    ref = ModelRef(str(save_tiny(tmp_path / "gpt2", "gpt2")))
-    allocated = run(AllocateSpec(ref, keep=0.6, decomposition="svd", calibration=calibration))
-    plan = Plan.load(allocated.path / "plan.json")
-    card = load_model(ref).card
-    first = sorted(plan.ranks)[::2]
-    ranks = {name: rank for name, rank in plan.full_ranks(card.layers).items() if name not in first}
-    ranks |= {layer.name: layer.full_rank for layer in card.layers if layer.name in first}
-    made = make_plan(card, ranks, decomposition="svd", method="hand", keep_target=0.9)
-    spec = ExportSpec(ref, replace(made, formats=dict.fromkeys(ranks, "Q8_0")).to_dict(), "", calibration)
+@pytest.mark.parametrize(
+    ("form", "family", "storage"),
+    [("Q8_0", "gpt2", "pivoted"), ("Q5_1", "opt", "pivoted"), ("Q4_0", "llama", "pair")],
+)
+def test_number_formats_are_packed(
+    form: str, family: str, storage: str, calibration: CalibrationSpec, tmp_path: Path
+) -> None:
+    """Dense layers, also those that the architecture stores the other way round, and both factors of the others."""
+    ref = ModelRef(str(save_tiny(tmp_path / family, family)))
+    card = stored_card(load_model(ref).card, storage)
+    shapes = {layer.name: layer for layer in card.layers}
+    dense, plain, *low = shapes
+    ranks = {name: 7 for name in (plain, *low)} | {name: shapes[name].full_rank for name in (dense, *low[::3])}
+    made = make_plan(card, ranks, decomposition="svd", method="hand", keep_target=0.5)
+    plan = replace(made, formats=dict.fromkeys((dense, *low), form))
+    spec = ExportSpec(ref, plan.to_dict(), "", calibration, dtype="bfloat16")
+    check(spec, model_too=False)
     folder, twin = folder_of(spec), folder_of(replace(spec, form="dense"))
-    assert "Q8_0" in (folder / "README.md").read_text()
-    before, after = (load_file(path / "model.safetensors") for path in (Path(ref.source), twin))
-    for name in first:
-        weight, rounded = before[f"{name}.weight"], after[f"{name}.weight"]
-        assert 0 < (weight - rounded).abs().max() < 0.02 * weight.abs().max()
+    tensors, before, after = (
+        {key.removeprefix("transformer."): t for key, t in load_file(path / "model.safetensors").items()}
+        for path in (folder, Path(ref.source), twin)
+    )
+    counted = sum(tensor.nbytes for tensor in tensors.values() if tensor.dtype != torch.int32)
+    assert counted == sizes_of(card, plan)["model_bytes"]
+    for name, layer in shapes.items():
+        weight = tensors[key := f"{name.removeprefix('transformer.')}.weight"]
+        assert (weight.dtype == torch.uint8) == (name != plain)
+        if ranks[name] == layer.full_rank:
+            turned = (lambda matrix: matrix.T) if family == "gpt2" else (lambda matrix: matrix)
+            wanted = packed(turned(before[key]).float().numpy(), FORMATS[form])
+            assert torch.equal(weight.flatten(1), torch.from_numpy(wanted))
+            numbers = torch.from_numpy(unpacked(wanted, FORMATS[form], layer.in_features)).bfloat16()
+            assert torch.equal(turned(after[key]), numbers)
+    again = AutoModelForCausalLM.from_pretrained(folder)
+    assert {parameter.dtype for parameter in again.parameters()} == {torch.bfloat16}
+    again.save_pretrained(tmp_path / "again")
+    ids = torch.arange(3, 40)[None]
+    with torch.no_grad():
+        assert torch.equal(AutoModelForCausalLM.from_pretrained(tmp_path / "again")(ids).logits, again(ids).logits)
 
 
 def test_updated_factors_and_pruned_structures_go_along(model: ModelRef, calibration: CalibrationSpec) -> None:

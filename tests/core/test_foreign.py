@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +18,7 @@ from torch import Tensor
 
 from lrc_core.errors import ModelError
 from lrc_core.folders import reload
+from lrc_core.formats.grids import QUANTISED
 from lrc_core.models.load import load_model
 from lrc_core.plan import Plan
 from lrc_core.results.answers import plans_of
@@ -115,10 +120,20 @@ def test_an_imported_plan_is_measured_and_exported_like_any_other(
             allocated = run(
                 AllocateSpec(ref, keep=0.7, decomposition="svd", calibration=calibration, storage="pivoted")
             )
-            spec = ExportSpec(ref, Plan.load(allocated.path / "plan.json").to_dict(), "", calibration)
+            plan = Plan.load(allocated.path / "plan.json")
+            forms = dict(zip([*plan.dense, *plan.ranks], cycle(QUANTISED), strict=False))
+            spec = ExportSpec(ref, replace(plan, formats=forms).to_dict(), "", calibration)
         folder = result_of(run(spec))["folder"]
         back = result_of(run(AdoptSpec(ref, folder)))["plan"]
         assert back["ranks"] == spec.plan["ranks"] and back.get("storage", "pair") == storage
+        formats = spec.plan.get("formats", {})  # of low-rank layers the numbers are taken over
+        assert back.get("formats", {}) == {name: form for name, form in formats.items() if name in back["dense"]}
+    other = shutil.copytree(folder, tmp_path / "unsaid")
+    config = json.loads((other / "config.json").read_text())
+    name, _ = config["quantization_config"]["packed"].popitem()
+    (other / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=re.escape(name)):
+        run(AdoptSpec(ref, str(other)))
 
 
 def test_what_is_no_such_folder_is_refused(base: tuple[ModelRef, list[str]], tmp_path: Path) -> None:

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import runpy
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from lrc_core.errors import ExportError
 from lrc_core.folders import reload
+from lrc_core.formats.grids import FORMATS, QUANTISED
+from lrc_core.formats.rounding import packed, unpacked
 from lrc_core.hf import FactoredLinear, LowRankConfig
+from lrc_core.hf.lowrank import unpack
 from lrc_core.pipeline import exporting
 from lrc_core.plan import Plan
 from lrc_core.runs.spec import AllocateSpec, CalibrationSpec, ExportSpec, ModelRef
@@ -60,6 +68,8 @@ def exported(
         patch.setenv("LRC_CACHE", str(home / "cache"))
         allocated = run(AllocateSpec(model, keep=0.6, calibration=calibration))
         plan = Plan.load(allocated.path / "plan.json")
+        formats = dict(zip([*plan.dense, *plan.ranks][::2], cycle(QUANTISED), strict=False))
+        plan = replace(plan, formats=formats)
         spec = ExportSpec(model, plan.to_dict(), "", calibration, to=str(home / "tiny-lowrank"))
         result = result_of(run(spec))
     return home / "tiny-lowrank", result
@@ -105,9 +115,48 @@ def test_other_programs_run_with_the_format_known(
 
 def test_a_newer_format_is_refused(exported: tuple[Path, dict[str, Any]]) -> None:
     block = json.loads((exported[0] / "config.json").read_text())["quantization_config"]
-    assert LowRankConfig(**block).to_dict() == {**block, "pruned": {}, "attributes": {}}
-    with pytest.raises(ValueError, match="version 2"):
-        LowRankConfig(**{**block, "format": 2})
+    assert LowRankConfig(**block).to_dict() == {**block, "pairs": [], "pruned": {}, "attributes": {}}
+    with pytest.raises(ValueError, match="version 3"):
+        LowRankConfig(**{**block, "format": 3})
+
+
+def test_folders_of_the_first_version_are_loaded(exported: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    """They had no packed layers: formats stood in them as a remark, and the numbers as they come back."""
+    first = AutoModelForCausalLM.from_pretrained(exported[0])
+    first.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    block = config["quantization_config"]
+    assert block["format"] == 1 and not block.pop("packed")
+    old = {**config, "quantization_config": {**block, "formats": dict.fromkeys(block["ranks"], "Q8_0")}}
+    (tmp_path / "config.json").write_text(json.dumps(old))
+    ids = torch.arange(3, 40)[None]
+    with torch.no_grad():
+        assert torch.equal(AutoModelForCausalLM.from_pretrained(tmp_path)(ids).logits, first(ids).logits)
+
+
+@pytest.mark.parametrize("form", QUANTISED)
+@pytest.mark.parametrize("width", [1, 24, 32, 50, 96])
+def test_blocks_are_unpacked_as_llama_cpp_does(form: str, width: int) -> None:
+    draw = torch.Generator().manual_seed(width)
+    matrix = torch.randn(6, width, generator=draw) * torch.logspace(-6, 4, 6)[:, None]
+    matrix[3] = 0
+    data = packed(matrix.numpy(), FORMATS[form])
+    blocks = torch.from_numpy(data).view(6, -1, FORMATS[form].block_bytes)
+    assert torch.equal(unpack(blocks, form, width), torch.from_numpy(unpacked(data, FORMATS[form], width)))
+
+
+def test_damage_of_a_packed_matrix_is_refused(exported: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    folder = shutil.copytree(exported[0], tmp_path / "folder")
+    tensors = load_file(folder / "model.safetensors")
+    for name, tensor in tensors.items():
+        if tensor.dtype == torch.uint8:
+            endless = tensor.clone()
+            endless[-1, -1, 1] = 0x7C  # the scale's exponent
+            for wrong, error in ((endless, name), (tensor[:-1], "size"), (tensor[..., :-2], "size")):
+                save_file({**tensors, name: wrong.contiguous()}, folder / "model.safetensors", {"format": "pt"})
+                with pytest.raises((ValueError, RuntimeError), match=re.escape(error)):
+                    AutoModelForCausalLM.from_pretrained(folder)
+            break
 
 
 def test_factors_of_both_storages_give_the_product() -> None:
@@ -135,11 +184,15 @@ def test_a_folder_that_is_something_else_is_no_export(
 ) -> None:
     """Weights that change on their way to the disk fail the run, and nothing is left under the folder's name."""
     allocated = run(AllocateSpec(model, keep=0.6, calibration=calibration))
-    spec = ExportSpec(model, Plan.load(allocated.path / "plan.json").to_dict(), "", calibration)
+    plan = Plan.load(allocated.path / "plan.json")
+    spec = ExportSpec(model, replace(plan, formats=dict.fromkeys(plan.ranks, "Q4_0")).to_dict(), "", calibration)
     monkeypatch.setattr("lrc_core.folders.check._asked", lambda question, _: reload.main(question))
     written = exporting.write_shards
     for name, wrong in {
         "one value": lambda tensors: {key: _nudged(tensor) for key, tensor in tensors.items()},
+        "one packed value": lambda tensors: {
+            key: tensor ^ 1 if tensor.dtype == torch.uint8 else tensor for key, tensor in tensors.items()
+        },
         "one missing": lambda tensors: dict(list(tensors.items())[:-1]),
     }.items():
         monkeypatch.setattr(
@@ -155,5 +208,5 @@ def test_a_folder_that_is_something_else_is_no_export(
 
 def _nudged(tensor: Any) -> Any:
     copy = tensor.clone()
-    copy.view(-1)[0] += 1e-3
+    copy.view(-1)[0] += 1e-3 if copy.is_floating_point() else 0
     return copy
