@@ -169,14 +169,16 @@ class _Packed:
     def __init__(self, layer: nn.Module, part: str, form: str, name: str) -> None:
         self.layer, self.part, self.form, self.name = layer, part, form, name
         self.turned = isinstance(layer, Conv1D)
-        self.parameter = layer._parameters.pop(part)
-        rows, self.width = reversed(self.parameter.shape) if self.turned else self.parameter.shape
+        self.parameter = layer.get_parameter(part)
+        delattr(layer, part)
+        rows, self.width = self.parameter.T.shape if self.turned else self.parameter.shape
         shape = (rows, -(-self.width // BLOCK), BLOCK_BYTES[form])
         layer.register_buffer(part, torch.empty(shape, dtype=torch.uint8, device=self.parameter.device))
 
     def unpack(self) -> None:
         """Put the parameter back, with the numbers that came with the files."""
-        numbers = unpack(self.layer._buffers.pop(self.part), self.form, self.width)
+        numbers = unpack(self.layer.get_buffer(self.part), self.form, self.width)
+        delattr(self.layer, self.part)
         if not numbers.isfinite().all():
             raise ValueError(f"{self.name} is damaged: it holds numbers that are not finite. Copy the folder again.")
         numbers = (numbers.T if self.turned else numbers).to(self.parameter.dtype).contiguous()
