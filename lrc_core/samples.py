@@ -10,13 +10,14 @@ import logging
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lrc_core.budget import USUAL_KEEP, same_size
+from lrc_core.budget import USUAL_KEEP, same_size, size_key
 from lrc_core.errors import RunError
 from lrc_core.formats.grids import QUANTISED
 from lrc_core.jobs import manager
@@ -88,10 +89,11 @@ def question(store: RunStore, comparison: Run) -> GenerateSpec:
     return GenerateSpec(prompt=PROMPT, answers=tuple(answers), sampling=SamplingSpec(max_new_tokens=LONGEST))
 
 
-def talks(store: RunStore, comparison: Run) -> list[GenerateSpec]:
-    """Every prompt to the dense model and to a comparison's plans at all of its rates."""
-    specs = [store.open(row["run_id"]).spec for row in (comparison.result() or {})["rows"] if compresses(row)]
-    plans = [spec for spec in specs if isinstance(spec, EvaluateSpec) and spec.plan]
+def talks(store: RunStore, compared: Sequence[Run]) -> list[GenerateSpec]:
+    """Every prompt to the dense model and to the plans at all rates, each from the last comparison that has it."""
+    rows = [row for run in compared for row in (run.result() or {})["rows"] if compresses(row)]
+    specs = {size_key(row["keep_target"]): store.open(row["run_id"]).spec for row in rows}
+    plans = [spec for _, spec in sorted(specs.items(), reverse=True) if isinstance(spec, EvaluateSpec) and spec.plan]
     answers = (AnswerSpec(), *(AnswerSpec(spec.plan, spec.plan_folder, spec.calibration) for spec in plans))
     return [
         GenerateSpec(prompt=prompt, answers=answers, sampling=SamplingSpec(max_new_tokens=LONGEST))
@@ -159,7 +161,10 @@ def main() -> int:
     store = RunStore()
     for spec in (SPECTRA, *COMPARISONS, LESSON):
         _finish(manager.submit(spec).id)
-    asked = [question(store, store.open(COMPARISON.run_id)), *talks(store, store.open(BEST.run_id))]
+    asked = [
+        question(store, store.open(COMPARISON.run_id)),
+        *talks(store, [store.open(spec.run_id) for spec in (CLOSED_FORM, BEST)]),
+    ]
     answered = [_finish(manager.submit(spec).id) for spec in asked]
     runs = {run.id: run for run in (store.open(SPECTRA.run_id), store.open(LESSON.run_id), *answered)}
     for spec in COMPARISONS:
