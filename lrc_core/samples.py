@@ -10,17 +10,19 @@ import logging
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lrc_core.budget import USUAL_KEEP, same_size
+from lrc_core.budget import USUAL_KEEP, same_size, size_key
 from lrc_core.errors import RunError
 from lrc_core.formats.grids import QUANTISED
 from lrc_core.jobs import manager
 from lrc_core.paths import samples_home
+from lrc_core.quality.quantised import compresses
 from lrc_core.runs.spec import (
     AnswerSpec,
     CompareSpec,
@@ -42,12 +44,25 @@ CLOSED_FORM = replace(
     COMPARISON, methods=("lagrangian",), presets={}, decomposition="kfac", storage="pivoted", formats=()
 )
 """What is quickest, at the same rates."""
-BEST = replace(CLOSED_FORM, update="tuned", formats=QUANTISED)
-"""The least loss at each rate, beside number formats alone."""
+BEST = replace(CLOSED_FORM, keeps=(0.8, 0.7), update="tuned", formats=QUANTISED)
+"""The least loss where there is one to take back, beside number formats alone."""
 COMPARISONS = (COMPARISON, CLOSED_FORM, BEST)
 LESSON = LessonSpec()
 PROMPT, LONGEST = "Explain in two sentences why the sky is blue.", 96
 """What the dense model and the plans at one target are asked."""
+PROMPTS = (
+    "Write a short note to a neighbour who feeds your cat while you are away.",
+    "What should I pack for three days in the mountains?",
+    "Explain to a child how a bicycle stays upright.",
+    "Give me three reasons to learn a second language.",
+    "Describe how bread is made, step by step.",
+    "What is the difference between weather and climate?",
+    "Tell a very short story about a lighthouse keeper.",
+    "How do I politely decline an invitation?",
+    "Why do leaves change their colour in autumn?",
+    "Suggest a simple dinner from rice, beans and tomatoes.",
+)
+"""What the dense model and the best plan at every rate are asked."""
 _COPIED = (
     "spec.json", "card.json", "plan.json", "scores.json", "lesson.json", "pictures.npz", "subspaces.json",
     "answers.jsonl",
@@ -72,6 +87,18 @@ def question(store: RunStore, comparison: Run) -> GenerateSpec:
         if isinstance(spec, EvaluateSpec) and spec.plan and same_size(row["keep_target"], USUAL_KEEP):
             answers.append(AnswerSpec(spec.plan, spec.plan_folder, spec.calibration))
     return GenerateSpec(prompt=PROMPT, answers=tuple(answers), sampling=SamplingSpec(max_new_tokens=LONGEST))
+
+
+def talks(store: RunStore, compared: Sequence[Run]) -> list[GenerateSpec]:
+    """Every prompt to the dense model and to the plans at all rates, each from the last comparison that has it."""
+    rows = [row for run in compared for row in (run.result() or {})["rows"] if compresses(row)]
+    specs = {size_key(row["keep_target"]): store.open(row["run_id"]).spec for row in rows}
+    plans = [spec for _, spec in sorted(specs.items(), reverse=True) if isinstance(spec, EvaluateSpec) and spec.plan]
+    answers = (AnswerSpec(), *(AnswerSpec(spec.plan, spec.plan_folder, spec.calibration) for spec in plans))
+    return [
+        GenerateSpec(prompt=prompt, answers=answers, sampling=SamplingSpec(max_new_tokens=LONGEST))
+        for prompt in PROMPTS
+    ]
 
 
 def copy_sample(run: Run, destination: Path) -> None:
@@ -134,8 +161,12 @@ def main() -> int:
     store = RunStore()
     for spec in (SPECTRA, *COMPARISONS, LESSON):
         _finish(manager.submit(spec).id)
-    asked = _finish(manager.submit(question(store, store.open(COMPARISON.run_id))).id)
-    runs = {run.id: run for run in (store.open(SPECTRA.run_id), store.open(LESSON.run_id), asked)}
+    asked = [
+        question(store, store.open(COMPARISON.run_id)),
+        *talks(store, [store.open(spec.run_id) for spec in (CLOSED_FORM, BEST)]),
+    ]
+    answered = [_finish(manager.submit(spec).id) for spec in asked]
+    runs = {run.id: run for run in (store.open(SPECTRA.run_id), store.open(LESSON.run_id), *answered)}
     for spec in COMPARISONS:
         runs |= {run.id: run for run in shipped_runs(store, store.open(spec.run_id))}
     shutil.rmtree(samples_home(), ignore_errors=True)

@@ -31,7 +31,7 @@ from lrc_core.results.drafts import (
 from lrc_core.results.plans import PlanSource, load_plan, nearest, recorded_plans
 from lrc_core.runs.spec import AllocateSpec, EvaluateSpec, EvaluationSpec, ModelRef
 from lrc_core.types import ModelCard
-from pages.ui.plans import editor
+from pages.ui.plans import editor, folders
 from pages.ui.shared import access, cards, forms, jobs, take_away
 from pages.ui.shared.frame import empty, frame, guard, page_link, show_error
 from pages.ui.shared.prose import prose
@@ -202,6 +202,7 @@ def body(ref: ModelRef) -> None:
             ":material/cloud_download:",
         )
         cards.fetch_button(ref)
+        folders.section(ref)
         return
     card, _ = known
     st.markdown(prose("plans"))
@@ -219,6 +220,7 @@ def body(ref: ModelRef) -> None:
         editor.score_list(ref, keep, wanted)
     over = plan_params(card.layers, draft.ranks) > keep * card.params_linear
     take_away.section(ref, [] if over else [drafted(card, draft, keep)], "pl")
+    folders.section(ref)
     page_link("pages/compare.py", "All measured methods side by side", ":material/balance:")
 
 

@@ -1,26 +1,29 @@
-"""Commands about this machine: ``lrc doctor``, ``lrc starter``, ``lrc bench``."""
+"""Commands about this machine and what is on it: ``lrc doctor``, ``lrc starter``, ``lrc tasks``, ``lrc bench``."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import platform
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from lrc_core import __version__
 from lrc_core.cli.bench.scale import costs_of, print_costs
 from lrc_core.cli.follow import ProgressLine
 from lrc_core.cli.output import emit, emit_json, emit_table, note
-from lrc_core.errors import LrcError
+from lrc_core.errors import LrcError, SettingsError
+from lrc_core.evaluate.task_files import write_task_files
 from lrc_core.jobs.cache import cached, clean_cache, runs_size
 from lrc_core.kinds.words.flags import absolute_text, model_ref
-from lrc_core.models.pack.starter import fetch_all, pack_status
+from lrc_core.models.pack.starter import TASKS, ensure_tasks, fetch_all, pack_status
 from lrc_core.models.preflight import Preflight, preflight
 from lrc_core.models.resources import cpu_memory_available, disk_available, human_bytes
-from lrc_core.paths import cache_home, require_cache, runs_home
+from lrc_core.paths import cache_home, expanded, require_cache, runs_home
 from lrc_core.quality.published import published_words
 from lrc_core.quality.sizing import CONTEXT, MEMORIES, fitting_words, sizings
 from lrc_core.runs.store import RunStore
@@ -181,6 +184,25 @@ def _print_sizes(model: Preflight) -> None:
     note(f"{fitting_words(found)} Counted for one request of {CONTEXT:,} positions.")
     if model.kind != "starter":
         note(published_words(model.params))
+
+
+def task_files(arguments: argparse.Namespace) -> int:
+    """``lrc tasks``: the pack's zero-shot items for lm-eval's own command line."""
+    line = ProgressLine()
+    try:
+        pack = ensure_tasks(line.on_progress)
+    finally:
+        line.close()
+    wanted = arguments.tasks or list(TASKS)
+    if unknown := sorted(set(wanted) - set(TASKS)):
+        raise SettingsError(f"The starter pack has no task {unknown[0]!r}.", f"It has {', '.join(TASKS)}.")
+    folder = Path(expanded(arguments.folder)).absolute()
+    names = write_task_files(pack, folder, wanted, arguments.items, arguments.seed)
+    if arguments.json:
+        emit_json({"folder": str(folder), "tasks": names})
+    else:
+        emit(shlex.join(["--include_path", str(folder), "--tasks", ",".join(names)]))
+    return 0
 
 
 def _print_parts(parts: list[dict[str, Any]]) -> None:

@@ -99,6 +99,12 @@ def _doctor(commands: Any) -> None:
 
 def _starter(commands: Any) -> None:
     _command(commands, "starter", _lazily("doctor", "starter"), "Fetch the starter pack: a model, texts and tasks.")
+    words = "Write the starter pack's zero-shot items as task files for lm-eval's own command line."
+    parser = _command(commands, "tasks", _lazily("doctor", "task_files"), words)
+    parser.add_argument("folder", metavar="FOLDER", help="where the files go, for --include_path")
+    add_list(parser, ("--tasks",), "tasks", "some of its seven (default: all)", metavar="TASK")
+    parser.add_argument("--items", type=int, default=0, metavar="N", help="items of each task (default: 0, all)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="chooses the items, as of `lrc evaluate`")
 
 
 def _methods(commands: Any) -> None:

@@ -9,7 +9,6 @@ import contextlib
 import copy
 import functools
 import io
-import json
 import logging
 import math
 import os
@@ -36,6 +35,7 @@ from torch import Tensor, nn
 from lrc_core.errors import CancelledError, EvaluationError, LrcError, NumericalError
 from lrc_core.evaluate.likelihood import continuation_likelihoods
 from lrc_core.evaluate.running import evaluating
+from lrc_core.evaluate.task_files import drawn, read_documents
 from lrc_core.models.pack.starter import ensure_tasks
 from lrc_core.texts.windows import wants_bos
 from lrc_core.types import OnProgress, Progress, ShouldStop, ignore_progress, never_stop
@@ -136,7 +136,7 @@ def _run(lm: _LanguageModel, name: str, found: dict[str, Any], items: int, seed:
         task.set_fewshot_seed(seed=seed)
         count = len(task.eval_docs)
         if 0 < items < count:
-            samples[task_name] = sorted(random.Random(f"{seed} {task_name}").sample(range(count), items))
+            samples[task_name] = drawn(task_name, count, items, seed)
     try:
         # Not simple_evaluate: it asks the hub about the model, collects the machine's details and reseeds everything.
         results = evaluator.evaluate(
@@ -224,7 +224,7 @@ class _PackTask(Task):
     OUTPUT_TYPE = "multiple_choice"
 
     def __init__(self, name: str, folder: Path) -> None:
-        self._docs = _read_documents(folder / f"{name}.jsonl")
+        self._docs = read_documents(folder / f"{name}.jsonl")
         super().__init__()
         self._config = TaskConfig(task=name, output_type="multiple_choice", num_fewshot=0)
 
@@ -282,16 +282,6 @@ class _PackTask(Task):
     def higher_is_better(self) -> dict[str, bool]:
         """Higher is better for both."""
         return {"acc": True, "acc_norm": True}
-
-
-def _read_documents(file: Path) -> list[dict[str, Any]]:
-    try:
-        documents = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError) as error:
-        raise EvaluationError(f"{file} cannot be read: {error}", "Delete it; it is fetched again.") from error
-    if not documents:
-        raise EvaluationError(f"{file} holds no items.", "Delete it; it is fetched again.")
-    return documents
 
 
 class _LanguageModel(HFLM):

@@ -21,7 +21,7 @@ class LoadingWay:
 
 
 def ways_to_load(folder: str, form: str) -> tuple[LoadingWay, ...]:
-    """Three ways, for whoever has this program, for whoever has not, and for a benchmark.
+    """Four ways, for whoever has this program, for whoever has not, for a benchmark, and for a server.
 
     Args:
         folder: path or hub id.
@@ -30,11 +30,14 @@ def ways_to_load(folder: str, form: str) -> tuple[LoadingWay, ...]:
     load, tokenizer = "AutoModelForCausalLM.from_pretrained", "tokenizer = AutoTokenizer.from_pretrained"
     imports = "from transformers import AutoModelForCausalLM, AutoTokenizer\n"
     stock = LoadingWay("With transformers", "python", f'{imports}\nmodel = {load}("{folder}")\n{tokenizer}("{folder}")')
-    task = "--tasks arc_easy --batch_size 8"
+    # lm-eval would take the softmax in the precision of the weights, `lrc evaluate` takes it in float32.
+    task = "softmax_dtype=float32 --tasks arc_easy --batch_size 8"
+    ask, start = "With lm-eval, from its own command line", 'pip install "transformers[serving]"\ntransformers serve'
     if form == "dense":
         text = f'from transformers import pipeline\n\nwrite = pipeline("text-generation", "{folder}")'
-        bench = f"lm_eval --model hf --model_args pretrained={folder} {task}"
-        return stock, LoadingWay("As a pipeline", "python", text), LoadingWay("With lm-eval", "bash", bench)
+        bench = f"lm_eval --model hf --model_args pretrained={folder},{task}"
+        serve = LoadingWay("As a server", "bash", f"{start} {folder}")
+        return stock, LoadingWay("As a pipeline", "python", text), LoadingWay(ask, "bash", bench), serve
     own = LoadingWay(
         "With this program installed: no code of the folder runs", "python", f"import lrc_core.hf\n{stock.code}"
     )
@@ -44,5 +47,6 @@ def ways_to_load(folder: str, form: str) -> tuple[LoadingWay, ...]:
         "python",
         f'{imports}\nmodel = {load}("{folder}"{trust}\n{tokenizer}("{folder}")',
     )
-    bench = f"python -m lrc_core.hf lm_eval --model hf --model_args pretrained={folder} {task}"
-    return own, shim, LoadingWay("With lm-eval, from its own command line", "bash", bench)
+    bench = f"python -m lrc_core.hf lm_eval --model hf --model_args pretrained={folder},{task}"
+    serve = LoadingWay("As a server", "bash", f"{start} {folder} --trust-remote-code")
+    return own, shim, LoadingWay(ask, "bash", bench), serve

@@ -169,20 +169,19 @@ class _Packed:
     def __init__(self, layer: nn.Module, part: str, form: str, name: str) -> None:
         self.layer, self.part, self.form, self.name = layer, part, form, name
         self.turned = isinstance(layer, Conv1D)
-        parameter = layer.get_parameter(part)
-        rows, self.width = parameter.shape[::-1] if self.turned else parameter.shape
-        self.dtype = parameter.dtype
+        self.parameter = layer.get_parameter(part)
+        delattr(layer, part)
+        rows, self.width = self.parameter.T.shape if self.turned else self.parameter.shape
         shape = (rows, -(-self.width // BLOCK), BLOCK_BYTES[form])
-        del layer._parameters[part]
-        layer.register_buffer(part, torch.empty(shape, dtype=torch.uint8, device=parameter.device))
+        layer.register_buffer(part, torch.empty(shape, dtype=torch.uint8, device=self.parameter.device))
 
     def unpack(self) -> None:
         """Put the parameter back, with the numbers that came with the files."""
         numbers = unpack(self.layer.get_buffer(self.part), self.form, self.width)
+        delattr(self.layer, self.part)
         if not numbers.isfinite().all():
             raise ValueError(f"{self.name} is damaged: it holds numbers that are not finite. Copy the folder again.")
-        del self.layer._buffers[self.part]
-        numbers = (numbers.T if self.turned else numbers).to(self.dtype).contiguous()
+        numbers = (numbers.T if self.turned else numbers).to(self.parameter.dtype).contiguous()
         setattr(self.layer, self.part, nn.Parameter(numbers))
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lrc_core.quality.rows import dense_row
 from lrc_core.words import measured, percent
 
 Row = Mapping[str, Any]
@@ -71,6 +72,32 @@ def pace_of(row: Row, dense: Row | None, what: str) -> Pace | None:
     other = (dense or {}).get("cost") or {}
     base = other.get(f"{what}_tokens_per_s")
     return Pace(speed / base, None) if base and _width(cost) == _width(other) else None
+
+
+def flat_cost(row: Row, dense: Row | None) -> dict[str, Any]:
+    """A row's cost as columns of a table, paces with their errors among them."""
+    record = {key: value for key, value in (row.get("cost") or {}).items() if not isinstance(value, Mapping | list)}
+    for what in PACES:
+        if pace := pace_of(row, dense, what):
+            record |= {f"{what}_times_dense": pace.value, f"{what}_times_dense_stderr": pace.stderr}
+    return record
+
+
+def beside_its_dense(rows: Sequence[Row]) -> list[Row]:
+    """Rows of one run, each with the speeds of that run's dense model, so that no other run's stand in for them."""
+    cost = (dense_row(rows) or {}).get("cost") or {}
+    base = {name: cost[name] for name in ("prefill_tokens_per_s", "decode_tokens_per_s") if cost.get(name)}
+    return [
+        {**row, "cost": {**row["cost"], "dense": base}}
+        if base and row["method"] != "dense" and _lacks_dense(row, cost)
+        else row
+        for row in rows
+    ]
+
+
+def _lacks_dense(row: Row, dense: Mapping[str, Any]) -> bool:
+    cost = row.get("cost") or {}
+    return bool(cost) and "dense" not in cost and _width(cost) == _width(dense)
 
 
 def _width(cost: Mapping[str, Any]) -> int:

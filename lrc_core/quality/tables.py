@@ -11,7 +11,8 @@ from lrc_core.escape import csv_cell
 from lrc_core.plan import bits_word, split_variant, storage_of, update_words
 from lrc_core.quality.paired import LEVEL
 from lrc_core.quality.quantised import FORMAT_LABELS, share_of, targeted
-from lrc_core.quality.rows import accuracy_of
+from lrc_core.quality.rows import accuracy_of, dense_row
+from lrc_core.quality.speeds import flat_cost
 from lrc_core.registry import ALLOCATORS
 from lrc_core.texts.label import text_labels
 from lrc_core.words import in_percent
@@ -74,7 +75,8 @@ def records(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Every row flat, one column per figure; the same columns in all."""
     rows, names = result["rows"], ["dense", *result.get("baselines", [])]
     labels = text_labels(texts_of([row for row in rows if "error" not in row]))
-    flat = [_record(row, names, labels) for row in rows]
+    dense = dense_row(rows)
+    flat = [_record(row, names, labels, dense) for row in rows]
     columns = list(dict.fromkeys(key for key in _ORDER if any(key in one for one in flat)))
     columns += [key for key in dict.fromkeys(key for one in flat for key in one) if key not in columns]
     return [{column: one.get(column) for column in columns} for one in flat]
@@ -97,10 +99,12 @@ _ORDER = (
 )
 
 
-def _record(row: Row, names: Sequence[str], labels: Mapping[str, str]) -> dict[str, Any]:
+def _record(
+    row: Row, names: Sequence[str], labels: Mapping[str, str], dense: Mapping[str, Any] | None
+) -> dict[str, Any]:
     record: dict[str, Any] = {key: row.get(key) for key in _ORDER if key in row}
     record["label"] = row_label(row)
-    record |= {key: value for key, value in (row.get("cost") or {}).items() if not isinstance(value, Mapping | list)}
+    record |= flat_cost(row, dense)
     for text, score in (row.get("perplexity") or {}).items():
         name = f"perplexity_{labels[text]}"
         record |= {name: score["value"], f"{name}_stderr": score.get("stderr")}

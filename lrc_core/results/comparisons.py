@@ -16,7 +16,8 @@ from lrc_core.errors import LrcError
 from lrc_core.formats.grids import QUANTISED
 from lrc_core.plan import Plan, split_variant
 from lrc_core.quality.quantised import compresses, share_of
-from lrc_core.quality.rows import named
+from lrc_core.quality.rows import dense_row, named
+from lrc_core.quality.speeds import beside_its_dense, flat_cost
 from lrc_core.quality.variants import MIX
 from lrc_core.results.archive import AnyRun, RunView, Stamp, archive, recorded_rows, stamp_of
 from lrc_core.results.identity import changed, measured_contents
@@ -159,9 +160,11 @@ def rows_of(view: Measured) -> list[Row]:
     spec = view.spec
     try:
         if isinstance(spec, CompareSpec):
-            return [_named(row) for row in recorded_rows(view) if _usable(row)]
+            return [_named(row) for row in beside_its_dense([row for row in recorded_rows(view) if _usable(row)])]
         if isinstance(spec, QualitySpec):
-            rows = [row for row in _bench_rows(view) if row.get("seed", spec.seeds[0]) == spec.seeds[0]]
+            rows = [
+                row for row in beside_its_dense(_bench_rows(view)) if row.get("seed", spec.seeds[0]) == spec.seeds[0]
+            ]
             return [_named(row) for row in rows]
         row = _measured_row(str(view.path), stamp_of(view.path / "result.json"), stamp_of(view.path / "status.json"))
         return [] if row is None else [dict(row)]
@@ -290,7 +293,7 @@ def _warned(rows: Sequence[Row]) -> list[str]:
 
 def records(rows: Sequence[Row], label: Callable[[str], str]) -> list[dict[str, Any]]:
     """Rows as records of a flat table, one column per figure; standard errors in columns of their own."""
-    found = []
+    found, dense = [], dense_row(rows)
     for row in rows:
         record: dict[str, Any] = {
             "method": label(str(row["method"])),
@@ -308,8 +311,7 @@ def records(rows: Sequence[Row], label: Callable[[str], str]) -> list[dict[str, 
         for task, score in (row.get("zero_shot") or {}).items():
             for name in ("acc", "acc_stderr", "acc_norm", "acc_norm_stderr", "n"):
                 record[f"{task}_{name}"] = score.get(name)
-        for name, value in (row.get("cost") or {}).items():
-            record[name] = value
+        record |= flat_cost(row, dense)
         record["run_id"] = row.get("run_id", "")
         found.append(record)
     return found

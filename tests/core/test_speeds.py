@@ -9,7 +9,8 @@ import pytest
 
 from lrc_core.figures.measured import speed_bars, speed_table
 from lrc_core.quality.card import CardModel, speed_of, speed_words
-from lrc_core.quality.speeds import DECODE, PREFILL, Pace, pace_of
+from lrc_core.quality.speeds import DECODE, PREFILL, Pace, beside_its_dense, pace_of
+from lrc_core.results.comparisons import records
 from tests.factories.run_factory import make_card, plan_at
 
 
@@ -43,6 +44,26 @@ def test_two_computers_are_not_compared() -> None:
     assert sorted(bars.y) == [0.75, 1.2] and max(bars.error_y.array) > 0 == min(bars.error_y.array)
     alone = speed_bars(rows[1:])
     assert [len(panel.y) for panel in alone.data[1:]] == [3, 3], "without a dense model there are tokens per second"
+
+
+def test_a_row_is_compared_with_the_dense_model_of_its_own_run() -> None:
+    """Two comparisons stand in one table; the dense model of the newer says nothing of the older rows."""
+    older = beside_its_dense([row("dense", 10.0), row("strs", 12.0), row("uniform", 9.0, 4)])
+    newer = row("dense", 3.0, 4)
+    for dense in (newer, row("dense", 99.0)):
+        assert pace_of(older[1], dense, DECODE) == Pace(1.2, None)
+    assert "dense" not in older[0]["cost"] and "dense" not in older[2]["cost"], "nor is a row of another precision"
+    measured = row("llrc", 15.0, decode_stderr=0.6, dense=BESIDE)
+    assert beside_its_dense([row("dense", 10.0), measured])[1] is measured
+
+
+def test_a_table_to_take_away_is_flat() -> None:
+    rows = [row("dense", 10.0), row("llrc", 15.0, decode_stderr=0.6, dense=BESIDE)]
+    for one in rows:
+        one |= {"decomposition": "svd", "perplexity": {}}
+    for record in records(rows, str):
+        assert not any(isinstance(value, dict | list) for value in record.values())
+    assert record["decode_times_dense"] == 0.75 and record["decode_times_dense_stderr"] > 0
 
 
 @pytest.mark.parametrize(

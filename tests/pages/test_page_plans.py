@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from lrc_core import visitors
 from lrc_core.budget import keep_ratio, stored, uniform_ranks
 from lrc_core.errors import PlanError
 from lrc_core.paths import plans_home
@@ -17,7 +18,7 @@ from lrc_core.plan import Plan
 from lrc_core.quality.footprint import footprint, served
 from lrc_core.results import drafts as plan_draft
 from lrc_core.results import scores as plan_scores
-from lrc_core.runs.spec import EvaluateSpec, EvaluationSpec, ModelRef, SpectraSpec
+from lrc_core.runs.spec import AdoptSpec, EvaluateSpec, EvaluationSpec, ModelRef, SpectraSpec
 from pages.ui.allocate.slider import figures
 from pages.ui.plans import editor
 from tests.factories import run_factory, table_factory
@@ -261,3 +262,36 @@ def test_sizes_are_those_of_serving_whatever_was_loaded(card):
     assert footprint(served(loaded), None, 100) == footprint(half, None, 100)
     byte = replace(card, dtype="q8", dtype_bytes=1)
     assert served(byte) is byte
+
+
+def test_a_folder_of_another_project_is_imported(page, store, submitted, tmp_path):
+    app = page()
+    assert app.button(key="pl_folder_start").disabled
+    app.text_input(key="pl_folder").set_value(f"{tmp_path}/a/../theirs").run()
+    assert any(code.value.startswith("lrc import") and str(tmp_path / "theirs") in code.value for code in app.code)
+    app.button(key="pl_folder_start").click().run()
+    spec = submitted[0][0]
+    assert spec == AdoptSpec(spec.model, str(tmp_path / "theirs"))
+    assert any(button.key == f"cancel_{spec.run_id}" for button in app.button)
+    run_factory.finish(store.open(spec.run_id), {"details": {"layers": 7, "project": "ASVD"}})
+    app.run()
+    assert "7 layers of ASVD" in text_of(app)
+
+
+def test_a_folder_is_imported_before_the_model_is_read(open_page, submitted, tmp_path):
+    app = open_page("plans")
+    app.text_input(key="pl_folder").set_value(str(tmp_path)).run()
+    app.button(key="pl_folder_start").click().run()
+    assert submitted[0][0].folder == str(tmp_path)
+
+
+def test_a_visitor_imports_from_named_folders_only_and_a_guest_nothing(page, store, monkeypatch, tmp_path):
+    monkeypatch.setattr(visitors, "_who", lambda: "a" * 32)
+    app = page()
+    app.text_input(key="pl_folder").set_value(str(tmp_path)).run()
+    app.button(key="pl_folder_start").click().run()
+    assert app.error and not [run for run in store.list() if run.kind == "adopt"]
+    monkeypatch.setenv("LRC_READ_ONLY", "1")
+    app = page()
+    assert "lrc import FOLDER starter" in text_of(app)
+    assert "pl_folder_start" not in [button.key for button in app.button]

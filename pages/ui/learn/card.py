@@ -9,11 +9,11 @@ import pandas as pd
 import streamlit as st
 
 from lrc_core import words
-from lrc_core.budget import whole_percent
+from lrc_core.budget import USUAL_KEEP, whole_percent
 from lrc_core.names import in_order, method_label
 from lrc_core.quality.plain_words import ACCURACY, accuracy_loss, difference_words
-from lrc_core.quality.quantised import served_bytes
-from lrc_core.quality.rows import Scores
+from lrc_core.quality.quantised import compresses, served_bytes
+from lrc_core.quality.rows import Scores, dense_row
 from lrc_core.quality.speeds import DECODE, PACES, PREFILL, pace_of
 from lrc_core.results import comparisons
 from lrc_core.runs.spec import ModelRef
@@ -39,17 +39,18 @@ def draw(ref: ModelRef) -> None:
 
 def card(group: comparisons.Group) -> None:
     """Choose a plan and read its card."""
-    dense = next((row for row in group.rows if row["method"] == "dense"), None)
-    rows = [row for row in group.at("whitened", None) if row["method"] != "dense" and row.get("cost")]
+    dense = dense_row(group.rows)
+    rows = [row for row in group.at(comparisons.EVERY, None) if compresses(row) and row.get("cost")]
     if dense is None or not dense.get("cost") or not rows:
         empty("No sizes and speeds in these rows", "Newer comparisons measure them.", ":material/speed:")
         return
     left, right = st.columns(2)
     names = in_order({str(row["method"]) for row in rows})
+    best = str(min(rows, key=lambda row: (abs(row["keep_target"] - USUAL_KEEP), comparisons.mean_loss(row)))["method"])
     method = left.segmented_control(
         "Method",
         names,
-        default="llrc" if "llrc" in names else names[0],
+        default=best,
         format_func=method_label,
         required=True,
         key=METHOD,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import altair as alt
 import pandas as pd
 import streamlit as st
@@ -12,6 +14,8 @@ from lrc_core.escape import escaped
 from lrc_core.figures import measured as charts
 from lrc_core.names import method_color, method_label
 from lrc_core.plan import Plan
+from lrc_core.quality.quantised import compresses
+from lrc_core.quality.rows import dense_row
 from lrc_core.results import comparisons
 from lrc_core.results.archive import archive
 from lrc_core.runs.spec import ModelRef
@@ -38,6 +42,8 @@ def draw(ref: ModelRef) -> None:
     keep = keep_at(forms.rate_choice(st, "Budget: share removed from the block linears", rates, RATE))
     rows = [row for row in group.at("whitened", keep) if row["method"] in ("dense", *METHODS)]
     perplexity(rows)
+    if said := beyond(group, keep, rows):
+        st.markdown(said)
     plans = {str(row["method"]): plan for row in rows if (plan := comparisons.plan_of(row)) is not None}
     known = archive().newest_card(group.views[0].spec.model)
     if known is not None and len(plans) > 1:
@@ -53,6 +59,30 @@ def usable(ref: ModelRef) -> comparisons.Group | None:
             if len({row["method"] for row in group.at("whitened", None)} & set(METHODS)) > 1:
                 return group
     return None
+
+
+def beyond(group: comparisons.Group, keep: float, rows: Sequence[comparisons.Row]) -> str:
+    """What lost less than the best of the three at the same budget, "" where nothing did."""
+    three = [row for row in rows if row["method"] in METHODS]
+    best = lightest(group, keep)
+    if best is None or not three or comparisons.mean_loss(best) >= min(map(comparisons.mean_loss, three)):
+        return ""
+    dense, text = dense_row(rows), next(iter(best["perplexity"]))
+    score = best["perplexity"][text]
+    name = method_label(str(best["method"]))
+    said = (
+        f"These are the classical three. Of all that was measured at this budget **{name}** loses least: "
+        f"{words.measured(score['value'], score.get('stderr'))} on {escaped(text)}"
+    )
+    if dense is not None and text in dense["perplexity"]:
+        said += f", {score['value'] / dense['perplexity'][text]['value']:.2f} times the dense model"
+    return f"{said}."
+
+
+def lightest(group: comparisons.Group, keep: float) -> comparisons.Row | None:
+    """The row of ranks that loses least at a budget, whatever its decomposition."""
+    found = [row for row in group.at(comparisons.EVERY, keep) if compresses(row)]
+    return min(found, key=comparisons.mean_loss, default=None)
 
 
 def perplexity(rows: list[comparisons.Row]) -> None:

@@ -112,7 +112,7 @@ def exports_of(ref: ModelRef, plan: dict[str, Any]) -> list[RunView[ExportSpec]]
 
 
 def result(view: AnyRun) -> None:
-    """The folder of a finished export: where it is, how large, and three ways to load it."""
+    """The folder of a finished export: where it is, how large, and how it is loaded."""
     found = view.run.result() or {}
     folder = Path(str(found.get("folder", "")))
     if not folder.is_dir():

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from lrc_core import words
 from lrc_core.budget import USUAL_KEEP
 from lrc_core.names import method_color, method_label
+from lrc_core.quality.rows import dense_row
 from lrc_core.report.html.page import inline
 from lrc_core.results import comparisons
 from lrc_core.results.archive import archive
@@ -127,7 +128,12 @@ def _methods(ref: ModelRef) -> str:
     spent = ""
     if shown is not None and {"llrc", "strs"} <= plans.keys():
         spent = said(readings.spending(shown[0], plans["llrc"], plans["strs"]))
-    return f'<div class="pair">{charts}</div>' + said(readings.best(rows)) + spent
+    return (
+        f'<div class="pair">{charts}</div>'
+        + said(readings.best(rows))
+        + said(methods.beyond(group, USUAL_KEEP, rows))
+        + spent
+    )
 
 
 def _mask(ref: ModelRef) -> str:
@@ -142,15 +148,13 @@ def _card(ref: ModelRef) -> str:
     group = methods.usable(ref)
     made = ""
     if group is not None:
-        rows = group.at("whitened", USUAL_KEEP)
-        dense = next((row for row in rows if row["method"] == "dense"), None)
-        best = next((row for row in rows if row["method"] == "llrc" and row.get("cost")), None)
-        if dense is not None and best is not None and dense.get("cost"):
+        dense, best = dense_row(group.rows), methods.lightest(group, USUAL_KEEP)
+        if dense is not None and best is not None and dense.get("cost") and best.get("cost"):
             cells = "".join(
                 f"<tr><th>{html.escape(name)}</th><td>{html.escape(value)}</td><td>{html.escape(note)}</td></tr>"
                 for name, value, note in card.entries(best, dense)
             )
-            title = f"{method_label('llrc')}, {words.removed(best['keep_achieved'])} removed"
+            title = f"{method_label(str(best['method']))}, {words.removed(best['keep_achieved'])} removed"
             made = f"<table><caption>{title}</caption>{cells}</table>" + said(card.cost_sentence(best, dense))
     return made + "".join(_questions(number) for number in range(len(questions.SETS)))
 
