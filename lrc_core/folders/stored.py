@@ -13,6 +13,7 @@ from transformers.modeling_utils import remove_tied_weights_from_state_dict
 from transformers.pytorch_utils import Conv1D
 
 from lrc_core.errors import ModelError
+from lrc_core.hf.experts import unstack
 from lrc_core.lowrank.linear import LowRankLinear, PivotedLinear
 from lrc_core.lowrank.rounding import Packed, packed_in
 from lrc_core.models.onload.residence import Residence
@@ -51,19 +52,20 @@ class Stock:
         shapes: [out, in] of every linear.
         transposed: names of linears that store [in, out].
         numbers: whole-number attributes of every module.
+        experts: names of modules whose experts were taken out of their stacks, see :mod:`lrc_core.hf.experts`.
     """
 
     shapes: Mapping[str, tuple[int, int]]
     transposed: Collection[str]
     numbers: Mapping[str, Mapping[str, int]]
+    experts: Collection[str] = ()
 
 
 def stock_of(model: nn.Module) -> Stock:
     """Look at the dense model.
 
     Raises:
-        ModelError: it runs code of its own, or its experts were taken out of their stacks, so that its names are no
-            longer those of its files.
+        ModelError: it runs code of its own.
     """
     if type(model).__module__.startswith("transformers_modules"):
         raise ModelError(
@@ -71,18 +73,13 @@ def stock_of(model: nn.Module) -> Stock:
             "Architectures that transformers knows itself can be.",
         )
     linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)}
-    for name, module in model.named_modules():
-        if "forward" in vars(module):  # see lrc_core/models/blocks/experts.py
-            raise ModelError(
-                f"The experts of {name} are stored in one stack, which cannot be exported yet.",
-                "Models without a mixture of experts can be.",
-            )
     transposed = {name for name, module in linears.items() if isinstance(module, Conv1D)}
     shapes = {
         name: (module.weight.shape[1], module.weight.shape[0]) if name in transposed else tuple(module.weight.shape)
         for name, module in linears.items()
     }
-    return Stock(shapes, transposed, {name: _numbers(module) for name, module in model.named_modules()})
+    experts = [name for name, module in model.named_modules() if "forward" in vars(module)]
+    return Stock(shapes, transposed, {name: _numbers(module) for name, module in model.named_modules()}, experts)
 
 
 def _numbers(module: nn.Module) -> dict[str, int]:
@@ -118,6 +115,8 @@ def as_stored(model: Any, stock: Stock, storage: Storage, wanted: Wanted) -> Sto
         layout |= {"packed": {name: found.form.name for name, found in packed.items()}}
     if pruned := _pruned(model, stock):
         layout |= {"pruned": pruned, "attributes": _attributes(model, stock)}
+    if stock.experts:
+        return Stored(_single(model, tensors), {**layout, "experts": list(stock.experts)})
     return Stored(_as_in_files(model, tensors), layout)
 
 
@@ -132,7 +131,23 @@ def densified(model: Any, stock: Stock, wanted: Wanted) -> Stored:
         elif _RENAMED.get(part) == "weight":
             weight = _product(low[name])
             tensors[f"{name}.weight"] = (weight.T if name in stock.transposed else weight).contiguous()
-    return Stored(_as_in_files(model, tensors), {})
+    return Stored(_as_in_files(model, _stacked(model, stock, tensors)), {})
+
+
+@torch.no_grad()
+def _stacked(model: Any, stock: Stock, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors with experts in their stacks: empty stacks are taken apart as the model's were, and filled."""
+    if stock.experts:
+        with torch.device("meta"):
+            empty = type(model)(model.config).to(model.dtype)
+        for name in stock.experts:
+            module = empty.get_submodule(name).to_empty(device="cpu")
+            stacks = {f"{name}.{key}": stack.data for key, stack in module.named_parameters()}
+            unstack(module)
+            for key, part in module.named_parameters():
+                part.copy_(tensors[f"{name}.{key}"])
+            tensors = {key: tensor for key, tensor in tensors.items() if not key.startswith(f"{name}.")} | stacks
+    return tensors
 
 
 def stored_parts(residence: Residence, make: Callable[[Wanted], Stored]) -> Iterator[Stored]:
@@ -167,8 +182,12 @@ def _as_packed(key: str, tensor: Tensor, packed: Mapping[str, Packed]) -> Tensor
 
 def _as_in_files(model: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Tied tensors once, and names as the base model's own files have them."""
-    single: dict[str, Tensor] = remove_tied_weights_from_state_dict(tensors, model)
-    found: dict[str, Tensor] = revert_weight_conversion(model, single)
+    found: dict[str, Tensor] = revert_weight_conversion(model, _single(model, tensors))
+    return {name: tensor.detach() for name, tensor in found.items()}
+
+
+def _single(model: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = remove_tied_weights_from_state_dict(tensors, model)
     return {name: tensor.detach() for name, tensor in found.items()}
 
 
@@ -200,4 +219,4 @@ def put_in_own_memory(model: nn.Module) -> None:
     may differ in the last bit.
     """
     for tensor in (*model.parameters(), *model.buffers()):
-        tensor.data = tensor.data.clone()
+        tensor.data = tensor.data.clone(memory_format=torch.contiguous_format)

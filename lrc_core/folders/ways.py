@@ -43,7 +43,7 @@ def ways_to_load(folder: str, form: str) -> tuple[LoadingWay, ...]:
     )
     trust = ", trust_remote_code=True)"
     shim = LoadingWay(
-        "With transformers alone: runs the folder's lowrank.py, which you can read",
+        "With transformers alone: runs the loader in the folder, which you can read",
         "python",
         f'{imports}\nmodel = {load}("{folder}"{trust}\n{tokenizer}("{folder}")',
     )

@@ -14,15 +14,17 @@ from torch import Tensor
 
 from lrc_core.errors import CancelledError, ExportError
 from lrc_core.files import disk_errors, move, write_atomic, write_json, write_tensors
-from lrc_core.hf import lowrank
+from lrc_core.hf import experts, lowrank
 from lrc_core.models.json_files import read_table
 from lrc_core.types import OnProgress, Progress, ShouldStop
 
 SHARD = 2 * 10**9
 """Bytes of one file; a larger tensor has one of its own."""
-CODE = "lowrank.py"
-"""The loader that goes along for ``trust_remote_code=True``."""
-_AUTO = {"AutoConfig": f"{Path(CODE).stem}.{lowrank.LowRankAutoConfig.__name__}"}
+_CODE = {
+    lowrank.METHOD: ((lowrank,), lowrank.LowRankAutoConfig),
+    experts.EXPERTS_METHOD: ((experts, lowrank), experts.MixtureAutoConfig),
+}
+"""The files that go along for ``trust_remote_code=True``, the first of which is the loader, and its class."""
 
 
 def write_shards(
@@ -129,8 +131,13 @@ def write_config(folder: Path, base: Path, architecture: str, dtype: str, block:
     config = {key: value for key, value in read_table(base / "config.json").items() if key != "torch_dtype"}
     config |= {"architectures": config.get("architectures") or [architecture], "dtype": dtype}
     if block:
-        config |= {"quantization_config": dict(block), "auto_map": _AUTO}
-        write_atomic(folder / CODE, Path(lowrank.__file__).read_bytes())
+        files, loader = _CODE[block["quant_method"]]
+        paths = [Path(str(module.__file__)) for module in files]
+        auto = {"AutoConfig": f"{paths[0].stem}.{loader.__name__}"}
+        config |= {"quantization_config": dict(block), "auto_map": auto}
+        for path in paths:  # in the folder they find each other without the program
+            code = path.read_text(encoding="utf-8").replace(f"from {lowrank.__package__}.", "from .")
+            write_atomic(folder / path.name, code)
     write_json(folder / "config.json", config)
 
 
@@ -156,5 +163,6 @@ def size_on_disk(folder: Path) -> int:
 def block_of(layout: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
     """``quantization_config``: what the loader needs, and behind it where the model comes from."""
     version = lowrank.PACKED_FORMAT if layout.get("packed") else lowrank.FORMAT
-    head = {"quant_method": lowrank.METHOD, "format": version}
+    method = experts.EXPERTS_METHOD if layout.get("experts") else lowrank.METHOD
+    head = {"quant_method": method, "format": version}
     return json.loads(json.dumps({**head, **layout, **facts})) if layout else {}

@@ -122,7 +122,7 @@ class LowRankQuantizer(HfQuantizer):
                 _place(model, name, cut.to(old.weight.dtype))
         for name, attributes in block.attributes.items():
             for attribute, number in attributes.items():
-                setattr(model.get_submodule(_own_name(model, name)), attribute, int(number))
+                setattr(model.get_submodule(own_name(model, name)), attribute, int(number))
         self._packed = [packed for name, form in block.packed.items() for packed in _pack(model, name, form)]
         return model
 
@@ -150,7 +150,7 @@ class LowRankQuantizer(HfQuantizer):
         return True
 
 
-def _own_name(model: Any, name: str) -> str:
+def own_name(model: Any, name: str) -> str:
     """The name without the causal model's prefix where the model is loaded without its head."""
     prefix = f"{model.base_model_prefix}."
     return name if hasattr(model, model.base_model_prefix) else name.removeprefix(prefix)
@@ -158,7 +158,7 @@ def _own_name(model: Any, name: str) -> str:
 
 def _linear(model: Any, name: str) -> tuple[Any, tuple[int, int], bool]:
     """The layer of that name, its shape as [out, in], and whether it has a bias."""
-    old = model.get_submodule(_own_name(model, name))
+    old = model.get_submodule(own_name(model, name))
     rows, columns = reversed(old.weight.shape) if isinstance(old, Conv1D) else old.weight.shape
     return old, (rows, columns), getattr(old, "bias", None) is not None
 
@@ -186,13 +186,13 @@ class _Packed:
 
 
 def _pack(model: Any, name: str, form: str) -> list[_Packed]:
-    layer = model.get_submodule(_own_name(model, name))
+    layer = model.get_submodule(own_name(model, name))
     parts = ("weight", "weight_in") if isinstance(layer, FactoredLinear) else ("weight",)
     return [_Packed(layer, part, form, f"{name}.{part}") for part in parts]
 
 
 def _place(model: Any, name: str, new: nn.Module) -> None:
-    parent, _, leaf = _own_name(model, name).rpartition(".")
+    parent, _, leaf = own_name(model, name).rpartition(".")
     model.get_submodule(parent).add_module(leaf, new)
 
 

@@ -103,8 +103,8 @@ def _require_same(found: ForeignFactors, model: nn.Module, folder: Path) -> None
     known = model.state_dict()
     for name, tensor in found.rest.items():
         own = known.get(name)
-        if own is None:
-            continue  # buffers that older versions saved
+        if own is None or not tensor.numel():
+            continue  # buffers that older versions saved, and where stacks of experts were
         if name.endswith(".weight") and name.removesuffix(".weight") in {*found.factors}:
             own = weight_of(get_module(model, name.removesuffix(".weight")))
         elif form := found.formats.get(name.removesuffix(".weight")):

@@ -20,7 +20,7 @@ from lrc_core.calibrate.update_settings import UpdateSettings
 from lrc_core.cli.parser import build_parser
 from lrc_core.errors import CancelledError, ModelError, PlanError, SettingsError
 from lrc_core.folders import reload, write
-from lrc_core.folders.stored import stock_of
+from lrc_core.folders.stored import put_in_own_memory, stock_of
 from lrc_core.formats.grids import FORMATS
 from lrc_core.formats.rounding import packed, unpacked
 from lrc_core.kinds import KINDS, check, command_for
@@ -38,6 +38,7 @@ from lrc_core.runs.spec import (
     UpdateSpec,
 )
 from lrc_core.runs.store import Run
+from lrc_core.types import Storage
 from tests.factories.pipeline_helpers import result_of, run
 from tests.factories.tiny_models import save_tiny
 
@@ -156,7 +157,7 @@ def test_pivots_are_stored_as_they_are_counted(calibration: CalibrationSpec, tmp
     [("Q8_0", "gpt2", "pivoted"), ("Q5_1", "opt", "pivoted"), ("Q4_0", "llama", "pair")],
 )
 def test_number_formats_are_packed(
-    form: str, family: str, storage: str, calibration: CalibrationSpec, tmp_path: Path
+    form: str, family: str, storage: Storage, calibration: CalibrationSpec, tmp_path: Path
 ) -> None:
     """Dense layers, also those that the architecture stores the other way round, and both factors of the others."""
     ref = ModelRef(str(save_tiny(tmp_path / family, family)))
@@ -179,17 +180,52 @@ def test_number_formats_are_packed(
         weight = tensors[key := f"{name.removeprefix('transformer.')}.weight"]
         assert (weight.dtype == torch.uint8) == (name != plain)
         if ranks[name] == layer.full_rank:
-            turned = (lambda matrix: matrix.T) if family == "gpt2" else (lambda matrix: matrix)
-            wanted = packed(turned(before[key]).float().numpy(), FORMATS[form])
+            was, became = (one[key].T if family == "gpt2" else one[key] for one in (before, after))
+            wanted = packed(was.float().numpy(), FORMATS[form])
             assert torch.equal(weight.flatten(1), torch.from_numpy(wanted))
             numbers = torch.from_numpy(unpacked(wanted, FORMATS[form], layer.in_features)).bfloat16()
-            assert torch.equal(turned(after[key]), numbers)
+            assert torch.equal(became, numbers)
     again = AutoModelForCausalLM.from_pretrained(folder)
     assert {parameter.dtype for parameter in again.parameters()} == {torch.bfloat16}
     again.save_pretrained(tmp_path / "again")
     ids = torch.arange(3, 40)[None]
     with torch.no_grad():
         assert torch.equal(AutoModelForCausalLM.from_pretrained(tmp_path / "again")(ids).logits, again(ids).logits)
+
+
+@pytest.mark.parametrize("family", ["mixtral", "qwen3_moe", "gpt_oss", "dbrx"])
+def test_experts_are_stored_one_by_one(family: str, calibration: CalibrationSpec, tmp_path: Path) -> None:
+    """Experts of low rank, dense and packed ones; the twin has the architecture's own stacks."""
+    ref = ModelRef(str(save_tiny(tmp_path / family, family)))
+    card = load_model(ref).card
+    ranks = {layer.name: layer.full_rank if number % 3 else 5 for number, layer in enumerate(card.layers)}
+    made = make_plan(card, ranks, decomposition="svd", method="hand", keep_target=0.5)
+    plan = replace(made, formats={layer.name: "Q8_0" for layer in card.layers[::4]})
+    spec = ExportSpec(ref, plan.to_dict(), "", calibration)
+    folder, twin = folder_of(spec), folder_of(replace(spec, form="dense"))
+    assert result_of(run(spec))["weight_bytes"] < sum(
+        tensor.nbytes for tensor in load_file(twin / "model.safetensors").values()
+    )
+    shapes = [
+        {key: tensor.shape for key, tensor in load_file(path / "model.safetensors").items()}
+        for path in (twin, Path(ref.source))
+    ]
+    assert shapes[0] == shapes[1]
+    loaded = AutoModelForCausalLM.from_pretrained(folder)
+    loaded.save_pretrained(tmp_path / "again")
+    ids = torch.arange(3, 40)[None]
+    with torch.no_grad():
+        again = AutoModelForCausalLM.from_pretrained(tmp_path / "again")
+        for one in (loaded, again):
+            put_in_own_memory(one)
+        wanted = loaded(ids).logits
+        assert torch.equal(again(ids).logits, wanted)
+        torch.testing.assert_close(AutoModelForCausalLM.from_pretrained(twin)(ids).logits, wanted, rtol=1e-3, atol=1e-4)
+    config = json.loads((folder / "config.json").read_text())
+    del config["quantization_config"], config["auto_map"]
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(RuntimeError):  # without the format nothing is made up
+        AutoModelForCausalLM.from_pretrained(folder)
 
 
 def test_updated_factors_and_pruned_structures_go_along(model: ModelRef, calibration: CalibrationSpec) -> None:
@@ -242,11 +278,7 @@ def test_it_stops_between_files_and_goes_on(model: ModelRef, calibration: Calibr
     assert {name: (folder / name).stat().st_mtime_ns for name in before} == before  # not written again
 
 
-def test_what_cannot_be_exported_is_refused(calibration: CalibrationSpec, tmp_path: Path, model: ModelRef) -> None:
-    ref = ModelRef(str(save_tiny(tmp_path / "mixture", "mixtral")))
-    allocated = run(AllocateSpec(ref, keep=0.6, decomposition="svd", calibration=calibration))
-    with pytest.raises(ModelError, match="experts"):
-        run(export_of(allocated, calibration))
+def test_what_cannot_be_exported_is_refused(tmp_path: Path) -> None:
     foreign = type("Own", (torch.nn.Linear,), {"__module__": "transformers_modules.somebody.model"})
     with pytest.raises(ModelError, match="Own"):
         stock_of(foreign(2, 2))
@@ -255,7 +287,7 @@ def test_what_cannot_be_exported_is_refused(calibration: CalibrationSpec, tmp_pa
     for place in (tmp_path / "full", tmp_path / "full" / "note.txt"):
         with pytest.raises(SettingsError):
             require_place(place)
-    require_place(tmp_path / "mixture" / "below" / "new")
+    require_place(tmp_path / "below" / "new")
 
 
 def test_where_no_model_is_named_it_is_the_plans(model: ModelRef, calibration: CalibrationSpec) -> None:
