@@ -51,6 +51,32 @@ class Cost:
         return {name: value for name, value in found.items() if value or name in always}
 
 
+def paces(pairs: Sequence[tuple[Cost, Cost]]) -> dict[str, dict[str, float]]:
+    """How fast a model is beside the dense one: pairs that were timed right after each other, at different moments.
+
+    Args:
+        pairs: the model's cost and the dense model's, two pairs at least.
+
+    Returns:
+        For ``prefill`` and ``decode``, as far as all were timed: ``value``, the geometric mean of the pairs' ratios,
+        and ``stderr``, from the repetitions or from what the pairs differ by, whichever is more: on a computer that
+        does other work the repetitions of one moment agree and the moments do not.
+    """
+    found = {}
+    for what in ("prefill", "decode"):
+        timings = [
+            [(getattr(one, f"{what}_tokens_per_s"), getattr(one, f"{what}_stderr")) for one in two] for two in pairs
+        ]
+        if any(speed is None or stderr is None for two in timings for speed, stderr in two):
+            continue
+        logs = [math.log(mine[0] / dense[0]) for mine, dense in timings]
+        repeated = math.hypot(*(stderr / speed for two in timings for speed, stderr in two)) / len(pairs)
+        between = statistics.stdev(logs) / math.sqrt(len(pairs))
+        value = math.exp(statistics.fmean(logs))
+        found[what] = {"value": value, "stderr": value * max(repeated, between)}
+    return found
+
+
 def count_params(model: nn.Module) -> int:
     """Parameters of a model, tied ones once."""
     return held_size(model)[0]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from torch import OutOfMemoryError, Tensor
 
 from lrc_core.errors import CancelledError, EvaluationError, TextError
-from lrc_core.evaluate.cost import Cost, held_size, measure_cost
+from lrc_core.evaluate.cost import Cost, held_size, measure_cost, paces
 from lrc_core.evaluate.perplexity import perplexity
 from lrc_core.evaluate.sample import DEFAULT_PROMPT, greedy_sample
 from lrc_core.files import write_json
@@ -56,17 +56,20 @@ def evaluation_run(run: Run, session: Session) -> dict[str, Any]:
             "keep_achieved": 1.0,
             "keep_whole_model": 1.0,
         }
-        scores = _measure(run, spec.evaluation, session, spec.calibration.texts)
+        scores, _ = _measure(run, spec.evaluation, session, spec.calibration.texts)
         return {**head, **sizes_of(loaded.card, None), **scores, "run_id": run.id, "allocate_run_id": None}
     plan = Plan.from_dict(dict(spec.plan))
     plan.check_model(loaded.card)
     plan.require_files(spec.plan_folder, run.path.parent)
     plan.save(run.path / "plan.json")
+    timed = not plan.formats  # whose forward pass is that of 16 bits
+    before = _cost(session, timed=timed)
     with under_plan(session, plan, spec.plan_folder, spec.calibration, run.path.parent):
-        scores = _measure(run, spec.evaluation, session, _calibrated_on(plan, spec), timed=not plan.formats)
-    if not plan.formats:  # the same process right afterwards: whatever else the computer does, it does to both
+        first = _cost(session, timed=timed)
+        scores, last = _measure(run, spec.evaluation, session, _calibrated_on(plan, spec), timed=timed)
+    if timed:  # beside the dense model, before and after everything else: whatever the computer does, it does to both
         session.on_progress(Progress("speed of the dense model"))
-        scores["cost"]["dense"] = _cost(session, timed=True).to_dict()
+        scores["cost"]["paces"] = paces([(first, before), (last, _cost(session, timed=True))])
     head = {
         name: getattr(plan, name)
         for name in ("method", "decomposition", "keep_target", "keep_achieved", "keep_whole_model")
@@ -124,8 +127,8 @@ def _reported(name: str, spec: EvaluationSpec, calibrated_on: Sequence[str], tok
 
 def _measure(
     run: Run, spec: EvaluationSpec, session: Session, calibrated_on: Sequence[str], *, timed: bool = True
-) -> dict[str, Any]:
-    """Perplexities, accuracies, a text sample and the cost of the model as it is now."""
+) -> tuple[dict[str, Any], Cost]:
+    """Perplexities, accuracies, a text sample and the cost of the model as it is now; and that cost by itself."""
     model, tokenizer = session.loaded.model, session.loaded.tokenizer
     _require_perplexity(session, spec)
     texts, details, warnings = {}, {}, []
@@ -154,13 +157,14 @@ def _measure(
     sample, failed = _sample(session)
     cost = _cost(session, timed=timed)
     said = [*session.loaded.warnings, length_warning(model_positions(model), spec.window), failed, cost.note]
-    return {
+    scores = {
         "perplexity": texts,
         "zero_shot": {name: score.to_dict() for name, score in tasks.items()},
         "sample": {"prompt": DEFAULT_PROMPT, "text": sample},
         "cost": cost.to_dict(),
         "warnings": [*warnings, *(words for words in said if words)],
     }
+    return scores, cost
 
 
 def _require_perplexity(session: Session, spec: EvaluationSpec) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -52,8 +51,9 @@ def pace_of(row: Row, dense: Row | None, what: str) -> Pace | None:
     """A row's speed over the dense model's.
 
     Args:
-        row: as measured.
-        dense: the dense model's row, which serves where the row's run did not time the dense model itself.
+        row: as measured; ``cost`` holds ``paces`` where its run timed the dense model beside it, and ``dense`` where
+            another run of the same comparison did.
+        dense: the dense model's row, which serves where there is neither.
         what: ``prefill`` or ``decode``.
 
     Returns:
@@ -64,11 +64,10 @@ def pace_of(row: Row, dense: Row | None, what: str) -> Pace | None:
     speed = cost.get(f"{what}_tokens_per_s")
     if not speed:
         return None
-    beside = cost.get("dense") or {}
-    if base := beside.get(f"{what}_tokens_per_s"):
-        errors = cost.get(f"{what}_stderr"), beside.get(f"{what}_stderr")
-        known = [float(error) / size for error, size in zip(errors, (speed, base), strict=True) if error is not None]
-        return Pace(speed / base, speed / base * math.hypot(*known) if len(known) == 2 else None)
+    if timed := (cost.get("paces") or {}).get(what):
+        return Pace(timed["value"], timed["stderr"])
+    if base := (cost.get("dense") or {}).get(f"{what}_tokens_per_s"):
+        return Pace(speed / base, None)
     other = (dense or {}).get("cost") or {}
     base = other.get(f"{what}_tokens_per_s")
     return Pace(speed / base, None) if base and _width(cost) == _width(other) else None
@@ -97,7 +96,7 @@ def beside_its_dense(rows: Sequence[Row]) -> list[Row]:
 
 def _lacks_dense(row: Row, dense: Mapping[str, Any]) -> bool:
     cost = row.get("cost") or {}
-    return bool(cost) and "dense" not in cost and _width(cost) == _width(dense)
+    return bool(cost) and not {"dense", "paces"} & cost.keys() and _width(cost) == _width(dense)
 
 
 def _width(cost: Mapping[str, Any]) -> int:

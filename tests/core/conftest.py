@@ -53,7 +53,7 @@ def evaluation(texts: tuple[str, str]) -> EvaluationSpec:
 def _short_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     """Jobs in this process write four tokens and time two steps: most of what a measured plan costs a test."""
     monkeypatch.setattr("lrc_core.pipeline.evaluation.greedy_sample", partial(greedy_sample, max_new_tokens=4))
-    small = partial(measure_cost, prompt_tokens=8, new_tokens=2, repeats=2)
+    small = partial(measure_cost, prompt_tokens=8, new_tokens=3, repeats=3)
     monkeypatch.setattr("lrc_core.pipeline.evaluation.measure_cost", small)
 
 

@@ -210,11 +210,7 @@ def test_evaluate_measures_the_plan(
     assert row["perplexity"][texts[1]]["value"] == pytest.approx(expected, rel=1e-4)
     dense = result_of(run(EvaluateSpec(model, evaluation=evaluation)))
     saved = dense["cost"]["params"] - row["cost"]["params"]
-    beside = row["cost"]["dense"]  # timed in the same process, on the model as it was before the plan
-    assert {name: beside[name] for name in ("params", "bytes")} == {
-        name: dense["cost"][name] for name in ("params", "bytes")
-    }
-    assert pace_of(row, None, DECODE) is not None
+    assert (pace := pace_of(row, None, DECODE)) is not None and pace.stderr  # timed beside the dense model
     assert saved == round((1 - plan.keep_achieved) * card_of(found).params_linear)
     scores = json.loads((found.path / "scores.json").read_text())
     assert len(scores["windows"][texts[1]]["losses"]) == 6
