@@ -247,12 +247,12 @@ def require_gguf_fit(path: Path) -> tuple[str, ...]:
     """
     from lrc_core.models.gguf.architectures import READ_BY_TRANSFORMERS
     from lrc_core.models.gguf.parts import whole_header
-    from lrc_core.models.gguf.unpack import meta_model, target_names
+    from lrc_core.models.gguf.unpack import empty_model, target_names
 
     header = whole_header(path)
     if header.architecture not in READ_BY_TRANSFORMERS:  # those are compared while they are read
         with quiet_transformers("looking at the weights", ignore_progress, never_stop):
-            target_names(meta_model(path), header)
+            target_names(empty_model(path), header)
     return ()
 
 
