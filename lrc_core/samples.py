@@ -53,14 +53,6 @@ PROMPT, LONGEST = "Explain in two sentences why the sky is blue.", 96
 PROMPTS = (
     "Write a short note to a neighbour who feeds your cat while you are away.",
     "What should I pack for three days in the mountains?",
-    "Explain to a child how a bicycle stays upright.",
-    "Give me three reasons to learn a second language.",
-    "Describe how bread is made, step by step.",
-    "What is the difference between weather and climate?",
-    "Tell a very short story about a lighthouse keeper.",
-    "How do I politely decline an invitation?",
-    "Why do leaves change their colour in autumn?",
-    "Suggest a simple dinner from rice, beans and tomatoes.",
 )
 """What the dense model and the best plan at every rate are asked."""
 _COPIED = (

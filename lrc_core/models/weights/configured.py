@@ -33,13 +33,13 @@ def configured_tensors(folder: Path) -> tuple[TensorHeader, ...]:
     Raises:
         ModelError: it is no configuration of a model that transformers knows.
     """
-    from lrc_core.models.weights.fit import empty_model  # torch
+    from lrc_core.models.weights.fit import meta_model  # torch
 
     config = read_table(folder / "config.json")
     check_config(config, str(folder))
     check_counts(config, 0, str(folder))
     with quiet_transformers("looking at the configuration", ignore_progress, never_stop):
-        model = empty_model(folder, trust=False)
+        model = meta_model(folder, trust=False)
     if model is None:
         raise ModelError(
             f"transformers cannot build the model of {folder} from its configuration alone.",

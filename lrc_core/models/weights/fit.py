@@ -56,7 +56,7 @@ def require_matching_files(
         tensors = pickled_tensors(folder)
         check_packed(tensors, str(folder))
     with quiet_transformers("looking at the weights", ignore_progress, never_stop):
-        model = empty_model(folder, trust)
+        model = meta_model(folder, trust)
         try:
             return None if model is None else _compare(model, folder, tensors)
         except LrcError:
@@ -65,7 +65,7 @@ def require_matching_files(
             return None
 
 
-def empty_model(folder: Path, trust: bool) -> Any:
+def meta_model(folder: Path, trust: bool) -> Any:
     """The model on the meta device; None where that takes code of its own, or transformers cannot do it.
 
     Raises:
@@ -247,12 +247,12 @@ def require_gguf_fit(path: Path) -> tuple[str, ...]:
     """
     from lrc_core.models.gguf.architectures import READ_BY_TRANSFORMERS
     from lrc_core.models.gguf.parts import whole_header
-    from lrc_core.models.gguf.unpack import empty_model, target_names
+    from lrc_core.models.gguf.unpack import meta_model, target_names
 
     header = whole_header(path)
     if header.architecture not in READ_BY_TRANSFORMERS:  # those are compared while they are read
         with quiet_transformers("looking at the weights", ignore_progress, never_stop):
-            target_names(empty_model(path), header)
+            target_names(meta_model(path), header)
     return ()
 
 
