@@ -254,7 +254,8 @@ def _provenance(plan: Plan, card: ModelCard) -> dict[str, Any]:
         "base_model": _hub_id(card) or card.name,
         "base_revision": card.identity.revision,
         "base_fingerprint": card.identity.fingerprint,
-        "producer": f"low-rank-compression-explorer {__version__}",
+        # vLLM asks any block for its producer's name.
+        "producer": {"name": "low-rank-compression-explorer", "version": __version__},
     }
 
 

@@ -143,3 +143,9 @@ def test_tasks_that_the_pack_has_not_are_refused(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr("lrc_core.cli.doctor.ensure_tasks", lambda *_: tmp_path)
     assert main(["tasks", str(tmp_path / "to"), "--tasks", "piqa", "arc_esy"]) != 0
     assert not (tmp_path / "to").exists()
+
+
+def test_the_block_names_its_producer_as_others_read_it(exported: Exported) -> None:
+    """vLLM reads ``producer.name`` of every block before it looks at the method."""
+    block = json.loads((exported.folder / "config.json").read_text())["quantization_config"]
+    assert set(block["producer"]) == {"name", "version"}
