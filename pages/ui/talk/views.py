@@ -80,7 +80,7 @@ def _figures(answer: Answer) -> None:
     """Speed and size under an answer, both measured while it was written."""
     if not answer.tokens and not answer.done:
         return
-    speed = f"{words.figure(answer.tokens_per_s, 2)} tokens/s" if answer.tokens_per_s else "too short to time"
+    speed = f"{words.figure(answer.tokens_per_s, 2)} tokens/s" if answer.tokens_per_s else "not timed"
     size = f"{answer.bytes / 1e6:,.0f} MB" if answer.bytes else ""
     count = f"{answer.tokens} token{'s' if answer.tokens != 1 else ''}"
     cut = " (longest allowed)" if answer.ended == "length" else ""
