@@ -37,6 +37,7 @@ from lrc_core.models.source import (
     find_source,
     is_whole,
     look_through,
+    no_weights,
     unpacked_folder,
 )
 from lrc_core.models.weights.check import folder_notes, gguf_notes
@@ -72,7 +73,6 @@ class Preflight:
         problems: it will not work; each says why and what to do.
         positions: the longest window in tokens that can be run, None where nothing ends or says.
         sizes: of its matrices; None where they are not known.
-        configured: all of it comes from a configuration without weights.
     """
 
     source: str
@@ -94,7 +94,6 @@ class Preflight:
     problems: tuple[str, ...] = ()
     positions: int | None = None
     sizes: Shapes | None = None
-    configured: bool = False
 
     @property
     def too_large(self) -> bool:
@@ -126,7 +125,7 @@ class _Facts:
     own_code: bool = False
     positions: int | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
-    configured: bool = False
+    problems: tuple[str, ...] = ()
 
 
 def preflight(ref: ModelRef) -> Preflight:
@@ -165,7 +164,6 @@ def preflight(ref: ModelRef) -> Preflight:
         disk_needed=facts.fetch_bytes + _factor_elements(shapes) * 4,
         revision=facts.revision,
         positions=facts.positions,
-        configured=facts.configured,
         **free,  # type: ignore[arg-type]
     )
     return _judged(found, facts, ref, bool(shapes))
@@ -219,7 +217,8 @@ def _configured_facts(folder: Path) -> _Facts:
         n_blocks=_blocks_by_config(config),
         positions=_last_position(config, tensors),
         config=config,
-        configured=True,
+        warnings=("What is said of it comes from its configuration alone, in 16 bits.",),
+        problems=(str(no_weights(folder)),),
     )
 
 
@@ -288,11 +287,7 @@ _FINDERS = {"starter": _from_starter, "folder": _from_folder, "gguf": _from_gguf
 def _judged(found: Preflight, facts: _Facts, ref: ModelRef, has_blocks: bool) -> Preflight:
     """With warnings and problems filled in."""
     warnings, problems = list(facts.warnings), []
-    if facts.configured:
-        problems.append(
-            f"{ref.source} holds no weights yet: what is said of it comes from its configuration alone, in 16 bits. To "
-            "load it, put model.safetensors, or shards with model.safetensors.index.json, beside config.json."
-        )
+    problems += facts.problems
     if words := coverage_words(coverage_of(facts.tensors, block_tensors(facts.tensors, text_config(facts.config)))):
         warnings.append(words)
     if facts.tensors and not has_blocks:

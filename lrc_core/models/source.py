@@ -126,11 +126,7 @@ def look_through(folder: Path, *, allow_pickle: bool) -> ModelFiles:
         return ModelFiles(folder, config, tensors, size, pickled=False)
     pickles = pickle_files(folder)
     if not pickles:
-        others = sorted(path.name for path in folder.glob("*.safetensors"))
-        raise ModelError(
-            f"{folder} holds no weights{f' under a name that is known ({others[0][:80]} is none)' if others else ''}.",
-            "It needs model.safetensors, or shards with model.safetensors.index.json.",
-        )
+        raise no_weights(folder)
     if not allow_pickle:
         raise ModelError(
             f"The weights in {folder} are pickled ({pickles[0].name}), and loading a pickle can run any code.",
@@ -139,6 +135,15 @@ def look_through(folder: Path, *, allow_pickle: bool) -> ModelFiles:
         )
     check_counts(config, 0, str(folder))
     return ModelFiles(folder, config, (), sum(path.stat().st_size for path in pickles), pickled=True)
+
+
+def no_weights(folder: Path) -> ModelError:
+    """The error for a folder whose configuration has no weights beside it."""
+    others = sorted(path.name for path in folder.glob("*.safetensors"))
+    return ModelError(
+        f"{folder} holds no weights{f' under a name that is known ({others[0][:80]} is none)' if others else ''}.",
+        "It needs model.safetensors, or shards with model.safetensors.index.json.",
+    )
 
 
 def check_tensors(tensors: Sequence[TensorHeader], where: str) -> None:

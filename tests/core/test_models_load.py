@@ -117,7 +117,7 @@ def refused(path: Path | str, message: str, kind: type[LrcError] = ModelError, *
 def test_paths_that_are_no_model(folder: Path, tmp_path: Path) -> None:
     refused(tmp_path / "nowhere", "nowhere")
     refused(tmp_path, "no config.json")
-    refused(folder / "config.json", "not a model")
+    refused(folder / "tokenizer.json", "not a model")
     refused("two words", "two words")
     (tmp_path / "adapter").mkdir()
     (tmp_path / "adapter" / "adapter_config.json").write_text("{}")

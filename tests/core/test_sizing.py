@@ -44,8 +44,8 @@ def test_a_configuration_says_what_the_weights_say(family: str, tmp_path: Path) 
     assert alone.sizes is not None and whole.sizes is not None
     assert matrices(alone.sizes) == matrices(whole.sizes)
     assert alone.sizes.outside == whole.sizes.outside
-    assert alone.configured and not alone.ok and "no weights" in alone.problems[0]
-    assert not whole.configured and whole.ok
+    assert not alone.ok and "no weights" in alone.problems[0] and "configuration" in alone.warnings[0]
+    assert whole.ok
     from_bytes = shapes_of_configuration((folder / "config.json").read_bytes())
     assert (from_bytes.blocks, from_bytes.outside) == (alone.sizes.blocks, alone.sizes.outside)
 
@@ -62,6 +62,13 @@ def test_its_file_stands_for_its_folder_and_it_cannot_be_loaded(tmp_path: Path, 
     ]
     assert main(["doctor", str(alone)]) == 0
     assert f"{MEMORIES[0]} GB" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["model.safetensors.index.json", "pytorch_model.bin", "other.safetensors"])
+def test_damaged_weights_are_not_taken_for_none(name: str, tmp_path: Path) -> None:
+    alone = bare(save_tiny(tmp_path / "model"))
+    (alone / name).write_text("nonsense")
+    assert not preflight(ModelRef(str(alone))).sizes
 
 
 @pytest.mark.parametrize(

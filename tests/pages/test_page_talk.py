@@ -22,6 +22,7 @@ from lrc_core.runs.spec import GenerateSpec, ModelRef, UpdateSpec
 from lrc_core.runs.transcript import Answer
 from pages.ui.compare import cards
 from pages.ui.shared import state
+from pages.ui.talk import views
 from tests.factories import run_factory, table_factory
 from tests.pages.conftest import text_of
 
@@ -221,3 +222,7 @@ def test_nothing_is_promised_where_nothing_is_known(card):
     unknown = cards.memory_bar(type(footprint(card, None, 1))(10**6, None, 10**5), 10**7)
     assert "not known" in unknown
     assert Answer().tokens_per_s is None
+
+
+def test_what_scrolls_can_have_the_focus():
+    assert 'tabindex="0"' in views.quoted("x" * 5000) and "aria-label" in views.quoted("x")

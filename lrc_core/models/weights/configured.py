@@ -13,15 +13,15 @@ from lrc_core.models.onload.memory import Shapes
 from lrc_core.models.outline import first_number, text_config
 from lrc_core.models.quiet import quiet_transformers
 from lrc_core.models.source import check_config, check_counts
-from lrc_core.models.weights.shards import pickle_files
 from lrc_core.types import ignore_progress, never_stop
 
 _BYTES = 2
 
 
 def only_configured(folder: Path) -> bool:
-    """Whether a folder holds a configuration and no weights under any name."""
-    return (folder / "config.json").is_file() and not any(folder.glob("*.safetensors")) and not pickle_files(folder)
+    """Whether a folder holds a configuration, and neither weights nor an index of any under whatever name."""
+    weights = (path for pattern in ("*.safetensors*", "*.bin*", "*.gguf") for path in folder.glob(pattern))
+    return (folder / "config.json").is_file() and not any(weights)
 
 
 def configured_tensors(folder: Path) -> tuple[TensorHeader, ...]:

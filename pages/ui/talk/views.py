@@ -22,10 +22,13 @@ from lrc_core.runs.transcript import Answer, read_answers
 from pages.ui.compare.cards import who
 from pages.ui.shared.frame import guard
 
+SCROLLS = 'tabindex="0" role="group"'
+"""Of what is cut to a height: who has no mouse scrolls it once it has the focus."""
+
 
 def quoted(prompt: str) -> str:
     """What was asked, as HTML."""
-    return f'<div class="lrc-quote">{html.escape(prompt)}</div>'
+    return f'<div class="lrc-quote" {SCROLLS} aria-label="Prompt">{html.escape(prompt)}</div>'
 
 
 def answers(view: AnyRun) -> None:
@@ -67,7 +70,8 @@ def _text(answer: Answer, view: RunView[GenerateSpec], together: bool) -> None:
     """The text with its line breaks, or what is there instead."""
     if answer.text.strip():
         cursor = "" if answer.done or view.final else '<span class="lrc-cursor">▍</span>'
-        st.html(f'<div class="lrc-answer">{html.escape(answer.text.strip())}{cursor}</div>')
+        said = f"{html.escape(answer.text.strip())}{cursor}"
+        st.html(f'<div class="lrc-answer" {SCROLLS} aria-label="Answer">{said}</div>')
     elif answer.done:
         st.caption("It wrote nothing: the first token ended the text.")
     elif view.final:
