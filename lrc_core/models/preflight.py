@@ -286,8 +286,7 @@ _FINDERS = {"starter": _from_starter, "folder": _from_folder, "gguf": _from_gguf
 
 def _judged(found: Preflight, facts: _Facts, ref: ModelRef, has_blocks: bool) -> Preflight:
     """With warnings and problems filled in."""
-    warnings, problems = list(facts.warnings), []
-    problems += facts.problems
+    warnings, problems = list(facts.warnings), list(facts.problems)
     if words := coverage_words(coverage_of(facts.tensors, block_tensors(facts.tensors, text_config(facts.config)))):
         warnings.append(words)
     if facts.tensors and not has_blocks:
