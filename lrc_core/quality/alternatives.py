@@ -97,11 +97,11 @@ def _answer(plan: Row, other: Row, scores: Scores | None) -> str:
     texts = [text for text in plan["perplexity"] if text in other["perplexity"]]
     found = {text: difference(plan, other, text, scores) for text in texts}
     signs = {one.sign for one in found.values()}
-    sizes = f"{row_label(other)} takes {_bytes(other)} of the bytes in 16 bits, {_named(plan)} {_bytes(plan)}"
+    sizes = f"{row_label(other)} takes {_bytes(other)} of the bytes in 16 bits; {_named(plan)} takes {_bytes(plan)}"
     if not texts:
-        return f"{QUESTION} {sizes}; they were measured on no text in common."
+        return f"{QUESTION} {sizes}. They were measured on no text in common."
     verdict = "Do" if signs == {1} else "There is a reason" if signs == {-1} else "Not decided"
-    return f"{QUESTION} {verdict}: {sizes}, at {_ratios(found)} times the perplexity{_how(found)}."
+    return f"{QUESTION} {verdict}: {sizes} and has {_ratios(found)} times its perplexity{_how(found)}."
 
 
 def _ratios(found: Mapping[str, Difference]) -> str:

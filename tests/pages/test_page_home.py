@@ -244,8 +244,8 @@ def test_the_first_thing_is_a_slider_over_what_was_measured(open_page, samples, 
     assert {model["name"] for model in data["stops"][0]["models"]} == {"Dense model"}
 
 
-def test_the_slider_tells_of_the_best_method_that_was_measured_at_every_size():
-    """Whatever its decomposition; one that was measured at a single size would make the slider jump."""
+def test_the_slider_tells_of_the_best_that_was_measured_at_each_size():
+    """Whatever its method and decomposition: what was measured at one size alone is the best of that size."""
     base = {keep: table_factory.row("llrc", keep) for keep in (0.9, 0.8)}
     even = {keep: table_factory.row("uniform", keep) for keep in (0.9, 0.8)}
 
@@ -261,4 +261,7 @@ def test_the_slider_tells_of_the_best_method_that_was_measured_at_every_size():
     group = comparisons.Group(table_factory.EVALUATION, rows, 0, (), ())
     found = live.stops(group)
     assert [stop["rate"] for stop in found] == [0, 10, 20]
-    assert all(stop["models"][0]["name"] == method_label("lagrangian+pivoted") for stop in found[1:])
+    names = ["lagrangian+pivoted", "lagrangian+tuned+pivoted"]
+    assert [stop["models"][0]["name"] for stop in found[1:]] == list(map(method_label, names))
+    alone = comparisons.Group(table_factory.EVALUATION, (rows[0], *even.values()), 0, (), ())
+    assert [stop["rate"] for stop in live.stops(alone)] == [0], "nothing better than the baseline"

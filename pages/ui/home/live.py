@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 import streamlit as st
 
 from lrc_core import words
-from lrc_core.budget import USUAL_KEEP, same_size, whole_percent
+from lrc_core.budget import USUAL_KEEP, whole_percent
 from lrc_core.names import method_color, method_label
 from lrc_core.quality.quantised import compresses, served_bytes
 from lrc_core.results import comparisons
@@ -38,19 +37,14 @@ def draw_size(ref: ModelRef) -> None:
 
 
 def _tells(group: comparisons.Group) -> bool:
-    """Whether it has the dense model, the baseline and a better method, with what they wrote."""
-    return group.tells and _best(group) not in ("", BASELINE) and bool(stops(group)[1:])
+    """Whether it has the dense model, the baseline and something better, with what they wrote."""
+    return group.tells and bool(stops(group)[1:])
 
 
-def _best(group: comparisons.Group) -> str:
-    """Of the methods that were measured at the most sizes with a text, the one that lost least at the usual size."""
-    at = {keep: {name: row for name, row in _rows(group, keep).items() if compresses(row) and _text(row)}
-          for keep in group.sizes}  # fmt: skip
-    counted = Counter(name for rows in at.values() for name in rows)
-    most = max(counted.values(), default=0)
-    usual = next((rows for keep, rows in at.items() if same_size(keep, USUAL_KEEP)), next(iter(at.values()), {}))
-    there = [name for name in usual if counted[name] == most] or [name for name in counted if counted[name] == most]
-    return min(there, key=lambda name: comparisons.mean_loss(usual[name]) if name in usual else math.inf, default="")
+def _best(rows: Iterable[comparisons.Row]) -> comparisons.Row | None:
+    """Of the compressed models at one size that have a text, the one that lost least."""
+    written = [row for row in rows if compresses(row) and _text(row)]
+    return min(written, key=comparisons.mean_loss, default=None)
 
 
 def _text(row: comparisons.Row) -> str:
@@ -68,16 +62,16 @@ def payload(group: comparisons.Group) -> dict[str, Any]:
 
 
 def stops(group: comparisons.Group) -> list[dict[str, Any]]:
-    """The dense model, then every size at which both methods were measured with a text."""
+    """The dense model, then every size at which something better than the baseline was measured, both with a text."""
     dense = _rows(group, 1.0).get("dense")
     if dense is None or not _text(dense):
         return []
-    names = (_best(group), BASELINE)
     made = [_stop(dense, [dense, dense], dense)]
     for keep in group.sizes:
         rows = _rows(group, keep)
-        if all(name in rows and _text(rows[name]) for name in names):
-            made.append(_stop(dense, [rows[name] for name in names], rows[names[0]]))
+        best, even = _best(rows.values()), rows.get(BASELINE)
+        if best is not None and even is not None and _text(even) and best is not even:
+            made.append(_stop(dense, [best, even], best))
     return made
 
 

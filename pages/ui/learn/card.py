@@ -80,7 +80,7 @@ def entries(row: Mapping[str, Any], dense: Mapping[str, Any]) -> list[tuple[str,
     ]
     for what, title in ((PREFILL, "Reading a prompt"), (DECODE, "Writing")):
         speed, pace = row["cost"].get(f"{what}_tokens_per_s"), pace_of(row, dense, what)
-        note = f"{pace.figure} times the dense pace" if pace else "measured"
+        note = f"{pace.figure} times the dense pace" if pace else ""
         found.append((title, f"{words.significant(speed)} tokens/s" if speed else "not measured", note))
     for text, score in row["perplexity"].items():
         other = dense["perplexity"].get(text)
