@@ -131,6 +131,11 @@ def first_number(config: Mapping[str, Any], names: Sequence[str]) -> int:
     return next((value for name in names if isinstance(value := config.get(name), int)), 0)
 
 
+def hidden_size(config: Mapping[str, Any]) -> int:
+    """Width of the hidden states by the language model's configuration; 0 where it does not say."""
+    return first_number(text_config(config), ("hidden_size", "n_embd", "d_model", "dim"))
+
+
 def _starter_folder() -> Path:
     status = next(part for part in starter.pack_status() if part.name == starter.MODEL.name)
     if not status.present:
@@ -220,7 +225,7 @@ def _card(
         params_total=sum(tensor.numel for tensor in tensors),
         params_linear=sum(layer.params for layer in layers),
         n_blocks=max(layer.block for layer in layers) + 1,
-        hidden_size=first_number(inner, ("hidden_size", "n_embd", "d_model", "dim")),
+        hidden_size=hidden_size(config),
         vocab_size=first_number(inner, ("vocab_size",)),
         max_positions=first_number(inner, ("max_position_embeddings", "n_positions", "n_ctx")) or _UNKNOWN_POSITIONS,
         dtype=dtype,

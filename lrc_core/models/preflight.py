@@ -21,7 +21,7 @@ from lrc_core.models.hub import cached_snapshot, look_at
 from lrc_core.models.json_files import read_table
 from lrc_core.models.onload.choice import LAYER_LOCAL
 from lrc_core.models.onload.memory import Shapes, by_blocks_memory
-from lrc_core.models.outline import first_number, text_config
+from lrc_core.models.outline import first_number, hidden_size, text_config
 from lrc_core.models.pack import starter
 from lrc_core.models.resources import (
     cpu_has_bf16,
@@ -213,7 +213,7 @@ def _configured_facts(folder: Path) -> _Facts:
         architecture_of(config),
         tensors,
         sum(tensor.bytes for tensor in tensors),
-        _hidden_size(config),
+        hidden_size(config),
         n_blocks=_blocks_by_config(config),
         positions=_last_position(config, tensors),
         config=config,
@@ -229,7 +229,7 @@ def _folder_facts(ref: ModelRef, folder: Path) -> _Facts:
         files.architecture,
         files.tensors,
         files.weight_bytes,
-        _hidden_size(files.config),
+        hidden_size(files.config),
         n_blocks=_blocks_by_config(files.config),
         own_code="auto_map" in files.config,
         warnings=folder_notes(folder, files.tensors, pickled=files.pickled),
@@ -270,7 +270,7 @@ def _from_hub(ref: ModelRef, _: Path | None) -> _Facts:
         architecture_of(remote.config),
         remote.tensors,
         remote.weight_bytes,
-        _hidden_size(remote.config),
+        hidden_size(remote.config),
         fetch_bytes=remote.download_bytes,
         revision=remote.revision,
         warnings=(*notes, f"It is downloaded at first use ({human_bytes(remote.download_bytes)})."),
@@ -350,10 +350,6 @@ def _factor_elements(shapes: Mapping[int, list[tuple[int, int]]]) -> int:
 def _last_position(config: Mapping[str, Any], tensors: Sequence[TensorHeader]) -> int | None:
     found = positions_of(text_config(config), tensors)
     return found.limit if found.ends else None
-
-
-def _hidden_size(config: Mapping[str, Any]) -> int:
-    return first_number(text_config(config), ("hidden_size", "n_embd", "d_model", "dim"))
 
 
 def _blocks_by_config(config: Mapping[str, Any]) -> int:

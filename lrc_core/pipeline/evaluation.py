@@ -62,7 +62,7 @@ def evaluation_run(run: Run, session: Session) -> dict[str, Any]:
     plan.check_model(loaded.card)
     plan.require_files(spec.plan_folder, run.path.parent)
     plan.save(run.path / "plan.json")
-    timed = not plan.formats  # whose forward pass is that of 16 bits
+    timed = not plan.formats  # with number formats the forward pass is still the one in 16 bits
     before = _cost(session, timed=timed)
     with under_plan(session, plan, spec.plan_folder, spec.calibration, run.path.parent):
         first = _cost(session, timed=timed)

@@ -21,7 +21,7 @@ from lrc_core.pipeline.parts import do_part, warnings_of
 from lrc_core.pipeline.session import Session
 from lrc_core.plan import PAIR, Plan
 from lrc_core.quality.quantised import quantised_plan
-from lrc_core.quality.rows import Partners, Row, Scores, completed
+from lrc_core.quality.rows import Partners, Row, Scores, completed, dense_row
 from lrc_core.registry import ALLOCATORS
 from lrc_core.results.cells import folder_of, recorded_plan, update_spec
 from lrc_core.results.lines import BenchLine, evaluation_at
@@ -253,7 +253,7 @@ def _file_bytes(ref: ModelRef) -> Row:
 
 def _with_shares(rows: Sequence[Row]) -> list[Row]:
     """Reference models get shares of the dense model's parameters and bytes in place of their own."""
-    dense = next((row for row in rows if row["method"] == "dense"), None)
+    dense = dense_row(rows)
     if dense is None:
         return [dict(row) for row in rows]
     return [_shared(row, dense) if row["method"] == "reference" and "error" not in row else dict(row) for row in rows]

@@ -17,7 +17,7 @@ from lrc_core.formats.grids import METHODS
 from lrc_core.plan import PAIR, bits_word, storage_of
 from lrc_core.quality.alternatives import difference
 from lrc_core.quality.quantised import compresses, share_of
-from lrc_core.quality.rows import Scores
+from lrc_core.quality.rows import Scores, dense_row
 from lrc_core.quality.tables import row_label
 from lrc_core.registry import ALLOCATORS
 from lrc_core.words import percent, removed
@@ -90,7 +90,7 @@ def choices(rows: Sequence[Row], whole: int, scores: Scores | None = None) -> li
         None of them where the dense model was not measured: there is no loss without it.
     """
     measured = [row for row in rows if "error" not in row and row.get("perplexity")]
-    dense = next((row for row in measured if row["method"] == "dense"), None)
+    dense = dense_row(measured)
     if dense is None:
         return []
     texts = tuple(text for text in dense["perplexity"] if all(text in row["perplexity"] for row in measured))

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lrc_core.budget import same_size
 from lrc_core.errors import RecordError
@@ -18,6 +18,7 @@ from lrc_core.runs.integrity import unaltered
 from lrc_core.texts.label import text_labels
 
 Row = dict[str, Any]
+_AnyRow = TypeVar("_AnyRow", bound=Mapping[str, Any])
 Partners = Callable[[Row, Sequence[Row]], Mapping[str, Row]]
 """Rows that a row is tested against, by the name of the column."""
 
@@ -54,7 +55,7 @@ class Scores:
         return self._read[run_id]
 
 
-def dense_row(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+def dense_row(rows: Sequence[_AnyRow]) -> _AnyRow | None:
     """The dense model's, which the others are compared with."""
     return next((row for row in rows if row["method"] == "dense"), None)
 

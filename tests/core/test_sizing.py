@@ -82,7 +82,7 @@ def test_damaged_weights_are_not_taken_for_none(name: str, tmp_path: Path) -> No
 def test_what_is_no_configuration_is_one_line(data: bytes) -> None:
     with pytest.raises(LrcError) as caught:
         shapes_of_configuration(data)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(caught.value) and "lrc-config-" not in str(caught.value)
 
 
 def test_sizes_are_counted(tmp_path: Path) -> None:

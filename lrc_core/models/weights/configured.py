@@ -10,7 +10,7 @@ from lrc_core.models.blocks.block_tensors import block_tensors
 from lrc_core.models.headers import TensorHeader
 from lrc_core.models.json_files import read_table
 from lrc_core.models.onload.memory import Shapes
-from lrc_core.models.outline import first_number, text_config
+from lrc_core.models.outline import first_number, hidden_size, text_config
 from lrc_core.models.quiet import quiet_transformers
 from lrc_core.models.source import check_config, check_counts
 from lrc_core.types import ignore_progress, never_stop
@@ -60,8 +60,11 @@ def shapes_of_configuration(data: bytes) -> Shapes:
     with tempfile.TemporaryDirectory(prefix="lrc-config-") as folder:
         path = Path(folder) / "config.json"
         path.write_bytes(data)
-        config = text_config(read_table(path))
-        tensors = configured_tensors(path.parent)
+        try:
+            config, tensors = text_config(read_table(path)), configured_tensors(path.parent)
+        except ModelError as error:  # whoever gave the contents knows no folder
+            said = error.message.replace(f"{path}", "config.json").replace(folder, "this configuration")
+            raise ModelError(said, error.remedy) from error
     blocks = block_tensors(tensors, config)
     if not blocks:
         raise ModelError("It has no numbered decoder blocks.", "Choose a causal language model.")
@@ -69,6 +72,6 @@ def shapes_of_configuration(data: bytes) -> Shapes:
         blocks,
         sum(tensor.numel for tensor in tensors),
         width=_BYTES,
-        hidden=first_number(config, ("hidden_size", "n_embd", "d_model", "dim")),
+        hidden=hidden_size(config),
         vocabulary=first_number(config, ("vocab_size",)),
     )

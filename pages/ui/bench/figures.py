@@ -12,6 +12,7 @@ from plotly.subplots import make_subplots
 
 from lrc_core.figures.common import DASHES, PERPLEXITY_TICKS
 from lrc_core.names import GREY, decomposition_label, method_color, method_label
+from lrc_core.quality.rows import dense_row
 from lrc_core.results.benches import ACCURACY, AXES, Bench, lines, place_of, points, value_of
 
 Row = Mapping[str, Any]
@@ -100,7 +101,7 @@ def _references(figure: go.Figure, bench: Bench, measure: str, axis: str) -> Non
 
 
 def _dense(figure: go.Figure, bench: Bench, measure: str, *, log: bool, **place: Any) -> None:
-    row = next((row for row in bench.measured if row["method"] == "dense"), None)
+    row = dense_row(bench.measured)
     found = value_of(row, measure) if row is not None else None
     if found is None:
         return
@@ -125,7 +126,7 @@ def _dense_words(value: float, measure: str) -> str:
 
 def _panel_titles(bench: Bench, shown: Mapping[str, str]) -> list[str]:
     """Measures with what the dense model has: the dashed line."""
-    dense = next((row for row in bench.measured if row["method"] == "dense"), None)
+    dense = dense_row(bench.measured)
     values = {measure: value_of(dense, measure) if dense is not None else None for measure in shown}
     return [
         _broken(title) if (value := values[measure]) is None else f"{_broken(title)}, {_dense_words(value[0], measure)}"

@@ -28,7 +28,7 @@ from lrc_core.quality.card import (
 from lrc_core.quality.decision import Choice
 from lrc_core.quality.decision_words import decision_words
 from lrc_core.quality.footprint import Footprint, footprint, served
-from lrc_core.quality.rows import Scores
+from lrc_core.quality.rows import Scores, dense_row
 from lrc_core.results import answers as talk
 from lrc_core.results import comparisons
 from lrc_core.results.archive import RunView, archive
@@ -103,7 +103,7 @@ def under_answers(view: RunView[GenerateSpec], ref: ModelRef) -> None:
 def row_of(plan: Plan | None, rows: Sequence[comparisons.Row]) -> comparisons.Row | None:
     """A measurement of this very plan, from any comparison."""
     if plan is None:
-        return next((row for row in rows if row["method"] == "dense"), None)
+        return dense_row(rows)
     run_id = plan.origin.get("run_id")
     for row in rows:
         made_by = row.get("update_run_id") if plan.update else row.get("allocate_run_id")

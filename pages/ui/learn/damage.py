@@ -8,6 +8,7 @@ from lrc_core import words
 from lrc_core.budget import break_even, kept_share, removed_share
 from lrc_core.decompose.measures import energy_kept
 from lrc_core.escape import escaped
+from lrc_core.quality.rows import dense_row
 from lrc_core.results import comparisons
 from lrc_core.results.spectra import Spectra
 
@@ -51,7 +52,7 @@ def _nearest(group: comparisons.Group | None, removed: float) -> tuple[float, st
     """Share removed, text and factor of perplexity of the measured uniform plan that is nearest."""
     if group is None:
         return None
-    dense = next((row for row in group.rows if row["method"] == "dense"), None)
+    dense = dense_row(group.rows)
     rows = [row for row in group.at("whitened", None) if row["method"] == "uniform"]
     if dense is None or not rows:
         return None

@@ -14,6 +14,7 @@ from lrc_core.plan import Plan
 from lrc_core.quality.decision import Choice
 from lrc_core.quality.footprint import served
 from lrc_core.quality.quantised import compresses
+from lrc_core.quality.rows import dense_row
 from lrc_core.results import comparisons
 from lrc_core.results.archive import RunView, archive
 from lrc_core.results.decisions import decision_of
@@ -64,7 +65,7 @@ class Story:
 
     @property
     def dense(self) -> comparisons.Row | None:
-        return next((row for row in self.rows if row["method"] == "dense"), None)
+        return dense_row(self.rows)
 
     @property
     def others(self) -> list[comparisons.Row]:
