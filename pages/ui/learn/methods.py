@@ -71,7 +71,7 @@ def beyond(group: comparisons.Group, keep: float, rows: Sequence[comparisons.Row
     score = best["perplexity"][text]
     name = method_label(str(best["method"]))
     said = (
-        f"These are the classical three. Of all that was measured at this budget **{name}** loses least: "
+        f"These are the three of this step. Of all that was measured at this budget **{name}** loses least: "
         f"{words.measured(score['value'], score.get('stderr'))} on {escaped(text)}"
     )
     if dense is not None and text in dense["perplexity"]:
