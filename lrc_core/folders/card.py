@@ -200,10 +200,16 @@ def _number(value: tuple[float, float | None] | None) -> str:
 def _loading(facts: CardFacts) -> str:
     ways = ways_to_load(facts.name, facts.form)
     said = [f"**{way.title}**\n\n```{way.language}\n{way.code}\n```" for way in ways]
-    without = (
-        "" if facts.form == "dense" else "\n\nWithout either, loading fails with mismatched sizes: nothing is made up."
-    )
-    return "## How to load it\n\n" + "\n\n".join(said) + without
+    if facts.form != "dense":
+        said.append("Without either, loading fails with mismatched sizes: nothing is made up.")
+        if _runs_in_vllm(facts.plan):
+            said.append("vLLM runs it with the plug-in `vllm-lowrank`, which lies beside the source of that program.")
+    return "## How to load it\n\n" + "\n\n".join(said)
+
+
+def _runs_in_vllm(plan: Plan) -> bool:
+    """Neither pruned nor a mixture of experts, which the plug-in refuses."""
+    return not plan.pruned and not any(".experts." in name for name in plan.ranks)
 
 
 def _checked(facts: CardFacts) -> str:

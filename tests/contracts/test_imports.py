@@ -197,7 +197,17 @@ def test_light_modules_load_no_heavy_library() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_an_integration_needs_nothing_of_this_program() -> None:
+    """An exported folder is enough for it."""
+    paths = sorted((ROOT / "integrations").rglob("*.py"))
+    assert paths
+    for path in paths:
+        assert not {name.split(".")[0] for name in imports_of(path)} & {"lrc_core", "pages", "app", "tests"}, path
+
+
 def test_no_folder_holds_more_than_twenty_files() -> None:
-    folders = {path.parent for path in [*modules(), *(ROOT / "pages").rglob("*.py")]}
+    folders = {
+        path.parent for path in [*modules(), *(ROOT / "pages").rglob("*.py"), *(ROOT / "integrations").rglob("*.py")]
+    }
     crowded = {str(one.relative_to(ROOT)): count for one in folders if (count := len(list(one.glob("*.py")))) > 20}
     assert not crowded, "a folder is an idea: give what belongs together a folder of its own"

@@ -20,7 +20,8 @@ FREE = {"float", "int", "round", "min", "max"}
 @cache
 def trees() -> dict[Path, ast.Module]:
     """Every file of the product, parsed."""
-    paths = [*sorted((ROOT / "lrc_core").rglob("*.py")), *sorted((ROOT / "pages").rglob("*.py")), ROOT / "app.py"]
+    folders = [ROOT / name for name in ("lrc_core", "pages", "integrations")]
+    paths = [*(path for folder in folders for path in sorted(folder.rglob("*.py"))), ROOT / "app.py"]
     return {path: ast.parse(path.read_text(encoding="utf-8")) for path in paths}
 
 
