@@ -109,6 +109,12 @@ def choose_learned(ref: ModelRef, decomposition: str, storage: Storage) -> RunVi
     return runs.get(chosen) or next(iter(runs.values()))
 
 
+def decompose(name: str) -> None:
+    """A decomposition stands in the form from now on."""
+    st.session_state[DECOMPOSITION] = name
+    set_otherwise()
+
+
 def take(method: str, law: str) -> None:
     """One of the three choices: its method, decomposition and storage stand in the form from now on."""
     st.session_state[METHOD], st.session_state[DECOMPOSITION], st.session_state[STORAGE] = method, TAKEN, law
@@ -201,7 +207,7 @@ def form(ref: ModelRef, card: ModelCard, keep: float, decomposition: str) -> All
         storage=card.layers[0].storage,
         rank_multiple=multiple,
     )
-    return budget.choose(spec, entry, card, set_otherwise)
+    return budget.choose(spec, entry, card, set_otherwise, decompose)
 
 
 def start(spec: AllocateSpec, *, automatic: bool) -> None:
