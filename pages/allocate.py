@@ -11,6 +11,7 @@ from streamlit.delta_generator import DeltaGenerator
 from lrc_core import words
 from lrc_core.budget import keep_at, same_percent, stored_card
 from lrc_core.escape import escaped
+from lrc_core.formats.budgets import budget_words
 from lrc_core.jobs import manager
 from lrc_core.kinds import title_of
 from lrc_core.names import learns, method_label
@@ -21,8 +22,8 @@ from lrc_core.results.archive import RunView, archive, asks_for
 from lrc_core.results.plans import recorded_plans
 from lrc_core.results.series import LARGEST_RATE
 from lrc_core.runs.spec import AllocateSpec, CalibrationSpec, ModelRef
-from lrc_core.types import Storage
-from pages.ui.allocate import finished, panels
+from lrc_core.types import ModelCard, Storage
+from pages.ui.allocate import budget, finished, panels
 from pages.ui.allocate import slider as ratedrag
 from pages.ui.shared import cards, forms, jobs, state, take_away
 from pages.ui.shared.frame import empty, frame, guard, page_link
@@ -108,6 +109,12 @@ def choose_learned(ref: ModelRef, decomposition: str, storage: Storage) -> RunVi
     return runs.get(chosen) or next(iter(runs.values()))
 
 
+def decompose(name: str) -> None:
+    """A decomposition stands in the form from now on."""
+    st.session_state[DECOMPOSITION] = name
+    set_otherwise()
+
+
 def take(method: str, law: str) -> None:
     """One of the three choices: its method, decomposition and storage stand in the form from now on."""
     st.session_state[METHOD], st.session_state[DECOMPOSITION], st.session_state[STORAGE] = method, TAKEN, law
@@ -168,8 +175,15 @@ def choose_decomposition() -> str:
     return chosen or names[0]
 
 
-def form(ref: ModelRef, keep: float, decomposition: str, storage: Storage) -> AllocateSpec:
-    """The settings of the next job, generated from the registry; returns its spec."""
+def form(ref: ModelRef, card: ModelCard, keep: float, decomposition: str) -> AllocateSpec:
+    """The settings of the next job, generated from the registry; returns its spec.
+
+    Args:
+        ref: the model.
+        card: its card, with layers as they are to be stored.
+        keep: the slider's share.
+        decomposition: that was chosen.
+    """
     entry, preset = choose_method()
     fold = st.expander("All settings", icon=":material/settings:", key=SETTINGS, bind="query-params")
     overrides, calibration, multiple = {}, CalibrationSpec(), 1
@@ -181,7 +195,7 @@ def form(ref: ModelRef, keep: float, decomposition: str, storage: Storage) -> Al
             overrides = forms.method_settings(entry, preset, "al", set_otherwise)
             calibration = forms.calibration("al_cal", set_otherwise)
     settings = entry.settings(preset, overrides)
-    return AllocateSpec(
+    spec = AllocateSpec(
         model=ref,
         method=entry.name,
         decomposition=decomposition,
@@ -190,9 +204,10 @@ def form(ref: ModelRef, keep: float, decomposition: str, storage: Storage) -> Al
         settings=asdict(settings),
         calibration=calibration,
         seed=calibration.seed,
-        storage=storage,
+        storage=card.layers[0].storage,
         rank_multiple=multiple,
     )
+    return budget.choose(spec, entry, card, set_otherwise, decompose)
 
 
 def start(spec: AllocateSpec, *, automatic: bool) -> None:
@@ -228,7 +243,7 @@ def launcher(ref: ModelRef, spec: AllocateSpec, countdown: DeltaGenerator) -> No
     """
     if jobs.instead(spec):
         return
-    automatic = st.toggle(
+    automatic = not spec.budget and st.toggle(
         "Start when the slider rests",
         value=False,
         key=AUTO,
@@ -240,7 +255,7 @@ def launcher(ref: ModelRef, spec: AllocateSpec, countdown: DeltaGenerator) -> No
     if ALLOCATORS.get(spec.method).structured:
         verb = "Prune"
     if not jobs.offered(spec):
-        label = f"{verb} at {words.removed(spec.keep)}"
+        label = f"{verb} within {budget_words(spec.budget)}" if spec.budget else f"{verb} at {words.removed(spec.keep)}"
         pressed = st.button(label, type="primary", icon=":material/play_arrow:", key="al_start")
         jobs.price_note(spec)
         if pressed:
@@ -346,7 +361,7 @@ def body(ref: ModelRef) -> None:
     with guard():
         left, right = st.columns([3, 2], gap="large")
         with left:
-            spec = form(ref, keep_at(rate), decomposition, storage)
+            spec = form(ref, card, keep_at(rate), decomposition)
         with right:
             launcher(ref, spec, countdown)
     with guard():

@@ -16,12 +16,12 @@ from lrc_core.names import GREY, in_order
 from lrc_core.names import method_color as color
 from lrc_core.names import method_label as label
 from lrc_core.plan import split_variant
-from lrc_core.quality.quantised import compresses, served_bytes
+from lrc_core.quality.quantised import compresses, served_bytes, share_of
 from lrc_core.quality.rows import dense_row
 from lrc_core.quality.speeds import DECODE, PREFILL, pace_of
 from lrc_core.quality.tables import tasks_of, texts_of
 from lrc_core.words import figure as written
-from lrc_core.words import removed, rounded, with_error
+from lrc_core.words import percent, removed, rounded, with_error
 
 Row = Mapping[str, Any]
 _PATTERNS = {"dense": "/", "": "", "left": ".", "both": "x", "blockwise": "|", "tuned": "+", "blockwise+tuned": "-"}
@@ -279,6 +279,9 @@ def ordered(rows: Sequence[Row]) -> list[Row]:
 
 
 def bar_name(row: Row) -> str:
-    """``LLRC 20 %``; the dense model and formats alone without a rate."""
+    """``LLRC 20 %``; the dense model and formats alone without a rate, a plan with formats by its bytes."""
     name = label(str(row["method"]))
-    return f"{name} {removed(float(row['keep_target']))}" if compresses(row) else name
+    if not compresses(row):
+        return name
+    share = share_of(row) if row.get("formats") else None  # its budget was one in bytes
+    return f"{name} {removed(float(row['keep_target']))}" if share is None else f"{name}, {percent(share)} of the bytes"

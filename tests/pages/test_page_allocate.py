@@ -15,7 +15,7 @@ from lrc_core.budget import fit_budget, is_dense, keep_ratio, stored, uniform_ra
 from lrc_core.errors import ResourceError
 from lrc_core.jobs import manager
 from lrc_core.quality.starter_bench import starter_words
-from lrc_core.registry import ALLOCATORS
+from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
 from lrc_core.results.archive import archive
 from lrc_core.results.identity import identified
 from lrc_core.results.plans import nearest, recorded_plans
@@ -363,3 +363,29 @@ def test_a_damped_moment_is_a_note_and_no_warning(open_page, known, store, card)
     run_factory.finish(run, {**result, "warnings": ["The second moments of 1 layers were damped, most by 1.0e-06."]})
     app = open_page("allocate", al_run=run.id)
     assert not app.warning and "damped" in text_of(app)
+
+
+@pytest.mark.parametrize(
+    "chosen, value, budget",
+    [("Share of the bytes", ("bytes", 40), "bytes:0.4"), ("Megabytes of the model", ("mb", 1), "mb:1"),
+     ("Share of the time", ("latency", 70), "latency:0.7")],
+)  # fmt: skip
+def test_a_budget_in_bytes_or_time_is_asked_for_where_the_method_can_spend_it(open_page, known, chosen, value, budget):
+    """What the form says is what the command line beneath it says; the slider's share is no part of it."""
+    link = {"al_method": "Lagrangian", "al_decomposition": "K-FAC", "al_budget": chosen}
+    app = open_page("allocate", **link, **{f"al_budget_value_{value[0]}": str(value[1])})
+    assert not app.exception and f"--budget {budget}" in text_of(app) and "--keep" not in text_of(app)
+    assert ("May choose" in {control.label for control in app.get("button_group")}) == (value[0] != "latency")
+    assert not any(toggle.key == "al_auto" for toggle in app.toggle), "the slider starts no job of another budget"
+    other = open_page("allocate", **{**link, "al_method": "Uniform"})
+    assert "--budget" not in text_of(other) and "--keep" in text_of(other)
+
+
+def test_what_bytes_come_to_is_said_or_why_they_are_too_few(open_page, known, card):
+    link = {"al_method": "Lagrangian", "al_decomposition": DECOMPOSITIONS.get("kfac").label}
+    app = open_page("allocate", **link, al_budget="Share of the bytes", al_budget_value_bytes="50")
+    assert words.data_size(card.params_linear) in text_of(app), "half of the bytes in 16 bits is a byte for each"
+    elsewhere = open_page("allocate", **{**link, "al_decomposition": "Plain SVD"}, al_budget="Share of the bytes")
+    elsewhere.button(key="al_budget_decompose").click().run()
+    assert "--decomposition kfac" in text_of(elsewhere)
+    assert not any(button.key == "al_budget_decompose" for button in elsewhere.button)

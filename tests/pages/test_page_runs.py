@@ -10,14 +10,20 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from lrc_core import visitors
+from lrc_core import visitors, words
 from lrc_core.calibrate.update_settings import UpdateSettings
+from lrc_core.figures.measured import bar_name
+from lrc_core.files import write_json
+from lrc_core.formats.grids import BF16, Q8_0
+from lrc_core.formats.sizes import layer_bytes
 from lrc_core.jobs import manager, sharing
 from lrc_core.paths import cache_home
+from lrc_core.quality.quantised import quantised_plan
 from lrc_core.results.archive import archive
 from lrc_core.results.outcomes import outcome, quality_of
 from lrc_core.runs.spec import EvaluateSpec, GenerateSpec, ModelRef, UpdateSpec
 from lrc_core.tune.kinds import update_settings
+from pages.ui.allocate import finished
 from pages.ui.shared.naming import file_name, told_apart
 from tests.factories import run_factory, table_factory
 from tests.pages.conftest import text_of
@@ -228,3 +234,22 @@ def test_a_visitor_of_a_shared_server_sees_whose_run_it_is_and_stops_none_of_oth
     assert set(table["Started by"]) == {"you", visitors.shown("b" * 32)}
     assert f"cancel_{own.id}" in {button.key for button in app.button}
     assert f"cancel_{other.id}" not in {button.key for button in open_page("runs", ru_run=other.id).button}
+
+
+def test_a_plan_with_number_formats_says_its_bytes_and_its_map_counts_them(store, card):
+    """Such a plan removes bits: of all layers dense in 8 bits nothing is "removed", and yet it is half as large."""
+    plan = quantised_plan(card, "Q8_0")
+    spec = run_factory.allocate_spec(card, method="lagrangian", keep=1.0, budget="bytes:0.6", decomposition="kfac")
+    run = store.create(spec)
+    write_json(run.path / "card.json", card.to_dict())
+    run_factory.finish(run, {"plan": plan.to_dict()})
+    held = {True: Q8_0, False: BF16}  # rows of 48 are no whole blocks of 32
+    spent = sum(layer_bytes(layer, layer.full_rank, held[layer.in_features % 32 == 0]) for layer in card.layers)
+    share = spent / (2 * card.params_linear)
+    found = outcome(archive().job(run.id)).result
+    assert words.percent(share) in found and "0 % less" not in found
+    assert words.data_size(spent + 2 * (card.params_total - card.params_linear)) in found
+    row = table_factory.row("llrc", 0.99) | {"method": "lagrangian+bits", "formats": {"Q8_0": 4}, "bytes_share": share}
+    assert words.percent(share) in bar_name(row) and "1 %" not in bar_name(row)
+    assert f"{len(plan.formats)} in Q8_0" in finished.summary(plan, card)
+    assert words.percent(34 / 64, 0) in finished.kept_picture(plan, card)

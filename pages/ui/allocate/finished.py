@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import streamlit as st
 
 from lrc_core import words
 from lrc_core.budget import layer_ratio
+from lrc_core.formats.grids import QUANTISED
+from lrc_core.formats.sizes import plan_bytes, whole_bytes
 from lrc_core.names import method_label
 from lrc_core.plan import Plan
 from lrc_core.results.archive import RunView, card_of
@@ -38,16 +42,23 @@ def show(view: RunView[AllocateSpec]) -> None:
 
 
 def summary(plan: Plan, card: ModelCard) -> str:
-    """How many layers stay dense."""
-    return f"{len(plan.dense)} of {len(card.layers)} layers stay dense."
+    """How many layers stay dense, and how many are in which number format."""
+    held = Counter(plan.formats.values())
+    formats = "".join(f"; {held[name]} in {name}" for name in QUANTISED if held[name])
+    return f"{len(plan.dense)} of {len(card.layers)} layers stay dense{formats}."
 
 
 def kept_picture(plan: Plan, card: ModelCard) -> str:
-    """The map of what every layer keeps."""
+    """The map of what every layer keeps: of its bytes where the plan has number formats, else of its parameters."""
     card = plan.stored(card)
     ranks, shapes = plan.full_ranks(card.layers), plan.pruned or {}
-    kept = {layer.name: layer_ratio(layer, ranks[layer.name], shapes.get(layer.name)) for layer in card.layers}
-    label = f"Share of each layer's parameters that {method_label(plan.method)} keeps"
+    if plan.formats:
+        kept = {
+            layer.name: plan_bytes([layer], ranks, plan.formats, shapes) / whole_bytes([layer]) for layer in card.layers
+        }
+    else:
+        kept = {layer.name: layer_ratio(layer, ranks[layer.name], shapes.get(layer.name)) for layer in card.layers}
+    label = f"Share of each layer's {'bytes' if plan.formats else 'parameters'} that {method_label(plan.method)} keeps"
     return pictures.heat(
         pictures.LayerHeatmap(card, kept, (0.0, 1.0), lambda value: words.percent(value, 0), "of the layer kept", label)
     )

@@ -1,0 +1,117 @@
+"""What the next job may spend: the share of parameters that the slider says, or bytes, or time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import streamlit as st
+
+from lrc_core import words
+from lrc_core.formats.budgets import (
+    BOTH,
+    BY_BYTES,
+    LATENCY,
+    MEGABYTES,
+    SHARE,
+    VARY,
+    VARY_WORDS,
+    byte_budget,
+    latency_share,
+)
+from lrc_core.formats.sizes import rest_bytes, whole_bytes
+from lrc_core.names import decomposition_label
+from lrc_core.registry import MethodEntry
+from lrc_core.runs.spec import AllocateSpec
+from lrc_core.types import ModelCard
+from pages.ui.shared.frame import guard
+
+BUDGET, VALUE, MAY = "al_budget", "al_budget_value", "al_vary"
+PARAMETERS = "parameters"
+UNITS = {
+    PARAMETERS: "Parameters, as the slider says",
+    SHARE: "Share of the bytes",
+    MEGABYTES: "Megabytes of the model",
+    LATENCY: "Share of the time",
+}
+_USUAL = 0.45
+"""What 8 bits take is 0.53 of 16: a little less, so that neither ranks nor 8 bits alone are the answer."""
+
+
+def choose(
+    spec: AllocateSpec,
+    entry: MethodEntry,
+    card: ModelCard,
+    changed: Callable[[], None],
+    decompose: Callable[[str], None],
+) -> AllocateSpec:
+    """The budget of a job, for methods that can spend bytes and time; the spec as it is for the others.
+
+    Args:
+        spec: of the next job, at the slider's share of parameters.
+        entry: its method.
+        card: of the model.
+        changed: called when the user changes something.
+        decompose: called with the decomposition that the budget needs, where the user takes it.
+    """
+    if not entry.by_bytes:
+        return spec
+    unit = st.selectbox(
+        "Budget", list(UNITS), format_func=UNITS.__getitem__, key=BUDGET, on_change=changed, bind="query-params",
+        help="In bytes, every layer chooses its rank and a number format of llama.cpp (Q8_0, Q5_1, Q4_0) together. In "
+        "time, every layer chooses its rank at what it was measured to take on this device.",
+    )  # fmt: skip
+    if unit not in UNITS or unit == PARAMETERS:
+        return spec
+    budget = f"{unit}:{_value(unit, card, changed):g}"
+    if latency_share(budget) is not None:
+        st.caption("Before it starts, the job measures on this device how long layers take at each rank.")
+        return replace(spec, keep=1.0, budget=budget)
+    found = replace(spec, keep=1.0, budget=budget, vary=_vary(changed))
+    _say(found, card)
+    if spec.decomposition != BY_BYTES:
+        label = decomposition_label(BY_BYTES)
+        st.caption(f":material/info: Bytes are shared out by losses that only {label} predicts.")
+        st.button(f"Choose {label}", key="al_budget_decompose", on_click=decompose, args=(BY_BYTES,))
+    return found
+
+
+def _value(unit: str, card: ModelCard, changed: Callable[[], None]) -> float:
+    """The number of a budget, from a field of its own for each unit."""
+    if unit == MEGABYTES:
+        whole = _whole_model(card)
+        return st.number_input(
+            "MB (10⁶ bytes) of the whole model", 1, max(1, round(whole / 1e6)), max(1, round(whole * _USUAL / 1e6)),
+            key=f"{VALUE}_{unit}", on_change=changed, bind="query-params",
+        )  # fmt: skip
+    of = "16-bit bytes" if unit == SHARE else "dense time"
+    share = st.number_input(
+        f"% of the block linears' {of}", 1, 100, round(100 * _USUAL) if unit == SHARE else 80,
+        key=f"{VALUE}_{unit}", on_change=changed, bind="query-params",
+    )  # fmt: skip
+    return share / 100
+
+
+def _vary(changed: Callable[[], None]) -> str:
+    """What may be chosen within bytes."""
+    chosen = st.segmented_control(
+        "May choose", VARY, default=BOTH, format_func=lambda name: VARY_WORDS[name].capitalize(), required=True,
+        key=MAY, on_change=changed, bind="query-params",
+    )  # fmt: skip
+    return chosen or BOTH
+
+
+def _whole_model(card: ModelCard) -> int:
+    """Bytes of the model in 16 bits."""
+    return rest_bytes(card.params_total, card.params_linear) + whole_bytes(card.layers)
+
+
+def _say(spec: AllocateSpec, card: ModelCard) -> None:
+    """What a budget in bytes comes to, or why there is nothing to spend."""
+    with guard():
+        allowed = byte_budget(spec.budget).allowed(card)
+        rest = rest_bytes(card.params_total, card.params_linear)
+        st.caption(
+            f"{words.data_size(min(allowed, whole_bytes(card.layers)))} for the block linears and "
+            f"{words.data_size(rest)} for the rest, instead of {words.data_size(_whole_model(card))} in 16 bits."
+        )
