@@ -34,7 +34,7 @@ from tests.factories.pipeline_helpers import result_of, run
 from tests.factories.tiny_models import save_tiny
 from vllm_lowrank.blocks import BLOCK_BYTES, numbers_of
 from vllm_lowrank.errors import RefusedFolderError
-from vllm_lowrank.folder import FolderLayout, StoredMatrix
+from vllm_lowrank.folder import FolderLayout, FolderMatrix
 from vllm_lowrank.product import PartwiseProduct
 
 PACKAGE = Path(__file__).parents[2] / "integrations" / "vllm-lowrank"
@@ -56,7 +56,7 @@ def exported(family: str, storage: Any, form: str, calibration: CalibrationSpec,
     return Path(result_of(run(ExportSpec(ref, plan.to_dict(), "", calibration)))["folder"])
 
 
-def filled(tensors: Mapping[str, Tensor], prefix: str, parts: list[StoredMatrix], columns: int) -> PartwiseProduct:
+def filled(tensors: Mapping[str, Tensor], prefix: str, parts: list[FolderMatrix], columns: int) -> PartwiseProduct:
     """One layer of vLLM with the tensors of the files, handed over in their order."""
     product = PartwiseProduct(parts, columns, torch.float32)
     numbers = {part.name: number for number, part in enumerate(parts)}
@@ -114,7 +114,7 @@ def test_blocks_hold_the_numbers_that_were_packed(form: str, width: int) -> None
 def test_what_is_one_matrix_in_the_files_may_be_several_in_vllm() -> None:
     layout = FolderLayout("pivoted", {"a.qkv_proj": 4, "a.query_key_value": 4})
     assert layout.parts_of("a.qkv_proj", {"qkv_proj": ["qkv_proj"]}, [16, 8, 8]) == [
-        StoredMatrix("a.qkv_proj", 32, 4, pivoted=True)
+        FolderMatrix("a.qkv_proj", 32, 4, pivoted=True)
     ]
     with pytest.raises(RefusedFolderError):  # nothing says in which order its rows are
         layout.parts_of("a.query_key_value", {}, [16, 8, 8])
@@ -144,7 +144,7 @@ def test_what_vllm_cannot_run_is_refused(more: dict[str, Any]) -> None:
         FolderLayout.from_block({**BLOCK, **more})
 
 
-PAIR, PIVOTED = StoredMatrix("a.q", 6, 2), StoredMatrix("a.k", 5, 2, pivoted=True)
+PAIR, PIVOTED = FolderMatrix("a.q", 6, 2), FolderMatrix("a.k", 5, 2, pivoted=True)
 
 
 def test_tensors_that_do_not_belong_are_refused() -> None:
@@ -176,7 +176,7 @@ def test_tensors_that_do_not_belong_are_refused() -> None:
 
 def test_it_has_matrices_only_for_what_is_stored() -> None:
     """k(m+n) of a pair, k(m+n-k) of pivots, mn of what is whole; in the precision that vLLM asks for."""
-    product = PartwiseProduct([PAIR, PIVOTED, StoredMatrix("a.v", 4)], 8, torch.bfloat16)
+    product = PartwiseProduct([PAIR, PIVOTED, FolderMatrix("a.v", 4)], 8, torch.bfloat16)
     assert sum(parameter.numel() for parameter in product.parameters()) == 2 * (6 + 8) + 2 * (5 + 8 - 2) + 4 * 8
     assert {parameter.dtype for parameter in product.parameters()} == {torch.bfloat16}
     assert not any(parameter.requires_grad for parameter in product.parameters())

@@ -15,7 +15,7 @@ STORAGES = ("pair", "pivoted")
 
 
 @dataclass(frozen=True)
-class StoredMatrix:
+class FolderMatrix:
     """One linear of the model as the folder holds it.
 
     Attributes:
@@ -75,11 +75,11 @@ class FolderLayout:
         """Whether one of the layers is stored in a way of its own."""
         return any(name in self.ranks or name in self.packed for name in names)
 
-    def matrix(self, name: str, rows: int) -> StoredMatrix:
+    def matrix(self, name: str, rows: int) -> FolderMatrix:
         """How a layer of that many outputs is stored."""
         rank = self.ranks.get(name)
         pivoted = rank is not None and self.storage == "pivoted" and name not in self.pairs
-        return StoredMatrix(name, rows, rank, pivoted, self.packed.get(name, ""))
+        return FolderMatrix(name, rows, rank, pivoted, self.packed.get(name, ""))
 
     def renamed(self, rename: Callable[[str], str]) -> FolderLayout:
         """The same with other names, where a program calls the model's layers otherwise than its files do."""
@@ -92,7 +92,7 @@ class FolderLayout:
 
     def parts_of(
         self, prefix: str, fused: Mapping[str, Sequence[str]], rows: Sequence[int]
-    ) -> list[StoredMatrix] | None:
+    ) -> list[FolderMatrix] | None:
         """What one layer of vLLM holds, in the order of its outputs; None where all of it is stored as usual.
 
         Args:

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from vllm_lowrank.blocks import BLOCK, BLOCK_BYTES, numbers_of
 from vllm_lowrank.errors import RefusedFolderError
-from vllm_lowrank.folder import StoredMatrix
+from vllm_lowrank.folder import FolderMatrix
 
 SHARDS = {"q": 0, "k": 1, "v": 2}
 """How vLLM calls the parts of a fused attention layer; elsewhere it counts them."""
@@ -33,7 +33,7 @@ class PartwiseProduct(nn.Module):
 
     order: Tensor | None
 
-    def __init__(self, parts: Sequence[StoredMatrix], columns: int, dtype: torch.dtype) -> None:
+    def __init__(self, parts: Sequence[FolderMatrix], columns: int, dtype: torch.dtype) -> None:
         super().__init__()
         self.parts, self.columns = tuple(parts), columns
         self.inner = _empty((sum(part.inner for part in parts), columns), dtype)
@@ -130,13 +130,13 @@ def _empty(shape: tuple[int, int], dtype: torch.dtype) -> nn.Parameter:
     return nn.Parameter(torch.empty(shape, dtype=dtype), requires_grad=False)
 
 
-def _kinds(part: StoredMatrix) -> tuple[str, ...]:
+def _kinds(part: FolderMatrix) -> tuple[str, ...]:
     if part.rank is None:
         return ("weight",)
     return ("weight", "weight_in", "pivots") if part.pivoted else ("weight", "weight_in")
 
 
-def _pivots(part: StoredMatrix, found: Tensor) -> Tensor:
+def _pivots(part: FolderMatrix, found: Tensor) -> Tensor:
     pivots = found.long().cpu()
     if pivots.shape != (part.rank,) or len(set(pivots.tolist()) & set(range(part.rows))) != part.rank:
         raise RefusedFolderError(f"{part.name}.pivots are not {part.rank} of {part.rows} rows.", _AGAIN)
