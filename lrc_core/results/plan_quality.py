@@ -9,7 +9,7 @@ from functools import lru_cache
 from lrc_core import words
 from lrc_core.budget import whole_percent
 from lrc_core.errors import LrcError
-from lrc_core.plan import storage_of
+from lrc_core.plan import split_variant
 from lrc_core.quality.forecast import FEWEST_PLANS, Forecast, MeasuredPlan, TrainingCurve, passed
 from lrc_core.results import comparisons, forecasts, series
 from lrc_core.results.archive import AnyRun, RunView, archive, stamp_of
@@ -120,7 +120,7 @@ def measured_at(ref: ModelRef, method: str, decomposition: str, storage: str) ->
     found: dict[int, tuple[str, str]] = {}
     for group in comparisons.groups(ref):
         for row in group.at(decomposition, None):
-            if row["method"] == method and storage_of(row) == storage and row["perplexity"]:
+            if split_variant(str(row["method"])) == (method, "", storage) and row["perplexity"]:
                 parts = [
                     f"{text} {words.measured(score['value'], score.get('stderr'))}"
                     for text, score in row["perplexity"].items()

@@ -9,8 +9,12 @@ from dataclasses import replace
 
 import pytest
 
+from lrc_core.results.plan_quality import measured_at
+from lrc_core.runs.spec import ModelRef
 from tests.factories import run_factory, table_factory
 from tests.pages.test_page_watch import DENSE, measured_on_the_way, trained
+
+PAIRS = {"al_decomposition": "Whitened (SVD-LLM)", "al_storage": "Pairs"}
 
 
 def learned(app):
@@ -37,7 +41,7 @@ def measured_run(store, card):
 
 
 def test_measured_where_it_was_measured_and_forecast_between(open_page, measured_run):
-    panel, said = learned(open_page("allocate"))
+    panel, said = learned(open_page("allocate", **PAIRS))
     kind, text = said[20]
     assert kind == "measured" and f"gensim {DENSE * math.exp(1.5 * 6 * 0.2**2):.2f} ± 0.50" in text
     kind, text = said[15]
@@ -50,31 +54,41 @@ def test_measured_where_it_was_measured_and_forecast_between(open_page, measured
 
 def test_no_forecast_where_the_trials_miss(open_page, store, card):
     record(measured_on_the_way(store, card, off=0.8), card, 0.7)
-    panel, said = learned(open_page("allocate"))
+    panel, said = learned(open_page("allocate", **PAIRS))
     assert said[15] is None and said[20][0] == "measured"
     assert "No quality forecast" in panel["note"] and "misses" in panel["note"]
 
 
 def test_no_forecast_without_measured_plans_or_with_another_loss(open_page, store, card):
     record(trained(store, card, 0.7, 1.0), card, 0.7)
-    panel, said = learned(open_page("allocate"))
+    panel, said = learned(open_page("allocate", **PAIRS))
     assert not any(said.values()) and "3 measured plans" in panel["note"]
     run_factory.allocate_run(store, card, keep=0.6)  # recorded with no settings, so with no divergence
-    panel, said = learned(open_page("allocate"))
+    panel, said = learned(open_page("allocate", **PAIRS))
     assert len(said) == 40 and not any(said.values()) and "does not use" in panel["note"]
 
 
 def test_the_uniform_panel_says_what_comparisons_measured_of_it(open_page, store, card):
     """It said "quality not measured" beside a comparison that had measured it."""
     run_factory.spectra_run(store, card)
-    app = open_page("allocate")
+    app = open_page("allocate", **PAIRS)
     assert "not measured" in panel_of(app)["badge"] and not any(panel_of(app)["said"])
     table_factory.compare_run(store, card, keeps=(0.9, 0.8))
-    panel = panel_of(open_page("allocate"))
+    panel = panel_of(open_page("allocate", **PAIRS))
     by_rate = dict(zip(panel["rates"], panel["said"], strict=True))
     value = table_factory.row("uniform", 0.8)["perplexity"]["gensim"]["value"]
     assert by_rate[20][0] == "measured" and f"gensim {value:.1f}" in by_rate[20][1] and by_rate[19] is None
     assert "not measured" not in panel["badge"]
+
+
+@pytest.mark.parametrize("storage", ["pair", "pivoted"])
+def test_what_was_measured_of_a_rule_is_found_under_its_own_law_and_as_allocated(store, card, storage):
+    """Rows name their law and update with their method, so that nothing was found under pivots."""
+    table_factory.compare_run(store, card, keeps=(0.8,), storage=storage)
+    table_factory.compare_run(store, card, keeps=(0.7,), storage=storage, update="left")
+    other = {"pair": "pivoted", "pivoted": "pair"}[storage]
+    assert list(measured_at(ModelRef(), "uniform", "whitened", storage)) == [20]
+    assert not measured_at(ModelRef(), "uniform", "whitened", other)
 
 
 def panel_of(app):

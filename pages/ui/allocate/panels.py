@@ -16,6 +16,7 @@ from lrc_core.results import series as rate_plans
 from lrc_core.results.archive import RunView
 from lrc_core.results.plan_quality import Quality, measured_at, quality_of
 from lrc_core.results.series import PlanSeries
+from lrc_core.results.spectra import TWO_SIDED
 from lrc_core.runs.spec import AllocateSpec, ModelRef, SpectraSpec
 from lrc_core.types import ModelCard
 from pages.ui.allocate import estimate
@@ -40,6 +41,7 @@ class SliderContent:
         spectra: what the closed form is made from, None where there is nothing.
         estimated: the closed form.
         even_quality: what was measured of the uniform rule, by rate.
+        estimate_quality: what was measured of plans of the closed form, by rate.
     """
 
     card: ModelCard
@@ -51,6 +53,7 @@ class SliderContent:
     spectra: RunView[SpectraSpec] | None
     estimated: PlanSeries | None
     even_quality: Mapping[int, tuple[str, str]] = field(default_factory=dict)
+    estimate_quality: Mapping[int, tuple[str, str]] = field(default_factory=dict)
 
     def by_title(self) -> dict[str, PlanSeries]:
         """Series by the name of whose plans they are."""
@@ -78,9 +81,9 @@ def shown(ref: ModelRef, card: ModelCard, run: RunView[AllocateSpec] | None, dec
     with st.spinner("Working out the closed-form plan of every rate …"):
         estimated = rate_plans.estimated(spectra, storage) if spectra else None
     even = measured_at(ref, "uniform", decomposition, storage)
-    return SliderContent(
-        card, run, learned, quality, problem, rate_plans.uniform(card.layers), spectra, estimated, even
-    )
+    closed = measured_at(ref, "lagrangian", TWO_SIDED, storage) if estimated else {}
+    even_ranks = rate_plans.uniform(card.layers)
+    return SliderContent(card, run, learned, quality, problem, even_ranks, spectra, estimated, even, closed)
 
 
 def panels(found: SliderContent) -> list[SliderPanel]:
@@ -110,12 +113,9 @@ def panels(found: SliderContent) -> list[SliderPanel]:
     if found.estimated is None:
         return [first, even]
     note = "The plan of least predicted loss, worked out from the spectra. What it predicts stands below."
-    return [
-        first,
-        even,
-        SliderPanel("estimate", "Lagrangian", "estimate from spectra, nothing measured", note, "estimated at",
-              found.estimated),
-    ]  # fmt: skip
+    badge = "estimate from spectra" if found.estimate_quality else "estimate from spectra, nothing measured"
+    closed = SliderPanel("estimate", "Lagrangian", badge, note, "estimated at", found.estimated, found.estimate_quality)
+    return [closed, even, first] if first.series is None else [first, even, closed]
 
 
 def below(ref: ModelRef, found: SliderContent, rate: int) -> None:
