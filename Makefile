@@ -30,7 +30,7 @@ class: install ## The lesson for a room: on the local network, read-only, nothin
 
 test: check starter ## Install, check format, lint and types, and run all tests (ARGS="-k budget" for some)
 	@$(TESTS) -m "not browser" -n 2 --dist loadfile $(ARGS); first=$$?; \
-	$(TESTS) -m browser $(ARGS); second=$$?; \
+	$(TESTS) -m browser -n 2 --dist loadfile $(ARGS); second=$$?; \
 	for code in $$first $$second; do [ $$code = 0 ] || [ $$code = 5 ] || exit $$code; done; \
 	[ $$first$$second != 55 ] || { echo "No test was selected." >&2; exit 5; }
 

@@ -103,6 +103,12 @@ def choose_learned(ref: ModelRef, decomposition: str, storage: Storage) -> RunVi
     return runs.get(chosen) or next(iter(runs.values()))
 
 
+def decompose(name: str) -> None:
+    """A decomposition stands in the form from now on."""
+    st.session_state[DECOMPOSITION] = name
+    set_otherwise()
+
+
 def recorded_elsewhere(ref: ModelRef) -> None:
     """Where nothing was learned on this decomposition under this law: the way to where something was."""
     views = archive().runs(AllocateSpec, ref)
@@ -223,7 +229,7 @@ def form(ref: ModelRef, card: ModelCard, keep: float, decomposition: str) -> All
         storage=card.layers[0].storage,
         rank_multiple=multiple,
     )
-    return budget.choose(spec, entry, card, set_otherwise)
+    return budget.choose(spec, entry, card, set_otherwise, decompose)
 
 
 def start(spec: AllocateSpec, *, automatic: bool) -> None:

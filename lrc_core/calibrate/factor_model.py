@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from lrc_core.calibrate.gradients import block_gradients
 from lrc_core.calibrate.moments import block_statistics
 from lrc_core.calibrate.statistics import MomentStore, Notes, Statistics
+from lrc_core.calibrate.team import ALONE, Team
 from lrc_core.coverage import is_expert
 from lrc_core.decompose.blockfiles import BlockFiles
 from lrc_core.decompose.factorise import (
@@ -78,25 +79,46 @@ class Calibrated:
 
 
 def moments(
-    calibrated: Calibrated, on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop
+    calibrated: Calibrated,
+    on_progress: OnProgress = ignore_progress,
+    should_stop: ShouldStop = never_stop,
+    team: Team = ALONE,
 ) -> MomentStore:
     """Second moments of every block linear's inputs, computed once for a model and its windows."""
     store = MomentStore(calibrated.cache / "moments" / calibrated.key())
-    if store.complete:
+    if _made(store, team):
         return store
     _require_passes(calibrated)
     group_of: dict[str, str] = {}
     tokens_of: dict[str, int] = {}
     tokens = calibrated.windows.numel()
     for block, found in block_statistics(
-        calibrated.model, calibrated.layers, calibrated.windows, on_progress=on_progress, should_stop=should_stop
+        calibrated.model,
+        calibrated.layers,
+        calibrated.windows,
+        on_progress=on_progress,
+        should_stop=should_stop,
+        team=team,
     ):
-        store.write_statistics(block, found)
+        if team.rank == 0:
+            store.write_statistics(block, found)
         group_of.update(found.group_of)
         tokens_of.update({group: inputs.tokens for group, inputs in found.groups.items() if inputs.tokens != tokens})
     known = {"group_of": group_of, "tokens": tokens, "tokens_of": tokens_of, "fingerprint": calibrated.fingerprint}
-    store.finish(known)
+    _finish(store, known, team)
     return store
+
+
+def _made(store: BlockFiles, team: Team) -> bool:
+    """Whether a folder is complete, as its writer sees it."""
+    return bool(team.told(store.complete)[0])
+
+
+def _finish(store: BlockFiles, known: dict[str, Any], team: Team) -> None:
+    """Mark a folder complete; nobody goes on before it is."""
+    if team.rank == 0:
+        store.finish(known)
+    team.told(None)
 
 
 def _require_passes(calibrated: Calibrated) -> None:
@@ -106,7 +128,10 @@ def _require_passes(calibrated: Calibrated) -> None:
 
 
 def output_gradients(
-    calibrated: Calibrated, on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop
+    calibrated: Calibrated,
+    on_progress: OnProgress = ignore_progress,
+    should_stop: ShouldStop = never_stop,
+    team: Team = ALONE,
 ) -> BlockFiles:
     """Second moments of the gradients at every block linear's outputs, [m, m] by full module name, computed once.
 
@@ -114,14 +139,15 @@ def output_gradients(
     """
     windows = calibrated.windows[::2]
     store = BlockFiles(calibrated.cache / "moments" / calibrated.key("output gradients"))
-    if store.complete:
+    if _made(store, team):
         return store
     _require_passes(calibrated)
     for block, found in block_gradients(
-        calibrated.model, calibrated.layers, windows, on_progress=on_progress, should_stop=should_stop
+        calibrated.model, calibrated.layers, windows, on_progress=on_progress, should_stop=should_stop, team=team
     ):
-        store.write(block, found)
-    store.finish({"tokens": windows.numel(), "fingerprint": calibrated.fingerprint})
+        if team.rank == 0:
+            store.write(block, found)
+    _finish(store, {"tokens": windows.numel(), "fingerprint": calibrated.fingerprint}, team)
     return store
 
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from lrc_core.calibrate.moments import exact_products
+from lrc_core.calibrate.team import ALONE, Team, merged, share
 from lrc_core.errors import CancelledError, NumericalError
 from lrc_core.models.blocks.linears import get_module
 from lrc_core.models.blocks.partial import block_output, final_states, first_block_input, run_block
@@ -26,6 +27,7 @@ from lrc_core.models.head import output_head
 from lrc_core.models.onload.shelf import Shelf
 from lrc_core.types import LinearShape, OnProgress, Progress, ShouldStop, ignore_progress, never_stop
 
+_SEED = 0  # of the labels that are drawn
 _HEAD_ROWS, _HEAD_LOGITS = 512, 2**26  # the head is run on so many tokens at a time, and on fewer of a huge vocabulary
 
 
@@ -35,9 +37,9 @@ def block_gradients(
     windows: Tensor,
     *,
     batch: int = 4,
-    seed: int = 0,
     on_progress: OnProgress = ignore_progress,
     should_stop: ShouldStop = never_stop,
+    team: Team = ALONE,
 ) -> Iterator[tuple[int, dict[str, Tensor]]]:
     """Walk the blocks from the last to the first and yield the second moments of each.
 
@@ -46,9 +48,9 @@ def block_gradients(
         layers: its block linears.
         windows: [n, window] token ids.
         batch: windows that run together.
-        seed: for the labels that are drawn.
         on_progress: called after every batch.
         should_stop: asked before every batch.
+        team: who shares the windows; every member yields the moments of all of them.
 
     Yields:
         Block index, and for each of its linears [m, m] float32 on the CPU: the mean over tokens of g g^T; nothing for
@@ -58,10 +60,15 @@ def block_gradients(
         CancelledError: ``should_stop`` said so.
         NumericalError: gradients are not finite; names the layer.
     """
-    batches = [chunk.to(next(model.parameters()).device) for chunk in windows.split(batch)]
+    chunks, device = windows.split(batch), next(model.parameters()).device
+    mine = share(team, len(chunks))
+    batches = [chunks[number].to(device) for number in mine]
     blocks = range(max(layer.block for layer in layers) + 1)  # also through blocks that have none of the layers
     steps = 2 * len(blocks) * len(batches)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(_SEED)
+    for chunk in chunks[: mine.start]:  # labels that other members draw, so that ours are those of one process
+        for size in _head_parts(model, chunk.numel()):
+            _uniform(size, generator)
     done = 0
 
     def tick() -> None:
@@ -87,6 +94,8 @@ def block_gradients(
                         output = block_output(model, tokens, index, hidden)
                     slopes[position] = _gradient(output, hidden, slopes[position])
                 tick()
+        if team.size > 1:
+            sums = _added_up(sums, team, device)
         yield index, {name: _mean(name, sums.pop(name), windows.numel()) for name in names if name in sums}
 
 
@@ -118,8 +127,7 @@ def _through_head(model: nn.Module, tokens: Tensor, index: int, hidden: Tensor, 
         states = final_states(model, tokens, index, hidden)
     head, rows = output_head(model), states.detach().flatten(0, 1)
     parts = []
-    vocabulary = int(model.get_output_embeddings().weight.shape[0])  # type: ignore[operator]
-    for part in rows.split(max(1, min(_HEAD_ROWS, _HEAD_LOGITS // vocabulary))):
+    for part in rows.split(_head_parts(model, len(rows))):
         with torch.enable_grad():
             part.requires_grad_()
             logits = head(part)
@@ -128,6 +136,25 @@ def _through_head(model: nn.Module, tokens: Tensor, index: int, hidden: Tensor, 
         slope[torch.arange(len(labels), device=labels.device), labels] -= 1
         parts.append(torch.autograd.grad(logits, part, slope.to(logits.dtype))[0])
     return _gradient(states, hidden, torch.cat(parts).view_as(states))
+
+
+def _head_parts(model: nn.Module, rows: int) -> list[int]:
+    """Into how many rows each the head's work on a batch is cut."""
+    vocabulary = int(model.get_output_embeddings().weight.shape[0])  # type: ignore[operator]
+    most = max(1, min(_HEAD_ROWS, _HEAD_LOGITS // vocabulary))
+    return [min(most, rows - first) for first in range(0, rows, most)]
+
+
+def _added_up(own: dict[str, Tensor], team: Team, device: torch.device) -> dict[str, Tensor]:
+    """The sums over all members of a team, some of which may have reached no token of an expert."""
+    widths = merged(team, {name: (len(found), found.dtype) for name, found in own.items()})
+    found = {
+        name: own[name] if name in own else torch.zeros(width, width, dtype=dtype, device=device)
+        for name, (width, dtype) in widths.items()
+    }
+    for total in found.values():
+        team.add_up(total)
+    return found
 
 
 def drawn(logits: Tensor, generator: torch.Generator) -> Tensor:
@@ -141,9 +168,13 @@ def drawn(logits: Tensor, generator: torch.Generator) -> Tensor:
         [n]
     """
     distribution = torch.softmax(logits.float(), -1).cumsum(-1)
-    uniform = torch.rand(len(logits), 1, generator=generator).to(logits.device)
+    uniform = _uniform(len(logits), generator).to(logits.device)
     labels = torch.searchsorted(distribution, uniform * distribution[:, -1:]).squeeze(1)
     return labels.clamp_max(logits.shape[-1] - 1)
+
+
+def _uniform(rows: int, generator: torch.Generator) -> Tensor:
+    return torch.rand(rows, 1, generator=generator)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lrc_core.calibrate.team import ALONE, Team, merged, share
 from lrc_core.decompose.factorise import InputStatistics
 from lrc_core.errors import CancelledError, NumericalError
 from lrc_core.models.blocks.linears import get_module
@@ -55,6 +56,13 @@ class _Accumulator:
             self.second += rows.T @ rows
         self.absolute += rows.abs().sum(0)
         self.tokens += rows.shape[0]
+
+    def add_up(self, team: Team) -> None:
+        """The sums over all members of a team."""
+        team.add_up(self.second)
+        rest = torch.cat([self.absolute, self.absolute.new_tensor([self.tokens])])
+        team.add_up(rest)
+        self.absolute, self.tokens = rest[:-1], int(rest[-1])
 
     def finish(self, name: str) -> InputStatistics:
         second = self.second.div_(self.tokens).float().cpu()  # in place: of a wide layer it is half a gigabyte
@@ -106,6 +114,16 @@ class _Recorder:
         self._seen.clear()
         self._alive.clear()
 
+    def add_up(self, team: Team, device: torch.device) -> None:
+        """The sums over all members of a team, some of which no token may have reached (of an expert, say)."""
+        if team.size == 1:
+            return
+        self.group_of = merged(team, self.group_of)
+        widths = merged(team, {name: len(sums.absolute) for name, sums in self.sums.items()})
+        self.sums = {name: self.sums.get(name) or _Accumulator(width, device) for name, width in widths.items()}
+        for sums in self.sums.values():
+            sums.add_up(team)
+
     def __enter__(self) -> _Recorder:
         return self
 
@@ -123,6 +141,7 @@ def block_statistics(
     batch: int = 8,
     on_progress: OnProgress = ignore_progress,
     should_stop: ShouldStop = never_stop,
+    team: Team = ALONE,
 ) -> Iterator[tuple[int, BlockStatistics]]:
     """Walk the blocks in order and yield the statistics of each.
 
@@ -133,6 +152,7 @@ def block_statistics(
         batch: windows that run together.
         on_progress: called after every batch.
         should_stop: asked before every batch.
+        team: who shares the windows; every member yields the statistics of all of them.
 
     Yields:
         Block index and its statistics.
@@ -142,7 +162,8 @@ def block_statistics(
         NumericalError: inputs are not finite; names the layer.
     """
     device = next(model.parameters()).device
-    batches = [chunk.to(device) for chunk in windows.split(batch)]
+    chunks = windows.split(batch)
+    batches = [chunks[number].to(device) for number in share(team, len(chunks))]
     blocks = range(max(layer.block for layer in layers) + 1)  # also through blocks that have none of the layers
     shelf = Shelf(model, 0)  # one set of states is small beside a block
     hidden = [shelf.put(first_block_input(model, tokens)) for tokens in batches]
@@ -160,6 +181,7 @@ def block_statistics(
                         "collecting second moments", index * len(batches) + position + 1, len(blocks) * len(batches)
                     )
                 )
+            recorder.add_up(team, device)
         yield (
             index,
             BlockStatistics(

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from lrc_core import __version__
 from lrc_core.cli.bench.speed import add_speed_flags
+from lrc_core.cli.calibrate import add_calibrate_flags
 from lrc_core.kinds import KINDS, Kind, load
 from lrc_core.kinds.words.flags import ENGINES, STARTER, add_engine, add_model, flag
 from lrc_core.kinds.words.lists import add_list
@@ -55,7 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
     groups = {"bench": _bench(commands)}
     for kind in KINDS.values():
         _kind(groups[kind.command[0]] if len(kind.command) > 1 else commands, kind)
-    for add in (_sweep, _plan, _report, _runs):
+    for add in (_calibrate, _sweep, _plan, _report, _runs):
         add(commands)
     return parser
 
@@ -156,6 +157,11 @@ def _memory(actions: Any) -> None:
     parser.add_argument("--limit", type=float, default=3.0, metavar="GIB", help="memory of the worker (default: 3)")
     parser.add_argument("--blocks", type=int, default=0, metavar="N", help="of the first model (default: all)")
     parser.add_argument("--folder", default="", metavar="DIR", help="where models and caches lie meanwhile")
+
+
+def _calibrate(commands: Any) -> None:
+    words = "Collect a text's statistics for later jobs, with torchrun on several GPUs at once."
+    add_calibrate_flags(_command(commands, "calibrate", _lazily("calibrate", "calibrate"), words))
 
 
 def _sweep(commands: Any) -> None:

@@ -21,11 +21,11 @@ WINDOWS = random_windows(5, 24)
 
 
 def streamed(model: nn.Module, windows: Tensor = WINDOWS, **more: Any) -> dict[str, Tensor]:
-    found = block_gradients(model, block_linears(model), windows, **{"batch": 2, "seed": 3, **more})
+    found = block_gradients(model, block_linears(model), windows, **{"batch": 2, **more})
     return {name: moment for _, block in found for name, moment in block.items()}
 
 
-def plain(model: Any, batch: int = 2, seed: int = 3) -> dict[str, Tensor]:
+def plain(model: Any, batch: int = 2, seed: int = 0) -> dict[str, Tensor]:
     """One whole backward pass a batch, on the same drawn labels."""
     sums: dict[str, Tensor] = {}
     generator = torch.Generator().manual_seed(seed)
@@ -69,11 +69,10 @@ def test_labels_are_drawn_as_often_as_they_are_predicted() -> None:
     torch.testing.assert_close(frequencies, torch.softmax(logits, 0), atol=0.015, rtol=0)
 
 
-def test_one_seed_one_result() -> None:
+def test_the_same_twice() -> None:
     model = tiny_model("llama")
-    first, again, other = streamed(model), streamed(model), streamed(model, seed=4)
+    first, again = streamed(model), streamed(model)
     assert all(torch.equal(first[name], again[name]) for name in first)
-    assert not all(torch.equal(first[name], other[name]) for name in first)
 
 
 def test_progress_ends_at_its_total_and_a_cancel_leaves_the_model_alone() -> None:

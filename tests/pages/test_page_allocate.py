@@ -15,7 +15,7 @@ from lrc_core.budget import fit_budget, is_dense, keep_ratio, stored, uniform_ra
 from lrc_core.errors import ResourceError
 from lrc_core.jobs import manager
 from lrc_core.quality.starter_bench import starter_words
-from lrc_core.registry import ALLOCATORS
+from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
 from lrc_core.results.archive import archive
 from lrc_core.results.identity import identified
 from lrc_core.results.plans import nearest, recorded_plans
@@ -430,8 +430,10 @@ def test_a_budget_in_bytes_or_time_is_asked_for_where_the_method_can_spend_it(op
 
 
 def test_what_bytes_come_to_is_said_or_why_they_are_too_few(open_page, known, card):
-    link = {"al_method": "Lagrangian", "al_decomposition": "K-FAC"}
+    link = {"al_method": "Lagrangian", "al_decomposition": DECOMPOSITIONS.get("kfac").label}
     app = open_page("allocate", **link, al_budget="Share of the bytes", al_budget_value_bytes="50")
     assert words.data_size(card.params_linear) in text_of(app), "half of the bytes in 16 bits is a byte for each"
     elsewhere = open_page("allocate", **{**link, "al_decomposition": "Plain SVD"}, al_budget="Share of the bytes")
-    assert "K-FAC" in text_of(elsewhere) and "choose that decomposition" in text_of(elsewhere)
+    elsewhere.button(key="al_budget_decompose").click().run()
+    assert "--decomposition kfac" in text_of(elsewhere)
+    assert not any(button.key == "al_budget_decompose" for button in elsewhere.button)

@@ -38,7 +38,13 @@ _USUAL = 0.45
 """What 8 bits take is 0.53 of 16: a little less, so that neither ranks nor 8 bits alone are the answer."""
 
 
-def choose(spec: AllocateSpec, entry: MethodEntry, card: ModelCard, changed: Callable[[], None]) -> AllocateSpec:
+def choose(
+    spec: AllocateSpec,
+    entry: MethodEntry,
+    card: ModelCard,
+    changed: Callable[[], None],
+    decompose: Callable[[str], None],
+) -> AllocateSpec:
     """The budget of a job, for methods that can spend bytes and time; the spec as it is for the others.
 
     Args:
@@ -46,6 +52,7 @@ def choose(spec: AllocateSpec, entry: MethodEntry, card: ModelCard, changed: Cal
         entry: its method.
         card: of the model.
         changed: called when the user changes something.
+        decompose: called with the decomposition that the budget needs, where the user takes it.
     """
     if not entry.by_bytes:
         return spec
@@ -62,6 +69,10 @@ def choose(spec: AllocateSpec, entry: MethodEntry, card: ModelCard, changed: Cal
         return replace(spec, keep=1.0, budget=budget)
     found = replace(spec, keep=1.0, budget=budget, vary=_vary(changed))
     _say(found, card)
+    if spec.decomposition != BY_BYTES:
+        label = decomposition_label(BY_BYTES)
+        st.caption(f":material/info: Bytes are shared out by losses that only {label} predicts.")
+        st.button(f"Choose {label}", key="al_budget_decompose", on_click=decompose, args=(BY_BYTES,))
     return found
 
 
@@ -103,9 +114,4 @@ def _say(spec: AllocateSpec, card: ModelCard) -> None:
         st.caption(
             f"{words.data_size(min(allowed, whole_bytes(card.layers)))} for the block linears and "
             f"{words.data_size(rest)} for the rest, instead of {words.data_size(_whole_model(card))} in 16 bits."
-        )
-    if spec.decomposition != BY_BYTES:
-        st.caption(
-            f":material/info: Bytes are shared out by losses that only {decomposition_label(BY_BYTES)} predicts: "
-            "choose that decomposition above."
         )
