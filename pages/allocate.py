@@ -24,9 +24,9 @@ from lrc_core.results.plans import recorded_plans
 from lrc_core.results.series import LARGEST_RATE
 from lrc_core.runs.spec import AllocateSpec, CalibrationSpec, ModelRef
 from lrc_core.types import ModelCard, Storage
-from pages.ui.allocate import budget, choices, finished, panels
+from pages.ui.allocate import budget, finished, panels
 from pages.ui.allocate import slider as ratedrag
-from pages.ui.shared import cards, forms, jobs, state, take_away
+from pages.ui.shared import cards, choices, forms, jobs, state, take_away
 from pages.ui.shared.frame import empty, frame, guard, page_link
 from pages.ui.shared.naming import told_apart, when
 from pages.ui.shared.prose import prose

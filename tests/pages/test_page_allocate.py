@@ -22,8 +22,7 @@ from lrc_core.results.plans import nearest, recorded_plans
 from lrc_core.results.series import LARGEST_RATE
 from lrc_core.runs.spec import AllocateSpec, EvaluateSpec, FetchSpec, ModelRef, UpdateSpec
 from lrc_core.settings import fields_of
-from pages.ui.allocate import choices
-from pages.ui.shared import state
+from pages.ui.shared import choices, state
 from tests.factories import run_factory
 from tests.pages.conftest import text_of
 

@@ -9,10 +9,14 @@ from dataclasses import replace
 
 import pytest
 
-from lrc_core.results.plan_quality import measured_at
-from lrc_core.runs.spec import ModelRef
+from lrc_core.plan import make_plan
+from lrc_core.results import series
+from lrc_core.results.archive import archive
+from lrc_core.results.plan_quality import closed_form_quality, measured_at, predicted_of
+from lrc_core.results.spectra import losses_of
+from lrc_core.runs.spec import EvaluateSpec, ModelRef, SpectraSpec
 from tests.factories import run_factory, table_factory
-from tests.pages.test_page_watch import DENSE, measured_on_the_way, trained
+from tests.pages.test_page_watch import DENSE, EVALUATION, measured, measured_on_the_way, trained
 
 PAIRS = {"al_decomposition": "Whitened (SVD-LLM)", "al_storage": "Pairs"}
 
@@ -91,10 +95,35 @@ def test_what_was_measured_of_a_rule_is_found_under_its_own_law_and_as_allocated
     assert not measured_at(ModelRef(), "uniform", "whitened", other)
 
 
-def panel_of(app):
-    """The panel of the uniform rule."""
+def test_the_closed_forms_panel_forecasts_between_measured_plans_with_its_record(open_page, store, card):
+    """Measured at a multiple of what its spectra predict: so it says at the rates between."""
+    spectra = run_factory.spectra_run(store, card, decompositions=("svd", "kfac"))
+    view = archive().require(spectra.id, SpectraSpec)
+    plans, losses = series.estimated(view), losses_of(view)
+    predicted = predicted_of(card.layers, plans.ranks, losses)
+    measured(store, card, None, 1.0, DENSE)
+    scale = 1 / predicted[plans.nearest(40)]
+    for number, rate in enumerate((20, 30, 40)):
+        ranks = plans.plan_near(rate, card.layers)
+        plan = make_plan(card, ranks, decomposition="kfac", method="lagrangian", keep_target=1 - rate / 100,
+                         origin={"run_id": f"allocate-{number}"})  # fmt: skip
+        run = store.create(EvaluateSpec(model=ModelRef("starter"), plan=plan.to_dict(), evaluation=EVALUATION))
+        value = DENSE * math.exp(predicted[plans.nearest(rate)] * scale)
+        run_factory.finish(run, {"perplexity": {"gensim": {"value": value, "stderr": 0.5}}})
+    quality = closed_form_quality(view, "pair")
+    kind, text = quality.said[25]
+    expected = DENSE * math.exp(predicted[plans.nearest(25)] * scale)
+    shown = float(re.search(r"about ([\d.,]+)", text)[1].replace(",", ""))
+    assert kind == "forecast" and shown == pytest.approx(expected, rel=0.01)
+    assert "3 of 3" in quality.basis
+    app = open_page("allocate", rate="25", al_storage="Pairs")
+    assert "3 of 3" in panel_of(app, "estimate")["note"]
+
+
+def panel_of(app, key="uniform"):
+    """The panel of the uniform rule, or another."""
     for part in app.get("bidi_component"):
         for panel in json.loads(part.proto.json).get("panels", []) if part.proto.json else []:
-            if panel["key"] == "uniform":
+            if panel["key"] == key:
                 return panel
     raise AssertionError("no panel of the uniform rule")

@@ -98,8 +98,9 @@ def tune(view: RunView[AllocateSpec], source: PlanSource, *, first: bool) -> Non
     if read_only():
         return
     st.caption("Step 2: gradient steps on the calibration text, at the same ranks and the same size.")
-    kind = "primary" if first else "secondary"
-    pressed = st.button("Tune its factors", icon=":material/healing:", key="al_tune", type=kind)
+    pressed = st.button(
+        "Tune its factors", icon=":material/healing:", key="al_tune", type="primary" if first else "secondary"
+    )
     jobs.price_note(spec)
     if pressed and (run_id := jobs.submit(spec)):
         st.switch_page("pages/runs.py", query_params={**state.carried(), "ru_run": run_id})
