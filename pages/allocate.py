@@ -15,17 +15,18 @@ from lrc_core.formats.budgets import budget_words
 from lrc_core.jobs import manager
 from lrc_core.kinds import title_of
 from lrc_core.names import learns, method_label
-from lrc_core.quality.starter_bench import PIVOTED_STARTER, STARTER_BENCH, TUNED_STARTER, starter_words
+from lrc_core.quality.starter_bench import RECOMMENDED, Recommendation, starter_words
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS, MethodEntry
 from lrc_core.results import series
-from lrc_core.results.archive import RunView, archive, asks_for
+from lrc_core.results.archive import RunView, archive, asks_for, same_model
+from lrc_core.results.identity import identified
 from lrc_core.results.plans import recorded_plans
 from lrc_core.results.series import LARGEST_RATE
 from lrc_core.runs.spec import AllocateSpec, CalibrationSpec, ModelRef
 from lrc_core.types import ModelCard, Storage
 from pages.ui.allocate import budget, finished, panels
 from pages.ui.allocate import slider as ratedrag
-from pages.ui.shared import cards, forms, jobs, state, take_away
+from pages.ui.shared import cards, choices, forms, jobs, state, take_away
 from pages.ui.shared.frame import empty, frame, guard, page_link
 from pages.ui.shared.naming import told_apart, when
 from pages.ui.shared.prose import prose
@@ -36,16 +37,9 @@ METHOD, DECOMPOSITION, STORAGE, PRESET, RUN, AUTO, MOVED, LEARNED, SETTINGS = (
     "al_settings",
 )  # fmt: skip
 
-THREE = (
-    ("Best", "lagrangian", "pivoted", PIVOTED_STARTER["lagrangian"][1], "tuned",
-     "A closed form, stored as pivots: minutes. Tune its factors afterwards, on Runs."),
-    ("Learned", "successive", "pair", TUNED_STARTER["successive"], "tuned",
-     "Learns ranks and gains, stored as pairs. Tune its factors afterwards, on Runs."),
-    ("Baseline", "uniform", "pair", STARTER_BENCH["uniform"][:2], "", "Every layer keeps the same share."),
-)  # fmt: skip
-"""What most people want: label, method, storage, what it gave on the starter and how, and what to know of it."""
-TAKEN = "kfac"
-"""Decomposition of all of them, on which every method of ranks did better than on whitened factors."""
+UPDATE = "al_update"
+"""Whether tuning follows the ranks, which best and fast differ in; the link says it."""
+FIRST = RECOMMENDED[0]
 
 
 def moved() -> None:
@@ -115,47 +109,75 @@ def decompose(name: str) -> None:
     set_otherwise()
 
 
-def take(method: str, law: str) -> None:
-    """One of the three choices: its method, decomposition and storage stand in the form from now on."""
-    st.session_state[METHOD], st.session_state[DECOMPOSITION], st.session_state[STORAGE] = method, TAKEN, law
-    if "standard" in ALLOCATORS.get(method).presets:  # what the figures beside the choice were measured with
-        st.session_state[f"{PRESET}_{method}"] = "standard"
+def recorded_elsewhere(ref: ModelRef) -> None:
+    """Where nothing was learned on this decomposition under this law: the way to where something was."""
+    views = archive().runs(AllocateSpec, ref)
+    view = next((view for view in views if learns(view.spec.method) and recorded_plans([view])), None)
+    if view is None:
+        return
+    label = f"Show the plans that {method_label(view.spec.method)} recorded"
+    st.button(label, icon=":material/history:", type="tertiary", key="al_elsewhere", on_click=show_recorded,
+              args=(view.spec.decomposition, view.spec.storage))  # fmt: skip
+
+
+def show_recorded(decomposition: str, law: str) -> None:
+    """The slider's plans on another decomposition, stored otherwise."""
+    st.session_state[DECOMPOSITION], st.session_state[STORAGE] = decomposition, law
     set_otherwise()
 
 
-def three_choices() -> None:
-    """The best that was measured, what learns, and the baseline, with what each gave; all methods stand below."""
-    for column, (label, method, law, (gensim, c4), how, said) in zip(st.columns(3), THREE, strict=True):
-        with column:
-            st.button(
-                label, key=f"al_take_{label.lower()}", on_click=take, args=(method, law), width="stretch",
-                help=f"{said} {starter_words(method)}",
-            )  # fmt: skip
-            figures = f"{gensim:g} / {c4:g} times the dense perplexity on the starter{f', {how}' if how else ''}"
-            st.caption(f"{method_label(method)}: {figures}. {said}")
+def take(choice: Recommendation) -> None:
+    """One of the three choices: its method, decomposition and storage stand in the form from now on."""
+    method = choice.methods[0]
+    st.session_state[METHOD], st.session_state[DECOMPOSITION] = method, choice.decomposition
+    st.session_state[STORAGE] = choice.storage
+    st.query_params[UPDATE] = choice.update
+    set_otherwise()
 
 
-def choose_method() -> tuple[MethodEntry, str]:
-    """Method, decomposition and preset, from the registries."""
-    three_choices()
-    names = sorted(ALLOCATORS.names(), key=lambda name: not learns(name))
-    method = st.pills(
-        "Method",
-        names,
-        wrap=True,
-        default=names[0],
-        format_func=lambda name: ALLOCATORS.get(name).label,
-        required=True,
-        key=METHOD,
-        on_change=set_otherwise,
-        bind="query-params",
-    )
-    entry = ALLOCATORS.get(method or names[0])
-    st.caption(f"{entry.summary} {starter_words(entry.name)} :small[:gray[{entry.source}]]")
-    preset = st.selectbox(
-        "Preset", list(entry.presets), key=f"{PRESET}_{entry.name}", on_change=set_otherwise, bind="query-params"
-    )
-    return entry, preset if preset in entry.presets else next(iter(entry.presets))
+def what_follows() -> str:
+    """The kind of update that is to follow the ranks, or ``none``."""
+    known = {choice.update for choice in RECOMMENDED}
+    named = st.query_params.get(UPDATE, FIRST.update)
+    return named if named in known else FIRST.update
+
+
+def chosen_one(decomposition: str, storage: str) -> Recommendation | None:
+    """Which of the three the form says, from the widgets' state or the link; None where it is another method."""
+    labels = {ALLOCATORS.get(name).label: name for name in ALLOCATORS.names()}
+    linked = labels.get(st.query_params.get(METHOD, ""), FIRST.methods[0])
+    method = str(st.session_state.get(METHOD) or linked)
+    fitting = (one for one in RECOMMENDED if one.fits(method, decomposition, storage, what_follows()))
+    return next(fitting, None)
+
+
+def choose_method(decomposition: str, storage: str) -> tuple[MethodEntry, str]:
+    """One of three choices, or any method; and its preset, from the registries."""
+    chosen = chosen_one(decomposition, storage)
+    choices.three_choices(chosen, "al_take", take)
+    names = choices.ordered_methods()
+    with st.expander("All methods", icon=":material/apps:", expanded=chosen is None):
+        method = st.pills(
+            "Method",
+            names,
+            wrap=True,
+            default=FIRST.methods[0],
+            format_func=lambda name: ALLOCATORS.get(name).label,
+            required=True,
+            key=METHOD,
+            on_change=set_otherwise,
+            bind="query-params",
+        )
+        choices.all_methods_table(names)
+    entry = ALLOCATORS.get(method or FIRST.methods[0])
+    st.caption(f"**{entry.label}.** {entry.summary} {starter_words(entry.name)} :small[:gray[{entry.source}]]")
+    presets = list(entry.presets)
+    preset = presets[0]
+    if presets[1:]:
+        preset = st.selectbox(
+            "Preset", presets, key=f"{PRESET}_{entry.name}", on_change=set_otherwise, bind="query-params"
+        )
+    return entry, preset if preset in entry.presets else presets[0]
 
 
 def choose_decomposition() -> str:
@@ -165,7 +187,7 @@ def choose_decomposition() -> str:
         "Decomposition",
         names,
         wrap=True,
-        default="whitened" if "whitened" in names else names[0],
+        default=FIRST.decomposition,
         format_func=lambda name: DECOMPOSITIONS.get(name).label,
         required=True,
         key=DECOMPOSITION,
@@ -184,7 +206,7 @@ def form(ref: ModelRef, card: ModelCard, keep: float, decomposition: str) -> All
         keep: the slider's share.
         decomposition: that was chosen.
     """
-    entry, preset = choose_method()
+    entry, preset = choose_method(decomposition, card.layers[0].storage)
     fold = st.expander("All settings", icon=":material/settings:", key=SETTINGS, bind="query-params")
     overrides, calibration, multiple = {}, CalibrationSpec(), 1
     # Two dozen widgets would cost every visit a third of a second: they are drawn when a user looks at them, or has
@@ -254,7 +276,10 @@ def launcher(ref: ModelRef, spec: AllocateSpec, countdown: DeltaGenerator) -> No
     verb = "Learn ranks" if learns(spec.method) else "Compute ranks"
     if ALLOCATORS.get(spec.method).structured:
         verb = "Prune"
-    if not jobs.offered(spec):
+    if jobs.offered(spec):
+        made = {RUN: identified(spec).run_id, UPDATE: what_follows()}
+        page_link("pages/allocate.py", "See its map, and what can follow", ":material/grid_on:", query=made)
+    else:
         label = f"{verb} within {budget_words(spec.budget)}" if spec.budget else f"{verb} at {words.removed(spec.keep)}"
         pressed = st.button(label, type="primary", icon=":material/play_arrow:", key="al_start")
         jobs.price_note(spec)
@@ -294,8 +319,9 @@ def watched(ref: ModelRef) -> None:
     """The job in the link, else the newest unfinished one; one line for each of the others."""
     views = archive().runs(AllocateSpec, ref, samples=False)
     named = st.query_params.get(RUN, "")
-    if named and named not in {view.id for view in views} and archive().open(named) is not None:
-        named = ""  # a job of another model
+    known = archive().job(named) if named else None
+    if known is not None and not (asks_for(known, AllocateSpec) and same_model(known.spec.model, ref)):
+        named = ""  # a job of another model, or of another kind
     unfinished = [view for view in views if not view.final]
     shown = named or (unfinished[0].id if unfinished else views[0].id if views else "")
     if not shown:
@@ -311,7 +337,7 @@ def watched(ref: ModelRef) -> None:
     jobs.panel(shown, live=live.allocate_live)
     current = archive().job(shown)
     if current is not None and current.done and asks_for(current, AllocateSpec):
-        finished.show(current)
+        finished.show(current, what_follows())
     for view in unfinished:
         if view.id != shown:
             named = f"{escaped(title_of(view.spec))} · {view.status.state}"
@@ -347,7 +373,7 @@ def body(ref: ModelRef) -> None:
         rate = exact()  # the slider is the control; this is for who knows the number
     with right, st.container(horizontal=True):
         decomposition = choose_decomposition()
-        storage = forms.storage(STORAGE, set_otherwise)
+        storage = forms.storage(STORAGE, set_otherwise, first=FIRST.storage)
     countdown = st.container(key="al_countdown")
     card = stored_card(card, storage)
     run = choose_learned(ref, decomposition, storage)
@@ -356,6 +382,8 @@ def body(ref: ModelRef) -> None:
     with guard():
         shown = panels.shown(ref, card, run, decomposition)
         ratedrag.draw_slider(card, rate, panels.panels(shown), let_go)
+        if run is None:
+            recorded_elsewhere(ref)
         panels.below(ref, shown, rate)
     st.header("Learn the ranks")
     with guard():

@@ -15,6 +15,7 @@ from lrc_core.escape import csv_cell, escaped
 from lrc_core.formats.grids import QUANTISED
 from lrc_core.names import decomposition_label, method_label
 from lrc_core.quality.rows import named
+from lrc_core.quality.starter_bench import RECOMMENDED, Recommendation
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
 from lrc_core.results import comparisons
 from lrc_core.results.archive import archive
@@ -24,10 +25,11 @@ from pages.ui.bench import views as bench_views
 from pages.ui.compare import cards, report
 from pages.ui.compare import views as compare_views
 from pages.ui.shared import cards as model_cards
-from pages.ui.shared import forms, jobs, state, take_away
+from pages.ui.shared import choices, forms, jobs, state, take_away
 from pages.ui.shared.frame import PAGES, empty, frame, guard, page_link, sample_note
 from pages.ui.shared.prose import prose
 
+METHODS, FACTORS, LAW, FOLLOWS = "co_new_methods", "co_new_decomposition", "co_new_storage", "co_new_update"
 DECOMPOSITION, KEEP, VIEW, GROUP, SECTION = "co_decomposition", "co_rate", "co_view", "co_group", "co_section"
 
 
@@ -69,22 +71,43 @@ def choose_formats() -> list[str]:
     )
 
 
+def filled() -> Recommendation | None:
+    """Which of the three choices the form says; None where it says other methods, or nothing was chosen."""
+    said = [st.session_state.get(key) for key in (METHODS, FACTORS, LAW, FOLLOWS)]
+    return next((one for one in RECOMMENDED if [*_form_of(one).values()] == [tuple(said[0] or ()), *said[1:]]), None)
+
+
+def _form_of(choice: Recommendation) -> dict[str, object]:
+    """What a choice writes into the form, by key."""
+    values = (choice.methods, choice.decomposition, choice.storage, choice.update)
+    return dict(zip((METHODS, FACTORS, LAW, FOLLOWS), values, strict=True))
+
+
+def fill(choice: Recommendation) -> None:
+    """One of the three choices stands in the form from now on; its button alone starts it."""
+    for key, value in _form_of(choice).items():
+        st.session_state[key] = list(value) if isinstance(value, tuple) else value
+
+
 def new_comparison(ref: ModelRef) -> None:
     """The form that starts a comparison."""
     if jobs.instead(CompareSpec(model=ref)):
         return
-    names = list(ALLOCATORS.names())
+    names = choices.ordered_methods()
+    choices.three_choices(filled(), "co_take", fill)
     with st.form("co_form", border=False, enter_to_submit=False):
+        with st.expander("All methods", icon=":material/apps:", expanded=filled() is None):
+            methods = st.pills(
+                "Methods",
+                names,
+                selection_mode="multi",
+                wrap=True,
+                default=CompareSpec().methods,
+                format_func=method_label,
+                key=METHODS,
+            )
+            choices.all_methods_table(names)
         left, right = st.columns(2)
-        methods = left.pills(
-            "Methods",
-            names,
-            selection_mode="multi",
-            wrap=True,
-            default=CompareSpec().methods,
-            format_func=method_label,
-            key="co_new_methods",
-        )
         rates = right.multiselect(
             "Compressions",
             [5, 10, 15, 20, 25, 30, 40, 50],
@@ -97,18 +120,18 @@ def new_comparison(ref: ModelRef) -> None:
             list(DECOMPOSITIONS.names()),
             index=list(DECOMPOSITIONS.names()).index("whitened"),
             format_func=decomposition_label,
-            key="co_new_decomposition",
+            key=FACTORS,
         )
         update = right.selectbox(
             "Update of the factors",
             list(jobs.UPDATES),
             format_func=jobs.UPDATES.__getitem__,
-            key="co_new_update",
+            key=FOLLOWS,
             help=jobs.UPDATE_HELP,
         )
         with left:
             formats = choose_formats()
-            storage = forms.storage("co_new_storage", None, linked=False)
+            storage = forms.storage(LAW, None, linked=False)
         with right.expander("Presets", icon=":material/tune:"):
             presets = choose_presets(names)
         evaluation = forms.evaluation("co_new")
@@ -119,7 +142,7 @@ def new_comparison(ref: ModelRef) -> None:
         return
     spec = CompareSpec(
         model=ref,
-        methods=tuple(name for name in names if name in methods),
+        methods=tuple(name for name in ALLOCATORS.names() if name in methods),
         keeps=tuple(keep_at(rate) for rate in sorted(rates)),
         decomposition=decomposition,
         presets={name: preset for name, preset in presets.items() if name in methods},

@@ -5,6 +5,10 @@ of runs of the same kind give the factor between the two. And the loss at the ta
 there: it is continued along a power of the share removed. Both steps are tried on the measured plans themselves, each
 left out in turn and its training hidden beyond the same share of the way; how far they miss is the forecast's error.
 There is no forecast where fewer than three plans were measured or where the trials miss by too much.
+
+What a closed form predicts from spectra is calibrated in the same way, by :func:`calibrated`. The record of a forecast,
+how many of the measured plans fell inside the range, is counted on ranges that are made without the plan in question:
+its value enters neither the factor nor the width.
 """
 
 from __future__ import annotations
@@ -18,6 +22,8 @@ import numpy as np
 FEWEST_PLANS = 3
 LARGEST_ERROR = 0.4
 """In log units of the increase: with 0.4 the trials miss by a factor of 1.5, and nothing useful would be said."""
+_FAR = 2.0
+_ROUNDING = 1e-9
 _NEAR = 10  # steps on either side of a plan over which its noisy loss is averaged
 _FEWEST_STEPS = 8
 _SMALLEST_SHARE = 0.01
@@ -86,12 +92,19 @@ class Forecast:
         error: spread of the trials' misses, in log units of the increase.
         plans: measured plans that it rests on.
         runs: whose they are.
+        inside: how many of the plans fell inside the range that the others give for them.
     """
 
     increase: float
     error: float
     plans: int
     runs: tuple[str, ...]
+    inside: int = 0
+
+    @property
+    def record(self) -> str:
+        """``6 of 7 measured plans fell inside their range``."""
+        return f"{self.inside} of {self.plans} measured plans fell inside their range"
 
     @property
     def validated(self) -> bool:
@@ -143,13 +156,74 @@ def _scaled(now: float, measured: Sequence[MeasuredPlan], known_of: Callable[[Me
     plans = [plan for plan in measured if plan.increase > _SMALLEST_INCREASE and plan.curve.near(plan.step) > 0]
     if len(plans) < FEWEST_PLANS:
         return None
-    factors = np.array([math.log(plan.increase / plan.curve.near(plan.step)) for plan in plans])
-    misses = []
-    for index, plan in enumerate(plans):
-        known, others = known_of(plan), np.delete(factors, index).mean()
-        misses.append(math.log(plan.increase) - math.log(known) - others if known > 0 else math.nan)
-    error = math.sqrt(float(np.sum(np.square(misses))) / (len(plans) - 1))  # one factor was fitted to them
-    if not (math.isfinite(now) and now > 0 and math.isfinite(error)):
-        return None
+    bases = [plan.curve.near(plan.step) for plan in plans]
     runs = tuple(dict.fromkeys(plan.run for plan in plans))
-    return Forecast(now * math.exp(float(factors.mean())), error, len(plans), runs)
+    return _made(now, np.array(bases), np.array([known_of(plan) for plan in plans]), plans, runs)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A plan with what was predicted of it and what was measured.
+
+    Attributes:
+        run: whose plan it is.
+        predicted: loss, in whatever unit, above 0.
+        increase: of the log-perplexity over the dense model's, measured.
+    """
+
+    run: str
+    predicted: float
+    increase: float
+
+
+def calibrated(now: float, measured: Sequence[Prediction]) -> Forecast | None:
+    """What a predicted loss comes to, from plans of which the same was predicted and what it came to was measured.
+
+    The factor between the two is the geometric mean over the plans. Nothing is said of a prediction that is more than
+    twice the largest or less than half the smallest of them: there is nothing to calibrate on.
+    """
+    used = [one for one in measured if one.increase > _SMALLEST_INCREASE and one.predicted > 0]
+    if len(used) < FEWEST_PLANS:
+        return None
+    known = np.array([one.predicted for one in used])
+    if not known.min() / _FAR <= now <= known.max() * _FAR:
+        return None
+    return _made(now, known, known, used, tuple(dict.fromkeys(one.run for one in used)))
+
+
+def _made(
+    now: float,
+    bases: np.ndarray,
+    known: np.ndarray,
+    plans: Sequence[MeasuredPlan] | Sequence[Prediction],
+    runs: tuple[str, ...],
+) -> Forecast | None:
+    """A loss scaled by the plans' factors.
+
+    Args:
+        now: the loss.
+        bases: [plans] losses that give the factors.
+        known: [plans] losses that a trial of each knows.
+        plans: what was measured.
+        runs: whose they are.
+    """
+    increases = np.array([plan.increase for plan in plans])
+    if not (math.isfinite(now) and now > 0 and np.all(known > 0)):  # NaN is not above 0
+        return None
+    factors, wanted = np.log(increases / bases), np.log(increases / known)
+    misses = _misses(factors, wanted)
+    inside = 0
+    for index, miss in enumerate(misses):
+        others = np.delete(factors, index), np.delete(wanted, index)
+        inside += bool(abs(miss) <= _spread(_misses(*others)) + _ROUNDING)
+    return Forecast(now * math.exp(float(factors.mean())), _spread(misses), len(plans), runs, inside)
+
+
+def _misses(factors: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """[n] of each plan by how much its own log factor misses the mean of the others'."""
+    return wanted - (factors.sum() - factors) / (len(factors) - 1)
+
+
+def _spread(misses: np.ndarray) -> float:
+    """Their size, one factor having been fitted to them."""
+    return math.sqrt(float(np.sum(np.square(misses))) / (len(misses) - 1))

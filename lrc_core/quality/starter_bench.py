@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from lrc_core.types import Storage
 from lrc_core.words import duration
 
 STARTER_BENCH = {
@@ -31,6 +35,71 @@ TUNED_STARTER = {"successive": (1.21, 1.27), "lagrangian": (1.21, 1.26)}
 
 PIVOTED_STARTER = {"lagrangian": ((1.24, 1.3), (1.07, 1.1))}
 """The same stored as pivots: as allocated, and with tuned factors, as docs/results.md has it."""
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """One of three choices that most people want; all methods stand behind them.
+
+    Attributes:
+        key: names it in links and keys.
+        label: on its button.
+        methods: the methods that it stands for, the first of which allocates.
+        storage: law by which their layers are stored.
+        update: kind of update of the factors that follows; "none" where ranks are all.
+        figures: of each method, perplexity over dense on gensim and on c4 with 20 % removed, on the starter.
+        said: what it is and takes, in a sentence.
+        decomposition: that all of them are made on: the one on which every method of ranks did better.
+    """
+
+    key: str
+    label: str
+    methods: tuple[str, ...]
+    storage: Storage
+    update: str
+    figures: tuple[tuple[float, float], ...]
+    said: str
+    decomposition: str = "kfac"
+
+    def fits(self, method: str, decomposition: str, storage: str, update: str) -> bool:
+        """Whether a form says this; what follows a baseline's ranks does not matter."""
+        same = (decomposition, storage) == (self.decomposition, self.storage) and method in self.methods
+        return same and (update == self.update or self.key == "baseline")
+
+
+RECOMMENDED = (
+    Recommendation(
+        "best", "Best", ("lagrangian",), "pivoted", "tuned", (PIVOTED_STARTER["lagrangian"][1],),
+        "The closed form, stored as pivots, then its factors tuned: half an hour a plan on two cores.",
+    ),
+    Recommendation(
+        "fast", "Fast", ("lagrangian",), "pivoted", "none", (PIVOTED_STARTER["lagrangian"][0],),
+        "The same closed form without the tuning: minutes, most of them for reading the calibration text.",
+    ),
+    Recommendation(
+        "baseline", "Baseline", ("uniform", "strs"), "pair", "none",
+        (STARTER_BENCH["uniform"][:2], STARTER_BENCH["strs"][:2]),
+        "What there was before: every layer keeps the same share, or what probes of single layers say.",
+    ),
+)  # fmt: skip
+"""Best, fast and baseline, as docs/results.md has them; where nothing is chosen, the first is."""
+
+
+def starter_rows(methods: Iterable[str]) -> list[tuple[str, float, float, str, str]]:
+    """Of every method of the bench: name, perplexity over dense on gensim and c4, at its best otherwise, time it took.
+
+    The best otherwise is with tuned factors, or stored as pivots and tuned; "" where that was not measured.
+    """
+    found = []
+    for method in methods:
+        if method in STARTER_BENCH:
+            gensim, c4, seconds = STARTER_BENCH[method]
+            tuned = TUNED_STARTER.get(method)
+            better = f"{tuned[0]:g} / {tuned[1]:g} tuned" if tuned else ""
+            if pivots := PIVOTED_STARTER.get(method):
+                better = f"{pivots[1][0]:g} / {pivots[1][1]:g} as pivots, tuned"
+            found.append((method, gensim, c4, better, duration(seconds) if seconds else "under a second"))
+    return found
 
 
 def starter_words(method: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -14,10 +15,11 @@ from lrc_core import words
 from lrc_core.budget import removed_share, same_size
 from lrc_core.charts.film import Film, film_of
 from lrc_core.names import learns
+from lrc_core.plan import Plan
 from lrc_core.quality.forecast import FEWEST_PLANS, Forecast, MeasuredPlan, TrainingCurve, forecast
 from lrc_core.results.archive import RunView, archive, stamp_of
 from lrc_core.results.identity import measured_contents
-from lrc_core.runs.spec import AllocateSpec, EvaluateSpec, EvaluationSpec
+from lrc_core.runs.spec import AllocateSpec, EvaluateSpec, EvaluationSpec, ModelRef
 from lrc_core.runs.store import Run
 
 _KL = "logits"
@@ -96,6 +98,26 @@ def measured_plans(view: RunView[AllocateSpec], own: bool = False) -> dict[str, 
                 plans, _ = found.setdefault(text, ([], base[text]["value"]))
                 plans.append(MeasuredPlan(source.id, curve, removed_share(float(plan["keep_target"])), step, increase))
     return found
+
+
+def measured_as_allocated(ref: ModelRef) -> Iterator[tuple[Plan, str, dict[str, tuple[float, float]]]]:
+    """Measured plans whose factors are as allocated, each once: plan, run, by text its and the dense perplexity."""
+    evaluations = archive().finished(EvaluateSpec, ref)
+    dense = {_measure(one.spec): _scores(one) for one in evaluations if one.spec.plan is None}
+    seen = set()
+    for one in evaluations:
+        content, base = _plan_of(one), dense.get(_measure(one.spec))
+        origin = (content or {}).get("origin") or {}
+        key = (origin.get("run_id"), (content or {}).get("keep_target"))
+        if content is None or base is None or key in seen or origin.get("update"):
+            continue
+        seen.add(key)
+        scores = {
+            text: (float(score["value"]), float(base[text]["value"]))
+            for text, score in _scores(one).items()
+            if text in base
+        }
+        yield Plan.from_dict(content), str(origin.get("run_id", "")), scores
 
 
 def has_film(view: RunView[AllocateSpec]) -> bool:

@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
+
 from lrc_core import words
-from lrc_core.budget import whole_percent
+from lrc_core.budget import largest_low_rank, stored, whole_percent
 from lrc_core.errors import LrcError
-from lrc_core.plan import storage_of
-from lrc_core.quality.forecast import FEWEST_PLANS, Forecast, MeasuredPlan, TrainingCurve, passed
+from lrc_core.plan import split_variant
+from lrc_core.quality.forecast import (
+    FEWEST_PLANS,
+    Forecast,
+    MeasuredPlan,
+    Prediction,
+    TrainingCurve,
+    calibrated,
+    passed,
+)
 from lrc_core.results import comparisons, forecasts, series
-from lrc_core.results.archive import AnyRun, RunView, archive, stamp_of
+from lrc_core.results.archive import AnyRun, RunView, archive, card_of, stamp_of
 from lrc_core.results.plans import load_plan
-from lrc_core.runs.spec import AllocateSpec, EvaluateSpec, ModelRef
+from lrc_core.results.series import PlanSeries
+from lrc_core.results.spectra import TWO_SIDED, losses_of
+from lrc_core.runs.spec import AllocateSpec, EvaluateSpec, ModelRef, SpectraSpec
+from lrc_core.types import LinearShape, Storage
 
 
 @dataclass(frozen=True)
@@ -88,8 +102,14 @@ def _quality(view: RunView[AllocateSpec]) -> Quality:
     return Quality(
         said,
         f"Forecasts scale the KL divergence of training at the plan by {plans} measured plans. Tried on each of those "
-        f"with it left out, they miss the increase of log-perplexity by {words.percent(math.expm1(max(errors)), 0)}.",
+        f"with it left out, they miss the increase of log-perplexity by {words.percent(math.expm1(max(errors)), 0)}; "
+        f"{_records(one for by in made.values() for one, _ in by.values())}.",
     )
+
+
+def _records(made: Iterable[Forecast]) -> str:
+    """The record of the forecasts that are shown; of several texts the worst."""
+    return min((one for one in made if one.validated), key=lambda one: one.inside / one.plans).record
 
 
 def _forecasts(
@@ -115,12 +135,80 @@ def _measured(view: RunView[AllocateSpec]) -> dict[int, str]:
     return found
 
 
+def closed_form_quality(view: RunView[SpectraSpec], storage: Storage) -> Quality:
+    """What is known of the closed form's plan at each rate: measured, or forecast from what its spectra predict.
+
+    The predictions are calibrated on measured plans of this model on the same factors, of whatever method, as
+    allocated (:func:`lrc_core.quality.forecast.calibrated`).
+
+    Args:
+        view: the spectra that the plans are made from.
+        storage: law by which their layers are stored.
+    """
+    others = archive().runs(EvaluateSpec, view.spec.model)
+    files = [view.path / "spectra.npz", *(other.path / "result.json" for other in others)]
+    return _closed(view.id, storage, tuple((str(path), stamp_of(path)) for path in files))
+
+
+@lru_cache(maxsize=8)
+def _closed(run_id: str, storage: Storage, stamps: tuple[tuple[str, tuple[int, int]], ...]) -> Quality:
+    view = archive().require(run_id, SpectraSpec)
+    plans: PlanSeries = series.estimated(view, storage)
+    said = measured_at(view.spec.model, "lagrangian", TWO_SIDED, storage)
+    try:
+        measured = _predictions(view)
+        layers = stored(card_of(view).layers, storage)
+        losses = predicted_of(layers, plans.ranks, losses_of(view))
+    except (LrcError, ValueError, KeyError, TypeError) as error:
+        return Quality(said, f"No quality forecast: its records could not be read ({error}).")
+    shown: list[Forecast] = []
+    for rate, loss in zip(plans.rates, losses, strict=True):
+        made = {text: (calibrated(float(loss), known), dense) for text, (known, dense) in measured.items()}
+        good = [(text, one, dense) for text, (one, dense) in made.items() if one is not None and one.validated]
+        if rate in said or not good:
+            continue
+        parts = [f"{text} about {forecasts.figures(one, dense)}, dense {dense:.1f}" for text, one, dense in good]
+        said[rate] = ("forecast", f"perplexity {'; '.join(parts)}")
+        shown += [one for _, one, _ in good]
+    if shown:
+        one = min(shown, key=lambda made: made.inside / made.plans)
+        return Quality(said, f"Forecasts scale the predicted loss by {one.plans} measured plans: {one.record}.")
+    return Quality(
+        said, f"No quality forecast: it needs {FEWEST_PLANS} measured plans on K-FAC factors near this size."
+    )
+
+
+def predicted_of(layers: Sequence[LinearShape], ranks: np.ndarray, losses: Mapping[str, np.ndarray]) -> np.ndarray:
+    """[plans] predicted loss in nats per token, of [plans, layers] ranks; dense layers cost nothing."""
+    found = np.zeros(len(ranks))
+    for layer, column in zip(layers, ranks.T, strict=True):
+        tail = np.append(np.cumsum(losses[layer.name][::-1])[::-1], 0.0)
+        found += np.where(column > largest_low_rank(layer), 0.0, tail[np.minimum(column, len(tail) - 1)])
+    return found
+
+
+def _predictions(view: RunView[SpectraSpec]) -> dict[str, tuple[list[Prediction], float]]:
+    """By text: measured plans on the factors of these spectra, and the dense model's perplexity."""
+    card, losses = card_of(view), losses_of(view)
+    found: dict[str, tuple[list[Prediction], float]] = {}
+    for plan, origin, scores in forecasts.measured_as_allocated(view.spec.model):
+        if plan.decomposition != TWO_SIDED or plan.pruned or plan.formats or not plan.ranks:
+            continue
+        layers = plan.stored(card).layers
+        ranks = plan.full_ranks(layers)
+        loss = predicted_of(layers, np.array([[ranks[layer.name] for layer in layers]]), losses)[0]
+        for text, (value, dense) in scores.items():
+            known, _ = found.setdefault(text, ([], dense))
+            known.append(Prediction(origin, float(loss), math.log(value / dense)))
+    return found
+
+
 def measured_at(ref: ModelRef, method: str, decomposition: str, storage: str) -> dict[int, tuple[str, str]]:
     """What was measured of a method's plans, by rate: of a rule that needs no run of its own every plan is the same."""
     found: dict[int, tuple[str, str]] = {}
     for group in comparisons.groups(ref):
         for row in group.at(decomposition, None):
-            if row["method"] == method and storage_of(row) == storage and row["perplexity"]:
+            if split_variant(str(row["method"])) == (method, "", storage) and row["perplexity"]:
                 parts = [
                     f"{text} {words.measured(score['value'], score.get('stderr'))}"
                     for text, score in row["perplexity"].items()

@@ -27,6 +27,8 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+LEARNS = "al_method=LLRC&al_decomposition=Whitened+%28SVD-LLM%29&al_storage=Pairs"
+"""Link to the form of a method that learns, on the factors that the recorded run has."""
 PATIENCE_MS = 120_000
 """How long a browser waits for what must appear; passed at once on an idle machine."""
 

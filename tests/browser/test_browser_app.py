@@ -7,7 +7,7 @@ import re
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.conftest import PATIENCE_MS
+from tests.browser.conftest import LEARNS, PATIENCE_MS
 from tests.factories import run_factory
 
 pytestmark = pytest.mark.browser
@@ -17,7 +17,7 @@ CARD = run_factory.make_card()
 PAGES = {
     "": "Low-rank compression explorer",
     "spectra?sp_layers=2+self_attn.k_proj&sp_measure=Stable+rank": "Spectra",
-    "allocate?rate=31": "Allocate",
+    f"allocate?rate=31&{LEARNS}": "Allocate",
     "watch?wa_run=allocate-nothing": "Watch it learn",
     "compare?co_view=Zero-shot": "Compare",
     "runs": "Runs",
@@ -25,7 +25,7 @@ PAGES = {
 SHOWN = {
     "": "SmolLM2-135M",
     "spectra?sp_layers=2+self_attn.k_proj&sp_measure=Stable+rank": "Block 2, self_attn.k_proj",
-    "allocate?rate=31": "nearest recorded rate to 31 %",
+    f"allocate?rate=31&{LEARNS}": "nearest recorded rate to 31 %",
     "watch?wa_run=allocate-nothing": "Parameters kept by each layer",
     "compare?co_view=Zero-shot": "items per task",
     "runs": "Starter pack",
@@ -82,7 +82,7 @@ def test_both_themes_and_both_widths(server, open_tab, dark, width):
 
 
 def test_a_job_survives_a_reload_and_its_end_is_seen(server, open_tab):
-    page = open_tab(f"{server.url}/allocate?rate=15")
+    page = open_tab(f"{server.url}/allocate?rate=15&{LEARNS}")
     page.get_by_role("button", name="Learn ranks at 15 %").click()
     expect(page.get_by_text("Parameters kept by each layer")).to_be_visible()
     expect(page).to_have_url(re.compile(r"al_run=allocate-"))
@@ -100,7 +100,7 @@ def test_a_job_survives_a_reload_and_its_end_is_seen(server, open_tab):
 
 
 def test_cancel_and_resume(server, open_tab):
-    page = open_tab(f"{server.url}/allocate?rate=16")
+    page = open_tab(f"{server.url}/allocate?rate=16&{LEARNS}")
     page.get_by_role("button", name="Learn ranks at 16 %").click()
     page.get_by_role("button", name="Cancel").click()
     expect(job_panel(page)).to_contain_text("Cancelled")

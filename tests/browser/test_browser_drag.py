@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 from lrc_core.budget import layer_ratio
 from lrc_core.words import count, data_size
 from tests.browser import timings
-from tests.browser.conftest import PATIENCE_MS
+from tests.browser.conftest import LEARNS, PATIENCE_MS
 from tests.factories import run_factory
 
 pytestmark = pytest.mark.browser
@@ -47,7 +47,7 @@ def test_the_slider_draws_while_it_is_dragged_and_tells_the_server_when_it_is_le
     page = context.new_page()
     sent: list[object] = []
     page.on("websocket", lambda socket: socket.on("framesent", lambda frame: sent.append(frame)))
-    page.goto(f"{server.url}/allocate")
+    page.goto(f"{server.url}/allocate?{LEARNS}")
     slider = page.get_by_role("slider", name="Compression")
     expect(slider).to_have_value("20")
     expect(page.locator(LEARNED)).to_have_count(len(CARD.layers))
@@ -88,7 +88,7 @@ def test_the_slider_draws_while_it_is_dragged_and_tells_the_server_when_it_is_le
 
 
 def test_keys_and_a_typed_number_move_it_and_other_pages_know_it(server, open_tab):
-    page = open_tab(f"{server.url}/allocate?rate=28", height=1900)
+    page = open_tab(f"{server.url}/allocate?rate=28&{LEARNS}", height=1900)
     slider = page.get_by_role("slider", name="Compression")
     expect(slider).to_have_value("28")
     never_start(page)
@@ -125,7 +125,7 @@ def test_a_finger_moves_it_on_a_narrow_screen(server, browser):
     context = browser.new_context(viewport={"width": 420, "height": 900}, has_touch=True, color_scheme="dark")
     context.set_default_timeout(PATIENCE_MS)
     page = context.new_page()
-    page.goto(f"{server.url}/allocate?rate=12")
+    page.goto(f"{server.url}/allocate?rate=12&{LEARNS}")
     slider = page.get_by_role("slider", name="Compression")
     expect(slider).to_have_value("12")
     never_start(page)

@@ -35,7 +35,7 @@ CONTENT = {
     "spectra": ["rect[data-id]", ".spectrum path.line"],
     "allocate": [
         "[data-testid=stVegaLiteChart] canvas, [data-testid=stVegaLiteChart] svg, .grids [data-cell]",
-        ".st-key-al_start button",
+        ".st-key-al_take_best button",
     ],
     "watch": [".film [data-cell]"],
     "plans": ["rect[data-id]", ".st-key-pl_measure button"],

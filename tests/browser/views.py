@@ -53,7 +53,7 @@ VIEWS = (
     View("learn-7", "learn?learn_step=7", (_BOOK,)),
     View("learn-8", "learn?learn_step=8", ('[data-testid="stRadio"]',)),
     View("spectra", "spectra", (CELLS, ".spectrum path.line")),
-    View("allocate", "allocate", (".ratedrag [data-cell]", ".st-key-al_start")),
+    View("allocate", "allocate", (".ratedrag [data-cell]", ".st-key-al_take_best button")),
     View("watch", f"watch?wa_run={_RUN}", (".film svg",)),
     View("plans", "plans", (CELLS,)),
     View("compare", "compare", (PLOTLY, TABLE)),

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from lrc_core.quality.forecast import FEWEST_PLANS, Forecast, MeasuredPlan, TrainingCurve, forecast, passed
+from lrc_core.quality.forecast import (
+    FEWEST_PLANS,
+    Forecast,
+    MeasuredPlan,
+    Prediction,
+    TrainingCurve,
+    calibrated,
+    forecast,
+    passed,
+)
 
 STEPS = 200
 
@@ -95,3 +105,57 @@ def test_of_a_plan_that_was_passed_only_the_factor_is_unknown() -> None:
     assert found is not None and found.validated
     assert found.increase == pytest.approx(1.5 * bent.near(STEPS * 3 // 4))
     assert passed(bent, STEPS, plans(curve())[: FEWEST_PLANS - 1]) is None
+
+
+LAW = [Prediction(f"allocate-{number}", loss, 2.5 * loss) for number, loss in enumerate((0.02, 0.05, 0.1, 0.2, 0.4))]
+
+
+def test_a_prediction_that_is_always_off_by_one_factor_is_set_right_exactly() -> None:
+    found = calibrated(0.15, LAW)
+    assert found is not None and found.increase == pytest.approx(2.5 * 0.15)
+    assert found.error == pytest.approx(0, abs=1e-9) and found.inside == found.plans == len(LAW)
+
+
+def test_the_unit_of_a_prediction_does_not_matter() -> None:
+    noisy = [replace(one, increase=one.increase * math.exp(0.1 * (-1) ** number)) for number, one in enumerate(LAW)]
+    here, there = (
+        calibrated(0.15, noisy),
+        calibrated(15.0, [replace(one, predicted=100 * one.predicted) for one in noisy]),
+    )
+    assert here is not None and there is not None
+    assert (here.increase, here.error, here.inside) == pytest.approx((there.increase, there.error, there.inside))
+
+
+def test_the_record_is_that_of_ranges_made_without_the_plan() -> None:
+    """Counted anew: for each plan a forecast from the others alone, and whether what was measured lies within it."""
+    noise = np.random.default_rng(3).normal(0, 0.2, len(LAW))
+    plans = [replace(one, increase=one.increase * math.exp(off)) for one, off in zip(LAW, noise, strict=True)]
+    inside = 0
+    for index, plan in enumerate(plans):
+        others = plans[:index] + plans[index + 1 :]
+        made = calibrated(0.1, others)
+        assert made is not None
+        middle = math.log(plan.predicted * made.increase / 0.1)
+        inside += abs(math.log(plan.increase) - middle) <= made.error
+    found = calibrated(0.1, plans)
+    assert found is not None and found.inside == inside
+    assert found.record.startswith(f"{inside} of {len(plans)} ")
+
+
+def test_a_range_holds_about_as_often_as_its_record_says() -> None:
+    """Over many draws both are near the share of a normal error within one standard deviation."""
+    random, held, counted, draws = np.random.default_rng(0), 0, 0.0, 400
+    for _ in range(draws):
+        plans = [replace(one, increase=one.increase * math.exp(random.normal(0, 0.1))) for one in LAW]
+        found = calibrated(0.1, plans)
+        assert found is not None
+        held += abs(math.log(2.5 * 0.1) + random.normal(0, 0.1) - math.log(found.increase)) <= found.error
+        counted += found.inside / found.plans
+    assert held / draws == pytest.approx(counted / draws, abs=0.06)
+    assert 0.55 < held / draws < 0.85
+
+
+@pytest.mark.parametrize("now", [0.009, 0.81])
+def test_nothing_is_said_far_from_what_was_measured_or_of_too_few(now: float) -> None:
+    assert calibrated(now, LAW) is None
+    assert calibrated(0.1, LAW[: FEWEST_PLANS - 1]) is None

@@ -51,7 +51,7 @@ def row(method: str, keep: float, *, run_id: str = "", allocate_run_id: str = ""
     }
 
 
-def compare_run(
+def compare_run(  # noqa: PLR0913 - every one a way in which comparisons differ
     store: RunStore,
     card: ModelCard,
     *,
@@ -60,6 +60,7 @@ def compare_run(
     skip: tuple[tuple[str, float], ...] = (),
     done: bool = True,
     update: str = "none",
+    storage: str = "pair",
 ) -> Run:
     """A comparison, with its rows so far; every cell's plan is in an evaluate run of its own."""
     ref = ModelRef(card.identity.source)
@@ -75,6 +76,8 @@ def compare_run(
             if update != "none":
                 plan |= {"weights_file": "weights.safetensors", "origin": {"update": {"kind": update}}}
                 content |= {"update": update}
+            if storage != "pair":
+                content |= {"storage": storage}
             folder = "/nowhere" if made.files else ""
             cell = store.create(EvaluateSpec(model=ref, plan=plan, plan_folder=folder, evaluation=EVALUATION))
             content["run_id"] = cell.id

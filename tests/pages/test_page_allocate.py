@@ -20,11 +20,15 @@ from lrc_core.results.archive import archive
 from lrc_core.results.identity import identified
 from lrc_core.results.plans import nearest, recorded_plans
 from lrc_core.results.series import LARGEST_RATE
-from lrc_core.runs.spec import AllocateSpec, EvaluateSpec, FetchSpec, ModelRef
+from lrc_core.runs.spec import AllocateSpec, EvaluateSpec, FetchSpec, ModelRef, UpdateSpec
 from lrc_core.settings import fields_of
-from pages.ui.shared import state
+from pages.ui.shared import choices, state
 from tests.factories import run_factory
 from tests.pages.conftest import text_of
+
+PAIRS = {"al_decomposition": "Whitened (SVD-LLM)", "al_storage": "Pairs"}
+LEARNS = {**PAIRS, "al_method": "LLRC"}
+"""The form as it was before the best stood first: links say it."""
 
 
 @pytest.fixture
@@ -51,7 +55,7 @@ def panel(app, key):
 
 
 def test_parameters_and_size_of_every_rate_are_handed_to_the_slider(open_page, known, card):
-    found = given(open_page("allocate", rate="30"))
+    found = given(open_page("allocate", **PAIRS, rate="30"))
     kept = card.params_total - round(0.3 * card.params_linear)
     assert found["rate"] == 30
     assert found["figures"]["total"][29] == words.count(kept)
@@ -69,19 +73,19 @@ def test_a_rate_in_the_link_that_cannot_be_is_set_right(open_page, known, rate):
 
 def test_recorded_plans_are_marked_as_learned_and_can_be_taken_along(open_page, store, card, known):
     run = run_factory.allocate_run(store, card, keep=0.7)
-    app = open_page("allocate", rate="17")
+    app = open_page("allocate", **PAIRS, rate="17")
     learned = panel(app, "learned")
     assert learned["rates"] == list(range(1, 31)) and learned["verb"] == "recorded at"
     assert learned["badge"] == "learned, recorded"
     assert run.id in text_of(app) and app.get("download_button")[0].proto.label == "Plan at 17 %"
-    assert open_page("allocate", rate="45").get("download_button")[0].proto.label == "Plan at 30 %"
-    other = panel(open_page("allocate", rate="17", al_decomposition="Plain SVD"), "learned")
+    assert open_page("allocate", **PAIRS, rate="45").get("download_button")[0].proto.label == "Plan at 30 %"
+    other = panel(open_page("allocate", rate="17", al_decomposition="Plain SVD", al_storage="Pairs"), "learned")
     assert other["rates"] == [] and other["badge"] == "nothing recorded yet" and "Plain SVD" in other["note"]
 
 
 def test_storage_decides_what_is_shown_and_started(open_page, store, card, known):
     run_factory.allocate_run(store, card, keep=0.7)
-    app = open_page("allocate", rate="20", al_storage="Pivots")
+    app = open_page("allocate", rate="20", al_decomposition=PAIRS["al_decomposition"], al_storage="Pivots")
     pivots = stored(card.layers, "pivoted")
     ranks = fit_budget(pivots, uniform_ranks(pivots, 0.8), 0.8)
     even, learned = panel(app, "uniform"), panel(app, "learned")
@@ -89,41 +93,50 @@ def test_storage_decides_what_is_shown_and_started(open_page, store, card, known
     assert learned["rates"] == [] and "pivots" in learned["note"], "a run under pairs is not one under pivots"
     assert [cell[3] for cell in given(app)["cells"]] == [layer.full_rank for layer in card.layers]
     assert "--storage pivoted" in text_of(app)
-    assert "--storage" not in text_of(open_page("allocate", rate="20"))
+    assert "--storage" not in text_of(open_page("allocate", rate="20", **PAIRS))
 
 
 def test_another_learned_run_can_be_chosen(open_page, store, card, known):
     first = run_factory.allocate_run(store, card, keep=0.7)
     second = run_factory.allocate_run(store, card, keep=0.9)
-    app = open_page("allocate")
+    app = open_page("allocate", **PAIRS)
     assert app.selectbox(key="al_learned").value == first.id and len(panel(app, "learned")["rates"]) == 30
     app.selectbox(key="al_learned").set_value(second.id).run()
     assert panel(app, "learned")["rates"] == list(range(1, 11))
 
 
+def test_recorded_plans_on_other_factors_are_a_click_away(open_page, store, card, known):
+    run_factory.allocate_run(store, card, keep=0.7)
+    app = open_page("allocate")
+    assert panel(app, "learned")["rates"] == []
+    app.button(key="al_elsewhere").click().run()
+    assert panel(app, "learned")["rates"] == list(range(1, 31))
+    assert "al_elsewhere" not in {button.key for button in app.button}
+
+
 def test_a_damaged_plan_is_named_and_the_rest_is_shown(open_page, store, card, known):
     run = run_factory.allocate_run(store, card, keep=0.7)
     (run.path / "plans" / "07.json").write_text("{", encoding="utf-8")
-    app = open_page("allocate")
+    app = open_page("allocate", **PAIRS)
     assert "07.json" in panel(app, "learned")["note"] and panel(app, "uniform")["rates"]
 
 
 def test_the_ranks_are_there_as_a_table(open_page, store, card, known):
     run_factory.allocate_run(store, card, keep=0.7)
-    assert not open_page("allocate").dataframe
-    table = open_page("allocate", rate="12", al_table="true").dataframe[0].value.set_index("layer")
+    assert not any("layer" in one.value for one in open_page("allocate", **PAIRS).dataframe)
+    table = open_page("allocate", **PAIRS, rate="12", al_table="true").dataframe[0].value.set_index("layer")
     ranks = run_factory.plan_at(card, 0.88).full_ranks(card.layers)
     assert all(table.loc[layer.name, "LLRC at 12 %"] == ranks[layer.name] for layer in card.layers)
     assert "Uniform at 12 %" in table
 
 
 def test_the_closed_form_plan_is_estimated_where_there_are_two_sided_spectra(open_page, store, card, known, submitted):
-    app = open_page("allocate", rate="30")
+    app = open_page("allocate", **PAIRS, rate="30")
     assert "needs K-FAC spectra" in text_of(app)
     app.button(key="estimate_spectra").click().run()
     assert submitted[0][0].decompositions == ("kfac",)
     run = run_factory.spectra_run(store, card, decompositions=("svd", "kfac"))
-    app = open_page("allocate", rate="30")
+    app = open_page("allocate", **PAIRS, rate="30")
     assert "nothing measured" in text_of(app) and run.id in text_of(app)
     losses = {layer.name: 0.5 * run_factory.sigma_of(layer, "kfac").astype(np.float32) ** 2 for layer in card.layers}
     ranks = cheapest_ranks(card.layers, losses, 0.7)
@@ -135,15 +148,15 @@ def test_the_closed_form_plan_is_estimated_where_there_are_two_sided_spectra(ope
 
 
 def test_form_comes_from_the_registry(open_page, known):
-    assert len(open_page("allocate").number_input) == 1  # a closed fold draws nothing
-    app = open_page("allocate", al_settings="true")
+    assert len(open_page("allocate", **LEARNS).number_input) == 1  # a closed fold draws nothing
+    app = open_page("allocate", **LEARNS, al_settings="true")
     entry = next(entry for entry in ALLOCATORS if entry.learns)
     labels = {widget.label for kind in (app.number_input, app.toggle, app.selectbox, app.text_input) for widget in kind}
     assert {info.label for info in fields_of(entry.settings_class)} <= labels
 
 
 def test_button_submits_what_the_form_says_and_watches_it(open_page, known, submitted):
-    app = open_page("allocate", rate="25")
+    app = open_page("allocate", **LEARNS, rate="25")
     app.button(key="al_start").click().run()
     spec = submitted[0][0]
     assert isinstance(spec, AllocateSpec)
@@ -155,14 +168,36 @@ def test_button_submits_what_the_form_says_and_watches_it(open_page, known, subm
     assert "Waiting" in text_of(app)
 
 
+def marked(app):
+    """Which of the three choices are marked."""
+    keys = [one.key for one in app.button if one.key.startswith("al_take_")]
+    return [key[8:] for key in keys if app.button(key=key).proto.icon == choices.CHOSEN]
+
+
+def fold(app, label):
+    return next(one for one in app.expander if one.label == label)
+
+
+def test_the_best_that_was_measured_stands_first_and_every_method_behind_one_fold(open_page, known):
+    app = open_page("allocate")
+    assert marked(app) == ["best"]
+    assert marked(open_page("allocate", al_update="none")) == ["fast"], "what tells them apart is in the link"
+    assert marked(open_page("allocate", al_method="STRS", al_storage="Pairs")) == ["baseline"]
+    table = next(one.value for one in app.dataframe if "At its best" in one.value).set_index("Method")
+    assert set(table.index) == {entry.label for entry in ALLOCATORS}
+    assert set(app.pills(key="al_method").options) == {entry.label for entry in ALLOCATORS}
+
+
 @pytest.mark.parametrize(
     ("label", "method", "storage"),
-    [("learned", "successive", "pair"), ("best", "lagrangian", "pivoted"), ("baseline", "uniform", "pair")],
+    [("fast", "lagrangian", "pivoted"), ("best", "lagrangian", "pivoted"), ("baseline", "uniform", "pair")],
 )
 def test_one_of_three_choices_sets_the_form(open_page, known, submitted, label, method, storage):
-    app = open_page("allocate")
+    app = open_page("allocate", **LEARNS)
+    assert marked(app) == [] and fold(app, "All methods").proto.expanded
     app.button(key=f"al_take_{label}").click().run()
     assert not submitted, "choosing starts nothing"
+    assert marked(app) == [label] and not fold(app, "All methods").proto.expanded
     app.button(key="al_start").click().run()
     spec = submitted[0][0]
     assert (spec.method, spec.decomposition, spec.storage) == (method, "kfac", storage)
@@ -268,7 +303,7 @@ def test_a_rate_that_a_finished_run_passed_starts_nothing(open_page, store, card
     (run.path / "card.json").write_text((known.path / "card.json").read_text())
     run_factory.train(run, card, 0.7, run_factory.STEPS)
     run_factory.finish(run, {})
-    app = switched_on(open_page("allocate"))
+    app = switched_on(open_page("allocate", **LEARNS))
     app.number_input(key="rate").set_value(12).run()
     assert "finished run answers" in text_of(app) and not submitted
 
@@ -329,7 +364,7 @@ def test_a_method_that_prunes_says_so(open_page, known, submitted):
 
 def test_what_has_been_computed_is_shown_and_not_started_again(open_page, known, store, card, submitted):
     """The same question of the same bytes started 480 steps, with the answer among the samples."""
-    app = open_page("allocate")
+    app = open_page("allocate", **PAIRS)
     app.pills(key="al_method").set_value("uniform").run()
     assert app.button(key="al_start")
     entry = ALLOCATORS.get("uniform")
@@ -355,6 +390,18 @@ def test_a_finished_job_shows_its_result_first_and_two_measurements(open_page, k
     ((spec, _),) = submitted
     assert isinstance(spec, EvaluateSpec) and spec.evaluation.max_windows == 10 and not spec.evaluation.tasks
     assert spec.plan["keep_target"] == 0.7
+
+
+def test_a_finished_job_offers_the_tuning_that_the_best_is_made_of(open_page, known, store, card, submitted):
+    run = run_factory.allocate_run(store, card, keep=0.7)
+    app = open_page("allocate", al_run=run.id)
+    app.button(key="al_tune").click().run()
+    ((spec, _),) = submitted
+    assert isinstance(spec, UpdateSpec) and spec.settings["kind"] == "tuned" and spec.plan["keep_target"] == 0.7
+    made = store.create(identified(spec))
+    run_factory.finish(made, {"perplexity": {"gensim": {"value": 22.5, "stderr": 1.0}}})
+    app = open_page("allocate", al_run=run.id)
+    assert "al_tune" not in {button.key for button in app.button} and "computed already" in text_of(app)
 
 
 def test_a_damped_moment_is_a_note_and_no_warning(open_page, known, store, card):

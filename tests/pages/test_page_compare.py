@@ -16,6 +16,7 @@ from lrc_core.results import comparisons as compare_data
 from lrc_core.results.identity import identified
 from lrc_core.runs.spec import CompareSpec, EvaluateSpec, ModelRef
 from pages.ui.compare import ranks
+from pages.ui.shared import choices
 from tests.factories import run_factory, table_factory
 from tests.pages.conftest import text_of
 from tests.pages.test_page_spectra import heatmaps
@@ -73,6 +74,22 @@ def test_an_update_can_be_asked_for_and_is_in_the_command(open_page, submitted):
     spec = submitted[0][0]
     assert spec.update == "both" and "--update both" in command_for(spec)
     assert "both factors" in text_of(app)
+
+
+@pytest.mark.parametrize(
+    ("choice", "methods", "storage", "update"),
+    [("best", ("lagrangian",), "pivoted", "tuned"), ("fast", ("lagrangian",), "pivoted", "none"),
+     ("baseline", ("strs", "uniform"), "pair", "none")],
+)  # fmt: skip
+def test_one_of_three_choices_fills_the_form(open_page, submitted, choice, methods, storage, update):
+    app = open_page("compare")
+    app.button(key=f"co_take_{choice}").click().run()
+    assert not submitted, "choosing starts nothing"
+    assert app.button(key=f"co_take_{choice}").proto.icon == choices.CHOSEN
+    next(button for button in app.button if button.label == "Start the comparison").click().run()
+    spec = submitted[0][0]
+    assert tuple(sorted(spec.methods)) == methods
+    assert (spec.decomposition, spec.storage, spec.update) == ("kfac", storage, update)
 
 
 def test_tuning_can_be_asked_for(open_page, submitted):

@@ -9,8 +9,16 @@ from dataclasses import replace
 
 import pytest
 
+from lrc_core.plan import make_plan
+from lrc_core.results import series
+from lrc_core.results.archive import archive
+from lrc_core.results.plan_quality import closed_form_quality, measured_at, predicted_of
+from lrc_core.results.spectra import losses_of
+from lrc_core.runs.spec import EvaluateSpec, ModelRef, SpectraSpec
 from tests.factories import run_factory, table_factory
-from tests.pages.test_page_watch import DENSE, measured_on_the_way, trained
+from tests.pages.test_page_watch import DENSE, EVALUATION, measured, measured_on_the_way, trained
+
+PAIRS = {"al_decomposition": "Whitened (SVD-LLM)", "al_storage": "Pairs"}
 
 
 def learned(app):
@@ -37,7 +45,7 @@ def measured_run(store, card):
 
 
 def test_measured_where_it_was_measured_and_forecast_between(open_page, measured_run):
-    panel, said = learned(open_page("allocate"))
+    panel, said = learned(open_page("allocate", **PAIRS))
     kind, text = said[20]
     assert kind == "measured" and f"gensim {DENSE * math.exp(1.5 * 6 * 0.2**2):.2f} ± 0.50" in text
     kind, text = said[15]
@@ -50,37 +58,72 @@ def test_measured_where_it_was_measured_and_forecast_between(open_page, measured
 
 def test_no_forecast_where_the_trials_miss(open_page, store, card):
     record(measured_on_the_way(store, card, off=0.8), card, 0.7)
-    panel, said = learned(open_page("allocate"))
+    panel, said = learned(open_page("allocate", **PAIRS))
     assert said[15] is None and said[20][0] == "measured"
     assert "No quality forecast" in panel["note"] and "misses" in panel["note"]
 
 
 def test_no_forecast_without_measured_plans_or_with_another_loss(open_page, store, card):
     record(trained(store, card, 0.7, 1.0), card, 0.7)
-    panel, said = learned(open_page("allocate"))
+    panel, said = learned(open_page("allocate", **PAIRS))
     assert not any(said.values()) and "3 measured plans" in panel["note"]
     run_factory.allocate_run(store, card, keep=0.6)  # recorded with no settings, so with no divergence
-    panel, said = learned(open_page("allocate"))
+    panel, said = learned(open_page("allocate", **PAIRS))
     assert len(said) == 40 and not any(said.values()) and "does not use" in panel["note"]
 
 
 def test_the_uniform_panel_says_what_comparisons_measured_of_it(open_page, store, card):
     """It said "quality not measured" beside a comparison that had measured it."""
     run_factory.spectra_run(store, card)
-    app = open_page("allocate")
+    app = open_page("allocate", **PAIRS)
     assert "not measured" in panel_of(app)["badge"] and not any(panel_of(app)["said"])
     table_factory.compare_run(store, card, keeps=(0.9, 0.8))
-    panel = panel_of(open_page("allocate"))
+    panel = panel_of(open_page("allocate", **PAIRS))
     by_rate = dict(zip(panel["rates"], panel["said"], strict=True))
     value = table_factory.row("uniform", 0.8)["perplexity"]["gensim"]["value"]
     assert by_rate[20][0] == "measured" and f"gensim {value:.1f}" in by_rate[20][1] and by_rate[19] is None
     assert "not measured" not in panel["badge"]
 
 
-def panel_of(app):
-    """The panel of the uniform rule."""
+@pytest.mark.parametrize("storage", ["pair", "pivoted"])
+def test_what_was_measured_of_a_rule_is_found_under_its_own_law_and_as_allocated(store, card, storage):
+    """Rows name their law and update with their method, so that nothing was found under pivots."""
+    table_factory.compare_run(store, card, keeps=(0.8,), storage=storage)
+    table_factory.compare_run(store, card, keeps=(0.7,), storage=storage, update="left")
+    other = {"pair": "pivoted", "pivoted": "pair"}[storage]
+    assert list(measured_at(ModelRef(), "uniform", "whitened", storage)) == [20]
+    assert not measured_at(ModelRef(), "uniform", "whitened", other)
+
+
+def test_the_closed_forms_panel_forecasts_between_measured_plans_with_its_record(open_page, store, card):
+    """Measured at a multiple of what its spectra predict: so it says at the rates between."""
+    spectra = run_factory.spectra_run(store, card, decompositions=("svd", "kfac"))
+    view = archive().require(spectra.id, SpectraSpec)
+    plans, losses = series.estimated(view), losses_of(view)
+    predicted = predicted_of(card.layers, plans.ranks, losses)
+    measured(store, card, None, 1.0, DENSE)
+    scale = 1 / predicted[plans.nearest(40)]
+    for number, rate in enumerate((20, 30, 40)):
+        ranks = plans.plan_near(rate, card.layers)
+        plan = make_plan(card, ranks, decomposition="kfac", method="lagrangian", keep_target=1 - rate / 100,
+                         origin={"run_id": f"allocate-{number}"})  # fmt: skip
+        run = store.create(EvaluateSpec(model=ModelRef("starter"), plan=plan.to_dict(), evaluation=EVALUATION))
+        value = DENSE * math.exp(predicted[plans.nearest(rate)] * scale)
+        run_factory.finish(run, {"perplexity": {"gensim": {"value": value, "stderr": 0.5}}})
+    quality = closed_form_quality(view, "pair")
+    kind, text = quality.said[25]
+    expected = DENSE * math.exp(predicted[plans.nearest(25)] * scale)
+    shown = float(re.search(r"about ([\d.,]+)", text)[1].replace(",", ""))
+    assert kind == "forecast" and shown == pytest.approx(expected, rel=0.01)
+    assert "3 of 3" in quality.basis
+    app = open_page("allocate", rate="25", al_storage="Pairs")
+    assert "3 of 3" in panel_of(app, "estimate")["note"]
+
+
+def panel_of(app, key="uniform"):
+    """The panel of the uniform rule, or another."""
     for part in app.get("bidi_component"):
         for panel in json.loads(part.proto.json).get("panels", []) if part.proto.json else []:
-            if panel["key"] == "uniform":
+            if panel["key"] == key:
                 return panel
     raise AssertionError("no panel of the uniform rule")

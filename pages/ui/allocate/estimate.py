@@ -11,6 +11,7 @@ import streamlit as st
 from lrc_core import words
 from lrc_core.budget import Ranks, fit_budget, is_dense, keep_at, uniform_ranks
 from lrc_core.errors import BudgetError
+from lrc_core.escape import escaped
 from lrc_core.paths import read_only
 from lrc_core.plan import make_plan
 from lrc_core.results.archive import AnyRun, archive
@@ -21,7 +22,9 @@ from pages.ui.shared import jobs
 from pages.ui.shared.frame import sample_note, show_error
 
 
-def beneath(ref: ModelRef, card: ModelCard, view: AnyRun, ranks: Ranks, rate: int) -> None:
+def beneath(
+    ref: ModelRef, card: ModelCard, view: AnyRun, ranks: Ranks, rate: int, known: tuple[str, str] | None
+) -> None:
     """What the closed form says of its plan at a rate, where it comes from, and the plan as a file.
 
     Args:
@@ -30,6 +33,7 @@ def beneath(ref: ModelRef, card: ModelCard, view: AnyRun, ranks: Ranks, rate: in
         view: the spectra that it was made from.
         ranks: of the plan.
         rate: that it was made for, in whole percent.
+        known: what is known of its quality, None where nothing is.
     """
     keep = keep_at(rate)
     try:
@@ -46,7 +50,11 @@ def beneath(ref: ModelRef, card: ModelCard, view: AnyRun, ranks: Ranks, rate: in
         origin={"spectra_run_id": view.id},
     )
     with st.container(border=True, key="preview_lagrangian"):
-        st.markdown("**Lagrangian** :orange-badge[:material/function: estimate from spectra, nothing measured]")
+        kind = known[0] if known else "nothing measured"
+        st.markdown(f"**Lagrangian** :orange-badge[:material/function: estimate from spectra, {kind}]")
+        if known is not None:
+            how = "Measured" if known[0] == "measured" else "Forecast, not measured"
+            st.markdown(f"{how}: {escaped(known[1])}.")
         st.caption(estimate_sentence(card, losses_of(view), ranks, even))
         with st.container(horizontal=True, vertical_alignment="center"):
             sample_note(view.sample, view.id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import asdict
 
 import streamlit as st
 
@@ -11,15 +12,18 @@ from lrc_core.budget import layer_ratio
 from lrc_core.formats.grids import QUANTISED
 from lrc_core.formats.sizes import plan_bytes, whole_bytes
 from lrc_core.names import method_label
+from lrc_core.paths import read_only
 from lrc_core.plan import Plan
-from lrc_core.results.archive import RunView, card_of
+from lrc_core.results.archive import RunView, archive, card_of
+from lrc_core.results.identity import identified
 from lrc_core.results.outcomes import outcome
-from lrc_core.results.plans import find_plan, load_plan
-from lrc_core.runs.spec import AllocateSpec, CalibrationSpec, EvaluateSpec, EvaluationSpec
+from lrc_core.results.plans import PlanSource, find_plan, load_plan
+from lrc_core.runs.spec import AllocateSpec, CalibrationSpec, EvaluateSpec, EvaluationSpec, UpdateSpec
 from lrc_core.runs.store import RunStore
+from lrc_core.tune.kinds import update_settings
 from lrc_core.types import ModelCard
-from pages.ui.shared import jobs, pictures
-from pages.ui.shared.frame import guard
+from pages.ui.shared import jobs, pictures, state
+from pages.ui.shared.frame import guard, page_link
 
 QUICK = EvaluationSpec(max_windows=10)
 THOROUGH = EvaluationSpec(tasks=("arc_easy", "piqa"))
@@ -30,15 +34,22 @@ CHOICES = {
 }
 
 
-def show(view: RunView[AllocateSpec]) -> None:
-    """Size, map and quality of a finished plan, and the two buttons that measure it."""
+def show(view: RunView[AllocateSpec], follows: str) -> None:
+    """Size, map and quality of a finished plan, and what can be done next: tune its factors, or measure it.
+
+    Args:
+        view: its run.
+        follows: the kind of update that was meant to follow its ranks, whose button then comes first; or ``none``.
+    """
     found = outcome(view)
     with st.container(border=True, key="al_finished"), guard():
         plan, card = load_plan(view.path / "plan.json"), card_of(view)
         st.markdown(f"**{found.result or words.removed(plan.keep_achieved) + ' removed'}** · {summary(plan, card)}")
         st.markdown(f"Quality: {found.quality}." if found.quality else "Quality: **not measured yet**.")
         pictures.draw_picture(kept_picture(plan, card), f"al_map_{view.id}")
-        measure(view)
+        source = find_plan(view.id, RunStore())
+        tune(view, source, first=follows != "none")
+        measure(view, source)
 
 
 def summary(plan: Plan, card: ModelCard) -> str:
@@ -64,9 +75,39 @@ def kept_picture(plan: Plan, card: ModelCard) -> str:
     )
 
 
-def measure(view: RunView[AllocateSpec]) -> None:
+def tune(view: RunView[AllocateSpec], source: PlanSource, *, first: bool) -> None:
+    """The job that tunes the factors of the plan at these ranks, or what came of it; nothing where there are none.
+
+    Args:
+        view: the run.
+        source: its plan.
+        first: whether it is the main thing to do now.
+    """
+    if not source.plan.get("ranks") or source.plan.get("pruned") or source.plan.get("formats"):
+        return
+    settings = asdict(update_settings({"kind": "tuned"}))
+    spec = UpdateSpec(view.spec.model, source.plan, source.folder, settings, source.calibration or CalibrationSpec())
+    made = archive().open(identified(spec).run_id, UpdateSpec)
+    if made is not None and made.done:
+        jobs.offered(spec)
+        query = {"ru_run": made.id}
+        page_link(
+            "pages/runs.py", "Go on with the tuned plan: measure it, take it away", ":material/forward:", query=query
+        )
+        return
+    if read_only():
+        return
+    st.caption("Step 2: gradient steps on the calibration text, at the same ranks and the same size.")
+    pressed = st.button(
+        "Tune its factors", icon=":material/healing:", key="al_tune", type="primary" if first else "secondary"
+    )
+    jobs.price_note(spec)
+    if pressed and (run_id := jobs.submit(spec)):
+        st.switch_page("pages/runs.py", query_params={**state.carried(), "ru_run": run_id})
+
+
+def measure(view: RunView[AllocateSpec], source: PlanSource) -> None:
     """Two ways to measure, each with its price."""
-    source = find_plan(view.id, RunStore())
     calibration = source.calibration or CalibrationSpec()
     for column, (key, (label, wanted, said)) in zip(st.columns(2), CHOICES.items(), strict=True):
         spec = EvaluateSpec(view.spec.model, source.plan, source.folder, calibration, wanted)

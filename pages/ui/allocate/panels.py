@@ -14,7 +14,7 @@ from lrc_core.names import method_label
 from lrc_core.registry import DECOMPOSITIONS
 from lrc_core.results import series as rate_plans
 from lrc_core.results.archive import RunView
-from lrc_core.results.plan_quality import Quality, measured_at, quality_of
+from lrc_core.results.plan_quality import Quality, closed_form_quality, measured_at, quality_of
 from lrc_core.results.series import PlanSeries
 from lrc_core.runs.spec import AllocateSpec, ModelRef, SpectraSpec
 from lrc_core.types import ModelCard
@@ -40,6 +40,7 @@ class SliderContent:
         spectra: what the closed form is made from, None where there is nothing.
         estimated: the closed form.
         even_quality: what was measured of the uniform rule, by rate.
+        estimate_quality: what is known of plans of the closed form.
     """
 
     card: ModelCard
@@ -51,6 +52,7 @@ class SliderContent:
     spectra: RunView[SpectraSpec] | None
     estimated: PlanSeries | None
     even_quality: Mapping[int, tuple[str, str]] = field(default_factory=dict)
+    estimate_quality: Quality = field(default_factory=lambda: Quality({}, ""))
 
     def by_title(self) -> dict[str, PlanSeries]:
         """Series by the name of whose plans they are."""
@@ -78,9 +80,9 @@ def shown(ref: ModelRef, card: ModelCard, run: RunView[AllocateSpec] | None, dec
     with st.spinner("Working out the closed-form plan of every rate …"):
         estimated = rate_plans.estimated(spectra, storage) if spectra else None
     even = measured_at(ref, "uniform", decomposition, storage)
-    return SliderContent(
-        card, run, learned, quality, problem, rate_plans.uniform(card.layers), spectra, estimated, even
-    )
+    closed = closed_form_quality(spectra, storage) if spectra and estimated else Quality({}, "")
+    even_ranks = rate_plans.uniform(card.layers)
+    return SliderContent(card, run, learned, quality, problem, even_ranks, spectra, estimated, even, closed)
 
 
 def panels(found: SliderContent) -> list[SliderPanel]:
@@ -109,13 +111,11 @@ def panels(found: SliderContent) -> list[SliderPanel]:
     )
     if found.estimated is None:
         return [first, even]
-    note = "The plan of least predicted loss, worked out from the spectra. What it predicts stands below."
-    return [
-        first,
-        even,
-        SliderPanel("estimate", "Lagrangian", "estimate from spectra, nothing measured", note, "estimated at",
-              found.estimated),
-    ]  # fmt: skip
+    note = f"The plan of least predicted loss, worked out from the spectra. {found.estimate_quality.basis}".strip()
+    known = found.estimate_quality.said
+    badge = "estimate from spectra" if known else "estimate from spectra, nothing measured"
+    closed = SliderPanel("estimate", "Lagrangian", badge, note, "estimated at", found.estimated, known)
+    return [closed, even, first] if first.series is None else [first, even, closed]
 
 
 def below(ref: ModelRef, found: SliderContent, rate: int) -> None:
@@ -137,7 +137,8 @@ def below(ref: ModelRef, found: SliderContent, rate: int) -> None:
     if found.spectra is None or found.estimated is None:
         estimate.missing(ref)
     else:
-        estimate.beneath(ref, found.card, found.spectra, found.estimated.plan_near(rate, found.card.layers), rate)
+        ranks, known = found.estimated.plan_near(rate, found.card.layers), found.estimate_quality.said.get(rate)
+        estimate.beneath(ref, found.card, found.spectra, ranks, rate, known)
     table = st.expander("The ranks as a table", icon=":material/table_chart:", key=TABLE, bind="query-params")
     if table.open:
         table.dataframe(rank_table(found, rate), hide_index=True, alt=f"Rank of every layer at {rate} %", height=380)

@@ -37,7 +37,7 @@ from lrc_core.runs.store import RunStore
 from lrc_core.runs.transcript import read_answers
 from lrc_core.types import ModelCard
 from pages.ui.shared import state
-from pages.ui.shared.frame import empty
+from pages.ui.shared.frame import empty, show_ids
 from pages.ui.shared.prose import prose
 
 PRICE, CURRENCY = 3.0, "€"
@@ -190,8 +190,8 @@ def _one(
     said, behind = quality_words(entry, dense[0] if dense else None, Scores(RunStore().root))
     st.markdown(said + (f" :small[:gray[({behind})]]" if behind else ""))
     if entry.source:
-        other = _other_run(entry)
-        st.caption(f"Speed: `{entry.source}`" + (f" · quality: `{other}`" if other else ""))
+        others = [_other_run(entry)] if _other_run(entry) else []
+        show_ids([entry.source, *others], "Of the speed, and of the quality where that is another run.")
 
 
 def who(name: str, color: str, tag: str = "") -> None:

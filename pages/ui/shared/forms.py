@@ -91,20 +91,21 @@ def rate_choice(place: Any, label: str, rates: Sequence[int], key: str) -> int:
     return int(chosen or rates[0])
 
 
-def storage(key: str, changed: Callable[[], None] | None, *, linked: bool = True) -> Storage:
+def storage(key: str, changed: Callable[[], None] | None, *, linked: bool = True, first: Storage = "pair") -> Storage:
     """How low-rank layers are stored and counted.
 
     Args:
         key: of the widget and, where it is ``linked``, of the query parameter.
         changed: called when the user chooses another one; None inside a form.
         linked: whether the link says it.
+        first: what is chosen where nothing else is.
     """
     names = list(LAWS)
     bound: dict[str, Any] = {"bind": "query-params"} if linked else {}
     chosen = st.segmented_control(
         "Storage",
         names,
-        default=None if key in st.session_state else names[0],
+        default=None if key in st.session_state and not linked else first,
         format_func=lambda name: LAWS[name].label,
         required=True,
         key=key,
@@ -112,7 +113,7 @@ def storage(key: str, changed: Callable[[], None] | None, *, linked: bool = True
         help="  \n".join(f"**{law.label}**: {law.summary}" for law in LAWS.values()),
         **bound,
     )
-    return LAWS[chosen or names[0]].name
+    return LAWS[chosen or first].name
 
 
 def rank_multiple(key: str, changed: Callable[[], None]) -> int:

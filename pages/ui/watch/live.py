@@ -12,6 +12,7 @@ from lrc_core.escape import escaped
 from lrc_core.results import forecasts
 from lrc_core.results.archive import AnyRun, RunView, asks_for
 from lrc_core.runs.spec import AllocateSpec
+from pages.ui.shared.frame import show_ids
 from pages.ui.shared.prose import prose
 from pages.ui.watch import film
 
@@ -64,8 +65,9 @@ def _quality(view: RunView[AllocateSpec], shown: Film) -> None:
         ]
         st.markdown(
             f":green-badge[:material/straighten: Measured] perplexity of its plan at {words.percent(shown.removed)}: "
-            f"{', '.join(parts)} :small[:gray[`{run}`]]"
+            f"{', '.join(parts)}"
         )
+        show_ids([run])
         return
     found, reason = forecasts.forecasts(view, shown)
     if not found:
@@ -82,7 +84,8 @@ def _quality(view: RunView[AllocateSpec], shown: Film) -> None:
         + "; ".join(lines)
     )
     st.caption(
-        f"From the KL divergence of training so far, scaled by {first.plans} measured plans of "
-        f"{', '.join(f'`{run}`' for run in first.runs)}. Tried on each of those plans with its training hidden from "
-        f"the same point on, it misses the increase of log-perplexity by {words.percent(math.expm1(missed), 0)}."
+        f"From the KL divergence of training so far, scaled by {first.plans} measured plans. Tried on each of "
+        "those plans with its training hidden from the same point on, it misses the increase of log-perplexity by "
+        f"{words.percent(math.expm1(missed), 0)}; {first.record}."
     )
+    show_ids(first.runs)
