@@ -28,6 +28,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--base-path", default="", metavar="PATH", help="path that a proxy puts before the app's own, such as lrc"
     )
+    parser.add_argument(
+        "--profile", default="", metavar="FILE", help="TOML of a cluster that jobs may be sent to; see docs/cluster.md"
+    )
     _add_sharing(parser)
     parser.add_argument(
         "--class",

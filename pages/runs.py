@@ -165,8 +165,6 @@ def detail(summary: RunSummary) -> None:
         st.error("Delete it; other runs are not affected.", title=summary.damaged, icon=":material/broken_image:")
         remove(summary)
         return
-    if place := whereabouts(summary.path):
-        st.caption(f":material/dns: {escaped(place)}")
     jobs.panel(summary.id, live=live.allocate_live if summary.kind == "allocate" else None)
     with st.container(horizontal=True, vertical_alignment="center"):
         info = PAGES[PAGE_OF[summary.kind]]

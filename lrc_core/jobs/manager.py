@@ -327,6 +327,8 @@ def _drop(store: RunStore, run: Run) -> bool:
                 if not free or status.state != "queued":
                     return False
                 run.request_cancel()
+                if away := placed.is_away(run):
+                    placed.recall(store, away)
                 ending.end(store, run, status, "cancelled", "A newer request took its place.")
                 if status.attempt == 1:
                     store.discard(run)

@@ -21,6 +21,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from lrc_core.errors import SettingsError
+from lrc_core.jobs.engines.profile import offer_profile
 from lrc_core.models.consent import ALLOW_PICKLE, TRUST_REMOTE_CODE
 from lrc_core.paths import READ_ONLY, app_home, is_clone, read_only, start_command
 from lrc_core.serving import HOST, add_flags, rules_of
@@ -108,6 +109,10 @@ def run(options: argparse.Namespace) -> int:
         options.host = "0.0.0.0" if options.host == HOST else options.host
     try:
         rules = rules_of(options)
+        if not read_only():
+            offer_profile(options.profile)
+        elif options.profile:
+            raise SettingsError("--profile says where jobs go, and here nobody starts any.", "Leave it out.")
     except SettingsError as error:
         print(f"{error.message} {error.remedy}", file=sys.stderr)  # noqa: T201
         return 2

@@ -13,12 +13,13 @@ from lrc_core.cli.parser import build_parser
 from lrc_core.errors import LrcError, SettingsError
 from lrc_core.jobs import node
 from lrc_core.jobs.engines.placement import new_placement, write_placement
-from lrc_core.jobs.engines.profile import Profile, chosen_profile, read_profile
+from lrc_core.jobs.engines.profile import Profile, chosen_profile, offer_profile, read_profile
 from lrc_core.jobs.node import FAILED
 from lrc_core.jobs.sweeps.file import read_benches
 from lrc_core.jobs.sweeps.folder import SweepFolder
 from lrc_core.jobs.sweeps.progress import SweepProgress
 from lrc_core.jobs.sweeps.steps import ALLOCATE, EVALUATE, Steps
+from lrc_core.paths import runs_home
 from lrc_core.results.identity import identified
 from lrc_core.runs.spec import QualitySpec
 from lrc_core.runs.store import RunStore
@@ -147,3 +148,19 @@ def test_a_step_that_fails_before_its_run_says_why(bench_parts: dict[str, Any]) 
     assert node.main(words, job="7", name="node1") == FAILED
     state = SweepProgress(folder).states()["0000"]
     assert state.state == "failed" and "node1" in state.error
+
+
+def test_a_server_offers_the_cluster_of_its_profile_and_uses_its_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("LRC_RUNS", "LRC_CACHE", "LRC_PROFILE"):
+        monkeypatch.setenv(name, "")  # put back afterwards, whatever the call writes
+    file = tmp_path / "cluster.toml"
+    file.write_text(f'engine = "ray"\nruns = "{tmp_path / "shared"}"')
+    monkeypatch.chdir(tmp_path)
+    offer_profile("cluster.toml")
+    monkeypatch.chdir("/")
+    assert chosen_profile("", "").engine == "ray"
+    assert runs_home() == tmp_path / "shared"
+    with pytest.raises(SettingsError, match=r"other\.toml"):
+        offer_profile("other.toml")

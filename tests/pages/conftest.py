@@ -79,7 +79,7 @@ def submitted(monkeypatch: pytest.MonkeyPatch, store: RunStore) -> list[tuple[ob
 
     seen: list[tuple[object, dict[str, str] | None]] = []
 
-    def submit(spec, *, env=None, store=store, automatic=False):
+    def submit(spec, *, env=None, store=store, automatic=False, on=None):
         seen.append((spec, env))
         return store.create(spec)
 

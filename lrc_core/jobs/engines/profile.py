@@ -130,6 +130,20 @@ def chosen_profile(on: str, path: str) -> Profile:
     return Profile(**{**vars(found), "engine": on or found.engine})
 
 
+def offer_profile(path: str) -> None:
+    """Let everything that this process serves choose the cluster of a profile.
+
+    Args:
+        path: the file; "" for that of ``LRC_PROFILE``, if any.
+
+    Raises:
+        SettingsError: naming the file or the key.
+    """
+    if path := path or os.environ.get(PROFILE_VARIABLE, ""):
+        use_folders(read_profile(path))
+        os.environ[PROFILE_VARIABLE] = os.path.abspath(expanded(path))
+
+
 def use_folders(profile: Profile) -> None:
     """Let this process, and what it starts, use the shared folders of a profile."""
     for name, place in (("LRC_RUNS", profile.runs), ("LRC_CACHE", profile.cache)):

@@ -19,7 +19,7 @@ from lrc_core.results.archive import archive
 from lrc_core.runs.spec import ModelRef
 from lrc_core.runs.store import RunStore
 from pages.ui import classroom
-from pages.ui.shared import access, state
+from pages.ui.shared import access, state, where
 from pages.ui.shared.prose import ASSETS, prose
 
 _log = logging.getLogger(__name__)
@@ -100,6 +100,7 @@ def frame(page: str) -> ModelRef:
                 page_link("app.py", "Choose another", ":material/swap_horiz:")
         with guard():
             _job_badge()
+            where.choice()
     return ref
 
 

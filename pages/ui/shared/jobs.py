@@ -12,6 +12,7 @@ from lrc_core import words
 from lrc_core.errors import LrcError
 from lrc_core.escape import escaped
 from lrc_core.jobs import manager, sharing
+from lrc_core.jobs.engines.placement import whereabouts
 from lrc_core.kinds import title_of
 from lrc_core.kinds.words import titles
 from lrc_core.paths import read_only
@@ -19,10 +20,10 @@ from lrc_core.results.archive import AnyRun, archive
 from lrc_core.results.identity import changed, identified
 from lrc_core.results.outcomes import outcome
 from lrc_core.results.prices import price
-from lrc_core.runs.records import Status
 from lrc_core.runs.spec import (
     Spec,
 )
+from pages.ui.shared import where
 from pages.ui.shared.frame import guard, sample_note, show_error, show_ids
 from pages.ui.shared.prose import prose
 
@@ -56,9 +57,10 @@ def submit(spec: Spec, env: Mapping[str, str] | None = None, *, automatic: bool 
     """
     try:
         with st.spinner("Checking and queueing …"):
-            run = manager.submit(spec, env=env, automatic=automatic)
+            on = where.chosen(spec, env)
+            run = manager.submit(spec, env=env, automatic=automatic, on=on)
             if not automatic and run.status().resumable:
-                run = manager.resume(run.id, env=env)
+                run = manager.resume(run.id, env=env, on=on)
     except LrcError as error:
         show_error(error)
         return None
@@ -89,6 +91,8 @@ def price_note(spec: Spec) -> None:
     """How long the job of a button will take, where like ones have been done."""
     found = price(spec)
     said = f"{found.said[:1].upper()}{found.said[1:]}." if found else "How long it takes is known after the first one."
+    if where.is_sent(spec):
+        said += " That is of this computer; it is sent to the cluster." if found else ""
     st.caption(f":material/schedule: {said}")
 
 
@@ -147,7 +151,7 @@ def _panel(run_id: str, live: Callable[[AnyRun], None] | None, polling: bool) ->
             st.rerun()  # the page around shows the new state, and polling stops or starts
         with st.container(border=True, key=f"job_{run_id}"):
             _head(view)
-            _progress(view.status)
+            _progress(view)
             if live is not None:
                 live(view)
             _failure(view)
@@ -207,10 +211,13 @@ def rerun_if_asked() -> None:
         st.rerun()
 
 
-def _progress(status: Status) -> None:
-    now = time.time()
+def _progress(view: AnyRun) -> None:
+    status, now, place = view.status, time.time(), whereabouts(view.path)
+    if place:
+        st.caption(f":material/dns: {escaped(place)}")
     if status.state == "queued":
-        st.caption(f"Asked for {words.ago(status.queued_at)}. It starts when the device is free.")
+        begins = "when the cluster has room for it" if place else "when the device is free"
+        st.caption(f"Asked for {words.ago(status.queued_at)}. It starts {begins}.")
         return
     if status.final:
         if status.ended_at:
