@@ -30,7 +30,7 @@ class FullCluster:
 
     def reach(self) -> None:
         if not self.answers:
-            raise ResourceError("Slurm does not answer.", "Is it up?")
+            raise ResourceError("The controller login7 is silent.", "Is it up?")
 
     def submit(self, works: Sequence[EngineTask], jobs: Mapping[str, str]) -> Iterator[tuple[str, str]]:
         for work in works:
@@ -97,7 +97,7 @@ def test_a_cluster_that_does_not_answer_is_said_and_nothing_is_lost(
     cluster.answers = False
     app = open_page("spectra")
     app.button(key="start_spectra").click().run()
-    assert "Slurm does not answer" in text_of(app)
+    assert "login7" in text_of(app)
     (summary,) = store.list()
     assert summary.state == "failed"  # to be resumed, on this computer or when the cluster is back
 
