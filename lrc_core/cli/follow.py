@@ -28,11 +28,11 @@ _FIGURES = ("keep", "target", "loss", "perplexity")
 
 
 class ProgressLine:
-    """One line that is rewritten on a terminal; elsewhere a new line for each phase and every quarter of a minute."""
+    """One line that is rewritten on a terminal; elsewhere a new line for each phase and for news of a quarter of a minute."""
 
     def __init__(self) -> None:
         self._terminal = sys.stderr.isatty()
-        self._last_phase = ""
+        self._last_phase = self._last_text = ""
         self._last_at = 0.0
         self._width = 0
 
@@ -44,8 +44,8 @@ class ProgressLine:
             self._width = min(len(text), 150)
             return
         now = time.monotonic()
-        if phase != self._last_phase or now - self._last_at >= SPARSE_S:
-            self._last_phase, self._last_at = phase, now
+        if phase != self._last_phase or (text != self._last_text and now - self._last_at >= SPARSE_S):
+            self._last_phase, self._last_text, self._last_at = phase, text, now
             note(text)
 
     def on_progress(self, progress: Progress) -> None:

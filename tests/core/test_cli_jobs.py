@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from lrc_core.budget import dense_ranks
+from lrc_core.cli.follow import ProgressLine
 from lrc_core.cli.jobs import print_plan, save_plan
 from lrc_core.plan import Plan, make_plan, pruned_plan
 from lrc_core.quality.variants import methods_with_terms
@@ -239,3 +240,12 @@ def test_a_model_that_the_preflight_refuses_is_one_line(lrc: Any, monkeypatch: p
     assert (code, out) == (1, "")
     (line,) = err.strip().splitlines()
     assert "somewhere/else has no config.json." in line and "Name a model" in line
+
+
+def test_a_log_has_a_line_for_news_alone(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    moments = iter((1.0, 100.0, 200.0, 201.0, 202.0))
+    monkeypatch.setattr("lrc_core.cli.follow.time.monotonic", lambda: next(moments))
+    line = ProgressLine()
+    for text, phase in (("queued", "q"), ("queued", "q"), ("step 1", "s"), ("step 2", "s"), ("done", "d")):
+        line.show(text, phase)
+    assert capsys.readouterr().err.split("\n")[:-1] == ["queued", "step 1", "done"]
