@@ -28,7 +28,7 @@ _FIGURES = ("keep", "target", "loss", "perplexity")
 
 
 class ProgressLine:
-    """One line that is rewritten on a terminal; elsewhere a line for each phase, and for news every quarter of a minute."""
+    """One line that is rewritten on a terminal; elsewhere a line per phase, and for news every quarter of a minute."""
 
     def __init__(self) -> None:
         self._terminal = sys.stderr.isatty()
