@@ -436,3 +436,17 @@ def test_what_bytes_come_to_is_said_or_why_they_are_too_few(open_page, known, ca
     elsewhere.button(key="al_budget_decompose").click().run()
     assert "--decomposition kfac" in text_of(elsewhere)
     assert not any(button.key == "al_budget_decompose" for button in elsewhere.button)
+
+
+@pytest.mark.parametrize(
+    "unit, key, few, enough", [("Megabytes of the model", "mb", 1, 5), ("Share of the bytes", "bytes", 1, 60)]
+)
+def test_a_budget_below_every_plan_starts_nothing_and_says_the_least(
+    open_page, known, submitted, unit, key, few, enough
+):
+    form = {"al_method": "Lagrangian", "al_decomposition": DECOMPOSITIONS.get("kfac").label, "al_budget": unit}
+    app = open_page("allocate", **form, **{f"al_budget_value_{key}": str(few)})
+    assert app.button(key="al_start").disabled and "at least" in text_of(app)
+    assert not app.exception and not app.error and not submitted
+    possible = open_page("allocate", **form, **{f"al_budget_value_{key}": str(enough)})
+    assert not possible.button(key="al_start").disabled
