@@ -450,3 +450,10 @@ def test_a_budget_below_every_plan_starts_nothing_and_says_the_least(
     assert not app.exception and not app.error and not submitted
     possible = open_page("allocate", **form, **{f"al_budget_value_{key}": str(enough)})
     assert not possible.button(key="al_start").disabled
+
+
+def test_a_calibration_text_that_does_not_exist_is_refused_before_the_job(open_page, known, submitted):
+    app = open_page("allocate", **LEARNS, al_cal_texts="foo, bar")
+    assert app.error and "foo" in str(app.error[0].proto) and not app.exception
+    assert "al_start" not in {button.key for button in app.button} and not submitted
+    assert not open_page("allocate", **LEARNS, al_cal_texts="wiki, owner/name").error
