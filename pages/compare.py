@@ -90,57 +90,69 @@ def fill(choice: Recommendation) -> None:
 
 
 def new_comparison(ref: ModelRef) -> None:
-    """The form that starts a comparison."""
-    if jobs.instead(CompareSpec(model=ref)):
-        return
+    """The form that starts a comparison; what is changed in it redraws its price and nothing else."""
+    if not jobs.instead(CompareSpec(model=ref)):
+        st.fragment(_comparison_form)(ref)
+
+
+def _comparison_form(ref: ModelRef) -> None:
+    with guard():
+        spec = _asked(ref)
+        if spec is None:
+            st.warning("Choose at least one method and one compression.")
+            return
+        pressed = st.button("Start the comparison", type="primary", icon=":material/play_arrow:", key="co_start")
+        jobs.price_note(spec)
+        if pressed and jobs.submit(spec):
+            st.rerun()
+
+
+def _asked(ref: ModelRef) -> CompareSpec | None:
+    """The fields of the form, and the comparison that they say; None where there is nothing to compare."""
     names = choices.ordered_methods()
     choices.three_choices(filled(), "co_take", fill)
-    with st.form("co_form", border=False, enter_to_submit=False):
-        with st.expander("All methods", icon=":material/apps:", expanded=filled() is None):
-            methods = st.pills(
-                "Methods",
-                names,
-                selection_mode="multi",
-                wrap=True,
-                default=CompareSpec().methods,
-                format_func=method_label,
-                key=METHODS,
-            )
-            choices.all_methods_table(names)
-        left, right = st.columns(2)
-        rates = right.multiselect(
-            "Compressions",
-            [5, 10, 15, 20, 25, 30, 40, 50],
-            default=[10, 20],
-            format_func=lambda rate: f"{rate} %",
-            key="co_new_rates",
+    with st.expander("All methods", icon=":material/apps:", expanded=filled() is None):
+        methods = st.pills(
+            "Methods",
+            names,
+            selection_mode="multi",
+            wrap=True,
+            default=CompareSpec().methods,
+            format_func=method_label,
+            key=METHODS,
         )
-        decomposition = left.selectbox(
-            "Decomposition",
-            list(DECOMPOSITIONS.names()),
-            index=list(DECOMPOSITIONS.names()).index("whitened"),
-            format_func=decomposition_label,
-            key=FACTORS,
-        )
-        update = right.selectbox(
-            "Update of the factors",
-            list(jobs.UPDATES),
-            format_func=jobs.UPDATES.__getitem__,
-            key=FOLLOWS,
-            help=jobs.UPDATE_HELP,
-        )
-        with left:
-            formats = choose_formats()
-            storage = forms.storage(LAW, None, linked=False)
-        with right.expander("Presets", icon=":material/tune:"):
-            presets = choose_presets(names)
-        evaluation = forms.evaluation("co_new")
-        if not st.form_submit_button("Start the comparison", type="primary", icon=":material/play_arrow:"):
-            return
+        choices.all_methods_table(names)
+    left, right = st.columns(2)
+    rates = right.multiselect(
+        "Compressions",
+        [5, 10, 15, 20, 25, 30, 40, 50],
+        default=[10, 20],
+        format_func=lambda rate: f"{rate} %",
+        key="co_new_rates",
+    )
+    decomposition = left.selectbox(
+        "Decomposition",
+        list(DECOMPOSITIONS.names()),
+        index=list(DECOMPOSITIONS.names()).index("whitened"),
+        format_func=decomposition_label,
+        key=FACTORS,
+    )
+    update = right.selectbox(
+        "Update of the factors",
+        list(jobs.UPDATES),
+        format_func=jobs.UPDATES.__getitem__,
+        key=FOLLOWS,
+        help=jobs.UPDATE_HELP,
+    )
+    with left:
+        formats = choose_formats()
+        storage = forms.storage(LAW, None, linked=False)
+    with right.expander("Presets", icon=":material/tune:"):
+        presets = choose_presets(names)
+    evaluation = forms.evaluation("co_new")
     if not methods or not rates:
-        st.warning("Choose at least one method and one compression.")
-        return
-    spec = CompareSpec(
+        return None
+    return CompareSpec(
         model=ref,
         methods=tuple(name for name in ALLOCATORS.names() if name in methods),
         keeps=tuple(keep_at(rate) for rate in sorted(rates)),
@@ -151,8 +163,6 @@ def new_comparison(ref: ModelRef) -> None:
         formats=tuple(name for name in QUANTISED if name in formats),
         storage=storage,
     )
-    if jobs.submit(spec):
-        st.rerun()
 
 
 def choose(groups: list[comparisons.Group]) -> tuple[comparisons.Group, str, float]:
