@@ -105,7 +105,7 @@ def test_tuning_can_be_asked_for(open_page, submitted):
 
 def test_the_button_says_the_price_with_the_tuning_as_soon_as_it_is_chosen(open_page, store, submitted):
     """The sum is of the parts that were done here; what was chosen redraws it, and starts nothing."""
-    base = CompareSpec(keeps=(0.9, 0.8), evaluation=EvaluationSpec(tasks=("arc_easy", "piqa")))
+    base = CompareSpec(keeps=(0.9, 0.8), evaluation=EvaluationSpec(tasks=("arc_easy", "piqa")), formats=QUANTISED)
     for method in base.methods:
         run_factory.finish(store.create(AllocateSpec(method=method)), {"wall_s": 60.0})
     run_factory.finish(store.create(EvaluateSpec(evaluation=base.evaluation)), {"wall_s": 60.0})
