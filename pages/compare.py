@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -13,7 +14,7 @@ from lrc_core import words
 from lrc_core.budget import keep_at, whole_percent
 from lrc_core.escape import csv_cell, escaped
 from lrc_core.formats.grids import QUANTISED
-from lrc_core.names import decomposition_label, method_label
+from lrc_core.names import decomposition_label, method_label, model_label
 from lrc_core.quality.rows import named
 from lrc_core.quality.starter_bench import RECOMMENDED, Recommendation
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
@@ -27,6 +28,7 @@ from pages.ui.compare import views as compare_views
 from pages.ui.shared import cards as model_cards
 from pages.ui.shared import choices, forms, jobs, state, take_away
 from pages.ui.shared.frame import PAGES, empty, frame, guard, page_link, sample_note
+from pages.ui.shared.naming import file_name
 from pages.ui.shared.prose import prose
 
 METHODS, FACTORS, LAW, FOLLOWS = "co_new_methods", "co_new_decomposition", "co_new_storage", "co_new_update"
@@ -239,14 +241,17 @@ def _presets(group: comparisons.Group) -> dict[str, str]:
     return next((dict(view.spec.presets) for view in group.views if isinstance(view.spec, CompareSpec)), {})
 
 
-def downloads(group: comparisons.Group, decomposition: str) -> None:
+def downloads(ref: ModelRef, group: comparisons.Group, decomposition: str) -> None:
     """The whole table for other programs."""
     rows = [dict(row) for row in group.at(decomposition, None)]
+    rates = ", ".join(str(whole_percent(keep)) for keep in comparisons.keeps_of(group, decomposition))
+    under = "best of each" if decomposition == comparisons.EVERY else decomposition_label(decomposition)
+    name = partial(file_name, model_label(ref), "comparison", under, f"{rates} % removed")
     with st.container(horizontal=True):
         st.download_button(
             "Table (CSV)",
             pd.DataFrame(comparisons.records(rows, method_label)).map(csv_cell).to_csv(index=False),
-            f"comparison-{decomposition}.csv",
+            name(ending="csv"),
             "text/csv",
             icon=":material/download:",
             on_click="ignore",
@@ -255,7 +260,7 @@ def downloads(group: comparisons.Group, decomposition: str) -> None:
         st.download_button(
             "Table (JSON)",
             json.dumps({"rows": rows}, indent=1),
-            f"comparison-{decomposition}.json",
+            name(ending="json"),
             "application/json",
             icon=":material/download:",
             on_click="ignore",
@@ -326,7 +331,7 @@ def side_by_side(ref: ModelRef) -> None:
         cards.under_rows(rows, ref, decision_of(ref, group, decomposition))
     fill_missing(ref, group, decomposition)
     take_away.section(ref, measured_plans(rows), "co")
-    downloads(group, decomposition)
+    downloads(ref, group, decomposition)
     page_link(
         PAGES["present"].file,
         f"Present it, at {words.removed(keep)}",

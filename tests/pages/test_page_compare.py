@@ -43,6 +43,7 @@ def test_overview_shows_the_rows_of_one_budget_with_errors(open_page, store, car
     app = open_page("compare", co_rate="10 %")
     table = app.dataframe[0].value
     assert list(table["Method"]) == ["Dense", "Uniform", "STRS", "LLRC"]
+    assert "Run" not in table, "ids stand behind a button"
     assert table["Removed"].iloc[1] == "10.04 %"
     assert "±" in table["Perplexity, gensim"].iloc[1]
     assert "Not measured yet" not in text_of(app)

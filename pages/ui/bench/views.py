@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import pandas as pd
 import streamlit as st
 
 from lrc_core import words
-from lrc_core.budget import keep_at, storage_law
+from lrc_core.budget import keep_at, storage_law, whole_percent
 from lrc_core.escape import escaped
-from lrc_core.names import decomposition_label, method_label
+from lrc_core.names import decomposition_label, method_label, model_label
 from lrc_core.quality.presets import PRESETS, bench_preset, method_presets
+from lrc_core.quality.quantised import compresses
 from lrc_core.quality.tables import row_label, rows_csv, to_markdown
 from lrc_core.quality.variants import methods_with_terms
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
@@ -26,7 +28,7 @@ from pages.ui.compare import report
 from pages.ui.shared import charting, jobs
 from pages.ui.shared.charting import ChartText
 from pages.ui.shared.frame import empty, guard, sample_note
-from pages.ui.shared.naming import run_labels
+from pages.ui.shared.naming import file_name, run_labels
 
 _SIZES = {"bench": "For two cores", "gpu": "For a GPU"}
 _PARTS = {"losses": "Loss terms", "texts": "Calibration text"}
@@ -159,10 +161,13 @@ def _table(chosen: bench_data.Bench, name: str, *, drawn: bool = False) -> None:
         ("Markdown", to_markdown(chosen.result), "md", "text/markdown"),
         ("JSON", json.dumps(chosen.result, indent=1), "json", "application/json"),
     )
+    keeps = {float(row["keep_target"]) for row in chosen.measured if compresses(row)}
+    rates = ", ".join(str(whole_percent(keep)) for keep in sorted(keeps, reverse=True))
+    saved = partial(file_name, model_label(chosen.view.spec.model), name, f"{rates} % removed" if rates else "")
     with st.container(horizontal=True):
         for label, content, ending, mime in files:
             st.download_button(
-                f"Table ({label})", content, f"{name}.{ending}", mime, icon=":material/download:", on_click="ignore",
+                f"Table ({label})", content, saved(ending=ending), mime, icon=":material/download:", on_click="ignore",
                 key=f"co_{name}_{ending}",
             )  # fmt: skip
     sample_note(chosen.view.sample, chosen.view.id)
