@@ -24,7 +24,7 @@ from lrc_core.results.plans import recorded_plans
 from lrc_core.results.series import LARGEST_RATE
 from lrc_core.runs.spec import AllocateSpec, CalibrationSpec, ModelRef
 from lrc_core.types import ModelCard, Storage
-from pages.ui.allocate import budget, finished, panels
+from pages.ui.allocate import arithmetic, budget, finished, panels
 from pages.ui.allocate import slider as ratedrag
 from pages.ui.shared import cards, choices, forms, jobs, state, take_away
 from pages.ui.shared.frame import empty, frame, guard, page_link
@@ -264,6 +264,7 @@ def launcher(ref: ModelRef, card: ModelCard, spec: AllocateSpec, countdown: Delt
         spec: of the next job.
         countdown: where it is said that a job is about to start: beside the slider, not down here.
     """
+    arithmetic.at_once(card, spec)
     if jobs.instead(spec):
         return
     problem = budget.out_of_reach(spec, card)
