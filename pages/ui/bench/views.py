@@ -23,7 +23,7 @@ from lrc_core.results import benches as bench_data
 from lrc_core.results.archive import AnyRun, archive
 from lrc_core.runs.spec import STORAGES, AblationSpec, ModelRef, QualitySpec
 from lrc_core.tune.kinds import NO_UPDATE
-from pages.ui.bench import figures, readings
+from pages.ui.bench import figures, readings, shipped
 from pages.ui.compare import report
 from pages.ui.shared import charting, jobs
 from pages.ui.shared.charting import ChartText
@@ -39,13 +39,14 @@ def bench(ref: ModelRef) -> None:
     found = bench_data.benches(ref, QualitySpec)
     _unfinished(archive().runs(QualitySpec, ref, samples=False))
     if not found:
-        empty(
-            "No bench yet",
-            "A bench runs every method at every target on the same text and tasks, with paired tests. It takes hours, "
-            "can be stopped, and goes on where it stopped.",
-            ":material/leaderboard:",
-        )
-        _start_bench(ref, expanded=True)
+        if not shipped.bench(ref):
+            empty(
+                "No bench yet",
+                "A bench runs every method at every target on the same text and tasks, with paired tests. It takes "
+                "hours, can be stopped, and goes on where it stopped.",
+                ":material/leaderboard:",
+            )
+        _start_bench(ref, expanded=ref != ModelRef())
         return
     chosen = _choose(found, "co_bench")
     left, middle, right = st.columns([3, 2, 1], vertical_alignment="bottom")
@@ -74,6 +75,11 @@ def bench(ref: ModelRef) -> None:
     _table(chosen, "bench", drawn=bool(names))
     with guard():
         report.section([chosen.view], "co_bench")
+    if ref == ModelRef():
+        fold = st.expander("The bench that ships", icon=":material/inventory_2:", key="co_shipped", on_change="rerun")
+        if fold.open:
+            with fold:
+                shipped.bench(ref)
     _start_bench(ref)
 
 
@@ -82,13 +88,14 @@ def ablation(ref: ModelRef) -> None:
     found = bench_data.benches(ref, AblationSpec)
     _unfinished(archive().runs(AblationSpec, ref, samples=False))
     if not found:
-        empty(
-            "No ablation yet",
-            "An ablation trains a method with each term of its loss alone and left out, and with other calibration "
-            "text, and measures every plan.",
-            ":material/science:",
-        )
-        _start_ablation(ref, expanded=True)
+        if not shipped.ablations(ref):
+            empty(
+                "No ablation yet",
+                "An ablation trains a method with each term of its loss alone and left out, and with other calibration "
+                "text, and measures every plan.",
+                ":material/science:",
+            )
+        _start_ablation(ref, expanded=ref != ModelRef())
         return
     chosen = _choose(found, "co_ablation")
     variants = [row for row in chosen.measured if row.get("variant")]
