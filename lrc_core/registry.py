@@ -111,6 +111,7 @@ class MethodEntry:
         presets: named overrides of the settings' defaults.
         learns: whether it trains masks (has a live view, a path of recorded plans, and resumes).
         structured: whether it prunes whole heads and channels instead of choosing ranks; it needs no factors.
+        arithmetic: whether ranks follow from the shapes and the target alone: no text is read and nothing decomposed.
         tiny: overrides of the first preset that make it quick on a model of a few thousand parameters; for tests.
         terms: of its loss, by name, which an ablation switches off one at a time.
         reports: figures of a training step beyond :data:`REPORTED`.
@@ -129,6 +130,7 @@ class MethodEntry:
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {"quick": {}})
     learns: bool = False
     structured: bool = False
+    arithmetic: bool = False
     tiny: Mapping[str, Any] = field(default_factory=dict)
     terms: Mapping[str, Term] = field(default_factory=dict)
     reports: tuple[str, ...] = ()

@@ -24,7 +24,7 @@ from lrc_core.results.plans import recorded_plans
 from lrc_core.results.series import LARGEST_RATE
 from lrc_core.runs.spec import AllocateSpec, CalibrationSpec, ModelRef
 from lrc_core.types import ModelCard, Storage
-from pages.ui.allocate import budget, finished, panels
+from pages.ui.allocate import arithmetic, budget, finished, panels
 from pages.ui.allocate import slider as ratedrag
 from pages.ui.shared import cards, choices, forms, jobs, state, take_away
 from pages.ui.shared.frame import empty, frame, guard, page_link
@@ -255,16 +255,19 @@ def covered(ref: ModelRef, spec: AllocateSpec) -> bool:
     return any(same_percent(plan.keep, spec.keep) for plan in recorded_plans(same))
 
 
-def launcher(ref: ModelRef, spec: AllocateSpec, countdown: DeltaGenerator) -> None:
-    """The toggle, the button with its price, and the command line.
+def launcher(ref: ModelRef, card: ModelCard, spec: AllocateSpec, countdown: DeltaGenerator) -> None:
+    """The toggle, the button with its price or why it cannot be pressed, and the command line.
 
     Args:
         ref: the model.
+        card: its card.
         spec: of the next job.
         countdown: where it is said that a job is about to start: beside the slider, not down here.
     """
+    arithmetic.at_once(card, spec)
     if jobs.instead(spec):
         return
+    problem = budget.out_of_reach(spec, card)
     automatic = not spec.budget and st.toggle(
         "Start when the slider rests",
         value=False,
@@ -281,11 +284,15 @@ def launcher(ref: ModelRef, spec: AllocateSpec, countdown: DeltaGenerator) -> No
         page_link("pages/allocate.py", "See its map, and what can follow", ":material/grid_on:", query=made)
     else:
         label = f"{verb} within {budget_words(spec.budget)}" if spec.budget else f"{verb} at {words.removed(spec.keep)}"
-        pressed = st.button(label, type="primary", icon=":material/play_arrow:", key="al_start")
-        jobs.price_note(spec)
+        off = problem is not None
+        pressed = st.button(label, type="primary", icon=":material/play_arrow:", key="al_start", disabled=off)
+        if problem is not None:
+            st.caption(f":material/block: {escaped(problem.message)} {escaped(problem.remedy)}")
+        else:
+            jobs.price_note(spec)
         if pressed:
             start(spec, automatic=False)
-    pending = automatic and MOVED in st.session_state
+    pending = automatic and problem is None and MOVED in st.session_state
     if pending and covered(ref, spec):
         st.session_state.pop(MOVED, None)
         st.caption(":material/check: A finished run answers this rate; nothing needs to be started.")
@@ -391,7 +398,7 @@ def body(ref: ModelRef) -> None:
         with left:
             spec = form(ref, card, keep_at(rate), decomposition)
         with right:
-            launcher(ref, spec, countdown)
+            launcher(ref, card, spec, countdown)
     with guard():
         watched(ref)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -13,7 +14,7 @@ from lrc_core import words
 from lrc_core.budget import keep_at, whole_percent
 from lrc_core.escape import csv_cell, escaped
 from lrc_core.formats.grids import QUANTISED
-from lrc_core.names import decomposition_label, method_label
+from lrc_core.names import decomposition_label, method_label, model_label
 from lrc_core.quality.rows import named
 from lrc_core.quality.starter_bench import RECOMMENDED, Recommendation
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
@@ -27,6 +28,7 @@ from pages.ui.compare import views as compare_views
 from pages.ui.shared import cards as model_cards
 from pages.ui.shared import choices, forms, jobs, state, take_away
 from pages.ui.shared.frame import PAGES, empty, frame, guard, page_link, sample_note
+from pages.ui.shared.naming import file_name
 from pages.ui.shared.prose import prose
 
 METHODS, FACTORS, LAW, FOLLOWS = "co_new_methods", "co_new_decomposition", "co_new_storage", "co_new_update"
@@ -90,57 +92,69 @@ def fill(choice: Recommendation) -> None:
 
 
 def new_comparison(ref: ModelRef) -> None:
-    """The form that starts a comparison."""
-    if jobs.instead(CompareSpec(model=ref)):
-        return
+    """The form that starts a comparison; what is changed in it redraws its price and nothing else."""
+    if not jobs.instead(CompareSpec(model=ref)):
+        st.fragment(_comparison_form)(ref)
+
+
+def _comparison_form(ref: ModelRef) -> None:
+    with guard():
+        spec = _asked(ref)
+        if spec is None:
+            st.warning("Choose at least one method and one compression.")
+            return
+        pressed = st.button("Start the comparison", type="primary", icon=":material/play_arrow:", key="co_start")
+        jobs.price_note(spec)
+        if pressed and jobs.submit(spec):
+            st.rerun()
+
+
+def _asked(ref: ModelRef) -> CompareSpec | None:
+    """The fields of the form, and the comparison that they say; None where there is nothing to compare."""
     names = choices.ordered_methods()
     choices.three_choices(filled(), "co_take", fill)
-    with st.form("co_form", border=False, enter_to_submit=False):
-        with st.expander("All methods", icon=":material/apps:", expanded=filled() is None):
-            methods = st.pills(
-                "Methods",
-                names,
-                selection_mode="multi",
-                wrap=True,
-                default=CompareSpec().methods,
-                format_func=method_label,
-                key=METHODS,
-            )
-            choices.all_methods_table(names)
-        left, right = st.columns(2)
-        rates = right.multiselect(
-            "Compressions",
-            [5, 10, 15, 20, 25, 30, 40, 50],
-            default=[10, 20],
-            format_func=lambda rate: f"{rate} %",
-            key="co_new_rates",
+    with st.expander("All methods", icon=":material/apps:", expanded=filled() is None):
+        methods = st.pills(
+            "Methods",
+            names,
+            selection_mode="multi",
+            wrap=True,
+            default=CompareSpec().methods,
+            format_func=method_label,
+            key=METHODS,
         )
-        decomposition = left.selectbox(
-            "Decomposition",
-            list(DECOMPOSITIONS.names()),
-            index=list(DECOMPOSITIONS.names()).index("whitened"),
-            format_func=decomposition_label,
-            key=FACTORS,
-        )
-        update = right.selectbox(
-            "Update of the factors",
-            list(jobs.UPDATES),
-            format_func=jobs.UPDATES.__getitem__,
-            key=FOLLOWS,
-            help=jobs.UPDATE_HELP,
-        )
-        with left:
-            formats = choose_formats()
-            storage = forms.storage(LAW, None, linked=False)
-        with right.expander("Presets", icon=":material/tune:"):
-            presets = choose_presets(names)
-        evaluation = forms.evaluation("co_new")
-        if not st.form_submit_button("Start the comparison", type="primary", icon=":material/play_arrow:"):
-            return
+        choices.all_methods_table(names)
+    left, right = st.columns(2)
+    rates = right.multiselect(
+        "Compressions",
+        [5, 10, 15, 20, 25, 30, 40, 50],
+        default=[10, 20],
+        format_func=lambda rate: f"{rate} %",
+        key="co_new_rates",
+    )
+    decomposition = left.selectbox(
+        "Decomposition",
+        list(DECOMPOSITIONS.names()),
+        index=list(DECOMPOSITIONS.names()).index("whitened"),
+        format_func=decomposition_label,
+        key=FACTORS,
+    )
+    update = right.selectbox(
+        "Update of the factors",
+        list(jobs.UPDATES),
+        format_func=jobs.UPDATES.__getitem__,
+        key=FOLLOWS,
+        help=jobs.UPDATE_HELP,
+    )
+    with left:
+        formats = choose_formats()
+        storage = forms.storage(LAW, None, linked=False)
+    with right.expander("Presets", icon=":material/tune:"):
+        presets = choose_presets(names)
+    evaluation = forms.evaluation("co_new")
     if not methods or not rates:
-        st.warning("Choose at least one method and one compression.")
-        return
-    spec = CompareSpec(
+        return None
+    return CompareSpec(
         model=ref,
         methods=tuple(name for name in ALLOCATORS.names() if name in methods),
         keeps=tuple(keep_at(rate) for rate in sorted(rates)),
@@ -151,8 +165,6 @@ def new_comparison(ref: ModelRef) -> None:
         formats=tuple(name for name in QUANTISED if name in formats),
         storage=storage,
     )
-    if jobs.submit(spec):
-        st.rerun()
 
 
 def choose(groups: list[comparisons.Group]) -> tuple[comparisons.Group, str, float]:
@@ -229,14 +241,17 @@ def _presets(group: comparisons.Group) -> dict[str, str]:
     return next((dict(view.spec.presets) for view in group.views if isinstance(view.spec, CompareSpec)), {})
 
 
-def downloads(group: comparisons.Group, decomposition: str) -> None:
+def downloads(ref: ModelRef, group: comparisons.Group, decomposition: str) -> None:
     """The whole table for other programs."""
     rows = [dict(row) for row in group.at(decomposition, None)]
+    rates = ", ".join(str(whole_percent(keep)) for keep in comparisons.keeps_of(group, decomposition))
+    under = "best of each" if decomposition == comparisons.EVERY else decomposition_label(decomposition)
+    name = partial(file_name, model_label(ref), "comparison", under, f"{rates} % removed")
     with st.container(horizontal=True):
         st.download_button(
             "Table (CSV)",
             pd.DataFrame(comparisons.records(rows, method_label)).map(csv_cell).to_csv(index=False),
-            f"comparison-{decomposition}.csv",
+            name(ending="csv"),
             "text/csv",
             icon=":material/download:",
             on_click="ignore",
@@ -245,7 +260,7 @@ def downloads(group: comparisons.Group, decomposition: str) -> None:
         st.download_button(
             "Table (JSON)",
             json.dumps({"rows": rows}, indent=1),
-            f"comparison-{decomposition}.json",
+            name(ending="json"),
             "application/json",
             icon=":material/download:",
             on_click="ignore",
@@ -316,7 +331,7 @@ def side_by_side(ref: ModelRef) -> None:
         cards.under_rows(rows, ref, decision_of(ref, group, decomposition))
     fill_missing(ref, group, decomposition)
     take_away.section(ref, measured_plans(rows), "co")
-    downloads(group, decomposition)
+    downloads(ref, group, decomposition)
     page_link(
         PAGES["present"].file,
         f"Present it, at {words.removed(keep)}",

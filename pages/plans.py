@@ -34,6 +34,7 @@ from lrc_core.types import ModelCard
 from pages.ui.plans import editor, folders
 from pages.ui.shared import access, cards, forms, jobs, take_away
 from pages.ui.shared.frame import empty, frame, guard, page_link, show_error
+from pages.ui.shared.naming import file_name
 from pages.ui.shared.prose import prose
 
 START, UPLOAD, NAME, RUN, STORAGE = "pl_start", "pl_upload", "pl_name", "pl_run", "pl_storage"
@@ -61,9 +62,9 @@ def beginnings(ref: ModelRef, card: ModelCard, keep: float) -> dict[str, str]:
     return found
 
 
-def export_name(keep: float) -> str:
+def export_name(card: ModelCard, keep: float) -> str:
     """What the file of the Export button is called."""
-    return f"plan-{whole_percent(keep):02d}.json"
+    return file_name(card.name, "by hand", f"{whole_percent(keep)} % removed", "plan", ending="json")
 
 
 def begin(card: ModelCard, choice: str, label: str, keep: float) -> None:
@@ -121,7 +122,7 @@ def head(ref: ModelRef, card: ModelCard, draft: Draft) -> float:
         st.download_button(
             "Export",
             json.dumps(plan_of(draft, card, keep).to_dict(), indent=1),
-            export_name(keep),
+            export_name(card, keep),
             "application/json",
             icon=":material/download:",
             on_click="ignore",
@@ -140,7 +141,7 @@ def evaluation(ref: ModelRef, card: ModelCard, draft: Draft, keep: float) -> Eva
     draft = replace(draft, name=name)
     with right.expander("What is measured", icon=":material/settings:"):
         wanted = forms.evaluation("pl_ev")
-    exported = ["lrc", "evaluate", ref.source, "--plan", export_name(keep), *evaluation_words(wanted)]
+    exported = ["lrc", "evaluate", ref.source, "--plan", export_name(card, keep), *evaluation_words(wanted)]
     if jobs.instead(shlex.join(exported)):
         return wanted
     plan = plan_of(draft, card, keep)

@@ -29,7 +29,7 @@ from lrc_core.runs.spec import (
     SpectraSpec,
     UpdateSpec,
 )
-from lrc_core.texts.documents import load_documents
+from lrc_core.texts.documents import load_documents, require_known
 from lrc_core.texts.files import is_file
 from lrc_core.tune.settings import TUNED
 
@@ -189,16 +189,17 @@ def check_outline(model: ModelRef) -> None:
 
 
 def check_texts(texts: Sequence[str]) -> None:
-    """Refuse no text, and files that are not there, are no text or hold none.
+    """Refuse no text, names that stand for none, and files that are not there, are no text or hold none.
 
     Raises:
-        TextError: naming the file, what it is and how to convert it.
+        TextError: naming the text or the file, what it is and how to convert it.
     """
     if not texts:
         raise TextError("No text is named.", "The built-in ones are wiki, c4 and gensim.")
     for text in texts:
         if Path(text).is_absolute() and not is_file(text):
             raise TextError(f"There is no text file {text}.")
+        require_known(text)
         if is_file(text):
             load_documents(text)
 

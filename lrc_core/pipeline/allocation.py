@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -75,10 +75,10 @@ def allocation_run(run: Run, session: Session) -> dict[str, Any]:
     settings = entry.settings(None, spec.settings)
     if reason := needs_whole(spec):
         require_whole(session.loaded.model, reason)
-    store = None if entry.structured else factors_for(session, spec.decomposition, spec.calibration)
+    needs_none = entry.structured or entry.arithmetic
+    store = None if needs_none else factors_for(session, spec.decomposition, spec.calibration)
     factors = store.folder.name if store else ""
-    calibrated = session.calibrated(spec.calibration)
-    key = partial(session.probing_key, calibrated, spec.calibration)
+    key = _probing_key(session, spec)
     storage = PAIR if entry.structured else spec.storage
     law = () if storage == PAIR else (storage,)  # what is probed above one law's break-even is dense
     card = stored_card(session.loaded.card, storage, spec.rank_multiple)
@@ -114,6 +114,13 @@ def allocation_run(run: Run, session: Session) -> dict[str, Any]:
         "details": dict(found.details or {}),
         "allocation": spent.to_dict(),
     }
+
+
+def _probing_key(session: Session, spec: AllocateSpec) -> Callable[..., str]:
+    """What gives cache keys of what a method measures; one that measures nothing reads no text for them."""
+    if ALLOCATORS.get(spec.method).arithmetic:
+        return lambda *parts: "nothing-measured"
+    return partial(session.probing_key, session.calibrated(spec.calibration), spec.calibration)
 
 
 def _bytes(spec: AllocateSpec, card: ModelCard) -> Bytes | None:
@@ -252,13 +259,13 @@ def _saved(plan: Plan, path: Path, gains: Mapping[str, Tensor] | None) -> Plan:
 
 
 class _NoFactors:
-    """Stands where factors would, for methods that prune structure and never ask."""
+    """Stands where factors would, for methods that prune structure or count alone, and never ask."""
 
     def factors(self, name: str, block: int) -> Factors:
-        raise PlanError(f"A method that prunes structure has no factors of {name}.")
+        raise PlanError(f"This method was given no factors of {name}.")
 
     def sigma(self, name: str, block: int) -> Tensor:
-        raise PlanError(f"A method that prunes structure has no singular values of {name}.")
+        raise PlanError(f"This method was given no singular values of {name}.")
 
 
 def _folder(name: str, key: str) -> Path:

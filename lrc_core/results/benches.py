@@ -25,18 +25,14 @@ ACCURACY = "accuracy"
 
 
 @dataclass(frozen=True)
-class Bench:
-    """One quality or ablation run with the rows it has by now.
+class Cells:
+    """Rows of a bench, wherever they come from.
 
     Attributes:
-        view: the run.
         rows: all of them.
-        baselines: what rows are tested against, in the order of the marks.
     """
 
-    view: RunView[BenchSpec]
     rows: tuple[Row, ...]
-    baselines: tuple[str, ...]
 
     @property
     def measured(self) -> list[Row]:
@@ -47,6 +43,19 @@ class Bench:
     def failed(self) -> list[Row]:
         """Rows with an error in place of figures."""
         return [row for row in self.rows if "error" in row]
+
+
+@dataclass(frozen=True)
+class Bench(Cells):
+    """One quality or ablation run with the rows it has by now.
+
+    Attributes:
+        view: the run.
+        baselines: what rows are tested against, in the order of the marks.
+    """
+
+    view: RunView[BenchSpec]
+    baselines: tuple[str, ...]
 
     @property
     def result(self) -> dict[str, Any]:
@@ -64,7 +73,7 @@ def benches(ref: ModelRef, kind: type[QualitySpec] | type[AblationSpec]) -> list
             continue
         if rows:
             names = view.spec.baselines if isinstance(view.spec, QualitySpec) else ("base",)
-            found.append(Bench(view, rows, names))
+            found.append(Bench(rows, view, names))
     return found
 
 
@@ -78,7 +87,7 @@ def _usable(row: Any) -> bool:
     return isinstance(row, Mapping) and {"method", "keep_target"} <= row.keys() and ("error" in row or "run_id" in row)
 
 
-def measures(bench: Bench) -> dict[str, str]:
+def measures(bench: Cells) -> dict[str, str]:
     """What a chart can show: perplexity on each text, mean accuracy where it was measured."""
     labels = text_labels(texts_of(bench.measured))
     found = {text: f"Perplexity, {label}" for text, label in labels.items()}
@@ -130,7 +139,7 @@ def points(rows: Sequence[Row], measure: str, axis: str) -> list[Point]:
     return sorted(found, key=lambda point: point.x)
 
 
-def lines(bench: Bench) -> dict[tuple[str, str], list[Row]]:
+def lines(bench: Cells) -> dict[tuple[str, str], list[Row]]:
     """Rows by method (with its update) and decomposition, in the order of the run."""
     found: dict[tuple[str, str], list[Row]] = {}
     for row in bench.measured:
@@ -139,7 +148,7 @@ def lines(bench: Bench) -> dict[tuple[str, str], list[Row]]:
     return found
 
 
-def decompositions_of(bench: Bench) -> list[str]:
+def decompositions_of(bench: Cells) -> list[str]:
     """Decompositions that any row is under, in the order of the run."""
     return list(dict.fromkeys(name for _, name in lines(bench) if name))
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from typing import Any
 
 from lrc_core import words
+from lrc_core.registry import ALLOCATORS
 from lrc_core.results.archive import AnyRun, archive
 from lrc_core.results.outcomes import read_result
 from lrc_core.runs.spec import (
@@ -20,6 +23,7 @@ from lrc_core.runs.spec import (
     SpectraSpec,
     UpdateSpec,
 )
+from lrc_core.tune.kinds import NO_UPDATE
 
 _QUESTION = 150
 """Tokens that a zero-shot question takes with all its answers, about."""
@@ -78,25 +82,26 @@ def price(spec: Spec) -> Price | None:
     if isinstance(spec, AllocateSpec):
         return _allocating(spec.model, spec.method, spec.preset, spec.calibration)
     if isinstance(spec, UpdateSpec):
-        kind = str(spec.settings.get("kind", ""))
-        return _like(spec, UpdateSpec, lambda other: other.settings.get("kind") == kind)
+        return _updating(spec.model, str(spec.settings.get("kind", "")))
     if isinstance(spec, SpectraSpec):
         return _like(spec, SpectraSpec, lambda other: other.stream == spec.stream)
     return _comparing(spec) if isinstance(spec, CompareSpec) else None
 
 
 def _comparing(spec: CompareSpec) -> Price | None:
-    """Every method learns once for all sizes; every size, and the dense model, is measured."""
+    """Every method learns once for all sizes; every plan is updated, and measured as the dense model and formats are.
+
+    None where any part of it has never been done.
+    """
+    methods, updated = list(spec.methods), [name for name in spec.methods if not ALLOCATORS.get(name).structured]
+    found = [_allocating(spec.model, name, spec.presets.get(name, ""), spec.calibration) for name in methods]
+    for kind in spec.update.split("+") if spec.update != NO_UPDATE and updated else ():
+        one = _updating(spec.model, kind)
+        found.append(one and one.times(len(updated) * len(spec.keeps)))
     measured = _measuring(spec.model, spec.evaluation)
-    if measured is None:
-        return None
-    total = measured.times(1 + len(spec.methods) * len(spec.keeps))
-    for method in spec.methods:
-        made = _allocating(spec.model, method, spec.presets.get(method, ""), spec.calibration)
-        if made is None:
-            return None
-        total = total + made
-    return total
+    found.append(measured and measured.times(1 + len(spec.formats) + len(methods) * len(spec.keeps)))
+    known = [part for part in found if part is not None]
+    return reduce(add, known) if len(known) == len(found) else None
 
 
 def _allocating(ref: ModelRef, method: str, preset: str, calibration: CalibrationSpec) -> Price | None:
@@ -105,6 +110,10 @@ def _allocating(ref: ModelRef, method: str, preset: str, calibration: Calibratio
 
     wanted = _tokens(calibration)
     return _from(AllocateSpec, ref, alike, lambda other: wanted / _tokens(other.calibration))
+
+
+def _updating(ref: ModelRef, kind: str) -> Price | None:
+    return _from(UpdateSpec, ref, lambda other: bool(other.settings.get("kind") == kind), lambda other: 1.0)
 
 
 def _tokens(calibration: CalibrationSpec) -> int:

@@ -33,6 +33,19 @@ _LEAST_PIECE = 100
 _HUB_DATA_SET = re.compile(r"[\w.-]+/[\w.-]+(:[^:]*){0,2}")
 
 
+def require_known(name: str) -> None:
+    """Refuse what is neither a built-in text, nor a file, nor the name of a data set.
+
+    Raises:
+        TextError: says what can be named.
+    """
+    if name not in (*BUILT_IN, GENERATED) and not is_file(name) and not is_data_set(name):
+        raise TextError(
+            f"There is no text {name!r}.",
+            f"Name a file that exists, a hub data set (owner/name), or one of {', '.join(BUILT_IN)}.",
+        )
+
+
 def load_documents(
     name: str,
     part: str = "all",
@@ -60,19 +73,15 @@ def load_documents(
         raise TextError("The text generated is written by the model itself and can only be calibrated on.")
     if name == "gensim":
         return _articles(part, on_progress, should_stop)
+    require_known(name)
     if name in BUILT_IN:
         file = starter.ensure_texts(on_progress, should_stop) / f"{name}.utf8"
         documents = _built_in(name, file.read_text(encoding="utf-8"))
     elif is_file(name):
         documents = list(read_file(name).documents)
-    elif is_data_set(name):
+    else:
         documents, split = _hub_data_set(name, part)
         part = "all" if split else part
-    else:
-        raise TextError(
-            f"There is no text {name!r}.",
-            f"Name a file that exists, a hub data set (owner/name), or one of {', '.join(BUILT_IN)}.",
-        )
     if not any(document.strip() for document in documents):
         raise TextError(f"The text {name} is empty.")
     return part_of(documents, part)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from lrc_core.allocate.curves.mixtures import Curves, best_mixture, on_hull, smallest_cost, ways
+from lrc_core.allocate.curves.mixtures import Curves, best_mixture, least_bytes, on_hull, smallest_cost, ways
 from lrc_core.allocate.curves.rounding_losses import dense_loss, pair_losses, pivot_loss
 from lrc_core.budget import stored
 from lrc_core.decompose.factorise import Factors, Transform, factorise
@@ -226,3 +226,25 @@ def test_records_of_earlier_runs_keep_their_ids() -> None:
     plain = AllocateSpec()
     assert not {"budget", "vary"} & set(plain.to_dict())
     assert json.loads(json.dumps(plain.to_dict())) == plain.to_dict()
+
+
+@pytest.mark.parametrize("vary", VARY)
+def test_the_least_bytes_are_those_of_the_cheapest_choices_whatever_the_losses(vary: str) -> None:
+    """Of all ways to store each layer: whole blocks and odd widths, both storage laws, a rank multiple."""
+    drawn = np.random.default_rng(0)
+    layers = [
+        LinearShape("a", 0, "a", 96, 64),
+        LinearShape("b", 0, "b", 40, 50),
+        LinearShape("c", 1, "c", 64, 64, "pivoted"),
+        LinearShape("d", 1, "d", 128, 64, "pair", 8),
+    ]
+    hulls = {}
+    for layer in layers:
+        each = np.sort(drawn.random(layer.full_rank))[::-1]
+        fitting = {name: drawn.random() for name in QUANTISED if FORMATS[name].fits(layer.in_features)}
+        rounding = {name: np.concatenate([[0.0], np.cumsum(drawn.random(layer.full_rank))]) for name in QUANTISED}
+        hulls[layer.name] = on_hull(ways(layer, Curves(each, fitting, rounding), vary))
+    least = least_bytes(layers, vary)
+    assert least == smallest_cost(hulls) and best_mixture(layers, hulls, least).cost == least
+    with pytest.raises(BudgetError):
+        require_reach(least, least - 1, layers)

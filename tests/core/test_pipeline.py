@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lrc_core.budget import plan_params
+from lrc_core.budget import fit_budget, plan_params, uniform_ranks
 from lrc_core.errors import CancelledError, LrcError, ModelError, NumericalError, PlanError, TextError
 from lrc_core.evaluate.perplexity import perplexity
 from lrc_core.kinds import check
@@ -20,6 +20,8 @@ from lrc_core.lowrank.apply import compressed
 from lrc_core.lowrank.structure import read_structure, restructured
 from lrc_core.models.blocks.linears import block_linears, get_module, weight_of
 from lrc_core.models.load import load_model
+from lrc_core.pipeline import allocation
+from lrc_core.pipeline.session import Session
 from lrc_core.plan import Plan
 from lrc_core.quality.speeds import DECODE, pace_of
 from lrc_core.registry import ALLOCATORS
@@ -348,3 +350,19 @@ def test_a_model_that_has_gone_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("keep", [0.0, -1.0, 1.5, 0.0001])
 def test_an_impossible_target_is_refused(model: ModelRef, calibration: CalibrationSpec, keep: float) -> None:
     fails(AllocateSpec(model, keep=keep, calibration=calibration), LrcError, "keep|Keeping")
+
+
+def test_ranks_that_are_arithmetic_need_neither_text_nor_factors(
+    model: ModelRef, calibration: CalibrationSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are those that the rule counts, and the plan still names the text that its factors will come from."""
+
+    def read(*_: Any, **__: Any) -> None:
+        raise AssertionError("nothing of this is needed")
+
+    monkeypatch.setattr(Session, "windows", read)
+    monkeypatch.setattr(allocation, "factors_for", read)
+    found = run(AllocateSpec(model, method="uniform", decomposition="kfac", keep=0.6, calibration=calibration))
+    plan, card = Plan.load(found.path / "plan.json"), card_of(found)
+    assert plan.full_ranks(card.layers) == fit_budget(card.layers, uniform_ranks(card.layers, 0.6), 0.6)
+    assert plan.decomposition == "kfac" and plan.origin["calibration"]["windows"] == 40

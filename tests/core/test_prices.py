@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from lrc_core.results.prices import price, span, work
-from lrc_core.runs.spec import AllocateSpec, CalibrationSpec, CompareSpec, EvaluateSpec, EvaluationSpec, ModelRef
+from lrc_core.runs.spec import (
+    AllocateSpec,
+    CalibrationSpec,
+    CompareSpec,
+    EvaluateSpec,
+    EvaluationSpec,
+    ModelRef,
+    UpdateSpec,
+)
 from lrc_core.runs.store import RunStore
 from tests.factories import run_factory
 
@@ -77,3 +87,29 @@ def test_other_models_methods_and_calibrations_do_not_count_alike(stores):
 )
 def test_spans_are_read_in_one_unit(low, high, said):
     assert span(low, high) == said
+
+
+def test_a_comparison_with_updates_and_formats_counts_them(stores):
+    """Tuning is paid for every plan, a refinement before it as well; a format is one more measurement."""
+    own, _ = stores
+    done(own, AllocateSpec(method="strs", preset="standard"), 100.0)
+    done(own, AllocateSpec(method="llm_pruner", preset="standard"), 10.0)
+    done(own, evaluated(40, 100), 60.0)
+    wanted = EvaluationSpec(max_windows=40, tasks=("piqa",), items=100)
+    plain = CompareSpec(methods=("strs",), keeps=(0.9, 0.8), evaluation=wanted, formats=())
+
+    def low(spec: CompareSpec) -> float:
+        found = price(spec)
+        assert found is not None
+        return found.low
+
+    tuned = replace(plain, update="tuned")
+    assert price(tuned) is None, "tuning was never done"
+    done(own, UpdateSpec(settings={"kind": "tuned"}), 1400.0)
+    assert low(tuned) - low(plain) == pytest.approx(2 * 1400 / 1.4)
+    assert price(replace(plain, update="blockwise+tuned")) is None
+    done(own, UpdateSpec(settings={"kind": "blockwise"}), 140.0)
+    assert low(replace(plain, update="blockwise+tuned")) - low(plain) == pytest.approx(2 * (1400 + 140) / 1.4)
+    assert low(replace(plain, formats=("Q8_0", "Q4_0"))) - low(plain) == pytest.approx(2 * 60 / 1.4)
+    pruned = replace(plain, methods=("llm_pruner",))
+    assert low(replace(pruned, update="tuned")) == low(pruned), "what is pruned has no factors"

@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from lrc_core.names import method_label
 from lrc_core.quality.starter_bench import PIVOTED_STARTER, STARTER_BENCH, TUNED_STARTER
+from lrc_core.quality.starter_tables import ABLATIONS, BENCH, COMMANDS, MACHINE, shipped_table
 from lrc_core.registry import ALLOCATORS
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -40,3 +43,24 @@ def test_figures_of_pivots_are_those_of_the_results() -> None:
     rows = {row[0]: row for row in cells("results.md")}
     said = [rows[name][2].strip("*") for name in ("pivots", "pivots, tuned")]
     assert PIVOTED_STARTER["lagrangian"] == tuple(tuple(float(part) for part in one.split("/")) for one in said)
+
+
+@pytest.mark.parametrize("name", [BENCH, *ABLATIONS])
+def test_shipped_tables_are_read_whole(name: str) -> None:
+    """Every printed row is there, in numbers that round to what is printed; ratios to the dense model agree."""
+    table = shipped_table(name)
+    assert table is not None
+    printed = [row for row in cells(f"{name}.md") if row[0].endswith(" %") and len(row) in (9, 10)]
+    assert len(table.rows) == len(table.cells) == len(printed)
+    dense = table.rows[0]
+    assert dense["method"] == "dense" and all(row["method"] in ALLOCATORS for row in table.rows[1:])
+    for row, said in zip(table.rows, table.cells, strict=True):
+        for text, score in row["perplexity"].items():
+            ratio = score["value"] / dense["perplexity"][text]["value"]
+            assert score["stderr"] > 0 and ratio == pytest.approx(float(said[f"× dense, {text}"]), rel=5e-3)
+
+
+def test_the_origin_of_shipped_tables_is_that_of_the_results() -> None:
+    results = " ".join((DOCS / "results.md").read_text(encoding="utf-8").replace("\\", " ").split())
+    assert MACHINE.split(",")[0] in results and MACHINE.split(", ")[1] in results
+    assert all(command in results for command in COMMANDS.values()) and set(COMMANDS) == {BENCH, *ABLATIONS}

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from lrc_core.errors import TextError
+from lrc_core.kinds.checks import check_texts
 from lrc_core.texts import documents, windows
 from lrc_core.texts.documents import dealt, load_documents, part_of
 from lrc_core.texts.unseen import unseen_documents
@@ -244,3 +245,10 @@ def test_a_data_set_is_reported_on_by_its_own_split(monkeypatch: pytest.MonkeyPa
     )
     assert unseen_documents("some/set", ["some/set"]).documents == ["three"]
     assert documents.reported_documents("some/set:raw:train") == ["one"]
+
+
+@pytest.mark.parametrize("name", ["foo", "texts", "missing.txt", "a/b/c/d.txt"])
+def test_a_name_that_stands_for_no_text_is_refused_before_anything_is_queued(name: str) -> None:
+    with pytest.raises(TextError):
+        check_texts(["wiki", name])
+    check_texts(["wiki", "generated", "owner/name", "owner/name:config"])

@@ -133,7 +133,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installe
 def test_one_name_of_ours_lands_among_everybodys_packages(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"lrc_core"}
-    for what in ("app.py", "pages/watch.py", ".streamlit/config.toml", "assets/style.css"):
+    for what in ("app.py", "pages/watch.py", ".streamlit/config.toml", "assets/style.css", "docs/bench_starter.md"):
         assert f"lrc_core/_app/{what}" in names
     ours = {str(path.relative_to(ROOT)) for path in (ROOT / "assets").rglob("*") if path.is_file()}
     brought = {name.removeprefix("lrc_core/_app/") for name in names if name.startswith("lrc_core/_app/assets/")}

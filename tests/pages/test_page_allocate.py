@@ -16,12 +16,14 @@ from lrc_core.errors import ResourceError
 from lrc_core.jobs import manager
 from lrc_core.quality.starter_bench import starter_words
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
+from lrc_core.results import series
 from lrc_core.results.archive import archive
 from lrc_core.results.identity import identified
 from lrc_core.results.plans import nearest, recorded_plans
 from lrc_core.results.series import LARGEST_RATE
 from lrc_core.runs.spec import AllocateSpec, EvaluateSpec, FetchSpec, ModelRef, UpdateSpec
 from lrc_core.settings import fields_of
+from pages.ui.allocate import arithmetic
 from pages.ui.shared import choices, state
 from tests.factories import run_factory
 from tests.pages.conftest import text_of
@@ -436,3 +438,44 @@ def test_what_bytes_come_to_is_said_or_why_they_are_too_few(open_page, known, ca
     elsewhere.button(key="al_budget_decompose").click().run()
     assert "--decomposition kfac" in text_of(elsewhere)
     assert not any(button.key == "al_budget_decompose" for button in elsewhere.button)
+
+
+@pytest.mark.parametrize(
+    "unit, key, few, enough", [("Megabytes of the model", "mb", 1, 5), ("Share of the bytes", "bytes", 1, 60)]
+)
+def test_a_budget_below_every_plan_starts_nothing_and_says_the_least(
+    open_page, known, submitted, unit, key, few, enough
+):
+    form = {"al_method": "Lagrangian", "al_decomposition": DECOMPOSITIONS.get("kfac").label, "al_budget": unit}
+    app = open_page("allocate", **form, **{f"al_budget_value_{key}": str(few)})
+    assert app.button(key="al_start").disabled and "at least" in text_of(app)
+    assert not app.exception and not app.error and not submitted
+    possible = open_page("allocate", **form, **{f"al_budget_value_{key}": str(enough)})
+    assert not possible.button(key="al_start").disabled
+
+
+def test_a_calibration_text_that_does_not_exist_is_refused_before_the_job(open_page, known, submitted):
+    app = open_page("allocate", **LEARNS, al_cal_texts="foo, bar")
+    assert app.error and "foo" in str(app.error[0].proto) and not app.exception
+    assert "al_start" not in {button.key for button in app.button} and not submitted
+    assert not open_page("allocate", **LEARNS, al_cal_texts="wiki, owner/name").error
+
+
+@pytest.mark.parametrize("storage", ["Pairs", "Pivots"])
+def test_ranks_that_are_arithmetic_are_there_without_a_job(open_page, known, card, submitted, storage):
+    """Uniform's plan can be taken along at once, the very ranks that the slider draws; no minutes are announced."""
+    app = open_page("allocate", al_method="Uniform", al_storage=storage, rate="30")
+    assert "Uniform plan at 30 %" in {one.proto.label for one in app.get("download_button")} and not submitted
+    spec = AllocateSpec(
+        method="uniform", decomposition="kfac", keep=0.7, storage="pivoted" if storage == "Pivots" else "pair"
+    )
+    plan = arithmetic.plan_of(card, spec)
+    layers = stored(card.layers, spec.storage)
+    drawn = series.uniform(layers).plan_near(30, layers)
+    assert plan is not None and plan.full_ranks(layers) == {
+        name: rank if not is_dense(layer, rank) else layer.full_rank
+        for (name, rank), layer in zip(drawn.items(), layers, strict=True)
+    }
+    assert ":material/bolt:" in text_of(app) and "after the first one" not in text_of(app)
+    other = open_page("allocate", al_method="STRS")
+    assert ":material/bolt:" not in text_of(other)

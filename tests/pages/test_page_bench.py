@@ -10,12 +10,13 @@ from dataclasses import replace
 import pytest
 
 from lrc_core.names import method_color
+from lrc_core.quality.starter_tables import ABLATIONS, BENCH, COMMANDS, MACHINE, shipped_table
 from lrc_core.quality.tables import rows_csv, to_markdown
 from lrc_core.results import benches as bench_data
 from lrc_core.results import comparisons as compare_data
 from lrc_core.runs.spec import AblationSpec, ModelRef, QualitySpec
 from pages.ui.bench import figures
-from tests.factories import table_factory
+from tests.factories import run_factory, table_factory
 from tests.pages.conftest import text_of
 
 
@@ -28,13 +29,13 @@ def bench(store, card) -> bench_data.Bench:
 
 def test_empty_states_start_a_bench_and_an_ablation(open_page, submitted):
     app = open_page("compare", co_section="Bench")
-    assert "No bench yet" in text_of(app)
+    assert "Shipped table" in text_of(app) and "No bench yet" not in text_of(app)
     next(button for button in app.button if button.label == "Start the bench").click().run()
     spec = submitted[-1][0]
     assert isinstance(spec, QualitySpec)
     assert spec.keeps == (0.9, 0.8, 0.7, 0.6) and spec.evaluation.items == 100 and spec.task_keeps == (0.8,)
     app = open_page("compare", co_section="Ablations")
-    assert "No ablation yet" in text_of(app)
+    assert "Shipped table" in text_of(app) and "No ablation yet" not in text_of(app)
     next(button for button in app.button if button.label == "Start the ablation").click().run()
     spec = submitted[-1][0]
     assert isinstance(spec, AblationSpec)
@@ -144,10 +145,26 @@ def test_side_by_side_takes_a_bench_for_a_comparison_but_no_variant_for_a_method
     assert not open_page("compare").error
 
 
+def test_the_bench_that_ships_shows_its_cells_its_origin_and_its_command(open_page):
+    app = open_page("compare", co_section="Bench")
+    table = app.dataframe[0].value
+    assert len(table) == sum(row["decomposition"] in ("", "kfac") for row in shipped_table(BENCH).rows)
+    row = table[(table["method"] == "Uniform") & (table["kept"] == "80 %")].iloc[0]
+    assert row["gensim"] == "81.10 ± 5.88†‡" and row["× dense, c4"] == "12.1"
+    assert MACHINE in text_of(app) and COMMANDS[BENCH] in text_of(app)
+    bars = open_page("compare", co_section="Ablations")
+    assert all(COMMANDS[name] in text_of(bars) for name in ABLATIONS) and len(bars.dataframe) == 6
+
+
+def test_another_model_has_no_shipped_bench(open_page, store):
+    run_factory.spectra_run(store, run_factory.make_card("owner/other"))
+    assert "No bench yet" in text_of(open_page("compare", co_section="Bench", model="owner/other"))
+
+
 def test_damaged_rows_are_left_out(open_page, store, card):
     run = table_factory.quality_run(store, card)
     (run.path / "rows.json").write_text('[{"method": "llrc"}, 3, null]')
-    assert "No bench yet" in text_of(open_page("compare", co_section="Bench"))
+    assert "Shipped table" in text_of(open_page("compare", co_section="Bench"))
 
 
 @pytest.mark.parametrize("kind", ["quality", "ablation"])

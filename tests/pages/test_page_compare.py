@@ -14,7 +14,8 @@ from lrc_core.kinds import command_for
 from lrc_core.registry import ALLOCATORS
 from lrc_core.results import comparisons as compare_data
 from lrc_core.results.identity import identified
-from lrc_core.runs.spec import CompareSpec, EvaluateSpec, ModelRef
+from lrc_core.results.prices import price
+from lrc_core.runs.spec import AllocateSpec, CompareSpec, EvaluateSpec, EvaluationSpec, ModelRef, UpdateSpec
 from pages.ui.compare import ranks
 from pages.ui.shared import choices
 from tests.factories import run_factory, table_factory
@@ -42,6 +43,7 @@ def test_overview_shows_the_rows_of_one_budget_with_errors(open_page, store, car
     app = open_page("compare", co_rate="10 %")
     table = app.dataframe[0].value
     assert list(table["Method"]) == ["Dense", "Uniform", "STRS", "LLRC"]
+    assert "Run" not in table, "ids stand behind a button"
     assert table["Removed"].iloc[1] == "10.04 %"
     assert "±" in table["Perplexity, gensim"].iloc[1]
     assert "Not measured yet" not in text_of(app)
@@ -100,6 +102,22 @@ def test_tuning_can_be_asked_for(open_page, submitted):
     assert spec.update == "tuned" and "--update tuned" in command_for(spec)
     assert spec.formats == QUANTISED
     assert "with tuned factors" in text_of(app)
+
+
+def test_the_button_says_the_price_with_the_tuning_as_soon_as_it_is_chosen(open_page, store, submitted):
+    """The sum is of the parts that were done here; what was chosen redraws it, and starts nothing."""
+    base = CompareSpec(keeps=(0.9, 0.8), evaluation=EvaluationSpec(tasks=("arc_easy", "piqa")), formats=QUANTISED)
+    for method in base.methods:
+        run_factory.finish(store.create(AllocateSpec(method=method)), {"wall_s": 60.0})
+    run_factory.finish(store.create(EvaluateSpec(evaluation=base.evaluation)), {"wall_s": 60.0})
+    run_factory.finish(store.create(UpdateSpec(settings={"kind": "tuned"})), {"wall_s": 36_000.0})
+    app = open_page("compare")
+    app.selectbox(key="co_new_update").set_value("none").run()
+    plain = price(base)
+    assert plain is not None and plain.said in text_of(app)
+    app.selectbox(key="co_new_update").set_value("tuned").run()
+    tuned = price(replace(base, update="tuned"))
+    assert tuned is not None and tuned.said in text_of(app) and tuned.low > 10 * plain.high and not submitted
 
 
 def test_updated_plans_stand_beside_those_as_allocated(open_page, store, card):

@@ -60,7 +60,7 @@ def test_no_page_offers_to_start_or_delete_and_nothing_is_written(open_page, dem
     [
         ("home", "lrc spectra starter"),
         ("allocate", "lrc allocate starter --method"),
-        ("plans", "lrc evaluate starter --plan plan-20.json"),
+        ("plans", "lrc evaluate starter --plan smollm2-135m-by-hand-20-percent-removed-plan.json"),
         ("compare", "lrc compare starter --keep 0.9 0.8"),
         ("talk", "lrc generate starter"),
     ],

@@ -8,8 +8,9 @@ Shoham and Gersho 1988), so that any budget takes milliseconds once the points a
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from lrc_core.allocate.curves.loss_curves import lower_hull
 from lrc_core.budget import is_dense, largest_low_rank
 from lrc_core.formats.budgets import BITS, RANKS
-from lrc_core.formats.grids import BF16, FORMATS, Format
+from lrc_core.formats.grids import BF16, FORMATS, QUANTISED, Format
 from lrc_core.formats.sizes import layer_bytes, low_rank_bytes
 from lrc_core.types import LinearShape
 
@@ -146,6 +147,24 @@ def on_hull(found: Ways) -> list[Option]:
 def smallest_cost(hulls: Mapping[str, Sequence[Option]]) -> int:
     """What the cheapest choices cost together."""
     return sum(hull[0].cost for hull in hulls.values())
+
+
+def least_bytes(layers: Sequence[LinearShape], vary: str) -> int:
+    """What the block linears take at the cheapest choice of every layer, known without any losses.
+
+    Args:
+        layers: the block linears.
+        vary: see :data:`~lrc_core.formats.budgets.VARY`.
+    """
+    alike = Counter(replace(layer, name="", block=0, kind="") for layer in layers)
+    return sum(count * _least(layer, vary) for layer, count in alike.items())
+
+
+def _least(layer: LinearShape, vary: str) -> int:
+    nothing = np.zeros(layer.full_rank + 1)
+    dense = {form: 0.0 for form in QUANTISED if FORMATS[form].fits(layer.in_features)}
+    curves = Curves(nothing[1:], dense, dict.fromkeys(QUANTISED, nothing))
+    return int(ways(layer, curves, vary).costs[0])
 
 
 def best_mixture(layers: Sequence[LinearShape], hulls: Mapping[str, Sequence[Option]], allowed: int) -> Mixture:

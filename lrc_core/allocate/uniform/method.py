@@ -23,6 +23,7 @@ ENTRY = ALLOCATORS.register(
         color="#999999",
         implementation="lrc_core.allocate.uniform.method:allocate",
         settings_class=UniformSettings,
+        arithmetic=True,
         layer_local=("svd", "asvd", "whitened", "kfac"),
     )
 )

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
 import streamlit as st
 
 from lrc_core import words
+from lrc_core.allocate.curves.mixtures import least_bytes
+from lrc_core.budget import check_target, stored_card
+from lrc_core.errors import BudgetError
 from lrc_core.formats.budgets import (
     BOTH,
     BY_BYTES,
@@ -18,13 +22,13 @@ from lrc_core.formats.budgets import (
     VARY_WORDS,
     byte_budget,
     latency_share,
+    require_reach,
 )
 from lrc_core.formats.sizes import rest_bytes, whole_bytes
 from lrc_core.names import decomposition_label
-from lrc_core.registry import MethodEntry
+from lrc_core.registry import ALLOCATORS, MethodEntry
 from lrc_core.runs.spec import AllocateSpec
 from lrc_core.types import ModelCard
-from pages.ui.shared.frame import guard
 
 BUDGET, VALUE, MAY = "al_budget", "al_budget_value", "al_vary"
 PARAMETERS = "parameters"
@@ -107,11 +111,51 @@ def _whole_model(card: ModelCard) -> int:
 
 
 def _say(spec: AllocateSpec, card: ModelCard) -> None:
-    """What a budget in bytes comes to, or why there is nothing to spend."""
-    with guard():
-        allowed = byte_budget(spec.budget).allowed(card)
-        rest = rest_bytes(card.params_total, card.params_linear)
-        st.caption(
-            f"{words.data_size(min(allowed, whole_bytes(card.layers)))} for the block linears and "
-            f"{words.data_size(rest)} for the rest, instead of {words.data_size(_whole_model(card))} in 16 bits."
+    """What a budget in bytes comes to; nothing where it is out of reach, which stands at the button."""
+    if out_of_reach(spec, card) is not None:
+        return
+    allowed = byte_budget(spec.budget).allowed(card)
+    rest = rest_bytes(card.params_total, card.params_linear)
+    st.caption(
+        f"{words.data_size(min(allowed, whole_bytes(card.layers)))} for the block linears and "
+        f"{words.data_size(rest)} for the rest, instead of {words.data_size(_whole_model(card))} in 16 bits."
+    )
+
+
+def out_of_reach(spec: AllocateSpec, card: ModelCard) -> BudgetError | None:
+    """Why no plan can be within a job's budget; None where there may be one.
+
+    Args:
+        spec: of the job.
+        card: of the model. A time's reach is known only when layers have been timed.
+    """
+    layers = stored_card(card, spec.storage, spec.rank_multiple).layers
+    try:
+        if not spec.budget:
+            if not ALLOCATORS.get(spec.method).structured:
+                check_target(layers, spec.keep)
+        elif latency_share(spec.budget) is None:
+            _require_bytes(spec, card, least_bytes(layers, spec.vary))
+    except BudgetError as error:
+        return error
+    return None
+
+
+def _require_bytes(spec: AllocateSpec, card: ModelCard, least: int) -> None:
+    """Refuse a budget below the smallest choices of all layers, in the unit that it was asked for in.
+
+    Raises:
+        BudgetError: says the least that can be asked for.
+    """
+    budget = byte_budget(spec.budget)
+    if budget.unit != MEGABYTES:
+        require_reach(least, budget.allowed(card), card.layers)
+        return
+    smallest = rest_bytes(card.params_total, card.params_linear) + least
+    if budget.value * 1e6 < smallest:
+        kept = words.data_size(rest_bytes(card.params_total, card.params_linear))
+        raise BudgetError(
+            f"No plan is as small as {budget.words}: embeddings, head and norms, which are kept in 16 bits, take {kept}"
+            f", the block linears at least {words.data_size(least)}.",
+            f"Allow at least {math.ceil(smallest / 1e6)} MB.",
         )

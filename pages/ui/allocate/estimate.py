@@ -20,6 +20,7 @@ from lrc_core.runs.spec import ModelRef, SpectraSpec
 from lrc_core.types import ModelCard
 from pages.ui.shared import jobs
 from pages.ui.shared.frame import sample_note, show_error
+from pages.ui.shared.naming import file_name
 
 
 def beneath(
@@ -61,7 +62,7 @@ def beneath(
             st.download_button(
                 f"Estimated plan at {rate} %",
                 json.dumps(plan.to_dict(), indent=1),
-                f"plan-lagrangian-{rate:02d}.json",
+                file_name(card.name, "lagrangian", "estimated", f"{rate} % removed", "plan", ending="json"),
                 "application/json",
                 icon=":material/download:",
                 on_click="ignore",

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import pandas as pd
 import streamlit as st
 
 from lrc_core import words
-from lrc_core.budget import keep_at, storage_law
+from lrc_core.budget import keep_at, storage_law, whole_percent
 from lrc_core.escape import escaped
-from lrc_core.names import decomposition_label, method_label
+from lrc_core.names import decomposition_label, method_label, model_label
 from lrc_core.quality.presets import PRESETS, bench_preset, method_presets
+from lrc_core.quality.quantised import compresses
 from lrc_core.quality.tables import row_label, rows_csv, to_markdown
 from lrc_core.quality.variants import methods_with_terms
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
@@ -21,12 +23,12 @@ from lrc_core.results import benches as bench_data
 from lrc_core.results.archive import AnyRun, archive
 from lrc_core.runs.spec import STORAGES, AblationSpec, ModelRef, QualitySpec
 from lrc_core.tune.kinds import NO_UPDATE
-from pages.ui.bench import figures, readings
+from pages.ui.bench import figures, readings, shipped
 from pages.ui.compare import report
 from pages.ui.shared import charting, jobs
 from pages.ui.shared.charting import ChartText
 from pages.ui.shared.frame import empty, guard, sample_note
-from pages.ui.shared.naming import run_labels
+from pages.ui.shared.naming import file_name, run_labels
 
 _SIZES = {"bench": "For two cores", "gpu": "For a GPU"}
 _PARTS = {"losses": "Loss terms", "texts": "Calibration text"}
@@ -37,13 +39,14 @@ def bench(ref: ModelRef) -> None:
     found = bench_data.benches(ref, QualitySpec)
     _unfinished(archive().runs(QualitySpec, ref, samples=False))
     if not found:
-        empty(
-            "No bench yet",
-            "A bench runs every method at every target on the same text and tasks, with paired tests. It takes hours, "
-            "can be stopped, and goes on where it stopped.",
-            ":material/leaderboard:",
-        )
-        _start_bench(ref, expanded=True)
+        if not shipped.bench(ref):
+            empty(
+                "No bench yet",
+                "A bench runs every method at every target on the same text and tasks, with paired tests. It takes "
+                "hours, can be stopped, and goes on where it stopped.",
+                ":material/leaderboard:",
+            )
+        _start_bench(ref, expanded=ref != ModelRef())
         return
     chosen = _choose(found, "co_bench")
     left, middle, right = st.columns([3, 2, 1], vertical_alignment="bottom")
@@ -72,6 +75,11 @@ def bench(ref: ModelRef) -> None:
     _table(chosen, "bench", drawn=bool(names))
     with guard():
         report.section([chosen.view], "co_bench")
+    if ref == ModelRef():
+        fold = st.expander("The bench that ships", icon=":material/inventory_2:", key="co_shipped", on_change="rerun")
+        if fold.open:
+            with fold:
+                shipped.bench(ref)
     _start_bench(ref)
 
 
@@ -80,13 +88,14 @@ def ablation(ref: ModelRef) -> None:
     found = bench_data.benches(ref, AblationSpec)
     _unfinished(archive().runs(AblationSpec, ref, samples=False))
     if not found:
-        empty(
-            "No ablation yet",
-            "An ablation trains a method with each term of its loss alone and left out, and with other calibration "
-            "text, and measures every plan.",
-            ":material/science:",
-        )
-        _start_ablation(ref, expanded=True)
+        if not shipped.ablations(ref):
+            empty(
+                "No ablation yet",
+                "An ablation trains a method with each term of its loss alone and left out, and with other calibration "
+                "text, and measures every plan.",
+                ":material/science:",
+            )
+        _start_ablation(ref, expanded=ref != ModelRef())
         return
     chosen = _choose(found, "co_ablation")
     variants = [row for row in chosen.measured if row.get("variant")]
@@ -159,10 +168,13 @@ def _table(chosen: bench_data.Bench, name: str, *, drawn: bool = False) -> None:
         ("Markdown", to_markdown(chosen.result), "md", "text/markdown"),
         ("JSON", json.dumps(chosen.result, indent=1), "json", "application/json"),
     )
+    keeps = {float(row["keep_target"]) for row in chosen.measured if compresses(row)}
+    rates = ", ".join(str(whole_percent(keep)) for keep in sorted(keeps, reverse=True))
+    saved = partial(file_name, model_label(chosen.view.spec.model), name, f"{rates} % removed" if rates else "")
     with st.container(horizontal=True):
         for label, content, ending, mime in files:
             st.download_button(
-                f"Table ({label})", content, f"{name}.{ending}", mime, icon=":material/download:", on_click="ignore",
+                f"Table ({label})", content, saved(ending=ending), mime, icon=":material/download:", on_click="ignore",
                 key=f"co_{name}_{ending}",
             )  # fmt: skip
     sample_note(chosen.view.sample, chosen.view.id)

@@ -29,7 +29,7 @@ from pages.ui.compare import ranks as rank_charts
 from pages.ui.compare import readings
 from pages.ui.shared import charting
 from pages.ui.shared.charting import ChartText
-from pages.ui.shared.frame import empty
+from pages.ui.shared.frame import empty, show_ids
 
 Rows = list[comparisons.Row]
 
@@ -39,6 +39,7 @@ def overview(group: comparisons.Group, decomposition: str, rows: Rows, ref: Mode
     said = "Perplexity by method: " + "; ".join(_sentence(row) for row in charts.ordered(rows))
     caption = ChartText(said, _readable(charts.ordered(rows)), readings.best(rows), folded=False)
     charting.plotly(charts.perplexity_bars(rows), caption, key="co_bars", name="perplexity")
+    show_ids([f"{row['run_id']}  # {charts.bar_name(row)}" for row in charts.ordered(rows) if row.get("run_id")])
     if answer := why_not_quantise(rows, Scores(RunStore().root)):
         st.markdown(escaped(answer))
 
@@ -107,7 +108,6 @@ def _readable(rows: Rows) -> pd.DataFrame:
                     record[f"{task}, {kind}"] = words.with_error(100 * score[metric], error, 1) + " %"
         size = served_bytes(row)
         record["Size"] = words.data_size(size) if size else "–"
-        record["Run"] = str(row.get("run_id", ""))
         records.append(record)
     return pd.DataFrame(records)
 

@@ -85,4 +85,14 @@ def below(caption: ChartText, key: str) -> None:
 
 def _table(frame: pd.DataFrame, caption: ChartText) -> None:
     height: int | Literal["auto"] = 380 if len(frame) > 10 else "auto"
-    st.dataframe(frame, hide_index=True, alt=f"In numbers: {without_marks(caption.alt)}", height=height)
+    alt = f"In numbers: {without_marks(caption.alt)}"
+    st.dataframe(frame, hide_index=True, alt=alt, height=height, column_config=whole_names(frame))
+
+
+def whole_names(frame: pd.DataFrame) -> dict[str, Any]:
+    """The first column, where it says what a row is, stays in view and is as wide as its longest name."""
+    first = str(frame.columns[0]) if len(frame.columns) else ""
+    if first not in ("Method", "Model"):
+        return {}
+    longest = max((len(str(name)) for name in frame[first]), default=0)
+    return {first: st.column_config.TextColumn(width=min(260, 30 + 7 * longest), pinned=True)}

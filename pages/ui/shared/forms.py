@@ -16,6 +16,7 @@ from lrc_core.registry import MethodEntry
 from lrc_core.results.series import LARGEST_RATE
 from lrc_core.runs.spec import RANK_MULTIPLES, CalibrationSpec, EvaluationSpec
 from lrc_core.settings import FieldInfo, fields_of
+from lrc_core.texts.documents import require_known
 from lrc_core.texts.files import absolute, is_file, read_file
 from lrc_core.texts.label import text_label
 from lrc_core.types import Storage
@@ -194,6 +195,8 @@ def _names(text: str, what: str) -> tuple[str, ...]:
     names = tuple(part.strip() for part in text.split(",") if part.strip())
     if not names:
         raise TextError(f"No {what} text is named.", "Name at least one, for example c4.")
+    for name in names:
+        require_known(name)
     found = tuple(absolute(name) if is_file(name) else name for name in names)
     if not read_only():
         for name in filter(is_file, found):

@@ -16,13 +16,12 @@ from lrc_core.jobs.engines.placement import whereabouts
 from lrc_core.kinds import title_of
 from lrc_core.kinds.words import titles
 from lrc_core.paths import read_only
+from lrc_core.registry import ALLOCATORS
 from lrc_core.results.archive import AnyRun, archive
 from lrc_core.results.identity import changed, identified
 from lrc_core.results.outcomes import outcome
 from lrc_core.results.prices import price
-from lrc_core.runs.spec import (
-    Spec,
-)
+from lrc_core.runs.spec import AllocateSpec, Spec
 from pages.ui.shared import where
 from pages.ui.shared.frame import guard, sample_note, show_error, show_ids
 from pages.ui.shared.prose import prose
@@ -88,7 +87,10 @@ def instead(of: Spec | str) -> bool:
 
 
 def price_note(spec: Spec) -> None:
-    """How long the job of a button will take, where like ones have been done."""
+    """How long the job of a button will take, where like ones have been done or nothing has to be measured."""
+    if isinstance(spec, AllocateSpec) and ALLOCATORS.get(spec.method).arithmetic:
+        st.caption(":material/bolt: At once when the model is loaded: its ranks follow from the shapes of the layers.")
+        return
     found = price(spec)
     said = f"{found.said[:1].upper()}{found.said[1:]}." if found else "How long it takes is known after the first one."
     if where.is_sent(spec):

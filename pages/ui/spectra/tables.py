@@ -10,7 +10,9 @@ import streamlit as st
 
 from lrc_core.budget import break_even
 from lrc_core.escape import csv_cell
+from lrc_core.names import decomposition_label
 from lrc_core.types import ModelCard
+from pages.ui.shared.naming import file_name
 from pages.ui.shared.prose import prose
 from pages.ui.spectra import sides
 from pages.ui.spectra.curves import spectra_frame
@@ -67,7 +69,7 @@ def tables(look: Look) -> None:
         st.download_button(
             "All measures (CSV)",
             lambda: measure_frame(look).map(csv_cell).to_csv(index=False),
-            f"{card.name}-measures-{decomposition}.csv",
+            file_name(card.name, "measures of every layer", decomposition_label(decomposition), ending="csv"),
             "text/csv",
             icon=":material/download:",
             on_click="ignore",
@@ -75,7 +77,7 @@ def tables(look: Look) -> None:
         st.download_button(
             "Chosen spectra (CSV)",
             lambda: spectra_frame(look.side.spectra, chosen).to_csv(),
-            f"{card.name}-spectra.csv",
+            file_name(card.name, "spectra", *chosen[:3], ending="csv"),
             "text/csv",
             icon=":material/download:",
             on_click="ignore",

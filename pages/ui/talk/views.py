@@ -21,6 +21,7 @@ from lrc_core.runs.store import RunStore
 from lrc_core.runs.transcript import Answer, read_answers
 from pages.ui.compare.cards import who
 from pages.ui.shared.frame import guard
+from pages.ui.shared.naming import file_name
 
 SCROLLS = 'tabindex="0" role="group"'
 """Of what is cut to a height: who has no mouse scrolls it once it has the focus."""
@@ -165,7 +166,7 @@ def votes() -> None:
             st.download_button(
                 "Votes (CSV)",
                 votes_csv(found),
-                "votes.csv",
+                file_name("votes of blind comparisons", ending="csv"),
                 "text/csv",
                 icon=":material/download:",
                 on_click="ignore",

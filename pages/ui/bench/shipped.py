@@ -1,0 +1,127 @@
+"""The starter's bench and ablations as they ship: real cells with their errors, and on what they were computed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+import streamlit as st
+
+from lrc_core.escape import csv_cell, escaped
+from lrc_core.names import decomposition_label, method_label, model_label
+from lrc_core.quality.starter_tables import (
+    ABLATIONS,
+    BENCH,
+    COMMANDS,
+    COMPUTED,
+    MACHINE,
+    ShippedTable,
+    shipped_table,
+)
+from lrc_core.results import benches as bench_data
+from lrc_core.runs.spec import GENERATED, ModelRef
+from pages.ui.bench import figures, readings
+from pages.ui.shared import charting
+from pages.ui.shared.charting import ChartText
+from pages.ui.shared.naming import file_name
+
+_SIZES = ("linear", "model")
+_WORDS = {"losses": "loss terms", "texts": "calibration text"}
+
+
+def bench(ref: ModelRef) -> bool:
+    """The bench of the starter: chart, every cell, origin. False where the model has none."""
+    table = shipped_table(BENCH) if ref == ModelRef() else None
+    if table is None:
+        return False
+    cells = bench_data.Cells(table.rows)
+    _origin(table)
+    names = bench_data.measures(cells)
+    left, right = st.columns([3, 2])
+    measure = left.segmented_control(
+        "Quality", list(names), default=next(iter(names)), format_func=lambda name: escaped(names[name]),
+        required=True, key="co_shipped_measure",
+    )  # fmt: skip
+    axis = right.segmented_control(
+        "Size", list(_SIZES), default="linear", format_func=bench_data.AXES.__getitem__, required=True,
+        key="co_shipped_axis",
+    )  # fmt: skip
+    under = st.segmented_control(
+        "Decomposition", bench_data.decompositions_of(cells), default=bench_data.decompositions_of(cells)[0],
+        format_func=decomposition_label, required=True, key="co_shipped_under",
+    )  # fmt: skip
+    measure, drawn = measure or next(iter(names)), under or bench_data.decompositions_of(cells)[0]
+    chosen = bench_data.Cells(tuple(row for row in table.rows if row["decomposition"] in ("", drawn)))
+    caption = ChartText(
+        "Quality over size, one line per method, the dense model dashed",
+        pd.DataFrame([row for row in table.cells if row["decomposition"] in ("", drawn)]).fillna(""),
+        readings.leaders(chosen, measure, names[measure]) + " Signs in the table say what is more than chance.",
+    )
+    figure = figures.pareto(chosen, measure, axis or "linear", log=True)
+    charting.plotly(figure, caption, key="co_shipped_pareto", name="starter-bench")
+    _beneath(ref, table)
+    return True
+
+
+def ablations(ref: ModelRef) -> bool:
+    """The ablations of the starter, as :func:`bench`."""
+    found = [shipped_table(name) for name in ABLATIONS] if ref == ModelRef() else []
+    tables = [table for table in found if table is not None]
+    for table in tables:
+        _origin(table)
+        for method in dict.fromkeys(str(row["method"]) for row in table.rows if "variant" in row):
+            for part, said in _WORDS.items():
+                _variants(table, method, part, said)
+        _beneath(ref, table)
+    return bool(tables)
+
+
+def _variants(table: ShippedTable, method: str, part: str, said: str) -> None:
+    """Bars of what was left out of a method, or of what it was calibrated on."""
+    places = [place for place, row in enumerate(table.rows) if row["method"] == method and row.get("part") == part]
+    rows = [table.rows[place] for place in places]
+    if not rows:
+        return
+    cells = bench_data.Cells(table.rows)
+    title = f"{method_label(method)}: {said}, {_removed(rows)} removed"
+    st.markdown(f"**{escaped(title)}**")
+    caption = ChartText(
+        f"{title}: " + ", ".join(str(row["variant"]) for row in rows),
+        pd.DataFrame([table.cells[place] for place in places]),
+        readings.worst_variant(cells, rows),
+    )
+    figure = figures.variant_bars(cells, rows, bench_data.measures(cells), log=True)
+    charting.plotly(figure, caption, key=f"co_shipped_{method}_{part}", name=f"starter-ablation-{method}-{part}")
+
+
+def _removed(rows: Sequence[bench_data.Row]) -> str:
+    return ", ".join(dict.fromkeys(f"{100 - 100 * row['keep_target']:.0f} %" for row in rows))
+
+
+def _origin(table: ShippedTable) -> None:
+    """Where the cells come from."""
+    generated = any(str(row.get("variant", "")).endswith(GENERATED) for row in table.rows)
+    st.markdown(
+        f":orange-badge[:material/inventory_2: Shipped table] {len(table.rows)} rows of the starter model, as of "
+        f"{COMPUTED}. Its cells were computed on {MACHINE}"
+        + (", those on text that the model writes on one CPU core" if generated else "")
+        + ": times compare only roughly, perplexities hold."
+    )
+
+
+def _beneath(ref: ModelRef, table: ShippedTable) -> None:
+    """What the signs mean, remarks, the table as files, and the command that measures it anew."""
+    st.caption(escaped(table.legend))
+    if table.notes:
+        with st.expander("Remarks on single cells", icon=":material/notes:"):
+            for note in table.notes:
+                st.caption(escaped(note))
+    frame = pd.DataFrame(table.cells).fillna("").map(csv_cell)
+    files = (("CSV", frame.to_csv(index=False), "csv", "text/csv"), ("Markdown", table.markdown, "md", "text/markdown"))
+    with st.container(horizontal=True):
+        for label, content, ending, mime in files:
+            st.download_button(
+                f"Table ({label})", content, file_name(model_label(ref), table.name, ending=ending), mime,
+                icon=":material/download:", on_click="ignore", key=f"co_shipped_{table.name}_{ending}",
+            )  # fmt: skip
+    st.code(COMMANDS[table.name], language="bash", wrap_lines=True)
