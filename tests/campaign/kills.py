@@ -45,7 +45,9 @@ from tests.factories.tiny_models import save_tiny, tiny_text
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 SLICE = ("drank", "llrc")
 """A closed form and a trained method, for the tests of every day."""
-_VOLATILE = re.compile(r"(.*_)?(wall_s|seconds|peak_memory_mb|memory_mb|tokens_per_s|spent|created_at|at)")
+_VOLATILE = re.compile(
+    r"(.*_)?(wall_s|seconds|peak_memory_mb|memory_mb|tokens_per_s|spent|created_at|at)|paces|(prefill|decode)_stderr"
+)
 _LONGER: dict[str, dict[str, Any]] = {
     "llrc": {"max_steps": 40},
     "ars": {"max_steps": 60},

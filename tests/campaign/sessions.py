@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
-from websockets import ConnectionClosed, InvalidHandshake
+from websockets import WebSocketException
 
 from tests.browser.views import VIEWS
 from tests.campaign.served import Served
@@ -80,7 +80,7 @@ async def _chair(url: str, chance: random.Random, end: float, seen: _Seen, tally
             async with Visitor(url) as visitor:
                 tally.count("sessions")
                 await _read(visitor, chance, end, seen, tally)
-        except (OSError, TimeoutError, ConnectionClosed, InvalidHandshake) as error:
+        except (OSError, TimeoutError, WebSocketException) as error:
             tally.require(False, f"a session ended with {type(error).__name__}: {error}")
             await asyncio.sleep(1)
 
