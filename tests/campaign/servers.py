@@ -34,7 +34,6 @@ from tests.campaign.visitor import Visitor
 from tests.factories.job_helpers import EXECUTE_VARIABLE, kill_workers, processes_of, wait_for
 from tests.factories.tiny_models import save_tiny
 
-VICTIMS = ("server", "server", "dispatcher", "dispatcher", "worker")
 BUTTON = "Read this model's spectra"
 
 
@@ -99,9 +98,13 @@ def _one_round(folder: Path, store: RunStore, models: list[Path], chance: random
     visitor.start()
     try:
         for _ in range(chance.randint(2, 5)):
-            time.sleep(chance.uniform(0, 4))
+            if chance.random() < 0.8:  # else while the first one is asked for
+                wait_for(lambda: _victims(server, store) != {"server"}, "a first job", 60)
+            time.sleep(chance.uniform(0, 3))
             known |= set(store.ids())
-            _kill(chance.choice(VICTIMS), chance.choice(SIGNALS), server, store, tally)
+            if not (victims := _victims(server, store)):
+                break
+            _kill(chance.choice(sorted(victims)), chance.choice(SIGNALS), server, store, tally)
             _true(store, known, tally)
     finally:
         server.kill()
@@ -122,6 +125,12 @@ def _ask_for(url: str, models: list[Path], tally: Tally) -> None:
 
     with suppress(OSError, TimeoutError, WebSocketException):  # the server has been killed
         asyncio.run(asking())
+
+
+def _victims(server: Served, store: RunStore) -> set[str]:
+    """What there is to be killed; the server itself is one as long as it lives."""
+    found = {name for name in ("dispatcher", "worker") if processes_of(store, name)}
+    return found | ({"server"} if lives(server.process.pid) else set())
 
 
 def _kill(victim: str, number: signal.Signals, server: Served, store: RunStore, tally: Tally) -> None:
