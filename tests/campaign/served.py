@@ -40,7 +40,11 @@ class Served:
                 stderr=output,
                 start_new_session=True,
             )
-        wait_for(self._answers, f"the server: {self.log()[-500:]}", 120)
+        try:
+            wait_for(self._answers, f"the server: {self.log()[-500:]}", 120)
+        except BaseException:
+            self._process.kill()
+            raise
         self.process = psutil.Process(self._process.pid)
 
     def _answers(self) -> bool:

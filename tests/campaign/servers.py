@@ -25,6 +25,7 @@ from websockets import WebSocketException
 from lrc_core.jobs import manager
 from lrc_core.jobs.ending import START_GRACE_S
 from lrc_core.jobs.queue import DeviceQueue
+from lrc_core.runs.spec import ModelRef, SpectraSpec
 from lrc_core.runs.store import Run, RunStore
 from tests.campaign.counting import STEPS
 from tests.campaign.kills import SIGNALS, lives, nothing_left
@@ -37,14 +38,14 @@ from tests.factories.tiny_models import save_tiny
 BUTTON = "Read this model's spectra"
 
 
-def kill_servers(folder: Path, *, seed: int, rounds: int, jobs: int = 3) -> Tally:
-    """In every round a server starts jobs for a visitor while it, the dispatcher or a worker is killed.
+def kill_servers(folder: Path, *, seed: int, rounds: int, jobs: int = 5) -> Tally:
+    """In every round a server starts jobs for a visitor while it, the dispatcher and workers are killed.
 
     Args:
         folder: for models, runs and logs.
         seed: of victims, signals and moments.
         rounds: servers that are started, one after the other, on the same runs.
-        jobs: that each is asked for.
+        jobs: that are asked for in each, two of five by a button.
     """
     tally, chance = Tally("servers"), random.Random(seed)
     store = RunStore(folder / "runs")
@@ -92,24 +93,30 @@ def _model(folder: Path, number: int) -> Path:
 
 
 def _one_round(folder: Path, store: RunStore, models: list[Path], chance: random.Random, tally: Tally) -> None:
-    known = set(store.ids())
     server = Served(folder / "server.log", {})
-    visitor = threading.Thread(target=_ask_for, args=(server.url, models, tally), daemon=True)
+    asked = models[: len(models) // 2]
+    visitor = threading.Thread(target=_ask_for, args=(server.url, asked, tally), daemon=True)
     visitor.start()
+    known = {manager.submit(SpectraSpec(ModelRef(str(model))), store=store).id for model in models[len(asked) :]}
+    victims = chance.choices(("dispatcher", "worker"), k=3)
+    victims.insert(chance.randrange(4), "server")
     try:
-        for _ in range(chance.randint(2, 5)):
-            if chance.random() < 0.8:  # else while the first one is asked for
-                wait_for(lambda: _victims(server, store) != {"server"}, "a first job", 60)
-            time.sleep(chance.uniform(0, 3))
+        for victim in victims:
+            with suppress(AssertionError):  # all is done already
+                wait_for(lambda victim=victim: _is_there(victim, store), f"a {victim}", 20)
+            time.sleep(chance.uniform(0, 1.5))
             known |= set(store.ids())
-            if not (victims := _victims(server, store)):
-                break
-            _kill(chance.choice(sorted(victims)), chance.choice(SIGNALS), server, store, tally)
+            _kill(victim, chance.choice(SIGNALS), server, store, tally)
             _true(store, known, tally)
     finally:
         server.kill()
     visitor.join(timeout=60)
-    _go_on(folder, store, models, known, tally)
+    _go_on(folder, store, asked, known, tally)
+
+
+def _is_there(victim: str, store: RunStore) -> bool:
+    manager.keep_going(store=store)  # whoever looks at jobs replaces a dispatcher that was killed
+    return victim == "server" or bool(processes_of(store, victim))
 
 
 def _ask_for(url: str, models: list[Path], tally: Tally) -> None:
@@ -125,12 +132,6 @@ def _ask_for(url: str, models: list[Path], tally: Tally) -> None:
 
     with suppress(OSError, TimeoutError, WebSocketException):  # the server has been killed
         asyncio.run(asking())
-
-
-def _victims(server: Served, store: RunStore) -> set[str]:
-    """What there is to be killed; the server itself is one as long as it lives."""
-    found = {name for name in ("dispatcher", "worker") if processes_of(store, name)}
-    return found | ({"server"} if lives(server.process.pid) else set())
 
 
 def _kill(victim: str, number: signal.Signals, server: Served, store: RunStore, tally: Tally) -> None:
