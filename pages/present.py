@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict
 
 import streamlit as st
 
 from lrc_core.budget import USUAL_KEEP, keep_at
 from lrc_core.charts.film_html import player
+from lrc_core.errors import LrcError
 from lrc_core.results.series import LARGEST_RATE
 from lrc_core.runs.spec import ModelRef
 from pages.ui.present.slides import slides_of
@@ -47,7 +49,9 @@ def deck(story: Story) -> None:
     """Hand everything to the browser, which turns the pages itself."""
     slides = slides_of(story)
     learned = story.learned()
-    shown = film.film_of(learned) if learned is not None else None
+    shown = None
+    with suppress(LrcError):  # a damaged run has no film
+        shown = film.film_of(learned) if learned is not None else None
     script, style = player()
     own = (ASSETS / "present" / "present.js").read_text(encoding="utf-8")
     css = "\n".join([pictures.CSS, style, (ASSETS / "present" / "present.css").read_text(encoding="utf-8")])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from lrc_core import names
+from lrc_core.errors import LrcError
 from lrc_core.kinds import title_of
 from lrc_core.names import model_label
 from lrc_core.registry import ALLOCATORS
@@ -30,8 +31,11 @@ def learning_runs() -> list[RunView[AllocateSpec]]:
 
 
 def plays(view: RunView[AllocateSpec]) -> bool:
-    """Whether a run has steps to play."""
-    return has_film(view) and len(training_of(view).steps) > 0
+    """Whether a run has steps to play; a damaged one has none, and must not hide the others."""
+    try:
+        return has_film(view) and len(training_of(view).steps) > 0
+    except LrcError:
+        return False
 
 
 def label(view: RunView[AllocateSpec]) -> str:

@@ -26,7 +26,7 @@ from lrc_core.quality.quantised import compresses, share_of
 from lrc_core.quality.rows import Scores, accuracy_of, named
 from lrc_core.quality.tables import to_markdown
 from lrc_core.results.plans import copy_plan
-from lrc_core.runs.integrity import unaltered
+from lrc_core.runs.integrity import arrays_in, unaltered
 from lrc_core.runs.spec import ModelRef, Spec
 from lrc_core.runs.store import Run
 from lrc_core.texts.label import text_labels
@@ -168,16 +168,16 @@ def print_spectra(run: Run, result: dict[str, Any]) -> None:
     card = ModelCard.from_dict(result["card"])
     names = list(result["decompositions"])
     rows = []
-    with np.load(run.path / "spectra.npz") as arrays:
-        for kind in card.kinds:
-            layers = [layer for layer in card.layers if layer.kind == kind]
-            shape = f"{layers[0].out_features}x{layers[0].in_features}"
-            cells = [kind, shape, f"{break_even(layers[0]):.0f}"]
-            for name in names:
-                sigmas = [arrays[f"{name}/{layer.name}"] for layer in layers]
-                cells.append(f"{np.mean([effective_rank(sigma) for sigma in sigmas]):.0f}")
-                cells.append(f"{np.mean([energy_rank(sigma, 0.95) for sigma in sigmas]):.0f}")
-            rows.append(cells)
+    arrays = arrays_in(run.path / "spectra.npz")
+    for kind in card.kinds:
+        layers = [layer for layer in card.layers if layer.kind == kind]
+        shape = f"{layers[0].out_features}x{layers[0].in_features}"
+        cells = [kind, shape, f"{break_even(layers[0]):.0f}"]
+        for name in names:
+            sigmas = [arrays[f"{name}/{layer.name}"] for layer in layers]
+            cells.append(f"{np.mean([effective_rank(sigma) for sigma in sigmas]):.0f}")
+            cells.append(f"{np.mean([energy_rank(sigma, 0.95) for sigma in sigmas]):.0f}")
+        rows.append(cells)
     header = ["layer", "shape", "break-even"]
     for name in names:
         header += [f"{name} effective", f"{name} 95 %"]

@@ -56,7 +56,7 @@ class DeviceQueue:
         """Give the ticket back; nothing happens without one."""
         for ticket in self._tickets():
             if _run_of(ticket) == run_id:
-                _remove(ticket)
+                self._remove(ticket)
 
     def holds(self, run_id: str) -> bool:
         """Whether a run has a ticket."""
@@ -67,7 +67,7 @@ class DeviceQueue:
         for ticket in self._tickets():
             if _run_of(ticket) == run_id:
                 with suppress(OSError, ValueError):
-                    found = json.loads(ticket.read_text(encoding="utf-8"))
+                    found = json.loads((self._folder / ticket).read_text(encoding="utf-8"))
                     return {name: str(value) for name, value in found.items() if _is_kept(name)}
         return {}
 
@@ -86,7 +86,7 @@ class DeviceQueue:
             if self._is_live(_run_of(ticket)):
                 yield _run_of(ticket)
             else:
-                _remove(ticket)
+                self._remove(ticket)
 
     def is_next(self, run_id: str) -> bool:
         """Whether no run computes or waits before this one. Asks for the one right before it."""
@@ -95,7 +95,7 @@ class DeviceQueue:
         for ticket in reversed(tickets[:mine]):
             if self._is_live(_run_of(ticket)):
                 return False
-            _remove(ticket)
+            self._remove(ticket)
         return True
 
     def require_room(self) -> None:
@@ -128,8 +128,16 @@ class DeviceQueue:
         finally:
             self.leave(run_id)
 
-    def _tickets(self) -> list[Path]:
-        return sorted(path for path in self._folder.glob("*-*-*") if path.name[:20].isdigit())
+    def _tickets(self) -> list[str]:
+        """Names of the tickets, in order. Whoever waits asks for them again and again: no objects of paths."""
+        try:
+            return sorted(name for name in os.listdir(self._folder) if name[:20].isdigit() and name.count("-") > 1)
+        except OSError:  # there is no folder before the first ticket
+            return []
+
+    def _remove(self, ticket: str) -> None:
+        with suppress(OSError):
+            (self._folder / ticket).unlink()
 
     def _is_live(self, run_id: str) -> bool:
         """Whether a run with a ticket computes, or waits with or without a process of its own."""
@@ -159,10 +167,5 @@ def _is_kept(name: str) -> bool:
     return not secret and (name.startswith("LRC_") or name in KEPT_VARIABLES)
 
 
-def _run_of(ticket: Path) -> str:
-    return ticket.name[21:]
-
-
-def _remove(ticket: Path) -> None:
-    with suppress(OSError):
-        ticket.unlink()
+def _run_of(ticket: str) -> str:
+    return ticket[21:]

@@ -6,12 +6,13 @@ import json
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from lrc_core import words
 from lrc_core.budget import USUAL_KEEP, same_percent, same_size, size_key, whole_percent
-from lrc_core.errors import PlanError, RecordError
+from lrc_core.errors import LrcError, PlanError, RecordError
 from lrc_core.names import in_order, method_color, method_label
 from lrc_core.paths import cache_home
 from lrc_core.plan import Plan, plan_variant, storage_of, update_of, variant_name
@@ -68,8 +69,8 @@ def choices(ref: ModelRef) -> list[PlanChoice]:
     views = archive().runs(ref=ref)
     found: dict[str, PlanChoice] = {}
     for view in views:
-        if view.done:
-            for choice in plans_of(view):
+        with suppress(LrcError):  # a damaged plan hinders no other
+            for choice in plans_of(view) if view.done else ():
                 found.setdefault(choice.key, choice)
     known = {choice.view.id for choice in found.values()}
     for view in views:
@@ -117,10 +118,23 @@ def _of_record(view: RunView[EvaluateSpec] | RunView[UpdateSpec], path: Path | N
 
 
 def usual(found: list[PlanChoice]) -> list[str]:
-    """Who is asked when nobody says: a learned plan and the uniform one at the usual size, else the first two."""
+    """Who is asked when nobody says: a learned plan and the uniform one at the usual size, else the first two.
+
+    Those whose plan is damaged are not.
+    """
     near = [choice for choice in found if same_percent(choice.keep, USUAL_KEEP)]
-    keys = [next((choice.key for choice in near if choice.method == name), None) for name in _PREFERRED]
-    return [key for key in keys if key is not None] or [choice.key for choice in found[:2]]
+    keys = [
+        next((choice.key for choice in near if choice.method == name and _opens(choice)), "") for name in _PREFERRED
+    ]
+    return [key for key in keys if key] or [choice.key for choice in islice(filter(_opens, found), 2)]
+
+
+def _opens(choice: PlanChoice) -> bool:
+    try:
+        answer_of(choice)
+    except LrcError:
+        return False
+    return True
 
 
 def answer_of(choice: PlanChoice) -> AnswerSpec:

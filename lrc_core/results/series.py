@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -23,7 +24,7 @@ from lrc_core.budget import (
     uniform_ranks,
     whole_percent,
 )
-from lrc_core.errors import BudgetError
+from lrc_core.errors import BudgetError, LrcError
 from lrc_core.names import learns
 from lrc_core.plan import Plan
 from lrc_core.results.archive import RunView, archive, card_of, stamp_of
@@ -139,10 +140,19 @@ def _estimated(run_id: str, stamp: tuple[int, int], storage: Storage) -> PlanSer
     return series_of(layers, rates, cheapest_plans(layers, losses_of(view), [keep_at(rate) for rate in rates]))
 
 
-def two_sided(ref: ModelRef) -> RunView[SpectraSpec] | None:
-    """The newest spectra that the closed form can be made from."""
-    views = (view for view in archive().runs(SpectraSpec, ref) if view.done and TWO_SIDED in view.spec.decompositions)
-    return next(views, None)
+def two_sided(ref: ModelRef, card: ModelCard) -> RunView[SpectraSpec] | None:
+    """The newest spectra of these layers that the closed form can be made from; damaged ones are passed over."""
+    for view in archive().runs(SpectraSpec, ref):
+        if view.done and TWO_SIDED in view.spec.decompositions:
+            with suppress(LrcError):
+                losses_of(view)
+                if _shapes(card_of(view)) == _shapes(card):
+                    return view
+    return None
+
+
+def _shapes(card: ModelCard) -> list[tuple[str, int, int]]:
+    return [(layer.name, layer.out_features, layer.in_features) for layer in card.layers]
 
 
 def learned_runs(ref: ModelRef, decomposition: str, storage: Storage = "pair") -> dict[str, RunView[AllocateSpec]]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrc_core.errors import RunError
+from lrc_core.records import AGAIN
 from lrc_core.results.archive import AnyRun, Archive, Stamp, card_of, stamp_of
-from lrc_core.runs.integrity import unaltered
+from lrc_core.runs.integrity import arrays_in, unaltered
 from lrc_core.runs.spec import ModelRef
 from lrc_core.types import ModelCard
 
@@ -33,24 +32,19 @@ class Spectra:
 
 
 def _values_in(path: Path) -> dict[str, dict[str, Values]]:
-    try:
-        return _spectra(str(unaltered(path)), stamp_of(path))
-    except (OSError, ValueError, TypeError, KeyError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
-        raise RunError(f"{path} cannot be read: {error}.", "Delete the run and start it again.") from error
+    return _spectra(str(unaltered(path)), stamp_of(path))
 
 
 @lru_cache(maxsize=6)
 def _spectra(path: str, stamp: Stamp) -> dict[str, dict[str, Values]]:
     """Shared by everyone who asks, so that no click waits for a copy of megabytes; it must not be written to."""
     values: dict[str, dict[str, Values]] = {}
-    with np.load(path) as arrays:
-        for key in arrays.files:
-            decomposition, _, layer = key.partition("/")
-            found = arrays[key]
-            if found.ndim != 1 or found.dtype.kind != "f":
-                raise ValueError(f"{key} is no list of singular values")
-            values.setdefault(decomposition, {})[layer] = found.astype(np.float64)
-            values[decomposition][layer].flags.writeable = False
+    for key, found in arrays_in(Path(path)).items():
+        decomposition, _, layer = key.partition("/")
+        if found.ndim != 1 or found.dtype.kind != "f":
+            raise RunError(f"{path} is damaged: {key} is no list of singular values.", AGAIN)
+        values.setdefault(decomposition, {})[layer] = found.astype(np.float64)
+        values[decomposition][layer].flags.writeable = False
     return values
 
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from lrc_core.digests import file_digest, is_altered, stamp_of
 from lrc_core.errors import RecordError
 from lrc_core.records import AGAIN, load_record
 from lrc_core.runs.records import Status
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _DIGESTED = ("*.json", "*.jsonl", "*.npz", "plans/*.json")
 """What holds figures. Tensors beside a plan are digested in the plan."""
@@ -36,6 +42,25 @@ def unaltered(path: Path) -> Path:
             f"{path} is damaged: it is not the file that its run has finished with (SHA-256).", AGAIN, str(path)
         )
     return path
+
+
+def arrays_in(path: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of a run's npz file by name, after the same look.
+
+    Raises:
+        RecordError: it is missing, damaged or another file; names it.
+    """
+    import numpy as np
+
+    try:
+        with np.load(unaltered(path)) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    # A file that is no archive is taken for one array, or for a pickle.
+    except (
+        OSError, ValueError, TypeError, KeyError, AttributeError, EOFError, MemoryError, NotImplementedError,
+        zipfile.BadZipFile, zlib.error,
+    ) as error:  # fmt: skip
+        raise RecordError(f"{path} is damaged: {error}.", AGAIN, str(path)) from error
 
 
 def digests_of(folder: Path) -> Mapping[str, str]:

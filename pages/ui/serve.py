@@ -32,6 +32,22 @@ FIRST_PORT = 8501
 APP = app_home() / "app.py"
 
 
+FILES_A_VISITOR = 4
+"""Open files of a session: its WebSocket, and the three of the event loop that Streamlit gives it."""
+MOST_FILES = 8192
+
+
+def allow_many_files() -> None:
+    """Raise this process's limit of open files as far as it may go: the usual 256 of macOS are 60 visitors."""
+    with suppress(ImportError, OSError, ValueError):  # not on every system
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(MOST_FILES, hard)
+        if soft != resource.RLIM_INFINITY and soft < wanted:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def free_port(ports: Iterable[int], host: str = HOST) -> int:
     """The first of ``ports`` that nobody listens on.
 
@@ -150,6 +166,7 @@ def serve(door: gate.Door, host: str, rules: Rules | None = None, base: str = ""
         rules: for visitors, where the server is shared.
         base: path that a proxy puts before the app's own.
     """
+    allow_many_files()
     near = HOST if host in gate.EVERYWHERE else host
     link = link_to(door, host, base)
     if has_screen():

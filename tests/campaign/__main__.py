@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -24,6 +26,9 @@ def main() -> int:
         parser.error(f"unknown parts: {', '.join(sorted(unknown))}")
     for name, value in {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}.items():
         os.environ.setdefault(name, value)  # before anything imports torch, and for workers
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("campaign").setLevel(logging.INFO)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # where a shell ignores it, children would as well
     return int(sum(_faults(name, asked.seed, asked.size == "full") for name in asked.parts or PARTS) > 0)
 
 
@@ -51,6 +56,18 @@ def _makers(folder: Path, seed: int, full: bool) -> Tally:
     return kills.kill_makers(folder, seed=seed, kills=100 if full else 10)
 
 
+def _servers(folder: Path, seed: int, full: bool) -> Tally:
+    from tests.campaign import servers
+
+    return servers.kill_servers(folder, seed=seed, rounds=10 if full else 1)
+
+
+def _sessions(folder: Path, seed: int, full: bool) -> Tally:
+    from tests.campaign import sessions
+
+    return sessions.visit_demo(folder, seed=seed, sessions=50 if full else 10, seconds=600 if full else 60)
+
+
 def _corruptions(folder: Path, seed: int, full: bool) -> Tally:
     from tests.campaign import corruptions
 
@@ -72,9 +89,11 @@ def _fuzz(folder: Path, seed: int, full: bool) -> Tally:
 PARTS: dict[str, Callable[[Path, int, bool], Tally]] = {
     "kills": _kills,
     "makers": _makers,
+    "servers": _servers,
     "corruptions": _corruptions,
     "resumes": _resumes,
     "fuzz": _fuzz,
+    "sessions": _sessions,
 }
 
 

@@ -54,6 +54,8 @@ def damage_records(folder: Path, *, seed: int, times: int) -> Tally:
         tally.count("files damaged", f"with {way}")
         _look(RunStore(root), damaged, way, meanings, tally)
         shutil.rmtree(root)
+        if number % 100 == 99:
+            tally.note(f"{number + 1} files")
     return tally
 
 
@@ -181,6 +183,7 @@ def damage_what_is_resumed(folder: Path, *, seed: int, times: int, methods: tupl
             tally.count("files damaged", f"with {way}")
             _resume(spec, whole, half, f"{method}: {path.relative_to(half)}, {way}", tally)
             shutil.rmtree(half)
+        tally.note(method)
     return tally
 
 

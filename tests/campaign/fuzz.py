@@ -51,6 +51,7 @@ def feed_readers(folder: Path, *, seed: int, times: int) -> Tally:
         for number in range(times):
             _fed(f"{name}, {number}", partial(feed, chance), tally)
         tally.count(f"reader: {name}")
+        tally.note(name)
     return tally
 
 

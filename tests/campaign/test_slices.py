@@ -17,7 +17,7 @@ from lrc_core.results.archive import Archive
 from lrc_core.results.plans import find_plan
 from lrc_core.runs.spec import ModelRef
 from lrc_core.runs.store import RunStore
-from tests.campaign import corruptions, fuzz, kills
+from tests.campaign import corruptions, fuzz, kills, servers, sessions
 from tests.campaign.tally import Tally
 
 
@@ -40,6 +40,20 @@ def test_killed_makers_leave_no_graves(tmp_path: Path) -> None:
     tally = kills.kill_makers(tmp_path, seed=1, kills=3)
     assert tally.counts["kills"] == 3
     assert_held(tally, at_least=2)
+
+
+@pytest.mark.process
+def test_killed_servers_and_dispatchers_lose_nothing(tmp_path: Path) -> None:
+    tally = servers.kill_servers(tmp_path, seed=1, rounds=1, jobs=3)
+    assert_held(tally, at_least=20)
+    assert tally.counts["kills"] >= 1
+
+
+@pytest.mark.process
+def test_visitors_of_the_demo_meet_no_error(tmp_path: Path) -> None:
+    tally = sessions.visit_demo(tmp_path, seed=1, sessions=3, seconds=5)
+    assert_held(tally, at_least=4)
+    assert tally.counts["views opened"] >= 3
 
 
 def test_damaged_records_are_refused_or_mean_the_same(tmp_path: Path) -> None:

@@ -196,6 +196,21 @@ def test_a_plan_of_bytes_is_made_measured_and_kept(parts: dict[str, Any], storag
         check(UpdateSpec(parts["model"], plan.to_dict(), "", {"kind": "left"}, parts["calibration"]))
 
 
+def test_damaged_losses_of_formats_are_measured_anew(
+    parts: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LRC_CACHE", str(tmp_path))
+    first = Plan.load(run(allocated(parts, "bytes:0.65")).path / "plan.json")
+    (losses,) = tmp_path.rglob("rounding.npz")
+    whole = losses.read_bytes()
+    for raw in (b"", whole[:300], b"[5]"):
+        losses.write_bytes(raw)
+        monkeypatch.setenv("LRC_RUNS", str(tmp_path / f"runs-{len(raw)}"))
+        again = Plan.load(run(allocated(parts, "bytes:0.65")).path / "plan.json")
+        assert (again.ranks, again.formats) == (first.ranks, first.formats)
+        assert losses.with_name("rounding.npz.damaged").read_bytes() == raw
+
+
 def test_budgets_are_met_within_what_may_vary(parts: dict[str, Any]) -> None:
     losses = {}
     for vary in VARY:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from lrc_core.cli import main
 from lrc_core.decompose.blockfiles import BlockFiles
 from lrc_core.errors import PlanError, RunError
 from lrc_core.lowrank.apply import PlanWeights
@@ -20,6 +21,7 @@ from lrc_core.plan import Plan, make_plan
 from lrc_core.results.archive import Archive
 from lrc_core.results.plans import find_plan, load_plan
 from lrc_core.results.spectra import spectra_of
+from lrc_core.runs.integrity import arrays_in
 from lrc_core.runs.spec import AllocateSpec, SpectraSpec
 from lrc_core.runs.store import RunStore
 from lrc_core.types import Structure
@@ -127,6 +129,24 @@ def test_figures_of_a_finished_run_are_the_ones_it_has_finished_with(tmp_path: P
     flip(spectra.path / "spectra.npz")
     with pytest.raises(RunError, match=r"spectra\.npz"):
         spectra_of(view)
+
+
+@pytest.mark.parametrize("raw", [b"", b"[5]", b"PK" + bytes(200), b"[" * 100_000])
+def test_arrays_that_cannot_be_read_are_told_by_the_command_line_as_well(
+    raw: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LRC_RUNS", str(tmp_path))
+    run = run_factory.spectra_run(RunStore(tmp_path), run_factory.make_card())
+    (run.path / "spectra.npz").write_bytes(raw)
+    for status in ("with digests", "of an older version"):
+        with pytest.raises(RunError, match=r"spectra\.npz is damaged"):
+            arrays_in(run.path / "spectra.npz")
+        assert main(["runs", "show", run.id]) == 0, status
+        said = capsys.readouterr()
+        assert "spectra.npz is damaged" in said.out + said.err
+        (run.path / "status.json").write_text(
+            json.dumps({key: value for key, value in run.status().to_dict().items() if key != "digests"})
+        )
 
 
 def test_a_run_is_what_its_name_says(tmp_path: Path) -> None:

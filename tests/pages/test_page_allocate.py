@@ -149,6 +149,17 @@ def test_the_closed_form_plan_is_estimated_where_there_are_two_sided_spectra(ope
     assert found["removed"][29] == pytest.approx(1 - keep_ratio(card.layers, ranks), abs=1e-5)
 
 
+def test_damaged_spectra_and_those_of_other_layers_hide_nothing(open_page, store, card, known):
+    whole = run_factory.spectra_run(store, card, decompositions=("svd", "kfac"))
+    run_factory.spectra_run(store, run_factory.make_card(blocks=6), decompositions=("whitened", "kfac"))
+    damaged = run_factory.spectra_run(store, card, decompositions=("kfac",))
+    (damaged.path / "spectra.npz").write_bytes(b"")
+    run_factory.spectra_run(store, card)  # the newest says which layers there are
+    app = open_page("allocate", **PAIRS, rate="30")
+    assert "could not be drawn" not in text_of(app)
+    assert whole.id in text_of(app) and panel(app, "estimate")["rates"]
+
+
 def test_form_comes_from_the_registry(open_page, known):
     assert len(open_page("allocate", **LEARNS).number_input) == 1  # a closed fold draws nothing
     app = open_page("allocate", **LEARNS, al_settings="true")

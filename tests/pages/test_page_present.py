@@ -60,6 +60,17 @@ def test_what_is_not_there_is_left_out(store, card):
     assert [slide.key for slide in slides_of(story_of(ModelRef()))] == ["question", "idea", "where", "reproduce"]
 
 
+def test_damaged_runs_and_plans_of_other_layers_leave_the_other_slides(open_page, store, card):
+    whole = run_factory.allocate_run(store, card, keep=0.7)
+    run_factory.allocate_run(store, run_factory.make_card(blocks=6), keep=0.8)
+    assert {slide.key for slide in slides_of(story_of(ModelRef()))} >= {"question", "reproduce"}
+    assert deck_of(open_page("present")) is not None
+    for name in ("plan.json", "card.json"):
+        (whole.path / name).write_bytes(b"[5]")
+    run_factory.spectra_run(store, card)
+    assert deck_of(open_page("present")) is not None
+
+
 def test_every_figure_can_be_traced(told):
     for slide in slides_of(told):
         assert slide.key == "question" or slide.runs, slide.key

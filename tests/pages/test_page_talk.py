@@ -39,6 +39,17 @@ def ask(app):
     return app
 
 
+def test_a_damaged_plan_leaves_the_question_and_the_other_plans(open_page, store, card, submitted):
+    whole, damaged = (signed(run_factory.allocate_run(store, card, keep=keep)) for keep in (0.7, 0.6))
+    for path in damaged.path.rglob("*.json"):
+        if "plan" in path.relative_to(damaged.path).parts[0]:
+            path.write_bytes(b"{")
+    app = open_page("talk")
+    assert whole.id in app.multiselect[0].value[0] and not any(damaged.id in key for key in app.multiselect[0].value)
+    ask(app)
+    assert submitted
+
+
 def test_empty_then_a_question_with_the_usual_plans(open_page, store, card, submitted):
     llrc = signed(run_factory.allocate_run(store, card, keep=0.7))
     uniform = signed(run_factory.allocate_run(store, card, method="uniform", keep=0.8))

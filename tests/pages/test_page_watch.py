@@ -63,6 +63,15 @@ def measured_on_the_way(store: RunStore, card: ModelCard, *, off: float = 0.0) -
     return run
 
 
+def test_a_damaged_run_does_not_hide_the_others(open_page, store, card):
+    whole = trained(store, card, 0.7, 1.0)
+    damaged = trained(store, card, 0.6, 1.0)
+    (damaged.path / "card.json").write_bytes(b"{")
+    app = open_page("watch")
+    assert app.selectbox[0].value == whole.id and film_in(app)["run"] == whole.id
+    assert len(app.selectbox[0].options) == 2
+
+
 def test_empty_state_leads_to_allocate(open_page):
     assert "been learned yet" in text_of(open_page("watch"))
 

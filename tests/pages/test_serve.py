@@ -33,3 +33,17 @@ def test_a_taken_port_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> Non
         taken.listen()
         assert serve.main([str(taken.getsockname()[1])]) == 1
     assert "make app PORT=" in capsys.readouterr().err
+
+
+def test_the_limit_of_open_files_is_raised_as_far_as_it_may_go() -> None:
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
+        serve.allow_many_files()
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        assert hard == before[1] and 256 < soft <= serve.MOST_FILES
+        serve.allow_many_files()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (soft, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)

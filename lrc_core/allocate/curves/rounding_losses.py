@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lrc_core.allocate.protocol import Context
+from lrc_core.damage import earlier
 from lrc_core.decompose.factorise import Factors, Transform
-from lrc_core.errors import BudgetError, CancelledError
+from lrc_core.errors import BudgetError, CancelledError, RunError
 from lrc_core.files import write_arrays
 from lrc_core.formats.budgets import BY_BYTES
 from lrc_core.formats.grids import FORMATS, QUANTISED, Format
@@ -149,13 +150,20 @@ def _of_pivots(layer: LinearShape, _: Tensor, found: Factors, transform: Transfo
 
 def _read(context: Context, name: str, of_layer: OfLayer) -> Arrays:
     path = context.common / name
-    if not path.exists():
-        _measure(context, path, of_layer)
-    with np.load(path) as stored:
-        return {key: stored[key] for key in stored.files}
+    stored = earlier(path, lambda file: _stored(file, context))
+    return _measure(context, path, of_layer) if stored is None else stored
 
 
-def _measure(context: Context, path: Path, of_layer: OfLayer) -> None:
+def _stored(path: Path, context: Context) -> Arrays:
+    with np.load(path) as file:
+        arrays = {key: file[key] for key in file.files}
+    measured = {key.partition("/")[0] for key in arrays}
+    if not {layer.name for layer in context.layers if layer.full_rank > 1} <= measured:
+        raise RunError("its losses are of other layers")
+    return arrays
+
+
+def _measure(context: Context, path: Path, of_layer: OfLayer) -> Arrays:
     arrays: Arrays = {}
     by_name = {layer.name: layer for layer in context.layers}
     done = 0
@@ -169,6 +177,7 @@ def _measure(context: Context, path: Path, of_layer: OfLayer) -> None:
             context.on_progress(Progress("predicting losses of number formats", done, len(by_name)))
     path.parent.mkdir(parents=True, exist_ok=True)
     write_arrays(path, arrays)
+    return arrays
 
 
 def _in_float32(transform: Transform) -> Transform:

@@ -76,7 +76,7 @@ def shown(ref: ModelRef, card: ModelCard, run: RunView[AllocateSpec] | None, dec
             learned, quality = rate_plans.learned(run, card), quality_of(run)
         except LrcError as error:
             problem = str(error)
-    spectra = rate_plans.two_sided(ref)
+    spectra = rate_plans.two_sided(ref, card)
     with st.spinner("Working out the closed-form plan of every rate …"):
         estimated = rate_plans.estimated(spectra, storage) if spectra else None
     even = measured_at(ref, "uniform", decomposition, storage)

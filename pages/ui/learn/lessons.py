@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from lrc_core.escape import escaped
 from lrc_core.names import model_label
 from lrc_core.results.archive import RunView, archive, card_of, read_content, stamp_of
 from lrc_core.results.identity import identified
+from lrc_core.runs.integrity import arrays_in
 from lrc_core.runs.spec import LessonSpec, ModelRef
 from lrc_core.types import LinearShape, ModelCard
 from pages.ui.shared import jobs
@@ -66,8 +68,7 @@ def _read(view: RunView[LessonSpec]) -> Lesson:
 
 @st.cache_data(max_entries=8, show_spinner=False)
 def _pictures(path: str, stamp: tuple[int, int]) -> dict[str, NDArray[np.uint8]]:
-    with np.load(path) as archive:
-        return {name: archive[name] for name in archive.files}
+    return arrays_in(Path(path))
 
 
 def pictures(lesson: Lesson) -> dict[str, NDArray[np.uint8]]:
@@ -77,10 +78,7 @@ def pictures(lesson: Lesson) -> dict[str, NDArray[np.uint8]]:
         RunError: the file is missing or damaged.
     """
     path = lesson.view.path / "pictures.npz"
-    try:
-        return _pictures(str(path), stamp_of(path))
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise RunError(f"{path} cannot be read: {error}.", "Delete the run and start the lesson again.") from error
+    return _pictures(str(path), stamp_of(path))
 
 
 def layer_label(layer: LinearShape) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from lrc_core import words
@@ -156,16 +158,26 @@ def _story(ref: ModelRef, card: ModelCard, wanted: float) -> Story:
         chosen.sort(key=lambda row: order.index(str(row["method"])))
         source = next((view.id for view in group.views if not isinstance(view.spec, EvaluateSpec)), group.views[0].id)
         decided = tuple(decision_of(ref, group))
-        return Story(ref, card, shown, keep, tuple(chosen), kept[0], _plan(kept[0]), group.sample, source, decided)
+        return Story(
+            ref, card, shown, keep, tuple(chosen), kept[0], _plan(card, kept[0]), group.sample, source, decided
+        )
     found = nearest(recorded_plans(archive().runs(AllocateSpec, ref)), wanted)
-    plan = load_plan(found.path) if found is not None else None
+    plan = _fitting(card, partial(load_plan, found.path)) if found is not None else None
     keep = plan.keep_target if plan is not None else wanted
     sample = all(view.sample for view in archive().runs(ref=ref))
     return Story(ref, card, shown, keep, (), None, plan, sample, found.view.id if found is not None else "")
 
 
-def _plan(row: comparisons.Row) -> Plan | None:
+def _plan(card: ModelCard, row: comparisons.Row) -> Plan | None:
+    return _fitting(card, partial(comparisons.plan_of, row))
+
+
+def _fitting(card: ModelCard, load: Callable[[], Plan | None]) -> Plan | None:
+    """A plan, unless it is damaged or of other layers: there may have been another model under this name."""
     try:
-        return comparisons.plan_of(row)
+        found = load()
+        if found is not None:
+            found.full_ranks(card.layers)
     except LrcError:
         return None
+    return found

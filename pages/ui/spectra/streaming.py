@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import streamlit as st
 
 from lrc_core import words
 from lrc_core.budget import break_even, uniform_ranks
+from lrc_core.errors import RunError
+from lrc_core.files import read_array
 from lrc_core.models.outline import LIMIT, Outline, read_outline
 from lrc_core.results.archive import AnyRun, archive, card_of, stamp_of
 from lrc_core.runs.spec import ModelRef, SpectraSpec
@@ -134,13 +138,14 @@ def arrived(view: AnyRun, card: ModelCard) -> dict[str, np.ndarray]:
     for number, layer in enumerate(card.layers):
         path = view.path / "parts" / f"{number}.npy"
         if path.is_file():
-            found[layer.name] = _part(str(path), stamp_of(path))
+            with suppress(OSError, ValueError, EOFError, RunError):  # a damaged one is made anew by the job
+                found[layer.name] = _part(str(path), stamp_of(path))
     return found
 
 
 @st.cache_data(max_entries=20_000, show_spinner=False)
 def _part(path: str, stamp: tuple[int, int]) -> np.ndarray:
-    values: np.ndarray = np.load(path)
+    values: np.ndarray = read_array(Path(path))
     return values
 
 
