@@ -294,7 +294,7 @@ def _charts(ticks: Mapping[str, list[Any]], settings: Mapping[str, Any]) -> tupl
                 unit = "weighted; the budget presses both ways"
             found.append(Chart(name, label, unit, series=(name,), labels=(label,), zero=False))
     found += [
-        Chart("entropy", "Entropy of the masks", "bits per component", series=recorded("entropy"), labels=("entropy",)),
+        Chart("entropy", "Entropy of the masks", "bits per direction", series=recorded("entropy"), labels=("entropy",)),
         Chart("speed", "Speed", "tokens/s", series=recorded("tokens_per_s"), labels=("speed",)),
         Chart("memory", "Memory", "MB held", series=recorded("memory_mb"), labels=("memory",)),
     ]
