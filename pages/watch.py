@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import streamlit as st
 
 from lrc_core import names
@@ -18,7 +20,7 @@ from pages.ui.shared.naming import told_apart, when
 from pages.ui.shared.prose import prose
 from pages.ui.watch import film, live
 
-RUN = "wa_run"
+RUN, OVER = "wa_run", "wa_over"
 
 
 def learning_runs() -> list[RunView[AllocateSpec]]:
@@ -63,6 +65,31 @@ def choose(views: list[RunView[AllocateSpec]]) -> RunView[AllocateSpec]:
     return view
 
 
+def choose_second(views: list[RunView[AllocateSpec]], first: RunView[AllocateSpec]) -> RunView[AllocateSpec] | None:
+    """A second run to lay over the first, which the link may name; the control says where there is none."""
+    others = {view.id: view for view in views if view.id != first.id and plays(view)}
+    if not others:
+        nothing = "No second run has learned ranks here yet"
+        st.selectbox("Lay over it", [nothing], disabled=True, key=f"{OVER}_none")
+        return None
+    labels = told_apart({run_id: label(view) for run_id, view in others.items()})
+    named = st.query_params.get(OVER, "")
+    if st.session_state.get(OVER) not in ("", *others):
+        st.session_state[OVER] = named if named in others else ""
+    chosen = st.selectbox(
+        "Lay over it",
+        ["", *others],
+        format_func=lambda run_id: labels[run_id] if run_id else "Nothing",
+        key=OVER,
+        help="A second run's losses, share removed and ranks, step by step beside the first one's.",
+    )
+    if chosen in others:
+        st.query_params[OVER] = chosen
+    elif OVER in st.query_params:
+        del st.query_params[OVER]
+    return others.get(chosen)
+
+
 def body() -> None:
     st.caption(prose("watch"))
     views = learning_runs()
@@ -74,8 +101,12 @@ def body() -> None:
         )
         page_link("pages/allocate.py", "Learn ranks", ":material/tune:")
         return
-    view = choose(views)
-    jobs.panel(view.id, live=live.allocate_live)
+    left, right = st.columns(2)
+    with left:
+        view = choose(views)
+    with right:
+        over = choose_second(views, view)
+    jobs.panel(view.id, live=partial(live.allocate_live, over=over))
     sample_note(view.sample, view.id)
     shown = film.film_of(view) if view.final else None
     if shown is not None and shown.frames["step"]:

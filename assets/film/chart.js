@@ -49,7 +49,9 @@ class LineChart {
     const { left, right, top, bottom } = this.margin;
     this.inner = { width: Math.max(10, width - left - right), height: Math.max(10, height - top - bottom) };
     const columns = this.spec.series.map((name) => ticks[name] ?? []);
-    const [low, high] = this.limits(ticks.step, columns, domain);
+    const over = view.film.over?.ticks;
+    const beside = over?.[this.spec.series[0]] ?? [];
+    const [low, high] = this.limits([...columns.map((column) => [ticks.step, column]), [over?.step ?? [], beside]], domain);
     this.x = (step) => ((step - domain[0]) / (domain[1] - domain[0] || 1)) * this.inner.width;
     this.y = (value) => (1 - (value - low) / (high - low || 1)) * this.inner.height;
     const parts = [...this.axes(low, high, domain)];
@@ -60,6 +62,11 @@ class LineChart {
       frame.append(node("path", { ...shared, class: `${shared.class} ahead`, d: this.path(ticks.step, column, 0, column.length) }));
       frame.append(node("path", { ...shared, d: this.path(ticks.step, column, 0, until) }));
     });
+    if (beside.length) {
+      const shared = { fill: "none", "data-over": this.spec.series[0] };
+      frame.append(node("path", { ...shared, class: "line over ahead", d: this.path(over.step, beside, 0, beside.length) }));
+      frame.append(node("path", { ...shared, class: "line over", d: this.path(over.step, beside, 0, lastAt(over.step, position) + 1) }));
+    }
     frame.append(node("line", { class: "playhead", x1: this.x(position), x2: this.x(position), y1: 0, y2: this.inner.height }));
     this.band = node("rect", { class: "band", y: 0, height: this.inner.height, width: 0 });
     frame.append(this.band);
@@ -67,10 +74,10 @@ class LineChart {
     this.say(until - 1);
   }
 
-  limits(steps, columns, domain) {
+  limits(lines, domain) {
     let low = Infinity;
     let high = -Infinity;
-    for (const column of columns) {
+    for (const [steps, column] of lines) {
       column.forEach((value, i) => {
         if (value === null || steps[i] < domain[0] || steps[i] > domain[1]) return;
         low = Math.min(low, value);
@@ -115,8 +122,12 @@ class LineChart {
   say(index) {
     const { ticks, film } = this.view;
     const column = ticks[this.spec.series[0]];
-    this.now.textContent = formatted(column[index], this.spec.format);
-    const words = index < 0 ? "" : readingOf(this.spec, ticks, index, film);
+    const { over } = film;
+    const place = over ? lastAt(over.ticks.step, this.view.position) : -1;
+    const other = over?.ticks[this.spec.series[0]];
+    this.now.textContent = formatted(column[index], this.spec.format) + (other ? ` / ${formatted(other[Math.max(0, place)], this.spec.format)}` : "");
+    const beside = other && place >= 0 ? ` Over it: ${readingOf(this.spec, over.ticks, place, over)}` : "";
+    const words = index < 0 ? "" : readingOf(this.spec, ticks, index, film) + beside + (over && !other ? " Not recorded by the second run." : "");
     if (this.reading.textContent !== words) this.reading.textContent = words;
     this.svg.setAttribute("aria-label", `${this.spec.label}, ${this.spec.unit}, over the training steps. ${words}`);
   }

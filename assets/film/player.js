@@ -12,15 +12,19 @@ class Player {
     this.playing = false;
     this.controls();
     this.grid = new RankGrid();
+    this.second = new RankGrid("");
+    this.runs = element("p", "runs");
     this.plots = element("div", "plots");
+    const grids = element("div", "grids");
+    grids.append(this.grid.root, this.second.root);
     const stage = element("div", "stage");
-    stage.append(this.grid.root, this.plots);
+    stage.append(grids, this.plots);
     this.table = element("details", "table");
     const scroll = element("div", "scroll");
     Object.assign(scroll, { tabIndex: 0, role: "region", ariaLabel: "The figures as tables" });
     this.table.append(element("summary", "", "The figures as tables"), scroll);
     this.table.addEventListener("toggle", () => this.draw());
-    root.replaceChildren(this.bar, stage, this.table);
+    root.replaceChildren(this.bar, this.runs, stage, this.table);
     this.watcher = new ResizeObserver(() => this.film && this.draw());
     this.watcher.observe(root);
     this.scheme = matchMedia("(prefers-color-scheme: dark)");
@@ -69,8 +73,8 @@ class Player {
   }
 
   get ends() {
-    const { step } = this.film.ticks;
-    return [step[0] ?? 0, step[step.length - 1] ?? 0];
+    const all = [this.film, this.film.over].filter(Boolean).map((film) => film.ticks.step).filter((steps) => steps.length);
+    return [Math.min(...all.map((steps) => steps[0]), Infinity), Math.max(...all.map((steps) => steps[steps.length - 1]), 0)].map((end) => (Number.isFinite(end) ? end : 0));
   }
 
   get position() {
@@ -89,8 +93,22 @@ class Player {
       this.plots.replaceChildren(...this.charts.map((chart) => chart.root));
     }
     this.root.style.setProperty("--method", film.color);
+    this.root.style.setProperty("--over", film.over && film.over.color !== film.color ? film.over.color : "var(--st-text-color)");
+    this.name(film);
     this.speed.value = this.set.speed;
     this.draw();
+  }
+
+  name(film) {
+    // Which line and which map is whose, where a second run is laid over the first.
+    const { over } = film;
+    Object.assign(this.runs, { hidden: !over });
+    this.second.root.hidden = !over;
+    this.root.classList.toggle("two", Boolean(over));
+    this.grid.title(over ? film.title : "Parameters kept by each layer");
+    if (!over) return;
+    this.second.title(over.title);
+    this.runs.replaceChildren(element("i", "key"), `${film.title} (${film.detail})`, element("i", "key over"), `over it: ${over.title} (${over.detail})`);
   }
 
   seek(step) {
@@ -147,6 +165,7 @@ class Player {
     for (const chart of this.charts) chart.draw({ film, ticks: film.ticks, domain, whole: [first, last], position });
     const frame = Math.max(0, lastAt(film.frames.step, position));
     this.grid.draw(film, frame, rampOf(this.root));
+    if (film.over) this.second.draw(film.over, Math.max(0, lastAt(film.over.frames.step, position)), rampOf(this.root));
     this.drawControls(first, last, position);
     if (this.table.open) this.tabulate(frame, lastAt(film.ticks.step, position));
   }
@@ -155,7 +174,9 @@ class Player {
     const { film } = this;
     Object.assign(this.scrub, { min: first, max: last, value: Math.floor(position) });
     const removed = formatted(film.ticks.removed[lastAt(film.ticks.step, position)], "percent");
-    this.clock.textContent = `step ${Math.floor(position)} of ${film.live ? film.total : last}, ${removed} removed`;
+    const { over } = film;
+    const beside = over ? ` and ${formatted(over.ticks.removed[Math.max(0, lastAt(over.ticks.step, position))], "percent")}` : "";
+    this.clock.textContent = `step ${Math.floor(position)} of ${film.live ? Math.max(film.total, last) : last}, ${removed}${beside} removed`;
     this.scrub.setAttribute("aria-valuetext", this.clock.textContent);
     const word = this.playing ? "Pause" : "Play";
     if (this.play.getAttribute("aria-label") !== word) {
@@ -170,17 +191,23 @@ class Player {
 
   tabulate(frame, tick) {
     if (this.playing) return; // the table shows where the film stands still
-    const { film } = this;
+    const { film, position } = this;
+    const { over } = film;
+    const second = over ? this.tablesOf(over, Math.max(0, lastAt(over.frames.step, position)), lastAt(over.ticks.step, position), `, ${over.title}`) : [];
+    this.table.querySelector(".scroll").replaceChildren(...this.tablesOf(film, frame, tick, over ? `, ${film.title}` : ""), ...second);
+  }
+
+  tablesOf(film, frame, tick, whose) {
     const names = film.charts.flatMap((spec) => spec.series.map((name, i) => [name, `${spec.series.length > 1 ? `${spec.label}, ${spec.labels[i]}` : spec.label} (${spec.unit})`, spec.format]));
-    const rows = film.ticks.step.slice(0, tick + 1).map((step, i) => [step, ...names.map(([name, , format]) => formatted(film.ticks[name][i], format))]);
+    const rows = film.ticks.step.slice(0, tick + 1).map((step, i) => [step, ...names.map(([name, , format]) => formatted(film.ticks[name]?.[i], format))]);
     const layers = (film.frames.ranks[frame] ?? []).map((rank, i) => {
       const cell = film.cells[i];
       return [cell[0], film.kinds[cell[1]], rank, cell[2], formatted(keptOf(cell, rank), "percent"), rank >= cell[3] ? "dense" : "low rank"];
     });
-    this.table.querySelector(".scroll").replaceChildren(
-      tableOf("Figures by step", ["Step", ...names.map(([, title]) => title)], rows),
-      tableOf(`Ranks at step ${film.frames.step[frame] ?? "–"}`, ["Block", "Layer", "Rank", "Full rank", "Kept", "Stored"], layers),
-    );
+    return [
+      tableOf(`Figures by step${whose}`, ["Step", ...names.map(([, title]) => title)], rows),
+      tableOf(`Ranks at step ${film.frames.step[frame] ?? "–"}${whose}`, ["Block", "Layer", "Rank", "Full rank", "Kept", "Stored"], layers),
+    ];
   }
 
   destroy() {

@@ -29,7 +29,8 @@ class RankGrid {
   constructor(title = "Parameters kept by each layer") {
     this.root = element("figure", "ranks");
     this.caption = element("figcaption");
-    this.caption.append(element("b", "", title));
+    this.heading = element("b", "", title);
+    this.caption.append(this.heading);
     this.step = element("span", "now");
     this.caption.append(this.step);
     this.grid = element("div", "grid");
@@ -45,6 +46,10 @@ class RankGrid {
     this.reading = element("p", "reading");
     this.root.append(this.caption, this.grid, this.tip, this.legend, this.reading);
     this.listen();
+  }
+
+  title(text) {
+    if (this.heading.textContent !== text) this.heading.textContent = text;
   }
 
   build(film) {

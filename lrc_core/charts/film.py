@@ -93,6 +93,7 @@ class Film:
         ticks: columns of figures, one entry per step: ``step``, ``removed``, ``to_remove``, loss terms and more.
         frames: ``step``, ``removed`` and ``ranks`` (one list per snapshot, in the order of ``cells``).
         charts: what is drawn of the ticks.
+        over: a second run that is laid over it, step by step.
     """
 
     run: str
@@ -108,6 +109,7 @@ class Film:
     ticks: Mapping[str, list[Any]]
     frames: Mapping[str, list[Any]]
     charts: tuple[Chart, ...]
+    over: Film | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form, what the player reads."""
@@ -181,7 +183,7 @@ def make_film(
         cells=cells_of(stored(card.layers, spec.storage), kinds),
         ticks=ticks,
         frames=_frames(snapshots, len(card.layers)),
-        charts=_charts(ticks, spec.settings),
+        charts=tuple(chart for chart in _charts(ticks, spec.settings) if chart.series or live),
     )
 
 
@@ -282,14 +284,17 @@ def _charts(ticks: Mapping[str, list[Any]], settings: Mapping[str, Any]) -> tupl
         ),
     ]
     for name, label in _TERMS.items():
-        if any(ticks.get(name, ())):  # a term that is switched off is zero throughout
+        values = [value for value in ticks.get(name, ()) if value]
+        if name == "loss" and values and min(values) < 0 < max(values):
+            continue  # a budget that presses both ways makes the sum a saw-tooth, which no eye can read
+        if values:  # a term that is switched off is zero throughout
             task = str(settings.get("distillation" if name == "distill" else "task", ""))
             unit = _TASKS.get(task, "dimensionless") if name in ("distill", "task") else "dimensionless"
             if name == "loss":
                 unit = "weighted; the budget presses both ways"
             found.append(Chart(name, label, unit, series=(name,), labels=(label,), zero=False))
     found += [
-        Chart("entropy", "Entropy of the masks", "bits per component", series=recorded("entropy"), labels=("entropy",)),
+        Chart("entropy", "Entropy of the masks", "bits per direction", series=recorded("entropy"), labels=("entropy",)),
         Chart("speed", "Speed", "tokens/s", series=recorded("tokens_per_s"), labels=("speed",)),
         Chart("memory", "Memory", "MB held", series=recorded("memory_mb"), labels=("memory",)),
     ]

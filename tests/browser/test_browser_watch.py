@@ -88,7 +88,7 @@ def test_a_finished_run_plays_and_is_scrubbed_without_the_server(server, open_ta
     film = page.locator(".film")
     last = str(run_factory.STEPS)
     expect(film).to_have_attribute("data-step", last)
-    expect(film.get_by_text("Not recorded by this run.")).to_have_count(1)  # entropy: the records are older
+    expect(film.get_by_text("Not recorded by this run.")).to_have_count(0)  # entropy: the records are older
     sent: list[object] = []
     page.on("websocket", lambda socket: socket.on("framesent", lambda frame: sent.append(frame)))
     page.reload()
@@ -169,3 +169,21 @@ def test_the_sentence_weighs_layers_by_their_parameters(server, open_tab, finish
     expect(film.locator(".ranks .reading")).to_contain_text(
         f"block {most} keeps most ({percents[most]}), block {least} least ({percents[least]})"
     )
+
+
+def test_a_second_run_is_drawn_over_the_first_map_beside_map(server, open_tab, finished):
+    other = run_factory.allocate_run(server.store, CARD, keep=0.5)
+    page = open_tab(f"{server.url}/watch?wa_run={finished.id}&wa_over={other.id}")
+    film = page.locator(".film")
+    expect(film.locator(".ranks:visible")).to_have_count(2)
+    expect(film.locator(".runs")).to_be_visible()
+    line = film.locator('[data-key="removed"] [data-over="removed"]')
+    expect(line).to_have_count(2)  # what is ahead, and what has been
+    whole = line.last.get_attribute("d")
+    film.locator(".scrub").fill("2")
+    expect(line.last).not_to_have_attribute("d", whole or "")
+    maps = film.locator(".ranks")
+    maps.nth(1).locator("[data-cell]").first.hover()
+    assert "rank" in (maps.nth(1).locator(".tip").text_content() or "")
+    page.goto(f"{server.url}/watch?wa_run={finished.id}")
+    expect(page.locator(".film .ranks:visible")).to_have_count(1)

@@ -178,3 +178,29 @@ def test_what_was_measured_takes_the_place_of_a_forecast(open_page, store, card)
     increase = 1.5 * 6.0 * 0.3**2
     assert f"gensim {DENSE * math.exp(increase):.2f} ± 0.50" in text and "Measured" in text
     assert "orecast" not in text
+
+
+def test_a_second_run_is_laid_over_the_first_and_the_link_says_it(open_page, store, card):
+    """The browser gets both films whole; the first one's own export is as before."""
+    first, second = trained(store, card, 0.7, 1.0), trained(store, card, 0.6, 1.0, scale=3.0)
+    app = open_page("watch", wa_run=first.id)
+    assert film_in(app)["over"] is None
+    app.selectbox(key="wa_over").set_value(second.id).run()
+    film = film_in(app)
+    assert film["run"] == first.id and app.query_params["wa_over"] in (second.id, [second.id])
+    over = film["over"]
+    assert over["run"] == second.id and over["over"] is None and over["ticks"]["removed"][-1] == pytest.approx(0.4)
+    linked = open_page("watch", wa_run=first.id, wa_over=second.id)
+    assert film_in(linked)["over"] == over
+    linked.selectbox(key="wa_over").set_value("").run()
+    assert film_in(linked)["over"] is None and "wa_over" not in linked.query_params
+    itself = open_page("watch", wa_run=first.id, wa_over=first.id)
+    assert film_in(itself)["over"] is None, "no run lies over itself"
+
+
+def test_where_no_second_run_has_learned_the_control_says_so(open_page, store, card):
+    only = trained(store, card, 0.7, 1.0)
+    store.create(run_factory.allocate_spec(card, "llrc", 0.5))  # asked for, and has no steps to lay over anything
+    app = open_page("watch", wa_run=only.id)
+    control = app.selectbox(key="wa_over_none")
+    assert control.disabled and "second run" in control.value and "wa_over" not in {box.key for box in app.selectbox}

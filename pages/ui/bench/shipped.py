@@ -20,6 +20,7 @@ from lrc_core.quality.starter_tables import (
 )
 from lrc_core.results import benches as bench_data
 from lrc_core.runs.spec import GENERATED, ModelRef
+from lrc_core.words import removed
 from pages.ui.bench import figures, readings
 from pages.ui.shared import charting
 from pages.ui.shared.charting import ChartText
@@ -95,7 +96,7 @@ def _variants(table: ShippedTable, method: str, part: str, said: str) -> None:
 
 
 def _removed(rows: Sequence[bench_data.Row]) -> str:
-    return ", ".join(dict.fromkeys(f"{100 - 100 * row['keep_target']:.0f} %" for row in rows))
+    return ", ".join(dict.fromkeys(removed(row["keep_target"]) for row in rows))
 
 
 def _origin(table: ShippedTable) -> None:

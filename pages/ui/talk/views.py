@@ -11,6 +11,7 @@ import streamlit as st
 from lrc_core import words
 from lrc_core.errors import LrcError
 from lrc_core.escape import escaped
+from lrc_core.formats.grids import BF16
 from lrc_core.jobs import generator, manager
 from lrc_core.names import model_label
 from lrc_core.quality.votes import SKIPPED, TIE, Vote, keep_vote, tally, votes_csv, votes_path, votes_sentence
@@ -82,11 +83,11 @@ def _text(answer: Answer, view: RunView[GenerateSpec], together: bool) -> None:
 
 
 def _figures(answer: Answer) -> None:
-    """Speed and size under an answer, both measured while it was written."""
+    """Speed and size under an answer: measured while it was written, and counted as the model would be served."""
     if not answer.tokens and not answer.done:
         return
     speed = f"{words.figure(answer.tokens_per_s, 2)} tokens/s" if answer.tokens_per_s else "not timed"
-    size = f"{answer.bytes / 1e6:,.0f} MB" if answer.bytes else ""
+    size = f"{BF16.block_bytes * answer.params / 1e6:,.0f} MB in 16 bits" if answer.params else ""
     count = f"{answer.tokens} token{'s' if answer.tokens != 1 else ''}"
     cut = " (longest allowed)" if answer.ended == "length" else ""
     st.html(

@@ -6,6 +6,8 @@ one, which is drawn in place, so that zoom, speed and the place where the user h
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,10 @@ from lrc_core.charts.film_html import film_html, player
 from lrc_core.kinds import title_of
 from lrc_core.names import model_label
 from lrc_core.paths import app_home, is_clone
-from lrc_core.results.archive import AnyRun, RunView, card_of
+from lrc_core.results.archive import AnyRun, RunView, card_of, stamp_of
 from lrc_core.results.forecasts import has_film
 from lrc_core.runs.spec import AllocateSpec
+from lrc_core.runs.store import Run
 from pages.ui.shared.naming import file_name
 
 _KEPT = "film_records"
@@ -52,9 +55,20 @@ def film_of(view: RunView[AllocateSpec]) -> Film | None:
     return make_film(view.id, view.spec, card_of(view), events, ranks, live=not view.final)
 
 
-def show(film: Film) -> None:
-    """Draw the player."""
-    _PLAYER(data=film.to_dict(), key=f"film_{film.run}")
+def laid_over(view: RunView[AllocateSpec]) -> Film:
+    """The film of a run that is laid over another one, read again only when its records change."""
+    records = [stamp_of(view.path / name) for name in ("events.jsonl", "ranks.jsonl")]
+    return _second(str(view.path), tuple(records), live=not view.final)
+
+
+@lru_cache(maxsize=8)
+def _second(path: str, stamps: tuple[tuple[int, int], ...], *, live: bool) -> Film:
+    return whole_film(Run(Path(path)), live=live)
+
+
+def show(film: Film, over: Film | None = None) -> None:
+    """Draw the player, with a second run over the first where there is one."""
+    _PLAYER(data=replace(film, over=over).to_dict(), key=f"film_{film.run}")
 
 
 def downloads(view: AnyRun) -> None:

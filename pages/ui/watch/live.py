@@ -17,8 +17,13 @@ from pages.ui.shared.prose import prose
 from pages.ui.watch import film
 
 
-def allocate_live(view: AnyRun) -> None:
-    """Everything there is to watch of a run; nothing for a method that does not train."""
+def allocate_live(view: AnyRun, over: RunView[AllocateSpec] | None = None) -> None:
+    """Everything there is to watch of a run; nothing for a method that does not train.
+
+    Args:
+        view: the run.
+        over: a second one that is laid over it.
+    """
     if not asks_for(view, AllocateSpec) or not names.learns(view.spec.method) or view.status.state == "queued":
         return
     shown = film.film_of(view)
@@ -31,7 +36,7 @@ def allocate_live(view: AnyRun) -> None:
         return
     if shown.live:
         _figures(shown)
-    film.show(shown)
+    film.show(shown, film.laid_over(over) if over is not None else None)
     _quality(view, shown)
 
 
