@@ -32,7 +32,7 @@ LEFT_FILES = 3 * 128
 """Of sessions that were left: Streamlit keeps the last 128 for two minutes, each with its event loop."""
 OTHER_FILES = 50
 GROWTH, SETTLED = 1.10, 4
-"""How far memory may grow, and after how many minutes: by then visitors come and go, and Streamlit keeps those who left."""
+"""How far memory may grow after so many minutes: by then visitors come and go, and Streamlit keeps those who left."""
 
 
 @dataclass
