@@ -59,7 +59,7 @@ def _makers(folder: Path, seed: int, full: bool) -> Tally:
 def _servers(folder: Path, seed: int, full: bool) -> Tally:
     from tests.campaign import servers
 
-    return servers.kill_servers(folder, seed=seed, rounds=10 if full else 1)
+    return servers.kill_servers(folder, seed=seed, rounds=6 if full else 1)
 
 
 def _sessions(folder: Path, seed: int, full: bool) -> Tally:
