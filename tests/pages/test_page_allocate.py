@@ -476,6 +476,6 @@ def test_ranks_that_are_arithmetic_are_there_without_a_job(open_page, known, car
         name: rank if not is_dense(layer, rank) else layer.full_rank
         for (name, rank), layer in zip(drawn.items(), layers, strict=True)
     }
-    assert ":material/bolt:" in text_of(app) and "after the first one" not in text_of(app)
+    assert ":material/bolt:" in text_of(app) and "schedule" not in text_of(app)
     other = open_page("allocate", al_method="STRS")
     assert ":material/bolt:" not in text_of(other)
