@@ -25,7 +25,7 @@ ACCURACY = "accuracy"
 
 
 @dataclass(frozen=True)
-class Cells:
+class BenchRows:
     """Rows of a bench, wherever they come from.
 
     Attributes:
@@ -46,7 +46,7 @@ class Cells:
 
 
 @dataclass(frozen=True)
-class Bench(Cells):
+class Bench(BenchRows):
     """One quality or ablation run with the rows it has by now.
 
     Attributes:
@@ -87,7 +87,7 @@ def _usable(row: Any) -> bool:
     return isinstance(row, Mapping) and {"method", "keep_target"} <= row.keys() and ("error" in row or "run_id" in row)
 
 
-def measures(bench: Cells) -> dict[str, str]:
+def measures(bench: BenchRows) -> dict[str, str]:
     """What a chart can show: perplexity on each text, mean accuracy where it was measured."""
     labels = text_labels(texts_of(bench.measured))
     found = {text: f"Perplexity, {label}" for text, label in labels.items()}
@@ -139,7 +139,7 @@ def points(rows: Sequence[Row], measure: str, axis: str) -> list[Point]:
     return sorted(found, key=lambda point: point.x)
 
 
-def lines(bench: Cells) -> dict[tuple[str, str], list[Row]]:
+def lines(bench: BenchRows) -> dict[tuple[str, str], list[Row]]:
     """Rows by method (with its update) and decomposition, in the order of the run."""
     found: dict[tuple[str, str], list[Row]] = {}
     for row in bench.measured:
@@ -148,7 +148,7 @@ def lines(bench: Cells) -> dict[tuple[str, str], list[Row]]:
     return found
 
 
-def decompositions_of(bench: Cells) -> list[str]:
+def decompositions_of(bench: BenchRows) -> list[str]:
     """Decompositions that any row is under, in the order of the run."""
     return list(dict.fromkeys(name for _, name in lines(bench) if name))
 

@@ -9,8 +9,8 @@ import pytest
 
 from lrc_core.names import method_label
 from lrc_core.quality.starter_bench import PIVOTED_STARTER, STARTER_BENCH, TUNED_STARTER
-from lrc_core.quality.starter_tables import ABLATIONS, BENCH, COMMANDS, MACHINE, shipped_table
 from lrc_core.registry import ALLOCATORS
+from lrc_core.results.starter_tables import ABLATIONS, BENCH, COMMANDS, MACHINE, shipped_table
 
 DOCS = Path(__file__).parents[2] / "docs"
 

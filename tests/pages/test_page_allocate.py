@@ -149,17 +149,6 @@ def test_the_closed_form_plan_is_estimated_where_there_are_two_sided_spectra(ope
     assert found["removed"][29] == pytest.approx(1 - keep_ratio(card.layers, ranks), abs=1e-5)
 
 
-def test_damaged_spectra_and_those_of_other_layers_hide_nothing(open_page, store, card, known):
-    whole = run_factory.spectra_run(store, card, decompositions=("svd", "kfac"))
-    run_factory.spectra_run(store, run_factory.make_card(blocks=6), decompositions=("whitened", "kfac"))
-    damaged = run_factory.spectra_run(store, card, decompositions=("kfac",))
-    (damaged.path / "spectra.npz").write_bytes(b"")
-    run_factory.spectra_run(store, card)  # the newest says which layers there are
-    app = open_page("allocate", **PAIRS, rate="30")
-    assert not app.error
-    assert whole.id in text_of(app) and panel(app, "estimate")["rates"]
-
-
 def test_form_comes_from_the_registry(open_page, known):
     assert len(open_page("allocate", **LEARNS).number_input) == 1  # a closed fold draws nothing
     app = open_page("allocate", **LEARNS, al_settings="true")
@@ -487,6 +476,6 @@ def test_ranks_that_are_arithmetic_are_there_without_a_job(open_page, known, car
         name: rank if not is_dense(layer, rank) else layer.full_rank
         for (name, rank), layer in zip(drawn.items(), layers, strict=True)
     }
-    assert ":material/bolt:" in text_of(app) and "the first one" not in text_of(app)
+    assert ":material/bolt:" in text_of(app) and "schedule" not in text_of(app)
     other = open_page("allocate", al_method="STRS")
     assert ":material/bolt:" not in text_of(other)

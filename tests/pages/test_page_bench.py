@@ -10,10 +10,10 @@ from dataclasses import replace
 import pytest
 
 from lrc_core.names import method_color
-from lrc_core.quality.starter_tables import ABLATIONS, BENCH, COMMANDS, MACHINE, shipped_table
 from lrc_core.quality.tables import rows_csv, to_markdown
 from lrc_core.results import benches as bench_data
 from lrc_core.results import comparisons as compare_data
+from lrc_core.results.starter_tables import ABLATIONS, BENCH, COMMANDS, MACHINE, shipped_table
 from lrc_core.runs.spec import AblationSpec, ModelRef, QualitySpec
 from pages.ui.bench import figures
 from tests.factories import run_factory, table_factory

@@ -13,7 +13,7 @@ from plotly.subplots import make_subplots
 from lrc_core.figures.common import DASHES, PERPLEXITY_TICKS
 from lrc_core.names import GREY, decomposition_label, method_color, method_label
 from lrc_core.quality.rows import dense_row
-from lrc_core.results.benches import ACCURACY, AXES, Cells, lines, place_of, points, value_of
+from lrc_core.results.benches import ACCURACY, AXES, BenchRows, lines, place_of, points, value_of
 
 Row = Mapping[str, Any]
 REFERENCE = "#c05a94"
@@ -22,7 +22,7 @@ _LEGEND_ROW = 20  # pixels
 _ERROR = {"type": "data", "thickness": 1.4, "width": 4}
 
 
-def pareto(bench: Cells, measure: str, axis: str, *, log: bool, decomposition: str = "") -> go.Figure:
+def pareto(bench: BenchRows, measure: str, axis: str, *, log: bool, decomposition: str = "") -> go.Figure:
     """Quality over size: one line per method, the dense model dashed, reference models as named points.
 
     Args:
@@ -79,7 +79,7 @@ def _scale(*, accuracy: bool, log: bool) -> dict[str, Any]:
     return {"type": "log", **PERPLEXITY_TICKS} if log else {"type": "linear"}
 
 
-def _references(figure: go.Figure, bench: Cells, measure: str, axis: str) -> None:
+def _references(figure: go.Figure, bench: BenchRows, measure: str, axis: str) -> None:
     shown = [
         (str(row.get("name", "reference")), place_of(row, axis), value_of(row, measure))
         for row in bench.measured
@@ -100,7 +100,7 @@ def _references(figure: go.Figure, bench: Cells, measure: str, axis: str) -> Non
         )
 
 
-def _dense(figure: go.Figure, bench: Cells, measure: str, *, log: bool, **place: Any) -> None:
+def _dense(figure: go.Figure, bench: BenchRows, measure: str, *, log: bool, **place: Any) -> None:
     row = dense_row(bench.measured)
     found = value_of(row, measure) if row is not None else None
     if found is None:
@@ -124,7 +124,7 @@ def _dense_words(value: float, measure: str) -> str:
     return f"dense {100 * value:.1f} %" if measure == ACCURACY else f"dense {value:.2f}"
 
 
-def _panel_titles(bench: Cells, shown: Mapping[str, str]) -> list[str]:
+def _panel_titles(bench: BenchRows, shown: Mapping[str, str]) -> list[str]:
     """Measures with what the dense model has: the dashed line."""
     dense = dense_row(bench.measured)
     values = {measure: value_of(dense, measure) if dense is not None else None for measure in shown}
@@ -140,7 +140,7 @@ def _broken(title: str) -> str:
     return f"{first.rstrip(',')}<br>{rest}"
 
 
-def variant_bars(bench: Cells, rows: Sequence[Row], shown: Mapping[str, str], *, log: bool) -> go.Figure:
+def variant_bars(bench: BenchRows, rows: Sequence[Row], shown: Mapping[str, str], *, log: bool) -> go.Figure:
     """One bar a variant, one panel a measure; the variant that the others are tested against is solid.
 
     Args:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from lrc_core import words
 from lrc_core.escape import escaped
 from lrc_core.names import method_label
-from lrc_core.results.benches import ACCURACY, Cells, Row, lines, measures, points, value_of
+from lrc_core.results.benches import ACCURACY, BenchRows, Row, lines, measures, points, value_of
 
 
-def leaders(bench: Cells, measure: str, title: str) -> str:
+def leaders(bench: BenchRows, measure: str, title: str) -> str:
     """The best method at every target that more than one method reached."""
     by_keep: dict[float, dict[str, float]] = {}
     for (method, _), rows in lines(bench).items():
@@ -34,7 +34,7 @@ def _better(measure: str, one: float, two: float) -> float:
     return max(one, two) if measure == ACCURACY else min(one, two)
 
 
-def worst_variant(bench: Cells, rows: Sequence[Row]) -> str:
+def worst_variant(bench: BenchRows, rows: Sequence[Row]) -> str:
     """Which variants are worst and best beside the one that the others are tested against, on the first text."""
     base = next((row for row in rows if "base" not in (row.get("paired") or {})), None)
     text = next((text for row in rows for text in row.get("perplexity") or {}), "")

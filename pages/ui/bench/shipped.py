@@ -9,7 +9,8 @@ import streamlit as st
 
 from lrc_core.escape import csv_cell, escaped
 from lrc_core.names import decomposition_label, method_label, model_label
-from lrc_core.quality.starter_tables import (
+from lrc_core.results import benches as bench_data
+from lrc_core.results.starter_tables import (
     ABLATIONS,
     BENCH,
     COMMANDS,
@@ -18,7 +19,6 @@ from lrc_core.quality.starter_tables import (
     ShippedTable,
     shipped_table,
 )
-from lrc_core.results import benches as bench_data
 from lrc_core.runs.spec import GENERATED, ModelRef
 from lrc_core.words import removed
 from pages.ui.bench import figures, readings
@@ -35,7 +35,7 @@ def bench(ref: ModelRef) -> bool:
     table = shipped_table(BENCH) if ref == ModelRef() else None
     if table is None:
         return False
-    cells = bench_data.Cells(table.rows)
+    cells = bench_data.BenchRows(table.rows)
     _origin(table)
     names = bench_data.measures(cells)
     left, right = st.columns([3, 2])
@@ -52,7 +52,7 @@ def bench(ref: ModelRef) -> bool:
         format_func=decomposition_label, required=True, key="co_shipped_under",
     )  # fmt: skip
     measure, drawn = measure or next(iter(names)), under or bench_data.decompositions_of(cells)[0]
-    chosen = bench_data.Cells(tuple(row for row in table.rows if row["decomposition"] in ("", drawn)))
+    chosen = bench_data.BenchRows(tuple(row for row in table.rows if row["decomposition"] in ("", drawn)))
     caption = ChartText(
         "Quality over size, one line per method, the dense model dashed",
         pd.DataFrame([row for row in table.cells if row["decomposition"] in ("", drawn)]).fillna(""),
@@ -83,7 +83,7 @@ def _variants(table: ShippedTable, method: str, part: str, said: str) -> None:
     rows = [table.rows[place] for place in places]
     if not rows:
         return
-    cells = bench_data.Cells(table.rows)
+    cells = bench_data.BenchRows(table.rows)
     title = f"{method_label(method)}: {said}, {_removed(rows)} removed"
     st.markdown(f"**{escaped(title)}**")
     caption = ChartText(

@@ -90,9 +90,9 @@ def _table(frame: pd.DataFrame, caption: ChartText) -> None:
 
 
 def whole_names(frame: pd.DataFrame) -> dict[str, Any]:
-    """The first column, where it says what a row is, stays in view and is as wide as its longest name."""
+    """The first column, where it says what a row is, is as wide as its longest name."""
     first = str(frame.columns[0]) if len(frame.columns) else ""
     if first not in ("Method", "Model"):
         return {}
     longest = max((len(str(name)) for name in frame[first]), default=0)
-    return {first: st.column_config.TextColumn(width=min(260, 30 + 7 * longest), pinned=True)}
+    return {first: st.column_config.TextColumn(width=min(260, 30 + 7 * longest))}
