@@ -69,8 +69,7 @@ def choose_second(views: list[RunView[AllocateSpec]], first: RunView[AllocateSpe
     """A second run to lay over the first, which the link may name; the control says where there is none."""
     others = {view.id: view for view in views if view.id != first.id and plays(view)}
     if not others:
-        nothing = "No second run has learned ranks here yet"
-        st.selectbox("Lay over it", [nothing], disabled=True, key=f"{OVER}_none")
+        st.caption("A second run that has learned ranks could be laid over it; there is none here yet.")
         return None
     labels = told_apart({run_id: label(view) for run_id, view in others.items()})
     named = st.query_params.get(OVER, "")

@@ -13,6 +13,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Before anything imports torch, and for processes that tests start: tiny models are slower on many threads.
 for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")
+# Results are compared with computations in float32, also on processors that have bfloat16.
+os.environ["LRC_CPU_BF16"] = "0"
 # Processes that tests start load the stand-in for the pipeline, which acts only where a test asks for it.
 _STAND_IN = str(Path(__file__).parent / "stand_in")
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [_STAND_IN, os.environ.get("PYTHONPATH")]))

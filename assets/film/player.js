@@ -15,10 +15,10 @@ class Player {
     this.second = new RankGrid("");
     this.runs = element("p", "runs");
     this.plots = element("div", "plots");
-    const grids = element("div", "grids");
-    grids.append(this.grid.root, this.second.root);
+    this.grids = element("div", "grids");
+    this.grids.append(this.grid.root);
     const stage = element("div", "stage");
-    stage.append(grids, this.plots);
+    stage.append(this.grids, this.plots);
     this.table = element("details", "table");
     const scroll = element("div", "scroll");
     Object.assign(scroll, { tabIndex: 0, role: "region", ariaLabel: "The figures as tables" });
@@ -103,7 +103,8 @@ class Player {
     // Which line and which map is whose, where a second run is laid over the first.
     const { over } = film;
     Object.assign(this.runs, { hidden: !over });
-    this.second.root.hidden = !over;
+    if (!over) this.second.root.remove();
+    else if (!this.second.root.parentNode) this.grids.append(this.second.root);
     this.root.classList.toggle("two", Boolean(over));
     this.grid.title(over ? film.title : "Parameters kept by each layer");
     if (!over) return;

@@ -51,6 +51,7 @@ from lrc_core.types import (
 _LOG = logging.getLogger(__name__)
 _MEMORY_REMEDY = "Close other programs, take a smaller model, or use a machine with more memory."
 _UNKNOWN_POSITIONS = 2048
+_FLOAT32_ONLY = ("openai-gpt",)
 NOT_CAUSAL = "The model is bidirectional: changing a token changes what it says of the tokens before it."
 BY_BLOCKS = "Its weights are brought in block after block, which is slower and comes to the same results."
 _FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -128,6 +129,7 @@ def load_model(
         if not by_blocks:
             on_progress(Progress(f"moving the model to {chosen}"))
             unstack_experts(model)
+            precision = _bearable(model, precision)
             move(model, chosen, precision)
     if chosen.type == "cpu" and not by_blocks:  # who is short of memory gives it back
         keep_freed_memory()
@@ -143,6 +145,11 @@ def load_model(
     for warning in warnings:
         _LOG.warning(warning)
     return LoadedModel(model, tokenizer, card, chosen, precision, tuple(warnings), look.causal, packed_as(ref))
+
+
+def _bearable(model: Any, precision: torch.dtype) -> torch.dtype:
+    """The precision, or float32 where the architecture's own code multiplies what is float32 with it (GPT-1's mask)."""
+    return torch.float32 if model.config.model_type in _FLOAT32_ONLY else precision
 
 
 def _odd(blocks: Blocks, causal: bool) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -19,12 +20,16 @@ _CGROUPS = (
     (Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"), Path("/sys/fs/cgroup/memory/memory.usage_in_bytes")),
 )
 
+CPU_BF16 = "LRC_CPU_BF16"
+"""Environment variable: 0 computes in float32 on processors that have bfloat16 as well."""
 _BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # the last is Arm's name
 
 
 @lru_cache(maxsize=1)
 def cpu_has_bf16() -> bool:
-    """Whether the processor has bfloat16 instructions (avx512_bf16 or amx_bf16 on x86, bf16 on Arm)."""
+    """Whether the processor has bfloat16 instructions that may be used: avx512_bf16, amx_bf16, or bf16 on Arm."""
+    if os.environ.get(CPU_BF16) == "0":
+        return False
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:

@@ -162,7 +162,8 @@ def test_probes_serve_every_target(model: ModelRef, calibration: CalibrationSpec
 
 
 def test_short_calibration_is_damped_and_said(model: ModelRef, texts: tuple[str, str]) -> None:
-    found = run(AllocateSpec(model, calibration=CalibrationSpec((texts[0],), windows=1, window=16)))
+    calibration = CalibrationSpec((texts[0],), windows=1, window=16)
+    found = run(AllocateSpec(model, method="drank", calibration=calibration))
     assert any("damped" in warning for warning in result_of(found)["warnings"])
 
 
@@ -339,7 +340,7 @@ def test_texts_that_are_too_short_say_how_short(model: ModelRef, evaluation: Eva
     path = tmp_path / "short.txt"
     path.write_text("twelve chars")
     short = CalibrationSpec((str(path),), windows=4, window=64)
-    fails(AllocateSpec(model, calibration=short), TextError, "12 tokens")
+    fails(AllocateSpec(model, method="drank", calibration=short), TextError, "12 tokens")
     fails(EvaluateSpec(model, evaluation=dataclasses.replace(evaluation, texts=(str(path),))), TextError, "12 tokens")
 
 

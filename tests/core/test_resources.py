@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lrc_core.models.allocator import keep_freed_memory
-from lrc_core.models.resources import own_peak_memory, peak_memory_bytes
+from lrc_core.models.resources import CPU_BF16, cpu_has_bf16, own_peak_memory, peak_memory_bytes
 
 MIB = 2**20
 
@@ -30,3 +30,14 @@ def test_a_stage_has_its_own_peak_and_the_process_keeps_its(kept: bool) -> None:
         assert low < high - 150 * MIB
         assert outer() > high - 8 * MIB  # the kernel counts pages in batches
     assert peak_memory_bytes() > high - 8 * MIB
+
+
+def test_bfloat16_of_a_processor_can_be_left_unused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lrc_core.models.resources.Path.read_text", lambda *_, **__: "flags : fpu avx512_bf16\n")
+    found = {}
+    for said in ("0", ""):
+        monkeypatch.setenv(CPU_BF16, said)
+        cpu_has_bf16.cache_clear()
+        found[said] = cpu_has_bf16()
+    cpu_has_bf16.cache_clear()
+    assert found == {"0": False, "": True}

@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from lrc_core.errors import EvaluationError
+from lrc_core.models.load import load_model
 from lrc_core.plan import Plan
 from lrc_core.runs.spec import (
     AllocateSpec,
@@ -65,6 +66,15 @@ def test_the_perplexity_is_that_of_a_plain_loop(name: str, tmp_path: Path, text:
     assert row["perplexity"][text]["value"] == pytest.approx(true_perplexity(ref, text), rel=2e-3)
     speed = row["cost"]["decode_tokens_per_s"]
     assert (speed is None) == any("speed" in warning for warning in row["warnings"])
+
+
+@pytest.mark.parametrize("name", ["mamba", "gpt1", "xlm", "gpt_oss", "deepseek_v2", "jetmoe", "jamba", "git"])
+def test_a_processor_with_bfloat16_runs_it_as_well(name: str, tmp_path: Path) -> None:
+    loaded = load_model(saved(tmp_path, name), dtype="bfloat16")
+    with torch.no_grad():
+        logits = loaded.model(input_ids=torch.arange(8)[None]).logits
+    assert bool(logits.isfinite().all())
+    assert loaded.card.dtype == str(loaded.dtype).removeprefix("torch.")
 
 
 @pytest.mark.parametrize("name", ["bert", "roberta"])

@@ -208,7 +208,7 @@ def test_starting_again_goes_on_with_the_job_that_stopped_and_hands_the_new_toke
     run_factory.set_state(run, "failed", error="This model is gated.", remedy="Give a token.")
     asked = []
 
-    def resume(run_id, *, env=None):
+    def resume(run_id, *, env=None, on=None):
         asked.append((run_id, env))
         return run
 
