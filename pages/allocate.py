@@ -2,60 +2,35 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 import streamlit as st
-from streamlit.delta_generator import DeltaGenerator
 
 from lrc_core import words
-from lrc_core.budget import keep_at, same_percent, stored_card
+from lrc_core.budget import keep_at, stored_card
 from lrc_core.escape import escaped
-from lrc_core.formats.budgets import budget_words
-from lrc_core.jobs import manager
 from lrc_core.kinds import title_of
 from lrc_core.names import learns, method_label
 from lrc_core.quality.starter_bench import RECOMMENDED, Recommendation, starter_words
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS, MethodEntry
 from lrc_core.results import series
 from lrc_core.results.archive import RunView, archive, asks_for, same_model
-from lrc_core.results.identity import identified
 from lrc_core.results.plans import recorded_plans
 from lrc_core.results.series import LARGEST_RATE
 from lrc_core.runs.spec import AllocateSpec, CalibrationSpec, ModelRef
 from lrc_core.types import ModelCard, Storage
-from pages.ui.allocate import arithmetic, budget, finished, panels
+from pages.ui.allocate import budget, finished, panels
 from pages.ui.allocate import slider as ratedrag
+from pages.ui.allocate.launch import FIRST, RUN, UPDATE, launcher, moved, set_otherwise, what_follows
 from pages.ui.shared import cards, choices, forms, jobs, state, take_away
 from pages.ui.shared.frame import empty, frame, guard, page_link
 from pages.ui.shared.naming import told_apart, when
 from pages.ui.shared.prose import prose
 from pages.ui.watch import live
 
-METHOD, DECOMPOSITION, STORAGE, PRESET, RUN, AUTO, MOVED, LEARNED, SETTINGS = (
-    "al_method", "al_decomposition", "al_storage", "al_preset", "al_run", "al_auto", "al_moved_at", "al_learned",
-    "al_settings",
+METHOD, DECOMPOSITION, STORAGE, PRESET, LEARNED, SETTINGS = (
+    "al_method", "al_decomposition", "al_storage", "al_preset", "al_learned", "al_settings",
 )  # fmt: skip
-
-UPDATE = "al_update"
-"""Whether tuning follows the ranks, which best and fast differ in; the link says it."""
-FIRST = RECOMMENDED[0]
-
-
-def moved() -> None:
-    """The target was changed by hand in this tab; a link never counts as that."""
-    st.session_state[MOVED] = time.monotonic()
-
-
-def forget_moves() -> None:
-    """Starting by itself was switched: only what is moved from now on counts."""
-    st.session_state.pop(MOVED, None)
-
-
-def set_otherwise() -> None:
-    """A method or setting was changed: looking at it starts nothing, but a countdown that runs begins anew."""
-    if MOVED in st.session_state:
-        moved()
 
 
 def exact() -> int:
@@ -133,13 +108,6 @@ def take(choice: Recommendation) -> None:
     st.session_state[STORAGE] = choice.storage
     st.query_params[UPDATE] = choice.update
     set_otherwise()
-
-
-def what_follows() -> str:
-    """The kind of update that is to follow the ranks, or ``none``."""
-    known = {choice.update for choice in RECOMMENDED}
-    named = st.query_params.get(UPDATE, FIRST.update)
-    return named if named in known else FIRST.update
 
 
 def chosen_one(decomposition: str, storage: str) -> Recommendation | None:
@@ -230,96 +198,6 @@ def form(ref: ModelRef, card: ModelCard, keep: float, decomposition: str) -> All
         rank_multiple=multiple,
     )
     return budget.choose(spec, entry, card, set_otherwise, decompose)
-
-
-def start(spec: AllocateSpec, *, automatic: bool) -> None:
-    """Submit the job and watch it; an automatic one takes the place of automatic ones that still wait."""
-    run_id = jobs.submit(spec, automatic=automatic)
-    st.session_state.pop(MOVED, None)
-    if run_id is None:
-        return
-    if automatic:
-        manager.replace_queued(spec)
-    st.query_params[RUN] = run_id
-    st.rerun()
-
-
-def covered(ref: ModelRef, spec: AllocateSpec) -> bool:
-    """Whether a run with the same settings has already recorded a plan at this size."""
-    same = [
-        view
-        for view in archive().runs(AllocateSpec, ref, samples=False)
-        if replace(view.spec, keep=spec.keep, preset=spec.preset, contents=spec.contents) == spec
-        and not view.status.resumable
-    ]
-    return any(same_percent(plan.keep, spec.keep) for plan in recorded_plans(same))
-
-
-def launcher(ref: ModelRef, card: ModelCard, spec: AllocateSpec, countdown: DeltaGenerator) -> None:
-    """The toggle, the button with its price or why it cannot be pressed, and the command line.
-
-    Args:
-        ref: the model.
-        card: its card.
-        spec: of the next job.
-        countdown: where it is said that a job is about to start: beside the slider, not down here.
-    """
-    arithmetic.at_once(card, spec)
-    if jobs.instead(spec):
-        return
-    problem = budget.out_of_reach(spec, card)
-    automatic = not spec.budget and st.toggle(
-        "Start when the slider rests",
-        value=False,
-        key=AUTO,
-        on_change=forget_moves,
-        persist_state="session",
-        help=prose("autostart"),
-    )
-    verb = "Learn ranks" if learns(spec.method) else "Compute ranks"
-    if ALLOCATORS.get(spec.method).structured:
-        verb = "Prune"
-    if jobs.offered(spec):
-        made = {RUN: identified(spec).run_id, UPDATE: what_follows()}
-        page_link("pages/allocate.py", "See its map, and what can follow", ":material/grid_on:", query=made)
-    else:
-        label = f"{verb} within {budget_words(spec.budget)}" if spec.budget else f"{verb} at {words.removed(spec.keep)}"
-        off = problem is not None
-        pressed = st.button(label, type="primary", icon=":material/play_arrow:", key="al_start", disabled=off)
-        if problem is not None:
-            st.caption(f":material/block: {escaped(problem.message)} {escaped(problem.remedy)}")
-        else:
-            jobs.price_note(spec)
-        if pressed:
-            start(spec, automatic=False)
-    pending = automatic and problem is None and MOVED in st.session_state
-    if pending and covered(ref, spec):
-        st.session_state.pop(MOVED, None)
-        st.caption(":material/check: A finished run answers this rate; nothing needs to be started.")
-    elif pending:
-        with countdown:
-            st.fragment(wait_for_quiet, run_every=0.5)(spec)
-    with st.expander("The same from the command line", icon=":material/terminal:"):
-        jobs.command(spec)
-
-
-def wait_for_quiet(spec: AllocateSpec) -> None:
-    """Counts two seconds without a change, then starts the job."""
-    with guard():
-        changed = st.session_state.get(MOVED)
-        if changed is None:
-            return
-        left = state.QUIET_S - (time.monotonic() - changed)
-        with st.container(horizontal=True, vertical_alignment="center"):
-            st.markdown(
-                f":material/timer: **{escaped(title_of(spec))}** starts in {max(0.0, left):.0f} s", width="content"
-            )
-            stopped = st.button("Not now", key="al_not_now", type="tertiary")
-        if stopped:
-            st.session_state.pop(MOVED, None)
-            st.rerun()
-        if left <= 0:
-            start(spec, automatic=True)
 
 
 def watched(ref: ModelRef) -> None:

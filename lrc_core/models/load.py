@@ -111,6 +111,7 @@ def load_model(
     precision = named_dtype(dtype, chosen)
     folder, revision = local_folder(ref, on_progress, should_stop)
     files = look_through(folder, allow_pickle=ref.allow_pickle)
+    precision = _bearable(files, precision)
     check_tokenizer(folder)
     by_blocks = _by_blocks(_shortage(files, ref, chosen, precision))
     with _memory_errors(ref):
@@ -129,7 +130,6 @@ def load_model(
         if not by_blocks:
             on_progress(Progress(f"moving the model to {chosen}"))
             unstack_experts(model)
-            precision = _bearable(model, precision)
             move(model, chosen, precision)
     if chosen.type == "cpu" and not by_blocks:  # who is short of memory gives it back
         keep_freed_memory()
@@ -147,9 +147,9 @@ def load_model(
     return LoadedModel(model, tokenizer, card, chosen, precision, tuple(warnings), look.causal, packed_as(ref))
 
 
-def _bearable(model: Any, precision: torch.dtype) -> torch.dtype:
+def _bearable(files: ModelFiles, precision: torch.dtype) -> torch.dtype:
     """The precision, or float32 where the architecture's own code multiplies what is float32 with it (GPT-1's mask)."""
-    return torch.float32 if model.config.model_type in _FLOAT32_ONLY else precision
+    return torch.float32 if files.config.get("model_type") in _FLOAT32_ONLY else precision
 
 
 def _odd(blocks: Blocks, causal: bool) -> list[str]:

@@ -20,6 +20,8 @@ from tests.factories import run_factory
 
 ROOT = Path(__file__).parents[2]
 Open = Callable[..., AppTest]
+PAIRS = {"al_decomposition": "Whitened (SVD-LLM)", "al_storage": "Pairs"}
+"""Query parameters of Allocate for what papers count: whitened factors, stored as pairs."""
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -40,6 +42,12 @@ def store() -> RunStore:
 @pytest.fixture
 def card() -> ModelCard:
     return run_factory.make_card()
+
+
+@pytest.fixture
+def known(store, card):
+    """The model has been read by a job of the user's own."""
+    return run_factory.spectra_run(store, card)
 
 
 @pytest.fixture(autouse=True)

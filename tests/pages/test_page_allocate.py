@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -15,28 +14,18 @@ from lrc_core.budget import fit_budget, is_dense, keep_ratio, stored, uniform_ra
 from lrc_core.errors import ResourceError
 from lrc_core.jobs import manager
 from lrc_core.quality.starter_bench import starter_words
-from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
-from lrc_core.results import series
+from lrc_core.registry import ALLOCATORS
 from lrc_core.results.archive import archive
-from lrc_core.results.identity import identified
 from lrc_core.results.plans import nearest, recorded_plans
 from lrc_core.results.series import LARGEST_RATE
-from lrc_core.runs.spec import AllocateSpec, EvaluateSpec, FetchSpec, ModelRef, UpdateSpec
+from lrc_core.runs.spec import AllocateSpec, FetchSpec
 from lrc_core.settings import fields_of
-from pages.ui.allocate import arithmetic
 from pages.ui.shared import choices, state
 from tests.factories import run_factory
-from tests.pages.conftest import text_of
+from tests.pages.conftest import PAIRS, text_of
 
-PAIRS = {"al_decomposition": "Whitened (SVD-LLM)", "al_storage": "Pairs"}
 LEARNS = {**PAIRS, "al_method": "LLRC"}
 """The form as it was before the best stood first: links say it."""
-
-
-@pytest.fixture
-def known(store, card):
-    """The model has been read by a job of the user's own."""
-    return run_factory.spectra_run(store, card)
 
 
 def test_without_shapes_it_says_what_to_do(open_page, submitted):
@@ -364,118 +353,8 @@ def test_a_method_that_prunes_says_so(open_page, known, submitted):
     assert submitted[0][0].settings["ranking"] == "uniform"
 
 
-def test_what_has_been_computed_is_shown_and_not_started_again(open_page, known, store, card, submitted):
-    """The same question of the same bytes started 480 steps, with the answer among the samples."""
-    app = open_page("allocate", **PAIRS)
-    app.pills(key="al_method").set_value("uniform").run()
-    assert app.button(key="al_start")
-    entry = ALLOCATORS.get("uniform")
-    preset = next(iter(entry.presets))
-    spec = AllocateSpec(ModelRef(), "uniform", "whitened", 0.8, preset, asdict(entry.settings(preset)))
-    run = store.create(identified(spec))
-    (run.path / "card.json").write_text((known.path / "card.json").read_text())
-    plan = run_factory.plan_at(card, 0.8, "uniform")
-    plan.save(run.path / "plan.json")
-    run_factory.finish(run, {"plan": plan.to_dict()})
-    app.run()
-    assert "computed already" in text_of(app) and run.id in text_of(app)
-    assert "al_start" not in {button.key for button in app.button}
-
-
-def test_a_finished_job_shows_its_result_first_and_two_measurements(open_page, known, store, card, submitted):
-    run = run_factory.allocate_run(store, card, keep=0.7)
-    app = open_page("allocate", al_run=run.id)
-    text = text_of(app)
-    assert "not measured yet" in text and "layers stay dense" in text
-    before = app.button(key="al_measure_quick")
-    before.click().run()
-    ((spec, _),) = submitted
-    assert isinstance(spec, EvaluateSpec) and spec.evaluation.max_windows == 10 and not spec.evaluation.tasks
-    assert spec.plan["keep_target"] == 0.7
-
-
-def test_a_finished_job_offers_the_tuning_that_the_best_is_made_of(open_page, known, store, card, submitted):
-    run = run_factory.allocate_run(store, card, keep=0.7)
-    app = open_page("allocate", al_run=run.id)
-    app.button(key="al_tune").click().run()
-    ((spec, _),) = submitted
-    assert isinstance(spec, UpdateSpec) and spec.settings["kind"] == "tuned" and spec.plan["keep_target"] == 0.7
-    made = store.create(identified(spec))
-    run_factory.finish(made, {"perplexity": {"gensim": {"value": 22.5, "stderr": 1.0}}})
-    app = open_page("allocate", al_run=run.id)
-    assert "al_tune" not in {button.key for button in app.button} and "computed already" in text_of(app)
-
-
-def test_a_damped_moment_is_a_note_and_no_warning(open_page, known, store, card):
-    run = run_factory.allocate_run(store, card, keep=0.7)
-    result = json.loads((run.path / "result.json").read_text())
-    run_factory.finish(run, {**result, "warnings": ["The second moments of 1 layers were damped, most by 1.0e-06."]})
-    app = open_page("allocate", al_run=run.id)
-    assert not app.warning and "damped" in text_of(app)
-
-
-@pytest.mark.parametrize(
-    "chosen, value, budget",
-    [("Share of the bytes", ("bytes", 40), "bytes:0.4"), ("Megabytes of the model", ("mb", 1), "mb:1"),
-     ("Share of the time", ("latency", 70), "latency:0.7")],
-)  # fmt: skip
-def test_a_budget_in_bytes_or_time_is_asked_for_where_the_method_can_spend_it(open_page, known, chosen, value, budget):
-    """What the form says is what the command line beneath it says; the slider's share is no part of it."""
-    link = {"al_method": "Lagrangian", "al_decomposition": "K-FAC", "al_budget": chosen}
-    app = open_page("allocate", **link, **{f"al_budget_value_{value[0]}": str(value[1])})
-    assert not app.exception and f"--budget {budget}" in text_of(app) and "--keep" not in text_of(app)
-    assert ("May choose" in {control.label for control in app.get("button_group")}) == (value[0] != "latency")
-    assert not any(toggle.key == "al_auto" for toggle in app.toggle), "the slider starts no job of another budget"
-    other = open_page("allocate", **{**link, "al_method": "Uniform"})
-    assert "--budget" not in text_of(other) and "--keep" in text_of(other)
-
-
-def test_what_bytes_come_to_is_said_or_why_they_are_too_few(open_page, known, card):
-    link = {"al_method": "Lagrangian", "al_decomposition": DECOMPOSITIONS.get("kfac").label}
-    app = open_page("allocate", **link, al_budget="Share of the bytes", al_budget_value_bytes="50")
-    assert words.data_size(card.params_linear) in text_of(app), "half of the bytes in 16 bits is a byte for each"
-    elsewhere = open_page("allocate", **{**link, "al_decomposition": "Plain SVD"}, al_budget="Share of the bytes")
-    elsewhere.button(key="al_budget_decompose").click().run()
-    assert "--decomposition kfac" in text_of(elsewhere)
-    assert not any(button.key == "al_budget_decompose" for button in elsewhere.button)
-
-
-@pytest.mark.parametrize(
-    "unit, key, few, enough", [("Megabytes of the model", "mb", 1, 5), ("Share of the bytes", "bytes", 1, 60)]
-)
-def test_a_budget_below_every_plan_starts_nothing_and_says_the_least(
-    open_page, known, submitted, unit, key, few, enough
-):
-    form = {"al_method": "Lagrangian", "al_decomposition": DECOMPOSITIONS.get("kfac").label, "al_budget": unit}
-    app = open_page("allocate", **form, **{f"al_budget_value_{key}": str(few)})
-    assert app.button(key="al_start").disabled and "at least" in text_of(app)
-    assert not app.exception and not app.error and not submitted
-    possible = open_page("allocate", **form, **{f"al_budget_value_{key}": str(enough)})
-    assert not possible.button(key="al_start").disabled
-
-
 def test_a_calibration_text_that_does_not_exist_is_refused_before_the_job(open_page, known, submitted):
     app = open_page("allocate", **LEARNS, al_cal_texts="foo, bar")
     assert app.error and "foo" in str(app.error[0].proto) and not app.exception
     assert "al_start" not in {button.key for button in app.button} and not submitted
     assert not open_page("allocate", **LEARNS, al_cal_texts="wiki, owner/name").error
-
-
-@pytest.mark.parametrize("storage", ["Pairs", "Pivots"])
-def test_ranks_that_are_arithmetic_are_there_without_a_job(open_page, known, card, submitted, storage):
-    """Uniform's plan can be taken along at once, the very ranks that the slider draws; no minutes are announced."""
-    app = open_page("allocate", al_method="Uniform", al_storage=storage, rate="30")
-    assert "Uniform plan at 30 %" in {one.proto.label for one in app.get("download_button")} and not submitted
-    spec = AllocateSpec(
-        method="uniform", decomposition="kfac", keep=0.7, storage="pivoted" if storage == "Pivots" else "pair"
-    )
-    plan = arithmetic.plan_of(card, spec)
-    layers = stored(card.layers, spec.storage)
-    drawn = series.uniform(layers).plan_near(30, layers)
-    assert plan is not None and plan.full_ranks(layers) == {
-        name: rank if not is_dense(layer, rank) else layer.full_rank
-        for (name, rank), layer in zip(drawn.items(), layers, strict=True)
-    }
-    assert ":material/bolt:" in text_of(app) and "schedule" not in text_of(app)
-    other = open_page("allocate", al_method="STRS")
-    assert ":material/bolt:" not in text_of(other)
