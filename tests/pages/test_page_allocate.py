@@ -324,7 +324,7 @@ def test_stopped_jobs_can_be_resumed(open_page, store, card, known, state, monke
     run = run_factory.allocate_run(store, card, keep=0.8, state="running")
     run_factory.set_state(run, state, 30, error="Out of memory.", remedy="Use fewer windows.")
     asked = []
-    monkeypatch.setattr(manager, "resume", asked.append)
+    monkeypatch.setattr(manager, "resume", lambda run_id, *, on=None: asked.append(run_id))
     app = open_page("allocate", al_run=run.id)
     if state == "failed":
         assert "Out of memory." in text_of(app) and "Use fewer windows." in text_of(app)

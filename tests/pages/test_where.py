@@ -99,7 +99,18 @@ def test_a_cluster_that_does_not_answer_is_said_and_nothing_is_lost(
     app.button(key="start_spectra").click().run()
     assert "login7" in text_of(app)
     (summary,) = store.list()
-    assert summary.state == "failed"  # to be resumed, on this computer or when the cluster is back
+    assert summary.state == "failed" and not cluster.sent
+    cluster.answers = True
+    open_page("runs", ru_run=summary.id).button(key=f"resume_{summary.id}").click().run()
+    assert cluster.sent == [summary.id]
+
+
+def test_what_stopped_is_resumed_where_the_tab_sends_jobs(open_page, store: RunStore, cluster: FullCluster) -> None:
+    run = manager.submit(SpectraSpec(), store=store, on=Profile(engine="slurm"))
+    manager.cancel(run.id, store=store)
+    page = open_page("runs", ru_run=run.id, **{where.KEY: "This computer"})
+    page.button(key=f"resume_{run.id}").click().run()
+    assert cluster.sent == [run.id] and placement_of(run.path) is None and run.status().state == "queued"
 
 
 def test_without_a_profile_and_in_the_demo_there_is_no_choice(

@@ -94,7 +94,7 @@ def price_note(spec: Spec) -> None:
     found = price(spec)
     said = f"{found.said[:1].upper()}{found.said[1:]}." if found else "How long it takes is known after the first one."
     if where.is_sent(spec):
-        said += " That is of this computer; it is sent to the cluster." if found else ""
+        said += " It is sent to the cluster, where it may take another time." if found else ""
     st.caption(f":material/schedule: {said}")
 
 
@@ -193,7 +193,7 @@ def _buttons(view: AnyRun) -> None:
             icon=":material/play_arrow:",
             key=f"resume_{view.id}",
             on_click=_act,
-            args=(manager.resume, view.id),
+            args=(_resume, view.id),
         )
 
 
@@ -205,6 +205,12 @@ def _act(action: Callable[[str], object], run_id: str) -> None:
         st.toast(escaped(str(error)), icon=":material/error:", duration="long")
     else:
         st.session_state["rerun_page"] = True
+
+
+def _resume(run_id: str) -> None:
+    """Go on with a run where this tab's jobs go."""
+    view = archive().job(run_id)
+    manager.resume(run_id, on=where.chosen(view.spec) if view is not None else None)
 
 
 def rerun_if_asked() -> None:
