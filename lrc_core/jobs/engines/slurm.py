@@ -176,9 +176,7 @@ def _ask(*words: str) -> str:
     try:
         found = subprocess.run(words, capture_output=True, text=True, timeout=ANSWER_S, check=False)
     except FileNotFoundError as error:
-        remedy = (
-            "Run this on a machine from which the cluster takes jobs, or have it done here (`--on local`)."
-        )
+        remedy = "Run this on a machine from which the cluster takes jobs, or have it done here (`--on local`)."
         raise ResourceError(f"Slurm is not on this machine: there is no command {words[0]}.", remedy) from error
     except subprocess.TimeoutExpired as error:
         raise ResourceError(f"Slurm does not answer {words[0]} within {ANSWER_S:g} s.", "Try again later.") from error
