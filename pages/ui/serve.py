@@ -26,14 +26,11 @@ from lrc_core.models.consent import ALLOW_PICKLE, TRUST_REMOTE_CODE
 from lrc_core.paths import READ_ONLY, app_home, is_clone, read_only, start_command
 from lrc_core.serving import HOST, add_flags, rules_of
 from lrc_core.visitors import Rules
-from pages.ui import classroom, gate, lean
+from pages.ui import classroom, gate, lean, loops
 
 FIRST_PORT = 8501
 APP = app_home() / "app.py"
 
-
-FILES_A_VISITOR = 4
-"""Open files of a session: its WebSocket, and the three of the event loop that Streamlit gives it."""
 MOST_FILES = 8192
 
 
@@ -167,6 +164,7 @@ def serve(door: gate.Door, host: str, rules: Rules | None = None, base: str = ""
         base: path that a proxy puts before the app's own.
     """
     allow_many_files()
+    loops.make_loops_idle()
     near = HOST if host in gate.EVERYWHERE else host
     link = link_to(door, host, base)
     if has_screen():
