@@ -32,8 +32,9 @@ def list_runs(arguments: argparse.Namespace) -> int:
         note(f"There are no runs in {store.root}.")
         return 0
     places = [whereabouts(summary.path) for summary in summaries]
+    sent = any(places)
     emit_table(
-        ["id", "state", "model", "what", "created", "progress", *(["where"] if any(places) else [])],
+        ["id", "state", "model", "what", "created", "progress", *(["where"] if sent else [])],
         [
             [
                 summary.id,
@@ -42,7 +43,7 @@ def list_runs(arguments: argparse.Namespace) -> int:
                 _what(summary.spec),
                 moment(summary.created_at),
                 _progress(summary.status),
-                *([place] if any(places) else []),
+                *([place] if sent else []),
             ]
             for summary, place in zip(summaries, places, strict=True)
         ],

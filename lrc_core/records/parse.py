@@ -32,7 +32,7 @@ def parse(text: str | bytes, where: str, *, remedy: str = AGAIN, strict: bool = 
         if len(text) > most:
             raise ValueError(f"it is larger than {most // 2**20} MB")
         source = text.decode("utf-8") if isinstance(text, bytes) else text
-        data = json.loads(source, object_pairs_hook=_once, parse_constant=_refused if strict else None)
+        data = (_STRICT if strict else _LENIENT).decode(source)
         if source.count("[") + source.count("{") > MAX_DEPTH:
             _check_depth(data)
         if strict and "\\u" in source:
@@ -81,6 +81,10 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refused(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not a number that can be meant here")
+
+
+_LENIENT = json.JSONDecoder(object_pairs_hook=_once)
+_STRICT = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_refused)
 
 
 def _check_depth(data: Any) -> None:

@@ -79,28 +79,25 @@ def _reader(kind: Any, others: bool = False) -> Reader:
 def _of_record(kind: Any, others: bool) -> Reader:
     hints = get_type_hints(kind, include_extras=True)
     readers = {f.name: _limited(_reader(hints[f.name]), _limits_of(f)) for f in dataclasses.fields(kind)}
-    needed = [
+    needed = {
         f.name
         for f in dataclasses.fields(kind)
         if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-    ]
+    }
 
     def read(value: Any) -> Any:
-        if not isinstance(value, Mapping):
+        if type(value) is not dict and not isinstance(value, Mapping):  # the second question takes ten times as long
             raise _WrongError(f"is {_shown(value)}, but must be a record")
+        if not others and not value.keys() <= readers.keys():
+            raise _at(next(str(name) for name in value if name not in readers)[:100], _WrongError("is unknown"))
         found = {}
-        for name, content in value.items():
-            reader = readers.get(name)
-            if reader is None:
-                if others:
-                    continue
-                raise _at(str(name)[:100], _WrongError("is unknown"))
-            try:
-                found[name] = reader(content)
-            except _WrongError as wrong:
-                raise _at(name, wrong) from None
-        for name in needed:
-            if name not in found:
+        for name, reader in readers.items():
+            if name in value:
+                try:
+                    found[name] = reader(value[name])
+                except _WrongError as wrong:
+                    raise _at(name, wrong) from None
+            elif name in needed:
                 raise _at(name, _WrongError("is missing"))
         return kind(**found)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import uuid
 from collections.abc import Mapping
@@ -74,6 +75,8 @@ def placement_of(folder: Path) -> Placement | None:
 
 def whereabouts(folder: Path) -> str:
     """Engine, job, node and why it waits, of a run that another engine than this machine has or had; else ""."""
+    if not os.path.exists(f"{folder}/{FILE}"):  # as of most runs
+        return ""
     placement = placement_of(folder)
     return placement.words if placement is not None and placement.away else ""
 
