@@ -75,9 +75,11 @@ def _corruptions(folder: Path, seed: int, full: bool) -> Tally:
 
 
 def _resumes(folder: Path, seed: int, full: bool) -> Tally:
-    from tests.campaign import corruptions
+    from tests.campaign import kills, resumes
 
-    return corruptions.damage_what_is_resumed(folder, seed=seed, times=40 if full else 3)
+    methods = tuple(entry.name for entry in kills.ALLOCATORS) if full else ("llrc",)
+    times = 20 if full else 3
+    return resumes.damage_what_is_resumed(folder, seed=seed, times=times, methods=methods, others=full)
 
 
 def _fuzz(folder: Path, seed: int, full: bool) -> Tally:

@@ -1,7 +1,7 @@
 """Files of runs are damaged, and everything that reads them is asked.
 
 What must hold: lists work; what a finished run says is what it said, or is refused by the program's own error; any run
-can be deleted; a damaged half-finished run does not fail twice when it is resumed, and ends as the undamaged one.
+can be deleted.
 """
 
 from __future__ import annotations
@@ -12,28 +12,25 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 from lrc_core.charts.film import film_of
 from lrc_core.cli import main
-from lrc_core.errors import CancelledError, LrcError
+from lrc_core.errors import LrcError
 from lrc_core.jobs import manager
 from lrc_core.results.archive import Archive
 from lrc_core.results.plans import find_plan, load_plan
 from lrc_core.results.spectra import spectra_of
 from lrc_core.runs.integrity import digests_of
-from lrc_core.runs.spec import Spec, SpectraSpec
+from lrc_core.runs.spec import SpectraSpec
 from lrc_core.runs.store import Run, RunStore
 from lrc_core.runs.transcript import read_answers
-from tests.campaign.kills import Ground, _figures
 from tests.campaign.tally import Tally
-from tests.factories import pipeline_helpers, run_factory
+from tests.factories import run_factory
 from tests.factories.malformed import spoiled
-
-_MADE_ANEW = (".json", ".jsonl", ".npz", ".pt", ".safetensors", ".npy", ".sha256")
 
 
 def damage_records(folder: Path, *, seed: int, times: int) -> Tally:
@@ -159,58 +156,3 @@ def _delete(store: RunStore, run: Run, said: str, tally: Tally) -> None:
     except Exception as error:
         tally.require(False, f"cannot be deleted ({type(error).__name__}: {error}): {said}")
     tally.require(not run.path.exists(), f"is not deleted: {said}")
-
-
-def damage_what_is_resumed(folder: Path, *, seed: int, times: int, methods: tuple[str, ...] = ("llrc",)) -> Tally:
-    """Damage what a cancelled job left in its run folder and in the cache, and resume it."""
-    tally, chance = Tally("resumes of damaged runs"), random.Random(seed)
-    ground = Ground.made(folder)
-    for method in methods:
-        spec = ground.allocation(method)
-        with _at(folder / method / "whole"):
-            whole = pipeline_helpers.run(spec)
-        with _at(folder / method / "half"), contextlib.suppress(CancelledError):
-            pipeline_helpers.run(spec, stop_at=_PHASE, stop_after=2)
-            raise AssertionError(f"{method} was not stopped on its way")
-        for number in range(times):
-            half = folder / method / f"damaged-{number}"
-            shutil.copytree(folder / method / "half", half)
-            files = [path for path in sorted(half.rglob("*")) if path.is_file() and path.suffix in _MADE_ANEW]
-            damaged = [path for path in files if path.name != "spec.json"]
-            path = chance.choice(damaged)
-            way, raw = spoiled(path.read_bytes(), chance)
-            path.write_bytes(raw)
-            tally.count("files damaged", f"with {way}")
-            _resume(spec, whole, half, f"{method}: {path.relative_to(half)}, {way}", tally)
-            shutil.rmtree(half)
-        tally.note(method)
-    return tally
-
-
-_PHASE = "training masks"
-
-
-@contextlib.contextmanager
-def _at(folder: Path) -> Iterator[None]:
-    with patch.dict(os.environ, {"LRC_RUNS": str(folder / "runs"), "LRC_CACHE": str(folder / "cache")}):
-        yield
-
-
-def _resume(spec: Spec, whole: Run, half: Path, said: str, tally: Tally) -> None:
-    with _at(half):
-        for attempt in ("first", "second"):
-            found = RunStore().create(spec)
-            if next(row for row in RunStore().list() if row.id == found.id).state == "damaged":
-                tally.count("shown as damaged, deleted and asked for again")
-                manager.delete(found.id)
-            try:
-                found = pipeline_helpers.run(spec)
-            except LrcError as error:
-                tally.count(f"{attempt} resume refused")
-                tally.require(attempt == "first", f"fails twice ({error}): {said}")
-                continue
-            tally.count(f"done with the {attempt} resume")
-            for name in ("plan.json", "ranks.jsonl"):
-                if (whole.path / name).exists():
-                    tally.require(_figures(whole.path / name) == _figures(found.path / name), f"{name} differs: {said}")
-            return

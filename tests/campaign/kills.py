@@ -220,10 +220,10 @@ def _same(name: str, whole: Run, run: Run, tally: Tally) -> None:
             continue
         other = run.path / inner
         tally.count("files compared bit for bit")
-        tally.require(other.is_file() and _figures(path) == _figures(other), f"{name}: {inner} differs")
+        tally.require(other.is_file() and figures_in(path) == figures_in(other), f"{name}: {inner} differs")
 
 
-def _figures(path: Path) -> Any:
+def figures_in(path: Path) -> Any:
     """The content of a file; of JSON without what time and memory something took, of lines every one once.
 
     Steps behind the last checkpoint are taken again, and say the same again.
