@@ -42,7 +42,7 @@ def damage_what_is_resumed(folder: Path, *, seed: int, times: int, methods: tupl
         with _at(folder / "plan"):
             plan = json.loads((run(jobs[methods[0]]).path / "plan.json").read_text())
         jobs |= ground.others(plan)
-        jobs |= {f"update {kind}": _updated(ground, plan, kind) for kind in ("tuned", "blocks")}
+        jobs |= {f"update {kind}": _updated(ground, plan, kind) for kind in ("tuned", "blockwise")}
     for name, spec in jobs.items():
         _damage_one(name, spec, folder / name.replace(" ", "-"), random.Random(f"{seed} {name}"), times, tally)
         tally.note(name)
