@@ -27,6 +27,7 @@ FIRST_PROMPT = "Explain in two sentences why the sky is blue."
 def question(ref: ModelRef) -> None:
     """The form: what is asked, and of whom."""
     found = {choice.key: choice for choice in talk.choices(ref)}
+    labels = told_apart({key: choice.label for key, choice in found.items()})
     if jobs.instead(_first_question(ref, found)):
         return
     with st.form("ta_form", enter_to_submit=False):
@@ -37,7 +38,7 @@ def question(ref: ModelRef) -> None:
             "Compressed models, beside the dense one",
             list(found),
             default=talk.usual(list(found.values())),
-            format_func=lambda key: found[key].label,
+            format_func=labels.__getitem__,
             max_selections=MOST,
             placeholder="Choose up to three plans" if found else "No plans yet: allocate first",
             key=PLANS,

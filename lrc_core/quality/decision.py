@@ -14,6 +14,7 @@ from itertools import accumulate
 from typing import Any
 
 from lrc_core.formats.grids import METHODS
+from lrc_core.names import decomposition_label
 from lrc_core.plan import PAIR, bits_word, storage_of
 from lrc_core.quality.alternatives import difference
 from lrc_core.quality.quantised import compresses, share_of
@@ -150,7 +151,7 @@ def _kind(row: Row) -> str:
 def _name(row: Row, several: bool) -> str:
     name = row_label(row)
     if several and compresses(row) and row.get("decomposition"):
-        name += f" ({row['decomposition']})"
+        name += f" ({decomposition_label(str(row['decomposition']))})"
     if not compresses(row):
         return name
     if row.get("formats"):  # its budget was one in bytes, and its target says nothing of them

@@ -85,6 +85,20 @@ def test_plans_of_samples_updates_and_comparisons_can_be_asked(store, samples, c
     assert choices.usual(list(found.values())) == [found["uniform"].key, found["strs"].key]
 
 
+def test_the_best_plan_is_asked_before_a_learned_one_and_no_name_is_an_id(store, card):
+    whole = run_factory.plan_at(card, 0.8, method="lagrangian").to_dict()
+    run_factory.allocate_run(store, card, keep=0.7)
+    run_factory.allocate_run(store, card, method="uniform", keep=0.8)
+    update = store.create(UpdateSpec(plan={**whole, "version": 2, "storage": "pivoted"}, settings={"kind": "tuned"}))
+    run_factory.finish(update, {})
+    run_factory.plan_at(card, 0.8, method="lagrangian").save(update.path / "plan.json")
+    found = choices.choices(ModelRef())
+    best = next(choice for choice in found if choice.view.id == update.id)
+    assert best.method == "lagrangian+tuned+pivoted"
+    assert choices.usual(found)[0] == best.key
+    assert not any(choice.view.id in choice.label for choice in found)
+
+
 def test_answers_carry_speed_size_and_their_run(open_page, store, card):
     run = run_factory.generate_run(store, card)
     app = open_page("talk", ta_run=run.id)
