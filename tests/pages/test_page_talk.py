@@ -266,3 +266,14 @@ def test_nothing_is_promised_where_nothing_is_known(card):
 
 def test_what_scrolls_can_have_the_focus():
     assert 'tabindex="0"' in views.quoted("x" * 5000) and "aria-label" in views.quoted("x")
+
+
+def test_few_answered_questions_stand_side_by_side(open_page, store, card):
+    runs = [run_factory.generate_run(store, card)]
+    runs.append(run_factory.generate_run(store, card, prompt="Why is snow white?"))
+    app = open_page("talk")
+    choice = app.button_group(key="ta_earlier")
+    assert len(choice.options) == 2
+    other = next(run for run in runs if run.id not in str(choice.value))
+    choice.set_value(other.id).run()
+    assert app.query_params["ta_run"] in (other.id, [other.id])
