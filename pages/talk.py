@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from textwrap import shorten
 
 import streamlit as st
 
@@ -145,7 +146,7 @@ def earlier(ref: ModelRef) -> None:
         return
     by_id = {view.id: view for view in asked[:50]}
     labels = told_apart(
-        {view.id: f"{' '.join(view.spec.prompt.split())[:70]} · {when(view)}" for view in by_id.values()}
+        {view.id: f"{shorten(view.spec.prompt, 80, placeholder=' …')} · {when(view)}" for view in by_id.values()}
     )
     if len(by_id) <= _FEW:
         shown = str(st.query_params.get(RUN, "")) or asked[0].id

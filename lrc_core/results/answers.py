@@ -69,11 +69,13 @@ def choices(ref: ModelRef) -> list[PlanChoice]:
     """Plans of finished runs: allocated, updated, and those that comparisons measured and whose own run was deleted."""
     views = archive().runs(ref=ref)
     found: dict[str, PlanChoice] = {}
+    known: set[str] = set()
     for view in views:
         with suppress(LrcError):  # a damaged plan hinders no other
             for choice in plans_of(view) if view.done else ():
-                found.setdefault(choice.key, choice)
-    known = {choice.view.id for choice in found.values()}
+                known.add(view.id)
+                if not _left_out(choice):
+                    found.setdefault(choice.key, choice)
     for view in views:
         if view.done and asks_for(view, EvaluateSpec) and view.spec.plan:
             origin = view.spec.plan.get("origin") or {}
@@ -81,6 +83,14 @@ def choices(ref: ModelRef) -> list[PlanChoice]:
                 found.setdefault(view.id, _of_record(view))
     order = in_order(choice.method for choice in found.values())
     return sorted(found.values(), key=lambda choice: _place(choice, order))
+
+
+def _left_out(choice: PlanChoice) -> bool:
+    """Whether it is a shipped plan whose factors did not ship with it: it has figures, and cannot be asked."""
+    if not choice.view.sample or choice.path is None:
+        return False
+    folder = choice.path.parent
+    return any(not (folder / name).exists() for name in load_plan(choice.path).files)
 
 
 def _place(choice: PlanChoice, order: list[str]) -> tuple[bool, float, int, bool]:

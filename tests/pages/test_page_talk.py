@@ -7,6 +7,7 @@ import io
 import json
 import os
 import time
+from dataclasses import replace
 
 import psutil
 import pytest
@@ -277,3 +278,16 @@ def test_few_answered_questions_stand_side_by_side(open_page, store, card):
     other = next(run for run in runs if run.id not in str(choice.value))
     choice.set_value(other.id).run()
     assert app.query_params["ta_run"] in (other.id, [other.id])
+
+
+def test_a_shipped_plan_whose_factors_did_not_ship_is_not_offered(samples, store, card):
+    run_factory.allocate_run(samples, card, method="uniform", keep=0.8)
+    plan = run_factory.plan_at(card, 0.8, method="lagrangian")
+    update = samples.create(UpdateSpec(plan=plan.to_dict(), settings={"kind": "tuned"}))
+    run_factory.finish(update, {})
+    replace(plan, weights_file="weights.safetensors", digests={"weights.safetensors": "0" * 64}).save(
+        update.path / "plan.json"
+    )
+    assert [choice.method for choice in choices.choices(ModelRef())] == ["uniform"]
+    (update.path / "weights.safetensors").write_bytes(b"factors")
+    assert update.id in {choice.view.id for choice in choices.choices(ModelRef())}

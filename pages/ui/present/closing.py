@@ -36,7 +36,10 @@ def decision(story: Story) -> Slide:
         for one in found
     ]
     figures = pictures.picture_table(title, ["Model", "Bytes", "Size", "Perplexity over dense"], rows)
-    mean = html.escape(f"Loss: perplexity over the dense model's, mean of {texts_words(found)}, ± standard error.")
+    warned = comparisons.warned([one.row for one in found])
+    mean = html.escape(
+        " ".join([f"Loss: perplexity over the dense model's, mean of {texts_words(found)}, ± standard error.", *warned])
+    )
     body = (
         f'<div class="decision">{svg(decision_drawing(found), f"{title}. {said}")}'
         f'<div class="legend">{legend}</div><p class="mean">{mean}</p></div>{figures}'
