@@ -14,13 +14,12 @@ from itertools import accumulate
 from typing import Any
 
 from lrc_core.formats.grids import METHODS
-from lrc_core.names import decomposition_label
 from lrc_core.plan import PAIR, bits_word, storage_of
 from lrc_core.quality.alternatives import difference
 from lrc_core.quality.quantised import compresses, share_of
 from lrc_core.quality.rows import Scores, dense_row
 from lrc_core.quality.tables import row_label
-from lrc_core.registry import ALLOCATORS
+from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
 from lrc_core.words import percent, removed
 
 Row = Mapping[str, Any]
@@ -151,7 +150,8 @@ def _kind(row: Row) -> str:
 def _name(row: Row, several: bool) -> str:
     name = row_label(row)
     if several and compresses(row) and row.get("decomposition"):
-        name += f" ({decomposition_label(str(row['decomposition']))})"
+        basis = str(row["decomposition"])
+        name += f" ({DECOMPOSITIONS.get(basis).label if basis in DECOMPOSITIONS else basis})"
     if not compresses(row):
         return name
     if row.get("formats"):  # its budget was one in bytes, and its target says nothing of them
