@@ -151,7 +151,7 @@ def _name(row: Row, several: bool) -> str:
     name = row_label(row)
     if several and compresses(row) and row.get("decomposition"):
         basis = str(row["decomposition"])
-        name += f" ({DECOMPOSITIONS.get(basis).label if basis in DECOMPOSITIONS else basis})"
+        name += f", {DECOMPOSITIONS.get(basis).label if basis in DECOMPOSITIONS else basis}"
     if not compresses(row):
         return name
     if row.get("formats"):  # its budget was one in bytes, and its target says nothing of them
