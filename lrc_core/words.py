@@ -69,6 +69,13 @@ def figure(value: Any, digits: int = 4) -> str:
     return f"{value:,.{digits}g}" if abs(value) < 10**digits else f"{value:,.0f}"
 
 
+def times(factor: Any) -> str:
+    """1.068 -> ``1.07``, 5.253 -> ``5.3``: below 2 two decimals, as there the excess over 1 is what is told."""
+    if not isinstance(factor, int | float) or isinstance(factor, bool) or not math.isfinite(factor):
+        return "–"
+    return f"{factor:.2f}" if abs(factor) < 1.995 else figure(factor, 2)
+
+
 def with_error(value: float, error: float | None, digits: int = 2) -> str:
     """``17.31 ± 0.42``."""
     if not error:

@@ -12,6 +12,7 @@ import streamlit as st
 
 from lrc_core import words
 from lrc_core.budget import keep_at, whole_percent
+from lrc_core.errors import LrcError
 from lrc_core.escape import csv_cell, escaped
 from lrc_core.formats.grids import QUANTISED
 from lrc_core.names import decomposition_label, method_label, model_label
@@ -21,7 +22,9 @@ from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
 from lrc_core.results import comparisons
 from lrc_core.results.archive import archive
 from lrc_core.results.decisions import decision_of
+from lrc_core.results.plans import shipped_without_factors
 from lrc_core.runs.spec import CalibrationSpec, CompareSpec, EvaluateSpec, EvaluationSpec, ModelRef, UpdateSpec
+from lrc_core.runs.store import RunStore
 from pages.ui.bench import views as bench_views
 from pages.ui.compare import cards, report
 from pages.ui.compare import views as compare_views
@@ -273,8 +276,15 @@ def measured_plans(rows: Sequence[Mapping[str, Any]]) -> list[take_away.Offer]:
     return [
         take_away.offer_of(str(row["run_id"]), f"{method_label(named(row))} at {words.removed(row['keep_target'])}")
         for row in rows
-        if row["method"] != "dense" and row.get("run_id")
+        if row["method"] != "dense" and row.get("run_id") and not _left_out(str(row["run_id"]))
     ]
+
+
+def _left_out(run_id: str) -> bool:
+    try:
+        return shipped_without_factors(run_id, RunStore())
+    except LrcError:  # it is said when the plan is asked for
+        return False
 
 
 def body(ref: ModelRef) -> None:

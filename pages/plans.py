@@ -15,6 +15,7 @@ from lrc_core.errors import LrcError
 from lrc_core.escape import escaped
 from lrc_core.kinds.evaluate import evaluation_words
 from lrc_core.names import method_label
+from lrc_core.paths import read_only
 from lrc_core.plan import variant_name
 from lrc_core.results.archive import RunView, archive
 from lrc_core.results.drafts import (
@@ -188,7 +189,7 @@ def drafted(card: ModelCard, draft: Draft, keep: float) -> take_away.Offer:
     plan = json.loads(json.dumps(plan_of(draft, card, keep).to_dict()))
     return take_away.Offer(
         draft.name,
-        str(plan_file(draft, card, keep)),
+        export_name(card, keep) if read_only() else str(plan_file(draft, card, keep)),
         lambda: PlanSource(plan, "", calibration_of(draft)),
         lambda: save_plan(draft, card, keep),
     )

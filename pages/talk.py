@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from textwrap import shorten
 
 import streamlit as st
 
@@ -14,19 +15,22 @@ from lrc_core.runs.spec import AnswerSpec, GenerateSpec, ModelRef, SamplingSpec
 from lrc_core.settings import fields_of
 from pages.ui.compare import cards as card_views
 from pages.ui.shared import forms, jobs
-from pages.ui.shared.frame import empty, frame, guard, sample_note, show_error
+from pages.ui.shared.frame import empty, frame, guard, page_link, sample_note, show_error
 from pages.ui.shared.naming import told_apart, when
 from pages.ui.shared.prose import prose
 from pages.ui.talk import views
 
 PLANS, RUN, BLIND, PROMPT = "ta_plans", "ta_run", "ta_blind", "ta_prompt"
 MOST = 3
+_FEW = 12
+"""So many questions stand side by side; more are a list."""
 FIRST_PROMPT = "Explain in two sentences why the sky is blue."
 
 
 def question(ref: ModelRef) -> None:
     """The form: what is asked, and of whom."""
     found = {choice.key: choice for choice in talk.choices(ref)}
+    labels = told_apart({key: choice.label for key, choice in found.items()})
     if jobs.instead(_first_question(ref, found)):
         return
     with st.form("ta_form", enter_to_submit=False):
@@ -37,7 +41,7 @@ def question(ref: ModelRef) -> None:
             "Compressed models, beside the dense one",
             list(found),
             default=talk.usual(list(found.values())),
-            format_func=lambda key: found[key].label,
+            format_func=labels.__getitem__,
             max_selections=MOST,
             placeholder="Choose up to three plans" if found else "No plans yet: allocate first",
             key=PLANS,
@@ -142,8 +146,23 @@ def earlier(ref: ModelRef) -> None:
         return
     by_id = {view.id: view for view in asked[:50]}
     labels = told_apart(
-        {view.id: f"{' '.join(view.spec.prompt.split())[:70]} · {when(view)}" for view in by_id.values()}
+        {view.id: f"{shorten(view.spec.prompt, 80, placeholder=' …')} · {when(view)}" for view in by_id.values()}
     )
+    if len(by_id) <= _FEW:
+        shown = str(st.query_params.get(RUN, "")) or asked[0].id
+        st.pills(
+            "Questions that were answered",
+            list(by_id),
+            default=shown if shown in by_id else None,
+            format_func=labels.__getitem__,
+            key="ta_earlier",
+            on_change=_look_at,
+        )
+        if read_only():
+            page_link(
+                "pages/compare.py", "One prompt to every measured plan", ":material/balance:", query={"co_view": "Text"}
+            )
+        return
     st.selectbox(
         "Earlier questions",
         list(by_id),

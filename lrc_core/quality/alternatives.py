@@ -87,8 +87,8 @@ def why_not_quantise(rows: Sequence[Row], scores: Scores | None = None) -> str:
     if not small:
         least = min(formats, key=_share)
         return (
-            f"{QUESTION} No format that was measured is as small: {_named(plan)} takes {_bytes(plan)} of the bytes in "
-            f"16 bits, {row_label(least)} {_bytes(least)}."
+            f"{QUESTION} No format that was measured is as small: {_named(plan)} takes {_bytes(plan)} of the layers' "
+            f"bytes in 16 bits, {row_label(least)} {_bytes(least)}."
         )
     return _answer(plan, min(small, key=_loss), scores)
 
@@ -97,7 +97,9 @@ def _answer(plan: Row, other: Row, scores: Scores | None) -> str:
     texts = [text for text in plan["perplexity"] if text in other["perplexity"]]
     found = {text: difference(plan, other, text, scores) for text in texts}
     signs = {one.sign for one in found.values()}
-    sizes = f"{row_label(other)} takes {_bytes(other)} of the bytes in 16 bits; {_named(plan)} takes {_bytes(plan)}"
+    sizes = (
+        f"{row_label(other)} takes {_bytes(other)} of the layers' bytes in 16 bits; {_named(plan)} takes {_bytes(plan)}"
+    )
     if not texts:
         return f"{QUESTION} {sizes}. They were measured on no text in common."
     verdict = "Do" if signs == {1} else "There is a reason" if signs == {-1} else "Not decided"

@@ -19,7 +19,7 @@ from lrc_core.quality.alternatives import difference
 from lrc_core.quality.quantised import compresses, share_of
 from lrc_core.quality.rows import Scores, dense_row
 from lrc_core.quality.tables import row_label
-from lrc_core.registry import ALLOCATORS
+from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
 from lrc_core.words import percent, removed
 
 Row = Mapping[str, Any]
@@ -150,7 +150,8 @@ def _kind(row: Row) -> str:
 def _name(row: Row, several: bool) -> str:
     name = row_label(row)
     if several and compresses(row) and row.get("decomposition"):
-        name += f" ({row['decomposition']})"
+        basis = str(row["decomposition"])
+        name += f", {DECOMPOSITIONS.get(basis).label if basis in DECOMPOSITIONS else basis}"
     if not compresses(row):
         return name
     if row.get("formats"):  # its budget was one in bytes, and its target says nothing of them

@@ -10,7 +10,7 @@ from typing import Any
 from lrc_core.quality.paired import mean_accuracy
 from lrc_core.quality.rows import Scores, item_pairs, mean_of
 from lrc_core.texts.label import text_labels
-from lrc_core.words import figure
+from lrc_core.words import figure, times
 
 Row = Mapping[str, Any]
 _SURE = 1.96
@@ -153,5 +153,5 @@ def surprise(row: Row, dense: Row) -> str:
         base = (dense.get("perplexity") or {}).get(text)
         if base:
             whose = "" if parts else " the dense model's"
-            parts.append(f"{figure(score['value'] / base['value'], 2)} times{whose} on {labels[text]}")
+            parts.append(f"{times(score['value'] / base['value'])} times{whose} on {labels[text]}")
     return " and ".join(parts)

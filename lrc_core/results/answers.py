@@ -36,7 +36,8 @@ from lrc_core.runs.store import RunStore
 BLIND = "blind"
 """Flag in a run's folder: its answers are in random order, and nobody may see whose they are before voting."""
 HoldsPlan = AdoptSpec | AllocateSpec | UpdateSpec | EvaluateSpec
-_PREFERRED = ("llrc", "uniform")
+_PREFERRED = (("lagrangian+tuned+pivoted", "lagrangian+pivoted", "llrc"), ("uniform",))
+"""What lost least on the starter, what the paper learns, and what stands beside it: of each the first there is."""
 
 
 @dataclass(frozen=True)
@@ -59,20 +60,22 @@ class PlanChoice:
 
     @property
     def label(self) -> str:
-        """Method, size and run, as a list offers it."""
+        """Method and size, as a list offers it."""
         name = f"{method_label(self.method)} at {words.removed(self.keep)}"
-        return f"{name} · {self.key}" + (" · sample" if self.view.sample else "")
+        return name + (" · sample" if self.view.sample else "")
 
 
 def choices(ref: ModelRef) -> list[PlanChoice]:
     """Plans of finished runs: allocated, updated, and those that comparisons measured and whose own run was deleted."""
     views = archive().runs(ref=ref)
     found: dict[str, PlanChoice] = {}
+    known: set[str] = set()
     for view in views:
         with suppress(LrcError):  # a damaged plan hinders no other
             for choice in plans_of(view) if view.done else ():
-                found.setdefault(choice.key, choice)
-    known = {choice.view.id for choice in found.values()}
+                known.add(view.id)
+                if not _left_out(choice):
+                    found.setdefault(choice.key, choice)
     for view in views:
         if view.done and asks_for(view, EvaluateSpec) and view.spec.plan:
             origin = view.spec.plan.get("origin") or {}
@@ -80,6 +83,14 @@ def choices(ref: ModelRef) -> list[PlanChoice]:
                 found.setdefault(view.id, _of_record(view))
     order = in_order(choice.method for choice in found.values())
     return sorted(found.values(), key=lambda choice: _place(choice, order))
+
+
+def _left_out(choice: PlanChoice) -> bool:
+    """Whether it is a shipped plan whose factors did not ship with it: it has figures, and cannot be asked."""
+    if not choice.view.sample or choice.path is None:
+        return False
+    folder = choice.path.parent
+    return any(not (folder / name).exists() for name in load_plan(choice.path).files)
 
 
 def _place(choice: PlanChoice, order: list[str]) -> tuple[bool, float, int, bool]:
@@ -118,13 +129,14 @@ def _of_record(view: RunView[EvaluateSpec] | RunView[UpdateSpec], path: Path | N
 
 
 def usual(found: list[PlanChoice]) -> list[str]:
-    """Who is asked when nobody says: a learned plan and the uniform one at the usual size, else the first two.
+    """Who is asked when nobody says: the best plan and the uniform one at the usual size, else the first two.
 
     Those whose plan is damaged are not.
     """
     near = [choice for choice in found if same_percent(choice.keep, USUAL_KEEP)]
     keys = [
-        next((choice.key for choice in near if choice.method == name and _opens(choice)), "") for name in _PREFERRED
+        next((choice.key for name in names for choice in near if choice.method == name and _opens(choice)), "")
+        for names in _PREFERRED
     ]
     return [key for key in keys if key] or [choice.key for choice in islice(filter(_opens, found), 2)]
 

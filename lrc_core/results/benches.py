@@ -173,7 +173,7 @@ def _readable(row: Row, bench: Bench, *, several: bool, seeds: bool) -> dict[str
         return {**record, "Note": f"Failed: {row['error']}"}
     record["Linears kept"] = words.percent(row.get("keep_achieved"), 2)
     record["Model kept"] = words.percent(row.get("keep_whole_model"), 2)
-    record["Bytes of 16 bits"] = words.percent(share_of(row), 1)
+    record["Layers' bytes of 16 bits"] = words.percent(share_of(row), 1)
     record["Size"] = words.data_size(row["model_bytes"]) if row.get("model_bytes") else "–"
     record["Dense layers"] = str(row.get("dense_layers", "–"))
     for text, name in text_labels(texts_of(bench.measured)).items():

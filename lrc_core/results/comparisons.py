@@ -278,10 +278,10 @@ def differences(rows: Sequence[Row], group: Group) -> list[str]:
         notes.append(f"These rows are of what was there before: {'; '.join(group.changed)}.")
     if group.hidden:
         notes.append(f"{group.hidden} older measurements of the same cells are not shown.")
-    return notes + _warned(rows)
+    return notes + warned(rows)
 
 
-def _warned(rows: Sequence[Row]) -> list[str]:
+def warned(rows: Sequence[Row]) -> list[str]:
     """What the rows' runs warned of, each once; what is said of several number formats alike, of all of them."""
     by_words: dict[str, list[str]] = {}
     for warning in dict.fromkeys(str(warning) for row in rows for warning in row.get("warnings") or ()):

@@ -87,6 +87,15 @@ def find_plan(text: str, store: RunStore) -> PlanSource:
     return _from_file(_file_in(run, rate), spec.calibration, store)
 
 
+def shipped_without_factors(run_id: str, store: RunStore) -> bool:
+    """Whether a run shipped without the factors that its plan needs: it has figures, and cannot be taken away."""
+    if (store.root / run_id).exists():
+        return False
+    found = find_plan(run_id, store)
+    names = [found.plan.get(name) for name in ("weights_file", "structure_file")]
+    return any(name and not (Path(found.folder) / str(name)).is_file() for name in names)
+
+
 def words_for(spec: EvaluateSpec | ExportSpec | UpdateSpec, store: RunStore) -> str:
     """What to write after ``--plan`` to find this spec's plan again.
 

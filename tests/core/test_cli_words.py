@@ -38,6 +38,7 @@ from lrc_core.runs.spec import (
     UpdateSpec,
 )
 from lrc_core.runs.store import Run, RunStore
+from lrc_core.words import times
 from tests.factories.job_helpers import CARD, a_plan, canned
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -302,3 +303,10 @@ def test_a_run_done_without_a_result_is_an_error() -> None:
     run.write_status(Status(state="done"))
     with pytest.raises(RunError, match="no result"):
         result_of(run)
+
+
+def test_a_ratio_near_one_keeps_what_it_has_over_one() -> None:
+    assert [times(ratio) for ratio in (1.003, 1.068, 1.84, 1.998, 5.253, 14.78)] == [
+        "1.00", "1.07", "1.84", "2", "5.3", "15",
+    ]  # fmt: skip
+    assert times(float("nan")) == times(None) == "–"

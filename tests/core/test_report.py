@@ -23,11 +23,13 @@ from lrc_core.report.html.page import report_html
 from lrc_core.report.pdf import fonts
 from lrc_core.report.pdf.document import report_pdf
 from lrc_core.report.sections import prose
-from lrc_core.report.sources import Asked, find_sources
+from lrc_core.report.sections.allocation import _ranks
+from lrc_core.report.sources import Asked, ReportPlan, find_sources
 from lrc_core.results.archive import Archive
 from lrc_core.runs.spec import AllocateSpec, QualitySpec
 from lrc_core.runs.store import RunStore
 from lrc_core.types import ModelCard
+from lrc_core.words import data_size
 from tests.factories import run_factory, table_factory
 from tests.factories.pdf_reader import Pdf
 
@@ -338,6 +340,24 @@ def test_pruned_plans_and_updates_have_names_and_pictures(make: Make, stores: An
         compare=table_factory.compare_run(stores[0], card, methods=("llrc",), keeps=(0.8,), update="left").id
     )
     assert [choice.label for choice in updated.methods] == ["LLRC + update"]
+
+
+def test_a_layer_is_dense_in_the_table_where_it_is_dense_in_the_plan(card: ModelCard) -> None:
+    """By pivots a rank beyond the break-even of a pair is a low rank still."""
+    plan = replace(run_factory.plan_at(card, 0.8), storage="pivoted")
+    layer = card.layers[0]
+    high = layer.full_rank - 1
+    plan = replace(plan, ranks={**plan.ranks, layer.name: high}, dense=())
+    table = _ranks(card, [ReportPlan("llrc", plan, "run")], ["one"])
+    assert table.lines[0].cells[2].text == f"{high:,}"
+
+
+def test_sizes_are_those_of_serving(make: Make, stores: Any, card: ModelCard) -> None:
+    """Whatever precision the computer held that made the run."""
+    run = table_factory.compare_run(stores[0], replace(card, dtype="float32", dtype_bytes=4))
+    texts = " ".join(visible_texts(make(compare=run.id)))
+    assert data_size(2 * card.params_total) in texts
+    assert data_size(4 * card.params_total) not in texts
 
 
 def test_numbers_are_rounded_to_what_their_error_allows() -> None:

@@ -64,6 +64,8 @@ def test_readings_follow_the_rows():
     assert "At 20 % removed **LLRC**" in compare_readings.growth(rows) and "at 10 %" in compare_readings.growth(rows)
     assert "**LLRC** answers" in compare_readings.accuracy(at, "acc")
     assert "16 % smaller" in compare_readings.cost(at)
+    form = {**at[0], "method": "q4_0", "model_bytes": round(0.4 * 2 * at[0]["cost"]["params"])}
+    assert "60 %" in compare_readings.cost([*at, form])
     alone = [row for row in rows if row["method"] == "dense"]
     for reading in (compare_readings.best, compare_readings.growth):
         assert "dense model" in reading(alone)

@@ -10,6 +10,7 @@ import pytest
 from lrc_core.errors import ModelError
 from lrc_core.jobs import manager
 from lrc_core.models import consent
+from lrc_core.models.pack.starter import PartStatus
 from lrc_core.names import method_label, model_label
 from lrc_core.paths import runs_home
 from lrc_core.results import comparisons
@@ -265,3 +266,13 @@ def test_the_slider_tells_of_the_best_that_was_measured_at_each_size():
     assert [stop["models"][0]["name"] for stop in found[1:]] == list(map(method_label, names))
     alone = comparisons.Group(table_factory.EVALUATION, (rows[0], *even.values()), 0, (), ())
     assert [stop["rate"] for stop in live.stops(alone)] == [0], "nothing better than the baseline"
+
+
+@pytest.mark.parametrize("present", [True, False])
+def test_a_download_is_announced_only_where_there_is_one(open_page, monkeypatch, present):
+    part = PartStatus("model", "starter model", present, 541_600_000, 92_900_000, "", "")
+    monkeypatch.setattr(cards, "pack_status", lambda: (part,))
+    app = open_page("home")
+    said = next(caption.value for caption in app.caption if "starter pack" in caption.value)
+    assert ("92.9 MB to download" in said) is not present
+    assert ("541.6 MB" in said) is present

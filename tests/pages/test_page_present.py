@@ -11,10 +11,12 @@ import pytest
 
 from lrc_core import words
 from lrc_core.names import method_label
+from lrc_core.quality.decision import Choice
 from lrc_core.results import comparisons
 from lrc_core.results.archive import archive
 from lrc_core.results.comparisons import mean_loss
 from lrc_core.runs.spec import ModelRef
+from pages.ui.present.closing import decision
 from pages.ui.present.slides import FILM, slides_of
 from pages.ui.present.story import story_of
 from tests.factories import run_factory, table_factory
@@ -184,8 +186,25 @@ def test_who_should_not_use_it_is_told_in_figures_of_this_model(told):
     best, dense = told.best["cost"], told.dense["cost"]
     for name in ("decode_tokens_per_s", "prefill_tokens_per_s"):
         assert f"{best[name] / dense[name]:.2f} times" in slide.body
-    if told.card.dtype_bytes > 1:
-        assert f"{round(100 - 800 / (8 * told.card.dtype_bytes))} %" in slide.body
+    assert "none was measured" in slide.body
+
+
+def test_a_plan_stands_beside_a_measured_format_in_bytes_of_the_same_model(told):
+    whole = 2 * told.card.params_total
+    form = Choice({"method": "q8_0"}, "Q8_0 alone", "format", 0.63, 0.63 * whole, 0.0023, 0.0003, ("gensim",))
+    best = {**told.best, "model_bytes": round(0.84 * whole)}
+    dense = {**told.dense, "model_bytes": whole}
+    rows = tuple(dense if row is told.dense else best if row is told.best else row for row in told.rows)
+    slide = next(s for s in slides_of(replace(told, rows=rows, best=best, decided=(form,))) if s.key == "not_for")
+    assert "37 %" in slide.body and "16 %" in slide.body and "50 %" not in slide.body
+
+
+def test_what_has_to_be_known_of_a_format_stands_beside_its_point(told):
+    packed = {"method": "q8_0", "warnings": ["Q8_0: these weights were packed before."]}
+    point = Choice(packed, "Q8_0 alone", "format", 0.63, 1e6, 0.0023, 0.0003, ("gensim",))
+    dense = Choice(dict(told.dense), "Dense model", "dense", 1.0, 2e6, 0.0, None, ("gensim",))
+    slide = decision(replace(told, decided=(point, dense)))
+    assert "packed before" in slide.body
 
 
 def test_an_answer_that_loops_is_said_to(told):

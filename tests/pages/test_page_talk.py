@@ -7,6 +7,7 @@ import io
 import json
 import os
 import time
+from dataclasses import replace
 
 import psutil
 import pytest
@@ -83,6 +84,20 @@ def test_plans_of_samples_updates_and_comparisons_can_be_asked(store, samples, c
         answer = choices.answer_of(choice)
         assert choices.plan_of(answer).model == card.identity
     assert choices.usual(list(found.values())) == [found["uniform"].key, found["strs"].key]
+
+
+def test_the_best_plan_is_asked_before_a_learned_one_and_no_name_is_an_id(store, card):
+    whole = run_factory.plan_at(card, 0.8, method="lagrangian").to_dict()
+    run_factory.allocate_run(store, card, keep=0.7)
+    run_factory.allocate_run(store, card, method="uniform", keep=0.8)
+    update = store.create(UpdateSpec(plan={**whole, "version": 2, "storage": "pivoted"}, settings={"kind": "tuned"}))
+    run_factory.finish(update, {})
+    run_factory.plan_at(card, 0.8, method="lagrangian").save(update.path / "plan.json")
+    found = choices.choices(ModelRef())
+    best = next(choice for choice in found if choice.view.id == update.id)
+    assert best.method == "lagrangian+tuned+pivoted"
+    assert choices.usual(found)[0] == best.key
+    assert not any(choice.view.id in choice.label for choice in found)
 
 
 def test_answers_carry_speed_size_and_their_run(open_page, store, card):
@@ -252,3 +267,27 @@ def test_nothing_is_promised_where_nothing_is_known(card):
 
 def test_what_scrolls_can_have_the_focus():
     assert 'tabindex="0"' in views.quoted("x" * 5000) and "aria-label" in views.quoted("x")
+
+
+def test_few_answered_questions_stand_side_by_side(open_page, store, card):
+    runs = [run_factory.generate_run(store, card)]
+    runs.append(run_factory.generate_run(store, card, prompt="Why is snow white?"))
+    app = open_page("talk")
+    choice = app.button_group(key="ta_earlier")
+    assert len(choice.options) == 2
+    other = next(run for run in runs if run.id not in str(choice.value))
+    choice.set_value(other.id).run()
+    assert app.query_params["ta_run"] in (other.id, [other.id])
+
+
+def test_a_shipped_plan_whose_factors_did_not_ship_is_not_offered(samples, store, card):
+    run_factory.allocate_run(samples, card, method="uniform", keep=0.8)
+    plan = run_factory.plan_at(card, 0.8, method="lagrangian")
+    update = samples.create(UpdateSpec(plan=plan.to_dict(), settings={"kind": "tuned"}))
+    run_factory.finish(update, {})
+    replace(plan, weights_file="weights.safetensors", digests={"weights.safetensors": "0" * 64}).save(
+        update.path / "plan.json"
+    )
+    assert [choice.method for choice in choices.choices(ModelRef())] == ["uniform"]
+    (update.path / "weights.safetensors").write_bytes(b"factors")
+    assert update.id in {choice.view.id for choice in choices.choices(ModelRef())}

@@ -71,6 +71,12 @@ def test_in_place_of_the_button_stands_why_and_the_command(open_page, demo, page
     assert command in text
 
 
+def test_no_command_names_a_file_that_was_never_written(open_page, demo):
+    text = text_of(open_page("plans", pl_take_away="true"))
+    assert "lrc export smollm2-135m-by-hand-20-percent-removed-plan.json" in text
+    assert str(plans_home()) not in text
+
+
 def test_the_runs_are_the_samples_and_settings_live_in_the_tab(open_page, demo, samples):
     app = open_page("runs")
     assert not set(demo.ids()) & set(samples.ids()) and demo.ids()

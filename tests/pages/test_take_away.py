@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from lrc_core.folders.ways import ways_to_load
 from lrc_core.results.drafts import saved_plans
-from lrc_core.results.plans import find_plan
-from lrc_core.runs.spec import ExportSpec
+from lrc_core.results.plans import find_plan, shipped_without_factors
+from lrc_core.runs.spec import EvaluateSpec, ExportSpec
 from tests.factories import run_factory, table_factory
 from tests.pages.conftest import text_of
 
@@ -79,3 +81,13 @@ def test_a_guest_sees_the_command_alone(open_page, samples, card, monkeypatch):
     app = open_page("runs", ru_run=run.id, **{f"ru_{run.id}_take_away": "true"})
     assert not any("take_start" in str(button.key) for button in app.button)
     assert f"lrc export {run.id} starter --to" in text_of(app)
+
+
+def test_a_shipped_plan_is_left_out_where_its_factors_did_not_ship(samples, store, card):
+    plan = replace(run_factory.plan_at(card, 0.8), weights_file="weights.safetensors", digests={})
+    spec = EvaluateSpec(plan=json.loads(json.dumps(plan.to_dict())), plan_folder="update-0")
+    shipped = run_factory.finish(samples.create(spec), {})
+    assert shipped_without_factors(shipped.id, store)
+    own = run_factory.finish(store.create(replace(spec, plan_folder="elsewhere")), {})
+    assert not shipped_without_factors(own.id, store)
+    assert not shipped_without_factors(run_factory.allocate_run(samples, card, method="uniform", keep=0.8).id, store)

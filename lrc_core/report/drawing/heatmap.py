@@ -143,7 +143,7 @@ def _depth(card: ModelCard, kept: dict[str, float]) -> str:
 
 
 def rank_words(layer: LinearShape, plan: Plan) -> tuple[str, float]:
-    """How a layer is stored, in words, and its rank for sorting."""
+    """How a layer, under the law that the plan stores it by, is stored: in words, and its rank for sorting."""
     if shape := (plan.pruned or {}).get(layer.name):
         return f"{shape[0]:,} × {shape[1]:,}", float(min(shape))
     rank = plan.ranks.get(layer.name, layer.full_rank)

@@ -32,7 +32,7 @@ from lrc_core.report.drawing.decision import decision_drawing, decision_legend
 from lrc_core.report.sections.prose import listed, percent_points, report_prose
 from lrc_core.report.sections.rows import Named, key_of, ranked, row_color, times_dense
 from lrc_core.report.sources import Row
-from lrc_core.words import data_size, measured, removed, significant
+from lrc_core.words import data_size, measured, removed, significant, times
 
 _MOST_DOTS = 9
 
@@ -238,10 +238,10 @@ def _curve_reading(named: Named, text: str) -> str:
         if len(rows) > 1:
             rows.sort(key=lambda row: row["perplexity"][text]["value"])
             low, high = rows[0], rows[-1]
-            times = high["perplexity"][text]["value"] / low["perplexity"][text]["value"]
+            ratio = high["perplexity"][text]["value"] / low["perplexity"][text]["value"]
             return (
                 f"At {removed(keep)} compression {named.line(low)} is lowest; "
-                f"{named.line(high)} is {times:.2g} times as high."
+                f"{named.line(high)} is {times(ratio)} times as high."
             )
     return ""
 

@@ -6,9 +6,11 @@ from collections.abc import Iterator
 
 from lrc_core.budget import storage_law
 from lrc_core.coverage import coverage_words
+from lrc_core.formats.grids import BF16
 from lrc_core.names import decomposition_label, method_label
 from lrc_core.plan import PAIR, split_variant
-from lrc_core.quality.plain_words import accuracy_loss, difference_words
+from lrc_core.quality.plain_words import accuracy_loss, difference_words, surprise
+from lrc_core.quality.quantised import served_bytes
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
 from lrc_core.report.content import COUNTED, MEASURED, Block, Fact, Facts, Section, Words
 from lrc_core.report.sections.prose import listed, report_prose, with_papers
@@ -16,7 +18,7 @@ from lrc_core.report.sections.rows import Named, certainty, ranked, times_dense
 from lrc_core.report.sources import Row, spec_of
 from lrc_core.runs.spec import CompareSpec, QualitySpec
 from lrc_core.tune.kinds import BLOCKWISE, SEQUENCES, TUNED
-from lrc_core.words import count, data_size, figure, measured, percent, removed
+from lrc_core.words import count, data_size, figure, measured, percent, removed, times
 
 
 def question(named: Named) -> Section:
@@ -26,7 +28,7 @@ def question(named: Named) -> Section:
         "question",
         name=card.name,
         params=count(card.params_total),
-        size=data_size(card.params_total * card.dtype_bytes),
+        size=data_size(BF16.block_bytes * card.params_total),
         share=percent(card.params_linear / card.params_total, 0),
         layers=f"{len(card.layers):,}",
         blocks=str(card.n_blocks),
@@ -58,13 +60,15 @@ def _facts(named: Named, row: Row) -> Iterator[Fact]:
     yield Fact("Least is lost by", named.line(row), f"at {target} compression of the block linears", MEASURED)
     if row.get("keep_whole_model") is not None:
         whole = float(row["keep_whole_model"])
-        size = whole * card.params_total * card.dtype_bytes
-        full = data_size(card.params_total * card.dtype_bytes)
-        yield Fact("Size of the weights", data_size(size), f"{removed(whole)} less than {full}", COUNTED)
-    for text, times in times_dense(row, dense).items():
+        full = BF16.block_bytes * card.params_total
+        size = served_bytes(row) or round(whole * full)
+        yield Fact(
+            "Size of the weights", data_size(size), f"{removed(size / full)} less than {data_size(full)}", COUNTED
+        )
+    for text, ratio in times_dense(row, dense).items():
         score = row["perplexity"][text]
         value = measured(score["value"], score.get("stderr"))
-        yield Fact(f"Perplexity, {named.text(text)}", f"{times:.2f} ×", f"{value}; dense model = 1", MEASURED)
+        yield Fact(f"Perplexity, {named.text(text)}", f"{times(ratio)} ×", f"{value}; dense model = 1", MEASURED)
     loss = accuracy_loss(row, dense, named.sources.scores()) if dense else None
     if loss is not None:
         gap = loss.difference
@@ -76,20 +80,17 @@ def _answer(named: Named, best: list[Row]) -> str:
     """Who loses least, by how much, and how sure that is."""
     first, dense = best[0], named.dense
     said = f"At {removed(named.focus)} compression **{named.line(first)} loses least**"
-    times = times_dense(first, dense)
-    if times:
-        said += ": its perplexity is " + listed(
-            [f"{t:.2g} times the dense model's on {named.text(n)}" for n, t in times.items()]
-        )
+    if dense is not None and (ratios := surprise(first, dense)):
+        said += f": its perplexity is {ratios}"
     if len(best) > 1:
         last = best[-1]
         other = times_dense(last, dense)
         if other:
-            figures = listed([f"{value:.2g}" for value in other.values()])
+            figures = listed([times(value) for value in other.values()])
             said += f", against {figures} times for {named.line(last)}, which loses most"
         said += ". " + certainty(first, best[1], named)
     else:
-        said += "; no other method was measured at this size."
+        said += "; this comparison holds no other method at this size."
     loss = accuracy_loss(first, dense, named.sources.scores()) if dense else None
     return said.strip() + (f" {difference_words(loss, named.line(first))}" if loss is not None else "")
 

@@ -10,6 +10,7 @@ import numpy as np
 from lrc_core import words
 from lrc_core.budget import layer_ratio, removed_share
 from lrc_core.escape import escaped
+from lrc_core.figures.measured import bar_name
 from lrc_core.formats.grids import METHODS
 from lrc_core.names import method_label
 from lrc_core.plan import Plan, plan_variant
@@ -112,7 +113,11 @@ def cost(rows: Sequence[Row]) -> str:
     whole, sizes = served_bytes(dense), [size for row in others if (size := served_bytes(row))]
     said = []
     if sizes and whole:
-        said.append(f"Compressed models are up to {words.percent(1 - min(sizes) / whole, 0)} smaller.")
+        said.append(f"Plans of ranks are up to {words.percent(1 - min(sizes) / whole, 0)} smaller.")
+        formats = [(size, row) for row in rows if row["method"] in METHODS and (size := served_bytes(row))]
+        if formats:
+            size, row = min(formats, key=lambda pair: pair[0])
+            said.append(f"{bar_name(row)}: {words.percent(1 - size / whole, 0)}.")
     writing = [(pace, row) for row in others if (pace := pace_of(row, dense, DECODE))]
     if writing:
         pace, fast = max(writing, key=lambda pair: pair[0].value)

@@ -72,7 +72,7 @@ def _choices_table(found: Sequence[Choice]) -> pd.DataFrame:
             {
                 "Model": one.name,
                 "Way": KINDS[one.kind],
-                "Bytes of 16 bits": words.percent(one.share),
+                "Model's bytes of 16 bits": words.percent(one.share),
                 "Size": words.data_size(one.size),
                 "Perplexity over dense": words.measured(one.times, one.times_error),
                 "On the frontier": "yes" if one in best else "",
@@ -98,7 +98,7 @@ def _readable(rows: Rows) -> pd.DataFrame:
             if row.get("keep_whole_model") is not None
             else "–",
         }
-        record["Bytes of 16 bits"] = words.percent(share_of(row), 1)
+        record["Layers' bytes of 16 bits"] = words.percent(share_of(row), 1)
         for text, score in row["perplexity"].items():
             record[f"Perplexity, {text}"] = words.measured(score["value"], score.get("stderr"))
         for task, score in (row.get("zero_shot") or {}).items():

@@ -96,7 +96,7 @@ def _stop(dense: comparisons.Row, rows: list[comparisons.Row], sized: comparison
                 "text": " ".join(_text(row).split())[:_LONGEST],
                 "factor": factor,
                 "said": f"perplexity on {text_labels([text])[text]} "
-                f"{words.measured(float(score['value']), score.get('stderr'))}, {words.figure(factor, 2)} times dense",
+                f"{words.measured(float(score['value']), score.get('stderr'))}, {words.times(factor)} times dense",
             }
         )
     return {

@@ -104,7 +104,7 @@ def cost_sentence(row: Mapping[str, Any], dense: Mapping[str, Any]) -> str:
     factor = row["perplexity"][text]["value"] / dense["perplexity"][text]["value"]
     return (
         f"The whole model becomes **{words.percent(saved, 0)}** smaller. {_speed_sentence(row, dense)}Its perplexity "
-        f"on {text} is **{factor:.2g} times** the dense model's. {tasks_words(row, dense)}"
+        f"on {text} is **{words.times(factor)} times** the dense model's. {tasks_words(row, dense)}"
     )
 
 

@@ -75,7 +75,7 @@ def beyond(group: comparisons.Group, keep: float, rows: Sequence[comparisons.Row
         f"{words.measured(score['value'], score.get('stderr'))} on {escaped(text)}"
     )
     if dense is not None and text in dense["perplexity"]:
-        said += f", {score['value'] / dense['perplexity'][text]['value']:.2f} times the dense model"
+        said += f", {words.times(score['value'] / dense['perplexity'][text]['value'])} times the dense model"
     return f"{said}."
 
 

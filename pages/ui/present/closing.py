@@ -5,8 +5,9 @@ from __future__ import annotations
 import html
 
 from lrc_core import words
+from lrc_core.formats.grids import METHODS
 from lrc_core.names import method_label
-from lrc_core.quality.decision_words import BESIDE, decision_words, texts_words
+from lrc_core.quality.decision_words import BESIDE, decision_words, loss_words, texts_words
 from lrc_core.quality.plain_words import accuracy_loss, difference_words, questions_asked, surprise
 from lrc_core.quality.quantised import served_bytes
 from lrc_core.quality.rows import Scores
@@ -18,8 +19,6 @@ from lrc_core.runs.store import RunStore
 from pages.ui.present.slide import Slide
 from pages.ui.present.story import Story, score_words
 from pages.ui.shared import pictures
-
-_EIGHT_BITS = 8
 
 
 def decision(story: Story) -> Slide:
@@ -37,7 +36,10 @@ def decision(story: Story) -> Slide:
         for one in found
     ]
     figures = pictures.picture_table(title, ["Model", "Bytes", "Size", "Perplexity over dense"], rows)
-    mean = html.escape(f"Loss: perplexity over the dense model's, mean of {texts_words(found)}, ± standard error.")
+    warned = comparisons.warned([one.row for one in found])
+    mean = html.escape(
+        " ".join([f"Loss: perplexity over the dense model's, mean of {texts_words(found)}, ± standard error.", *warned])
+    )
     body = (
         f'<div class="decision">{svg(decision_drawing(found), f"{title}. {said}")}'
         f'<div class="legend">{legend}</div><p class="mean">{mean}</p></div>{figures}'
@@ -61,13 +63,18 @@ def not_for(story: Story) -> Slide:
 
 
 def _against_quantising(story: Story) -> list[str]:
-    whole = (story.best or {}).get("keep_whole_model")
-    bits = 8 * story.card.dtype_bytes
-    if whole is None or bits <= _EIGHT_BITS:
+    """The number format that loses least of those measured, of bytes of the whole model as those of the plan are."""
+    size, dense = served_bytes(story.best or {}), served_bytes(story.dense or {})
+    if not size or not dense:
         return []
+    plan = f"this plan {words.removed(size / dense, 0)}"
+    formats = [one for one in story.decided if one.row["method"] in METHODS and one.size < size]
+    if not formats:
+        return [f"If memory is all that counts, number formats of fewer bits may do: none was measured; {plan}."]
+    one = min(formats, key=lambda choice: choice.loss)
     return [
-        f"If memory is all that counts, store each weight in {_EIGHT_BITS} bits first: of {bits} that removes "
-        f"{words.removed(_EIGHT_BITS / bits, 0)}, this plan {words.removed(float(whole), 0)}. Both can be combined."
+        f"If memory is all that counts: {one.name} removes {words.removed(one.share, 0)} of the model's bytes and "
+        f"{loss_words(one)}; {plan}. Both can be combined."
     ]
 
 

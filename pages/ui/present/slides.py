@@ -278,10 +278,9 @@ def card(story: Story) -> Slide:
         f"<li>{_speed(row)}</li>{''.join(f'<li>{html.escape(said)}</li>' for said in _quality(row, dense))}</ul></div>"
         for name, color, row, size in columns
     )
-    reading = (
-        f"Memory to answer at {CONTEXT:,} tokens of context: weights and cache counted, overhead estimated. "
-        "Every speed was measured once, on the computer that made the run."
-    )
+    reading = f"Memory to answer at {CONTEXT:,} tokens of context: weights and cache counted, overhead estimated. "
+    if any("tokens/s" in _speed(row) for *_, row, _ in columns):
+        reading += " Every speed was measured once, on the computer that made the run."
     ids = tuple(str(row.get("run_id")) for *_, row, _ in columns if row is not None)
     return Slide("card", "What it costs and gives", f'<div class="cards">{cells}</div>', reading, ids)
 

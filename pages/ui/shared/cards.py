@@ -15,6 +15,7 @@ from lrc_core.errors import LrcError
 from lrc_core.escape import escaped
 from lrc_core.models import consent
 from lrc_core.models.onload.memory import Shapes
+from lrc_core.models.pack.starter import pack_status
 from lrc_core.models.preflight import preflight
 from lrc_core.models.source import is_path
 from lrc_core.paths import start_command
@@ -125,10 +126,17 @@ def picker(current: ModelRef) -> None:
         st.rerun()
 
 
+def _starter_words() -> str:
+    model = next(part for part in pack_status() if part.name == "model")
+    if model.present:
+        return f"{words.data_size(model.bytes)} on this computer, nothing to download"
+    return f"{words.data_size(model.download_bytes)} to download, once; checked, then unpacked"
+
+
 def _reference(kind: str, current: ModelRef) -> tuple[ModelRef, str]:
     """The widgets of one kind of source; returns what they say and the token, which is never stored."""
     if kind == "starter":
-        st.caption("SmolLM2-135M, part of the starter pack: about 100 MB to download, once; checked, then unpacked.")
+        st.caption(f"SmolLM2-135M, part of the starter pack: {_starter_words()}.")
         return ModelRef(), ""
     if kind in ("folder", "gguf"):
         label = "Folder with config.json and safetensors" if kind == "folder" else "GGUF file"
