@@ -45,6 +45,9 @@ callable_package(__name__)
 
 FORMAT, VERSIONS = "lrc-plan", (1, 2)
 PAIR: Storage = "pair"
+"""What records without a law are of."""
+NEW: Storage = "pivoted"
+"""By what new work is stored unless the user says otherwise: at the same size it loses less (docs/results.md)."""
 _SAME_SHARE = 1e-6
 """How far the share that a plan says it keeps may be from what its ranks come to."""
 FileName = Annotated[str, TextLimit(r"[^/\\\x00]+", 255, "the name of a file beside the plan")]
@@ -203,9 +206,9 @@ class Plan:
         for name in ("digests", "formats"):  # of plans without any, and of those that were made before there were any
             if not data[name]:
                 del data[name]
-        if self.storage == "pair":
+        if self.storage == PAIR:
             del data["storage"]
-        return {"format": FORMAT, "version": 1 if self.storage == "pair" else 2, **data}
+        return {"format": FORMAT, "version": 1 if self.storage == PAIR else 2, **data}
 
     @classmethod
     def from_dict(cls, data: Any, where: str = "The plan") -> Self:

@@ -13,7 +13,7 @@ from lrc_core.kinds.words import titles
 from lrc_core.kinds.words.choices import add_settings, settings_of, settings_words
 from lrc_core.kinds.words.flags import CALIBRATION_SEED, calibration, flag, flags
 from lrc_core.names import method_label
-from lrc_core.plan import variant_name
+from lrc_core.plan import NEW, PAIR, variant_name
 from lrc_core.registry import ALLOCATORS
 from lrc_core.runs.spec import AllocateSpec
 from lrc_core.runs.store import RunStore
@@ -40,6 +40,26 @@ class _Settings:
         base = asdict(ALLOCATORS.get(spec.method).settings(spec.preset or None))
         words = ["--preset", spec.preset or NO_PRESET, *settings_words(dict(spec.settings), base)]
         return words, replace(said, preset=spec.preset, settings=spec.settings)
+
+
+class _Storage:
+    """The law by which layers are stored; what prunes structure makes no factors, and knows pairs alone."""
+
+    flag = flag(AllocateSpec, "storage")
+
+    def add(self, parser: argparse.ArgumentParser, base: AllocateSpec) -> None:
+        self.flag.add(parser, base)
+
+    def read(self, spec: AllocateSpec, arguments: argparse.Namespace, store: RunStore) -> AllocateSpec:
+        return _without_pivots(self.flag.read(spec, arguments, store))
+
+    def write(self, spec: AllocateSpec, said: AllocateSpec, store: RunStore) -> tuple[list[str], AllocateSpec]:
+        words, _ = self.flag.write(spec, _without_pivots(replace(said, method=spec.method)), store)
+        return words, replace(said, storage=spec.storage)
+
+
+def _without_pivots(spec: AllocateSpec) -> AllocateSpec:
+    return replace(spec, storage=PAIR) if ALLOCATORS.get(spec.method).structured else spec
 
 
 def _extras(parser: argparse.ArgumentParser) -> None:
@@ -98,7 +118,7 @@ def _size(spec: AllocateSpec) -> str:
 
 
 KIND = Kind(
-    AllocateSpec(method="llrc"),
+    AllocateSpec(method="llrc", storage=NEW),
     label="Allocate",
     help="Choose the rank of every layer. `lrc methods` lists the methods and their settings.",
     stage="lrc_core.pipeline.allocation:allocation_run",
@@ -109,7 +129,8 @@ KIND = Kind(
         flag(AllocateSpec, "budget", then=(("keep", 1.0),)),
         *flags(AllocateSpec, "vary", "decomposition"),
         _Settings(),
-        *flags(AllocateSpec, "storage", "rank_multiple", "seed"),
+        _Storage(),
+        *flags(AllocateSpec, "rank_multiple", "seed"),
         *calibration(AllocateSpec, alone=True, seed=CALIBRATION_SEED),
     ),
     extras=_extras,

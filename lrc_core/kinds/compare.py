@@ -12,7 +12,7 @@ from lrc_core.kinds.kind import Kind
 from lrc_core.kinds.words import titles
 from lrc_core.kinds.words.choices import add_presets, presets_of, presets_words
 from lrc_core.kinds.words.flags import CALIBRATION_SEED, calibration, evaluation, flag, flags
-from lrc_core.plan import PAIR, variant_name
+from lrc_core.plan import NEW, PAIR, variant_name
 from lrc_core.runs.spec import CompareSpec, EvaluationSpec
 from lrc_core.runs.store import RunStore
 from lrc_core.tune.kinds import BLOCKWISE, COMPARED, NO_UPDATE, SEQUENCES, TUNED, check_kinds
@@ -66,7 +66,7 @@ def _what(spec: CompareSpec) -> str:
 
 
 KIND = Kind(
-    CompareSpec(evaluation=EvaluationSpec(tasks=TASKS), formats=QUANTISED),
+    CompareSpec(evaluation=EvaluationSpec(tasks=TASKS), formats=QUANTISED, storage=NEW),
     label="Compare",
     help="Compare methods at the same budgets.",
     stage="lrc_core.pipeline.comparison:comparison_run",

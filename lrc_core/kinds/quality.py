@@ -44,7 +44,11 @@ def _check_models(spec: QualitySpec) -> None:
 _SIZE = bench_preset(bench.PRESET)
 KIND = Kind(
     QualitySpec(
-        methods=ALLOCATORS.names(), calibration=_SIZE.calibration, evaluation=_SIZE.evaluation, formats=QUANTISED
+        methods=ALLOCATORS.names(),
+        calibration=_SIZE.calibration,
+        evaluation=_SIZE.evaluation,
+        formats=QUANTISED,
+        storages=STORAGES,
     ),
     label="Bench",
     help="Every method at every target, with tests.",

@@ -218,7 +218,7 @@ def _start_bench(ref: ModelRef, *, expanded: bool = False) -> None:
             help="Each in rows of its own: plans as allocated, fitted in closed form, or tuned by gradient steps.",
         )  # fmt: skip
         storages = right.pills(
-            "Storage", STORAGES, selection_mode="multi", default=[STORAGES[0]],
+            "Storage", STORAGES, selection_mode="multi", default=STORAGES,
             format_func=lambda name: storage_law(name).label, key="co_bench_storages",
             help="How low-rank layers are stored and counted, each in rows of its own.",
         )  # fmt: skip
