@@ -14,8 +14,8 @@ from lrc_core.registry import ALLOCATORS
 BENCH, ABLATIONS = "bench_starter", ("ablation_llrc_ara", "ablation_successive")
 """Names of the tables."""
 COMMANDS = {
-    BENCH: "lrc bench quality starter --keep 0.9 0.8 0.7 0.6 --decomposition kfac whitened --preset bench --storage pair "
-    "--against uniform strs successive",
+    BENCH: "lrc bench quality starter --keep 0.9 0.8 0.7 0.6 --decomposition kfac whitened --preset bench "
+    "--storage pair --against uniform strs successive",
     ABLATIONS[0]: "lrc bench ablation starter --keep 0.8 --methods llrc ara",
     ABLATIONS[1]: "lrc bench ablation starter --keep 0.8 --methods successive --decomposition kfac",
 }
