@@ -79,9 +79,3 @@ def on_grid(matrix: Any, form: Format) -> Any:
     if form is BF16:
         return matrix
     return from_blocks(blocks_of(matrix, form), form, matrix.shape[1]).to(matrix.device, matrix.dtype)
-
-
-def rounding_error(matrix: Array, form: Format) -> float:
-    """Relative error of rounding a matrix, in the Frobenius norm; 0 of a matrix of zeros."""
-    size = float(np.linalg.norm(matrix))
-    return float(np.linalg.norm(matrix - unpacked(packed(matrix, form), form, matrix.shape[1]))) / size if size else 0.0

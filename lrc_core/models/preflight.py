@@ -169,16 +169,6 @@ def preflight(ref: ModelRef) -> Preflight:
     return _judged(found, facts, ref, bool(shapes))
 
 
-def block_shapes(
-    tensors: Sequence[TensorHeader], config: Mapping[str, Any] | None = None
-) -> dict[int, list[tuple[int, int]]]:
-    """Shapes [out, in] of the linears of every numbered block; see
-    :func:`~lrc_core.models.blocks.block_tensors.block_tensors`.
-    """
-    found = block_tensors(tensors, text_config(config or {}))
-    return {block: [matrix.shape for matrix in matrices] for block, matrices in found.items()}
-
-
 def _from_starter(ref: ModelRef, _: Path | None) -> _Facts:
     status = next(part for part in starter.pack_status() if part.name == starter.MODEL.name)
     if status.present:

@@ -13,13 +13,14 @@ from safetensors.torch import load_file, save_file
 
 from lrc_core.errors import CancelledError, LrcError, ModelError, NumericalError, ResourceError
 from lrc_core.models import load as loading
+from lrc_core.models.blocks.block_tensors import block_tensors
 from lrc_core.models.blocks.linears import block_linears
 from lrc_core.models.fingerprint import fingerprint
 from lrc_core.models.gguf.header import gguf_header
 from lrc_core.models.headers import safetensors_header
 from lrc_core.models.load import load_model
 from lrc_core.models.onload.choice import ONLOAD
-from lrc_core.models.preflight import block_shapes, preflight
+from lrc_core.models.preflight import preflight
 from lrc_core.runs.spec import ModelRef
 from lrc_core.types import ModelCard, Progress
 from tests.factories.tiny_models import (
@@ -65,9 +66,9 @@ def test_every_family_loads_as_it_was_saved(family: str, tmp_path: Path) -> None
     assert (before.n_blocks, before.hidden_size) == (BLOCKS, HIDDEN)
     assert before.architecture == card.identity.architecture
     shapes = [
-        sorted(shape)
-        for block in block_shapes(safetensors_header(tmp_path / family / "model.safetensors")).values()
-        for shape in block
+        sorted(matrix.shape)
+        for block in block_tensors(safetensors_header(tmp_path / family / "model.safetensors"), {}).values()
+        for matrix in block
     ]
     assert sorted(shapes) == sorted(sorted((layer.out_features, layer.in_features)) for layer in card.layers)
 

@@ -207,14 +207,14 @@ def test_the_real_builders_on_small_wheels(tmp_path: Path, monkeypatch: pytest.M
         part = getattr(starter, name)
         unpinned = dataclasses.replace(part, wheel=dataclasses.replace(part.wheel, sha256=""))
         monkeypatch.setattr(starter, name, unpinned)
-    pack = starter.ensure_text_pack()
-    assert pack["wiki"].read_text() == "wiki" and set(pack) == {*starter.TEXTS, "gensim"}
-    assert json.loads(pack["gensim"].read_text())["title"] == "Ranks"
+    texts, articles = starter.ensure_texts(), starter.ensure_articles()
+    assert {name: (texts / f"{name}.utf8").read_text() for name in starter.TEXTS} == {n: n for n in starter.TEXTS}
+    assert json.loads(articles.read_text())["title"] == "Ranks"
     assert json.loads((starter.ensure_tasks() / "piqa.jsonl").read_text())["continuations"] == [" a"]
     present = {part.name: part.present for part in starter.pack_status()}
     assert present == {"model": False, "texts": True, "articles": True, "tasks": True}
     monkeypatch.setattr(starter, "_DUMP", (starter._DUMP[0], "0" * 64))
-    (pack["gensim"]).unlink()
+    articles.unlink()
     with pytest.raises(PackError, match="expected file"):
         starter.ensure_articles()
 

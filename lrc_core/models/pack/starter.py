@@ -85,15 +85,6 @@ def ensure_articles(on_progress: OnProgress = ignore_progress, should_stop: Shou
     return ensure_part(ARTICLES, starter_home(), on_progress, should_stop) / "gensim.jsonl"
 
 
-def ensure_text_pack(
-    on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop
-) -> dict[str, Path]:
-    """The file of every built-in text, by name."""
-    folder = ensure_texts(on_progress, should_stop)
-    files = {name: folder / f"{name}.utf8" for name in TEXTS}
-    return {**files, "gensim": ensure_articles(on_progress, should_stop)}
-
-
 def ensure_tasks(on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop) -> Path:
     """Folder of the zero-shot items, ``<task>.jsonl`` for each of :data:`TASKS`.
 
