@@ -83,8 +83,8 @@ def test_storage_decides_what_is_shown_and_started(open_page, store, card, known
     assert even["removed"][19] == pytest.approx(1 - keep_ratio(pivots, ranks), abs=1e-5)
     assert learned["rates"] == [] and "pivots" in learned["note"], "a run under pairs is not one under pivots"
     assert [cell[3] for cell in given(app)["cells"]] == [layer.full_rank for layer in card.layers]
-    assert "--storage pivoted" in text_of(app)
-    assert "--storage" not in text_of(open_page("allocate", rate="20", **PAIRS))
+    assert "--storage" not in text_of(app)
+    assert "--storage pair" in text_of(open_page("allocate", rate="20", **PAIRS))
 
 
 def test_another_learned_run_can_be_chosen(open_page, store, card, known):
