@@ -1,4 +1,4 @@
-"""What an earlier attempt left and cannot be read any more: it is set aside, told, and made anew. No torch.
+"""What an earlier attempt left and cannot be read any more: it is set aside and told, and the run goes on. No torch.
 
 A power cut or a failing disk leaves files empty, cut short or full of something else. A run that goes on must neither
 believe them nor fail on them again and again. What holds records that cannot be made anew is not read through here.
@@ -46,7 +46,8 @@ def set_aside(path: Path, reason: object) -> None:
     with suppress(OSError):
         move(path, path.with_name(path.name + ENDING))
     words = str(reason).strip().split("\n")[0][:200] or type(reason).__name__
-    warning = f"{path.name} could not be read ({words.rstrip('.')}): set aside as {path.name}{ENDING} and made anew."
+    aside = f"set aside as {path.name}{ENDING}, and the run goes on without it."
+    warning = f"{path.name} could not be read ({words.rstrip('.')}): {aside}"
     _log.warning("%s It lay in %s.", warning, path.parent)
     for told in _told:
         told.append(warning)

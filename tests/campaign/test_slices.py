@@ -76,9 +76,9 @@ def test_a_campaign_sees_what_differs(tmp_path: Path) -> None:
     one, other = tmp_path / "one.json", tmp_path / "other.json"
     one.write_text(json.dumps({"ranks": [1, 2], "wall_s": 3.0}))
     other.write_text(json.dumps({"ranks": [1, 2], "wall_s": 4.0}))
-    assert kills._figures(one) == kills._figures(other)
+    assert kills.figures_in(one) == kills.figures_in(other)
     other.write_text(json.dumps({"ranks": [1, 3], "wall_s": 3.0}))
-    assert kills._figures(one) != kills._figures(other)
+    assert kills.figures_in(one) != kills.figures_in(other)
     tally = Tally("x")
     fuzz._fed("y", lambda: json.loads("{"), tally)
     assert "JSONDecodeError" in str(tally)
