@@ -25,6 +25,7 @@ from tests.factories.malformed import spoiled
 from tests.factories.pipeline_helpers import run
 
 _COMPARED = ("plan.json", "ranks.jsonl", "result.json", "scores.json", "spectra.npz")
+_MAY_CHANGE = {"warnings", "recorded", "allocation"}
 _DAMAGED = (".json", ".jsonl", ".npz", ".pt", ".safetensors", ".npy", ".sha256")
 
 
@@ -106,6 +107,6 @@ def _resume(spec: Spec, whole: Run, half: Path, said: str, tally: Tally) -> None
 
 
 def _said(path: Path) -> Any:
-    """Its figures; the damage that was met is a warning beside them."""
+    """Its figures, without what damage may change: warnings, plans recorded on the way, what was spent."""
     found = figures_in(path)
-    return {key: value for key, value in found.items() if key != "warnings"} if isinstance(found, dict) else found
+    return {key: found[key] for key in found.keys() - _MAY_CHANGE} if isinstance(found, dict) else found
