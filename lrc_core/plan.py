@@ -46,7 +46,7 @@ callable_package(__name__)
 FORMAT, VERSIONS = "lrc-plan", (1, 2)
 PAIR: Storage = "pair"
 """What records without a law are of."""
-NEW: Storage = "pivoted"
+DEFAULT_STORAGE: Storage = "pivoted"
 """By what new work is stored unless the user says otherwise: at the same size it loses less (docs/results.md)."""
 _SAME_SHARE = 1e-6
 """How far the share that a plan says it keeps may be from what its ranks come to."""

@@ -10,6 +10,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from lrc_core.errors import SettingsError, UnknownNameError
 from lrc_core.settings import build
+from lrc_core.types import Storage
 
 
 class Entry(Protocol):
@@ -142,6 +143,10 @@ class MethodEntry:
         """Import and return the implementing function."""
         module, function = self.implementation.split(":")
         return getattr(import_module(module), function)
+
+    def storage(self, wanted: Storage) -> Storage:
+        """The law by which layers of its plans are stored: what prunes structure makes no factors, and knows pairs."""
+        return "pair" if self.structured else wanted
 
     def settings(self, preset: str | None = None, overrides: Mapping[str, Any] | None = None) -> Any:
         """Settings of a preset with single values overridden.

@@ -194,7 +194,7 @@ def form(ref: ModelRef, card: ModelCard, keep: float, decomposition: str) -> All
         settings=asdict(settings),
         calibration=calibration,
         seed=calibration.seed,
-        storage=card.layers[0].storage,
+        storage=entry.storage(card.layers[0].storage),
         rank_multiple=multiple,
     )
     return budget.choose(spec, entry, card, set_otherwise, decompose)

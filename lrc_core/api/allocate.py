@@ -10,7 +10,7 @@ from lrc_core.api.load import NamedModel
 from lrc_core.api.parts import calibration_spec
 from lrc_core.api.plan import ChosenPlan
 from lrc_core.errors import SettingsError
-from lrc_core.plan import NEW, Plan
+from lrc_core.plan import DEFAULT_STORAGE, Plan
 from lrc_core.registry import ALLOCATORS
 from lrc_core.results.archive import AnyRun, card_of
 from lrc_core.results.plans import find_plan
@@ -23,7 +23,7 @@ from lrc_core.types import Storage
 
 def allocate(  # noqa: PLR0913 - each is a setting of its own
     model: NamedModel, method: str = "llrc", keep: float = 0.8, *, decomposition: str = "whitened",
-    preset: str = "", settings: Mapping[str, Any] | None = None, storage: Storage = NEW, update: str = "",
+    preset: str = "", settings: Mapping[str, Any] | None = None, storage: Storage = DEFAULT_STORAGE, update: str = "",
     calibration: Mapping[str, Any] | None = None, seed: int = 0,
 ) -> ChosenPlan:  # fmt: skip
     """Choose the rank of every layer, so that a share of the parameters is kept and as little as possible is lost.
@@ -56,7 +56,7 @@ def allocate(  # noqa: PLR0913 - each is a setting of its own
     text = calibration_spec(calibration or {}, seed)
     spec = AllocateSpec(
         model.ref, method, decomposition, keep, preset, asdict(entry.settings(preset or None, dict(settings or {}))),
-        text, seed=seed, storage=storage,
+        text, seed=seed, storage=entry.storage(storage),
     )  # fmt: skip
     chosen = chosen_by(model.work.done(spec))
     return _updated(model, chosen, update) if update else chosen

@@ -15,7 +15,7 @@ from lrc_core.api.work import result_of_run
 from lrc_core.formats.grids import format_named
 from lrc_core.kinds import KINDS
 from lrc_core.names import method_label
-from lrc_core.plan import NEW, PAIR, variant_name
+from lrc_core.plan import DEFAULT_STORAGE, PAIR, variant_name
 from lrc_core.quality.rows import accuracy_of
 from lrc_core.results.archive import AnyRun
 from lrc_core.runs.spec import CompareSpec
@@ -86,7 +86,7 @@ def compare(  # noqa: PLR0913 - each is a setting of its own
     model: NamedModel, methods: Sequence[str] = ("uniform", "strs", "llrc"), keep: Sequence[float] | float = (0.9, 0.8),
     *, decomposition: str = "whitened", presets: Mapping[str, str] | None = None, update: str = "none",
     calibration: Mapping[str, Any] | None = None, evaluation: Mapping[str, Any] | None = None, seed: int = 0,
-    storage: Storage = NEW, formats: Sequence[str] | None = None,
+    storage: Storage = DEFAULT_STORAGE, formats: Sequence[str] | None = None,
 ) -> ComparedMethods:  # fmt: skip
     """Allocate with each method at each size, and measure every plan and the dense model alike.
 

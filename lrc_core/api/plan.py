@@ -14,7 +14,7 @@ from lrc_core.budget import fit_budget, stored_card, uniform_ranks
 from lrc_core.errors import PlanError, SettingsError
 from lrc_core.kinds.checks import check_keep
 from lrc_core.names import method_label
-from lrc_core.plan import NEW, Plan, make_plan, plan_variant
+from lrc_core.plan import DEFAULT_STORAGE, Plan, make_plan, plan_variant
 from lrc_core.results.archive import archive, card_of
 from lrc_core.results.plans import copy_plan, find_plan
 from lrc_core.results.spectra import known_losses
@@ -77,7 +77,7 @@ class ChosenPlan(ShownResult):
 
 def plan(
     source: str | Path | NamedModel, *, model: NamedModel | None = None, keep: float = 0.8,
-    ranks: Mapping[str, int] | None = None, decomposition: str = "whitened", storage: str = NEW,
+    ranks: Mapping[str, int] | None = None, decomposition: str = "whitened", storage: str = DEFAULT_STORAGE,
 ) -> ChosenPlan:  # fmt: skip
     """A plan that is there, or of a model one made by hand: some ranks are set, the allocator spends the rest.
 

@@ -14,7 +14,7 @@ from lrc_core.cli.calibrate import add_calibrate_flags
 from lrc_core.kinds import KINDS, Kind, load
 from lrc_core.kinds.words.flags import ENGINES, STARTER, add_engine, add_model, flag
 from lrc_core.kinds.words.lists import add_list
-from lrc_core.plan import NEW
+from lrc_core.plan import DEFAULT_STORAGE
 from lrc_core.runs.spec import STORAGE_HELP, STORAGES, AllocateSpec
 from lrc_core.serving import add_flags
 
@@ -194,7 +194,7 @@ def _plan(commands: Any) -> None:
     words = f"of a plan that begins as uniform: {flag(AllocateSpec, 'decomposition').help} (default: whitened)"
     parser.add_argument("--decomposition", default=AllocateSpec().decomposition, metavar="D", help=words)
     parser.add_argument(
-        "--storage", choices=STORAGES, help=f"{STORAGE_HELP} (default: {NEW}, or as the plan begun with)"
+        "--storage", choices=STORAGES, help=f"{STORAGE_HELP} (default: {DEFAULT_STORAGE}, or as the plan begun with)"
     )
     parser.add_argument("--save", required=True, metavar="FILE", help="where the plan goes")
 

@@ -14,7 +14,7 @@ from lrc_core.errors import LrcError, PlanError, SettingsError
 from lrc_core.files import disk_errors
 from lrc_core.kinds.checks import check_keep
 from lrc_core.kinds.words.flags import model_ref
-from lrc_core.plan import NEW, Plan, make_plan
+from lrc_core.plan import DEFAULT_STORAGE, Plan, make_plan
 from lrc_core.results.archive import Archive, card_of
 from lrc_core.results.plans import find_plan
 from lrc_core.results.spectra import known_losses
@@ -32,7 +32,7 @@ def plan(arguments: argparse.Namespace) -> int:
     own = Archive((store,))
     card = _card(ref, own)
     begun = None if arguments.begin == UNIFORM else Plan.from_dict(find_plan(arguments.begin, store).plan)
-    card = stored_card(card, arguments.storage or (begun.storage if begun is not None else NEW))
+    card = stored_card(card, arguments.storage or (begun.storage if begun is not None else DEFAULT_STORAGE))
     ranks, locked = _beginning(card, begun, arguments.keep)
     for name, rank in (_rank(word, card) for word in arguments.rank or ()):
         ranks[name] = rank

@@ -13,7 +13,7 @@ from lrc_core.kinds.words import titles
 from lrc_core.kinds.words.choices import add_settings, settings_of, settings_words
 from lrc_core.kinds.words.flags import CALIBRATION_SEED, calibration, flag, flags
 from lrc_core.names import method_label
-from lrc_core.plan import NEW, PAIR, variant_name
+from lrc_core.plan import DEFAULT_STORAGE, variant_name
 from lrc_core.registry import ALLOCATORS
 from lrc_core.runs.spec import AllocateSpec
 from lrc_core.runs.store import RunStore
@@ -43,7 +43,7 @@ class _Settings:
 
 
 class _Storage:
-    """The law by which layers are stored; what prunes structure makes no factors, and knows pairs alone."""
+    """The law by which layers are stored, so far as the method bears it."""
 
     flag = flag(AllocateSpec, "storage")
 
@@ -51,15 +51,15 @@ class _Storage:
         self.flag.add(parser, base)
 
     def read(self, spec: AllocateSpec, arguments: argparse.Namespace, store: RunStore) -> AllocateSpec:
-        return _without_pivots(self.flag.read(spec, arguments, store))
+        return _bearable(self.flag.read(spec, arguments, store))
 
     def write(self, spec: AllocateSpec, said: AllocateSpec, store: RunStore) -> tuple[list[str], AllocateSpec]:
-        words, _ = self.flag.write(spec, _without_pivots(replace(said, method=spec.method)), store)
+        words, _ = self.flag.write(spec, _bearable(replace(said, method=spec.method)), store)
         return words, replace(said, storage=spec.storage)
 
 
-def _without_pivots(spec: AllocateSpec) -> AllocateSpec:
-    return replace(spec, storage=PAIR) if ALLOCATORS.get(spec.method).structured else spec
+def _bearable(spec: AllocateSpec) -> AllocateSpec:
+    return replace(spec, storage=ALLOCATORS.get(spec.method).storage(spec.storage))
 
 
 def _extras(parser: argparse.ArgumentParser) -> None:
@@ -118,7 +118,7 @@ def _size(spec: AllocateSpec) -> str:
 
 
 KIND = Kind(
-    AllocateSpec(method="llrc", storage=NEW),
+    AllocateSpec(method="llrc", storage=DEFAULT_STORAGE),
     label="Allocate",
     help="Choose the rank of every layer. `lrc methods` lists the methods and their settings.",
     stage="lrc_core.pipeline.allocation:allocation_run",

@@ -12,10 +12,12 @@ from lrc_core.kinds.kind import Kind
 from lrc_core.kinds.words import titles
 from lrc_core.kinds.words.choices import add_presets, presets_of, presets_words
 from lrc_core.kinds.words.flags import CALIBRATION_SEED, calibration, evaluation, flag, flags
-from lrc_core.plan import NEW, PAIR, variant_name
+from lrc_core.plan import DEFAULT_STORAGE, PAIR, variant_name
+from lrc_core.registry import ALLOCATORS
 from lrc_core.runs.spec import CompareSpec, EvaluationSpec
 from lrc_core.runs.store import RunStore
 from lrc_core.tune.kinds import BLOCKWISE, COMPARED, NO_UPDATE, SEQUENCES, TUNED, check_kinds
+from lrc_core.types import Storage
 
 TASKS = ("arc_easy", "piqa")
 """Zero-shot tasks of a comparison when none are named: two of the starter pack's, so that no network is needed."""
@@ -62,11 +64,18 @@ def _title(spec: CompareSpec) -> str:
 
 def _what(spec: CompareSpec) -> str:
     update = spec.update.removeprefix(NO_UPDATE)
-    return titles.listed(", ".join(variant_name(name, update, spec.storage) for name in spec.methods), *spec.keeps)
+    names = (variant_name(name, update, _storage(name, spec.storage)) for name in spec.methods)
+    return titles.listed(", ".join(names), *spec.keeps)
+
+
+def _storage(method: str, wanted: Storage) -> Storage:
+    return (
+        ALLOCATORS.get(method).storage(wanted) if method in ALLOCATORS else wanted
+    )  # of another version of the program
 
 
 KIND = Kind(
-    CompareSpec(evaluation=EvaluationSpec(tasks=TASKS), formats=QUANTISED, storage=NEW),
+    CompareSpec(evaluation=EvaluationSpec(tasks=TASKS), formats=QUANTISED, storage=DEFAULT_STORAGE),
     label="Compare",
     help="Compare methods at the same budgets.",
     stage="lrc_core.pipeline.comparison:comparison_run",

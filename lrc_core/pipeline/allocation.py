@@ -79,7 +79,7 @@ def allocation_run(run: Run, session: Session) -> dict[str, Any]:
     store = None if needs_none else factors_for(session, spec.decomposition, spec.calibration)
     factors = store.folder.name if store else ""
     key = _probing_key(session, spec)
-    storage = PAIR if entry.structured else spec.storage
+    storage = entry.storage(spec.storage)
     law = () if storage == PAIR else (storage,)  # what is probed above one law's break-even is dense
     card = stored_card(session.loaded.card, storage, spec.rank_multiple)
     writer = _PlanWriter(run, spec, card)

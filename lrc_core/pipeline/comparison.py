@@ -11,7 +11,7 @@ from lrc_core.files import write_json
 from lrc_core.formats.grids import METHODS
 from lrc_core.pipeline.parts import do_part, warnings_of
 from lrc_core.pipeline.session import Session
-from lrc_core.plan import PAIR, Plan
+from lrc_core.plan import Plan
 from lrc_core.quality.quantised import quantised_plan
 from lrc_core.registry import ALLOCATORS
 from lrc_core.results.cells import folder_of, recorded_plan, update_spec
@@ -54,7 +54,7 @@ class _Comparison:
             settings=asdict(entry.settings(preset)),
             calibration=spec.calibration,
             seed=spec.seed,
-            storage=PAIR if entry.structured else spec.storage,
+            storage=entry.storage(spec.storage),
         )
         learned: Run | None = None
         for keep in sorted(spec.keeps):  # the smallest first: one training run serves every rate on its way

@@ -19,7 +19,7 @@ from lrc_core.plan import Plan, plan_variant, storage_of, update_of, variant_nam
 from lrc_core.quality.votes import Vote, read_votes, votes_path
 from lrc_core.records import load_record, typed
 from lrc_core.results.archive import AnyRun, RunView, archive, asks_for
-from lrc_core.results.plans import find_plan, load_plan, recorded_plans
+from lrc_core.results.plans import find_plan, lacks_factors, load_plan, recorded_plans
 from lrc_core.runs.spec import (
     IMPORTED,
     AdoptSpec,
@@ -89,8 +89,7 @@ def _left_out(choice: PlanChoice) -> bool:
     """Whether it is a shipped plan whose factors did not ship with it: it has figures, and cannot be asked."""
     if not choice.view.sample or choice.path is None:
         return False
-    folder = choice.path.parent
-    return any(not (folder / name).exists() for name in load_plan(choice.path).files)
+    return lacks_factors(load_plan(choice.path).to_dict(), choice.path.parent)
 
 
 def _place(choice: PlanChoice, order: list[str]) -> tuple[bool, float, int, bool]:

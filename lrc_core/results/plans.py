@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -87,13 +87,18 @@ def find_plan(text: str, store: RunStore) -> PlanSource:
     return _from_file(_file_in(run, rate), spec.calibration, store)
 
 
+def lacks_factors(plan: Mapping[str, Any], folder: Path) -> bool:
+    """Whether files that a plan needs do not lie beside it: it has figures, and can be neither asked nor taken away."""
+    names = [plan.get(kind) for kind in ("weights_file", "structure_file")]
+    return any(name and not (folder / str(name)).is_file() for name in names)
+
+
 def shipped_without_factors(run_id: str, store: RunStore) -> bool:
-    """Whether a run shipped without the factors that its plan needs: it has figures, and cannot be taken away."""
+    """The same of the plan of a shipped run; of one's own runs never."""
     if (store.root / run_id).exists():
         return False
     found = find_plan(run_id, store)
-    names = [found.plan.get(name) for name in ("weights_file", "structure_file")]
-    return any(name and not (Path(found.folder) / str(name)).is_file() for name in names)
+    return lacks_factors(found.plan, Path(found.folder))
 
 
 def words_for(spec: EvaluateSpec | ExportSpec | UpdateSpec, store: RunStore) -> str:

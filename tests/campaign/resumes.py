@@ -26,6 +26,7 @@ from tests.factories.pipeline_helpers import run
 
 _COMPARED = ("plan.json", "ranks.jsonl", "result.json", "scores.json", "spectra.npz")
 _MAY_CHANGE = {"warnings", "recorded", "allocation"}
+"""Of a result: warnings tell the damage; a recorded plan, or what was spent, may be what was damaged."""
 _DAMAGED = (".json", ".jsonl", ".npz", ".pt", ".safetensors", ".npy", ".sha256")
 
 
@@ -103,7 +104,14 @@ def _resume(spec: Spec, whole: Run, half: Path, said: str, tally: Tally) -> None
             for name in _COMPARED:
                 if (whole.path / name).exists():
                     tally.require(_said(whole.path / name) == _said(found.path / name), f"{name} differs: {said}")
+            before, now = (_recorded(each) for each in (whole, found))
+            tally.require(before >= now and len(before - now) <= 1, f"more than one recorded plan differs: {said}")
             return
+
+
+def _recorded(run: Run) -> set[str]:
+    """Plans that the result offers beside the last one, by rate and size."""
+    return {json.dumps(plan, sort_keys=True) for plan in (run.result() or {}).get("recorded", [])}
 
 
 def _said(path: Path) -> Any:

@@ -187,6 +187,16 @@ def test_a_plan_with_weights_beside_it_keeps_its_folder(tmp_path: Path) -> None:
     assert find_plan(run.id, store).folder == find_plan(str(run.path / "plan.json"), store).folder == run.id
 
 
+@pytest.mark.parametrize("method", ALLOCATORS.names())
+@pytest.mark.parametrize("asked", ["", "--storage pair", "--storage pivoted"])
+def test_what_prunes_structure_is_of_pairs_and_the_rest_as_asked(method: str, asked: str) -> None:
+    spec = read_back(f"lrc allocate starter --method {method} {asked}")
+    assert isinstance(spec, AllocateSpec)
+    wanted = asked.removeprefix("--storage ") or "pivoted"
+    assert spec.storage == ("pair" if ALLOCATORS.get(method).structured else wanted)
+    assert read_back(command_for(spec)) == spec
+
+
 def test_presets_of_a_comparison() -> None:
     llrc = next(iter(ALLOCATORS.get("llrc").presets))
     assert read_back(f"lrc compare --preset {llrc}").presets == {}  # type: ignore[union-attr]

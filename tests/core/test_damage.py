@@ -1,4 +1,4 @@
-"""Files of an earlier attempt that cannot be read: set aside, told, made anew; a run never fails on them."""
+"""Files of an earlier attempt that cannot be read: set aside and told; a run never fails on them."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from lrc_core.budget import LAWS
 from lrc_core.errors import TextError
 from lrc_core.escape import escaped
 from lrc_core.paths import read_only
-from lrc_core.plan import NEW
+from lrc_core.plan import DEFAULT_STORAGE
 from lrc_core.registry import MethodEntry
 from lrc_core.results.series import LARGEST_RATE
 from lrc_core.runs.spec import RANK_MULTIPLES, CalibrationSpec, EvaluationSpec
@@ -93,7 +93,9 @@ def rate_choice(place: Any, label: str, rates: Sequence[int], key: str) -> int:
     return int(chosen or rates[0])
 
 
-def storage(key: str, changed: Callable[[], None] | None, *, linked: bool = True, first: Storage = NEW) -> Storage:
+def storage(
+    key: str, changed: Callable[[], None] | None, *, linked: bool = True, first: Storage = DEFAULT_STORAGE
+) -> Storage:
     """How low-rank layers are stored and counted.
 
     Args:
