@@ -11,6 +11,7 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from functools import cache
 from typing import Any, Literal, Protocol, get_args, get_origin, get_type_hints
 
 import lrc_core.allocate
@@ -294,13 +295,13 @@ def flag(spec: type[Any], name: str, **more: Any) -> Flag:
     owner, leaf = spec, name
     if "." in name:
         part, leaf = name.split(".")
-        owner = get_type_hints(spec)[part]
+        owner = _types_of(spec)[part]
     info = next(known for known in fields(owner) if known.name == leaf)
     said = {"word": f"--{leaf.replace('_', '-')}", **info.metadata, **more}
     said |= _NAMES.get(said.pop("names", ""), {})
     if leaf == "seed" and owner is not spec and hasattr(spec, "seed"):
         said["help"] += " (default: the seed)"
-    kind = get_type_hints(owner)[leaf]
+    kind = _types_of(owner)[leaf]
     if kind is bool:
         return Flag(field=name, const=not info.default, **said)
     several = get_args(kind)[:1] if get_origin(kind) is tuple else ()
@@ -309,6 +310,11 @@ def flag(spec: type[Any], name: str, **more: Any) -> Flag:
     if "choices" not in said:
         said.setdefault("metavar", {int: "N", float: "SHARE"}.get(kind))
     return Flag(field=name, type=kind, many=bool(several) and not said.get("each"), **said)
+
+
+@cache
+def _types_of(record: type[Any]) -> dict[str, Any]:
+    return get_type_hints(record)
 
 
 CALIBRATION_SEED = "--calibration-seed"
