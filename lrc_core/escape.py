@@ -32,12 +32,19 @@ def in_plotly(content: Any) -> Any:
 
     Args:
         content: a figure as dictionaries and lists, or a part of one; the template of colours is left as it is.
+
+    Returns:
+        The same object where there is nothing to change.
     """
     if isinstance(content, str):
         return _TAGS_OF_OURS.sub("&lt;", content)
     if isinstance(content, dict):
-        return {key: part if key == "template" else in_plotly(part) for key, part in content.items()}
-    return type(content)(map(in_plotly, content)) if isinstance(content, list | tuple) else content
+        texts = {key: part if key == "template" else in_plotly(part) for key, part in content.items()}
+        return content if all(texts[key] is part for key, part in content.items()) else texts
+    if isinstance(content, list | tuple):
+        parts = [in_plotly(part) for part in content]
+        return content if all(part is old for part, old in zip(parts, content, strict=True)) else type(content)(parts)
+    return content
 
 
 def csv_cell(value: Any) -> Any:

@@ -134,7 +134,7 @@ def film_of(run: Run, *, live: bool = False) -> Film:
     if not isinstance(spec, AllocateSpec):
         raise RunError(f"Run {run.id} allocates nothing.", "Name a run of `lrc allocate` with a method that learns.")
     events, snapshots = run.read_events()[0], run.read_ranks()[0]
-    if not any(_is_tick(event) for event in events):
+    if not any(is_tick(event) for event in events):
         raise RunError(
             f"Run {run.id} has recorded no training.",
             "Only methods that learn have a film: " + ", ".join(e.name for e in ALLOCATORS if e.learns) + ".",
@@ -167,7 +167,7 @@ def make_film(
     kinds = card.kinds
     entry = ALLOCATORS.get(spec.method) if spec.method in ALLOCATORS else None
     steps = ticks["step"]
-    total = max([int(event["total"]) for event in told[-1:] if _is_tick(event)] + [steps[-1] if steps else 0])
+    total = max([int(event["total"]) for event in told[-1:] if is_tick(event)] + [steps[-1] if steps else 0])
     return Film(
         run=run_id,
         title=f"{entry.label if entry else spec.method} to {removed(spec.keep)} compression",
@@ -187,13 +187,14 @@ def make_film(
     )
 
 
-def _is_tick(event: Mapping[str, Any]) -> bool:
+def is_tick(event: Mapping[str, Any]) -> bool:
+    """Whether an event is a step of training that says what was kept."""
     values = event.get("values")
     return isinstance(values, Mapping) and _rounded(values.get("keep")) is not None and "step" in event
 
 
 def _ticks(events: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    by_step = {int(event["step"]): event["values"] for event in events if _is_tick(event)}
+    by_step = {int(event["step"]): event["values"] for event in events if is_tick(event)}
     steps = thinned(sorted(by_step), MOST_TICKS)
     names = dict.fromkeys(name for step in steps for name in by_step[step])
     gone = [_rounded(removed_share(by_step[step]["keep"])) for step in steps]

@@ -271,4 +271,11 @@ def card_of(view: AnyRun) -> ModelCard:
         RunError: missing or damaged.
     """
     path = view.path / "card.json"
-    return ModelCard.from_dict(read_content(path), str(path))
+    integrity.unaltered(path)
+    return _card(str(path), stamp_of(path))
+
+
+@lru_cache(maxsize=64)
+def _card(path: str, stamp: Stamp) -> ModelCard:
+    """Shared by everyone who asks: pages keep it as long as their visitor may come back."""
+    return ModelCard.from_dict(read_content(Path(path)), path)

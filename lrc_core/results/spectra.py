@@ -71,7 +71,17 @@ def losses_of(view: AnyRun) -> dict[str, Values]:
     Raises:
         RunError: as :func:`spectra_of`.
     """
-    return {name: 0.5 * np.square(sigma) for name, sigma in spectra_of(view).values[TWO_SIDED].items()}
+    spectra_of(view)  # has every layer, or an error names it
+    return _losses(str(view.path / "spectra.npz"), stamp_of(view.path / "spectra.npz"))
+
+
+@lru_cache(maxsize=6)
+def _losses(path: str, stamp: Stamp) -> dict[str, Values]:
+    """Shared like the values they are of: pages keep them as long as their visitor may come back."""
+    losses = {name: 0.5 * np.square(sigma) for name, sigma in _spectra(path, stamp)[TWO_SIDED].items()}
+    for found in losses.values():
+        found.flags.writeable = False
+    return losses
 
 
 def known_losses(ref: ModelRef, card: ModelCard, archive: Archive) -> tuple[Mapping[str, Values] | None, str]:

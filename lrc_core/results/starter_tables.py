@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
+from lrc_core.digests import stamp_of
 from lrc_core.names import method_label
 from lrc_core.paths import app_home
 from lrc_core.quality.variants import ALL, MIX, PARTS
@@ -25,7 +28,7 @@ MACHINE, COMPUTED = "one NVIDIA H100 with PyTorch 2.11, up to 18 at a time", "22
 _NUMBER = re.compile(r"[-+]?\d[\d.]*")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # one object a table, which pictures of it are kept by
 class ShippedTable:
     """A table of measurements that came with the program.
 
@@ -49,9 +52,12 @@ class ShippedTable:
 def shipped_table(name: str) -> ShippedTable | None:
     """A shipped table; None where the program was installed without it."""
     path = app_home() / "docs" / f"{name}.md"
-    if not path.is_file():
-        return None
-    return parsed_table(name, path.read_text(encoding="utf-8"))
+    return _read(path, stamp_of(path)) if path.is_file() else None
+
+
+@lru_cache(maxsize=len(COMMANDS))
+def _read(path: Path, stamp: tuple[int, int]) -> ShippedTable:
+    return parsed_table(path.stem, path.read_text(encoding="utf-8"))
 
 
 def parsed_table(name: str, markdown: str) -> ShippedTable:

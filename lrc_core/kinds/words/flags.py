@@ -312,11 +312,12 @@ def flag(spec: type[Any], name: str, **more: Any) -> Flag:
     return Flag(field=name, type=kind, many=bool(several) and not said.get("each"), **said)
 
 
-@cache
 def _types_of(record: type[Any]) -> dict[str, Any]:
-    return get_type_hints(record)
+    found: Any = record  # hashable, which mypy does not see of a type of anything
+    return _hints(found)
 
 
+_hints = cache(get_type_hints)
 CALIBRATION_SEED = "--calibration-seed"
 """Where ``--seed`` is not, or not only, that of the calibration."""
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import pandas as pd
+import plotly.graph_objects as go
 import streamlit as st
 
 from lrc_core.escape import csv_cell, escaped
@@ -79,20 +81,32 @@ def ablations(ref: ModelRef) -> bool:
 
 def _variants(table: ShippedTable, method: str, part: str, said: str) -> None:
     """Bars of what was left out of a method, or of what it was calibrated on."""
-    places = [place for place, row in enumerate(table.rows) if row["method"] == method and row.get("part") == part]
+    places = _places(table, method, part)
     rows = [table.rows[place] for place in places]
     if not rows:
         return
-    cells = bench_data.BenchRows(table.rows)
     title = f"{method_label(method)}: {said}, {_removed(rows)} removed"
     st.markdown(f"**{escaped(title)}**")
     caption = ChartText(
         f"{title}: " + ", ".join(str(row["variant"]) for row in rows),
         pd.DataFrame([table.cells[place] for place in places]),
-        readings.worst_variant(cells, rows),
+        readings.worst_variant(bench_data.BenchRows(table.rows), rows),
     )
-    figure = figures.variant_bars(cells, rows, bench_data.measures(cells), log=True)
-    charting.plotly(figure, caption, key=f"co_shipped_{method}_{part}", name=f"starter-ablation-{method}-{part}")
+    name = f"starter-ablation-{method}-{part}"
+    charting.plotly(_bars(table, method, part), caption, key=f"co_shipped_{method}_{part}", name=name)
+
+
+def _places(table: ShippedTable, method: str, part: str) -> list[int]:
+    """Of the rows that vary one part of a method."""
+    return [place for place, row in enumerate(table.rows) if row["method"] == method and row.get("part") == part]
+
+
+@lru_cache(maxsize=16)
+def _bars(table: ShippedTable, method: str, part: str) -> go.Figure:
+    """Drawn once for all visitors: there are several on the page, and one takes as long as the rest of it."""
+    cells = bench_data.BenchRows(table.rows)
+    rows = [table.rows[place] for place in _places(table, method, part)]
+    return figures.variant_bars(cells, rows, bench_data.measures(cells), log=True)
 
 
 def _removed(rows: Sequence[bench_data.Row]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -60,10 +61,16 @@ def lessons(ref: ModelRef, part: str) -> list[Lesson]:
 
 def _read(view: RunView[LessonSpec]) -> Lesson:
     path = view.path / "lesson.json"
-    content = read_content(path)
+    return Lesson(view, card_of(view), _content(str(path), stamp_of(path)))
+
+
+@lru_cache(maxsize=8)
+def _content(path: str, stamp: tuple[int, int]) -> dict[str, Any]:
+    """Shared by all visitors, whose pages keep it; it must not be written to."""
+    content = read_content(Path(path))
     if not isinstance(content, dict) or not {"keep", "layers", "sensitivity", "texts"} <= content.keys():
         raise RunError(f"{path} is damaged.", "Delete the run on the Runs page and start the lesson again.")
-    return Lesson(view, card_of(view), content)
+    return content
 
 
 @st.cache_data(max_entries=8, show_spinner=False)

@@ -51,7 +51,10 @@ def plotly(
         on_select: called when a point was clicked on.
     """
     clicks: dict[str, Any] = {"on_select": on_select, "selection_mode": "points"} if on_select else {}
-    drawn = in_plotly(figure.to_dict())
+    spec = figure.to_dict()
+    shown = in_plotly(spec)
+    # Streamlit checks every part of a dictionary, which takes longer than making the figure; a figure it believes.
+    drawn = figure if shown is spec else shown
     st.plotly_chart(drawn, key=key, config=figures.config(name), alt=without_marks(caption.alt), **clicks)
     below(caption, key)
 

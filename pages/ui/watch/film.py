@@ -13,7 +13,7 @@ from typing import Any
 
 import streamlit as st
 
-from lrc_core.charts.film import Film, make_film
+from lrc_core.charts.film import Film, is_tick, make_film
 from lrc_core.charts.film import film_of as whole_film
 from lrc_core.charts.film_gif import film_gif
 from lrc_core.charts.film_html import film_html, player
@@ -46,24 +46,27 @@ def records_of(view: AnyRun) -> tuple[list[dict[str, Any]], list[dict[str, Any]]
 
 
 def film_of(view: RunView[AllocateSpec]) -> Film | None:
-    """The film of a run so far; None before its first step."""
+    """The film of a run so far; None before its first step. Whoever watches a finished run shares one film."""
     if not has_film(view):
         return None
+    if view.final:
+        return as_recorded(view)
     events, ranks = records_of(view)
-    if not any("keep" in (event.get("values") or {}) for event in events):
+    if not any(is_tick(event) for event in events):
         return None
-    return make_film(view.id, view.spec, card_of(view), events, ranks, live=not view.final)
+    return make_film(view.id, view.spec, card_of(view), events, ranks, live=True)
 
 
-def laid_over(view: RunView[AllocateSpec]) -> Film:
-    """The film of a run that is laid over another one, read again only when its records change."""
+def as_recorded(view: RunView[AllocateSpec]) -> Film | None:
+    """The film of a run, read again only when its records change; None before its first step."""
     records = [stamp_of(view.path / name) for name in ("events.jsonl", "ranks.jsonl")]
-    return _second(str(view.path), tuple(records), live=not view.final)
+    return _read(str(view.path), tuple(records), live=not view.final)
 
 
 @lru_cache(maxsize=8)
-def _second(path: str, stamps: tuple[tuple[int, int], ...], *, live: bool) -> Film:
-    return whole_film(Run(Path(path)), live=live)
+def _read(path: str, stamps: tuple[tuple[int, int], ...], *, live: bool) -> Film | None:
+    run = Run(Path(path))
+    return whole_film(run, live=live) if any(map(is_tick, run.events())) else None
 
 
 def show(film: Film, over: Film | None = None) -> None:

@@ -36,7 +36,7 @@ def allocate_live(view: AnyRun, over: RunView[AllocateSpec] | None = None) -> No
         return
     if shown.live:
         _figures(shown)
-    film.show(shown, film.laid_over(over) if over is not None else None)
+    film.show(shown, film.as_recorded(over) if over is not None else None)
     _quality(view, shown)
 
 
