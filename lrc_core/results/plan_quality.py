@@ -30,6 +30,9 @@ from lrc_core.results.spectra import TWO_SIDED, losses_of
 from lrc_core.runs.spec import AllocateSpec, EvaluateSpec, ModelRef, SpectraSpec
 from lrc_core.types import LinearShape, Storage
 
+_Known = dict[str, tuple[list[Prediction], float]]
+"""By text: measured plans by their predicted losses, and the dense model's perplexity."""
+
 
 @dataclass(frozen=True)
 class Quality:
@@ -145,9 +148,60 @@ def closed_form_quality(view: RunView[SpectraSpec], storage: Storage) -> Quality
         view: the spectra that the plans are made from.
         storage: law by which their layers are stored.
     """
+    return _closed(view.id, storage, _measurements(view))
+
+
+def loss_forecast(view: RunView[SpectraSpec], loss: float) -> tuple[str, str]:
+    """What a plan on the factors of these spectra is expected to have, by its predicted loss.
+
+    Args:
+        view: two-sided spectra of the model.
+        loss: of the plan, in nats per token.
+
+    Returns:
+        Perplexities with their ranges, "" where there are none; and the record of such forecasts, or why there is none.
+    """
+    try:
+        good = _calibrated(_known(view.id, _measurements(view)), loss)
+    except (LrcError, ValueError, KeyError, TypeError) as error:
+        return "", _unreadable(error)
+    return (_expected(good), _record(good)) if good else ("", _TOO_FEW)
+
+
+def _measurements(view: RunView[SpectraSpec]) -> tuple[tuple[str, tuple[int, int]], ...]:
+    """What changes when more is measured of this model, or its spectra are others."""
     others = archive().runs(EvaluateSpec, view.spec.model)
     files = [view.path / "spectra.npz", *(other.path / "result.json" for other in others)]
-    return _closed(view.id, storage, tuple((str(path), stamp_of(path)) for path in files))
+    return tuple((str(path), stamp_of(path)) for path in files)
+
+
+@lru_cache(maxsize=8)
+def _known(run_id: str, stamps: tuple[tuple[str, tuple[int, int]], ...]) -> _Known:
+    return _predictions(archive().require(run_id, SpectraSpec))
+
+
+def _calibrated(known: _Known, loss: float) -> list[tuple[str, Forecast, float]]:
+    """Text, forecast and the dense model's perplexity, of the texts where forecasts have proved right."""
+    made = [(text, calibrated(loss, plans), dense) for text, (plans, dense) in known.items()]
+    return [(text, one, dense) for text, one, dense in made if one is not None and one.validated]
+
+
+def _expected(good: Sequence[tuple[str, Forecast, float]]) -> str:
+    parts = [f"{text} about {forecasts.figures(one, dense)}, dense {dense:.1f}" for text, one, dense in good]
+    return f"perplexity {'; '.join(parts)}"
+
+
+_TOO_FEW = f"No quality forecast: it needs {FEWEST_PLANS} measured plans on K-FAC factors near this size."
+
+
+def _unreadable(error: Exception) -> str:
+    return f"No quality forecast: its records could not be read ({error})."
+
+
+def _record(good: Sequence[tuple[str, Forecast, float]]) -> str:
+    """Of several forecasts the worst."""
+    worst = min((one for _, one, _ in good), key=lambda one: one.inside / one.plans)
+    return f"Forecasts scale the predicted loss by {worst.plans} measured plans: {worst.record}."
 
 
 @lru_cache(maxsize=8)
@@ -156,26 +210,20 @@ def _closed(run_id: str, storage: Storage, stamps: tuple[tuple[str, tuple[int, i
     plans: PlanSeries = series.estimated(view, storage)
     said = measured_at(view.spec.model, "lagrangian", TWO_SIDED, storage)
     try:
-        measured = _predictions(view)
+        known = _known(run_id, stamps)
         layers = stored(card_of(view).layers, storage)
         losses = predicted_of(layers, plans.ranks, losses_of(view))
     except (LrcError, ValueError, KeyError, TypeError) as error:
-        return Quality(said, f"No quality forecast: its records could not be read ({error}).")
-    shown: list[Forecast] = []
+        return Quality(said, _unreadable(error))
+    shown: list[tuple[str, Forecast, float]] = []
     for rate, loss in zip(plans.rates, losses, strict=True):
-        made = {text: (calibrated(float(loss), known), dense) for text, (known, dense) in measured.items()}
-        good = [(text, one, dense) for text, (one, dense) in made.items() if one is not None and one.validated]
-        if rate in said or not good:
-            continue
-        parts = [f"{text} about {forecasts.figures(one, dense)}, dense {dense:.1f}" for text, one, dense in good]
-        said[rate] = ("forecast", f"perplexity {'; '.join(parts)}")
-        shown += [one for _, one, _ in good]
+        good = [] if rate in said else _calibrated(known, float(loss))
+        if good:
+            said[rate] = ("forecast", _expected(good))
+            shown += good
     if shown:
-        one = min(shown, key=lambda made: made.inside / made.plans)
-        return Quality(said, f"Forecasts scale the predicted loss by {one.plans} measured plans: {one.record}.")
-    return Quality(
-        said, f"No quality forecast: it needs {FEWEST_PLANS} measured plans on K-FAC factors near this size."
-    )
+        return Quality(said, _record(shown))
+    return Quality(said, _TOO_FEW)
 
 
 def predicted_of(layers: Sequence[LinearShape], ranks: np.ndarray, losses: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -187,10 +235,10 @@ def predicted_of(layers: Sequence[LinearShape], ranks: np.ndarray, losses: Mappi
     return found
 
 
-def _predictions(view: RunView[SpectraSpec]) -> dict[str, tuple[list[Prediction], float]]:
+def _predictions(view: RunView[SpectraSpec]) -> _Known:
     """By text: measured plans on the factors of these spectra, and the dense model's perplexity."""
     card, losses = card_of(view), losses_of(view)
-    found: dict[str, tuple[list[Prediction], float]] = {}
+    found: _Known = {}
     for plan, origin, scores in forecasts.measured_as_allocated(view.spec.model):
         if plan.decomposition != TWO_SIDED or plan.pruned or plan.formats or not plan.ranks:
             continue

@@ -19,8 +19,9 @@ from lrc_core.names import decomposition_label, method_label
 from lrc_core.results import scores as plan_scores
 from lrc_core.results.archive import archive
 from lrc_core.results.drafts import Draft, keep_draft, kept_draft, new_tab, newest_draft, summary
-from lrc_core.results.spectra import known_losses, spectra_of
-from lrc_core.runs.spec import EvaluationSpec, ModelRef
+from lrc_core.results.plan_quality import loss_forecast
+from lrc_core.results.spectra import TWO_SIDED, known_losses, spectra_of
+from lrc_core.runs.spec import EvaluationSpec, ModelRef, SpectraSpec
 from lrc_core.types import LinearShape, ModelCard
 from pages.ui.shared.cellgrid import OUTLINE, Grid, Limits, cell_grid, picked_in
 from pages.ui.shared.naming import when
@@ -266,9 +267,18 @@ def _spend(
     st.caption(
         f"The layers that are not locked get the ranks of least predicted loss (K-FAC, {made}). "
         f":blue-badge[:material/calculate: estimate] this plan: **{loss:.3f}** nats per token"
-        + ("" if draft.decomposition == "kfac" else f", from the two-sided spectra, for {draft.decomposition} factors")
-        + "."
+        + (
+            f". {_expectation(loss, source)}"
+            if draft.decomposition == TWO_SIDED
+            else f", from the two-sided spectra, for {draft.decomposition} factors."
+        )
     )
+
+
+def _expectation(loss: float, source: str) -> str:
+    """What the loss comes to, by measured plans on the same factors, or why nothing says so."""
+    said, basis = loss_forecast(archive().require(source, SpectraSpec), loss)
+    return f"Forecast, not measured: {escaped(said)}. {escaped(basis)}" if said else escaped(basis)
 
 
 def _table(card: ModelCard, draft: Draft) -> None:
