@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
@@ -25,6 +26,9 @@ from lrc_core.runs.records import Event, Result, Snapshot, Status
 from lrc_core.runs.spec import Spec, spec_from_dict
 from lrc_core.runs.spec_parts import id_of
 from lrc_core.types import ModelCard
+
+LIVELY_S, SETTLED_S = 30.0, 2.0
+"""Since the last sign of life of a worker that may be writing; how long what it writes may look damaged elsewhere."""
 
 
 class Run:
@@ -64,8 +68,17 @@ class Run:
         Raises:
             RecordError: ``status.json`` is missing or damaged.
         """
-        path = self.path / "status.json"
-        status = Status.from_dict(load_record(path), str(path))
+        path, until = self.path / "status.json", time.monotonic() + SETTLED_S
+        while True:
+            try:
+                status = Status.from_dict(load_record(path), str(path))
+                break
+            except RecordError:
+                # The disk of another computer may show a file that was just replaced with the length of the one before.
+                age = self.heartbeat_age(time.time())
+                if age is None or age > LIVELY_S or time.monotonic() > until:
+                    raise
+            time.sleep(SETTLED_S / 10)
         if status.state == "running" and self.cancel_requested():
             return replace(status, state="cancelling")
         return status

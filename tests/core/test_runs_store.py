@@ -7,12 +7,13 @@ import json
 import multiprocessing
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lrc_core.errors import ResourceError, RunError
+from lrc_core.errors import RecordError, ResourceError, RunError
 from lrc_core.files import write_json
 from lrc_core.runs.records import Status, event_from
 from lrc_core.runs.spec import AllocateSpec, EvaluateSpec, SpectraSpec
@@ -97,6 +98,27 @@ def test_a_damaged_status_names_its_file(store: RunStore, content: str) -> None:
     run = store.create(SpectraSpec())
     (run.path / "status.json").write_text(content)
     with pytest.raises(RunError, match=r"status\.json"):
+        run.status()
+
+
+def test_a_status_that_is_torn_while_its_worker_lives_is_read_again(store: RunStore) -> None:
+    """As a network disk shows a file that was just replaced: the new content at the old length."""
+    run = store.create(AllocateSpec())
+    whole = (run.path / "status.json").read_text(encoding="utf-8")
+    (run.path / "status.json").write_text(whole[:-20], encoding="utf-8")
+    with pytest.raises(RecordError):
+        run.status()  # nobody is there who would write it anew
+    run.beat()
+    with ThreadPoolExecutor() as others:
+        others.submit(lambda: (time.sleep(0.3), (run.path / "status.json").write_text(whole, encoding="utf-8")))
+        assert run.status().state == "queued"
+
+
+def test_a_damaged_status_is_told_though_its_worker_lives(store: RunStore) -> None:
+    run = store.create(AllocateSpec())
+    (run.path / "status.json").write_text("{", encoding="utf-8")
+    run.beat()
+    with pytest.raises(RecordError):
         run.status()
 
 
