@@ -28,8 +28,9 @@ demo: install ## The same app read-only on the shipped runs: starts in seconds, 
 class: install ## The lesson for a room: on the local network, read-only, nothing shared; prints a QR code (PORT=8600)
 	@$(PY) -m pages.ui.serve $(SERVE) --class
 
+# On two cores: tests without a browser wait for processes they start, so that a third one finds time.
 test: check starter ## Install, check format, lint and types, and run all tests (ARGS="-k budget" for some)
-	@$(TESTS) -m "not browser" -n 2 --dist loadfile $(ARGS); first=$$?; \
+	@$(TESTS) -m "not browser" -n 3 --dist loadfile $(ARGS); first=$$?; \
 	$(TESTS) -m browser -n 2 --dist loadfile $(ARGS); second=$$?; \
 	for code in $$first $$second; do [ $$code = 0 ] || [ $$code = 5 ] || exit $$code; done; \
 	[ $$first$$second != 55 ] || { echo "No test was selected." >&2; exit 5; }
