@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from lrc_core.calibrate.moments import exact_products
 from lrc_core.calibrate.team import ALONE, Team, merged, share
 from lrc_core.errors import CancelledError, NumericalError
+from lrc_core.models.blocks.hooks import hooked
 from lrc_core.models.blocks.linears import get_module
 from lrc_core.models.blocks.partial import block_output, final_states, first_block_input, run_block
 from lrc_core.models.head import output_head
@@ -196,12 +197,8 @@ def _recorded(model: nn.Module, names: Sequence[str], sums: dict[str, Tensor]) -
 
         return on_forward
 
-    handles = [get_module(model, name).register_forward_hook(hook(name)) for name in names]
-    try:
+    with hooked(get_module(model, name).register_forward_hook(hook(name)) for name in names):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _mean(name: str, total: Tensor, tokens: int) -> Tensor:

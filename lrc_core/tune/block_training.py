@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from lrc_core.allocate.masks.driver import Training
 from lrc_core.allocate.masks.training import batch_of, require_finite, rise_and_fall
-from lrc_core.calibrate.paired_inputs import swapped
 from lrc_core.lowrank.linear import LowRankLinear
+from lrc_core.models.blocks.linears import swapped
 from lrc_core.models.blocks.partial import block_output
 from lrc_core.models.device import memory_in_use
 from lrc_core.tune.settings import BlockwiseSettings
@@ -117,7 +117,7 @@ class BlockTraining(Training):
             NumericalError: the loss is not finite.
         """
         task = self._task
-        with swapped(task.model, task.low):
+        with swapped(task.model, task.low.items()):
             before = self._check_loss()
         pairs = {name: TrainedPair(module) for name, module in task.low.items()}
         self._parameters = [parameter for pair in pairs.values() for parameter in (pair.left, pair.right)]
@@ -126,7 +126,7 @@ class BlockTraining(Training):
         self._optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
         self._best, self._best_loss = [], before
         self._resume()
-        with swapped(task.model, pairs):
+        with swapped(task.model, pairs.items()):
             self._train(self._step, self._batch * task.windows.shape[1])
         if not self._best:
             kept = {name: (module.left, module.right) for name, module in task.low.items()}
