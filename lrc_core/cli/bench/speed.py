@@ -38,11 +38,9 @@ def add_speed_flags(parser: argparse.ArgumentParser) -> None:
         ("--prompt", "prompt", int, PROMPTS, "tokens of the prompt"),
     ):
         said = f"{what} (default: {' '.join(map(str, default))})"
-        add_list(parser, (word,), name, said, of=of, metavar=name.upper(), nargs="+")
-    add_list(
-        parser, ("--mode",), "mode", "eager, compile, graphs (default: eager; all on a GPU)", among=MODES, nargs="+"
-    )
-    add_list(parser, ("--phase",), "phase", "prefill, decode (default: both)", among=_PHASES, nargs="+")
+        add_list(parser, (word,), name, said, of=of, metavar=name.upper())
+    add_list(parser, ("--mode",), "mode", "eager, compile, graphs (default: eager; all on a GPU)", among=MODES)
+    add_list(parser, ("--phase",), "phase", "prefill, decode (default: both)", among=_PHASES)
     parser.add_argument("--dtype", default="auto", help="float32, bfloat16, float16 (default: as the device computes)")
     parser.add_argument("--threads", type=int, help="processor threads (default: as PyTorch chooses)")
     words = "for the turns of one cell; cells that would take far longer are left out (default: %(default)g)"

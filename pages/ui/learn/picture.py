@@ -69,9 +69,7 @@ def book() -> Book:
     panel = SpectrumPanel(sigma, even, 40, 254, 800, 104)
     pictures = [(20, "the image, 96 × 128"), (320, "the first directions"), (620, "what is missing")]
     base = "".join(svg.text(x + 128, 16, label, size=17) for x, label in pictures)
-    base += svg.image(_grey(image), (20, 26, 256, 192)) + panel.base(
-        "singular values, largest first; both axes show square roots, so that small ones can be seen"
-    )
+    base += svg.image(_grey(image), (20, 26, 256, 192)) + panel.base()
     frames = []
     for rank in RANKS:
         kept = (left[:, :rank] * sigma[:rank]) @ right[:rank]
