@@ -20,7 +20,7 @@ from lrc_core.formats.grids import BF16, FORMATS, Format
 from lrc_core.formats.sizes import is_pivoted
 from lrc_core.lowrank.linear import LowRankLinear, PivotedLinear
 from lrc_core.lowrank.pivots import pivot_form
-from lrc_core.lowrank.rounding import balanced, let_go, round_into, rounded_linear
+from lrc_core.lowrank.rounding import let_go, round_into, rounded_linear, unit_columns
 from lrc_core.models.blocks.linears import get_module, swapped, weight_of
 from lrc_core.types import LinearShape
 
@@ -135,7 +135,7 @@ def low_rank_layer(
     index = kept if isinstance(kept, slice) else torch.as_tensor(list(kept), dtype=torch.long)
     parts = {"left": factors.left[:, index], "right": factors.right[index]}
     if form is not BF16:
-        parts = dict(zip(parts, balanced(**parts), strict=True))
+        parts = dict(zip(parts, unit_columns(**parts), strict=True))
     held = {name: part.to(weight.device, weight.dtype).contiguous() for name, part in parts.items()}
     return _rounded(LowRankLinear(**held, bias=getattr(module, "bias", None)), form, parts)
 
