@@ -67,14 +67,14 @@ def _measured(arguments: argparse.Namespace) -> Mapping[str, Any]:
     from lrc_core.models.load import load_model
 
     grid = _grid(arguments, SpeedGrid)
-    plans, line = _plans(arguments.plan or ()), ProgressLine()
+    plans = _plans(arguments.plan or ())
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     device = pick_device()
     dtype = named_dtype(arguments.dtype, device)
     ref = _named(arguments, plans)
     note(f"Measuring {_STAND_IN if ref is None else ref.source}.")
-    try:
+    with ProgressLine() as line:
         model = two_blocks(device, dtype) if ref is None else load_model(ref, on_progress=line.on_progress).model
         model = model.to(dtype)
         for keep in arguments.keep or KEEPS:
@@ -82,8 +82,6 @@ def _measured(arguments: argparse.Namespace) -> Mapping[str, Any]:
         with ExitStack() as stack, torch.no_grad():
             forms = contenders(model, arguments.keep or KEEPS, plans, stack)
             return {"name": "speed", "model": ref.source if ref else None, **inference(forms, grid, line.on_progress)}
-    finally:
-        line.close()
 
 
 def _grid(arguments: argparse.Namespace, make: Any) -> Any:
