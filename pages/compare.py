@@ -115,18 +115,7 @@ def _comparison_form(ref: ModelRef) -> None:
 def _asked(ref: ModelRef) -> CompareSpec | None:
     """The fields of the form, and the comparison that they say; None where there is nothing to compare."""
     names = choices.ordered_methods()
-    choices.three_choices(filled(), "co_take", fill)
-    with st.expander("All methods", icon=":material/apps:", expanded=filled() is None):
-        methods = st.pills(
-            "Methods",
-            names,
-            selection_mode="multi",
-            wrap=True,
-            default=CompareSpec().methods,
-            format_func=method_label,
-            key=METHODS,
-        )
-        choices.all_methods_table(names)
+    methods = _methods_asked(names)
     left, right = st.columns(2)
     rates = right.multiselect(
         "Compressions",
@@ -168,6 +157,22 @@ def _asked(ref: ModelRef) -> CompareSpec | None:
         formats=tuple(name for name in QUANTISED if name in formats),
         storage=storage,
     )
+
+
+def _methods_asked(names: list[str]) -> list[str]:
+    choices.three_choices(filled(), "co_take", fill)
+    with st.expander("All methods", icon=":material/apps:", expanded=filled() is None):
+        methods = st.pills(
+            "Methods",
+            names,
+            selection_mode="multi",
+            wrap=True,
+            default=CompareSpec().methods,
+            format_func=method_label,
+            key=METHODS,
+        )
+        choices.all_methods_table(names)
+    return methods
 
 
 def choose(groups: list[comparisons.Group]) -> tuple[comparisons.Group, str, float]:

@@ -11,8 +11,8 @@ import pandas as pd
 from lrc_core.api.load import NamedModel
 from lrc_core.api.parts import calibration_spec, evaluation_spec
 from lrc_core.api.shown import rows_html, rows_text
-from lrc_core.api.work import result_of_run
 from lrc_core.formats.grids import format_named
+from lrc_core.jobs.manager import result_in
 from lrc_core.kinds import KINDS
 from lrc_core.names import method_label
 from lrc_core.plan import DEFAULT_STORAGE, PAIR, variant_name
@@ -38,7 +38,7 @@ class ComparedMethods:
 
     def __init__(self, view: AnyRun) -> None:
         self.view = view
-        self.rows: list[dict[str, Any]] = result_of_run(view)["rows"]
+        self.rows: list[dict[str, Any]] = result_in(view.run)["rows"]
 
     @property
     def id(self) -> str:

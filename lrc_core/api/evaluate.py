@@ -9,7 +9,7 @@ from lrc_core.api.load import NamedModel
 from lrc_core.api.parts import evaluation_spec
 from lrc_core.api.plan import ChosenPlan
 from lrc_core.api.shown import Facts, ShownResult
-from lrc_core.api.work import result_of_run
+from lrc_core.jobs.manager import result_in
 from lrc_core.names import method_label
 from lrc_core.plan import variant_name
 from lrc_core.quality.rows import accuracy_of
@@ -28,7 +28,7 @@ class Evaluation(ShownResult):
     """
 
     def __init__(self, view: AnyRun) -> None:
-        self.view, self.row = view, result_of_run(view)
+        self.view, self.row = view, result_in(view.run)
 
     @property
     def id(self) -> str:

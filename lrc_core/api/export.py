@@ -9,7 +9,7 @@ from typing import Any
 from lrc_core.api.load import NamedModel
 from lrc_core.api.plan import ChosenPlan
 from lrc_core.api.shown import Facts, ShownResult
-from lrc_core.api.work import result_of_run
+from lrc_core.jobs.manager import result_in
 from lrc_core.paths import expanded
 from lrc_core.results.archive import AnyRun
 from lrc_core.runs.spec import ExportSpec
@@ -25,7 +25,7 @@ class ExportedFolder(ShownResult):
     """
 
     def __init__(self, view: AnyRun) -> None:
-        self.view, self.result = view, result_of_run(view)
+        self.view, self.result = view, result_in(view.run)
 
     @property
     def id(self) -> str:

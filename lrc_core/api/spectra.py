@@ -67,7 +67,8 @@ def spectra(
 
     Args:
         model: see :func:`~lrc_core.api.load.load`.
-        decompositions: ``svd`` of the weights, ``asvd``, ``whitened`` (of the outputs) or ``kfac`` (in nats per token).
+        decompositions: ``svd`` (of the weights alone), ``asvd``, ``whitened`` (by the error of the outputs) or ``kfac``
+            (in nats per token).
         calibration: text for those that need any: ``texts``, ``windows``, ``window`` (tokens), ``seed``.
 
     Returns:
@@ -75,7 +76,7 @@ def spectra(
 
     Raises:
         UnknownNameError: no such decomposition.
-        TextError, ModelError, ResourceError: what is read cannot be.
+        TextError, ModelError, ResourceError: a text or the model cannot be read.
     """
     names = (decompositions,) if isinstance(decompositions, str) else tuple(decompositions)
     base: SpectraSpec = KINDS["spectra"].base

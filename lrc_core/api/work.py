@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from lrc_core.api.progress import ProgressBar
-from lrc_core.errors import CancelledError, LrcError, RunError
 from lrc_core.jobs import manager, worker
 from lrc_core.results.archive import AnyRun, RunView
 from lrc_core.runs.records import Status
@@ -14,7 +12,7 @@ from lrc_core.runs.spec import Spec
 from lrc_core.runs.store import Run, RunStore
 from lrc_core.types import OnProgress, Progress, ShouldStop
 
-POLL_S, LOOK_S = 0.1, 2.0
+POLL_S = 0.1
 
 
 class Work:
@@ -46,12 +44,12 @@ class Work:
         try:
             if self.here and run.status().state == "queued":
                 worker.main(run.path, lambda run, **callbacks: self._execute(run, bar, **callbacks))
-            status = _watched(run, store, bar)
+            status = _watched(run, bar)
         except KeyboardInterrupt:
             status = manager.cancel(run.id, store=store, wait=True)
         finally:
             bar.close()
-        _require_done(run, status)
+        manager.require_done(run, status, "Ask again to go on with it.")
         return RunView(run, run.spec, status, sample=False)
 
     def _execute(self, run: Run, bar: ProgressBar, *, on_progress: OnProgress, should_stop: ShouldStop) -> Any:
@@ -69,35 +67,10 @@ class Work:
         return execute_in(run, self._session)
 
 
-def result_of_run(view: AnyRun) -> dict[str, Any]:
-    """The content of a finished run's ``result.json``.
-
-    Raises:
-        RunError: there is none.
-    """
-    found = view.run.result()
-    if found is None:
-        raise RunError(f"Run {view.id} is done but has no result.", f"Delete it: `lrc runs delete {view.id}`.")
-    return found
-
-
-def _watched(run: Run, store: RunStore, bar: ProgressBar) -> Status:
+def _watched(run: Run, bar: ProgressBar) -> Status:
     """The state in which it ended."""
-    looked = 0.0
-    while True:
-        if time.monotonic() - looked > LOOK_S:
-            looked = time.monotonic()
-            status = manager.poll(run.id, store=store)
-        else:
-            status = run.status()
+    for status in manager.statuses(run, every_s=POLL_S):
         if status.final:
-            return status
+            break
         bar.show(status.phase or "waiting", status.step, status.total)
-        time.sleep(POLL_S)
-
-
-def _require_done(run: Run, status: Status) -> None:
-    if status.state == "cancelled":
-        raise CancelledError(f"Run {run.id} was cancelled.", "Ask again to go on with it.")
-    if status.state != "done":
-        raise LrcError(status.error or f"Run {run.id} {status.state}.", f"{status.remedy} [run {run.id}]".strip())
+    return status

@@ -17,7 +17,7 @@ from lrc_core.budget import break_even, factor_params
 from lrc_core.decompose.factorise import Factors, Transform, factorise, in_parallel, singular_values
 from lrc_core.lowrank.apply import low_rank_layer
 from lrc_core.lowrank.masked import masked_layers
-from lrc_core.models.blocks.linears import get_module, replace_module, weight_of
+from lrc_core.models.blocks.linears import get_module, swapped, weight_of
 from lrc_core.models.load import LoadedModel, load_model
 from lrc_core.runs.spec import CalibrationSpec, ModelRef
 from lrc_core.texts.windows import mixed_windows
@@ -131,12 +131,9 @@ class _ProbeLosses:
 @torch.no_grad()
 def _whole_probe(model: nn.Module, layer: LinearShape, rank: int, tokens: Tensor, found: Factors) -> float:
     """Put the truncated layer in and run the whole model."""
-    module = get_module(model, layer.name)
-    replace_module(model, layer.name, low_rank_layer(module, found, slice(0, rank)))
-    try:
+    truncated = low_rank_layer(get_module(model, layer.name), found, slice(0, rank))
+    with swapped(model, [(layer.name, truncated)]):
         return token_loss(model(input_ids=tokens, use_cache=False).logits, tokens)
-    finally:
-        replace_module(model, layer.name, module)
 
 
 def mask_step(ref: ModelRef, on_progress: OnProgress = ignore_progress) -> dict[str, Any]:

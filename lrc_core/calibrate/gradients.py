@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import count
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from lrc_core.calibrate.moments import exact_products
 from lrc_core.calibrate.team import ALONE, Team, merged, share
 from lrc_core.errors import CancelledError, NumericalError
+from lrc_core.models.blocks.hooks import hooked
 from lrc_core.models.blocks.linears import get_module
 from lrc_core.models.blocks.partial import block_output, final_states, first_block_input, run_block
 from lrc_core.models.head import output_head
@@ -64,39 +66,42 @@ def block_gradients(
     mine = share(team, len(chunks))
     batches = [chunks[number].to(device) for number in mine]
     blocks = range(max(layer.block for layer in layers) + 1)  # also through blocks that have none of the layers
-    steps = 2 * len(blocks) * len(batches)
-    generator = torch.Generator().manual_seed(_SEED)
-    for chunk in chunks[: mine.start]:  # labels that other members draw, so that ours are those of one process
-        for size in _head_parts(model, chunk.numel()):
-            _uniform(size, generator)
-    done = 0
-
-    def tick() -> None:
-        nonlocal done
-        done += 1
-        on_progress(Progress("collecting output gradients", done, steps))
-        if should_stop():
-            raise CancelledError("Collecting output gradients was cancelled.")
-
+    tick = _counted(2 * len(blocks) * len(batches), on_progress, should_stop)
     inputs = _entering(model, batches, blocks, tick)
-    slopes: list[Tensor] = []  # gradient at the output of the current block, batch by batch
+    generator = _label_generator(model, chunks[: mine.start])
+    slopes: list[Tensor | None] = [None] * len(batches)  # gradient at the output of the current block
     for index in reversed(blocks):
         names = [layer.name for layer in layers if layer.block == index]
-        entering = inputs.pop()
         sums: dict[str, Tensor] = {}
         with _recorded(model, names, sums):
-            for position, tokens in enumerate(batches):
-                hidden = entering[position].to(tokens.device).requires_grad_()
-                if index == blocks[-1]:
-                    slopes.append(_through_head(model, tokens, index, hidden, generator))
-                else:
-                    with torch.enable_grad():
-                        output = block_output(model, tokens, index, hidden)
-                    slopes[position] = _gradient(output, hidden, slopes[position])
+            for position, (tokens, entering) in enumerate(zip(batches, inputs.pop(), strict=True)):
+                hidden = entering.to(tokens.device).requires_grad_()
+                slopes[position] = _backward(model, tokens, index, hidden, slopes[position], generator)
                 tick()
         if team.size > 1:
             sums = _added_up(sums, team, device)
         yield index, {name: _mean(name, sums.pop(name), windows.numel()) for name in names if name in sums}
+
+
+def _counted(steps: int, on_progress: OnProgress, should_stop: ShouldStop) -> Callable[[], None]:
+    """What is called after every step."""
+    numbers = count(1)
+
+    def tick() -> None:
+        on_progress(Progress("collecting output gradients", next(numbers), steps))
+        if should_stop():
+            raise CancelledError("Collecting output gradients was cancelled.")
+
+    return tick
+
+
+def _label_generator(model: nn.Module, before: Sequence[Tensor]) -> torch.Generator:
+    """Draws labels as one process would that had drawn those of the batches before, which are other members'."""
+    generator = torch.Generator().manual_seed(_SEED)
+    for chunk in before:
+        for size in _head_parts(model, chunk.numel()):
+            _uniform(size, generator)
+    return generator
 
 
 def _entering(
@@ -115,14 +120,25 @@ def _entering(
     return inputs
 
 
+def _backward(
+    model: nn.Module, tokens: Tensor, index: int, hidden: Tensor, slope: Tensor | None, generator: torch.Generator
+) -> Tensor:
+    """Gradient at a block's input, on the CPU, given the one at its output; None where nothing stands behind it."""
+    if slope is None:
+        return _through_head(model, tokens, index, hidden, generator)
+    with torch.enable_grad():
+        output = block_output(model, tokens, index, hidden)
+    return _gradient(output, hidden, slope)
+
+
 def _gradient(output: Tensor, hidden: Tensor, slope: Tensor) -> Tensor:
-    """Gradient at a block's input, on the CPU, given the one at its output; hooks see those in between."""
+    """Gradient at a block's input, on the CPU; hooks see those in between."""
     (found,) = torch.autograd.grad(output, hidden, slope.to(output.device))
     return found.cpu()
 
 
 def _through_head(model: nn.Module, tokens: Tensor, index: int, hidden: Tensor, generator: torch.Generator) -> Tensor:
-    """The same for the last block: the gradient comes from the loss on drawn labels."""
+    """Gradient at the last block's input: it comes from the loss on drawn labels."""
     with torch.enable_grad():
         states = final_states(model, tokens, index, hidden)
     head, rows = output_head(model), states.detach().flatten(0, 1)
@@ -196,12 +212,8 @@ def _recorded(model: nn.Module, names: Sequence[str], sums: dict[str, Tensor]) -
 
         return on_forward
 
-    handles = [get_module(model, name).register_forward_hook(hook(name)) for name in names]
-    try:
+    with hooked(get_module(model, name).register_forward_hook(hook(name)) for name in names):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _mean(name: str, total: Tensor, tokens: int) -> Tensor:

@@ -176,15 +176,8 @@ def block_statistics(
                 recorder.next_batch()
                 output = run_block(model, tokens, index, hidden[position].to(device))
                 hidden[position] = shelf.put(output)
-                on_progress(
-                    Progress(
-                        "collecting second moments", index * len(batches) + position + 1, len(blocks) * len(batches)
-                    )
-                )
+                done = index * len(batches) + position + 1
+                on_progress(Progress("collecting second moments", done, len(blocks) * len(batches)))
             recorder.add_up(team, device)
-        yield (
-            index,
-            BlockStatistics(
-                recorder.group_of, {name: recorder.sums.pop(name).finish(name) for name in [*recorder.sums]}
-            ),
-        )
+        groups = {name: recorder.sums.pop(name).finish(name) for name in [*recorder.sums]}
+        yield index, BlockStatistics(recorder.group_of, groups)

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from lrc_core.calibrate.moments import exact_products
 from lrc_core.decompose.update import PairedMoments
 from lrc_core.errors import NumericalError
-from lrc_core.models.blocks.linears import bias_of, get_module, replace_module
+from lrc_core.models.blocks.hooks import hooked
+from lrc_core.models.blocks.linears import bias_of, get_module
 from lrc_core.types import LinearShape
 
 
@@ -66,25 +67,10 @@ def input_groups(model: nn.Module, layers: Sequence[LinearShape], tokens: Tensor
 
         return note
 
-    handles = [get_module(model, layer.name).register_forward_pre_hook(hook(layer.name)) for layer in layers]
-    try:
-        with torch.no_grad():
-            model(input_ids=tokens, use_cache=False)
-    finally:
-        for handle in handles:
-            handle.remove()
+    handles = (get_module(model, layer.name).register_forward_pre_hook(hook(layer.name)) for layer in layers)
+    with hooked(handles), torch.no_grad():
+        model(input_ids=tokens, use_cache=False)
     return [tuple(names) for names in groups.values()]
-
-
-@contextmanager
-def swapped(model: nn.Module, others: Mapping[str, nn.Module]) -> Iterator[None]:
-    """The model with other modules in place of the named ones."""
-    originals = {name: replace_module(model, name, module) for name, module in others.items()}
-    try:
-        yield
-    finally:
-        for name, module in originals.items():
-            replace_module(model, name, module)
 
 
 @contextmanager
@@ -101,9 +87,5 @@ def outputs_summed(model: nn.Module, energies: dict[str, float], roots: Mapping[
 
         return add
 
-    handles = [get_module(model, name).register_forward_hook(hook(name)) for name in energies]
-    try:
+    with hooked(get_module(model, name).register_forward_hook(hook(name)) for name in energies):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()

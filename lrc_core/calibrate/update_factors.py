@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,14 +24,14 @@ import torch
 from torch import Tensor, nn
 
 from lrc_core.budget import stored
-from lrc_core.calibrate.paired_inputs import PairedSums, input_groups, outputs_summed, swapped
+from lrc_core.calibrate.paired_inputs import PairedSums, input_groups, outputs_summed
 from lrc_core.calibrate.update_settings import UpdateSettings
 from lrc_core.coverage import is_expert
 from lrc_core.decompose.update import Damped, PairedMoments, damped, output_error, update_both, update_left
 from lrc_core.errors import CancelledError
 from lrc_core.lowrank.apply import FactorSource, compressed
 from lrc_core.lowrank.linear import LowRankLinear
-from lrc_core.models.blocks.linears import block_linears, get_module, weight_of
+from lrc_core.models.blocks.linears import block_linears, get_module, swapped, weight_of
 from lrc_core.models.blocks.partial import first_block_input, run_block
 from lrc_core.plan import Plan
 from lrc_core.types import LinearShape, OnProgress, Progress, ShouldStop, ignore_progress, never_stop
@@ -212,7 +213,7 @@ class _Walk:
         paired = True
         for position, tokens in enumerate(self._batches):
             self._tick(index)
-            with swapped(self._model, low):
+            with swapped(self._model, low.items()):
                 inputs, _ = self._reach(index, name, position, self._small)
             other = inputs
             if self._two:
@@ -242,15 +243,10 @@ class _Walk:
             if energies is None:
                 raise _Reached
 
-        handle = get_module(self._model, name).register_forward_pre_hook(catch)
         output = None
-        try:
-            with outputs_summed(self._model, energies or {}, self._roots):
-                output = run_block(self._model, self._batches[position], index, stream[position])
-        except _Reached:
-            pass
-        finally:
-            handle.remove()
+        reaching = get_module(self._model, name).register_forward_pre_hook(catch)
+        with reaching, suppress(_Reached), outputs_summed(self._model, energies or {}, self._roots):
+            output = run_block(self._model, self._batches[position], index, stream[position])
         return (caught[0] if caught else None), output
 
     def _update(
@@ -296,7 +292,7 @@ class _Walk:
     def _run_small(self, index: int, low: Mapping[str, LowRankLinear]) -> None:
         for position, tokens in enumerate(self._batches):
             self._tick(index)
-            with swapped(self._model, low):
+            with swapped(self._model, low.items()):
                 self._small[position] = run_block(self._model, tokens, index, self._small[position])
 
     def _shares(self, parts: tuple[float, float] | None, energy: float) -> tuple[float, float]:

@@ -49,11 +49,8 @@ def doctor(arguments: argparse.Namespace) -> int:
 
 def starter(arguments: argparse.Namespace) -> int:
     """``lrc starter``: fetch what is missing of the starter pack."""
-    line = ProgressLine()
-    try:
+    with ProgressLine() as line:
         fetch_all(line.on_progress)
-    finally:
-        line.close()
     parts = [asdict(part) for part in pack_status()]
     if arguments.json:
         emit_json({"parts": parts})
@@ -66,11 +63,8 @@ def bench(arguments: argparse.Namespace) -> int:
     """``lrc bench NAME``: ``{"name", "ratio", "meaning", "baseline_s", "candidate_s", "detail"}``."""
     module = "layer" if arguments.name == "layer" else "speed"
     measure = getattr(import_module(f"lrc_core.bench.{module}"), arguments.name.replace("-", "_"))
-    line = ProgressLine()
-    try:
+    with ProgressLine() as line:
         found: Mapping[str, Any] = measure(model_ref(arguments), on_progress=line.on_progress)
-    finally:
-        line.close()
     if arguments.json:
         emit_json(found)
     else:
@@ -188,11 +182,8 @@ def _print_sizes(model: Preflight) -> None:
 
 def task_files(arguments: argparse.Namespace) -> int:
     """``lrc tasks``: the pack's zero-shot items for lm-eval's own command line."""
-    line = ProgressLine()
-    try:
+    with ProgressLine() as line:
         pack = ensure_tasks(line.on_progress)
-    finally:
-        line.close()
     wanted = arguments.tasks or list(TASKS)
     if unknown := sorted(set(wanted) - set(TASKS)):
         raise SettingsError(f"The starter pack has no task {unknown[0]!r}.", f"It has {', '.join(TASKS)}.")

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, Self
 
 from lrc_core.cli.output import note
 from lrc_core.errors import CancelledError, LrcError, RunError
@@ -23,18 +23,27 @@ from lrc_core.texts.label import text_label
 from lrc_core.types import Progress
 from lrc_core.words import duration
 
-POLL_S, LOOK_S, SPARSE_S = 0.2, 2.0, 15.0
+POLL_S, SPARSE_S = 0.2, 15.0
 _FIGURES = ("keep", "target", "loss", "perplexity")
 
 
 class ProgressLine:
-    """One line that is rewritten on a terminal; elsewhere a line per phase, and for news every quarter of a minute."""
+    """One line that is rewritten on a terminal; elsewhere a line per phase, and for news every quarter of a minute.
+
+    A with-block leaves the line for what follows.
+    """
 
     def __init__(self) -> None:
         self._terminal = sys.stderr.isatty()
         self._last_phase = self._last_text = ""
         self._last_at = 0.0
         self._width = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def show(self, text: str, phase: str) -> None:
         """Show ``text``; ``phase`` tells when it is worth a line of its own."""
@@ -118,34 +127,19 @@ def result_of(run: Run) -> dict[str, Any]:
         CancelledError: it was cancelled, here by Ctrl-C or elsewhere.
         LrcError: it failed, in the worker's words.
     """
-    line = ProgressLine()
     try:
-        status = _watch(run, line)
+        with ProgressLine() as line:
+            status = _watch(run, line)
     except KeyboardInterrupt:
-        line.close()
         status = _cancel(run)
-    finally:
-        line.close()
-    if status.state == "done":
-        result = run.result()
-        if result is None:
-            raise RunError(f"Run {run.id} is done but has no result.", f"Run `lrc runs delete {run.id}`.")
-        return result
-    if status.state == "cancelled":
-        raise CancelledError(f"Run {run.id} was cancelled.", f"Go on with it: `lrc runs resume {run.id}`.")
-    raise LrcError(status.error or f"Run {run.id} {status.state}.", f"{status.remedy} [run {run.id}]".strip())
+    manager.require_done(run, status, f"Go on with it: `lrc runs resume {run.id}`.")
+    return manager.result_in(run)
 
 
 def _watch(run: Run, line: ProgressLine) -> Status:
-    looked = 0.0
-    while True:
-        if time.monotonic() - looked > LOOK_S:
-            looked = time.monotonic()
-            status = manager.poll(run.id, store=RunStore(run.path.parent))
-        else:
-            status = run.status()
+    for status in manager.statuses(run, every_s=POLL_S):
         if status.final:
-            return status
+            break
         if status.state == "queued":
             away = placed.is_away(run)
             ahead = 0 if away else manager.queue_position(run.id, store=RunStore(run.path.parent))
@@ -155,7 +149,7 @@ def _watch(run: Run, line: ProgressLine) -> Status:
             eta = status.eta_s(time.time())
             text = _line(status.phase, status.step, status.total, status.values, eta)
             line.show(f"{run.id}: {text}", status.phase)
-        time.sleep(POLL_S)
+    return status
 
 
 def _cancel(run: Run) -> Status:

@@ -1,4 +1,4 @@
-"""Log-likelihoods of continuations; what several continuations share is run once."""
+"""Log-likelihoods of continuations; what several of them share is run once."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 from lrc_core.evaluate.running import max_positions
 from lrc_core.models.token_loss import token_losses
 
-_LOGITS_BYTES = {"cpu": 2**29}  # held at once; elsewhere:
-_LOGITS_BYTES_ELSEWHERE = 4 * 2**30
+_CPU_LOGITS_BYTES, _GPU_LOGITS_BYTES = 2**29, 2**32  # held at once
 
 Pair = tuple[Sequence[int], Sequence[int]]
 """Token ids of a context and of its continuation, neither of them empty."""
@@ -77,11 +76,11 @@ def continuation_likelihoods(
 def _limits(model: nn.Module) -> tuple[int, int]:
     """Tokens that a batch may hold, and that it should compute."""
     vocabulary = int(model.get_input_embeddings().num_embeddings)  # type: ignore[operator]
-    device = next(model.parameters()).device.type
-    # Logits are held as the model's and, a row at a time, in float32.
-    held = max(1, _LOGITS_BYTES.get(device, _LOGITS_BYTES_ELSEWHERE) // (vocabulary * 6))
-    # A processor is as fast on small batches, and they need less padding.
-    return held, min(held, 512) if device == "cpu" else held
+    on_cpu = next(model.parameters()).device.type == "cpu"
+    # Logits are held in the model's precision and, a row at a time, in float32.
+    held = max(1, (_CPU_LOGITS_BYTES if on_cpu else _GPU_LOGITS_BYTES) // (vocabulary * 6))
+    # A CPU is as fast on small batches, and they need less padding.
+    return held, min(held, 512) if on_cpu else held
 
 
 def _grouped(pairs: Sequence[Pair], limit: int | None) -> list[_Group]:

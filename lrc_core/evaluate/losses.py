@@ -20,6 +20,8 @@ from lrc_core.types import OnProgress, Progress, ShouldStop
 
 MOST_LOGITS = 2**27
 """Logits that are held at once."""
+_TRIED = 8
+"""Tokens on which it is tried whether the head gives the same for a part of a window."""
 
 
 def batch_losses(
@@ -79,9 +81,6 @@ def _large(model: nn.Module, tokens: Tensor, counts: Sequence[int]) -> list[floa
     if not torch.allclose(behind_last_block(model, short, found), wanted, rtol=1e-2, atol=1e-3):
         return _summed([model(input_ids=tokens, use_cache=False).logits], tokens, counts)
     return _behind(model, tokens, last_block_output(model, tokens), counts)
-
-
-_TRIED = 8
 
 
 def _behind(model: nn.Module, tokens: Tensor, hidden: Tensor, counts: Sequence[int]) -> list[float]:

@@ -110,7 +110,7 @@ def _front_matter(facts: CardFacts) -> dict[str, Any]:
     based = {"base_model": facts.hub_id, "base_model_relation": "quantized"} if facts.hub_id else {}
     licence = {"license": facts.licence} if facts.licence else {}
     tags = ["low-rank", "compression", facts.plan.method, *(["pruning"] if facts.plan.pruned else [])]
-    results = [_result(facts, row) for row in facts.measured]
+    results = [_result(row) for row in facts.measured]
     index = {"model-index": [{"name": facts.name, "results": [one for row in results for one in row]}]}
     return {
         **based,
@@ -122,7 +122,7 @@ def _front_matter(facts: CardFacts) -> dict[str, Any]:
     }
 
 
-def _result(facts: CardFacts, row: Measured) -> list[dict[str, Any]]:
+def _result(row: Measured) -> list[dict[str, Any]]:
     return [
         {
             "task": {"type": "text-generation"},

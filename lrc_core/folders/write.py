@@ -27,10 +27,8 @@ _CODE = {
 """The files that go along for ``trust_remote_code=True``, the first of which is the loader, and its class."""
 
 
-def write_shards(
-    folder: Path, tensors: Mapping[str, Tensor], on_progress: OnProgress, should_stop: ShouldStop, most: int = SHARD
-) -> None:
-    """Write tensors as safetensors, in several files with an index where one would be larger than ``most`` bytes.
+def write_shards(folder: Path, tensors: Mapping[str, Tensor], on_progress: OnProgress, should_stop: ShouldStop) -> None:
+    """Write tensors as safetensors, in several files with an index where one would be larger than :data:`SHARD`.
 
     A file of an earlier attempt that holds the very same is kept.
 
@@ -38,7 +36,7 @@ def write_shards(
         CancelledError: between two files.
         ResourceError: the disk is full.
     """
-    parts = list(_split(tensors, most))
+    parts = list(_split(tensors))
     names = [_file_name(number, len(parts)) for number in range(len(parts))]
     for number, (name, part) in enumerate(zip(names, parts, strict=True)):
         if should_stop():
@@ -90,12 +88,12 @@ def write_parts(
     write_json(folder / "model.safetensors.index.json", {"metadata": {"total_size": size}, "weight_map": where})
 
 
-def _split(tensors: Mapping[str, Tensor], most: int) -> Iterator[dict[str, Tensor]]:
+def _split(tensors: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
     part: dict[str, Tensor] = {}
     size = 0
     for name, tensor in tensors.items():
         needed = tensor.numel() * tensor.element_size()
-        if part and size + needed > most:
+        if part and size + needed > SHARD:
             yield part
             part, size = {}, 0
         part[name] = tensor

@@ -109,14 +109,13 @@ def budget_words(text: str) -> str:
     return byte_budget(text).words if share is None else f"{100 * share:g} % of the time"
 
 
-def require_reach(smallest: int, allowed: int, layers: Sequence[LinearShape], rest: str = "") -> None:
+def require_reach(smallest: int, allowed: int, layers: Sequence[LinearShape]) -> None:
     """Refuse a budget that the smallest choices are above.
 
     Args:
         smallest: bytes of the block linears at the smallest choices.
         allowed: bytes that they may take.
         layers: the block linears.
-        rest: what the smallest choices are, in words.
 
     Raises:
         BudgetError: says the smallest possible share.
@@ -125,6 +124,6 @@ def require_reach(smallest: int, allowed: int, layers: Sequence[LinearShape], re
         whole = whole_bytes(layers)
         least = math.ceil(1e4 * smallest / whole) / 1e4
         raise BudgetError(
-            f"{allowed / whole:.4f} of the block linears' bytes are too few: the smallest possible is {least:g}{rest}.",
+            f"{allowed / whole:.4f} of the block linears' bytes are too few: the smallest possible is {least:g}.",
             f"Ask for at least bytes:{least:g}.",
         )

@@ -42,7 +42,7 @@ class Format:
 
 
 BF16 = Format("bf16", 1, 2)
-"""16 bits: what the other formats are held against."""
+"""16 bits: what the other formats are compared with."""
 Q8_0, Q5_1, Q4_0 = Format("Q8_0", 32, 34), Format("Q5_1", 32, 24), Format("Q4_0", 32, 18)
 FORMATS = {found.name: found for found in (BF16, Q8_0, Q5_1, Q4_0)}
 QUANTISED = (Q8_0.name, Q5_1.name, Q4_0.name)
@@ -50,7 +50,7 @@ QUANTISED = (Q8_0.name, Q5_1.name, Q4_0.name)
 
 
 def format_named(name: str) -> Format:
-    """The format of that name, in capital or small letters.
+    """The format of that name, in upper or lower case.
 
     Raises:
         UnknownNameError: lists the known ones.
@@ -62,12 +62,12 @@ def format_named(name: str) -> Format:
 
 
 def method_of(name: str) -> str:
-    """What a row is called in which every block linear is stored in a format: ``q8_0``."""
+    """Name of a row in which every block linear is stored in a format: ``q8_0``."""
     return name.lower()
 
 
 METHODS = tuple(map(method_of, QUANTISED))
-"""Such rows of all formats."""
+"""The names of such rows, for all formats."""
 
 
 def check_formats(names: Iterable[str]) -> None:

@@ -39,11 +39,11 @@ class Cached:
     bytes: int
 
 
-def cached(store: RunStore | None = None) -> list[Cached]:
+def cached() -> list[Cached]:
     """Everything in the cache but the starter pack: what is finished one by one, the rest by folder."""
     marks = {folder: sorted(folder.rglob(_DONE)) for folder in _computed()}
     wanted = {str(_record(mark).get("fingerprint")) for found in marks.values() for mark in found}
-    models = _models_by_fingerprint(store or RunStore(), wanted)
+    models = _models_by_fingerprint(RunStore(), wanted)
     entries: list[Cached] = []
     for folder, done in marks.items():
         found = [_described(folder.name, mark, models) for mark in done]
@@ -54,7 +54,7 @@ def cached(store: RunStore | None = None) -> list[Cached]:
     return entries
 
 
-def clean_cache(store: RunStore | None = None) -> int:
+def clean_cache() -> int:
     """Remove everything from the cache but the starter pack; returns the bytes that became free.
 
     Raises:
@@ -63,7 +63,7 @@ def clean_cache(store: RunStore | None = None) -> int:
     """
     require_writable("the cache is not cleaned")
     require_admin("clean the cache")
-    store = store or RunStore()
+    store = RunStore()
     reconcile(store=store)
     busy = [summary.id for summary in store.list() if summary.state in ("running", "cancelling")]
     if busy:

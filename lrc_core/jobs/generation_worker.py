@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from lrc_core.jobs import generator
 from lrc_core.jobs.generator import Generator
 from lrc_core.jobs.queue import DeviceQueue
 from lrc_core.runs.process import birth, identity, is_alive, is_mine, start_time
-from lrc_core.runs.recorder import BEAT_EVERY_S, record
+from lrc_core.runs.recorder import record
 from lrc_core.runs.store import Run, RunStore
 from lrc_core.types import OnProgress, ShouldStop
 
@@ -64,7 +65,7 @@ class GenerationWorker:
                 time.sleep(POLL_S)
                 continue
             self._tell("waiting")
-            with self._queue.slot(first.id, self._gives_up(first)) as held:
+            with self._queue.slot(first, partial(self._gives_up, first)) as held:
                 if held:
                     self._serve()
                     return not self._retired()
@@ -107,18 +108,9 @@ class GenerationWorker:
             return False
         return status.state == "queued" and (is_mine(status) or is_alive(status) is False)
 
-    def _gives_up(self, run: Run) -> ShouldStop:
-        """Whether waiting for the device with this run is pointless; shows signs of life meanwhile."""
-        beaten = 0.0
-
-        def gives_up() -> bool:
-            nonlocal beaten
-            if time.monotonic() - beaten > BEAT_EVERY_S:
-                beaten = time.monotonic()
-                run.beat()
-            return self._should_stop() or run.cancel_requested() or not self._is_mine(run.id)
-
-        return gives_up
+    def _gives_up(self, run: Run) -> bool:
+        """Whether waiting for the device with this run is pointless."""
+        return self._should_stop() or not self._is_mine(run.id)
 
     def _answer(self, run: Run) -> None:
         """Do one run and keep its model."""

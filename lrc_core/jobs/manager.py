@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
-from lrc_core.errors import LrcError, RunError
+from lrc_core.errors import CancelledError, LrcError, RunError
 from lrc_core.files import disk_errors
 from lrc_core.jobs import dispatcher, ending, generator, placed, sharing
 from lrc_core.jobs.engines.placement import profile_of
@@ -30,6 +31,8 @@ from lrc_core.runs.store import Run, RunStore
 from lrc_core.runs.sweep import is_due, sweep
 
 TOKEN = "HF_TOKEN"
+LOOK_S = 2.0
+"""How often a process that follows a run looks whether its worker lives."""
 
 __all__ = [
     "cancel",
@@ -40,7 +43,10 @@ __all__ = [
     "queue_position",
     "reconcile",
     "replace_queued",
+    "require_done",
+    "result_in",
     "resume",
+    "statuses",
     "submit",
 ]
 
@@ -108,6 +114,52 @@ def poll(run_id: str, *, store: RunStore | None = None) -> Status:
     ending.settled(store, run)
     keep_going(store=store)
     return run.status()
+
+
+def statuses(run: Run, *, every_s: float) -> Iterator[Status]:
+    """Where a run stands, again and again until it is final; now and then after a look whether its process lives."""
+    looked = 0.0
+    while True:
+        if time.monotonic() - looked > LOOK_S:
+            looked = time.monotonic()
+            status = poll(run.id, store=RunStore(run.path.parent))
+        else:
+            status = run.status()
+        yield status
+        if status.final:
+            return
+        time.sleep(every_s)
+
+
+def require_done(run: Run, status: Status, go_on: str) -> None:
+    """Refuse a run that has ended in another way.
+
+    Args:
+        run: which has ended.
+        status: its last one.
+        go_on: how a cancelled one is gone on with.
+
+    Raises:
+        CancelledError: it was cancelled.
+        LrcError: it failed, in the worker's words.
+    """
+    if status.state == "cancelled":
+        raise CancelledError(f"Run {run.id} was cancelled.", go_on)
+    if status.state != "done":
+        raise LrcError(status.error or f"Run {run.id} {status.state}.", f"{status.remedy} [run {run.id}]".strip())
+
+
+def result_in(run: Run) -> dict[str, Any]:
+    """The content of a finished run's ``result.json``.
+
+    Raises:
+        RunError: there is none.
+        RecordError: it is damaged.
+    """
+    found = run.result()
+    if found is None:
+        raise RunError(f"Run {run.id} is done but has no result.", f"Delete it: `lrc runs delete {run.id}`.")
+    return found
 
 
 def resume(

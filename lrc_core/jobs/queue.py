@@ -112,12 +112,18 @@ class DeviceQueue:
             )
 
     @contextmanager
-    def slot(self, run_id: str, give_up: Callable[[], bool]) -> Iterator[bool]:
-        """Wait for the device. Yields whether it is held; False when ``give_up`` said so."""
+    def slot(self, run: Run, give_up: Callable[[], bool]) -> Iterator[bool]:
+        """Wait for the device, with signs of life. Yields whether it is held; False when the wait became pointless.
+
+        Args:
+            run: for which this process waits.
+            give_up: a reason to stop beside a wish that the run be cancelled; asked before every look.
+        """
         pause = FIRST_POLL_S
         try:
-            while not give_up():
-                if self.is_next(run_id):
+            while not (give_up() or run.cancel_requested()):
+                run.beat()
+                if self.is_next(run.id):
                     with lock_if_free(self._folder / "slot") as held:
                         if held:
                             yield True
@@ -126,7 +132,7 @@ class DeviceQueue:
                 pause = min(LAST_POLL_S, 1.2 * pause)
             yield False
         finally:
-            self.leave(run_id)
+            self.leave(run.id)
 
     def _tickets(self) -> list[str]:
         """Names of the tickets, in order. Whoever waits asks for them again and again: no objects of paths."""

@@ -13,7 +13,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
@@ -26,7 +25,7 @@ from lrc_core.jobs import dispatcher
 from lrc_core.jobs.queue import DeviceQueue
 from lrc_core.kinds import KINDS
 from lrc_core.runs.process import identity, is_alive, is_mine
-from lrc_core.runs.recorder import BEAT_EVERY_S, record
+from lrc_core.runs.recorder import record
 from lrc_core.runs.store import Run, RunStore
 from lrc_core.types import OnProgress, ShouldStop
 
@@ -82,7 +81,8 @@ def _adopt(store: RunStore, run: Run) -> bool:
 
 def _take_turn(store: RunStore, run: Run, execute: Execute, should_stop: ShouldStop, turn: bool) -> int:
     waits = turn and not KINDS[run.spec.kind].light
-    with DeviceQueue(store).slot(run.id, _gives_up(run, should_stop)) if waits else nullcontext(True) as held:
+    device = DeviceQueue(store).slot(run, lambda: should_stop() or not _still_queued_for_me(run))
+    with device if waits else nullcontext(True) as held:
         if not _still_queued_for_me(run):
             log.info("run %s was cancelled, or is done by another process", run.id)
             return NOT_MINE
@@ -99,20 +99,6 @@ def _take_turn(store: RunStore, run: Run, execute: Execute, should_stop: ShouldS
         except LrcError:  # recorded and logged where it was met
             return FAILED
     return DONE
-
-
-def _gives_up(run: Run, should_stop: ShouldStop) -> ShouldStop:
-    """Whether waiting is pointless; shows signs of life meanwhile."""
-    beaten = 0.0
-
-    def gives_up() -> bool:
-        nonlocal beaten
-        if time.monotonic() - beaten > BEAT_EVERY_S:
-            beaten = time.monotonic()
-            run.beat()
-        return should_stop() or run.cancel_requested() or not _still_queued_for_me(run)
-
-    return gives_up
 
 
 def _still_queued_for_me(run: Run) -> bool:

@@ -20,8 +20,8 @@ from lrc_core.formats.grids import BF16, FORMATS, Format
 from lrc_core.formats.sizes import is_pivoted
 from lrc_core.lowrank.linear import LowRankLinear, PivotedLinear
 from lrc_core.lowrank.pivots import pivot_form
-from lrc_core.lowrank.rounding import balanced, let_go, round_into, rounded_linear
-from lrc_core.models.blocks.linears import get_module, replace_module, weight_of
+from lrc_core.lowrank.rounding import let_go, round_into, rounded_linear, unit_columns
+from lrc_core.models.blocks.linears import get_module, swapped, weight_of
 from lrc_core.types import LinearShape
 
 
@@ -135,7 +135,7 @@ def low_rank_layer(
     index = kept if isinstance(kept, slice) else torch.as_tensor(list(kept), dtype=torch.long)
     parts = {"left": factors.left[:, index], "right": factors.right[index]}
     if form is not BF16:
-        parts = dict(zip(parts, balanced(**parts), strict=True))
+        parts = dict(zip(parts, unit_columns(**parts), strict=True))
     held = {name: part.to(weight.device, weight.dtype).contiguous() for name, part in parts.items()}
     return _rounded(LowRankLinear(**held, bias=getattr(module, "bias", None)), form, parts)
 
@@ -171,12 +171,6 @@ def _rounded(made: _Made, form: Format, parts: Mapping[str, Tensor]) -> _Made:
     return made
 
 
-def _kept(made: nn.Module, packed: bool) -> nn.Module:
-    if not packed:
-        let_go(made)
-    return made
-
-
 @contextmanager
 def compressed(  # noqa: PLR0913 - the last two say how layers are held
     model: nn.Module,
@@ -204,29 +198,33 @@ def compressed(  # noqa: PLR0913 - the last two say how layers are held
     Raises:
         PlanError: kept indices disagree with the rank or lie outside the spectrum; factors are too few for the rank.
     """
-    originals: dict[str, nn.Module] = {}
-    try:
+
+    def replacements() -> Iterator[tuple[str, nn.Module]]:
         for layer in layers:
             rank, form = ranks[layer.name], FORMATS[(formats or {}).get(layer.name, BF16.name)]
             if is_dense(layer, rank):
-                if form is not BF16:
-                    originals[layer.name] = module = get_module(model, layer.name)
-                    replace_module(model, layer.name, _kept(rounded_linear(module, form), packed))
-                continue
-            chosen: slice | Sequence[int] = slice(0, rank)
-            if kept is not None and layer.name in kept:
-                chosen = kept[layer.name]
-                if not len(chosen) == len(set(chosen)) == rank or not all(0 <= i < layer.full_rank for i in chosen):
-                    raise PlanError(f"The kept components of {layer.name} do not match its rank {rank}.")
-            found = source.factors(layer.name, layer.block)
-            if found.left.shape[1] < rank or found.right.shape[0] < rank:
-                raise PlanError(f"The factors of {layer.name} have fewer components than its rank {rank}.")
-            module = get_module(model, layer.name)
-            made = pivoted_layer if is_pivoted(layer, rank, form) and not as_pairs else low_rank_layer
-            replacement = _kept(made(module, found, chosen, form), packed)
-            originals[layer.name] = module
-            replace_module(model, layer.name, replacement)
+                if form is BF16:
+                    continue
+                made: nn.Module = rounded_linear(get_module(model, layer.name), form)
+            else:
+                chosen, found = _chosen(layer, rank, kept), source.factors(layer.name, layer.block)
+                if found.left.shape[1] < rank or found.right.shape[0] < rank:
+                    raise PlanError(f"The factors of {layer.name} have fewer components than its rank {rank}.")
+                make = pivoted_layer if is_pivoted(layer, rank, form) and not as_pairs else low_rank_layer
+                made = make(get_module(model, layer.name), found, chosen, form)
+            if not packed:
+                let_go(made)
+            yield layer.name, made
+
+    with swapped(model, replacements()):
         yield model
-    finally:
-        for name, module in originals.items():
-            replace_module(model, name, module)
+
+
+def _chosen(layer: LinearShape, rank: int, kept: Mapping[str, Sequence[int]] | None) -> slice | Sequence[int]:
+    """Which components of a layer are kept."""
+    if kept is None or layer.name not in kept:
+        return slice(0, rank)
+    chosen = kept[layer.name]
+    if not len(chosen) == len(set(chosen)) == rank or not all(0 <= i < layer.full_rank for i in chosen):
+        raise PlanError(f"The kept components of {layer.name} do not match its rank {rank}.")
+    return chosen

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lrc_core.lowrank.structure import restructured
+from lrc_core.models.blocks.hooks import hooked
 from lrc_core.models.blocks.linears import get_module, weight_of
 from lrc_core.types import LinearShape, Structure
 
@@ -123,12 +124,8 @@ def _reads(model: nn.Module, layers: Sequence[LinearShape]) -> Iterator[dict[str
 
         return on_forward
 
-    handles = [get_module(model, layer.name).register_forward_pre_hook(hook(layer.name)) for layer in layers]
-    try:
+    with hooked(get_module(model, layer.name).register_forward_pre_hook(hook(layer.name)) for layer in layers):
         yield reads
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _modules(layers: Sequence[LinearShape], reads: Mapping[str, Tensor]) -> dict[str, list[LinearShape]]:

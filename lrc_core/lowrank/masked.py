@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lrc_core.models.blocks.linears import bias_of, get_module, replace_module, weight_of
+from lrc_core.models.blocks.linears import bias_of, get_module, swapped, weight_of
 
 
 class _MaskedProduct(torch.autograd.Function):
@@ -139,13 +139,8 @@ def masked_layers(model: nn.Module, factors: Mapping[str, tuple[Tensor, Tensor]]
         factors: left and right of every layer to mask, on the model's device in its dtype.
     """
     masked = {name: MaskedLinear(get_module(model, name), left, right) for name, (left, right) in factors.items()}
-    try:
-        for name, module in masked.items():
-            replace_module(model, name, module)
+    with swapped(model, masked.items()):
         yield masked
-    finally:
-        for name, module in masked.items():
-            replace_module(model, name, module.dense)
 
 
 @contextmanager

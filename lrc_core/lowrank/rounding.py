@@ -81,7 +81,7 @@ def rounded_linear(module: nn.Module, form: Format) -> nn.Module:
     return made.train(module.training)
 
 
-def balanced(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+def unit_columns(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
     """The same product of factors [m, k] and [k, n], with columns of length 1 in ``left``, before they are rounded.
 
     Components share the scale of a block in the left factor, and there only those of one length are rounded alike. A

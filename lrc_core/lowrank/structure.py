@@ -21,7 +21,7 @@ from lrc_core.budget import Shapes
 from lrc_core.errors import PlanError
 from lrc_core.files import write_tensors
 from lrc_core.lowrank.apply import require_unaltered
-from lrc_core.models.blocks.linears import bias_of, get_module, replace_module, weight_of
+from lrc_core.models.blocks.linears import bias_of, get_module, swapped, weight_of
 from lrc_core.types import LinearShape, Structure
 
 STRUCTURE_FILE = "structure.safetensors"
@@ -43,25 +43,23 @@ def restructured(
         weights: updated weights by layer, [rows, columns] as the structure leaves them.
     """
     updated = weights or {}
-    originals: dict[str, nn.Module] = {}
+    rows, columns = structure.rows, structure.columns
+    smaller = (
+        (name, _cut(get_module(model, name), rows.get(name), columns.get(name), updated.get(name)))
+        for name in sorted({*rows, *columns, *updated})
+    )
     counts: list[tuple[nn.Module, str, int]] = []
-    try:
-        for name in sorted({*structure.rows, *structure.columns, *updated}):
-            module = get_module(model, name)
-            smaller = _cut(module, structure.rows.get(name), structure.columns.get(name), updated.get(name))
-            originals[name] = module
-            replace_module(model, name, smaller)
-        for name, (kept, had) in structure.heads.items():
-            module = get_module(model, name)
-            for attribute, count in _head_counts(module, had).items():
-                counts.append((module, attribute, count))
-                setattr(module, attribute, count * kept // had)
-        yield model
-    finally:
-        for module, attribute, count in counts:
-            setattr(module, attribute, count)
-        for name, module in originals.items():
-            replace_module(model, name, module)
+    with swapped(model, smaller):
+        try:
+            for name, (kept, had) in structure.heads.items():
+                module = get_module(model, name)
+                for attribute, count in _head_counts(module, had).items():
+                    counts.append((module, attribute, count))
+                    setattr(module, attribute, count * kept // had)
+            yield model
+        finally:
+            for module, attribute, count in counts:
+                setattr(module, attribute, count)
 
 
 def _head_counts(module: nn.Module, had: int) -> dict[str, int]:

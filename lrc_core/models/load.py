@@ -119,32 +119,32 @@ def load_model(
             model, notes = _open(files, ref, chosen, precision)
         else:
             model, notes = _read_whole(files, ref, on_progress, should_stop)
-        warnings = [*origin_notes(ref), *notes]
         tokenizer = _read_tokenizer(folder, ref)
-        decoder_blocks(model)  # refuses a model without any before the minute that hashing may take
-        residence = residence_of(model)
-        read = None if residence is None else residence.read
-        found = fingerprint(model, on_progress, should_stop, read)
-        identity = ModelIdentity(ref.source, revision, found, type(model).__name__)
-        warnings += _zeros(model, read)
+        identity, zeros = _identified(model, ref, revision, on_progress, should_stop)
         if not by_blocks:
             on_progress(Progress(f"moving the model to {chosen}"))
-            unstack_experts(model)
-            move(model, chosen, precision)
-    if chosen.type == "cpu" and not by_blocks:  # who is short of memory gives it back
-        keep_freed_memory()
+            _settle(model, chosen, precision)
     model.eval().requires_grad_(False)
     look = first_look(model)
     if by_blocks:
         look_at_output(model)
     blocks = find_blocks(model, look.called)
-    warnings += _odd(blocks, look.causal)
     card = _card(model, identity, blocks, chosen, precision)
-    if len(tokenizer) > card.vocab_size:
-        warnings.append(f"The tokenizer knows {len(tokenizer)} tokens, the model only {card.vocab_size}.")
+    warnings = (*origin_notes(ref), *notes, *zeros, *_odd(blocks, look.causal, len(tokenizer), card.vocab_size))
     for warning in warnings:
         _LOG.warning(warning)
-    return LoadedModel(model, tokenizer, card, chosen, precision, tuple(warnings), look.causal, packed_as(ref))
+    return LoadedModel(model, tokenizer, card, chosen, precision, warnings, look.causal, packed_as(ref))
+
+
+def _identified(
+    model: Any, ref: ModelRef, revision: str, on_progress: OnProgress, should_stop: ShouldStop
+) -> tuple[ModelIdentity, list[str]]:
+    """Who a model is by its weights, all of which are read for it, and a word where some were never filled in."""
+    decoder_blocks(model)  # refuses a model without any before the minute that hashing may take
+    residence = residence_of(model)
+    read = None if residence is None else residence.read
+    found = fingerprint(model, on_progress, should_stop, read)
+    return ModelIdentity(ref.source, revision, found, type(model).__name__), _zeros(model, read)
 
 
 def _bearable(files: ModelFiles, precision: torch.dtype) -> torch.dtype:
@@ -152,7 +152,7 @@ def _bearable(files: ModelFiles, precision: torch.dtype) -> torch.dtype:
     return torch.float32 if files.config.get("model_type") in _FLOAT32_ONLY else precision
 
 
-def _odd(blocks: Blocks, causal: bool) -> list[str]:
+def _odd(blocks: Blocks, causal: bool, known: int, embedded: int) -> list[str]:
     """What is unlike other models."""
     found = []
     if silent := blocks.never_called:
@@ -164,7 +164,17 @@ def _odd(blocks: Blocks, causal: bool) -> list[str]:
         found.append(words)
     if not causal:
         found.append(f"{NOT_CAUSAL} Losses that methods go by mean little for it, and there is no perplexity.")
+    if known > embedded:
+        found.append(f"The tokenizer knows {known} tokens, the model only {embedded}.")
     return found
+
+
+def _settle(model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
+    """Bring a whole model to where and into the form in which it is worked with."""
+    unstack_experts(model)
+    move(model, device, dtype)
+    if device.type == "cpu":  # who is short of memory, and has no whole model, gives it back
+        keep_freed_memory()
 
 
 def move(model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:

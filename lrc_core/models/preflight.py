@@ -100,11 +100,6 @@ class Preflight:
         """Its weights do not fit into memory: only what can be done block by block will be."""
         return self.weight_bytes > self.memory_available
 
-    @property
-    def ok(self) -> bool:
-        """Nothing stands in the way."""
-        return not self.problems
-
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-able form, without the sizes of all matrices."""
         return {name: value for name, value in asdict(self).items() if name != "sizes"}

@@ -131,7 +131,7 @@ def _bytes(spec: AllocateSpec, card: ModelCard) -> Bytes | None:
 
 
 def _latency(spec: AllocateSpec, session: Session, card: ModelCard) -> Latency | None:
-    """The budget in time, where it is one: layers are timed now, or were on this device."""
+    """The budget in time, where it is one: layers are timed now unless they were timed on this device before."""
     share = latency_share(spec.budget) if spec.budget else None
     if share is None:
         return None
@@ -177,7 +177,7 @@ class _Spent:
         write_json(self._path, now)
 
     def to_dict(self) -> dict[str, Any]:
-        """``found_probes``: an earlier run had left probes that this one did not have to make."""
+        """``found_probes``: whether an earlier run had left probes that this one did not have to make."""
         return self._before
 
 
@@ -196,7 +196,7 @@ class _SpentBefore:
 
 
 class _PlanWriter:
-    """Writes what an allocator tells on its way into the run's folder."""
+    """Writes into the run's folder what an allocator reports on its way."""
 
     def __init__(self, run: Run, spec: AllocateSpec, card: ModelCard) -> None:
         self._run, self._spec, self._card = run, spec, card
@@ -259,7 +259,7 @@ def _saved(plan: Plan, path: Path, gains: Mapping[str, Tensor] | None) -> Plan:
 
 
 class _NoFactors:
-    """Stands where factors would, for methods that prune structure or count alone, and never ask."""
+    """Takes the place of factors for methods that prune structure or only count, which never ask for any."""
 
     def factors(self, name: str, block: int) -> Factors:
         raise PlanError(f"This method was given no factors of {name}.")
@@ -274,7 +274,7 @@ def _folder(name: str, key: str) -> Path:
 
 
 def _recorded(run: Run) -> list[dict[str, Any]]:
-    """Plans recorded on the way, those of earlier attempts of the same run included."""
+    """Plans recorded on the way, including those of earlier attempts of the same run."""
     found = []
     for path in sorted((run.path / "plans").glob("*.json")):
         if (plan := earlier(path, _whole_plan)) is not None:

@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lrc_core.allocate.probing.grid import ProbeText, probed_rank
+from lrc_core.allocate.probing.grid import ProbeText
 from lrc_core.allocate.probing.probes import BASE, probe_layers
 from lrc_core.allocate.protocol import Context
-from lrc_core.budget import break_even, dense_ranks
+from lrc_core.budget import break_even, dense_ranks, whole_rank_of_share
 from lrc_core.calibrate.moments import block_statistics
 from lrc_core.decompose.factorise import Transform, factorise
 from lrc_core.decompose.measures import energy_rank
@@ -166,7 +166,7 @@ def _sensitivity(spec: LessonSpec, session: Session, store: FactorStore) -> dict
         on_progress=session.on_progress,
         should_stop=session.should_stop,
     )
-    wanted = [(layer, probed_rank(layer, spec.keep)) for layer in layers]
+    wanted = [(layer, whole_rank_of_share(layer, spec.keep)) for layer in layers]
     effects = probe_layers(context, PROBES, wanted)
     found: dict[str, Any] = {"": {"loss": _rounded(effects[BASE].loss)}}
     for layer, rank in wanted:
@@ -202,7 +202,7 @@ def _texts(
     found: list[dict[str, Any]] = []
     for number, layer in enumerate([None, *chosen], start=1):
         _stop_if_asked(session)
-        rank = probed_rank(layer, spec.keep) if layer else None
+        rank = whole_rank_of_share(layer, spec.keep) if layer else None
         changed = {**dense_ranks(layers), layer.name: rank} if layer and rank else {}
         with compressed(model, layers, changed, store) if changed else nullcontext():
             text = greedy_sample(model, tokenizer, prompt, NEW_TOKENS)

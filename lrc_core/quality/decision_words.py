@@ -30,7 +30,7 @@ def decision_words(found: Sequence[Choice]) -> str:
             f"{_taken(best)}. Whether a number format of fewer bits would lose less was not measured, so this is no "
             f"answer yet: {HOW}"
         )
-    said = [f"{_opposed(formats, ranks)}.", _verdict(found, ranks, formats)]
+    said = [f"{_opposed(formats, ranks)}.", _verdict(ranks, formats)]
     smaller = [one for one in frontier(found) if one.kind == REFERENCE]
     if smaller:
         said.append(f"A smaller model nothing beats at its size: {_taken(smaller[-1])}.")
@@ -66,7 +66,7 @@ def _opposed(formats: Sequence[Choice], ranks: Sequence[Choice]) -> str:
     return f"{_taken(best)}; no ranks that were measured are as small: {_taken(other)}"
 
 
-def _verdict(found: Sequence[Choice], ranks: Sequence[Choice], formats: Sequence[Choice]) -> str:
+def _verdict(ranks: Sequence[Choice], formats: Sequence[Choice]) -> str:
     """Where ranks are the better choice, if anywhere: what a format of no more bytes undoes is none."""
     least = min(formats, key=lambda one: one.size)
     standing = [one for one in ranks if one in frontier([*ranks, *formats])]

@@ -52,7 +52,7 @@ def mcnemar(one: Sequence[int], other: Sequence[int]) -> Paired:
     return Paired(float(values.mean()), _stderr(values), sign_test(gained, lost), len(values))
 
 
-def mean_accuracy(tasks: Mapping[str, tuple[Sequence[int], Sequence[int]]], seed: int = 0) -> Paired:
+def mean_accuracy(tasks: Mapping[str, tuple[Sequence[int], Sequence[int]]]) -> Paired:
     """The difference of two models' mean accuracy over tasks, paired within each task.
 
     With equally many items in every task the mean is that of all items and McNemar's test is exact. Otherwise a task
@@ -61,7 +61,6 @@ def mean_accuracy(tasks: Mapping[str, tuple[Sequence[int], Sequence[int]]], seed
 
     Args:
         tasks: outcomes of both models by task.
-        seed: of those draws.
 
     Raises:
         ValueError: no tasks, or lists that do not match.
@@ -77,7 +76,7 @@ def mean_accuracy(tasks: Mapping[str, tuple[Sequence[int], Sequence[int]]], seed
     if len({len(part) for part in values}) == 1:
         gained, lost = (sum(int((part == sign).sum()) for part in values) for sign in (1, -1))
         return Paired(difference, stderr, sign_test(gained, lost), count)
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
     drawn = np.zeros(_DRAWS)
     for part in values:
         coins = int((part != 0).sum())

@@ -129,7 +129,7 @@ def _targets(named: Named) -> list[float]:
     return sorted(found, reverse=True)
 
 
-def command_of(asked: Asked, frame: ReportOptions, html: str = "report.html", pdf: str = "report.pdf") -> str:
+def command_of(asked: Asked, frame: ReportOptions) -> str:
     """The line that makes this report."""
     words = ["lrc", "report", *([asked.model] if asked.model else [])]
     words += ["--compare", asked.compare] if asked.compare else []
@@ -145,4 +145,4 @@ def command_of(asked: Asked, frame: ReportOptions, html: str = "report.html", pd
         ("--currency", frame.currency, default.currency),
     ):
         words += [] if value == usual else [flag, f"{value:g}" if isinstance(value, float) else str(value)]
-    return shlex.join([*words, "--html", html, "--pdf", pdf])
+    return shlex.join([*words, "--html", "report.html", "--pdf", "report.pdf"])

@@ -16,7 +16,6 @@ from lrc_core.errors import TextError
 from lrc_core.models.pack import starter
 from lrc_core.runs.spec import GENERATED
 from lrc_core.texts.files import TextFile, is_file, read_file, split_field
-from lrc_core.types import OnProgress, ShouldStop, ignore_progress, never_stop
 
 BUILT_IN = (*starter.TEXTS, "gensim")
 PARTS = {"calibrate": (0, 1, 2), "select": (3,), "report": (4,)}
@@ -46,13 +45,7 @@ def require_known(name: str) -> None:
         )
 
 
-def load_documents(
-    name: str,
-    part: str = "all",
-    *,
-    on_progress: OnProgress = ignore_progress,
-    should_stop: ShouldStop = never_stop,
-) -> list[str]:
+def load_documents(name: str, part: str = "all") -> list[str]:
     """The documents of a text.
 
     Args:
@@ -60,8 +53,6 @@ def load_documents(
             a hub data set ``owner/name[:config[:split]]``.
         part: ``calibrate``, ``select``, ``report``, or ``all``; see :func:`part_of`. A data set's own splits are used
             where no split is named. ``gensim`` is only reported on.
-        on_progress: told of downloads.
-        should_stop: asked during downloads.
 
     Raises:
         TextError: unknown name or part, unreadable, no text, or empty.
@@ -72,10 +63,10 @@ def load_documents(
     if name == GENERATED:
         raise TextError("The text generated is written by the model itself and can only be calibrated on.")
     if name == "gensim":
-        return _articles(part, on_progress, should_stop)
+        return _articles(part)
     require_known(name)
     if name in BUILT_IN:
-        file = starter.ensure_texts(on_progress, should_stop) / f"{name}.utf8"
+        file = starter.ensure_texts() / f"{name}.utf8"
         documents = _built_in(name, file.read_text(encoding="utf-8"))
     elif is_file(name):
         documents = list(read_file(name).documents)
@@ -165,12 +156,12 @@ def _border(document: str, near: int) -> int:
     return found or near
 
 
-def _articles(part: str, on_progress: OnProgress, should_stop: ShouldStop) -> list[str]:
+def _articles(part: str) -> list[str]:
     if part != "report":
         raise TextError(
             "The text gensim is only reported on, so that it stays unseen.", "Choose wiki or c4 for anything else."
         )
-    return list(read_file(str(starter.ensure_articles(on_progress, should_stop))).documents)
+    return list(read_file(str(starter.ensure_articles())).documents)
 
 
 def _built_in(name: str, text: str) -> list[str]:

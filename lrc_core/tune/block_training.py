@@ -1,7 +1,7 @@
 """Training the factors of one block: its output on what it gets is brought to what the dense block puts out.
 
-The model holds the block's low-rank layers as :class:`~lrc_core.tune.tuner.TrainedPair` while a block trains, and no
-other parameter moves. Adam and its relative rates are those of :mod:`lrc_core.tune.tuner`.
+The model holds the block's low-rank layers as trained pairs while a block trains, and no other parameter moves. Adam
+and its relative rates are those of :mod:`lrc_core.tune.trained_pairs`.
 """
 
 from __future__ import annotations
@@ -14,18 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lrc_core.allocate.masks.driver import Training
-from lrc_core.allocate.masks.training import batch_of, require_finite, rise_and_fall
-from lrc_core.calibrate.paired_inputs import swapped
+from lrc_core.allocate.masks.training import batch_of
 from lrc_core.lowrank.linear import LowRankLinear
+from lrc_core.models.blocks.linears import swapped
 from lrc_core.models.blocks.partial import block_output
-from lrc_core.models.device import memory_in_use
 from lrc_core.tune.settings import BlockwiseSettings
-from lrc_core.tune.tuner import Pairs, TrainedPair
+from lrc_core.tune.trained_pairs import Pairs, PairTraining, TrainedPair, on_cpu
 from lrc_core.types import OnProgress, Progress, ShouldStop
 
 PHASE = "refining factors"
-_WARM_UP = 0.05  # share of the steps in which the rate rises
 
 
 @dataclass(frozen=True)
@@ -74,7 +71,7 @@ class BlockTask:
     held_back: int
 
 
-class BlockTraining(Training):
+class BlockTraining(PairTraining):
     """One run of training a block; see the module's description.
 
     Args:
@@ -100,12 +97,10 @@ class BlockTraining(Training):
         *,
         seed: int = 0,
     ) -> None:
-        super().__init__(checkpoint, on_progress, should_stop)
+        super().__init__(checkpoint, on_progress, should_stop, next(task.model.parameters()).device)
         self._task, self._settings, self._place, self._seed = task, settings, place, seed
-        self._device = next(task.model.parameters()).device
         self._learned = task.windows[: len(task.windows) - task.held_back]
         self._batch = min(settings.batch, len(self._learned))
-        self._losses: list[float] = []
         self._best: list[Tensor] = []
         self._best_loss = 0.0
 
@@ -117,24 +112,21 @@ class BlockTraining(Training):
             NumericalError: the loss is not finite.
         """
         task = self._task
-        with swapped(task.model, task.low):
+        with swapped(task.model, task.low.items()):
             before = self._check_loss()
         pairs = {name: TrainedPair(module) for name, module in task.low.items()}
-        self._parameters = [parameter for pair in pairs.values() for parameter in (pair.left, pair.right)]
-        self._rates = [self._settings.rate * float(one.detach().square().mean().sqrt()) for one in self._parameters]
-        groups = [{"params": [one], "lr": rate} for one, rate in zip(self._parameters, self._rates, strict=True)]
-        self._optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
+        self._optimise(pairs.values(), self._settings.rate)
         self._best, self._best_loss = [], before
         self._resume()
-        with swapped(task.model, pairs):
+        with swapped(task.model, pairs.items()):
             self._train(self._step, self._batch * task.windows.shape[1])
         if not self._best:
             kept = {name: (module.left, module.right) for name, module in task.low.items()}
-            return RefinedBlock(_on_cpu(kept), before, before, tuple(self._losses))
+            return RefinedBlock(on_cpu(kept), before, before, tuple(self._losses))
         for parameter, value in zip(self._parameters, self._best, strict=True):
             parameter.data.copy_(value)
         found = {name: pair.rounded() for name, pair in pairs.items()}
-        return RefinedBlock(_on_cpu(found), before, self._best_loss, tuple(self._losses))
+        return RefinedBlock(on_cpu(found), before, self._best_loss, tuple(self._losses))
 
     def _total(self) -> int:
         return self._settings.passes * self._steps_of_a_pass()
@@ -143,19 +135,11 @@ class BlockTraining(Training):
         return len(self._learned) // self._batch
 
     def _step(self) -> dict[str, float]:
-        pace = rise_and_fall(self.step, self._total(), _WARM_UP)
-        for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
-            group["lr"] = rate * pace
         chosen, _ = batch_of(self._learned, self._batch, self.step, self._seed)
-        loss = self._loss(chosen)
-        self._optimizer.zero_grad()
-        loss.backward()
-        require_finite(loss, self.step, self._parameters)
-        self._optimizer.step()
-        self._losses.append(float(loss.detach()))
+        figures = self._descend(self._loss(chosen), digits=8)
         if (self.step + 1) % self._steps_of_a_pass() == 0:
             self._keep_the_best()
-        return {"loss": round(self._losses[-1], 8), "memory_mb": round(memory_in_use(self._device) / 1e6, 1)}
+        return figures
 
     def _loss(self, chosen: Tensor) -> Tensor:
         """Of the windows with these numbers."""
@@ -185,21 +169,11 @@ class BlockTraining(Training):
         self._on_progress(Progress(self.phase, done + self.step, total, told))
 
     def _state(self) -> dict[str, Any]:
-        return {
-            "losses": self._losses,
-            "factors": [parameter.detach().cpu() for parameter in self._parameters],
-            "optimizer": self._optimizer.state_dict(),
-            "best": self._best,
-            "best_loss": self._best_loss,
-        }
+        return {**super()._state(), "best": self._best, "best_loss": self._best_loss}
 
     def _restore(self, state: Mapping[str, Any]) -> None:
-        for parameter, saved in zip(self._parameters, state["factors"], strict=True):
-            parameter.data.copy_(saved)
-        self._optimizer.load_state_dict(state["optimizer"])
-        self._losses, self._best = list(state["losses"]), list(state["best"])
-        self._best_loss = float(state["best_loss"])
-        self.step = len(self._losses)
+        super()._restore(state)
+        self._best, self._best_loss = list(state["best"]), float(state["best_loss"])
 
 
 def distance(output: Tensor, target: Tensor) -> Tensor:
@@ -215,7 +189,3 @@ def distance(output: Tensor, target: Tensor) -> Tensor:
     wanted = target.float()
     least = torch.finfo(torch.float32).tiny  # of a token that should be zero
     return ((output.float() - wanted).square().sum(-1) / wanted.square().sum(-1).clamp(min=least)).mean()
-
-
-def _on_cpu(factors: Mapping[str, tuple[Tensor, Tensor]]) -> Pairs:
-    return {name: (left.detach().cpu(), right.detach().cpu()) for name, (left, right) in factors.items()}

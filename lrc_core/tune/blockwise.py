@@ -20,12 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from lrc_core.budget import stored
-from lrc_core.calibrate.paired_inputs import swapped
 from lrc_core.calibrate.update_factors import low_rank_layers
 from lrc_core.errors import CancelledError
 from lrc_core.lowrank.apply import FactorSource
 from lrc_core.lowrank.linear import LowRankLinear
-from lrc_core.models.blocks.linears import block_linears
+from lrc_core.models.blocks.linears import block_linears, swapped
 from lrc_core.models.blocks.partial import first_block_input, run_block
 from lrc_core.plan import Plan
 from lrc_core.tune.block_training import BlockTask, BlockTraining, RefinedBlock
@@ -146,7 +145,7 @@ class _Walk:
 
     def run_small(self, index: int, low: Mapping[str, nn.Module]) -> None:
         """The same for the compressed model, whose low-rank layers of this block are given."""
-        with swapped(self._model, low):
+        with swapped(self._model, low.items()):
             self._run(index, self._small)
 
     def _run(self, index: int, stream: Tensor) -> None:

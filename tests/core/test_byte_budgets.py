@@ -24,7 +24,7 @@ from lrc_core.formats.sizes import layer_bytes, plan_bytes, stored_matrices, who
 from lrc_core.kinds import check, command_for
 from lrc_core.lowrank.apply import compressed
 from lrc_core.lowrank.linear import LowRankLinear, PivotedLinear
-from lrc_core.lowrank.rounding import balanced
+from lrc_core.lowrank.rounding import unit_columns
 from lrc_core.models.blocks.linears import block_linears, get_module, weight_of
 from lrc_core.plan import Plan
 from lrc_core.runs.spec import (
@@ -70,7 +70,7 @@ def test_predicted_losses_are_the_quadratic_form(shape: tuple[int, int], form: A
     assert len(losses) == full + 1 and losses[0] == 0 and (np.diff(losses) >= 0).all()
     for rank in (32, full):
         truncated = 0.5 * float(found.sigma[rank:].double().square().sum())
-        pair = torch.matmul(*(on_grid(part, form) for part in balanced(found.left[:, :rank], found.right[:rank])))
+        pair = torch.matmul(*(on_grid(part, form) for part in unit_columns(found.left[:, :rank], found.right[:rank])))
         assert truncated + losses[rank] == pytest.approx(explicit(pair), rel=0.1)
 
 

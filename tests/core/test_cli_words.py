@@ -290,7 +290,7 @@ def test_doctor_does_not_clean_under_a_running_job(capsys: pytest.CaptureFixture
 
 
 def test_starter_fetches_and_reports(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lrc_core.cli.doctor.fetch_all", lambda on_progress: ())
+    monkeypatch.setattr("lrc_core.cli.doctor.fetch_all", lambda on_progress: None)
     assert main(["starter", "--json"]) == 0
     assert {part["name"] for part in json.loads(capsys.readouterr().out)["parts"]} >= {"model", "texts", "tasks"}
 

@@ -87,7 +87,7 @@ def test_precision_shards_and_companions(model: ModelRef, calibration: Calibrati
     allocated = run(AllocateSpec(model, keep=0.6, calibration=calibration))
     spec = export_of(allocated, calibration, to=str(tmp_path / "new" / "small"), dtype="bfloat16")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(write.write_shards, "__defaults__", (20_000,))
+        patch.setattr(write, "SHARD", 20_000)
         folder = folder_of(spec)
     index = json.loads((folder / "model.safetensors.index.json").read_text())
     shards = sorted(folder.glob("*.safetensors"))
@@ -268,7 +268,7 @@ def test_it_stops_between_files_and_goes_on(model: ModelRef, calibration: Calibr
     allocated = run(AllocateSpec(model, keep=0.5, calibration=calibration))
     spec = export_of(allocated, calibration)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(write.write_shards, "__defaults__", (20_000,))
+        patch.setattr(write, "SHARD", 20_000)
         with pytest.raises(CancelledError):
             run(spec, stop_at="writing", stop_after=3)
         partial = next(allocated.path.parent.glob("export-*/*.partial"))

@@ -16,7 +16,7 @@ from lrc_core.formats.grids import BF16, FORMATS, Q4_0, Q5_1, Q8_0, QUANTISED, F
 from lrc_core.formats.rounding import on_grid, packed, unpacked
 from lrc_core.formats.sizes import layer_bytes, plan_bytes, stored_matrices, whole_bytes
 from lrc_core.lowrank.apply import compressed
-from lrc_core.lowrank.rounding import balanced
+from lrc_core.lowrank.rounding import unit_columns
 from lrc_core.models.blocks.linears import block_linears, get_module, weight_of
 from lrc_core.plan import Plan, make_plan
 from lrc_core.quality.footprint import footprint
@@ -122,7 +122,7 @@ def test_the_forward_pass_runs_on_the_numbers_that_come_back(family: str, form: 
                 weight = torch.tensor(unpacked(packed(plain[layer.name].numpy(), form), form, layer.in_features))
             else:
                 found, k = source.factors(layer.name, layer.block), ranks[layer.name]
-                left, right = (on_grid(part, form) for part in balanced(found.left[:, :k], found.right[:k]))
+                left, right = (on_grid(part, form) for part in unit_columns(found.left[:, :k], found.right[:k]))
                 weight = left @ right
             wanted = inputs[layer.name] @ weight.T
             wanted = wanted if bias[layer.name] is None else wanted + bias[layer.name]
@@ -135,10 +135,10 @@ def test_balancing_changes_the_scale_of_components_and_nothing_else() -> None:
     sizes = torch.logspace(2, -4, 31)
     left = torch.cat([torch.randn(40, 31, generator=draw) * sizes, torch.zeros(40, 1)], 1)
     right = torch.randn(32, 64, generator=draw) / torch.cat([sizes, torch.ones(1)])[:, None]
-    one, two = balanced(left, right)
+    one, two = unit_columns(left, right)
     torch.testing.assert_close(one @ two, left @ right, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(torch.linalg.vector_norm(one, dim=0)[:31], torch.ones(31))
-    error = torch.linalg.norm(torch.matmul(*(on_grid(part, Q8_0) for part in balanced(left, right))) - left @ right)
+    error = torch.linalg.norm(torch.matmul(*(on_grid(part, Q8_0) for part in unit_columns(left, right))) - left @ right)
     uneven = torch.linalg.norm(on_grid(left, Q8_0) @ on_grid(right, Q8_0) - left @ right)
     assert error < uneven / 10
 

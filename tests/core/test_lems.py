@@ -12,9 +12,9 @@ import torch
 from lrc_core.allocate.lems.errors import allowed_ranks, biased_choices, depth_bias, error_curve
 from lrc_core.allocate.lems.method import LemsSettings, Trial, allocate, next_point
 from lrc_core.allocate.probing import probes
-from lrc_core.allocate.probing.grid import ProbeText, probed_rank
+from lrc_core.allocate.probing.grid import ProbeText
 from lrc_core.allocate.probing.probes import PlanProber, probe_layers
-from lrc_core.budget import break_even, check_target, is_dense, plan_params
+from lrc_core.budget import break_even, check_target, is_dense, plan_params, whole_rank_of_share
 from lrc_core.errors import CancelledError
 from lrc_core.types import Progress
 from tests.factories.tiny_methods import context_for, grid_of_shapes
@@ -75,7 +75,7 @@ def test_no_plan_has_a_smaller_predicted_error(tmp_path: Path) -> None:
     settings = LemsSettings(windows=2, window=16, offset=2, multiple=2, trials=0, alpha=0.5, gamma=3.0)
     found = allocate(context, settings)
     text = ProbeText(2, 16, 0.6, 2)
-    wanted = [(layer, probed_rank(layer, 0.1)) for layer in layers]
+    wanted = [(layer, whole_rank_of_share(layer, 0.1)) for layer in layers]
     effects = probe_layers(context, text, wanted)
     curves = {
         layer.name: error_curve(

@@ -64,7 +64,7 @@ def problem(folder: Path, **consents: bool) -> str:
 
 def loads(folder: Path, **consents: bool) -> Any:
     ref = ModelRef(str(folder), **consents)  # type: ignore[arg-type]
-    assert preflight(ref).ok
+    assert not preflight(ref).problems
     return load_model(ref, device="cpu", dtype="float32")
 
 

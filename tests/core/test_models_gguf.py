@@ -37,7 +37,7 @@ def refused(path: Path) -> str:
 
 
 def assert_same(path: Path, model: Any, tolerance: float = 2e-5) -> None:
-    assert preflight(ModelRef(str(path))).ok
+    assert not preflight(ModelRef(str(path))).problems
     loaded = load_model(ModelRef(str(path)), device="cpu", dtype="float32")
     torch.testing.assert_close(loaded.model(TOKENS).logits, model(TOKENS).logits, rtol=tolerance, atol=tolerance)
 

@@ -22,7 +22,7 @@ from tests.factories.tiny_models import BLOCKS, save_tiny, tiny_model
 
 def test_look_download_load_and_reuse(hub: type[Hub], capfd: pytest.CaptureFixture[str]) -> None:
     before = preflight(REF)
-    assert before.ok and before.kind == "hub" and before.revision == COMMIT
+    assert not before.problems and before.kind == "hub" and before.revision == COMMIT
     assert (before.n_blocks, before.params) == (BLOCKS, sum(p.numel() for p in tiny_model().parameters()))
     assert any("downloaded" in warning for warning in before.warnings)
     assert not any("GET" in line and line.endswith("onnx/model.safetensors") for line in hub.asked)
@@ -40,7 +40,8 @@ def test_look_download_load_and_reuse(hub: type[Hub], capfd: pytest.CaptureFixtu
     assert output.out == "" and "%|" not in output.err
 
     after = preflight(REF)
-    assert after.ok and after.revision == COMMIT and not after.warnings and after.disk_needed < before.disk_needed
+    assert not (after.problems or after.warnings)
+    assert after.revision == COMMIT and after.disk_needed < before.disk_needed
     hub.asked.clear()
     load_model(ModelRef("someone/tiny", revision=COMMIT), device="cpu")
     assert not hub.asked, "a complete commit needs no question to the hub"
@@ -83,7 +84,7 @@ def test_pickled_hub_models_need_consent(hub: type[Hub]) -> None:
             load_model(moving, device="cpu")
         assert COMMIT in caught.value.remedy
     allowed = ModelRef("someone/tiny", COMMIT, allow_pickle=True)
-    assert preflight(allowed).ok and preflight(allowed).n_blocks == BLOCKS
+    assert not preflight(allowed).problems and preflight(allowed).n_blocks == BLOCKS
     assert load_model(allowed, device="cpu").card.n_blocks == BLOCKS
 
 
@@ -112,9 +113,9 @@ def test_network_errors_are_translated(error: Exception) -> None:
 def test_preflight_judges_memory_and_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ref = ModelRef(str(save_tiny(tmp_path / "tiny")))
     monkeypatch.setattr(preflight_module, "gpu_memory_available", lambda: None)
-    assert preflight(ref).ok
+    assert not preflight(ref).problems
     monkeypatch.setattr(preflight_module, "cpu_memory_available", lambda: 500_000_000)
-    assert preflight(ref).ok and "memory" in preflight(ref).warnings[0]
+    assert not preflight(ref).problems and "memory" in preflight(ref).warnings[0]
     monkeypatch.setattr(preflight_module, "cpu_memory_available", lambda: 1000)
     assert "memory" in preflight(ref).problems[0]
     monkeypatch.setattr(preflight_module, "disk_available", lambda _: 1000)
@@ -123,6 +124,6 @@ def test_preflight_judges_memory_and_disk(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_preflight_of_the_starter_needs_no_pack() -> None:
     found = preflight(ModelRef())
-    assert found.ok and (found.kind, found.n_blocks, found.hidden_size) == ("starter", 30, 576)
+    assert not found.problems and (found.kind, found.n_blocks, found.hidden_size) == ("starter", 30, 576)
     assert "downloaded" in found.warnings[0] and found.disk_needed > 10**9
     assert json.loads(json.dumps(found.to_dict()))["source"] == "starter"

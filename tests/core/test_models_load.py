@@ -62,7 +62,7 @@ def test_every_family_loads_as_it_was_saved(family: str, tmp_path: Path) -> None
     assert card.identity.fingerprint == fingerprint(original)
     # The pre-flight, which reads no weights, agrees.
     before = preflight(ref(tmp_path / family))
-    assert before.ok and before.exists and before.kind == "folder"
+    assert not before.problems and before.exists and before.kind == "folder"
     assert (before.n_blocks, before.hidden_size) == (BLOCKS, HIDDEN)
     assert before.architecture == card.identity.architecture
     shapes = [
@@ -199,7 +199,7 @@ def test_pickles_load_only_with_consent(folder: Path) -> None:
     refused(folder, "pickle")
     loaded = load_model(ref(folder, allow_pickle=True), device="cpu")
     assert loaded.card.identity.fingerprint == fingerprint(tiny_model())
-    assert preflight(ref(folder, allow_pickle=True)).ok
+    assert not preflight(ref(folder, allow_pickle=True)).problems
 
 
 def test_own_code_runs_only_with_consent(folder: Path) -> None:
@@ -301,7 +301,7 @@ def test_gguf_is_unpacked_once_and_is_the_same_model(tmp_path: Path, capfd: pyte
     assert header.architecture == "llama" and header.metadata["llama.block_count"] == BLOCKS
     assert header.lengths["tokenizer.ggml.tokens"] == VOCAB
     before = preflight(ref(path))
-    assert before.ok and (before.kind, before.n_blocks, before.hidden_size) == ("gguf", BLOCKS, HIDDEN)
+    assert not before.problems and (before.kind, before.n_blocks, before.hidden_size) == ("gguf", BLOCKS, HIDDEN)
     assert before.params == sum(p.numel() for p in tiny_model().parameters()) and before.warnings
     loaded = load_model(ref(path), device="cpu", dtype="float32")
     tokens = torch.arange(20)[None]
@@ -337,6 +337,6 @@ def test_the_starter_model() -> None:
     loaded = load_model(ModelRef(), device="cpu", dtype="float32")
     assert loaded.card.params_total == 134_515_008 and loaded.card.params_linear == 106_168_320
     before = preflight(ModelRef())
-    assert before.ok and (before.params, before.n_blocks) == (134_515_008, 30)
+    assert not before.problems and (before.params, before.n_blocks) == (134_515_008, 30)
     tokens = loaded.tokenizer("The capital of France is", return_tensors="pt").input_ids
     assert loaded.tokenizer.decode(loaded.model(tokens).logits[0, -1].argmax()).strip() == "Paris"

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from lrc_core.allocate.probing.grid import ProbeText, probed_rank, ratio_grid
+from lrc_core.allocate.probing.grid import ProbeText, ratio_grid
 from lrc_core.allocate.probing.prober import DensePredictions, Effect, LayerProber, checked, token_loss
 from lrc_core.allocate.probing.probes import BASE, PlanProber, probe_layers
 from lrc_core.allocate.probing.records import RecordFile
-from lrc_core.budget import break_even, dense_ranks, is_dense
+from lrc_core.budget import break_even, dense_ranks, is_dense, whole_rank_of_share
 from lrc_core.errors import CancelledError, NumericalError
 from lrc_core.lowrank.apply import compressed
 from lrc_core.models.blocks.linears import block_linears
@@ -89,7 +89,7 @@ def test_a_window_no_longer_than_the_offset_loses_an_eighth(offset: int, window:
 def test_probed_ranks_keep_the_ratio() -> None:
     for layer in grid_of_shapes([(48, 48), (16, 48), (96, 40), (1536, 576)]):
         for ratio in ratio_grid(0.1, 1.0, 0.1):
-            rank = probed_rank(layer, ratio)
+            rank = whole_rank_of_share(layer, ratio)
             assert rank <= max(1.0, ratio * break_even(layer) + 1e-6) < rank + 1 + 1e-6
             assert is_dense(layer, rank) == (ratio == 1.0 and rank == break_even(layer))
     assert ratio_grid(0.4, 0.9, 0.1) == [0.4, 0.5, 0.6, 0.7, 0.8, 0.9]

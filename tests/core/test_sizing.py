@@ -44,8 +44,8 @@ def test_a_configuration_says_what_the_weights_say(family: str, tmp_path: Path) 
     assert alone.sizes is not None and whole.sizes is not None
     assert matrices(alone.sizes) == matrices(whole.sizes)
     assert alone.sizes.outside == whole.sizes.outside
-    assert not alone.ok and "no weights" in alone.problems[0] and "configuration" in alone.warnings[0]
-    assert whole.ok
+    assert "no weights" in alone.problems[0] and "configuration" in alone.warnings[0]
+    assert not whole.problems
     from_bytes = shapes_of_configuration((folder / "config.json").read_bytes())
     assert (from_bytes.blocks, from_bytes.outside) == (alone.sizes.blocks, alone.sizes.outside)
 

@@ -176,7 +176,11 @@ def test_a_zero_matrix_can_be_drawn(card):
     curves = figures.curves_of(card.layers[:1], values, ["svd"])
     (line,) = chart_of(curves)["curves"]
     assert not unpacked(line["above"]).any() and len(unpacked(line["x"])) == card.layers[0].full_rank
-    assert measures.uniform_measures(card, values["svd"], 0.8)["stable"][card.layers[0].name] == 0
+    facts = measures.facts_of(card, values["svd"], uniform_ranks(card.layers, 0.8))
+    for key, measure in measures.MEASURES.items():
+        if not measure.subspaces and not measure.decompositions:
+            assert measures.values_of(key, facts).keys() == facts.keys()
+    assert measures.values_of("stable", facts)[card.layers[0].name] == 0
 
 
 def test_a_pinned_cell_turns_everything_into_differences(open_page, store, card):

@@ -15,9 +15,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lrc_core.allocate.curves.knapsack import best_plan, gains
-from lrc_core.allocate.probing.grid import ProbeText, probed_rank, ratio_grid
+from lrc_core.allocate.probing.grid import ProbeText, ratio_grid
 from lrc_core.allocate.protocol import Allocation, Context
-from lrc_core.budget import check_target, dense_ranks, fit_budget, is_dense, uniform_ranks
+from lrc_core.budget import check_target, dense_ranks, fit_budget, is_dense, uniform_ranks, whole_rank_of_share
 from lrc_core.registry import ALLOCATORS, MethodEntry
 from lrc_core.settings import setting
 from lrc_core.types import LinearShape
@@ -89,6 +89,6 @@ def tried_ranks(
     ratios = ratio_grid(settings.lowest, 1.0, settings.step)
     found = {}
     for layer in layers:
-        low = {rank for value in ratios if not is_dense(layer, rank := probed_rank(layer, value))}
+        low = {rank for value in ratios if not is_dense(layer, rank := whole_rank_of_share(layer, value))}
         found[layer.name] = sorted(low | {base[layer.name], layer.full_rank})
     return found

@@ -28,7 +28,7 @@ from lrc_core.formats.grids import FORMATS, QUANTISED, Format
 from lrc_core.formats.rounding import on_grid
 from lrc_core.formats.sizes import pivots_bear
 from lrc_core.lowrank.pivots import pivot_form
-from lrc_core.lowrank.rounding import balanced
+from lrc_core.lowrank.rounding import unit_columns
 from lrc_core.models.blocks.linears import get_module, weight_of
 from lrc_core.types import LinearShape, Progress
 
@@ -62,7 +62,7 @@ def pair_losses(found: Factors, transform: Transform, form: Format) -> Array:
     Returns:
         [r + 1] float64, rising from 0.
     """
-    left, right = balanced(found.left.float(), found.right.float())
+    left, right = unit_columns(found.left.float(), found.right.float())
     of_left, of_right = left - on_grid(left, form), right - on_grid(right, form)
     one, two = (transform.times_output(part).square().sum(0) for part in (of_left, left))
     three, four = (_on_inputs(part, transform).square().sum(1) for part in (right, of_right))

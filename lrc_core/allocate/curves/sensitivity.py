@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lrc_core.errors import CancelledError, NumericalError
+from lrc_core.models.blocks.hooks import hooked
 from lrc_core.models.blocks.linears import get_module
 from lrc_core.types import LinearShape, OnProgress, Progress, ShouldStop
 
@@ -166,9 +167,5 @@ def _summed(
 
         return on_forward
 
-    handles = [get_module(model, name).register_forward_hook(hook(name)) for name in sums]
-    try:
+    with hooked(get_module(model, name).register_forward_hook(hook(name)) for name in sums):
         yield sums
-    finally:
-        for handle in handles:
-            handle.remove()

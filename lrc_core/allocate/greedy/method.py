@@ -20,9 +20,18 @@ from itertools import pairwise
 import numpy as np
 
 from lrc_core.allocate.curves.loss_curves import lower_hull
-from lrc_core.allocate.probing.grid import ProbeText, probed_rank, ratio_grid
+from lrc_core.allocate.probing.grid import ProbeText, ratio_grid
 from lrc_core.allocate.protocol import Allocation, Context
-from lrc_core.budget import check_target, dense_ranks, fit_budget, is_dense, layer_params, plan_params, rank_of_share
+from lrc_core.budget import (
+    check_target,
+    dense_ranks,
+    fit_budget,
+    is_dense,
+    layer_params,
+    plan_params,
+    rank_of_share,
+    whole_rank_of_share,
+)
 from lrc_core.registry import ALLOCATORS, MethodEntry
 from lrc_core.settings import setting
 from lrc_core.types import LinearShape
@@ -85,7 +94,7 @@ def allocate(context: Context, settings: GreedySettings) -> Allocation:
     from lrc_core.allocate.probing.probes import BASE, probe_layers  # torch
 
     ratios = ratio_grid(settings.lowest, settings.highest, settings.step)
-    wanted = [(layer, probed_rank(layer, ratio)) for layer in context.layers for ratio in ratios]
+    wanted = [(layer, whole_rank_of_share(layer, ratio)) for layer in context.layers for ratio in ratios]
     effects = probe_layers(context, ProbeText(settings.windows, settings.window), wanted)
     curves: dict[str, dict[int, float]] = {layer.name: {} for layer in context.layers}
     for layer, rank in wanted:

@@ -20,10 +20,10 @@ import numpy as np
 
 from lrc_core.allocate.curves.knapsack import best_plan, gains
 from lrc_core.allocate.lems.errors import Array, allowed_ranks, biased_choices, error_curve
-from lrc_core.allocate.probing.grid import ProbeText, probed_rank
+from lrc_core.allocate.probing.grid import ProbeText
 from lrc_core.allocate.probing.records import RecordFile
 from lrc_core.allocate.protocol import Allocation, Context
-from lrc_core.budget import check_target, dense_ranks, fit_budget
+from lrc_core.budget import check_target, dense_ranks, fit_budget, whole_rank_of_share
 from lrc_core.errors import CancelledError
 from lrc_core.registry import ALLOCATORS, MethodEntry
 from lrc_core.settings import setting
@@ -133,7 +133,7 @@ def _curves(context: Context, settings: LemsSettings) -> dict[str, Array]:
     """Predicted error of every layer by rank, without the depth bias."""
     from lrc_core.allocate.probing.probes import probe_layers  # torch
 
-    wanted = [(layer, probed_rank(layer, settings.probe_ratio)) for layer in context.layers]
+    wanted = [(layer, whole_rank_of_share(layer, settings.probe_ratio)) for layer in context.layers]
     effects = probe_layers(context, _text(settings), wanted)
     return {
         layer.name: error_curve(

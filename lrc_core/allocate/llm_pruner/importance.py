@@ -18,6 +18,7 @@ from lrc_core.damage import earlier
 from lrc_core.errors import CancelledError, NumericalError, RunError
 from lrc_core.files import write_arrays
 from lrc_core.lowrank.coupling import CoupledUnits
+from lrc_core.models.blocks.hooks import hooked
 from lrc_core.models.blocks.linears import get_module, weight_of
 from lrc_core.types import LinearShape, Progress
 
@@ -102,12 +103,8 @@ class _Gradients:
     @contextmanager
     def collecting(self, share: float) -> Iterator[None]:
         """Add the gradients of backward passes inside the context, times ``share``."""
-        handles = [module.register_forward_hook(self._hook(name, share)) for name, module in self._modules.items()]
-        try:
+        with hooked(module.register_forward_hook(self._hook(name, share)) for name, module in self._modules.items()):
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def _hook(self, name: str, share: float) -> Any:
         def on_forward(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:

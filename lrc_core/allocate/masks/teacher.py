@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lrc_core.models.blocks.hooks import hooked
 from lrc_core.models.blocks.linears import decoder_blocks
 from lrc_core.models.blocks.partial import hidden_of
 from lrc_core.models.head import output_head
@@ -153,11 +155,6 @@ class Distiller:
         handles = [self._model.get_output_embeddings().register_forward_pre_hook(stop)]  # type: ignore[operator]
         if self._kind == "hidden":
             handles.append(self._middle.register_forward_hook(keep))
-        try:
+        with hooked(handles), suppress(_HeadReached):
             self._model(input_ids=tokens, use_cache=False)
-        except _HeadReached:
-            pass
-        finally:
-            for handle in handles:
-                handle.remove()
         return tuple(caught)

@@ -5,9 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from lrc_core.budget import whole_rank_of_share
-from lrc_core.types import LinearShape
-
 
 @dataclass(frozen=True)
 class ProbeText:
@@ -43,8 +40,3 @@ def ratio_grid(lowest: float, highest: float, step: float) -> list[float]:
     """Ratios from the lowest to the highest, ascending; the lowest alone where the highest is below it."""
     count = math.floor((highest - lowest) / step + 1e-6) + 1
     return [round(lowest + i * step, 6) for i in range(max(count, 1))]
-
-
-def probed_rank(layer: LinearShape, ratio: float) -> int:
-    """Rank of a layer that keeps ``ratio`` of its parameters, at least 1."""
-    return whole_rank_of_share(layer, ratio)

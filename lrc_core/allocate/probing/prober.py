@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lrc_core.budget import is_dense
 from lrc_core.errors import NumericalError
 from lrc_core.lowrank.apply import FactorSource, low_rank_layer
-from lrc_core.models.blocks.linears import get_module, replace_module
+from lrc_core.models.blocks.linears import get_module, swapped
 from lrc_core.models.blocks.partial import block_inputs, logits_from
 from lrc_core.models.token_loss import divergences, log_normalisers, token_losses
 from lrc_core.types import LinearShape
@@ -105,11 +105,9 @@ class LayerProber:
     def logits(self, layer: LinearShape, rank: int) -> Tensor:
         """Logits [n, window, vocab] with ``layer`` at ``rank``; at or above break-even: with it dense."""
         module = get_module(self._model, layer.name)
-        replace_module(self._model, layer.name, self._at_rank(layer, rank, self._dense.get(layer.name, module)))
-        try:
+        probed = self._at_rank(layer, rank, self._dense.get(layer.name, module))
+        with swapped(self._model, [(layer.name, probed)]):
             return logits_from(self._model, self._tokens, layer.block, self._inputs[layer.block])
-        finally:
-            replace_module(self._model, layer.name, module)
 
     def loss(self, layer: LinearShape, rank: int) -> float:
         """Mean token loss with ``layer`` at ``rank``.

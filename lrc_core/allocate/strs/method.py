@@ -11,9 +11,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lrc_core.allocate.probing.grid import ProbeText, probed_rank, ratio_grid
+from lrc_core.allocate.probing.grid import ProbeText, ratio_grid
 from lrc_core.allocate.protocol import Allocation, Context
-from lrc_core.budget import check_target, dense_ranks, fit_budget, plan_params
+from lrc_core.budget import check_target, dense_ranks, fit_budget, plan_params, whole_rank_of_share
 from lrc_core.registry import ALLOCATORS, MethodEntry
 from lrc_core.settings import setting
 from lrc_core.types import LinearShape
@@ -82,7 +82,8 @@ def _measure(context: Context, settings: StrsSettings) -> list[Probe]:
     """Every layer at every ratio. Probes do not depend on the target, so all targets share them."""
     from lrc_core.allocate.probing.probes import probe_layers  # torch
 
-    wanted = [(layer, ratio, probed_rank(layer, ratio)) for layer in context.layers for ratio in probe_grid(settings)]
+    ratios = probe_grid(settings)
+    wanted = [(layer, ratio, whole_rank_of_share(layer, ratio)) for layer in context.layers for ratio in ratios]
     text = ProbeText(settings.windows, settings.window)
     effects = probe_layers(context, text, [(layer, rank) for layer, _, rank in wanted])
     return [Probe(layer.name, ratio, rank, math.exp(effects[layer.name, rank].loss)) for layer, ratio, rank in wanted]

@@ -25,8 +25,7 @@ def memory(arguments: argparse.Namespace) -> int:
     from lrc_core.bench.memory import PARTS  # torch
     from lrc_core.bench.memory import memory as measure
 
-    line = ProgressLine()
-    try:
+    with ProgressLine() as line:
         found = measure(
             arguments.size,
             tuple(arguments.part or PARTS),
@@ -35,8 +34,6 @@ def memory(arguments: argparse.Namespace) -> int:
             folder=Path(arguments.folder) if arguments.folder else None,
             on_progress=line.on_progress,
         )
-    finally:
-        line.close()
     if arguments.json:
         emit_json(found)
     else:

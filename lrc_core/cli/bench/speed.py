@@ -38,11 +38,9 @@ def add_speed_flags(parser: argparse.ArgumentParser) -> None:
         ("--prompt", "prompt", int, PROMPTS, "tokens of the prompt"),
     ):
         said = f"{what} (default: {' '.join(map(str, default))})"
-        add_list(parser, (word,), name, said, of=of, metavar=name.upper(), nargs="+")
-    add_list(
-        parser, ("--mode",), "mode", "eager, compile, graphs (default: eager; all on a GPU)", among=MODES, nargs="+"
-    )
-    add_list(parser, ("--phase",), "phase", "prefill, decode (default: both)", among=_PHASES, nargs="+")
+        add_list(parser, (word,), name, said, of=of, metavar=name.upper())
+    add_list(parser, ("--mode",), "mode", "eager, compile, graphs (default: eager; all on a GPU)", among=MODES)
+    add_list(parser, ("--phase",), "phase", "prefill, decode (default: both)", among=_PHASES)
     parser.add_argument("--dtype", default="auto", help="float32, bfloat16, float16 (default: as the device computes)")
     parser.add_argument("--threads", type=int, help="processor threads (default: as PyTorch chooses)")
     words = "for the turns of one cell; cells that would take far longer are left out (default: %(default)g)"
@@ -69,14 +67,14 @@ def _measured(arguments: argparse.Namespace) -> Mapping[str, Any]:
     from lrc_core.models.load import load_model
 
     grid = _grid(arguments, SpeedGrid)
-    plans, line = _plans(arguments.plan or ()), ProgressLine()
+    plans = _plans(arguments.plan or ())
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     device = pick_device()
     dtype = named_dtype(arguments.dtype, device)
     ref = _named(arguments, plans)
     note(f"Measuring {_STAND_IN if ref is None else ref.source}.")
-    try:
+    with ProgressLine() as line:
         model = two_blocks(device, dtype) if ref is None else load_model(ref, on_progress=line.on_progress).model
         model = model.to(dtype)
         for keep in arguments.keep or KEEPS:
@@ -84,8 +82,6 @@ def _measured(arguments: argparse.Namespace) -> Mapping[str, Any]:
         with ExitStack() as stack, torch.no_grad():
             forms = contenders(model, arguments.keep or KEEPS, plans, stack)
             return {"name": "speed", "model": ref.source if ref else None, **inference(forms, grid, line.on_progress)}
-    finally:
-        line.close()
 
 
 def _grid(arguments: argparse.Namespace, make: Any) -> Any:

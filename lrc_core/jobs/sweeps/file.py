@@ -1,4 +1,4 @@
-"""A sweep as its TOML file says it: the flags of ``lrc bench quality``, and several models. No torch."""
+"""A sweep as its TOML file describes it: the flags of ``lrc bench quality``, and several models. No torch."""
 
 from __future__ import annotations
 

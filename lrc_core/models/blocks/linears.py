@@ -7,7 +7,8 @@ once, on the dense model, and remembered by name: behind a plan another list may
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
@@ -173,6 +174,25 @@ def replace_module(model: nn.Module, name: str, new: nn.Module) -> nn.Module:
     parent, _, leaf = name.rpartition(".")
     get_module(model, parent).add_module(leaf, new)
     return old
+
+
+@contextmanager
+def swapped(model: nn.Module, others: Iterable[tuple[str, nn.Module]]) -> Iterator[None]:
+    """The model with other modules in place of the named ones; the very same modules are put back at the end.
+
+    Args:
+        model: whose modules they are.
+        others: by full name. A generator can make each from the module that it takes the place of, which is asked for
+            once: of a model whose blocks are brought in one after the other, no block then comes in twice.
+    """
+    originals: dict[str, nn.Module] = {}
+    try:
+        for name, module in others:
+            originals[name] = replace_module(model, name, module)
+        yield
+    finally:
+        for name, module in originals.items():
+            replace_module(model, name, module)
 
 
 def _chooses_experts(model: nn.Module, name: str, rows: int) -> bool:

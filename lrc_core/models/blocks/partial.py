@@ -7,7 +7,7 @@ the final norm and the head stay whatever the architecture makes them. Nothing i
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lrc_core.errors import ModelError
+from lrc_core.models.blocks.hooks import hooked
 from lrc_core.models.blocks.linears import decoder_blocks
 
 _CHAIN = 1e-2  # of a state's norm: above rounding, far below another state
@@ -48,12 +49,8 @@ def block_inputs(model: nn.Module, tokens: Tensor) -> tuple[list[Tensor], Tensor
     def keep(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         inputs.append((args[0] if args else kwargs["hidden_states"]).detach())
 
-    handles = [block.register_forward_pre_hook(keep, with_kwargs=True) for block in decoder_blocks(model)]
-    try:
+    with hooked(block.register_forward_pre_hook(keep, with_kwargs=True) for block in decoder_blocks(model)):
         logits: Tensor = model(input_ids=tokens, use_cache=False).logits
-    finally:
-        for handle in handles:
-            handle.remove()
     return inputs, logits
 
 
@@ -102,12 +99,8 @@ def _caught(model: nn.Module, tokens: Tensor, module: nn.Module, *, entering: bo
     handle = (
         module.register_forward_pre_hook(enter, with_kwargs=True) if entering else module.register_forward_hook(leave)
     )
-    try:
+    with handle, suppress(_BlockDone):
         model(input_ids=tokens, use_cache=False)
-    except _BlockDone:
-        pass
-    finally:
-        handle.remove()
     return caught[0]
 
 
@@ -221,14 +214,8 @@ def _returns_tuple(model: nn.Module) -> bool:
             outputs.append(output)
             raise _BlockDone
 
-        handle = decoder_blocks(model)[0].register_forward_hook(catch)
-        try:
-            model(
-                input_ids=torch.zeros(1, 1, dtype=torch.long, device=next(model.parameters()).device), use_cache=False
-            )
-        except _BlockDone:
-            pass
-        finally:
-            handle.remove()
+        token = torch.zeros(1, 1, dtype=torch.long, device=next(model.parameters()).device)
+        with decoder_blocks(model)[0].register_forward_hook(catch), suppress(_BlockDone):
+            model(input_ids=token, use_cache=False)
         _RETURNS_TUPLE[model] = isinstance(outputs[0], tuple)
     return _RETURNS_TUPLE[model]

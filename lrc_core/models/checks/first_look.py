@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lrc_core.models.blocks.hooks import hooked
+
 _WINDOW = 12
 _MOST_ROUNDING = {torch.float32: 1e-4, torch.float64: 1e-4}
 _MOST_ROUNDING_HALF = 2e-3
@@ -42,16 +44,13 @@ def first_look(model: nn.Module) -> FirstLook:
         model: in evaluation mode; left as it was found.
     """
     called: set[str] = set()
-    handles = [module.register_forward_pre_hook(_noting(called, name)) for name, module in model.named_modules()]
     try:
-        causal = _is_causal(model, 3) or _is_causal(model, 11)
+        with hooked(module.register_forward_pre_hook(_noting(called, name)) for name, module in model.named_modules()):
+            causal = _is_causal(model, 3) or _is_causal(model, 11)
     except torch.OutOfMemoryError:
         raise
     except Exception:  # a family's own code raises whatever it likes
         return FirstLook(None, True)
-    finally:
-        for handle in handles:
-            handle.remove()
     return FirstLook(frozenset(called), causal)
 
 

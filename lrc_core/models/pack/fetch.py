@@ -21,7 +21,7 @@ from pathlib import Path
 from lrc_core.errors import CancelledError, PackError, ResourceError
 from lrc_core.files import disk_errors, fill_aside, move
 from lrc_core.models.aside import one_at_a_time, require_disk
-from lrc_core.types import OnProgress, Progress, ShouldStop
+from lrc_core.types import OnProgress, Progress, ShouldStop, ignore_progress, never_stop
 
 MANIFEST = "manifest.json"
 _POLL_S = 0.3
@@ -77,7 +77,9 @@ class PackPart:
     licence: str
 
 
-def ensure_part(part: PackPart, root: Path, on_progress: OnProgress, should_stop: ShouldStop) -> Path:
+def ensure_part(
+    part: PackPart, root: Path, on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop
+) -> Path:
     """The part's folder below ``root``, fetched and built when it is missing or damaged.
 
     Raises:

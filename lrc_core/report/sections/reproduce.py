@@ -92,20 +92,20 @@ def reproduce(named: Named, command: str) -> Section:
 def _first(sources: Sources) -> list[Command]:
     """The comparison, or the runs behind the plans."""
     if sources.comparison is not None:
-        return [Command("Allocate and measure everything", _line(sources.comparison, sources), sources.comparison.id)]
+        return [Command("Allocate and measure everything", _line(sources.comparison), sources.comparison.id)]
     found = []
     for shown in sources.plans:
         run = sources.archive.folder(shown.source.partition("@")[0])
         if run is not None:
-            found.append(Command(f"The plan {shown.label}", _line(run, sources), run.id))
+            found.append(Command(f"The plan {shown.label}", _line(run), run.id))
     return found
 
 
 def _asked(sources: Sources) -> list[Command]:
-    return [Command("Ask side by side", _line(run, sources), run.id) for run in sources.answers]
+    return [Command("Ask side by side", _line(run), run.id) for run in sources.answers]
 
 
-def _line(run: Run, sources: Sources) -> str:
+def _line(run: Run) -> str:
     try:
         return command_for(run.spec, RunStore(run.path.parent))
     except LrcError as error:
@@ -145,7 +145,7 @@ def _run_line(run_id: str, what: str, sources: Sources) -> TableRow:
             ended = time.strftime("%Y-%m-%d %H:%M", time.localtime(status.ended_at)) if status.ended_at else "–"
             took = status.ended_at - status.started_at if status.ended_at and status.started_at else None
             cells = (Cell(status.state, status.state), Cell(ended, status.ended_at), Cell(duration(took), took))
-            return TableRow((*first, *cells, Cell(_line(run, sources))))
+            return TableRow((*first, *cells, Cell(_line(run))))
     gone = "is a file" if "." in run_id else "not on this computer"
     return TableRow((*first, Cell(gone, gone), Cell("–"), Cell("–"), Cell("")), state="missing")
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import streamlit as st
 
@@ -52,6 +53,17 @@ class Book:
     start: int = 0
     keep: bool = False
 
+    def content(self) -> dict[str, Any]:
+        """What the script that draws it reads."""
+        return {
+            "label": self.label,
+            "viewBox": f"0 0 {self.size[0]} {self.size[1]}",
+            "base": self.base,
+            "frames": [asdict(frame) for frame in self.frames],
+            "interval": FRAME_MS,
+            "keep": self.keep,
+        }
+
 
 def flipbook(book: Book, key: str) -> None:
     """Draw a book; where the reader left the slider goes into the URL under ``key``, so that a reload keeps it."""
@@ -61,14 +73,7 @@ def flipbook(book: Book, key: str) -> None:
         css=(ASSETS / "learn" / "flipbook.css").read_text(encoding="utf-8"),
         js=(ASSETS / "learn" / "flipbook.js").read_text(encoding="utf-8"),
     )
-    content = {
-        "label": book.label,
-        "viewBox": f"0 0 {book.size[0]} {book.size[1]}",
-        "base": book.base,
-        "frames": [asdict(frame) for frame in book.frames],
-        "interval": FRAME_MS,
-        "keep": book.keep,
-    }
+    content = book.content()
     digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
     component(
         data={**content, "id": digest, "start": position(book, key)},

@@ -88,40 +88,25 @@ def slider() -> float:
 
 def chart(layer: LinearShape, removed: float) -> alt.LayerChart | alt.FacetChart:
     """Both laws against k, the dense layer's cost, break-even, where the slider stands, and what the pointer is at."""
-    even, both = break_even(layer), laws_of(layer)
-    ranks = range(0, layer.full_rank + 1, max(1, layer.full_rank // 96))
-    lines = pd.DataFrame(
-        [
-            {"rank": rank, "millions": factor_params(law, rank) / 1e6, "law": label}
-            for label, law in both.items()
-            for rank in (*ranks, layer.full_rank)
-        ]
-    )
-    dense = pd.DataFrame({"rank": [0, layer.full_rank], "millions": [layer.params / 1e6] * 2})
-    here = pd.DataFrame(
-        [
-            {"rank": rank, "millions": factor_params(law, rank) / 1e6, "law": label}
-            for label, law in both.items()
-            for rank in (whole_rank_of_share(law, kept_share(removed)),)
-        ]
-    )
+    even, full, dense = break_even(layer), layer.full_rank, layer.params / 1e6
+    lines, here = _on_the_curves(layer, removed)
+    level = pd.DataFrame({"rank": [0, full], "millions": [dense] * 2})
     marks = pd.DataFrame(
         {
-            "rank": [even, layer.full_rank],
-            "millions": [layer.params / 1e6, layer.params / 1e6],
+            "rank": [even, full],
+            "millions": [dense] * 2,
             "words": [f"break-even: rank {even:.0f}", f"dense: {words.count(layer.params)}"],
         }
     )
-    loss = pd.DataFrame({"rank": [even, layer.full_rank], "low": [layer.params / 1e6] * 2})
-    loss["high"] = [factor_params(layer, even) / 1e6, factor_params(layer, layer.full_rank) / 1e6]
-    x = alt.X(
-        "rank:Q", title="Rank k", axis=alt.Axis(tickCount=8), scale=alt.Scale(domain=[0, layer.full_rank], nice=False)
+    loss = pd.DataFrame(
+        {"rank": [even, full], "low": [dense] * 2, "high": [factor_params(layer, k) / 1e6 for k in (even, full)]}
     )
+    x = alt.X("rank:Q", title="Rank k", axis=alt.Axis(tickCount=8), scale=alt.Scale(domain=[0, full], nice=False))
     y = alt.Y("millions:Q", title="Parameters in millions")
     color = alt.Color(
         "law:N",
         legend=alt.Legend(title=None, orient="top"),
-        scale=alt.Scale(domain=list(both), range=[ORANGE, PURPLE]),
+        scale=alt.Scale(domain=list(laws_of(layer)), range=[ORANGE, PURPLE]),
     )
     at = alt.selection_point(
         fields=["rank"], nearest=True, on="pointerover", clear="pointerout", empty=False, name="at_rank"
@@ -131,7 +116,7 @@ def chart(layer: LinearShape, removed: float) -> alt.LayerChart | alt.FacetChart
     return alt.layer(
         alt.Chart(loss).mark_area(color=ORANGE, opacity=0.18).encode(x=x, y=alt.Y("low:Q"), y2="high:Q"),
         traced.mark_line(strokeWidth=2.5),
-        alt.Chart(dense).mark_line(color=TEAL, strokeWidth=2.5, strokeDash=[6, 4]).encode(x=x, y=y),
+        alt.Chart(level).mark_line(color=TEAL, strokeWidth=2.5, strokeDash=[6, 4]).encode(x=x, y=y),
         alt.Chart(marks[:1]).mark_rule(color=GREY, strokeDash=[3, 3]).encode(x=x),
         alt.Chart(marks[:1])
         .mark_text(align="left", dx=8, dy=26, fontSize=13, color=GREY)
@@ -147,6 +132,20 @@ def chart(layer: LinearShape, removed: float) -> alt.LayerChart | alt.FacetChart
         .mark_point(filled=True, size=150, opacity=1, aria=False)
         .encode(x=x, y=y, color=color, tooltip=said),
     ).properties(height=320)
+
+
+def _on_the_curves(layer: LinearShape, removed: float) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """What a rank costs under every law: at all ranks of a curve, and at the one that the slider asks for."""
+    curve = [*range(0, layer.full_rank + 1, max(1, layer.full_rank // 96)), layer.full_rank]
+    lines, here = (
+        [
+            {"rank": rank, "millions": factor_params(law, rank) / 1e6, "law": label}
+            for label, law in laws_of(layer).items()
+            for rank in ranks or (whole_rank_of_share(law, kept_share(removed)),)
+        ]
+        for ranks in (curve, None)
+    )
+    return pd.DataFrame(lines), pd.DataFrame(here)
 
 
 def laws_of(layer: LinearShape) -> dict[str, LinearShape]:

@@ -69,14 +69,12 @@ def book() -> Book:
     panel = SpectrumPanel(sigma, even, 40, 254, 800, 104)
     pictures = [(20, "the image, 96 × 128"), (320, "the first directions"), (620, "what is missing")]
     base = "".join(svg.text(x + 128, 16, label, size=17) for x, label in pictures)
-    base += svg.image(_grey(image), (20, 26, 256, 192)) + panel.base(
-        "singular values, largest first; both axes show square roots, so that small ones can be seen"
-    )
+    base += svg.image(_grey(image), (20, 26, 256, 192)) + panel.base()
     frames = []
     for rank in RANKS:
         kept = (left[:, :rank] * sigma[:rank]) @ right[:rank]
         drawing = svg.image(_grey(kept + image.mean()), (320, 26, 256, 192))
-        drawing += svg.image(_missing(matrix() - kept), (620, 26, 256, 192))
+        drawing += svg.image(_grey(0.5 + (matrix() - kept)), (620, 26, 256, 192))
         words_of = image_sentence(rank, sigma, even)
         frames.append(Frame(f"{rank} of {ROWS}", drawing + panel.cut(rank), words_of, panel.share(rank)))
     return Book("Rank", (900, 400), base, frames, start=2)
@@ -95,11 +93,6 @@ def image_sentence(rank: int, sigma: NDArray[np.float64], even: float) -> str:
 def _grey(values: NDArray[np.float64]) -> NDArray[np.uint8]:
     """Sixty-four shades: enough for the eye, and small files."""
     return (np.clip(values, 0, 1) * 63).round().astype(np.uint8) * 4
-
-
-def _missing(values: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """What a truncation leaves out, grey where nothing is missing."""
-    return _grey(0.5 + values)
 
 
 def draw(ref: ModelRef) -> None:

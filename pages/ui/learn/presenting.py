@@ -30,7 +30,7 @@ def leave() -> None:
 
 
 def draw(current: int, ref: ModelRef) -> None:
-    """The step, and a bar that turns to the others; Page Up and Page Down do as well, which is what clickers send."""
+    """The step, and a bar that turns to the others; so do Page Up and Page Down, which presentation clickers send."""
     entry = STEPS[current - 1]
     text = lesson_text(entry.text)
     with st.container(key="learn_presented"):

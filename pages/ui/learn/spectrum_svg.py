@@ -40,27 +40,27 @@ class SpectrumPanel:
         top = self.sigma[0] if self.sigma[0] > 0 else 1.0
         return self.top + self.height * (1 - float(np.sqrt(max(0.0, value) / top)))
 
-    def _points(self, first: int, last: int) -> list[tuple[float, float]]:
-        count = min(120, max(1, last - first + 1))
-        ranks = np.unique(np.geomspace(max(first, 1), max(last, 1), count).round().astype(int))
+    def _points(self, last: int) -> list[tuple[float, float]]:
+        ranks = np.unique(np.geomspace(1, max(last, 1), min(120, max(1, last))).round().astype(int))
         return [(self.x(rank), self.y(self.sigma[rank - 1])) for rank in ranks]
 
-    def base(self, words: str) -> str:
+    def base(self) -> str:
         """Axes, curve and the break-even line."""
         bottom = self.top + self.height
+        said = "singular values, largest first; both axes show square roots, so that small ones can be seen"
         edge = self.x(self.even)
         ticks = [rank for rank in (1, 10, 50, 100, 250, 500, 1000, 2500, 5000) if rank < 0.85 * len(self.sigma)]
         return (
             svg.line((self.left, bottom), (self.left + self.width, bottom))
-            + svg.polyline(self._points(1, len(self.sigma)), svg.ORANGE)
+            + svg.polyline(self._points(len(self.sigma)), svg.ORANGE)
             + svg.line((edge, self.top), (edge, bottom), dash="5 4")
             + svg.text(edge, self.top - 7, f"break-even {self.even:.0f}", size=15)
             + "".join(svg.text(self.x(rank), bottom + 17, str(rank), size=14) for rank in (*ticks, len(self.sigma)))
-            + svg.text(self.left + self.width / 2, bottom + 38, words, size=15, extra='fill-opacity="0.8"')
+            + svg.text(self.left + self.width / 2, bottom + 38, said, size=15, extra='fill-opacity="0.8"')
         )
 
     def cut(self, rank: int) -> str:
         """The kept part and the cut behind it."""
         bottom, at = self.top + self.height, self.x(rank)
-        area = [(self.left, bottom), (self.left, self.y(self.sigma[0])), *self._points(1, rank), (at, bottom)]
+        area = [(self.left, bottom), (self.left, self.y(self.sigma[0])), *self._points(rank), (at, bottom)]
         return svg.polygon(area, svg.ORANGE) + svg.line((at, self.top), (at, bottom), color=svg.ORANGE)

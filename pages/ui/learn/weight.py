@@ -67,7 +67,7 @@ def book(lesson: lessons.Lesson, entry: dict[str, Any], layer: LinearShape) -> B
     ]
     base = "".join(svg.text(x + 120, 16, label) for x, label in pictures)
     base += svg.image(svg.coloured(drawn[f"{name}/weight"]), (30, 26, 240, 240))
-    base += panel.base("singular values, largest first; both axes show square roots, so that small ones can be seen")
+    base += panel.base()
     frames = []
     for number, rank in enumerate(entry["ranks"]):
         kept, missing = drawn[f"{name}/kept"][number], drawn[f"{name}/missing"][number]

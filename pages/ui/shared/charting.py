@@ -38,9 +38,7 @@ class ChartText:
     folded: bool = True
 
 
-def plotly(
-    figure: go.Figure, caption: ChartText, *, key: str, name: str, on_select: Callable[[], None] | None = None
-) -> None:  # fmt: skip
+def plotly(figure: go.Figure, caption: ChartText, *, key: str, name: str) -> None:
     """A Plotly figure.
 
     Args:
@@ -48,14 +46,12 @@ def plotly(
         caption: its text and numbers.
         key: of the chart.
         name: of the PNG that Streamlit's own button saves.
-        on_select: called when a point was clicked on.
     """
-    clicks: dict[str, Any] = {"on_select": on_select, "selection_mode": "points"} if on_select else {}
     spec = figure.to_dict()
     shown = in_plotly(spec)
     # Streamlit checks every part of a dictionary, which takes longer than making the figure; a figure it believes.
     drawn = figure if shown is spec else shown
-    st.plotly_chart(drawn, key=key, config=figures.config(name), alt=without_marks(caption.alt), **clicks)
+    st.plotly_chart(drawn, key=key, config=figures.config(name), alt=without_marks(caption.alt))
     below(caption, key)
 
 

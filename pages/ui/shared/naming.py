@@ -22,7 +22,7 @@ def when(view: RunView[Any]) -> str:
 
 
 def told_apart(labels: Mapping[str, str]) -> dict[str, str]:
-    """The same labels by id; of those that are alike each gets the end of its id."""
+    """The same labels by id; those that are alike get the end of their ids."""
     count = Counter(labels.values())
     return {key: label if count[label] == 1 else f"{label} · …{key[-4:]}" for key, label in labels.items()}
 

@@ -76,7 +76,7 @@ class LayerHeatmap:
     label: str
 
 
-def heat(picture: LayerHeatmap, *, with_table: bool = True) -> str:
+def heat(picture: LayerHeatmap) -> str:
     """Blocks across, kinds of layer down: as wide as a screen is."""
     card, (low, high) = picture.card, picture.ends
     kinds = card.kinds
@@ -97,7 +97,7 @@ def heat(picture: LayerHeatmap, *, with_table: bool = True) -> str:
         for layer in card.layers
         if layer.name in picture.values
     ]
-    figures = picture_table(picture.label, ["Block", "Layer", picture.unit], rows) if with_table else ""
+    figures = picture_table(picture.label, ["Block", "Layer", picture.unit], rows)
     return (
         f'<figure class="heat" style="--rows:{len(kinds)}"><div class="kinds" aria-hidden="true">{names}</div>'
         f'<svg role="img" aria-label="{html.escape(picture.label)}" '

@@ -66,7 +66,7 @@ def example_of(shown: ShownSpectra) -> LinearShape:
     return example_layer(shown.spectra, shown.decomposition)
 
 
-def information_heatmap(shown: ShownSpectra, *, with_table: bool = True) -> str:
+def information_heatmap(shown: ShownSpectra) -> str:
     """The heatmap of where a model's information lives."""
     values = shown.need
     return pictures.heat(
@@ -79,7 +79,6 @@ def information_heatmap(shown: ShownSpectra, *, with_table: bool = True) -> str:
             label=f"Rank that holds {words.percent(SHARE)} of each layer's energy, as a share of its break-even rank, "
             f"in {shown.spectra.card.name}",
         ),
-        with_table=with_table,
     )
 
 

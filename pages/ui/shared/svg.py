@@ -21,10 +21,10 @@ def text(x: float, y: float, words: str, *, size: int = 17, anchor: str = "middl
     return f"<text {place} {extra}>{html.escape(words)}</text>"
 
 
-def rect(x: float, y: float, width: float, height: float, color: str, opacity: float = 1.0) -> str:
+def rect(x: float, y: float, width: float, height: float, color: str) -> str:
     """A filled rectangle."""
     place = f'x="{x:.1f}" y="{y:.1f}" width="{max(0.0, width):.1f}" height="{max(0.0, height):.1f}"'
-    return f'<rect {place} fill="{color}" fill-opacity="{opacity:g}"/>'
+    return f'<rect {place} fill="{color}" fill-opacity="1"/>'
 
 
 def line(start: tuple[float, float], end: tuple[float, float], *, dash: str = "", color: str = "currentColor") -> str:
@@ -40,10 +40,10 @@ def polyline(points: Sequence[tuple[float, float]], color: str, width: float = 2
     return f'<polyline points="{joined}" fill="none" stroke="{color}" stroke-width="{width}"/>'
 
 
-def polygon(points: Sequence[tuple[float, float]], color: str, opacity: float = 0.28) -> str:
+def polygon(points: Sequence[tuple[float, float]], color: str) -> str:
     """A filled area."""
     joined = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-    return f'<polygon points="{joined}" fill="{color}" fill-opacity="{opacity:g}"/>'
+    return f'<polygon points="{joined}" fill="{color}" fill-opacity="0.28"/>'
 
 
 def image(pixels: NDArray[np.uint8], place: tuple[float, float, float, float]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lrc_core.budget import Ranks, break_even, uniform_ranks
+from lrc_core.budget import Ranks, break_even
 from lrc_core.decompose.measures import (
     condition_number,
     effective_rank,
@@ -215,13 +215,6 @@ def doubts_of(measure: str, facts: Mapping[str, LayerFacts]) -> dict[str, str]:
     """Layers whose figure should not be trusted, and why."""
     doubts = {name: MEASURES[measure].doubt(found) for name, found in facts.items()}
     return {name: doubt for name, doubt in doubts.items() if doubt}
-
-
-def uniform_measures(card: ModelCard, sigmas: Mapping[str, np.ndarray], keep: float) -> dict[str, dict[str, float]]:
-    """The measures of every spectrum under the uniform cut: ``{measure: {layer name: figure}}``."""
-    facts = facts_of(card, sigmas, uniform_ranks(card.layers, keep))
-    keys = [key for key, measure in MEASURES.items() if not measure.subspaces and not measure.decompositions]
-    return {key: values_of(key, facts) for key in keys}
 
 
 def spectrum_sentence(layer: LinearShape, sigma: np.ndarray, label: str) -> str:

@@ -6,7 +6,6 @@ import html
 import json
 import math
 from collections.abc import Callable
-from dataclasses import asdict
 
 from lrc_core import words
 from lrc_core.budget import USUAL_KEEP
@@ -19,25 +18,16 @@ from lrc_core.runs.spec import ModelRef
 from pages.ui.compare import readings
 from pages.ui.learn import card, layers, lessons, mask, methods, outputs, picture, weight
 from pages.ui.learn import mask_training as training
-from pages.ui.learn.flipbook import FRAME_MS, Book
+from pages.ui.learn.flipbook import Book
 from pages.ui.learn.quiz import questions
 from pages.ui.learn.quiz.figures import FIGURES
 from pages.ui.learn.site.books import outputs_book, pays_book
 from pages.ui.shared import pictures
 
 
-def book(content: Book) -> str:
+def book(shown: Book) -> str:
     """A flipbook, which the page's script brings to life."""
-    data = {
-        "label": content.label,
-        "viewBox": f"0 0 {content.size[0]} {content.size[1]}",
-        "base": content.base,
-        "frames": [asdict(frame) for frame in content.frames],
-        "interval": FRAME_MS,
-        "keep": content.keep,
-        "start": content.start,
-        "id": content.label,
-    }
+    data = {**shown.content(), "start": shown.start, "id": shown.label}
     text = json.dumps(data, ensure_ascii=False).replace("</", "<\\/")
     return f'<div class="book"><div class="flipbook"></div><script type="application/json">{text}</script></div>'
 

@@ -12,11 +12,6 @@ from lrc_core.types import ModelCard
 from tests.factories import run_factory
 
 
-@pytest.fixture
-def card() -> ModelCard:
-    return run_factory.make_card()
-
-
 def test_reading_of_a_heatmap_follows_its_plan(card: ModelCard) -> None:
     wide = run_factory.make_card(width=480)  # where rounding to whole ranks hardly matters
     assert "nearly the same" in heatmap.plan_sentence(wide, run_factory.plan_at(wide, 0.8, "uniform"))

@@ -1,0 +1,127 @@
+"""What a report says: its tables, its names, and numbers rounded to what their errors allow."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from typing import Any
+
+from lrc_core import words as numbers
+from lrc_core.report.build import make_report
+from lrc_core.report.content import visible_texts
+from lrc_core.report.html.page import report_html
+from lrc_core.report.pdf.document import report_pdf
+from lrc_core.report.sections import prose
+from lrc_core.report.sections.allocation import _ranks
+from lrc_core.report.sources import Asked, ReportPlan, find_sources
+from lrc_core.runs.spec import QualitySpec
+from lrc_core.types import ModelCard
+from lrc_core.words import data_size
+from tests.factories import run_factory, table_factory
+from tests.factories.pdf_reader import Pdf
+from tests.factories.report_reader import Make, Page, looked_up, table_of
+
+
+def test_failed_and_missing_cells_stand_in_the_tables(make: Make, stores: Any, card: ModelCard) -> None:
+    failed = make(compare=table_factory.quality_run(stores[0], card).id)
+    lines = table_of(failed, "Size and perplexity").lines
+    assert [line.state for line in lines].count("failed") == 1
+    cell = next(line for line in lines if line.state == "failed")
+    assert cell.cells[0].text == "STRS"
+    assert "Keeping 0.6" in cell.cells[2].text
+    lacking = make(compare=table_factory.compare_run(stores[0], card, skip=(("strs", 0.8),)).id)
+    line = next(line for line in table_of(lacking, "Size and perplexity").lines if line.state == "missing")
+    assert [cell.text for cell in line.cells[:3]] == ["STRS", "20", "Not measured"]
+    for drawn in (report_html(lacking), Pdf(report_pdf(lacking)).text()):
+        assert "Not measured" in drawn
+
+
+def test_what_prunes_structure_is_one_cell_under_no_decomposition(stores: Any, card: ModelCard) -> None:
+    run_factory.spectra_run(stores[0], card)
+    spec = QualitySpec(methods=("uniform", "llm_pruner"), keeps=(0.8,), decompositions=("whitened", "kfac"))
+    run = stores[0].create(spec)
+    pruned = {**table_factory.row("llm_pruner", 0.8), "decomposition": ""}
+    run_factory.finish(
+        run, {"rows": [table_factory.row("dense", 1.0), table_factory.row("uniform", 0.8), pruned], "baselines": []}
+    )
+    assert find_sources(Asked(compare=run.id), looked_up(stores)).missing == (("uniform", "kfac", 0.8, 0),)
+    table = table_of(make_report(Asked(compare=run.id), None, looked_up(stores)), "Size and perplexity")
+    assert table.lines[2].cells[0].text == "LLM-Pruner"
+
+
+def test_signs_of_significance_come_from_the_tests(make: Make, stores: Any, card: ModelCard) -> None:
+    made = make(compare=table_factory.quality_run(stores[0], card).id)
+    table = table_of(made, "Size and perplexity")
+    llrc = next(line for line in table.lines if line.key == ("llrc", "0.8"))
+    assert {cell.mark for cell in llrc.cells if cell.mark} == {"*"}, "0.01 from uniform, 0.2 from STRS"
+    untested = make(compare=table_factory.compare_run(stores[0], card).id)
+    assert "No paired tests" in table_of(untested, "Size and perplexity").note
+    assert not any(cell.mark for line in table_of(untested, "Size and perplexity").lines for cell in line.cells)
+
+
+def test_every_measured_row_leads_to_its_runs(make: Make, stores: Any, card: ModelCard) -> None:
+    run = table_factory.compare_run(stores[0], card)
+    made = make(compare=run.id)
+    listed = {line.cells[0].text for line in table_of(made, "Every run behind this report").lines}
+    rows = json.loads((run.path / "rows.json").read_text())
+    assert {run.id, *(row["run_id"] for row in rows)} <= listed
+    commands = [cell.text for cell in (line.cells[-1] for line in table_of(made, "Every run behind this report").lines)]
+    assert sum(text.startswith("lrc evaluate starter --plan") for text in commands) == len(rows) - 1
+    assert made.source == run.id and f"lrc report --compare {run.id}" in " ".join(visible_texts(made))
+
+
+def test_pruned_plans_and_updates_have_names_and_pictures(make: Make, stores: Any, card: ModelCard) -> None:
+    run = table_factory.compare_run(stores[0], card, methods=("uniform", "llm_pruner"), keeps=(0.8,))
+    made = make(compare=run.id)
+    assert "×" in " ".join(visible_texts(made, detail=True)) and "LLM-Pruner, 20 %" in report_html(made)
+    updated = make(
+        compare=table_factory.compare_run(stores[0], card, methods=("llrc",), keeps=(0.8,), update="left").id
+    )
+    assert [choice.label for choice in updated.methods] == ["LLRC + update"]
+
+
+def test_a_layer_is_dense_in_the_table_where_it_is_dense_in_the_plan(card: ModelCard) -> None:
+    """By pivots a rank beyond the break-even of a pair is a low rank still."""
+    plan = replace(run_factory.plan_at(card, 0.8), storage="pivoted")
+    layer = card.layers[0]
+    high = layer.full_rank - 1
+    plan = replace(plan, ranks={**plan.ranks, layer.name: high}, dense=())
+    table = _ranks(card, [ReportPlan("llrc", plan, "run")], ["one"])
+    assert table.lines[0].cells[2].text == f"{high:,}"
+
+
+def test_sizes_are_those_of_serving(make: Make, stores: Any, card: ModelCard) -> None:
+    """Whatever precision the computer held that made the run."""
+    run = table_factory.compare_run(stores[0], replace(card, dtype="float32", dtype_bytes=4))
+    texts = " ".join(visible_texts(make(compare=run.id)))
+    assert data_size(2 * card.params_total) in texts
+    assert data_size(4 * card.params_total) not in texts
+
+
+def test_numbers_are_rounded_to_what_their_error_allows() -> None:
+    assert numbers.rounded(1134.2, 584.1) == "1,130"
+    assert numbers.rounded(21.0698, 0.987) == "21.07"
+    assert numbers.rounded(21.0698, None) == "21.1"
+    assert [numbers.significant(value) for value in (11.04, 525.1, 1134.2, 0.5, 0)] == [
+        "11.0", "525", "1,130", "0.500", "0",
+    ]  # fmt: skip
+    assert prose.percent_points(0.36, 0.048) == "36 ± 5"
+    assert prose.percent_points(0.437, 0.018) == "43.7 ± 1.8"
+
+
+def test_perplexities_are_rounded_as_everywhere_else(make: Make, stores: Any, card: ModelCard) -> None:
+    made = make(compare=table_factory.compare_run(stores[0], card).id)
+    row = next(row for row in find_sources(Asked(), looked_up(stores)).rows if row["method"] != "dense")
+    score = next(iter(row["perplexity"].values()))
+    shown = numbers.measured(score["value"], score["stderr"])
+    cells = [cell.text for line in table_of(made, "Size and perplexity").lines for cell in line.cells]
+    assert shown in cells
+
+
+def test_a_difference_has_one_error_in_tile_and_prose(make: Make, stores: Any, card: ModelCard) -> None:
+    run_factory.spectra_run(stores[0], card)
+    table_factory.compare_run(stores[0], card)
+    text = Page(report_html(make())).text
+    tile = re.search(r"(±\d+at95%);[\d,]+questionsasked", text)
+    assert tile is not None and (f"({tile[1]})" in text or re.search(r"upto\d+", text)), "or how bad it may be"

@@ -1,0 +1,94 @@
+"""What a report is made of: what is taken unasked, what may be asked for, and errors that name the remedy."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from lrc_core.errors import LrcError, PlanError, RunError, SettingsError
+from lrc_core.quality.votes import Vote, keep_vote, votes_path
+from lrc_core.report.build import ReportOptions
+from lrc_core.report.content import visible_texts
+from lrc_core.report.pdf.document import report_pdf
+from lrc_core.report.sources import Asked, find_sources
+from lrc_core.types import ModelCard
+from tests.factories import run_factory, table_factory
+from tests.factories.pdf_reader import Pdf
+from tests.factories.report_reader import Make, looked_up
+
+
+def test_default_is_the_newest_finished_comparison(make: Make, stores: Any, card: ModelCard) -> None:
+    shipped = table_factory.compare_run(stores[1], card, keeps=(0.7,))
+    assert make().source == shipped.id, "the samples where the user has none"
+    assert "shipped" in make().subtitle
+    own = table_factory.compare_run(stores[0], card)
+    table_factory.compare_run(stores[0], card, keeps=(0.5,), done=False)
+    assert make().source == own.id, "what is not finished does not count"
+    status = own.status()
+    own.write_status(replace(status, created_at=1.0))
+    bench = table_factory.quality_run(stores[0], card)
+    assert make().source == bench.id
+    assert make(model="starter").source == bench.id
+    with pytest.raises(RunError, match="nothing to report"):
+        make(model="owner/other")
+
+
+def test_without_a_comparison_plans_are_shown_and_nothing_is_claimed(make: Make, stores: Any, card: ModelCard) -> None:
+    run = run_factory.allocate_run(stores[0], card, keep=0.7)
+    made = make()
+    assert made.source == run.id
+    text = " ".join(visible_texts(made))
+    assert "Nothing was measured" in text and "plans only" in made.subtitle
+    named = make(plans=(f"{run.id}@15", run.id))
+    assert [choice.label for choice in named.targets] == ["15 %", "30 %"]
+    assert named.methods[0].label == "LLRC"
+    assert len(Pdf(report_pdf(named)).pages) >= 2
+
+
+def test_bad_input_is_named(make: Make, stores: Any, card: ModelCard) -> None:
+    own = stores[0]
+    finished = table_factory.compare_run(own, card)
+    running = table_factory.compare_run(own, card, keeps=(0.5,), done=False)
+    spectra = run_factory.spectra_run(own, card)
+    other = run_factory.allocate_run(own, run_factory.make_card("owner/other", blocks=3), keep=0.8)
+    for error, words, asked in (
+        (RunError, "no run compare-0", {"compare": "compare-0"}),
+        (RunError, "not finished", {"compare": running.id}),
+        (RunError, "compares nothing", {"compare": spectra.id}),
+        (RunError, "holds no answers", {"answers": (spectra.id,)}),
+        (RunError, "not about owner/x", {"compare": finished.id, "model": "owner/x"}),
+        (PlanError, "no plan file and no run", {"plans": ("nothing",)}),
+        (LrcError, "owner/other", {"compare": finished.id, "plans": (other.id,)}),
+    ):
+        with pytest.raises(error, match=words):
+            make(**asked)
+    for frame in (
+        ReportOptions(keep=1.5),
+        ReportOptions(price=-1),
+        ReportOptions(context=-5),
+        ReportOptions(sequences=0),
+    ):
+        with pytest.raises(SettingsError):
+            make(frame, compare=finished.id)
+
+
+def test_blind_answers_stay_sealed_until_somebody_voted(make: Make, stores: Any, card: ModelCard) -> None:
+    comparison = table_factory.compare_run(stores[0], card)
+    run = run_factory.generate_run(stores[0], card, blind=True)
+    sealed = make(compare=comparison.id)
+    assert run.id not in " ".join(visible_texts(sealed)) and "vote" in " ".join(visible_texts(sealed))
+    assert "lrc generate starter" in " ".join(visible_texts(sealed)), "it says how to record some"
+    with pytest.raises(RunError, match="blindly"):
+        make(compare=comparison.id, answers=(run.id,))
+    keep_vote(votes_path(stores[0].root), Vote(1.0, run.id, "starter", "?", ("dense",), "dense", 0))
+    assert run.id in " ".join(visible_texts(make(compare=comparison.id)))
+
+
+def test_deleted_plans_are_reported_not_dropped(make: Make, stores: Any, card: ModelCard) -> None:
+    run = table_factory.compare_run(stores[0], card)
+    gone = find_sources(Asked(compare=run.id), looked_up(stores)).plans[-1]
+    stores[0].delete(gone.source)
+    text = " ".join(visible_texts(make(compare=run.id)))
+    assert f"deleted: {gone.label}" in text
