@@ -184,8 +184,10 @@ def choose(groups: list[comparisons.Group]) -> tuple[comparisons.Group, str, flo
             help="Only rows measured with the same texts, windows and tasks are shown side by side.",
         )  # fmt: skip
     group = groups[index]
+    names = comparisons.decompositions_of(group)
+    if not names:  # what has no ranks stands beside those of every decomposition, and there is nothing to choose yet
+        return group, CompareSpec().decomposition, keep_at(state.DEFAULT_RATE)
     left, right = st.columns(2)
-    names = comparisons.decompositions_of(group) or ["whitened"]
     if len(names) > 1:
         names = [comparisons.EVERY, *names]
     decomposition = left.segmented_control(

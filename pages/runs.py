@@ -21,6 +21,7 @@ from lrc_core.names import learns, model_label
 from lrc_core.paths import cache_home, read_only
 from lrc_core.results.archive import archive
 from lrc_core.results.outcomes import Outcome, measured_plans, outcome
+from lrc_core.runs.spec import ModelRef
 from lrc_core.runs.store import RunStore, RunSummary
 from pages.ui.compare import report
 from pages.ui.runs import next_steps
@@ -254,9 +255,12 @@ def caches(busy: bool) -> None:
     st.dataframe(
         pd.DataFrame(
             {
-                "What": [f"{entry.kind}: {entry.what}" for entry in entries],
-                "Model": [entry.model for entry in entries],
+                "What": [entry.what for entry in entries],
+                "Model": [model_label(ModelRef(entry.model)) if entry.model else "" for entry in entries],
+                "Text": [entry.texts for entry in entries],
+                "Made": [words.ago(entry.made_at) if entry.made_at else "" for entry in entries],
                 "Size": [words.data_size(entry.bytes) for entry in entries],
+                "Id": [entry.id for entry in entries],
             }
         ),
         hide_index=True,

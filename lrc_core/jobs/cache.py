@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,11 +13,25 @@ from lrc_core.errors import RecordError, RunError
 from lrc_core.files import folder_size
 from lrc_core.jobs.manager import reconcile
 from lrc_core.jobs.sharing import require_admin
+from lrc_core.names import decomposition_label
 from lrc_core.paths import cache_home, require_writable
 from lrc_core.records import load_record, typed
+from lrc_core.registry import DECOMPOSITIONS
+from lrc_core.runs.listing import RunSummary
+from lrc_core.runs.spec import CalibrationSpec
 from lrc_core.runs.store import RunStore
 
 _KEPT = "starter"
+_KINDS = {
+    "allocators": "What methods measured of single layers",
+    "generated": "Text that models wrote",
+    "gguf": "GGUF files, unpacked",
+    "fits": "Checks that models can be walked block by block",
+    "latency": "Times of single layers",
+    "shards": "Downloaded parts of large models",
+    "stamps": "Digests of files",
+}
+"""What lies in the folders whose entries have no record of their own."""
 _DONE = "complete.json"
 
 
@@ -27,9 +42,11 @@ class Cached:
     Attributes:
         kind: the cache folder it lies in, such as ``decompositions``.
         what: what it is, in words.
-        model: the model it belongs to, "" when no run remembers that.
+        model: the model it belongs to, as it was named; "" when no run remembers that.
         path: its folder.
         bytes: its size.
+        made_at: unix seconds; 0 where it has no end of its own.
+        texts: calibration texts of the run that made it, "" where that is not known.
     """
 
     kind: str
@@ -37,20 +54,28 @@ class Cached:
     model: str
     path: str
     bytes: int
+    made_at: float = 0.0
+    texts: str = ""
+
+    @property
+    def id(self) -> str:
+        """Name of its folder."""
+        return Path(self.path).name
 
 
 def cached() -> list[Cached]:
     """Everything in the cache but the starter pack: what is finished one by one, the rest by folder."""
     marks = {folder: sorted(folder.rglob(_DONE)) for folder in _computed()}
     wanted = {str(_record(mark).get("fingerprint")) for found in marks.values() for mark in found}
-    models = _models_by_fingerprint(RunStore(), wanted)
+    store = RunStore()
+    models, makers = _models_by_fingerprint(store, wanted), _makers(store) if any(marks.values()) else []
     entries: list[Cached] = []
     for folder, done in marks.items():
-        found = [_described(folder.name, mark, models) for mark in done]
+        found = [_described(folder.name, mark, models, makers) for mark in done]
         entries += found
         rest = folder_size(folder) - sum(entry.bytes for entry in found)
         if rest > 0:
-            entries.append(Cached(folder.name, "other files", "", str(folder), rest))
+            entries.append(Cached(folder.name, _rest_words(folder.name), "", str(folder), rest))
     return entries
 
 
@@ -87,11 +112,42 @@ def _computed() -> list[Path]:
         return []
 
 
-def _described(kind: str, mark: Path, models: dict[str, str]) -> Cached:
-    data = _record(mark)
-    what = str(data.get("decomposition") or mark.parent.name)
+def _described(kind: str, mark: Path, models: dict[str, str], makers: list[RunSummary]) -> Cached:
+    data, made_at = _record(mark), mark.stat().st_mtime
     model = models.get(str(data.get("fingerprint")), "")
-    return Cached(kind, what, model, str(mark.parent), folder_size(mark.parent))
+    what, folder = _what(data) or mark.parent.name, mark.parent
+    return Cached(kind, what, model, str(folder), folder_size(folder), made_at, _texts(makers, model, made_at))
+
+
+def _what(data: dict[str, Any]) -> str:
+    """What a record says that it is of, in words; "" where it does not."""
+    if name := str(data.get("decomposition") or ""):
+        return f"Factors, {decomposition_label(name) if name in DECOMPOSITIONS.names() else name}"
+    if "tokens" in data:
+        of = "inputs" if "group_of" in data else "output gradients"
+        return f"Second moments of {of}, {data['tokens']:,} tokens"
+    return ""
+
+
+def _rest_words(kind: str) -> str:
+    return _KINDS.get(kind, f"Unfinished {kind}")
+
+
+def _makers(store: RunStore) -> list[RunSummary]:
+    """Runs that began at all."""
+    return [summary for summary in store.list() if summary.status is not None and summary.status.started_at]
+
+
+def _texts(makers: list[RunSummary], model: str, made_at: float) -> str:
+    """What the runs of the model that were at work when something was completed were calibrated on, where it is one."""
+    found = set()
+    for run in makers:
+        known, status = getattr(run.spec, "calibration", None), run.status
+        if status is None or run.model != model or not isinstance(known, CalibrationSpec):
+            continue
+        if status.started_at <= made_at <= (status.ended_at or math.inf):
+            found.add(", ".join(known.texts))
+    return found.pop() if len(found) == 1 else ""
 
 
 def _models_by_fingerprint(store: RunStore, wanted: set[str]) -> dict[str, str]:

@@ -127,9 +127,49 @@ def uniform(layers: Layers) -> PlanSeries:
 
 
 def estimated(view: RunView[SpectraSpec], storage: Storage = "pair") -> PlanSeries:
-    """The Lagrangian plan at every rate that is possible, from spectra of the two-sided decomposition."""
-    path = view.path / "spectra.npz"
-    return _estimated(view.id, stamp_of(path), storage)
+    """The Lagrangian plan at every rate that is possible, from spectra of the two-sided decomposition.
+
+    Where a run has computed the plan of a rate from the same text, that is the plan: it is what was measured. Its
+    factors may come from another computer or precision than these spectra, and its ranks then differ by a few.
+    """
+    layers = stored(card_of(view).layers, storage)
+    recorded = closed_form_runs(view, storage)
+    files = tuple(
+        (rate, str(run.path / "plan.json"), stamp_of(run.path / "plan.json")) for rate, run in recorded.items()
+    )
+    return _with_recorded(_estimated(view.id, stamp_of(view.path / "spectra.npz"), storage), layers, files)
+
+
+def closed_form_runs(view: RunView[SpectraSpec], storage: Storage) -> dict[int, RunView[AllocateSpec]]:
+    """Finished runs of the closed form on the text of some spectra, by rate in whole percent; the newest of each."""
+    found: dict[int, RunView[AllocateSpec]] = {}
+    for run in archive().runs(AllocateSpec, view.spec.model):
+        asked = AllocateSpec(
+            model=run.spec.model,
+            method="lagrangian",
+            decomposition=TWO_SIDED,
+            keep=run.spec.keep,
+            settings=run.spec.settings,
+            calibration=view.spec.calibration,
+            seed=run.spec.seed,
+            storage=storage,
+            contents=run.spec.contents,
+        )
+        if run.done and run.spec == asked and run.spec.settings.get("curve", "auto") in ("auto", "sigma"):
+            found.setdefault(whole_percent(run.spec.keep), run)
+    return found
+
+
+@lru_cache(maxsize=8)
+def _with_recorded(
+    series: PlanSeries, layers: Layers, files: tuple[tuple[int, str, tuple[int, int]], ...]
+) -> PlanSeries:
+    plans = {rate: series.plan_near(rate, layers) for rate in series.rates}
+    for rate, path, _ in files:
+        with suppress(LrcError):  # a damaged one is passed over: the estimate stands
+            if rate in plans:
+                plans[rate] = Plan.load(unaltered(Path(path))).full_ranks(layers)
+    return series_of(layers, series.rates, [plans[rate] for rate in series.rates])
 
 
 @lru_cache(maxsize=8)

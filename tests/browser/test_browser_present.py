@@ -155,6 +155,18 @@ def test_the_film_of_a_slide_can_be_read(samples, open_tab, width, height):
         assert gap > 0.9 * size, "the name of the axis touches its lowest label"
 
 
+@pytest.mark.parametrize(("width", "height"), [(1280, 720), (1920, 1080)])
+def test_the_decision_picture_has_the_room_of_its_slide(samples, open_tab, width, height):
+    page = open_tab(f"{samples.url}/present?pr_slide=8", width=width, height=height)
+    slide = page.locator(".deck .slide-decision")
+    picture = slide.locator(".decision > svg")
+    expect(picture).to_be_visible()
+    assert picture.bounding_box()["height"] > 0.55 * height
+    assert slide.evaluate("section => section.scrollHeight - section.clientHeight") <= 0
+    label = picture.locator("text").first.bounding_box()["height"]
+    assert label >= 0.01 * width, "its labels can be read from the back of a room"
+
+
 @pytest.mark.parametrize("leave", ["Escape", "back"])
 def test_leaving_returns_to_what_was_chosen(samples, open_tab, leave):
     page = open_tab(f"{samples.url}/compare?co_rate=30+%25&co_view=Zero-shot")

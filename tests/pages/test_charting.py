@@ -68,7 +68,8 @@ def test_readings_follow_the_rows():
     assert "60 %" in compare_readings.cost([*at, form])
     alone = [row for row in rows if row["method"] == "dense"]
     for reading in (compare_readings.best, compare_readings.growth):
-        assert "dense model" in reading(alone)
+        assert "dense model" in reading(alone) and "Q4_0" not in reading(alone)
+        assert "Q4_0" in reading([*alone, form]), "what was measured beside it is not denied"
 
 
 def test_readings_of_a_bench(store, card, open_page):

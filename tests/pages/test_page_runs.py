@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import time
@@ -17,6 +18,7 @@ from lrc_core.files import write_json
 from lrc_core.formats.grids import BF16, Q8_0
 from lrc_core.formats.sizes import layer_bytes
 from lrc_core.jobs import manager, sharing
+from lrc_core.names import decomposition_label, model_label
 from lrc_core.paths import cache_home
 from lrc_core.quality.quantised import quantised_plan
 from lrc_core.results.archive import archive
@@ -114,6 +116,25 @@ def test_the_cache_can_be_cleaned_and_the_starter_pack_stays(open_page):
     assert next(metric.value for metric in app.metric if metric.label.startswith("Computed")) == "2.5 MB"
     app.button(key="ru_clean").click().run()
     assert not folder.exists() and (cache_home() / "starter").is_dir()
+
+
+def test_what_is_cached_has_a_name_a_model_a_text_and_a_date(open_page, store, card):
+    run = run_factory.spectra_run(store, card)
+    made = run.status().started_at + 1
+    for place, known in (
+        ("decompositions/kfac-7f48dd", {"decomposition": "kfac"}),
+        ("moments/0a8d8f", {"tokens": 4096, "group_of": {}}),
+    ):
+        mark = cache_home() / place / "complete.json"
+        mark.parent.mkdir(parents=True)
+        mark.write_text(json.dumps({**known, "fingerprint": card.identity.fingerprint}))
+        os.utime(mark, (made, made))
+    table = open_page("runs").dataframe[-1].value
+    named = table.set_index("Id")
+    assert decomposition_label("kfac") in named.loc["kfac-7f48dd", "What"]
+    assert "4,096" in named.loc["0a8d8f", "What"] and "0a8d8f" not in named.loc["0a8d8f", "What"]
+    assert set(named["Text"]) == {", ".join(run.spec.calibration.texts)}
+    assert set(named["Model"]) == {model_label(run.spec.model)} and all(named["Made"])
 
 
 def test_report_of_a_comparison_and_of_nothing_else(open_page, store, card):

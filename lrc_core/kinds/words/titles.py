@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lrc_core.budget import removed_percent
+from lrc_core.formats.grids import METHODS
 from lrc_core.names import method_label
 from lrc_core.plan import storage_of, update_of, variant_name
 from lrc_core.tune.kinds import BLOCKWISE, NO_UPDATE, SEQUENCES, TUNED
@@ -28,9 +29,9 @@ def sizes(keeps: Iterable[float]) -> str:
 
 
 def plan_title(plan: Mapping[str, Any]) -> str:
-    """``LLRC + update at 20 %``."""
+    """``LLRC + update at 20 %``; a number format alone removes nothing and has no rate."""
     name = method_label(variant_name(str(plan.get("method")), update_of(plan.get("origin")), storage_of(plan)))
-    return f"{name} at {removed(float(plan.get('keep_target', 1)))}"
+    return name if plan.get("method") in METHODS else f"{name} at {removed(float(plan.get('keep_target', 1)))}"
 
 
 def listed(name: str, *keeps: float) -> str:

@@ -34,7 +34,7 @@ def best(rows: Sequence[Row]) -> str:
     dense = scores.pop("dense", None)
     ordered = sorted(scores, key=lambda name: scores[name]["value"])
     if not ordered:
-        return f"Only the dense model was measured on {text}."
+        return _no_ranks(rows, text)
     first = scores[ordered[0]]
     if not ordered[1:]:
         said = f"On {text} only **{method_label(ordered[0])}** was measured at this budget ({_with_error(first)})"
@@ -51,6 +51,13 @@ def best(rows: Sequence[Row]) -> str:
     else:
         said += ". The dense model was not measured alike, so that what was lost is not known"
     return f"{said}."
+
+
+def _no_ranks(rows: Sequence[Row], text: str) -> str:
+    """What there is where no plan was measured, on a text whose name is escaped."""
+    formats = list(dict.fromkeys(str(row["method"]) for row in rows if row["method"] in METHODS))
+    beside = f" and {', '.join(method_label(name) for name in formats)}" if formats else ""
+    return f"No ranks yet: only the dense model{beside} {'were' if formats else 'was'} measured on {text}."
 
 
 def _first_text(rows: Sequence[Row]) -> str:
@@ -70,7 +77,7 @@ def growth(rows: Sequence[Row]) -> str:
             place = (removed_share(float(row["keep_target"])), float(row["perplexity"][text]["value"]))
             by_method.setdefault(str(row["method"]), []).append(place)
     if not by_method:
-        return f"Only the dense model was measured on {escaped(text)}."
+        return _no_ranks(rows, escaped(text))
     furthest = max(rate for places in by_method.values() for rate, _ in places)
     ends = {name: value for name, places in by_method.items() for rate, value in places if rate == furthest}
     first, last = min(ends, key=lambda name: ends[name]), max(ends, key=lambda name: ends[name])
