@@ -35,7 +35,7 @@ def draw_size(ref: ModelRef) -> None:
     component(data=payload(group), key="home_live")
     with st.container(horizontal=True, vertical_alignment="center", key="home_film"):
         sample_note(group.sample, *(view.id for view in group.views))
-        page_link(PAGES["watch"].file, "Watch the ranks being learned", PAGES["watch"].icon)
+        page_link(PAGES["watch"].file, "Watch ranks being learned", PAGES["watch"].icon)
 
 
 def _tells(group: comparisons.Group) -> bool:
