@@ -18,6 +18,8 @@ def card(ref: ModelRef) -> None:
     """The current model's card."""
     known = archive().newest_card(ref)
     if known is None:
+        if any(not view.final for view in archive().runs(SpectraSpec, ref, samples=False)):
+            return  # its job stands below
         empty(
             "Not fetched yet",
             "Choose a model above and press **Fetch and read its spectra**: its card and its spectra appear here.",

@@ -148,16 +148,19 @@ def evaluation(ref: ModelRef, card: ModelCard, draft: Draft, keep: float) -> Eva
     plan = plan_of(draft, card, keep)
     over = plan_params(card.layers, draft.ranks) > keep * card.params_linear
     problem = editor.why_not(card, over)
-    if st.button(
+    spec = EvaluateSpec(
+        model=ref,
+        plan=json.loads(json.dumps(plan.to_dict())),
+        calibration=calibration_of(draft),
+        evaluation=wanted,
+    )
+    pressed = st.button(
         "Measure this plan", type="primary", icon=":material/play_arrow:", key="pl_measure", disabled=bool(problem)
-    ):
+    )
+    if not problem:
+        jobs.price_note(spec)
+    if pressed:
         path = save_plan(draft, card, keep)
-        spec = EvaluateSpec(
-            model=ref,
-            plan=json.loads(json.dumps(plan.to_dict())),
-            calibration=calibration_of(draft),
-            evaluation=wanted,
-        )
         if run_id := jobs.submit(spec):
             st.query_params[RUN] = run_id
             st.toast(f"Saved as {escaped(str(path))}", icon=":material/save:")

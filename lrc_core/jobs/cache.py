@@ -140,14 +140,18 @@ def _makers(store: RunStore) -> list[RunSummary]:
 
 def _texts(makers: list[RunSummary], model: str, made_at: float) -> str:
     """What the runs of the model that were at work when something was completed were calibrated on, where it is one."""
-    found = set()
-    for run in makers:
-        known, status = getattr(run.spec, "calibration", None), run.status
-        if status is None or run.model != model or not isinstance(known, CalibrationSpec):
-            continue
-        if status.started_at <= made_at <= (status.ended_at or math.inf):
-            found.add(", ".join(known.texts))
-    return found.pop() if len(found) == 1 else ""
+    for resumed in (False, True):  # of a resumed run only when it was asked for tells when its first attempt began
+        found = set()
+        for run in makers:
+            known, status = getattr(run.spec, "calibration", None), run.status
+            if status is None or run.model != model or not isinstance(known, CalibrationSpec):
+                continue
+            began = status.created_at if resumed else status.started_at
+            if began <= made_at <= (status.ended_at or math.inf):
+                found.add(", ".join(known.texts))
+        if found:
+            return found.pop() if len(found) == 1 else ""
+    return ""
 
 
 def _models_by_fingerprint(store: RunStore, wanted: set[str]) -> dict[str, str]:

@@ -155,6 +155,10 @@ def _measures(view: AnyRun) -> TypeGuard[Measured]:
     return isinstance(view.spec, CompareSpec | QualitySpec | EvaluateSpec)
 
 
+def _compares(view: Measured) -> bool:
+    return isinstance(view.spec, CompareSpec)
+
+
 def rows_of(view: Measured) -> list[Row]:
     """The rows of a compare or evaluate run that are there by now."""
     spec = view.spec
@@ -213,6 +217,8 @@ def _named(row: Row) -> Row:
 def _group(evaluation: EvaluationSpec, entries: Sequence[tuple[Row, Measured]]) -> Group:
     cells: dict[tuple[Any, ...], tuple[Row, Measured]] = {}
     seen, hidden = set(), 0
+    # A comparison's rows are evaluations of their own as well, begun after it: they belong to what asked for them.
+    askers = {row["run_id"]: view for row, view in reversed(entries) if row.get("run_id") and _compares(view)}
     for row, view in entries:
         if row.get("run_id") in seen:
             continue
@@ -222,7 +228,7 @@ def _group(evaluation: EvaluationSpec, entries: Sequence[tuple[Row, Measured]]) 
         if cell in cells:
             hidden += 1
         else:
-            cells[cell] = (row, view)
+            cells[cell] = (row, askers.get(row.get("run_id"), view))
     ordered = sorted(cells.values(), key=lambda entry: (-float(entry[0]["keep_target"]), str(entry[0]["method"])))
     views = tuple({view.id: view for _, view in ordered}.values())
     calibrated = {view.spec.calibration: None for row, view in ordered if compresses(row)}

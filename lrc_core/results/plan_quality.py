@@ -148,7 +148,8 @@ def closed_form_quality(view: RunView[SpectraSpec], storage: Storage) -> Quality
         view: the spectra that the plans are made from.
         storage: law by which their layers are stored.
     """
-    return _closed(view.id, storage, _measurements(view))
+    plans = [run.path / "plan.json" for run in series.closed_form_runs(view, storage).values()]
+    return _closed(view.id, storage, (*_measurements(view), *((str(path), stamp_of(path)) for path in plans)))
 
 
 def loss_forecast(view: RunView[SpectraSpec], loss: float) -> tuple[str, str]:

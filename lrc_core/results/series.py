@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -133,37 +133,39 @@ def estimated(view: RunView[SpectraSpec], storage: Storage = "pair") -> PlanSeri
     factors may come from another computer or precision than these spectra, and its ranks then differ by a few.
     """
     layers = stored(card_of(view).layers, storage)
-    recorded = closed_form_runs(view, storage)
-    files = tuple(
-        (rate, str(run.path / "plan.json"), stamp_of(run.path / "plan.json")) for rate, run in recorded.items()
-    )
-    return _with_recorded(_estimated(view.id, stamp_of(view.path / "spectra.npz"), storage), layers, files)
+    files = [(rate, run.path / "plan.json") for rate, run in closed_form_runs(view, storage).items()]
+    stamped = tuple((rate, str(path), stamp_of(path)) for rate, path in files)
+    return _with_recorded(from_spectra(view, storage), layers, stamped)
+
+
+def from_spectra(view: RunView[SpectraSpec], storage: Storage = "pair") -> PlanSeries:
+    """:func:`estimated`, whatever has been computed by runs."""
+    return _estimated(view.id, stamp_of(view.path / "spectra.npz"), storage)
 
 
 def closed_form_runs(view: RunView[SpectraSpec], storage: Storage) -> dict[int, RunView[AllocateSpec]]:
     """Finished runs of the closed form on the text of some spectra, by rate in whole percent; the newest of each."""
     found: dict[int, RunView[AllocateSpec]] = {}
     for run in archive().runs(AllocateSpec, view.spec.model):
-        asked = AllocateSpec(
-            model=run.spec.model,
+        asked = replace(
+            run.spec,
             method="lagrangian",
             decomposition=TWO_SIDED,
-            keep=run.spec.keep,
-            settings=run.spec.settings,
             calibration=view.spec.calibration,
-            seed=run.spec.seed,
             storage=storage,
-            contents=run.spec.contents,
+            rank_multiple=1,
+            budget="",
         )
         if run.done and run.spec == asked and run.spec.settings.get("curve", "auto") in ("auto", "sigma"):
             found.setdefault(whole_percent(run.spec.keep), run)
     return found
 
 
-@lru_cache(maxsize=8)
 def _with_recorded(
     series: PlanSeries, layers: Layers, files: tuple[tuple[int, str, tuple[int, int]], ...]
 ) -> PlanSeries:
+    if not files:
+        return series
     plans = {rate: series.plan_near(rate, layers) for rate in series.rates}
     for rate, path, _ in files:
         with suppress(LrcError):  # a damaged one is passed over: the estimate stands

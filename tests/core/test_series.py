@@ -9,8 +9,11 @@ import pytest
 
 from lrc_core.budget import check_target, fit_budget, is_dense, keep_ratio, uniform_ranks
 from lrc_core.errors import BudgetError
+from lrc_core.plan import Plan
 from lrc_core.results import series
+from lrc_core.results.archive import archive
 from lrc_core.results.series import LARGEST_RATE
+from lrc_core.runs.spec import CalibrationSpec, SpectraSpec
 from lrc_core.runs.store import RunStore
 from lrc_core.types import LinearShape, ModelCard
 from tests.factories import run_factory
@@ -90,3 +93,19 @@ def test_learned_runs_begin_with_the_users_own(card, tmp_path, monkeypatch):
     assert found[0].id == own.id and found[1].sample
     recorded = series.recorded_at(found[0])
     assert list(recorded) == sorted(recorded) and recorded[10].final
+
+
+@pytest.mark.parametrize("changes", [{}, {"calibration": CalibrationSpec(windows=7)}, {"rank_multiple": 8}])
+def test_the_closed_forms_plan_of_a_rate_is_the_one_that_a_run_computed(card, monkeypatch, tmp_path, changes):
+    """A measured figure beside a plan is of that plan, although its ranks differ a little from the spectra's own."""
+    monkeypatch.setenv("LRC_RUNS", str(tmp_path))
+    store = RunStore()
+    spectra = run_factory.spectra_run(store, card, decompositions=("svd", "kfac"))
+    view = archive().require(spectra.id, SpectraSpec)
+    alone = series.from_spectra(view)
+    made = run_factory.allocate_run(store, card, method="lagrangian", keep=0.7, decomposition="kfac", **changes)
+    recorded = Plan.load(made.path / "plan.json").full_ranks(card.layers)
+    assert recorded != alone.plan_near(30, card.layers)
+    found = series.estimated(view)
+    assert found.plan_near(30, card.layers) == (alone.plan_near(30, card.layers) if changes else recorded)
+    assert found.plan_near(31, card.layers) == alone.plan_near(31, card.layers)

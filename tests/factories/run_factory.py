@@ -185,10 +185,10 @@ def allocate_spec(card: ModelCard, method: str = "llrc", keep: float = 0.8, **ch
 
 
 def allocate_run(
-    store: RunStore, card: ModelCard, *, method: str = "llrc", keep: float = 0.8, state: str = "done"
+    store: RunStore, card: ModelCard, *, method: str = "llrc", keep: float = 0.8, state: str = "done", **changes: Any
 ) -> Run:
     """An allocate run in some state; a learning one has recorded a plan at every whole percent that it passed."""
-    run = store.create(allocate_spec(card, method, keep))
+    run = store.create(allocate_spec(card, method, keep, **changes))
     if state == "queued":
         return run
     write_json(run.path / "card.json", card.to_dict())
@@ -197,7 +197,7 @@ def allocate_run(
         train(run, card, keep, reached)
     if state != "done":
         return set_state(run, state, reached)
-    plan = plan_at(card, keep, method)
+    plan = plan_at(card, keep, method, run.spec.decomposition)
     plan.save(run.path / "plan.json")
     recorded = [
         {"compression": int(path.stem), "keep_achieved": 1 - int(path.stem) / 100, "file": f"plans/{path.name}"}

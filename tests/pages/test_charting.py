@@ -67,6 +67,8 @@ def test_readings_follow_the_rows():
     form = {**at[0], "method": "q4_0", "model_bytes": round(0.4 * 2 * at[0]["cost"]["params"])}
     assert "60 %" in compare_readings.cost([*at, form])
     alone = [row for row in rows if row["method"] == "dense"]
+    lossless = {**at[0], "method": "uniform", "perplexity": alone[0]["perplexity"]}
+    assert "free" in best and "free" not in compare_readings.best([*alone, lossless])
     for reading in (compare_readings.best, compare_readings.growth):
         assert "dense model" in reading(alone) and "Q4_0" not in reading(alone)
         assert "Q4_0" in reading([*alone, form]), "what was measured beside it is not denied"

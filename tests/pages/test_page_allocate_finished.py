@@ -21,6 +21,8 @@ def test_what_has_been_computed_is_shown_and_not_started_again(open_page, known,
     preset = next(iter(entry.presets))
     spec = AllocateSpec(ModelRef(), "uniform", "whitened", 0.8, preset, asdict(entry.settings(preset)))
     run = store.create(identified(spec))
+    app.run()
+    assert "al_start" not in {button.key for button in app.button}, "it waits already: the way to it is in its place"
     (run.path / "card.json").write_text((known.path / "card.json").read_text())
     plan = run_factory.plan_at(card, 0.8, "uniform")
     plan.save(run.path / "plan.json")

@@ -251,6 +251,19 @@ def test_the_dense_line_is_named_where_it_is_on_both_axes():
         assert note.y == pytest.approx(height)
 
 
+def test_a_comparison_whose_every_row_is_an_evaluation_of_its_own_has_a_report(open_page, store, card):
+    """As real ones are, the dense model's row included: the page said that these were single measurements."""
+    run = table_factory.compare_run(store, card, done=False)
+    dense = store.create(EvaluateSpec(model=ModelRef("starter"), evaluation=table_factory.EVALUATION))
+    rows = json.loads((run.path / "rows.json").read_text())
+    rows[0]["run_id"] = dense.id
+    run_factory.finish(dense, rows[0])
+    run_factory.write_json(run.path / "rows.json", rows)
+    run_factory.finish(run, {"model": "starter", "rows": rows})
+    assert [view.id for view in compare_data.groups(ModelRef())[0].views] == [run.id]
+    assert "single measurements" not in text_of(open_page("compare"))
+
+
 def test_report_of_a_finished_comparison(open_page, store, card):
     run = table_factory.compare_run(store, card)
     app = open_page("compare")

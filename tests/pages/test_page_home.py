@@ -27,6 +27,20 @@ def test_it_stands_without_any_run(open_page):
     assert "will be here" in text
 
 
+def test_a_first_job_under_way_is_shown_beside_its_button(open_page, store, card):
+    run = run_factory.spectra_run(store, card, done=False)
+    app = open_page()
+    assert "Not fetched yet" not in text_of(app)
+    assert any(f"ru_run={run.id}" in link.proto.query_string for link in app.get("page_link"))
+
+
+def test_the_first_screen_leads_to_the_film(open_page, samples, card):
+    run_factory.spectra_run(samples, card)
+    table_factory.compare_run(samples, card)
+    linked = [link.proto.label for link in open_page().get("page_link") if link.proto.page == "watch"]
+    assert linked.count("Watch ranks being learned") == 2, "beside the first figures, and among the ways in"
+
+
 def test_three_sentences(open_page):
     first = open_page().markdown
     intro = next(element.value for element in first if element.value.startswith("Every linear layer"))

@@ -88,6 +88,7 @@ def test_a_plan_over_its_budget_cannot_be_measured(page, card, submitted):
 def test_measuring_submits_the_plan_and_saves_it(page, card, submitted):
     app = page(rate="20")
     app.text_input(key="pl_name").set_value("Steep middle").run()
+    assert any(":material/schedule:" in caption.value for caption in app.caption), "its price is said first"
     app.button(key="pl_measure").click().run()
     spec = submitted[0][0]
     assert isinstance(spec, EvaluateSpec) and spec.plan["method"] == "hand"

@@ -14,17 +14,18 @@ from lrc_core.errors import BudgetError
 from lrc_core.escape import escaped
 from lrc_core.paths import read_only
 from lrc_core.plan import make_plan
-from lrc_core.results.archive import AnyRun, archive
+from lrc_core.results.archive import AnyRun, RunView, archive, card_of
+from lrc_core.results.series import closed_form_runs, from_spectra
 from lrc_core.results.spectra import TWO_SIDED, losses_of
 from lrc_core.runs.spec import ModelRef, SpectraSpec
 from lrc_core.types import ModelCard
 from pages.ui.shared import jobs
-from pages.ui.shared.frame import sample_note, show_error
+from pages.ui.shared.frame import sample_note, show_error, show_ids
 from pages.ui.shared.naming import file_name
 
 
 def beneath(
-    ref: ModelRef, card: ModelCard, view: AnyRun, ranks: Ranks, rate: int, known: tuple[str, str] | None
+    ref: ModelRef, card: ModelCard, view: RunView[SpectraSpec], ranks: Ranks, rate: int, known: tuple[str, str] | None
 ) -> None:
     """What the closed form says of its plan at a rate, where it comes from, and the plan as a file.
 
@@ -57,6 +58,10 @@ def beneath(
             how = "Measured" if known[0] == "measured" else "Forecast, not measured"
             st.markdown(f"{how}: {escaped(known[1])}.")
         st.caption(estimate_sentence(card, losses_of(view), ranks, even))
+        run = closed_form_runs(view, card.layers[0].storage).get(rate)
+        if run is not None:
+            st.caption(recorded_sentence(card, view, run, ranks, rate))
+            show_ids([run.id])
         with st.container(horizontal=True, vertical_alignment="center"):
             sample_note(view.sample, view.id)
             st.download_button(
@@ -72,6 +77,21 @@ def beneath(
             with st.container(horizontal=True, vertical_alignment="center"):
                 st.caption("Your own spectra have no two-sided (K-FAC) values yet, which this estimate needs.")
                 _read_button(ref)
+
+
+def recorded_sentence(card: ModelCard, view: RunView[SpectraSpec], run: AnyRun, ranks: Ranks, rate: int) -> str:
+    """That a plan is as a run computed it, and how these spectra alone would have it."""
+    alone = from_spectra(view, card.layers[0].storage).plan_near(rate, card.layers)
+    apart = [abs(alone[name] - rank) for name, rank in ranks.items() if alone[name] != rank]
+    said = "This plan is as a run computed it"
+    if not apart:
+        return f"{said}; these spectra give the same one."
+    there, here = card_of(run).dtype, card_of(view).dtype
+    how = f"its statistics were read in {there}, these in {here}" if there != here else "from statistics of its own"
+    return (
+        f"{said}: {how}, by which {len(apart)} of {len(ranks)} ranks differ, by {max(apart)} at most, and the layers "
+        "near break-even may change sides."
+    )
 
 
 def estimate_sentence(card: ModelCard, losses: Mapping[str, np.ndarray], ranks: Ranks, even: Ranks) -> str:
@@ -110,5 +130,6 @@ def _read_button(ref: ModelRef) -> None:
     spec = SpectraSpec(model=ref, decompositions=(TWO_SIDED,))
     if jobs.instead(spec):
         return
+    jobs.price_note(spec)
     if st.button("Read K-FAC spectra", icon=":material/play_arrow:", key="estimate_spectra") and jobs.submit(spec):
         st.rerun()

@@ -106,7 +106,7 @@ def launcher(ref: ModelRef, card: ModelCard, spec: AllocateSpec, countdown: Delt
     if jobs.offered(spec):
         made = {RUN: identified(spec).run_id, UPDATE: what_follows()}
         page_link("pages/allocate.py", "See its map, and what can follow", ":material/grid_on:", query=made)
-    else:
+    elif not jobs.under_way(spec):
         label = f"{verb} within {budget_words(spec.budget)}" if spec.budget else f"{verb} at {words.removed(spec.keep)}"
         off = problem is not None
         pressed = st.button(label, type="primary", icon=":material/play_arrow:", key="al_start", disabled=off)

@@ -47,7 +47,8 @@ def best(rows: Sequence[Row]) -> str:
         )  # fmt: skip
         said += f"; {method_label(ordered[1])} follows at {words.figure(second['value'], 3)}, {clear}"
     if dense:
-        said += f". The dense model has {words.figure(dense['value'], 3)}: nothing here is free"
+        here, there = (words.figure(score["value"], 3) for score in (first, dense))
+        said += f". The dense model has {there}" + (": nothing here is free" if here != there else " too")
     else:
         said += ". The dense model was not measured alike, so that what was lost is not known"
     return f"{said}."

@@ -14,7 +14,7 @@ from lrc_core.quality.quantised import compresses, served_bytes
 from lrc_core.results import comparisons
 from lrc_core.runs.spec import ModelRef
 from lrc_core.texts.label import text_labels
-from pages.ui.shared.frame import sample_note
+from pages.ui.shared.frame import PAGES, page_link, sample_note
 from pages.ui.shared.prose import ASSETS
 
 BASELINE = "uniform"
@@ -33,7 +33,9 @@ def draw_size(ref: ModelRef) -> None:
         js=(ASSETS / "components" / "live.js").read_text(encoding="utf-8"),
     )
     component(data=payload(group), key="home_live")
-    sample_note(group.sample, *(view.id for view in group.views))
+    with st.container(horizontal=True, vertical_alignment="center", key="home_film"):
+        sample_note(group.sample, *(view.id for view in group.views))
+        page_link(PAGES["watch"].file, "Watch ranks being learned", PAGES["watch"].icon)
 
 
 def _tells(group: comparisons.Group) -> bool:

@@ -99,7 +99,7 @@ def budget(card: ModelCard, draft: Draft, keep: float) -> None:
     st.progress(min(1.0, share), text=state)
     st.caption(
         f"Began as {escaped(draft.base)} · {decomposition_label(draft.decomposition)} · "
-        f"{counts['dense']} layers dense, {counts['low']} of low rank, {counts['locked']} locked"
+        f"{counts['dense']} dense, {counts['low']} of low rank, {counts['locked']} locked"
     )
 
 

@@ -108,6 +108,8 @@ def picker(current: ModelRef) -> None:
             disabled=not ref.source,
             help="Starts a background job: downloads what is missing, then decomposes every layer.",
         )
+    if ref.source and not jobs.under_way(SpectraSpec(model=ref)):
+        jobs.price_note(SpectraSpec(model=ref))
     if check or use or start:
         st.session_state["home_checked"] = ref
     usable = bool(token)  # a model that only the job's process may see is looked at there

@@ -23,7 +23,7 @@ from lrc_core.results.outcomes import outcome
 from lrc_core.results.prices import price
 from lrc_core.runs.spec import AllocateSpec, Spec
 from pages.ui.shared import where
-from pages.ui.shared.frame import guard, sample_note, show_error, show_ids
+from pages.ui.shared.frame import guard, page_link, sample_note, show_error, show_ids
 from pages.ui.shared.prose import prose
 
 BADGES = {
@@ -112,6 +112,23 @@ def offered(spec: Spec) -> bool:
     with st.container(border=True):
         st.markdown(f":material/check_circle: **This has been computed already.** {escaped(said)}")
         sample_note(view.sample, view.id)
+    return True
+
+
+def under_way(spec: Spec) -> bool:
+    """Where a job of this spec waits or runs already: draw that, and the way to it, in place of a button.
+
+    Returns:
+        Whether there is one.
+    """
+    if all(view.final for view in archive().runs(type(spec), spec.model, samples=False)):
+        return False  # asked first: to identify a spec may take reading what it names
+    view = archive().job(identified(spec).run_id)
+    if view is None or view.final or not sharing.is_own(view.path):
+        return False
+    with st.container(horizontal=True, vertical_alignment="center"):
+        state_badge(view.status.state)
+        page_link("pages/runs.py", "See its progress", ":material/history:", query={"ru_run": view.id})
     return True
 
 

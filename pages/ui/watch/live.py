@@ -31,7 +31,7 @@ def allocate_live(view: AnyRun, over: RunView[AllocateSpec] | None = None) -> No
         st.caption(
             "It ended before its first training step, so there is nothing to watch."
             if view.final
-            else "The first training step has not been reported yet: the layers are being decomposed."
+            else "The first training step has not been reported yet: what it starts from is computed first."
         )
         return
     if shown.live:
