@@ -37,8 +37,8 @@ def test_a_first_job_under_way_is_shown_beside_its_button(open_page, store, card
 def test_the_first_screen_leads_to_the_film(open_page, samples, card):
     run_factory.spectra_run(samples, card)
     table_factory.compare_run(samples, card)
-    linked = [link.proto.label for link in open_page().get("page_link") if link.proto.page == "watch"]
-    assert linked.count("Watch ranks being learned") == 2, "beside the first figures, and among the ways in"
+    ways = [link.proto.label for link in open_page().get("page_link") if link.proto.page == "watch"]
+    assert max(map(ways.count, ways)) == 2, "the same words beside the first figures and among the ways in"
 
 
 def test_three_sentences(open_page):
