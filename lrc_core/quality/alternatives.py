@@ -102,7 +102,7 @@ def _answer(plan: Row, other: Row, scores: Scores | None) -> str:
     )
     if not texts:
         return f"{QUESTION} {sizes}. They were measured on no text in common."
-    verdict = "Do" if signs == {1} else "There is a reason" if signs == {-1} else "Not decided"
+    verdict = "Do" if signs == {1} else "There is a reason" if signs == {-1} else "Not decided by perplexity"
     return f"{QUESTION} {verdict}: {sizes} and has {_ratios(found)} times its perplexity{_how(found)}."
 
 

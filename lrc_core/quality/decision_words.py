@@ -73,7 +73,9 @@ def _verdict(ranks: Sequence[Choice], formats: Sequence[Choice]) -> str:
     below = [one for one in standing if one.size < least.size / SLACK]
     beside = [one for one in standing if one not in below]
     if not standing:
-        return "At every size that was measured the answer is: **quantise instead**."
+        chance = [one for one in ranks if not _is_worse(one, formats)]
+        why = f", for the fewer bytes: what {_listed(chance)} more may be chance" if chance else ""
+        return f"At every size that was measured the answer is: **quantise instead**{why}."
     said = []
     if beside:
         names = "; ".join(f"{one.name} at {percent(one.share)}{_sure(one, formats)}" for one in beside)
@@ -86,6 +88,18 @@ def _verdict(ranks: Sequence[Choice], formats: Sequence[Choice]) -> str:
             f"Ranks win below {percent(least.share)}, where no format that was measured reaches: {_taken(best)}."
         )
     return " ".join(said)
+
+
+def _is_worse(one: Choice, formats: Sequence[Choice]) -> bool:
+    """Whether ranks lose more than the best format of no more bytes by more than chance."""
+    other = min((form for form in formats if form.size <= SLACK * one.size), key=lambda form: form.loss)
+    known = one.stderr is not None and other.stderr is not None
+    return known and one.loss - other.loss > 1.96 * math.hypot(one.stderr or 0.0, other.stderr or 0.0)
+
+
+def _listed(ranks: Sequence[Choice]) -> str:
+    names = [f"{one.name} at {percent(one.share)}" for one in ranks]
+    return f"{names[0]} loses" if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]} lose"
 
 
 def _sure(one: Choice, formats: Sequence[Choice]) -> str:

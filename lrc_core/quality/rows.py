@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lrc_core.budget import same_size
+from lrc_core.budget import LAWS, same_size
 from lrc_core.errors import RecordError
 from lrc_core.paths import samples_home
-from lrc_core.plan import bits_word, storage_of, variant_name
+from lrc_core.plan import bits_word, split_variant, storage_of, variant_name
 from lrc_core.quality.paired import log_perplexity, mcnemar, mean_accuracy
 from lrc_core.records import load_record, typed
 from lrc_core.runs.integrity import unaltered
@@ -96,19 +96,32 @@ def named(row: Mapping[str, Any]) -> str:
 def baselines(methods: Sequence[str]) -> Partners:
     """Partners of a quality bench: the rows of some methods in the same decomposition, at the same target and seed.
 
-    A method whose factors were updated goes by ``llrc+tuned``, and is not meant by ``llrc``. What prunes structure is
-    under no decomposition; its partners are those under the bench's first one.
+    A method whose factors were updated goes by ``llrc+tuned``, and is not meant by ``llrc``. A name without a storage
+    law means rows stored as the tested one is, or by pairs where those are its own. What prunes structure is under no
+    decomposition and no law; its partners are those under the bench's first ones.
     """
 
     def find(row: Row, rows: Sequence[Row]) -> Mapping[str, Row]:
+        able = [other for other in rows if "error" not in other and _same_cell(row, other)]
         found: dict[str, Row] = {}
-        for other in rows:
-            compared = named(other) in methods and named(other) != named(row) and "error" not in other
-            if compared and _same_cell(row, other):
-                found.setdefault(named(other), other)
+        for method in methods:
+            for meant in _meant(method, row):
+                partners = [other for other in able if named(other) == meant != named(row)]
+                if partners:
+                    found[method] = partners[0]
+                    break
         return found
 
     return find
+
+
+def _meant(method: str, row: Row) -> list[str]:
+    """Variants that a baseline's name stands for beside this row, the first to be preferred."""
+    name, update, law = split_variant(method)
+    if method != variant_name(name, update):
+        return [variant_name(name, update, law)]
+    laws = [storage_of(row), law] + ([] if row.get("decomposition") else list(LAWS))
+    return [variant_name(name, update, one) for one in dict.fromkeys(laws)]
 
 
 def variants_of(names: Sequence[str]) -> Partners:

@@ -175,7 +175,7 @@ class QualitySpec(JobSpec):
     references: tuple[Place, ...] = argument((), "other models measured on the same texts and tasks", names="model")
     baselines: tuple[Label, ...] = argument(
         ("uniform", "strs"),
-        "methods that every other one is tested against; llrc+tuned for updated factors",
+        "methods that every other one is tested against, as it is stored itself; llrc+tuned for updated factors",
         word="--against",
         metavar="METHOD",
     )

@@ -126,6 +126,18 @@ def test_ranks_win_only_where_no_format_undoes_them() -> None:
     assert "chance" in decision_words(choices([DENSE, EIGHT, FOUR, row("lagrangian", (25.9, 13.0), 0.4)], int(WHOLE)))
 
 
+def test_what_ranks_lose_by_chance_is_not_held_against_them() -> None:
+    """Fewer bytes are a reason to quantise, a difference within errors is none."""
+    near, far = row("lagrangian", (20.2, 10.1), 0.84), row("strs", (20.1, 10.05), 0.9)
+    said = decision_words(choices([DENSE, EIGHT, FOUR, near, far], int(WHOLE)))
+    assert "quantise instead" in said and "chance" in said and "84 %" in said and "90 %" in said
+    assert "chance" not in decision_words(choices([DENSE, EIGHT, FOUR, LAGRANGIAN], int(WHOLE)))
+    unknown = row("lagrangian", (24.2, 12.1), 0.84)
+    for score in unknown["perplexity"].values():
+        del score["stderr"]
+    assert "chance" in decision_words(choices([DENSE, EIGHT, FOUR, unknown], int(WHOLE)))
+
+
 def test_without_formats_it_says_how_to_get_them() -> None:
     said = decision_words(choices([DENSE, LAGRANGIAN], int(WHOLE)))
     assert "lrc compare" in said and "--formats" in said and "quantise instead" not in said
