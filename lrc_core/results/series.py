@@ -132,10 +132,9 @@ def estimated(view: RunView[SpectraSpec], storage: Storage = "pair") -> PlanSeri
     Where a run has computed the plan of a rate from the same text, that is the plan: it is what was measured. Its
     factors may come from another computer or precision than these spectra, and its ranks then differ by a few.
     """
-    layers = stored(card_of(view).layers, storage)
     files = [(rate, run.path / "plan.json") for rate, run in closed_form_runs(view, storage).items()]
     stamped = tuple((rate, str(path), stamp_of(path)) for rate, path in files)
-    return _with_recorded(from_spectra(view, storage), layers, stamped)
+    return _with_recorded(view.id, stamp_of(view.path / "spectra.npz"), storage, stamped)
 
 
 def from_spectra(view: RunView[SpectraSpec], storage: Storage = "pair") -> PlanSeries:
@@ -161,11 +160,14 @@ def closed_form_runs(view: RunView[SpectraSpec], storage: Storage) -> dict[int, 
     return found
 
 
+@lru_cache(maxsize=8)
 def _with_recorded(
-    series: PlanSeries, layers: Layers, files: tuple[tuple[int, str, tuple[int, int]], ...]
+    run_id: str, stamp: tuple[int, int], storage: Storage, files: tuple[tuple[int, str, tuple[int, int]], ...]
 ) -> PlanSeries:
+    series = _estimated(run_id, stamp, storage)
     if not files:
         return series
+    layers = stored(card_of(archive().require(run_id, SpectraSpec)).layers, storage)
     plans = {rate: series.plan_near(rate, layers) for rate in series.rates}
     for rate, path, _ in files:
         with suppress(LrcError):  # a damaged one is passed over: the estimate stands
