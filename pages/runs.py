@@ -255,7 +255,7 @@ def caches(busy: bool) -> None:
     st.dataframe(
         pd.DataFrame(
             {
-                "What": [entry.what for entry in entries],
+                "What": [entry.words for entry in entries],
                 "Model": [model_label(ModelRef(entry.model)) if entry.model else "" for entry in entries],
                 "Text": [entry.texts for entry in entries],
                 "Made": [words.ago(entry.made_at) if entry.made_at else "" for entry in entries],

@@ -41,10 +41,11 @@ class Cached:
 
     Attributes:
         kind: the cache folder it lies in, such as ``decompositions``.
-        what: what it is, in words.
+        what: the decomposition, or the name of its folder.
         model: the model it belongs to, as it was named; "" when no run remembers that.
         path: its folder.
         bytes: its size.
+        words: what it is, as a page says it.
         made_at: unix seconds; 0 where it has no end of its own.
         texts: calibration texts of the run that made it, "" where that is not known.
     """
@@ -54,6 +55,7 @@ class Cached:
     model: str
     path: str
     bytes: int
+    words: str = ""
     made_at: float = 0.0
     texts: str = ""
 
@@ -75,7 +77,7 @@ def cached() -> list[Cached]:
         entries += found
         rest = folder_size(folder) - sum(entry.bytes for entry in found)
         if rest > 0:
-            entries.append(Cached(folder.name, _rest_words(folder.name), "", str(folder), rest))
+            entries.append(Cached(folder.name, "other files", "", str(folder), rest, _rest_words(folder.name)))
     return entries
 
 
@@ -115,11 +117,20 @@ def _computed() -> list[Path]:
 def _described(kind: str, mark: Path, models: dict[str, str], makers: list[RunSummary]) -> Cached:
     data, made_at = _record(mark), mark.stat().st_mtime
     model = models.get(str(data.get("fingerprint")), "")
-    what, folder = _what(data) or mark.parent.name, mark.parent
-    return Cached(kind, what, model, str(folder), folder_size(folder), made_at, _texts(makers, model, made_at))
+    folder = mark.parent
+    return Cached(
+        kind,
+        str(data.get("decomposition") or folder.name),
+        model,
+        str(folder),
+        folder_size(folder),
+        _words(data) or folder.name,
+        made_at,
+        _texts(makers, model, made_at),
+    )
 
 
-def _what(data: dict[str, Any]) -> str:
+def _words(data: dict[str, Any]) -> str:
     """What a record says that it is of, in words; "" where it does not."""
     if name := str(data.get("decomposition") or ""):
         return f"Factors, {decomposition_label(name) if name in DECOMPOSITIONS.names() else name}"
