@@ -270,7 +270,7 @@ def _spend(
         + (
             f". {_expectation(loss, source)}"
             if draft.decomposition == TWO_SIDED
-            else f", from the two-sided spectra, for {draft.decomposition} factors."
+            else f", from the two-sided spectra, for {draft.decomposition} factors: to compare drafts, without a range."
         )
     )
 
