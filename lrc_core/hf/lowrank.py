@@ -50,11 +50,20 @@ def unpack(blocks: Tensor, form: str, width: int) -> Tensor:
     return numbers.flatten(1)[:, :width]
 
 
+def _product(inputs: Tensor, matrix: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``functional.linear``; one token on a processor as matrix times vector, which in 16 bits is faster."""
+    if inputs.numel() != inputs.shape[-1] or inputs.device.type != "cpu":
+        return functional.linear(inputs, matrix, bias)
+    token = inputs.reshape(-1)
+    outputs = torch.mv(matrix, token) if bias is None else torch.addmv(bias, matrix, token)
+    return outputs.view(*inputs.shape[:-1], -1)
+
+
 class FactoredLinear(nn.Module):
     """A linear whose weight is stored as two factors, or as pivot rows and coefficients."""
 
     pivots: Tensor | None
-    order: Tensor | None
+    places: Tensor | None
 
     def __init__(self, shape: tuple[int, int], rank: int, pivoted: bool, bias: bool, dtype: torch.dtype) -> None:
         super().__init__()
@@ -63,21 +72,23 @@ class FactoredLinear(nn.Module):
         self.weight_in = nn.Parameter(torch.empty(rank, shape[1], dtype=dtype))
         self.bias = nn.Parameter(torch.empty(shape[0], dtype=dtype)) if bias else None
         self.register_buffer("pivots", torch.empty(rank, dtype=torch.int32) if pivoted else None)
-        self.register_buffer("order", None, persistent=False)
+        self.register_buffer("places", None, persistent=False)
 
     def put_in_order(self) -> None:
         """Work out where every row goes, once the pivots are known."""
         if self.pivots is not None:
             others = torch.ones(self.out_features, dtype=torch.bool, device=self.pivots.device)
             others[self.pivots.long()] = False
-            self.order = torch.cat([self.pivots.long(), others.nonzero()[:, 0]]).argsort()
+            self.places = torch.cat([self.pivots.long(), others.nonzero()[:, 0]])
 
     def forward(self, inputs: Tensor) -> Tensor:
         """[..., n] to [..., m]."""
-        hidden = functional.linear(inputs, self.weight_in)
-        if self.order is None:
-            return functional.linear(hidden, self.weight, self.bias)
-        outputs = torch.cat([hidden, functional.linear(hidden, self.weight)], -1).index_select(-1, self.order)
+        hidden = _product(inputs, self.weight_in)
+        if self.places is None:
+            return _product(hidden, self.weight, self.bias)
+        outputs = hidden.new_empty(*hidden.shape[:-1], self.out_features)
+        outputs.index_copy_(-1, self.places[: self.rank], hidden)
+        outputs.index_copy_(-1, self.places[self.rank :], _product(hidden, self.weight))
         return outputs if self.bias is None else outputs + self.bias
 
     def extra_repr(self) -> str:

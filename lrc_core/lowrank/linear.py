@@ -6,7 +6,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lrc_core.lowrank.pivots import row_order
+from lrc_core.lowrank.pivots import output_rows
+
+
+def product(inputs: Tensor, matrix: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``functional.linear``, [..., n] by [m, n] to [..., m], and one token on a processor as matrix times vector.
+
+    In 16 bits that reads a matrix up to 1.4 times as fast, and comes to the same numbers (docs/speed.md).
+    """
+    if inputs.numel() != inputs.shape[-1] or inputs.device.type != "cpu":
+        return functional.linear(inputs, matrix, bias)
+    token = inputs.reshape(-1)
+    outputs = torch.mv(matrix, token) if bias is None else torch.addmv(bias, matrix, token)
+    return outputs.view(*inputs.shape[:-1], -1)
 
 
 class LowRankLinear(nn.Module):
@@ -41,7 +53,7 @@ class LowRankLinear(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """[..., n] to [..., m]."""
-        return functional.linear(functional.linear(inputs, self.right), self.left, self.bias)
+        return product(product(inputs, self.right), self.left, self.bias)
 
     def extra_repr(self) -> str:
         """Shown by print(model)."""
@@ -59,7 +71,7 @@ class PivotedLinear(nn.Module):
     """
 
     pivots: Tensor
-    order: Tensor
+    places: Tensor
 
     def __init__(self, rows: Tensor, coefficients: Tensor, pivots: Tensor, bias: Tensor | None = None) -> None:
         super().__init__()
@@ -67,8 +79,8 @@ class PivotedLinear(nn.Module):
         self.coefficients = nn.Parameter(coefficients, requires_grad=False)
         self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
         self.register_buffer("pivots", pivots.to(rows.device, torch.int32))
-        order = row_order(pivots.long(), rows.shape[0] + coefficients.shape[0])
-        self.register_buffer("order", order.to(rows.device, torch.int32), persistent=False)
+        places = output_rows(pivots.long(), rows.shape[0] + coefficients.shape[0])
+        self.register_buffer("places", places.to(rows.device), persistent=False)
 
     @property
     def in_features(self) -> int:
@@ -87,9 +99,12 @@ class PivotedLinear(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """[..., n] to [..., m]."""
-        stored = functional.linear(inputs, self.rows)
-        combined = functional.linear(stored, self.coefficients)
-        outputs = torch.cat([stored, combined], dim=-1).index_select(-1, self.order)
+        stored = product(inputs, self.rows)
+        combined = product(stored, self.coefficients)
+        # Both written where they belong: joining them first and reading the rows in order takes twice as long.
+        outputs = stored.new_empty(*stored.shape[:-1], self.out_features)
+        outputs.index_copy_(-1, self.places[: self.rank], stored)
+        outputs.index_copy_(-1, self.places[self.rank :], combined)
         return outputs if self.bias is None else outputs + self.bias
 
     def extra_repr(self) -> str:

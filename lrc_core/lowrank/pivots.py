@@ -41,12 +41,17 @@ class PivotForm:
     def dense(self) -> Tensor:
         """W [m, n] again."""
         whole = torch.cat([self.rows, self.coefficients @ self.rows])
-        return whole[row_order(self.pivots, len(whole))]
+        return in_order(whole, output_rows(self.pivots, len(whole)))
 
 
-def row_order(pivots: Tensor, out_features: int) -> Tensor:
-    """[m] where each row of the matrix stands when the pivots come first and the others after them."""
-    return torch.argsort(torch.cat([pivots, others(pivots, out_features)]))
+def output_rows(pivots: Tensor, out_features: int) -> Tensor:
+    """[m] which rows of the matrix the pivots are, and after them all others."""
+    return torch.cat([pivots, others(pivots, out_features)])
+
+
+def in_order(rows: Tensor, places: Tensor) -> Tensor:
+    """[m, n] the matrix of its rows as :func:`output_rows` has them."""
+    return torch.empty_like(rows).index_copy_(0, places, rows)
 
 
 def others(pivots: Tensor, out_features: int) -> Tensor:

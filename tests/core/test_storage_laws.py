@@ -274,12 +274,36 @@ def test_the_layer_computes_what_the_product_does(bias: bool) -> None:
     assert (layer.in_features, layer.out_features, layer.rank) == (20, 30, 4)
 
 
-def test_gradients_are_those_of_the_matrix() -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("leading", [(), (1,), (1, 1)])
+@pytest.mark.parametrize("pivoted", [False, True])
+def test_one_token_alone_comes_to_what_it_does_among_others(
+    pivoted: bool, leading: tuple[int, ...], bias: bool, dtype: torch.dtype
+) -> None:
+    torch.manual_seed(3)
+    own = torch.randn(33) if bias else None
+    if pivoted:
+        layer: nn.Module = PivotedLinear(torch.randn(9, 20), torch.randn(24, 9), torch.arange(0, 27, 3), own)
+    else:
+        layer = LowRankLinear(torch.randn(33, 9), torch.randn(9, 20), own)
+    layer.to(dtype)
+    inputs = torch.randn(5, 20).to(dtype)
+    alone = layer(inputs[3].view(*leading, 20))
+    assert alone.shape == (*leading, 33)
+    assert torch.allclose(
+        alone.view(-1), layer(inputs)[3], rtol=4 * torch.finfo(dtype).eps, atol=torch.finfo(dtype).eps * 40
+    )
+    assert layer(inputs[:0]).shape == (0, 33)
+
+
+@pytest.mark.parametrize("tokens", [4, 1])
+def test_gradients_are_those_of_the_matrix(tokens: int) -> None:
     torch.manual_seed(2)
     layer = PivotedLinear(torch.randn(3, 5), torch.randn(4, 3), torch.tensor([1, 2, 6]))
     for parameter in layer.parameters():
         parameter.requires_grad_()
-    inputs = torch.randn(4, 5, requires_grad=True)
+    inputs = torch.randn(tokens, 5, requires_grad=True)
     assert torch.autograd.gradcheck(layer.double(), (inputs.double(),))
 
 
