@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lrc_core.calibrate.moments import exact_products
+from lrc_core.calibrate.sums import add_square, mirror, square_sum
 from lrc_core.calibrate.team import ALONE, Team, merged, share
 from lrc_core.errors import CancelledError, NumericalError
 from lrc_core.models.blocks.hooks import hooked
@@ -200,13 +200,10 @@ def _recorded(model: nn.Module, names: Sequence[str], sums: dict[str, Tensor]) -
     def hook(name: str) -> Any:
         def on_forward(_: nn.Module, __: tuple[Any, ...], output: Tensor) -> None:
             def on_gradient(gradient: Tensor) -> None:
-                rows = gradient.detach().reshape(-1, gradient.shape[-1]).float()
-                with exact_products(gradient.dtype):
-                    product = rows.T @ rows
-                if name in sums:
-                    sums[name].add_(product)
-                else:
-                    sums[name] = product if rows.device.type == "mps" else product.double()  # mps has no float64
+                rows = gradient.detach().reshape(-1, gradient.shape[-1])
+                if name not in sums:
+                    sums[name] = square_sum(rows.shape[1], rows.device)
+                add_square(sums[name], rows)
 
             output.register_hook(on_gradient)
 
@@ -217,7 +214,7 @@ def _recorded(model: nn.Module, names: Sequence[str], sums: dict[str, Tensor]) -
 
 
 def _mean(name: str, total: Tensor, tokens: int) -> Tensor:
-    found = total.div_(tokens).float().cpu()
+    found = mirror(total.div_(tokens)).float().cpu()
     if not torch.isfinite(found).all():
         raise NumericalError(
             f"The gradients at the outputs of {name} are not finite on the calibration text.",

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lrc_core.calibrate.moments import exact_products
+from lrc_core.calibrate.sums import add_products, add_square, mirror, square_sum
 from lrc_core.decompose.update import PairedMoments
 from lrc_core.errors import NumericalError
 from lrc_core.models.blocks.hooks import hooked
@@ -25,17 +25,14 @@ class PairedSums:
     """
 
     def __init__(self, inputs: Tensor) -> None:
-        wide = torch.float32 if inputs.device.type == "mps" else torch.float64  # mps has no float64
-        self._sums = torch.zeros(2, inputs.shape[-1], inputs.shape[-1], dtype=wide, device=inputs.device)
+        self._own, self._cross = (square_sum(inputs.shape[-1], inputs.device) for _ in range(2))
         self._tokens = 0
 
     def add(self, small: Tensor, other: Tensor) -> None:
         """Add a batch: [..., n] inputs in the compressed model and, of the same tokens, what the target is made of."""
-        rows = small.reshape(-1, small.shape[-1]).float()
-        with exact_products(small.dtype):
-            second = rows.T @ rows
-            self._sums[0] += second
-            self._sums[1] += second if other is small else other.reshape(rows.shape).float().T @ rows
+        rows = small.reshape(-1, small.shape[-1])
+        add_square(self._own, rows)
+        add_products(self._cross, other.reshape(rows.shape), rows)
         self._tokens += rows.shape[0]
 
     def finish(self, name: str) -> PairedMoments:
@@ -44,15 +41,15 @@ class PairedSums:
         Raises:
             NumericalError: they are not finite; names the layer.
         """
-        means = self._sums / self._tokens
-        if means.device.type == "mps":
-            means = means.cpu().double()
-        if not torch.isfinite(means).all():
+        own, cross = mirror(self._own.div_(self._tokens)), self._cross.div_(self._tokens)
+        if own.device.type == "mps":
+            own, cross = own.cpu().double(), cross.cpu().double()
+        if not (torch.isfinite(own).all() and torch.isfinite(cross).all()):
             raise NumericalError(
                 f"The inputs of {name} are not finite on the calibration text.",
                 "Check the model for NaN weights, or compute in float32.",
             )
-        return PairedMoments(means[0], means[1], self._tokens)
+        return PairedMoments(own, cross, self._tokens)
 
 
 def input_groups(model: nn.Module, layers: Sequence[LinearShape], tokens: Tensor) -> list[tuple[str, ...]]:
