@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from lrc_core.calibrate.sums import add_square, mirror, square_sum
 from lrc_core.calibrate.team import ALONE, Team, merged, share
+from lrc_core.decompose.factorise import is_finite_matrix
 from lrc_core.errors import CancelledError, NumericalError
 from lrc_core.models.blocks.hooks import hooked
 from lrc_core.models.blocks.linears import get_module
@@ -215,7 +216,7 @@ def _recorded(model: nn.Module, names: Sequence[str], sums: dict[str, Tensor]) -
 
 def _mean(name: str, total: Tensor, tokens: int) -> Tensor:
     found = mirror(total.div_(tokens)).float().cpu()
-    if not torch.isfinite(found).all():
+    if not is_finite_matrix(found):
         raise NumericalError(
             f"The gradients at the outputs of {name} are not finite on the calibration text.",
             "Check the model for NaN weights, or compute in float32.",

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from lrc_core.calibrate.sums import add_square, mirror, square_sum
 from lrc_core.calibrate.team import ALONE, Team, merged, share
-from lrc_core.decompose.factorise import InputStatistics
+from lrc_core.decompose.factorise import InputStatistics, is_finite_matrix
 from lrc_core.errors import CancelledError, NumericalError
 from lrc_core.models.blocks.linears import get_module
 from lrc_core.models.blocks.partial import first_block_input, run_block
@@ -64,7 +64,7 @@ class _Accumulator:
 
     def finish(self, name: str) -> InputStatistics:
         second = mirror(self.second.div_(self.tokens)).float().cpu()  # in place: of a wide layer it is half a gigabyte
-        if not torch.isfinite(second).all():
+        if not is_finite_matrix(second):
             raise NumericalError(
                 f"The inputs of {name} are not finite on the calibration text.",
                 "Check the model for NaN weights, or compute in float32.",
@@ -109,6 +109,10 @@ class _Recorder:
         self.sums = {name: self.sums.get(name) or _Accumulator(width, device) for name, width in widths.items()}
         for sums in self.sums.values():
             sums.add_up(team)
+
+    def finished(self) -> dict[str, InputStatistics]:
+        """Statistics of every group, whose sums are given up one by one."""
+        return {name: self.sums.pop(name).finish(name) for name in [*self.sums]}
 
     def __enter__(self) -> _Recorder:
         return self
@@ -165,5 +169,4 @@ def block_statistics(
                 done = index * len(batches) + position + 1
                 on_progress(Progress("collecting second moments", done, len(blocks) * len(batches)))
             recorder.add_up(team, device)
-        groups = {name: recorder.sums.pop(name).finish(name) for name in [*recorder.sums]}
-        yield index, BlockStatistics(recorder.group_of, groups)
+        yield index, BlockStatistics(recorder.group_of, recorder.finished())  # nothing here holds them any longer

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lrc_core.calibrate.sums import add_products, add_square, mirror, square_sum
+from lrc_core.decompose.factorise import is_finite_matrix
 from lrc_core.decompose.update import PairedMoments
 from lrc_core.errors import NumericalError
 from lrc_core.models.blocks.hooks import hooked
@@ -44,7 +45,7 @@ class PairedSums:
         own, cross = mirror(self._own.div_(self._tokens)), self._cross.div_(self._tokens)
         if own.device.type == "mps":
             own, cross = own.cpu().double(), cross.cpu().double()
-        if not (torch.isfinite(own).all() and torch.isfinite(cross).all()):
+        if not (is_finite_matrix(own) and is_finite_matrix(cross)):
             raise NumericalError(
                 f"The inputs of {name} are not finite on the calibration text.",
                 "Check the model for NaN weights, or compute in float32.",

@@ -9,6 +9,7 @@ m <= n the factors are R^-T U and U^T R^T W, otherwise W T V and V^T T^-1.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -132,7 +133,7 @@ def whitened(inputs: InputStatistics, settings: WhitenedSettings) -> Transform:
     Raises:
         NumericalError: the second moment is not finite.
     """
-    root, added = _root(inputs.second_moment * inputs.share, "inputs", 0.0, settings.damping)
+    root, added = _root(inputs.second_moment, "inputs", 0.0, settings.damping, inputs.share)
     return Transform(root, damping=added, unused="" if inputs.second_moment.any() else NO_INPUTS)
 
 
@@ -159,7 +160,7 @@ def output_root(gradient_moment: Tensor, settings: KfacSettings) -> Tensor:
     return _root(gradient_moment, "output gradients", settings.output_damping, 1e-6)[0]
 
 
-def _root(moment: Tensor, of: str, damping: float, least: float) -> tuple[Tensor, float]:
+def _root(moment: Tensor, of: str, damping: float, least: float, share: float = 1.0) -> tuple[Tensor, float]:
     """Cholesky factor of a second moment, and the share of its mean diagonal that had to be added.
 
     Of a moment that is zero it is next to nothing in every direction alike: what is not used costs nothing to cut.
@@ -169,22 +170,32 @@ def _root(moment: Tensor, of: str, damping: float, least: float) -> tuple[Tensor
         of: what it is the moment of, for error messages.
         damping: share that is added in any case.
         least: smallest share that is added when the moment is not positive definite; raised tenfold until it is.
+        share: what the moment is multiplied with first.
     """
-    moment = moment.to(torch.float64, copy=True)  # its diagonal is written to: of a wide layer it is half a gigabyte
-    diagonal = moment.diagonal().clone()
-    scale = float(diagonal.mean())
-    if not torch.isfinite(moment).all():
+    scale = share * float(moment.diagonal().double().mean())
+    if not is_finite_matrix(moment):
         raise NumericalError(f"The second moment of a layer's {of} is not finite.", "Check the model for NaN weights.")
     if scale <= 0:
-        return _UNUSED * torch.eye(moment.shape[0], dtype=moment.dtype, device=moment.device), 0.0
+        return _UNUSED * torch.eye(len(moment), dtype=torch.float64, device=moment.device), 0.0
     added = damping
     while True:
-        moment.diagonal().copy_(diagonal + added * scale)
-        root, failed = torch.linalg.cholesky_ex(moment)
+        # By columns, as LAPACK wants it, the factor takes the place of the moment: of a wide layer a copy is half a
+        # gigabyte.
+        root = moment.to(torch.float64, copy=True).mul_(share).T
+        root.diagonal().add_(added * scale)
+        failed = root.new_empty((), dtype=torch.int32)
+        torch.linalg.cholesky_ex(root, out=(root, failed))
         # A pivot near rounding error passes Cholesky but makes the inverse meaningless: damp that as well.
         if not failed and float(root.diagonal().min()) ** 2 > 1e-10 * scale:
             return root, added
+        del root
         added = max(added * 10, least or 1e-12)
+
+
+def is_finite_matrix(matrix: Tensor) -> bool:
+    """Whether every number of a matrix [m, n] is finite, by sums in float64: ``torch.isfinite`` copies all of it."""
+    wide = torch.float32 if matrix.device.type == "mps" else torch.float64
+    return all(math.isfinite(float(rows.sum(dtype=wide))) for rows in matrix.split(1024))
 
 
 def singular_values(weight: Tensor, transform: Transform) -> Tensor:

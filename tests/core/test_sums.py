@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -26,3 +30,45 @@ def test_batches_add_up(strip: int, features: int, dtype: torch.dtype, monkeypat
     torch.testing.assert_close(sums.mirror(square), rows.T @ rows, rtol=1e-5, atol=1e-4)
     assert torch.equal(square.triu(strip), square.tril(-strip).T)
     torch.testing.assert_close(cross, other.T @ rows, rtol=1e-5, atol=1e-4)
+
+
+_UNDER_A_LIMIT = """
+import resource
+from pathlib import Path
+
+import torch
+
+from lrc_core.calibrate.sums import add_square, mirror, square_sum
+from lrc_core.decompose.factorise import _root, is_finite_matrix
+
+def limited(beside):
+    data = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmData"))
+    limit = int(data.split()[1]) * 1024 + int(beside)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, resource.RLIM_INFINITY))
+
+torch.set_num_threads(1)
+width, rows = 3072, torch.randn(64, 3072)  # so few rows that the moment has to be damped, again and again
+bytes_of_sum = 8 * width**2
+for again in range(2):  # what the first time brings along is no part of it
+    total = square_sum(width, rows.device)
+    add_square(total, rows)
+    assert is_finite_matrix(mirror(total))
+    moment = total.float()
+    root, added = _root(moment, "inputs", 0.0, 1e-9)
+    assert added > 0
+    if not again:
+        del total, moment, root
+        limited(TIMES * bytes_of_sum)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the limit is Linux's")
+def test_a_wide_layer_needs_its_sum_its_moment_and_its_root_and_little_beside_them() -> None:
+    """A sum and a root of float64, and a moment of float32: 2.5 times a sum, where copies on the way would need 5."""
+
+    def ran(times: float) -> subprocess.CompletedProcess[str]:
+        code = _UNDER_A_LIMIT.replace("TIMES", str(times))
+        return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert (enough := ran(3.6)).returncode == 0, enough.stderr
+    assert "allocate memory" in ran(2.0).stderr
