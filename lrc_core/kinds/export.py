@@ -8,11 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lrc_core.errors import ModelError, PlanError, ResourceError, SettingsError
+from lrc_core.formats.grids import FORMATS
+from lrc_core.formats.sizes import layer_bytes, stored_matrices
 from lrc_core.kinds import checks
 from lrc_core.kinds.kind import Kind
 from lrc_core.kinds.plans import PlanFlag
 from lrc_core.kinds.words import titles
 from lrc_core.kinds.words.flags import CALIBRATION_SEED, calibration, flags
+from lrc_core.models.outline import read_outline
 from lrc_core.models.preflight import preflight
 from lrc_core.models.resources import disk_available, human_bytes
 from lrc_core.plan import Plan, update_of
@@ -83,15 +86,30 @@ def require_place(folder: Path) -> None:
 def _check_models(spec: ExportSpec) -> None:
     """The model by its headers, and the disk that the folder will take."""
     checks.check_model(spec.model, (), checks.needs_whole(spec))
-    found = preflight(spec.model)
-    stored = found.params * _WIDTHS[spec.dtype] if spec.dtype in _WIDTHS else found.weight_bytes
-    kept = 1.0 if spec.form == "dense" else Plan.from_dict(dict(spec.plan)).keep_whole_model  # number formats take less
     place = Path(spec.to) if spec.to else RunStore().root
-    if (needed := int(stored * kept)) > (free := disk_available(place)):
+    if (needed := _folder_bytes(spec)) > (free := disk_available(place)):
         raise ModelError(
             f"The folder takes {human_bytes(needed)} on the disk of {place}, which has {human_bytes(free)} left.",
             "Free some space, or name a folder on another disk.",
         )
+
+
+def _folder_bytes(spec: ExportSpec) -> int:
+    """Bytes of the weights in the folder: packed layers by their formats, everything else in the folder's precision."""
+    found, plan = preflight(spec.model), Plan.from_dict(dict(spec.plan))
+    plain = found.params * _WIDTHS[spec.dtype] if spec.dtype in _WIDTHS else found.weight_bytes
+    if spec.form == "dense":
+        return plain
+    if not plan.formats:
+        return int(plain * plan.keep_whole_model)
+    width = plain / found.params
+    layers = [layer for layer in plan.stored(read_outline(spec.model).card).layers if layer.name in plan.formats]
+    packed = {
+        layer.name: (plan.ranks.get(layer.name, layer.full_rank), FORMATS[plan.formats[layer.name]]) for layer in layers
+    }
+    numbers = sum(rows * columns for layer in layers for rows, columns in stored_matrices(layer, *packed[layer.name]))
+    rest = width * (found.params * plan.keep_whole_model - numbers)
+    return int(rest) + sum(layer_bytes(layer, *packed[layer.name]) for layer in layers)
 
 
 KIND = Kind(

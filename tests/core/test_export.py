@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from lrc_core.folders import reload, write
 from lrc_core.folders.stored import put_in_own_memory, stock_of
 from lrc_core.formats.grids import FORMATS
 from lrc_core.formats.rounding import packed, unpacked
-from lrc_core.kinds import KINDS, check, command_for
+from lrc_core.kinds import KINDS, check, command_for, export
 from lrc_core.kinds.export import require_place
 from lrc_core.models.load import load_model
 from lrc_core.plan import Plan, make_plan
@@ -157,7 +158,12 @@ def test_pivots_are_stored_as_they_are_counted(calibration: CalibrationSpec, tmp
     [("Q8_0", "gpt2", "pivoted"), ("Q5_1", "opt", "pivoted"), ("Q4_0", "llama", "pair")],
 )
 def test_number_formats_are_packed(
-    form: str, family: str, storage: Storage, calibration: CalibrationSpec, tmp_path: Path
+    form: str,
+    family: str,
+    storage: Storage,
+    calibration: CalibrationSpec,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Dense layers, also those that the architecture stores the other way round, and both factors of the others."""
     ref = ModelRef(str(save_tiny(tmp_path / family, family)))
@@ -176,6 +182,10 @@ def test_number_formats_are_packed(
     )
     counted = sum(tensor.nbytes for tensor in tensors.values() if tensor.dtype != torch.int32)
     assert counted == sizes_of(card, plan)["model_bytes"]
+    for free, enough in ((0.97 * counted, False), (1.03 * counted, True)):
+        monkeypatch.setattr(export, "disk_available", lambda _, free=free: free)
+        with nullcontext() if enough else pytest.raises(ModelError, match="disk"):
+            export.KIND.check_models(spec)
     for name, layer in shapes.items():
         weight = tensors[key := f"{name.removeprefix('transformer.')}.weight"]
         assert (weight.dtype == torch.uint8) == (name != plain)
