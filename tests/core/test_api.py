@@ -101,6 +101,7 @@ CALIBRATION = {"texts": [str(ROOT / "README.md")], "windows": 9, "window": 33}
             lambda m: allocate(m, "llrc", preset="standard", settings={"max_steps": 77}),
             "allocate owner/name --method llrc --preset standard --set max_steps=77",
         ),
+        (lambda m: allocate(m, "llm_pruner"), "allocate owner/name --method llm_pruner --storage pair"),
         (lambda m: spectra(m), "spectra owner/name"),
         (lambda m: spectra(m, "kfac"), "spectra owner/name --decompositions kfac"),
         (lambda m: evaluate(m), "evaluate owner/name"),

@@ -349,7 +349,7 @@ def test_a_method_that_prunes_says_so(open_page, known, submitted):
     button = app.button(key="al_start")
     assert button.label == "Prune at 20 %"
     button.click().run()
-    assert submitted[0][0].method == "llm_pruner"
+    assert (submitted[0][0].method, submitted[0][0].storage) == ("llm_pruner", "pair")  # it makes no factors to store
     assert submitted[0][0].settings["ranking"] == "uniform"
 
 
