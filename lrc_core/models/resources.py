@@ -39,8 +39,8 @@ def cpu_has_bf16() -> bool:
 
 
 def cpu_memory_available() -> int:
-    """Bytes of main memory that can still be used, the limit of a container included."""
-    available = int(psutil.virtual_memory().available)
+    """Bytes of main memory that can still be used, the limits of a container and of the process included."""
+    available = min([int(psutil.virtual_memory().available), *_left_by_limits()])
     for limit_file, usage_file in _CGROUPS:
         try:
             limit, usage = int(limit_file.read_text()), int(usage_file.read_text())
@@ -48,6 +48,18 @@ def cpu_memory_available() -> int:
             continue  # no such control group, or "max": no limit
         available = min(available, max(0, limit - usage))
     return available
+
+
+def _left_by_limits() -> Iterator[int]:
+    """What ``ulimit -v`` and ``ulimit -d`` leave this process, where they are set and the kernel says what it has."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    for limit, used in ((resource.RLIMIT_AS, "VmSize"), (resource.RLIMIT_DATA, "VmData")):
+        most, now = resource.getrlimit(limit)[0], _kernel_bytes(used)
+        if most != resource.RLIM_INFINITY and now is not None:
+            yield max(0, most - now)
 
 
 def gpu_memory_available() -> int | None:
@@ -115,16 +127,23 @@ def peak_memory_bytes() -> int:
 
 
 def _kernel_peak() -> int:
-    with suppress(OSError, ValueError, IndexError):  # unlike getrusage's, this one can be reset
-        for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
+    if (peak := _kernel_bytes("VmHWM")) is not None:  # unlike getrusage's, this one can be reset
+        return peak
     try:
         import resource
     except ImportError:  # Windows
         return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # macOS counts in bytes, Linux in KiB
+
+
+def _kernel_bytes(name: str) -> int | None:
+    """A figure of this process by the kernel's name of it; None where the system has no such file."""
+    with suppress(OSError, ValueError, IndexError):
+        for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith(f"{name}:"):
+                return int(line.split()[1]) * 1024
+    return None
 
 
 def _forget_peak() -> bool:

@@ -1,8 +1,9 @@
-"""A stage's own peak of memory, which the peak of the process before it must not hide."""
+"""What memory is left, and a stage's own peak of it, which the peak of the process before it must not hide."""
 
 from __future__ import annotations
 
 import platform
+import subprocess
 import sys
 
 import numpy as np
@@ -41,3 +42,22 @@ def test_bfloat16_of_a_processor_can_be_left_unused(monkeypatch: pytest.MonkeyPa
         found[said] = cpu_has_bf16()
     cpu_has_bf16.cache_clear()
     assert found == {"0": False, "": True}
+
+
+_LIMITED = """
+import resource
+from lrc_core.models.resources import _kernel_bytes, cpu_memory_available
+
+limit, name = resource.LIMIT, "NAME"
+before = cpu_memory_available()
+resource.setrlimit(limit, (_kernel_bytes(name) + 50_000_000, resource.RLIM_INFINITY))
+left = cpu_memory_available()
+assert 0 < left <= 50_000_000 < before, (left, before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says what counts against a limit")
+@pytest.mark.parametrize(("limit", "name"), [("RLIMIT_AS", "VmSize"), ("RLIMIT_DATA", "VmData")])
+def test_a_limit_of_the_process_is_a_limit_of_memory(limit: str, name: str) -> None:
+    code = _LIMITED.replace("resource.LIMIT", f"resource.{limit}").replace("NAME", name)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -12,7 +12,7 @@ from lrc_core.models.onload.residence import residence_of
 from lrc_core.models.resources import cpu_memory_available
 from lrc_core.paths import require_cache
 
-_SHARE = 0.25
+_SHARE = 0.1
 """Of the free memory that may be taken."""
 _ALIGNED = 64  # bytes: as torch's own memory is
 
