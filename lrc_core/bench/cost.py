@@ -89,8 +89,9 @@ def phase_seconds(shapes: Shapes, speeds: Speeds, reading: Reading) -> dict[str,
     weights = shapes.params * shapes.width / speeds.disk
     forward = 2 * shapes.linear / speeds.model
     half = reading.tokens / 2
-    inputs = sum(2 * side**2 for block in shapes.blocks for side in inputs_of(block)) / speeds.model
-    outputs = sum(2 * rows**2 for block in shapes.blocks for _, rows, _ in block) / speeds.model
+    # A product and a sum for every number of a moment that lies on or above its diagonal.
+    inputs = sum(side**2 for block in shapes.blocks for side in inputs_of(block)) / speeds.model
+    outputs = sum(rows**2 for block in shapes.blocks for _, rows, _ in block) / speeds.model
     head = 6 * shapes.vocabulary * shapes.hidden / speeds.model
     scored = reading.scored * reading.window
     return {

@@ -81,9 +81,9 @@ def phase_memory(shapes: Shapes) -> dict[str, int]:
     return {
         "moments": held + _activations(shapes) + max(map(_moments, shapes.blocks), default=0),
         "gradients": held + _activations(shapes) + max(max(map(_slopes, shapes.blocks), default=0), _head(shapes)),
-        # The moment in float32 and float64, its root, and the factors of a block in float32 as they are and as written.
+        # The moment in float32, its root in float64, and the factors of a block in float32 as they are and as written.
         "decomposition": held
-        + max(20 * side**2 + 8 * _factors(block) for side, block in zip(wide, shapes.blocks, strict=True))
+        + max(12 * side**2 + 8 * _factors(block) for side, block in zip(wide, shapes.blocks, strict=True))
         if wide
         else held,
         "perplexity": held + _activations(shapes) + 6 * min(2**27, 2048 * shapes.vocabulary),
