@@ -10,7 +10,8 @@ PY := $(VENV)/bin/python
 KEY := $(shell { cat requirements.txt constraints.txt pyproject.toml; pwd; } | cksum | cut -d ' ' -f 1)
 DEV_KEY := $(KEY)-$(shell cksum < requirements-dev.txt | cut -d ' ' -f 1)
 PYTHONS := $(PYTHON) python3.11 python3 python3.12 python3.13
-TESTS := HF_HUB_OFFLINE=1 $(PY) -m pytest --durations=10
+# Compiled files are kept, or every process that a test starts would compile the library anew.
+TESTS := PYTHONDONTWRITEBYTECODE= HF_HUB_OFFLINE=1 $(PY) -m pytest --durations=10
 SERVE = $(PORT) $(if $(HOST),--host $(HOST)) $(if $(TOKEN),--token)
 NEW_ENOUGH := 'import sys, venv; sys.exit(sys.version_info < (3, 11))'
 
