@@ -10,7 +10,8 @@ PY := $(VENV)/bin/python
 KEY := $(shell { cat requirements.txt constraints.txt pyproject.toml; pwd; } | cksum | cut -d ' ' -f 1)
 DEV_KEY := $(KEY)-$(shell cksum < requirements-dev.txt | cut -d ' ' -f 1)
 PYTHONS := $(PYTHON) python3.11 python3 python3.12 python3.13
-TESTS := HF_HUB_OFFLINE=1 $(PY) -m pytest --durations=10
+# Compiled files are kept, or every process that a test starts would compile the library anew.
+TESTS := PYTHONDONTWRITEBYTECODE= HF_HUB_OFFLINE=1 $(PY) -m pytest --durations=10
 SERVE = $(PORT) $(if $(HOST),--host $(HOST)) $(if $(TOKEN),--token)
 NEW_ENOUGH := 'import sys, venv; sys.exit(sys.version_info < (3, 11))'
 
@@ -28,12 +29,11 @@ demo: install ## The same app read-only on the shipped runs: starts in seconds, 
 class: install ## The lesson for a room: on the local network, read-only, nothing shared; prints a QR code (PORT=8600)
 	@$(PY) -m pages.ui.serve $(SERVE) --class
 
-# On two cores: tests without a browser wait for processes they start, so that a third one finds time.
+# For two cores: two processes share the browser tests (tests/schedule.py), which wait for most of their time, and two
+# have what needs no browser, which waits for processes that it starts. In the order of the folders, the slow ones come
+# first.
 test: check starter ## Install, check format, lint and types, and run all tests (ARGS="-k budget" for some)
-	@$(TESTS) -m "not browser" -n 3 --dist loadfile $(ARGS); first=$$?; \
-	$(TESTS) -m browser -n 2 --dist loadfile $(ARGS); second=$$?; \
-	for code in $$first $$second; do [ $$code = 0 ] || [ $$code = 5 ] || exit $$code; done; \
-	[ $$first$$second != 55 ] || { echo "No test was selected." >&2; exit 5; }
+	@$(TESTS) -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 clusters: install-dev ## The tests that start a Slurm and a Ray cluster on this machine (as root; Debian's slurm-wlm and munge)
 	LRC_TEST_CLUSTERS=1 $(TESTS) tests/cluster $(ARGS)

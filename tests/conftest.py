@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -30,16 +33,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.process)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Where files go whole to processes, browser tests go to few of them."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from tests.schedule import Beside
+
+    return Beside(config, log)
+
+
 def _trains(item: pytest.Function) -> bool:
     """Whether a method that learns is the test's parameter, or its module imports code of one or of tuning."""
     entry = item.callspec.params.get("entry") if hasattr(item, "callspec") else None
     if getattr(entry, "learns", False) or getattr(entry, "structured", False):
         return True
-    return any(name.startswith(_TRAINING) for name in _origins(item))
+    return any(name.startswith(_TRAINING) for name in _origins(item.module))
 
 
 def _starts_processes(item: pytest.Function) -> bool:
-    return "lrc" in item.fixturenames or bool({"subprocess", "tests.factories.job_helpers"} & _origins(item))
+    return "lrc" in item.fixturenames or bool({"subprocess", "tests.factories.job_helpers"} & _origins(item.module))
 
 
 _TRAINING = (
@@ -51,10 +64,11 @@ _TRAINING = (
 )
 
 
-def _origins(item: pytest.Function) -> set[str]:
-    """Modules that the test's module imports, or imports something from."""
-    values = vars(item.module).values()
-    return {getattr(value, "__module__", None) or getattr(value, "__name__", "") or "" for value in values}
+@cache
+def _origins(module: ModuleType) -> frozenset[str]:
+    """Modules that a test's module imports, or imports something from."""
+    values = vars(module).values()
+    return frozenset(getattr(value, "__module__", None) or getattr(value, "__name__", "") or "" for value in values)
 
 
 @pytest.fixture(autouse=True)

@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,39 +76,40 @@ class Server:
         return RunStore(self.runs)
 
 
-@pytest.fixture(scope="session")
-def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Server]]:
-    """Starts a fresh server on run folders of its own; all are stopped at the end."""
-    processes = []
-
-    def start() -> Server:
-        folder = tmp_path_factory.mktemp("app")
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        environment = {
-            **os.environ,
-            "LRC_RUNS": str(folder / "runs"),
-            "LRC_CACHE": str(folder / "cache"),
-            "LRC_TEST_EXECUTE": "tests.browser.fake_job:train",
-            "HF_HUB_OFFLINE": "1",
-        }
-        server = Server(f"http://127.0.0.1:{port}", folder / "runs")
-        card = run_factory.make_card()
-        run_factory.spectra_run(server.store, card)
-        run_factory.allocate_run(server.store, card, keep=0.7)
-        table_factory.compare_run(server.store, card)
-        command = [sys.executable, "-m", "pages.ui.serve", str(port)]
-        with (folder / "server.log").open("wb") as log:
-            processes.append(subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log))
+@contextmanager
+def serving(folder: Path) -> Iterator[Server]:
+    """A fresh server on run folders of its own."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {
+        **os.environ,
+        "LRC_RUNS": str(folder / "runs"),
+        "LRC_CACHE": str(folder / "cache"),
+        "LRC_TEST_EXECUTE": "tests.browser.fake_job:train",
+        "HF_HUB_OFFLINE": "1",
+    }
+    server = Server(f"http://127.0.0.1:{port}", folder / "runs")
+    card = run_factory.make_card()
+    run_factory.spectra_run(server.store, card)
+    run_factory.allocate_run(server.store, card, keep=0.7)
+    table_factory.compare_run(server.store, card)
+    command = [sys.executable, "-m", "pages.ui.serve", str(port)]
+    with (folder / "server.log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+    try:
         wait_until_healthy(server.url, folder / "server.log")
-        return server
-
-    yield start
-    for process in processes:
+        yield server
+    finally:
         process.kill()
-    for process in processes:
         process.wait(timeout=30)
+
+
+@pytest.fixture
+def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Server]]:
+    """Starts a fresh server; all of a test's are stopped at its end."""
+    with ExitStack() as stack:
+        yield lambda: stack.enter_context(serving(tmp_path_factory.mktemp("app")))
 
 
 def wait_until_healthy(url: str, log: Path) -> None:
@@ -127,9 +129,10 @@ def wait_until_healthy(url: str, log: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def server(start_server: Callable[[], Server]) -> Server:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One server for the tests that do not need a fresh one."""
-    return start_server()
+    with serving(tmp_path_factory.mktemp("app")) as found:
+        yield found
 
 
 @pytest.fixture(scope="session")

@@ -48,15 +48,19 @@ def violations(page: Any) -> list[str]:
     ]
 
 
-def look(page: Any, *, dark: bool, width: int) -> None:
+def dress(page: Any, *, dark: bool, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 1000})
     page.emulate_media(color_scheme="dark" if dark else "light", reduced_motion="reduce")
+
+
+def look(page: Any, *, dark: bool, width: int) -> None:
+    dress(page, dark=dark, width=width)
     stand_still(page)
 
 
 @pytest.mark.parametrize("view", VIEWS, ids=[view.name for view in VIEWS])
 def test_no_serious_violation_in_any_view(server: Shipped, page: Any, view: View) -> None:
-    page.set_viewport_size({"width": 1280, "height": 1000})
+    dress(page, **LOOKS[0])  # before it is opened: a theme that changes later draws every chart again
     visit(page, server, view)
     open_folds(page)
     page.evaluate(AXE)

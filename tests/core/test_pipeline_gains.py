@@ -13,13 +13,9 @@ from lrc_core.plan import Plan
 from lrc_core.results.plans import find_plan
 from lrc_core.runs.spec import AllocateSpec, CalibrationSpec, EvaluateSpec, EvaluationSpec, ModelRef
 from lrc_core.runs.store import RunStore
-from tests.factories.pipeline_helpers import result_of, run
+from tests.factories.pipeline_helpers import SUCCESSIVE, result_of, run
 from tests.factories.tiny_methods import MemoryFactors, random_windows
 from tests.factories.tiny_models import tiny_model
-
-QUICK: dict[str, Any] = {
-    "pace": 0.1, "settle_rounds": 3, "batches": 2, "documents": 8, "check_windows": 4, "window": 32, "batch": 2,
-}  # fmt: skip
 
 
 def test_gains_multiply_the_first_components_of_the_layers_that_have_them(tmp_path: Path) -> None:
@@ -39,7 +35,7 @@ def test_plans_with_gains_are_written_found_and_measured(model: ModelRef, calibr
     """The plan at the end and those recorded on the way, each with a file of its own."""
     allocated = run(
         AllocateSpec(
-            model, keep=0.6, method="successive", decomposition="kfac", settings=QUICK, calibration=calibration
+            model, keep=0.6, method="successive", decomposition="kfac", settings=SUCCESSIVE, calibration=calibration
         )
     )
     evaluation = EvaluationSpec(calibration.texts, window=48, max_windows=6)

@@ -29,7 +29,7 @@ from lrc_core.runs.spec import (
 )
 from lrc_core.runs.store import Run, RunStore
 from lrc_core.tune.settings import BlockwiseSettings, TuningSettings
-from tests.factories.pipeline_helpers import result_of, run
+from tests.factories.pipeline_helpers import SUCCESSIVE, only_preset, result_of, run
 
 SAMPLES = Path(__file__).parents[2] / "assets" / "samples"
 LEFT = asdict(UpdateSettings())
@@ -221,7 +221,7 @@ def test_a_tuned_plan_is_measured_with_its_weights(
     spec = EvaluateSpec(model, plan.to_dict(), tuned.id, calibration, evaluation)
     row = result_of(run(spec))
     assert (row["update"], row["update_run_id"], row["allocate_run_id"]) == ("tuned", tuned.id, allocated.id)
-    assert row["cost"]["params"] == plan_params(model, before, evaluation)
+    assert row["cost"]["params"] == plan_params(model, before, calibration, evaluation)
     line = command_for(tuned.spec)
     assert f"--plan {allocated.id} --kind tuned " in line
     assert "--set rate=0.02" in line
@@ -249,7 +249,7 @@ def test_a_plan_is_refined_block_by_block_then_tuned_and_measured(
     assert (both.update, both.origin["allocate_run_id"]) == ("blockwise+tuned", allocated.id)
     row = result_of(run(EvaluateSpec(model, both.to_dict(), tuned.id, calibration, evaluation)))
     assert (row["update"], row["storage"]) == ("blockwise+tuned", "pivoted")
-    assert row["cost"]["params"] == plan_params(model, before, evaluation)
+    assert row["cost"]["params"] == plan_params(model, before, calibration, evaluation)
     again = run(UpdateSpec(model, both.to_dict(), tuned.id, LEFT, calibration))
     assert Plan.load(again.path / "plan.json").update == "left"  # a fit begins anew from the dense outputs
     line = command_for(refined.spec)
@@ -276,15 +276,16 @@ def test_a_stopped_refinement_goes_on_to_the_same_bytes(
     assert result_of(resumed)["details"] == result_of(whole)["details"]
 
 
-def plan_params(model: ModelRef, plan: Plan, evaluation: EvaluationSpec) -> int:
+def plan_params(model: ModelRef, plan: Plan, calibration: CalibrationSpec, evaluation: EvaluationSpec) -> int:
     """Parameters that a plan as allocated is measured to have."""
-    return int(result_of(run(EvaluateSpec(model, plan.to_dict(), evaluation=evaluation)))["cost"]["params"])
+    return int(result_of(run(EvaluateSpec(model, plan.to_dict(), "", calibration, evaluation)))["cost"]["params"])
 
 
 def test_gains_come_along_into_an_update(
-    model: ModelRef, calibration: CalibrationSpec, evaluation: EvaluationSpec
+    model: ModelRef, calibration: CalibrationSpec, evaluation: EvaluationSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A plan that brings a file along is updated from that file, also inside a comparison."""
+    only_preset(monkeypatch, "successive", SUCCESSIVE)
     parts: dict[str, Any] = {"calibration": calibration, "evaluation": evaluation}
     compared = run(CompareSpec(model, methods=("successive",), keeps=(0.6, 0.5), update="left", **parts))
     rows = result_of(compared)["rows"][1:]

@@ -26,6 +26,9 @@ LLRC: dict[str, Any] = {
     "settle_steps": 3,
     "max_steps": 60,
 }
+SUCCESSIVE: dict[str, Any] = {
+    "pace": 0.1, "settle_rounds": 3, "batches": 2, "documents": 8, "check_windows": 4, "window": 32, "batch": 2,
+}  # fmt: skip
 
 
 def only_preset(monkeypatch: pytest.MonkeyPatch, method: str, settings: dict[str, Any]) -> None:
