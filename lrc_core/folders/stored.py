@@ -15,7 +15,7 @@ from transformers.pytorch_utils import Conv1D
 from lrc_core.errors import ModelError
 from lrc_core.hf.experts import unstack
 from lrc_core.lowrank.linear import LowRankLinear, PivotedLinear
-from lrc_core.lowrank.pivots import put_in_place
+from lrc_core.lowrank.pivots import rows_in_order
 from lrc_core.lowrank.rounding import Packed, packed_in
 from lrc_core.models.onload.residence import Residence
 from lrc_core.types import Storage
@@ -168,7 +168,7 @@ def _product(module: LowRankLinear | PivotedLinear) -> Tensor:
     if isinstance(module, LowRankLinear):
         return (module.left.double() @ module.right.double()).to(module.left.dtype)
     combined = (module.coefficients.double() @ module.rows.double()).to(module.rows.dtype)
-    return put_in_place(torch.cat([module.rows, combined]), module.places)
+    return rows_in_order(torch.cat([module.rows, combined]), module.places)
 
 
 def _name_in_file(key: str, low: Collection[str]) -> str:

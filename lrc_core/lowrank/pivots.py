@@ -41,7 +41,7 @@ class PivotForm:
     def dense(self) -> Tensor:
         """W [m, n] again."""
         whole = torch.cat([self.rows, self.coefficients @ self.rows])
-        return put_in_place(whole, output_rows(self.pivots, len(whole)))
+        return rows_in_order(whole, output_rows(self.pivots, len(whole)))
 
 
 def output_rows(pivots: Tensor, out_features: int) -> Tensor:
@@ -49,7 +49,7 @@ def output_rows(pivots: Tensor, out_features: int) -> Tensor:
     return torch.cat([pivots, others(pivots, out_features)])
 
 
-def put_in_place(rows: Tensor, places: Tensor) -> Tensor:
+def rows_in_order(rows: Tensor, places: Tensor) -> Tensor:
     """[m, n] the matrix of its rows as :func:`output_rows` has them."""
     return torch.empty_like(rows).index_copy_(0, places, rows)
 
