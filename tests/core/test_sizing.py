@@ -17,7 +17,7 @@ from lrc_core.models.preflight import preflight
 from lrc_core.models.weights.configured import configured_tensors, shapes_of_configuration
 from lrc_core.quality.footprint import footprint
 from lrc_core.quality.published import TABLE, closest, published_words
-from lrc_core.quality.sizing import MEMORIES, RATES, Sizing, card_of, fitting_words, sizings
+from lrc_core.quality.sizing import CONTEXT, MEMORIES, RATES, Sizing, card_of, context_words, fitting_words, sizings
 from lrc_core.runs.spec import ModelRef
 from tests.factories.tiny_models import save_tiny
 
@@ -99,6 +99,25 @@ def test_sizes_are_counted(tmp_path: Path) -> None:
     assert found["Q8_0, no rank removed"].size.weights == 2 * outside + by_hand
     in_memory = footprint(card, None, 64, 3)
     assert in_memory.cache and found["dense, 16 bits"].size.cache == in_memory.cache * 2 // card.dtype_bytes
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+@pytest.mark.parametrize("positions", [64, 512, 2 * CONTEXT])
+def test_the_cache_is_of_positions_that_the_model_has(family: str, positions: int, tmp_path: Path, capsys: Any) -> None:
+    folder = bare(save_tiny(tmp_path / "model", family))
+    config = json.loads((folder / "config.json").read_text())
+    config["n_positions" if family == "gpt2" else "max_position_embeddings"] = positions
+    (folder / "config.json").write_text(json.dumps(config))
+    used = min(CONTEXT, positions)
+    shapes = preflight(ModelRef(str(folder))).sizes
+    assert shapes is not None and shapes_of_configuration((folder / "config.json").read_bytes()).positions == positions
+    by_hand = footprint(card_of(shapes), None, used)
+    assert by_hand.cache
+    assert {one.size.cache for one in sizings(shapes)} == {by_hand.cache}
+    assert f"{used:,} positions" in context_words(shapes)
+    assert main(["doctor", str(folder)]) == 0
+    printed = capsys.readouterr()
+    assert f"{used:,} positions" in printed.out + printed.err
 
 
 def test_a_card_holds_what_its_bytes_hold() -> None:
