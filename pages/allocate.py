@@ -15,6 +15,7 @@ from lrc_core.quality.starter_bench import RECOMMENDED, Recommendation, starter_
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS, MethodEntry
 from lrc_core.results import series
 from lrc_core.results.archive import RunView, archive, asks_for, same_model
+from lrc_core.results.forecasts import can_be_watched
 from lrc_core.results.plans import recorded_plans
 from lrc_core.results.series import LARGEST_RATE
 from lrc_core.runs.spec import AllocateSpec, CalibrationSpec, ModelRef
@@ -216,7 +217,7 @@ def watched(ref: ModelRef) -> None:
             "job goes on, and this page finds it again.",
             ":material/monitoring:",
         )
-        if any(learns(view.spec.method) for view in archive().runs(AllocateSpec)):
+        if any(map(can_be_watched, archive().runs(AllocateSpec))):
             page_link("pages/watch.py", "Watch a recorded run meanwhile", ":material/movie:")
         return
     jobs.panel(shown, live=live.allocate_live)
@@ -228,7 +229,7 @@ def watched(ref: ModelRef) -> None:
             named = f"{escaped(title_of(view.spec))} · {view.status.state}"
             page_link("pages/allocate.py", named, ":material/visibility:", query={RUN: view.id})
     current = archive().open(shown, AllocateSpec)
-    if current and learns(current.spec.method):
+    if can_be_watched(current):
         page_link("pages/watch.py", "Watch it in full width, or export it", ":material/movie:", query={"wa_run": shown})
     if current and current.done:
         page_link("pages/compare.py", "Compare it with the other methods", ":material/balance:")

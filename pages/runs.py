@@ -17,9 +17,10 @@ from lrc_core.files import folder_size
 from lrc_core.jobs import cache, manager, sharing
 from lrc_core.jobs.engines.placement import whereabouts
 from lrc_core.kinds import title_of
-from lrc_core.names import learns, model_label
+from lrc_core.names import model_label
 from lrc_core.paths import cache_home, read_only
 from lrc_core.results.archive import archive
+from lrc_core.results.forecasts import can_be_watched
 from lrc_core.results.outcomes import Outcome, measured_plans, outcome
 from lrc_core.runs.spec import ModelRef
 from lrc_core.runs.store import RunStore, RunSummary
@@ -177,7 +178,7 @@ def detail(summary: RunSummary) -> None:
         if summary.kind in SECTION_OF:
             link["co_section"] = SECTION_OF[summary.kind]
         page_link(info.file, f"See it on {info.title}", info.icon, query=link)
-        if learns(getattr(summary.spec, "method", "")):
+        if can_be_watched(archive().job(summary.id)):
             page_link(
                 "pages/watch.py", "Watch it, or export its film", ":material/movie:", query={"wa_run": summary.id}
             )

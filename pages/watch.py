@@ -7,12 +7,11 @@ from functools import partial
 import streamlit as st
 
 from lrc_core import names
-from lrc_core.errors import LrcError
 from lrc_core.kinds import title_of
 from lrc_core.names import model_label
 from lrc_core.registry import ALLOCATORS
 from lrc_core.results.archive import RunView, archive
-from lrc_core.results.forecasts import has_film, training_of
+from lrc_core.results.forecasts import plays
 from lrc_core.runs.spec import AllocateSpec
 from pages.ui.shared import jobs
 from pages.ui.shared.frame import empty, frame, guard, page_link, sample_note
@@ -30,14 +29,6 @@ def learning_runs() -> list[RunView[AllocateSpec]]:
     """
     learned = [view for view in archive().runs(AllocateSpec) if names.learns(view.spec.method)]
     return sorted(learned, key=lambda view: (view.final and not plays(view), view.final))
-
-
-def plays(view: RunView[AllocateSpec]) -> bool:
-    """Whether a run has steps to play; a damaged one has none, and must not hide the others."""
-    try:
-        return has_film(view) and len(training_of(view).steps) > 0
-    except LrcError:
-        return False
 
 
 def label(view: RunView[AllocateSpec]) -> str:

@@ -25,7 +25,7 @@ from lrc_core.models.preflight import Preflight, preflight
 from lrc_core.models.resources import cpu_memory_available, disk_available, human_bytes
 from lrc_core.paths import cache_home, expanded, require_cache, runs_home
 from lrc_core.quality.published import published_words
-from lrc_core.quality.sizing import CONTEXT, MEMORIES, fitting_words, sizings
+from lrc_core.quality.sizing import MEMORIES, context_words, fitting_words, sizings
 from lrc_core.runs.store import RunStore
 from lrc_core.texts.documents import preview_of
 
@@ -175,7 +175,7 @@ def _print_sizes(model: Preflight) -> None:
             for one in found
         ],
     )
-    note(f"{fitting_words(found)} Counted for one request of {CONTEXT:,} positions.")
+    note(f"{fitting_words(found)} Counted for {context_words(model.sizes)}.")
     if model.kind != "starter":
         note(published_words(model.params))
 

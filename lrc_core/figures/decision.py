@@ -48,7 +48,8 @@ def decision_figure(found: Sequence[Choice]) -> go.Figure:
     ticks = list(_FINE if max((one.times for one in found), default=1.0) < 1.3 else _TICKS)
     places = [place / 10 for place in range(0, 11, 2)]
     figure.update_xaxes(
-        title="Bytes of the whole model, as a share of 16 bits", tickvals=places, range=[0, 1.06],
+        title="Bytes of the whole model, as a share of 16 bits", tickvals=places,
+        range=[0, 1.06 * max([1.0, *(one.share for one in found)])],
         ticktext=[f"{percent(place)}<br>{data_size(place * whole) if place else ''}" for place in places],
     )  # fmt: skip
     figure.update_yaxes(title="Perplexity over dense", type="log", tickvals=ticks, tickformat="~r")

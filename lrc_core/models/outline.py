@@ -31,7 +31,7 @@ _ORDER = (
 )  # fmt: skip
 """As blocks define them; the files list tensors in an order of their own."""
 _TRANSPOSED = {"gpt2": ("c_attn", "c_proj", "c_fc", "q_attn"), "openai-gpt": ("c_attn", "c_proj", "c_fc")}
-"""Model types whose linears are stored as [in, out] (Conv1D)."""
+"""By model type, kinds of linears that are stored as [in, out]."""
 _WIDTHS = {"F64": ("float64", 8), "F32": ("float32", 4), "F16": ("float16", 2), "BF16": ("bfloat16", 2)}
 _UNKNOWN_POSITIONS = 2048
 LIMIT = 3
@@ -131,6 +131,11 @@ def first_number(config: Mapping[str, Any], names: Sequence[str]) -> int:
     return next((value for name in names if isinstance(value := config.get(name), int)), 0)
 
 
+def transposed_kinds(model_type: str) -> tuple[str, ...]:
+    """How kinds of linears end whose weights a type of model stores as [in, out] (Conv1D)."""
+    return _TRANSPOSED.get(model_type, ())
+
+
 def hidden_size(config: Mapping[str, Any]) -> int:
     """Width of the hidden states by the language model's configuration; 0 where it does not say."""
     return first_number(text_config(config), ("hidden_size", "n_embd", "d_model", "dim"))
@@ -180,13 +185,13 @@ def _outline(
 def _matrices(
     blocks: Mapping[int, Sequence[BlockTensor]], shard_of: Mapping[str, str], model_type: str
 ) -> tuple[StoredMatrix, ...]:
-    turned = _TRANSPOSED.get(model_type, ())
+    turned = transposed_kinds(model_type)
     found = []
     for block, weights in blocks.items():
         for matrix in sorted(weights, key=lambda weight: _place(weight.kind)):
             if matrix.tensor.dtype not in FLOAT_TYPES:
                 continue
-            rows, columns = reversed(matrix.shape) if matrix.kind.endswith(turned) and turned else matrix.shape
+            rows, columns = reversed(matrix.shape) if matrix.kind.endswith(turned) else matrix.shape
             whole = matrix.tensor.name.removesuffix(".weight")
             name = whole if whole.endswith(f".{matrix.kind}") else f"{_prefix(whole, block)}.{matrix.kind}"
             layer = LinearShape(name, block, matrix.kind, rows, columns)

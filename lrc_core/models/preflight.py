@@ -21,7 +21,7 @@ from lrc_core.models.hub import cached_snapshot, look_at
 from lrc_core.models.json_files import read_table
 from lrc_core.models.onload.choice import LAYER_LOCAL
 from lrc_core.models.onload.memory import Shapes, by_blocks_memory
-from lrc_core.models.outline import first_number, hidden_size, text_config
+from lrc_core.models.outline import first_number, hidden_size, text_config, transposed_kinds
 from lrc_core.models.pack import starter
 from lrc_core.models.resources import (
     cpu_has_bf16,
@@ -143,7 +143,15 @@ def preflight(ref: ModelRef) -> Preflight:
     shapes = {block: [matrix.shape for matrix in matrices] for block, matrices in blocks.items()}
     params = sum(tensor.numel for tensor in facts.tensors)
     vocabulary = first_number(config, ("vocab_size",))
-    sizes = Shapes.of(blocks, params, width=_width(), hidden=facts.hidden_size, vocabulary=vocabulary)
+    sizes = Shapes.of(
+        blocks,
+        params,
+        width=_width(),
+        hidden=facts.hidden_size,
+        vocabulary=vocabulary,
+        positions=positions_of(config, facts.tensors).limit,
+        turned=transposed_kinds(str(config.get("model_type", ""))),
+    )
     found = Preflight(
         source=ref.source,
         kind=kind,

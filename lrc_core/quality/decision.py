@@ -34,7 +34,7 @@ KINDS = {
     TUNED: "Ranks, updated or tuned",
     BITS: "Ranks and bits",
     PRUNED: "Pruned",
-    REFERENCE: "Smaller models",
+    REFERENCE: "Other models",
 }
 """Ways to a smaller model, in the order of legends."""
 LOW_RANK = (RANKS, PIVOTS, TUNED, BITS)

@@ -26,15 +26,13 @@ def decision_words(found: Sequence[Choice]) -> str:
         return ""
     if not formats:
         best = min(ranks, key=lambda one: one.loss)
-        return (
+        unknown = (
             f"{_taken(best)}. Whether a number format of fewer bits would lose less was not measured, so this is no "
             f"answer yet: {HOW}"
         )
+        return " ".join([unknown, *_other_models(found)])
     said = [f"{_opposed(formats, ranks)}.", _verdict(ranks, formats)]
-    smaller = [one for one in frontier(found) if one.kind == REFERENCE]
-    if smaller:
-        said.append(f"A smaller model nothing beats at its size: {_taken(smaller[-1])}.")
-    return " ".join([*said, BESIDE])
+    return " ".join([*said, *_other_models(found), BESIDE])
 
 
 def loss_words(choice: Choice) -> str:
@@ -52,6 +50,20 @@ def texts_words(found: Sequence[Choice]) -> str:
 def _taken(choice: Choice) -> str:
     """``Q8_0 alone takes 53 % of the bytes and loses 0.1 ± 0.1 %``."""
     return f"{choice.name} takes {percent(choice.share)} of the bytes and {loss_words(choice)}"
+
+
+def _other_models(found: Sequence[Choice]) -> list[str]:
+    """Every smaller model that was measured beside this one, and what beats it; larger ones are left out."""
+    best, said = frontier(found), []
+    for one in found:
+        if one.kind != REFERENCE or one.share >= 1:
+            continue
+        if one in best:
+            said.append(f"A smaller model nothing beats at its size: {_taken(one)}.")
+            continue
+        other = min((each for each in found if each.size <= SLACK * one.size), key=lambda each: each.loss)
+        said.append(f"A smaller model: {_taken(one)}; {other.name} in no more bytes {loss_words(other)}.")
+    return said
 
 
 def _opposed(formats: Sequence[Choice], ranks: Sequence[Choice]) -> str:

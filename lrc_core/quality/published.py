@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from lrc_core.words import removed
@@ -45,18 +44,33 @@ TABLE = (
 """Pairs of factors in 16 bits, nothing tuned."""
 
 
-def closest(params: int) -> Published:
-    """The model of the table whose size is nearest, as a ratio."""
-    return min(TABLE, key=lambda one: abs(math.log(one.params / max(params, 1))))
+FAR = 10
+"""From this ratio of sizes on, a model says nothing about another one."""
+
+
+def closest(params: int) -> Published | None:
+    """The model of the table whose size is nearest, as a ratio; None where that is :data:`FAR` or more."""
+    one = min(TABLE, key=lambda known: _ratio(known, params))
+    return one if _ratio(one, params) < FAR else None
 
 
 def published_words(params: int) -> str:
     """What was published for the nearest size, and that it was not measured here."""
     one = closest(params)
-    ratio = max(one.params / max(params, 1), params / one.params)
-    far = f" That is {ratio:.0f} times another size, so it says little." if ratio > 3 else ""
+    if one is None:
+        return (
+            "Quality: not measured here, and nothing near it was published: no model of our table is within "
+            f"{FAR} times its size."
+        )
+    ratio = _ratio(one, params)
+    far = f" Its size differs {ratio:.0f}-fold, so it says little." if ratio > 3 else ""
     listed = ", ".join(f"{name} {value:g}" for name, value in one.methods)
     return (
         f"Quality: not measured here. Published for {one.model}, {removed(one.keep)} removed, perplexity on "
         f"{one.text}: dense {one.dense:g}, {listed} ({one.source}; pairs, untuned).{far}"
     )
+
+
+def _ratio(one: Published, params: int) -> float:
+    """The larger size over the smaller one."""
+    return max(one.params / max(params, 1), params / one.params)

@@ -20,6 +20,7 @@ RATES = (0, 10, 20, 30, 40)
 MEMORIES = (8, 16, 24, 80)
 """Memory of usual graphics cards, in GiB."""
 CONTEXT = 4096
+"""Positions that a request is counted with, where the model has as many."""
 
 
 @dataclass(frozen=True)
@@ -41,15 +42,27 @@ class Sizing:
         return self.size.total <= memory * 2**30
 
 
-def sizings(shapes: Shapes, context: int = CONTEXT, sequences: int = 1) -> list[Sizing]:
+def context_of(shapes: Shapes) -> int:
+    """Positions that a request is counted with: as many as usual, or as the model has."""
+    return min(CONTEXT, shapes.positions or CONTEXT)
+
+
+def context_words(shapes: Shapes) -> str:
+    """``one request of 512 positions, which is all that the model was made for``."""
+    context = context_of(shapes)
+    few = ", which is all that the model was made for" if context < CONTEXT else ""
+    return f"one request of {context:,} positions{few}"
+
+
+def sizings(shapes: Shapes, context: int | None = None, sequences: int = 1) -> list[Sizing]:
     """A model dense, at the usual rates, and dense in fewer bits.
 
     Args:
         shapes: of its matrices.
-        context: positions that every request holds.
+        context: positions that every request holds; those of :func:`context_of` where nothing else is said.
         sequences: requests at once.
     """
-    whole = footprint(card_of(shapes), None, context, sequences)
+    whole = footprint(card_of(shapes), None, context_of(shapes) if context is None else context, sequences)
 
     def sizing(name: str, weights: float) -> Sizing:
         size = Footprint(round(weights), whole.cache, whole.overhead)

@@ -14,10 +14,11 @@ import numpy as np
 from lrc_core import words
 from lrc_core.budget import removed_share, same_size
 from lrc_core.charts.film import Film, film_of
+from lrc_core.errors import LrcError
 from lrc_core.names import learns
 from lrc_core.plan import Plan
 from lrc_core.quality.forecast import FEWEST_PLANS, Forecast, MeasuredPlan, TrainingCurve, forecast
-from lrc_core.results.archive import RunView, archive, stamp_of
+from lrc_core.results.archive import AnyRun, RunView, archive, asks_for, stamp_of
 from lrc_core.results.identity import measured_contents
 from lrc_core.runs.spec import AllocateSpec, EvaluateSpec, EvaluationSpec, ModelRef
 from lrc_core.runs.store import Run
@@ -128,6 +129,21 @@ def has_film(view: RunView[AllocateSpec]) -> bool:
 def training_of(view: RunView[AllocateSpec]) -> TrainingCurve:
     """Training of a run as a curve, read again only when its events change."""
     return _curve(str(view.path), stamp_of(view.path / "events.jsonl"))
+
+
+def plays(view: RunView[AllocateSpec]) -> bool:
+    """Whether a run has steps to play; a damaged one has none, and must not hide the others."""
+    try:
+        return has_film(view) and len(training_of(view).steps) > 0
+    except LrcError:
+        return False
+
+
+def can_be_watched(view: AnyRun | None) -> bool:
+    """Whether there is something to watch of a run, or will be: not of one that ended before its first step."""
+    if view is None or not asks_for(view, AllocateSpec) or not learns(view.spec.method):
+        return False
+    return not view.final or plays(view)
 
 
 @lru_cache(maxsize=64)

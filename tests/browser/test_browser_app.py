@@ -108,3 +108,22 @@ def test_cancel_and_resume(server, open_tab):
     page.get_by_role("button", name="Resume").click()
     expect(job_panel(page)).to_contain_text("Finished")
     (server.runs / "go").unlink()
+
+
+@pytest.mark.parametrize("way", ["Watch", "Compare"])
+def test_the_browsers_way_back_finds_the_form_as_it_was(server, open_tab, way):
+    """Once back, however much the page that was left and the one that was opened write into their addresses."""
+    page = open_tab(f"{server.url}/allocate")
+    first = page.locator(".st-key-al_decomposition button").first
+    expect(first).to_have_attribute("aria-checked", "false")
+    first.click()
+    expect(first).to_have_attribute("aria-checked", "true")
+    expect(page).to_have_url(re.compile("al_decomposition="))
+    set_to = page.url
+    page.get_by_test_id("stSidebar").get_by_text(way, exact=True).click()
+    expect(page).to_have_url(re.compile(f"/{way.lower()}"))
+    expect(page.get_by_role("heading", level=1)).to_contain_text(way)
+    expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
+    page.go_back()
+    expect(page).to_have_url(set_to)
+    expect(first).to_have_attribute("aria-checked", "true")

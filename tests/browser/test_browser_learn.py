@@ -8,7 +8,8 @@ import pytest
 from playwright.sync_api import expect
 
 from lrc_core.budget import break_even
-from pages.ui.learn import picture
+from pages.ui.learn import picture, progress
+from pages.ui.learn.quiz.questions import questions
 from pages.ui.learn.steps import STEPS
 from tests.browser.conftest import PATIENCE_MS
 
@@ -158,3 +159,19 @@ def test_a_click_on_the_map_chooses_the_text(server, open_tab):
     expect(page.get_by_text("Only block 0, mlp.down_proj at rank")).to_be_visible()
     page.locator(f'{cells}[data-id="model.layers.20.self_attn.q_proj"]').click()
     expect(page.get_by_text("No text is recorded for")).to_be_visible()
+
+
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (600, True)])
+def test_checked_answers_are_followed_by_what_was_right(server, open_tab, width, dark):
+    """It lies below the button that was pressed, and the button at the fold."""
+    page = open_tab(f"{server.url}/learn?learn_step=8", width=width, height=800, dark=dark)
+    for number, question in enumerate(questions()):
+        options = page.locator(f".st-key-learn_answer_{number} label").filter(has=page.locator("input"))
+        options.nth(question.right).click()
+        expect(options.nth(question.right).locator("input")).to_be_checked()
+    page.locator(".st-key-learn_check button").click()
+    verdict = page.locator(f".st-key-{progress.VERDICT}")
+    expect(verdict.get_by_test_id("stAlert")).to_be_in_viewport(ratio=1)
+    expect(verdict.get_by_text(questions()[0].why[:30])).to_be_in_viewport(ratio=1)
+    bar = page.get_by_test_id("stHeader").bounding_box()
+    assert verdict.bounding_box()["y"] >= bar["y"] + bar["height"]  # not under the page's own bar

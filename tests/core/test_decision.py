@@ -143,6 +143,26 @@ def test_without_formats_it_says_how_to_get_them() -> None:
     assert "lrc compare" in said and "--formats" in said and "quantise instead" not in said
 
 
+def test_other_models_are_told_of_by_what_they_are_worth() -> None:
+    """One that nothing beats, one that is beaten, and a larger one, which is no way to a smaller model."""
+    others = {
+        "Good": row("reference", (20.4, 10.2), 0.5, name="Good", decomposition=None),
+        "Poor": row("reference", (60.0, 30.0), 0.6, name="Poor", decomposition=None),
+        "Large": row("reference", (15.0, 7.0), 1.4, name="Large", decomposition=None),
+    }
+    for formats in ([EIGHT, FOUR], []):
+        found = choices([DENSE, LAGRANGIAN, *formats, *others.values()], int(WHOLE))
+        said = decision_words(found)
+        by_name = {one.name: one for one in found}
+        good, poor = by_name["Good"], by_name["Poor"]
+        assert f"nothing beats at its size: Good takes 50 % of the bytes and {loss_words(good)}" in said
+        rival = min((one for one in found if one.size <= SLACK * poor.size), key=lambda one: one.loss)
+        assert f"Poor takes 60 % of the bytes and {loss_words(poor)}; {rival.name}" in said
+        assert "Large" not in said
+        low, high = decision_figure(found).layout.xaxis.range
+        assert all(low <= one.share <= high for one in found)
+
+
 def test_figure_and_drawing_show_every_choice_once() -> None:
     small = row("reference", (30.0, 15.0), 0.5, name="Half", decomposition=None)
     found = choices([DENSE, EIGHT, FOUR, LAGRANGIAN, TWICE, small], int(WHOLE))

@@ -16,8 +16,8 @@ from lrc_core.models.onload.memory import Shapes
 from lrc_core.models.preflight import preflight
 from lrc_core.models.weights.configured import configured_tensors, shapes_of_configuration
 from lrc_core.quality.footprint import footprint
-from lrc_core.quality.published import TABLE, closest, published_words
-from lrc_core.quality.sizing import MEMORIES, RATES, Sizing, card_of, fitting_words, sizings
+from lrc_core.quality.published import FAR, TABLE, closest, published_words
+from lrc_core.quality.sizing import CONTEXT, MEMORIES, RATES, Sizing, card_of, context_words, fitting_words, sizings
 from lrc_core.runs.spec import ModelRef
 from tests.factories.tiny_models import save_tiny
 
@@ -101,6 +101,25 @@ def test_sizes_are_counted(tmp_path: Path) -> None:
     assert in_memory.cache and found["dense, 16 bits"].size.cache == in_memory.cache * 2 // card.dtype_bytes
 
 
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+@pytest.mark.parametrize("positions", [64, 512, 2 * CONTEXT])
+def test_the_cache_is_of_positions_that_the_model_has(family: str, positions: int, tmp_path: Path, capsys: Any) -> None:
+    folder = bare(save_tiny(tmp_path / "model", family))
+    config = json.loads((folder / "config.json").read_text())
+    config["n_positions" if family == "gpt2" else "max_position_embeddings"] = positions
+    (folder / "config.json").write_text(json.dumps(config))
+    used = min(CONTEXT, positions)
+    shapes = preflight(ModelRef(str(folder))).sizes
+    assert shapes is not None and shapes_of_configuration((folder / "config.json").read_bytes()).positions == positions
+    by_hand = footprint(card_of(shapes), None, used)
+    assert by_hand.cache
+    assert {one.size.cache for one in sizings(shapes)} == {by_hand.cache}
+    assert f"{used:,} positions" in context_words(shapes)
+    assert main(["doctor", str(folder)]) == 0
+    printed = capsys.readouterr()
+    assert f"{used:,} positions" in printed.out + printed.err
+
+
 def test_a_card_holds_what_its_bytes_hold() -> None:
     block = (("self_attn.k_proj", 64, 1024), ("self_attn.v_proj", 64, 1024), ("mlp.up_proj", 6144, 1024))
     for blocks, least in ((500, 8), (1000, 16), (9000, None)):
@@ -117,11 +136,20 @@ def test_a_card_holds_what_its_bytes_hold() -> None:
 
 @pytest.mark.parametrize(("params", "model"), [(6.9e9, "Llama-2-7B"), (8.03e9, "Llama-3-8B"), (70e9, "Qwen3-8B")])
 def test_published_results_are_of_the_nearest_size_and_said_to_be(params: float, model: str) -> None:
-    assert closest(round(params)).model == model
+    one = closest(round(params))
+    assert one is not None and one.model == model
     said = published_words(round(params))
     assert "not measured here" in said and model in said
-    assert ("another size" in said) is (params > 3 * 8.2e9)
+    assert ("says little" in said) is (params > 3 * 8.2e9)
     assert all(one.methods[-1][1] == min(value for _, value in one.methods) > one.dense for one in TABLE)
+
+
+@pytest.mark.parametrize("params", [0, 200_000, 135_000_000, 10**12])
+def test_what_is_far_from_every_published_size_cites_nothing(params: int) -> None:
+    assert closest(params) is None
+    said = published_words(params)
+    assert "not measured here" in said and str(FAR) in said
+    assert not any(one.model in said or one.source in said for one in TABLE)
 
 
 def test_no_weight_is_made(tmp_path: Path) -> None:

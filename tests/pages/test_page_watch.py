@@ -124,6 +124,23 @@ def test_states_before_the_first_step(open_page, store, card, state):
     assert expected.get(state, "ended before") in text_of(app)
 
 
+@pytest.mark.parametrize("page", ["allocate", "runs"])
+@pytest.mark.parametrize(
+    ("state", "steps", "offered"),
+    [("failed", 0, False), ("cancelled", 0, False), ("cancelled", 5, True), ("running", 0, True)],
+)
+def test_watch_is_offered_where_there_is_something_to_watch(open_page, store, card, page, state, steps, offered):
+    run_factory.spectra_run(store, card)  # without it Allocate knows no layers
+    run = run_factory.allocate_run(store, card, keep=0.8, state="queued")
+    if steps:
+        (run.path / "card.json").write_text(json.dumps(card.to_dict()))
+        run_factory.train(run, card, 0.8, steps)
+    run_factory.set_state(run, state, error="Out of memory." if state == "failed" else "")
+    app = open_page(page, **{"al_run" if page == "allocate" else "ru_run": run.id})
+    links = [link.proto for link in app.get("page_link") if link.proto.page == "watch"]
+    assert any(f"wa_run={run.id}" in link.query_string for link in links) is offered
+
+
 def test_a_run_that_vanishes_or_is_unknown_is_no_crash(open_page, store, card):
     first, other = (run_factory.allocate_run(store, card, keep=keep) for keep in (0.7, 0.8))
     app = open_page("watch", wa_run="allocate-nothing")

@@ -31,6 +31,7 @@ class Shapes:
         width: bytes of a number as the model runs.
         hidden: width of the hidden states.
         vocabulary: rows of the embedding.
+        positions: of the longest sequence that it was made for; None where nothing says.
     """
 
     blocks: tuple[tuple[tuple[str, int, int], ...], ...]
@@ -38,15 +39,27 @@ class Shapes:
     width: int
     hidden: int
     vocabulary: int
+    positions: int | None = None
 
     @classmethod
     def of(
-        cls, blocks: Mapping[int, Sequence[BlockTensor]], params: int, *, width: int, hidden: int, vocabulary: int
+        cls,
+        blocks: Mapping[int, Sequence[BlockTensor]],
+        params: int,
+        *,
+        width: int,
+        hidden: int,
+        vocabulary: int,
+        positions: int | None,
+        turned: tuple[str, ...],
     ) -> Shapes:
-        """Those of a model's headers."""
-        found = tuple(tuple((one.kind, *one.shape) for one in matrices) for matrices in blocks.values())
+        """Those of a model's headers; ``turned`` says how kinds end that are stored as [in, out]."""
+        found = tuple(
+            tuple((one.kind, *(one.shape[::-1] if one.kind.endswith(turned) else one.shape)) for one in matrices)
+            for matrices in blocks.values()
+        )
         linear = sum(rows * columns for block in found for _, rows, columns in block)
-        return cls(found, max(0, params - linear), width, hidden, vocabulary)
+        return cls(found, max(0, params - linear), width, hidden, vocabulary, positions)
 
     @property
     def linear(self) -> int:

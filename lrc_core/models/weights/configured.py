@@ -7,10 +7,11 @@ from pathlib import Path
 
 from lrc_core.errors import ModelError
 from lrc_core.models.blocks.block_tensors import block_tensors
+from lrc_core.models.checks.positions import positions_of
 from lrc_core.models.headers import TensorHeader
 from lrc_core.models.json_files import read_table
 from lrc_core.models.onload.memory import Shapes
-from lrc_core.models.outline import first_number, hidden_size, text_config
+from lrc_core.models.outline import first_number, hidden_size, text_config, transposed_kinds
 from lrc_core.models.quiet import quiet_transformers
 from lrc_core.models.source import check_config, check_counts
 from lrc_core.types import ignore_progress, never_stop
@@ -74,4 +75,6 @@ def shapes_of_configuration(data: bytes) -> Shapes:
         width=_BYTES,
         hidden=hidden_size(config),
         vocabulary=first_number(config, ("vocab_size",)),
+        positions=positions_of(config, tensors).limit,
+        turned=transposed_kinds(str(config.get("model_type", ""))),
     )

@@ -19,6 +19,8 @@ from pages.ui.shared.prose import ASSETS
 
 STEP, COUNT = "learn_step", 8
 COOKIE = "lrc_learn"
+VERDICT = "learn_verdict"
+"""Key of the place where the quiz says what was right."""
 _SESSION = "learn_memory"
 
 
@@ -51,11 +53,16 @@ def unpacked(value: str) -> dict[str, Any]:
 
 
 def keep(shown: str) -> None:
-    """Have the browser keep the memory, and show the top of a view (of a step) that was not shown before."""
+    """Have the browser keep the memory, and show the top of a view (of a step) that was not shown before.
+
+    Once the quiz is checked, the browser shows what was right.
+    """
     component = st.components.v2.component(
         "lrc_learn_keeper", js=(ASSETS / "learn" / "keeper.js").read_text(encoding="utf-8")
     )
-    component(data={"cookie": f"{COOKIE}={packed(remembered())}", "step": shown}, key="learn_keeper")
+    known = remembered()
+    verdict = VERDICT if known.get("finished") is True else ""
+    component(data={"cookie": f"{COOKIE}={packed(known)}", "step": shown, "verdict": verdict}, key="learn_keeper")
 
 
 def remember(**changes: Any) -> None:

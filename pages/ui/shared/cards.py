@@ -21,7 +21,7 @@ from lrc_core.models.source import is_path
 from lrc_core.paths import start_command
 from lrc_core.quality.footprint import served
 from lrc_core.quality.published import published_words
-from lrc_core.quality.sizing import CONTEXT, MEMORIES, fitting_words, sizings
+from lrc_core.quality.sizing import MEMORIES, context_words, fitting_words, sizings
 from lrc_core.runs.spec import FetchSpec, ModelRef, SpectraSpec
 from lrc_core.types import ModelCard
 from pages.ui.shared import jobs, state
@@ -270,7 +270,7 @@ def _sizes(shapes: Shapes, quality: str) -> None:
         hide_index=True,
         alt="Bytes at every rate, and the graphics cards that hold the model",
     )
-    st.caption(f"Counted from shapes, in 16 bits, for one request of {CONTEXT:,} positions. {quality}")
+    st.caption(f"Counted from shapes, in 16 bits, for {context_words(shapes)}. {quality}")
 
 
 def _need(amount: int | None) -> str:

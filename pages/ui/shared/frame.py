@@ -85,7 +85,11 @@ def frame(page: str) -> ModelRef:
     if page == "present":
         return ref
     with st.sidebar:
-        st.html(f'<div class="lrc-brand">{PRODUCT}<small>See, learn and compare</small></div>')
+        script = (ASSETS / "history.js").read_text(encoding="utf-8")
+        st.html(
+            f'<div class="lrc-brand">{PRODUCT}<small>See, learn and compare</small></div><script>{script}</script>',
+            unsafe_allow_javascript=True,
+        )
         with st.container(gap="xxsmall"):
             for key, entry in PAGES.items():
                 if key == "present":

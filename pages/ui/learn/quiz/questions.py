@@ -99,7 +99,8 @@ def draw_quiz() -> None:
             on_click=_other_set,
         )
     if complete and progress.remembered().get("finished") is True:
-        explain(listed, answered)
+        with st.container(key=progress.VERDICT):
+            explain(listed, answered)
 
 
 def _other_set() -> None:
