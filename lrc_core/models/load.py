@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lrc_core.coverage import coverage_words
-from lrc_core.errors import CancelledError, LrcError, ModelError, ResourceError
+from lrc_core.errors import ModelError, ResourceError
 from lrc_core.models.allocator import keep_freed_memory
 from lrc_core.models.blocks.experts import unstack_experts
 from lrc_core.models.blocks.linears import Blocks, decoder_blocks, find_blocks
@@ -32,10 +32,10 @@ from lrc_core.models.onload.places import WHOLE
 from lrc_core.models.onload.residence import residence_of
 from lrc_core.models.onload.skeleton import open_model
 from lrc_core.models.pack import starter
-from lrc_core.models.quiet import quiet_transformers
 from lrc_core.models.resources import cpu_memory_available, human_bytes
 from lrc_core.models.source import ModelFiles, check_tokenizer, find_source, look_through
-from lrc_core.models.weights.fit import load_failure, require_matching_files
+from lrc_core.models.weights.fit import require_matching_files
+from lrc_core.models.weights.whole import is_memory_error, read_whole, stored_dtype
 from lrc_core.paths import expanded
 from lrc_core.runs.spec import ModelRef
 from lrc_core.types import (
@@ -54,7 +54,6 @@ _UNKNOWN_POSITIONS = 2048
 _FLOAT32_ONLY = ("openai-gpt",)
 NOT_CAUSAL = "The model is bidirectional: changing a token changes what it says of the tokens before it."
 BY_BLOCKS = "Its weights are brought in block after block, which is slower and comes to the same results."
-_FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -118,7 +117,7 @@ def load_model(
         if by_blocks:
             model, notes = _open(files, ref, chosen, precision)
         else:
-            model, notes = _read_whole(files, ref, on_progress, should_stop)
+            model, notes = read_whole(files, ref, on_progress, should_stop)
         tokenizer = _read_tokenizer(folder, ref)
         identity, zeros = _identified(model, ref, revision, on_progress, should_stop)
         if not by_blocks:
@@ -273,71 +272,9 @@ def _memory_errors(ref: ModelRef) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not _is_memory_error(error):
+        if not is_memory_error(error):
             raise
         raise ResourceError(f"Out of memory while loading {ref.source}.", _MEMORY_REMEDY) from error
-
-
-def _is_memory_error(error: BaseException) -> bool:
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
-def _read_whole(
-    files: ModelFiles, ref: ModelRef, on_progress: OnProgress, should_stop: ShouldStop
-) -> tuple[Any, list[str]]:
-    """The model, whose files hold what its configuration asks for and nothing else, and what was left out of them."""
-    notes = require_matching_files(files.folder, files.tensors, pickled=files.pickled, trust=ref.trust_remote_code)
-    model, unused = _read_model(files, ref, on_progress, should_stop)
-    if notes is None and unused:
-        raise ModelError(
-            f"{unused[0]} in {files.folder} has no place in {type(model).__name__} ({len(unused)} in all).",
-            "Load the original, merged, full-precision model, or correct its config.json.",
-        )
-    return model, [*(notes or ()), *_untied(model)]
-
-
-def _read_model(
-    files: ModelFiles, ref: ModelRef, on_progress: OnProgress, should_stop: ShouldStop
-) -> tuple[Any, list[str]]:
-    """The model on the CPU in its stored precision, and the names of tensors that it did not take."""
-    from transformers import AutoModelForCausalLM
-
-    on_progress(Progress("loading the weights"))
-    try:
-        with quiet_transformers("loading the weights", on_progress, should_stop):
-            model, info = AutoModelForCausalLM.from_pretrained(
-                files.folder,
-                dtype=stored_dtype(files),
-                use_safetensors=not files.pickled,
-                trust_remote_code=ref.trust_remote_code,
-                local_files_only=True,
-                output_loading_info=True,
-            )
-    except LrcError:
-        raise
-    except Exception as error:  # transformers and a model's own code raise whatever they like
-        if _is_memory_error(error):
-            raise
-        raise _load_failure(files, ref, error) from error
-    if should_stop():
-        raise CancelledError("Stopped while loading the weights.")
-    if wrong := [*sorted(info["missing_keys"]), *sorted(str(key[0]) for key in info["mismatched_keys"])]:
-        raise ModelError(
-            f"The weights in {files.folder} do not fit {files.architecture}: {wrong[0]} is missing or misshapen.",
-            "The model is incomplete, or its config.json belongs to another one.",
-        )
-    return model, sorted(info["unexpected_keys"])
-
-
-def _untied(model: Any) -> list[str]:
-    """A word where config.json ties two parameters that the files hold with different values; both are kept."""
-    declared = (
-        set(model.get_expanded_tied_weights_keys(all_submodels=True)) if model.config.tie_word_embeddings else set()
-    )
-    return [
-        f"config.json ties {name} to another parameter, and the files hold one of its own, which is used."
-        for name in sorted(declared - set(model.all_tied_weights_keys))
-    ]
 
 
 def _zeros(model: nn.Module, read: Callable[[str], Tensor] | None) -> list[str]:
@@ -348,24 +285,6 @@ def _zeros(model: nn.Module, read: Callable[[str], Tensor] | None) -> list[str]:
         f"{len(names)} of the model's matrices hold only zeros, {names[0]} for one. If no blocks were added to it in "
         "that way, its file is damaged: download it again."
     ]
-
-
-def stored_dtype(files: ModelFiles) -> torch.dtype | str:
-    """What most of the weights are stored as; config.json may say less, and would have them rounded."""
-    sizes: dict[str, int] = {}
-    for tensor in files.tensors:
-        if tensor.dtype in _FLOATS:
-            sizes[tensor.dtype] = sizes.get(tensor.dtype, 0) + tensor.bytes
-    return _FLOATS[max(sizes, key=sizes.__getitem__)] if sizes else "auto"
-
-
-def _load_failure(files: ModelFiles, ref: ModelRef, error: Exception) -> ModelError:
-    if "trust_remote_code" in str(error) and not ref.trust_remote_code:
-        return ModelError(
-            f"{ref.source} needs its own code to run, which is not allowed.",
-            "Read that code, and allow the model's own code if you trust it.",
-        )
-    return load_failure(files.folder, error)
 
 
 def _read_tokenizer(folder: Path, ref: ModelRef) -> Any:

@@ -36,9 +36,10 @@ from lrc_core.lowrank.rounding import unpack_into
 from lrc_core.models import load
 from lrc_core.models.device import DTYPES
 from lrc_core.models.json_files import read_table
-from lrc_core.models.load import local_folder, stored_dtype
+from lrc_core.models.load import local_folder
 from lrc_core.models.onload.residence import Residence, residence_of
 from lrc_core.models.source import find_source, look_through
+from lrc_core.models.weights.whole import stored_dtype
 from lrc_core.names import method_label
 from lrc_core.pipeline.planned import under_plan
 from lrc_core.pipeline.session import Session, write_card
