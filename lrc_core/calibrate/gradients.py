@@ -23,6 +23,7 @@ from lrc_core.calibrate.sums import add_square, mirror, square_sum
 from lrc_core.calibrate.team import ALONE, Team, merged, share
 from lrc_core.decompose.factorise import is_finite_matrix
 from lrc_core.errors import CancelledError, NumericalError
+from lrc_core.models.allocator import release_freed_memory
 from lrc_core.models.blocks.hooks import hooked
 from lrc_core.models.blocks.linears import get_module
 from lrc_core.models.blocks.partial import block_output, final_states, first_block_input, run_block
@@ -69,6 +70,7 @@ def block_gradients(
     blocks = range(max(layer.block for layer in layers) + 1)  # also through blocks that have none of the layers
     tick = _counted(2 * len(blocks) * len(batches), on_progress, should_stop)
     inputs = _entering(model, batches, blocks, tick)
+    release_freed_memory()  # before there are sums
     generator = _label_generator(model, chunks[: mine.start])
     slopes: list[Tensor | None] = [None] * len(batches)  # gradient at the output of the current block
     for index in reversed(blocks):
@@ -148,8 +150,8 @@ def _through_head(model: nn.Module, tokens: Tensor, index: int, hidden: Tensor, 
         with torch.enable_grad():
             part.requires_grad_()
             logits = head(part)
-        labels = drawn(logits.detach(), generator)
         slope = torch.softmax(logits.detach().float(), -1)
+        labels = drawn(slope, generator)
         slope[torch.arange(len(labels), device=labels.device), labels] -= 1
         parts.append(torch.autograd.grad(logits, part, slope.to(logits.dtype))[0])
     return _gradient(states, hidden, torch.cat(parts).view_as(states))
@@ -174,20 +176,20 @@ def _added_up(own: dict[str, Tensor], team: Team, device: torch.device) -> dict[
     return found
 
 
-def drawn(logits: Tensor, generator: torch.Generator) -> Tensor:
-    """One label a row from softmax(logits), by inverting the distribution function.
+def drawn(chances: Tensor, generator: torch.Generator) -> Tensor:
+    """One label a row, by inverting the distribution function.
 
     Args:
-        logits: [n, vocab].
+        chances: [n, vocab], each row's sum 1; float32.
         generator: on the CPU, so that one seed means the same labels on every device.
 
     Returns:
         [n]
     """
-    distribution = torch.softmax(logits.float(), -1).cumsum(-1)
-    uniform = _uniform(len(logits), generator).to(logits.device)
+    distribution = chances.cumsum(-1)
+    uniform = _uniform(len(chances), generator).to(chances.device)
     labels = torch.searchsorted(distribution, uniform * distribution[:, -1:]).squeeze(1)
-    return labels.clamp_max(logits.shape[-1] - 1)
+    return labels.clamp_max(chances.shape[-1] - 1)
 
 
 def _uniform(rows: int, generator: torch.Generator) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lrc_core.coverage import coverage_words
 from lrc_core.errors import ModelError, ResourceError
-from lrc_core.models.allocator import keep_freed_memory
+from lrc_core.models.allocator import keep_freed_memory, return_freed_memory
 from lrc_core.models.blocks.experts import unstack_experts
 from lrc_core.models.blocks.linears import Blocks, decoder_blocks, find_blocks
 from lrc_core.models.blocks.partial import look_at_output
@@ -115,6 +115,7 @@ def load_model(
     by_blocks = _by_blocks(_shortage(files, ref, chosen, precision))
     with _memory_errors(ref):
         if by_blocks:
+            return_freed_memory()
             model, notes = _open(files, ref, chosen, precision)
         else:
             model, notes = read_whole(files, ref, on_progress, should_stop)
