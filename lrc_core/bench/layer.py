@@ -9,13 +9,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from lrc_core.bench.turns import report_of, take_turns
 from lrc_core.budget import stored, whole_rank_of_share
 from lrc_core.decompose.factorise import Factors, Transform, factorise
 from lrc_core.lowrank.apply import low_rank_layer, pivoted_layer
-from lrc_core.lowrank.linear import LowRankLinear
+from lrc_core.lowrank.linear import LowRankLinear, product
 from lrc_core.lowrank.pivots import pivot_form
 from lrc_core.models.blocks.linears import get_module, weight_of
 from lrc_core.models.load import load_model
@@ -98,8 +97,8 @@ class StackedSiblings(nn.Module):
 
     def forward(self, inputs: Tensor) -> list[Tensor]:
         """[..., n] to one [..., m] for each."""
-        parts = functional.linear(inputs, self.right).split(self.ranks, -1)
-        return [functional.linear(*each) for each in zip(parts, self.lefts, self.biases, strict=True)]
+        parts = product(inputs, self.right).split(self.ranks, -1)
+        return [product(*each) for each in zip(parts, self.lefts, self.biases, strict=True)]
 
 
 def _runs(module: nn.Module) -> Any:

@@ -31,7 +31,7 @@ from lrc_core.lowrank.linear import LowRankLinear, PivotedLinear
 from lrc_core.records import load_record, typed
 from lrc_core.types import LinearShape, OnProgress, Progress, ShouldStop
 
-_VERSION = 1
+_VERSION = 2
 _SPREAD = 0.02  # of random weights, as models are initialised: values must not overflow, no more
 _BYTES = 16 * 2**20  # of the copies of a layer at a rank: ten times that is beyond the caches of processors and GPUs
 _POINTS = (0.0, 0.0625, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)  # of the largest rank that saves anything
