@@ -144,6 +144,7 @@ def _asked(home: Path, question: dict[str, Any], on_progress: OnProgress) -> lis
                 said = json.loads(line)
                 if "phase" in said:
                     phases.append(said)
+                    on_progress(Progress(f"{said['phase']}: {said['seconds']} s, {human_bytes(said['data'])} of data"))
                 else:
                     on_progress(Progress(said["progress"], said["step"], said["total"]))
         finally:

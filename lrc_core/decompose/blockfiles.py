@@ -21,7 +21,6 @@ _DONE = "complete.json"
 _CLEAN = "`lrc doctor --clean` removes cached decompositions."
 _AGAIN = f"Make it anew: {_CLEAN}"
 _DIGESTS = "digests"
-_SMALL = 2**20  # bytes of a tensor that is copied: otherwise it keeps the whole file mapped for as long as it lives
 
 
 class BlockFiles:
@@ -87,7 +86,7 @@ class BlockFiles:
         try:
             with safe_open(str(path), "pt") as file:
                 tensor: Tensor = file.get_tensor(key)
-                return tensor.clone() if tensor.nbytes < _SMALL else tensor
+                return tensor.clone()  # or it keeps the whole file mapped for as long as it lives
         except (OSError, SafetensorError) as error:
             raise RunError(f"{key} cannot be read from {path}: {error}.", _AGAIN) from error
 
