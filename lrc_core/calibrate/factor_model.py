@@ -29,7 +29,6 @@ from lrc_core.decompose.factorise import (
 )
 from lrc_core.decompose.store import FactorStore, disk_cost
 from lrc_core.errors import CancelledError, ResourceError
-from lrc_core.models.allocator import release_freed_memory
 from lrc_core.models.blocks.linears import get_module, weight_of
 from lrc_core.models.blocks.partial import require_chain
 from lrc_core.models.checks.fit import require_fit
@@ -106,7 +105,6 @@ def moments(
         group_of.update(found.group_of)
         tokens_of.update({group: inputs.tokens for group, inputs in found.groups.items() if inputs.tokens != tokens})
         del found  # of wide layers it is a gigabyte, and the next block's are made beside it
-        release_freed_memory()
     known = {"group_of": group_of, "tokens": tokens, "tokens_of": tokens_of, "fingerprint": calibrated.fingerprint}
     _finish(store, known, team)
     return store
@@ -151,7 +149,6 @@ def output_gradients(
         if team.rank == 0:
             store.write(block, found)
         del found  # as above
-        release_freed_memory()
     _finish(store, {"tokens": windows.numel(), "fingerprint": calibrated.fingerprint}, team)
     return store
 

@@ -23,7 +23,6 @@ from lrc_core.calibrate.sums import add_square, mirror, square_sum
 from lrc_core.calibrate.team import ALONE, Team, merged, share
 from lrc_core.decompose.factorise import is_finite_matrix
 from lrc_core.errors import CancelledError, NumericalError
-from lrc_core.models.allocator import release_freed_memory
 from lrc_core.models.blocks.hooks import hooked
 from lrc_core.models.blocks.linears import get_module
 from lrc_core.models.blocks.partial import block_output, final_states, first_block_input, run_block
@@ -70,7 +69,6 @@ def block_gradients(
     blocks = range(max(layer.block for layer in layers) + 1)  # also through blocks that have none of the layers
     tick = _counted(2 * len(blocks) * len(batches), on_progress, should_stop)
     inputs = _entering(model, batches, blocks, tick)
-    release_freed_memory()  # before there are sums
     generator = _label_generator(model, chunks[: mine.start])
     slopes: list[Tensor | None] = [None] * len(batches)  # gradient at the output of the current block
     for index in reversed(blocks):

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lrc_core.decompose.factorise import is_finite_matrix
 from lrc_core.errors import NumericalError
 
 _LEAST_PIVOT = 1e-10  # of the mean input energy; a smaller one passes Cholesky and makes its inverse meaningless
@@ -75,7 +76,7 @@ def damped(moments: PairedMoments, damping: float) -> Damped:
     second, cross = moments.second.double(), moments.cross.double()
     second = (second + second.T) / 2
     scale = float(second.diagonal().mean())
-    if not (torch.isfinite(second).all() and torch.isfinite(cross).all()):
+    if not (is_finite_matrix(second) and is_finite_matrix(cross)):
         raise NumericalError("The moments of a layer's inputs are not finite.", "Check the model for NaN weights.")
     if scale <= 0:
         raise NumericalError("A layer's inputs are all zero on the calibration text.", "Use another text.")

@@ -61,7 +61,8 @@ def _other_models(found: Sequence[Choice]) -> list[str]:
         if one in best:
             said.append(f"A smaller model nothing beats at its size: {_taken(one)}.")
             continue
-        other = min((each for each in found if each.size <= SLACK * one.size), key=lambda each: each.loss)
+        rivals = (each for each in found if each is not one and each.size <= SLACK * one.size)
+        other = min(rivals, key=lambda each: each.loss)
         said.append(f"A smaller model: {_taken(one)}; {other.name} in no more bytes {loss_words(other)}.")
     return said
 

@@ -59,8 +59,8 @@ def published_words(params: int) -> str:
     one = closest(params)
     if one is None:
         return (
-            "Quality: not measured here, and nothing near it was published: no model of our table is within "
-            f"{FAR} times its size."
+            "Quality: not measured here, and nothing in our table of published results is near: no model is "
+            f"within {FAR} times this size."
         )
     ratio = _ratio(one, params)
     far = f" Its size differs {ratio:.0f}-fold, so it says little." if ratio > 3 else ""
