@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from functools import cache
 from pathlib import Path
@@ -31,6 +32,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.trained)
             if _starts_processes(item):
                 item.add_marker(pytest.mark.process)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """A test without a browser begins outside any event loop, whatever ran before it in its process.
+
+    Playwright's own loop counts as running for as long as Playwright is started, not only while it is at work.
+    """
+    if item.get_closest_marker("browser") is None:
+        with pytest.raises(RuntimeError, match="no running event loop"):
+            asyncio.get_running_loop()
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -45,7 +45,7 @@ def chromium_path() -> str | None:
     return str(candidates[-1]) if candidates else None
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Any]:
     """One browser for all tests."""
     path = chromium_path()
@@ -128,14 +128,14 @@ def wait_until_healthy(url: str, log: Path) -> None:
     raise AssertionError(f"The server did not start:\n{log.read_text()}")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One server for the tests that do not need a fresh one."""
     with serving(tmp_path_factory.mktemp("app")) as found:
         yield found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def warm(browser: Any, server: Server) -> Iterator[Any]:
     """A browser context that keeps its process, and in it the app's compiled scripts, from one test to the next.
 
