@@ -193,6 +193,12 @@ def rank_deficient(m: int, n: int, k: int) -> tuple[Tensor, Tensor]:
     return left, torch.randn(k, n)
 
 
+def nearly_dependent(m: int, n: int, k: int) -> tuple[Tensor, Tensor]:
+    """Columns whose products with each other are singular in float64, though they are not."""
+    left = torch.randn(m, 1, dtype=torch.float64) + 1e-9 * torch.randn(m, k, dtype=torch.float64)
+    return left, torch.randn(k, n, dtype=torch.float64)
+
+
 def badly_scaled(m: int, n: int, k: int) -> tuple[Tensor, Tensor]:
     scale = torch.logspace(-12, 12, k)
     return torch.randn(m, k) * scale, torch.randn(k, n) / scale[:, None]
@@ -208,6 +214,7 @@ KINDS: list[Callable[[int, int, int], tuple[Tensor, Tensor]]] = [
     random,
     power_law,
     rank_deficient,
+    nearly_dependent,
     badly_scaled,
     zero_columns,
 ]
