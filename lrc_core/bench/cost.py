@@ -19,7 +19,7 @@ class Speeds:
     """Throughputs of a machine, per second.
 
     Attributes:
-        model: operations of products in the precision in which models run.
+        model: operations of products in passes of a model, with what such a pass does between them.
         single: in float32.
         double: in float64; Cholesky factors and triangular solutions reach about the same.
         eigen: cubes of the size of a symmetric float64 eigenproblem with vectors.

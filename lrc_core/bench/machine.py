@@ -11,8 +11,10 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
+from torch.nn import functional
 
 from lrc_core.bench.cost import Speeds
+from lrc_core.calibrate.sums import add_square, square_sum
 from lrc_core.errors import LrcError
 from lrc_core.files import write_json
 from lrc_core.models.device import pick_device, pick_dtype
@@ -21,7 +23,8 @@ from lrc_core.records import load_record, typed
 
 _SIZE, _EIGEN, _BYTES = 1024, 512, 2**26
 _REPEATS = 3
-_VERSION = 1
+_TOKENS, _WIDTH = 2048, 1024
+_VERSION = 2
 
 
 def machine_speeds(*, again: bool = False) -> Speeds:
@@ -51,7 +54,7 @@ def _measured() -> Speeds:
     matrix = torch.randn(_SIZE, _SIZE, generator=generator)
     symmetric = (matrix @ matrix.T)[:_EIGEN, :_EIGEN].double()
     return Speeds(
-        model=_products(matrix.to(device, pick_dtype(device))),
+        model=_passes(device),
         single=_products(matrix),
         double=_products(matrix.double()),
         eigen=_EIGEN**3 / _best(lambda: torch.linalg.eigh(symmetric)),
@@ -59,13 +62,21 @@ def _measured() -> Speeds:
     )
 
 
-def _products(matrix: torch.Tensor) -> float:
-    def multiply() -> None:
-        matrix @ matrix
-        if matrix.device.type == "cuda":
+def _passes(device: torch.device) -> float:
+    """Operations a second of products as passes have them: conversions, an activation and sums stand between them."""
+    rows, weight = (torch.randn(size, _WIDTH).to(device, pick_dtype(device)) for size in (_TOKENS, 4 * _WIDTH))
+    total = square_sum(4 * _WIDTH, device)
+
+    def run() -> None:
+        add_square(total, functional.silu(functional.linear(rows, weight)))
+        if device.type == "cuda":
             torch.cuda.synchronize()
 
-    return 2 * _SIZE**3 / _best(multiply)
+    return _TOKENS * (2 * weight.numel() + len(total) ** 2) / _best(run)
+
+
+def _products(matrix: torch.Tensor) -> float:
+    return 2 * _SIZE**3 / _best(lambda: matrix @ matrix)
 
 
 def _disk() -> float:

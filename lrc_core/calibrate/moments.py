@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lrc_core.calibrate.sums import add_square, mirror, square_sum
+from lrc_core.calibrate.sums import add_absolute, add_square, mirror, square_sum
 from lrc_core.calibrate.team import ALONE, Team, merged, share
 from lrc_core.decompose.factorise import InputStatistics, is_finite_matrix
 from lrc_core.errors import CancelledError, NumericalError
@@ -52,7 +52,7 @@ class _Accumulator:
     def add(self, inputs: Tensor) -> None:
         rows = inputs.detach().reshape(-1, inputs.shape[-1])
         add_square(self.second, rows)
-        self.absolute += rows.float().abs().sum(0)
+        add_absolute(self.absolute, rows)
         self.tokens += rows.shape[0]
 
     def add_up(self, team: Team) -> None:

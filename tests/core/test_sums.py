@@ -32,6 +32,20 @@ def test_batches_add_up(strip: int, features: int, dtype: torch.dtype, monkeypat
     torch.testing.assert_close(cross, other.T @ rows, rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.parametrize("few", [1, 7, 100])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_absolute_values_add_up_and_leave_the_inputs_alone(
+    few: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sums, "_FEW", few)
+    torch.manual_seed(0)
+    rows = torch.randn(30, 5).to(dtype)
+    before, total = rows.clone(), torch.ones(5, dtype=torch.float64)
+    sums.add_absolute(total, rows)
+    torch.testing.assert_close(total, 1 + rows.double().abs().sum(0), rtol=1e-6, atol=1e-6)
+    assert torch.equal(rows, before)
+
+
 _UNDER_A_LIMIT = """
 import resource
 from pathlib import Path
