@@ -242,7 +242,7 @@ def _looping(rows: Sequence[comparisons.Row]) -> str:
     """Which of the models repeat themselves, said before somebody in the room does."""
     said = []
     for row in rows:
-        found = str(row["sample"]["text"]).split()
+        found = words.words_in(str(row["sample"]["text"]))
         if found and len(set(found)) < 0.6 * len(found):
             said.append(f"{_name(row)} ({len(set(found))} different words of {len(found)})")
     return f" In a loop: {'; '.join(said)}." if said else ""
