@@ -17,7 +17,7 @@ from lrc_core.results.archive import archive
 from lrc_core.results.comparisons import mean_loss
 from lrc_core.runs.spec import ModelRef
 from pages.ui.present.closing import decision
-from pages.ui.present.slides import FILM, slides_of
+from pages.ui.present.slides import FILM, learning_words, slides_of
 from pages.ui.present.story import story_of
 from tests.factories import run_factory, table_factory
 from tests.pages.conftest import text_of
@@ -153,6 +153,16 @@ def test_a_film_that_ends_elsewhere_says_so(told):
         story = story_of(ModelRef(), keep)
         film = next(slide for slide in slides_of(story) if slide.key == FILM)
         assert bool(film.reading) == (abs(story.keep - 0.7) > 1e-6)
+
+
+def test_a_film_of_another_run_is_not_taken_for_the_plans_even_at_its_size(told):
+    """No room should believe that the film made the plan that follows it where another run did."""
+    view = told.learned()
+    own = replace(told, keep=view.spec.keep, source=view.id)
+    plan = replace(told.plan, method="lagrangian", origin={"run_id": "allocate-other"})
+    foreign = replace(own, plan=plan, source="", best={**told.best, "allocate_run_id": "allocate-other"})
+    assert not learning_words(own, view)
+    assert method_label("lagrangian") in learning_words(foreign, view)
 
 
 def test_no_take_home_is_without_a_measured_loss_and_its_error(told):

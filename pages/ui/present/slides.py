@@ -138,16 +138,20 @@ def learning(story: Story) -> Slide:
 
 
 def learning_words(story: Story, view: RunView[AllocateSpec]) -> str:
-    """How a film that ends at another size belongs to the slides around it; nothing where it ends at theirs."""
-    end = words.removed(view.spec.keep)
-    if same_size(view.spec.keep, story.keep):
-        return ""
+    """How a film that is not of the plan of the slides around it, or ends at another size, belongs to them."""
+    end, same = words.removed(view.spec.keep), same_size(view.spec.keep, story.keep)
     if story.made_by(view):
-        return (
+        on_its_way = (
             f"This is the whole run, down to {end} removed. It recorded the plan for {story.removed}, "
             "which the next slides are about, on its way."
         )
-    return f"This run goes to {end} removed; the next slides are about a plan for {story.removed} from another run."
+        return "" if same else on_its_way
+    if story.plan is None:
+        return "" if same else f"This run goes to {end} removed."
+    return (
+        f"This run goes to {end} removed; the next slides are about a plan for {story.removed} by "
+        f"{method_label(story.plan.method)}, of another run."
+    )
 
 
 def plan(story: Story) -> Slide:
