@@ -10,7 +10,7 @@ from lrc_core.registry import ALLOCATORS
 
 TERMS = {
     "perplexity": "among how many equally likely words the model hesitates before each next one; lower is better",
-    "±": "standard error: measured again on other text of the kind, two results of three would lie within",
+    "±": "standard error: two of three such figures lie no further from what all text of the kind would give",
     "energy": "the squared singular values, added up: how much of a matrix its directions hold",
     "break-even": "the rank from which two thin matrices cost as much as the layer itself",
     "key-value cache": "what the model keeps in memory of the text so far",
