@@ -147,7 +147,7 @@ def test_a_set_has_five_questions_with_one_right_answer_that_its_length_does_not
 
 
 def test_three_questions_lost_may_be_chance_however_they_are_compared():
-    """The last question of the second set: the explanation names the most favourable case, the same questions to both."""
+    """The last question of the second set: its explanation names the most favourable case."""
     assert sign_test(0, 3) == 0.25
     assert " four " in questions.questions(1)[-1].why and "50 right" in questions.questions(1)[-1].words
     answers = [1] * 50 + [0] * 50, [1] * 44 + [0] * 53 + [1] * 3

@@ -224,6 +224,16 @@ def test_an_answer_that_loops_is_said_to(told):
     assert "2 different words of 40" in slide.reading, "a comma and a capital make no other word"
 
 
+def test_every_comparison_that_is_told_can_be_made_again(told, store, card):
+    """Rows of one slide may come from several comparisons; the last slide promises every figure."""
+    other = table_factory.compare_run(store, card, methods=("uniform", "llrc"), update="left")
+    story = story_of(ModelRef())
+    assert {row.get("update") for row in story.rows} >= {"left", None}
+    last = slides_of(story)[-1]
+    assert last.key == "reproduce"
+    assert {told.source, other.id} <= set(last.runs) and "--update left" in last.body
+
+
 def test_every_slide_says_itself_whether_its_runs_shipped(samples, store, card):
     """Slides of one deck may be of shipped and of own runs."""
     run_factory.spectra_run(samples, card)

@@ -340,7 +340,7 @@ def reproduce(story: Story) -> Slide:
 
     ids = [story.shown.view.id] if story.shown is not None else []
     film = story.learned()
-    ids += [run_id for run_id in (story.source, film.id if film is not None else "") if run_id]
+    ids += [run_id for run_id in (story.source, *story.sources, film.id if film is not None else "") if run_id]
     lines = []
     for run_id in dict.fromkeys(ids):
         view = archive().open(run_id)
