@@ -101,3 +101,15 @@ def test_the_bars_below_the_first_slider_are_as_long_as_their_perplexities(demo,
     long = [bar.bounding_box()["width"] for bar in models.locator(".track i").all()]
     assert said[1] > 2 * said[0]
     assert long[1] / long[0] == pytest.approx(said[1] / said[0], rel=0.1)
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_every_choice_is_seen_without_scrolling_sideways(demo, open_tab, width):
+    """The card of step 8 has a button for every method that was measured."""
+    url, _ = demo
+    page = open_tab(f"{url}/learn?learn_step=8", width=width)
+    group = page.get_by_role("radiogroup", name="Method")
+    expect(group).to_be_visible()
+    assert group.evaluate("group => group.scrollWidth <= group.clientWidth + 1")
+    assert group.get_by_role("radio").count() > 3
+    assert all(box.bounding_box()["x"] >= 0 for box in group.get_by_role("radio").all())
