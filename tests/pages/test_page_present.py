@@ -17,6 +17,7 @@ from lrc_core.results.archive import archive
 from lrc_core.results.comparisons import mean_loss
 from lrc_core.runs.spec import ModelRef
 from pages.ui.present.closing import decision
+from pages.ui.present.glossary import glosses
 from pages.ui.present.slides import FILM, learning_words, slides_of
 from pages.ui.present.story import story_of
 from tests.factories import run_factory, table_factory
@@ -140,6 +141,12 @@ def test_no_words_of_a_run_become_markup(told):
 )
 def test_figures_are_rounded_to_what_the_error_allows(value, error, said):
     assert words.measured(value, error) == said
+
+
+def test_what_a_name_says_besides_the_method_is_explained():
+    """A name such as this stands on every slide of the shipped story, and the advice speaks of formats."""
+    said = "Lagrangian + tuned, pivots, Two-sided (K-FAC) loses more than Q8_0 alone: quantise instead."
+    assert {"pivots", "tuned", "K-FAC", "Q8_0", "quantise", "Lagrangian"} <= {term for term, _ in glosses(said)}
 
 
 def test_both_speeds_stand_on_the_card_and_how_they_were_measured(told):

@@ -20,6 +20,11 @@ TERMS = {
     "nats": "unit of lost predictability; 0.7 make the right word half as likely",
     "gensim": "a text: encyclopedia articles that no method has seen",
     "c4": "a text: web pages that no method has seen",
+    "pivots": "some rows of a matrix, of which all its other rows are made: fewer numbers than two thin matrices",
+    "tuned": "its factors were trained on after the ranks were chosen",
+    "K-FAC": "directions are ranked by an estimate of the loss, not by the weights alone",
+    "Q8_0": "every layer whole, in numbers of about 8 bits instead of 16",
+    "quantise": "store every number in fewer bits",
     "arc_easy": "school questions with several answers to choose from",
     "piqa": "questions about everyday physics, two answers each",
 }
