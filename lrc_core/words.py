@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from typing import Any
 
@@ -123,3 +124,8 @@ def kind_labels(kinds: tuple[str, ...]) -> dict[str, str]:
     """A short label for every kind; the full path where the last part alone would be ambiguous."""
     short = [short_kind(kind) for kind in kinds]
     return {kind: label if short.count(label) == 1 else kind for kind, label in zip(kinds, short, strict=True)}
+
+
+def words_in(text: str) -> list[str]:
+    """The words of a text as one counts different ones: without capitals and the marks around them."""
+    return [re.sub(r"^\W+|\W+$", "", word).casefold() or word for word in text.split()]

@@ -12,7 +12,7 @@ function model(entry, most) {
   name.style.setProperty("--color", entry.color);
   const track = element("div", "track");
   const bar = element("i");
-  bar.style.cssText = `width:${(100 * Math.log(entry.factor * 1.08)) / Math.log(most * 1.08)}%;background:${entry.color}`;
+  bar.style.cssText = `width:${(100 * entry.factor) / most}%;background:${entry.color}`; // from zero: twice as long is twice
   track.append(bar);
   card.append(name, element("p", "text", `… ${entry.text} …`), track, element("p", "said", entry.said));
   return card;
@@ -32,7 +32,7 @@ export default function ({ data, parentElement }) {
   const models = element("div", "models");
   const size = element("div", "size");
   root.replaceChildren(label, size, element("p", "prompt", `“${data.prompt} …”`), models,
-    element("p", "said", "The most likely continuation, word for word. A small model repeats itself easily: the bars are the measure."));
+    element("p", "said", "The most likely continuation, word for word. A small model repeats itself easily: the bars, perplexity from zero, are the measure."));
   const show = () => {
     const stop = data.stops[+slider.value];
     now.textContent = `${stop.rate} %`;

@@ -8,11 +8,13 @@ class Deck {
     this.onKey = (event) => this.key(event);
     this.onScreen = () => this.screen();
     this.onState = () => this.show(this.asked(), false);
+    this.onPrint = () => this.fitPaper();
     this.onSize = () => this.sections && this.fit(this.sections[this.at]);
     document.addEventListener("keydown", this.onKey, true);
     document.addEventListener("fullscreenchange", this.onScreen);
     window.addEventListener("popstate", this.onState);
     window.addEventListener("resize", this.onSize);
+    window.addEventListener("beforeprint", this.onPrint);
   }
 
   update(data) {
@@ -158,6 +160,21 @@ class Deck {
     for (let size = 0.95; size > 0.7 && shown.scrollHeight > shown.clientHeight; size -= 0.05) shown.style.fontSize = `${size}em`;
   }
 
+  // A page cannot scroll: every slide that holds more, with its notes, is printed smaller.
+  fitPaper() {
+    this.root.classList.add("paper");
+    for (const slide of this.sections) {
+      const size = slide.style.fontSize;
+      slide.style.fontSize = "";
+      for (let fit = 1; fit > 0.55; fit -= 0.05) {
+        slide.style.setProperty("--fit", fit);
+        if (slide.scrollHeight <= slide.clientHeight) break;
+      }
+      slide.style.fontSize = size;
+    }
+    this.root.classList.remove("paper");
+  }
+
   address() {
     const url = new URL(location.href);
     url.searchParams.set(SLIDE, this.at + 1);
@@ -223,6 +240,7 @@ class Deck {
     document.removeEventListener("fullscreenchange", this.onScreen);
     window.removeEventListener("popstate", this.onState);
     window.removeEventListener("resize", this.onSize);
+    window.removeEventListener("beforeprint", this.onPrint);
     this.unmountFilm?.();
   }
 }

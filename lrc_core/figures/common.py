@@ -17,6 +17,11 @@ PERPLEXITY_TICKS = {"tickvals": [digit * 10**power for power in range(6) for dig
 """Of a logarithmic axis: whole numbers, where plotly writes bare digits between the powers of ten."""
 
 
+def perplexity_title(*, log: bool) -> str:
+    """Of an axis of perplexity: on a logarithmic one lengths are no amounts, which has to be said."""
+    return f"Perplexity (lower is better{', logarithmic' if log else ''})"
+
+
 def config(name: str) -> dict[str, object]:
     """Chart options. Plotly's toolbar would cover titles; the name is that of a picture saved from the full screen."""
     return {**CONFIG, "toImageButtonOptions": {"format": "png", "filename": name, "scale": 2}}

@@ -52,7 +52,7 @@ def decision_figure(found: Sequence[Choice]) -> go.Figure:
         range=[0, 1.06 * max([1.0, *(one.share for one in found)])],
         ticktext=[f"{percent(place)}<br>{data_size(place * whole) if place else ''}" for place in places],
     )  # fmt: skip
-    figure.update_yaxes(title="Perplexity over dense", type="log", tickvals=ticks, tickformat="~r")
+    figure.update_yaxes(title="Perplexity over dense, logarithmic", type="log", tickvals=ticks, tickformat="~r")
     legend = {"orientation": "h", "yanchor": "top", "y": -0.22, "xanchor": "left", "x": 0}
     figure.update_layout(height=520, showlegend=True, margin={"l": 60, "r": 8, "t": 12, "b": 8}, legend=legend)
     return figure

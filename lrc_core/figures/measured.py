@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from lrc_core.budget import removed_share
-from lrc_core.figures.common import PERPLEXITY_TICKS
+from lrc_core.figures.common import PERPLEXITY_TICKS, perplexity_title
 from lrc_core.names import GREY, in_order
 from lrc_core.names import method_color as color
 from lrc_core.names import method_label as label
@@ -105,7 +105,7 @@ def perplexity_bars(rows: Sequence[Row]) -> go.Figure:
 
 
 def _name_axes(figure: go.Figure, lying: bool) -> None:
-    title = "Perplexity (lower is better)"
+    title = perplexity_title(log=lying)
     if lying:
         # Logarithmic: beside a method that fails, the differences between good ones would not be seen.
         figure.update_xaxes(title=title, type="log", **PERPLEXITY_TICKS)
@@ -150,7 +150,7 @@ def perplexity_curves(rows: Sequence[Row], *, log: bool) -> go.Figure:
             figure.add_annotation(text=text_of, x=0, xref="x domain", y=height, **note, row=1, col=column)
     figure.update_xaxes(title="Achieved compression", tickformat=".0%", rangemode="tozero")
     figure.update_yaxes(**({"type": "log", **PERPLEXITY_TICKS} if log else {"type": "linear", "rangemode": "tozero"}))
-    figure.update_yaxes(title="Perplexity (lower is better)", col=1)
+    figure.update_yaxes(title=perplexity_title(log=log), col=1)
     legend = {"orientation": "h", "yanchor": "bottom", "y": 1.1, "xanchor": "left", "x": 0}
     figure.update_layout(height=420, margin={"l": 60, "r": 8, "t": 70, "b": 8}, legend=legend)
     return figure

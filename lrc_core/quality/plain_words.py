@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lrc_core.quality.paired import mean_accuracy
@@ -13,6 +13,7 @@ from lrc_core.texts.label import text_labels
 from lrc_core.words import figure, times
 
 Row = Mapping[str, Any]
+_Scored = Mapping[str, Mapping[str, Any]]
 _SURE = 1.96
 """A difference within so many standard errors may be chance (95 %)."""
 ACCURACY = (
@@ -31,6 +32,7 @@ class Loss:
         questions: how many were asked of each.
         paired: the very same questions were compared one by one.
         plain: the difference by plain accuracy where another one counts, None where it is the same or unknown.
+        plain_stderr: its standard error, None where it is not known.
     """
 
     difference: float
@@ -38,11 +40,12 @@ class Loss:
     questions: int
     paired: bool
     plain: float | None = None
+    plain_stderr: float | None = None
 
     @property
     def within_error(self) -> bool:
         """Whether chance alone could have made the difference."""
-        return self.stderr is None or abs(self.difference) <= _SURE * self.stderr
+        return _by_chance(self.difference, self.stderr)
 
     @property
     def worst(self) -> int:
@@ -52,7 +55,7 @@ class Loss:
     @property
     def error_words(self) -> str:
         """``± 8 at 95 %``, the very error that a difference is judged by."""
-        return "error not known" if self.stderr is None else f"± {max(1, round(_SURE * self.stderr))} at 95 %"
+        return _error_words(self.stderr)
 
 
 def accuracy_loss(row: Row, dense: Row, scores: Scores | None = None) -> Loss | None:
@@ -66,31 +69,45 @@ def accuracy_loss(row: Row, dense: Row, scores: Scores | None = None) -> Loss | 
     shared = set(row.get("zero_shot") or {}) & set(dense.get("zero_shot") or {})
     mine = {task: score for task, score in (row.get("zero_shot") or {}).items() if task in shared}
     theirs = {task: score for task, score in (dense.get("zero_shot") or {}).items() if task in shared}
+    tasks = [_tasks(scores, each) if scores is not None else {} for each in (row, dense)]
+    found = _compared(mine, theirs, *tasks)
+    if found is None or not any(score.get("acc_norm") is not None for score in mine.values()):
+        return found
+    plain = [_without_norm(each) for each in (mine, theirs, *tasks)]
+    if any(score.get("acc") is None for each in plain[:2] for score in each.values()):
+        return found
+    other = _compared(*plain)
+    return found if other is None else replace(found, plain=other.difference, plain_stderr=other.stderr)
+
+
+def _compared(mine: _Scored, theirs: _Scored, outcomes: _Scored, other_outcomes: _Scored) -> Loss | None:
+    """The difference of the mean accuracy that counts; over the same questions where all outcomes are known."""
     one, other = mean_of(mine), mean_of(theirs)
     if one is None or other is None:
         return None
-    questions = sum(int(score.get("n") or 0) for score in mine.values())
-    plain = _plain(mine, theirs)
-    if scores is not None:
-        pairs = item_pairs(_tasks(scores, row), _tasks(scores, dense))
-        if set(pairs) == shared:
-            found = mean_accuracy(pairs)
-            return Loss(100 * found.difference, _hundred(found.stderr), found.pairs, True, plain)
+    pairs = item_pairs(outcomes, other_outcomes)
+    if set(pairs) == set(mine):
+        paired = mean_accuracy(pairs)
+        return Loss(100 * paired.difference, _hundred(paired.stderr), paired.pairs, True)
     errors = (one["stderr"], other["stderr"])
     stderr = None if None in errors else math.hypot(*errors)
-    return Loss(100 * (one["value"] - other["value"]), _hundred(stderr), questions, False, plain)
+    questions = sum(int(score.get("n") or 0) for score in mine.values())
+    return Loss(100 * (one["value"] - other["value"]), _hundred(stderr), questions, False)
 
 
-def _plain(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> float | None:
-    """The difference of plain accuracy, where it is known for all tasks and not what counts anyway."""
-    if not any(score.get("acc_norm") is not None for score in mine.values()):
-        return None
-    gaps = [(score.get("acc"), theirs[task].get("acc")) for task, score in mine.items()]
-    known = [one - other for one, other in gaps if one is not None and other is not None]
-    return 100 * sum(known) / len(known) if gaps and len(known) == len(gaps) else None
+def _without_norm(tasks: _Scored) -> _Scored:
+    return {task: {key: value for key, value in score.items() if key != "acc_norm"} for task, score in tasks.items()}
 
 
-def _tasks(scores: Scores, row: Row) -> Mapping[str, Any]:
+def _by_chance(difference: float, stderr: float | None) -> bool:
+    return stderr is None or abs(difference) <= _SURE * stderr
+
+
+def _error_words(stderr: float | None) -> str:
+    return "error not known" if stderr is None else f"± {max(1, round(_SURE * stderr))} at 95 %"
+
+
+def _tasks(scores: Scores, row: Row) -> _Scored:
     return scores.of(str(row.get("run_id") or "-")).get("tasks") or {}
 
 
@@ -128,13 +145,13 @@ def _of_hundred(difference: float) -> str:
 
 
 def _plainly(loss: Loss) -> str:
-    """What the other accuracy says, where it says something else."""
+    """What the other accuracy says, where it says something else, and its own error."""
     if loss.plain is None or abs(loss.plain - loss.difference) < 0.5:
         return ""
-    if abs(loss.plain) < 0.05:
-        return "; counted without normalising for length it is as many"
-    side = "worse" if loss.plain < 0 else "better"
-    return f"; counted without normalising for length it is {figure(abs(loss.plain), 2)} {side}"
+    said, sure = "as many", "" if _by_chance(loss.plain, loss.plain_stderr) else ", more than chance"
+    if abs(loss.plain) >= 0.05:
+        said = f"{figure(abs(loss.plain), 2)} {'worse' if loss.plain < 0 else 'better'}"
+    return f"; counted without normalising for length it is {said}{sure} ({_error_words(loss.plain_stderr)})"
 
 
 def questions_asked(loss: Loss | None, row: Row) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -87,3 +88,28 @@ def test_every_page_without_torch_and_without_a_trace(demo, open_tab, tmp_path):
     assert {str(path): path.stat().st_mtime_ns for path in samples_home().rglob("*")} == before
     written = [path for path in (tmp_path / "home").rglob("*") if path.is_file()]
     assert [path for path in written if "lrc" in str(path)] == []
+
+
+def test_the_bars_below_the_first_slider_are_as_long_as_their_perplexities(demo, open_tab):
+    """From zero: a bar that is twice as long says twice the perplexity, as on the bars further down the page."""
+    url, _ = demo
+    page = open_tab(url)
+    models = page.locator(".live .model")
+    expect(models).to_have_count(2)
+    page.wait_for_timeout(300)  # bars take an eighth of a second
+    said = [float(re.search(r"on \w+ ([\d.]+)", text)[1]) for text in models.locator(".said").all_inner_texts()]
+    long = [bar.bounding_box()["width"] for bar in models.locator(".track i").all()]
+    assert said[1] > 2 * said[0]
+    assert long[1] / long[0] == pytest.approx(said[1] / said[0], rel=0.1)
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_every_choice_is_seen_without_scrolling_sideways(demo, open_tab, width):
+    """The card of step 8 has a button for every method that was measured."""
+    url, _ = demo
+    page = open_tab(f"{url}/learn?learn_step=8", width=width)
+    group = page.get_by_role("radiogroup", name="Method")
+    expect(group).to_be_visible()
+    assert group.evaluate("group => group.scrollWidth <= group.clientWidth + 1")
+    assert group.get_by_role("radio").count() > 3
+    assert all(box.bounding_box()["x"] >= 0 for box in group.get_by_role("radio").all())

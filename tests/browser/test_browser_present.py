@@ -181,3 +181,24 @@ def test_leaving_returns_to_what_was_chosen(samples, open_tab, leave):
     expect(page).to_have_url(re.compile(r"co_rate=30"))
     expect(page).to_have_url(re.compile(r"co_view=Zero-shot"))
     expect(page).not_to_have_url(re.compile("pr_"))
+
+
+def test_notes_are_seen_beside_every_slide_and_nothing_is_cut_off_on_paper(samples, open_tab):
+    """Where a slide is full, its notes lay below the edge of the screen, and of the paper, which cannot scroll."""
+    page = open_tab(f"{samples.url}/present?pr_slide=1", width=1280, height=720)
+    slides = page.locator(".deck .slide")
+    page.keyboard.press("n")
+    for number in range(1, slides.count() + 1):
+        expect(page.locator(".deck")).to_have_attribute("data-slide", str(number))
+        notes = page.locator(".deck .slide:not([hidden]) .notes")
+        expect(notes).to_be_visible()
+        box, bar = notes.bounding_box(), page.locator(".turns").bounding_box()
+        assert box["y"] + box["height"] <= bar["y"] + 1, number
+        page.keyboard.press("ArrowRight")
+    page.evaluate("window.addEventListener('beforeprint', () => { window.told = true; })")
+    page.pdf(prefer_css_page_size=True, print_background=True)
+    assert page.evaluate("window.told"), "the browser says that it prints"
+    page.set_viewport_size({"width": 1122, "height": 631})
+    page.emulate_media(media="print")
+    room = slides.evaluate_all("all => all.map((one) => one.clientHeight - one.scrollHeight)")
+    assert min(room) >= -1, room

@@ -123,6 +123,26 @@ def test_which_accuracy_counts_is_one_rule_and_the_other_one_is_said() -> None:
     assert same is not None and same.plain is None
 
 
+def test_the_other_accuracy_has_an_error_of_its_own(tmp_path: Path) -> None:
+    """Over the same questions, as the one that counts; none is told of without it."""
+    plain = {"a": [1] * 50 + [0] * 50, "b": [1] * 35 + [0] * 65}
+    normalised = {"a": [1] * 36 + [0] * 64, "b": [1] * 36 + [0] * 64}
+    for run_id in plain:
+        items = {"acc": plain[run_id], "acc_norm": normalised[run_id]}
+        scores = {"items": items} | {name: sum(found) / 100 for name, found in items.items()}
+        (tmp_path / run_id).mkdir()
+        (tmp_path / run_id / "scores.json").write_text(json.dumps({"windows": {}, "tasks": {"arc_easy": scores}}))
+    shares = {name: {"acc": sum(items) / 100, "acc_norm": 0.36, "n": 100} for name, items in plain.items()}
+    one, other = ({"run_id": name, "zero_shot": {"arc_easy": shares[name]}} for name in ("b", "a"))
+    loss = accuracy_loss(one, other, Scores(tmp_path))
+    assert loss is not None and (loss.difference, loss.plain) == (0.0, pytest.approx(-15.0))
+    assert loss.plain_stderr == pytest.approx(3.589, abs=0.001), "15 discordant of 100"
+    _, _, said = difference_words(loss).partition("normalising")
+    assert facts(said)[-2:] == ("more than chance", "± 7 at 95 %")
+    unknown = Loss(-1.0, 2.0, 100, False, plain=-4.0)
+    assert "not known" in difference_words(unknown) and "more than chance" not in difference_words(unknown)
+
+
 def test_other_words() -> None:
     better = facts(difference_words(Loss(3.2, 1.0, 100, True)))
     assert better == ("3.2 of 100", "better", "more than chance", "± 2 at 95 %")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 from lrc_core.budget import break_even
+from lrc_core.quality.paired import mcnemar, sign_test
 from lrc_core.types import LinearShape
 from pages.ui.learn import mask, pays, picture
 from pages.ui.learn import mask_training as training
@@ -142,6 +144,15 @@ def test_a_set_has_five_questions_with_one_right_answer_that_its_length_does_not
     longest = [max(question.options, key=len) == question.options[question.right] for question in listed]
     assert sum(longest) <= 2
     assert sum(bool(question.figure) for question in listed) >= 2, "to read a figure is what the lesson teaches"
+
+
+def test_three_questions_lost_may_be_chance_however_they_are_compared():
+    """The last question of the second set: its explanation names the most favourable case."""
+    assert sign_test(0, 3) == 0.25
+    assert " four " in questions.questions(1)[-1].why and "50 right" in questions.questions(1)[-1].words
+    answers = [1] * 50 + [0] * 50, [1] * 44 + [0] * 53 + [1] * 3
+    (gained, lost), paired = (3, 6), mcnemar(*reversed(answers))
+    assert paired.stderr == pytest.approx(math.sqrt(gained + lost - (gained - lost) ** 2 / 100) / 100, rel=0.006)
 
 
 def test_the_answers_of_figures_are_what_their_numbers_say():

@@ -309,3 +309,15 @@ def test_no_axis_or_whisker_leads_to_a_perplexity_that_cannot_be(methods):
             assert all(value - down >= 1 for value, down in zip(values, error.arrayminus, strict=True))
             assert list(error.array) == [1400.0] * len(values)
     assert figures.perplexity_curves(rows, log=False).layout.yaxis.rangemode == "tozero"
+
+
+@pytest.mark.parametrize("count", [3, 9])
+@pytest.mark.parametrize("log", [True, False])
+def test_an_axis_on_which_lengths_are_no_amounts_says_so(count, log):
+    """Bars of many methods, and curves that are asked to, stand on a logarithmic axis."""
+    names = ["uniform", "strs", "llrc", "ars", "ara", "lems", "zerosum", "drank", "dobi"][:count]
+    rows = [table_factory.row("dense", 1.0), *({**table_factory.row("llrc", 0.8), "method": name} for name in names)]
+    for figure in (figures.perplexity_bars(rows), figures.perplexity_curves(rows, log=log)):
+        axes = [axis for axis in figure.select_yaxes()] + [axis for axis in figure.select_xaxes()]
+        said = ["logarithmic" in str(axis.title.text) for axis in axes]
+        assert any(said) == any(axis.type == "log" for axis in axes)

@@ -17,7 +17,8 @@ from lrc_core.results.archive import archive
 from lrc_core.results.comparisons import mean_loss
 from lrc_core.runs.spec import ModelRef
 from pages.ui.present.closing import decision
-from pages.ui.present.slides import FILM, slides_of
+from pages.ui.present.glossary import glosses
+from pages.ui.present.slides import FILM, learning_words, slides_of
 from pages.ui.present.story import story_of
 from tests.factories import run_factory, table_factory
 from tests.pages.conftest import text_of
@@ -142,6 +143,12 @@ def test_figures_are_rounded_to_what_the_error_allows(value, error, said):
     assert words.measured(value, error) == said
 
 
+def test_what_a_name_says_besides_the_method_is_explained():
+    """A name such as this stands on every slide of the shipped story, and the advice speaks of formats."""
+    said = "Lagrangian + tuned, pivots, Two-sided (K-FAC) loses more than Q8_0 alone: quantise instead."
+    assert {"pivots", "tuned", "K-FAC", "Q8_0", "quantise", "Lagrangian"} <= {term for term, _ in glosses(said)}
+
+
 def test_both_speeds_stand_on_the_card_and_how_they_were_measured(told):
     card = next(slide for slide in slides_of(told) if slide.key == "card")
     assert card.body.count("reads a prompt") == card.body.count("Writes ") == 2
@@ -153,6 +160,16 @@ def test_a_film_that_ends_elsewhere_says_so(told):
         story = story_of(ModelRef(), keep)
         film = next(slide for slide in slides_of(story) if slide.key == FILM)
         assert bool(film.reading) == (abs(story.keep - 0.7) > 1e-6)
+
+
+def test_a_film_of_another_run_is_not_taken_for_the_plans_even_at_its_size(told):
+    """No room should believe that the film made the plan that follows it where another run did."""
+    view = told.learned()
+    own = replace(told, keep=view.spec.keep, source=view.id)
+    plan = replace(told.plan, method="lagrangian", origin={"run_id": "allocate-other"})
+    foreign = replace(own, plan=plan, source="", best={**told.best, "allocate_run_id": "allocate-other"})
+    assert not learning_words(own, view)
+    assert method_label("lagrangian") in learning_words(foreign, view)
 
 
 def test_no_take_home_is_without_a_measured_loss_and_its_error(told):
@@ -208,10 +225,20 @@ def test_what_has_to_be_known_of_a_format_stands_beside_its_point(told):
 
 
 def test_an_answer_that_loops_is_said_to(told):
-    looping = {**told.best, "sample": {"prompt": "The sea", "text": "is very wide. It " * 10}}
+    looping = {**told.best, "sample": {"prompt": "The sea", "text": "it's wide, wide. It's " * 10}}
     rows = tuple(looping if row is told.best else row for row in told.rows)
     slide = next(s for s in slides_of(replace(told, rows=rows, best=looping)) if s.key == "answers")
-    assert "4 different words of 40" in slide.reading
+    assert "2 different words of 40" in slide.reading, "a comma and a capital make no other word"
+
+
+def test_every_comparison_that_is_told_can_be_made_again(told, store, card):
+    """Rows of one slide may come from several comparisons; the last slide promises every figure."""
+    other = table_factory.compare_run(store, card, methods=("uniform", "llrc"), update="left")
+    story = story_of(ModelRef())
+    assert {row.get("update") for row in story.rows} >= {"left", None}
+    last = slides_of(story)[-1]
+    assert last.key == "reproduce"
+    assert {told.source, other.id} <= set(last.runs) and "--update left" in last.body
 
 
 def test_every_slide_says_itself_whether_its_runs_shipped(samples, store, card):

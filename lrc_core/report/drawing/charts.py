@@ -90,7 +90,7 @@ def curves(series: Sequence[PointSeries], x_label: str, y_label: str, reference:
         shapes.append(Label(x_axis.at(tick), HEIGHT - _BOTTOM + 18, f"{tick:,g}", anchor="middle"))
     shapes.append(Path(((_LEFT, HEIGHT - _BOTTOM), (WIDTH - _RIGHT, HEIGHT - _BOTTOM)), "muted"))
     shapes.append(Label((_LEFT + WIDTH - _RIGHT) / 2, HEIGHT - 8, x_label, anchor="middle"))
-    shapes.append(Label(13, (_TOP + HEIGHT - _BOTTOM) / 2, y_label, anchor="middle", turned=True))
+    shapes.append(Label(13, (_TOP + HEIGHT - _BOTTOM) / 2, f"{y_label}, logarithmic", anchor="middle", turned=True))
     if reference:
         y = y_axis.at(reference[0])
         shapes.append(Path(((_LEFT, y), (WIDTH - _RIGHT, y)), "ink", 1.4, dash=(5, 4)))

@@ -10,7 +10,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from lrc_core.figures.common import DASHES, PERPLEXITY_TICKS
+from lrc_core.figures.common import DASHES, PERPLEXITY_TICKS, perplexity_title
 from lrc_core.names import GREY, decomposition_label, method_color, method_label
 from lrc_core.quality.rows import dense_row
 from lrc_core.results.benches import ACCURACY, AXES, BenchRows, lines, place_of, points, value_of
@@ -62,7 +62,7 @@ def pareto(bench: BenchRows, measure: str, axis: str, *, log: bool, decompositio
     accuracy, share = measure == ACCURACY, axis != "bytes"
     figure.update_xaxes(title=f"{AXES[axis]} kept" if share else "Size in MB", tickformat=".0%" if share else None)
     figure.update_yaxes(
-        title="Mean accuracy (higher is better)" if accuracy else "Perplexity (lower is better)",
+        title="Mean accuracy (higher is better)" if accuracy else perplexity_title(log=log),
         **_scale(accuracy=accuracy, log=log),
     )
     # Below the axis, where any number of methods wraps into rows without taking the plot's width.
@@ -169,7 +169,8 @@ def variant_bars(bench: BenchRows, rows: Sequence[Row], shown: Mapping[str, str]
         )
         _dense(figure, bench, measure, log=log, row=1, col=column)
         accuracy = measure == ACCURACY
-        figure.update_yaxes(**_scale(accuracy=accuracy, log=log), row=1, col=column)
+        title = "logarithmic" if log and not accuracy else None
+        figure.update_yaxes(title=title, **_scale(accuracy=accuracy, log=log), row=1, col=column)
     figure.update_layout(height=390, showlegend=False, margin={"l": 60, "r": 8, "t": 50, "b": 8}, bargap=0.3)
     return figure
 

@@ -160,8 +160,9 @@ def compare(dense: dict[str, Any], squeezed: dict[str, Any]) -> str:
     if one == two:
         return "Not a word has changed."
     said = f"The first {same} words are the same." if same else "It differs from the first word on."
-    if two and len(set(two)) < 0.6 * len(two):
-        said += f" Of {len(two)} words only {len(set(two))} are different ones: it repeats itself."
+    different = len(set(words.words_in(squeezed["text"])))
+    if two and different < 0.6 * len(two):
+        said += f" Of {len(two)} words only {different} are different ones: it repeats itself."
     return said
 
 

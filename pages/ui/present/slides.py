@@ -138,16 +138,20 @@ def learning(story: Story) -> Slide:
 
 
 def learning_words(story: Story, view: RunView[AllocateSpec]) -> str:
-    """How a film that ends at another size belongs to the slides around it; nothing where it ends at theirs."""
-    end = words.removed(view.spec.keep)
-    if same_size(view.spec.keep, story.keep):
-        return ""
+    """How a film that is not of the plan of the slides around it, or ends at another size, belongs to them."""
+    end, same = words.removed(view.spec.keep), same_size(view.spec.keep, story.keep)
     if story.made_by(view):
-        return (
+        on_its_way = (
             f"This is the whole run, down to {end} removed. It recorded the plan for {story.removed}, "
             "which the next slides are about, on its way."
         )
-    return f"This run goes to {end} removed; the next slides are about a plan for {story.removed} from another run."
+        return "" if same else on_its_way
+    if story.plan is None:
+        return "" if same else f"This run goes to {end} removed."
+    return (
+        f"This run goes to {end} removed; the next slides are about a plan for {story.removed} by "
+        f"{method_label(story.plan.method)}, of another run."
+    )
 
 
 def plan(story: Story) -> Slide:
@@ -242,7 +246,7 @@ def _looping(rows: Sequence[comparisons.Row]) -> str:
     """Which of the models repeat themselves, said before somebody in the room does."""
     said = []
     for row in rows:
-        found = str(row["sample"]["text"]).split()
+        found = words.words_in(str(row["sample"]["text"]))
         if found and len(set(found)) < 0.6 * len(found):
             said.append(f"{_name(row)} ({len(set(found))} different words of {len(found)})")
     return f" In a loop: {'; '.join(said)}." if said else ""
@@ -336,7 +340,7 @@ def reproduce(story: Story) -> Slide:
 
     ids = [story.shown.view.id] if story.shown is not None else []
     film = story.learned()
-    ids += [run_id for run_id in (story.source, film.id if film is not None else "") if run_id]
+    ids += [run_id for run_id in (story.source, *story.sources, film.id if film is not None else "") if run_id]
     lines = []
     for run_id in dict.fromkeys(ids):
         view = archive().open(run_id)

@@ -46,6 +46,7 @@ class Story:
         plan: that it measured.
         sample: whether all of it is shipped.
         source: id of the comparison.
+        sources: ids of all runs that measured what is told.
         decided: every measured way to a smaller model, at every size.
     """
 
@@ -59,6 +60,7 @@ class Story:
     sample: bool
     source: str
     decided: tuple[Choice, ...] = ()
+    sources: tuple[str, ...] = ()
 
     @property
     def removed(self) -> str:
@@ -156,11 +158,12 @@ def _story(ref: ModelRef, card: ModelCard, wanted: float) -> Story:
         chosen = [row for row in rows if not compresses(row)] + kept[:MOST_ROWS]
         order = in_order(str(row["method"]) for row in chosen)
         chosen.sort(key=lambda row: order.index(str(row["method"])))
-        source = next((view.id for view in group.views if not isinstance(view.spec, EvaluateSpec)), group.views[0].id)
-        decided = tuple(decision_of(ref, group))
+        whole = tuple(view.id for view in group.views if not isinstance(view.spec, EvaluateSpec))
+        sources = whole or (group.views[0].id,)
         return Story(
-            ref, card, shown, keep, tuple(chosen), kept[0], _plan(card, kept[0]), group.sample, source, decided
-        )
+            ref, card, shown, keep, tuple(chosen), kept[0], _plan(card, kept[0]), group.sample, sources[0],
+            tuple(decision_of(ref, group)), sources,
+        )  # fmt: skip
     found = nearest(recorded_plans(archive().runs(AllocateSpec, ref)), wanted)
     plan = _fitting(card, partial(load_plan, found.path)) if found is not None else None
     keep = plan.keep_target if plan is not None else wanted
