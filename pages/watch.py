@@ -17,18 +17,26 @@ from pages.ui.shared import jobs
 from pages.ui.shared.frame import empty, frame, guard, page_link, sample_note
 from pages.ui.shared.naming import told_apart, when
 from pages.ui.shared.prose import prose
+from pages.ui.shared.state import current_model
 from pages.ui.watch import film, live
 
 RUN, OVER = "wa_run", "wa_over"
 
 
 def learning_runs() -> list[RunView[AllocateSpec]]:
-    """Every run that learned or is about to: those that can be watched first, of them unfinished ones, then the newest.
+    """Every run that learned or is about to: those that can be watched first, of them unfinished ones, then those of
+    the chosen model, then the newest.
 
     A run that ended before its first step has nothing to show, and must not hide one that has.
     """
     learned = [view for view in archive().runs(AllocateSpec) if names.learns(view.spec.method)]
-    return sorted(learned, key=lambda view: (view.final and not plays(view), view.final))
+    ref = current_model()
+    asked = (ref.source, ref.revision)
+
+    def order(view: RunView[AllocateSpec]) -> tuple[bool, bool, bool]:
+        return view.final and not plays(view), view.final, (view.spec.model.source, view.spec.model.revision) != asked
+
+    return sorted(learned, key=order)
 
 
 def label(view: RunView[AllocateSpec]) -> str:

@@ -85,7 +85,7 @@ def check_target(layers: Sequence[LinearShape], keep: float) -> int:
         least = max((layer.rank_multiple for layer in layers), default=1)
         raise BudgetError(
             f"Keeping {keep:.4f} is impossible: rank {least} in every layer already keeps {smallest / total:.4f}.",
-            f"Ask for at least {smallest / total:.4f}.",
+            f"Ask for at least {smallest / total:.4f}{'' if least == 1 else ', or for a smaller rank multiple'}.",
         )
     return allowed
 

@@ -47,7 +47,7 @@ def calibrate(arguments: argparse.Namespace) -> int:
     wanted = {DECOMPOSITIONS.get(name).statistics for name in spec.decompositions} - {"none"}
     if not wanted:
         raise SettingsError("The plain SVD needs no text.", "Name another decomposition: `lrc methods` lists them.")
-    checks.check_model(spec.model, [spec.calibration.window])
+    checks.check_model(spec.model, {"calibration window": spec.calibration.window})
     with started_by_torchrun() as team:
         line = ProgressLine()
         on_progress = line.on_progress if team.rank == 0 else ignore_progress

@@ -31,7 +31,7 @@ from lrc_core.runs.spec import ModelRef, Spec
 from lrc_core.runs.store import Run
 from lrc_core.texts.label import text_labels
 from lrc_core.types import ModelCard
-from lrc_core.words import duration, percent
+from lrc_core.words import data_size, duration, percent
 
 
 def job(arguments: argparse.Namespace) -> int:
@@ -304,7 +304,7 @@ def print_rows(rows: Sequence[Mapping[str, Any]]) -> None:
 def _share_of_bytes(row: Mapping[str, Any]) -> str:
     """Of the block linears in 16 bits, and the whole model in MB."""
     size = row.get("model_bytes")
-    return percent(share_of(row)) + ("" if size is None else f", {size / 1e6:.0f} MB")
+    return percent(share_of(row)) + ("" if size is None else f", {data_size(size)}")
 
 
 def _accuracy(scores: Mapping[str, Any] | None) -> str:

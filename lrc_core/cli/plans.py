@@ -60,7 +60,8 @@ def plan(arguments: argparse.Namespace) -> int:
         emit_json({"plan": made.to_dict(), "predicted_loss": loss, "loss_from": source})
         return 0
     emit(
-        f"{len(locked)} layers locked, {len(made.dense)} dense; {fixed_percent(made.keep_achieved)} kept of "
+        f"{len(locked)} {'layer' if len(locked) == 1 else 'layers'} locked, {len(made.dense)} dense; "
+        f"{fixed_percent(made.keep_achieved)} kept of "
         f"{fixed_percent(made.keep_target)}. Plan: {arguments.save}"
     )
     if loss is not None:

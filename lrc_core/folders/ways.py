@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from dataclasses import dataclass
 
 
@@ -27,16 +29,17 @@ def ways_to_load(folder: str, form: str) -> tuple[LoadingWay, ...]:
         folder: path or hub id.
         form: ``lowrank`` or ``dense``.
     """
+    literal, word = json.dumps(folder, ensure_ascii=False), shlex.quote(folder)
     load, tokenizer = "AutoModelForCausalLM.from_pretrained", "tokenizer = AutoTokenizer.from_pretrained"
     imports = "from transformers import AutoModelForCausalLM, AutoTokenizer\n"
-    stock = LoadingWay("With transformers", "python", f'{imports}\nmodel = {load}("{folder}")\n{tokenizer}("{folder}")')
+    stock = LoadingWay("With transformers", "python", f"{imports}\nmodel = {load}({literal})\n{tokenizer}({literal})")
     # lm-eval would take the softmax in the precision of the weights, `lrc evaluate` takes it in float32.
-    task = "softmax_dtype=float32 --tasks arc_easy --batch_size 8"
+    pretrained = shlex.quote(f"pretrained={folder},softmax_dtype=float32")
+    bench = f"lm_eval --model hf --model_args {pretrained} --tasks arc_easy --batch_size 8"
     ask, start = "With lm-eval, from its own command line", 'pip install "transformers[serving]"\ntransformers serve'
     if form == "dense":
-        text = f'from transformers import pipeline\n\nwrite = pipeline("text-generation", "{folder}")'
-        bench = f"lm_eval --model hf --model_args pretrained={folder},{task}"
-        serve = LoadingWay("As a server", "bash", f"{start} {folder}")
+        text = f'from transformers import pipeline\n\nwrite = pipeline("text-generation", {literal})'
+        serve = LoadingWay("As a server", "bash", f"{start} {word}")
         return stock, LoadingWay("As a pipeline", "python", text), LoadingWay(ask, "bash", bench), serve
     own = LoadingWay(
         "With this program installed: no code of the folder runs", "python", f"import lrc_core.hf\n{stock.code}"
@@ -45,8 +48,7 @@ def ways_to_load(folder: str, form: str) -> tuple[LoadingWay, ...]:
     shim = LoadingWay(
         "With transformers alone: runs the loader in the folder, which you can read",
         "python",
-        f'{imports}\nmodel = {load}("{folder}"{trust}\n{tokenizer}("{folder}")',
+        f"{imports}\nmodel = {load}({literal}{trust}\n{tokenizer}({literal})",
     )
-    bench = f"python -m lrc_core.hf lm_eval --model hf --model_args pretrained={folder},{task}"
-    serve = LoadingWay("As a server", "bash", f"{start} {folder} --trust-remote-code")
-    return own, shim, LoadingWay(ask, "bash", bench), serve
+    serve = LoadingWay("As a server", "bash", f"{start} {word} --trust-remote-code")
+    return own, shim, LoadingWay(ask, "bash", f"python -m lrc_core.hf {bench}"), serve

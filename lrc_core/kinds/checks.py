@@ -11,7 +11,7 @@ from typing import Any
 import lrc_core.allocate
 import lrc_core.decompose  # noqa: F401 - registers the decompositions, as the line above does the allocators
 from lrc_core.errors import BudgetError, EvaluationError, ModelError, ResourceError, SettingsError, TextError
-from lrc_core.models.checks.positions import Positions, require_length
+from lrc_core.models.checks.positions import require_lengths
 from lrc_core.models.onload.choice import LAYER_LOCAL
 from lrc_core.models.resources import human_bytes
 from lrc_core.plan import Plan
@@ -32,6 +32,10 @@ from lrc_core.runs.spec import (
 from lrc_core.texts.documents import load_documents, require_known
 from lrc_core.texts.files import is_file
 from lrc_core.tune.settings import TUNED
+
+EVALUATED = "evaluation window"
+"""What the window of an evaluation is called where it is too long."""
+_NO_WINDOWS: Mapping[str, int] = {}
 
 
 def check_keep(keep: float) -> None:
@@ -94,12 +98,12 @@ def check_evaluation(evaluation: EvaluationSpec) -> None:
         raise EvaluationError(f"There is no folder {evaluation.include_path} of task files.")
 
 
-def check_model(model: ModelRef, windows: Iterable[int] = (), whole: str = "") -> None:
+def check_model(model: ModelRef, windows: Mapping[str, int] = _NO_WINDOWS, whole: str = "") -> None:
     """Look at the model's headers without loading it.
 
     Args:
         model: as the user names it.
-        windows: lengths in tokens that it will be run on; see :func:`windows_of`.
+        windows: lengths in tokens that it will be run on, by what they are called; see :func:`windows_of`.
         whole: what of the job needs the whole model in memory; see :func:`needs_whole`.
 
     Raises:
@@ -118,7 +122,7 @@ def check_model(model: ModelRef, windows: Iterable[int] = (), whole: str = "") -
             f"{human_bytes(found.memory_available)} are free.",
             LAYER_LOCAL,
         )
-    require_length(Positions(found.positions, ends=True), max(windows, default=0))
+    require_lengths(found.positions, windows)
 
 
 BY_BLOCKS = (SpectraSpec, AllocateSpec, UpdateSpec, EvaluateSpec, CompareSpec, ExportSpec)
@@ -160,10 +164,10 @@ def _measurement(spec: Any) -> str:
     return "A plan that prunes structure" if (getattr(spec, "plan", None) or {}).get("structure_file") else ""
 
 
-def windows_of(spec: Any) -> list[int]:
-    """Lengths in tokens of the windows that a job of that spec runs the model on, as far as the spec says."""
+def windows_of(spec: Any) -> dict[str, int]:
+    """Tokens of the windows that a job of that spec runs the model on, as far as it says, by what they are called."""
     evaluation, calibration = getattr(spec, "evaluation", None), getattr(spec, "calibration", None)
-    found = [] if evaluation is None else [evaluation.window]
+    found = {} if evaluation is None else {EVALUATED: evaluation.window}
     plan = getattr(spec, "plan", None) or {}
     names = (
         getattr(spec, "decomposition", ""),
@@ -171,9 +175,10 @@ def windows_of(spec: Any) -> list[int]:
         "" if plan.get("weights_file") else plan.get("decomposition", ""),
     )
     if calibration is not None and any(name and DECOMPOSITIONS.get(name).statistics != "none" for name in names):
-        found.append(calibration.window)
+        found["calibration window"] = calibration.window
     settings = dict(getattr(spec, "settings", None) or {})
-    return found + [value for name, value in settings.items() if name.split("_")[-1] == "window" and value]
+    own = {name: value for name, value in settings.items() if name.split("_")[-1] == "window" and value}
+    return found | {f"setting '{name}'": value for name, value in own.items()}
 
 
 def check_outline(model: ModelRef) -> None:

@@ -85,7 +85,7 @@ def require_place(folder: Path) -> None:
 
 def _check_models(spec: ExportSpec) -> None:
     """The model by its headers, and the disk that the folder will take."""
-    checks.check_model(spec.model, (), checks.needs_whole(spec))
+    checks.check_model(spec.model, {}, checks.needs_whole(spec))
     place = Path(spec.to) if spec.to else RunStore().root
     if (needed := _folder_bytes(spec)) > (free := disk_available(place)):
         raise ModelError(

@@ -38,7 +38,7 @@ def _check(spec: QualitySpec) -> None:
 def _check_models(spec: QualitySpec) -> None:
     checks.check_model(spec.model, checks.windows_of(spec), checks.needs_whole(spec))
     for source in spec.references:
-        checks.check_model(ModelRef(source), [spec.evaluation.window])
+        checks.check_model(ModelRef(source), {checks.EVALUATED: spec.evaluation.window})
 
 
 _SIZE = bench_preset(bench.PRESET)

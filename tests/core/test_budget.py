@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -103,6 +104,14 @@ def test_a_target_below_rank_one_everywhere_says_what_is_possible() -> None:
         check_target(LAYERS, smallest * 0.99)
     ranks = fit_budget(LAYERS, dense_ranks(LAYERS), smallest + 1e-12)
     assert set(ranks.values()) == {1}
+
+
+def test_a_rank_multiple_that_makes_a_target_impossible_is_named_among_the_remedies() -> None:
+    with pytest.raises(BudgetError, match="rank multiple"):
+        check_target([replace(layer, rank_multiple=64) for layer in LAYERS], 0.01)
+    with pytest.raises(BudgetError) as caught:
+        check_target(LAYERS, 1e-6)
+    assert "multiple" not in str(caught.value)
 
 
 def test_uniform_is_the_papers_formula() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import shlex
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -22,6 +24,7 @@ from lrc_core.cli.parser import build_parser
 from lrc_core.errors import CancelledError, ModelError, PlanError, SettingsError
 from lrc_core.folders import reload, write
 from lrc_core.folders.stored import put_in_own_memory, stock_of
+from lrc_core.folders.ways import ways_to_load
 from lrc_core.formats.grids import FORMATS
 from lrc_core.formats.rounding import packed, unpacked
 from lrc_core.kinds import KINDS, check, command_for, export
@@ -298,6 +301,18 @@ def test_what_cannot_be_exported_is_refused(tmp_path: Path) -> None:
         with pytest.raises(SettingsError):
             require_place(place)
     require_place(tmp_path / "below" / "new")
+
+
+@pytest.mark.parametrize("form", ["lowrank", "dense"])
+@pytest.mark.parametrize("folder", ["/a/plain-one", '/my models/größer "v2"', "/it's $HOME/back\\slash"])
+def test_commands_and_scripts_name_the_very_folder(folder: str, form: str) -> None:
+    for way in ways_to_load(folder, form):
+        if way.language == "python":
+            tree = ast.parse(way.code)
+            assert folder in {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}, way.code
+        else:
+            words = shlex.split(way.code)
+            assert folder in words or f"pretrained={folder},softmax_dtype=float32" in words, way.code
 
 
 def test_where_no_model_is_named_it_is_the_plans(model: ModelRef, calibration: CalibrationSpec) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -128,6 +129,19 @@ def test_too_long_a_window_is_refused_before_anything_is_loaded(tmp_path: Path) 
     checks.check_model(ref, checks.windows_of(weights_only))  # no window is run
     with pytest.raises(EvaluationError, match=str(POSITIONS)):
         checks.check_model(ref, checks.windows_of(AllocateSpec(ref, method="uniform", decomposition="whitened")))
+
+
+def test_every_window_that_is_too_long_is_named_by_the_word_that_changes_it(tmp_path: Path) -> None:
+    ref = ModelRef(str(save_tiny(tmp_path / "gpt2", "gpt2")))
+    spec = AllocateSpec(
+        ref, method="lagrangian", decomposition="whitened", settings={"window": POSITIONS + 2, "curve": "auto"}
+    )
+    with pytest.raises(EvaluationError, match=rf"calibration window .*'window' of {POSITIONS + 2}"):
+        checks.check_model(ref, checks.windows_of(spec))
+    fits = replace(spec, calibration=replace(spec.calibration, window=POSITIONS))
+    with pytest.raises(EvaluationError) as caught:
+        checks.check_model(ref, checks.windows_of(fits))
+    assert "'window'" in str(caught.value) and "calibration" not in str(caught.value)
 
 
 def test_ids_without_a_row_in_the_embedding_are_refused() -> None:

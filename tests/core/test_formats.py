@@ -21,7 +21,10 @@ from lrc_core.models.blocks.linears import block_linears, get_module, weight_of
 from lrc_core.plan import Plan, make_plan
 from lrc_core.quality.footprint import footprint
 from lrc_core.quality.quantised import quantised_plan, sizes_of
+from lrc_core.results.answers import without_factors
+from lrc_core.runs.spec import AnswerSpec
 from lrc_core.types import LinearShape, ModelCard, ModelIdentity
+from tests.factories.run_factory import make_card
 from tests.factories.tiny_methods import MemoryFactors, modules_of, random_windows, same_state, state_of
 from tests.factories.tiny_models import tiny_model
 
@@ -187,3 +190,14 @@ def test_plan_files_say_formats_and_old_ones_mean_16_bits() -> None:
     for wrong in ({layers[0].name: "Q9_9"}, {"no.such.layer": "Q8_0"}):
         with pytest.raises(PlanError, match=r"Q9_9|no\.such\.layer"):
             Plan.from_dict({**data, "formats": wrong})
+
+
+def test_an_answer_of_a_number_format_alone_waits_for_no_factors(monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("LRC_CACHE", str(tmp_path))
+    card = make_card()
+    low = make_plan(
+        card, {layer.name: 1 for layer in card.layers}, decomposition="whitened", method="uniform", keep_target=0.5
+    )
+    answers = [AnswerSpec(plan=plan.to_dict()) for plan in (quantised_plan(card, "Q8_0"), low)]
+    assert without_factors(answers[:1]) == []
+    assert without_factors(answers) == ["whitened"]

@@ -232,6 +232,12 @@ def test_labels_are_as_long_as_it_takes_to_tell_texts_apart() -> None:
         assert list(text_labels(names).values()) == labels
 
 
+def test_a_model_below_a_megabyte_has_a_size_in_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+    shares = {"keep_target": 1.0, "keep_achieved": 1.0, "bytes_share": 1.0, "model_bytes": 146_800}
+    print_rows([{"method": "dense", **shares, "perplexity": {}, "zero_shot": {}}])
+    assert "146.8 kB" in capsys.readouterr().out
+
+
 def test_two_texts_of_one_name_have_columns_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
     scores = {"/a/one/test.txt": {"value": 11.0, "stderr": 1.0}, "/a/two/test.txt": {"value": 22.0, "stderr": 1.0}}
     row = {"method": "dense", "keep_target": 1.0, "keep_achieved": 1.0, "perplexity": scores, "zero_shot": {}}

@@ -6,6 +6,7 @@ import json
 import math
 import re
 import shutil
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -122,6 +123,13 @@ def test_states_before_the_first_step(open_page, store, card, state):
         "failed": "Out of memory.",
     }
     assert expected.get(state, "ended before") in text_of(app)
+
+
+def test_the_chosen_models_run_comes_before_a_newer_one_of_another_model(open_page, store, card):
+    own = run_factory.allocate_run(store, card, keep=0.7)
+    another = replace(card, identity=replace(card.identity, source="someone/another"))
+    run_factory.allocate_run(store, another, keep=0.8)
+    assert film_in(open_page("watch"))["run"] == own.id
 
 
 @pytest.mark.parametrize("page", ["allocate", "runs"])

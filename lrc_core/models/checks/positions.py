@@ -79,6 +79,26 @@ def require_length(positions: Positions, window: int) -> None:
         )
 
 
+def require_lengths(limit: int | None, windows: Mapping[str, int]) -> None:
+    """Refuse a job whose windows a model cannot take, all of them at once, each by the word that changes it.
+
+    Args:
+        limit: positions of a model whose positions end; None of any other.
+        windows: tokens of every window, by what it is called.
+
+    Raises:
+        EvaluationError: naming the windows that are too long.
+    """
+    long = {name: window for name, window in windows.items() if limit is not None and window > limit}
+    if long:
+        said = " and ".join(f"the {name} of {window} tokens" for name, window in long.items())
+        raise EvaluationError(
+            f"{said[0].upper()}{said[1:]} {'is' if len(long) == 1 else 'are'} longer than the {limit} positions of the "
+            "model.",
+            f"Set {'it' if len(long) == 1 else 'each'} to at most {limit}.",
+        )
+
+
 def length_warning(positions: Positions, window: int) -> str:
     """What to say of a window that is longer than a model was made for; "" where there is nothing to say."""
     if positions.limit is None or window <= positions.limit:

@@ -152,7 +152,8 @@ def next_step(ref: ModelRef, fetch: Callable[[], None]) -> None:
     elif not own:
         said, page = f"Nothing of {escaped(model_label(ref))} has been computed on this computer yet.", ""
     elif not any(isinstance(view.spec, AllocateSpec) and learns(view.spec.method) for view in own):
-        said, page = "Its spectra are here. Choose a size and let the ranks be learned.", "allocate"
+        read = "Its spectra are here. " if archive().best_spectra(ref) is not None else ""
+        said, page = f"{read}Choose a size and let the ranks be learned.", "allocate"
     elif not kinds & {"compare", "evaluate", "quality"}:
         said, page = "Ranks have been learned. Measure them against the other methods at the same size.", "compare"
     else:

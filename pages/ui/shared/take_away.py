@@ -25,7 +25,12 @@ from pages.ui.shared.frame import empty, guard
 
 ICON = ":material/archive:"
 _FORMS = {"lowrank": "Small, for transformers", "dense": "Dense twin, loads anywhere"}
-_PRECISIONS = {"auto": "As the original's files", "float32": "float32", "bfloat16": "bfloat16", "float16": "float16"}
+_PRECISIONS = {
+    "auto": "As the files, or as held here",
+    "float32": "float32",
+    "bfloat16": "bfloat16",
+    "float16": "float16",
+}
 
 
 @dataclass(frozen=True)
