@@ -296,7 +296,7 @@ class ExportSpec(JobSpec):
         FORMS[0], "lowrank: small; dense: stock shapes that load anywhere, as large as the original", choices=FORMS
     )
     dtype: Name = argument(
-        PRECISIONS[0], "of the stored weights; auto: as the files, or as held here in 16 bits", choices=PRECISIONS
+        PRECISIONS[0], "of the weights; auto: as the files, or as held here in 16 bits", choices=PRECISIONS
     )
 
 

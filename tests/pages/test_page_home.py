@@ -93,9 +93,9 @@ def test_what_to_do_next_follows_from_what_is_there(open_page, store, samples, c
 
 def test_spectra_are_not_said_to_be_here_where_only_ranks_were_computed(open_page, store, card):
     run_factory.allocate_run(store, card, keep=0.8, method="uniform")
-    assert "Its spectra are here" not in text_of(open_page())
+    assert "spectra are here" not in text_of(open_page())
     run_factory.spectra_run(store, card)
-    assert "Its spectra are here" in text_of(open_page())
+    assert "spectra are here" in text_of(open_page())
 
 
 def test_preflight_then_fetch(open_page, submitted):

@@ -26,7 +26,7 @@ from pages.ui.shared.frame import empty, guard
 ICON = ":material/archive:"
 _FORMS = {"lowrank": "Small, for transformers", "dense": "Dense twin, loads anywhere"}
 _PRECISIONS = {
-    "auto": "As the files, or as held here",
+    "auto": "As files, or as held here",
     "float32": "float32",
     "bfloat16": "bfloat16",
     "float16": "float16",
