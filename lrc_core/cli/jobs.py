@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from lrc_core.kinds.checks import needs_whole
 from lrc_core.models.onload.choice import LAYER_LOCAL, MODES, ONLOAD
 from lrc_core.plan import Plan, storage_of, update_of, variant_name
 from lrc_core.quality.alternatives import why_not_quantise
-from lrc_core.quality.quantised import compresses, share_of
+from lrc_core.quality.quantised import compresses, share_of, sizes_of
 from lrc_core.quality.rows import Scores, accuracy_of, named
 from lrc_core.quality.tables import to_markdown
 from lrc_core.results.plans import copy_plan
@@ -219,12 +220,35 @@ def print_plan(run: Run, result: dict[str, Any]) -> None:
             ]
         ],
     )
-    if said := _predicted(result.get("details", {})):
-        emit(said)
+    for said in (_bytes(result), _time(result.get("details", {})), _predicted(result.get("details", {}))):
+        if said:
+            emit(said)
     if recorded := result.get("recorded"):
         rates = ", ".join(str(entry["compression"]) for entry in recorded)
         emit(f"Plans recorded on the way, in percent of compression: {rates}  (--plan {run.id}@NN)")
     emit(f"Plan: {run.path / 'plan.json'}")
+
+
+def _bytes(result: Mapping[str, Any]) -> str:
+    """What a plan with number formats comes to, which shares of parameters say nothing of; "" of one in 16 bits."""
+    plan = Plan.from_dict(result["plan"])
+    if not plan.formats or not result.get("card"):
+        return ""
+    sizes = sizes_of(ModelCard.from_dict(result["card"]), plan)
+    formats = Counter(plan.formats.values())
+    layers = ", ".join(f"{formats[name]} in {name}" for name in sorted(formats))
+    share = fixed_percent(sizes["bytes_share"])
+    return (
+        f"Bytes: {share} of the block linears in 16 bits, {data_size(sizes['model_bytes'])} in all. Layers: {layers}."
+    )
+
+
+def _time(details: Mapping[str, Any]) -> str:
+    """What the layers take of one token, where time was the budget."""
+    taken, dense = (details.get(f"{name}milliseconds") for name in ("", "dense_"))
+    if not isinstance(taken, float) or not isinstance(dense, float):
+        return ""
+    return f"Time: {taken:.1f} ms of {dense:.1f} that the block linears take dense, a token ({percent(taken / dense)})."
 
 
 def _predicted(details: Mapping[str, Any]) -> str:

@@ -13,11 +13,14 @@ from lrc_core.budget import dense_ranks
 from lrc_core.cli.follow import ProgressLine
 from lrc_core.cli.jobs import print_plan, save_plan
 from lrc_core.plan import Plan, make_plan, pruned_plan
+from lrc_core.quality.quantised import quantised_plan, sizes_of
 from lrc_core.quality.variants import methods_with_terms
 from lrc_core.results.plans import find_plan
 from lrc_core.runs.spec import AllocateSpec
 from lrc_core.runs.store import RunStore
+from lrc_core.words import data_size
 from tests.factories.job_helpers import CARD, a_plan
+from tests.factories.run_factory import make_card
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -65,6 +68,21 @@ def test_a_saved_plan_takes_its_file_along(capsys: pytest.CaptureFixture[str], t
     Plan.from_dict(found.plan).require_files(found.folder, store.root)
     print_plan(run, {"plan": plan.to_dict()})
     assert "pruned" in capsys.readouterr().out
+
+
+def test_other_budgets_than_parameters_are_told(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    run = RunStore(tmp_path).create(AllocateSpec())
+    card = make_card()  # wide enough for a block
+    plan = quantised_plan(card, "Q8_0")
+    details = {"milliseconds": 30.0, "dense_milliseconds": 40.0}
+    print_plan(run, {"plan": plan.to_dict(), "card": card.to_dict(), "details": details})
+    said = capsys.readouterr().out
+    sizes = sizes_of(card, plan)
+    assert plan.formats and f"{len(plan.formats)} in Q8_0" in said
+    assert f"{100 * sizes['bytes_share']:.1f} %" in said and data_size(sizes["model_bytes"]) in said
+    assert "30.0 ms of 40.0" in said and "75 %" in said
+    print_plan(run, {"plan": a_plan().to_dict(), "card": CARD.to_dict()})
+    assert not {"Bytes:", "Time:"} & set(capsys.readouterr().out.split())
 
 
 def test_evaluate_takes_a_file_a_run_and_a_recorded_rate(lrc: Any, tmp_path: Path) -> None:

@@ -219,6 +219,16 @@ def test_sizes_of_a_bench() -> None:
     assert (mixed.evaluation.items, mixed.evaluation.texts, mixed.model.source) == (50, ("c4", "wiki"), "owner/m")
 
 
+@pytest.mark.parametrize(
+    "words", ["spectra a/b --model c/d", "allocate a/b --model c/d", "evaluate a/b --model starter"]
+)
+def test_two_models_are_refused(words: str) -> None:
+    with pytest.raises(SettingsError, match="a/b"):
+        read_back(f"lrc {words}")
+    twice = words.replace("a/b", words.rpartition(" ")[2])
+    assert read_back(f"lrc {twice}").model.source == words.rpartition(" ")[2]  # type: ignore[union-attr]
+
+
 def test_one_seed_for_everything_unless_told_otherwise() -> None:
     spec = read_back("lrc allocate --seed 3")
     assert (spec.seed, spec.calibration.seed) == (3, 3)  # type: ignore[union-attr]

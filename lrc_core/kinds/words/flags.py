@@ -16,7 +16,7 @@ from typing import Any, Literal, Protocol, get_args, get_origin, get_type_hints
 
 import lrc_core.allocate
 import lrc_core.decompose  # noqa: F401 - both register their methods, which help texts list
-from lrc_core.errors import EvaluationError, TextError
+from lrc_core.errors import EvaluationError, SettingsError, TextError
 from lrc_core.formats.grids import format_named
 from lrc_core.kinds.words.lists import add_list, pieces_of
 from lrc_core.models.onload.choice import MODES
@@ -188,8 +188,17 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 
 
 def model_ref(arguments: argparse.Namespace) -> ModelRef:
-    """The model; a local folder or file by its absolute path, so that the worker finds it."""
-    source = model_source(arguments.named_model or arguments.model or STARTER)
+    """The model; a local folder or file by its absolute path, so that the worker finds it.
+
+    Raises:
+        SettingsError: two are named.
+    """
+    named = {model_source(name) for name in (arguments.model, arguments.named_model) if name}
+    if len(named) > 1:
+        raise SettingsError(
+            f"Two models are named: {arguments.model} and {arguments.named_model}.", "Name one of them."
+        )
+    source = named.pop() if named else STARTER
     return ModelRef(source, arguments.revision, arguments.trust_remote_code, arguments.allow_pickle)
 
 
