@@ -92,8 +92,7 @@ def _basis(columns: Tensor) -> Tensor:
     square of their condition number, so that columns that are nearly dependent take the slow way.
     """
     root, failed = torch.linalg.cholesky_ex(columns.T @ columns, upper=True)
-    spread = root.diagonal()
-    if bool(failed) or float(spread.min()) < _LEAST_SPREAD * float(spread.max()):
+    if bool(failed) or bool((root.diagonal() < _LEAST_SPREAD).any()):
         return torch.linalg.qr(columns).Q
     return torch.linalg.solve_triangular(root, columns, upper=True, left=False)
 

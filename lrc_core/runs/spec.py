@@ -295,9 +295,7 @@ class ExportSpec(JobSpec):
     form: Name = argument(
         FORMS[0], "lowrank: small; dense: stock shapes that load anywhere, as large as the original", choices=FORMS
     )
-    dtype: Name = argument(
-        PRECISIONS[0], "of the weights; auto: as the files, or as held here in 16 bits", choices=PRECISIONS
-    )
+    dtype: Name = argument(PRECISIONS[0], "of the weights; auto: as files, or as held in 16 bits", choices=PRECISIONS)
 
 
 @dataclass(frozen=True)
