@@ -34,27 +34,26 @@ METHOD, DECOMPOSITION, STORAGE, PRESET, LEARNED, SETTINGS = (
 )  # fmt: skip
 
 
-def exact() -> int:
-    """The rate as a number, for who knows it; the slider writes into the same state. In whole percent."""
-    rate = st.number_input(
-        "Compression, %",
-        1,
-        LARGEST_RATE,
-        state.DEFAULT_RATE,
-        step=1,
-        key=state.RATE,
-        on_change=moved,
-        bind="query-params",
-        help="Share of the block linears' parameters that is removed: type it here, or drag the slider below.",
-    )
-    return min(max(int(rate), 1), LARGEST_RATE)
+def current_rate() -> int:
+    """Where the slider stands, in whole percent: the link says it, else this tab, where another page's slider set it.
+
+    The slider is no widget that Streamlit could bind to the link, so this page keeps the two alike itself.
+    """
+    named = st.query_params.get(state.RATE, "")
+    known = named.isdecimal() and len(named) <= len(str(LARGEST_RATE))
+    rate = int(named) if known else int(st.session_state.get(state.RATE, state.DEFAULT_RATE))
+    rate = min(max(rate, 1), LARGEST_RATE)
+    st.session_state[state.RATE] = rate
+    if (named or str(state.DEFAULT_RATE)) != str(rate):
+        st.query_params[state.RATE] = str(rate)
+    return rate
 
 
 def let_go() -> None:
     """The slider was let go: its rate becomes that of the page and of the link."""
     rate = ratedrag.released_at()
     if rate is not None:
-        st.session_state[state.RATE] = rate
+        st.session_state[state.RATE], st.query_params[state.RATE] = rate, str(rate)
         moved()
 
 
@@ -254,10 +253,8 @@ def body(ref: ModelRef) -> None:
     card, _ = known
     st.caption(prose("allocate"))
     cards.coverage(card)
-    left, right = st.columns([1, 4], gap="medium", vertical_alignment="bottom")
-    with left, st.popover("Type a rate", icon=":material/dialpad:", width="stretch"):
-        rate = exact()  # the slider is the control; this is for who knows the number
-    with right, st.container(horizontal=True):
+    rate = current_rate()
+    with st.container(horizontal=True):
         decomposition = choose_decomposition()
         storage = forms.storage(STORAGE, set_otherwise, first=FIRST.storage)
     countdown = st.container(key="al_countdown")

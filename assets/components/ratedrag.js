@@ -1,6 +1,7 @@
 
 // The compression slider: figures and heatmaps of every rate are here, so that they follow the pointer in the next
-// frame. Letting go sends `released` ({rate, n}); the server answers with data that carries the same n as `echo`.
+// frame. Letting go sends `released` ({rate, n}); the server answers with data that carries the same n as `echo`. The
+// rate as a number is typed here too: of two widgets for one value, an answer to the one would undo the other.
 const drags = new WeakMap();
 const KEYS_REST_MS = 400; // arrow keys held down tell the server once, where they stop
 
@@ -55,10 +56,13 @@ class RateDrag {
     Object.assign(this.input, { type: "range", min: 1, step: 1, id: "rate" });
     const label = element("label", "", "Compression");
     label.htmlFor = "rate";
-    this.output = element("output");
-    this.output.setAttribute("for", "rate");
+    this.number = element("input");
+    Object.assign(this.number, { type: "number", min: 1, step: 1, inputMode: "numeric", title: "Type a rate" });
+    this.number.setAttribute("aria-label", "Compression, %");
+    const typed = element("span", "typed");
+    typed.append(this.number, element("span", "", "%"));
     const head = element("div", "head");
-    head.append(label, this.output);
+    head.append(label, typed);
     this.ticks = element("div", "ticks");
     this.ticks.setAttribute("aria-hidden", "true");
     this.track = element("div", "track");
@@ -80,7 +84,7 @@ class RateDrag {
   update(data, send) {
     this.data = data;
     this.send = send;
-    this.input.max = data.largest;
+    this.input.max = this.number.max = data.largest;
     const colors = getComputedStyle(this.root).getPropertyValue("--st-chart-sequential-colors");
     const panels = JSON.stringify([colors, data.kinds, data.panels]);
     if (panels !== this.shown) {
@@ -89,7 +93,7 @@ class RateDrag {
       this.build();
     }
     // An answer to an older release must not pull the slider away from where it stands by now.
-    if (!this.held && !this.timer && !this.waits()) this.input.value = data.rate;
+    if (!this.held && !this.typing && !this.timer && !this.waits()) this.input.value = data.rate;
     this.draw();
   }
 
@@ -168,17 +172,30 @@ class RateDrag {
     this.input.setAttribute("aria-valuetext", [
       `${rate} % removed`, `${facts[1][0]} parameters`, facts[2][0], told,
     ].filter(Boolean).join(", "));
-    this.output.textContent = `${rate} %`;
+    if (!this.typing) this.number.value = rate;
   }
 
   denseFact({ panel, grid }, rate) {
     const drawn = panel.rates[grid.drawnAt];
-    const where = drawn === rate ? "at break-even or above" : `in its nearest plan, at ${drawn} %`;
+    const where = drawn === rate ? "at this rate" : `in its nearest plan, at ${drawn} %`;
     return [`${grid.dense} of ${this.data.cells.length}`, `layers of ${panel.title} ${where}`];
   }
 
   waits() {
     return this.n > 0 && this.data.echo !== this.n;
+  }
+
+  // What is typed moves the slider as soon as it is a rate; what is none is set right when the field is left.
+  type(final) {
+    const asked = Math.round(this.number.valueAsNumber), { largest } = this.data;
+    this.typing = !final;
+    if (asked >= 1 && (final || asked <= largest)) this.input.value = asked;
+    this.draw();
+  }
+
+  rest() {
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => this.tell(), KEYS_REST_MS);
   }
 
   tell() {
@@ -191,7 +208,7 @@ class RateDrag {
   }
 
   listen() {
-    const { input } = this;
+    const { input, number } = this;
     input.addEventListener("pointerdown", () => { this.held = true; });
     for (const name of ["pointerup", "pointercancel"]) input.addEventListener(name, () => { this.held = false; });
     input.addEventListener("input", () => {
@@ -199,13 +216,17 @@ class RateDrag {
       this.frame = requestAnimationFrame(() => { this.frame = 0; this.draw(); });
     });
     input.addEventListener("change", () => {
-      clearTimeout(this.timer);
-      if (this.byKey) this.timer = setTimeout(() => this.tell(), KEYS_REST_MS);
+      if (this.byKey) this.rest();
       else this.tell();
     });
     input.addEventListener("keydown", () => { this.byKey = true; });
     input.addEventListener("pointerdown", () => { this.byKey = false; });
     input.addEventListener("blur", () => { if (this.timer) this.tell(); });
+    number.addEventListener("focus", () => number.select());
+    number.addEventListener("input", () => this.type(false));
+    number.addEventListener("change", () => { this.type(true); this.rest(); });
+    number.addEventListener("blur", () => { this.type(true); if (this.timer) this.tell(); });
+    number.addEventListener("keydown", ({ key }) => { if (key === "Enter") { this.type(true); this.tell(); } });
   }
 }
 

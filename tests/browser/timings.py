@@ -140,7 +140,7 @@ def drag(page: Any, moves: int) -> list[float]:
     """The slider dragged to and fro: every move until what it says is painted."""
     switch(page, "allocate")
     slider = page.locator(".st-key-al_drag input[type=range]")
-    page.evaluate("lrcWatchDrag(() => parseInt(lrcFind('.ratedrag output').textContent))")
+    page.evaluate("lrcWatchDrag(() => lrcFind('.ratedrag input[type=number]').valueAsNumber)")
     box = slider.bounding_box()
     height = box["y"] + box["height"] / 2
     page.mouse.move(box["x"] + 0.2 * box["width"], height)

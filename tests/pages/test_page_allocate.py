@@ -7,6 +7,8 @@ import time
 
 import numpy as np
 import pytest
+from streamlit.components.v2.bidi_component.main import _make_trigger_id
+from streamlit.proto.WidgetStates_pb2 import WidgetState
 
 from lrc_core import words
 from lrc_core.allocate.curves.loss_curves import cheapest_ranks
@@ -40,6 +42,15 @@ def given(app):
     return json.loads(app.get("bidi_component")[0].proto.json)
 
 
+def slide(app, rate):
+    """Let the slider go somewhere: what its component then sends."""
+    states = app._tree.get_widget_states()
+    payload = json.dumps([{"event": "released", "value": {"rate": rate, "n": 1}}])
+    trigger = _make_trigger_id(app.get("bidi_component")[0].proto.id, "events")
+    states.widgets.append(WidgetState(id=trigger, json_trigger_value=payload))
+    return app._run(states)
+
+
 def panel(app, key):
     """One of its heatmaps."""
     return next(panel for panel in given(app)["panels"] if panel["key"] == key)
@@ -60,6 +71,15 @@ def test_parameters_and_size_of_every_rate_are_handed_to_the_slider(open_page, k
 @pytest.mark.parametrize("rate", ["0", "200", "much"])
 def test_a_rate_in_the_link_that_cannot_be_is_set_right(open_page, known, rate):
     assert 1 <= given(open_page("allocate", rate=rate))["rate"] <= LARGEST_RATE
+
+
+def test_where_the_slider_is_let_go_is_the_rate_of_the_page_and_of_the_link(open_page, known):
+    app = open_page("allocate")
+    assert given(app)["rate"] == state.DEFAULT_RATE and state.RATE not in app.query_params
+    slide(app, 31)
+    assert given(app)["rate"] == 31 and app.query_params[state.RATE] == "31"
+    slide(app, 900)
+    assert given(app)["rate"] == LARGEST_RATE
 
 
 def test_recorded_plans_are_marked_as_learned_and_can_be_taken_along(open_page, store, card, known):
@@ -139,7 +159,7 @@ def test_the_closed_form_plan_is_estimated_where_there_are_two_sided_spectra(ope
 
 
 def test_form_comes_from_the_registry(open_page, known):
-    assert len(open_page("allocate", **LEARNS).number_input) == 1  # a closed fold draws nothing
+    assert not open_page("allocate", **LEARNS).number_input, "a closed fold draws nothing"
     app = open_page("allocate", **LEARNS, al_settings="true")
     entry = next(entry for entry in ALLOCATORS if entry.learns)
     labels = {widget.label for kind in (app.number_input, app.toggle, app.selectbox, app.text_input) for widget in kind}
@@ -237,11 +257,11 @@ def test_starting_by_itself_is_off_until_switched_on_whatever_was_done_before(op
     run_factory.finish(store.create(FetchSpec()), {})
     app = open_page("allocate")
     assert app.toggle(key="al_auto").value is False
-    app.number_input(key="rate").set_value(31).run()
+    slide(app, 31)
     app.session_state["al_moved_at"] = time.monotonic() - 1000
     app.toggle(key="al_auto").set_value(True).run()
     assert not submitted, "what was moved before it was switched on starts nothing"
-    app.number_input(key="rate").set_value(32).run()
+    slide(app, 32)
     assert "starts in" in text_of(app) and app.button(key="al_not_now")
 
 
@@ -256,7 +276,7 @@ def test_after_the_slider_rests_the_job_starts_and_replaces_only_queued_ones(ope
     monkeypatch.setattr(manager, "replace_queued", lambda spec: replaced.append(spec.run_id))
     monkeypatch.setattr(state, "QUIET_S", 1000.0)
     app = switched_on(open_page("allocate"))
-    app.number_input(key="rate").set_value(26).run()
+    slide(app, 26)
     assert "starts in" in text_of(app) and not submitted
     app.session_state["al_moved_at"] = time.monotonic() - 1001
     app.run()
@@ -271,7 +291,7 @@ def test_choosing_a_method_starts_nothing_but_begins_a_countdown_anew(open_page,
     app = switched_on(open_page("allocate"))
     app.pills(key="al_method").set_value("uniform").run()
     assert "starts in" not in text_of(app) and not submitted
-    app.number_input(key="rate").set_value(26).run()
+    slide(app, 26)
     app.session_state["al_moved_at"] = time.monotonic() - 999
     app.pills(key="al_method").set_value("lagrangian").run()
     assert "starts in" in text_of(app)
@@ -281,7 +301,7 @@ def test_choosing_a_method_starts_nothing_but_begins_a_countdown_anew(open_page,
 def test_not_now_stops_the_countdown(open_page, known, submitted, monkeypatch):
     monkeypatch.setattr(state, "QUIET_S", 1000.0)
     app = switched_on(open_page("allocate"))
-    app.number_input(key="rate").set_value(26).run()
+    slide(app, 26)
     app.button(key="al_not_now").click().run()
     assert "starts in" not in text_of(app) and not submitted
 
@@ -295,7 +315,7 @@ def test_a_rate_that_a_finished_run_passed_starts_nothing(open_page, store, card
     run_factory.train(run, card, 0.7, run_factory.STEPS)
     run_factory.finish(run, {})
     app = switched_on(open_page("allocate", **LEARNS))
-    app.number_input(key="rate").set_value(12).run()
+    slide(app, 12)
     assert "finished run answers" in text_of(app) and not submitted
 
 

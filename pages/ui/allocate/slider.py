@@ -96,7 +96,7 @@ def marks_of(card: ModelCard, panels: Sequence[SliderPanel]) -> list[list[Any]]:
     first = next((panel for panel in panels if panel.series is not None and panel.key != "uniform"), None)
     if first is not None and first.series is not None:
         if (free := first.series.none_dense_from) is not None:
-            found.append([free, "◆", f"from {free} % on every layer of {first.title} is below break-even, none dense"])
+            found.append([free, "◆", f"from {free} % on no layer of {first.title} is stored dense"])
         last = min(first.series.rates[-1], LARGEST_RATE)
         if last < LARGEST_RATE and first.key == "learned":
             found.append([last, "▲", f"recorded up to {last} %"])
