@@ -41,10 +41,16 @@ COMPARISON = CompareSpec(
     keeps=(0.9, 0.8, 0.7), presets={"llrc": "standard"}, evaluation=EvaluationSpec(tasks=TASKS, items=100)
 )
 CLOSED_FORM = replace(
-    COMPARISON, methods=("lagrangian",), presets={}, decomposition="kfac", storage="pivoted", formats=()
+    COMPARISON,
+    methods=("lagrangian",),
+    presets={},
+    keeps=(0.95, *COMPARISON.keeps),
+    decomposition="kfac",
+    storage="pivoted",
+    formats=(),
 )
-"""What is quickest, at the same rates."""
-BEST = replace(CLOSED_FORM, keeps=(0.8, 0.7), update="tuned", formats=QUANTISED)
+"""What is quickest, at the same rates and one more."""
+BEST = replace(CLOSED_FORM, update="tuned", formats=QUANTISED)
 """The least loss where there is one to take back, beside number formats alone."""
 COMPARISONS = (COMPARISON, CLOSED_FORM, BEST)
 LESSON = LessonSpec()
@@ -53,6 +59,14 @@ PROMPT, LONGEST = "Explain in two sentences why the sky is blue.", 96
 PROMPTS = (
     "Write a short note to a neighbour who feeds your cat while you are away.",
     "What should I pack for three days in the mountains?",
+    "What is the capital of France, and what is it known for?",
+    "How do plants make their food?",
+    "Give three tips for sleeping better.",
+    "Explain to a child why leaves fall in autumn.",
+    "Write the first lines of a story about a lighthouse keeper.",
+    "Rewrite this in formal English: hey, can't make it today, sorry!",
+    "Write a Python function that returns the larger of two numbers.",
+    "A train leaves at 9:40 and arrives at 11:15. How long does the journey take?",
 )
 """What the dense model and the best plan at every rate are asked."""
 _COPIED = (
