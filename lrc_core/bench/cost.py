@@ -6,7 +6,7 @@ Seconds are operations over measured throughputs; ``lrc bench memory`` prints th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 from lrc_core.models.onload.memory import Shapes, inputs_of, phase_memory, whole_memory
 
@@ -24,6 +24,7 @@ class Speeds:
         double: in float64; Cholesky factors and triangular solutions reach about the same.
         eigen: cubes of the size of a symmetric float64 eigenproblem with vectors.
         disk: bytes written or read.
+        busy: the machine did other work meanwhile, so that it can do more than that.
     """
 
     model: float
@@ -31,6 +32,12 @@ class Speeds:
     double: float
     eigen: float
     disk: float
+    busy: bool = False
+
+    def or_better(self, other: Speeds) -> Speeds:
+        """Of each throughput the higher one, with whether the machine was busy this time."""
+        names = [one.name for one in fields(self) if one.name != "busy"]
+        return replace(self, **{name: max(getattr(self, name), getattr(other, name)) for name in names})
 
 
 @dataclass(frozen=True)

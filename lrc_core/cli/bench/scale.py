@@ -110,7 +110,9 @@ def print_costs(costs: dict[str, Any] | None, model: dict[str, Any]) -> None:
     )
     reading = costs["reading"]
     note(
-        f"For {reading['windows']} windows of {reading['window']} tokens, from throughputs measured here once: an "
-        "estimate; the long phases of a 1.1 B model came within 1.4 times of it (docs/scale.md). What does not need "
-        "the whole model has one block in memory at a time."
+        f"For {reading['windows']} windows of {reading['window']} tokens, from throughputs measured here: an estimate, "
+        "without the seconds in which a job starts; the long phases of a 1.1 B model came within 1.4 times of it "
+        "(docs/scale.md). What does not need the whole model has one block in memory at a time."
     )
+    if costs["speeds"]["busy"]:
+        note("This machine was busy while its throughputs were measured: it takes less time when it is not.")
