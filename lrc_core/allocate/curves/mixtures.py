@@ -96,8 +96,8 @@ class Mixture:
         cost: of the block linears.
     """
 
-    ranks: Mapping[str, int]
-    formats: Mapping[str, str]
+    ranks: dict[str, int]
+    formats: dict[str, str]
     loss: float
     cost: int
 

@@ -12,19 +12,12 @@ what each was measured to take on this device.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-import numpy as np
-from numpy.typing import NDArray
-
-from lrc_core.allocate.curves.latency import require_time, timed_ways
-from lrc_core.allocate.curves.loss_curves import cheapest_ranks
-from lrc_core.allocate.curves.mixtures import Curves, best_mixture, on_hull, smallest_cost, ways
+from lrc_core.allocate.curves.budgeted import budget_of
 from lrc_core.allocate.curves.predicted import CURVE_HELP, CURVES, Measuring, predicted_losses
-from lrc_core.allocate.protocol import Allocation, Bytes, Context, Latency
-from lrc_core.budget import check_target, dense_ranks
-from lrc_core.formats.budgets import require_reach
+from lrc_core.allocate.protocol import Allocation, Context
+from lrc_core.budget import dense_ranks
 from lrc_core.registry import ALLOCATORS, MethodEntry
 from lrc_core.settings import setting
 
@@ -57,55 +50,14 @@ ENTRY = ALLOCATORS.register(
 
 def allocate(context: Context, settings: LagrangianSettings) -> Allocation:
     """The cheapest plan; see :class:`~lrc_core.allocate.protocol.Allocator`."""
-    if context.bytes is not None:
-        return _within_bytes(context, context.bytes)
-    if context.latency is not None:
-        return _within_time(context, context.latency, settings)
-    check_target(context.layers, context.keep)
-    if context.keep >= 1:
+    budget = budget_of(context)
+    if budget.target >= 1:
         return Allocation(dense_ranks(context.layers))
-    losses = predicted_losses(context, settings.curve, Measuring(settings.batches, settings.batch, settings.window))
-    ranks = cheapest_ranks(context.layers, losses, context.keep)
-    details = {"predicted_loss_increase": _lost(losses, ranks)}
+    measuring = Measuring(settings.batches, settings.batch, settings.window)
+    losses = predicted_losses(context, budget.curve(settings.curve), measuring)
+    found = budget.solve(losses, budget.target)
+    details = {"predicted_loss_increase": found.loss, **budget.figures(found)}
     if any(layer.rank_multiple > 1 for layer in context.layers):
-        free = [replace(layer, rank_multiple=1) for layer in context.layers]
-        details["predicted_loss_at_any_rank"] = _lost(losses, cheapest_ranks(free, losses, context.keep))
-    return Allocation(ranks, details=details)
-
-
-def _lost(losses: Mapping[str, NDArray[np.float64]], ranks: Mapping[str, int]) -> float:
-    """Predicted loss of everything beyond the ranks, in nats per token."""
-    return sum(float(losses[name][rank:].sum()) for name, rank in ranks.items())
-
-
-def _within_bytes(context: Context, budget: Bytes) -> Allocation:
-    """The cheapest rank and format of every layer."""
-    losses = predicted_losses(context, "sigma", Measuring(0, 0, 0))
-    from lrc_core.allocate.curves.rounding_losses import rounding_losses  # torch
-
-    rounding = rounding_losses(context)
-    hulls = {}
-    for layer in context.layers:
-        of_layer = rounding[layer.name]
-        curves = Curves(losses[layer.name], of_layer.dense, of_layer.factors)
-        hulls[layer.name] = on_hull(ways(layer, curves, budget.vary))
-    require_reach(smallest_cost(hulls), budget.allowed, context.layers)
-    found = best_mixture(context.layers, hulls, budget.allowed)
-    return Allocation(found.ranks, details={"predicted_loss_increase": found.loss}, formats=found.formats)
-
-
-def _within_time(context: Context, budget: Latency, settings: LagrangianSettings) -> Allocation:
-    """The rank of every layer that loses least in the time allowed."""
-    losses = predicted_losses(context, settings.curve, Measuring(settings.batches, settings.batch, settings.window))
-    hulls = {
-        layer.name: on_hull(timed_ways(layer, losses[layer.name], budget.times[layer.name])) for layer in context.layers
-    }
-    dense = sum(budget.times[layer.name][layer.full_rank] for layer in context.layers)
-    allowed = require_time(hulls, budget.share, dense)
-    found = best_mixture(context.layers, hulls, allowed)
-    details = {
-        "predicted_loss_increase": found.loss,
-        "milliseconds": found.cost / 1e6,
-        "dense_milliseconds": 1e3 * dense,
-    }
-    return Allocation(found.ranks, details=details)
+        free = replace(context, layers=tuple(replace(layer, rank_multiple=1) for layer in context.layers))
+        details["predicted_loss_at_any_rank"] = budget_of(free).solve(losses, budget.target).loss
+    return Allocation(found.ranks, details=details, formats=found.formats or None)

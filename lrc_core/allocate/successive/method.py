@@ -24,13 +24,18 @@ is ranks alone.
 The rate rises slowly, so one run passes every whole percent with losses measured there, and records a plan. At the
 target the rate stands still for some rounds, and of the plans found there, and the one that would have come without
 measuring, the one with the least KL on text of the calibration part that was not used in training is returned.
+
+A budget in bytes or in time is followed down in the same way, in shares of it; in bytes from where the first rank is
+cut on, as 8 bits are cheaper than ranks. What is measured there is what ranks cost, in 16 bits: what rounding costs
+stays as it is predicted, until the last choice, for which plans are rounded as they will be stored.
 """
 
 from __future__ import annotations
 
+from lrc_core.allocate.curves.budgeted import budget_of
 from lrc_core.allocate.protocol import Allocation, Context
 from lrc_core.allocate.successive.settings import SuccessiveSettings
-from lrc_core.budget import check_target, dense_ranks
+from lrc_core.budget import dense_ranks
 from lrc_core.registry import ALLOCATORS, MethodEntry, Term
 
 ENTRY = ALLOCATORS.register(
@@ -47,6 +52,7 @@ ENTRY = ALLOCATORS.register(
             "standard": {},
         },
         learns=True,
+        by_bytes=True,
         tiny={
             "pace": 0.2,
             "settle_rounds": 1,
@@ -72,8 +78,7 @@ def allocate(context: Context, settings: SuccessiveSettings) -> Allocation:
 
     Resumes from its checkpoint bit for bit.
     """
-    check_target(context.layers, context.keep)
-    if context.keep >= 1:
+    if budget_of(context).target >= 1:
         return Allocation(dense_ranks(context.layers))
     from lrc_core.allocate.successive.training import SuccessiveTraining  # torch
 

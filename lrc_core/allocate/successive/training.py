@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lrc_core.allocate.curves.loss_curves import cheapest_ranks
+from lrc_core.allocate.curves.budgeted import Losses, budget_of
+from lrc_core.allocate.curves.mixtures import Mixture
 from lrc_core.allocate.curves.predicted import Measuring, predicted_losses
 from lrc_core.allocate.masks.driver import RankTraining
 from lrc_core.allocate.masks.training import load_factors, record_passed, require_finite
@@ -34,7 +35,7 @@ class _State:
     slopes: Tensor  # sum of this round's slopes so far, float64
     divergence: float = 0.0  # mean KL of the last whole round
     round_divergence: float = 0.0  # sum of this round's KL so far
-    candidates: list[dict[str, Any]] = field(default_factory=list)  # ranks and gains of plans at the target
+    candidates: list[dict[str, Any]] = field(default_factory=list)  # ranks, gains and formats of plans at the target
     recorded: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -51,16 +52,19 @@ class SuccessiveTraining(RankTraining[SuccessiveSettings]):
         windows = self.windows
         held_back = min(settings.check_windows, len(windows) // 4)  # a short text is mostly learned from
         self.windows, self.check = windows[: len(windows) - held_back], windows[len(windows) - held_back :]
+        self.budget = budget_of(context)
         measuring = Measuring(settings.curve_batches, settings.batch, settings.window)
-        self.predicted = predicted_losses(context, settings.curve, measuring)
+        self.predicted = predicted_losses(context, self.budget.curve(settings.curve), measuring)
         losses = torch.from_numpy(np.concatenate([self.predicted[layer.name] for layer in self.layers]))
         self.state = _State(losses, torch.zeros_like(losses))
         self.gains = Gains(sum(self.sizes), settings.gain_rate)
-        falling = math.ceil(removed_share(context.keep) / settings.pace - 1e-9)  # rounds until the target is reached
+        self.gone = removed_share(self.budget.first_cut(self.predicted))  # before there is anything to measure
+        way = removed_share(self.budget.target) - self.gone
+        falling = max(1, math.ceil(way / settings.pace - 1e-9))  # rounds until the target is reached
         self.rounds = falling - 1 + settings.settle_rounds
         self.first_settling = falling - 1
         self._resume()
-        self.ranks = self._solved(self._goal(self.step // settings.batches))
+        self.ranks = self._solved(self._goal(self.step // settings.batches)).ranks
 
     # -- the run -------------------------------------------------------------------------------------------------
 
@@ -73,16 +77,18 @@ class SuccessiveTraining(RankTraining[SuccessiveSettings]):
         return self.rounds * self.settings.batches
 
     def _goal(self, number: int) -> float:
-        """Share to keep in a round (from 0)."""
+        """Share of the dense model's cost that a round (from 0) is within."""
         if number >= self.first_settling:
-            return self.context.keep
-        return kept_share(self.settings.pace * (number + 1))
+            return self.budget.target
+        return kept_share(self.gone + self.settings.pace * (number + 1))
 
-    def _solved(self, keep: float) -> dict[str, int]:
+    def _solved(self, share: float) -> Mixture:
         """The cheapest plan under the running losses."""
-        parts = self.state.losses.split(self.sizes)
-        losses = {layer.name: part.numpy() for layer, part in zip(self.layers, parts, strict=True)}
-        return cheapest_ranks(self.layers, losses, keep)
+        return self.budget.solve(self._by_layer(self.state.losses), share)
+
+    def _by_layer(self, losses: Tensor) -> Losses:
+        parts = losses.split(self.sizes)
+        return {layer.name: part.numpy() for layer, part in zip(self.layers, parts, strict=True)}
 
     def _step(self, masked: dict[str, MaskedLinear]) -> dict[str, float]:
         """Add the slopes of one batch at the plan as it stands."""
@@ -141,11 +147,12 @@ class SuccessiveTraining(RankTraining[SuccessiveSettings]):
         state.losses.lerp_(torch.from_numpy(np.concatenate(measured)), settings.mixing)
         state.slopes.zero_()
         state.divergence, state.round_divergence = state.round_divergence / settings.batches, 0.0
-        record_passed(self.context, state.recorded, ranks, self.step, self._plan)
+        if self.context.bytes is None and self.context.latency is None:  # plans on the way are of shares of parameters
+            record_passed(self.context, state.recorded, ranks, self.step, self._plan)
         if number >= self.first_settling:
-            found = self._plan(ranks, self.context.keep)
-            state.candidates.append({"ranks": found.ranks, "gains": found.gains})
-        return self._solved(self._goal(number + 1))
+            found = self._plan(ranks, self.budget.target)
+            state.candidates.append({"ranks": found.ranks, "gains": found.gains, "formats": found.formats})
+        return self._solved(self._goal(number + 1)).ranks
 
     def _figures(self, ranks: Mapping[str, int]) -> dict[str, float]:
         done = self.step % self.settings.batches
@@ -154,25 +161,25 @@ class SuccessiveTraining(RankTraining[SuccessiveSettings]):
 
     # -- the end -------------------------------------------------------------------------------------------------
 
-    def _plan(self, _: Mapping[str, int], keep: float) -> Allocation:
-        """The cheapest plan at a rate as things stand, with the gains of what it keeps."""
-        ranks = self._solved(keep)
+    def _plan(self, _: Mapping[str, int], share: float) -> Allocation:
+        """The cheapest plan at a share as things stand, with the gains of what it keeps."""
+        found = self._solved(share)
+        plan = Allocation(found.ranks, formats=found.formats or None)
         if not self.settings.gain_rate:
-            return Allocation(ranks)
+            return plan
         gains = zip(self.layers, self.gains.average.split(self.sizes), strict=True)
-        return Allocation(
-            ranks,
-            gains={
-                layer.name: gain[: ranks[layer.name]].clone()
-                for layer, gain in gains
-                if not is_dense(layer, ranks[layer.name])
-            },
-        )
+        kept = {
+            layer.name: gain[: found.ranks[layer.name]].clone()
+            for layer, gain in gains
+            if not is_dense(layer, found.ranks[layer.name])
+        }
+        return replace(plan, gains=kept)
 
     def _result(self) -> Allocation:
         """The plan of least KL on the text held back: of those found at the target and the one that was predicted."""
-        predicted = Allocation(cheapest_ranks(self.layers, self.predicted, self.context.keep))
-        plans = [predicted, *(Allocation(**found) for found in self.state.candidates)]
+        closed = self.budget.solve(self.predicted, self.budget.target)
+        plans = [Allocation(closed.ranks, formats=closed.formats or None)]
+        plans += [Allocation(**found) for found in self.state.candidates]
         details: dict[str, Any] = {"rounds": self.rounds, "steps": self.step}
         if not len(self.check):
             return replace(plans[-1], details=details)
@@ -193,7 +200,9 @@ class SuccessiveTraining(RankTraining[SuccessiveSettings]):
             tokens = self.check[start : start + self.settings.batch].to(self.device)
             chosen = torch.arange(start, start + len(tokens)) + len(self.windows)
             teacher = self.distiller.teacher(chosen, tokens)
-            with compressed(self.context.model, self.layers, plan.ranks, source, as_pairs=True):
+            # In 16 bits a pair is as good as its pivot form, which takes a while to find; rounded it is not.
+            pairs = not plan.formats
+            with compressed(self.context.model, self.layers, plan.ranks, source, None, plan.formats, as_pairs=pairs):
                 losses.append(float(self.distiller.loss(tokens, teacher)) * len(tokens))
         return sum(losses) / len(self.check)
 
