@@ -10,13 +10,13 @@ from lrc_core import words
 from lrc_core.budget import keep_at, stored_card
 from lrc_core.escape import escaped
 from lrc_core.kinds import title_of
-from lrc_core.names import learns, method_label
+from lrc_core.names import method_label
 from lrc_core.quality.starter_bench import RECOMMENDED, Recommendation, starter_words
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS, MethodEntry
 from lrc_core.results import series
 from lrc_core.results.archive import RunView, archive, asks_for, same_model
 from lrc_core.results.forecasts import can_be_watched
-from lrc_core.results.plans import recorded_plans
+from lrc_core.results.plans import passes_rates, recorded_plans
 from lrc_core.results.series import LARGEST_RATE
 from lrc_core.runs.spec import AllocateSpec, CalibrationSpec, ModelRef
 from lrc_core.types import ModelCard, Storage
@@ -87,7 +87,7 @@ def decompose(name: str) -> None:
 def recorded_elsewhere(ref: ModelRef) -> None:
     """Where nothing was learned on this decomposition under this law: the way to where something was."""
     views = archive().runs(AllocateSpec, ref)
-    view = next((view for view in views if learns(view.spec.method) and recorded_plans([view])), None)
+    view = next((view for view in views if passes_rates(view.spec) and recorded_plans([view])), None)
     if view is None:
         return
     label = f"Show the plans that {method_label(view.spec.method)} recorded"

@@ -207,6 +207,7 @@ function readingOf(spec, ticks, index, film) {
   const values = known.map(([value]) => value);
   const [first, last] = [values[0], values[values.length - 1]];
   if (spec.key === "removed") {
+    if (film.removed === null) return `${say(last)} of the block linears' parameters are removed; the target is ${film.target}.`;
     const reached = known.find(([value]) => value >= film.removed - 1e-6);
     if (reached) return `The target of ${say(film.removed)} was first reached at step ${reached[1]}.`;
     return `${say(last)} of the block linears' parameters are removed; the target is ${say(film.removed)}.`;

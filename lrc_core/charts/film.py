@@ -20,6 +20,7 @@ from lrc_core.budget import (
     stored,
 )
 from lrc_core.errors import RunError
+from lrc_core.formats.budgets import budget_words
 from lrc_core.registry import ALLOCATORS
 from lrc_core.runs.spec import AllocateSpec
 from lrc_core.runs.store import Run
@@ -84,7 +85,8 @@ class Film:
         title: method and target in words.
         detail: model, decomposition, preset.
         color: of the method.
-        removed: share of parameters that it is to remove.
+        target: what it goes to, in words: ``20 %``, ``45 % of the bytes``.
+        removed: share of parameters that it is to remove; None where its budget is of another kind.
         live: whether more is to come.
         total: steps that are expected, at least those there are.
         blocks: number of decoder blocks.
@@ -100,7 +102,8 @@ class Film:
     title: str
     detail: str
     color: str
-    removed: float
+    target: str
+    removed: float | None
     live: bool
     total: int
     blocks: int
@@ -167,15 +170,17 @@ def make_film(
     kinds = card.kinds
     entry = ALLOCATORS.get(spec.method) if spec.method in ALLOCATORS else None
     steps = ticks["step"]
+    target = budget_words(spec.budget) if spec.budget else removed(spec.keep)
     total = max([int(event["total"]) for event in told[-1:] if is_tick(event)] + [steps[-1] if steps else 0])
     return Film(
         run=run_id,
-        title=f"{entry.label if entry else spec.method} to {removed(spec.keep)} compression",
+        title=f"{entry.label if entry else spec.method} to {target}{'' if spec.budget else ' compression'}",
         detail=" · ".join(
             word for word in (card.name, spec.decomposition, spec.preset and f"preset {spec.preset}") if word
         ),
         color=entry.color if entry else GREY,
-        removed=size_key(removed_share(spec.keep)),
+        target=target,
+        removed=None if spec.budget else size_key(removed_share(spec.keep)),
         live=live,
         total=total if live or not steps else steps[-1],
         blocks=card.n_blocks,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from lrc_core.formats.budgets import BY_BYTES, VARY_WORDS, byte_budget
+from lrc_core.formats.budgets import BITS, BY_BYTES, VARY_WORDS, byte_budget
 from lrc_core.formats.grids import METHODS
 from lrc_core.pipeline.matrix import Matrix
 from lrc_core.pipeline.session import Session
@@ -79,6 +79,8 @@ def _lines_of_bytes(spec: QualitySpec) -> list[BenchLine]:
             for entry in map(ALLOCATORS.get, spec.methods):
                 for budget in spec.budgets if entry.by_bytes else ():
                     for vary, words in VARY_WORDS.items():
+                        if vary == BITS and entry.learns:  # of formats alone there is nothing to learn
+                            continue
                         base = line_base(spec, entry, preset_of(spec, entry.name), BY_BYTES, seed)
                         variant = f"{byte_budget(budget).words}, {words}"
                         line = replace(base, keep=1.0, budget=budget, vary=vary, storage=storage)

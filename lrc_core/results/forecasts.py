@@ -39,7 +39,9 @@ def forecasts(view: RunView[AllocateSpec], shown: Film) -> tuple[dict[str, tuple
     spec = view.spec
     if not trains_on_divergence(spec):
         return {}, "It is made from the KL divergence of training, which this run does not use."
-    curve = curve_of(shown)
+    if shown.removed is None:
+        return {}, "It is made for shares of parameters, not for budgets in bytes or in time."
+    removed, curve = shown.removed, curve_of(shown)
     by_text = measured_plans(view)
     enough = {text: plans for text, (plans, _) in by_text.items() if len(plans) >= FEWEST_PLANS}
     if not enough:
@@ -48,7 +50,7 @@ def forecasts(view: RunView[AllocateSpec], shown: Film) -> tuple[dict[str, tuple
             f"It needs {FEWEST_PLANS} measured plans of earlier runs with this model, method, decomposition and text; "
             f"there {'is one' if most == 1 else f'are {most}' if most else 'are none'}. Compare measures them."
         )
-    made = {text: forecast(curve, shown.removed, plans) for text, plans in enough.items()}
+    made = {text: forecast(curve, removed, plans) for text, plans in enough.items()}
     good = {text: (one, by_text[text][1]) for text, one in made.items() if one is not None and one.validated}
     if good:
         return good, ""
@@ -155,7 +157,8 @@ def _curve(path: str, stamp: tuple[int, int]) -> TrainingCurve:
 def measurement_of(view: RunView[AllocateSpec]) -> tuple[str, dict[str, Any]] | None:
     """The evaluation of a run's own final plan, if there is one: its id and its scores by text."""
     spec = view.spec
-    found = ((run, scores) for run, keep, scores in measurements_of(view) if same_size(keep, spec.keep))
+    ends = (one for one in measurements_of(view) if spec.budget or same_size(one[1], spec.keep))
+    found = ((run, scores) for run, _, scores in ends)
     return next(found, None) if view.done else None
 
 
@@ -180,14 +183,18 @@ def _alike(other: RunView[AllocateSpec], view: RunView[AllocateSpec]) -> bool:
     if other.id == view.id or not other.done or not has_film(other):
         return False
     mine, its = view.spec, other.spec
-    return trains_on_divergence(its) and all(
-        one == two
-        for one, two in (
-            (mine.method, its.method),
-            (mine.decomposition, its.decomposition),
-            (mine.calibration.texts, its.calibration.texts),
-            (mine.contents, its.contents),
-            (mine.settings.get("window"), its.settings.get("window")),
+    return (
+        trains_on_divergence(its)
+        and not its.budget
+        and all(
+            one == two
+            for one, two in (
+                (mine.method, its.method),
+                (mine.decomposition, its.decomposition),
+                (mine.calibration.texts, its.calibration.texts),
+                (mine.contents, its.contents),
+                (mine.settings.get("window"), its.settings.get("window")),
+            )
         )
     )
 

@@ -15,6 +15,7 @@ from typing import Any
 from lrc_core.budget import keep_at, size_key
 from lrc_core.errors import LrcError, PlanError
 from lrc_core.files import disk_errors
+from lrc_core.names import learns
 from lrc_core.paths import expanded, samples_home
 from lrc_core.plan import Plan
 from lrc_core.records import typed
@@ -203,6 +204,11 @@ class RecordedPlan:
     def words(self) -> str:
         """Size and run, for a list to choose from."""
         return f"{removed(self.keep)} · {self.view.id}" + (" · sample" if self.view.sample else "")
+
+
+def passes_rates(spec: AllocateSpec) -> bool:
+    """Whether a run goes through shares of parameters and records a plan at each: it learns, to such a share."""
+    return learns(spec.method) and not spec.budget
 
 
 def recorded_plans(views: Iterable[RunView[AllocateSpec]]) -> list[RecordedPlan]:

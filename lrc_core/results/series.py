@@ -25,10 +25,9 @@ from lrc_core.budget import (
     whole_percent,
 )
 from lrc_core.errors import BudgetError, LrcError
-from lrc_core.names import learns
 from lrc_core.plan import Plan
 from lrc_core.results.archive import RunView, archive, card_of, stamp_of
-from lrc_core.results.plans import RecordedPlan, recorded_plans
+from lrc_core.results.plans import RecordedPlan, passes_rates, recorded_plans
 from lrc_core.results.spectra import TWO_SIDED, losses_of
 from lrc_core.runs.integrity import unaltered
 from lrc_core.runs.spec import AllocateSpec, ModelRef, SpectraSpec
@@ -204,7 +203,7 @@ def learned_runs(ref: ModelRef, decomposition: str, storage: Storage = "pair") -
     views = [
         view
         for view in archive().runs(AllocateSpec, ref)
-        if learns(view.spec.method) and (view.spec.decomposition, view.spec.storage) == (decomposition, storage)
+        if passes_rates(view.spec) and (view.spec.decomposition, view.spec.storage) == (decomposition, storage)
     ]
     counted = [(view, len(recorded_plans([view]))) for view in views]
     ordered = sorted(((view, plans) for view, plans in counted if plans), key=lambda one: (one[0].sample, -one[1]))

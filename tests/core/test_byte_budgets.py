@@ -27,6 +27,7 @@ from lrc_core.lowrank.linear import LowRankLinear, PivotedLinear
 from lrc_core.lowrank.rounding import unit_columns
 from lrc_core.models.blocks.linears import block_linears, get_module, weight_of
 from lrc_core.plan import Plan
+from lrc_core.registry import ALLOCATORS
 from lrc_core.runs.spec import (
     AllocateSpec,
     CalibrationSpec,
@@ -173,27 +174,30 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def allocated(parts: dict[str, Any], budget: str, **more: Any) -> AllocateSpec:
-    return AllocateSpec(method="lagrangian", decomposition="kfac", keep=1.0, budget=budget, **more, **parts)
+    more = {"method": "lagrangian", **more}
+    return AllocateSpec(decomposition="kfac", keep=1.0, budget=budget, **more, **parts)
 
 
 @pytest.mark.parametrize("storage", ["pair", "pivoted"])
-def test_a_plan_of_bytes_is_made_measured_and_kept(parts: dict[str, Any], storage: Any, tmp_path: Path) -> None:
-    spec = allocated(parts, "bytes:0.6", storage=storage)
+@pytest.mark.parametrize("method", [entry.name for entry in ALLOCATORS if entry.by_bytes])
+def test_a_plan_of_bytes_is_made_measured_and_kept(parts: dict[str, Any], method: str, storage: Any) -> None:
+    settings = ALLOCATORS.get(method).tiny
+    spec = allocated(parts, "bytes:0.4", storage=storage, method=method, settings=settings)
     check(spec)
-    assert "--budget bytes:0.6" in command_for(spec) and "--keep" not in command_for(spec)
+    assert "--budget bytes:0.4" in command_for(spec) and "--keep" not in command_for(spec)
     found = run(spec)
-    result = result_of(found)
     plan, card = Plan.load(found.path / "plan.json"), found.card()
-    assert plan.formats and plan.bytes_share(plan.stored(card).layers) <= 0.6
-    assert plan.origin["budget"] == "bytes:0.6"
-    assert result["details"]["predicted_loss_increase"] > 0
+    assert plan.formats and plan.bytes_share(plan.stored(card).layers) <= 0.4
+    assert plan.origin["budget"] == "bytes:0.4"
     evaluation = EvaluationSpec(parts["calibration"].texts, window=32, max_windows=2)
-    row = result_of(run(EvaluateSpec(parts["model"], plan.to_dict(), "", parts["calibration"], evaluation)))
+    row = result_of(
+        run(EvaluateSpec(parts["model"], plan.to_dict(), str(found.path), parts["calibration"], evaluation))
+    )
     assert row["bytes_share"] == plan.bytes_share(plan.stored(card).layers)
-    assert sum(row["formats"].values()) == len(plan.formats) and row["budget"] == "bytes:0.6"
-    check(ExportSpec(parts["model"], plan.to_dict(), "", parts["calibration"]))  # packed
+    assert sum(row["formats"].values()) == len(plan.formats) and row["budget"] == "bytes:0.4"
+    check(ExportSpec(parts["model"], plan.to_dict(), str(found.path), parts["calibration"]))  # packed
     with pytest.raises(LrcError, match="round"):
-        check(UpdateSpec(parts["model"], plan.to_dict(), "", {"kind": "left"}, parts["calibration"]))
+        check(UpdateSpec(parts["model"], plan.to_dict(), str(found.path), {"kind": "left"}, parts["calibration"]))
 
 
 def test_damaged_losses_of_formats_are_measured_anew(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +16,18 @@ from torch import Tensor
 
 from lrc_core.allocate.curves.loss_curves import cheapest_ranks
 from lrc_core.allocate.masks.training import load_factors
-from lrc_core.allocate.protocol import Allocation, PassedPlan
+from lrc_core.allocate.protocol import Allocation, Bytes, Latency, PassedPlan
 from lrc_core.allocate.successive.gains import Gains
 from lrc_core.allocate.successive.losses import measured_losses
 from lrc_core.allocate.successive.method import SuccessiveSettings, allocate
 from lrc_core.allocate.successive.training import SuccessiveTraining
-from lrc_core.budget import break_even, is_dense, keep_ratio
-from lrc_core.decompose.factorise import Factors
+from lrc_core.budget import break_even, is_dense, keep_ratio, layer_params, plan_params
+from lrc_core.decompose.factorise import Factors, Transform
 from lrc_core.errors import CancelledError, NumericalError
+from lrc_core.formats.sizes import plan_bytes, whole_bytes
 from lrc_core.lowrank.masked import masked_layers, without_masks
 from lrc_core.models.blocks.linears import block_linears
+from lrc_core.registry import DECOMPOSITIONS
 from lrc_core.settings import build
 from tests.factories.tiny_methods import MemoryFactors, modules_of, random_windows, same_state, state_of
 from tests.factories.tiny_models import tiny_model
@@ -246,3 +251,92 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
     training.ranks = dict.fromkeys((layer.name for layer in LAYERS), 1)
     with masked_layers(MODEL, broken) as masked, pytest.raises(NumericalError, match="step 0"):
         training._step(masked)
+
+
+# -- budgets in bytes and in time ---------------------------------------------------------------------------------
+
+
+def weighing() -> Iterator[tuple[int, dict[str, Transform]]]:
+    """How the two-sided decomposition of the tests weighs errors, as a session would read it block by block."""
+    make = DECOMPOSITIONS.get("kfac").load()
+    for block in sorted({layer.block for layer in LAYERS}):
+        names = [layer.name for layer in LAYERS if layer.block == block]
+        yield block, {name: make(SOURCE.statistics[name], DECOMPOSITIONS.get("kfac").settings()) for name in names}
+
+
+class Budgeted(Watched):
+    """Runs to a share of the bytes, or of a time in which a rank takes what its parameters do."""
+
+    phase = "training masks"
+
+    def __init__(self, folder: Path, budget: str, share: float, *, vary: str = "both", **more: Any) -> None:
+        super().__init__(folder, keep=1.0, **more)
+        if budget == "bytes":
+            given = {"bytes": Bytes(math.floor(share * whole_bytes(LAYERS)), vary), "weighing": weighing}
+        else:
+            times = {
+                layer.name: {rank: 1e-6 * layer_params(layer, rank) for rank in range(1, layer.full_rank + 1)}
+                for layer in LAYERS
+            }
+            given = {"latency": Latency(share, times)}
+        self.context = replace(self.context, **given)
+
+
+@pytest.mark.parametrize("budget", ["bytes", "time"])
+def test_other_budgets_hold_and_what_is_cut_is_measured(budget: str, tmp_path: Path) -> None:
+    watched = Budgeted(tmp_path, budget, 0.4, settle_rounds=12, gain_rate=0.02)
+    found = watched.run()
+    assert not watched.recorded, "plans on the way are of shares of parameters"
+    assert found.details is not None and found.details["check_kl"] <= found.details["check_kl_predicted_plan"]
+    cut = {layer.name for layer in LAYERS if not is_dense(layer, found.ranks[layer.name])}
+    assert cut
+    if budget == "bytes":
+        assert plan_bytes(LAYERS, found.ranks, found.formats or {}) <= 0.4 * whole_bytes(LAYERS)
+        assert found.formats
+    else:
+        assert plan_params(LAYERS, found.ranks) <= 0.4 * sum(layer.params for layer in LAYERS) + len(LAYERS)
+        assert not found.formats
+    if found.gains:
+        assert set(found.gains) == cut
+
+
+def test_a_time_that_parameters_take_is_a_budget_of_parameters(tmp_path: Path) -> None:
+    """The same path, the same slopes: only what a hull leaves over is spent otherwise."""
+    of_time = Budgeted(tmp_path / "time", "time", 0.7)
+    of_parameters = Watched(tmp_path / "parameters", keep=0.7)
+    for one in (of_time, of_parameters):
+        one.run()
+    shares = [[share for _, share, _ in one.ranks] for one in (of_time, of_parameters)]
+    assert len(shares[0]) == len(shares[1])
+    assert np.abs(np.subtract(*shares)).max() < 0.05
+
+
+def test_bytes_are_followed_from_where_the_first_rank_is_cut(tmp_path: Path) -> None:
+    training = SuccessiveTraining(Budgeted(tmp_path, "bytes", 0.3).context, settings())
+    first = training.budget.first_cut(training.predicted)
+    assert 0.3 <= first < 1
+
+    def cuts(share: float) -> bool:
+        ranks = training.budget.solve(training.predicted, share).ranks
+        return any(not is_dense(layer, ranks[layer.name]) for layer in LAYERS)
+
+    assert not cuts(first) and cuts(first - 0.01)
+    assert training.rounds == math.ceil((first - 0.3) / QUICK["pace"] - 1e-9) - 1 + QUICK["settle_rounds"]
+
+
+@pytest.mark.parametrize(("share", "vary"), [(0.9, "both"), (0.6, "bits"), (1.0, "both")])
+def test_where_no_rank_is_cut_there_is_nothing_to_measure(share: float, vary: str, tmp_path: Path) -> None:
+    watched = Budgeted(tmp_path, "bytes", share, vary=vary)
+    found = watched.run()
+    assert all(is_dense(layer, found.ranks[layer.name]) for layer in LAYERS)
+    assert not watched.steps and not found.gains
+    assert bool(found.formats) == (share < 1)
+
+
+@pytest.mark.parametrize("budget", ["bytes", "time"])
+def test_a_run_to_another_budget_goes_on_bit_for_bit(budget: str, tmp_path: Path) -> None:
+    expected = Budgeted(tmp_path / "whole", budget, 0.4).run()
+    with pytest.raises(CancelledError):
+        Budgeted(tmp_path / "parts", budget, 0.4, stop_after=3).run()
+    found = Budgeted(tmp_path / "parts", budget, 0.4).run()
+    assert same_plan(found, expected) and found.formats == expected.formats

@@ -45,7 +45,7 @@ class Budget(Protocol):
         """
 
     def first_cut(self, losses: Losses) -> float:
-        """The share from which on, downwards, ranks are cut: above it nothing is lost, or number formats do."""
+        """The share from which on, downwards, ranks are cut; the target where none are."""
 
     def figures(self, found: Mixture) -> dict[str, Any]:
         """What is worth telling of a plan's cost."""
@@ -104,6 +104,8 @@ class _OfBytes:
     def first_cut(self, losses: Losses) -> float:
         # Cuts only become more as bytes become fewer: the first percent with one is found by halving.
         hulls = self._hulls(losses)
+        if not self._cuts(self._within(hulls, self.target)):
+            return self.target
         above, below = 0, math.ceil(removed_percent(self.target) - 1e-9)
         while below - above > 1:
             middle = (above + below) // 2

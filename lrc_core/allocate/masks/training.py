@@ -133,7 +133,9 @@ def report(
     step, total = progress
     keep = keep_ratio(context.layers, ranks)
     memory = memory_in_use(next(context.model.parameters()).device)
-    figures = {**values, "keep": size_key(keep), "target": context.keep, "memory_mb": round(memory / 1e6, 1)}
+    figures = {**values, "keep": size_key(keep), "memory_mb": round(memory / 1e6, 1)}
+    if context.bytes is None and context.latency is None:
+        figures["target"] = context.keep
     context.on_progress(Progress(PHASE, step, max(total, step), figures))
     if step % _RANKS_EVERY == 0 or last:
         context.on_ranks(step, keep, ranks)

@@ -70,6 +70,8 @@ class SuccessiveTraining(RankTraining[SuccessiveSettings]):
 
     def run(self) -> Allocation:
         """Follow the rate to the target, then choose among the plans found there."""
+        if removed_share(self.budget.target) <= self.gone:  # formats alone are cheaper than any rank
+            return self._closed()
         self.factors = load_factors(self.context)
         return super().run()
 
@@ -175,11 +177,14 @@ class SuccessiveTraining(RankTraining[SuccessiveSettings]):
         }
         return replace(plan, gains=kept)
 
+    def _closed(self) -> Allocation:
+        """The plan that is predicted to be the cheapest, without measuring."""
+        found = self.budget.solve(self.predicted, self.budget.target)
+        return Allocation(found.ranks, formats=found.formats or None)
+
     def _result(self) -> Allocation:
         """The plan of least KL on the text held back: of those found at the target and the one that was predicted."""
-        closed = self.budget.solve(self.predicted, self.budget.target)
-        plans = [Allocation(closed.ranks, formats=closed.formats or None)]
-        plans += [Allocation(**found) for found in self.state.candidates]
+        plans = [self._closed(), *(Allocation(**found) for found in self.state.candidates)]
         details: dict[str, Any] = {"rounds": self.rounds, "steps": self.step}
         if not len(self.check):
             return replace(plans[-1], details=details)

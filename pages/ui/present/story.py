@@ -11,7 +11,7 @@ from lrc_core import words
 from lrc_core.budget import USUAL_KEEP
 from lrc_core.errors import LrcError
 from lrc_core.formats.grids import METHODS
-from lrc_core.names import in_order, learns, method_color, method_label
+from lrc_core.names import in_order, method_color, method_label
 from lrc_core.plan import Plan
 from lrc_core.quality.decision import Choice
 from lrc_core.quality.footprint import served
@@ -20,7 +20,7 @@ from lrc_core.quality.rows import dense_row
 from lrc_core.results import comparisons
 from lrc_core.results.archive import RunView, archive
 from lrc_core.results.decisions import decision_of
-from lrc_core.results.plans import load_plan, nearest, recorded_plans
+from lrc_core.results.plans import load_plan, nearest, passes_rates, recorded_plans
 from lrc_core.runs.spec import AllocateSpec, EvaluateSpec, ModelRef
 from lrc_core.types import ModelCard
 from pages.ui.shared import pictures
@@ -104,7 +104,7 @@ class Story:
 
     def learned(self) -> RunView[AllocateSpec] | None:
         """The run whose film shows how ranks are learned: the best row's own, else any of this model."""
-        views = [view for view in archive().runs(AllocateSpec, self.ref) if view.done and learns(view.spec.method)]
+        views = [view for view in archive().runs(AllocateSpec, self.ref) if view.done and passes_rates(view.spec)]
         return next((view for view in views if self.made_by(view)), views[0] if views else None)
 
     def made_by(self, view: RunView[AllocateSpec]) -> bool:

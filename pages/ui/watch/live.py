@@ -54,7 +54,7 @@ def _figures(shown: Film) -> None:
             words.percent(last("removed")),
             help="Counted on the noise-free mask: a direction is kept when its weight is above zero.",
         )
-        st.metric("Target", words.percent(shown.removed))
+        st.metric("Target", shown.target)
         st.metric("Entropy", f"{words.figure(last('entropy'), 3)} bits", help=prose("entropy"))
         st.metric("Speed", f"{words.figure(last('tokens_per_s'), 3)} tokens/s")
         st.metric("Memory", "–" if memory is None else words.data_size(memory * 1e6))
@@ -69,8 +69,7 @@ def _quality(view: RunView[AllocateSpec], shown: Film) -> None:
             f"{escaped(text)} {words.measured(score['value'], score.get('stderr'))}" for text, score in scores.items()
         ]
         st.markdown(
-            f":green-badge[:material/straighten: Measured] perplexity of its plan at {words.percent(shown.removed)}: "
-            f"{', '.join(parts)}"
+            f":green-badge[:material/straighten: Measured] perplexity of its plan at {shown.target}: {', '.join(parts)}"
         )
         show_ids([run])
         return
@@ -85,8 +84,7 @@ def _quality(view: RunView[AllocateSpec], shown: Film) -> None:
     first = next(iter(found.values()))[0]
     missed = max(made.error for made, _ in found.values())
     st.markdown(
-        f":violet-badge[:material/timeline: Forecast, not measured] perplexity at {words.percent(shown.removed)}: "
-        + "; ".join(lines)
+        f":violet-badge[:material/timeline: Forecast, not measured] perplexity at {shown.target}: " + "; ".join(lines)
     )
     st.caption(
         f"From the KL divergence of training so far, scaled by {first.plans} measured plans. Tried on each of "
