@@ -279,16 +279,11 @@ def _charts(ticks: Mapping[str, list[Any]], settings: Mapping[str, Any]) -> tupl
     def recorded(name: str) -> tuple[str, ...]:
         return (name,) if any(value is not None for value in ticks.get(name, ())) else ()
 
-    found = [
-        Chart(
-            "removed",
-            "Compression",
-            "share removed; dashed: target",
-            "percent",
-            ("removed", "to_remove"),
-            ("achieved", "target"),
-        ),
-    ]
+    goal = recorded("to_remove")  # a budget in bytes or in time is no share of parameters
+    unit, labels = (
+        ("share removed; dashed: target", ("achieved", "target")) if goal else ("share removed", ("achieved",))
+    )
+    found = [Chart("removed", "Compression", unit, "percent", ("removed", *goal), labels)]
     for name, label in _TERMS.items():
         values = [value for value in ticks.get(name, ()) if value]
         if name == "loss" and values and min(values) < 0 < max(values):

@@ -71,6 +71,23 @@ def test_the_share_kept_is_the_budgets(run: Run) -> None:
             assert (rank >= cell[3]) == is_dense(layer, rank)
 
 
+@pytest.mark.parametrize(
+    ("budget", "said"), [("", "30 %"), ("bytes:0.2", "20 % of the bytes"), ("latency:0.7", "70 % of the time")]
+)
+def test_a_film_says_what_its_run_goes_to(budget: str, said: str) -> None:
+    spec = run_factory.allocate_spec(CARD, "successive", 1.0 if budget else 0.7, budget=budget)
+    ticks = [{**tick(step), "values": dict(tick(step)["values"])} for step in (1, 2)]
+    for one in ticks:
+        if budget:
+            del one["values"]["target"]
+    made = make_film("allocate-x", spec, CARD, ticks, [snapshot(1, [1] * len(CARD.layers))])
+    assert made.target == said and said in made.title
+    assert (made.removed is None) == bool(budget)
+    drawn = {name for chart in made.charts for name in chart.series}
+    assert drawn <= set(made.ticks) and ("to_remove" in drawn) != bool(budget)
+    film_gif(made)
+
+
 def test_a_step_told_twice_counts_as_told_last() -> None:
     again = [tick(1), tick(2, 0.5), tick(3, 0.5), tick(2, 0.8), {"step": 9, "values": None}, {"phase": "x"}]
     made = film(again, [snapshot(5, [1] * len(CARD.layers)), snapshot(5, [2] * len(CARD.layers)), snapshot(6, [1])])
