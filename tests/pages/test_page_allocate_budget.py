@@ -6,7 +6,7 @@ import pytest
 
 from lrc_core import words
 from lrc_core.budget import is_dense, stored
-from lrc_core.registry import DECOMPOSITIONS
+from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
 from lrc_core.results import series
 from lrc_core.runs.spec import AllocateSpec
 from pages.ui.allocate import arithmetic
@@ -18,9 +18,12 @@ from tests.pages.conftest import text_of
     [("Share of the bytes", ("bytes", 40), "bytes:0.4"), ("Megabytes of the model", ("mb", 1), "mb:1"),
      ("Share of the time", ("latency", 70), "latency:0.7")],
 )  # fmt: skip
-def test_a_budget_in_bytes_or_time_is_asked_for_where_the_method_can_spend_it(open_page, known, chosen, value, budget):
+@pytest.mark.parametrize("method", [entry.label for entry in ALLOCATORS if entry.by_bytes])
+def test_a_budget_in_bytes_or_time_is_asked_for_where_the_method_can_spend_it(
+    open_page, known, method, chosen, value, budget
+):
     """What the form says is what the command line beneath it says; the slider's share is no part of it."""
-    link = {"al_method": "Lagrangian", "al_decomposition": "K-FAC", "al_budget": chosen}
+    link = {"al_method": method, "al_decomposition": "K-FAC", "al_budget": chosen}
     app = open_page("allocate", **link, **{f"al_budget_value_{value[0]}": str(value[1])})
     assert not app.exception and f"--budget {budget}" in text_of(app) and "--keep" not in text_of(app)
     assert ("May choose" in {control.label for control in app.get("button_group")}) == (value[0] != "latency")
