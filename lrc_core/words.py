@@ -9,12 +9,21 @@ from typing import Any
 
 from lrc_core.budget import removed_share
 
+_EXACT = 1e-9
+"""Shares this close to nothing or to all are that: sums of floats are no closer."""
+
 
 def percent(share: float | None, digits: int = 1, *, fixed: bool = False) -> str:
-    """0.2 -> ``20 %``; at most ``digits`` decimals, none where they say nothing; ``fixed`` keeps them, for columns."""
+    """0.2 -> ``20 %``; at most ``digits`` decimals, none where they say nothing; ``fixed`` keeps them, for columns.
+
+    What is not nothing is not rounded to it, nor what is not all: 0.0003 -> ``under 0.1 %``, 0.9997 -> ``over 99.9 %``.
+    """
     if share is None or not math.isfinite(share):
         return "–"
     text = f"{100 * share:.{digits}f}"
+    least = 10.0**-digits
+    if _EXACT < share < 1 - _EXACT and not fixed and float(text) in (0.0, 100.0):
+        return f"under {least:g} %" if share < 0.5 else f"over {100 - least:g} %"
     return f"{text.rstrip('0').rstrip('.') if '.' in text and not fixed else text} %"
 
 
@@ -37,6 +46,11 @@ def data_size(number: float) -> str:
         if abs(number) >= size:
             return f"{number / size:.1f} {unit}"
     return f"{number:.0f} bytes"
+
+
+def megabytes(number: float) -> str:
+    """Bytes for a column in MB, to four digits whatever their size: ``269.0``, ``0.05123``."""
+    return significant(number / 1e6, 4)
 
 
 def duration(seconds: float | None) -> str:

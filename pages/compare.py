@@ -204,21 +204,16 @@ def choose(groups: list[comparisons.Group]) -> tuple[comparisons.Group, str, flo
     return group, decomposition, keep_at(forms.rate_choice(right, "Compression", rates, KEEP))
 
 
-def compared(group: comparisons.Group, decomposition: str) -> tuple[str, ...]:
-    """The methods of a group's grid: those with a row on that decomposition, and the usual ones."""
-    known = {row["method"] for row in group.at(decomposition, None)} | set(CompareSpec().methods)
-    return tuple(name for name in ALLOCATORS.names() if name in known)
-
-
 def fill_missing(ref: ModelRef, group: comparisons.Group, decomposition: str) -> None:
     """Cells that have not been measured, and the job that measures them."""
     if decomposition == comparisons.EVERY:
         return
-    cells = comparisons.missing(group, decomposition, compared(group, decomposition))
-    if not cells:
+    cells = comparisons.missing(group, decomposition, comparisons.asked_for(group, decomposition))
+    dense = any(row["method"] == "dense" for row in group.rows)
+    if not cells and (dense or not comparisons.asked_for(group, decomposition)):
         return
     found = [f"{method_label(method)} at {words.removed(keep)}" for method, keep in cells]
-    if not any(row["method"] == "dense" for row in group.rows):
+    if not dense:
         found.insert(0, "the dense model, without which no loss is known")
     named = ", ".join(found)
     with st.container(border=True):
@@ -231,7 +226,7 @@ def fill_missing(ref: ModelRef, group: comparisons.Group, decomposition: str) ->
         evaluation: EvaluationSpec = group.evaluation
         spec = CompareSpec(
             model=ref,
-            methods=compared(group, decomposition),
+            methods=comparisons.asked_for(group, decomposition),
             keeps=tuple(comparisons.keeps_of(group, decomposition)),
             decomposition=decomposition,
             presets=_presets(group),

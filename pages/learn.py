@@ -69,7 +69,9 @@ def onward(current: int) -> None:
             share(link_to(current))
         with st.popover("Start over", icon=":material/restart_alt:"):
             st.markdown("Forget which steps are done, and the answers of the quiz?")
-            st.caption("Only this browser remembers them; nobody else sees them.")
+            counted = " Answers that were checked stay in the counts of the class, without a name."
+            known = "Only this browser remembers them; nobody else sees them."
+            st.caption(known + (counted if classroom.address() else ""))
             st.button("Forget them", key="learn_forget", on_click=_start_over)
 
 

@@ -55,6 +55,11 @@ def largest_low_rank(layer: LinearShape) -> int:
     return math.ceil(break_even(layer)) - 1
 
 
+def smallest_dense_rank(layer: LinearShape) -> int:
+    """The rank from which a layer is stored dense: break-even for pairs, the full rank for pivots."""
+    return largest_low_rank(layer) + 1
+
+
 def factor_params(layer: LinearShape, rank: Amount) -> Amount:
     """Parameters of a layer stored at that rank, also where they are more than the dense matrix has."""
     found: Amount = law_of(layer).params(layer.out_features, layer.in_features, rank)

@@ -13,7 +13,7 @@ from lrc_core.quality.quantised import compresses, share_of
 from lrc_core.quality.rows import Scores, same_windows
 from lrc_core.quality.tables import row_label
 from lrc_core.texts.label import text_labels
-from lrc_core.words import percent, removed
+from lrc_core.words import measured, percent, removed
 
 Row = Mapping[str, Any]
 QUESTION = "Why not just quantise?"
@@ -75,9 +75,9 @@ def why_not_quantise(rows: Sequence[Row], scores: Scores | None = None) -> str:
     Returns:
         One sentence behind the question; "" where there is no compressed model.
     """
-    measured = [row for row in rows if "error" not in row and row.get("perplexity") and share_of(row) is not None]
-    plans = [row for row in measured if compresses(row)]
-    formats = [row for row in measured if row["method"] in METHODS]
+    known = [row for row in rows if "error" not in row and row.get("perplexity") and share_of(row) is not None]
+    plans = [row for row in known if compresses(row)]
+    formats = [row for row in known if row["method"] in METHODS]
     if not plans:
         return ""
     plan = min(plans, key=_loss)
@@ -111,8 +111,7 @@ def _ratios(found: Mapping[str, Difference]) -> str:
     labels, parts = text_labels(list(found)), []
     for text, one in found.items():
         ratio = math.exp(one.value)
-        error = "" if one.stderr is None else f" ± {ratio * one.stderr:.2g}"
-        parts.append(f"{ratio:.3g}{error} ({labels[text]})")
+        parts.append(f"{measured(ratio, None if one.stderr is None else ratio * one.stderr)} ({labels[text]})")
     return " and ".join(parts)
 
 

@@ -77,7 +77,7 @@ def part_words(key: str, value: int | None) -> str:
 def speed_words(entry: CardModel, dense: CardModel | None) -> str:
     """Measured speed, as a share of the dense model's where that was measured too."""
     if not entry.speed.get(DECODE):
-        return "Speed was not measured."
+        return "Its speed was not timed." if entry is not dense else "Its speed was not timed in this run."
     said, together = [], False
     for what, verb in ((DECODE, "Writes **{} tokens/s**"), (PREFILL, "reads a prompt at {} tokens/s")):
         if speed := entry.speed.get(what):

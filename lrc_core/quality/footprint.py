@@ -50,10 +50,10 @@ class Footprint:
 
 
 def footprint(card: ModelCard, plan: Plan | None, context: int, sequences: int = 1) -> Footprint:
-    """Memory of a model under a plan.
+    """Memory of a model under a plan, at the precision that it is served in.
 
     Args:
-        card: the model's.
+        card: the model's, of whatever precision it was loaded in.
         plan: a plan of it, None for the dense model.
         context: positions that every sequence holds.
         sequences: how many are answered at once.
@@ -63,6 +63,7 @@ def footprint(card: ModelCard, plan: Plan | None, context: int, sequences: int =
     """
     if context < 1 or sequences < 1:
         raise SettingsError(f"A context of {context} tokens for {sequences} requests cannot be.", "Take at least 1.")
+    card = served(card)
     each = cache_bytes_per_token(card, plan)
     return Footprint(
         weights=_weights(card, plan),

@@ -79,7 +79,7 @@ RECOMMENDED = (
     Recommendation(
         "baseline", "Baseline", ("uniform", "strs"), "pair", "none",
         (STARTER_BENCH["uniform"][:2], STARTER_BENCH["strs"][:2]),
-        "What there was before: every layer keeps the same share, or what probes of single layers say.",
+        "What there was before, in pairs: every layer keeps the same share, or what probes of single layers say.",
     ),
 )  # fmt: skip
 """Best, fast and baseline, as docs/results.md has them; where nothing is chosen, the first is."""

@@ -15,7 +15,7 @@ from lrc_core.quality.rows import accuracy_of, dense_row
 from lrc_core.quality.speeds import flat_cost
 from lrc_core.registry import ALLOCATORS
 from lrc_core.texts.label import text_labels
-from lrc_core.words import in_percent
+from lrc_core.words import in_percent, megabytes
 
 Row = Mapping[str, Any]
 MARKS = ("*", "†", "‡", "§")
@@ -209,7 +209,7 @@ def _bytes(row: Row) -> str:
     share, size = share_of(row), row.get("model_bytes")
     if "error" in row or share is None:
         return "–"
-    return f"{share:.3f}" + ("" if size is None else f" / {size / 1e6:.0f}")
+    return f"{share:.3f}" + ("" if size is None else f" / {megabytes(size)}")
 
 
 def _columns_of_texts(texts: Sequence[str], names: Sequence[str]) -> list[Column]:

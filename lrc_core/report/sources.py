@@ -17,6 +17,7 @@ from lrc_core.paths import expanded
 from lrc_core.plan import Plan, plan_variant
 from lrc_core.quality.quantised import compresses
 from lrc_core.quality.rows import Scores, baselines, completed, named
+from lrc_core.quality.speeds import beside_its_dense
 from lrc_core.quality.votes import read_votes, votes_path
 from lrc_core.registry import ALLOCATORS
 from lrc_core.results.archive import Archive, archive
@@ -32,6 +33,7 @@ Row = dict[str, Any]
 TESTED_AGAINST = ("uniform", "strs")
 """Methods that the rows of a comparison are tested against; a bench names its own."""
 MOST_PLANS, MOST_ANSWERS = 6, 3
+_FIGURES = ("perplexity", "zero_shot", "sample", "warnings")
 _BLIND = "blind"  # flag in a run's folder: the authors of the answers are hidden before voting
 
 
@@ -138,7 +140,7 @@ def find_sources(asked: Asked, found: Archive | None = None) -> Sources:
     comparison = _named(asked.compare, found) if asked.compare else _newest(asked.model, found, bool(asked.plans))
     if comparison is not None and asked.model and _model(comparison) != asked.model:
         raise RunError(f"Run {comparison.id} is about {_model(comparison)}, not about {asked.model}.")
-    rows = _rows(comparison) if comparison else ()
+    rows = _rows(comparison, found) if comparison else ()
     names, rows = _with_tests(comparison, rows)
     named = tuple(_named_plan(text, found) for text in asked.plans)
     behind, lost = _plans_of(rows, found)
@@ -192,14 +194,28 @@ def _newest(model: str, found: Archive, optional: bool) -> Run | None:
     return next((view.run for view in done if not model or view.spec.model.source == model), None)
 
 
-def _rows(run: Run) -> tuple[Row, ...]:
+def _rows(run: Run, found: Archive) -> tuple[Row, ...]:
     content = (run.result() or {}).get("rows")
     rows = [dict(row) for row in content or () if isinstance(row, Mapping) and {"method", "keep_target"} <= row.keys()]
     if not rows:
         raise RunError(f"Run {run.id} holds no rows.", "Delete it and start it again.")
+    if isinstance(run.spec, CompareSpec):  # the rows of a bench were tested as they were then
+        rows = [_as_recorded(dict(row), found) for row in beside_its_dense(rows)]
     for row in rows:
         row["method"] = named(row)
     return tuple(rows)
+
+
+def _as_recorded(row: Row, found: Archive) -> Row:
+    """A row with the figures of the evaluation that it names, which may have been made again since it was copied."""
+    view = found.open(str(row.get("run_id") or "-"), EvaluateSpec)
+    result = view.run.result() if view is not None and view.done else None
+    if not result or (result.get("method"), result.get("keep_target")) != (row["method"], row["keep_target"]):
+        return row
+    cost = result.get("cost") or {}
+    if base := (row.get("cost") or {}).get("dense"):
+        cost = {"dense": base, **cost}
+    return {**row, **{name: result[name] for name in _FIGURES if name in result}, "cost": cost}
 
 
 def _with_tests(run: Run | None, rows: tuple[Row, ...]) -> tuple[tuple[str, ...], tuple[Row, ...]]:

@@ -19,6 +19,7 @@ from lrc_core.quality.quantised import compresses, share_of
 from lrc_core.quality.rows import dense_row, named
 from lrc_core.quality.speeds import beside_its_dense, flat_cost
 from lrc_core.quality.variants import MIX
+from lrc_core.registry import ALLOCATORS
 from lrc_core.results.archive import AnyRun, RunView, Stamp, archive, recorded_rows, stamp_of
 from lrc_core.results.identity import changed, measured_contents
 from lrc_core.results.plans import load_plan, nearest, recorded_plans
@@ -245,6 +246,15 @@ def keeps_of(group: Group, decomposition: str) -> list[float]:
 def decompositions_of(group: Group) -> list[str]:
     """Decompositions among the rows."""
     return list(dict.fromkeys(str(row["decomposition"]) for row in group.rows if row["decomposition"]))
+
+
+def asked_for(group: Group, decomposition: str) -> tuple[str, ...]:
+    """Methods of a group's grid under a decomposition: those that were measured, or that a comparison asked for."""
+    known = {split_variant(str(row["method"]))[0] for row in group.at(decomposition, None)}
+    for view in group.views:
+        if isinstance(view.spec, CompareSpec) and view.spec.decomposition == decomposition:
+            known |= set(view.spec.methods)
+    return tuple(name for name in ALLOCATORS.names() if name in known)
 
 
 def missing(group: Group, decomposition: str, methods: Iterable[str]) -> list[tuple[str, float]]:

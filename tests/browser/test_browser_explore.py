@@ -116,7 +116,7 @@ def test_a_plan_by_hand(server, open_tab, tmp_path):
     assert plan["origin"]["hand"]["locked"] == ["model.layers.2.mlp.down_proj"]
 
     # A change, then the file comes back in: the plan is as it was, the lock included.
-    page.get_by_role("button", name="Half of break-even").click()
+    page.get_by_role("button", name="Half its parameters").click()
     expect(page.get_by_text("1 locked")).to_be_visible()
     page.get_by_role("button", name="Import").click()
     page.locator('input[type="file"]').set_input_files(str(path))

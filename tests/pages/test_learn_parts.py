@@ -169,3 +169,18 @@ def test_the_answers_of_figures_are_what_their_numbers_say():
     facts = figures.energy().facts
     assert int(facts["right"]) == int(np.searchsorted(energy, 0.99 * energy[-1])) + 1
     assert figures.cost().facts["even"] == "750" == f"{1000 * 3000 / 4000:.0f}"
+
+
+def test_what_lies_beyond_the_axis_is_marked_there_and_not_moved_onto_it():
+    """Noise of a Gumbel variable is often above the axis; what lies inside is a dash."""
+    assert mask._outside(10, mask.HIGH + 0.1).startswith(f"M10 {mask.TOP_LOGITS}l-6 8")
+    assert mask._outside(10, mask.LOW - 5).startswith(f"M10 {mask.TOP_LOGITS + mask.HIGH_LOGITS}l-6 -8")
+    assert mask._outside(10, mask.HIGH) == "" == mask._outside(10, 0.0)
+
+
+def test_a_mask_is_called_the_best_only_if_it_is(sigma):
+    setting, kept = training.Setting(target=4), np.arange(len(sigma)) < 4
+    step = last(sigma, target=4)
+    for holes, best in ((kept, True), (np.isin(np.arange(len(sigma)), (0, 1, 2, 4)), False)):
+        shown = training.MaskStep(np.where(holes, 1.0, -1.0), step.noise, step.soft, step.forces)
+        assert ("no mask" in mask.outcome(sigma, shown, setting)) is best

@@ -321,3 +321,13 @@ def test_an_axis_on_which_lengths_are_no_amounts_says_so(count, log):
         axes = [axis for axis in figure.select_yaxes()] + [axis for axis in figure.select_xaxes()]
         said = ["logarithmic" in str(axis.title.text) for axis in axes]
         assert any(said) == any(axis.type == "log" for axis in axes)
+
+
+@pytest.mark.parametrize("methods", [("uniform",), ("uniform", "strs")])
+def test_no_cell_is_missing_that_nobody_asked_for(open_page, store, card, methods):
+    """A comparison of one method misses no other; of two, nothing but what is not there of them."""
+    table_factory.compare_run(store, card, methods=methods, skip=((methods[-1], 0.9),))
+    (group,) = compare_data.groups(ModelRef())
+    assert set(compare_data.asked_for(group, "whitened")) == set(methods)
+    said = text_of(open_page("compare"))
+    assert "LLRC at" not in said and (len(methods) == 1 or "STRS at 10 %" in said)

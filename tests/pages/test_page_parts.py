@@ -73,6 +73,27 @@ def test_percent(value, shown):
 
 
 @pytest.mark.parametrize(
+    ("share", "digits", "shown"),
+    [
+        (0.00001, 2, "under 0.01 %"),
+        (0.0026, 0, "under 1 %"),
+        (0.9997, 1, "over 99.9 %"),
+        (0.996, 0, "over 99 %"),
+        (0.006, 0, "1 %"),
+        (1 - 1e-13, 1, "100 %"),
+        (1e-16, 1, "0 %"),
+    ],
+)
+def test_what_is_not_nothing_is_not_called_nothing_nor_what_is_not_all_all(share, digits, shown):
+    assert words.percent(share, digits) == shown
+
+
+@pytest.mark.parametrize(("size", "shown"), [(269_030_016, "269.0"), (51_230, "0.05123"), (1_134_200_000, "1,134")])
+def test_megabytes_of_small_models_are_told_apart(size, shown):
+    assert words.megabytes(size) == shown
+
+
+@pytest.mark.parametrize(
     ("value", "shown"), [(4, "4 s"), (75, "1 min 15 s"), (3700, "1 h 01 min"), (None, "–"), (float("nan"), "–")]
 )
 def test_duration(value, shown):

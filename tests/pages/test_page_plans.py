@@ -119,7 +119,7 @@ def test_a_draft_belongs_to_its_tab_which_its_link_names(page, card):
     """A fresh browser opened with somebody else's locked layers: one file was every tab's."""
     app, first = page(), card.layers[0].name
     before = cell(heatmaps(app)[0], first)[3]
-    app.button(key="pl_set_Half of break-even").click().run()
+    app.button(key="pl_set_Half its parameters").click().run()
     assert cell(heatmaps(app)[0], first)[3] == pytest.approx(0.5, abs=0.03)
     named = app.query_params["pl_tab"]
     other = page()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 
 from lrc_core.budget import same_size
+from lrc_core.formats.grids import BF16
 from lrc_core.names import GREY, method_color, method_label
 from lrc_core.plan import Plan, plan_variant
 from lrc_core.quality.quantised import compresses
@@ -59,13 +60,10 @@ def _answer(run: Run, answer: AnswerSpec, written: Written | None) -> WrittenAns
         key = key_of(method, plan.keep_target)
     if written is None or not written.done:
         return WrittenAnswer(name, color, "No answer was recorded.", "", run.id, key)
-    words = [f"{written.tokens} tokens"]
-    words += [f"{figure(written.tokens_per_s, 2)} tokens/s"] if written.tokens_per_s else []
-    words += [data_size(written.bytes)] if written.bytes else []
-    cut = " (cut at the longest length asked for)" if written.ended == "length" else ""
-    return WrittenAnswer(
-        name, color, written.text.strip() or "(It wrote nothing.)", ", ".join(words) + " (measured)" + cut, run.id, key
-    )
+    words = [f"{written.tokens} tokens" + (" (longest allowed)" if written.ended == "length" else "")]
+    words += [f"{figure(written.tokens_per_s, 2)} tokens/s (measured)"] if written.tokens_per_s else []
+    words += [f"{data_size(BF16.block_bytes * written.params)} in 16 bits"] if written.params else []
+    return WrittenAnswer(name, color, written.text.strip() or "(It wrote nothing.)", ", ".join(words), run.id, key)
 
 
 def ask_command(named: Named) -> str:

@@ -32,7 +32,7 @@ from lrc_core.report.drawing.decision import decision_drawing, decision_legend
 from lrc_core.report.sections.prose import listed, percent_points, report_prose
 from lrc_core.report.sections.rows import Named, key_of, ranked, row_color, times_dense
 from lrc_core.report.sources import Row
-from lrc_core.words import data_size, measured, removed, significant, times
+from lrc_core.words import data_size, measured, megabytes, removed, significant, times
 
 _MOST_DOTS = 9
 
@@ -93,7 +93,7 @@ def _perplexities(named: Named) -> Table:
             _share(row.get("keep_achieved", row["keep_target"])),
             _share(row.get("keep_whole_model")),
             _bytes(row),
-            Cell("–" if size is None else f"{size:,.1f}", size),
+            Cell("–" if size is None else megabytes(1e6 * size), size),
         ]
         times = times_dense(row, named.dense)
         for text in texts:
@@ -138,9 +138,8 @@ def legend_of_marks(named: Named) -> str:
     signs = [f"{sign} {method_label(name)}" for sign, name in zip(MARKS, names, strict=False)]
     if not named.sources.tested:
         return (
-            "No paired tests: the runs at hand keep no single outcomes"
-            + (" (shipped samples leave them out)" if named.sources.shipped else "")
-            + ". Compare values by their errors."
+            "No paired tests: not all of these runs keep single outcomes of the same questions and windows. Compare "
+            "values by their errors."
         )
     return (
         f"A sign behind a value: different with p < 0.05 from {listed(signs)}, at the same target. Tests are paired, "
@@ -157,7 +156,7 @@ def _decision(named: Named) -> list[Block]:
     if not said:
         return []
     title = f"What to decide by: bytes against loss on {texts_words(found)}"
-    alt = f"{title}. {said}"
+    alt = f"{title}. {said}".replace("**", "").replace("`", "")
     picture = Picture(decision_drawing(found, lambda one: named.key(dict(one.row))), alt, reading=said)
     heads = (
         Column("Model"), Column("Way"), Column("Bytes, %", True, COUNTED), Column("Size, MB", True, COUNTED),
@@ -167,7 +166,7 @@ def _decision(named: Named) -> list[Block]:
         TableRow(
             (
                 Cell(one.name, one.name), Cell(KINDS[one.kind], one.kind), Cell(f"{100 * one.share:.1f}", one.share),
-                Cell(f"{one.size / 1e6:,.1f}", one.size), Cell(measured(one.times, one.times_error), one.times),
+                Cell(megabytes(one.size), one.size), Cell(measured(one.times, one.times_error), one.times),
             ),
             named.key(dict(one.row)), row_color(dict(one.row)),
         )
@@ -205,7 +204,11 @@ def _curves(named: Named) -> list[Block]:
         cells = [Cell(measured(s["value"], s.get("stderr")), s["value"]) if s else Cell("–") for s in scores]
         lines.append(
             TableRow(
-                (Cell(named.name(row), named.name(row)), Cell("–" if size is None else f"{size:,.1f}", size), *cells),
+                (
+                    Cell(named.name(row), named.name(row)),
+                    Cell("–" if size is None else megabytes(1e6 * size), size),
+                    *cells,
+                ),
                 named.key(row),
                 row_color(row),
             )
@@ -224,7 +227,7 @@ def _series(named: Named, text: str) -> list[charts.PointSeries]:
             if named.line(row) != entry.label or score is None or size is None:
                 continue
             value = measured(score["value"], score.get("stderr"))
-            tip = f"{named.name(row)}: perplexity {value}, {size:,.1f} MB, run {row.get('run_id', '')}"
+            tip = f"{named.name(row)}: perplexity {value}, {megabytes(1e6 * size)} MB, run {row.get('run_id', '')}"
             points.append(charts.ChartPoint(size, score["value"], score.get("stderr") or 0.0, named.key(row)[1], tip))
         if points:
             found.append(charts.PointSeries(entry.key, entry.color, entry.symbol, tuple(points)))

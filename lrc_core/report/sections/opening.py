@@ -8,7 +8,7 @@ from lrc_core.budget import storage_law
 from lrc_core.coverage import coverage_words
 from lrc_core.formats.grids import BF16
 from lrc_core.names import decomposition_label, method_label
-from lrc_core.plan import PAIR, split_variant
+from lrc_core.plan import PAIR, split_variant, storage_of
 from lrc_core.quality.plain_words import accuracy_loss, difference_words, surprise
 from lrc_core.quality.quantised import served_bytes
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
@@ -16,6 +16,7 @@ from lrc_core.report.content import COUNTED, MEASURED, Block, Fact, Facts, Secti
 from lrc_core.report.sections.prose import listed, report_prose, with_papers
 from lrc_core.report.sections.rows import Named, certainty, ranked, times_dense
 from lrc_core.report.sources import Row, spec_of
+from lrc_core.results.comparisons import warned
 from lrc_core.runs.spec import CompareSpec, QualitySpec
 from lrc_core.tune.kinds import BLOCKWISE, SEQUENCES, TUNED
 from lrc_core.words import count, data_size, figure, measured, percent, removed, times
@@ -47,8 +48,7 @@ def question(named: Named) -> Section:
                 "warning",
             )
         )
-    told = dict.fromkeys(str(words) for row in named.rows for words in row.get("warnings") or ())
-    blocks += [Words(words, "warning") for words in told]
+    blocks += [Words(words, "warning") for words in warned(named.rows)]
     if stale := named.sources.changed():
         blocks.append(Words(f"This report is of what was there before: {'; '.join(stale)}.", "warning"))
     return Section("question", "The question", tuple(blocks))
@@ -97,7 +97,8 @@ def _answer(named: Named, best: list[Row]) -> str:
 
 def method(named: Named) -> Section:
     """Every method and decomposition in two sentences."""
-    spec, blocks = spec_of(named.sources.comparison), [Words(text) for text in report_prose("method")]
+    spec = spec_of(named.sources.comparison)
+    blocks: list[Block] = [Words(_alike(named))] if named.compressed else []
     decompositions = dict.fromkeys(str(shown.plan.decomposition) for shown in named.sources.plans)
     decompositions |= dict.fromkeys(str(row["decomposition"]) for row in named.compressed if row.get("decomposition"))
     for name in decompositions:
@@ -110,6 +111,24 @@ def method(named: Named) -> Section:
     for name in names:
         blocks.append(Words(with_papers(_method_words(name, spec))))
     return Section("method", "The method", tuple(blocks))
+
+
+def _alike(named: Named) -> str:
+    """What the compressed rows have in common, and so what their differences are of."""
+    rows = named.compressed
+    if len({str(row["method"]) for row in rows}) < 2:
+        return "One method is measured here, beside the dense model."
+    same = "Every method below gets the same budget, the same text and the same tasks"
+    apart = {
+        "the decomposition": len({row["decomposition"] for row in rows if row.get("decomposition")}) > 1,
+        "how low-rank layers are stored": len({storage_of(row) for row in rows}) > 1,
+        "whether factors were updated or tuned": len({bool(row.get("update")) for row in rows}) > 1,
+    }
+    if not any(apart.values()):
+        return f"{same}, and the same decomposition. They differ in one thing only: how they share the budget out."
+    return (
+        f"{same}. They differ in {listed(['how they share it out', *(one for one, is_so in apart.items() if is_so)])}."
+    )
 
 
 def _method_words(name: str, spec: CompareSpec | QualitySpec | None) -> str:

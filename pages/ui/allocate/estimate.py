@@ -12,6 +12,7 @@ from lrc_core import words
 from lrc_core.budget import Ranks, fit_budget, is_dense, keep_at, uniform_ranks
 from lrc_core.errors import BudgetError
 from lrc_core.escape import escaped
+from lrc_core.names import decomposition_label
 from lrc_core.paths import read_only
 from lrc_core.plan import make_plan
 from lrc_core.results.archive import AnyRun, RunView, archive, card_of
@@ -53,7 +54,8 @@ def beneath(
     )
     with st.container(border=True, key="preview_lagrangian"):
         kind = known[0] if known else "nothing measured"
-        st.markdown(f"**Lagrangian** :orange-badge[:material/function: estimate from spectra, {kind}]")
+        badge = f":orange-badge[:material/function: estimate from spectra, {kind}]"
+        st.markdown(f"**Lagrangian, on {decomposition_label(TWO_SIDED)}** {badge}")
         if known is not None:
             how = "Measured" if known[0] == "measured" else "Forecast, not measured"
             st.markdown(f"{how}: {escaped(known[1])}.")
@@ -88,10 +90,9 @@ def recorded_sentence(card: ModelCard, view: RunView[SpectraSpec], run: AnyRun, 
         return f"{said}; these spectra give the same one."
     there, here = card_of(run).dtype, card_of(view).dtype
     how = f"its statistics were read in {there}, these in {here}" if there != here else "from statistics of its own"
-    return (
-        f"{said}: {how}, by which {len(apart)} of {len(ranks)} ranks differ, by {max(apart)} at most, and the layers "
-        "near break-even may change sides."
-    )
+    sides = [is_dense(layer, ranks[layer.name]) != is_dense(layer, alone[layer.name]) for layer in card.layers]
+    dense = f"; {sum(sides)} of the layers are dense in one of the two alone" if any(sides) else ""
+    return f"{said}: {how}, by which {len(apart)} of {len(ranks)} ranks differ, by {max(apart)} at most{dense}."
 
 
 def estimate_sentence(card: ModelCard, losses: Mapping[str, np.ndarray], ranks: Ranks, even: Ranks) -> str:

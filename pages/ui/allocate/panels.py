@@ -8,14 +8,15 @@ from dataclasses import dataclass, field
 import pandas as pd
 import streamlit as st
 
-from lrc_core.budget import break_even, layer_ratio, storage_law
+from lrc_core.budget import layer_ratio, smallest_dense_rank, storage_law
 from lrc_core.errors import LrcError
-from lrc_core.names import method_label
+from lrc_core.names import decomposition_label, method_label
 from lrc_core.registry import DECOMPOSITIONS
 from lrc_core.results import series as rate_plans
 from lrc_core.results.archive import RunView
 from lrc_core.results.plan_quality import Quality, closed_form_quality, measured_at, quality_of
 from lrc_core.results.series import PlanSeries
+from lrc_core.results.spectra import TWO_SIDED
 from lrc_core.runs.spec import AllocateSpec, ModelRef, SpectraSpec
 from lrc_core.types import ModelCard
 from pages.ui.allocate import estimate
@@ -111,7 +112,9 @@ def panels(found: SliderContent) -> list[SliderPanel]:
     )
     if found.estimated is None:
         return [first, even]
-    note = f"The plan of least predicted loss, worked out from the spectra. {found.estimate_quality.basis}".strip()
+    on = decomposition_label(TWO_SIDED)
+    note = f"The plan of least predicted loss on {on} factors, worked out from their spectra. "
+    note = f"{note}{found.estimate_quality.basis}".strip()
     known = found.estimate_quality.said
     badge = "estimate from spectra" if known else "estimate from spectra, nothing measured"
     closed = SliderPanel("estimate", "Lagrangian", badge, note, "estimated at", found.estimated, known)
@@ -150,7 +153,7 @@ def rank_table(found: SliderContent, rate: int) -> pd.DataFrame:
     columns: dict[str, list[object]] = {
         "layer": [layer.name for layer in layers],
         "full rank": [layer.full_rank for layer in layers],
-        "break-even": [round(break_even(layer), 1) for layer in layers],
+        "dense from rank": [smallest_dense_rank(layer) for layer in layers],
     }
     for title, series in found.by_title().items():
         if not series.rates:

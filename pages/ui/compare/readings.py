@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -95,22 +96,28 @@ def growth(rows: Sequence[Row]) -> str:
 
 
 def accuracy(rows: Sequence[Row], metric: str) -> str:
-    """Mean accuracy of the best method beside the dense model's, over the tasks that both did."""
-    means: dict[str, float] = {}
+    """Mean accuracy of the best method beside the dense model's, over the tasks that both did, with their errors."""
+    means: dict[str, tuple[float, float | None]] = {}
     for row in rows:
-        scores = [
-            score[metric] if score.get(metric) is not None else score.get("acc")
-            for score in (row.get("zero_shot") or {}).values()
-        ]
-        known = [float(score) for score in scores if score is not None]
+        scores = list((row.get("zero_shot") or {}).values())
+        found = [_accuracy_of(score, metric) for score in scores]
+        known = [(value, error) for value, error in found if value is not None]
         if known and row["method"] not in METHODS:
-            means[str(row["method"])] = sum(known) / len(known)
+            errors = [error for _, error in known if error is not None]
+            error = math.hypot(*errors) / len(known) if len(errors) == len(known) else None
+            means[str(row["method"])] = sum(value for value, _ in known) / len(known), error
     dense = means.pop("dense", None)
     if not means:
         return "No method's accuracy was measured at this budget."
-    name = max(means, key=lambda method: means[method])
-    said = f"On average over the tasks **{method_label(name)}** answers {words.percent(means[name])} right"
-    return said + (f", the dense model {words.percent(dense)}." if dense is not None else ".")
+    name = max(means, key=lambda method: means[method][0])
+    said = f"On average over the tasks **{method_label(name)}** answers {words.in_percent(*means[name])} % right"
+    return said + (f", the dense model {words.in_percent(*dense)} %." if dense is not None else ".")
+
+
+def _accuracy_of(score: Mapping[str, Any], metric: str) -> tuple[float | None, float | None]:
+    """Accuracy of a task and its error; the plain one where the task has no other."""
+    name = metric if score.get(metric) is not None else "acc"
+    return score.get(name), score.get(f"{name}_stderr")
 
 
 def cost(rows: Sequence[Row]) -> str:
@@ -130,7 +137,9 @@ def cost(rows: Sequence[Row]) -> str:
     if writing:
         pace, fast = max(writing, key=lambda pair: pair[0].value)
         name = method_label(str(fast["method"]))
-        said.append(f"The fastest, **{name}**, writes at {pace.figure} times the dense model's pace.")
+        timed = "The fastest" if len(writing) == len(others) else f"The fastest of the {len(writing)} that were timed"
+        timed = timed if len(writing) > 1 else "The only one that was timed"
+        said.append(f"{timed}, **{name}**, writes at {pace.figure} times the dense model's pace.")
     else:
         said.append("No speed was timed that can be compared with the dense model's.")
     if reading := [pace.value for row in others if (pace := pace_of(row, dense, PREFILL))]:

@@ -33,7 +33,7 @@ def damage_sentence(spectra: Spectra, decomposition: str, removed: float, group:
     """
     lost = losses(spectra, decomposition, removed)
     said = (
-        f"This is one layer. Removing {words.percent(removed, 0)} from each of the {len(lost)} takes "
+        f"This is one layer. By two factors, removing {words.percent(removed, 0)} from each of the {len(lost)} takes "
         f"{words.percent(float(np.median(lost)))} of a layer's energy in the middle (median) and "
         f"{words.percent(max(lost))} from the worst"
     )

@@ -112,7 +112,7 @@ def legend() -> None:
         f'<span style="color: {color}; font-weight: 700; font-size: 1.2rem">↕</span> {name}</span>'
         for name, color in FORCES.values()
     )
-    st.html(f'<div style="font-size: 0.9rem">{marks}</div>')
+    st.html(f'<div style="font-size: 0.9rem">{marks}lengths as square roots, of the largest force of the step</div>')
 
 
 def book(sigma: np.ndarray, steps: Sequence[training.MaskStep], setting: training.Setting) -> Book:
@@ -135,9 +135,9 @@ def _base(sigma: np.ndarray, counts: Sequence[int], setting: training.Setting) -
         (_step_x(number, len(counts)), _count_height(count, len(sigma))) for number, count in enumerate(counts, 1)
     ]
     return (
-        _title(18, "singular values: filled ones are kept in this step")
+        _title(18, "singular values, heights as square roots: filled ones are kept in this step")
         + svg.line((LEFT, TOP_BARS + HIGH_BARS), (LEFT + WIDTH, TOP_BARS + HIGH_BARS))
-        + _title(TOP_LOGITS - 12, "logits (dots), with this step's noise (dashes), and their forces")
+        + _title(TOP_LOGITS - 12, "logits (dots), with this step's noise (dashes; ▲ ▼ further out), and their forces")
         + svg.line((LEFT, zero), (LEFT + WIDTH, zero), dash="5 4")
         + svg.text(LEFT - 8, zero - 6, "keep", size=15, anchor="end")
         + svg.text(LEFT - 8, zero + 15, "drop", size=15, anchor="end")
@@ -166,18 +166,28 @@ def _frame(sigma: np.ndarray, step: training.MaskStep, number: int, count: int) 
     ]
     on = "".join(bar for bar, kept in zip(bars, step.mask, strict=True) if kept)
     off = "".join(bar for bar, kept in zip(bars, step.mask, strict=True) if not kept)
-    noisy = "".join(
-        f"M{x - 6:.0f} {_height(value):.0f}h12" for x, value in zip(place, step.logits + step.noise, strict=True)
+    values = list(zip(place, step.logits + step.noise, strict=True))
+    noisy = "".join(f"M{x - 6:.0f} {_height(value):.0f}h12" for x, value in values if LOW <= value <= HIGH)
+    outside = "".join(_outside(x, value) for x, value in [*values, *zip(place, step.logits, strict=True)])
+    dots = "".join(
+        f"M{x:.0f} {_height(value):.0f}h0" for x, value in zip(place, step.logits, strict=True) if LOW <= value <= HIGH
     )
-    dots = "".join(f"M{x:.0f} {_height(value):.0f}h0" for x, value in zip(place, step.logits, strict=True))
     x = _step_x(number, count)
     return (
         f'<path d="{on}" fill="{svg.TEAL}"/><path d="{off}" fill="none" stroke="{svg.GREY}"/>'
-        f'<path d="{noisy}" stroke="{svg.GREY}" stroke-width="2"/>'
+        f'<path d="{noisy}" stroke="{svg.GREY}" stroke-width="2"/><path d="{outside}" fill="{svg.GREY}"/>'
         + "".join(_arrows(place, step, name, shift) for name, shift in zip(FORCES, (-5, 0, 5), strict=True))
         + f'<path d="{dots}" stroke="currentColor" stroke-width="8" stroke-linecap="round"/>'
         + svg.line((x, TOP_COUNT), (x, TOP_COUNT + HIGH_COUNT), color=svg.ORANGE)
     )
+
+
+def _outside(x: float, value: float) -> str:
+    """A triangle at the edge that a value lies beyond; nothing for one inside."""
+    if LOW <= value <= HIGH:
+        return ""
+    edge, back = _height(value), 8 if value > HIGH else -8
+    return f"M{x:.0f} {edge:.0f}l-6 {back}h12z"
 
 
 def _arrows(place: np.ndarray, step: training.MaskStep, name: str, shift: int) -> str:
@@ -229,11 +239,12 @@ def outcome(sigma: np.ndarray, last: training.MaskStep, setting: training.Settin
     held, best = training.energy(sigma, last.kept), training.best_energy(sigma, kept)
     holes = int((~last.kept[: int(np.flatnonzero(last.kept)[-1])]).sum()) if kept else 0
     said = f"In the end **{kept}** are kept with **{words.percent(held, 1)}** of the energy; "
-    said += (
-        "no mask of that size holds more."
-        if best - held < 5e-4
-        else f"the best {kept} would hold {words.percent(best, 1)}."
-    )
+    if best - held < 1e-9:
+        said += "no mask of that size holds more."
+    elif words.percent(best, 1) != words.percent(held, 1):
+        said += f"the best {kept} would hold {words.percent(best, 1)}."
+    else:
+        said += f"the best {kept} would hold {words.percent(best - held, 2)} more."
     if holes:
         said += f" {'One' if holes == 1 else holes} in between {'was' if holes == 1 else 'were'} dropped."
     if "compression" not in setting.terms:

@@ -59,7 +59,7 @@ def draw(ref: ModelRef) -> None:
     charting.vega(chart(layer, removed), caption, key="learn_pays")
     st.markdown(pivots_sentence(layer, sigma, removed, what))
     st.markdown(damage_sentence(spectra, decomposition, removed, usable(ref)))
-    st.markdown("**The same saving, three ways**")
+    st.markdown("**The same saving by two factors, three ways**")
     two_ways(spectra, layer, decomposition, removed)
     sample_note(shown.view.sample, shown.view.id)
 
@@ -159,8 +159,8 @@ def saving_sentence(layer: LinearShape, sigma: np.ndarray, removed: float, what:
     rank = whole_rank_of_share(layer, kept_share(removed))
     gone, lost = 1 - rank / layer.full_rank, 1 - energy_kept(sigma, rank)
     return (
-        f"To remove **{words.percent(removed, 0)}** of the parameters the rank must fall to **{rank}** of "
-        f"{layer.full_rank}: **{words.percent(gone, 0)}** of the directions go, and with them "
+        f"To remove **{words.percent(removed, 0)}** of the parameters the rank of two factors must fall to **{rank}** "
+        f"of {layer.full_rank}: **{words.percent(gone, 0)}** of the directions go, and with them "
         f"**{words.percent(lost, 1)}** of the energy of {what}. The first "
         f"{words.percent(1 - even / layer.full_rank, 0)} of the directions that you give up save nothing at all: in "
         "the orange wedge the factors are larger than the layer."
@@ -278,7 +278,7 @@ def savings_table(layer: LinearShape, sigma: np.ndarray) -> pd.DataFrame:
             "Rank": ranks,
             "Parameters": [factor_params(layer, rank) for rank in ranks],
             "Directions given up": [words.percent(1 - rank / layer.full_rank, 0) for rank in ranks],
-            "Output energy lost": [words.percent(1 - energy_kept(sigma, rank), 1) for rank in ranks],
+            "Energy lost": [words.percent(1 - energy_kept(sigma, rank), 1) for rank in ranks],
             "Rank as pivots": pivot_ranks,
             "Energy lost as pivots": [words.percent(1 - energy_kept(sigma, rank), 1) for rank in pivot_ranks],
         }

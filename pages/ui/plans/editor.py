@@ -10,7 +10,15 @@ import streamlit as st
 
 from lrc_core import words
 from lrc_core.allocate.curves.hand import predicted_loss
-from lrc_core.budget import break_even, is_dense, layer_ratio, plan_params, same_percent
+from lrc_core.budget import (
+    is_dense,
+    layer_ratio,
+    plan_params,
+    same_percent,
+    smallest_dense_rank,
+    storage_law,
+    whole_rank_of_share,
+)
 from lrc_core.decompose.measures import energy_kept
 from lrc_core.errors import LrcError
 from lrc_core.escape import escaped
@@ -177,7 +185,7 @@ def _picked() -> None:
 
 def _panel(ref: ModelRef, card: ModelCard, draft: Draft, layer: LinearShape) -> None:
     """Rank of the chosen layer."""
-    rank, even = draft.ranks[layer.name], break_even(layer)
+    rank, dense_from = draft.ranks[layer.name], smallest_dense_rank(layer)
     st.markdown(f"## Block {layer.block}, {escaped(layer.kind)}")
     st.session_state[RANK] = rank
 
@@ -191,15 +199,16 @@ def _panel(ref: ModelRef, card: ModelCard, draft: Draft, layer: LinearShape) -> 
         step=max(1, layer.full_rank // 48),
         key=RANK,
         on_change=lambda: set_rank(int(st.session_state[RANK])),
-        help=f"At {even:.0f} or more the layer is stored dense: factors would cost as much.",
+        help=f"At {dense_from:,} or more the layer is stored dense: "
+        f"as {storage_law(layer.storage).label.lower()} it would cost as much.",
     )
     with st.container(horizontal=True):
-        for label, value in (("Dense", layer.full_rank), ("Half of break-even", max(1, int(even / 2)))):
+        for label, value in (("Dense", layer.full_rank), ("Half its parameters", whole_rank_of_share(layer, 0.5))):
             st.button(label, key=f"pl_set_{label}", on_click=set_rank, args=(value,))
     stored = "stored dense" if is_dense(layer, rank) else f"rank {rank} of {layer.full_rank}"
     line = (
         f"{layer.out_features:,} × {layer.in_features:,}, {stored}: keeps "
-        f"{words.percent(layer_ratio(layer, rank))}; break-even at {even:.0f}."
+        f"{words.percent(layer_ratio(layer, rank))}; dense from rank {dense_from:,}."
     )
     view = archive().best_spectra(ref)
     if view is not None:
@@ -289,7 +298,7 @@ def _table(card: ModelCard, draft: Draft) -> None:
             "rank": [draft.ranks[layer.name] for layer in card.layers],
             "locked": [layer.name in draft.locked for layer in card.layers],
             "full rank": [layer.full_rank for layer in card.layers],
-            "break-even": [round(break_even(layer), 1) for layer in card.layers],
+            "dense from rank": [smallest_dense_rank(layer) for layer in card.layers],
             "kept": [100 * layer_ratio(layer, draft.ranks[layer.name]) for layer in card.layers],
         }
     )
@@ -314,7 +323,7 @@ def _table(card: ModelCard, draft: Draft) -> None:
             key=key,
             hide_index=True,
             on_change=edited,
-            disabled=["layer", "full rank", "break-even", "kept"],
+            disabled=["layer", "full rank", "dense from rank", "kept"],
             column_config={
                 "rank": st.column_config.NumberColumn(min_value=1, step=1),
                 "kept": st.column_config.NumberColumn(format="%.1f %%"),

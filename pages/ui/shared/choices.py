@@ -37,7 +37,10 @@ def three_choices(chosen: Recommendation | None, key: str, take: Callable[[Recom
                 choice.label, icon=icon, key=f"{key}_{choice.key}", on_click=take, args=(choice,), width="stretch"
             )
             st.caption(f"{choice.said} **{figures_of(choice)}**")
-    st.caption("Figures: perplexity over the dense model's, on gensim / c4, with 20 % removed of the starter model.")
+    st.caption(
+        "Figures: perplexity over the dense model's, on gensim / c4, with 20 % removed of the starter model, on K-FAC. "
+        "What pivots and tuning win counts in them, not the choice of ranks alone."
+    )
 
 
 def ordered_methods() -> list[str]:

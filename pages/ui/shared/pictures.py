@@ -218,7 +218,9 @@ def spectrum(sigma: np.ndarray, rank: int, even: float) -> str:
         + svg.line((edge, top), (edge, bottom), dash="5 4")
         + svg.text(min(max(edge, left + 52), right - 52), top - 9, "break-even", size=21)
         + svg.text(place, bottom - 10, energy, size=21, anchor=anchor)
-        + svg.text((left + right) / 2, bottom + 26, f"{full} directions, largest first", size=21)
+        + svg.text(
+            (left + right) / 2, bottom + 26, f"{full} directions, largest first; heights as square roots", size=18
+        )
         + "</svg>"
     )
 

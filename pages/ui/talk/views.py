@@ -87,7 +87,7 @@ def _figures(answer: Answer) -> None:
     if not answer.tokens and not answer.done:
         return
     speed = f"{words.figure(answer.tokens_per_s, 2)} tokens/s" if answer.tokens_per_s else "not timed"
-    size = f"{BF16.block_bytes * answer.params / 1e6:,.0f} MB in 16 bits" if answer.params else ""
+    size = f"{words.data_size(BF16.block_bytes * answer.params)} in 16 bits" if answer.params else ""
     count = f"{answer.tokens} token{'s' if answer.tokens != 1 else ''}"
     cut = " (longest allowed)" if answer.ended == "length" else ""
     st.html(

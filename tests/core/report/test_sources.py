@@ -8,11 +8,14 @@ from typing import Any
 import pytest
 
 from lrc_core.errors import LrcError, PlanError, RunError, SettingsError
+from lrc_core.quality.footprint import footprint
 from lrc_core.quality.votes import Vote, keep_vote, votes_path
-from lrc_core.report.build import ReportOptions
+from lrc_core.report.build import ReportOptions, make_report
 from lrc_core.report.content import visible_texts
 from lrc_core.report.pdf.document import report_pdf
 from lrc_core.report.sources import Asked, find_sources
+from lrc_core.results.archive import archive
+from lrc_core.runs.spec import CompareSpec, EvaluateSpec
 from lrc_core.types import ModelCard
 from tests.factories import run_factory, table_factory
 from tests.factories.pdf_reader import Pdf
@@ -92,3 +95,28 @@ def test_deleted_plans_are_reported_not_dropped(make: Make, stores: Any, card: M
     stores[0].delete(gone.source)
     text = " ".join(visible_texts(make(compare=run.id)))
     assert f"deleted: {gone.label}" in text
+
+
+def test_figures_are_those_of_the_evaluations_that_rows_name() -> None:
+    """The dense model of a shipped comparison was measured again since its row was copied there."""
+    found = archive()
+    checked = 0
+    for view in found.runs(CompareSpec):
+        for row in find_sources(Asked(compare=view.id)).rows:
+            evaluation = found.open(str(row["run_id"]), EvaluateSpec)
+            assert evaluation is not None
+            recorded = evaluation.run.result() or {}
+            assert row["perplexity"] == recorded["perplexity"] and row["zero_shot"] == recorded["zero_shot"]
+            checked += 1
+    assert checked > 10
+
+
+def test_memory_is_counted_as_served_whatever_precision_a_run_loaded(make: Make, stores: Any, card: ModelCard) -> None:
+    wide = replace(card, dtype="float32", dtype_bytes=4)
+    assert footprint(wide, None, 128) == footprint(replace(card, dtype="bfloat16", dtype_bytes=2), None, 128)
+
+
+@pytest.mark.parametrize(("run", "alike"), [("compare-c595371cc86d", True), ("compare-108f5afd470b", False)])
+def test_what_methods_have_in_common_is_said_of_these_rows(run: str, alike: bool) -> None:
+    text = " ".join(visible_texts(make_report(Asked(compare=run))))
+    assert ("one thing only" in text) is alike and ("One method" in text) is not alike

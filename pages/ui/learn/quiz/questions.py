@@ -9,6 +9,7 @@ import streamlit as st
 
 from pages.ui.learn import progress
 from pages.ui.learn.lesson_text import FOLDER
+from pages.ui.learn.quiz import tally
 from pages.ui.learn.quiz.figures import FIGURES
 from pages.ui.shared.pictures import draw_picture
 
@@ -136,6 +137,8 @@ def _remember(number: int) -> None:
 
 
 def _check() -> None:
+    chosen = [st.session_state.get(f"learn_answer_{place(index)}") for index in range(len(questions(current())))]
+    tally.keep(current(), chosen)
     progress.remember(finished=True, done=sorted(progress.done() | {progress.COUNT}))
 
 
@@ -162,6 +165,8 @@ def explain(listed: tuple[Question, ...], chosen: list[int]) -> None:
         with st.container(border=True):
             st.markdown(f"**{number + 1}.** {verdict(question, answer)}")
             st.markdown(question.why)
+            if said := tally.class_words(current(), number, question.options):
+                st.caption(f":material/groups: {said}")
             if not good:
                 st.button(
                     f"Look at step {question.step} again",
