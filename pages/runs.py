@@ -26,7 +26,7 @@ from lrc_core.runs.spec import ModelRef
 from lrc_core.runs.store import RunStore, RunSummary
 from pages.ui.compare import report
 from pages.ui.runs import next_steps
-from pages.ui.shared import jobs, take_away
+from pages.ui.shared import forms, jobs, take_away
 from pages.ui.shared.frame import PAGES, empty, frame, guard, page_link
 from pages.ui.shared.naming import told_apart
 from pages.ui.shared.prose import prose
@@ -138,9 +138,7 @@ def listing(summaries: list[RunSummary]) -> str:
     labels = told_apart({run_id: label(by_id[run_id]) for run_id in offered})
     if st.session_state.get(RUN) not in offered:
         st.session_state[RUN] = linked if linked in offered else offered[0]
-    chosen: str = st.selectbox(
-        "Look at", offered, format_func=labels.__getitem__, key=RUN, help="Or mark a row of the table."
-    )
+    chosen = forms.one_of(st, "Look at", labels, RUN, help="Or mark a row of the table.")
     st.query_params[RUN] = chosen  # the id, which a label is not
     return chosen
 

@@ -13,7 +13,7 @@ from lrc_core.registry import ALLOCATORS
 from lrc_core.results.archive import RunView, archive
 from lrc_core.results.forecasts import plays
 from lrc_core.runs.spec import AllocateSpec
-from pages.ui.shared import jobs
+from pages.ui.shared import forms, jobs
 from pages.ui.shared.frame import empty, frame, guard, page_link, sample_note
 from pages.ui.shared.naming import told_apart, when
 from pages.ui.shared.prose import prose
@@ -52,11 +52,11 @@ def choose(views: list[RunView[AllocateSpec]]) -> RunView[AllocateSpec]:
     labels = told_apart({view.id: label(view) for view in views})
     if RUN not in st.session_state and (named := st.query_params.get(RUN)) in by_id:
         st.session_state[RUN] = named
-    chosen = st.selectbox(
+    chosen = forms.one_of(
+        st,
         "Run",
-        list(by_id),
-        format_func=lambda run_id: labels.get(run_id, run_id),
-        key=RUN,
+        labels,
+        RUN,
         help=f"Every run of a method that learns: {', '.join(entry.label for entry in ALLOCATORS if entry.learns)}.",
     )
     view = by_id.get(chosen, views[0])
@@ -74,11 +74,11 @@ def choose_second(views: list[RunView[AllocateSpec]], first: RunView[AllocateSpe
     named = st.query_params.get(OVER, "")
     if st.session_state.get(OVER) not in ("", *others):
         st.session_state[OVER] = named if named in others else ""
-    chosen = st.selectbox(
+    chosen = forms.one_of(
+        st,
         "Lay over it",
-        ["", *others],
-        format_func=lambda run_id: labels[run_id] if run_id else "Nothing",
-        key=OVER,
+        {"": "Nothing", **labels},
+        OVER,
         help="A second run's losses, share removed and ranks, step by step beside the first one's.",
     )
     if chosen in others:
