@@ -13,7 +13,7 @@ from lrc_core.quality.quantised import compresses, share_of
 from lrc_core.quality.rows import Scores, same_windows
 from lrc_core.quality.tables import row_label
 from lrc_core.texts.label import text_labels
-from lrc_core.words import percent, removed
+from lrc_core.words import measured, percent, removed
 
 Row = Mapping[str, Any]
 QUESTION = "Why not just quantise?"
@@ -111,8 +111,8 @@ def _ratios(found: Mapping[str, Difference]) -> str:
     labels, parts = text_labels(list(found)), []
     for text, one in found.items():
         ratio = math.exp(one.value)
-        error = "" if one.stderr is None else f" ± {ratio * one.stderr:.2g}"
-        parts.append(f"{ratio:.3g}{error} ({labels[text]})")
+        said = measured(ratio, None if one.stderr is None else ratio * one.stderr)
+        parts.append(f"{said} ({labels[text]})")
     return " and ".join(parts)
 
 
