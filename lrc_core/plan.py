@@ -230,7 +230,11 @@ class Plan:
         if not isinstance(data, Mapping) or data.get("format") != FORMAT:
             raise PlanError(f"{where} is not a plan file.", f'A plan is JSON with "format": "{FORMAT}".')
         if (version := data.get("version")) not in VERSIONS or isinstance(version, bool):
-            raise PlanError(f"{where} has version {str(version)[:40]}; this program reads versions 1 and 2.")
+            newer = isinstance(version, int) and version > max(VERSIONS)
+            raise PlanError(
+                f"{where} has version {str(version)[:40]}; this program reads versions 1 and 2.",
+                "Update this program: a newer one wrote the file." if newer else _REMEDY,
+            )
         if ("storage" in data) != (version == 2):
             raise PlanError(
                 f"{where} is damaged: version 2 says how layers are stored, and version 1 does not.", _REMEDY
