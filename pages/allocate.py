@@ -225,7 +225,7 @@ def watched(ref: ModelRef) -> None:
         finished.show(current, what_follows())
     for view in unfinished:
         if view.id != shown:
-            named = f"{escaped(title_of(view.spec))} · {view.status.state}"
+            named = f"{escaped(title_of(view.spec))} · {jobs.state_word(view.status.state)}"
             page_link("pages/allocate.py", named, ":material/visibility:", query={RUN: view.id})
     current = archive().open(shown, AllocateSpec)
     if can_be_watched(current):

@@ -24,8 +24,8 @@ RUN, OVER = "wa_run", "wa_over"
 
 
 def learning_runs() -> list[RunView[AllocateSpec]]:
-    """Every run that learned or is about to: those that can be watched first, of them unfinished ones, then those of
-    the chosen model, then the newest.
+    """Every run that learned or is about to: those that can be watched first, of them unfinished ones, then those that
+    only wait, then those of the chosen model, then the newest.
 
     A run that ended before its first step has nothing to show, and must not hide one that has.
     """
@@ -33,16 +33,17 @@ def learning_runs() -> list[RunView[AllocateSpec]]:
     ref = current_model()
     asked = (ref.source, ref.revision)
 
-    def order(view: RunView[AllocateSpec]) -> tuple[bool, bool, bool]:
-        return view.final and not plays(view), view.final, (view.spec.model.source, view.spec.model.revision) != asked
+    def order(view: RunView[AllocateSpec]) -> tuple[bool, ...]:
+        other = (view.spec.model.source, view.spec.model.revision) != asked
+        return view.final and not plays(view), view.final, view.status.state == "queued", other
 
     return sorted(learned, key=order)
 
 
 def label(view: RunView[AllocateSpec]) -> str:
     """``LLRC at 30 % · SmolLM2-135M · Finished · 27 Nov, 14:05``."""
-    _, _, word = jobs.BADGES.get(view.status.state, jobs.BADGES["damaged"])
-    found = [title_of(view.spec), model_label(view.spec.model), *([] if view.sample else [word]), when(view)]
+    state = [] if view.sample else [jobs.state_word(view.status.state)]
+    found = [title_of(view.spec), model_label(view.spec.model), *state, when(view)]
     return " · ".join(found)
 
 
