@@ -53,6 +53,8 @@ _SAME_SHARE = 1e-6
 FileName = Annotated[str, TextLimit(r"[^/\\\x00]+", 255, "the name of a file beside the plan")]
 
 
+OTHER_MODEL = "Allocate again on this model, or load the model that the plan names."
+"""What to do where a plan is of another model."""
 _REMEDY = "Allocate again, or copy the file once more from the run that made it."
 
 
@@ -151,8 +153,16 @@ class Plan:
             raise PlanError(
                 f"This plan was made for {self.model.source} ({self.model.fingerprint[:12]}), "
                 f"not for {card.identity.source} ({card.identity.fingerprint[:12]}).",
-                "Allocate again on this model, or load the model that the plan names.",
+                OTHER_MODEL,
             )
+        self.check_layers(card)
+
+    def check_layers(self, card: ModelCard) -> None:
+        """Refuse a plan whose layers are not a model's, or whose figures are not those of its ranks.
+
+        Raises:
+            PlanError: names the layer or the figure.
+        """
         ranks, layers = self.full_ranks(card.layers), self.stored(card).layers
         try:
             normalised(layers, ranks)
@@ -220,7 +230,11 @@ class Plan:
         if not isinstance(data, Mapping) or data.get("format") != FORMAT:
             raise PlanError(f"{where} is not a plan file.", f'A plan is JSON with "format": "{FORMAT}".')
         if (version := data.get("version")) not in VERSIONS or isinstance(version, bool):
-            raise PlanError(f"{where} has version {str(version)[:40]}; this program reads versions 1 and 2.")
+            newer = isinstance(version, int) and version > max(VERSIONS)
+            raise PlanError(
+                f"{where} has version {str(version)[:40]}; this program reads versions 1 and 2.",
+                "Update this program: a newer one wrote the file." if newer else _REMEDY,
+            )
         if ("storage" in data) != (version == 2):
             raise PlanError(
                 f"{where} is damaged: version 2 says how layers are stored, and version 1 does not.", _REMEDY

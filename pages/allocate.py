@@ -71,8 +71,8 @@ def choose_learned(ref: ModelRef, decomposition: str, storage: Storage) -> RunVi
     labels = told_apart({run_id: label(run_id) for run_id in runs})
     named = st.query_params.get(LEARNED, "")
     index = list(runs).index(named) if named in runs else 0
-    chosen = st.selectbox(
-        "Learned run", list(runs), index=index, format_func=labels.__getitem__, key=LEARNED, bind="query-params",
+    chosen = forms.one_of(
+        st, "Learned run", labels, LEARNED, first=index, bind="query-params",
         help="The run whose recorded plans the slider shows.",
     )  # fmt: skip
     return runs.get(chosen) or next(iter(runs.values()))
@@ -225,7 +225,7 @@ def watched(ref: ModelRef) -> None:
         finished.show(current, what_follows())
     for view in unfinished:
         if view.id != shown:
-            named = f"{escaped(title_of(view.spec))} · {view.status.state}"
+            named = f"{escaped(title_of(view.spec))} · {jobs.state_word(view.status.state)}"
             page_link("pages/allocate.py", named, ":material/visibility:", query={RUN: view.id})
     current = archive().open(shown, AllocateSpec)
     if can_be_watched(current):

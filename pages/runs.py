@@ -26,7 +26,7 @@ from lrc_core.runs.spec import ModelRef
 from lrc_core.runs.store import RunStore, RunSummary
 from pages.ui.compare import report
 from pages.ui.runs import next_steps
-from pages.ui.shared import jobs, take_away
+from pages.ui.shared import forms, jobs, take_away
 from pages.ui.shared.frame import PAGES, empty, frame, guard, page_link
 from pages.ui.shared.naming import told_apart
 from pages.ui.shared.prose import prose
@@ -58,7 +58,7 @@ def title(summary: RunSummary) -> str:
 
 def label(summary: RunSummary) -> str:
     """``LLRC at 20 % · Finished · 27 Nov, 14:05``."""
-    state = jobs.BADGES.get(summary.state, jobs.BADGES["damaged"])[2]
+    state = jobs.state_word(summary.state)
     asked = time.strftime("%-d %b, %H:%M", time.localtime(summary.created_at)) if summary.created_at else "no date"
     return f"{title(summary)} · {state} · {asked}"
 
@@ -72,7 +72,7 @@ def overview(summaries: list[RunSummary]) -> pd.DataFrame:
     outcomes = [outcome(view, measured) if view is not None else Outcome() for view in views]
     return pd.DataFrame(
         {
-            "State": [jobs.BADGES.get(summary.state, jobs.BADGES["damaged"])[2] for summary in summaries],
+            "State": [jobs.state_word(summary.state) for summary in summaries],
             "What": [title(summary) for summary in summaries],
             **({"Phase": phases} if any(phases) else {}),
             **({"Where": places} if any(places) else {}),
@@ -112,9 +112,7 @@ def listing(summaries: list[RunSummary]) -> str:
         "Show only",
         present,
         selection_mode="multi",
-        format_func=lambda name: (
-            f"{jobs.BADGES.get(name, jobs.BADGES['damaged'])[2]} {sum(summary.state == name for summary in summaries)}"
-        ),
+        format_func=lambda name: f"{jobs.state_word(name)} {sum(summary.state == name for summary in summaries)}",
         key=STATES,
         help="If none is chosen, all are shown.",
     )
@@ -125,7 +123,10 @@ def listing(summaries: list[RunSummary]) -> str:
         hide_index=True,
         alt="All runs with their states",
         height=min(380, 38 + 35 * max(1, len(shown))),
-        column_config={"Asked for": st.column_config.DatetimeColumn(format="distance")},
+        column_config={
+            "Phase": st.column_config.TextColumn(width="medium"),  # measured when the first job has hardly begun
+            "Asked for": st.column_config.DatetimeColumn(format="distance"),
+        },
         on_select=lambda: _row_chosen([summary.id for summary in shown]),
         selection_mode="single-row",
         key=TABLE,
@@ -138,9 +139,7 @@ def listing(summaries: list[RunSummary]) -> str:
     labels = told_apart({run_id: label(by_id[run_id]) for run_id in offered})
     if st.session_state.get(RUN) not in offered:
         st.session_state[RUN] = linked if linked in offered else offered[0]
-    chosen: str = st.selectbox(
-        "Look at", offered, format_func=labels.__getitem__, key=RUN, help="Or mark a row of the table."
-    )
+    chosen = forms.one_of(st, "Look at", labels, RUN, help="Or mark a row of the table.")
     st.query_params[RUN] = chosen  # the id, which a label is not
     return chosen
 

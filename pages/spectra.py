@@ -60,7 +60,7 @@ def choose_run(views: list[RunView[SpectraSpec]]) -> RunView[SpectraSpec]:
         return f"{how} · {when(view)}"
 
     labels = told_apart({run_id: label(run_id) for run_id in by_id})
-    chosen = st.selectbox("Run", list(by_id), format_func=labels.__getitem__, key=RUN, bind="query-params")
+    chosen = forms.one_of(st, "Run", labels, RUN, bind="query-params")
     return by_id.get(chosen, views[0])
 
 

@@ -13,7 +13,7 @@ from lrc_core.registry import ALLOCATORS
 from lrc_core.results.archive import RunView, archive
 from lrc_core.results.forecasts import plays
 from lrc_core.runs.spec import AllocateSpec
-from pages.ui.shared import jobs
+from pages.ui.shared import forms, jobs
 from pages.ui.shared.frame import empty, frame, guard, page_link, sample_note
 from pages.ui.shared.naming import told_apart, when
 from pages.ui.shared.prose import prose
@@ -24,8 +24,8 @@ RUN, OVER = "wa_run", "wa_over"
 
 
 def learning_runs() -> list[RunView[AllocateSpec]]:
-    """Every run that learned or is about to: those that can be watched first, of them unfinished ones, then those of
-    the chosen model, then the newest.
+    """Every run that learned or is about to: those that can be watched first, of them unfinished ones, then those that
+    only wait, then those of the chosen model, then the newest.
 
     A run that ended before its first step has nothing to show, and must not hide one that has.
     """
@@ -33,16 +33,17 @@ def learning_runs() -> list[RunView[AllocateSpec]]:
     ref = current_model()
     asked = (ref.source, ref.revision)
 
-    def order(view: RunView[AllocateSpec]) -> tuple[bool, bool, bool]:
-        return view.final and not plays(view), view.final, (view.spec.model.source, view.spec.model.revision) != asked
+    def order(view: RunView[AllocateSpec]) -> tuple[bool, ...]:
+        other = (view.spec.model.source, view.spec.model.revision) != asked
+        return view.final and not plays(view), view.final, view.status.state == "queued", other
 
     return sorted(learned, key=order)
 
 
 def label(view: RunView[AllocateSpec]) -> str:
     """``LLRC at 30 % · SmolLM2-135M · Finished · 27 Nov, 14:05``."""
-    _, _, word = jobs.BADGES.get(view.status.state, jobs.BADGES["damaged"])
-    found = [title_of(view.spec), model_label(view.spec.model), *([] if view.sample else [word]), when(view)]
+    state = [] if view.sample else [jobs.state_word(view.status.state)]
+    found = [title_of(view.spec), model_label(view.spec.model), *state, when(view)]
     return " · ".join(found)
 
 
@@ -52,11 +53,11 @@ def choose(views: list[RunView[AllocateSpec]]) -> RunView[AllocateSpec]:
     labels = told_apart({view.id: label(view) for view in views})
     if RUN not in st.session_state and (named := st.query_params.get(RUN)) in by_id:
         st.session_state[RUN] = named
-    chosen = st.selectbox(
+    chosen = forms.one_of(
+        st,
         "Run",
-        list(by_id),
-        format_func=lambda run_id: labels.get(run_id, run_id),
-        key=RUN,
+        labels,
+        RUN,
         help=f"Every run of a method that learns: {', '.join(entry.label for entry in ALLOCATORS if entry.learns)}.",
     )
     view = by_id.get(chosen, views[0])
@@ -74,11 +75,11 @@ def choose_second(views: list[RunView[AllocateSpec]], first: RunView[AllocateSpe
     named = st.query_params.get(OVER, "")
     if st.session_state.get(OVER) not in ("", *others):
         st.session_state[OVER] = named if named in others else ""
-    chosen = st.selectbox(
+    chosen = forms.one_of(
+        st,
         "Lay over it",
-        ["", *others],
-        format_func=lambda run_id: labels[run_id] if run_id else "Nothing",
-        key=OVER,
+        {"": "Nothing", **labels},
+        OVER,
         help="A second run's losses, share removed and ranks, step by step beside the first one's.",
     )
     if chosen in others:

@@ -94,10 +94,9 @@ def start(spec: Spec, arguments: argparse.Namespace, *, resume: bool, env: Mappi
         return run
     if resume:
         return manager.resume(run.id, store=store, env=env, on=arguments.engine if arguments.on else None)
-    why = f" ({status.error})" if status.error else ""
-    raise RunError(
-        f"This job was {status.state} before{why}.", f"Go on with it: `lrc runs resume {run.id}`, or add --resume."
-    )
+    why = f" ({status.error.rstrip('.')})" if status.error else ""
+    how = "failed" if status.state == "failed" else f"was {status.state}"
+    raise RunError(f"This job {how} before{why}.", f"Go on with it: `lrc runs resume {run.id}`, or add --resume.")
 
 
 def require_lasting(arguments: argparse.Namespace, store: RunStore) -> None:

@@ -32,7 +32,7 @@ from lrc_core.runs.spec import ModelRef, Spec
 from lrc_core.runs.store import Run
 from lrc_core.texts.label import text_labels
 from lrc_core.types import ModelCard
-from lrc_core.words import data_size, duration, percent
+from lrc_core.words import data_size, duration, measured, percent
 
 
 def job(arguments: argparse.Namespace) -> int:
@@ -317,7 +317,7 @@ def print_rows(rows: Sequence[Mapping[str, Any]]) -> None:
                 fixed_percent(row["keep_target"]),
                 fixed_percent(row["keep_achieved"]),
                 _share_of_bytes(row),
-                *(_with_error(row["perplexity"].get(text), "value", 2) for text in texts),
+                *(_with_error(row["perplexity"].get(text), "value") for text in texts),
                 *(_accuracy(row["zero_shot"].get(task)) for task in tasks),
             ]
             for row in rows
@@ -332,11 +332,10 @@ def _share_of_bytes(row: Mapping[str, Any]) -> str:
 
 
 def _accuracy(scores: Mapping[str, Any] | None) -> str:
-    return _with_error(scores, accuracy_of(scores or {})[0], 3)
+    return _with_error(scores, accuracy_of(scores or {})[0])
 
 
-def _with_error(scores: Mapping[str, Any] | None, name: str, digits: int) -> str:
+def _with_error(scores: Mapping[str, Any] | None, name: str) -> str:
     if not scores or scores.get(name) is None:
         return "–"
-    error = scores.get("stderr" if name == "value" else f"{name}_stderr")
-    return f"{scores[name]:.{digits}f}" + (f" ±{error:.{digits}f}" if error is not None else "")
+    return measured(scores[name], scores.get("stderr" if name == "value" else f"{name}_stderr"))

@@ -224,7 +224,7 @@ def _report(commands: Any) -> None:
     parser.add_argument("--price", type=float, default=3.0, metavar="X", help="of a GB and month (default: 3)")
     parser.add_argument("--currency", default="€", metavar="SIGN", help="of the price (default: €)")
     parser.add_argument("--html", metavar="FILE", help="write one self-contained HTML file")
-    parser.add_argument("--pdf", metavar="FILE", help="write a PDF (neither named: both, as report-RUN)")
+    parser.add_argument("--pdf", metavar="FILE", help="write a PDF (neither named: both, as report-RUN here)")
 
 
 def _runs(commands: Any) -> None:

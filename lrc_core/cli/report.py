@@ -35,7 +35,7 @@ def report(arguments: argparse.Namespace) -> int:
     if html and pdf and Path(html).expanduser().absolute() == Path(pdf).expanduser().absolute():
         raise SettingsError(f"--html and --pdf both name {html}.", "Give them different names.")
     ways = ((html, lambda: report_html(made).encode()), (pdf, lambda: report_pdf(made)))
-    files = [(Path(name).expanduser(), make()) for name, make in ways if name]
+    files = [(Path(name).expanduser().absolute(), make()) for name, make in ways if name]
     for path, content in files:
         write_atomic(path, content)
     if arguments.json:

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from lrc_core.names import GREY, method_color
 from lrc_core.quality.decision import BITS, DENSE, FORMAT, KINDS, PIVOTS, PRUNED, RANKS, REFERENCE, TUNED, Choice
 from lrc_core.quality.decision import frontier as frontier_of
-from lrc_core.words import data_size, percent
+from lrc_core.words import data_size, measured, percent
 
 REFERENCE_COLOR = "#c05a94"
 _SYMBOLS = {
@@ -70,7 +70,7 @@ def _points(figure: go.Figure, kind: str, shown: Sequence[Choice], best: Sequenc
         },
         text=[one.name if kind == REFERENCE else "" for one in shown],
         textposition="top center",
-        customdata=[[one.name, data_size(one.size)] for one in shown],
+        customdata=[[one.name, data_size(one.size), measured(one.times, one.times_error)] for one in shown],
         name=KINDS[kind],
         mode="markers+text" if kind == REFERENCE else "markers",
         marker={
@@ -79,6 +79,6 @@ def _points(figure: go.Figure, kind: str, shown: Sequence[Choice], best: Sequenc
             "opacity": [1.0 if held else 0.65 for held in on],
             "color": [choice_color(one) for one in shown],
         },
-        hovertemplate="%{customdata[0]}: %{x:.1%} of the bytes, %{customdata[1]}; %{y:.3f} ± %{error_y.array:.3f} "
-        "times dense<extra></extra>",
+        hovertemplate="%{customdata[0]}: %{x:.1%} of the bytes, %{customdata[1]}; %{customdata[2]} times dense"
+        "<extra></extra>",
     )  # fmt: skip

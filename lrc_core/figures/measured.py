@@ -21,7 +21,7 @@ from lrc_core.quality.rows import dense_row
 from lrc_core.quality.speeds import DECODE, PREFILL, pace_of
 from lrc_core.quality.tables import tasks_of, texts_of
 from lrc_core.words import figure as written
-from lrc_core.words import percent, removed, rounded, with_error
+from lrc_core.words import measured, percent, removed, rounded, with_error
 
 Row = Mapping[str, Any]
 _PATTERNS = {"dense": "/", "": "", "left": ".", "both": "x", "blockwise": "|", "tuned": "+", "blockwise+tuned": "-"}
@@ -90,11 +90,12 @@ def perplexity_bars(rows: Sequence[Row]) -> go.Figure:
         words = [f"{name}{' ' if lying else '<br>'}{value}" for name, value in zip(names, said, strict=True)]
         marker = _marker([name for name, _ in shown])
         if lying:
-            hover = "%{y}: %{x:.3f} ± %{error_x.array:.3f}<extra></extra>"
-            bar = go.Bar(x=values, y=names, error_x=error, orientation="h", marker=marker, hovertemplate=hover)
+            hover = "%{y}: %{customdata}<extra></extra>"
+            bar = go.Bar(x=values, y=names, error_x=error, orientation="h")
         else:
-            hover = "%{x}: %{y:.3f} ± %{error_y.array:.3f}<extra></extra>"
-            bar = go.Bar(x=names, y=values, error_y=error, marker=marker, hovertemplate=hover)
+            hover = "%{x}: %{customdata}<extra></extra>"
+            bar = go.Bar(x=names, y=values, error_y=error)
+        bar.update(customdata=_measured_words([score for _, score in shown]), marker=marker, hovertemplate=hover)
         figure.add_trace(bar, row=1, col=column)
         update = figure.update_yaxes if lying else figure.update_xaxes
         update(tickvals=names, ticktext=words, row=1, col=column)
@@ -102,6 +103,10 @@ def perplexity_bars(rows: Sequence[Row]) -> go.Figure:
     height = 80 + 24 * len(methods_of(rows)) if lying else 360
     figure.update_layout(height=height, showlegend=False, margin={"l": 60, "r": 8, "t": 36, "b": 8}, bargap=0.35)
     return figure
+
+
+def _measured_words(scores: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [measured(score["value"], score.get("stderr")) for score in scores]
 
 
 def _name_axes(figure: go.Figure, lying: bool) -> None:
@@ -138,7 +143,8 @@ def perplexity_curves(rows: Sequence[Row], *, log: bool) -> go.Figure:
                 mode="lines+markers",
                 line={"color": color(method), "width": 2.2, "dash": _DASHES[_look(method)]},
                 marker={"symbol": _SYMBOLS[index % len(_SYMBOLS)], "size": 9},
-                hovertemplate=f"{label(method)} at %{{x:.1%}}: %{{y:.3f}}<extra></extra>",
+                customdata=_measured_words([score for _, score in points]),
+                hovertemplate=f"{label(method)} at %{{x:.1%}}: %{{customdata}}<extra></extra>",
                 row=1,
                 col=column,
             )

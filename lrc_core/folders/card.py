@@ -14,7 +14,7 @@ from lrc_core import __version__
 from lrc_core.escape import escaped
 from lrc_core.folders.ways import ways_to_load
 from lrc_core.plan import Plan, update_words
-from lrc_core.words import data_size, percent
+from lrc_core.words import data_size, measured, percent
 
 STARTER_SOURCE = "HuggingFaceTB/SmolLM2-135M-Instruct"
 """What the starter pack's model is called on the hub; its weights were packed as GGUF."""
@@ -194,7 +194,7 @@ def _figures(facts: CardFacts) -> str:
 def _number(value: tuple[float, float | None] | None) -> str:
     if value is None:
         return "–"
-    return f"{value[0]:.3f}" + ("" if value[1] is None else f" ± {value[1]:.3f}")
+    return measured(*value)
 
 
 def _loading(facts: CardFacts) -> str:

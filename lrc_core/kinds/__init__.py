@@ -13,6 +13,7 @@ from typing import get_args
 from lrc_core.kinds import checks
 from lrc_core.kinds.kind import Kind, load
 from lrc_core.paths import require_cache, runs_home
+from lrc_core.plan import Plan
 from lrc_core.runs.spec import FetchSpec, Spec
 from lrc_core.runs.store import RunStore
 
@@ -42,9 +43,10 @@ def check(spec: Spec, *, model_too: bool = True, runs: Path | None = None) -> No
         LrcError: naming the value, file or model that is wrong.
     """
     kind = KINDS[spec.kind]
-    for holder in getattr(spec, "answers", None) or [spec]:
-        if getattr(holder, "plan", None) is not None:
-            checks.check_plan(holder, runs or runs_home())
+    runs = runs or runs_home()
+    holders = [one for one in getattr(spec, "answers", None) or [spec] if getattr(one, "plan", None) is not None]
+    for holder in holders:
+        checks.check_plan(holder, runs)
     kind.check(spec)
     if _computes_statistics(spec):
         require_cache()
@@ -54,6 +56,7 @@ def check(spec: Spec, *, model_too: bool = True, runs: Path | None = None) -> No
         checks.check_evaluation(spec.evaluation)
     if model_too:
         kind.check_models(spec)
+        checks.check_plans_model(spec, [Plan.from_dict(dict(holder.plan)) for holder in holders], runs)
 
 
 def _computes_statistics(spec: Spec) -> bool:

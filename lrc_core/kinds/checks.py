@@ -4,18 +4,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import lrc_core.allocate
 import lrc_core.decompose  # noqa: F401 - registers the decompositions, as the line above does the allocators
-from lrc_core.errors import BudgetError, EvaluationError, ModelError, ResourceError, SettingsError, TextError
+from lrc_core.errors import (
+    BudgetError,
+    EvaluationError,
+    LrcError,
+    ModelError,
+    PlanError,
+    ResourceError,
+    SettingsError,
+    TextError,
+)
 from lrc_core.models.checks.positions import require_lengths
 from lrc_core.models.onload.choice import LAYER_LOCAL
 from lrc_core.models.resources import human_bytes
-from lrc_core.plan import Plan
+from lrc_core.paths import samples_home
+from lrc_core.plan import OTHER_MODEL, Plan
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
+from lrc_core.results.archive import Archive
 from lrc_core.runs.spec import (
     GENERATED,
     AllocateSpec,
@@ -29,9 +41,11 @@ from lrc_core.runs.spec import (
     SpectraSpec,
     UpdateSpec,
 )
+from lrc_core.runs.store import RunStore
 from lrc_core.texts.documents import load_documents, require_known
 from lrc_core.texts.files import is_file
 from lrc_core.tune.settings import TUNED
+from lrc_core.types import ModelCard
 
 EVALUATED = "evaluation window"
 """What the window of an evaluation is called where it is too long."""
@@ -240,3 +254,45 @@ def check_plan(holder: Any, runs: Path) -> None:
     """
     if holder.plan is not None:
         Plan.from_dict(dict(holder.plan)).require_files(holder.plan_folder, runs)
+
+
+def check_plans_model(spec: Any, plans: Sequence[Plan], runs: Path) -> None:
+    """Refuse plans of another model than a job's, as far as that is known without loading it.
+
+    Args:
+        spec: of the job, with the contents of what it names.
+        plans: that it applies.
+        runs: the folder of runs.
+
+    Raises:
+        PlanError: names both models.
+    """
+    card = Archive((RunStore(runs), RunStore(samples_home()))).loaded_card(spec)
+    for plan in plans:
+        if card is not None:
+            plan.check_model(card)
+        elif outline := _outline_here(spec.model):
+            _require_layers(plan, outline)
+
+
+def _outline_here(model: ModelRef) -> ModelCard | None:
+    """A model by its headers, where they lie on this computer and can be read."""
+    from lrc_core.models.hub import cached_snapshot
+    from lrc_core.models.outline import read_outline
+    from lrc_core.models.source import find_source
+
+    with suppress(LrcError):
+        if find_source(model).kind != "hub" or cached_snapshot(model) is not None:
+            return read_outline(model).card
+    return None
+
+
+def _require_layers(plan: Plan, card: ModelCard) -> None:
+    try:
+        plan.check_layers(card)
+    except PlanError as error:
+        made, asked = plan.model.source, card.identity.source
+        whose = f"those of {asked}" if made != asked else "those that the model has now"
+        raise PlanError(
+            f"This plan was made for {made}, and its layers are not {whose}: {error.message}", OTHER_MODEL
+        ) from error

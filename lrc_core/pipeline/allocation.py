@@ -40,6 +40,10 @@ from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
 from lrc_core.runs.spec import AllocateSpec, SpectraSpec
 from lrc_core.runs.store import Run
 from lrc_core.types import ModelCard
+from lrc_core.words import removed
+
+FAR = 0.01
+"""How much more than the target may be kept at the end of training before it is told."""
 
 
 def spectra_run(run: Run, session: Session) -> dict[str, Any]:
@@ -108,12 +112,27 @@ def allocation_run(run: Run, session: Session) -> dict[str, Any]:
     plan = writer.save(found)
     return {
         **result,
-        "warnings": [*result["warnings"], *(Notes.of(store.description).sentences() if store else [])],
+        "warnings": [
+            *result["warnings"],
+            *(Notes.of(store.description).sentences() if store else []),
+            *ended_early(found.details, spec.keep),
+        ],
         "plan": plan.to_dict(),
         "recorded": _recorded(run),
         "details": dict(found.details or {}),
         "allocation": spent.to_dict(),
     }
+
+
+def ended_early(details: Mapping[str, Any] | None, keep: float) -> list[str]:
+    """That training was over before the ranks came down to the target, in words."""
+    before = (details or {}).get("keep_before_fitting")
+    if before is None or before - keep <= FAR:
+        return []
+    return [
+        f"Training ended with {removed(before)} removed: from there to {removed(keep)} the ranks were scaled down, not "
+        "learned. More steps let it get there."
+    ]
 
 
 def _probing_key(session: Session, spec: AllocateSpec) -> Callable[..., str]:

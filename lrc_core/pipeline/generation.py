@@ -27,6 +27,9 @@ def generation_run(run: Run, session: Session) -> dict[str, Any]:
     assert isinstance(spec, GenerateSpec)
     loaded = session.loaded
     write_json(run.path / "card.json", loaded.card.to_dict())
+    for wanted in spec.answers:  # all of them before the first answer
+        if wanted.plan is not None:
+            _plan_of(run, session, wanted)
     transcript = TranscriptWriter(run)
     ids = prompt_ids(loaded.tokenizer, spec.prompt, spec.sampling.chat)
     limit = max_positions(loaded.model)
@@ -105,7 +108,13 @@ def _as_wanted(run: Run, session: Session, wanted: AnswerSpec) -> AbstractContex
     """The model as one who answers: dense, or under a plan."""
     if wanted.plan is None:
         return nullcontext(session.loaded.model)
-    plan = Plan.from_dict(dict(wanted.plan))
+    plan = _plan_of(run, session, wanted)
+    return under_plan(session, plan, wanted.plan_folder, wanted.calibration, run.path.parent)
+
+
+def _plan_of(run: Run, session: Session, wanted: AnswerSpec) -> Plan:
+    """The plan behind an answer, which must be of this model and whole."""
+    plan = Plan.from_dict(dict(wanted.plan or {}))
     plan.check_model(session.loaded.card)
     plan.require_files(wanted.plan_folder, run.path.parent)
-    return under_plan(session, plan, wanted.plan_folder, wanted.calibration, run.path.parent)
+    return plan

@@ -111,7 +111,8 @@ def _ratios(found: Mapping[str, Difference]) -> str:
     labels, parts = text_labels(list(found)), []
     for text, one in found.items():
         ratio = math.exp(one.value)
-        parts.append(f"{measured(ratio, None if one.stderr is None else ratio * one.stderr)} ({labels[text]})")
+        said = measured(ratio, None if one.stderr is None else ratio * one.stderr)
+        parts.append(f"{said} ({labels[text]})")
     return " and ".join(parts)
 
 

@@ -12,6 +12,7 @@ In a notebook::
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -21,7 +22,7 @@ from lrc_core.digests import stamp_of as stamp_of
 from lrc_core.errors import LrcError, RunError
 from lrc_core.paths import read_only, samples_home
 from lrc_core.records import parse
-from lrc_core.results.identity import changed
+from lrc_core.results.identity import changed, model_key
 from lrc_core.runs import integrity
 from lrc_core.runs.records import Status
 from lrc_core.runs.spec import AblationSpec, AllocateSpec, CompareSpec, ModelRef, QualitySpec, Spec, SpectraSpec
@@ -211,6 +212,24 @@ class Archive:
                     return card, view
                 found.setdefault(place, (card, view))
         return found[min(found)] if found else None
+
+    def loaded_card(self, spec: Spec) -> ModelCard | None:
+        """The card of the model that a spec names, as it is now, where a run has loaded it.
+
+        Args:
+            spec: with the contents of what it names.
+        """
+        thing = model_key(spec.model)
+        wanted = dict(spec.contents).get(thing, "")
+        if not wanted and spec.model.source != "starter":
+            return None
+        for view in self.with_cards(spec.model):
+            if dict(view.spec.contents).get(thing, "") != wanted:
+                continue
+            with suppress(RunError):
+                if not (card := card_of(view)).identity.header_only:
+                    return card
+        return None
 
     def fetched(self, ref: ModelRef) -> bool:
         """Whether a job of the user's own has already brought this model in."""

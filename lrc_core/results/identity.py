@@ -43,6 +43,7 @@ S = TypeVar("S", bound=Spec)
 _CODE, _MODEL, _TEXT, _TASKS, _PLAN, _FOLDER = "code", "model", "text", "tasks", "plan files", "folder"
 _DATA_SET = "official splits"
 """How data sets on the hub are read: their content is not known before they are loaded."""
+_UNREAD, _GONE = "cannot be read any more", "is gone"
 _FIRST = "1"
 """Version of code that is not mentioned."""
 
@@ -104,6 +105,13 @@ def changed(spec: Spec, looked: dict[str, str | None] | None = None) -> tuple[st
         looked: what was found for other runs a moment ago, by thing, so that many runs cost one look.
     """
     return tuple(_differences(spec, {} if looked is None else looked))
+
+
+def what_to_do(found: Sequence[str]) -> str:
+    """The remedy for what :func:`changed` tells: nothing can be computed of what is not there."""
+    if any(one.endswith((_UNREAD, _GONE)) for one in found):
+        return "What was computed stays. To go on, put it back under that name, or choose it where it lies now."
+    return "Start it again to have a run of what is there now."
 
 
 def measured_contents(spec: Spec) -> tuple[tuple[str, str], ...]:
@@ -173,11 +181,11 @@ def _differences(spec: Spec, looked: dict[str, str | None]) -> Iterator[str]:
                 looked[thing] = look()
         now = looked[thing]
         if now is None:
-            yield f"the {thing} cannot be read any more"
+            yield f"the {thing} {_UNREAD}"
         elif kind == _CODE and (now or _FIRST) != before:
             yield f"the program computes {name} otherwise (version {now or _FIRST}, then {before})"
         elif kind != _CODE and now != before:
-            yield f"the {thing} has changed" if now else f"the {thing} is gone"
+            yield f"the {thing} has changed" if now else f"the {thing} {_GONE}"
 
 
 def _with(spec: S, contents: Mapping[str, str]) -> S:

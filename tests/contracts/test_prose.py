@@ -76,3 +76,16 @@ def test_no_sentence_is_asserted(folder: str) -> None:
 )
 def test_what_counts_as_one(source: str, lines: list[int]) -> None:
     assert [line for line, _ in sentences(source)] == lines
+
+
+def test_an_error_has_the_decimals_of_its_value():
+    """Significant digits of each give ``1.07 ± 0.0097``; ``words.measured`` rounds the value to its error's place."""
+    root = TESTS.parent
+    found = [
+        f"{path.relative_to(root)}:{number}"
+        for folder in ("lrc_core", "pages")
+        for path in (root / folder).rglob("*.py")
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
+        if re.search(r"±[^\"']*\{[^}]*\.\w+g\}|g\}[^\"'{]*±", line)
+    ]
+    assert not found, "rounded each by itself"

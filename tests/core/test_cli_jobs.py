@@ -142,7 +142,7 @@ def test_compare_json_is_model_and_rows(lrc: Any) -> None:
     assert result["rows"][0]["method"] == "dense"
     code, out, _ = lrc(*words)
     assert out.splitlines()[0].split() == ["method", "target", "kept", "bytes", "gensim", "ppl", "arc_easy"]
-    assert "20.00 ±0.50" in out
+    assert "20.00 ± 0.50" in out
 
 
 def test_bench_quality_writes_json_csv_and_markdown(lrc: Any, tmp_path: Path) -> None:

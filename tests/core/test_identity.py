@@ -26,7 +26,7 @@ from lrc_core.paths import cache_home, samples_home
 from lrc_core.pipeline.session import Session
 from lrc_core.registry import ALLOCATORS
 from lrc_core.results.archive import archive
-from lrc_core.results.identity import as_asked_before, changed, identified, measured_contents, part_of
+from lrc_core.results.identity import as_asked_before, changed, identified, measured_contents, part_of, what_to_do
 from lrc_core.runs.spec import (
     AllocateSpec,
     CalibrationSpec,
@@ -218,6 +218,15 @@ def test_a_job_refuses_what_it_was_not_asked_for(model: Path, text: Path) -> Non
     text.write_text(tiny_text(6000, seed=2), encoding="utf-8")
     with pytest.raises(RunError, match=r"mine\.txt has changed"):
         run(asked)
+
+
+@pytest.mark.parametrize("gone", ["", "model", "text"])
+def test_what_is_not_there_cannot_be_started_again(gone: str, model: Path, text: Path) -> None:
+    spec = identified(question(model, text))
+    text.write_text(tiny_text(6100), encoding="utf-8")
+    if gone:
+        (model if gone == "model" else text).rename(model.parent / "elsewhere")
+    assert ("put it back" in what_to_do(changed(spec))) == bool(gone)
 
 
 def test_a_change_while_it_works_is_noticed(model: Path, text: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -134,6 +134,13 @@ def test_the_file_is_the_documented_one(tmp_path: Path) -> None:
     assert set(data) == documented
 
 
+@pytest.mark.parametrize("version", [3, 0, "two"])
+def test_a_version_that_is_not_known_has_a_remedy(version: object) -> None:
+    with pytest.raises(PlanError) as caught:
+        Plan.from_dict({**a_plan().to_dict(), "version": version})
+    assert ("newer" in caught.value.remedy) == (version == 3) and caught.value.remedy
+
+
 def test_a_plan_of_another_model_is_refused_by_name() -> None:
     other = dataclasses.replace(CARD, identity=ModelIdentity("big", "", "b" * 64, "LlamaForCausalLM"))
     with pytest.raises(PlanError, match=r"tiny \(a{12}\).*big \(b{12}\)"):

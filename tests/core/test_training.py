@@ -28,6 +28,7 @@ from lrc_core.budget import dense_ranks, fit_budget, uniform_ranks
 from lrc_core.errors import CancelledError, NumericalError
 from lrc_core.lowrank.masked import masked_layers, without_masks
 from lrc_core.models.blocks.linears import block_linears
+from lrc_core.pipeline.allocation import ended_early
 from lrc_core.types import Progress, ShouldStop, never_stop
 from tests.factories.tiny_methods import MemoryFactors, context_for, random_windows
 from tests.factories.tiny_models import tiny_model
@@ -212,3 +213,9 @@ def test_masks_are_off_for_a_moment(tmp_path: Path) -> None:
             raise RuntimeError("inside")
         assert masked[LAYERS[0].name].mask is mask
         assert masked[LAYERS[1].name].mask is None
+
+
+@pytest.mark.parametrize(("kept", "told"), [(0.87, True), (0.705, False), (0.66, False), (None, False)])
+def test_training_that_ended_before_its_target_is_told(kept: float | None, told: bool) -> None:
+    said = ended_early({} if kept is None else {"keep_before_fitting": kept}, 0.7)
+    assert bool(said) == told and (not told or ("13 %" in said[0] and "30 %" in said[0]))

@@ -12,6 +12,7 @@ from lrc_core import words
 from lrc_core.results.archive import Archive
 from pages.ui.shared import state
 from pages.ui.shared.frame import PAGES
+from tests.factories import run_factory
 from tests.pages.conftest import text_of
 
 ROOT = Path(__file__).parents[2]
@@ -116,3 +117,20 @@ def test_a_settings_file_that_cannot_be_written_costs_only_the_memory(tmp_path, 
     monkeypatch.setenv("LRC_RUNS", str(tmp_path / "file" / "runs"))
     state.write_settings(model={"source": "x"})
     assert state.read_settings() == {}
+
+
+@pytest.mark.parametrize(("page", "key"), [("runs", "ru_run"), ("watch", "wa_run"), ("watch", "wa_over")])
+def test_what_is_chosen_stays_when_its_label_changes(open_page, store, card, page, key):
+    """A browser says what is chosen by the label that it was last told."""
+    chosen = run_factory.allocate_run(store, card, keep=0.6, state="running")
+    run_factory.train(chosen, card, 0.6, steps=3)
+    others = [run_factory.allocate_run(store, card, keep=keep) for keep in (0.7, 0.8)]
+    app = open_page(page, **{"wa_run": others[0].id, key: chosen.id})
+    told = app.selectbox(key=key).proto.raw_value
+    for word in ("cancelling", "cancelled"):
+        run_factory.set_state(chosen, word, 3)
+        app.run()
+        box = app.selectbox(key=key)
+        assert box.value == chosen.id
+        assert box.proto.set_value and box.proto.raw_value != told, "the browser is told the new label"
+        told = box.proto.raw_value

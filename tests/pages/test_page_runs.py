@@ -58,6 +58,13 @@ def test_detail_shows_command_settings_log_and_remedy(open_page, store, card):
     assert "Out of memory." in text_of(app) and "Use fewer windows." in text_of(app)
 
 
+def test_why_a_worker_may_have_died_is_said(open_page, store, card):
+    run = run_factory.allocate_run(store, card, state="queued")
+    run_factory.set_state(run, "interrupted", error="The worker died.", remedy="Use fewer windows.")
+    text = text_of(open_page("runs", ru_run=run.id))
+    assert "The worker died." in text and "Use fewer windows." in text
+
+
 def test_an_update_is_listed_with_its_plan_and_command(open_page, store, card):
     allocated = run_factory.allocate_run(store, card)
     plan = {**run_factory.plan_at(card, 0.8).to_dict(), "origin": {"run_id": allocated.id}}

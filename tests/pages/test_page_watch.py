@@ -110,6 +110,12 @@ def test_a_sample_is_named_as_one_and_found_by_its_folder(open_page, samples, ca
     assert any(f"lrc runs film {run.path} --html" in code.value for code in app.code)
 
 
+def test_what_runs_is_watched_before_what_waits(open_page, store, card):
+    running = run_factory.allocate_run(store, card, keep=0.7, state="running")
+    run_factory.allocate_run(store, card, keep=0.6, state="queued")
+    assert open_page("watch").selectbox(key="wa_run").value == running.id
+
+
 @pytest.mark.parametrize("state", ["queued", "running", "failed", "cancelled", "interrupted"])
 def test_states_before_the_first_step(open_page, store, card, state):
     run = run_factory.allocate_run(store, card, keep=0.8, state="queued")

@@ -14,6 +14,7 @@ from lrc_core.figures.common import DASHES, PERPLEXITY_TICKS, perplexity_title
 from lrc_core.names import GREY, decomposition_label, method_color, method_label
 from lrc_core.quality.rows import dense_row
 from lrc_core.results.benches import ACCURACY, AXES, BenchRows, lines, place_of, points, value_of
+from lrc_core.words import in_percent, measured
 
 Row = Mapping[str, Any]
 REFERENCE = "#c05a94"
@@ -55,7 +56,8 @@ def pareto(bench: BenchRows, measure: str, axis: str, *, log: bool, decompositio
                 "dash": DASHES[decompositions.index(under) % len(DASHES)] if under else "solid",
             },
             marker={"symbol": _SYMBOLS[methods.index(method) % len(_SYMBOLS)], "size": 9},
-            hovertemplate=f"{name}, %{{x}}: %{{y}} ± %{{error_y.array:.3g}}<extra></extra>",
+            customdata=[_said(measure, point.y, point.error) for point in found],
+            hovertemplate=f"{name}, %{{x}}: %{{customdata}}<extra></extra>",
         )
     _references(figure, bench, measure, axis)
     _dense(figure, bench, measure, log=log)
@@ -96,7 +98,8 @@ def _references(figure: go.Figure, bench: BenchRows, measure: str, axis: str) ->
             name="Reference models",
             mode="markers+text",
             marker={"symbol": "star-diamond", "size": 13, "color": REFERENCE},
-            hovertemplate="%{text}, %{x}: %{y} ± %{error_y.array:.3g}<extra></extra>",
+            customdata=[_said(measure, *value) for *_, value in shown if value],
+            hovertemplate="%{text}, %{x}: %{customdata}<extra></extra>",
         )
 
 
@@ -118,6 +121,11 @@ def _dense(figure: go.Figure, bench: BenchRows, measure: str, *, log: bool, **pl
         xanchor="left",
         yanchor="bottom",
     )
+
+
+def _said(measure: str, value: float, error: float | None) -> str:
+    """A point with its error, as the tables say it."""
+    return f"{in_percent(value, error)} %" if measure == ACCURACY else measured(value, error)
 
 
 def _dense_words(value: float, measure: str) -> str:
@@ -163,7 +171,8 @@ def variant_bars(bench: BenchRows, rows: Sequence[Row], shown: Mapping[str, str]
                 "color": [method_color(str(row["method"])) for row, _ in bars],
                 "opacity": [0.55 if "base" in (row.get("paired") or {}) else 1.0 for row, _ in bars],
             },
-            hovertemplate="%{x}: %{y:.4g} ± %{error_y.array:.3g}<extra></extra>",
+            customdata=[_said(measure, *value) for _, value in bars],
+            hovertemplate="%{x}: %{customdata}<extra></extra>",
             row=1,
             col=column,
         )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import streamlit as st
 
@@ -22,6 +22,39 @@ from lrc_core.texts.files import absolute, is_file, read_file
 from lrc_core.texts.label import text_label
 from lrc_core.types import Storage
 from pages.ui.shared import state
+
+K = TypeVar("K")
+
+
+def one_of(place: Any, words: str, labels: Mapping[K, str], key: str, *, first: int = 0, **more: Any) -> K:
+    """A list to choose one thing from; the choice stays when its label changes.
+
+    Streamlit knows what is chosen by its label alone, and goes back to the first thing where a job has meanwhile got
+    another state or a second one has got the same name.
+
+    Args:
+        place: Streamlit or a container.
+        words: above the list.
+        labels: of all things.
+        key: of the widget.
+        first: place of what is chosen at the beginning.
+        more: for Streamlit.
+    """
+    known = f"{key}_labels"
+    before: Mapping[K, str] = st.session_state.get(known, {})
+    chosen = st.session_state.get(key)
+    if chosen in labels and before.get(chosen) != labels[chosen]:
+        st.session_state[key] = chosen
+    st.session_state[known] = dict(labels)
+    found: K = place.selectbox(
+        words,
+        list(labels),
+        index=0 if key in st.session_state else first,
+        format_func=lambda name: labels.get(name, str(name)),
+        key=key,
+        **more,
+    )
+    return found
 
 
 def method_settings(entry: MethodEntry, preset: str, prefix: str, changed: Callable[[], None]) -> dict[str, Any]:

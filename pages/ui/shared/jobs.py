@@ -18,7 +18,7 @@ from lrc_core.kinds.words import titles
 from lrc_core.paths import read_only
 from lrc_core.registry import ALLOCATORS
 from lrc_core.results.archive import AnyRun, archive
-from lrc_core.results.identity import changed, identified
+from lrc_core.results.identity import changed, identified, what_to_do
 from lrc_core.results.outcomes import outcome
 from lrc_core.results.prices import price
 from lrc_core.runs.spec import AllocateSpec, Spec
@@ -132,6 +132,11 @@ def under_way(spec: Spec) -> bool:
     return True
 
 
+def state_word(state: str) -> str:
+    """``Waiting``: how the app calls a state."""
+    return BADGES.get(state, BADGES["damaged"])[2]
+
+
 def state_badge(state: str) -> None:
     """A badge with icon, colour and word, so that colour is never alone."""
     icon, color, word = BADGES.get(state, BADGES["damaged"])
@@ -182,7 +187,7 @@ def changed_note(view: AnyRun) -> None:
     if found := changed(view.spec):
         words_of = "; ".join(found)
         st.warning(
-            escaped(f"{words_of[:1].upper()}{words_of[1:]}. Start it again to have a run of what is there now."),
+            escaped(f"{words_of[:1].upper()}{words_of[1:]}. {what_to_do(found)}"),
             title="This run is of what was there before",
             icon=":material/history:",
         )
@@ -279,5 +284,6 @@ def _failure(view: AnyRun) -> None:
         )
     elif status.state == "interrupted":
         st.warning(
-            "Its process is gone. Nothing that it had written is lost: resume to go on from the last checkpoint."
+            escaped(status.remedy) or "Resume the run; it goes on from its checkpoint.",
+            title=escaped(status.error) or "Its process is gone",
         )

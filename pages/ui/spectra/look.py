@@ -11,7 +11,7 @@ import streamlit as st
 from lrc_core.budget import uniform_ranks
 from lrc_core.escape import escaped
 from lrc_core.types import LinearShape
-from pages.ui.shared import summary
+from pages.ui.shared import forms, summary
 from pages.ui.spectra import sides
 from pages.ui.spectra.sides import Reference, Side, layer_label
 
@@ -49,19 +49,19 @@ def compared(look: Look, places: Sequence[Any]) -> Look:
     others = sides.other_sides(side)
     cells = {layer.name: f"Cell {layer_label(layer)}" for layer in layers}
     options = {"": "Nothing", **{key: f"Run: {label}" for key, label in others.items()}, **cells}
-    picked = places[0].selectbox(
+    picked = forms.one_of(
+        places[0],
         "Show the difference to",
-        list(options),
-        format_func=lambda key: options[key],
-        key=REFERENCE,
+        options,
+        REFERENCE,
         bind="query-params",
         help="A pinned cell, or a whole run. P pins the cell under the cursor; type here to search.",
     )
-    beside = places[1].selectbox(
+    beside = forms.one_of(
+        places[1],
         "Beside it",
-        ["", *others],
-        format_func=lambda key: others.get(key, "Nothing"),
-        key=BESIDE,
+        {"": "Nothing", **others},
+        BESIDE,
         bind="query-params",
         help="Another decomposition or another model, on the same scale of colours.",
     )
