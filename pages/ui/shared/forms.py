@@ -41,8 +41,8 @@ def one_of(place: Any, words: str, labels: Mapping[K, str], key: str, *, first: 
         more: for Streamlit.
     """
     known = f"{key}_labels"
-    before: Mapping[K, str] = st.session_state.get(known, {})
-    chosen = st.session_state.get(key)
+    before: Mapping[Any, str] = st.session_state.get(known, {})
+    chosen: Any = st.session_state.get(key)
     if chosen in labels and before.get(chosen) != labels[chosen]:
         st.session_state[key] = chosen
     st.session_state[known] = dict(labels)
