@@ -47,7 +47,8 @@ class Deck {
     this.swipe(stage);
     this.said = element("p", "said");
     this.said.setAttribute("aria-live", "polite");
-    this.root.replaceChildren(stage, this.controls(), this.said);
+    this.spoken = this.notes("");
+    this.root.replaceChildren(stage, this.spoken, this.controls(), this.said);
   }
 
   // What the words on the slide mean, for those who meet them here.
@@ -83,8 +84,15 @@ class Deck {
 
   toggleNotes() {
     this.noted = !this.noted;
-    for (const notes of this.root.querySelectorAll(".notes")) notes.hidden = !this.noted;
+    this.speak();
     this.fit(this.sections[this.at]);
+  }
+
+  // On the screen the notes of the slide that is shown stand below it; those on the slides are for paper.
+  speak() {
+    this.spoken.textContent = this.data.slides[this.at].notes;
+    this.spoken.hidden = !this.noted || !this.spoken.textContent;
+    this.root.classList.toggle("noted", !this.spoken.hidden);
   }
 
   controls() {
@@ -130,6 +138,7 @@ class Deck {
     this.sections.forEach((section, i) => { section.hidden = i !== at; });
     const shown = this.sections[at];
     shown.scrollTop = 0;
+    this.speak();
     if (turned) this.fit(shown);
     shown.tabIndex = shown.scrollHeight > shown.clientHeight + 1 ? 0 : -1; // what scrolls must be reached by key
     this.count.textContent = `${at + 1} / ${last + 1}`;
@@ -156,7 +165,9 @@ class Deck {
   // only what then does not fit scrolls. On a phone everything scrolls.
   fit(shown) {
     shown.style.fontSize = "";
+    shown.classList.remove("tight");
     if (innerWidth <= 700) return;
+    shown.classList.toggle("tight", shown.scrollHeight > shown.clientHeight);
     for (let size = 0.95; size > 0.7 && shown.scrollHeight > shown.clientHeight; size -= 0.05) shown.style.fontSize = `${size}em`;
   }
 

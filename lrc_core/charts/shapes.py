@@ -6,6 +6,7 @@ Colours are ``#rrggbb`` or a role that each medium fills: ``ink``, ``muted``, ``
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -14,6 +15,8 @@ from lrc_core.charts.theme import blended
 LEVELS = 20
 """Steps of the ramp, less one."""
 SYMBOLS = ("circle", "square", "diamond", "triangle", "down")
+MORE_SYMBOLS = ("star", "spark", "bar")
+"""Of what stands beside methods: ranks and bits, other models, and a colour of a legend that is of no one shape."""
 DENSE_SYMBOL = "cross"
 """Of the dense model, which is the measure and no method."""
 
@@ -41,7 +44,7 @@ class Dot:
     """A symbol.
 
     Attributes:
-        symbol: one of ``SYMBOLS``, or the dense model's.
+        symbol: one of ``SYMBOLS`` or ``MORE_SYMBOLS``, or the dense model's.
         tip: what it stands for, in words.
     """
 
@@ -133,6 +136,15 @@ def outline(symbol: str, x: float, y: float, size: float) -> tuple[tuple[float, 
         "diamond": ((0, -1.25), (1.25, 0), (0, 1.25), (-1.25, 0)),
         "triangle": ((0, -1.2), (1.15, 0.85), (-1.15, 0.85)),
         "down": ((0, 1.2), (1.15, -0.85), (-1.15, -0.85)),
+        "star": tuple(
+            (reach * math.sin(turn * math.pi / 5), -reach * math.cos(turn * math.pi / 5))
+            for turn, reach in enumerate((1.35, 0.6) * 5)
+        ),
+        "spark": (
+            *((0, -1.4), (0.4, -0.4), (1.4, 0), (0.4, 0.4)),
+            *((0, 1.4), (-0.4, 0.4), (-1.4, 0), (-0.4, -0.4)),
+        ),
+        "bar": ((-1.4, -0.5), (1.4, -0.5), (1.4, 0.5), (-1.4, 0.5)),
         "cross": (
             *((-0.4, -1.1), (0.4, -1.1), (0.4, -0.4), (1.1, -0.4), (1.1, 0.4), (0.4, 0.4)),
             *((0.4, 1.1), (-0.4, 1.1), (-0.4, 0.4), (-1.1, 0.4), (-1.1, -0.4), (-0.4, -0.4)),

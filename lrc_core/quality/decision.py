@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -97,6 +98,27 @@ def choices(rows: Sequence[Row], whole: int, scores: Scores | None = None) -> li
     several = len({row.get("decomposition") for row in measured if compresses(row) and row.get("decomposition")}) > 1
     found = [_choice(row, dense, texts, whole, scores, several) for row in measured] if texts else []
     return sorted((one for one in found if one is not None), key=lambda one: (one.size, one.loss))
+
+
+def series_of(found: Sequence[Choice]) -> list[tuple[str, list[Choice]]]:
+    """Choices that are one way at several sizes, the smallest first, with what a picture writes beside them.
+
+    That is the method, as shapes say the way; its decomposition too where that alone tells two of a shape apart.
+    """
+    grouped: dict[tuple[str, str, str], list[Choice]] = {}
+    for one in sorted(found, key=lambda choice: choice.size):
+        name = one.name if one.kind == REFERENCE else row_label({"method": str(one.row["method"]).partition("+")[0]})
+        basis = str(one.row.get("decomposition") or "") if one.kind in LOW_RANK else ""
+        grouped.setdefault((name.removesuffix(" alone"), one.kind, basis), []).append(one)
+    alike = Counter((name, kind) for name, kind, _ in grouped)
+    return [
+        (
+            f"{name}, {DECOMPOSITIONS.get(basis).label}" if alike[name, kind] > 1 and basis in DECOMPOSITIONS else name,
+            ways,
+        )
+        for (name, kind, basis), ways in grouped.items()
+        if kind != DENSE
+    ]
 
 
 def _choice(

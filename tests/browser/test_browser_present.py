@@ -123,6 +123,10 @@ def test_no_slide_holds_more_than_its_screen(samples, open_tab, dark, width, hei
         shown = page.locator(".deck .slide:not([hidden])")
         more = shown.evaluate("section => section.scrollHeight - section.clientHeight")
         assert more <= 0, f"{shown.get_attribute('aria-label')} needs {more} more pixels"
+        for size in shown.locator(".terms").evaluate_all(
+            "all => all.map((one) => parseFloat(getComputedStyle(one).fontSize))"
+        ):
+            assert size >= 16, "meanings can be read from the back of a room"
         page.keyboard.press("ArrowRight")
 
 
@@ -190,10 +194,14 @@ def test_notes_are_seen_beside_every_slide_and_nothing_is_cut_off_on_paper(sampl
     page.keyboard.press("n")
     for number in range(1, slides.count() + 1):
         expect(page.locator(".deck")).to_have_attribute("data-slide", str(number))
-        notes = page.locator(".deck .slide:not([hidden]) .notes")
+        notes = page.locator(".deck > .notes")
         expect(notes).to_be_visible()
         box, bar = notes.bounding_box(), page.locator(".turns").bounding_box()
         assert box["y"] + box["height"] <= bar["y"] + 1, number
+        terms = page.locator(".deck .slide:not([hidden]) .terms")
+        if terms.count():
+            last = terms.bounding_box()
+            assert last["y"] + last["height"] <= box["y"], f"notes hide terms on slide {number}"
         page.keyboard.press("ArrowRight")
     page.evaluate("window.addEventListener('beforeprint', () => { window.told = true; })")
     page.pdf(prefer_css_page_size=True, print_background=True)

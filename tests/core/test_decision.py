@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import random
 import re
+from itertools import combinations
 from typing import Any
 
 import pytest
 
-from lrc_core.charts.shapes import Dot
+from lrc_core.charts.shapes import Dot, Label, outline
 from lrc_core.figures.decision import decision_figure
+from lrc_core.names import method_color, method_label
 from lrc_core.quality.decision import (
     BITS,
     FORMAT,
@@ -168,7 +170,7 @@ def test_figure_and_drawing_show_every_choice_once() -> None:
     small = row("reference", (30.0, 15.0), 0.5, name="Half", decomposition=None)
     found = choices([DENSE, EIGHT, FOUR, LAGRANGIAN, TWICE, small], int(WHOLE))
     figure = decision_figure(found)
-    line, *groups = figure.data
+    line, *groups = (trace for trace in figure.data if trace.x[0] is not None)
     assert sorted(x for group in groups for x in group.x) == pytest.approx([one.share for one in found])
     assert list(line.x) == pytest.approx([one.share for one in frontier(found)])
     errors = {x: error for group in groups for x, error in zip(group.x, group.error_y.array, strict=True)}
@@ -179,8 +181,41 @@ def test_figure_and_drawing_show_every_choice_once() -> None:
     keyed = decision_drawing(found, lambda one: (one.row["method"], f"{one.share:g}")).shapes
     switched = {(shape.key, shape.target) for shape in keyed if isinstance(shape, Dot)}
     assert switched == {(one.row["method"], f"{one.share:g}") for one in found}
-    assert len(decision_legend(found)) == len({one.kind for one in found})
     assert {one.kind for one in found if one.kind in LOW_RANK} == {RANKS}
+
+
+def test_every_shape_and_every_colour_of_a_picture_is_in_its_legend() -> None:
+    """And each way has its name beside it, for those who see no colours and for paper."""
+    kinds = [
+        row("lagrangian", (25.0, 12.0), 0.8, storage="pivoted"),
+        row("lagrangian", (23.0, 11.0), 0.8, storage="pivoted", update="tuned"),
+        row("uniform", (90.0, 60.0), 0.8),
+        row("reference", (30.0, 15.0), 0.5, name="Half", decomposition=None),
+    ]
+    found = choices([DENSE, EIGHT, FOUR, LAGRANGIAN, *kinds], int(WHOLE))
+    drawing, legend = decision_drawing(found), decision_legend(found)
+    dots = [shape for shape in drawing.shapes if isinstance(shape, Dot)]
+    ways, methods = ([one for one in legend if (one.symbol == "bar") is of] for of in (False, True))
+    assert {dot.symbol for dot in dots} == {one.symbol for one in ways} and len(ways) == len(
+        {one.kind for one in found}
+    )
+    assert {one.color for one in methods} == {method_color("lagrangian"), method_color("uniform")}
+    assert len({outline(one.symbol, 0, 0, 9) for one in legend}) == len(ways) + 1, "no two shapes alike"
+    written = [shape.text for shape in drawing.shapes if isinstance(shape, Label)]
+    for name in ("Half", "Q8_0", "Q4_0", method_label("uniform"), method_label("lagrangian")):
+        assert name in written
+    figure = decision_figure(found)
+    entries = {trace.name: trace for trace in figure.data if trace.showlegend is not False}
+    assert {one.label for one in legend} < set(entries)
+    assert all(entries[one.label].line.color == one.color for one in methods)
+
+
+def test_names_beside_points_lie_on_no_point_and_on_no_other_name() -> None:
+    near = [row("lagrangian", (20.0 + step / 9, 9.0), 0.8, decomposition=f"d{step}") for step in range(9)]
+    drawing = decision_drawing(choices([DENSE, *near], int(WHOLE)))
+    named = [shape for shape in drawing.shapes if isinstance(shape, Label) and "Lagrangian" in shape.text]
+    assert 0 < len(named) < len(near)
+    assert all(abs(a.y - b.y) > 9 or abs(a.x - b.x) > 50 for a, b in combinations(named, 2))
 
 
 def test_a_size_does_not_depend_on_the_computer_that_measured() -> None:

@@ -106,7 +106,7 @@ def test_answers_carry_speed_size_and_their_run(open_page, store, card):
     text = text_of(app)
     assert "says number 0" in text and "11 tokens/s" in text
     assert "LLRC at 20 %" in text and "Dense model" in text and run.id in text
-    assert f"{2 * card.params_total / 1e6:,.0f} MB in 16 bits" in text
+    assert f"{words.data_size(2 * card.params_total)} in 16 bits" in text
     assert not [button for button in app.button if "is best" in button.label]
 
 
@@ -120,7 +120,7 @@ def test_what_this_computer_happened_to_load_is_no_size(open_page, store, card):
     run_factory.finish(run, result)
     text = text_of(open_page("talk", ta_run=run.id))
     assert (
-        f"{2 * card.params_total / 1e6:,.0f} MB in 16 bits" in text
+        f"{words.data_size(2 * card.params_total)} in 16 bits" in text
         and f"{4 * card.params_total / 1e6:,.0f} MB" not in text
     )
 

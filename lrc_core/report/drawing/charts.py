@@ -12,6 +12,8 @@ from lrc_core.charts.ticks import log_ticks, nice_ticks
 WIDTH, HEIGHT = 460.0, 320.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 66.0, 14.0, 14.0, 46.0
 _ROW, _STEP = 22.0, 11.0
+_SMALL, _LETTER, _LINE = 10.5, 5.6, 10.0
+"""Of names beside points: size, width of a letter, distance of lines."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class PointSeries:
     Attributes:
         joined: by a line, in the order of their size.
         marked: with a symbol at each.
+        label: written beside its smallest point, where there is room.
+        above: whether its name stands above rather than before it.
     """
 
     key: str
@@ -40,6 +44,8 @@ class PointSeries:
     points: tuple[ChartPoint, ...]
     joined: bool = True
     marked: bool = True
+    label: str = ""
+    above: bool = False
 
 
 @dataclass(frozen=True)
@@ -97,7 +103,29 @@ def curves(series: Sequence[PointSeries], x_label: str, y_label: str, reference:
         shapes.append(Label(_LEFT + 6, y - 6, reference[1], fill="ink"))
     for one in series:
         shapes += _curve(one, x_axis, y_axis)
-    return Drawing(WIDTH, HEIGHT, tuple(shapes))
+    return Drawing(WIDTH, HEIGHT, (*shapes, *_labels(series, x_axis, y_axis)))
+
+
+def _labels(series: Sequence[PointSeries], x_axis: _Axis, y_axis: _Axis) -> list[Label]:
+    """Names beside the smallest points, left of them, else right; none that would lie on another or on a mark."""
+    marks = [(x_axis.at(point.x), y_axis.at(point.y)) for one in series if one.marked for point in one.points]
+    taken = [(x - 5, x + 5, y) for x, y in marks]
+    labels: list[Label] = []
+    for one in series:
+        if not one.label or not one.points:
+            continue
+        first = min(one.points, key=lambda point: point.x)
+        x, y, wide = x_axis.at(first.x), y_axis.at(first.y), _LETTER * len(one.label)
+        over = (x + 3, x + 3 + wide, y - 11)
+        places = [(x - 9 - wide, x - 9, y), (x + 9, x + 9 + wide, y), over]
+        places = [over, *places] if one.above else places
+        for left, right, at in places:
+            free = all(right < low or left > high or abs(at - other) > _LINE for low, high, other in taken)
+            if free and left > _LEFT + 2 and right < WIDTH and at < HEIGHT - _BOTTOM + 4:
+                labels.append(Label((left + right) / 2, at + 4, one.label, _SMALL, "middle", "ink", key=one.key))
+                taken.append((left, right, at))
+                break
+    return labels
 
 
 def _curve(one: PointSeries, x_axis: _Axis, y_axis: _Axis) -> list[Shape]:

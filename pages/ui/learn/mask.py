@@ -228,7 +228,7 @@ def step_sentence(number: int, step: training.MaskStep, setting: training.Settin
     press = "Compression rests" if pull == 0 else "Compression presses down" if pull < 0 else "Compression lifts again"
     return (
         f"Step {number}: {kept} of {len(step.logits)} are kept without noise (target {setting.target}); the noise "
-        f"decides {flipped} the other way in this step. {press}; {open_ones} are undecided enough to feel the other "
+        f"decides {flipped} the other way in this step. {press}; {open_ones} undecided enough to feel the other "
         "forces."
     )
 

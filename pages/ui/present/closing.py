@@ -27,10 +27,12 @@ def decision(story: Story) -> Slide:
     # What low rank is for beside formats stands on Compare and in the notes: the picture needs the room.
     said = decision_words(found).removesuffix(BESIDE).strip().replace("**", "").replace("`", "")
     title = f"Bytes against loss on {texts_words(found)}"
-    legend = "".join(
-        f"<span>{symbol(entry.symbol, entry.color)} {html.escape(entry.label)}</span>"
-        for entry in decision_legend(found)
-    )
+    shapes: list[str] = []
+    colors: list[str] = []
+    for entry in decision_legend(found):
+        said_by = colors if entry.symbol == "bar" else shapes
+        said_by.append(f"<span>{symbol(entry.symbol, entry.color)} {html.escape(entry.label)}</span>")
+    legend = "".join(f"<div>{''.join(part)}</div>" for part in (shapes, colors) if part)
     rows = [
         [one.name, words.percent(one.share), words.data_size(one.size), words.measured(one.times, one.times_error)]
         for one in found
@@ -87,12 +89,9 @@ def _against_quality(story: Story) -> list[str]:
 
 def _against_speed(story: Story) -> list[str]:
     paces = {verb: pace_of(story.best or {}, story.dense, what) for what, verb in PACES.items()}
-    said = [f"{verb} at {pace.figure} times the dense pace" for verb, pace in paces.items() if pace]
-    if not said:
-        return [
-            "If it must be faster: no speed was timed that can be compared. Two thin matrices are not always faster."
-        ]
-    return [f"If it must be faster: it {' and '.join(said)}. Two thin matrices are not always faster than one."]
+    timed = [f"{verb} at {pace.figure} times the dense pace" for verb, pace in paces.items() if pace]
+    said = f"it {' and '.join(timed)}" if timed else "of this plan no speed was timed beside the dense model's"
+    return [f"If it must be faster: {said}. Two small products are not always faster than one large."]
 
 
 def conclusion(story: Story) -> Slide:

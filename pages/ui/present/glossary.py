@@ -9,8 +9,8 @@ from lrc_core.names import method_label
 from lrc_core.registry import ALLOCATORS
 
 TERMS = {
-    "perplexity": "among how many equally likely words the model hesitates before each next one; lower is better",
-    "±": "standard error: two of three such figures lie no further from what all text of the kind would give",
+    "perplexity": "among how many equally likely words the model hesitates each time; lower is better",
+    "±": "standard error: two of three such figures are no further from what all such text would give",
     "energy": "the squared singular values, added up: how much of a matrix its directions hold",
     "break-even": "the rank from which two thin matrices cost as much as the layer itself",
     "key-value cache": "what the model keeps in memory of the text so far",
@@ -18,12 +18,12 @@ TERMS = {
     "token": "a word or a piece of one",
     "KL": "distance of the model's predictions from those of the dense model",
     "nats": "unit of lost predictability; 0.7 make the right word half as likely",
-    "gensim": "a text: encyclopedia articles that no method has seen",
-    "c4": "a text: web pages that no method has seen",
-    "pivots": "some rows of a matrix, of which all its other rows are made: fewer numbers than two thin matrices",
-    "tuned": "its factors were trained on after the ranks were chosen",
-    "K-FAC": "directions are ranked by an estimate of the loss, not by the weights alone",
-    "Q8_0": "every layer whole, in numbers of about 8 bits instead of 16",
+    "gensim": "encyclopedia articles that no method has seen",
+    "c4": "web pages that no method has seen",
+    "pivots": "rows of a matrix of which all others are made: fewer numbers than two thin matrices",
+    "tuned": "factors were trained on after the ranks were chosen",
+    "K-FAC": "directions are ranked by an estimate of the loss",
+    "Q8_0": "every layer whole, in about 8 bits a number instead of 16",
     "quantise": "store every number in fewer bits",
     "arc_easy": "school questions with several answers to choose from",
     "piqa": "questions about everyday physics, two answers each",
@@ -56,7 +56,7 @@ def glosses(*texts: str) -> Iterator[tuple[str, str]]:
     for label, name in labels:
         if _within(label, seen):
             seen = seen.replace(label, " ")  # LLM-Pruner + LoRA is not LLM-Pruner
-            summary = ALLOCATORS.get(name).summary.rstrip(".")
+            summary = ALLOCATORS.get(name).summary.rstrip(".").partition(";")[0]
             yield label, summary[:1].lower() + summary[1:]
 
 
