@@ -209,8 +209,9 @@ def body(ref: ModelRef) -> None:
         cards.fetch_button(ref)
         folders.section(ref)
         return
-    card, _ = known
+    card, read = known
     st.markdown(prose("plans"))
+    jobs.changed_note(read)
     cards.coverage(card)
     editor.offer_last(card)
     draft = editor.current(card) or uniform_draft(card, USUAL_KEEP)

@@ -213,17 +213,21 @@ def remove(summary: RunSummary) -> None:
             f"Delete **{escaped(title(summary))}** with everything in its folder? Its plans and figures are lost."
         )
         st.button(
-            "Delete for good", type="primary", key=f"ru_delete_{summary.id}", on_click=_delete, args=(summary.id,)
+            "Delete for good",
+            type="primary",
+            key=f"ru_delete_{summary.id}",
+            on_click=_delete,
+            args=(summary.id, title(summary)),
         )
 
 
-def _delete(run_id: str) -> None:
+def _delete(run_id: str, named: str) -> None:
     try:
         manager.delete(run_id)
     except LrcError as error:
         st.toast(escaped(str(error)), icon=":material/error:", duration="long")
     else:
-        st.toast(f"{run_id} was deleted.", icon=":material/delete:")
+        st.toast(escaped(f"{named} was deleted."), icon=":material/delete:")
 
 
 def _clean_pressed() -> None:

@@ -67,7 +67,7 @@ def test_a_failed_job_is_told_and_taken_up_again(lrc: Any, monkeypatch: pytest.M
     monkeypatch.setenv(EXECUTE_VARIABLE, "tests.factories.job_helpers:canned")
     code, out, err = lrc("spectra", "--json")
     assert (code, out) == (1, "")
-    assert "was failed before" in err
+    assert "failed before" in err
     assert "lrc runs resume spectra-" in err
     code, out, _ = lrc("spectra", "--json", "--resume")
     assert code == 0

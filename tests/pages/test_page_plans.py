@@ -296,3 +296,9 @@ def test_a_visitor_imports_from_named_folders_only_and_a_guest_nothing(page, sto
     app = page()
     assert "lrc import FOLDER starter" in text_of(app)
     assert "pl_folder_start" not in [button.key for button in app.button]
+
+
+def test_a_model_that_has_changed_is_told(open_page, known, monkeypatch):
+    assert "there before" not in text_of(open_page("plans"))
+    monkeypatch.setattr("pages.ui.shared.jobs.changed", lambda spec: ("the model mine has changed",))
+    assert "The model mine has" in text_of(open_page("plans"))
