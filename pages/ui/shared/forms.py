@@ -41,9 +41,9 @@ def one_of(place: Any, words: str, labels: Mapping[K, str], key: str, *, first: 
         more: for Streamlit.
     """
     known = f"{key}_labels"
-    before: Mapping[K, str] = st.session_state.get(known, {})
+    before: Mapping[Any, str] = st.session_state.get(known, {})
     chosen = st.session_state.get(key)
-    if chosen in labels and before.get(chosen) != labels[chosen]:
+    if chosen in labels and before.get(chosen) != dict[Any, str](labels)[chosen]:
         st.session_state[key] = chosen
     st.session_state[known] = dict(labels)
     found: K = place.selectbox(
