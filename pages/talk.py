@@ -1,4 +1,4 @@
-"""Talk: one prompt, the dense model and up to three compressed ones answer, side by side."""
+"""Talk: one prompt, the dense model and up to four compressed ones answer, side by side."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from textwrap import shorten
 import streamlit as st
 
 from lrc_core.errors import LrcError
+from lrc_core.kinds.generate import MOST_ANSWERS
 from lrc_core.paths import read_only
 from lrc_core.results import answers as talk
 from lrc_core.results.archive import archive, asks_for
@@ -21,7 +22,7 @@ from pages.ui.shared.prose import prose
 from pages.ui.talk import views
 
 PLANS, RUN, BLIND, PROMPT = "ta_plans", "ta_run", "ta_blind", "ta_prompt"
-MOST = 3
+MOST = MOST_ANSWERS - 1
 _FEW = 12
 """So many questions stand side by side; more are a list."""
 FIRST_PROMPT = "Explain in two sentences why the sky is blue."
@@ -43,7 +44,7 @@ def question(ref: ModelRef) -> None:
             default=talk.usual(list(found.values())),
             format_func=labels.__getitem__,
             max_selections=MOST,
-            placeholder="Choose up to three plans" if found else "No plans yet: allocate first",
+            placeholder=f"Choose up to {MOST} plans" if found else "No plans yet: allocate first",
             key=PLANS,
             bind="query-params",
         )

@@ -15,8 +15,8 @@ from lrc_core.runs.spec import AnswerSpec, CalibrationSpec, GenerateSpec, Sampli
 from lrc_core.runs.store import RunStore
 from lrc_core.settings import build, fields_of
 
-MOST_ANSWERS = 4
-"""Models that answer one prompt: the dense one and three plans."""
+MOST_ANSWERS = 5
+"""Models that answer one prompt: the dense one and four plans."""
 
 
 class _Answers:
@@ -72,7 +72,7 @@ def _check(spec: GenerateSpec) -> None:
     if not 1 <= len(spec.answers) <= MOST_ANSWERS:
         raise SettingsError(
             f"{len(spec.answers)} models are asked, but it must be 1 to {MOST_ANSWERS}.",
-            "The dense model and up to three compressed ones stand side by side.",
+            f"The dense model and up to {MOST_ANSWERS - 1} compressed ones stand side by side.",
         )
     build(SamplingSpec, asdict(spec.sampling))
 
