@@ -43,6 +43,7 @@ from lrc_core.runs.spec import (
 )
 from lrc_core.runs.store import Run
 from lrc_core.types import Storage
+from lrc_core.words import measured
 from tests.factories.pipeline_helpers import result_of, run
 from tests.factories.tiny_models import save_tiny
 
@@ -269,7 +270,8 @@ def test_the_card_has_the_figures_of_the_plan(
     folder = folder_of(spec)
     card = (folder / "README.md").read_text()
     for row in rows:
-        assert f"{result_of(row)['perplexity'][evaluation.texts[0]]['value']:.3f}" in card
+        score = result_of(row)["perplexity"][evaluation.texts[0]]
+        assert measured(score["value"], score["stderr"]) in card
     assert rows[1].id in card and allocated.id in card
     head = yaml.safe_load(card.split("---")[1])
     assert head["library_name"] == "transformers" and "low-rank" in head["tags"] and "base_model" not in head

@@ -98,7 +98,7 @@ def test_sizes_are_counted(tmp_path: Path) -> None:
     by_hand = sum(layer.out_features * -(-layer.in_features // 32) * 34 for layer in card.layers)
     assert found["Q8_0, no rank removed"].size.weights == 2 * outside + by_hand
     in_memory = footprint(card, None, 64, 3)
-    assert in_memory.cache and found["dense, 16 bits"].size.cache == in_memory.cache * 2 // card.dtype_bytes
+    assert in_memory.cache and found["dense, 16 bits"].size.cache == in_memory.cache, "whatever it was loaded in"
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])

@@ -255,7 +255,7 @@ def test_speeds_that_were_measured_differently_are_not_compared(card):
     other = cards.CardModel("LLRC", "#000", plan, {"decode": 12.0}, None, "evaluate-x")
     assert "1.20 times" in cards.speed_words(same, dense)
     assert "pace" not in cards.speed_words(other, dense)
-    assert "not measured" in cards.speed_words(cards.CardModel("x", "#000", plan, {}, None, ""), dense)
+    assert "not timed" in cards.speed_words(cards.CardModel("x", "#000", plan, {}, None, ""), dense)
 
 
 def test_nothing_is_promised_where_nothing_is_known(card):

@@ -42,7 +42,7 @@ def answers(view: AnyRun) -> None:
     names = [talk.name_of(answer) for answer in view.spec.answers]
     chosen = talk.vote_on(view)
     together = secret and not view.done
-    with st.grid(len(names), min_column_width=185):
+    with st.grid(len(names), min_column_width=150):
         for number, name in enumerate(names):
             answer = Answer() if together else written.get(number, Answer())
             with st.container(border=True, height="stretch", gap="small"):

@@ -157,7 +157,8 @@ def test_command_line_writes_both_or_nothing(
     assert main(["report", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     names = [entry["path"] for entry in document["files"]]
-    assert names == [f"report-{run.id}.html", f"report-{run.id}.pdf"] and document["run_id"] == run.id
+    assert [Path(name).name for name in names] == [f"report-{run.id}.html", f"report-{run.id}.pdf"]
+    assert {Path(name).parent for name in names} == {tmp_path} and document["run_id"] == run.id
     assert Pdf(Path(names[1]).read_bytes()).title() == document["title"] == f"Making {card.name} smaller"
     held = tmp_path / "held.html"
     held.write_text("before")
