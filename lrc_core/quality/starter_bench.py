@@ -70,7 +70,7 @@ class Recommendation:
 RECOMMENDED = (
     Recommendation(
         "best", "Best", ("lagrangian",), "pivoted", "tuned", (PIVOTED_STARTER["lagrangian"][1],),
-        "The closed form, stored as pivots, then its factors tuned: half an hour a plan on two cores.",
+        "The closed form, stored as pivots, then its factors tuned: for the starter 15 to 30 minutes on two cores.",
     ),
     Recommendation(
         "fast", "Fast", ("lagrangian",), "pivoted", "none", (PIVOTED_STARTER["lagrangian"][0],),
