@@ -49,7 +49,7 @@ def test_keys_turn_the_pages_and_the_url_follows(server, open_tab):
         expect(page).to_have_url(re.compile(rf"pr_slide={number}\b"))
     page.keyboard.press("ArrowLeft")
     assert slide(page) == 1
-    notes = page.locator(".deck .slide:not([hidden]) .notes")
+    notes = page.locator(".deck > .notes")
     expect(notes).to_be_hidden()
     page.keyboard.press("n")
     expect(notes).to_be_visible()

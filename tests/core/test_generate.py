@@ -16,6 +16,7 @@ from lrc_core.errors import CancelledError, EvaluationError, PlanError, Settings
 from lrc_core.evaluate.cost import count_bytes
 from lrc_core.evaluate.generate import chosen, prompt_ids, write_answer
 from lrc_core.kinds import KINDS, check, command_for
+from lrc_core.kinds.generate import MOST_ANSWERS
 from lrc_core.models.load import load_model
 from lrc_core.pipeline import execute
 from lrc_core.plan import Plan
@@ -229,8 +230,8 @@ def test_questions_that_cannot_be_answered_are_refused(model: ModelRef, allocate
     check(spec, model_too=False)
     with pytest.raises(SettingsError, match="empty"):
         check(GenerateSpec(model, "  "), model_too=False)
-    with pytest.raises(SettingsError, match="5 models"):
-        check(GenerateSpec(model, "x", (AnswerSpec(),) * 5), model_too=False)
+    with pytest.raises(SettingsError, match=f"{MOST_ANSWERS + 1} models"):
+        check(GenerateSpec(model, "x", (AnswerSpec(),) * (MOST_ANSWERS + 1)), model_too=False)
     with pytest.raises(SettingsError, match="temperature"):
         check(GenerateSpec(model, "x", sampling=SamplingSpec(temperature=9.0)), model_too=False)
     lacking = AnswerSpec({**dict(spec.answers[0].plan or {}), "weights_file": "gone.safetensors"})

@@ -16,6 +16,7 @@ from lrc_core.report.pdf.document import report_pdf
 from lrc_core.report.sources import Asked, find_sources
 from lrc_core.results.archive import archive
 from lrc_core.runs.spec import CompareSpec, EvaluateSpec
+from lrc_core.samples import BEST, COMPARISON
 from lrc_core.types import ModelCard
 from tests.factories import run_factory, table_factory
 from tests.factories.pdf_reader import Pdf
@@ -116,7 +117,7 @@ def test_memory_is_counted_as_served_whatever_precision_a_run_loaded(make: Make,
     assert footprint(wide, None, 128) == footprint(replace(card, dtype="bfloat16", dtype_bytes=2), None, 128)
 
 
-@pytest.mark.parametrize(("run", "alike"), [("compare-c595371cc86d", True), ("compare-108f5afd470b", False)])
-def test_what_methods_have_in_common_is_said_of_these_rows(run: str, alike: bool) -> None:
-    text = " ".join(visible_texts(make_report(Asked(compare=run))))
+@pytest.mark.parametrize(("spec", "alike"), [(COMPARISON, True), (BEST, False)])
+def test_what_methods_have_in_common_is_said_of_these_rows(spec: CompareSpec, alike: bool) -> None:
+    text = " ".join(visible_texts(make_report(Asked(compare=spec.run_id))))
     assert ("one thing only" in text) is alike and ("One method" in text) is not alike
