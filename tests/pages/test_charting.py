@@ -69,6 +69,8 @@ def test_readings_follow_the_rows():
     alone = [row for row in rows if row["method"] == "dense"]
     lossless = {**at[0], "method": "uniform", "perplexity": alone[0]["perplexity"]}
     assert "free" in best and "free" not in compare_readings.best([*alone, lossless])
+    better = {**lossless, "perplexity": {"gensim": {"value": 1.5, "stderr": 0.1}}}
+    assert "more" in compare_readings.best([*alone, better]) and "free" not in compare_readings.best([*alone, better])
     for reading in (compare_readings.best, compare_readings.growth):
         assert "dense model" in reading(alone) and "Q4_0" not in reading(alone)
         assert "Q4_0" in reading([*alone, form]), "what was measured beside it is not denied"

@@ -49,7 +49,8 @@ def best(rows: Sequence[Row]) -> str:
         said += f"; {method_label(ordered[1])} follows at {words.figure(second['value'], 3)}, {clear}"
     if dense:
         here, there = (words.figure(score["value"], 3) for score in (first, dense))
-        said += f". The dense model has {there}" + (": nothing here is free" if here != there else " too")
+        verdict = " too" if here == there else ", more" if first["value"] < dense["value"] else ": nothing here is free"
+        said += f". The dense model has {there}{verdict}"
     else:
         said += ". The dense model was not measured alike, so that what was lost is not known"
     return f"{said}."

@@ -123,12 +123,11 @@ def _price(story: Story, best: comparisons.Row, dense: comparisons.Row) -> str:
     if whole is not None:
         gain += f" make the model {words.removed(float(whole), 0)} smaller"
         gain += f" ({words.data_size(saved)})" if saved > 0 else ""
-    pairs = "; ".join(
-        f"{score_words(best, text)} against {score_words(dense, text)} on {text}"
-        for text in best["perplexity"]
-        if text in dense["perplexity"]
-    )
-    return f"{gain}. The price: the perplexity of {story.best_label} is {surprise(best, dense)} ({pairs})."
+    texts = [text for text in best["perplexity"] if text in dense["perplexity"]]
+    pairs = "; ".join(f"{score_words(best, text)} against {score_words(dense, text)} on {text}" for text in texts)
+    lower = all(best["perplexity"][text]["value"] < dense["perplexity"][text]["value"] for text in texts)
+    opening = "No price in perplexity: that" if lower else "The price: the perplexity"
+    return f"{gain}. {opening} of {story.best_label} is {surprise(best, dense)} ({pairs})."
 
 
 def listed(points: list[str]) -> str:
