@@ -110,7 +110,7 @@ def head(ref: ModelRef, card: ModelCard, draft: Draft) -> float:
     def store_otherwise() -> None:
         if editor.current(card) is None:  # so that Undo has something to go back to
             editor.put(card, draft)
-        editor.put(card, draft.with_storage(card, st.session_state[STORAGE]))
+        editor.change(card, draft, lambda now, stored: now.with_storage(stored, st.session_state[STORAGE]))
 
     st.session_state[STORAGE] = draft.storage
     forms.storage(STORAGE, store_otherwise, linked=False)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -72,6 +74,20 @@ def put(card: ModelCard, draft: Draft) -> None:
         history.append(before)
         del history[:-MOST_UNDO]
     _set(card, draft)
+
+
+def change(card: ModelCard, shown: Draft, how: Callable[[Draft, ModelCard], Draft]) -> None:
+    """Change the draft as it is when the change comes.
+
+    A button may be pressed before the page is drawn anew after the last change: what it knows is then the draft before.
+
+    Args:
+        card: of the model.
+        shown: the draft that was drawn, for a tab that has none yet.
+        how: makes the new one of the draft and the card with layers as that stores them.
+    """
+    draft = current(card) or shown
+    put(card, how(draft, draft.stored(card)))
 
 
 def _set(card: ModelCard, draft: Draft) -> None:
@@ -190,7 +206,7 @@ def _panel(ref: ModelRef, card: ModelCard, draft: Draft, layer: LinearShape) -> 
     st.session_state[RANK] = rank
 
     def set_rank(value: int) -> None:
-        put(card, draft.with_rank(card, layer.name, value))
+        change(card, draft, lambda now, stored: now.with_rank(stored, layer.name, value))
 
     st.number_input(
         f"Rank, 1 to {layer.full_rank:,}",
@@ -234,13 +250,15 @@ def _locks(card: ModelCard, draft: Draft, layer: LinearShape) -> None:
                 f"{'Free' if locked else 'Lock'} {label}",
                 icon=":material/lock_open:" if locked else ":material/lock:",
                 key=f"pl_lock_{number}",
-                on_click=lambda names=names, locked=locked: put(card, draft.with_locks(names, not locked)),
+                on_click=change,
+                args=(card, draft, partial(_with_locks, names, not locked)),
             )
         st.button(
             "Free all",
             key="pl_free",
             disabled=not draft.locked,
-            on_click=lambda: put(card, draft.with_locks(draft.locked, False)),
+            on_click=change,
+            args=(card, draft, lambda now, _: now.with_locks(now.locked, False)),
         )
 
 
@@ -251,7 +269,7 @@ def _spend(
 
     def spend() -> None:
         try:
-            put(card, draft.spent(card, keep, losses))
+            change(card, draft, lambda now, stored: now.spent(stored, keep, losses))
         except LrcError as error:
             st.session_state["pl_spend_error"] = error
 
@@ -290,6 +308,21 @@ def _expectation(loss: float, source: str) -> str:
     return f"Forecast, not measured: {escaped(said)}. {escaped(basis)}" if said else escaped(basis)
 
 
+def _with_locks(names: Sequence[str], locked: bool, draft: Draft, _: ModelCard) -> Draft:
+    return draft.with_locks(names, locked)
+
+
+def _with_rows(rows: Mapping[Any, Mapping[str, Any]], draft: Draft, card: ModelCard) -> Draft:
+    """A draft with what was edited in rows of the table."""
+    for row, cells in rows.items():
+        layer = card.layers[int(row)]
+        if "rank" in cells:
+            draft = draft.with_rank(card, layer.name, min(max(int(cells["rank"] or 1), 1), layer.full_rank))
+        if "locked" in cells:
+            draft = draft.with_locks([layer.name], bool(cells["locked"]))
+    return draft
+
+
 def _table(card: ModelCard, draft: Draft) -> None:
     """All ranks as a table that can be edited."""
     frame = pd.DataFrame(
@@ -307,15 +340,7 @@ def _table(card: ModelCard, draft: Draft) -> None:
     key = f"{TABLE}_{st.session_state.get(MOVES, 0)}"
 
     def edited() -> None:
-        changed = draft
-        for row, cells in st.session_state[key]["edited_rows"].items():
-            layer = card.layers[int(row)]
-            if "rank" in cells:
-                rank = min(max(int(cells["rank"] or 1), 1), layer.full_rank)
-                changed = changed.with_rank(card, layer.name, rank)
-            if "locked" in cells:
-                changed = changed.with_locks([layer.name], bool(cells["locked"]))
-        put(card, changed)
+        change(card, draft, partial(_with_rows, st.session_state[key]["edited_rows"]))
 
     with st.expander("All ranks as a table", icon=":material/table_chart:"):
         st.data_editor(
