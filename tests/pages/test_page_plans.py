@@ -57,6 +57,18 @@ def test_a_rank_that_is_set_is_locked_and_the_rest_is_spent_around_it(page, card
     assert draft(app, card).ranks != ranks
 
 
+@pytest.mark.parametrize("press", ["pl_spend", "pl_set_Dense", "pl_lock_0", "pl_lock_2"])
+def test_a_press_before_the_page_is_drawn_anew_keeps_the_last_change(page, card, press):
+    """The button that is pressed knows of the draft before, as when it is pressed while the page is being drawn."""
+    app = page(rate="30")
+    app.button(key="pl_set_Half its parameters").click().run()
+    last = card.layers[-1].name
+    changed = draft(app, card).with_rank(card, last, 3)
+    app.session_state["pl_draft"] = {card.identity.fingerprint: changed}
+    app.button(key=press).click().run()
+    assert draft(app, card).ranks[last] == 3 and last in draft(app, card).locked
+
+
 def test_storage_changes_what_the_ranks_cost_and_undo_takes_it_back(page, card):
     app = page(rate="20")
     app.segmented_control(key="pl_storage").set_value("pivoted").run()
