@@ -140,6 +140,11 @@ class Context:
     latency: Latency | None = None
     weighing: Callable[[], Iterator[tuple[int, Mapping[str, Transform]]]] = _no_weighing
 
+    @property
+    def by_parameters(self) -> bool:
+        """Whether the budget is the share of parameters to keep."""
+        return self.bytes is None and self.latency is None
+
 
 class Allocator(Protocol):
     """The function that a registry entry loads."""

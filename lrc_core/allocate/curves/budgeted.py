@@ -45,7 +45,7 @@ class Budget(Protocol):
         """
 
     def first_cut(self, losses: Losses) -> float:
-        """The share from which on, downwards, ranks are cut; the target where none are."""
+        """A share at which no rank is cut yet, but a little below it; the target where none is cut there."""
 
     def figures(self, found: Mixture) -> dict[str, Any]:
         """What is worth telling of a plan's cost."""
@@ -102,7 +102,8 @@ class _OfBytes:
         return self._within(self._hulls(losses), share)
 
     def first_cut(self, losses: Losses) -> float:
-        # Cuts only become more as bytes become fewer: the first percent with one is found by halving.
+        # Halving ends between two percents of which only the lower has a cut. There may be others above: a layer that
+        # is cut in 16 bits can be dense again in 8.
         hulls = self._hulls(losses)
         if not self._cuts(self._within(hulls, self.target)):
             return self.target

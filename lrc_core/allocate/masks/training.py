@@ -134,7 +134,7 @@ def report(
     keep = keep_ratio(context.layers, ranks)
     memory = memory_in_use(next(context.model.parameters()).device)
     figures = {**values, "keep": size_key(keep), "memory_mb": round(memory / 1e6, 1)}
-    if context.bytes is None and context.latency is None:
+    if context.by_parameters:
         figures["target"] = context.keep
     context.on_progress(Progress(PHASE, step, max(total, step), figures))
     if step % _RANKS_EVERY == 0 or last:

@@ -25,8 +25,8 @@ The rate rises slowly, so one run passes every whole percent with losses measure
 target the rate stands still for some rounds, and of the plans found there, and the one that would have come without
 measuring, the one with the least KL on text of the calibration part that was not used in training is returned.
 
-A budget in bytes or in time is followed down in the same way, in shares of it; in bytes from where the first rank is
-cut on, as 8 bits are cheaper than ranks. What is measured there is what ranks cost, in 16 bits: what rounding costs
+A budget in bytes or in time is followed down in the same way, in shares of it; in bytes from where ranks begin to be
+cut, as 8 bits are cheaper than ranks. What is measured there is what ranks cost, in 16 bits: what rounding costs
 stays as it is predicted, until the last choice, for which plans are rounded as they will be stored.
 """
 

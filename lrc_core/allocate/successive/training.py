@@ -149,7 +149,7 @@ class SuccessiveTraining(RankTraining[SuccessiveSettings]):
         state.losses.lerp_(torch.from_numpy(np.concatenate(measured)), settings.mixing)
         state.slopes.zero_()
         state.divergence, state.round_divergence = state.round_divergence / settings.batches, 0.0
-        if self.context.bytes is None and self.context.latency is None:  # plans on the way are of shares of parameters
+        if self.context.by_parameters:  # plans on the way are of such shares
             record_passed(self.context, state.recorded, ranks, self.step, self._plan)
         if number >= self.first_settling:
             found = self._plan(ranks, self.budget.target)
