@@ -280,9 +280,8 @@ def _charts(ticks: Mapping[str, list[Any]], settings: Mapping[str, Any]) -> tupl
         return (name,) if any(value is not None for value in ticks.get(name, ())) else ()
 
     goal = recorded("to_remove")  # a budget in bytes or in time is no share of parameters
-    unit, labels = (
-        ("share removed; dashed: target", ("achieved", "target")) if goal else ("share removed", ("achieved",))
-    )
+    unit = "share removed; dashed: target" if goal else "share removed"
+    labels = ("achieved", "target")[: 1 + len(goal)]
     found = [Chart("removed", "Compression", unit, "percent", ("removed", *goal), labels)]
     for name, label in _TERMS.items():
         values = [value for value in ticks.get(name, ()) if value]

@@ -179,22 +179,19 @@ def trains_on_divergence(spec: AllocateSpec) -> bool:
 
 
 def _alike(other: RunView[AllocateSpec], view: RunView[AllocateSpec]) -> bool:
-    """Whether another run's loss means the same: method, decomposition, calibration text and window, a KL loss."""
+    """Whether another run's loss means the same: method, kind of budget, decomposition, text and window, a KL loss."""
     if other.id == view.id or not other.done or not has_film(other):
         return False
     mine, its = view.spec, other.spec
-    return (
-        trains_on_divergence(its)
-        and not its.budget
-        and all(
-            one == two
-            for one, two in (
-                (mine.method, its.method),
-                (mine.decomposition, its.decomposition),
-                (mine.calibration.texts, its.calibration.texts),
-                (mine.contents, its.contents),
-                (mine.settings.get("window"), its.settings.get("window")),
-            )
+    return trains_on_divergence(its) and all(
+        one == two
+        for one, two in (
+            (mine.method, its.method),
+            (mine.budget, its.budget),
+            (mine.decomposition, its.decomposition),
+            (mine.calibration.texts, its.calibration.texts),
+            (mine.contents, its.contents),
+            (mine.settings.get("window"), its.settings.get("window")),
         )
     )
 
