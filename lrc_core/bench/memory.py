@@ -50,7 +50,7 @@ def memory(
         size: one of :data:`SIZES`.
         parts: of :data:`PARTS`.
         limit: bytes of memory of the worker.
-        blocks: of the model that goes block after block; 0 for all.
+        blocks: of the models; 0 for all.
         folder: where models, caches and runs lie meanwhile; the system's folder for temporary files by default.
         on_progress: called at every step.
 
@@ -66,7 +66,7 @@ def memory(
     found: dict[str, Any] = {"size": size, "limit": limit}
     for part in parts:
         shape = _shape(size, part)
-        if blocks and part == PARTS[0]:
+        if blocks:
             shape = replace(shape, blocks=blocks)
         home = Path(tempfile.mkdtemp(prefix="lrc-memory-", dir=folder))
         try:

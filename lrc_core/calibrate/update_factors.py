@@ -169,7 +169,6 @@ class _Walk:
         self._two = settings.target == "dense"
         self._small = [first_block_input(model, tokens) for tokens in batches]
         self._dense = list(self._small) if self._two else []
-        self._device = batches[0].device
         self._roots: dict[str, Tensor] = {}
         self._tokens = sum(tokens.numel() for tokens in batches)
         self._step, self._total = 0, total
@@ -197,8 +196,12 @@ class _Walk:
         if self._settings.kind == "left":
             return {}
         found = {name: self._watch.output_root(name) for name in names}
-        device = torch.device("cpu") if self._device.type == "mps" else self._device
-        return {name: root.to(device).double() for name, root in found.items() if root is not None}
+        return {name: root.to(self._double_device(name)).double() for name, root in found.items() if root is not None}
+
+    def _double_device(self, name: str) -> torch.device:
+        """Where a layer's double precision is computed: on its device, or the CPU where that has none."""
+        device = weight_of(get_module(self._model, name)).device
+        return torch.device("cpu") if device.type == "mps" else device
 
     # -- one group -----------------------------------------------------------------------------------------------
 

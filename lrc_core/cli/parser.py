@@ -156,7 +156,7 @@ def _memory(actions: Any) -> None:
     parser.add_argument("--size", choices=("full", "small"), default="full", help="1.1 B parameters, or a few seconds")
     parser.add_argument("--part", action="append", choices=("blocks", "stream"), help="one of the two (default: both)")
     parser.add_argument("--limit", type=float, default=3.0, metavar="GIB", help="memory of the worker (default: 3)")
-    parser.add_argument("--blocks", type=int, default=0, metavar="N", help="of the first model (default: all)")
+    parser.add_argument("--blocks", type=int, default=0, metavar="N", help="of the models (default: all)")
     parser.add_argument("--folder", default="", metavar="DIR", help="where models and caches lie meanwhile")
 
 

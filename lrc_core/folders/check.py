@@ -27,6 +27,8 @@ from lrc_core.types import ShouldStop
 _BOUNDS = {"float32": 1e-3, "bfloat16": 5e-2, "float16": 2e-2}
 """How far logits may lie apart, as a share of the largest, where other kernels or another order of products compute
 them: on an accelerator, or in the dense twin. The same layers on the CPU give the same bits."""
+SEVERAL = "several"
+"""The device of a model that is spread over all there are."""
 _POLL_S = 0.1
 
 
@@ -84,7 +86,7 @@ def check_folder(folder: Path, reference: Path, device: str, *, exact: bool, sho
     Args:
         folder: the written folder.
         reference: see :func:`keep_reference`.
-        device: where the reference was computed.
+        device: where the reference was computed; :data:`SEVERAL` where that was more than one.
         exact: the layers are the very same ones; on the CPU their logits must then have the same bits.
         should_stop: asked while waiting.
 

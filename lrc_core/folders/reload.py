@@ -2,9 +2,9 @@
 
 It imports torch and transformers and nothing of this program, and loads whatever the folder says with the code that
 the folder carries along: what a stranger would do. The question names the ``folder``, a file of ``reference`` tensors
-(``windows`` [n, w] token ids and ``logits`` [n, w, vocab]), the ``device`` and the number of ``threads``. The answer on
-standard output has the largest difference of the logits, the loss of every window here and there, and the keys that did
-not fit.
+(``windows`` [n, w] token ids and ``logits`` [n, w, vocab]), the ``device`` (``several`` for all that there are) and the
+number of ``threads``. The answer on standard output has the largest difference of the logits, the loss of every window
+here and there, and the keys that did not fit.
 """
 
 import json
@@ -31,10 +31,16 @@ def main(question: dict[str, Any]) -> dict[str, Any]:
     """Load, run, compare."""
     torch.set_num_threads(question["threads"])
     begun = time.monotonic()
+    several = question["device"] == "several"
     model, info = AutoModelForCausalLM.from_pretrained(
-        question["folder"], trust_remote_code=True, local_files_only=True, output_loading_info=True, dtype="auto"
+        question["folder"],
+        trust_remote_code=True,
+        local_files_only=True,
+        output_loading_info=True,
+        dtype="auto",
+        device_map="auto" if several else None,
     )
-    model = model.to(question["device"]).eval()
+    model = (model if several else model.to(question["device"])).eval()
     for tensor in (*model.parameters(), *model.buffers()):
         tensor.data = tensor.data.clone()  # out of the mapped file, whose addresses may cost the last bit
     loaded_s = time.monotonic() - begun

@@ -30,10 +30,11 @@ def main(question: dict[str, Any]) -> None:
     work = _stream if question["part"] == "stream" else _by_blocks
     for name, phase in work(Path(question["folder"]), question):
         with _peak() as peak:
-            started = time.monotonic()
+            started, worked = time.monotonic(), time.process_time()
             more = phase()
-            seconds = time.monotonic() - started
-        _say({"phase": name, "seconds": round(seconds, 2), **peak, **(more if isinstance(more, dict) else {})})
+            taken = {"seconds": time.monotonic() - started, "processor_seconds": time.process_time() - worked}
+        rounded = {key: round(value, 2) for key, value in taken.items()}
+        _say({"phase": name, **rounded, **peak, **(more if isinstance(more, dict) else {})})
 
 
 def _by_blocks(folder: Path, question: dict[str, Any]) -> Iterator[tuple[str, Callable[[], Any]]]:

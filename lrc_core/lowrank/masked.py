@@ -110,17 +110,18 @@ class MaskedLinear(nn.Module):
         if self.mask is None:
             outputs: Tensor = self.dense(inputs)
             return outputs
+        mask = self.mask.to(self.left.device)  # masks of all layers are made on one device
+        trained = torch.ones_like(mask, dtype=torch.bool) if self.trained is None else self.trained.to(mask.device)
         if self.run_dense:
-            kept = slice(None) if self.trained is None else self.trained.nonzero()[:, 0]
-            return _DenseProduct.apply(inputs, self.mask[kept], self.left[:, kept], self.right[kept], self.dense)
-        values = self.mask.detach()
-        trained = torch.ones_like(values, dtype=torch.bool) if self.trained is None else self.trained
+            kept = slice(None) if self.trained is None else trained.nonzero()[:, 0]
+            return _DenseProduct.apply(inputs, mask[kept], self.left[:, kept], self.right[kept], self.dense)
+        values = mask.detach()
         on, changed = (trained | (values != 0)).nonzero()[:, 0], (trained | (values != 1)).nonzero()[:, 0]
         weight = weight_of(self.dense)
         dense_work = weight.numel() / sum(weight.shape)  # in components: how many take as long as the dense product
         if len(on) <= len(changed) + dense_work:
-            return self._product(inputs, self.mask, on, None)
-        return self._product(inputs, self.mask - 1, changed, weight)
+            return self._product(inputs, mask, on, None)
+        return self._product(inputs, mask - 1, changed, weight)
 
     def _product(self, inputs: Tensor, mask: Tensor, chosen: Tensor, weight: Tensor | None) -> Tensor:
         left, right = self.left, self.right
@@ -136,7 +137,7 @@ def masked_layers(model: nn.Module, factors: Mapping[str, tuple[Tensor, Tensor]]
 
     Args:
         model: a causal language model.
-        factors: left and right of every layer to mask, on the model's device in its dtype.
+        factors: left and right of every layer to mask, on its device in its dtype.
     """
     masked = {name: MaskedLinear(get_module(model, name), left, right) for name, (left, right) in factors.items()}
     with swapped(model, masked.items()):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import psutil
 import torch
+from torch import nn
 
 from lrc_core.errors import ResourceError
 from lrc_core.models.resources import cpu_has_bf16, cpu_memory_available
@@ -72,9 +73,14 @@ def memory_available(device: torch.device) -> int:
 
 
 def memory_in_use(device: torch.device) -> int:
-    """Bytes that this process holds now: on the GPU what its allocator has taken, on the CPU its resident set."""
+    """Bytes that this process holds now: on GPUs what their allocators have taken, on the CPU its resident set."""
     if device.type == "cuda":
-        return int(torch.cuda.memory_reserved(device))
+        return sum(int(torch.cuda.memory_reserved(number)) for number in range(torch.cuda.device_count()))
     if device.type == "mps":
         return int(torch.mps.driver_allocated_memory())
     return int(psutil.Process().memory_info().rss)
+
+
+def devices_of(model: nn.Module) -> list[torch.device]:
+    """Devices that a model's weights lie on, the first one first; more than one where it is spread."""
+    return list(dict.fromkeys(parameter.device for parameter in model.parameters()))

@@ -31,6 +31,7 @@ from lrc_core.models.onload.choice import onload_mode
 from lrc_core.models.onload.places import WHOLE
 from lrc_core.models.onload.residence import residence_of
 from lrc_core.models.onload.skeleton import open_model
+from lrc_core.models.onload.spread import cards_for, spread
 from lrc_core.models.pack import starter
 from lrc_core.models.resources import cpu_memory_available, human_bytes
 from lrc_core.models.source import ModelFiles, check_tokenizer, find_source, look_through
@@ -123,7 +124,7 @@ def load_model(
         identity, zeros = _identified(model, ref, revision, on_progress, should_stop)
         if not by_blocks:
             on_progress(Progress(f"moving the model to {chosen}"))
-            _settle(model, chosen, precision)
+            notes = [*notes, *_settle(model, chosen, precision)]
     model.eval().requires_grad_(False)
     look = first_look(model)
     if by_blocks:
@@ -169,12 +170,16 @@ def _odd(blocks: Blocks, causal: bool, known: int, embedded: int) -> list[str]:
     return found
 
 
-def _settle(model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
-    """Bring a whole model to where and into the form in which it is worked with."""
+def _settle(model: nn.Module, device: torch.device, dtype: torch.dtype) -> list[str]:
+    """Bring a whole model to where and into the form in which it is worked with, and say where that is unusual."""
     unstack_experts(model)
+    weights = sum(parameter.numel() for parameter in model.parameters()) * dtype.itemsize
+    if (cards := cards_for(device, weights)) and spread(model, cards, dtype):
+        return [f"It lies on {len(cards)} cards, {human_bytes(weights)} in all: one would be too small to work on it."]
     move(model, device, dtype)
     if device.type == "cpu":  # who is short of memory, and has no whole model, gives it back
         keep_freed_memory()
+    return []
 
 
 def move(model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
@@ -190,6 +195,13 @@ def move(model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
                 parameter.data = parameter.data.to(device)
         for name, buffer in module.named_buffers(recurse=False):
             module._buffers[name] = buffer.to(device)
+
+
+def recast(model: nn.Module, dtype: torch.dtype) -> None:
+    """Hold a whole model in another precision, in place and wherever its parts lie; buffers keep theirs."""
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            parameter.data = parameter.data.to(dtype)
 
 
 def local_folder(ref: ModelRef, on_progress: OnProgress, should_stop: ShouldStop) -> tuple[Path, str]:

@@ -66,7 +66,7 @@ class Preflight:
         memory_by_blocks: estimate for what can be done with one block in memory at a time; see
             :mod:`lrc_core.models.onload.memory`.
         memory_available: free main memory.
-        gpu_memory_available: free memory of the GPU, None where there is none.
+        gpu_memory_available: free memory of all GPUs together, None where there is none.
         disk_needed: what is still to be downloaded or unpacked, and one decomposition's factors.
         disk_available: free on the disk of the cache.
         warnings: it will work, but the user should know.
@@ -309,8 +309,8 @@ def _judged(found: Preflight, facts: _Facts, ref: ModelRef, has_blocks: bool) ->
     gpu = found.gpu_memory_available
     if gpu is not None and found.memory_needed > gpu:
         warnings.append(
-            f"Training its ranks needs about {human_bytes(found.memory_needed)}, and the GPU has {human_bytes(gpu)} "
-            "free. Choose the device cpu if it does not fit."
+            f"Training its ranks needs about {human_bytes(found.memory_needed)}, and {human_bytes(gpu)} are free on "
+            "GPUs. Choose the device cpu if it does not fit."
         )
     if facts.own_code and not ref.trust_remote_code:
         warnings.append(

@@ -63,14 +63,16 @@ def _left_by_limits() -> Iterator[int]:
 
 
 def gpu_memory_available() -> int | None:
-    """Free bytes of the first NVIDIA GPU as its driver reports them; None where there is none."""
+    """Free bytes of all NVIDIA GPUs that may be used, as their driver reports them; None where there is none."""
     if shutil.which("nvidia-smi") is None:
         return None
     command = ["nvidia-smi", "--query-gpu=memory.free", "--format=csv,noheader,nounits"]
+    if visible := os.environ.get("CUDA_VISIBLE_DEVICES"):
+        command.append(f"--id={visible}")
     try:
         output = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
-        return int(output.splitlines()[0]) * 2**20
-    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
+        return sum(int(line) * 2**20 for line in output.splitlines()) or None
+    except (OSError, subprocess.SubprocessError, ValueError):
         return None
 
 

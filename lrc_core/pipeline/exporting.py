@@ -18,7 +18,7 @@ from lrc_core.budget import plan_params, whole_percent
 from lrc_core.errors import ExportError, PackError, TextError
 from lrc_core.files import disk_errors, write_atomic
 from lrc_core.folders.card import STARTER_SOURCE, CardFacts, card_text, licence_of
-from lrc_core.folders.check import READ_BACK, Check, check_folder, keep_reference
+from lrc_core.folders.check import READ_BACK, SEVERAL, Check, check_folder, keep_reference
 from lrc_core.folders.stored import Stock, Stored, Wanted, as_stored, densified, stock_of, stored_parts
 from lrc_core.folders.ways import ways_to_load
 from lrc_core.folders.write import (
@@ -34,7 +34,7 @@ from lrc_core.formats.grids import BF16
 from lrc_core.formats.sizes import plan_bytes
 from lrc_core.lowrank.rounding import unpack_into
 from lrc_core.models import load
-from lrc_core.models.device import DTYPES
+from lrc_core.models.device import DTYPES, devices_of
 from lrc_core.models.json_files import read_table
 from lrc_core.models.load import local_folder
 from lrc_core.models.onload.residence import Residence, residence_of
@@ -74,7 +74,8 @@ def export_run(run: Run, session: Session) -> dict[str, Any]:
     assert isinstance(spec, ExportSpec)
     result = write_card(run, session)
     plan = Plan.from_dict(dict(spec.plan))
-    card, device = session.loaded.card, str(session.loaded.device)
+    card, devices = session.loaded.card, devices_of(session.loaded.model)
+    device = str(session.loaded.device) if len(devices) == 1 else SEVERAL
     target = Path(spec.to) if spec.to else run.path / _folder_name(spec, plan, card)
     made = target.with_name(f"{target.name}.partial")
     reference = run.path / "checkpoint" / "reference.safetensors"
@@ -140,7 +141,7 @@ def _write(run: Run, session: Session, plan: Plan, made: Path, reference: Path) 
             residence.recast(dtype)
             found = _write_parts(made, session, residence, make)
         else:
-            load.move(loaded.model, loaded.device, dtype)
+            load.recast(loaded.model, dtype)
             for module in loaded.model.modules():  # by the one step of rounding that a loader takes
                 unpack_into(module)
             keep_reference(loaded.model, windows, reference)

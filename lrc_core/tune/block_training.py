@@ -146,7 +146,7 @@ class BlockTraining(PairTraining):
         task = self._task
         tokens, inputs = task.windows[chosen].to(self._device), task.inputs[chosen].to(self._device)
         output = block_output(task.model, tokens, task.index, inputs)
-        return distance(output, task.targets[chosen].to(self._device))
+        return distance(output, task.targets[chosen].to(output.device))
 
     def _keep_the_best(self) -> None:
         loss = self._check_loss()

@@ -39,7 +39,7 @@ def component_sensitivity(
     Args:
         model: a causal language model; left as it was found.
         layers: its block linears.
-        factors: left [m, r] and right [r, n] of every layer, on the model's device.
+        factors: left [m, r] and right [r, n] of every layer, on its device.
         batches: token ids [batch, window] each.
         seed: for the sampled labels.
         on_progress: called after every batch.
@@ -86,7 +86,7 @@ def component_slopes(
     Args:
         model: a causal language model; left as it was found.
         layers: its block linears.
-        factors: left [m, r] and right [r, n] of every layer, on the model's device.
+        factors: left [m, r] and right [r, n] of every layer, on its device.
         batches: token ids [batch, window] each.
         on_progress: called after every batch.
         should_stop: asked before every batch.
@@ -147,10 +147,12 @@ def _summed(
     """Sums over tokens of a function of the mask gradients [tokens, r], during backward passes inside the context.
 
     Yields:
-        For every layer [r] float32 on the model's device, added to in place.
+        For every layer [r] float32 on its device, added to in place.
     """
-    device = next(model.parameters()).device
-    sums = {layer.name: torch.zeros(layer.full_rank, dtype=torch.float32, device=device) for layer in layers}
+    sums = {
+        layer.name: torch.zeros(layer.full_rank, dtype=torch.float32, device=factors[layer.name][0].device)
+        for layer in layers
+    }
 
     def hook(name: str) -> Any:
         left, right = factors[name]

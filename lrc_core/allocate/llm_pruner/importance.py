@@ -92,10 +92,14 @@ class _Gradients:
 
     def __init__(self, model: nn.Module, layers: Sequence[LinearShape], *, second: bool) -> None:
         self._modules = {layer.name: get_module(model, layer.name) for layer in layers}
-        device = next(model.parameters()).device
 
         def zeros() -> dict[str, Tensor]:
-            return {layer.name: torch.zeros(layer.out_features, layer.in_features, device=device) for layer in layers}
+            return {
+                layer.name: torch.zeros(
+                    layer.out_features, layer.in_features, device=weight_of(self._modules[layer.name]).device
+                )
+                for layer in layers
+            }
 
         self.first = zeros()
         self.second = zeros() if second else {}

@@ -18,6 +18,7 @@ from lrc_core.allocate.protocol import Context
 from lrc_core.errors import ResourceError
 from lrc_core.lowrank.structure import restructured
 from lrc_core.models.blocks.linears import get_module, replace_module, weight_of
+from lrc_core.models.device import devices_of
 from lrc_core.types import Structure
 
 
@@ -35,8 +36,7 @@ def recover(
         NumericalError: the loss is not finite.
         ResourceError: the library peft is missing.
     """
-    device = next(context.model.parameters()).device
-    devices = [device] if device.type == "cuda" else []
+    devices = [device for device in devices_of(context.model) if device.type == "cuda"]
     names = [layer.name for layer in context.layers]
     with (
         torch.random.fork_rng(devices=devices),  # adapters and dropout are drawn from the global generators

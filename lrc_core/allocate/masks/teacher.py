@@ -64,10 +64,10 @@ class _HeadDivergence(torch.autograd.Function):
 
 def hidden_distance(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
     """Mean squared error at each chosen depth over the teacher's mean square, averaged over depths."""
-    parts = [
-        (mine.float() - theirs.float()).square().mean() / theirs.float().square().mean()
-        for mine, theirs in zip(student, teacher, strict=True)
-    ]
+    parts = []
+    for mine, theirs in zip(student, teacher, strict=True):
+        wanted = theirs.to(mine.device).float()  # depths may lie on different devices
+        parts.append(((mine.float() - wanted).square().mean() / wanted.square().mean()).to(student[0].device))
     return torch.stack(parts).mean()
 
 
@@ -136,7 +136,7 @@ class Distiller:
     def _divergence(self, student: Tensor, teacher: Tensor, labels: Tensor, text_weight: float) -> Tensor:
         """KL over tokens [tokens, hidden] each, and the weighted loss of their labels [tokens], chunk by chunk."""
         total = torch.zeros((), device=student.device)
-        parts = (tensor.split(_TOKENS_PER_CHUNK) for tensor in (student, teacher, labels))
+        parts = (tensor.to(student.device).split(_TOKENS_PER_CHUNK) for tensor in (student, teacher, labels))
         for mine, theirs, named in zip(*parts, strict=True):
             total = total + _HeadDivergence.apply(mine, theirs, self._head, named, text_weight)
         return total / len(student)

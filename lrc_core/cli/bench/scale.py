@@ -49,11 +49,12 @@ def _print(found: dict[str, Any]) -> None:
         model = found[part]["model"]
         emit(f"\n{part}: {model['params'] / 1e6:.0f} M parameters in {model['blocks']} blocks")
         emit_table(
-            ["phase", "time", "on paper", "data", "in use", "with files", "on paper"],
+            ["phase", "time", "processor", "on paper", "data", "in use", "with files", "on paper"],
             [
                 [
                     one["phase"],
                     duration(one["seconds"]),
+                    duration(one["processor_seconds"]),
                     duration(one["paper_seconds"]) if "paper_seconds" in one else "",
                     *(human_bytes(one[name]) for name in _PEAKS),
                     human_bytes(one["paper_memory"]) if "paper_memory" in one else "",
@@ -62,6 +63,8 @@ def _print(found: dict[str, Any]) -> None:
             ],
         )
     if stream := found.get("stream"):
+        for kind, seconds in stream["phases"][-1]["matrices"].items():
+            emit(f"{kind}: {seconds:.1f} s")
         every = duration(stream["seconds_of_all_blocks"])
         emit(f"{stream['seconds_per_block']:.0f} s a block: {every} for the 80 blocks of a 70B model")
 

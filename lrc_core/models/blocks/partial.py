@@ -69,7 +69,7 @@ def require_chain(model: nn.Module, tokens: Tensor) -> None:
     inputs, _ = block_inputs(model, tokens)
     follows = len(inputs) == len(decoder_blocks(model))
     for index, (entering, wanted) in enumerate(pairwise(inputs)):
-        found = run_block(model, tokens, index, entering) if follows else wanted
+        found = run_block(model, tokens, index, entering).to(wanted.device) if follows else wanted
         if not follows or found.shape != wanted.shape or (found - wanted).norm() > _CHAIN * wanted.norm():
             raise ModelError(
                 f"The blocks of {type(model).__name__} do not read what the block before wrote (block {index + 1} does "
@@ -188,7 +188,8 @@ def _from_block(model: nn.Module, start: int, hidden: Tensor) -> Iterator[None]:
         return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})
 
     skipped = list(blocks)[:start]
-    handle = blocks[start].register_forward_pre_hook(inject, with_kwargs=True)
+    # First of its hooks: one that brings what enters to the block's device finds what is injected.
+    handle = blocks[start].register_forward_pre_hook(inject, with_kwargs=True, prepend=True)
     try:
         for block in skipped:
             block.forward = skip

@@ -1,0 +1,100 @@
+"""A model over several cards: every block lies on one of them, and what runs through it is brought there.
+
+Nothing else needs to know: who works with a layer asks its weight where it is, and logits come back to where the
+tokens are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from accelerate import infer_auto_device_map
+from accelerate.utils import get_balanced_memory, send_to_device
+from torch import nn
+
+from lrc_core.models.blocks.linears import decoder_blocks
+
+WORK = 4
+"""Room that work on a whole model takes, in weights: they, factors of full rank (up to twice as much), the rest."""
+
+
+def cards_for(device: torch.device, weights: int) -> dict[torch.device, int]:
+    """Cards that a model is to be spread over, with their free bytes; none where one card holds it and the work on it.
+
+    Args:
+        device: that was chosen; a card that is named by its number stays the only one.
+        weights: bytes of the model in the precision in which it runs.
+    """
+    if device != torch.device("cuda") or torch.cuda.device_count() < 2:
+        return {}
+    free = {torch.device("cuda", number): _free(number) for number in range(torch.cuda.device_count())}
+    return {} if free[torch.device("cuda", 0)] >= WORK * weights else free
+
+
+def _free(number: int) -> int:
+    return int(torch.cuda.mem_get_info(number)[0])
+
+
+def spread(model: nn.Module, cards: Mapping[torch.device, int], dtype: torch.dtype) -> bool:
+    """Lay a model out over cards, in place; tied parameters stay tied, buffers keep their precision.
+
+    Args:
+        model: a causal language model, in main memory.
+        cards: free bytes by card. Blocks are not divided, and are shared out evenly.
+        dtype: in which it runs.
+
+    Returns:
+        Whether it fits; nothing is moved where it does not.
+    """
+    places = _places(model, cards, dtype)
+    if not set(places.values()) <= set(cards):
+        return False
+    moved: dict[int, nn.Parameter] = {}
+    for name, device in places.items():
+        part = model.get_submodule(name)
+        _send(part, device, dtype, moved)
+        part.register_forward_pre_hook(_bringing(model, device), with_kwargs=True)
+    first = next(iter(places.values()))
+    model.register_forward_hook(lambda _, __, output: _returned(output, first))
+    return True
+
+
+def _places(model: nn.Module, cards: Mapping[torch.device, int], dtype: torch.dtype) -> dict[str, torch.device]:
+    """A card by the full name of every part of the model, in the model's order; blocks are whole parts."""
+    whole = sorted({type(block).__name__ for block in decoder_blocks(model)})
+    listed = list(cards)
+    room: dict[int | str, int] = dict(enumerate(cards.values()))
+    even = get_balanced_memory(model, room, whole, dtype=dtype)
+    found = infer_auto_device_map(model, {**even, "cpu": 0}, whole, dtype=dtype)
+    elsewhere = torch.device("meta")
+    return {name: listed[place] if isinstance(place, int) else elsewhere for name, place in found.items()}
+
+
+def _send(part: nn.Module, device: torch.device, dtype: torch.dtype, moved: dict[int, nn.Parameter]) -> None:
+    """Move a part and convert its parameters; a parameter that was moved with an earlier part stays where that is."""
+    for module in part.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if id(parameter) not in moved:
+                kept = parameter.dtype if not parameter.is_floating_point() else dtype
+                here = nn.Parameter(parameter.detach().to(device, kept), requires_grad=parameter.requires_grad)
+                moved[id(parameter)] = moved[id(here)] = here
+            module._parameters[name] = moved[id(parameter)]
+        for name, buffer in module.named_buffers(recurse=False):
+            module._buffers[name] = buffer.to(device)
+
+
+def _bringing(model: nn.Module, device: torch.device) -> Callable[..., Any]:
+    skipped = getattr(model, "_skip_keys_device_placement", None)  # caches lie with the blocks that they are of
+
+    def bring(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        return send_to_device(args, device), send_to_device(kwargs, device, skip_keys=skipped)
+
+    return bring
+
+
+def _returned(output: Any, device: torch.device) -> Any:
+    if getattr(output, "logits", None) is not None:
+        output.logits = output.logits.to(device)
+    return output
