@@ -13,6 +13,7 @@ import pytest
 
 from lrc_core.errors import CancelledError, ResourceError, RunError
 from lrc_core.jobs import manager, node, placed, surroundings
+from lrc_core.jobs.engines import slurm
 from lrc_core.jobs.engines.engine import JobState
 from lrc_core.jobs.engines.placement import FILE, Placement, new_placement, placement_of, write_placement
 from lrc_core.jobs.engines.profile import Profile
@@ -171,6 +172,7 @@ def says(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Says]:
         ("OUT_OF_MEMORY", "interrupted", "memory"),
         ("NODE_FAIL", "interrupted", "lost node3"),
         ("FAILED", "interrupted", "without a word"),
+        ("lost", "interrupted", "not known"),
         ("cannot see the folder", "failed", "does not see"),
     ],
 )
@@ -180,6 +182,27 @@ def test_what_an_engine_ended_is_told_as_that(ending: str, state: str, told: str
     write_placement(run.path / FILE, replace(placement, began_at=1.0))
     status = manager.poll(run.id)
     assert status.state == state and told in status.error and status.remedy
+
+
+@pytest.mark.parametrize(
+    ("answer", "ending"),
+    [
+        ("echo slurm_load_jobs error: Invalid job id specified >&2; exit 1", "lost"),
+        ("echo JobId=7 JobState=FAILED ExitCode=1:0 NodeList=node3", "FAILED"),
+        ("echo JobId=7 JobState=FAILED ExitCode=0:53 NodeList=node3", "cannot see the folder"),
+        ("echo slurm_load_jobs error: Unable to contact slurm controller >&2; exit 1", ""),
+    ],
+)
+def test_what_slurm_says_of_a_job_that_is_in_no_list(
+    answer: str, ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, script in (("squeue", ""), ("scontrol", answer)):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr(slurm, "_seen", (0.0, {}))
+    found = SlurmEngine(SLURM, tmp_path).look(["7"])["7"]
+    assert (found.state, found.ending) == ("ended" if ending else "unknown", ending)
 
 
 def test_a_job_that_never_began_is_told_as_that(says: Any) -> None:

@@ -100,8 +100,8 @@ class SlurmCluster:
         self._call("slurmctld")
 
     def stop_controller(self) -> None:
-        """As a machine that goes down."""
-        self._kill("slurmctld")
+        """As a machine that is shut down: what it knows is on the disk. Killed, it would forget some seconds."""
+        self._kill("slurmctld", signal.SIGTERM)
 
     def _is_on(self, process: psutil.Process, name: str) -> bool:
         with suppress(psutil.Error):
@@ -143,11 +143,11 @@ class SlurmCluster:
     def _call(self, *words: str) -> None:
         subprocess.run(words, env=self._environment, check=True, capture_output=True)
 
-    def _kill(self, name: str) -> None:
+    def _kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
         file = self.folder / f"{name}.pid"
         with suppress(OSError, ValueError):
             pid = int(file.read_text())
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, number)
             wait_until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == "zombie", f"{name} gone")
             file.unlink()
 

@@ -157,8 +157,9 @@ def _ended(job: str) -> JobState:
     try:
         said = _ask("scontrol", "show", "job", "--oneliner", job)
     except ResourceError as error:
-        gone = "Invalid job id" in error.message
-        return JobState("ended" if gone else "unknown", reason="" if gone else error.message)
+        if "Invalid job id" in error.message:  # it ended long ago, or its controller went down before it wrote of it
+            return JobState("ended", ending="lost")
+        return JobState("unknown", reason=error.message)
     found = dict(re.findall(r"(\w+)=(\S*)", said))
     state = found.get("JobState", "")
     if state in (*_WAITS, *_RUNS):
