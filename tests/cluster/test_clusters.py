@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from streamlit.testing.v1 import AppTest
 
 from lrc_core.jobs import manager
 from lrc_core.jobs.engines.placement import placement_of
@@ -25,8 +26,9 @@ from lrc_core.paths import runs_home
 from lrc_core.results.identity import identified
 from lrc_core.runs.spec import AllocateSpec, CalibrationSpec, EvaluationSpec, ModelRef, QualitySpec
 from lrc_core.runs.store import Run, RunStore
-from tests.factories.clusters import SlurmCluster, add_ray_node, ray_cluster, why_no_slurm
+from tests.factories.clusters import NODES, SlurmCluster, add_ray_node, ray_cluster, why_no_slurm
 from tests.factories.job_helpers import EXECUTE_VARIABLE, wait_for
+from tests.pages.conftest import text_of
 
 ASKED = "LRC_TEST_CLUSTERS"
 pytestmark = [
@@ -155,6 +157,33 @@ def test_slurm_loses_nothing_when_nodes_and_controller_go(
     for one in (first, second, third):
         wait_for(lambda one=one: state(one) == "done", f"the end of {one.id}", 120)
     once_and_further(runs[:3], second)
+
+
+def test_a_page_sends_a_job_to_slurm_says_where_it_is_and_takes_it_back(
+    on_slurm: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cluster.toml").write_text('engine = "slurm"\n')
+    monkeypatch.setenv("LRC_PROFILE", str(tmp_path / "cluster.toml"))
+    monkeypatch.setenv("LRC_SAMPLES", str(tmp_path / "samples"))  # in which the spectra are not shown already
+    monkeypatch.setenv(EXECUTE_VARIABLE, "tests.factories.job_helpers:work")
+    monkeypatch.setattr("lrc_core.kinds.checks.check_model", lambda *_: None)
+    open_page("spectra").button(key="start_spectra").click().run()
+    (summary,) = RunStore().list()
+    run = Run(summary.path)
+    wait_for(lambda: counted(run), "a run that counts")
+    page = open_page("runs", ru_run=run.id)
+    assert node_of(run) in NODES and node_of(run) in text_of(page)
+    page.button(key=f"cancel_{run.id}").click().run()
+    wait_for(lambda: state(run) == "cancelled", "the end of the run")
+    wait_for(lambda: job_of(run) not in on_slurm.ask("squeue", "-h", "-t", "running", "-o", "%i"), "the end of the job")
+
+
+def open_page(name: str, **query: str) -> AppTest:
+    app = AppTest.from_file(str(Path(__file__).parents[2] / "app.py"), default_timeout=60)
+    for key, value in query.items():
+        app.query_params[key] = value
+    app.switch_page(f"pages/{name}.py")
+    return app.run()
 
 
 def test_ray_begins_again_elsewhere_what_a_lost_node_had(on_ray: Any, monkeypatch: pytest.MonkeyPatch) -> None:
