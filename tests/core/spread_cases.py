@@ -18,6 +18,7 @@ from lrc_core.calibrate.gradients import block_gradients
 from lrc_core.calibrate.moments import block_statistics
 from lrc_core.evaluate.perplexity import perplexity
 from lrc_core.models import load
+from lrc_core.models.blocks.experts import unstack_experts
 from lrc_core.models.onload.spread import spread
 from lrc_core.registry import ALLOCATORS, MethodEntry
 from lrc_core.runs.spec import (
@@ -31,6 +32,7 @@ from lrc_core.runs.spec import (
     SamplingSpec,
     UpdateSpec,
 )
+from tests.factories import tiny_models
 from tests.factories.pipeline_helpers import result_of, run
 from tests.factories.pretend_card import pretend_card
 from tests.factories.tiny_methods import MemoryFactors, context_for, random_windows
@@ -61,6 +63,14 @@ def on_two(model: nn.Module, card: torch.device) -> nn.Module:
 
 def close(one: Any, other: Any) -> bool:
     return torch.allclose(torch.as_tensor(one), torch.as_tensor(other).cpu(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", [*tiny_models.FAMILIES, *tiny_models.MIXTURES, "gemma3", "git"])
+def test_logits_of_every_architecture_are_the_same(family: str, card: torch.device) -> None:
+    whole, two, ids = tiny_model(family), tiny_model(family), random_windows(3, 16)
+    assert unstack_experts(whole) == unstack_experts(two)
+    with torch.no_grad():
+        assert close(whole(input_ids=ids).logits, on_two(two, card)(input_ids=ids.to(card)).logits)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

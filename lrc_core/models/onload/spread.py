@@ -6,7 +6,8 @@ tokens are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 import torch
@@ -52,13 +53,30 @@ def spread(model: nn.Module, cards: Mapping[torch.device, int], dtype: torch.dty
     if not set(places.values()) <= set(cards):
         return False
     moved: dict[int, nn.Parameter] = {}
-    for name, device in places.items():
+    for name, place in places.items():
         part = model.get_submodule(name)
-        _send(part, device, dtype, moved)
-        part.register_forward_pre_hook(_bringing(model, device), with_kwargs=True)
-    first = next(iter(places.values()))
+        there = [moved[id(parameter)].device for parameter in part.parameters() if id(parameter) in moved]
+        _send(part, there[0] if there else place, dtype, moved)  # a tied weight lies where it was sent first
+    for module in _entered(model, places):
+        module.register_forward_pre_hook(_bringing(model, _device_of(module)), with_kwargs=True)
+    first = _device_of(model.get_input_embeddings())  # type: ignore[operator]
     model.register_forward_hook(lambda _, __, output: _returned(output, first))
     return True
+
+
+def _entered(model: nn.Module, parts: Collection[str]) -> Iterator[nn.Module]:
+    """Parts, blocks, and what has tensors of its own outside of blocks: whatever else is there hands on to these."""
+    blocks = {id(block) for block in decoder_blocks(model)}
+    inside = {id(part) for block in decoder_blocks(model) for part in block.modules() if part is not block}
+    for name, module in model.named_modules():
+        own = any(True for _ in chain(module.parameters(recurse=False), module.buffers(recurse=False)))
+        holds = any(True for _ in module.parameters())
+        if id(module) in blocks or (own and id(module) not in inside) or (holds and name in parts):
+            yield module
+
+
+def _device_of(module: nn.Module) -> torch.device:
+    return next(chain(module.parameters(), module.buffers())).device
 
 
 def _places(model: nn.Module, cards: Mapping[torch.device, int], dtype: torch.dtype) -> dict[str, torch.device]:
@@ -66,8 +84,10 @@ def _places(model: nn.Module, cards: Mapping[torch.device, int], dtype: torch.dt
     whole = sorted({type(block).__name__ for block in decoder_blocks(model)})
     listed = list(cards)
     room: dict[int | str, int] = dict(enumerate(cards.values()))
-    even = get_balanced_memory(model, room, whole, dtype=dtype)
-    found = infer_auto_device_map(model, {**even, "cpu": 0}, whole, dtype=dtype)
+    for limits in (get_balanced_memory(model, dict(room), whole, dtype=dtype), room):
+        found = infer_auto_device_map(model, {**limits, "cpu": 0}, whole, dtype=dtype)
+        if all(isinstance(place, int) for place in found.values()):
+            break  # even shares leave no place for a large part, which there is all the same
     elsewhere = torch.device("meta")
     return {name: listed[place] if isinstance(place, int) else elsewhere for name, place in found.items()}
 
