@@ -51,6 +51,8 @@ def test_a_finished_job_offers_the_tuning_that_the_best_is_made_of(open_page, kn
     ((spec, _),) = submitted
     assert isinstance(spec, UpdateSpec) and spec.settings["kind"] == "tuned" and spec.plan["keep_target"] == 0.7
     made = store.create(identified(spec))
+    app = open_page("allocate", al_run=run.id)
+    assert "al_tune" not in {button.key for button in app.button}, "it waits: the way to it is in its place"
     run_factory.finish(made, {"perplexity": {"gensim": {"value": 22.5, "stderr": 1.0}}})
     app = open_page("allocate", al_run=run.id)
     assert "al_tune" not in {button.key for button in app.button} and "computed already" in text_of(app)

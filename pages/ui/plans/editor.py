@@ -16,7 +16,6 @@ from lrc_core.budget import (
     is_dense,
     layer_ratio,
     plan_params,
-    same_percent,
     smallest_dense_rank,
     storage_law,
     whole_rank_of_share,
@@ -185,12 +184,10 @@ def _reading(card: ModelCard, ratios: Mapping[str, float]) -> str:
         if found
     ]
     low, high = int(np.argmin(blocks)), int(np.argmax(blocks))
-    if same_percent(blocks[high], blocks[low]):
-        return f"All blocks keep about the same: {words.percent(blocks[0], 0)} of their parameters."
-    return (
-        f"Block {high} keeps most, {words.percent(blocks[high], 0)} of its parameters; block {low} least, "
-        f"{words.percent(blocks[low], 0)}."
-    )
+    most, least = words.percent(blocks[high], 0), words.percent(blocks[low], 0)
+    if most == least:
+        return f"All blocks keep about the same: {most} of their parameters."
+    return f"Block {high} keeps most, {most} of its parameters; block {low} least, {least}."
 
 
 def _picked() -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import cache
 
 from lrc_core import words
-from lrc_core.budget import break_even, layer_ratio, same_percent, same_size
+from lrc_core.budget import break_even, layer_ratio, same_size
 from lrc_core.decompose.measures import energy_rank
 from lrc_core.errors import LrcError
 from lrc_core.names import method_color, method_label
@@ -182,12 +182,12 @@ def plan_words(model: ModelCard, found: Plan, kept: dict[str, float]) -> str:
     shares = {block: sum(s * p for s, p in found) / sum(p for _, p in found) for block, found in blocks.items()}
     low, high = min(shares, key=shares.__getitem__), max(shares, key=shares.__getitem__)
     start = f"{len(found.dense)} of {len(model.layers)} layers stay dense"
-    if same_percent(shares[high], shares[low]):
-        return f"{start}; every block keeps about {words.percent(shares[high], 0)} of its parameters."
+    most, least = words.percent(shares[high], 0), words.percent(shares[low], 0)
+    if most == least:
+        return f"{start}; every block keeps about {most} of its parameters."
     return (
-        f"{start}. Block {high} keeps most, {words.percent(shares[high], 0)} of its parameters, block {low} least, "
-        f"{words.percent(shares[low], 0)}; the uniform rule would keep "
-        f"{words.percent(found.keep_target, 0)} everywhere."
+        f"{start}. Block {high} keeps most, {most} of its parameters, block {low} least, {least}; the uniform rule "
+        f"would keep {words.percent(found.keep_target, 0)} everywhere."
     )
 
 
