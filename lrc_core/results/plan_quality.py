@@ -192,7 +192,7 @@ def _expected(good: Sequence[tuple[str, Forecast, float]]) -> str:
     return f"perplexity {'; '.join(parts)}"
 
 
-_TOO_FEW = f"No quality forecast: it needs {FEWEST_PLANS} measured plans on K-FAC factors near this size."
+_TOO_FEW = f"No quality forecast: it needs {FEWEST_PLANS} measured plans on K-FAC factors, one of which lost as much."
 
 
 def _unreadable(error: Exception) -> str:
@@ -202,7 +202,10 @@ def _unreadable(error: Exception) -> str:
 def _record(good: Sequence[tuple[str, Forecast, float]]) -> str:
     """Of several forecasts the worst."""
     worst = min((one for _, one, _ in good), key=lambda one: one.inside / one.plans)
-    return f"Forecasts scale the predicted loss by {worst.plans} measured plans: {worst.record}."
+    return (
+        f"Forecasts scale the predicted loss by {worst.plans} measured plans and say nothing beyond the largest: "
+        f"{worst.record}."
+    )
 
 
 @lru_cache(maxsize=8)

@@ -126,7 +126,8 @@ def _run_of(row: comparisons.Row) -> str:
 
 
 def _cut(text: str) -> str:
-    return " ".join(text.split())[:_LONGEST]
+    whole = " ".join(text.split())
+    return whole if len(whole) <= _LONGEST else f"{whole[:_LONGEST].rstrip()} …"
 
 
 def _stop(row: comparisons.Row, even: comparisons.Row | None, dense: comparisons.Row) -> dict[str, Any]:
