@@ -56,7 +56,7 @@ def summary(plan: Plan, card: ModelCard) -> str:
     """How many layers stay dense, and how many are in which number format."""
     held = Counter(plan.formats.values())
     formats = "".join(f"; {held[name]} in {name}" for name in QUANTISED if held[name])
-    return f"{len(plan.dense)} of {len(card.layers)} layers stay dense{formats}."
+    return f"{words.stay_dense(len(plan.dense), len(card.layers))}{formats}."
 
 
 def kept_picture(plan: Plan, card: ModelCard) -> str:

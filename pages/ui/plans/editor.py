@@ -82,10 +82,13 @@ def change(card: ModelCard, shown: Draft, how: Callable[[Draft, ModelCard], Draf
 
     Args:
         card: of the model.
-        shown: the draft that was drawn, for a tab that has none yet.
+        shown: the draft that was drawn, for a tab that has none yet: what Undo then comes back to.
         how: makes the new one of the draft and the card with layers as that stores them.
     """
-    draft = current(card) or shown
+    draft = current(card)
+    if draft is None:
+        _set(card, shown)
+        draft = shown
     put(card, how(draft, draft.stored(card)))
 
 

@@ -181,7 +181,7 @@ def plan_words(model: ModelCard, found: Plan, kept: dict[str, float]) -> str:
         blocks.setdefault(layer.block, []).append((kept[layer.name], layer.params))
     shares = {block: sum(s * p for s, p in found) / sum(p for _, p in found) for block, found in blocks.items()}
     low, high = min(shares, key=shares.__getitem__), max(shares, key=shares.__getitem__)
-    start = f"{len(found.dense)} of {len(model.layers)} layers stay dense"
+    start = words.stay_dense(len(found.dense), len(model.layers))
     most, least = words.percent(shares[high], 0), words.percent(shares[low], 0)
     if most == least:
         return f"{start}; every block keeps about {most} of its parameters."
