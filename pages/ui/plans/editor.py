@@ -31,6 +31,7 @@ from lrc_core.results.drafts import Draft, keep_draft, kept_draft, new_tab, newe
 from lrc_core.results.plan_quality import loss_forecast
 from lrc_core.results.spectra import TWO_SIDED, known_losses, spectra_of
 from lrc_core.runs.spec import EvaluationSpec, ModelRef, SpectraSpec
+from lrc_core.texts.label import text_label
 from lrc_core.types import LinearShape, ModelCard
 from pages.ui.shared.cellgrid import OUTLINE, Grid, Limits, cell_grid, picked_in
 from pages.ui.shared.naming import when
@@ -376,7 +377,6 @@ def score_list(ref: ModelRef, keep: float, evaluation: EvaluationSpec) -> None:
         return
     if sentence := plan_scores.verdict(scores):
         st.markdown(sentence)
-    texts = list(dict.fromkeys(text for score in scores for text in score.perplexity))
     rows = [
         {
             "place": place,
@@ -384,11 +384,8 @@ def score_list(ref: ModelRef, keep: float, evaluation: EvaluationSpec) -> None:
             "decomposition": decomposition_label(score.decomposition),
             "kept": words.percent(score.keep_achieved, 2),
             **{
-                f"perplexity, {text}": words.measured(
-                    score.perplexity[text]["value"], score.perplexity[text].get("stderr")
-                )
-                for text in texts
-                if text in score.perplexity
+                f"perplexity, {text_label(text)}": words.measured(one["value"], one.get("stderr"))
+                for text, one in score.perplexity.items()
             },
             "run": score.run_id,
         }

@@ -24,6 +24,7 @@ from lrc_core.results import comparisons
 from lrc_core.results.archive import RunView, archive
 from lrc_core.runs.spec import AllocateSpec
 from lrc_core.runs.store import RunStore
+from lrc_core.texts.label import text_label
 from lrc_core.types import ModelCard
 from pages.ui.present.closing import conclusion, decision, not_for
 from pages.ui.present.glossary import glosses
@@ -207,7 +208,7 @@ def comparison_words(story: Story) -> str:
     for text in story.texts:
         found = difference(second, best, text, scores)
         gaps.append((text, found.value / found.stderr if found.stderr else math.nan))
-    said = " and ".join(f"{gap:.1f} times its error on {text}" for text, gap in gaps if math.isfinite(gap))
+    said = " and ".join(f"{gap:.1f} times its error on {text_label(text)}" for text, gap in gaps if math.isfinite(gap))
     names = f"{method_label(str(best['method']))} loses least; {method_label(str(second['method']))} comes next"
     if not said:
         return f"{names}. {_against_dense(story)}"
