@@ -117,7 +117,8 @@ def _name_axes(figure: go.Figure, lying: bool) -> None:
     title = perplexity_title(log=lying)
     if lying:
         # Logarithmic: beside a method that fails, the differences between good ones would not be seen.
-        figure.update_xaxes(title=title, type="log", **PERPLEXITY_TICKS)
+        # On two lines: one is wider than a panel on a narrow screen, and would be cut.
+        figure.update_xaxes(title=title.replace(", log", ",<br>log"), type="log", **PERPLEXITY_TICKS)
     else:
         figure.update_yaxes(rangemode="tozero")
         figure.update_yaxes(title=title, col=1)

@@ -40,6 +40,7 @@ from lrc_core.runs.spec import (
 from lrc_core.runs.store import Run, RunStore
 from lrc_core.words import times
 from tests.factories.job_helpers import CARD, a_plan, canned
+from tests.factories.tiny_models import save_tiny
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -341,3 +342,11 @@ def test_an_unknown_flag_is_answered_by_the_command_that_was_typed(
         build_parser().parse_args([*words.split(), *needed.get(words, []), "--no-such-flag"])
     said = capsys.readouterr().err
     assert "--no-such-flag" in said and f"`lrc {words} --help`" in said
+
+
+@pytest.mark.parametrize("source", ["{}", "{}/config.json"])
+def test_doctor_counts_the_parameters_of_a_small_model(
+    source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["doctor", source.format(save_tiny(tmp_path / "small"))])
+    assert "27.4 k" in capsys.readouterr().out
