@@ -14,7 +14,7 @@ function model(entry, text, most, goesOn) {
   const bar = element("i");
   bar.style.cssText = `width:${(100 * entry.factor) / most}%;background:${entry.color}`; // from zero: twice as long is twice
   track.append(bar);
-  const written = !text ? "Nothing was recorded here." : goesOn ? `… ${text}` : text;
+  const written = !text ? "Nothing was recorded here." : goesOn ? `… ${text.replace(/ …$/, "")} …` : text;
   card.append(name, element("p", text ? "text" : "text none", written), track, element("p", "said", entry.said));
   return card;
 }
