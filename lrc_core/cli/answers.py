@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lrc_core.cli.output import emit, emit_table
-from lrc_core.kinds.words.titles import listed
+from lrc_core.kinds.words import titles
 from lrc_core.models.resources import human_bytes
 from lrc_core.plan import Plan, plan_variant
 from lrc_core.runs.spec import AnswerSpec, GenerateSpec
@@ -16,7 +16,7 @@ def answer_label(answer: AnswerSpec) -> str:
     if answer.plan is None:
         return "dense model"
     plan = Plan.from_dict(dict(answer.plan))
-    return listed(plan_variant(plan), plan.keep_target)
+    return titles.listed(plan_variant(plan), plan.keep_target)
 
 
 def print_figures(run: Run, spec: GenerateSpec) -> None:
