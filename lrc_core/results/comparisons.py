@@ -290,6 +290,11 @@ def differences(rows: Sequence[Row], group: Group) -> list[str]:
         digests.setdefault(thing, set()).add(digest)
     if moved := sorted(thing for thing, found in digests.items() if len(found) > 1):
         notes.append(f"Between the rows the {', the '.join(moved)} changed.")
+    precisions = list(dict.fromkeys(str(row["dtype"]) for row in rows if row.get("dtype")))
+    if len(precisions) > 1:
+        notes.append(
+            f"The rows were computed in different precisions, {' and '.join(precisions)}: small gaps may be theirs."
+        )
     if group.changed:
         notes.append(f"These rows are of what was there before: {'; '.join(group.changed)}.")
     if group.hidden:

@@ -207,6 +207,9 @@ def test_differences_are_said(store, card):
     group = compare_data.groups(ModelRef())[0]
     rows = [dict(row) for row in group.at("whitened", None)]
     assert compare_data.differences(rows, group) == []
+    alike = [{**row, "dtype": "bfloat16"} for row in rows]
+    assert compare_data.differences(alike, group) == []
+    assert "float32" in " ".join(compare_data.differences([{**alike[0], "dtype": "float32"}, *alike[1:]], group))
     rows[-1]["keep_achieved"] = 0.7
     assert "achieved compressions differ" in compare_data.differences(rows, group)[0]
 
