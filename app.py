@@ -22,7 +22,7 @@ def card(ref: ModelRef) -> None:
             return  # its job stands below
         empty(
             "Not fetched yet",
-            "Choose a model above and press **Fetch and read its spectra**: its card and its spectra appear here.",
+            "Choose a model above and press the button that reads its spectra: they and its card appear here.",
             ":material/cloud_download:",
         )
         return

@@ -9,7 +9,12 @@ class LrcError(Exception):
     Args:
         message: what is wrong, naming the layer, file or value.
         remedy: what the user can do about it; shown after the message.
+
+    Attributes:
+        lasting: whether what was asked for is wrong in itself, so that asking again can only fail again.
     """
+
+    lasting = False
 
     def __init__(self, message: str, remedy: str = "") -> None:
         super().__init__(message)
@@ -23,13 +28,23 @@ class LrcError(Exception):
 class BudgetError(LrcError):
     """A target that no plan can meet."""
 
+    lasting = True
+
 
 class PlanError(LrcError):
     """A plan that cannot be read, or that belongs to another model."""
 
 
+class OtherModelError(PlanError):
+    """A plan that belongs to another model."""
+
+    lasting = True
+
+
 class SettingsError(LrcError):
     """A setting that is unknown, of the wrong type or out of range."""
+
+    lasting = True
 
 
 class UnknownNameError(LrcError):

@@ -33,7 +33,7 @@ from typing import Annotated, Any, Self
 from lrc_core.budget import LAWS, Ranks, Shapes, is_dense, keep_ratio, normalised, stored_card, whole_model_ratio
 from lrc_core.coverage import is_expert
 from lrc_core.digests import file_digest
-from lrc_core.errors import BudgetError, PlanError, RecordError
+from lrc_core.errors import BudgetError, OtherModelError, PlanError, RecordError
 from lrc_core.files import write_json
 from lrc_core.formats.grids import FORMATS, METHODS
 from lrc_core.formats.sizes import plan_bytes, whole_bytes
@@ -122,7 +122,7 @@ class Plan:
         planned = set(self.ranks) | set(self.dense) | set(self.pruned or {})
         if names != planned | (set() if left_out & planned else left_out):
             example = sorted(names ^ planned)[0]
-            raise PlanError(
+            raise OtherModelError(
                 f"The plan does not fit this model: layer {example} is only in one of them.",
                 "Use a plan that was made for this model.",
             )
@@ -150,7 +150,7 @@ class Plan:
             PlanError: names both models.
         """
         if self.model.fingerprint != card.identity.fingerprint:
-            raise PlanError(
+            raise OtherModelError(
                 f"This plan was made for {self.model.source} ({self.model.fingerprint[:12]}), "
                 f"not for {card.identity.source} ({card.identity.fingerprint[:12]}).",
                 OTHER_MODEL,

@@ -40,6 +40,18 @@ def count(number: float) -> str:
     return f"{number:.0f}"
 
 
+def how_many(number: int, noun: str) -> str:
+    """``1 layer``, ``1,200 layers``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def stay_dense(dense: int, layers: int) -> str:
+    """``17 of 210 layers stay dense``, ``No layer stays dense``."""
+    if not dense:
+        return "No layer stays dense"
+    return f"{dense} of {how_many(layers, 'layer')} {'stays' if dense == 1 else 'stay'} dense"
+
+
 def data_size(number: float) -> str:
     """Bytes in decimal units: ``212.3 MB``."""
     for size, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):

@@ -45,7 +45,7 @@ def unfinished(ref: ModelRef) -> bool:
         for view in archive().runs(ref=ref, samples=False)
         if isinstance(view.spec, CompareSpec | EvaluateSpec | UpdateSpec)
     ]
-    shown = [view for view in views if not view.final] + [view for view in views[:1] if view.status.resumable]
+    shown = [view for view in views if not view.final] + [view for view in views[:1] if view.status.stopped]
     for view in shown[:3]:
         jobs.panel(view.id)
     return bool(shown)

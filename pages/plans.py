@@ -108,8 +108,6 @@ def head(ref: ModelRef, card: ModelCard, draft: Draft) -> float:
         )
 
     def store_otherwise() -> None:
-        if editor.current(card) is None:  # so that Undo has something to go back to
-            editor.put(card, draft)
         editor.change(card, draft, lambda now, stored: now.with_storage(stored, st.session_state[STORAGE]))
 
     st.session_state[STORAGE] = draft.storage

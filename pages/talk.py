@@ -35,17 +35,15 @@ def question(ref: ModelRef) -> None:
     if jobs.instead(_first_question(ref, found)):
         return
     with st.form("ta_form", enter_to_submit=False):
-        prompt = st.text_area(
-            "Prompt", FIRST_PROMPT, height=90, max_chars=20_000, key=PROMPT, help="Ctrl+Enter asks as well."
-        )
-        chosen = st.multiselect(
+        prompt = st.text_area("Prompt", FIRST_PROMPT, height=90, max_chars=20_000, key=PROMPT)
+        chosen = forms.some_of(
+            st,
             "Compressed models, beside the dense one",
-            list(found),
-            default=talk.usual(list(found.values())),
-            format_func=labels.__getitem__,
+            labels,
+            PLANS,
+            first=talk.usual(list(found.values())),
             max_selections=MOST,
             placeholder=f"Choose up to {MOST} plans" if found else "No plans yet: allocate first",
-            key=PLANS,
             bind="query-params",
         )
         with st.expander("Sampling", icon=":material/tune:"):

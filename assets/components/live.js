@@ -6,7 +6,7 @@ function element(name, className, text) {
   return made;
 }
 
-function model(entry, most) {
+function model(entry, text, most, goesOn) {
   const card = element("div", "model");
   const name = element("b", "", entry.name);
   name.style.setProperty("--color", entry.color);
@@ -14,7 +14,8 @@ function model(entry, most) {
   const bar = element("i");
   bar.style.cssText = `width:${(100 * entry.factor) / most}%;background:${entry.color}`; // from zero: twice as long is twice
   track.append(bar);
-  card.append(name, element("p", "text", `… ${entry.text} …`), track, element("p", "said", entry.said));
+  const written = !text ? "Nothing was recorded here." : goesOn ? `… ${text.replace(/ …$/, "")} …` : text;
+  card.append(name, element("p", text ? "text" : "text none", written), track, element("p", "said", entry.said));
   return card;
 }
 
@@ -31,8 +32,12 @@ export default function ({ data, parentElement }) {
   label.append(slider, now);
   const models = element("div", "models");
   const size = element("div", "size");
-  root.replaceChildren(label, size, element("p", "prompt", `“${data.prompt} …”`), models,
-    element("p", "said", "The most likely continuation, word for word. A small model repeats itself easily: the bars, perplexity from zero, are the measure."));
+  const prompts = element("label", "prompt", "Prompt ");
+  const asked = element("select");
+  asked.append(...data.prompts.map((one) => element("option", "", one.goes_on ? `${one.prompt} …` : one.prompt)));
+  prompts.append(asked);
+  root.replaceChildren(label, size, prompts, models,
+    element("p", "said", "The most likely text, word for word. A small model repeats itself easily: the bars, perplexity from zero, are the measure."));
   const show = () => {
     const stop = data.stops[+slider.value];
     now.textContent = `${stop.rate} %`;
@@ -41,8 +46,11 @@ export default function ({ data, parentElement }) {
     bar.style.width = `${100 * stop.kept}%`;
     size.replaceChildren(element("span", "track"), element("b", "", stop.size));
     size.firstChild.append(bar);
-    models.replaceChildren(...stop.models.map((entry) => model(entry, most)));
+    const prompt = data.prompts[asked.selectedIndex];
+    const texts = prompt.texts[+slider.value];
+    models.replaceChildren(...stop.models.map((entry, place) => model(entry, texts[place], most, prompt.goes_on)));
   };
   slider.oninput = show;
+  asked.onchange = show;
   show();
 }

@@ -11,7 +11,7 @@ from lrc_core.api.plan import ChosenPlan
 from lrc_core.api.shown import Facts, ShownResult
 from lrc_core.jobs.manager import result_in
 from lrc_core.names import method_label
-from lrc_core.plan import variant_name
+from lrc_core.plan import storage_of, variant_name
 from lrc_core.quality.rows import accuracy_of
 from lrc_core.results.archive import AnyRun
 from lrc_core.runs.spec import CalibrationSpec, EvaluateSpec, EvaluationSpec
@@ -50,7 +50,7 @@ class Evaluation(ShownResult):
         """Scores with their standard errors."""
         row, labels = self.row, text_labels(self.row["perplexity"])
         return {
-            "measured": method_label(variant_name(str(row["method"]), str(row.get("update", "")))),
+            "measured": method_label(variant_name(str(row["method"]), str(row.get("update", "")), storage_of(row))),
             "kept": percent(row["keep_achieved"]),
             **{f"perplexity, {labels[t]}": measured(s["value"], s.get("stderr")) for t, s in row["perplexity"].items()},
             **{task: percent(value) for task, value in self.accuracy.items()},

@@ -13,6 +13,7 @@ from lrc_core.kinds import KINDS
 from lrc_core.results.archive import AnyRun
 from lrc_core.results.spectra import Values, spectra_of
 from lrc_core.runs.spec import SpectraSpec
+from lrc_core.words import percent
 
 
 class LayerSpectra(ShownResult):
@@ -55,7 +56,7 @@ class LayerSpectra(ShownResult):
         means = {}
         for name, by_layer in self.found.values.items():
             ranks = [effective_rank(sigma) / len(sigma) for sigma in by_layer.values()]
-            means[f"{name}, effective rank"] = f"{sum(ranks) / len(ranks):.0%} of full"
+            means[f"{name}, effective rank"] = f"{percent(sum(ranks) / len(ranks), 0)} of full"
         return {"spectra": self.found.card.name, "layers": str(len(self.found.card.layers)), **means, "run": self.id}
 
 

@@ -19,6 +19,7 @@ from lrc_core.coverage import family, is_expert
 from lrc_core.decompose.blockfiles import BlockFiles
 from lrc_core.decompose.factorise import InputStatistics, Transform
 from lrc_core.types import LinearShape
+from lrc_core.words import how_many
 
 
 class MomentStore(BlockFiles):
@@ -94,8 +95,8 @@ class Notes:
         if self.damped:
             worst = max(self.damped, key=lambda name: self.damped[name])
             found.append(
-                f"The second moments of {len(self.damped)} layers were not positive definite and were damped, most "
-                f"that of {worst} (by {self.damped[worst]:.1e} of the mean input energy). "
+                f"The second moments of {how_many(len(self.damped), 'layer')} were not positive definite and were "
+                f"damped, most that of {worst} (by {self.damped[worst]:.1e} of the mean input energy). "
                 "More calibration text avoids it."
             )
         if self.unused:

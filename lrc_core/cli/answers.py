@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lrc_core.budget import removed_percent
 from lrc_core.cli.output import emit, emit_table
+from lrc_core.kinds.words import titles
 from lrc_core.models.resources import human_bytes
 from lrc_core.plan import Plan, plan_variant
 from lrc_core.runs.spec import AnswerSpec, GenerateSpec
@@ -12,11 +12,11 @@ from lrc_core.runs.transcript import Answer, read_answers
 
 
 def answer_label(answer: AnswerSpec) -> str:
-    """``llrc at 20 %``, ``dense model``."""
+    """``llrc, keep 0.8``, ``dense model``."""
     if answer.plan is None:
         return "dense model"
     plan = Plan.from_dict(dict(answer.plan))
-    return f"{plan_variant(plan)} at {removed_percent(plan.keep_target):.3g} %"
+    return titles.listed(plan_variant(plan), plan.keep_target)
 
 
 def print_figures(run: Run, spec: GenerateSpec) -> None:

@@ -28,6 +28,7 @@ from lrc_core.quality.published import published_words
 from lrc_core.quality.sizing import MEMORIES, context_words, fitting_words, sizings
 from lrc_core.runs.store import RunStore
 from lrc_core.texts.documents import preview_of
+from lrc_core.words import count
 
 
 def doctor(arguments: argparse.Namespace) -> int:
@@ -154,7 +155,7 @@ def _understood(name: str) -> str:
 
 def _print_model(found: dict[str, Any]) -> None:
     """What a model needs, before anything is computed."""
-    emit(f"model    {found['source']}: {found['architecture'] or 'unknown'}, {found['params'] / 1e6:.0f} M parameters")
+    emit(f"model    {found['source']}: {found['architecture'] or 'unknown'}, {count(found['params'])} parameters")
     emit(
         f"         needs about {human_bytes(found['memory_needed'])} of memory to learn its ranks, and "
         f"{human_bytes(found['disk_needed'])} of disk for what is to be fetched and one decomposition"

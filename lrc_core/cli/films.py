@@ -15,6 +15,7 @@ from lrc_core.errors import RunError
 from lrc_core.files import disk_errors
 from lrc_core.models.resources import human_bytes
 from lrc_core.paths import expanded
+from lrc_core.results.archive import archive
 from lrc_core.runs.store import Run, RunStore
 
 
@@ -40,6 +41,8 @@ def film(arguments: argparse.Namespace) -> int:
 
 
 def _found(text: str) -> Run:
-    """A run by its id, or by its folder, which need not lie among the user's own."""
+    """A run by its id, a shipped one too, or by its folder, which may lie anywhere."""
     folder = expanded(text)
-    return Run(folder.resolve()) if os.path.isfile(folder / "spec.json") else RunStore().open(text)
+    if os.path.isfile(folder / "spec.json"):
+        return Run(folder.resolve())
+    return archive().folder(text) or RunStore().open(text)

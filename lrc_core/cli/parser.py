@@ -34,6 +34,13 @@ class _Parser(argparse.ArgumentParser):
         sys.stderr.write(f"{self.prog}: {message} (see `{self.prog} --help`)\n")
         raise SystemExit(2)
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """Refuse what is unknown here: the parser above would name its own help, which does not have this command."""
+        found, others = super().parse_known_args(args, namespace)
+        if others:
+            self.error(f"unrecognized arguments: {' '.join(others)}")
+        return found, others
+
 
 def _lazily(module: str, function: str) -> Handler:
     """A handler whose module is imported when it is called."""

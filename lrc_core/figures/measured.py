@@ -20,6 +20,7 @@ from lrc_core.quality.quantised import compresses, served_bytes, share_of
 from lrc_core.quality.rows import dense_row
 from lrc_core.quality.speeds import DECODE, PREFILL, pace_of
 from lrc_core.quality.tables import tasks_of, texts_of
+from lrc_core.texts.label import text_labels
 from lrc_core.words import figure as written
 from lrc_core.words import measured, percent, removed, rounded, with_error
 
@@ -77,7 +78,10 @@ def perplexity_bars(rows: Sequence[Row]) -> go.Figure:
     """
     texts, lying = texts_of(rows), len(methods_of(rows)) > _STANDING
     figure = make_subplots(
-        rows=1, cols=max(1, len(texts)), subplot_titles=texts, horizontal_spacing=0.2 if lying else 0.08
+        rows=1,
+        cols=max(1, len(texts)),
+        subplot_titles=_names(texts),
+        horizontal_spacing=0.2 if lying else 0.08,
     )
     for column, text in enumerate(texts, start=1):
         shown = [(name, score) for name in methods_of(rows) if (score := _score(rows, name, text)) is not None]
@@ -113,10 +117,15 @@ def _name_axes(figure: go.Figure, lying: bool) -> None:
     title = perplexity_title(log=lying)
     if lying:
         # Logarithmic: beside a method that fails, the differences between good ones would not be seen.
-        figure.update_xaxes(title=title, type="log", **PERPLEXITY_TICKS)
+        # On two lines: one is wider than a panel on a narrow screen, and would be cut.
+        figure.update_xaxes(title=title.replace(", log", ",<br>log"), type="log", **PERPLEXITY_TICKS)
     else:
         figure.update_yaxes(rangemode="tozero")
         figure.update_yaxes(title=title, col=1)
+
+
+def _names(texts: Sequence[str]) -> list[str]:
+    return list(text_labels(texts).values())
 
 
 def _score(rows: Sequence[Row], method: str, text: str) -> Mapping[str, Any] | None:
@@ -128,7 +137,7 @@ def _score(rows: Sequence[Row], method: str, text: str) -> Mapping[str, Any] | N
 def perplexity_curves(rows: Sequence[Row], *, log: bool) -> go.Figure:
     """Perplexity over the achieved compression, one panel per text, with the dense model as a line."""
     texts = texts_of(rows)
-    figure = make_subplots(rows=1, cols=max(1, len(texts)), subplot_titles=texts, horizontal_spacing=0.08)
+    figure = make_subplots(rows=1, cols=max(1, len(texts)), subplot_titles=_names(texts), horizontal_spacing=0.08)
     for column, text in enumerate(texts, start=1):
         dense = _score(rows, "dense", text)
         for index, method in enumerate(name for name in methods_of(rows) if compresses({"method": name})):

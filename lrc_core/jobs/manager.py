@@ -343,7 +343,7 @@ def _launch(
         try:
             placed.send(store, run, on)
         except LrcError as error:
-            end_run(store, run, replace(status, error=error.message, remedy=error.remedy), "failed")
+            end_run(store, run, status.failed_by(error), "failed")
             raise
         return
     queue = DeviceQueue(store)
@@ -359,7 +359,7 @@ def _launch(
             run.write_status(replace(status, host=host_name(), updated_at=time.time()))
             dispatcher.ensure(store)
     except LrcError as error:
-        end_run(store, run, replace(status, error=error.message, remedy=error.remedy), "failed")
+        end_run(store, run, status.failed_by(error), "failed")
         raise
 
 

@@ -85,7 +85,7 @@ def _end(run: Run, error: LrcError) -> None:
     store = RunStore(run.path.parent)
     with store.lock():
         if not (status := run.status()).final:
-            end_run(store, run, replace(status, error=error.message, remedy=error.remedy), "failed")
+            end_run(store, run, status.failed_by(error), "failed")
 
 
 def _work_on(run: Run, placement: Placement) -> int:

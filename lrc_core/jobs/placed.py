@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 from lrc_core.errors import LrcError, ResourceError
@@ -97,7 +96,7 @@ def settle(store: RunStore, run: Run, placement: Placement) -> bool:
         state, error = what_became(run.cancel_requested(), found, now, store.root)
         if (run.path / "result.json").exists():
             state, error = "done", LrcError("")
-        end_run(store, run, replace(status, error=error.message, remedy=error.remedy), state)
+        end_run(store, run, status.failed_by(error), state)
         return True
 
 

@@ -16,6 +16,7 @@ from lrc_core.errors import (
     EvaluationError,
     LrcError,
     ModelError,
+    OtherModelError,
     PlanError,
     ResourceError,
     SettingsError,
@@ -293,6 +294,6 @@ def _require_layers(plan: Plan, card: ModelCard) -> None:
     except PlanError as error:
         made, asked = plan.model.source, card.identity.source
         whose = f"those of {asked}" if made != asked else "those that the model has now"
-        raise PlanError(
+        raise OtherModelError(
             f"This plan was made for {made}, and its layers are not {whose}: {error.message}", OTHER_MODEL
         ) from error

@@ -162,6 +162,7 @@ def _measure(
         "zero_shot": {name: score.to_dict() for name, score in tasks.items()},
         "sample": {"prompt": DEFAULT_PROMPT, "text": sample},
         "cost": cost.to_dict(),
+        "dtype": str(session.loaded.dtype).removeprefix("torch."),
         "warnings": [*warnings, *(words for words in said if words)],
     }
     return scores, cost

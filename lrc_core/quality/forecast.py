@@ -22,7 +22,9 @@ import numpy as np
 FEWEST_PLANS = 3
 LARGEST_ERROR = 0.4
 """In log units of the increase: with 0.4 the trials miss by a factor of 1.5, and nothing useful would be said."""
-_FAR = 2.0
+_BELOW, _BEYOND = 2.0, 1.05
+"""How far below the smallest measured plan something is said, and how far beyond the largest: losses grow faster than
+what is predicted of them, so that a factor from smaller ones would say too little."""
 _ROUNDING = 1e-9
 _NEAR = 10  # steps on either side of a plan over which its noisy loss is averaged
 _FEWEST_STEPS = 8
@@ -126,7 +128,8 @@ def forecast(curve: TrainingCurve, removed: float, measured: Sequence[MeasuredPl
         measured: plans of comparable runs, not of this one.
 
     Returns:
-        A forecast, whether its trials came close or not; None where there are too few plans or steps to try it.
+        A forecast, whether its trials came close or not; None where there are too few plans or steps to try it, or
+        where no measured plan removes as much.
     """
     if not len(curve.removed):
         return None
@@ -135,6 +138,7 @@ def forecast(curve: TrainingCurve, removed: float, measured: Sequence[MeasuredPl
         return passed(curve, int(curve.steps[-1]), measured)
     return _scaled(
         curve.continued(removed),
+        removed,
         measured,
         lambda plan: plan.curve.until(share * plan.removed, plan.step).continued(plan.removed),
     )
@@ -148,13 +152,16 @@ def passed(curve: TrainingCurve, step: int, measured: Sequence[MeasuredPlan]) ->
         step: at which the plan was recorded.
         measured: plans of this run and of comparable ones, not the plan itself.
     """
-    return _scaled(curve.near(step), measured, lambda plan: plan.curve.near(plan.step))
+    removed = float(curve.removed[curve.steps <= step].max(initial=0.0))
+    return _scaled(curve.near(step), removed, measured, lambda plan: plan.curve.near(plan.step))
 
 
-def _scaled(now: float, measured: Sequence[MeasuredPlan], known_of: Callable[[MeasuredPlan], float]) -> Forecast | None:
+def _scaled(
+    now: float, removed: float, measured: Sequence[MeasuredPlan], known_of: Callable[[MeasuredPlan], float]
+) -> Forecast | None:
     """A loss, scaled by the factor of measured plans, each of which is tried from what ``known_of`` says of it."""
     plans = [plan for plan in measured if plan.increase > _SMALLEST_INCREASE and plan.curve.near(plan.step) > 0]
-    if len(plans) < FEWEST_PLANS:
+    if len(plans) < FEWEST_PLANS or removed > _BEYOND * max(plan.removed for plan in plans):
         return None
     bases = [plan.curve.near(plan.step) for plan in plans]
     runs = tuple(dict.fromkeys(plan.run for plan in plans))
@@ -179,14 +186,14 @@ class Prediction:
 def calibrated(now: float, measured: Sequence[Prediction]) -> Forecast | None:
     """What a predicted loss comes to, from plans of which the same was predicted and what it came to was measured.
 
-    The factor between the two is the geometric mean over the plans. Nothing is said of a prediction that is more than
-    twice the largest or less than half the smallest of them: there is nothing to calibrate on.
+    The factor between the two is the geometric mean over the plans. Nothing is said of a prediction beyond the largest
+    or of less than half the smallest of them: there is nothing to calibrate on.
     """
     used = [one for one in measured if one.increase > _SMALLEST_INCREASE and one.predicted > 0]
     if len(used) < FEWEST_PLANS:
         return None
     known = np.array([one.predicted for one in used])
-    if not known.min() / _FAR <= now <= known.max() * _FAR:
+    if not known.min() / _BELOW <= now <= known.max() * _BEYOND:
         return None
     return _made(now, known, known, used, tuple(dict.fromkeys(one.run for one in used)))
 

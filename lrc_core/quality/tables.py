@@ -15,7 +15,7 @@ from lrc_core.quality.rows import accuracy_of, dense_row
 from lrc_core.quality.speeds import flat_cost
 from lrc_core.registry import ALLOCATORS
 from lrc_core.texts.label import text_labels
-from lrc_core.words import in_percent, megabytes
+from lrc_core.words import in_percent, measured, megabytes
 
 Row = Mapping[str, Any]
 MARKS = ("*", "†", "‡", "§")
@@ -223,7 +223,7 @@ def _columns_of_texts(texts: Sequence[str], names: Sequence[str]) -> list[Column
             score = (row.get("perplexity") or {}).get(text)
             if score is None:
                 return "–"
-            return _value(score["value"], score.get("stderr")) + marks(row, names, "perplexity", text)
+            return measured(score["value"], score.get("stderr")) + marks(row, names, "perplexity", text)
 
         def ratio(row: Row, text: str = text) -> str:
             known = (row.get("relative") or {}).get(text)
@@ -231,11 +231,6 @@ def _columns_of_texts(texts: Sequence[str], names: Sequence[str]) -> list[Column
 
         columns += [(labels[text], value), ("× dense", ratio)]
     return columns
-
-
-def _value(value: float, error: float | None) -> str:
-    digits = 2 if value < 100 else 1 if value < 1000 else 0
-    return f"{value:.{digits}f}" + ("" if error is None else f" ± {error:.{digits}f}")
 
 
 def _mean(row: Row, names: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ from lrc_core.budget import size_key
 from lrc_core.errors import LrcError, PlanError, RunError
 from lrc_core.names import in_order, method_label
 from lrc_core.paths import expanded
-from lrc_core.plan import Plan, plan_variant
+from lrc_core.plan import Plan, plan_variant, split_variant
 from lrc_core.quality.quantised import compresses
 from lrc_core.quality.rows import Scores, baselines, completed, named
 from lrc_core.quality.speeds import beside_its_dense
@@ -224,7 +224,8 @@ def _with_tests(run: Run | None, rows: tuple[Row, ...]) -> tuple[tuple[str, ...]
         return (), rows
     spec = run.spec
     wanted = spec.baselines if isinstance(spec, QualitySpec) else TESTED_AGAINST
-    present = {row["method"] for row in rows}
+    parts = [split_variant(str(row["method"])) for row in rows]
+    present = {method for method, update, _ in parts if not update}  # however it is stored
     names = tuple(name for name in wanted if name in present)
     if any("paired" in row for row in rows):
         return names, rows

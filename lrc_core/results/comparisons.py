@@ -290,6 +290,11 @@ def differences(rows: Sequence[Row], group: Group) -> list[str]:
         digests.setdefault(thing, set()).add(digest)
     if moved := sorted(thing for thing, found in digests.items() if len(found) > 1):
         notes.append(f"Between the rows the {', the '.join(moved)} changed.")
+    precisions = list(dict.fromkeys(str(row["dtype"]) for row in rows if row.get("dtype")))
+    if len(precisions) > 1:
+        notes.append(
+            f"The rows were computed in different precisions, {' and '.join(precisions)}: small gaps may be theirs."
+        )
     if group.changed:
         notes.append(f"These rows are of what was there before: {'; '.join(group.changed)}.")
     if group.hidden:
@@ -307,6 +312,11 @@ def warned(rows: Sequence[Row]) -> list[str]:
     return [f"{', '.join(names)}: {said}" if names else said for said, names in by_words.items()]
 
 
+def _removed(keep: Any) -> float | None:
+    """Of what is kept, without the digits that a subtraction leaves: 0.2, not 0.19999999999999996."""
+    return None if keep is None else round(removed_share(float(keep)), 12)
+
+
 def records(rows: Sequence[Row], label: Callable[[str], str]) -> list[dict[str, Any]]:
     """Rows as records of a flat table, one column per figure; standard errors in columns of their own."""
     found, dense = [], dense_row(rows)
@@ -314,11 +324,9 @@ def records(rows: Sequence[Row], label: Callable[[str], str]) -> list[dict[str, 
         record: dict[str, Any] = {
             "method": label(str(row["method"])),
             "decomposition": row.get("decomposition") if compresses(row) else "",
-            "compression_target": removed_share(float(row["keep_target"])),
-            "compression_achieved": removed_share(float(row.get("keep_achieved", row["keep_target"]))),
-            "compression_whole_model": removed_share(float(row["keep_whole_model"]))
-            if row.get("keep_whole_model") is not None
-            else None,
+            "compression_target": _removed(row["keep_target"]),
+            "compression_achieved": _removed(row.get("keep_achieved", row["keep_target"])),
+            "compression_whole_model": _removed(row.get("keep_whole_model")),
             "bytes_share": share_of(row),
             "model_bytes": row.get("model_bytes"),
         }

@@ -28,6 +28,7 @@ from lrc_core.results.plans import load_plan
 from lrc_core.results.series import PlanSeries
 from lrc_core.results.spectra import TWO_SIDED, losses_of
 from lrc_core.runs.spec import AllocateSpec, EvaluateSpec, ModelRef, SpectraSpec
+from lrc_core.texts.label import text_label
 from lrc_core.types import LinearShape, Storage
 
 _Known = dict[str, tuple[list[Prediction], float]]
@@ -92,7 +93,7 @@ def _quality(view: RunView[AllocateSpec]) -> Quality:
         good = {text: (one, dense) for text, (one, dense) in by.items() if one.validated}
         if rate not in said and good:
             figures = "; ".join(
-                f"{text} about {forecasts.figures(one, dense)}, dense {dense:.1f}"
+                f"{text_label(text)} about {forecasts.figures(one, dense)}, dense {dense:.1f}"
                 for text, (one, dense) in good.items()
             )
             said[rate] = ("forecast", f"perplexity {figures}")
@@ -133,9 +134,14 @@ def _measured(view: RunView[AllocateSpec]) -> dict[int, str]:
     """By rate: what was measured of this run's own plans."""
     found: dict[int, str] = {}
     for _, keep, scores in forecasts.measurements_of(view):
-        parts = [f"{text} {words.measured(score['value'], score.get('stderr'))}" for text, score in scores.items()]
-        found.setdefault(whole_percent(keep), f"perplexity {', '.join(parts)}")
+        found.setdefault(whole_percent(keep), _perplexities(scores))
     return found
+
+
+def _perplexities(scores: Mapping[str, Mapping[str, float]]) -> str:
+    """``perplexity gensim 26.1 ± 1.2, c4 49.2 ± 4.7``."""
+    parts = [f"{text_label(text)} {words.measured(one['value'], one.get('stderr'))}" for text, one in scores.items()]
+    return f"perplexity {', '.join(parts)}"
 
 
 def closed_form_quality(view: RunView[SpectraSpec], storage: Storage) -> Quality:
@@ -188,11 +194,13 @@ def _calibrated(known: _Known, loss: float) -> list[tuple[str, Forecast, float]]
 
 
 def _expected(good: Sequence[tuple[str, Forecast, float]]) -> str:
-    parts = [f"{text} about {forecasts.figures(one, dense)}, dense {dense:.1f}" for text, one, dense in good]
+    parts = [
+        f"{text_label(text)} about {forecasts.figures(one, dense)}, dense {dense:.1f}" for text, one, dense in good
+    ]
     return f"perplexity {'; '.join(parts)}"
 
 
-_TOO_FEW = f"No quality forecast: it needs {FEWEST_PLANS} measured plans on K-FAC factors near this size."
+_TOO_FEW = f"No quality forecast: it needs {FEWEST_PLANS} measured plans on K-FAC factors, one of which lost as much."
 
 
 def _unreadable(error: Exception) -> str:
@@ -202,7 +210,10 @@ def _unreadable(error: Exception) -> str:
 def _record(good: Sequence[tuple[str, Forecast, float]]) -> str:
     """Of several forecasts the worst."""
     worst = min((one for _, one, _ in good), key=lambda one: one.inside / one.plans)
-    return f"Forecasts scale the predicted loss by {worst.plans} measured plans: {worst.record}."
+    return (
+        f"Forecasts scale the predicted loss by {worst.plans} measured plans and say nothing beyond the largest: "
+        f"{worst.record}."
+    )
 
 
 @lru_cache(maxsize=8)
@@ -258,10 +269,6 @@ def measured_at(ref: ModelRef, method: str, decomposition: str, storage: str) ->
     for group in comparisons.groups(ref):
         for row in group.at(decomposition, None):
             if split_variant(str(row["method"])) == (method, "", storage) and row["perplexity"]:
-                parts = [
-                    f"{text} {words.measured(score['value'], score.get('stderr'))}"
-                    for text, score in row["perplexity"].items()
-                ]
                 rate = whole_percent(float(row["keep_target"]))
-                found.setdefault(rate, ("measured", f"perplexity {', '.join(parts)}"))
+                found.setdefault(rate, ("measured", _perplexities(row["perplexity"])))
     return found

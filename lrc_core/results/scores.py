@@ -109,8 +109,8 @@ def verdict(scores: Sequence[PlanScore]) -> str:
     sure, how = _sure(mine, theirs)
     better = change < 0
     place = "below" if better else "above"
-    words = f"Your best, “{escaped(mine.name)}”, has a perplexity {abs(change):.1%} {place} the machine's"
-    words = words.replace("%", " %") + f" best (`{theirs.run_id}`), {how}. "
+    words = f"Your best, “{escaped(mine.name)}”, has a perplexity {percent(abs(change))} {place} the machine's "
+    words += f"best (`{theirs.run_id}`), {how}. "
     if not sure:
         return words + "That is a draw."
     return words + ("**You beat the machine.**" if better else "The machine is ahead.")

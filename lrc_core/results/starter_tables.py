@@ -13,6 +13,7 @@ from lrc_core.names import method_label
 from lrc_core.paths import app_home
 from lrc_core.quality.variants import ALL, MIX, PARTS
 from lrc_core.registry import ALLOCATORS
+from lrc_core.words import measured
 
 BENCH, ABLATIONS = "bench_starter", ("ablation_llrc_ara", "ablation_successive")
 """Names of the tables."""
@@ -72,7 +73,18 @@ def parsed_table(name: str, markdown: str) -> ShippedTable:
     legend = next((line for line in lines if line.startswith("Perplexity ±")), "")
     prompt = next((place for place, line in enumerate(lines) if line.startswith("“")), len(lines))
     notes = tuple(line[2:] for line in lines[:prompt] if line.startswith("- "))
-    return ShippedTable(name, cells, tuple(_row(row) for row in cells), legend, notes, markdown)
+    rows = tuple(_row(row) for row in cells)
+    shown = tuple(_as_sure(row, found) for row, found in zip(cells, rows, strict=True))
+    return ShippedTable(name, shown, rows, legend, notes, markdown)
+
+
+def _as_sure(cells: dict[str, str], row: dict[str, Any]) -> dict[str, str]:
+    """The printed cells with every perplexity to the place that its error allows; what follows it stays."""
+    sure = {
+        text: measured(score["value"], score["stderr"]) + cells[text].lstrip("0123456789.,± ")
+        for text, score in row["perplexity"].items()
+    }
+    return {**cells, **sure}
 
 
 def _cells(block: str) -> list[dict[str, str]]:
@@ -114,5 +126,5 @@ def _method(label: str) -> str:
 
 
 def _score(cell: str) -> dict[str, float]:
-    value, error = (float(found) for found in _NUMBER.findall(cell)[:2])
+    value, error = (float(found) for found in _NUMBER.findall(cell.replace(",", ""))[:2])
     return {"value": value, "stderr": error}

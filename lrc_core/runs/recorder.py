@@ -93,7 +93,7 @@ class Recorder:
             now = self._clock()
             status = replace(self._status, state=state, ended_at=now, updated_at=now)
             if error is not None:
-                status = replace(status, error=error.message, remedy=error.remedy)
+                status = status.failed_by(error)
             try:
                 self._write_status(status)
             except ResourceError:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Any, Self
 
-from lrc_core.errors import RecordError
+from lrc_core.errors import LrcError, RecordError
 from lrc_core.records import AGAIN, Count, Label, Moment, OneOf, Positive, Range, typed
 from lrc_core.types import Progress
 
 STATUS_VERSION = 1
 STATES = ("queued", "running", "cancelling", "cancelled", "failed", "interrupted", "done")
 FINAL_STATES = ("cancelled", "failed", "interrupted", "done")
-RESUMABLE_STATES = ("cancelled", "failed", "interrupted")
+STOPPED_STATES = ("cancelled", "failed", "interrupted")
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class Status:
         phase_first_step: the step at which this phase began, above 0 after a resume.
         error: what went wrong, one line.
         remedy: what the user can do about it.
+        lasting: whether another attempt can only fail like this one, see :class:`~lrc_core.errors.LrcError`.
         pid: process of the worker, None when none was started.
         pid_started: that process's start time, so that a reused pid is not mistaken for it.
         pid_birth: the same whatever becomes of the clock, see :func:`~lrc_core.runs.process.birth`; "" in records of
@@ -59,6 +60,7 @@ class Status:
     phase_first_step: Count = 0
     error: str = ""
     remedy: str = ""
+    lasting: bool = False
     pid: Annotated[int, Range(1, 2**31 - 1)] | None = None
     pid_started: Moment = 0.0
     pid_birth: Label = ""
@@ -72,9 +74,18 @@ class Status:
         return self.state in FINAL_STATES
 
     @property
+    def stopped(self) -> bool:
+        """Whether the run ended before it was done."""
+        return self.state in STOPPED_STATES
+
+    @property
     def resumable(self) -> bool:
-        """Whether the run stopped before its end and can go on."""
-        return self.state in RESUMABLE_STATES
+        """Whether the run stopped before its end and another attempt may go further."""
+        return self.stopped and not self.lasting
+
+    def failed_by(self, error: LrcError) -> Self:
+        """The same with what went wrong and what to do about it."""
+        return replace(self, error=error.message, remedy=error.remedy, lasting=error.lasting)
 
     @property
     def fraction(self) -> float | None:

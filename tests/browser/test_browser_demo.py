@@ -103,6 +103,27 @@ def test_the_bars_below_the_first_slider_are_as_long_as_their_perplexities(demo,
     assert long[1] / long[0] == pytest.approx(said[1] / said[0], rel=0.1)
 
 
+def test_another_prompt_shows_other_texts_at_every_stop(demo, open_tab):
+    url, _ = demo
+    page = open_tab(url)
+    text, prompts = page.locator(".live .model .text").first, page.locator(".live select")
+    expect(text).to_be_visible()
+    before = text.inner_text()
+    prompts.select_option(index=3)
+    expect(text).not_to_have_text(before)
+    page.locator(".live input").press("Home")
+    page.locator(".live input").press("ArrowRight")
+    expect(page.locator(".live .model").nth(1).locator(".said").last).to_contain_text("not measured at 5 %")
+
+
+def test_the_mask_of_learn_is_no_wider_than_a_narrow_screen(demo, open_tab):
+    url, _ = demo
+    page = open_tab(f"{url}/learn?learn_step=7", width=600)
+    expect(page.locator(".flipbook svg").first).to_be_visible()
+    main = page.get_by_test_id("stMain")
+    assert main.evaluate("main => main.scrollWidth <= main.clientWidth + 1")
+
+
 @pytest.mark.parametrize("width", [390, 1280])
 def test_every_choice_is_seen_without_scrolling_sideways(demo, open_tab, width):
     """The card of step 8 has a button for every method that was measured."""

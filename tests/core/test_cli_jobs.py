@@ -131,7 +131,7 @@ def test_update_takes_what_evaluate_takes_and_is_taken_by_it(lrc: Any) -> None:
     row = json.loads(lrc("evaluate", "--plan", update, "--json")[1])
     assert RunStore().open(row["run_id"]).spec.plan_folder == update  # type: ignore[union-attr]
     listed = {entry["id"]: entry["what"] for entry in json.loads(lrc("runs", "list", "--json")[1])["runs"]}
-    assert listed[update] == listed[row["run_id"]] == "llrc+both at 20.0 %"
+    assert listed[update] == listed[row["run_id"]] == "llrc+both, keep 0.8"
     assert f"lrc update starter --plan {run_id}@10 --kind both --set damping=0.01" in lrc("runs", "show", update)[1]
     code, out, err = lrc("update", "--plan", run_id, "--set", "damping=2")
     assert (code, out) == (1, "")
@@ -166,7 +166,7 @@ def test_bench_quality_writes_json_csv_and_markdown(lrc: Any, tmp_path: Path) ->
     code, out, err = lrc("bench", "ablation", "--json")
     assert code == 0, err
     assert json.loads(out)["run_id"].startswith("ablation-")
-    assert f"{', '.join(methods_with_terms())} at 20.0 %" in lrc("runs", "list")[1]
+    assert f"{', '.join(methods_with_terms())}, keep 0.8" in lrc("runs", "list")[1]
 
 
 @pytest.mark.parametrize(

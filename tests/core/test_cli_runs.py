@@ -29,7 +29,7 @@ def test_runs_commands(lrc: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     wait_for(lambda: RunStore().open(run_id).status().step > 0, "a first step")
     assert "counting" in lrc("runs", "list")[1]
     (listed,) = json.loads(lrc("runs", "list", "--json")[1])["runs"]
-    assert (listed["id"], listed["state"], listed["what"]) == (run_id, "running", "llrc+pivoted at 20.0 %")
+    assert (listed["id"], listed["state"], listed["what"]) == (run_id, "running", "llrc+pivoted, keep 0.8")
     code, out, err = lrc("runs", "delete", run_id)
     assert (code, out) == (1, "")
     assert "Cancel it first" in err

@@ -40,6 +40,7 @@ from lrc_core.runs.spec import (
 from lrc_core.runs.store import Run, RunStore
 from lrc_core.words import times
 from tests.factories.job_helpers import CARD, a_plan, canned
+from tests.factories.tiny_models import save_tiny
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -330,3 +331,22 @@ def test_a_ratio_near_one_keeps_what_it_has_over_one() -> None:
         "1.00", "1.07", "1.84", "2", "5.3", "15",
     ]  # fmt: skip
     assert times(float("nan")) == times(None) == "–"
+
+
+@pytest.mark.parametrize("words", ["runs list", "allocate", "bench quality", "plan", "export", "app", "runs film"])
+def test_an_unknown_flag_is_answered_by_the_command_that_was_typed(
+    words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    needed = {"plan": ["--save", "plan.json"], "export": ["allocate-1", "starter"], "runs film": ["allocate-1"]}
+    with pytest.raises(SystemExit):
+        build_parser().parse_args([*words.split(), *needed.get(words, []), "--no-such-flag"])
+    said = capsys.readouterr().err
+    assert "--no-such-flag" in said and f"`lrc {words} --help`" in said
+
+
+@pytest.mark.parametrize("source", ["{}", "{}/config.json"])
+def test_doctor_counts_the_parameters_of_a_small_model(
+    source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["doctor", source.format(save_tiny(tmp_path / "small"))])
+    assert "27.4 k" in capsys.readouterr().out

@@ -210,6 +210,9 @@ def test_the_command_writes_both_files(
     assert [entry["bytes"] for entry in told["files"]] == [page.stat().st_size, moving.stat().st_size]
     monkeypatch.setenv("LRC_RUNS", str(run.path.parent))
     assert main(["runs", "film", run.id, "--gif", str(moving)]) == 0
+    monkeypatch.setenv("LRC_RUNS", str(tmp_path / "none"))
+    monkeypatch.setenv("LRC_SAMPLES", str(run.path.parent))
+    assert main(["runs", "film", run.id, "--gif", str(moving)]) == 0, "a shipped run by its id"
     assert main(["runs", "film", run.id]) == 1
     said = capsys.readouterr().err
     assert "--html" in said and "--gif" in said

@@ -52,6 +52,14 @@ def test_what_follows_a_power_is_foretold(share: float) -> None:
     assert found.runs == ("allocate-a",) and found.plans == 3
 
 
+def test_nothing_is_said_of_more_than_any_measured_plan_removes() -> None:
+    measured, further = plans(curve()), curve(target=0.4)
+    assert forecast(further.until(0.2, STEPS), 0.3, measured) is not None
+    assert forecast(further.until(0.2, STEPS), 0.4, measured) is None
+    assert passed(further, STEPS * 3 // 4, measured) is not None
+    assert passed(further, STEPS, measured) is None
+
+
 def test_the_error_grows_with_what_the_trials_miss() -> None:
     now = curve()
     exact, off, wild = (
@@ -155,7 +163,7 @@ def test_a_range_holds_about_as_often_as_its_record_says() -> None:
     assert 0.55 < held / draws < 0.85
 
 
-@pytest.mark.parametrize("now", [0.009, 0.81])
+@pytest.mark.parametrize("now", [0.009, 0.43, 0.81])
 def test_nothing_is_said_far_from_what_was_measured_or_of_too_few(now: float) -> None:
     assert calibrated(now, LAW) is None
     assert calibrated(0.1, LAW[: FEWEST_PLANS - 1]) is None

@@ -179,6 +179,7 @@ def test_evaluate_measures_the_dense_model(model: ModelRef, evaluation: Evaluati
     assert (row["method"], row["keep_target"], row["keep_achieved"], row["zero_shot"]) == ("dense", 1.0, 1.0, {})
     assert row["allocate_run_id"] is None
     assert set(row["cost"]) >= {"params", "bytes", "prefill_tokens_per_s", "decode_tokens_per_s"}
+    assert row["dtype"] in ("float32", "bfloat16"), "what it was computed in"
     assert set(row["sample"]) == {"prompt", "text"}
 
 

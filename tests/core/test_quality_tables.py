@@ -20,6 +20,7 @@ from lrc_core.quality.variants import ALL, methods_with_terms, variants
 from lrc_core.registry import ALLOCATORS
 from lrc_core.runs.spec import AblationSpec, AllocateSpec, CompareSpec, QualitySpec, spec_from_dict
 from lrc_core.runs.store import RunStore
+from lrc_core.words import measured
 from tests.factories.pipeline_helpers import result_of, run
 
 # -- tables -------------------------------------------------------------------------------------------------------
@@ -70,6 +71,8 @@ def test_tables_hold_every_row(bench_parts: dict[str, Any]) -> None:
     markdown = to_markdown(result)
     assert "failing keeps 0.75." in markdown
     assert "McNemar" in markdown and "* Uniform" in markdown
+    scores = [score for row in result["rows"] for score in (row.get("perplexity") or {}).values()]
+    assert scores and all(measured(score["value"], score["stderr"]) in markdown for score in scores)
     lines = [line for line in markdown.splitlines() if line.startswith("| ")]
     assert len({line.count("|") for line in lines[: len(flat)]}) == 1
 

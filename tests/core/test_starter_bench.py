@@ -11,6 +11,7 @@ from lrc_core.names import method_label
 from lrc_core.quality.starter_bench import PIVOTED_STARTER, STARTER_BENCH, TUNED_STARTER
 from lrc_core.registry import ALLOCATORS
 from lrc_core.results.starter_tables import ABLATIONS, BENCH, COMMANDS, MACHINE, shipped_table
+from lrc_core.words import measured
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -58,6 +59,7 @@ def test_shipped_tables_are_read_whole(name: str) -> None:
         for text, score in row["perplexity"].items():
             ratio = score["value"] / dense["perplexity"][text]["value"]
             assert score["stderr"] > 0 and ratio == pytest.approx(float(said[f"× dense, {text}"]), rel=5e-3)
+            assert said[text].startswith(measured(score["value"], score["stderr"])), "no digit that the error denies"
 
 
 def test_the_origin_of_shipped_tables_is_that_of_the_results() -> None:

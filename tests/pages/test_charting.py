@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from lrc_core.figures.measured import perplexity_bars, perplexity_curves
 from lrc_core.results import benches as bench_data
-from lrc_core.runs.spec import AblationSpec, QualitySpec
+from lrc_core.runs.spec import AblationSpec, ModelRef, QualitySpec
 from pages.ui.bench import readings as bench_readings
 from pages.ui.compare import readings as compare_readings
+from pages.ui.present import closing
+from pages.ui.present.story import Story
 from pages.ui.shared.charting import TABLE, without_marks
 from tests.factories import run_factory, table_factory
 from tests.pages.conftest import text_of
@@ -74,6 +77,29 @@ def test_readings_follow_the_rows():
     for reading in (compare_readings.best, compare_readings.growth):
         assert "dense model" in reading(alone) and "Q4_0" not in reading(alone)
         assert "Q4_0" in reading([*alone, form]), "what was measured beside it is not denied"
+
+
+def test_a_text_of_ones_own_goes_by_its_name_not_by_its_place(card):
+    """Slides and charts are shown to others, and a folder of this computer says nothing to them."""
+    rows = [table_factory.row("dense", 1.0)]
+    rows += [table_factory.row(method, keep) for method in ("uniform", "llrc") for keep in (0.9, 0.8)]
+    rows = [{**row, "perplexity": {"/home/me/held.txt": next(iter(row["perplexity"].values()))}} for row in rows]
+    at = [row for row in rows if row["keep_target"] in (1.0, 0.8)]
+    said = [compare_readings.best(at), compare_readings.growth(rows), compare_readings.best(at[:1])]
+    said += [
+        note.text
+        for drawn in (perplexity_bars(at), perplexity_curves(rows, log=True))
+        for note in drawn.layout.annotations
+    ]
+    story = Story(ModelRef(), card, None, 0.8, tuple(at), None, None, sample=False, source="compare-1")
+    said += [story.bars("/home/me/held.txt")]
+    assert all("/home" not in one for one in said) and sum("held.txt" in one for one in said) >= 5
+
+
+@pytest.mark.parametrize(("last", "decides"), [(20.1, False), (60.0, True)])
+def test_that_the_way_matters_is_said_only_beyond_chance(last, decides):
+    best, worst = ({"method": "llrc", "perplexity": {"c4": {"value": one, "stderr": 1.0}}} for one in (20.0, last))
+    assert ("no difference" in closing._decides(best, worst, "c4")) != decides
 
 
 def test_readings_of_a_bench(store, card, open_page):

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from lrc_core.registry import ALLOCATORS
 from lrc_core.results.identity import identified
 from lrc_core.runs.spec import AllocateSpec, EvaluateSpec, ModelRef, UpdateSpec
+from pages.ui.allocate import finished
 from tests.factories import run_factory
 from tests.pages.conftest import PAIRS, text_of
 
@@ -36,7 +37,7 @@ def test_a_finished_job_shows_its_result_first_and_two_measurements(open_page, k
     run = run_factory.allocate_run(store, card, keep=0.7)
     app = open_page("allocate", al_run=run.id)
     text = text_of(app)
-    assert "not measured yet" in text and "layers stay dense" in text
+    assert "not measured yet" in text and finished.summary(run_factory.plan_at(card, 0.7), card) in text
     before = app.button(key="al_measure_quick")
     before.click().run()
     ((spec, _),) = submitted
@@ -51,6 +52,8 @@ def test_a_finished_job_offers_the_tuning_that_the_best_is_made_of(open_page, kn
     ((spec, _),) = submitted
     assert isinstance(spec, UpdateSpec) and spec.settings["kind"] == "tuned" and spec.plan["keep_target"] == 0.7
     made = store.create(identified(spec))
+    app = open_page("allocate", al_run=run.id)
+    assert "al_tune" not in {button.key for button in app.button}, "it waits: the way to it is in its place"
     run_factory.finish(made, {"perplexity": {"gensim": {"value": 22.5, "stderr": 1.0}}})
     app = open_page("allocate", al_run=run.id)
     assert "al_tune" not in {button.key for button in app.button} and "computed already" in text_of(app)

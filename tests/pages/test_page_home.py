@@ -14,7 +14,9 @@ from lrc_core.models.pack.starter import PartStatus
 from lrc_core.names import method_label, model_label
 from lrc_core.paths import runs_home
 from lrc_core.results import comparisons
-from lrc_core.runs.spec import ModelRef, SpectraSpec
+from lrc_core.results.archive import archive
+from lrc_core.runs.spec import GenerateSpec, ModelRef, SpectraSpec
+from lrc_core.runs.transcript import read_answers
 from pages.ui.home import live
 from pages.ui.shared import cards, state
 from tests.factories import run_factory, table_factory
@@ -258,11 +260,12 @@ def test_the_first_thing_is_a_slider_over_what_was_measured(open_page, samples, 
     data = json.loads(first.json)
     assert [stop["rate"] for stop in data["stops"]] == [0, 10, 20] and data["start"] == 2
     dense = table_factory.row("dense", 1.0)["perplexity"]["gensim"]["value"]
-    for stop in data["stops"][1:]:
-        for model, method in zip(stop["models"], ("llrc", "uniform"), strict=True):
+    (prompt,) = data["prompts"]
+    for stop, texts in zip(data["stops"][1:], prompt["texts"][1:], strict=True):
+        for model, text, method in zip(stop["models"], texts, ("llrc", "uniform"), strict=True):
             row = table_factory.row(method, 1 - stop["rate"] / 100)
             assert model["factor"] == pytest.approx(row["perplexity"]["gensim"]["value"] / dense)
-            assert row["sample"]["text"].strip() in model["text"] and "±" in model["said"]
+            assert row["sample"]["text"].strip() in text and "±" in model["said"]
     assert {model["name"] for model in data["stops"][0]["models"]} == {"Dense model"}
 
 
@@ -281,12 +284,32 @@ def test_the_slider_tells_of_the_best_that_was_measured_at_each_size():
         better(base[0.8], "lagrangian+tuned+pivoted", 0.5),
     )  # fmt: skip
     group = comparisons.Group(table_factory.EVALUATION, rows, 0, (), ())
-    found = live.stops(group)
+    found = live.payload(group, [])["stops"]
     assert [stop["rate"] for stop in found] == [0, 10, 20]
     names = ["lagrangian+pivoted", "lagrangian+tuned+pivoted"]
     assert [stop["models"][0]["name"] for stop in found[1:]] == list(map(method_label, names))
     alone = comparisons.Group(table_factory.EVALUATION, (rows[0], *even.values()), 0, (), ())
-    assert [stop["rate"] for stop in live.stops(alone)] == [0], "nothing better than the baseline"
+    assert len(live.shown_rows(alone)) == 1, "nothing better than the baseline"
+    lonely = comparisons.Group(table_factory.EVALUATION, tuple(row for row in rows if row is not even[0.9]), 0, (), ())
+    stop = live.payload(lonely, [])["stops"][1]
+    assert stop["rate"] == 10 and [bool(model["factor"]) for model in stop["models"]] == [True, False]
+    assert "±" not in stop["models"][1]["said"]
+
+
+def test_the_slider_shows_what_shipped_plans_answered_to_questions(monkeypatch):
+    """Every figure of what ships: a prompt stands in the list where the plans of all sizes answered it."""
+    monkeypatch.delenv("LRC_SAMPLES")
+    group = next(group for group in comparisons.groups(ModelRef()) if group.tells)
+    asked = archive().runs(GenerateSpec, ModelRef())
+    data = live.payload(group, asked)
+    assert [stop["rate"] for stop in data["stops"]] == [0, 5, 10, 20, 30]
+    assert len(data["prompts"]) == 11 and data["prompts"][0]["goes_on"]
+    by_prompt = {view.spec.prompt: view for view in asked}
+    for prompt in data["prompts"][1:]:
+        view = by_prompt[prompt["prompt"]]
+        written = [" ".join(read_answers(view.run)[n].text.split()) for n in range(len(view.spec.answers))]
+        assert all(text and whole.startswith(text.removesuffix(" …")) for text, whole in zip(
+            [left for left, _ in prompt["texts"]], written, strict=True))  # fmt: skip
 
 
 @pytest.mark.parametrize("present", [True, False])

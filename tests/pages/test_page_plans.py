@@ -69,6 +69,16 @@ def test_a_press_before_the_page_is_drawn_anew_keeps_the_last_change(page, card,
     assert draft(app, card).ranks[last] == 3 and last in draft(app, card).locked
 
 
+@pytest.mark.parametrize("press", ["pl_set_Half its parameters", "pl_set_Dense", "pl_lock_0", "pl_lock_2", "pl_spend"])
+def test_the_first_press_can_be_taken_back_too(page, card, press):
+    app = page(rate="20")
+    first = plan_draft.uniform_draft(card, 0.8)
+    app.button(key=press).click().run()
+    assert not app.button(key="pl_undo").disabled
+    app.button(key="pl_undo").click().run()
+    assert draft(app, card).ranks == first.ranks and not draft(app, card).locked
+
+
 def test_storage_changes_what_the_ranks_cost_and_undo_takes_it_back(page, card):
     app = page(rate="20")
     app.segmented_control(key="pl_storage").set_value("pivoted").run()
@@ -76,6 +86,13 @@ def test_storage_changes_what_the_ranks_cost_and_undo_takes_it_back(page, card):
     assert keep_ratio(stored(card.layers, "pivoted"), draft(app, card).ranks) < 0.75
     app.button(key="pl_undo").click().run()
     assert draft(app, card).storage == "pair"
+
+
+def test_blocks_that_read_alike_are_not_told_apart(card):
+    """Sizes that differ by more than a recorded percent, and by less than is written."""
+    ratios = {layer.name: 0.804 if layer.block else 0.796 for layer in card.layers}
+    assert "about the same" in editor._reading(card, ratios)
+    assert "most" in editor._reading(card, {**ratios, card.layers[0].name: 0.1})
 
 
 def test_a_draft_keeps_its_ranks_under_another_law(card):

@@ -13,11 +13,13 @@ import pytest
 
 from lrc_core import visitors, words
 from lrc_core.calibrate.update_settings import UpdateSettings
+from lrc_core.errors import BudgetError, OtherModelError, ResourceError
 from lrc_core.figures.measured import bar_name
 from lrc_core.files import write_json
 from lrc_core.formats.grids import BF16, Q8_0
 from lrc_core.formats.sizes import layer_bytes
 from lrc_core.jobs import manager, sharing
+from lrc_core.jobs.launch import end_run
 from lrc_core.names import decomposition_label, model_label
 from lrc_core.paths import cache_home
 from lrc_core.quality.quantised import quantised_plan
@@ -46,6 +48,23 @@ def test_every_job_is_listed_with_its_state(open_page, store, card):
     table = open_page("runs").dataframe[0].value
     assert set(table["State"]) == {"Finished", "Running", "Failed"}
     assert "LLRC at 40 %" in set(table["What"])
+
+
+def test_a_waiting_job_says_how_many_stand_before_it(open_page, store, card, monkeypatch):
+    run = run_factory.allocate_run(store, card, state="queued")
+    monkeypatch.setattr(manager, "queue_position", lambda run_id: 3)
+    assert "3 jobs" in text_of(open_page("runs", ru_run=run.id))
+
+
+@pytest.mark.parametrize(
+    "error", [OtherModelError("Of another model."), BudgetError("Too small."), ResourceError("Out of memory.")]
+)
+def test_resume_is_offered_where_it_may_help(open_page, store, card, error):
+    run = run_factory.allocate_run(store, card, state="queued")
+    end_run(store, run, run.status().failed_by(error), "failed")
+    app = open_page("runs", ru_run=run.id)
+    assert ("Resume" in {button.label for button in app.button}) == isinstance(error, ResourceError)
+    assert error.message in text_of(app)
 
 
 def test_detail_shows_command_settings_log_and_remedy(open_page, store, card):

@@ -146,7 +146,23 @@ def test_every_state_of_a_question(open_page, store, card, name):
 def test_a_question_that_waits_says_for_whom(open_page, store, card, monkeypatch):
     run = run_factory.generate_run(store, card, state="queued")
     monkeypatch.setattr(manager, "queue_position", lambda run_id: 2)
-    assert "2 jobs" in text_of(open_page("talk", ta_run=run.id))
+    assert text_of(open_page("talk", ta_run=run.id)).count("2 jobs") == 1
+
+
+def test_chosen_plans_stay_when_another_one_gets_the_same_name(open_page, store, card, submitted):
+    run_factory.allocate_run(store, card, method="uniform", keep=0.8)
+    chosen = run_factory.allocate_run(store, card, method="uniform", keep=0.7)
+    app = open_page("talk")
+    app.multiselect(key="ta_plans").set_value([chosen.id])
+    ask(app)
+    box = app.multiselect(key="ta_plans")
+    assert box.value == [chosen.id]
+    before = list(box.proto.raw_values)
+    run_factory.allocate_run(store, card, method="uniform", keep=0.7, decomposition="svd")
+    app.run()
+    box = app.multiselect(key="ta_plans")
+    assert box.value == [chosen.id]
+    assert box.proto.set_value and list(box.proto.raw_values) != before, "the browser is told the new label"
 
 
 def test_links_to_nothing_and_to_another_kind(open_page, store, card):

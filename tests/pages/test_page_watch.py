@@ -102,12 +102,12 @@ def test_a_finished_run_is_replayed_and_can_be_taken_along(open_page, store, car
     assert any(f"lrc runs film {run.id} --html" in code.value for code in app.code)
 
 
-def test_a_sample_is_named_as_one_and_found_by_its_folder(open_page, samples, card):
+def test_a_sample_is_named_as_one_and_found_by_its_id(open_page, samples, card):
     run = run_factory.allocate_run(samples, card, keep=0.7)
     app = open_page("watch")
     assert film_in(app)["run"] == run.id
     assert "Shipped run" in text_of(app)
-    assert any(f"lrc runs film {run.path} --html" in code.value for code in app.code)
+    assert any(f"lrc runs film {run.id} --html" in code.value for code in app.code)
 
 
 def test_what_runs_is_watched_before_what_waits(open_page, store, card):

@@ -12,7 +12,7 @@ from lrc_core.cli.follow import ProgressLine
 from lrc_core.cli.output import emit, emit_json, emit_table, note
 from lrc_core.errors import SettingsError
 from lrc_core.models.resources import human_bytes
-from lrc_core.words import duration
+from lrc_core.words import count, duration
 
 if TYPE_CHECKING:
     from lrc_core.models.preflight import Preflight
@@ -47,7 +47,7 @@ def _print(found: dict[str, Any]) -> None:
         if part not in found:
             continue
         model = found[part]["model"]
-        emit(f"\n{part}: {model['params'] / 1e6:.0f} M parameters in {model['blocks']} blocks")
+        emit(f"\n{part}: {count(model['params'])} parameters in {model['blocks']} blocks")
         emit_table(
             ["phase", "time", "processor", "on paper", "data", "in use", "with files", "on paper"],
             [

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from lrc_core.budget import removed_percent
 from lrc_core.formats.grids import METHODS
 from lrc_core.names import method_label
 from lrc_core.plan import storage_of, update_of, variant_name
@@ -35,8 +34,8 @@ def plan_title(plan: Mapping[str, Any]) -> str:
 
 
 def listed(name: str, *keeps: float) -> str:
-    """``llrc at 20.0 %``, as lists of runs have it."""
-    return f"{name} at {', '.join(f'{removed_percent(keep):.1f} %' for keep in keeps)}"
+    """``llrc, keep 0.8``: as the command line has it, in its own words."""
+    return f"{name}, keep {' '.join(f'{keep:.4g}' for keep in keeps)}"
 
 
 def listed_plan(plan: Mapping[str, Any], update: str) -> str:

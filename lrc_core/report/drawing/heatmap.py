@@ -9,7 +9,7 @@ from lrc_core.budget import is_dense, largest_low_rank, layer_ratio
 from lrc_core.charts.shapes import Drawing, Label, Shape, cells, labelled
 from lrc_core.plan import Plan
 from lrc_core.types import LinearShape, ModelCard
-from lrc_core.words import kind_labels, percent
+from lrc_core.words import kind_labels, percent, stay_dense
 
 _LEFT, _GAP, _LETTER = 38.0, 1.0, 5.9
 DENSE = -1
@@ -119,7 +119,7 @@ def plan_sentence(card: ModelCard, plan: Plan) -> str:
     }
     most, least = max(by_kind, key=by_kind.__getitem__), min(by_kind, key=by_kind.__getitem__)
     whole = sum(is_dense(layer, ranks[layer.name]) and layer.name not in (plan.pruned or {}) for layer in card.layers)
-    said = f"{whole} of {len(card.layers)} layers stay dense" if whole else "No layer stays dense"
+    said = stay_dense(whole, len(card.layers))
     if by_kind[most] - by_kind[least] >= 0.02:
         said += f"; {most} keeps most ({percent(by_kind[most], 0)}), {least} least ({percent(by_kind[least], 0)})"
     return said + _depth(card, kept) + "."
@@ -132,14 +132,19 @@ def _depth(card: ModelCard, kept: dict[str, float]) -> str:
         return ""
     ends = ((0, third), (third, card.n_blocks - third), (card.n_blocks - third, card.n_blocks))
     parts = {
-        f"blocks {first} to {last - 1}": _share([one for one in card.layers if first <= one.block < last], kept)
+        _blocks(first, last): _share([one for one in card.layers if first <= one.block < last], kept)
         for first, last in ends
         if last > first
     }
     most, least = max(parts, key=parts.__getitem__), min(parts, key=parts.__getitem__)
     if parts[most] - parts[least] < 0.02:
         return "; early and late blocks keep about the same"
-    return f"; {most} keep {percent(parts[most], 0)} and {least} {percent(parts[least], 0)}"
+    return f"; {most} {percent(parts[most], 0)} and {least} {percent(parts[least], 0)}"
+
+
+def _blocks(first: int, last: int) -> str:
+    """The first part of ``blocks 0 to 9 keep 92 %``; ``last`` is no longer one of them."""
+    return f"blocks {first} to {last - 1} keep" if last - first > 1 else f"block {first} keeps"
 
 
 def rank_words(layer: LinearShape, plan: Plan) -> tuple[str, float]:

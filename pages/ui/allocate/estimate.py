@@ -101,7 +101,7 @@ def estimate_sentence(card: ModelCard, losses: Mapping[str, np.ndarray], ranks: 
     dense = sum(is_dense(layer, ranks[layer.name]) for layer in card.layers)
     against = f", {words.percent(mine / theirs)} of what the uniform plan is predicted to add" if theirs > 0 else ""
     return (
-        f"{dense} of {len(card.layers)} layers stay dense. Predicted to add {mine:.2g} nats per token{against}. "
+        f"{words.stay_dense(dense, len(card.layers))}. Predicted to add {mine:.2g} nats per token{against}. "
         "The prediction adds layers up one by one; the more is removed, the more it underestimates."
     )
 

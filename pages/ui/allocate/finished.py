@@ -56,7 +56,7 @@ def summary(plan: Plan, card: ModelCard) -> str:
     """How many layers stay dense, and how many are in which number format."""
     held = Counter(plan.formats.values())
     formats = "".join(f"; {held[name]} in {name}" for name in QUANTISED if held[name])
-    return f"{len(plan.dense)} of {len(card.layers)} layers stay dense{formats}."
+    return f"{words.stay_dense(len(plan.dense), len(card.layers))}{formats}."
 
 
 def kept_picture(plan: Plan, card: ModelCard) -> str:
@@ -95,7 +95,7 @@ def tune(view: RunView[AllocateSpec], source: PlanSource, *, first: bool) -> Non
             "pages/runs.py", "Go on with the tuned plan: measure it, take it away", ":material/forward:", query=query
         )
         return
-    if read_only():
+    if read_only() or jobs.under_way(spec):
         return
     st.caption("Step 2: gradient steps on the calibration text, at the same ranks and the same size.")
     pressed = st.button(
@@ -114,7 +114,7 @@ def measure(view: RunView[AllocateSpec], source: PlanSource) -> None:
         with column:
             if jobs.instead(spec):
                 return
-            if jobs.offered(spec):
+            if jobs.offered(spec) or jobs.under_way(spec):
                 continue
             st.caption(said)
             pressed = st.button(label, icon=":material/straighten:", key=f"al_measure_{key}")

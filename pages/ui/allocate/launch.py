@@ -74,7 +74,7 @@ def covered(ref: ModelRef, spec: AllocateSpec) -> bool:
         view
         for view in archive().runs(AllocateSpec, ref, samples=False)
         if replace(view.spec, keep=spec.keep, preset=spec.preset, contents=spec.contents) == spec
-        and not view.status.resumable
+        and not view.status.stopped
     ]
     return any(same_percent(plan.keep, spec.keep) for plan in recorded_plans(same))
 

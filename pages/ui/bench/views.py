@@ -127,7 +127,7 @@ def ablation(ref: ModelRef) -> None:
 
 
 def _unfinished(views: Sequence[AnyRun]) -> None:
-    for view in [view for view in views if not view.final or (view is views[0] and view.status.resumable)][:2]:
+    for view in [view for view in views if not view.final or (view is views[0] and view.status.stopped)][:2]:
         jobs.panel(view.id)
 
 

@@ -18,6 +18,7 @@ from lrc_core.plan import Plan, plan_variant
 from lrc_core.quality.quantised import compresses, served_bytes
 from lrc_core.quality.rows import dense_row
 from lrc_core.quality.speeds import DECODE, PREFILL, pace_of
+from lrc_core.texts.label import text_label
 from lrc_core.types import ModelCard
 
 Row = Mapping[str, Any]
@@ -31,7 +32,7 @@ def best(rows: Sequence[Row]) -> str:
         for row in rows
         if text in row["perplexity"] and row["method"] not in METHODS
     }
-    text = escaped(text)
+    text = escaped(text_label(text))
     dense = scores.pop("dense", None)
     ordered = sorted(scores, key=lambda name: scores[name]["value"])
     if not ordered:
@@ -80,13 +81,13 @@ def growth(rows: Sequence[Row]) -> str:
             place = (removed_share(float(row["keep_target"])), float(row["perplexity"][text]["value"]))
             by_method.setdefault(str(row["method"]), []).append(place)
     if not by_method:
-        return _no_ranks(rows, escaped(text))
+        return _no_ranks(rows, escaped(text_label(text)))
     furthest = max(rate for places in by_method.values() for rate, _ in places)
     ends = {name: value for name, places in by_method.items() for rate, value in places if rate == furthest}
     first, last = min(ends, key=lambda name: ends[name]), max(ends, key=lambda name: ends[name])
     said = (
         f"At {words.percent(furthest)} removed **{method_label(first)}** stands at "
-        f"{words.figure(ends[first], 3)} on {escaped(text)}"
+        f"{words.figure(ends[first], 3)} on {escaped(text_label(text))}"
     )
     begins = min(by_method[first])
     if begins[0] < furthest:

@@ -25,6 +25,7 @@ from lrc_core.results.archive import archive
 from lrc_core.results.decisions import decision_of
 from lrc_core.runs.spec import ModelRef
 from lrc_core.runs.store import RunStore
+from lrc_core.texts.label import text_label
 from pages.ui.compare import ranks as rank_charts
 from pages.ui.compare import readings
 from pages.ui.shared import charting
@@ -83,7 +84,9 @@ def _choices_table(found: Sequence[Choice]) -> pd.DataFrame:
 
 
 def _sentence(row: comparisons.Row) -> str:
-    scores = ", ".join(f"{text} {words.figure(score['value'])}" for text, score in row["perplexity"].items())
+    scores = ", ".join(
+        f"{text_label(text)} {words.figure(score['value'])}" for text, score in row["perplexity"].items()
+    )
     return f"{charts.bar_name(row)}: {scores}"
 
 
@@ -100,7 +103,7 @@ def _readable(rows: Rows) -> pd.DataFrame:
         }
         record["Layers' bytes of 16 bits"] = words.percent(share_of(row), 1)
         for text, score in row["perplexity"].items():
-            record[f"Perplexity, {text}"] = words.measured(score["value"], score.get("stderr"))
+            record[f"Perplexity, {text_label(text)}"] = words.measured(score["value"], score.get("stderr"))
         for task, score in (row.get("zero_shot") or {}).items():
             for metric, kind in (("acc_norm", "normalised"), ("acc", "plain")):
                 if score.get(metric) is not None:

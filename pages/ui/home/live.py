@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import streamlit as st
@@ -12,7 +12,9 @@ from lrc_core.budget import USUAL_KEEP, whole_percent
 from lrc_core.names import method_color, method_label
 from lrc_core.quality.quantised import compresses, served_bytes
 from lrc_core.results import comparisons
-from lrc_core.runs.spec import ModelRef
+from lrc_core.results.archive import RunView, archive
+from lrc_core.runs.spec import GenerateSpec, ModelRef
+from lrc_core.runs.transcript import read_answers
 from lrc_core.texts.label import text_labels
 from pages.ui.shared.frame import PAGES, page_link, sample_note
 from pages.ui.shared.prose import ASSETS
@@ -23,24 +25,29 @@ _LONGEST = 260
 
 def draw_size(ref: ModelRef) -> None:
     """The slider, where a comparison with texts has been measured; nothing else."""
-    group = next((group for model in (ref, ModelRef()) for group in comparisons.groups(model) if _tells(group)), None)
-    if group is None:
+    found = next(
+        ((group, model) for model in (ref, ModelRef()) for group in comparisons.groups(model) if _tells(group)), None
+    )
+    if found is None:
         return
+    group, model = found
+    asked = archive().runs(GenerateSpec, model)
     component = st.components.v2.component(
         "lrc_live",
         html='<div class="live"></div>',
         css=(ASSETS / "components" / "live.css").read_text(encoding="utf-8"),
         js=(ASSETS / "components" / "live.js").read_text(encoding="utf-8"),
     )
-    component(data=payload(group), key="home_live")
+    component(data=payload(group, asked), key="home_live")
     with st.container(horizontal=True, vertical_alignment="center", key="home_film"):
         sample_note(group.sample, *(view.id for view in group.views))
         page_link(PAGES["watch"].file, "Watch ranks being learned", PAGES["watch"].icon)
 
 
 def _tells(group: comparisons.Group) -> bool:
-    """Whether it has the dense model, the baseline and something better, with what they wrote."""
-    return group.tells and bool(stops(group)[1:])
+    """Whether it has the dense model, the baseline at some size and something better there, with what they wrote."""
+    found = shown_rows(group)
+    return group.tells and any(even is not None for _, even in found[1:])
 
 
 def _best(rows: Iterable[comparisons.Row]) -> comparisons.Row | None:
@@ -53,27 +60,21 @@ def _text(row: comparisons.Row) -> str:
     return str((row.get("sample") or {}).get("text") or "")
 
 
-def payload(group: comparisons.Group) -> dict[str, Any]:
-    """Everything that the slider can show, so that it asks nobody."""
-    found = stops(group)
-    rates = [stop["rate"] for stop in found]
-    usual = whole_percent(USUAL_KEEP)
-    dense = _rows(group, 1.0)["dense"]
-    return {"prompt": str(dense["sample"].get("prompt", "")), "stops": found,
-            "start": rates.index(usual) if usual in rates else len(rates) - 1}  # fmt: skip
+Stop = tuple[comparisons.Row, comparisons.Row | None]
+"""What stands side by side at one place of the slider; None where the baseline was not measured."""
 
 
-def stops(group: comparisons.Group) -> list[dict[str, Any]]:
-    """The dense model, then every size at which something better than the baseline was measured, both with a text."""
+def shown_rows(group: comparisons.Group) -> list[Stop]:
+    """The dense model, then every size at which something better than the baseline was measured, with a text."""
     dense = _rows(group, 1.0).get("dense")
     if dense is None or not _text(dense):
         return []
-    made = [_stop(dense, [dense, dense], dense)]
+    made: list[Stop] = [(dense, dense)]
     for keep in group.sizes:
         rows = _rows(group, keep)
         best, even = _best(rows.values()), rows.get(BASELINE)
-        if best is not None and even is not None and _text(even) and best is not even:
-            made.append(_stop(dense, [best, even], best))
+        if best is not None and best is not even:
+            made.append((best, even if even is not None and _text(even) else None))
     return made
 
 
@@ -81,29 +82,76 @@ def _rows(group: comparisons.Group, keep: float) -> dict[str, comparisons.Row]:
     return {str(row["method"]): row for row in group.best_at(keep)}
 
 
-def _stop(dense: comparisons.Row, rows: list[comparisons.Row], sized: comparisons.Row) -> dict[str, Any]:
-    """One place of the slider: size, and of both models text and perplexity."""
-    text = next(text for text in dense["perplexity"])
-    base, whole = float(dense["perplexity"][text]["value"]), float(sized.get("keep_whole_model") or 1.0)
-    size = served_bytes(sized)
-    models = []
-    for row in rows:
-        score = row["perplexity"][text]
-        name = "Dense model" if row["method"] == "dense" else method_label(str(row["method"]))
-        factor = float(score["value"]) / base
-        models.append(
-            {
-                "name": name,
-                "color": method_color(str(row["method"])),
-                "text": " ".join(_text(row).split())[:_LONGEST],
-                "factor": factor,
-                "said": f"perplexity on {text_labels([text])[text]} "
-                f"{words.measured(float(score['value']), score.get('stderr'))}, {words.times(factor)} times dense",
-            }
-        )
+def payload(group: comparisons.Group, questions: Sequence[RunView[GenerateSpec]]) -> dict[str, Any]:
+    """Everything that the slider can show, so that it asks nobody.
+
+    Args:
+        group: the comparison.
+        questions: what was asked of its model; those count that its best plans answered at every size.
+    """
+    rows = shown_rows(group)
+    stops = [_stop(*pair, dense=rows[0][0]) for pair in rows]
+    rates = [stop["rate"] for stop in stops]
+    usual = whole_percent(USUAL_KEEP)
+    return {"prompts": [_continued(rows), *_answered(rows, questions)], "stops": stops,
+            "start": rates.index(usual) if usual in rates else len(rates) - 1}  # fmt: skip
+
+
+def _continued(rows: list[Stop]) -> dict[str, Any]:
+    """The prompt of the comparison, and how every model went on."""
+    texts = [[_cut(_text(row)) if row else "" for row in pair] for pair in rows]
+    return {"prompt": str(rows[0][0]["sample"].get("prompt", "")), "goes_on": True, "texts": texts}
+
+
+def _answered(rows: list[Stop], questions: Sequence[RunView[GenerateSpec]]) -> Iterator[dict[str, Any]]:
+    """Questions to which the models of the slider's left side have answers, with those of the right where there are."""
+    for view in questions:
+        if not view.done:
+            continue
+        written = read_answers(view.run)
+        said = {_made_by(answer.plan): written[n].text for n, answer in enumerate(view.spec.answers) if n in written}
+        texts = [[_cut(said.get(_run_of(row), "")) if row else "" for row in pair] for pair in rows]
+        if all(left for left, _ in texts):
+            yield {"prompt": view.spec.prompt, "goes_on": False, "texts": texts}
+
+
+def _made_by(plan: Mapping[str, Any] | None) -> str:
+    """The run that a plan comes from; "" of the dense model."""
+    return str((plan.get("origin") or {}).get("run_id", "?")) if plan is not None else ""
+
+
+def _run_of(row: comparisons.Row) -> str:
+    """The run that made a row's plan; "" of the dense model."""
+    return "" if row["method"] == "dense" else str(row.get("update_run_id") or row.get("allocate_run_id") or "none")
+
+
+def _cut(text: str) -> str:
+    whole = " ".join(text.split())
+    return whole if len(whole) <= _LONGEST else f"{whole[:_LONGEST].rstrip()} …"
+
+
+def _stop(row: comparisons.Row, even: comparisons.Row | None, dense: comparisons.Row) -> dict[str, Any]:
+    """One place of the slider: its size, and of both models name and perplexity."""
+    whole, size = float(row.get("keep_whole_model") or 1.0), served_bytes(row)
+    rate = 0 if row is dense else whole_percent(float(row["keep_target"]))
+    missing = {"name": method_label(BASELINE), "color": method_color(BASELINE), "factor": 0,
+               "said": f"not measured at {rate} %"}  # fmt: skip
     return {
-        "rate": 0 if sized is dense else whole_percent(float(sized["keep_target"])),
+        "rate": rate,
         "kept": whole,
         "size": (f"{words.data_size(size)}, " if size else "") + f"{words.removed(whole)} smaller",
-        "models": models,
+        "models": [_model(row, dense), missing if even is None else _model(even, dense)],
+    }
+
+
+def _model(row: comparisons.Row, dense: comparisons.Row) -> dict[str, Any]:
+    text = next(text for text in dense["perplexity"])
+    score = row["perplexity"][text]
+    factor = float(score["value"]) / float(dense["perplexity"][text]["value"])
+    return {
+        "name": "Dense model" if row["method"] == "dense" else method_label(str(row["method"])),
+        "color": method_color(str(row["method"])),
+        "factor": factor,
+        "said": f"perplexity on {text_labels([text])[text]} "
+        f"{words.measured(float(score['value']), score.get('stderr'))}, {words.times(factor)} times dense",
     }

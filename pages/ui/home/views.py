@@ -32,7 +32,7 @@ def prepare() -> None:
 def first_picture(shown: ShownSpectra | None, ref: ModelRef) -> None:
     """Where the information lives, drawn before anything else."""
     if shown is None:
-        empty("A picture of a real model will be here", "Fetch the starter model below to see its first spectra.")
+        empty("A picture of a real model will be here", "Choose the starter model above to see its first spectra.")
         return
     pictures.draw_picture(information_heatmap(shown), "hero")
     label = decomposition_label(shown.decomposition)

@@ -18,6 +18,7 @@ from lrc_core.quality.speeds import DECODE, PACES, PREFILL, pace_of
 from lrc_core.results import comparisons
 from lrc_core.runs.spec import ModelRef
 from lrc_core.runs.store import RunStore
+from lrc_core.texts.label import text_label
 from pages.ui.learn.methods import usable
 from pages.ui.learn.quiz import questions
 from pages.ui.shared import cards, charting, forms
@@ -85,7 +86,7 @@ def entries(row: Mapping[str, Any], dense: Mapping[str, Any]) -> list[tuple[str,
     for text, score in row["perplexity"].items():
         other = dense["perplexity"].get(text)
         note = f"dense {words.measured(other['value'], other.get('stderr'))}" if other else ""
-        found.append((f"Perplexity, {text}", words.measured(score["value"], score.get("stderr")), note))
+        found.append((f"Perplexity, {text_label(text)}", words.measured(score["value"], score.get("stderr")), note))
     for task, score in (row.get("zero_shot") or {}).items():
         other = (dense.get("zero_shot") or {}).get(task) or {}
         for metric in ("acc_norm", "acc"):
@@ -104,7 +105,7 @@ def cost_sentence(row: Mapping[str, Any], dense: Mapping[str, Any]) -> str:
     factor = row["perplexity"][text]["value"] / dense["perplexity"][text]["value"]
     return (
         f"The whole model becomes **{words.percent(saved, 0)}** smaller. {_speed_sentence(row, dense)}Its perplexity "
-        f"on {text} is **{words.times(factor)} times** the dense model's. {tasks_words(row, dense)}"
+        f"on {text_label(text)} is **{words.times(factor)} times** the dense model's. {tasks_words(row, dense)}"
     )
 
 

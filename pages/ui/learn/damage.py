@@ -11,6 +11,7 @@ from lrc_core.escape import escaped
 from lrc_core.quality.rows import dense_row
 from lrc_core.results import comparisons
 from lrc_core.results.spectra import Spectra
+from lrc_core.texts.label import text_label
 
 
 def losses(spectra: Spectra, decomposition: str, removed: float) -> list[float]:
@@ -43,7 +44,7 @@ def damage_sentence(spectra: Spectra, decomposition: str, removed: float, group:
     at, text, factor = found
     return (
         f"{said}. **A small loss of energy is no small damage**, because every layer passes its error on: with "
-        f"{words.percent(at, 0)} removed from every layer the model's perplexity on {escaped(text)} is "
+        f"{words.percent(at, 0)} removed from every layer the model's perplexity on {escaped(text_label(text))} is "
         f"{words.times(factor)} times the dense model's, as measured in step 6."
     )
 

@@ -108,7 +108,7 @@ def row(ref: ModelRef) -> tuple[np.ndarray, str, RunView[SpectraSpec] | None]:
 def legend() -> None:
     """The colours of the arrows, in words."""
     marks = "".join(
-        f'<span style="white-space: nowrap; margin-right: 1.2rem">'
+        f'<span style="display: inline-block; margin-right: 1.2rem">'
         f'<span style="color: {color}; font-weight: 700; font-size: 1.2rem">↕</span> {name}</span>'
         for name, color in FORCES.values()
     )

@@ -19,6 +19,7 @@ from lrc_core.quality.rows import dense_row
 from lrc_core.results import comparisons
 from lrc_core.results.archive import archive
 from lrc_core.runs.spec import ModelRef
+from lrc_core.texts.label import text_label
 from lrc_core.types import ModelCard
 from pages.ui.compare import ranks, readings
 from pages.ui.shared import charting, forms
@@ -72,7 +73,7 @@ def beyond(group: comparisons.Group, keep: float, rows: Sequence[comparisons.Row
     name = method_label(str(best["method"]))
     said = (
         f"These are the three of this step. Of all that was measured at this budget **{name}** loses least: "
-        f"{words.measured(score['value'], score.get('stderr'))} on {escaped(text)}"
+        f"{words.measured(score['value'], score.get('stderr'))} on {escaped(text_label(text))}"
     )
     if dense is not None and text in dense["perplexity"]:
         said += f", {words.times(score['value'] / dense['perplexity'][text]['value'])} times the dense model"
@@ -106,9 +107,9 @@ def perplexity(rows: list[comparisons.Row]) -> None:
     for column, text in zip(st.columns(len(texts)), texts, strict=True):
         shown = frame[frame["text"] == text]
         with column:
-            st.markdown(f"Text: **{escaped(text)}**")
+            st.markdown(f"Text: **{escaped(text_label(text))}**")
             caption = charting.ChartText(
-                f"Perplexity on {text}: "
+                f"Perplexity on {text_label(text)}: "
                 + "; ".join(f"{row.method} {words.figure(row.perplexity, 3)}" for row in shown.itertuples()),
                 shown[["method", "perplexity", "error"]].round(2).rename(columns=str.capitalize),
             )

@@ -16,7 +16,6 @@ from lrc_core.budget import (
     is_dense,
     layer_ratio,
     plan_params,
-    same_percent,
     smallest_dense_rank,
     storage_law,
     whole_rank_of_share,
@@ -32,6 +31,7 @@ from lrc_core.results.drafts import Draft, keep_draft, kept_draft, new_tab, newe
 from lrc_core.results.plan_quality import loss_forecast
 from lrc_core.results.spectra import TWO_SIDED, known_losses, spectra_of
 from lrc_core.runs.spec import EvaluationSpec, ModelRef, SpectraSpec
+from lrc_core.texts.label import text_label
 from lrc_core.types import LinearShape, ModelCard
 from pages.ui.shared.cellgrid import OUTLINE, Grid, Limits, cell_grid, picked_in
 from pages.ui.shared.naming import when
@@ -83,10 +83,13 @@ def change(card: ModelCard, shown: Draft, how: Callable[[Draft, ModelCard], Draf
 
     Args:
         card: of the model.
-        shown: the draft that was drawn, for a tab that has none yet.
+        shown: the draft that was drawn, for a tab that has none yet: what Undo then comes back to.
         how: makes the new one of the draft and the card with layers as that stores them.
     """
-    draft = current(card) or shown
+    draft = current(card)
+    if draft is None:
+        _set(card, shown)
+        draft = shown
     put(card, how(draft, draft.stored(card)))
 
 
@@ -185,12 +188,10 @@ def _reading(card: ModelCard, ratios: Mapping[str, float]) -> str:
         if found
     ]
     low, high = int(np.argmin(blocks)), int(np.argmax(blocks))
-    if same_percent(blocks[high], blocks[low]):
-        return f"All blocks keep about the same: {words.percent(blocks[0], 0)} of their parameters."
-    return (
-        f"Block {high} keeps most, {words.percent(blocks[high], 0)} of its parameters; block {low} least, "
-        f"{words.percent(blocks[low], 0)}."
-    )
+    most, least = words.percent(blocks[high], 0), words.percent(blocks[low], 0)
+    if most == least:
+        return f"All blocks keep about the same: {most} of their parameters."
+    return f"Block {high} keeps most, {most} of its parameters; block {low} least, {least}."
 
 
 def _picked() -> None:
@@ -376,7 +377,6 @@ def score_list(ref: ModelRef, keep: float, evaluation: EvaluationSpec) -> None:
         return
     if sentence := plan_scores.verdict(scores):
         st.markdown(sentence)
-    texts = list(dict.fromkeys(text for score in scores for text in score.perplexity))
     rows = [
         {
             "place": place,
@@ -384,11 +384,8 @@ def score_list(ref: ModelRef, keep: float, evaluation: EvaluationSpec) -> None:
             "decomposition": decomposition_label(score.decomposition),
             "kept": words.percent(score.keep_achieved, 2),
             **{
-                f"perplexity, {text}": words.measured(
-                    score.perplexity[text]["value"], score.perplexity[text].get("stderr")
-                )
-                for text in texts
-                if text in score.perplexity
+                f"perplexity, {text_label(text)}": words.measured(one["value"], one.get("stderr"))
+                for text, one in score.perplexity.items()
             },
             "run": score.run_id,
         }

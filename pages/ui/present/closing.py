@@ -7,6 +7,7 @@ import html
 from lrc_core import words
 from lrc_core.formats.grids import METHODS
 from lrc_core.names import method_label
+from lrc_core.quality.alternatives import difference
 from lrc_core.quality.decision_words import BESIDE, decision_words, loss_words, texts_words
 from lrc_core.quality.plain_words import accuracy_loss, difference_words, questions_asked, surprise
 from lrc_core.quality.quantised import served_bytes
@@ -16,6 +17,7 @@ from lrc_core.report.drawing.decision import decision_drawing, decision_legend
 from lrc_core.report.html.svg import svg, symbol
 from lrc_core.results import comparisons
 from lrc_core.runs.store import RunStore
+from lrc_core.texts.label import text_label
 from pages.ui.present.slide import Slide
 from pages.ui.present.story import Story, score_words
 from pages.ui.shared import pictures
@@ -108,11 +110,20 @@ def conclusion(story: Story) -> Slide:
         points.append(f"{difference_words(loss, story.best_label)} Asked were {questions_asked(loss, best)}.")
     if len(story.others) > 1:
         worst, text = story.others[-1], story.texts[0]
+        other = f"{method_label(str(worst['method']))} {score_words(worst, text)}"
         points.append(
-            f"How it is made that small decides: at this size {story.best_label} has perplexity "
-            f"{score_words(best, text)} on {text}, {method_label(str(worst['method']))} {score_words(worst, text)}."
+            f"{_decides(best, worst, text)}: at this size {story.best_label} has perplexity "
+            f"{score_words(best, text)} on {text_label(text)}, {other}."
         )
     return Slide("conclusion", "What to take home", listed(points), "", ids)
+
+
+def _decides(best: comparisons.Row, worst: comparisons.Row, text: str) -> str:
+    """Whether it matters how a model is made small: only where the best and the last differ by more than chance."""
+    gap = difference(worst, best, text, Scores(RunStore().root))
+    if gap.stderr and gap.value > 2 * gap.stderr:
+        return "How it is made that small decides"
+    return "How it is made that small makes no difference beyond chance here"
 
 
 def _price(story: Story, best: comparisons.Row, dense: comparisons.Row) -> str:
@@ -124,7 +135,9 @@ def _price(story: Story, best: comparisons.Row, dense: comparisons.Row) -> str:
         gain += f" make the model {words.removed(float(whole), 0)} smaller"
         gain += f" ({words.data_size(saved)})" if saved > 0 else ""
     texts = [text for text in best["perplexity"] if text in dense["perplexity"]]
-    pairs = "; ".join(f"{score_words(best, text)} against {score_words(dense, text)} on {text}" for text in texts)
+    pairs = "; ".join(
+        f"{score_words(best, text)} against {score_words(dense, text)} on {text_label(text)}" for text in texts
+    )
     lower = all(best["perplexity"][text]["value"] < dense["perplexity"][text]["value"] for text in texts)
     opening = "No price in perplexity: that" if lower else "The price: the perplexity"
     return f"{gain}. {opening} of {story.best_label} is {surprise(best, dense)} ({pairs})."

@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import cache
 
 from lrc_core import words
-from lrc_core.budget import break_even, layer_ratio, same_percent, same_size
+from lrc_core.budget import break_even, layer_ratio, same_size
 from lrc_core.decompose.measures import energy_rank
 from lrc_core.errors import LrcError
 from lrc_core.names import method_color, method_label
@@ -24,6 +24,7 @@ from lrc_core.results import comparisons
 from lrc_core.results.archive import RunView, archive
 from lrc_core.runs.spec import AllocateSpec
 from lrc_core.runs.store import RunStore
+from lrc_core.texts.label import text_label
 from lrc_core.types import ModelCard
 from pages.ui.present.closing import conclusion, decision, not_for
 from pages.ui.present.glossary import glosses
@@ -181,13 +182,13 @@ def plan_words(model: ModelCard, found: Plan, kept: dict[str, float]) -> str:
         blocks.setdefault(layer.block, []).append((kept[layer.name], layer.params))
     shares = {block: sum(s * p for s, p in found) / sum(p for _, p in found) for block, found in blocks.items()}
     low, high = min(shares, key=shares.__getitem__), max(shares, key=shares.__getitem__)
-    start = f"{len(found.dense)} of {len(model.layers)} layers stay dense"
-    if same_percent(shares[high], shares[low]):
-        return f"{start}; every block keeps about {words.percent(shares[high], 0)} of its parameters."
+    start = words.stay_dense(len(found.dense), len(model.layers))
+    most, least = words.percent(shares[high], 0), words.percent(shares[low], 0)
+    if most == least:
+        return f"{start}; every block keeps about {most} of its parameters."
     return (
-        f"{start}. Block {high} keeps most, {words.percent(shares[high], 0)} of its parameters, block {low} least, "
-        f"{words.percent(shares[low], 0)}; the uniform rule would keep "
-        f"{words.percent(found.keep_target, 0)} everywhere."
+        f"{start}. Block {high} keeps most, {most} of its parameters, block {low} least, {least}; the uniform rule "
+        f"would keep {words.percent(found.keep_target, 0)} everywhere."
     )
 
 
@@ -207,7 +208,7 @@ def comparison_words(story: Story) -> str:
     for text in story.texts:
         found = difference(second, best, text, scores)
         gaps.append((text, found.value / found.stderr if found.stderr else math.nan))
-    said = " and ".join(f"{gap:.1f} times its error on {text}" for text, gap in gaps if math.isfinite(gap))
+    said = " and ".join(f"{gap:.1f} times its error on {text_label(text)}" for text, gap in gaps if math.isfinite(gap))
     names = f"{method_label(str(best['method']))} loses least; {method_label(str(second['method']))} comes next"
     if not said:
         return f"{names}. {_against_dense(story)}"

@@ -22,6 +22,7 @@ from lrc_core.results.archive import RunView, archive
 from lrc_core.results.decisions import decision_of
 from lrc_core.results.plans import load_plan, nearest, passes_rates, recorded_plans
 from lrc_core.runs.spec import AllocateSpec, EvaluateSpec, ModelRef
+from lrc_core.texts.label import text_label
 from lrc_core.types import ModelCard
 from pages.ui.shared import pictures
 from pages.ui.shared.summary import ShownSpectra, shown_spectra
@@ -97,7 +98,7 @@ class Story:
         shown = [*([self.dense] if self.dense is not None else []), *few]
         return pictures.bars(
             [_bar(row, text) for row in shown],
-            f"Perplexity on {text}",
+            f"Perplexity on {text_label(text)}",
             "lower is better, ± standard error",
             with_table=with_table,
         )

@@ -15,7 +15,7 @@ from lrc_core.errors import LrcError
 from lrc_core.escape import escaped
 from lrc_core.models import consent
 from lrc_core.models.onload.memory import Shapes
-from lrc_core.models.pack.starter import pack_status
+from lrc_core.models.pack.starter import PartStatus, pack_status
 from lrc_core.models.preflight import preflight
 from lrc_core.models.source import is_path
 from lrc_core.paths import start_command
@@ -101,12 +101,12 @@ def picker(current: ModelRef) -> None:
         check = st.button("Check", icon=":material/fact_check:", key="home_check", disabled=not ref.source)
         use = st.button("Use this model", icon=":material/done:", key="home_use", disabled=not ref.source)
         start = st.button(
-            "Fetch and read its spectra",
+            "Read its spectra" if _lies_here(kind) else "Fetch it and read its spectra",
             icon=":material/play_arrow:",
             type="primary",
             key="home_start",
             disabled=not ref.source,
-            help="Starts a background job: downloads what is missing, then decomposes every layer.",
+            help="Starts a background job: it fetches what is missing, then decomposes every layer.",
         )
     if ref.source and not jobs.under_way(SpectraSpec(model=ref)):
         jobs.price_note(SpectraSpec(model=ref))
@@ -128,8 +128,17 @@ def picker(current: ModelRef) -> None:
         st.rerun()
 
 
+def _lies_here(kind: str) -> bool:
+    """Whether nothing has to be fetched before it can be read; what lies here of a hub model is not known so fast."""
+    return _starter_model().present if kind == "starter" else kind in ("folder", "gguf")
+
+
+def _starter_model() -> PartStatus:
+    return next(part for part in pack_status() if part.name == "model")
+
+
 def _starter_words() -> str:
-    model = next(part for part in pack_status() if part.name == "model")
+    model = _starter_model()
     if model.present:
         return f"{words.data_size(model.bytes)} on this computer, nothing to download"
     return f"{words.data_size(model.download_bytes)} to download, once; checked, then unpacked"

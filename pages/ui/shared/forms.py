@@ -40,12 +40,9 @@ def one_of(place: Any, words: str, labels: Mapping[K, str], key: str, *, first: 
         first: place of what is chosen at the beginning.
         more: for Streamlit.
     """
-    known = f"{key}_labels"
-    before: Mapping[Any, str] = st.session_state.get(known, {})
     chosen: Any = st.session_state.get(key)
-    if chosen in labels and before.get(chosen) != labels[chosen]:
+    if chosen in labels and _labelled_anew(labels, key)(chosen):
         st.session_state[key] = chosen
-    st.session_state[known] = dict(labels)
     found: K = place.selectbox(
         words,
         list(labels),
@@ -55,6 +52,34 @@ def one_of(place: Any, words: str, labels: Mapping[K, str], key: str, *, first: 
         **more,
     )
     return found
+
+
+def some_of(
+    place: Any, words: str, labels: Mapping[K, str], key: str, *, first: Sequence[K] = (), **more: Any
+) -> list[K]:
+    """A list to choose several things from, which keeps its choice as :func:`one_of` does; takes the same."""
+    fresh = key not in st.session_state
+    chosen = [name for name in st.session_state.get(key, ()) if name in labels]
+    changed = _labelled_anew(labels, key)
+    if any(changed(name) for name in chosen):
+        st.session_state[key] = chosen
+    found: list[K] = place.multiselect(
+        words,
+        list(labels),
+        default=list(first) if fresh else None,
+        format_func=lambda name: labels.get(name, str(name)),
+        key=key,
+        **more,
+    )
+    return found
+
+
+def _labelled_anew(labels: Mapping[Any, str], key: str) -> Callable[[Any], bool]:
+    """Whether a thing's label is another one than when the list was drawn last; what is known is now this."""
+    known = f"{key}_labels"
+    before: Mapping[Any, str] = st.session_state.get(known, {})
+    st.session_state[known] = dict(labels)
+    return lambda name: before.get(name) != labels[name]
 
 
 def method_settings(entry: MethodEntry, preset: str, prefix: str, changed: Callable[[], None]) -> dict[str, Any]:

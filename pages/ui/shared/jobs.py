@@ -246,8 +246,7 @@ def _progress(view: AnyRun) -> None:
     if place:
         st.caption(f":material/dns: {escaped(place)}")
     if status.state == "queued":
-        begins = "when the cluster has room for it" if place else "when the device is free"
-        st.caption(f"Asked for {words.ago(status.queued_at)}. It starts {begins}.")
+        st.caption(f"Asked for {words.ago(status.queued_at)}. {_begins(view, away=bool(place))}")
         return
     if status.final:
         if status.ended_at:
@@ -267,6 +266,16 @@ def _progress(view: AnyRun) -> None:
         f"{words.duration(now - status.started_at)} so far" if status.started_at else "",
     ]
     st.progress(status.fraction or 0.0, text=" · ".join(part for part in parts if part))
+
+
+def _begins(view: AnyRun, *, away: bool) -> str:
+    """When a waiting job will start, and how many stand before it."""
+    if away:
+        return "It starts when the cluster has room for it."
+    ahead = manager.queue_position(view.id)
+    if not ahead:
+        return "It starts when the device is free."
+    return f"{ahead} {'job has' if ahead == 1 else 'jobs have'} the device first; you can close this page meanwhile."
 
 
 def _failure(view: AnyRun) -> None:

@@ -12,7 +12,7 @@ from lrc_core import words
 from lrc_core.errors import LrcError
 from lrc_core.escape import escaped
 from lrc_core.formats.grids import BF16
-from lrc_core.jobs import generator, manager
+from lrc_core.jobs import generator
 from lrc_core.names import model_label
 from lrc_core.quality.votes import SKIPPED, TIE, Vote, keep_vote, tally, votes_csv, votes_path, votes_sentence
 from lrc_core.results import answers as talk
@@ -37,7 +37,6 @@ def answers(view: AnyRun) -> None:
     """What every model has written so far, side by side; in a blind comparison all at once, and unnamed."""
     if not asks_for(view, GenerateSpec):
         return
-    _waiting_for_device(view)
     written, secret = read_answers(view.run), talk.hidden(view)
     names = [talk.name_of(answer) for answer in view.spec.answers]
     chosen = talk.vote_on(view)
@@ -93,15 +92,6 @@ def _figures(answer: Answer) -> None:
     st.html(
         f'<div class="lrc-measured"><b>{speed}</b>{f"<b>{size}</b>" if size else ""}<span>{count}{cut}</span></div>'
     )
-
-
-def _waiting_for_device(view: RunView[GenerateSpec]) -> None:
-    if view.status.state != "queued":
-        return
-    ahead = manager.queue_position(view.id)
-    if ahead:
-        noun = "job has" if ahead == 1 else "jobs have"
-        st.caption(f":material/hourglass_top: {ahead} {noun} the device first. You can close this page meanwhile.")
 
 
 # ---- votes

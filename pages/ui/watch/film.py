@@ -19,7 +19,6 @@ from lrc_core.charts.film_gif import film_gif
 from lrc_core.charts.film_html import film_html, player
 from lrc_core.kinds import title_of
 from lrc_core.names import model_label
-from lrc_core.paths import app_home, is_clone
 from lrc_core.results.archive import AnyRun, RunView, card_of, stamp_of
 from lrc_core.results.forecasts import has_film
 from lrc_core.runs.spec import AllocateSpec
@@ -90,14 +89,7 @@ def downloads(view: AnyRun) -> None:
                 if word == "HTML"
                 else "Moving pictures for slides and mails.",
             )
-    name = _from_here(view.path) if view.sample else view.id
-    st.code(f"lrc runs film {name} --html film.html --gif film.gif", language="bash", wrap_lines=True)
-
-
-def _from_here(path: Path) -> str:
-    """A sample's folder as one writes it where the program was started."""
-    home = app_home()
-    return str(path.relative_to(home) if is_clone() and path.is_relative_to(home) else path)
+    st.code(f"lrc runs film {view.id} --html film.html --gif film.gif", language="bash", wrap_lines=True)
 
 
 def _maker(view: AnyRun, word: str) -> Any:

@@ -12,6 +12,7 @@ from lrc_core.escape import escaped
 from lrc_core.results import forecasts
 from lrc_core.results.archive import AnyRun, RunView, asks_for
 from lrc_core.runs.spec import AllocateSpec
+from lrc_core.texts.label import text_label
 from pages.ui.shared.frame import show_ids
 from pages.ui.shared.prose import prose
 from pages.ui.watch import film
@@ -66,7 +67,8 @@ def _quality(view: RunView[AllocateSpec], shown: Film) -> None:
     if measured:
         run, scores = measured
         parts = [
-            f"{escaped(text)} {words.measured(score['value'], score.get('stderr'))}" for text, score in scores.items()
+            f"{escaped(text_label(text))} {words.measured(score['value'], score.get('stderr'))}"
+            for text, score in scores.items()
         ]
         st.markdown(
             f":green-badge[:material/straighten: Measured] perplexity of its plan at {shown.target}: {', '.join(parts)}"
@@ -78,7 +80,7 @@ def _quality(view: RunView[AllocateSpec], shown: Film) -> None:
         st.markdown(f":gray-badge[:material/timeline: No quality forecast yet] :small[{escaped(reason)}]")
         return
     lines = [
-        f"{escaped(text)} about **{forecasts.figures(made, dense)}**, dense {dense:.1f}"
+        f"{escaped(text_label(text))} about **{forecasts.figures(made, dense)}**, dense {dense:.1f}"
         for text, (made, dense) in found.items()
     ]
     first = next(iter(found.values()))[0]

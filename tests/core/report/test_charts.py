@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+from lrc_core import words
 from lrc_core.charts.ticks import log_ticks, nice_ticks
 from lrc_core.report.drawing import charts, heatmap
 from lrc_core.types import ModelCard
@@ -24,6 +25,16 @@ def test_reading_of_a_heatmap_follows_its_plan(card: ModelCard) -> None:
     drawing = heatmap.rank_heatmap(card, plan)
     cells = [corner for shape in drawing.shapes if hasattr(shape, "corners") for corner in shape.corners]
     assert len(set(cells)) == len(card.layers)
+
+
+@pytest.mark.parametrize(("blocks", "dense"), [(3, 1), (3, 2), (4, 0), (9, 5)])
+def test_sentences_on_plans_of_few_blocks_are_english(blocks: int, dense: int) -> None:
+    few = run_factory.make_card(blocks=blocks)
+    kept = {layer.name: 0.9 - 0.1 * layer.block for layer in few.layers}
+    assert " 0 to 0" not in heatmap._depth(few, kept) and ("block 0 keeps" in heatmap._depth(few, kept)) == (blocks < 6)
+    said = words.stay_dense(dense, len(few.layers))
+    assert ("stays" in said) == (dense < 2)
+    assert words.how_many(1, "layer") == "1 layer" and words.how_many(2, "layer") == "2 layers"
 
 
 @pytest.mark.parametrize(("low", "high"), [(20.5, 190.0), (37.9, 1718.0), (3.0, 3.1), (1.0, 2_000_000.0)])

@@ -7,6 +7,8 @@ import re
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from lrc_core import words as numbers
 from lrc_core.report.build import make_report
 from lrc_core.report.content import visible_texts
@@ -48,6 +50,17 @@ def test_what_prunes_structure_is_one_cell_under_no_decomposition(stores: Any, c
     assert find_sources(Asked(compare=run.id), looked_up(stores)).missing == (("uniform", "kfac", 0.8, 0),)
     table = table_of(make_report(Asked(compare=run.id), None, looked_up(stores)), "Size and perplexity")
     assert table.lines[2].cells[0].text == "LLM-Pruner"
+
+
+@pytest.mark.parametrize(("storage", "update", "found"), [
+    ("pair", "none", ("uniform", "strs")), ("pivoted", "none", ("uniform", "strs")), ("pivoted", "tuned", ()),
+])  # fmt: skip
+def test_baselines_are_found_however_they_are_stored(
+    stores: Any, card: ModelCard, storage: str, update: str, found: Any
+) -> None:
+    run_factory.spectra_run(stores[0], card)
+    run = table_factory.compare_run(stores[0], card, storage=storage, update=update)
+    assert find_sources(Asked(compare=run.id), looked_up(stores)).baselines == found
 
 
 def test_signs_of_significance_come_from_the_tests(make: Make, stores: Any, card: ModelCard) -> None:

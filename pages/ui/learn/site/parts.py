@@ -15,6 +15,7 @@ from lrc_core.report.html.page import inline
 from lrc_core.results import comparisons
 from lrc_core.results.archive import archive
 from lrc_core.runs.spec import ModelRef
+from lrc_core.texts.label import text_label
 from pages.ui.compare import readings
 from pages.ui.learn import card, layers, lessons, mask, methods, outputs, picture, weight
 from pages.ui.learn import mask_training as training
@@ -112,7 +113,8 @@ def _methods(ref: ModelRef) -> str:
             )
             for row in rows
         ]  # fmt: skip
-        charts += f"<div>{pictures.bars(entries, f'Perplexity on {text}', 'lower is better, ± standard error')}</div>"
+        title = f"Perplexity on {text_label(text)}"
+        charts += f"<div>{pictures.bars(entries, title, 'lower is better, ± standard error')}</div>"
     plans = {str(row["method"]): plan for row in rows if (plan := comparisons.plan_of(row)) is not None}
     shown = archive().newest_card(group.views[0].spec.model)
     spent = ""
