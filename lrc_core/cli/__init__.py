@@ -59,6 +59,3 @@ def _choose_engine(arguments: argparse.Namespace) -> None:
 def _failed(words: str) -> int:
     note("lrc: " + " ".join(words.split()))
     return 1
-
-
-__all__ = ["main"]

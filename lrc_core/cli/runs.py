@@ -12,7 +12,7 @@ from lrc_core.cli.output import emit, emit_json, emit_table, moment, note
 from lrc_core.errors import CancelledError, LrcError, RunError
 from lrc_core.jobs import manager
 from lrc_core.jobs.engines.placement import whereabouts
-from lrc_core.kinds import KINDS
+from lrc_core.kinds import KINDS, command_for
 from lrc_core.results.identity import changed, in_words
 from lrc_core.runs.records import Status
 from lrc_core.runs.spec import Spec
@@ -68,7 +68,7 @@ def show(arguments: argparse.Namespace) -> int:
                 "status": summary.status.to_dict(),
                 "contents": dict(summary.spec.contents),
                 "changed": list(changed(summary.spec)),
-                "command": manager.command_for(summary.spec),
+                "command": command_for(summary.spec),
                 "result": run.result(),
                 "log": run.log_tail(arguments.log),
             }
@@ -129,7 +129,7 @@ def _show_for_people(run: Run, spec: Spec, status: Status, lines: int) -> None:
     if status.error:
         emit(f"  error    {status.error} {status.remedy}".rstrip())
     emit(f"  folder   {run.path}")
-    emit(f"  command  {manager.command_for(spec)}")
+    emit(f"  command  {command_for(spec)}")
     if log := run.log_tail(lines):
         emit("  log")
         for line in log.splitlines():

@@ -34,22 +34,6 @@ TOKEN = "HF_TOKEN"
 LOOK_S = 2.0
 """How often a process that follows a run looks whether its worker lives."""
 
-__all__ = [
-    "cancel",
-    "command_for",
-    "delete",
-    "keep_going",
-    "poll",
-    "queue_position",
-    "reconcile",
-    "replace_queued",
-    "require_done",
-    "result_in",
-    "resume",
-    "statuses",
-    "submit",
-]
-
 
 _AUTOMATIC = "automatic"
 """Flag in the folder of a run that no user explicitly asked for: a newer wish may take its place."""

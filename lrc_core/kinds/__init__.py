@@ -71,6 +71,3 @@ def title_of(spec: Spec) -> str:
     """What a job does, in a few words: plain text, which may hold a prompt."""
     kind = KINDS[spec.kind]
     return kind.title(spec) or kind.label
-
-
-__all__ = ["KINDS", "Kind", "check", "command_for", "load", "title_of"]

@@ -310,6 +310,3 @@ def _markdown(rows: Sequence[Row], columns: Sequence[Column]) -> str:
     for row in rows:
         lines.append("| " + " | ".join(cell(row).replace("|", "\\|").replace("\n", " ") for _, cell in columns) + " |")
     return "\n".join(lines)
-
-
-__all__ = ["MARKS", "marks", "p_of", "records", "row_label", "rows_csv", "tasks_of", "texts_of", "to_markdown"]

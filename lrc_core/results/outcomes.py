@@ -120,6 +120,3 @@ def quality_of(row: Mapping[str, Any]) -> str:
         f"{words.measured(score['value'], score.get('stderr'))} on {labels[text]}" for text, score in scores.items()
     )
     return f"perplexity {said}" if said else ""
-
-
-__all__ = ["Outcome", "measured_plans", "outcome", "quality_of", "read_result"]

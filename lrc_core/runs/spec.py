@@ -368,32 +368,3 @@ def spec_from_dict(data: Any, where: str = "The spec") -> Spec:
 def _plans_in(spec: Spec) -> list[Mapping[str, Any]]:
     holders = spec.answers if isinstance(spec, GenerateSpec) else (spec,)
     return [plan for holder in holders if (plan := getattr(holder, "plan", None))]
-
-
-__all__ = [
-    "FORMS",
-    "GENERATED",
-    "IMPORTED",
-    "LESSON_PARTS",
-    "PRECISIONS",
-    "SPEC_VERSION",
-    "AblationSpec",
-    "AdoptSpec",
-    "AllocateSpec",
-    "AnswerSpec",
-    "CalibrationSpec",
-    "CompareSpec",
-    "EvaluateSpec",
-    "EvaluationSpec",
-    "ExportSpec",
-    "FetchSpec",
-    "GenerateSpec",
-    "LessonSpec",
-    "ModelRef",
-    "QualitySpec",
-    "SamplingSpec",
-    "Spec",
-    "SpectraSpec",
-    "UpdateSpec",
-    "spec_from_dict",
-]

@@ -336,7 +336,7 @@ def _quality(row: comparisons.Row | None, dense: comparisons.Row | None) -> list
 
 def reproduce(story: Story) -> Slide:
     """The commands that make every figure of these slides again."""
-    from lrc_core.jobs.manager import command_for
+    from lrc_core.kinds import command_for
 
     ids = [story.shown.view.id] if story.shown is not None else []
     film = story.learned()
@@ -365,6 +365,3 @@ def _facts(entries: Sequence[tuple[str, str]]) -> str:
         f"<div><b>{html.escape(value)}</b><span>{html.escape(name)}</span></div>" for value, name in entries
     )
     return f'<div class="facts">{cells}</div>'
-
-
-__all__ = ["FILM", "Slide", "slides_of"]

@@ -22,7 +22,7 @@ from lrc_core.paths import start_command
 from lrc_core.quality.footprint import served
 from lrc_core.quality.published import published_words
 from lrc_core.quality.sizing import MEMORIES, context_words, fitting_words, sizings
-from lrc_core.runs.spec import FetchSpec, ModelRef, SpectraSpec
+from lrc_core.runs.spec import ModelRef, SpectraSpec
 from lrc_core.types import ModelCard
 from pages.ui.shared import jobs, state
 from pages.ui.shared.frame import show_error
@@ -289,6 +289,3 @@ def fetch_button(ref: ModelRef) -> None:
     jobs.price_note(SpectraSpec(model=ref))
     if pressed and jobs.submit(SpectraSpec(model=ref)):
         st.rerun()
-
-
-__all__ = ["FetchSpec", "facts", "fetch_button", "model_card", "picker"]

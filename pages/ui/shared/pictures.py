@@ -223,6 +223,3 @@ def spectrum(sigma: np.ndarray, rank: int, even: float) -> str:
         )
         + "</svg>"
     )
-
-
-__all__ = ["CSS", "Bar", "LayerHeatmap", "bars", "draw_picture", "factors", "heat", "picture_table", "ramp", "spectrum"]
