@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     try:
         _choose_engine(arguments)
-        return int(arguments.handler(arguments))
+        return int(arguments.handler(arguments) or 0)
     except CancelledError as error:
         _failed(str(error))
         return INTERRUPTED

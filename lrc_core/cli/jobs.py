@@ -35,33 +35,32 @@ from lrc_core.types import ModelCard
 from lrc_core.words import data_size, duration, measured, percent
 
 
-def job(arguments: argparse.Namespace) -> int:
+def job(arguments: argparse.Namespace) -> None:
     """A command that submits a job, whatever its kind."""
     save = getattr(arguments, "save", None)
     if arguments.detach and save:
         raise RunError("--save needs the finished plan.", "Leave --detach away, or copy plan.json later.")
-    return _submit(arguments, KINDS[arguments.job].spec_from(arguments), save)
+    _submit(arguments, KINDS[arguments.job].spec_from(arguments), save)
 
 
-def spectra(arguments: argparse.Namespace) -> int:
+def spectra(arguments: argparse.Namespace) -> None:
     """``lrc spectra``. Before it streams a model it says what the headers say."""
     spec = KINDS[arguments.job].spec_from(arguments)
     if spec.stream and not arguments.json:
         print_outline(spec.model)
-    return _submit(arguments, spec)
+    _submit(arguments, spec)
 
 
-def _submit(arguments: argparse.Namespace, spec: Spec, save: str | None = None) -> int:
+def _submit(arguments: argparse.Namespace, spec: Spec, save: str | None = None) -> None:
     run = start(spec, arguments, resume=arguments.resume, env=_onload(arguments, spec))
     if arguments.detach:
         print_started(run, as_json=arguments.json)
-        return 0
+        return
     note(f"Run {run.id}")
     result = result_of(run)
     if save:
         save_plan(run, Path(save))
     print_result(run, result, as_json=arguments.json)
-    return 0
 
 
 def _onload(arguments: argparse.Namespace, spec: Spec) -> dict[str, str] | None:

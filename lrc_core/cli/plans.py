@@ -25,7 +25,7 @@ from lrc_core.types import LinearShape, ModelCard
 UNIFORM = "uniform"
 
 
-def plan(arguments: argparse.Namespace) -> int:
+def plan(arguments: argparse.Namespace) -> None:
     """``lrc plan``."""
     store, ref = RunStore(), model_ref(arguments)
     check_keep(arguments.keep)
@@ -58,7 +58,7 @@ def plan(arguments: argparse.Namespace) -> int:
     loss = None if losses is None else predicted_loss(card.layers, final, losses)
     if arguments.json:
         emit_json({"plan": made.to_dict(), "predicted_loss": loss, "loss_from": source})
-        return 0
+        return
     emit(
         f"{len(locked)} {'layer' if len(locked) == 1 else 'layers'} locked, {len(made.dense)} dense; "
         f"{fixed_percent(made.keep_achieved)} kept of "
@@ -66,7 +66,6 @@ def plan(arguments: argparse.Namespace) -> int:
     )
     if loss is not None:
         emit(f"Predicted loss (K-FAC, {source}; an estimate): {loss:.4f} nats per token.")
-    return 0
 
 
 def _card(ref: ModelRef, own: Archive) -> ModelCard:

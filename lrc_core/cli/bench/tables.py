@@ -14,21 +14,20 @@ from lrc_core.kinds import KINDS
 from lrc_core.quality.tables import rows_csv, to_markdown
 
 
-def bench(arguments: argparse.Namespace) -> int:
+def bench(arguments: argparse.Namespace) -> None:
     """The command of either; it always goes on where it stopped."""
     if arguments.detach and (arguments.csv or arguments.markdown):
         raise RunError("--csv and --markdown need the finished table.", "Leave --detach away, or repeat the command.")
     run = start(KINDS[arguments.job].spec_from(arguments), arguments, resume=True)
     if arguments.detach:
         print_started(run, as_json=arguments.json)
-        return 0
+        return
     note(f"Run {run.id}")
     result = result_of(run)
     for name, write in ((arguments.csv, rows_csv), (arguments.markdown, to_markdown)):
         if name:
             _write(Path(name), write(result))
     print_result(run, result, as_json=arguments.json)
-    return 0
 
 
 def _write(path: Path, text: str) -> None:
