@@ -169,7 +169,6 @@ def form(ref: ModelRef, card: ModelCard, keep: float, decomposition: str) -> All
     """The settings of the next job, generated from the registry; returns its spec.
 
     Args:
-        ref: the model.
         card: its card, with layers as they are to be stored.
         keep: the slider's share.
         decomposition: that was chosen.

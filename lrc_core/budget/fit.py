@@ -68,7 +68,6 @@ def check_target(layers: Sequence[LinearShape], keep: float) -> int:
     """Parameters that a target allows.
 
     Args:
-        layers: the block linears.
         keep: share to keep, in (0, 1].
 
     Raises:
@@ -107,7 +106,6 @@ def fit_budget(
     have a rank multiple, ranks are rounded down to it and grow by it.
 
     Args:
-        layers: the block linears.
         ranks: wanted ranks.
         keep: share of parameters to keep.
         priority: larger is served first when the remainder is spent; by default the layer with the smallest ratio.

@@ -102,7 +102,6 @@ def zero_shot(  # noqa: PLR0913  what to run on, what to run and the two callbac
         seed: chooses the items.
         include_path: folder of the user's own lm-eval task files, or "".
         on_progress: called with the number of answers scored so far, of each task's.
-        should_stop: asked before each batch.
 
     Returns:
         The score of each task; a tag, or a group without a score of its own, is replaced by its members.

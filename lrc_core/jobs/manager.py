@@ -55,7 +55,6 @@ def submit(
     never restarted silently.
 
     Args:
-        spec: what to do.
         store: where; the user's runs by default.
         env: environment variables for the worker alone, such as ``HF_TOKEN``; never written anywhere.
         automatic: nobody pressed a button for it, so :func:`replace_queued` may drop it while it waits. A run that was

@@ -134,7 +134,6 @@ def what_became(cancelled: bool, found: JobState, placement: Placement, runs: Pa
         cancelled: whether that was asked for.
         found: what the engine says.
         placement: where it was sent.
-        runs: the folder of runs.
     """
     name, node = f"{placement.engine.capitalize()} job {placement.job}", found.node or placement.node or "its node"
     ending, again = found.ending, "Resume it; it goes on from its checkpoint."

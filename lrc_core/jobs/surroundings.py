@@ -22,7 +22,6 @@ def check_node(name: str, runs: Path, wanted: str, gpus: int) -> None:
 
     Args:
         name: of the node.
-        runs: the folder of runs.
         wanted: the program that asked, see :func:`~lrc_core.jobs.program.program`.
         gpus: how many the job has been given.
 

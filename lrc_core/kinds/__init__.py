@@ -35,7 +35,6 @@ def check(spec: Spec, *, model_too: bool = True, runs: Path | None = None) -> No
     """Refuse a job that cannot succeed, before it waits for its turn.
 
     Args:
-        spec: what to do.
         model_too: look at the model's headers as well.
         runs: the folder of runs, which plans name their files' folders relative to; the user's by default.
 

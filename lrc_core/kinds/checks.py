@@ -250,7 +250,6 @@ def check_plan(holder: Any, runs: Path) -> None:
 
     Args:
         holder: whatever has a ``plan``, perhaps None, and its ``plan_folder``.
-        runs: the folder of runs.
     """
     if holder.plan is not None:
         Plan.from_dict(dict(holder.plan)).require_files(holder.plan_folder, runs)
@@ -262,7 +261,6 @@ def check_plans_model(spec: Any, plans: Sequence[Plan], runs: Path) -> None:
     Args:
         spec: of the job, with the contents of what it names.
         plans: that it applies.
-        runs: the folder of runs.
 
     Raises:
         PlanError: names both models.

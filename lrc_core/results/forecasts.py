@@ -75,7 +75,6 @@ def measured_plans(view: RunView[AllocateSpec], own: bool = False) -> dict[str, 
     """By text: plans of other runs like this one that were measured, and the dense model's perplexity.
 
     Args:
-        view: the run.
         own: whether its own measured plans count too; not while a forecast of its end is to be tried.
     """
     like = {other.id: other for other in archive().runs(AllocateSpec, view.spec.model) if _alike(other, view)}

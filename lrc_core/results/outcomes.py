@@ -64,7 +64,6 @@ def outcome(view: AnyRun, measured: Mapping[str, str] | None = None) -> Outcome:
     """What came of a run; of one that is not done, nothing.
 
     Args:
-        view: the run.
         measured: what :func:`measured_plans` says, where many runs are asked about.
     """
     if not view.done:

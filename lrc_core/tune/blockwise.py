@@ -68,7 +68,6 @@ def refined_blocks(
         plan: which layers are low-rank, and with which components.
         source: their factors.
         windows: [documents + check windows, window] token ids; fewer where the text is short.
-        settings: see :class:`~lrc_core.tune.settings.BlockwiseSettings`.
         watch: callbacks and checkpoint; blocks that are finished are run and not yielded.
         seed: of the order of the windows.
 

@@ -97,7 +97,6 @@ def density_costs(
     """Parameters for every layer by the closed form, between rank 1 and dense, before they are whole ranks.
 
     Args:
-        layers: the block linears.
         density: effective rank of every layer.
         keep: share of parameters to keep.
         scope: ``kind`` (a budget for each kind of matrix) or ``model``.
@@ -118,7 +117,6 @@ def rebalanced(layers: Sequence[LinearShape], costs: Mapping[str, float], share:
     no value layer can take goes back to the givers in proportion to what they gave. The total stays what it was.
 
     Args:
-        layers: the block linears.
         costs: parameters of every layer.
         share: what query and key give, 0 to 1; no layer falls below rank 1.
     """

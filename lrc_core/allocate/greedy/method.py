@@ -108,7 +108,6 @@ def choose(layers: Sequence[LinearShape], curves: Mapping[str, Mapping[int, floa
     """The plan where the budget is met.
 
     Args:
-        layers: the block linears.
         curves: loss of every layer at every probed rank; dense it is 0.
         keep: share to keep.
 

@@ -27,12 +27,7 @@ from lrc_core.lowrank.masked import MaskedLinear
 
 
 class MaskTraining(RankTraining[LlrcSettings]):
-    """One LLRC run.
-
-    Args:
-        context: model, factors, text and target.
-        settings: see :class:`~lrc_core.allocate.llrc.method.LlrcSettings`.
-    """
+    """One LLRC run."""
 
     def __init__(self, context: Context, settings: LlrcSettings) -> None:
         super().__init__(context, settings, settings.distillation)

@@ -102,7 +102,6 @@ def removed_shares(layers: Sequence[LinearShape], losses: Mapping[str, float], k
     """Share of every layer to remove, in [0, 1).
 
     Args:
-        layers: the block linears.
         losses: theoretical truncation loss of every layer at the uniform rank, not negative.
         keep: share of parameters to keep.
     """

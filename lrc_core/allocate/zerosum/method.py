@@ -141,7 +141,6 @@ def choose_drops(
     """The zero-sum rule.
 
     Args:
-        layers: the block linears.
         scores: [r] predicted loss change of dropping each component of every layer.
         keep: share of parameters to keep.
         candidates: ``sigma`` or ``score``, see :class:`ZeroSumSettings`.

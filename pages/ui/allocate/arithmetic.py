@@ -22,12 +22,7 @@ _RULES: Mapping[str, Callable[[Sequence[LinearShape], float], Mapping[str, int]]
 
 
 def plan_of(card: ModelCard, spec: AllocateSpec) -> Plan | None:
-    """The plan that the job of a spec would come to; None where it takes more than counting, or cannot be.
-
-    Args:
-        card: of the model.
-        spec: of the job.
-    """
+    """The plan that the job of a spec would come to; None where it takes more than counting, or cannot be."""
     if not ALLOCATORS.get(spec.method).arithmetic or spec.method not in _RULES:
         return None
     card = stored_card(card, spec.storage, spec.rank_multiple)

@@ -54,7 +54,6 @@ def choose(
     Args:
         spec: of the next job, at the slider's share of parameters.
         entry: its method.
-        card: of the model.
         changed: called when the user changes something.
         decompose: called with the decomposition that the budget needs, where the user takes it.
     """
@@ -126,7 +125,6 @@ def out_of_reach(spec: AllocateSpec, card: ModelCard) -> BudgetError | None:
     """Why no plan can be within a job's budget; None where there may be one.
 
     Args:
-        spec: of the job.
         card: of the model. A time's reach is known only when layers have been timed.
     """
     layers = stored_card(card, spec.storage, spec.rank_multiple).layers

@@ -31,8 +31,6 @@ def beneath(
     """What the closed form says of its plan at a rate, where it comes from, and the plan as a file.
 
     Args:
-        ref: the model.
-        card: of the model.
         view: the spectra that it was made from.
         ranks: of the plan.
         rate: that it was made for, in whole percent.

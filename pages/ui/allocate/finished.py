@@ -79,7 +79,6 @@ def tune(view: RunView[AllocateSpec], source: PlanSource, *, first: bool) -> Non
     """The job that tunes the factors of the plan at these ranks, or what came of it; nothing where there are none.
 
     Args:
-        view: the run.
         source: its plan.
         first: whether it is the main thing to do now.
     """

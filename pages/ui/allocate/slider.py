@@ -127,7 +127,6 @@ def draw_slider(card: ModelCard, rate: int, panels: Sequence[SliderPanel], relea
     """Draw the slider with what follows from it.
 
     Args:
-        card: of the model.
         rate: where the slider stands, in whole percent.
         panels: heatmaps under it.
         released: called when it is let go somewhere else; :func:`released_at` says where.

@@ -49,7 +49,6 @@ def under_rows(rows: Sequence[comparisons.Row], ref: ModelRef, decided: Sequence
 
     Args:
         rows: at one budget.
-        ref: the model.
         decided: what a decision is made from, at every budget.
     """
     fold = st.expander(

@@ -135,7 +135,6 @@ def story_of(ref: ModelRef, keep: float = USUAL_KEEP) -> Story | None:
     """The story of a model, else that of the shipped sample; None where there is neither.
 
     Args:
-        ref: the model.
         keep: share of the block linears' parameters; the nearest measured one counts.
     """
     for model in dict.fromkeys((ref, ModelRef())):

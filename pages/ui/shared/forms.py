@@ -61,7 +61,6 @@ def method_settings(entry: MethodEntry, preset: str, prefix: str, changed: Calla
     """Widgets for every setting of a method; returns the values that differ from the preset.
 
     Args:
-        entry: the method.
         preset: its preset, the source of the defaults.
         prefix: of the widgets' keys, which are also the query parameters.
         changed: called when the user changes one.

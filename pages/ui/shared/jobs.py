@@ -49,7 +49,6 @@ def submit(spec: Spec, env: Mapping[str, str] | None = None, *, automatic: bool 
     """Start or join a job; returns its id, or shows why it could not be started.
 
     Args:
-        spec: what to do.
         env: environment of the job's process alone, for a token.
         automatic: nobody pressed a button for it: a run of this spec that stopped earlier stays as it is, and while it
             waits a newer wish may take its place.

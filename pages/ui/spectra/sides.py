@@ -253,7 +253,6 @@ def heat_reading(card: ModelCard, values: Mapping[str, float], write: Any, unit:
     """One sentence on what a heatmap shows: which kinds are low and high, and how the depth matters.
 
     Args:
-        card: the model's.
         values: by layer.
         write: figure to text.
         unit: of the figures, behind them.
