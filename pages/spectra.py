@@ -122,7 +122,9 @@ def lacking(look: Look) -> None:
         "The run that is shown did not compute it. One more job does, with everything else that this page can show.",
         ":material/add_chart:",
     )
-    spec = more_spec(view)
+    spec = SpectraSpec(
+        view.spec.model, ("svd", "asvd", "whitened", "kfac"), view.spec.calibration, subspaces=True, stream=False
+    )
     if jobs.instead(spec):
         return
     if st.button("Compute it", icon=":material/play_arrow:", type="primary", key="sp_more"):
@@ -131,13 +133,6 @@ def lacking(look: Look) -> None:
             st.session_state[ASKED] = run_id
             st.rerun()
     jobs.command(spec)
-
-
-def more_spec(view: RunView[SpectraSpec]) -> SpectraSpec:
-    """The job that computes all that this page can show, on the same text."""
-    return SpectraSpec(
-        view.spec.model, ("svd", "asvd", "whitened", "kfac"), view.spec.calibration, subspaces=True, stream=False
-    )
 
 
 @st.fragment

@@ -13,7 +13,7 @@ import lrc_core.decompose  # noqa: F401 - both register their entries
 from lrc_core.cli.output import answer, emit, emit_table
 from lrc_core.errors import UnknownNameError
 from lrc_core.kinds.words.titles import UPDATES as LABELS
-from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS, MethodEntry
+from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
 from lrc_core.settings import FieldInfo, fields_of
 from lrc_core.tune.kinds import KINDS as UPDATES
 from lrc_core.tune.kinds import update_settings
@@ -47,7 +47,15 @@ def methods(arguments: argparse.Namespace) -> None:
 def _all() -> Iterator[dict[str, Any]]:
     for role, registry in (("method", ALLOCATORS), ("decomposition", DECOMPOSITIONS)):
         for entry in registry:
-            yield _of_entry(role, entry)
+            yield {
+                "role": role,
+                "name": entry.name,
+                "label": entry.label,
+                "summary": entry.summary,
+                "source": entry.source,
+                "presets": {name: dict(values) for name, values in entry.presets.items()},
+                "settings": [_of_field(info) for info in fields_of(entry.settings_class)],
+            }
     for kind in UPDATES:
         settings = type(update_settings({"kind": kind}))
         yield {
@@ -59,18 +67,6 @@ def _all() -> Iterator[dict[str, Any]]:
             "presets": {},
             "settings": [_of_field(info) for info in fields_of(settings) if info.name != "kind"],
         }
-
-
-def _of_entry(role: str, entry: MethodEntry) -> dict[str, Any]:
-    return {
-        "role": role,
-        "name": entry.name,
-        "label": entry.label,
-        "summary": entry.summary,
-        "source": entry.source,
-        "presets": {name: dict(values) for name, values in entry.presets.items()},
-        "settings": [_of_field(info) for info in fields_of(entry.settings_class)],
-    }
 
 
 def _of_field(info: FieldInfo) -> dict[str, Any]:

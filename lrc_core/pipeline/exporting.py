@@ -293,10 +293,5 @@ def _facts(
         measured=measured,
         dense=dense,
         runs={run: what for run, what in runs.items() if run},
-        notes=card_notes(starter),
+        notes=["The starter pack's copy of the original was packed in 5 bits a weight before this."] if starter else [],
     )
-
-
-def card_notes(starter: bool) -> list[str]:
-    """What is to be known of the original's weights."""
-    return ["The starter pack's copy of the original was packed in 5 bits a weight before this."] if starter else []

@@ -7,7 +7,6 @@ import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import streamlit as st
 
@@ -15,7 +14,7 @@ from lrc_core.escape import escaped
 from lrc_core.kinds.words.flags import model_words
 from lrc_core.paths import expanded
 from lrc_core.results.answers import plans_of
-from lrc_core.results.archive import AnyRun, RunView, archive
+from lrc_core.results.archive import AnyRun, archive
 from lrc_core.results.plans import PlanSource, find_plan
 from lrc_core.runs.spec import FORMS, PRECISIONS, CalibrationSpec, ExportSpec, ModelRef
 from lrc_core.runs.store import RunStore
@@ -105,15 +104,13 @@ def _form(ref: ModelRef, offers: Sequence[Offer], key: str) -> None:
         if jobs.submit(spec):
             st.rerun()
     st.code(shlex.join([*line, *(["--to", to] if to else [])]), language="bash", wrap_lines=True)
-    for view in exports_of(ref, offer.find().plan):
+    plan = offer.find().plan
+    for view in archive().runs(ExportSpec, ref, samples=False):
+        if dict(view.spec.plan) != plan:
+            continue
         jobs.panel(view.id)
         if view.done:
             result(view)
-
-
-def exports_of(ref: ModelRef, plan: dict[str, Any]) -> list[RunView[ExportSpec]]:
-    """Exports of a plan, newest first."""
-    return [view for view in archive().runs(ExportSpec, ref, samples=False) if dict(view.spec.plan) == plan]
 
 
 def result(view: AnyRun) -> None:
