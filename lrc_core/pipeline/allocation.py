@@ -16,7 +16,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from lrc_core.allocate.protocol import Allocation, Bytes, Context, Latency, PassedPlan
+from lrc_core.allocate.protocol import Allocation, Bytes, Context, Latency, PassedPlan, allocated
 from lrc_core.budget import keep_at, removed_percent, size_key, stored_card, whole_percent
 from lrc_core.calibrate.factor_model import block_transforms, spectra
 from lrc_core.calibrate.statistics import Notes
@@ -108,7 +108,7 @@ def allocation_run(run: Run, session: Session) -> dict[str, Any]:
     )
     spent = _Spent(run.path / "spent.json", context.shared)
     with spent:
-        found: Allocation = entry.load()(context, settings)
+        found = allocated(entry, context, settings)
     plan = writer.save(found)
     return {
         **result,

@@ -88,9 +88,6 @@ class HullStep:
 
 def allocate(context: Context, settings: GreedySettings) -> Allocation:
     """Greedy ranks; see :class:`~lrc_core.allocate.protocol.Allocator`. Finished probes survive a cancel."""
-    check_target(context.layers, context.keep)
-    if context.keep >= 1:
-        return Allocation(dense_ranks(context.layers))
     from lrc_core.allocate.probing.probes import BASE, probe_layers  # torch
 
     ratios = ratio_grid(settings.lowest, settings.highest, settings.step)
