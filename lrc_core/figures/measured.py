@@ -70,12 +70,15 @@ def _marker(methods: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def perplexity_bars(rows: Sequence[Row]) -> go.Figure:
+def perplexity_bars(rows: Sequence[Row], *, lying: bool = False) -> go.Figure:
     """Perplexity of every method, one panel per text; lower is better.
 
     A few methods stand in their usual order; many lie on their side, where their names can be read, the best on top.
+
+    Args:
+        lying: few lie down as well.
     """
-    texts, lying = texts_of(rows), len(methods_of(rows)) > _STANDING
+    texts, lying = texts_of(rows), lying or len(methods_of(rows)) > _STANDING
     figure = make_subplots(
         rows=1, cols=max(1, len(texts)), subplot_titles=texts, horizontal_spacing=0.2 if lying else 0.08
     )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pandas as pd
+import plotly.graph_objects as go
 import streamlit as st
 
 from lrc_core import words
@@ -36,12 +37,17 @@ Rows = list[comparisons.Row]
 
 def overview(group: comparisons.Group, decomposition: str, rows: Rows, ref: ModelRef) -> None:
     """Perplexity bars and the table."""
-    said = "Perplexity by method: " + "; ".join(_sentence(row) for row in charts.ordered(rows))
-    caption = ChartText(said, _readable(charts.ordered(rows)), readings.best(rows), folded=False)
-    charting.plotly(charts.perplexity_bars(rows), caption, key="co_bars", name="perplexity")
+    perplexity(rows, charts.perplexity_bars(rows), "co_bars", folded=False)
     show_ids([f"{row['run_id']}  # {charts.bar_name(row)}" for row in charts.ordered(rows) if row.get("run_id")])
     if answer := why_not_quantise(rows, Scores(RunStore().root)):
         st.markdown(escaped(answer))
+
+
+def perplexity(rows: Rows, figure: go.Figure, key: str, *, folded: bool = True) -> None:
+    """Bars of perplexity, which is the best of them, and the table."""
+    said = "Perplexity by method: " + "; ".join(_sentence(row) for row in charts.ordered(rows))
+    caption = ChartText(said, _readable(charts.ordered(rows)), readings.best(rows), folded=folded)
+    charting.plotly(figure, caption, key=key, name="perplexity")
 
 
 def decide(group: comparisons.Group, decomposition: str, rows: Rows, ref: ModelRef) -> None:

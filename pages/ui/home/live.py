@@ -15,7 +15,7 @@ from lrc_core.results import comparisons
 from lrc_core.runs.spec import ModelRef
 from lrc_core.texts.label import text_labels
 from pages.ui.shared.frame import PAGES, page_link, sample_note
-from pages.ui.shared.prose import ASSETS
+from pages.ui.shared.prose import component
 
 BASELINE = "uniform"
 _LONGEST = 260
@@ -26,13 +26,8 @@ def draw_size(ref: ModelRef) -> None:
     group = next((group for model in (ref, ModelRef()) for group in comparisons.groups(model) if _tells(group)), None)
     if group is None:
         return
-    component = st.components.v2.component(
-        "lrc_live",
-        html='<div class="live"></div>',
-        css=(ASSETS / "components" / "live.css").read_text(encoding="utf-8"),
-        js=(ASSETS / "components" / "live.js").read_text(encoding="utf-8"),
-    )
-    component(data=payload(group), key="home_live")
+    drawn = component("lrc_live", "components/live", '<div class="live"></div>')
+    drawn(data=payload(group), key="home_live")
     with st.container(horizontal=True, vertical_alignment="center", key="home_film"):
         sample_note(group.sample, *(view.id for view in group.views))
         page_link(PAGES["watch"].file, "Watch ranks being learned", PAGES["watch"].icon)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import pandas as pd
 import streamlit as st
 
 from lrc_core import words
@@ -126,11 +125,7 @@ def tasks_words(row: Mapping[str, Any], dense: Mapping[str, Any]) -> str:
 
 def cost_table(row: Mapping[str, Any], dense: Mapping[str, Any]) -> None:
     """The same as a table."""
-    with st.expander(charting.TABLE, icon=":material/table:"):
-        st.dataframe(
-            pd.DataFrame(
-                [{"What": name, "This plan": value, "Beside it": note} for name, value, note in entries(row, dense)]
-            ),
-            hide_index=True,
-            alt="Every figure of the card",
-        )
+    charting.folded(
+        [{"What": name, "This plan": value, "Beside it": note} for name, value, note in entries(row, dense)],
+        "Every figure of the card",
+    )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pandas as pd
 import streamlit as st
 
 from lrc_core import words
@@ -59,21 +58,17 @@ def sensitivity(lesson: lessons.Lesson) -> None:
     cell_grid(grid, CHART, _clicked)
     st.markdown(sensitivity_sentence(lesson))
     sample_note(lesson.view.sample, lesson.view.id)
-    with st.expander(charting.TABLE, icon=":material/table:"):
-        ordered = sorted(card.layers, key=lambda layer: -values[layer.name])
-        st.dataframe(
-            pd.DataFrame(
-                {
-                    "Block": [layer.block for layer in ordered],
-                    "Layer": [layer.kind for layer in ordered],
-                    "Rank left": [by_name[layer.name]["rank"] for layer in ordered],
-                    "KL divergence, nats": [by_name[layer.name]["divergence"] for layer in ordered],
-                    "Loss, nats per token": [by_name[layer.name]["loss"] for layer in ordered],
-                }
-            ),
-            hide_index=True,
-            alt="Sensitivity of every layer, worst first",
-        )
+    ordered = sorted(card.layers, key=lambda layer: -values[layer.name])
+    charting.folded(
+        {
+            "Block": [layer.block for layer in ordered],
+            "Layer": [layer.kind for layer in ordered],
+            "Rank left": [by_name[layer.name]["rank"] for layer in ordered],
+            "KL divergence, nats": [by_name[layer.name]["divergence"] for layer in ordered],
+            "Loss, nats per token": [by_name[layer.name]["loss"] for layer in ordered],
+        },
+        "Sensitivity of every layer, worst first",
+    )
 
 
 def sensitivity_sentence(lesson: lessons.Lesson) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import pandas as pd
 import streamlit as st
 
 from lrc_core import words
@@ -49,21 +48,17 @@ def draw(ref: ModelRef) -> None:
             f"The row: {len(sigma)} values spread along the spectrum of {source}. Computed as you look, in numpy."
         )
         sample_note(view.sample, view.id)
-    with st.expander(charting.TABLE, icon=":material/table:"):
-        last = steps[-1]
-        st.dataframe(
-            pd.DataFrame(
-                {
-                    "Direction": np.arange(1, len(sigma) + 1),
-                    "Share of the energy": [words.percent(value, 2) for value in sigma**2],
-                    "Logit at the start": steps[0].logits.round(2),
-                    "Logit at the end": last.logits.round(2),
-                    "Kept": ["yes" if kept else "no" for kept in last.kept],
-                }
-            ),
-            hide_index=True,
-            alt="Every direction at the start and at the end",
-        )
+    last = steps[-1]
+    charting.folded(
+        {
+            "Direction": np.arange(1, len(sigma) + 1),
+            "Share of the energy": [words.percent(value, 2) for value in sigma**2],
+            "Logit at the start": steps[0].logits.round(2),
+            "Logit at the end": last.logits.round(2),
+            "Kept": ["yes" if kept else "no" for kept in last.kept],
+        },
+        "Every direction at the start and at the end",
+    )
 
 
 def controls() -> training.Setting:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import streamlit as st
 
 from lrc_core import words
@@ -104,20 +103,16 @@ def comparison(entry: dict[str, Any], layer: LinearShape) -> None:
 def weight_table(entry: dict[str, Any], layer: LinearShape) -> None:
     """Every recorded rank in numbers."""
     energy = cumulative_energy(np.asarray(entry["sigma"]["svd"], dtype=float))
-    with st.expander(charting.TABLE, icon=":material/table:"):
-        st.dataframe(
-            pd.DataFrame(
-                {
-                    "Rank": entry["ranks"],
-                    "Parameters of the factors": [factor_params(layer, k) for k in entry["ranks"]],
-                    "Share of the layer's": [words.percent(k / break_even(layer), 0) for k in entry["ranks"]],
-                    "Energy kept": [words.percent(energy[k - 1], 1) for k in entry["ranks"]],
-                    "Error of W": [words.percent(error, 1) for error in entry["weight_error"]["svd"]],
-                }
-            ),
-            hide_index=True,
-            alt="Cost, energy and error of every rank shown",
-        )
+    charting.folded(
+        {
+            "Rank": entry["ranks"],
+            "Parameters of the factors": [factor_params(layer, k) for k in entry["ranks"]],
+            "Share of the layer's": [words.percent(k / break_even(layer), 0) for k in entry["ranks"]],
+            "Energy kept": [words.percent(energy[k - 1], 1) for k in entry["ranks"]],
+            "Error of W": [words.percent(error, 1) for error in entry["weight_error"]["svd"]],
+        },
+        "Cost, energy and error of every rank shown",
+    )
 
 
 def another(ref: ModelRef) -> None:
