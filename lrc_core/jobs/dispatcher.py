@@ -13,7 +13,6 @@ import select
 import sys
 import time
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 from lrc_core.errors import LrcError
@@ -87,7 +86,7 @@ def _start(store: RunStore, run: Run) -> None:
         start_run(store, run, status, DeviceQueue(store).environment_of(run.id))
     except LrcError as error:
         log.error("run %s: %s", run.id, error)
-        end_run(store, run, replace(status, error=error.message, remedy=error.remedy), "failed")
+        end_run(store, run, status, "failed", error)
 
 
 def _sleep(first: Run) -> None:

@@ -183,8 +183,7 @@ def resume(
                 raise RunError(f"The worker of run {run_id} is still ending.", "Try again in a few seconds.")
             run.clear_cancel()
             _flag(run, automatic=False)
-            now = time.time()
-            fresh = Status(created_at=status.created_at, queued_at=now, updated_at=now, attempt=status.attempt + 1)
+            fresh = status.again()
             run.write_status(fresh)
         placed.forget(run)
         if not here:
@@ -221,7 +220,7 @@ def cancel(run_id: str, *, store: RunStore | None = None, wait: bool = False) ->
                 if free:
                     if away:
                         placed.recall(store, away)
-                    return ending.end(store, run, status, "cancelled", "Cancelled while it was queued.")
+                    return end_run(store, run, status, "cancelled", LrcError("Cancelled while it was queued."))
     if wait:
         ending.see_it_stop(store, run)
     else:
@@ -326,7 +325,7 @@ def _launch(
         try:
             placed.send(store, run, on)
         except LrcError as error:
-            end_run(store, run, replace(status, error=error.message, remedy=error.remedy), "failed")
+            end_run(store, run, status, "failed", error)
             raise
         return
     queue = DeviceQueue(store)
@@ -342,7 +341,7 @@ def _launch(
             run.write_status(replace(status, host=host_name(), updated_at=time.time()))
             dispatcher.ensure(store)
     except LrcError as error:
-        end_run(store, run, replace(status, error=error.message, remedy=error.remedy), "failed")
+        end_run(store, run, status, "failed", error)
         raise
 
 
@@ -364,7 +363,7 @@ def _drop(store: RunStore, run: Run) -> bool:
                 run.request_cancel()
                 if away := placed.is_away(run):
                     placed.recall(store, away)
-                ending.end(store, run, status, "cancelled", "A newer request took its place.")
+                end_run(store, run, status, "cancelled", LrcError("A newer request took its place."))
                 if status.attempt == 1:
                     store.discard(run)
                 return True
