@@ -70,8 +70,7 @@ def export_run(run: Run, session: Session) -> dict[str, Any]:
 
     It is written beside its place under another name and moved when it has passed; one that fails is removed.
     """
-    spec = run.spec
-    assert isinstance(spec, ExportSpec)
+    spec = run.spec_as(ExportSpec)
     result = write_card(run, session)
     plan = Plan.from_dict(dict(spec.plan))
     card, devices = session.loaded.card, devices_of(session.loaded.model)
@@ -118,8 +117,7 @@ def _folder_name(spec: ExportSpec, plan: Plan, card: ModelCard) -> str:
 
 def _write(run: Run, session: Session, plan: Plan, made: Path, reference: Path) -> _Written:
     """Everything but the model card; and what the model in memory makes of some windows."""
-    spec, loaded = run.spec, session.loaded
-    assert isinstance(spec, ExportSpec)
+    spec, loaded = run.spec_as(ExportSpec), session.loaded
     plan.check_model(loaded.card)
     plan.require_files(spec.plan_folder, run.path.parent)
     stock = stock_of(loaded.model)
