@@ -6,6 +6,7 @@
 
 from lrc_core.budget.fit import (
     Ranks,
+    check_keep,
     check_target,
     dense_ranks,
     fit_budget,

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from lrc_core.allocate.curves.hand import HAND, predicted_loss, spend_rest
-from lrc_core.budget import fit_budget, stored_card, uniform_ranks
+from lrc_core.budget import check_keep, fit_budget, stored_card, uniform_ranks
 from lrc_core.cli.output import emit, emit_json, fixed_percent
 from lrc_core.errors import LrcError, PlanError, SettingsError
 from lrc_core.files import disk_errors
-from lrc_core.kinds.checks import check_keep
 from lrc_core.kinds.words.flags import model_ref
 from lrc_core.plan import DEFAULT_STORAGE, Plan, make_plan
 from lrc_core.results.archive import Archive, card_of
