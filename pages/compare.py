@@ -31,7 +31,7 @@ from pages.ui.compare import views as compare_views
 from pages.ui.shared import cards as model_cards
 from pages.ui.shared import choices, forms, jobs, state, take_away
 from pages.ui.shared.frame import PAGES, empty, frame, guard, page_link, sample_note
-from pages.ui.shared.naming import file_name
+from pages.ui.shared.naming import download, file_name
 from pages.ui.shared.prose import prose
 
 METHODS, FACTORS, LAW, FOLLOWS = "co_new_methods", "co_new_decomposition", "co_new_storage", "co_new_update"
@@ -253,24 +253,13 @@ def downloads(ref: ModelRef, group: comparisons.Group, decomposition: str) -> No
     under = "best of each" if decomposition == comparisons.EVERY else decomposition_label(decomposition)
     name = partial(file_name, model_label(ref), "comparison", under, f"{rates} % removed")
     with st.container(horizontal=True):
-        st.download_button(
+        download(
             "Table (CSV)",
             pd.DataFrame(comparisons.records(rows, method_label)).map(csv_cell).to_csv(index=False),
             name(ending="csv"),
-            "text/csv",
-            icon=":material/download:",
-            on_click="ignore",
             key="co_csv",
         )
-        st.download_button(
-            "Table (JSON)",
-            json.dumps({"rows": rows}, indent=1),
-            name(ending="json"),
-            "application/json",
-            icon=":material/download:",
-            on_click="ignore",
-            key="co_json",
-        )
+        download("Table (JSON)", json.dumps({"rows": rows}, indent=1), name(ending="json"), key="co_json")
 
 
 def measured_plans(rows: Sequence[Mapping[str, Any]]) -> list[take_away.Offer]:

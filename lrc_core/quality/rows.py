@@ -148,9 +148,9 @@ def _same_cell(row: Row, other: Row) -> bool:
     )
 
 
-def accuracy_of(score: Mapping[str, Any]) -> tuple[str, float | None, float | None]:
-    """Name, value and error of the accuracy that counts: normalised by length where the task has it."""
-    name = "acc_norm" if score.get("acc_norm") is not None else "acc"
+def accuracy_of(score: Mapping[str, Any], wanted: str = "acc_norm") -> tuple[str, float | None, float | None]:
+    """Name, value and error of the accuracy that counts: the one wanted where the task has it, else the plain one."""
+    name = wanted if score.get(wanted) is not None else "acc"
     return name, score.get(name), score.get(f"{name}_stderr")
 
 

@@ -18,7 +18,6 @@ from lrc_core.formats.budgets import (
     LATENCY,
     MEGABYTES,
     SHARE,
-    VARY,
     VARY_WORDS,
     byte_budget,
     latency_share,
@@ -29,6 +28,7 @@ from lrc_core.names import decomposition_label
 from lrc_core.registry import ALLOCATORS, MethodEntry
 from lrc_core.runs.spec import AllocateSpec
 from lrc_core.types import ModelCard
+from pages.ui.shared import forms
 
 BUDGET, VALUE, MAY = "al_budget", "al_budget_value", "al_vary"
 PARAMETERS = "parameters"
@@ -97,11 +97,8 @@ def _value(unit: str, card: ModelCard, changed: Callable[[], None]) -> float:
 
 def _vary(changed: Callable[[], None]) -> str:
     """What may be chosen within bytes."""
-    chosen = st.segmented_control(
-        "May choose", VARY, default=BOTH, format_func=lambda name: VARY_WORDS[name].capitalize(), required=True,
-        key=MAY, on_change=changed, bind="query-params",
-    )  # fmt: skip
-    return chosen or BOTH
+    names = {name: label.capitalize() for name, label in VARY_WORDS.items()}
+    return forms.pick(st, "May choose", names, BOTH, MAY, on_change=changed, bind="query-params")
 
 
 def _whole_model(card: ModelCard) -> int:

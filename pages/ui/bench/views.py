@@ -25,10 +25,10 @@ from lrc_core.runs.spec import STORAGES, AblationSpec, ModelRef, QualitySpec
 from lrc_core.tune.kinds import NO_UPDATE
 from pages.ui.bench import figures, readings, shipped
 from pages.ui.compare import report
-from pages.ui.shared import charting, jobs
+from pages.ui.shared import charting, forms, jobs
 from pages.ui.shared.charting import ChartText
 from pages.ui.shared.frame import empty, guard, sample_note
-from pages.ui.shared.naming import file_name, run_labels
+from pages.ui.shared.naming import download, file_name, run_labels
 
 _SIZES = {"bench": "For two cores", "gpu": "For a GPU"}
 _PARTS = {"losses": "Loss terms", "texts": "Calibration text"}
@@ -52,17 +52,13 @@ def bench(ref: ModelRef) -> None:
     left, middle, right = st.columns([3, 2, 1], vertical_alignment="bottom")
     names = bench_data.measures(chosen)
     if names:
-        measure = left.segmented_control(
-            "Quality", list(names), default=next(iter(names)), format_func=lambda name: escaped(names[name]),
-            required=True, key=f"co_measure_{chosen.view.id}",
-        )  # fmt: skip
-        axis = middle.segmented_control(
-            "Size", list(bench_data.AXES), default="linear", format_func=bench_data.AXES.__getitem__, required=True,
-            key="co_axis", bind="query-params",
+        labels = {name: escaped(label) for name, label in names.items()}
+        measure = forms.pick(left, "Quality", labels, next(iter(names)), f"co_measure_{chosen.view.id}")
+        axis = forms.pick(
+            middle, "Size", bench_data.AXES, "linear", "co_axis", bind="query-params",
             help="Block linears: what methods share out. Whole model: embeddings and head as well, which are kept.",
         )  # fmt: skip
         log = right.toggle("Logarithmic", value=True, key="co_bench_log")
-        measure, axis = measure or next(iter(names)), axis or "linear"
         caption = ChartText(
             "Quality over size, one line per method, the dense model dashed, reference models as named points",
             _frame(chosen),
@@ -149,11 +145,8 @@ def _choose_decomposition(chosen: bench_data.Bench) -> str:
     names = bench_data.decompositions_of(chosen)
     if len(names) < 2:
         return ""
-    picked = st.segmented_control(
-        "Decomposition", [*names, ""], default=names[0], required=True, key="co_bench_under",
-        format_func=lambda name: decomposition_label(name) if name else "All",
-    )  # fmt: skip
-    return names[0] if picked is None else picked
+    labels = {**{name: decomposition_label(name) for name in names}, "": "All"}
+    return forms.pick(st, "Decomposition", labels, names[0], "co_bench_under")
 
 
 def _table(chosen: bench_data.Bench, name: str, *, drawn: bool = False) -> None:
@@ -164,19 +157,16 @@ def _table(chosen: bench_data.Bench, name: str, *, drawn: bool = False) -> None:
         st.caption(":material/error: Failed: " + "; ".join(_failure(row) for row in chosen.failed[:5]))
     st.caption(bench_data.signs(chosen))
     files = (
-        ("CSV", rows_csv(chosen.result), "csv", "text/csv"),
-        ("Markdown", to_markdown(chosen.result), "md", "text/markdown"),
-        ("JSON", json.dumps(chosen.result, indent=1), "json", "application/json"),
+        ("CSV", rows_csv(chosen.result), "csv"),
+        ("Markdown", to_markdown(chosen.result), "md"),
+        ("JSON", json.dumps(chosen.result, indent=1), "json"),
     )
     keeps = {float(row["keep_target"]) for row in chosen.measured if compresses(row)}
     rates = ", ".join(str(whole_percent(keep)) for keep in sorted(keeps, reverse=True))
     saved = partial(file_name, model_label(chosen.view.spec.model), name, f"{rates} % removed" if rates else "")
     with st.container(horizontal=True):
-        for label, content, ending, mime in files:
-            st.download_button(
-                f"Table ({label})", content, saved(ending=ending), mime, icon=":material/download:", on_click="ignore",
-                key=f"co_{name}_{ending}",
-            )  # fmt: skip
+        for label, content, ending in files:
+            download(f"Table ({label})", content, saved(ending=ending), key=f"co_{name}_{ending}")
     sample_note(chosen.view.sample, chosen.view.id)
     jobs.command(chosen.view.spec)
 

@@ -28,7 +28,7 @@ from lrc_core.runs.spec import ModelRef
 from lrc_core.runs.store import RunStore
 from pages.ui.compare import ranks as rank_charts
 from pages.ui.compare import readings
-from pages.ui.shared import charting
+from pages.ui.shared import charting, forms
 from pages.ui.shared.charting import ChartText
 from pages.ui.shared.frame import empty, show_ids
 
@@ -133,15 +133,14 @@ def zero_shot(group: comparisons.Group, decomposition: str, rows: Rows, ref: Mod
     if not tasks_of(rows):
         empty("No tasks measured", "Start a comparison with zero-shot tasks below.", ":material/quiz:")
         return
-    metric = st.segmented_control(
+    metric = forms.pick(
+        st,
         "Accuracy",
-        ["acc_norm", "acc"],
-        default="acc_norm",
-        format_func=lambda name: {"acc": "Plain", "acc_norm": "Normalised by length"}[name],
-        required=True,
+        {"acc_norm": "Normalised by length", "acc": "Plain"},
+        "acc_norm",
+        "co_metric",
         help="Normalised by length: the log-probability of every answer is divided by its length, where the task is "
         "scored so (acc_norm); this is what means, cards and benches count.",
-        key="co_metric",
         bind="query-params",
     )
     items = {score.get("n") for row in rows for score in (row.get("zero_shot") or {}).values() if score.get("n")}

@@ -46,15 +46,8 @@ def card(group: comparisons.Group) -> None:
     left, right = st.columns(2)
     names = in_order({str(row["method"]) for row in rows})
     best = str(min(rows, key=lambda row: (abs(row["keep_target"] - USUAL_KEEP), comparisons.mean_loss(row)))["method"])
-    method = left.segmented_control(
-        "Method",
-        names,
-        default=best,
-        format_func=method_label,
-        required=True,
-        key=METHOD,
-        bind="query-params",
-    )
+    labels = {name: method_label(name) for name in names}
+    method = forms.pick(left, "Method", labels, best, METHOD, bind="query-params")
     rates = sorted({whole_percent(row["keep_target"]) for row in rows if row["method"] == method})
     rate = forms.rate_choice(right, "Removed from the block linears", rates, RATE)
     row = next(

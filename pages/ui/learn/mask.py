@@ -14,7 +14,7 @@ from lrc_core.runs.spec import ModelRef, SpectraSpec
 from pages.ui.learn import lessons
 from pages.ui.learn import mask_training as training
 from pages.ui.learn.flipbook import Book, Frame, flipbook
-from pages.ui.shared import charting, svg
+from pages.ui.shared import charting, forms, svg
 from pages.ui.shared.frame import sample_note
 from pages.ui.shared.summary import shown_spectra
 
@@ -73,9 +73,7 @@ def controls() -> training.Setting:
         help="Switch one off and play again: what does the mask do without it?",
     )
     one, two, three = st.columns(3)
-    noise = one.segmented_control(
-        "Noise", list(NOISES), default="gumbel", format_func=NOISES.__getitem__, required=True, key="learn_noise"
-    )
+    noise = forms.pick(one, "Noise", NOISES, "gumbel", "learn_noise")
     temperature = two.select_slider("Temperature", [0.1, 0.2, 0.4, 0.7, 1.0, 2.0], value=0.4, key="learn_temperature")
     target = three.slider("Keep how many of 32", 4, 28, 16, key="learn_target")
     flat = st.toggle(
@@ -85,7 +83,7 @@ def controls() -> training.Setting:
         "apart.",
     )
     chosen = tuple(name for name in FORCES if name in (terms or []))
-    return training.Setting(chosen, noise or "gumbel", float(temperature), int(target), ramp=not flat)
+    return training.Setting(chosen, noise, float(temperature), int(target), ramp=not flat)
 
 
 def row(ref: ModelRef) -> tuple[np.ndarray, str, RunView[SpectraSpec] | None]:

@@ -87,18 +87,9 @@ def difference(card: ModelCard, plans: dict[str, Plan]) -> None:
     """Where two plans of the same size spend their parameters differently."""
     st.markdown("**Where the parameters go**")
     names = [name for name in ("llrc", "strs", "uniform") if name in plans]
-    pairs = [f"{one} − {two}" for number, one in enumerate(names) for two in names[number + 1 :]]
-    sides = {pair: tuple(pair.split(" − ")) for pair in pairs}
-    chosen = st.segmented_control(
-        "Difference",
-        pairs,
-        default=pairs[0],
-        format_func=lambda pair: " − ".join(method_label(name) for name in sides[pair]),
-        required=True,
-        key=PAIR,
-        bind="query-params",
-    )
-    first, second = sides[chosen or pairs[0]]
+    sides = {f"{one} − {two}": (one, two) for number, one in enumerate(names) for two in names[number + 1 :]}
+    pairs = {pair: " − ".join(map(method_label, both)) for pair, both in sides.items()}
+    first, second = sides[forms.pick(st, "Difference", pairs, next(iter(pairs)), PAIR, bind="query-params")]
     labels = (method_label(first), method_label(second))
     pair = plans[first], plans[second]
     ranks.draw_difference(card, pair, labels, readings.spending(card, *pair), key="learn_difference")

@@ -24,7 +24,7 @@ from lrc_core.quality.published import published_words
 from lrc_core.quality.sizing import MEMORIES, context_words, fitting_words, sizings
 from lrc_core.runs.spec import ModelRef, SpectraSpec
 from lrc_core.types import ModelCard
-from pages.ui.shared import jobs, state
+from pages.ui.shared import forms, jobs, state
 from pages.ui.shared.frame import show_error
 from pages.ui.shared.prose import prose
 
@@ -85,14 +85,8 @@ def picker(current: ModelRef) -> None:
     if jobs.instead(SpectraSpec(model=current)):
         return
     first = _kind_of(current)
-    kind = st.segmented_control(
-        "Where is the model?",
-        list(SOURCES),
-        default=first,
-        required=True,
-        format_func=lambda name: f"{SOURCES[name][1]} {SOURCES[name][0]}",
-        key="home_source",
-    )
+    names = {name: f"{icon} {label}" for name, (label, icon) in SOURCES.items()}
+    kind = forms.pick(st, "Where is the model?", names, first, "home_source")
     if kind == "config":
         _configuration()
         return

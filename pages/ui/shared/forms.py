@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import streamlit as st
 
@@ -24,6 +24,14 @@ from lrc_core.types import Storage
 from pages.ui.shared import state
 
 K = TypeVar("K")
+
+
+def pick(place: Any, label: str, names: Mapping[K, str], first: K, key: str, **more: Any) -> K:
+    """Buttons of which one is always pressed, at the beginning the ``first``."""
+    chosen = place.segmented_control(
+        label, list(names), default=first, format_func=names.__getitem__, required=True, key=key, **more
+    )
+    return first if chosen is None else cast(K, chosen)
 
 
 def one_of(place: Any, words: str, labels: Mapping[K, str], key: str, *, first: int = 0, **more: Any) -> K:
@@ -119,10 +127,7 @@ def rate_slider(place: Any, words: str) -> int:
 def rate_choice(place: Any, label: str, rates: Sequence[int], key: str) -> int:
     """Buttons for some rates in whole percent; the usual one is chosen where it is among them."""
     usual = state.DEFAULT_RATE if state.DEFAULT_RATE in rates else rates[0]
-    chosen = place.segmented_control(
-        label, rates, default=usual, format_func=lambda rate: f"{rate} %", required=True, key=key, bind="query-params"
-    )
-    return int(chosen or rates[0])
+    return pick(place, label, {rate: f"{rate} %" for rate in rates}, usual, key, bind="query-params")
 
 
 def storage(

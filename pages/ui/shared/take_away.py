@@ -19,7 +19,7 @@ from lrc_core.results.plans import PlanSource, find_plan
 from lrc_core.runs.spec import FORMS, PRECISIONS, CalibrationSpec, ExportSpec, ModelRef
 from lrc_core.runs.store import RunStore
 from lrc_core.words import data_size, percent
-from pages.ui.shared import jobs
+from pages.ui.shared import forms, jobs
 from pages.ui.shared.frame import empty, guard
 
 ICON = ":material/archive:"
@@ -83,11 +83,11 @@ def _form(ref: ModelRef, offers: Sequence[Offer], key: str) -> None:
         number = st.selectbox("Plan", range(len(offers)), format_func=labels.__getitem__, key=f"{key}_take_plan")
     offer = offers[number]
     left, right = st.columns([3, 2], vertical_alignment="bottom")
-    form = left.segmented_control(
-        "Form", FORMS, default=FORMS[0], required=True, format_func=_FORMS.__getitem__, key=f"{key}_take_form",
+    form = forms.pick(
+        left, "Form", _FORMS, FORMS[0], f"{key}_take_form",
         help="The small form keeps the low-rank layers. The twin multiplies them out: every program loads it, and it "
         "is as large as the original.",
-    ) or FORMS[0]  # fmt: skip
+    )  # fmt: skip
     dtype = right.selectbox("Precision", PRECISIONS, format_func=_PRECISIONS.__getitem__, key=f"{key}_take_dtype")
     line = ["lrc", "export", offer.words, *model_words(ref)]
     line += [*(["--form", form] if form != FORMS[0] else []), *(["--dtype", dtype] if dtype != "auto" else [])]
