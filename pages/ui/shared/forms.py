@@ -11,6 +11,7 @@ import streamlit as st
 from lrc_core.budget import LAWS
 from lrc_core.errors import TextError
 from lrc_core.escape import escaped
+from lrc_core.models.pack.starter import TASKS
 from lrc_core.paths import read_only
 from lrc_core.plan import DEFAULT_STORAGE
 from lrc_core.registry import MethodEntry
@@ -226,9 +227,6 @@ def evaluation(prefix: str) -> EvaluationSpec:
         tasks=tuple(str(task) for task in tasks),
         items=int(items),
     )
-
-
-TASKS = ("arc_easy", "arc_challenge", "piqa", "hellaswag", "winogrande", "openbookqa", "boolq")
 
 
 def _names(text: str, what: str) -> tuple[str, ...]:
