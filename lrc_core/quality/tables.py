@@ -65,10 +65,14 @@ def marks(row: Row, baselines: Sequence[str], *path: str) -> str:
 
 def p_of(row: Row, baseline: str, *path: str) -> float | None:
     """p-value of a test, None where it could not be made."""
+    return _test(row, baseline, path).get("p")
+
+
+def _test(row: Row, baseline: str, path: Sequence[str]) -> Mapping[str, Any]:
     test: Any = (row.get("paired") or {}).get(baseline)
     for name in path:
         test = test.get(name) if isinstance(test, Mapping) else None
-    return test.get("p") if isinstance(test, Mapping) else None
+    return test if isinstance(test, Mapping) else {}
 
 
 def records(result: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -128,12 +132,8 @@ def _record(
 def _tests(row: Row, names: Sequence[str], prefix: str, *path: str) -> dict[str, Any]:
     found = {}
     for name in names:
-        test: Any = (row.get("paired") or {}).get(name)
-        for step in path:
-            test = test.get(step) if isinstance(test, Mapping) else None
-        if isinstance(test, Mapping):
-            for key in ("difference", "stderr", "p"):
-                found[f"{prefix}_vs_{name}_{key}"] = test.get(key)
+        if test := _test(row, name, path):
+            found |= {f"{prefix}_vs_{name}_{key}": test.get(key) for key in ("difference", "stderr", "p")}
     return found
 
 

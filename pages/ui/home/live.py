@@ -11,6 +11,7 @@ from lrc_core import words
 from lrc_core.budget import USUAL_KEEP, whole_percent
 from lrc_core.names import method_color, method_label
 from lrc_core.quality.quantised import compresses, served_bytes
+from lrc_core.quality.rows import mean_loss
 from lrc_core.results import comparisons
 from lrc_core.runs.spec import ModelRef
 from lrc_core.texts.label import text_labels
@@ -41,7 +42,7 @@ def _tells(group: comparisons.Group) -> bool:
 def _best(rows: Iterable[comparisons.Row]) -> comparisons.Row | None:
     """Of the compressed models at one size that have a text, the one that lost least."""
     written = [row for row in rows if compresses(row) and _text(row)]
-    return min(written, key=comparisons.mean_loss, default=None)
+    return min(written, key=mean_loss, default=None)
 
 
 def _text(row: comparisons.Row) -> str:

@@ -12,7 +12,7 @@ from lrc_core.budget import USUAL_KEEP, whole_percent
 from lrc_core.names import in_order, method_label
 from lrc_core.quality.plain_words import ACCURACY, accuracy_loss, difference_words
 from lrc_core.quality.quantised import compresses, served_bytes
-from lrc_core.quality.rows import Scores, dense_row
+from lrc_core.quality.rows import Scores, dense_row, mean_loss
 from lrc_core.quality.speeds import DECODE, PACES, PREFILL, pace_of
 from lrc_core.results import comparisons
 from lrc_core.runs.spec import ModelRef
@@ -45,7 +45,7 @@ def card(group: comparisons.Group) -> None:
         return
     left, right = st.columns(2)
     names = in_order({str(row["method"]) for row in rows})
-    best = str(min(rows, key=lambda row: (abs(row["keep_target"] - USUAL_KEEP), comparisons.mean_loss(row)))["method"])
+    best = str(min(rows, key=lambda row: (abs(row["keep_target"] - USUAL_KEEP), mean_loss(row)))["method"])
     labels = {name: method_label(name) for name in names}
     method = forms.pick(left, "Method", labels, best, METHOD, bind="query-params")
     rates = sorted({whole_percent(row["keep_target"]) for row in rows if row["method"] == method})

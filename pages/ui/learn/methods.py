@@ -13,7 +13,7 @@ from lrc_core.figures import measured as charts
 from lrc_core.names import method_label
 from lrc_core.plan import Plan
 from lrc_core.quality.quantised import compresses
-from lrc_core.quality.rows import dense_row
+from lrc_core.quality.rows import dense_row, mean_loss
 from lrc_core.results import comparisons
 from lrc_core.results.archive import archive
 from lrc_core.runs.spec import ModelRef
@@ -63,7 +63,7 @@ def beyond(group: comparisons.Group, keep: float, rows: Sequence[comparisons.Row
     """What lost less than the best of the three at the same budget, "" where nothing did."""
     three = [row for row in rows if row["method"] in METHODS]
     best = lightest(group, keep)
-    if best is None or not three or comparisons.mean_loss(best) >= min(map(comparisons.mean_loss, three)):
+    if best is None or not three or mean_loss(best) >= min(map(mean_loss, three)):
         return ""
     dense, text = dense_row(rows), next(iter(best["perplexity"]))
     score = best["perplexity"][text]
@@ -80,7 +80,7 @@ def beyond(group: comparisons.Group, keep: float, rows: Sequence[comparisons.Row
 def lightest(group: comparisons.Group, keep: float) -> comparisons.Row | None:
     """The row of ranks that loses least at a budget, whatever its decomposition."""
     found = [row for row in group.at(comparisons.EVERY, keep) if compresses(row)]
-    return min(found, key=comparisons.mean_loss, default=None)
+    return min(found, key=mean_loss, default=None)
 
 
 def difference(card: ModelCard, plans: dict[str, Plan]) -> None:
