@@ -148,7 +148,7 @@ def _same_cell(row: Row, other: Row) -> bool:
     )
 
 
-def mean_loss(row: Row) -> float:
+def mean_loss(row: Mapping[str, Any]) -> float:
     """Mean log-perplexity over the texts, in nats per token: what rows are ranked by; infinite without any."""
     values = [math.log(float(score["value"])) for score in row["perplexity"].values()]
     return sum(values) / len(values) if values else math.inf

@@ -130,7 +130,7 @@ def _record(
 
 
 def _tests(row: Row, names: Sequence[str], prefix: str, *path: str) -> dict[str, Any]:
-    found = {}
+    found: dict[str, Any] = {}
     for name in names:
         if test := _test(row, name, path):
             found |= {f"{prefix}_vs_{name}_{key}": test.get(key) for key in ("difference", "stderr", "p")}
