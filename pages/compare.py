@@ -190,16 +190,9 @@ def choose(groups: list[comparisons.Group]) -> tuple[comparisons.Group, str, flo
     left, right = st.columns(2)
     if len(names) > 1:
         names = [comparisons.EVERY, *names]
-    decomposition = left.segmented_control(
-        "Decomposition",
-        names,
-        default=names[0],
-        format_func=lambda name: "Best of each" if name == comparisons.EVERY else decomposition_label(name),
-        help="Best of each: of every method the row that lost least, whatever its decomposition.",
-        required=True,
-        key=DECOMPOSITION,
-        bind="query-params",
-    ) or names[0]  # fmt: skip
+    labels = {name: "Best of each" if name == comparisons.EVERY else decomposition_label(name) for name in names}
+    best = "Best of each: of every method the row that lost least, whatever its decomposition."
+    decomposition = forms.pick(left, "Decomposition", labels, names[0], DECOMPOSITION, help=best, bind="query-params")
     rates = [whole_percent(keep) for keep in comparisons.keeps_of(group, decomposition)] or [state.DEFAULT_RATE]
     return group, decomposition, keep_at(forms.rate_choice(right, "Compression", rates, KEEP))
 
@@ -279,18 +272,10 @@ def _left_out(run_id: str) -> bool:
 
 
 def body(ref: ModelRef) -> None:
-    section = st.segmented_control(
-        "Show",
-        list(SECTIONS),
-        default="rows",
-        format_func=lambda name: SECTIONS[name][0],
-        required=True,
-        key=SECTION,
-        bind="query-params",
-        label_visibility="collapsed",
-    )
+    names = {name: label for name, (label, _) in SECTIONS.items()}
+    section = forms.pick(st, "Show", names, "rows", SECTION, bind="query-params", label_visibility="collapsed")
     with guard():
-        SECTIONS[section or "rows"][1](ref)
+        SECTIONS[section][1](ref)
 
 
 def side_by_side(ref: ModelRef) -> None:
@@ -316,18 +301,10 @@ def side_by_side(ref: ModelRef) -> None:
     model_cards.coverage(known[0] if known else None)
     for note in comparisons.differences(group.at(decomposition, None), group):
         st.caption(f":material/info: {escaped(note)}")
-    view = st.segmented_control(
-        "View",
-        list(compare_views.VIEWS),
-        default="overview",
-        format_func=lambda name: compare_views.VIEWS[name][0],
-        required=True,
-        key=VIEW,
-        bind="query-params",
-        label_visibility="collapsed",
-    )
+    names = {name: label for name, (label, _) in compare_views.VIEWS.items()}
+    view = forms.pick(st, "View", names, "overview", VIEW, bind="query-params", label_visibility="collapsed")
     with guard():
-        compare_views.VIEWS[view or "overview"][1](group, decomposition, rows, ref)
+        compare_views.VIEWS[view][1](group, decomposition, rows, ref)
     with guard():
         cards.under_rows(rows, ref, decision_of(ref, group, decomposition))
     fill_missing(ref, group, decomposition)

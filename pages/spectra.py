@@ -77,16 +77,9 @@ def controls(ref: ModelRef, view: RunView[SpectraSpec]) -> Look:
         bind="query-params",
     )
     names = list(spectra.decompositions)
-    chosen = middle.segmented_control(
-        "Decomposition",
-        names,
-        wrap=True,
-        default="whitened" if "whitened" in names else names[0],
-        format_func=decomposition_label,
-        required=True,
-        key=DECOMPOSITION,
-        bind="query-params",
-    )
+    labels = {name: decomposition_label(name) for name in names}
+    first = "whitened" if "whitened" in names else names[0]
+    chosen = forms.pick(middle, "Decomposition", labels, first, DECOMPOSITION, wrap=True, bind="query-params")
     words = "Where the current cut lies. A click on a curve of the spectrum sets it, too."
     keep = keep_at(forms.rate_slider(right, words))
     side = Side(view, spectra, fitting(measure, chosen if chosen in names else names[0], names))
