@@ -124,20 +124,9 @@ def _asked(ref: ModelRef) -> CompareSpec | None:
         format_func=lambda rate: f"{rate} %",
         key="co_new_rates",
     )
-    decomposition = left.selectbox(
-        "Decomposition",
-        list(DECOMPOSITIONS.names()),
-        index=list(DECOMPOSITIONS.names()).index("whitened"),
-        format_func=decomposition_label,
-        key=FACTORS,
-    )
-    update = right.selectbox(
-        "Update of the factors",
-        list(jobs.UPDATES),
-        format_func=jobs.UPDATES.__getitem__,
-        key=FOLLOWS,
-        help=jobs.UPDATE_HELP,
-    )
+    labels = {name: decomposition_label(name) for name in DECOMPOSITIONS.names()}
+    decomposition = forms.one_of(left, "Decomposition", labels, FACTORS, first=list(labels).index("whitened"))
+    update = forms.one_of(right, "Update of the factors", jobs.UPDATES, FOLLOWS, help=jobs.UPDATE_HELP)
     with left:
         formats = choose_formats()
         storage = forms.storage(LAW, None, linked=False)

@@ -68,14 +68,9 @@ def controls(ref: ModelRef, view: RunView[SpectraSpec]) -> Look:
     """What is looked at: measure, decomposition, compression, cut, reference, what stands beside, search."""
     spectra = spectra_of(view)
     left, middle, right = st.columns([3, 4, 3], vertical_alignment="top")
-    measure = left.selectbox(
-        "Measure",
-        list(measures.MEASURES),
-        index=list(measures.MEASURES).index("r95"),
-        format_func=lambda key: measures.MEASURES[key].label,
-        key=MEASURE,
-        bind="query-params",
-    )
+    known = {key: entry.label for key, entry in measures.MEASURES.items()}
+    usual = list(known).index("r95")
+    measure = forms.one_of(left, "Measure", known, MEASURE, first=usual, bind="query-params")
     names = list(spectra.decompositions)
     labels = {name: decomposition_label(name) for name in names}
     first = "whitened" if "whitened" in names else names[0]
@@ -85,13 +80,8 @@ def controls(ref: ModelRef, view: RunView[SpectraSpec]) -> Look:
     side = Side(view, spectra, fitting(measure, chosen if chosen in names else names[0], names))
     place, *others = st.columns([3, 4, 4, 3], vertical_alignment="bottom")
     cuts = sides.cut_choices(ref, side, keep)
-    cut = place.selectbox(
-        "Cut by",
-        list(cuts),
-        format_func=lambda key: cuts[key],
-        key=CUT,
-        help="What decides the ranks of the current cut: the uniform rule, or a recorded plan near this size.",
-    )
+    words = "What decides the ranks of the current cut: the uniform rule, or a recorded plan near this size."
+    cut = forms.one_of(place, "Cut by", cuts, CUT, help=words)
     ranks = sides.cut_ranks(ref, side, cut or sides.UNIFORM, keep)
     return compared(Look(side, measure, keep, ranks), others)
 

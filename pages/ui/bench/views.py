@@ -131,13 +131,7 @@ def _choose(found: Sequence[bench_data.Bench], key: str) -> bench_data.Bench:
     if len(found) == 1:
         return found[0]
     labels = run_labels([one.view for one in found])
-    index = st.selectbox(
-        "Run",
-        range(len(found)),
-        format_func=lambda number: labels[found[number].view.id],
-        key=key,
-    )
-    return found[index]
+    return found[forms.one_of(st, "Run", {place: labels[one.view.id] for place, one in enumerate(found)}, key)]
 
 
 def _choose_decomposition(chosen: bench_data.Bench) -> str:

@@ -12,7 +12,7 @@ from lrc_core.figures.common import Scale
 from lrc_core.results.archive import archive
 from lrc_core.runs.spec import LessonSpec, ModelRef
 from pages.ui.learn import lessons
-from pages.ui.shared import charting, jobs
+from pages.ui.shared import charting, forms, jobs
 from pages.ui.shared.cellgrid import OUTLINE, Grid, cell_grid, limits_of, picked_in
 from pages.ui.shared.frame import sample_note
 
@@ -112,11 +112,11 @@ def texts(found: list[lessons.Lesson], already: str) -> None:
             "below."
         )
         st.session_state[LAYER] = next(iter(entries))
-    name = st.selectbox(
+    name = forms.one_of(
+        st,
         "Squeezed layer",
-        list(entries),
-        format_func=lambda key: _label(*entries[key]),
-        key=LAYER,
+        {key: _label(*entry) for key, entry in entries.items()},
+        LAYER,
         bind="query-params",
         help="Sorted from the most to the least sensitive. A click on the map chooses as well.",
     )
@@ -169,12 +169,8 @@ def write_live(ref: ModelRef) -> None:
         return
     layers = {layer.name: layer for layer in known[0].layers}
     left, right = st.columns([3, 2])
-    name = left.selectbox(
-        "Layer",
-        list(layers),
-        format_func=lambda key: lessons.layer_label(layers[key]),
-        key="learn_live_layer",
-    )
+    labels = {key: lessons.layer_label(layer) for key, layer in layers.items()}
+    name = forms.one_of(left, "Layer", labels, "learn_live_layer")
     keep = right.select_slider(
         "Parameters left in it",
         KEEPS,
