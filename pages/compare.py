@@ -117,13 +117,7 @@ def _asked(ref: ModelRef) -> CompareSpec | None:
     names = choices.ordered_methods()
     methods = _methods_asked(names)
     left, right = st.columns(2)
-    rates = right.multiselect(
-        "Compressions",
-        [5, 10, 15, 20, 25, 30, 40, 50],
-        default=[10, 20],
-        format_func=lambda rate: f"{rate} %",
-        key="co_new_rates",
-    )
+    rates = forms.compressions(right, [10, 20], "co_new_rates")
     labels = {name: decomposition_label(name) for name in DECOMPOSITIONS.names()}
     decomposition = forms.one_of(left, "Decomposition", labels, FACTORS, first=list(labels).index("whitened"))
     update = forms.one_of(right, "Update of the factors", jobs.UPDATES, FOLLOWS, help=jobs.UPDATE_HELP)
@@ -151,15 +145,8 @@ def _asked(ref: ModelRef) -> CompareSpec | None:
 def _methods_asked(names: list[str]) -> list[str]:
     choices.three_choices(filled(), "co_take", fill)
     with st.expander("All methods", icon=":material/apps:", expanded=filled() is None):
-        methods = st.pills(
-            "Methods",
-            names,
-            selection_mode="multi",
-            wrap=True,
-            default=CompareSpec().methods,
-            format_func=method_label,
-            key=METHODS,
-        )
+        labels = {name: method_label(name) for name in names}
+        methods = forms.several(st, "Methods", labels, CompareSpec().methods, METHODS, wrap=True)
         choices.all_methods_table(names)
     return methods
 

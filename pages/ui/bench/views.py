@@ -183,27 +183,21 @@ def _start_bench(ref: ModelRef, *, expanded: bool = False) -> None:
         st.expander("Start a bench", icon=":material/add:", expanded=expanded),
         st.form("co_bench_form", border=False, enter_to_submit=False),
     ):
-        methods = st.pills(
-            "Methods", names, selection_mode="multi", default=names, format_func=method_label, key="co_bench_methods"
-        )
+        labels = {name: method_label(name) for name in names}
+        methods = forms.several(st, "Methods", labels, names, "co_bench_methods")
         left, right = st.columns(2)
-        rates = left.multiselect(
-            "Compressions", [5, 10, 15, 20, 25, 30, 40, 50], default=[10, 20, 30, 40],
-            format_func=lambda rate: f"{rate} %", key="co_bench_rates",
-        )  # fmt: skip
+        rates = forms.compressions(left, [10, 20, 30, 40], "co_bench_rates")
         under = right.multiselect(
             "Decompositions", list(DECOMPOSITIONS.names()), default=["whitened"], format_func=decomposition_label,
             key="co_bench_decompositions",
         )  # fmt: skip
         size = left.selectbox("Size", list(PRESETS), format_func=_SIZES.__getitem__, key="co_bench_size")
-        updates = right.pills(
-            "Update of the factors", list(jobs.UPDATES), selection_mode="multi", default=[NO_UPDATE],
-            format_func=jobs.UPDATES.__getitem__, key="co_bench_updates",
+        updates = forms.several(
+            right, "Update of the factors", jobs.UPDATES, [NO_UPDATE], "co_bench_updates",
             help="Each in rows of its own: plans as allocated, fitted in closed form, or tuned by gradient steps.",
         )  # fmt: skip
-        storages = right.pills(
-            "Storage", STORAGES, selection_mode="multi", default=STORAGES,
-            format_func=lambda name: storage_law(name).label, key="co_bench_storages",
+        storages = forms.several(
+            right, "Storage", {name: storage_law(name).label for name in STORAGES}, STORAGES, "co_bench_storages",
             help="How low-rank layers are stored and counted, each in rows of its own.",
         )  # fmt: skip
         references = right.text_input(
@@ -242,13 +236,9 @@ def _start_ablation(ref: ModelRef, *, expanded: bool = False) -> None:
         st.form("co_ablation_form", border=False, enter_to_submit=False),
     ):
         left, right = st.columns(2)
-        methods = left.pills(
-            "Methods", names, selection_mode="multi", default=names, format_func=method_label, key="co_ablation_methods"
-        )
-        parts = right.pills(
-            "What is varied", list(_PARTS), selection_mode="multi", default=list(_PARTS),
-            format_func=_PARTS.__getitem__, key="co_ablation_parts",
-        )  # fmt: skip
+        labels = {name: method_label(name) for name in names}
+        methods = forms.several(left, "Methods", labels, names, "co_ablation_methods")
+        parts = forms.several(right, "What is varied", _PARTS, _PARTS, "co_ablation_parts")
         size = left.selectbox("Size", list(PRESETS), format_func=_SIZES.__getitem__, key="co_ablation_size")
         if not st.form_submit_button("Start the ablation", type="primary", icon=":material/play_arrow:"):
             return

@@ -63,15 +63,9 @@ def draw(ref: ModelRef) -> None:
 
 def controls() -> training.Setting:
     """Forces, noise, temperature, target and start."""
-    terms = st.pills(
-        "Forces",
-        list(FORCES),
-        selection_mode="multi",
-        default=list(FORCES),
-        format_func=lambda name: FORCES[name][0],
-        key="learn_forces",
-        help="Switch one off and play again: what does the mask do without it?",
-    )
+    labels = {name: label for name, (label, *_) in FORCES.items()}
+    words = "Switch one off and play again: what does the mask do without it?"
+    terms = forms.several(st, "Forces", labels, FORCES, "learn_forces", help=words)
     one, two, three = st.columns(3)
     noise = forms.pick(one, "Noise", NOISES, "gumbel", "learn_noise")
     temperature = two.select_slider("Temperature", [0.1, 0.2, 0.4, 0.7, 1.0, 2.0], value=0.4, key="learn_temperature")
@@ -82,7 +76,7 @@ def controls() -> training.Setting:
         help="Off: logits start falling along the spectrum, as in the paper. On: only the forces can tell directions "
         "apart.",
     )
-    chosen = tuple(name for name in FORCES if name in (terms or []))
+    chosen = tuple(name for name in FORCES if name in terms)
     return training.Setting(chosen, noise, float(temperature), int(target), ramp=not flat)
 
 

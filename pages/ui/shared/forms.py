@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 import streamlit as st
@@ -33,6 +33,27 @@ def pick(place: Any, label: str, names: Mapping[K, str], first: K, key: str, **m
         label, list(names), default=first, format_func=names.__getitem__, required=True, key=key, **more
     )
     return first if chosen is None else cast(K, chosen)
+
+
+def several(place: Any, label: str, names: Mapping[K, str], first: Iterable[K], key: str, **more: Any) -> list[K]:
+    """Buttons of which any number is pressed, at the beginning the ``first``."""
+    return list(
+        place.pills(
+            label,
+            list(names),
+            selection_mode="multi",
+            default=list(first),
+            format_func=names.__getitem__,
+            key=key,
+            **more,
+        )
+    )
+
+
+def compressions(place: Any, first: Sequence[int], key: str) -> list[int]:
+    """Several of the usual rates, in whole percent."""
+    rates = [5, 10, 15, 20, 25, 30, 40, 50]
+    return list(place.multiselect("Compressions", rates, default=first, format_func=lambda rate: f"{rate} %", key=key))
 
 
 def one_of(place: Any, words: str, labels: Mapping[K, str], key: str, *, first: int = 0, **more: Any) -> K:
