@@ -166,5 +166,5 @@ def allocated(entry: MethodEntry, context: Context, settings: Any) -> Allocation
         check_target(context.layers, context.keep)
         if context.keep >= 1:
             return Allocation(dense_ranks(context.layers))
-    found: Allocation = entry.load()(context, settings)
-    return found
+    method: Allocator = entry.load()
+    return method(context, settings)
