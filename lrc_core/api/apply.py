@@ -50,6 +50,7 @@ def apply(model: NamedModel, plan: ChosenPlan) -> CompressedModel:
 
     Args:
         model: see :func:`~lrc_core.api.load.load`.
+        plan: of that model.
 
     Returns:
         The model, for whatever PyTorch does with one.

@@ -56,6 +56,7 @@ def export(
 
     Args:
         model: see :func:`~lrc_core.api.load.load`.
+        plan: of that model.
         to: a folder that is new or empty; by default one inside the run.
         form: ``lowrank``, as small as the plan says; or ``dense``, of stock shapes that load anywhere, as large as the
             original.
