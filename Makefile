@@ -98,7 +98,7 @@ campaign: install-dev ## Kill workers, damage files, feed readers with nonsense,
 	@$(PY) -m tests.campaign $(ARGS)
 
 samples: install starter ## Run what is missing of the sample runs and rewrite assets/samples (hours on two cores)
-	$(PY) -m lrc_core.samples
+	$(PY) -m tests.samples
 
 .PHONY: screenshots
 screenshots: install-dev ## Write a picture of every page in both themes to screenshots/, and those that the README shows

@@ -28,7 +28,6 @@ def earlier(path: Path, read: Callable[[Path], T]) -> T | None:
     """What an earlier attempt left in a file; None where there is none, or where it was damaged and is set aside.
 
     Args:
-        path: the file.
         read: reads and checks it; whatever it raises means that the file is damaged.
     """
     if not path.exists():

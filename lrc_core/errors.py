@@ -85,7 +85,6 @@ class RecordError(RunError):
     Args:
         message: names the file and the field.
         remedy: as of every error.
-        where: the file.
         field: the field, with dots where it lies in another; "" where it is the whole file.
     """
 

@@ -230,7 +230,6 @@ def locked(path: Path, waiting: Callable[[], None] | None = None, *, cache: bool
     """Hold a lock file, waiting for it. The system releases it when the process dies, however it dies.
 
     Args:
-        path: the file.
         waiting: called every 0.3 s while somebody else holds it; what it raises ends the waiting.
         cache: it lies in a cache, see :func:`disk_errors`.
     """

@@ -193,7 +193,6 @@ class Plan:
 
         Args:
             folder: where they lie, absolute or relative to ``runs``; "" where it is unknown.
-            runs: the folder of runs.
 
         Raises:
             PlanError: names the file.
@@ -373,7 +372,6 @@ def pruned_plan(plan: Plan, card: ModelCard, shapes: Shapes, structure_file: str
 
     Args:
         plan: the plan that leaves every layer dense.
-        card: the model's.
         shapes: rows and columns that are left of the layers that lose some.
         structure_file: name of the file beside the plan that says which.
     """

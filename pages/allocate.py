@@ -151,25 +151,15 @@ def choose_method(decomposition: str, storage: str) -> tuple[MethodEntry, str]:
 def choose_decomposition() -> str:
     """The decomposition; drawn above the previews because they depend on it."""
     names = list(DECOMPOSITIONS.names())
-    chosen = st.segmented_control(
-        "Decomposition",
-        names,
-        wrap=True,
-        default=FIRST.decomposition,
-        format_func=lambda name: DECOMPOSITIONS.get(name).label,
-        required=True,
-        key=DECOMPOSITION,
-        on_change=set_otherwise,
-        bind="query-params",
-    )
-    return chosen or names[0]
+    labels = {name: DECOMPOSITIONS.get(name).label for name in names}
+    more = {"wrap": True, "on_change": set_otherwise, "bind": "query-params"}
+    return forms.pick(st, "Decomposition", labels, FIRST.decomposition, DECOMPOSITION, **more)
 
 
 def form(ref: ModelRef, card: ModelCard, keep: float, decomposition: str) -> AllocateSpec:
     """The settings of the next job, generated from the registry; returns its spec.
 
     Args:
-        ref: the model.
         card: its card, with layers as they are to be stored.
         keep: the slider's share.
         decomposition: that was chosen.

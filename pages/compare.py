@@ -31,7 +31,7 @@ from pages.ui.compare import views as compare_views
 from pages.ui.shared import cards as model_cards
 from pages.ui.shared import choices, forms, jobs, state, take_away
 from pages.ui.shared.frame import PAGES, empty, frame, guard, page_link, sample_note
-from pages.ui.shared.naming import file_name
+from pages.ui.shared.naming import download, file_name
 from pages.ui.shared.prose import prose
 
 METHODS, FACTORS, LAW, FOLLOWS = "co_new_methods", "co_new_decomposition", "co_new_storage", "co_new_update"
@@ -117,27 +117,10 @@ def _asked(ref: ModelRef) -> CompareSpec | None:
     names = choices.ordered_methods()
     methods = _methods_asked(names)
     left, right = st.columns(2)
-    rates = right.multiselect(
-        "Compressions",
-        [5, 10, 15, 20, 25, 30, 40, 50],
-        default=[10, 20],
-        format_func=lambda rate: f"{rate} %",
-        key="co_new_rates",
-    )
-    decomposition = left.selectbox(
-        "Decomposition",
-        list(DECOMPOSITIONS.names()),
-        index=list(DECOMPOSITIONS.names()).index("whitened"),
-        format_func=decomposition_label,
-        key=FACTORS,
-    )
-    update = right.selectbox(
-        "Update of the factors",
-        list(jobs.UPDATES),
-        format_func=jobs.UPDATES.__getitem__,
-        key=FOLLOWS,
-        help=jobs.UPDATE_HELP,
-    )
+    rates = forms.compressions(right, [10, 20], "co_new_rates")
+    labels = {name: decomposition_label(name) for name in DECOMPOSITIONS.names()}
+    decomposition = forms.one_of(left, "Decomposition", labels, FACTORS, first=list(labels).index("whitened"))
+    update = forms.one_of(right, "Update of the factors", jobs.UPDATES, FOLLOWS, help=jobs.UPDATE_HELP)
     with left:
         formats = choose_formats()
         storage = forms.storage(LAW, None, linked=False)
@@ -162,15 +145,8 @@ def _asked(ref: ModelRef) -> CompareSpec | None:
 def _methods_asked(names: list[str]) -> list[str]:
     choices.three_choices(filled(), "co_take", fill)
     with st.expander("All methods", icon=":material/apps:", expanded=filled() is None):
-        methods = st.pills(
-            "Methods",
-            names,
-            selection_mode="multi",
-            wrap=True,
-            default=CompareSpec().methods,
-            format_func=method_label,
-            key=METHODS,
-        )
+        labels = {name: method_label(name) for name in names}
+        methods = forms.several(st, "Methods", labels, CompareSpec().methods, METHODS, wrap=True)
         choices.all_methods_table(names)
     return methods
 
@@ -190,16 +166,9 @@ def choose(groups: list[comparisons.Group]) -> tuple[comparisons.Group, str, flo
     left, right = st.columns(2)
     if len(names) > 1:
         names = [comparisons.EVERY, *names]
-    decomposition = left.segmented_control(
-        "Decomposition",
-        names,
-        default=names[0],
-        format_func=lambda name: "Best of each" if name == comparisons.EVERY else decomposition_label(name),
-        help="Best of each: of every method the row that lost least, whatever its decomposition.",
-        required=True,
-        key=DECOMPOSITION,
-        bind="query-params",
-    ) or names[0]  # fmt: skip
+    labels = {name: "Best of each" if name == comparisons.EVERY else decomposition_label(name) for name in names}
+    best = "Best of each: of every method the row that lost least, whatever its decomposition."
+    decomposition = forms.pick(left, "Decomposition", labels, names[0], DECOMPOSITION, help=best, bind="query-params")
     rates = [whole_percent(keep) for keep in comparisons.keeps_of(group, decomposition)] or [state.DEFAULT_RATE]
     return group, decomposition, keep_at(forms.rate_choice(right, "Compression", rates, KEEP))
 
@@ -253,24 +222,13 @@ def downloads(ref: ModelRef, group: comparisons.Group, decomposition: str) -> No
     under = "best of each" if decomposition == comparisons.EVERY else decomposition_label(decomposition)
     name = partial(file_name, model_label(ref), "comparison", under, f"{rates} % removed")
     with st.container(horizontal=True):
-        st.download_button(
+        download(
             "Table (CSV)",
             pd.DataFrame(comparisons.records(rows, method_label)).map(csv_cell).to_csv(index=False),
             name(ending="csv"),
-            "text/csv",
-            icon=":material/download:",
-            on_click="ignore",
             key="co_csv",
         )
-        st.download_button(
-            "Table (JSON)",
-            json.dumps({"rows": rows}, indent=1),
-            name(ending="json"),
-            "application/json",
-            icon=":material/download:",
-            on_click="ignore",
-            key="co_json",
-        )
+        download("Table (JSON)", json.dumps({"rows": rows}, indent=1), name(ending="json"), key="co_json")
 
 
 def measured_plans(rows: Sequence[Mapping[str, Any]]) -> list[take_away.Offer]:
@@ -290,18 +248,10 @@ def _left_out(run_id: str) -> bool:
 
 
 def body(ref: ModelRef) -> None:
-    section = st.segmented_control(
-        "Show",
-        list(SECTIONS),
-        default="rows",
-        format_func=lambda name: SECTIONS[name][0],
-        required=True,
-        key=SECTION,
-        bind="query-params",
-        label_visibility="collapsed",
-    )
+    names = {name: label for name, (label, _) in SECTIONS.items()}
+    section = forms.pick(st, "Show", names, "rows", SECTION, bind="query-params", label_visibility="collapsed")
     with guard():
-        SECTIONS[section or "rows"][1](ref)
+        SECTIONS[section][1](ref)
 
 
 def side_by_side(ref: ModelRef) -> None:
@@ -327,18 +277,10 @@ def side_by_side(ref: ModelRef) -> None:
     model_cards.coverage(known[0] if known else None)
     for note in comparisons.differences(group.at(decomposition, None), group):
         st.caption(f":material/info: {escaped(note)}")
-    view = st.segmented_control(
-        "View",
-        list(compare_views.VIEWS),
-        default="overview",
-        format_func=lambda name: compare_views.VIEWS[name][0],
-        required=True,
-        key=VIEW,
-        bind="query-params",
-        label_visibility="collapsed",
-    )
+    names = {name: label for name, (label, _) in compare_views.VIEWS.items()}
+    view = forms.pick(st, "View", names, "overview", VIEW, bind="query-params", label_visibility="collapsed")
     with guard():
-        compare_views.VIEWS[view or "overview"][1](group, decomposition, rows, ref)
+        compare_views.VIEWS[view][1](group, decomposition, rows, ref)
     with guard():
         cards.under_rows(rows, ref, decision_of(ref, group, decomposition))
     fill_missing(ref, group, decomposition)

@@ -35,7 +35,7 @@ from lrc_core.types import ModelCard
 from pages.ui.plans import editor, folders
 from pages.ui.shared import access, cards, forms, jobs, take_away
 from pages.ui.shared.frame import empty, frame, guard, page_link, show_error
-from pages.ui.shared.naming import file_name
+from pages.ui.shared.naming import download, file_name
 from pages.ui.shared.prose import prose
 
 START, UPLOAD, NAME, RUN, STORAGE = "pl_start", "pl_upload", "pl_name", "pl_run", "pl_storage"
@@ -118,14 +118,7 @@ def head(ref: ModelRef, card: ModelCard, draft: Draft) -> float:
                 st.caption(prose("guest"))
             else:
                 st.file_uploader("A plan file (JSON)", type="json", key=UPLOAD, on_change=take_in, args=(card,))
-        st.download_button(
-            "Export",
-            json.dumps(plan_of(draft, card, keep).to_dict(), indent=1),
-            export_name(card, keep),
-            "application/json",
-            icon=":material/download:",
-            on_click="ignore",
-        )
+        download("Export", json.dumps(plan_of(draft, card, keep).to_dict(), indent=1), export_name(card, keep))
         editor.undo_button(card)
     if error := st.session_state.get("pl_refused"):
         show_error(error)

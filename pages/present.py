@@ -16,7 +16,7 @@ from pages.ui.present.slides import slides_of
 from pages.ui.present.story import Story, story_of
 from pages.ui.shared import pictures, state
 from pages.ui.shared.frame import PAGES, empty, frame, guard, page_link
-from pages.ui.shared.prose import ASSETS
+from pages.ui.shared.prose import component
 from pages.ui.watch import film
 
 RATE, FROM = "pr_rate", "pr_from"
@@ -53,11 +53,8 @@ def deck(story: Story) -> None:
     with suppress(LrcError):  # a damaged run has no film
         shown = film.film_of(learned) if learned is not None else None
     script, style = player()
-    own = (ASSETS / "present" / "present.js").read_text(encoding="utf-8")
-    css = "\n".join([pictures.CSS, style, (ASSETS / "present" / "present.css").read_text(encoding="utf-8")])
-    js = script.replace("export default function mount", "function mountFilm") + "\n" + own
-    component = st.components.v2.component("lrc_present", html=_HTML, css=css, js=js)
-    gone = component(
+    film_js = script.replace("export default function mount", "function mountFilm") + "\n"
+    gone = component("lrc_present", "present/present", _HTML, f"{pictures.CSS}\n{style}\n", film_js)(
         data={
             "slides": [asdict(slide) for slide in slides],
             "film": shown.to_dict() if shown is not None else None,

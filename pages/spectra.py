@@ -68,37 +68,20 @@ def controls(ref: ModelRef, view: RunView[SpectraSpec]) -> Look:
     """What is looked at: measure, decomposition, compression, cut, reference, what stands beside, search."""
     spectra = spectra_of(view)
     left, middle, right = st.columns([3, 4, 3], vertical_alignment="top")
-    measure = left.selectbox(
-        "Measure",
-        list(measures.MEASURES),
-        index=list(measures.MEASURES).index("r95"),
-        format_func=lambda key: measures.MEASURES[key].label,
-        key=MEASURE,
-        bind="query-params",
-    )
+    known = {key: entry.label for key, entry in measures.MEASURES.items()}
+    usual = list(known).index("r95")
+    measure = forms.one_of(left, "Measure", known, MEASURE, first=usual, bind="query-params")
     names = list(spectra.decompositions)
-    chosen = middle.segmented_control(
-        "Decomposition",
-        names,
-        wrap=True,
-        default="whitened" if "whitened" in names else names[0],
-        format_func=decomposition_label,
-        required=True,
-        key=DECOMPOSITION,
-        bind="query-params",
-    )
+    labels = {name: decomposition_label(name) for name in names}
+    first = "whitened" if "whitened" in names else names[0]
+    chosen = forms.pick(middle, "Decomposition", labels, first, DECOMPOSITION, wrap=True, bind="query-params")
     words = "Where the current cut lies. A click on a curve of the spectrum sets it, too."
     keep = keep_at(forms.rate_slider(right, words))
     side = Side(view, spectra, fitting(measure, chosen if chosen in names else names[0], names))
     place, *others = st.columns([3, 4, 4, 3], vertical_alignment="bottom")
     cuts = sides.cut_choices(ref, side, keep)
-    cut = place.selectbox(
-        "Cut by",
-        list(cuts),
-        format_func=lambda key: cuts[key],
-        key=CUT,
-        help="What decides the ranks of the current cut: the uniform rule, or a recorded plan near this size.",
-    )
+    words = "What decides the ranks of the current cut: the uniform rule, or a recorded plan near this size."
+    cut = forms.one_of(place, "Cut by", cuts, CUT, help=words)
     ranks = sides.cut_ranks(ref, side, cut or sides.UNIFORM, keep)
     return compared(Look(side, measure, keep, ranks), others)
 
@@ -122,7 +105,9 @@ def lacking(look: Look) -> None:
         "The run that is shown did not compute it. One more job does, with everything else that this page can show.",
         ":material/add_chart:",
     )
-    spec = more_spec(view)
+    spec = SpectraSpec(
+        view.spec.model, ("svd", "asvd", "whitened", "kfac"), view.spec.calibration, subspaces=True, stream=False
+    )
     if jobs.instead(spec):
         return
     if st.button("Compute it", icon=":material/play_arrow:", type="primary", key="sp_more"):
@@ -131,13 +116,6 @@ def lacking(look: Look) -> None:
             st.session_state[ASKED] = run_id
             st.rerun()
     jobs.command(spec)
-
-
-def more_spec(view: RunView[SpectraSpec]) -> SpectraSpec:
-    """The job that computes all that this page can show, on the same text."""
-    return SpectraSpec(
-        view.spec.model, ("svd", "asvd", "whitened", "kfac"), view.spec.calibration, subspaces=True, stream=False
-    )
 
 
 @st.fragment

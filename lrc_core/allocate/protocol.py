@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from lrc_core.budget import check_target, dense_ranks
 from lrc_core.types import LinearShape, OnProgress, ShouldStop, Structure, ignore_progress, never_stop
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
     from lrc_core.decompose.factorise import Transform
     from lrc_core.lowrank.apply import FactorSource
+    from lrc_core.registry import MethodEntry
 
 
 @dataclass(frozen=True)
@@ -156,3 +158,13 @@ class Allocator(Protocol):
             BudgetError: the target is impossible.
             CancelledError: ``context.should_stop`` said so; the checkpoint lets the next attempt go on.
         """
+
+
+def allocated(entry: MethodEntry, context: Context, settings: Any) -> Allocation:
+    """What a method finds; see :class:`Allocator`. Where every parameter is kept, the dense model."""
+    if context.by_parameters:
+        check_target(context.layers, context.keep)
+        if context.keep >= 1:
+            return Allocation(dense_ranks(context.layers))
+    method: Allocator = entry.load()
+    return method(context, settings)

@@ -10,9 +10,8 @@ from typing import Any
 from lrc_core.allocate.curves.hand import HAND, spend_rest
 from lrc_core.api.load import NamedModel
 from lrc_core.api.shown import Facts, ShownResult
-from lrc_core.budget import fit_budget, stored_card, uniform_ranks
+from lrc_core.budget import check_keep, fit_budget, stored_card, uniform_ranks
 from lrc_core.errors import PlanError, SettingsError
-from lrc_core.kinds.checks import check_keep
 from lrc_core.names import method_label
 from lrc_core.plan import DEFAULT_STORAGE, Plan, make_plan, plan_variant
 from lrc_core.results.archive import archive, card_of

@@ -143,7 +143,6 @@ def low_rank_copy(model: nn.Module, layers: Sequence[LinearShape], ranks: Ranks)
 
     Args:
         model: the dense model; it is left as it is.
-        layers: its block linears.
         ranks: rank of every layer.
     """
     made = shallow_copy(model)

@@ -52,7 +52,6 @@ def memory(
         limit: bytes of memory of the worker.
         blocks: of the models; 0 for all.
         folder: where models, caches and runs lie meanwhile; the system's folder for temporary files by default.
-        on_progress: called at every step.
 
     Returns:
         For each part its ``phases`` with seconds and peaks, and what it was.

@@ -67,7 +67,6 @@ def timed(model: nn.Module, cell: Workload, seed: Layers) -> Timed:
     """The passes of a cell on a model.
 
     Args:
-        model: a causal language model.
         cell: what is asked for.
         seed: see :func:`cache_seed`.
     """

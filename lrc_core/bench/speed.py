@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lrc_core.allocate.llrc.losses import draw_noise, gumbel_sigmoid, undecided, weighted_logit
+from lrc_core.allocate.llrc.losses import weighted_logit
 from lrc_core.allocate.llrc.method import ENTRY as LLRC
+from lrc_core.allocate.masks.gumbel import draw_noise, gumbel_sigmoid, undecided
 from lrc_core.allocate.masks.teacher import Distiller
 from lrc_core.allocate.probing.prober import LayerProber, token_loss
 from lrc_core.bench.turns import report_of, take_turns

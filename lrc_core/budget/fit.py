@@ -64,20 +64,28 @@ def normalised(layers: Iterable[LinearShape], ranks: Ranks) -> dict[str, int]:
     return result
 
 
-def check_target(layers: Sequence[LinearShape], keep: float) -> int:
-    """Parameters that a target allows.
-
-    Args:
-        layers: the block linears.
-        keep: share to keep, in (0, 1].
+def check_keep(keep: float) -> None:
+    """Refuse a share that no model can keep, whatever its smallest plan is.
 
     Raises:
-        BudgetError: not a number in (0, 1], or below the smallest plan (every layer at rank 1).
+        BudgetError: not a number above 0 and at most 1.
     """
     if not (isinstance(keep, int | float) and math.isfinite(keep) and 0 < keep <= 1):
         raise BudgetError(
             f"The share to keep must be above 0 and at most 1, not {keep}.", "A compression of 20 % keeps 0.8."
         )
+
+
+def check_target(layers: Sequence[LinearShape], keep: float) -> int:
+    """Parameters that a target allows.
+
+    Args:
+        keep: share to keep, in (0, 1].
+
+    Raises:
+        BudgetError: not a number in (0, 1], or below the smallest plan (every layer at rank 1).
+    """
+    check_keep(keep)
     total = sum(layer.params for layer in layers)
     allowed = math.floor(keep * total + 1e-9 * total)
     smallest = plan_params(layers, {layer.name: smallest_rank(layer) for layer in layers})
@@ -107,7 +115,6 @@ def fit_budget(
     have a rank multiple, ranks are rounded down to it and grow by it.
 
     Args:
-        layers: the block linears.
         ranks: wanted ranks.
         keep: share of parameters to keep.
         priority: larger is served first when the remainder is spent; by default the layer with the smallest ratio.

@@ -27,7 +27,6 @@ def stored(layers: Iterable[LinearShape], storage: Storage, rank_multiple: int =
     """The same layers under a law.
 
     Args:
-        layers: block linears.
         storage: name of the law.
         rank_multiple: what ranks that a budget is fitted to are multiples of.
     """

@@ -215,8 +215,6 @@ def spectra(
         calibrated: the model and its text.
         entry: the decomposition.
         settings: its settings.
-        on_progress: told at every step.
-        should_stop: asked at every step.
         notes: what is to be told of single layers is put there.
 
     Returns:

@@ -58,8 +58,6 @@ def generated_windows(
         tokenizer: of the model; its special tokens never start a text.
         wanted: how much.
         cache: folder of this model's generated text; one file a batch, so that a cancel loses one batch at most.
-        on_progress: called for every token of a batch.
-        should_stop: asked before each.
 
     Returns:
         LongTensor [count, window] on the CPU.

@@ -48,11 +48,8 @@ def block_gradients(
 
     Args:
         model: a causal language model in evaluation mode; left as it was found.
-        layers: its block linears.
         windows: [n, window] token ids.
         batch: windows that run together.
-        on_progress: called after every batch.
-        should_stop: asked before every batch.
         team: who shares the windows; every member yields the moments of all of them.
 
     Yields:

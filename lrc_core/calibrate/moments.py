@@ -137,11 +137,8 @@ def block_statistics(
 
     Args:
         model: a causal language model in evaluation mode; left as it was found.
-        layers: its block linears.
         windows: [n, window] token ids.
         batch: windows that run together.
-        on_progress: called after every batch.
-        should_stop: asked before every batch.
         team: who shares the windows; every member yields the statistics of all of them.
 
     Yields:

@@ -119,7 +119,6 @@ class Statistics:
     """Statistics of all layers of a model, experts that were hardly reached included.
 
     Args:
-        layers: the block linears.
         store: moments of their inputs.
         slopes: moments of the gradients at their outputs, where those are wanted.
         notes: told which experts take the statistics of their block.

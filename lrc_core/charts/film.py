@@ -158,8 +158,6 @@ def make_film(
 
     Args:
         run_id: of the run.
-        spec: what was asked for.
-        card: of its model.
         events: of the run; those that are no steps of training are passed over. A step that is reported twice, because
             the run was resumed from an earlier one, counts as reported last.
         snapshots: of the ranks; those that do not fit the card are passed over.
@@ -248,7 +246,6 @@ def cells_of(layers: Sequence[LinearShape], kinds: Sequence[str]) -> tuple[FilmC
     """Where every layer stands, and what a rank of it costs: budget arithmetic, done here once for every player.
 
     Args:
-        layers: the block linears.
         kinds: their kinds, the columns of the heatmap.
 
     Returns:

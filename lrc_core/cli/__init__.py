@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     try:
         _choose_engine(arguments)
-        return int(arguments.handler(arguments))
+        return int(arguments.handler(arguments) or 0)
     except CancelledError as error:
         _failed(str(error))
         return INTERRUPTED
@@ -59,6 +59,3 @@ def _choose_engine(arguments: argparse.Namespace) -> None:
 def _failed(words: str) -> int:
     note("lrc: " + " ".join(words.split()))
     return 1
-
-
-__all__ = ["main"]

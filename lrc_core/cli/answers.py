@@ -36,8 +36,7 @@ def _figures(answer: Answer) -> list[str]:
 
 def print_answers(run: Run, _: object) -> None:
     """A finished run: its texts and figures, as ``lrc runs show`` prints them."""
-    spec = run.spec
-    assert isinstance(spec, GenerateSpec)
+    spec = run.spec_as(GenerateSpec)
     answers = read_answers(run)
     for number, wanted in enumerate(spec.answers):
         emit(f"── {answer_label(wanted)}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from lrc_core.cli.output import emit, emit_json
+from lrc_core.cli.output import answer, emit
 from lrc_core.errors import SettingsError
 from lrc_core.kinds import checks
 from lrc_core.kinds.words.flags import add_model, calibration, flags, model_ref
@@ -33,7 +33,7 @@ def add_calibrate_flags(parser: argparse.ArgumentParser) -> None:
         part.add(parser, _ASKED)
 
 
-def calibrate(arguments: argparse.Namespace) -> int:
+def calibrate(arguments: argparse.Namespace) -> None:
     """``lrc calibrate``."""
     from lrc_core.calibrate.factor_model import moments, output_gradients
     from lrc_core.calibrate.team import started_by_torchrun
@@ -58,8 +58,7 @@ def calibrate(arguments: argparse.Namespace) -> int:
         line.close()
         if team.rank == 0:
             found = {"processes": team.size, "windows": len(calibrated.windows), "folders": folders}
-            emit_json(found) if arguments.json else _print(found)
-    return 0
+            answer(arguments, found, _print)
 
 
 def _same_for_all(session: Session, spec: SpectraSpec, team: Team) -> Calibrated:

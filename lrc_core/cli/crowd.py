@@ -12,13 +12,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from lrc_core.cli.output import emit, emit_json
+from lrc_core.cli.output import answer, emit
 from lrc_core.errors import ResourceError, SettingsError
 from lrc_core.jobs import dispatcher
 from lrc_core.jobs.queue import DeviceQueue
@@ -33,7 +34,7 @@ SHARE, LIST_S = 0.02, 1.5
 ROUNDS = 3
 
 
-def jobs(arguments: argparse.Namespace) -> int:
+def jobs(arguments: argparse.Namespace) -> None:
     """``lrc bench jobs``."""
     if min(arguments.waiting, arguments.folders) < 0 or arguments.seconds <= 0:
         raise SettingsError("Numbers of jobs and seconds cannot be negative.", "Take --waiting 200 --seconds 20.")
@@ -41,9 +42,10 @@ def jobs(arguments: argparse.Namespace) -> int:
         waiting = measure_waiting(RunStore(Path(folder) / "waiting"), arguments.waiting, arguments.seconds)
         listing = measure_listing(RunStore(Path(folder) / "done"), arguments.folders)
     found = {**waiting, **listing, "cores": os.cpu_count(), "load": os.getloadavg()[0]}
-    if arguments.json:
-        emit_json(found)
-        return 0
+    answer(arguments, found, _print)
+
+
+def _print(found: Mapping[str, Any]) -> None:
     emit(
         f"{found['waiting']} waiting jobs: {100 * found['share']:.2f} % of a core, meant to be under "
         f"{100 * SHARE:g} %; {found['processes']} process, {found['memory_mb']:.0f} MB"
@@ -57,7 +59,6 @@ def jobs(arguments: argparse.Namespace) -> int:
             f"{found['folders']:,} runs {words}: {found[name]:.2f} s of processor time, meant to be under {LIST_S:g} s"
         )
     emit(f"load while measuring {found['load']:.1f} on {found['cores']} cores")
-    return 0
 
 
 def measure_waiting(store: RunStore, count: int, seconds: float) -> dict[str, Any]:

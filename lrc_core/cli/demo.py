@@ -13,14 +13,14 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from statistics import median
 from typing import Any
 
 import psutil
 
-from lrc_core.cli.output import emit, emit_json, note
+from lrc_core.cli.output import answer, emit, note
 from lrc_core.errors import ResourceError, SettingsError
 from lrc_core.paths import READ_ONLY, app_home, child_environment
 
@@ -31,14 +31,14 @@ LIMITS = {"ready_s": 2.0, "picture_s": 3.0, "memory_mb": 400.0}
 """What the demo is meant to stay under, on an idle machine."""
 
 
-def demo(arguments: argparse.Namespace) -> int:
+def demo(arguments: argparse.Namespace) -> None:
     """``lrc bench demo``."""
     if arguments.rounds < 1:
         raise SettingsError("There must be at least one round.", "Take --rounds 3.")
-    found = measure(arguments.rounds, arguments.chromium or "")
-    if arguments.json:
-        emit_json(found)
-        return 0
+    answer(arguments, measure(arguments.rounds, arguments.chromium or ""), _print)
+
+
+def _print(found: Mapping[str, Any]) -> None:
     for key, limit in LIMITS.items():
         values = [entry[key] for entry in found["rounds"]]
         unit = "MB" if key.endswith("_mb") else "s"
@@ -49,7 +49,6 @@ def demo(arguments: argparse.Namespace) -> int:
         )
     loads = ", ".join(f"{entry['load']:.1f}" for entry in found["rounds"])
     emit(f"{'load while measuring':<24} {loads} on {found['cores']} cores")
-    return 0
 
 
 def measure(rounds: int, chromium: str = "") -> dict[str, Any]:

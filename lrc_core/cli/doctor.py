@@ -8,6 +8,7 @@ import platform
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 from lrc_core import __version__
 from lrc_core.cli.bench.scale import costs_of, print_costs
 from lrc_core.cli.follow import ProgressLine
-from lrc_core.cli.output import emit, emit_json, emit_table, note
+from lrc_core.cli.output import answer, emit, emit_table, note
 from lrc_core.errors import LrcError, SettingsError
 from lrc_core.evaluate.task_files import write_task_files
 from lrc_core.jobs.cache import cached, clean_cache, runs_size
@@ -31,7 +32,7 @@ from lrc_core.texts.documents import preview_of
 from lrc_core.words import count
 
 
-def doctor(arguments: argparse.Namespace) -> int:
+def doctor(arguments: argparse.Namespace) -> None:
     """``lrc doctor``: what this machine offers and a model needs; ``--clean`` removes what can be computed again."""
     removed = clean_cache() if arguments.clean else None
     model = preflight(model_ref(arguments))
@@ -41,37 +42,28 @@ def doctor(arguments: argparse.Namespace) -> int:
     report["texts"] = {name: _understood(name) for name in arguments.text or ()}
     if removed is not None:
         report["removed_bytes"] = removed
-    if arguments.json:
-        emit_json(report)
-    else:
-        _print(report, model)
-    return 0
+    answer(arguments, report, partial(_print, model=model))
 
 
-def starter(arguments: argparse.Namespace) -> int:
+def starter(arguments: argparse.Namespace) -> None:
     """``lrc starter``: fetch what is missing of the starter pack."""
     with ProgressLine() as line:
         fetch_all(line.on_progress)
-    parts = [asdict(part) for part in pack_status()]
-    if arguments.json:
-        emit_json({"parts": parts})
-    else:
-        _print_parts(parts)
-    return 0
+    answer(arguments, {"parts": [asdict(part) for part in pack_status()]}, lambda found: _print_parts(found["parts"]))
 
 
-def bench(arguments: argparse.Namespace) -> int:
+def bench(arguments: argparse.Namespace) -> None:
     """``lrc bench NAME``: ``{"name", "ratio", "meaning", "baseline_s", "candidate_s", "detail"}``."""
     module = "layer" if arguments.name == "layer" else "speed"
     measure = getattr(import_module(f"lrc_core.bench.{module}"), arguments.name.replace("-", "_"))
     with ProgressLine() as line:
         found: Mapping[str, Any] = measure(model_ref(arguments), on_progress=line.on_progress)
-    if arguments.json:
-        emit_json(found)
-    else:
-        emit(f"{found['name']}: {found['ratio']:.2f}  ({found['meaning']})")
-        emit(f"baseline {found['baseline_s']:.2f} s, candidate {found['candidate_s']:.2f} s")
-    return 0
+    answer(arguments, found, _print_speed)
+
+
+def _print_speed(found: Mapping[str, Any]) -> None:
+    emit(f"{found['name']}: {found['ratio']:.2f}  ({found['meaning']})")
+    emit(f"baseline {found['baseline_s']:.2f} s, candidate {found['candidate_s']:.2f} s")
 
 
 def examine() -> dict[str, Any]:
@@ -181,7 +173,7 @@ def _print_sizes(model: Preflight) -> None:
         note(published_words(model.params))
 
 
-def task_files(arguments: argparse.Namespace) -> int:
+def task_files(arguments: argparse.Namespace) -> None:
     """``lrc tasks``: the pack's zero-shot items for lm-eval's own command line."""
     with ProgressLine() as line:
         pack = ensure_tasks(line.on_progress)
@@ -190,11 +182,8 @@ def task_files(arguments: argparse.Namespace) -> int:
         raise SettingsError(f"The starter pack has no task {unknown[0]!r}.", f"It has {', '.join(TASKS)}.")
     folder = Path(expanded(arguments.folder)).absolute()
     names = write_task_files(pack, folder, wanted, arguments.items, arguments.seed)
-    if arguments.json:
-        emit_json({"folder": str(folder), "tasks": names})
-    else:
-        emit(shlex.join(["--include_path", str(folder), "--tasks", ",".join(names)]))
-    return 0
+    words = shlex.join(["--include_path", str(folder), "--tasks", ",".join(names)])
+    answer(arguments, {"folder": str(folder), "tasks": names}, lambda _: emit(words))
 
 
 def _print_parts(parts: list[dict[str, Any]]) -> None:

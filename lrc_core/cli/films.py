@@ -10,16 +10,15 @@ import lrc_core.allocate  # noqa: F401  registers the methods, whose names and c
 from lrc_core.charts.film import film_of
 from lrc_core.charts.film_gif import film_gif
 from lrc_core.charts.film_html import film_html
-from lrc_core.cli.output import emit, emit_json
+from lrc_core.cli.output import answer, print_files
 from lrc_core.errors import RunError
 from lrc_core.files import disk_errors
-from lrc_core.models.resources import human_bytes
 from lrc_core.paths import expanded
 from lrc_core.results.archive import archive
 from lrc_core.runs.store import Run, RunStore
 
 
-def film(arguments: argparse.Namespace) -> int:
+def film(arguments: argparse.Namespace) -> None:
     """``lrc runs film``: ``{"run_id", "files": [{"path", "bytes", "frames"}]}``."""
     if not arguments.html and not arguments.gif:
         raise RunError("Neither --html nor --gif names a file.", "Give one of them, or both.")
@@ -32,12 +31,7 @@ def film(arguments: argparse.Namespace) -> int:
             with disk_errors(path):
                 path.write_bytes(content)
             written.append({"path": str(path), "bytes": len(content), "frames": len(made.frames["step"])})
-    if arguments.json:
-        emit_json({"run_id": run.id, "files": written})
-        return 0
-    for entry in written:
-        emit(f"{entry['path']}  {human_bytes(len(Path(str(entry['path'])).read_bytes()))}")
-    return 0
+    answer(arguments, {"run_id": run.id, "files": written}, print_files)
 
 
 def _found(text: str) -> Run:

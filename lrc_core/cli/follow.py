@@ -73,7 +73,6 @@ def start(spec: Spec, arguments: argparse.Namespace, *, resume: bool, env: Mappi
     """Submit a job, or go on with its stopped run when that was asked for.
 
     Args:
-        spec: of the job.
         arguments: of the command: on which engine, and whether it is followed.
         resume: whether a stopped run is gone on with.
         env: variables for its worker alone.

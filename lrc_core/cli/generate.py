@@ -19,24 +19,23 @@ from lrc_core.runs.transcript import read_answers
 POLL_S = 0.1
 
 
-def generate(arguments: argparse.Namespace) -> int:
+def generate(arguments: argparse.Namespace) -> None:
     """``lrc generate``."""
     store = RunStore()
     if arguments.release:
         had = generator.release(store)
         note("The generation worker gives its model back." if had else "There is no generation worker.")
-        return 0
+        return
     spec = KINDS[arguments.job].spec_from(arguments, store)
     run = start(spec, arguments, resume=arguments.resume)
     if arguments.detach:
         print_started(run, as_json=arguments.json)
-        return 0
+        return
     note(f"Run {run.id}")
     if not arguments.json:
         _stream(run, spec)
     result = result_of(run)
     print_result(run, result, as_json=arguments.json, show=lambda run, _: print_figures(run, spec))
-    return 0
 
 
 def _stream(run: Run, spec: GenerateSpec) -> None:

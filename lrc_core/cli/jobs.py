@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from lrc_core.cli.output import emit, emit_json, emit_table, fixed_percent, note
 from lrc_core.coverage import coverage_words, kept_words
 from lrc_core.decompose.measures import effective_rank, energy_rank
 from lrc_core.errors import RunError, SettingsError
+from lrc_core.files import disk_errors
 from lrc_core.formats.grids import METHODS
 from lrc_core.jobs.engines.profile import LOCAL
 from lrc_core.kinds import KINDS, load
@@ -25,7 +26,7 @@ from lrc_core.plan import Plan, storage_of, update_of, variant_name
 from lrc_core.quality.alternatives import why_not_quantise
 from lrc_core.quality.quantised import compresses, share_of, sizes_of
 from lrc_core.quality.rows import Scores, accuracy_of, named
-from lrc_core.quality.tables import to_markdown
+from lrc_core.quality.tables import rows_csv, to_markdown
 from lrc_core.results.plans import copy_plan
 from lrc_core.runs.integrity import arrays_in, unaltered
 from lrc_core.runs.spec import ModelRef, Spec
@@ -35,33 +36,55 @@ from lrc_core.types import ModelCard
 from lrc_core.words import data_size, duration, measured, percent
 
 
-def job(arguments: argparse.Namespace) -> int:
+def job(arguments: argparse.Namespace) -> None:
     """A command that submits a job, whatever its kind."""
     save = getattr(arguments, "save", None)
     if arguments.detach and save:
         raise RunError("--save needs the finished plan.", "Leave --detach away, or copy plan.json later.")
-    return _submit(arguments, KINDS[arguments.job].spec_from(arguments), save)
+
+    def write(run: Run, _: dict[str, Any]) -> None:
+        if save:
+            save_plan(run, Path(save))
+
+    _submit(arguments, KINDS[arguments.job].spec_from(arguments), write)
 
 
-def spectra(arguments: argparse.Namespace) -> int:
+def bench(arguments: argparse.Namespace) -> None:
+    """``lrc bench quality`` and ``lrc bench ablation``: they always go on where they stopped, and end in tables."""
+    if arguments.detach and (arguments.csv or arguments.markdown):
+        raise RunError("--csv and --markdown need the finished table.", "Leave --detach away, or repeat the command.")
+
+    def write(_: Run, result: dict[str, Any]) -> None:
+        for name, table in ((arguments.csv, rows_csv), (arguments.markdown, to_markdown)):
+            if name:
+                with disk_errors(path := Path(name)):
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.write_text(table(result), encoding="utf-8")
+
+    arguments.resume = True
+    _submit(arguments, KINDS[arguments.job].spec_from(arguments), write)
+
+
+def spectra(arguments: argparse.Namespace) -> None:
     """``lrc spectra``. Before it streams a model it says what the headers say."""
     spec = KINDS[arguments.job].spec_from(arguments)
     if spec.stream and not arguments.json:
         print_outline(spec.model)
-    return _submit(arguments, spec)
+    _submit(arguments, spec)
 
 
-def _submit(arguments: argparse.Namespace, spec: Spec, save: str | None = None) -> int:
+def _submit(
+    arguments: argparse.Namespace, spec: Spec, write: Callable[[Run, dict[str, Any]], None] | None = None
+) -> None:
     run = start(spec, arguments, resume=arguments.resume, env=_onload(arguments, spec))
     if arguments.detach:
         print_started(run, as_json=arguments.json)
-        return 0
+        return
     note(f"Run {run.id}")
     result = result_of(run)
-    if save:
-        save_plan(run, Path(save))
+    if write:
+        write(run, result)
     print_result(run, result, as_json=arguments.json)
-    return 0
 
 
 def _onload(arguments: argparse.Namespace, spec: Spec) -> dict[str, str] | None:

@@ -9,22 +9,20 @@ import sys
 from pathlib import Path
 
 from lrc_core.cli import jobs
-from lrc_core.cli.output import emit, emit_json
+from lrc_core.cli.output import answer, emit
 from lrc_core.errors import ResourceError
 from lrc_core.kinds.words.flags import model_ref
 from lrc_core.paths import app_home
 
 
-def lesson(arguments: argparse.Namespace) -> int:
+def lesson(arguments: argparse.Namespace) -> None:
     """Start the job, or write the page from what has been recorded: ``{"path"}``."""
     if not arguments.html:
-        return int(jobs.job(arguments))
+        jobs.job(arguments)
+        return
     path = _page(Path(arguments.html).expanduser().absolute(), arguments)
-    if arguments.json:
-        emit_json({"path": path})
-    else:
-        emit(f"The lesson is in {path}. Open it in a browser; it needs no server and no network.")
-    return 0
+    said = f"The lesson is in {path}. Open it in a browser; it needs no server and no network."
+    answer(arguments, {"path": path}, lambda _: emit(said))
 
 
 def _page(target: Path, arguments: argparse.Namespace) -> str:

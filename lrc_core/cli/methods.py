@@ -10,10 +10,10 @@ from typing import Any
 
 import lrc_core.allocate
 import lrc_core.decompose  # noqa: F401 - both register their entries
-from lrc_core.cli.output import emit, emit_json, emit_table
+from lrc_core.cli.output import answer, emit, emit_table
 from lrc_core.errors import UnknownNameError
 from lrc_core.kinds.words.titles import UPDATES as LABELS
-from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS, MethodEntry
+from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
 from lrc_core.settings import FieldInfo, fields_of
 from lrc_core.tune.kinds import KINDS as UPDATES
 from lrc_core.tune.kinds import update_settings
@@ -31,7 +31,7 @@ _TITLES = {
 }
 
 
-def methods(arguments: argparse.Namespace) -> int:
+def methods(arguments: argparse.Namespace) -> None:
     """``lrc methods``: all of them; with a name, one and its settings."""
     found = list(_all())
     if arguments.name:
@@ -41,20 +41,21 @@ def methods(arguments: argparse.Namespace) -> int:
             close = get_close_matches(arguments.name, known, n=2)
             hint = f"Did you mean {' or '.join(close)}?" if close else f"Known: {', '.join(known)}."
             raise UnknownNameError(f"There is no method {arguments.name!r}.", hint)
-    if arguments.json:
-        emit_json({"methods": found})
-    elif arguments.name:
-        for entry in found:
-            _show(entry)
-    else:
-        _list(found)
-    return 0
+    answer(arguments, {"methods": found}, _show if arguments.name else _list)
 
 
 def _all() -> Iterator[dict[str, Any]]:
     for role, registry in (("method", ALLOCATORS), ("decomposition", DECOMPOSITIONS)):
         for entry in registry:
-            yield _of_entry(role, entry)
+            yield {
+                "role": role,
+                "name": entry.name,
+                "label": entry.label,
+                "summary": entry.summary,
+                "source": entry.source,
+                "presets": {name: dict(values) for name, values in entry.presets.items()},
+                "settings": [_of_field(info) for info in fields_of(entry.settings_class)],
+            }
     for kind in UPDATES:
         settings = type(update_settings({"kind": kind}))
         yield {
@@ -68,23 +69,12 @@ def _all() -> Iterator[dict[str, Any]]:
         }
 
 
-def _of_entry(role: str, entry: MethodEntry) -> dict[str, Any]:
-    return {
-        "role": role,
-        "name": entry.name,
-        "label": entry.label,
-        "summary": entry.summary,
-        "source": entry.source,
-        "presets": {name: dict(values) for name, values in entry.presets.items()},
-        "settings": [_of_field(info) for info in fields_of(entry.settings_class)],
-    }
-
-
 def _of_field(info: FieldInfo) -> dict[str, Any]:
     return {**asdict(info), "type": info.type.__name__, "choices": list(info.choices)}
 
 
-def _list(found: list[dict[str, Any]]) -> None:
+def _list(data: Mapping[str, Any]) -> None:
+    found = data["methods"]
     width = max(len(entry["name"]) for entry in found) + 2
     for role, title in _TITLES.items():
         emit(title)
@@ -95,7 +85,12 @@ def _list(found: list[dict[str, Any]]) -> None:
     emit("`lrc methods NAME` shows settings, presets and the paper.")
 
 
-def _show(entry: Mapping[str, Any]) -> None:
+def _show(data: Mapping[str, Any]) -> None:
+    for entry in data["methods"]:
+        _show_one(entry)
+
+
+def _show_one(entry: Mapping[str, Any]) -> None:
     emit(f"{entry['name']} ({entry['role']}): {entry['label']}")
     emit(f"  {entry['summary']}")
     if entry["source"]:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 import codecs
 import io
 import json
 import sys
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any
 
 from lrc_core.files import json_plain
+from lrc_core.models.resources import human_bytes
 from lrc_core.words import percent
 
 fixed_percent = partial(percent, fixed=True)
@@ -49,6 +51,14 @@ def emit_json(data: Any) -> None:
     sys.stdout.write(json.dumps(data, indent=1, default=json_plain) + "\n")
 
 
+def answer(arguments: argparse.Namespace, found: Any, show: Callable[[Any], object]) -> None:
+    """The result of a command: one JSON document where that was asked for, else as ``show`` writes it for people."""
+    if arguments.json:
+        emit_json(found)
+    else:
+        show(found)
+
+
 def emit(text: str = "") -> None:
     """Print one line of a result."""
     sys.stdout.write(text + "\n")
@@ -75,6 +85,12 @@ def emit_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 def _is_number(cell: str) -> bool:
     return not cell or cell[0].isdigit() or cell[0] in "-–+."
+
+
+def print_files(found: Mapping[str, Any]) -> None:
+    """Files that were written, with their sizes."""
+    for entry in found["files"]:
+        emit(f"{entry['path']}  {human_bytes(entry['bytes'])}")
 
 
 def moment(at: float) -> str:

@@ -18,7 +18,8 @@ from lrc_core.plan import DEFAULT_STORAGE
 from lrc_core.runs.spec import STORAGE_HELP, STORAGES, AllocateSpec
 from lrc_core.serving import add_flags
 
-Handler = Callable[[argparse.Namespace], int]
+Handler = Callable[[argparse.Namespace], int | None]
+"""A command: its exit code where that is not 0."""
 SPEEDS = {
     "spectra": "Speed of singular values against torch.linalg.svd, as a ratio.",
     "probe": "Speed of STRS probes against running the whole model, as a ratio.",
@@ -48,8 +49,9 @@ def _lazily(module: str, function: str) -> Handler:
 
 
 def _handler(path: str) -> Handler:
-    def handle(arguments: argparse.Namespace) -> int:
-        return int(load(path)(arguments))
+    def handle(arguments: argparse.Namespace) -> int | None:
+        code: int | None = load(path)(arguments)
+        return code
 
     return handle
 

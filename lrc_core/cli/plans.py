@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from lrc_core.allocate.curves.hand import HAND, predicted_loss, spend_rest
-from lrc_core.budget import fit_budget, stored_card, uniform_ranks
+from lrc_core.budget import check_keep, fit_budget, stored_card, uniform_ranks
 from lrc_core.cli.output import emit, emit_json, fixed_percent
 from lrc_core.errors import LrcError, PlanError, SettingsError
 from lrc_core.files import disk_errors
-from lrc_core.kinds.checks import check_keep
 from lrc_core.kinds.words.flags import model_ref
 from lrc_core.plan import DEFAULT_STORAGE, Plan, make_plan
 from lrc_core.results.archive import Archive, card_of
@@ -25,7 +24,7 @@ from lrc_core.types import LinearShape, ModelCard
 UNIFORM = "uniform"
 
 
-def plan(arguments: argparse.Namespace) -> int:
+def plan(arguments: argparse.Namespace) -> None:
     """``lrc plan``."""
     store, ref = RunStore(), model_ref(arguments)
     check_keep(arguments.keep)
@@ -58,7 +57,7 @@ def plan(arguments: argparse.Namespace) -> int:
     loss = None if losses is None else predicted_loss(card.layers, final, losses)
     if arguments.json:
         emit_json({"plan": made.to_dict(), "predicted_loss": loss, "loss_from": source})
-        return 0
+        return
     emit(
         f"{len(locked)} {'layer' if len(locked) == 1 else 'layers'} locked, {len(made.dense)} dense; "
         f"{fixed_percent(made.keep_achieved)} kept of "
@@ -66,7 +65,6 @@ def plan(arguments: argparse.Namespace) -> int:
     )
     if loss is not None:
         emit(f"Predicted loss (K-FAC, {source}; an estimate): {loss:.4f} nats per token.")
-    return 0
 
 
 def _card(ref: ModelRef, own: Archive) -> ModelCard:

@@ -5,17 +5,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from lrc_core.cli.output import emit, emit_json
+from lrc_core.cli.output import answer, print_files
 from lrc_core.errors import SettingsError
 from lrc_core.files import write_atomic
-from lrc_core.models.resources import human_bytes
 from lrc_core.report.build import ReportOptions, make_report
 from lrc_core.report.html.page import report_html
 from lrc_core.report.pdf.document import report_pdf
 from lrc_core.report.sources import Asked
 
 
-def report(arguments: argparse.Namespace) -> int:
+def report(arguments: argparse.Namespace) -> None:
     """``lrc report``: ``{"run_id", "title", "files": [{"path", "bytes"}]}``. Nothing is written unless all is made."""
     asked = Asked(
         arguments.model or "", arguments.compare, tuple(arguments.plans or ()), tuple(arguments.answers or ())
@@ -38,10 +37,5 @@ def report(arguments: argparse.Namespace) -> int:
     files = [(Path(name).expanduser().absolute(), make()) for name, make in ways if name]
     for path, content in files:
         write_atomic(path, content)
-    if arguments.json:
-        written = [{"path": str(path), "bytes": len(content)} for path, content in files]
-        emit_json({"run_id": made.source, "title": made.title, "files": written})
-        return 0
-    for path, content in files:
-        emit(f"{path}  {human_bytes(len(content))}")
-    return 0
+    written = [{"path": str(path), "bytes": len(content)} for path, content in files]
+    answer(arguments, {"run_id": made.source, "title": made.title, "files": written}, print_files)

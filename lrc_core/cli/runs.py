@@ -8,11 +8,11 @@ from typing import Any
 
 from lrc_core.cli.follow import result_of
 from lrc_core.cli.jobs import print_result, print_started
-from lrc_core.cli.output import emit, emit_json, emit_table, moment, note
+from lrc_core.cli.output import answer, emit, emit_json, emit_table, moment, note
 from lrc_core.errors import CancelledError, LrcError, RunError
 from lrc_core.jobs import manager
 from lrc_core.jobs.engines.placement import whereabouts
-from lrc_core.kinds import KINDS
+from lrc_core.kinds import KINDS, command_for
 from lrc_core.results.identity import changed, in_words
 from lrc_core.runs.records import Status
 from lrc_core.runs.spec import Spec
@@ -20,17 +20,17 @@ from lrc_core.runs.store import Run, RunStore, RunSummary
 from lrc_core.words import duration
 
 
-def list_runs(arguments: argparse.Namespace) -> int:
+def list_runs(arguments: argparse.Namespace) -> None:
     """``lrc runs list``: ``{"runs": [{"id", "kind", "state", "model", "what", "created_at", ...}]}``."""
     store = RunStore()
     manager.reconcile(store=store)
     summaries = store.list()
     if arguments.json:
         emit_json({"runs": [_summary(summary) for summary in summaries]})
-        return 0
+        return
     if not summaries:
         note(f"There are no runs in {store.root}.")
-        return 0
+        return
     places = [whereabouts(summary.path) for summary in summaries]
     sent = any(places)
     emit_table(
@@ -48,10 +48,9 @@ def list_runs(arguments: argparse.Namespace) -> int:
             for summary, place in zip(summaries, places, strict=True)
         ],
     )
-    return 0
 
 
-def show(arguments: argparse.Namespace) -> int:
+def show(arguments: argparse.Namespace) -> None:
     """``lrc runs show``: the summary with path, spec, status, contents, command, result and the end of the log."""
     store = RunStore()
     manager.reconcile(store=store)
@@ -68,17 +67,16 @@ def show(arguments: argparse.Namespace) -> int:
                 "status": summary.status.to_dict(),
                 "contents": dict(summary.spec.contents),
                 "changed": list(changed(summary.spec)),
-                "command": manager.command_for(summary.spec),
+                "command": command_for(summary.spec),
                 "result": run.result(),
                 "log": run.log_tail(arguments.log),
             }
         )
-        return 0
+        return
     _show_for_people(run, summary.spec, summary.status, arguments.log)
-    return 0
 
 
-def cancel(arguments: argparse.Namespace) -> int:
+def cancel(arguments: argparse.Namespace) -> None:
     """``lrc runs cancel``: waits until the run has stopped."""
     before = manager.poll(arguments.run)
     status = manager.cancel(arguments.run, wait=True)
@@ -89,28 +87,22 @@ def cancel(arguments: argparse.Namespace) -> int:
     else:
         emit(f"Run {arguments.run} is {status.state}.")
         note(f"Go on with it: `lrc runs resume {arguments.run}`.")
-    return 0
 
 
-def resume(arguments: argparse.Namespace) -> int:
+def resume(arguments: argparse.Namespace) -> None:
     """``lrc runs resume``: goes on and follows the run to its result."""
     run = manager.resume(arguments.run)
     if arguments.detach:
         print_started(run, as_json=arguments.json)
-        return 0
-    print_result(run, result_of(run), as_json=arguments.json)
-    return 0
+    else:
+        print_result(run, result_of(run), as_json=arguments.json)
 
 
-def delete(arguments: argparse.Namespace) -> int:
+def delete(arguments: argparse.Namespace) -> None:
     """``lrc runs delete``."""
     for run_id in arguments.run:
         manager.delete(run_id)
-    if arguments.json:
-        emit_json({"deleted": arguments.run})
-    else:
-        emit(f"Deleted {', '.join(arguments.run)}.")
-    return 0
+    answer(arguments, {"deleted": arguments.run}, lambda _: emit(f"Deleted {', '.join(arguments.run)}."))
 
 
 def _show_for_people(run: Run, spec: Spec, status: Status, lines: int) -> None:
@@ -129,7 +121,7 @@ def _show_for_people(run: Run, spec: Spec, status: Status, lines: int) -> None:
     if status.error:
         emit(f"  error    {status.error} {status.remedy}".rstrip())
     emit(f"  folder   {run.path}")
-    emit(f"  command  {manager.command_for(spec)}")
+    emit(f"  command  {command_for(spec)}")
     if log := run.log_tail(lines):
         emit("  log")
         for line in log.splitlines():

@@ -60,7 +60,6 @@ def disk_cost(layers: Sequence[LinearShape], folder: Path) -> DiskCost:
     """Size of the full-rank factors of a model, said before they are computed.
 
     Args:
-        layers: the block linears.
         folder: where the factors will lie (its nearest existing parent is asked for free space).
     """
     pairs = stored(layers, "pair")

@@ -164,3 +164,9 @@ def component_sizes(left: Tensor, right: Tensor) -> Tensor:
     """[k] singular values of left @ right, descending, float32; the product itself is never made."""
     first, second = torch.linalg.qr(left.double())[1], torch.linalg.qr(right.double().T)[1]
     return torch.linalg.svdvals(first @ second.T).float()
+
+
+def named_factors(name: str, left: Tensor, right: Tensor) -> dict[str, Tensor]:
+    """A layer's new factors as a plan's weights name them: ``NAME.left``, ``NAME.right`` and their ``NAME.sigma``."""
+    sizes = component_sizes(left.cpu(), right.cpu())
+    return {f"{name}.left": left, f"{name}.right": right, f"{name}.sigma": sizes}

@@ -130,7 +130,6 @@ def measure_cost(
         new_tokens: single steps timed.
         repeats: readings of the prompt timed.
         max_seconds: fewer are timed where they would take longer than this (two at least).
-        should_stop: asked between timings.
 
     Raises:
         CancelledError: ``should_stop`` said so.

@@ -54,7 +54,6 @@ def prompt_ids(tokenizer: Any, prompt: str, chat: str = "auto") -> list[int]:
     """Token ids of a prompt.
 
     Args:
-        tokenizer: of the model.
         prompt: what the user typed.
         chat: ``yes`` puts it into the chat template, ``auto`` where the tokenizer has one, ``no`` never.
 
@@ -92,11 +91,9 @@ def write_answer(
 
     Args:
         model: a Hugging Face causal LM, on any device.
-        tokenizer: its tokenizer.
         ids: the prompt; its beginning is dropped where prompt and answer exceed the model's positions.
         sampling: how tokens are chosen.
         on_text: called with text as soon as it is certain.
-        should_stop: asked before every token.
 
     Raises:
         NumericalError: the model's output is not a number.
@@ -185,7 +182,6 @@ class _Decoder:
     """Text of a growing list of tokens behind a prompt, handed out as soon as no later token can change it.
 
     Args:
-        tokenizer: of the model.
         ids: the prompt.
     """
 

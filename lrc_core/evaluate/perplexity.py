@@ -59,7 +59,6 @@ def perplexity(
         stride: tokens between window starts; 0, or anything from the window up, means no overlap.
         seed: chooses the bootstrap samples.
         on_progress: called after each batch, with the perplexity so far.
-        should_stop: asked before each batch.
 
     Raises:
         EvaluationError: no windows, windows of fewer than two tokens, or a negative stride.

@@ -36,12 +36,11 @@ from lrc_core.errors import CancelledError, EvaluationError, LrcError, Numerical
 from lrc_core.evaluate.likelihood import continuation_likelihoods
 from lrc_core.evaluate.running import evaluating
 from lrc_core.evaluate.task_files import drawn, read_documents
-from lrc_core.models.pack.starter import ensure_tasks
+from lrc_core.models.pack.starter import TASKS, ensure_tasks
 from lrc_core.texts.windows import wants_bos
 from lrc_core.types import OnProgress, Progress, ShouldStop, ignore_progress, never_stop
 
-PACK_TASKS = ("arc_easy", "arc_challenge", "piqa", "hellaswag", "winogrande", "openbookqa", "boolq")
-_WITHOUT_HUB = f"These need no hub: {', '.join(PACK_TASKS)}."
+_WITHOUT_HUB = f"These need no hub: {', '.join(TASKS)}."
 _BOOTSTRAPS = 1000  # only for metrics whose standard error has no formula
 _log = logging.getLogger(__name__)
 
@@ -89,7 +88,7 @@ def zero_shot(  # noqa: PLR0913  what to run on, what to run and the two callbac
 ) -> dict[str, TaskScore]:
     """Accuracy of a causal language model on multiple-choice tasks, without examples in the prompt.
 
-    Names are looked up in this order: the task files below ``include_path``; the pack's own seven (``PACK_TASKS``),
+    Names are looked up in this order: the task files below ``include_path``; the pack's own seven (``TASKS``),
     whose items always come from the starter pack, so that they need no hub and everybody gets the same ones; every
     task, tag or group of lm-eval, which fetches its data set from the hub. BOS is put before the text exactly where
     the tokenizer does so on its own. Log-probabilities are float32.
@@ -102,7 +101,6 @@ def zero_shot(  # noqa: PLR0913  what to run on, what to run and the two callbac
         seed: chooses the items.
         include_path: folder of the user's own lm-eval task files, or "".
         on_progress: called with the number of answers scored so far, of each task's.
-        should_stop: asked before each batch.
 
     Returns:
         The score of each task; a tag, or a group without a score of its own, is replaced by its members.
@@ -181,13 +179,13 @@ class _TaskFinder:
 
     def load(self, name: str) -> dict[str, Any]:
         """What lm-eval's ``evaluate`` takes: tasks and groups by name."""
-        if name in PACK_TASKS and name not in self._own.all_tasks:
+        if name in TASKS and name not in self._own.all_tasks:
             return {"tasks": {name: _PackTask(name, ensure_tasks(self._on_progress, self._should_stop))}}
         # A group may name tasks of lm-eval's, which only the whole index knows.
         whole = name not in self._own.all_tasks or name in self._own.all_groups
         manager = self._whole_index() if whole else self._own
         if name not in manager.all_tasks:
-            close = get_close_matches(name, sorted({*PACK_TASKS, *manager.all_tasks}), n=3)
+            close = get_close_matches(name, sorted({*TASKS, *manager.all_tasks}), n=3)
             hint = f"Did you mean {' or '.join(close)}?" if close else _WITHOUT_HUB
             raise EvaluationError(f"There is no task {name!r}.", hint)
         try:

@@ -17,7 +17,7 @@ from lrc_core.names import method_color as color
 from lrc_core.names import method_label as label
 from lrc_core.plan import split_variant
 from lrc_core.quality.quantised import compresses, served_bytes, share_of
-from lrc_core.quality.rows import dense_row
+from lrc_core.quality.rows import accuracy_of, dense_row
 from lrc_core.quality.speeds import DECODE, PREFILL, pace_of
 from lrc_core.quality.tables import tasks_of, texts_of
 from lrc_core.texts.label import text_labels
@@ -71,12 +71,15 @@ def _marker(methods: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def perplexity_bars(rows: Sequence[Row]) -> go.Figure:
+def perplexity_bars(rows: Sequence[Row], *, lying: bool = False) -> go.Figure:
     """Perplexity of every method, one panel per text; lower is better.
 
     A few methods stand in their usual order; many lie on their side, where their names can be read, the best on top.
+
+    Args:
+        lying: few lie down as well.
     """
-    texts, lying = texts_of(rows), len(methods_of(rows)) > _STANDING
+    texts, lying = texts_of(rows), lying or len(methods_of(rows)) > _STANDING
     figure = make_subplots(
         rows=1,
         cols=max(1, len(texts)),
@@ -187,8 +190,9 @@ def zero_shot_bars(rows: Sequence[Row], metric: str) -> go.Figure:
     for method in methods_of(rows):
         row = next(row for row in rows if row["method"] == method)
         scores = row.get("zero_shot") or {}
-        shown = [task for task in tasks if _accuracy(scores, task, metric)[0] is not None]
-        values = [_accuracy(scores, task, metric) for task in shown]
+        known = {task: accuracy_of(scores.get(task) or {}, metric)[1:] for task in tasks}
+        shown = [task for task in tasks if known[task][0] is not None]
+        values = [known[task] for task in shown]
         figure.add_bar(
             x=shown,
             y=[value for value, _ in values],
@@ -205,18 +209,12 @@ def zero_shot_bars(rows: Sequence[Row], metric: str) -> go.Figure:
     return figure
 
 
-def _accuracy(scores: Mapping[str, Any], task: str, metric: str) -> tuple[float | None, float | None]:
-    """Value and error; a task without the normalised figure shows the plain one."""
-    score = scores.get(task) or {}
-    name = metric if score.get(metric) is not None else "acc"
-    return score.get(name), score.get(f"{name}_stderr")
-
-
 def zero_shot_table(rows: Sequence[Row], metric: str) -> pd.DataFrame:
     """The same in numbers: one row per method, one column per task."""
     records = []
     for row in ordered(rows):
-        found = {task: _accuracy(row.get("zero_shot") or {}, task, metric) for task in tasks_of(rows)}
+        scores = row.get("zero_shot") or {}
+        found = {task: accuracy_of(scores.get(task) or {}, metric)[1:] for task in tasks_of(rows)}
         records.append(
             {"Method": bar_name(row)}
             | {

@@ -42,8 +42,6 @@ def rank_figure(card: ModelCard, plan: Plan, title: str = "") -> go.Figure:
     """Share of its parameters that every layer keeps: blocks from left to right, kinds of layer from top to bottom.
 
     Args:
-        card: of the model.
-        plan: of that model.
         title: above the heatmap.
     """
     frame = rank_frame(card, plan)

@@ -69,9 +69,7 @@ def keep_reference(model: nn.Module, windows: Tensor, path: Path) -> None:
     """Write what the model in memory makes of some windows.
 
     Args:
-        model: a causal language model.
         windows: [n, w] token ids.
-        path: of the file.
     """
     put_in_own_memory(model)
     device = next(model.parameters()).device

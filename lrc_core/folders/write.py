@@ -64,8 +64,6 @@ def write_parts(
         folder: where they go.
         parts: tensors by name.
         count: how many parts there are.
-        on_progress: told after every file.
-        should_stop: asked before every file.
 
     Raises:
         CancelledError: between two files.

@@ -115,7 +115,6 @@ def require_reach(smallest: int, allowed: int, layers: Sequence[LinearShape]) ->
     Args:
         smallest: bytes of the block linears at the smallest choices.
         allowed: bytes that they may take.
-        layers: the block linears.
 
     Raises:
         BudgetError: says the smallest possible share.

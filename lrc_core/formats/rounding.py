@@ -21,7 +21,6 @@ def packed(matrix: Array, form: Format) -> NDArray[np.uint8]:
 
     Args:
         matrix: [m, n] float32.
-        form: the format.
 
     Returns:
         [m, bytes of a row].

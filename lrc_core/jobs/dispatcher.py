@@ -86,7 +86,7 @@ def _start(store: RunStore, run: Run) -> None:
         start_run(store, run, status, DeviceQueue(store).environment_of(run.id))
     except LrcError as error:
         log.error("run %s: %s", run.id, error)
-        end_run(store, run, status.failed_by(error), "failed")
+        end_run(store, run, status, "failed", error)
 
 
 def _sleep(first: Run) -> None:

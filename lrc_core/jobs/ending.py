@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import signal
 import time
-from dataclasses import replace
 
 from lrc_core.errors import LrcError
 from lrc_core.jobs import generator, placed
@@ -68,25 +67,17 @@ def _looks_dead(store: RunStore, run: Run, status: Status) -> bool:
 
 def _end_dead(store: RunStore, run: Run, status: Status) -> None:
     if (run.path / "result.json").exists():
-        end(store, run, status, "done")
+        end_run(store, run, status, "done", LrcError(""))
     elif run.cancel_requested():
-        end(store, run, status, "cancelled", "The worker was stopped.")
+        end_run(store, run, status, "cancelled", LrcError("The worker was stopped."))
     elif status.state == "queued":
-        end(store, run, status, "interrupted", "The worker died before it began.", "Resume the run.")
+        end_run(store, run, status, "interrupted", LrcError("The worker died before it began.", "Resume the run."))
     else:
-        end(
-            store,
-            run,
-            status,
-            "interrupted",
+        silent = LrcError(
             "The worker died without a word: it was killed, memory ran out, or the machine went down.",
             "Resume the run; it goes on from its checkpoint. If memory ran out, use fewer or shorter windows.",
         )
-
-
-def end(store: RunStore, run: Run, status: Status, state: str, error: str = "", remedy: str = "") -> Status:
-    """Write a run's last status: ``state``, with what went wrong and what to do about it."""
-    return end_run(store, run, replace(status, error=error, remedy=remedy), state)
+        end_run(store, run, status, "interrupted", silent)
 
 
 def see_it_stop(store: RunStore, run: Run) -> None:

@@ -40,7 +40,6 @@ class GenerationWorker:
     """Serves the ``generate`` runs of one folder of runs on this machine.
 
     Args:
-        store: the runs.
         idle_s: how long the model stays after the last answer.
         should_stop: asked all the time.
     """

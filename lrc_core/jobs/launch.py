@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 
-from lrc_core.errors import ResourceError
+from lrc_core.errors import LrcError, ResourceError
 from lrc_core.files import disk_errors
 from lrc_core.jobs.queue import DeviceQueue
 from lrc_core.paths import child_environment
@@ -51,10 +51,10 @@ def start_run(store: RunStore, run: Run, status: Status, env: Mapping[str, str] 
     run.write_status(replace(status, **identity(pid), updated_at=time.time()))
 
 
-def end_run(store: RunStore, run: Run, status: Status, state: str) -> Status:
-    """Record that a run has ended, and give its ticket back."""
+def end_run(store: RunStore, run: Run, status: Status, state: str, error: LrcError) -> Status:
+    """Record how a run has ended, with what went wrong and what to do about it, and give its ticket back."""
     now = time.time()
-    ended = replace(status, state=state, ended_at=now, updated_at=now)
+    ended = replace(status.failed_by(error), state=state, ended_at=now, updated_at=now)
     run.write_status(ended)
     DeviceQueue(store).leave(run.id)
     return ended

@@ -34,22 +34,6 @@ TOKEN = "HF_TOKEN"
 LOOK_S = 2.0
 """How often a process that follows a run looks whether its worker lives."""
 
-__all__ = [
-    "cancel",
-    "command_for",
-    "delete",
-    "keep_going",
-    "poll",
-    "queue_position",
-    "reconcile",
-    "replace_queued",
-    "require_done",
-    "result_in",
-    "resume",
-    "statuses",
-    "submit",
-]
-
 
 _AUTOMATIC = "automatic"
 """Flag in the folder of a run that no user explicitly asked for: a newer wish may take its place."""
@@ -71,7 +55,6 @@ def submit(
     never restarted silently.
 
     Args:
-        spec: what to do.
         store: where; the user's runs by default.
         env: environment variables for the worker alone, such as ``HF_TOKEN``; never written anywhere.
         automatic: nobody pressed a button for it, so :func:`replace_queued` may drop it while it waits. A run that was
@@ -200,8 +183,7 @@ def resume(
                 raise RunError(f"The worker of run {run_id} is still ending.", "Try again in a few seconds.")
             run.clear_cancel()
             _flag(run, automatic=False)
-            now = time.time()
-            fresh = Status(created_at=status.created_at, queued_at=now, updated_at=now, attempt=status.attempt + 1)
+            fresh = status.again()
             run.write_status(fresh)
         placed.forget(run)
         if not here:
@@ -238,7 +220,7 @@ def cancel(run_id: str, *, store: RunStore | None = None, wait: bool = False) ->
                 if free:
                     if away:
                         placed.recall(store, away)
-                    return ending.end(store, run, status, "cancelled", "Cancelled while it was queued.")
+                    return end_run(store, run, status, "cancelled", LrcError("Cancelled while it was queued."))
     if wait:
         ending.see_it_stop(store, run)
     else:
@@ -343,7 +325,7 @@ def _launch(
         try:
             placed.send(store, run, on)
         except LrcError as error:
-            end_run(store, run, status.failed_by(error), "failed")
+            end_run(store, run, status, "failed", error)
             raise
         return
     queue = DeviceQueue(store)
@@ -359,7 +341,7 @@ def _launch(
             run.write_status(replace(status, host=host_name(), updated_at=time.time()))
             dispatcher.ensure(store)
     except LrcError as error:
-        end_run(store, run, status.failed_by(error), "failed")
+        end_run(store, run, status, "failed", error)
         raise
 
 
@@ -381,7 +363,7 @@ def _drop(store: RunStore, run: Run) -> bool:
                 run.request_cancel()
                 if away := placed.is_away(run):
                     placed.recall(store, away)
-                ending.end(store, run, status, "cancelled", "A newer request took its place.")
+                end_run(store, run, status, "cancelled", LrcError("A newer request took its place."))
                 if status.attempt == 1:
                     store.discard(run)
                 return True

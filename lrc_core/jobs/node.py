@@ -85,7 +85,7 @@ def _end(run: Run, error: LrcError) -> None:
     store = RunStore(run.path.parent)
     with store.lock():
         if not (status := run.status()).final:
-            end_run(store, run, status.failed_by(error), "failed")
+            end_run(store, run, status, "failed", error)
 
 
 def _work_on(run: Run, placement: Placement) -> int:
@@ -130,12 +130,11 @@ def _is_held(run: Run, status: Status, ours: bool) -> bool:
 
 
 def _adopt(store: RunStore, run: Run, status: Status, placement: Placement) -> None:
-    now = time.time()
     if status.state != "queued":
         run.clear_cancel()
-        status = Status(created_at=status.created_at, queued_at=now, attempt=status.attempt + 1)
+        status = status.again()
     write_placement(run.path / FILE, placement)
-    run.write_status(replace(status, updated_at=now, **identity(os.getpid())))
+    run.write_status(replace(status, updated_at=time.time(), **identity(os.getpid())))
     if not placement.away:
         DeviceQueue(store).enter(run, status.queued_at)
 
@@ -145,9 +144,7 @@ def _handed_back(store: RunStore, run: Run) -> int:
     with store.lock():
         status = run.status()
         if status.state == "cancelled":
-            now = time.time()
-            waits = Status(created_at=status.created_at, queued_at=now, updated_at=now, attempt=status.attempt + 1)
-            run.write_status(waits)
+            run.write_status(status.again())
     return HANDED_BACK
 
 

@@ -22,7 +22,7 @@ from lrc_core.jobs.engines.placement import (
 from lrc_core.jobs.engines.profile import Profile
 from lrc_core.jobs.launch import end_run
 from lrc_core.jobs.node import STALE_BEAT_S
-from lrc_core.jobs.program import program
+from lrc_core.jobs.surroundings import program
 from lrc_core.runs.process import is_alive
 from lrc_core.runs.records import Status
 from lrc_core.runs.store import Run, RunStore
@@ -96,7 +96,7 @@ def settle(store: RunStore, run: Run, placement: Placement) -> bool:
         state, error = what_became(run.cancel_requested(), found, now, store.root)
         if (run.path / "result.json").exists():
             state, error = "done", LrcError("")
-        end_run(store, run, status.failed_by(error), state)
+        end_run(store, run, status, state, error)
         return True
 
 
@@ -120,10 +120,7 @@ def _requeued(store: RunStore, run: Run) -> None:
     with store.lock(), run.claim() as free:
         status = run.status()
         if free and status.state == "running" and is_alive(status) is not True:
-            now = time.time()
-            run.write_status(
-                Status(created_at=status.created_at, queued_at=now, updated_at=now, attempt=status.attempt + 1)
-            )
+            run.write_status(status.again())
 
 
 def what_became(cancelled: bool, found: JobState, placement: Placement, runs: Path) -> tuple[str, LrcError]:
@@ -133,7 +130,6 @@ def what_became(cancelled: bool, found: JobState, placement: Placement, runs: Pa
         cancelled: whether that was asked for.
         found: what the engine says.
         placement: where it was sent.
-        runs: the folder of runs.
     """
     name, node = f"{placement.engine.capitalize()} job {placement.job}", found.node or placement.node or "its node"
     ending, again = found.ending, "Resume it; it goes on from its checkpoint."

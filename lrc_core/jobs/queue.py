@@ -29,11 +29,7 @@ KEPT_VARIABLES = ("HF_HOME", "HF_HUB_OFFLINE", "HF_ENDPOINT", "CUDA_VISIBLE_DEVI
 
 
 class DeviceQueue:
-    """The queue of one machine's device.
-
-    Args:
-        store: the runs.
-    """
+    """The queue of one machine's device."""
 
     def __init__(self, store: RunStore) -> None:
         self._store = store

@@ -57,7 +57,6 @@ def require_own(run: Run, what: str) -> None:
     """Refuse what only the owner of a run may do.
 
     Args:
-        run: the run.
         what: what was about to happen, as the end of a sentence: ``"cancel it"``.
 
     Raises:

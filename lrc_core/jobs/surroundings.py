@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
+from functools import cache
 from pathlib import Path
 
+from lrc_core import __version__
 from lrc_core.errors import ResourceError, RunError
-from lrc_core.jobs.program import program
 from lrc_core.words import data_size
 
 LEAST_DISK = 64 * 2**20
@@ -22,8 +24,7 @@ def check_node(name: str, runs: Path, wanted: str, gpus: int) -> None:
 
     Args:
         name: of the node.
-        runs: the folder of runs.
-        wanted: the program that asked, see :func:`~lrc_core.jobs.program.program`.
+        wanted: the program that asked, see :func:`program`.
         gpus: how many the job has been given.
 
     Raises:
@@ -76,3 +77,16 @@ def _gpu_memory() -> list[tuple[float, float]]:
         return [(float(used), float(total)) for used, total in (line.split(",") for line in found.splitlines())]
     except (OSError, ValueError, subprocess.SubprocessError):
         return []
+
+
+@cache
+def program() -> str:
+    """Which program this is, so that a node with another one is noticed: ``0.4.0/1a2b3c4d``.
+
+    That is the version, and the beginning of a digest of every module.
+    """
+    home = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for path in sorted(home.rglob("*.py")):
+        digest.update(str(path.relative_to(home)).encode() + b"\0" + path.read_bytes())
+    return f"{__version__}/{digest.hexdigest()[:8]}"

@@ -35,7 +35,6 @@ def check(spec: Spec, *, model_too: bool = True, runs: Path | None = None) -> No
     """Refuse a job that cannot succeed, before it waits for its turn.
 
     Args:
-        spec: what to do.
         model_too: look at the model's headers as well.
         runs: the folder of runs, which plans name their files' folders relative to; the user's by default.
 
@@ -71,6 +70,3 @@ def title_of(spec: Spec) -> str:
     """What a job does, in a few words: plain text, which may hold a prompt."""
     kind = KINDS[spec.kind]
     return kind.title(spec) or kind.label
-
-
-__all__ = ["KINDS", "Kind", "check", "command_for", "load", "title_of"]

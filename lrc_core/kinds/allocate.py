@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict, replace
 
+from lrc_core.budget import check_keep
 from lrc_core.errors import BudgetError, SettingsError
 from lrc_core.formats.budgets import BOTH, BY_BYTES, RANKS, VARY, VARY_WORDS, budget_words, byte_budget, latency_share
 from lrc_core.kinds import checks
@@ -71,7 +72,7 @@ def _check(spec: AllocateSpec) -> None:
         _check_time(spec)
     elif spec.budget:
         _check_bytes(spec)
-    checks.check_keep(spec.keep)
+    check_keep(spec.keep)
     checks.check_decompositions([spec.decomposition])
     ALLOCATORS.get(spec.method).settings(None, spec.settings)
 

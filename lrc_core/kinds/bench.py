@@ -6,6 +6,7 @@ import argparse
 from dataclasses import dataclass, replace
 from typing import Any
 
+from lrc_core.budget import check_keep
 from lrc_core.errors import SettingsError
 from lrc_core.kinds import checks
 from lrc_core.kinds.words import titles
@@ -16,7 +17,7 @@ from lrc_core.runs.store import RunStore
 
 PRESET = "bench"
 """Preset of a bench when none is named."""
-HANDLER, SHOW = "lrc_core.cli.bench.tables:bench", "lrc_core.cli.jobs:print_tables"
+HANDLER, SHOW = "lrc_core.cli.jobs:bench", "lrc_core.cli.jobs:print_tables"
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def extras(parser: argparse.ArgumentParser) -> None:
 def check(spec: Any) -> None:
     """Refuse what no bench can do."""
     for keep in (*spec.keeps, *spec.task_keeps):
-        checks.check_keep(keep)
+        check_keep(keep)
     checks.check_presets(spec.presets, spec.methods, "on the bench")
     if not spec.methods or not spec.keeps or not spec.seeds:
         raise SettingsError("A bench needs at least one method, one share to keep and one seed.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
@@ -12,7 +11,6 @@ from typing import Any
 import lrc_core.allocate
 import lrc_core.decompose  # noqa: F401 - registers the decompositions, as the line above does the allocators
 from lrc_core.errors import (
-    BudgetError,
     EvaluationError,
     LrcError,
     ModelError,
@@ -51,18 +49,6 @@ from lrc_core.types import ModelCard
 EVALUATED = "evaluation window"
 """What the window of an evaluation is called where it is too long."""
 _NO_WINDOWS: Mapping[str, int] = {}
-
-
-def check_keep(keep: float) -> None:
-    """Refuse a share that no model can keep; what the smallest plan of a model allows is checked by the job.
-
-    Raises:
-        BudgetError: not a number above 0 and at most 1.
-    """
-    if not (isinstance(keep, int | float) and math.isfinite(keep) and 0 < keep <= 1):
-        raise BudgetError(
-            f"The share to keep must be above 0 and at most 1, not {keep}.", "A compression of 20 % keeps 0.8."
-        )
 
 
 def check_decompositions(names: Iterable[str]) -> None:
@@ -251,7 +237,6 @@ def check_plan(holder: Any, runs: Path) -> None:
 
     Args:
         holder: whatever has a ``plan``, perhaps None, and its ``plan_folder``.
-        runs: the folder of runs.
     """
     if holder.plan is not None:
         Plan.from_dict(dict(holder.plan)).require_files(holder.plan_folder, runs)
@@ -263,7 +248,6 @@ def check_plans_model(spec: Any, plans: Sequence[Plan], runs: Path) -> None:
     Args:
         spec: of the job, with the contents of what it names.
         plans: that it applies.
-        runs: the folder of runs.
 
     Raises:
         PlanError: names both models.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 
+from lrc_core.budget import check_keep
 from lrc_core.errors import SettingsError
 from lrc_core.formats.grids import QUANTISED, check_formats
 from lrc_core.kinds import checks
@@ -45,7 +46,7 @@ class _Presets:
 
 def _check(spec: CompareSpec) -> None:
     for keep in spec.keeps:
-        checks.check_keep(keep)
+        check_keep(keep)
     checks.check_decompositions([spec.decomposition])
     check_formats(spec.formats)
     check_kinds([spec.update] if spec.update != NO_UPDATE else [], COMPARED)

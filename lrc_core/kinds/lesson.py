@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import argparse
 
+from lrc_core.budget import check_keep
 from lrc_core.errors import SettingsError
-from lrc_core.kinds import checks
 from lrc_core.kinds.kind import Kind
 from lrc_core.kinds.words.flags import calibration, flags
 from lrc_core.runs.spec import LESSON_PARTS, LessonSpec
 
 
 def _check(spec: LessonSpec) -> None:
-    checks.check_keep(spec.keep)
+    check_keep(spec.keep)
     known = ", ".join(LESSON_PARTS)
     if unknown := set(spec.parts) - set(LESSON_PARTS):
         raise SettingsError(f"A lesson has no part {sorted(unknown)[0]!r}.", f"Choose from {known}.")

@@ -186,8 +186,6 @@ def compressed(  # noqa: PLR0913 - the last two say how layers are held
     """The model with every low-rank layer swapped in; the very same modules are put back at the end.
 
     Args:
-        model: a causal language model.
-        layers: its block linears.
         ranks: rank of every layer; a rank at or above break-even leaves the layer dense, bit for bit.
         source: where the factors come from.
         kept: indices of the kept components where they are not the first k (LLRC's any-k).

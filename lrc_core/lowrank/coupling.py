@@ -80,7 +80,6 @@ def coupled_units(model: nn.Module, layers: Sequence[LinearShape]) -> tuple[Coup
 
     Args:
         model: a causal language model; left as it was found.
-        layers: its block linears.
     """
     vocabulary = int(model.get_input_embeddings().num_embeddings)  # type: ignore[operator]
     device = next(model.parameters()).device

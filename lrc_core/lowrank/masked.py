@@ -136,7 +136,6 @@ def masked_layers(model: nn.Module, factors: Mapping[str, tuple[Tensor, Tensor]]
     """The model with the named linears masked; the original modules are put back at the end.
 
     Args:
-        model: a causal language model.
         factors: left and right of every layer to mask, on its device in its dtype.
     """
     masked = {name: MaskedLinear(get_module(model, name), left, right) for name, (left, right) in factors.items()}

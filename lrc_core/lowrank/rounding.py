@@ -68,7 +68,6 @@ def rounded_linear(module: nn.Module, form: Format) -> nn.Module:
 
     Args:
         module: nn.Linear or Conv1D, whose rows [out, in] are cut into blocks; left as it is.
-        form: the format.
     """
     weight, bias = weight_of(module), bias_of(module)
     rows, width = weight.shape

@@ -38,7 +38,6 @@ def restructured(
     how many it has left: its integer attributes that end in "head" or "heads" shrink with them.
 
     Args:
-        model: a causal language model.
         structure: what is left of which linears.
         weights: updated weights by layer, [rows, columns] as the structure leaves them.
     """
@@ -113,7 +112,6 @@ def read_structure(
     """Read and check the structure file of a plan.
 
     Args:
-        path: the file.
         layers: the model's block linears.
         shapes: what the plan says is left of its pruned layers; None to believe the file.
         digest: SHA-256 of the file as the plan has it; "" where it has none.

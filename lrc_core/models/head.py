@@ -14,9 +14,6 @@ def output_head(model: nn.Module) -> Callable[[Tensor], Tensor]:
     Cohere multiplies the logits by ``logit_scale``, Granite divides them by ``logits_scaling``, Gemma 2 and later
     cap them softly at ``final_logit_softcapping``; each says so in its configuration.
 
-    Args:
-        model: a causal language model.
-
     Returns:
         [..., hidden] to [..., vocab].
     """

@@ -115,7 +115,6 @@ def borrowed_file(
     """One file of a hub model, for the length of the block: from the hub's cache, else downloaded and removed again.
 
     Args:
-        ref: the model.
         revision: a commit.
         name: of the file.
         aside: an empty folder to download into; a download that was stopped goes on there.

@@ -19,7 +19,6 @@ def read_table(path: Path, most: int = MAX_BYTES) -> dict[str, Any]:
     """The JSON object in a file.
 
     Args:
-        path: of the file.
         most: bytes it may have.
 
     Raises:

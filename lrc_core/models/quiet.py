@@ -16,7 +16,6 @@ class TickBar:
     Args:
         phase: what the ticks say.
         on_progress: receives them.
-        should_stop: asked at every step.
     """
 
     def __init__(self, phase: str, on_progress: OnProgress, should_stop: ShouldStop, *args: Any, **kwargs: Any) -> None:

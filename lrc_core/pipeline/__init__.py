@@ -22,8 +22,6 @@ def execute(run: Run, *, on_progress: OnProgress, should_stop: ShouldStop) -> di
 
     Args:
         run: a run that this process has claimed.
-        on_progress: called at every step.
-        should_stop: asked at every step.
 
     Raises:
         LrcError: whatever a stage cannot do; the message names the thing and the remedy.

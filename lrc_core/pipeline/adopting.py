@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lrc_core.budget import is_dense, keep_ratio, stored_card
-from lrc_core.decompose.update import component_sizes
+from lrc_core.decompose.update import named_factors
 from lrc_core.errors import ModelError
 from lrc_core.files import write_tensors
 from lrc_core.folders.foreign import ForeignFactors, read_foreign
@@ -30,8 +30,7 @@ _ROUNDING = 1e-2
 
 def adopt_run(run: Run, session: Session) -> dict[str, Any]:
     """``plan.json`` and ``weights.safetensors`` with the folder's factors, which then work like any plan's."""
-    spec = run.spec
-    assert isinstance(spec, AdoptSpec)
+    spec = run.spec_as(AdoptSpec)
     result = write_card(run, session)
     card, folder = session.loaded.card, Path(spec.folder)
     session.on_progress(Progress("reading the folder"))
@@ -42,8 +41,7 @@ def adopt_run(run: Run, session: Session) -> dict[str, Any]:
     weights: dict[str, Tensor] = {}
     for number, (name, (left, right)) in enumerate(sorted(found.factors.items())):
         session.on_progress(Progress("taking the factors over", number, len(found.factors)))
-        sizes = component_sizes(left.float(), right.float())
-        weights |= {f"{name}.left": left, f"{name}.right": right, f"{name}.sigma": sizes}
+        weights |= named_factors(name, left, right)
     write_tensors(run.path / WEIGHTS, weights)
     plan = _plan(run, card, found, folder)
     plan.save(run.path / "plan.json")

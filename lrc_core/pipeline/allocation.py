@@ -16,7 +16,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from lrc_core.allocate.protocol import Allocation, Bytes, Context, Latency, PassedPlan
+from lrc_core.allocate.protocol import Allocation, Bytes, Context, Latency, PassedPlan, allocated
 from lrc_core.budget import keep_at, removed_percent, size_key, stored_card, whole_percent
 from lrc_core.calibrate.factor_model import block_transforms, spectra
 from lrc_core.calibrate.statistics import Notes
@@ -48,8 +48,7 @@ FAR = 0.01
 
 def spectra_run(run: Run, session: Session) -> dict[str, Any]:
     """``spectra.npz``: singular values of every layer under each decomposition; where asked, ``subspaces.json``."""
-    spec = run.spec
-    assert isinstance(spec, SpectraSpec)
+    spec = run.spec_as(SpectraSpec)
     if spec.stream:
         return streamed_spectra_run(run, session.on_progress, session.should_stop)
     result = write_card(run, session)
@@ -72,8 +71,7 @@ def spectra_run(run: Run, session: Session) -> dict[str, Any]:
 
 def allocation_run(run: Run, session: Session) -> dict[str, Any]:
     """``plan.json`` and the files it names, and on the way ``plans/<percent>.json`` and ``ranks.jsonl``."""
-    spec = run.spec
-    assert isinstance(spec, AllocateSpec)
+    spec = run.spec_as(AllocateSpec)
     result = write_card(run, session)
     entry = ALLOCATORS.get(spec.method)
     settings = entry.settings(None, spec.settings)
@@ -108,7 +106,7 @@ def allocation_run(run: Run, session: Session) -> dict[str, Any]:
     )
     spent = _Spent(run.path / "spent.json", context.shared)
     with spent:
-        found: Allocation = entry.load()(context, settings)
+        found = allocated(entry, context, settings)
     plan = writer.save(found)
     return {
         **result,

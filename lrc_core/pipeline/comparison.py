@@ -23,8 +23,7 @@ from lrc_core.tune.kinds import NO_UPDATE
 
 def comparison_run(run: Run, session: Session) -> dict[str, Any]:
     """Every method at every target and the dense model; ``rows.json`` grows row by row on the way."""
-    spec = run.spec
-    assert isinstance(spec, CompareSpec)
+    spec = run.spec_as(CompareSpec)
     comparison = _Comparison(run, spec, session)
     comparison.evaluate(None, "dense model")
     for name in spec.formats:

@@ -44,8 +44,7 @@ if TYPE_CHECKING:
 
 def evaluation_run(run: Run, session: Session) -> dict[str, Any]:
     """A result row, and ``scores.json`` with the loss of every window and the outcome of every item."""
-    spec = run.spec
-    assert isinstance(spec, EvaluateSpec)
+    spec = run.spec_as(EvaluateSpec)
     loaded = session.loaded
     write_json(run.path / "card.json", loaded.card.to_dict())
     if spec.plan is None:

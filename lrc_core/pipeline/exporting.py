@@ -70,8 +70,7 @@ def export_run(run: Run, session: Session) -> dict[str, Any]:
 
     It is written beside its place under another name and moved when it has passed; one that fails is removed.
     """
-    spec = run.spec
-    assert isinstance(spec, ExportSpec)
+    spec = run.spec_as(ExportSpec)
     result = write_card(run, session)
     plan = Plan.from_dict(dict(spec.plan))
     card, devices = session.loaded.card, devices_of(session.loaded.model)
@@ -118,8 +117,7 @@ def _folder_name(spec: ExportSpec, plan: Plan, card: ModelCard) -> str:
 
 def _write(run: Run, session: Session, plan: Plan, made: Path, reference: Path) -> _Written:
     """Everything but the model card; and what the model in memory makes of some windows."""
-    spec, loaded = run.spec, session.loaded
-    assert isinstance(spec, ExportSpec)
+    spec, loaded = run.spec_as(ExportSpec), session.loaded
     plan.check_model(loaded.card)
     plan.require_files(spec.plan_folder, run.path.parent)
     stock = stock_of(loaded.model)
@@ -293,10 +291,5 @@ def _facts(
         measured=measured,
         dense=dense,
         runs={run: what for run, what in runs.items() if run},
-        notes=card_notes(starter),
+        notes=["The starter pack's copy of the original was packed in 5 bits a weight before this."] if starter else [],
     )
-
-
-def card_notes(starter: bool) -> list[str]:
-    """What is to be known of the original's weights."""
-    return ["The starter pack's copy of the original was packed in 5 bits a weight before this."] if starter else []

@@ -23,8 +23,7 @@ from lrc_core.types import Progress
 
 def generation_run(run: Run, session: Session) -> dict[str, Any]:
     """Every answer, streamed into ``answers.jsonl`` as it is written. Answers of an earlier attempt are kept."""
-    spec = run.spec
-    assert isinstance(spec, GenerateSpec)
+    spec = run.spec_as(GenerateSpec)
     loaded = session.loaded
     write_json(run.path / "card.json", loaded.card.to_dict())
     for wanted in spec.answers:  # all of them before the first answer
@@ -63,8 +62,7 @@ def who(answer: AnswerSpec) -> dict[str, Any]:
 
 
 def _answered(run: Run, session: Session, transcript: TranscriptWriter, number: int, ids: list[int]) -> Answer:
-    spec = run.spec
-    assert isinstance(spec, GenerateSpec)
+    spec = run.spec_as(GenerateSpec)
     model, count = session.loaded.model, len(spec.answers)
     limit = max_positions(model)
     # Where there is no room for both, the answer is shorter: dropping the prompt's beginning would change the question.

@@ -47,8 +47,7 @@ WORST, MIDDLE, MILDEST = 5, 3, 4  # layers by sensitivity that texts are written
 
 def lesson_run(run: Run, session: Session) -> dict[str, Any]:
     """``lesson.json`` and ``pictures.npz``; see the module's description."""
-    spec = run.spec
-    assert isinstance(spec, LessonSpec)
+    spec = run.spec_as(LessonSpec)
     result = write_card(run, session)
     store = factors_for(session, DECOMPOSITION, spec.calibration)
     named = _named(session.loaded.card.layers, spec.layers)
@@ -88,8 +87,7 @@ def _telling(layers: Sequence[LinearShape], store: FactorStore) -> list[LinearSh
 
 def _layers(run: Run, session: Session, store: FactorStore, chosen: Sequence[LinearShape]) -> list[dict[str, Any]]:
     """Curves of the chosen layers; their pictures go into ``pictures.npz``."""
-    spec = run.spec
-    assert isinstance(spec, LessonSpec)
+    spec = run.spec_as(LessonSpec)
     moments, tokens = _held_out(spec, session, chosen)
     pictures: dict[str, Any] = {}
     found = []

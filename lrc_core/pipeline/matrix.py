@@ -69,26 +69,27 @@ class Matrix:
         Raises:
             LrcError: whatever went wrong.
         """
-        wanted = EvaluateSpec(
-            model=self._spec.model,
-            calibration=replace(self._spec.calibration, seed=self._spec.seeds[0]),
-            evaluation=evaluation_at(self._spec, None),
-        )
-        label = self._next("dense model")
-        run = do_part(self._store, self._session, wanted, label)
+        run = do_part(self._store, self._session, self._evaluation(None), self._next("dense model"))
         self._add({**_result(run), **_size(run)})
 
     def quantised(self, name: str) -> None:
         """Measure the model with every block linear in a number format."""
         plan = quantised_plan(self._session.loaded.card, name)
-        wanted = EvaluateSpec(
-            model=self._spec.model,
-            plan=plan.to_dict(),
-            calibration=replace(self._spec.calibration, seed=self._spec.seeds[0]),
-            evaluation=evaluation_at(self._spec, None),
-        )
         row: Row = {"method": plan.method, "decomposition": "", "keep_target": 1.0}
-        self._cell(row, self._session, wanted, name)
+        self._cell(row, self._session, self._evaluation(plan), name)
+
+    def _evaluation(
+        self, plan: Plan | None, base: AllocateSpec | None = None, path: Path | None = None
+    ) -> EvaluateSpec:
+        """What measures a plan, or the dense model: at the plan's size and on its text where it was allocated."""
+        calibration = replace(self._spec.calibration, seed=self._spec.seeds[0]) if base is None else base.calibration
+        return EvaluateSpec(
+            model=self._spec.model,
+            plan=None if plan is None else plan.to_dict(),
+            plan_folder="" if plan is None or path is None else folder_of(plan, path, self._store),
+            calibration=calibration,
+            evaluation=evaluation_at(self._spec, None if plan is None or base is None else plan.keep_target),
+        )
 
     def line(self, line: BenchLine) -> None:
         """Allocate and measure at every target, the smallest first: one training run may serve them all."""
@@ -117,13 +118,7 @@ class Matrix:
                     path, seconds = self._updated(path, line, label)
                     spent["allocation"]["update_wall_s"] = seconds
                 plan = Plan.load(unaltered(path))
-                wanted = EvaluateSpec(
-                    model=self._spec.model,
-                    plan=plan.to_dict(),
-                    plan_folder=folder_of(plan, path, self._store),
-                    calibration=line.base.calibration,
-                    evaluation=evaluation_at(self._spec, keep),
-                )
+                wanted = self._evaluation(plan, line.base, path)
                 found = do_part(self._store, self._session, wanted, label)
                 self._add(_noted({**_result(found), **row, **_size(found), "dense_layers": len(plan.dense), **spent}))
             except CancelledError:
@@ -148,13 +143,7 @@ class Matrix:
         try:
             source = do_part(self._store, self._session, base, label)
             plan = Plan.load(unaltered(source.path / "plan.json"))
-            wanted = EvaluateSpec(
-                model=self._spec.model,
-                plan=plan.to_dict(),
-                calibration=base.calibration,
-                evaluation=evaluation_at(self._spec, plan.keep_target),
-            )
-            found = do_part(self._store, self._session, wanted, label)
+            found = do_part(self._store, self._session, self._evaluation(plan, base), label)
             details = (source.result() or {}).get("details") or {}
             more = {"dense_layers": len(plan.dense), "predicted_loss": details.get("predicted_loss_increase")}
             self._add({**_result(found), **row, **_size(found), **more, **_spent(source, base.keep)})
@@ -222,8 +211,7 @@ def _spent(run: Run, keep: float) -> Row:
     """What the allocation cost. ``shared_from``: the target of the run whose recorded plan this is."""
     result = run.result() or {}
     known = result.get("allocation") or {key: result.get(key) for key in ("wall_s", "peak_memory_mb")}
-    spec = run.spec
-    assert isinstance(spec, AllocateSpec)
+    spec = run.spec_as(AllocateSpec)
     shared = None if same_size(spec.keep, keep) else spec.keep
     before = (result.get("details") or {}).get("keep_before_fitting")
     return {

@@ -25,7 +25,6 @@ def under_plan(
         plan: a plan of this model.
         folder: where its weights or structure file lies, relative to ``runs`` or absolute.
         calibration: the text that its decomposition comes from.
-        runs: the folder of runs.
         packed: layers in number formats remember the blocks that they are stored as.
 
     Raises:

@@ -22,8 +22,7 @@ _DENSE_ORDER = {"dense": -9, "reference": -8, **{name: -7 + number for number, n
 
 def quality_run(run: Run, session: Session) -> dict[str, Any]:
     """Reference models, the dense model, then every method, decomposition and seed; methods that fail are noted."""
-    spec = run.spec
-    assert isinstance(spec, QualitySpec)
+    spec = run.spec_as(QualitySpec)
     lines = quality_lines(spec)
     of_bytes = _lines_of_bytes(spec)
     cells = 1 + len(spec.references) + len(spec.formats) + len(lines) * len(spec.keeps) + len(of_bytes)
@@ -56,8 +55,7 @@ def quality_run(run: Run, session: Session) -> dict[str, Any]:
 
 def ablation_run(run: Run, session: Session) -> dict[str, Any]:
     """The dense model, then every variant of every method."""
-    spec = run.spec
-    assert isinstance(spec, AblationSpec)
+    spec = run.spec_as(AblationSpec)
     lines = [
         _variant_line(spec, method, variant, seed)
         for method in spec.methods

@@ -164,7 +164,6 @@ def factors_of(session: Session, plan: Plan, folder: str, spec: CalibrationSpec,
         plan: a plan of this model.
         folder: where its weights file lies, relative to ``runs`` or absolute.
         spec: the text that its decomposition comes from.
-        runs: the folder of runs.
 
     Raises:
         PlanError: it prunes structure, or its weights cannot be read.

@@ -13,26 +13,27 @@ import torch
 from torch import Tensor
 
 from lrc_core.calibrate.factor_model import output_roots
-from lrc_core.calibrate.update_factors import LayerUpdate, UpdateCallbacks, updated_blocks
+from lrc_core.calibrate.update_factors import UpdateCallbacks, updated_blocks
 from lrc_core.calibrate.update_settings import UpdateSettings
 from lrc_core.decompose.blockfiles import BlockFiles
-from lrc_core.decompose.update import component_sizes
+from lrc_core.decompose.update import named_factors
 from lrc_core.files import write_tensors
 from lrc_core.kinds.checks import needs_whole
 from lrc_core.models.checks.fit import require_fit
 from lrc_core.models.onload.residence import require_whole
-from lrc_core.pipeline.refining import refined
 from lrc_core.pipeline.session import Session, factors_of, write_card
 from lrc_core.plan import Plan
 from lrc_core.registry import DECOMPOSITIONS
 from lrc_core.runs.spec import UpdateSpec
 from lrc_core.runs.store import Run
 from lrc_core.tune import tuner
+from lrc_core.tune.blockwise import BlockwiseCallbacks, refined_blocks
 from lrc_core.tune.kinds import CLOSED_FORMS, AnyUpdate, update_settings
 from lrc_core.tune.settings import BLOCKWISE, TUNED
 from lrc_core.types import ModelCard
 
 WEIGHTS = "weights.safetensors"
+_FIGURES = "block"  # error before, error after, steps, whether the factors are other than before
 Errors = tuple[float, float]
 """Of a layer's output before and after, nan where unknown."""
 
@@ -43,8 +44,7 @@ def update_run(run: Run, session: Session) -> dict[str, Any]:
     Only the plan that was asked for is updated: plans that an allocation recorded on its way stay as they are, and are
     updated one by one where that is wanted. A plan without low-rank layers comes out as it went in.
     """
-    spec = run.spec
-    assert isinstance(spec, UpdateSpec)
+    spec = run.spec_as(UpdateSpec)
     result = write_card(run, session)
     plan = Plan.from_dict(dict(spec.plan))
     plan.check_model(session.loaded.card)
@@ -82,14 +82,35 @@ class _Found:
     warnings: Sequence[str] = ()
 
 
+class _DoneBlocks(BlockFiles):
+    """New factors of the blocks that are finished, so that a stopped run goes on in the one behind."""
+
+    def keep(self, block: int, factors: Mapping[str, tuple[Tensor, Tensor]], figures: dict[str, Tensor]) -> None:
+        tensors = figures
+        for name, pair in factors.items():
+            tensors = tensors | named_factors(name, *pair)
+        self.write(block, tensors)
+
+    def factors(self, name: str, block: int) -> tuple[Tensor, Tensor]:
+        return self.read(block, f"{name}.left"), self.read(block, f"{name}.right")
+
+    def weights(self, plan: Plan, card: ModelCard) -> dict[str, Tensor]:
+        """Of all low-rank layers."""
+        return {
+            f"{layer.name}.{part}": self.read(layer.block, f"{layer.name}.{part}")
+            for layer in card.layers
+            if layer.name in plan.ranks
+            for part in ("left", "right", "sigma")
+        }
+
+
 def _checkpoint(run: Run) -> Path:
     return run.path / "checkpoint" / "update"
 
 
 def _tuned(run: Run, session: Session, plan: Plan, settings: Any) -> _Found:
     """Trained by gradient steps, on other windows than ranks were learned from where the text has them."""
-    spec, loaded = run.spec, session.loaded
-    assert isinstance(spec, UpdateSpec)
+    spec, loaded = run.spec_as(UpdateSpec), session.loaded
     seed = spec.calibration.seed
     windows = session.fitting(spec.calibration, settings.documents + settings.check_windows, settings.window, seed + 2)
     tuned = tuner.Tuner(
@@ -102,9 +123,8 @@ def _tuned(run: Run, session: Session, plan: Plan, settings: Any) -> _Found:
         seed=seed,
     ).run()
     weights: dict[str, Tensor] = {}
-    for name, (left, right) in tuned.factors.items():
-        sizes = component_sizes(left, right)
-        weights |= {f"{name}.left": left, f"{name}.right": right, f"{name}.sigma": sizes}
+    for name, factors in tuned.factors.items():
+        weights |= named_factors(name, *factors)
     details = {
         "layers": len(tuned.factors) if tuned.helped else 0,
         "steps": len(tuned.losses),
@@ -116,10 +136,39 @@ def _tuned(run: Run, session: Session, plan: Plan, settings: Any) -> _Found:
 
 
 def _refined(run: Run, session: Session, plan: Plan, settings: Any) -> _Found:
-    """Trained block by block."""
-    weights, details = refined(run, session, plan, settings, _checkpoint(run))
+    """Trained block by block; see :mod:`lrc_core.tune.blockwise`. Each is stored when it is finished, as below."""
+    spec = run.spec_as(UpdateSpec)
+    seed, done = spec.calibration.seed, _DoneBlocks(_checkpoint(run))
+    windows = session.fitting(spec.calibration, settings.documents + settings.check_windows, settings.window, seed + 2)
+    blocks = {layer.block for layer in session.loaded.card.layers if layer.name in plan.ranks}
+    watch = BlockwiseCallbacks(
+        done.folder,
+        finished=[block for block in blocks if done.has_block(block)],
+        known=done.factors,
+        on_progress=session.on_progress,
+        should_stop=session.should_stop,
+    )
+    source = factors_of(session, plan, spec.plan_folder, spec.calibration, run.path.parent)
+    for block, found in refined_blocks(session.loaded.model, plan, source, windows, settings, watch, seed=seed):
+        figures = [found.before, found.after, len(found.losses), found.helped]
+        done.keep(block, found.factors, {_FIGURES: torch.tensor(figures, dtype=torch.float64)})
+    details = _refinement(plan, session.loaded.card, done)
     warnings = ["Refinement brought no block's output nearer on text held back; factors stay as they were."]
-    return _Found(weights, details, [] if details["blocks"] else warnings)
+    return _Found(done.weights(plan, session.loaded.card), details, [] if details["blocks"] else warnings)
+
+
+def _refinement(plan: Plan, card: ModelCard, done: BlockFiles) -> dict[str, Any]:
+    """Errors of the blocks' outputs as shares of what the dense ones hold, and what was done for it."""
+    layers = [layer.block for layer in card.layers if layer.name in plan.ranks]
+    figures = {block: done.read(block, _FIGURES).tolist() for block in set(layers)}
+    before, after, steps, _ = (sum(column) for column in zip(*figures.values(), strict=True))
+    return {
+        "layers": sum(bool(figures[block][3]) for block in layers),
+        "blocks": sum(bool(found[3]) for found in figures.values()),
+        "steps": int(steps),
+        "mean_error_before": before / len(figures),
+        "mean_error_after": after / len(figures),
+    }
 
 
 def _figure(value: float) -> float | None:
@@ -129,16 +178,19 @@ def _figure(value: float) -> float | None:
 
 def _fitted(run: Run, session: Session, plan: Plan, settings: Any) -> _Found:
     """Fitted in closed form to what their layers really get."""
-    done = BlockFiles(_checkpoint(run))
+    done = _DoneBlocks(_checkpoint(run))
     _update_blocks(run, session, plan, settings, done)
-    weights, errors = _collected(plan, session.loaded.card, done)
-    return _Found(weights, _details(errors), _warnings(errors))
+    card, errors = session.loaded.card, {}
+    for layer in card.layers:
+        if layer.name in plan.ranks:
+            before, after = done.read(layer.block, f"{layer.name}.errors").tolist()
+            errors[layer.name] = (before, after)
+    return _Found(done.weights(plan, card), _details(errors), _warnings(errors))
 
 
-def _update_blocks(run: Run, session: Session, plan: Plan, settings: UpdateSettings, done: BlockFiles) -> None:
+def _update_blocks(run: Run, session: Session, plan: Plan, settings: UpdateSettings, done: _DoneBlocks) -> None:
     """Update block by block; each is stored when it is finished, so that a stopped run goes on behind it."""
-    spec, loaded = run.spec, session.loaded
-    assert isinstance(spec, UpdateSpec)
+    spec, loaded = run.spec_as(UpdateSpec), session.loaded
     calibration = spec.calibration
     source = factors_of(session, plan, spec.plan_folder, calibration, run.path.parent)
     calibrated = session.calibrated(calibration)
@@ -149,7 +201,7 @@ def _update_blocks(run: Run, session: Session, plan: Plan, settings: UpdateSetti
     entry = DECOMPOSITIONS.get(plan.decomposition)
     watch = UpdateCallbacks(
         finished=[layer.block for layer in loaded.card.layers if done.has_block(layer.block)],
-        known=lambda name, block: (done.read(block, f"{name}.left"), done.read(block, f"{name}.right")),
+        known=done.factors,
         on_progress=session.on_progress,
         should_stop=session.should_stop,
     )
@@ -157,29 +209,9 @@ def _update_blocks(run: Run, session: Session, plan: Plan, settings: UpdateSetti
         roots = output_roots(calibrated, entry, entry.settings(), session.on_progress, session.should_stop)
         watch = replace(watch, output_root=roots)
     for block, found in updated_blocks(loaded.model, plan, source, windows, settings, watch):
-        done.write(block, _tensors(found))
-
-
-def _tensors(found: Mapping[str, LayerUpdate]) -> dict[str, Tensor]:
-    tensors = {}
-    for name, update in found.items():
-        tensors[f"{name}.left"], tensors[f"{name}.right"] = update.left, update.right
-        tensors[f"{name}.sigma"] = component_sizes(update.left.cpu(), update.right.cpu())
-        tensors[f"{name}.errors"] = torch.tensor([update.before, update.after])
-    return tensors
-
-
-def _collected(plan: Plan, card: ModelCard, done: BlockFiles) -> tuple[dict[str, Tensor], dict[str, Errors]]:
-    """Weights of all low-rank layers, and their errors before and after."""
-    weights: dict[str, Tensor] = {}
-    errors = {}
-    for layer in card.layers:
-        if layer.name in plan.ranks:
-            for part in ("left", "right", "sigma"):
-                weights[f"{layer.name}.{part}"] = done.read(layer.block, f"{layer.name}.{part}")
-            before, after = done.read(layer.block, f"{layer.name}.errors").tolist()
-            errors[layer.name] = (before, after)
-    return weights, errors
+        factors = {name: (update.left, update.right) for name, update in found.items()}
+        errors = {f"{name}.errors": torch.tensor([update.before, update.after]) for name, update in found.items()}
+        done.keep(block, factors, errors)
 
 
 def _origin(run: Run, plan: Plan, settings: AnyUpdate) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 from lrc_core.formats.grids import METHODS
 from lrc_core.quality.paired import log_perplexity
 from lrc_core.quality.quantised import compresses, share_of
-from lrc_core.quality.rows import Scores, same_windows
+from lrc_core.quality.rows import Scores, mean_loss, same_windows
 from lrc_core.quality.tables import row_label
 from lrc_core.texts.label import text_labels
 from lrc_core.words import measured, percent, removed
@@ -80,7 +80,7 @@ def why_not_quantise(rows: Sequence[Row], scores: Scores | None = None) -> str:
     formats = [row for row in known if row["method"] in METHODS]
     if not plans:
         return ""
-    plan = min(plans, key=_loss)
+    plan = min(plans, key=mean_loss)
     if not formats:
         return f"{QUESTION} That was not measured here: no row stores the layers in a number format of fewer bits."
     small = [row for row in formats if _share(row) <= _SLACK * _share(plan)]
@@ -90,7 +90,7 @@ def why_not_quantise(rows: Sequence[Row], scores: Scores | None = None) -> str:
             f"{QUESTION} No format that was measured is as small: {_named(plan)} takes {_bytes(plan)} of the layers' "
             f"bytes in 16 bits, {row_label(least)} {_bytes(least)}."
         )
-    return _answer(plan, min(small, key=_loss), scores)
+    return _answer(plan, min(small, key=mean_loss), scores)
 
 
 def _answer(plan: Row, other: Row, scores: Scores | None) -> str:
@@ -135,9 +135,3 @@ def _share(row: Row) -> float:
 
 def _bytes(row: Row) -> str:
     return percent(_share(row), 1)
-
-
-def _loss(row: Row) -> float:
-    """Mean log-perplexity over the row's texts."""
-    values = [math.log(float(score["value"])) for score in row["perplexity"].values()]
-    return sum(values) / len(values)

@@ -17,6 +17,8 @@ from lrc_core.quality.speeds import DECODE, PREFILL, Pace, pace_of
 from lrc_core.words import data_size, percent, significant
 
 Row = Mapping[str, Any]
+PRICE, CURRENCY = 3.0, "€"
+"""Of a GB of memory and month, where nobody has said another."""
 PARTS = (("weights", "Weights"), ("cache", "Key-value cache"), ("overhead", "Overhead"))
 """Parts of the memory: attributes of a footprint, with their names."""
 

@@ -6,11 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from lrc_core.errors import SettingsError
+from lrc_core.models.pack.starter import TASKS
 from lrc_core.registry import ALLOCATORS
 from lrc_core.runs.spec import CalibrationSpec, EvaluationSpec
-
-TASKS = ("arc_easy", "arc_challenge", "piqa", "hellaswag", "winogrande", "openbookqa", "boolq")
-"""The tasks of the starter pack, so that no network is needed."""
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,6 @@ def quantised_plan(card: ModelCard, name: str) -> Plan:
     """Every block linear in a format; those whose rows are no whole blocks stay in 16 bits.
 
     Args:
-        card: the model's.
         name: of the format.
 
     Raises:
@@ -77,7 +76,6 @@ def format_notes(card: ModelCard, plan: Plan, packed: str) -> list[str]:
     """What has to be known to read the figures of a plan with number formats.
 
     Args:
-        card: the model's.
         plan: the plan.
         packed: types that its weights were packed in before, with their bits a weight; "" where they never were.
     """

@@ -148,9 +148,15 @@ def _same_cell(row: Row, other: Row) -> bool:
     )
 
 
-def accuracy_of(score: Mapping[str, Any]) -> tuple[str, float | None, float | None]:
-    """Name, value and error of the accuracy that counts: normalised by length where the task has it."""
-    name = "acc_norm" if score.get("acc_norm") is not None else "acc"
+def mean_loss(row: Mapping[str, Any]) -> float:
+    """Mean log-perplexity over the texts, in nats per token: what rows are ranked by; infinite without any."""
+    values = [math.log(float(score["value"])) for score in row["perplexity"].values()]
+    return sum(values) / len(values) if values else math.inf
+
+
+def accuracy_of(score: Mapping[str, Any], wanted: str = "acc_norm") -> tuple[str, float | None, float | None]:
+    """Name, value and error of the accuracy that counts: the one wanted where the task has it, else the plain one."""
+    name = wanted if score.get(wanted) is not None else "acc"
     return name, score.get(name), score.get(f"{name}_stderr")
 
 

@@ -65,10 +65,14 @@ def marks(row: Row, baselines: Sequence[str], *path: str) -> str:
 
 def p_of(row: Row, baseline: str, *path: str) -> float | None:
     """p-value of a test, None where it could not be made."""
+    return _test(row, baseline, path).get("p")
+
+
+def _test(row: Row, baseline: str, path: Sequence[str]) -> Mapping[str, Any]:
     test: Any = (row.get("paired") or {}).get(baseline)
     for name in path:
         test = test.get(name) if isinstance(test, Mapping) else None
-    return test.get("p") if isinstance(test, Mapping) else None
+    return test if isinstance(test, Mapping) else {}
 
 
 def records(result: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -126,14 +130,10 @@ def _record(
 
 
 def _tests(row: Row, names: Sequence[str], prefix: str, *path: str) -> dict[str, Any]:
-    found = {}
+    found: dict[str, Any] = {}
     for name in names:
-        test: Any = (row.get("paired") or {}).get(name)
-        for step in path:
-            test = test.get(step) if isinstance(test, Mapping) else None
-        if isinstance(test, Mapping):
-            for key in ("difference", "stderr", "p"):
-                found[f"{prefix}_vs_{name}_{key}"] = test.get(key)
+        if test := _test(row, name, path):
+            found |= {f"{prefix}_vs_{name}_{key}": test.get(key) for key in ("difference", "stderr", "p")}
     return found
 
 
@@ -305,6 +305,3 @@ def _markdown(rows: Sequence[Row], columns: Sequence[Column]) -> str:
     for row in rows:
         lines.append("| " + " | ".join(cell(row).replace("|", "\\|").replace("\n", " ") for _, cell in columns) + " |")
     return "\n".join(lines)
-
-
-__all__ = ["MARKS", "marks", "p_of", "records", "row_label", "rows_csv", "tasks_of", "texts_of", "to_markdown"]

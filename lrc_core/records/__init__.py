@@ -14,23 +14,3 @@ that whatever is wrong with a file is one kind of error that names the file and 
 from lrc_core.records.limits import Count, Label, Moment, Name, OneOf, Place, Positive, Range, Share, TextLimit, Written
 from lrc_core.records.parse import AGAIN, MAX_BYTES, MAX_DEPTH, load_record, parse
 from lrc_core.records.typed import typed
-
-__all__ = [
-    "AGAIN",
-    "MAX_BYTES",
-    "MAX_DEPTH",
-    "Count",
-    "Label",
-    "Moment",
-    "Name",
-    "OneOf",
-    "Place",
-    "Positive",
-    "Range",
-    "Share",
-    "TextLimit",
-    "Written",
-    "load_record",
-    "parse",
-    "typed",
-]

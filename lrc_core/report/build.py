@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from lrc_core.budget import size_key
 from lrc_core.errors import SettingsError
 from lrc_core.names import in_order, method_color, method_label
-from lrc_core.quality.card import Wishes
+from lrc_core.quality.card import CURRENCY, PRICE, Wishes
 from lrc_core.report.content import Report, Switch
 from lrc_core.report.sections.allocation import allocation
 from lrc_core.report.sections.answers import samples
@@ -21,8 +21,6 @@ from lrc_core.report.sections.rows import Named, target_key
 from lrc_core.report.sources import Asked, Sources, find_sources
 from lrc_core.results.archive import Archive
 from lrc_core.words import removed
-
-PRICE, CURRENCY = 3.0, "€"
 
 
 @dataclass(frozen=True)

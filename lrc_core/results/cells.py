@@ -20,7 +20,6 @@ def update_spec(path: Path, kind: str, like: AllocateSpec | CompareSpec, store: 
         path: of the plan.
         kind: see :data:`~lrc_core.tune.kinds.KINDS`.
         like: whose model and calibration text it has.
-        store: the runs.
     """
     plan = Plan.load(unaltered(path))
     settings = asdict(update_settings({"kind": kind}))

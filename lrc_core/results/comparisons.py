@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from lrc_core.errors import LrcError
 from lrc_core.formats.grids import QUANTISED
 from lrc_core.plan import Plan, split_variant
 from lrc_core.quality.quantised import compresses, share_of
-from lrc_core.quality.rows import dense_row, named
+from lrc_core.quality.rows import dense_row, mean_loss, named
 from lrc_core.quality.speeds import beside_its_dense, flat_cost
 from lrc_core.quality.variants import MIX
 from lrc_core.registry import ALLOCATORS
@@ -124,12 +123,6 @@ class Group:
     def sizes(self) -> list[float]:
         """Targets measured under any decomposition, least compression first."""
         return sorted({float(row["keep_target"]) for row in self.rows if compresses(row)}, reverse=True)
-
-
-def mean_loss(row: Row) -> float:
-    """Mean log-perplexity over the texts, in nats per token: what rows are ranked by; infinite without any."""
-    values = [math.log(float(score["value"])) for score in row["perplexity"].values()]
-    return sum(values) / len(values) if values else math.inf
 
 
 def groups(ref: ModelRef) -> list[Group]:

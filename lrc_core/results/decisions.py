@@ -19,7 +19,6 @@ def decision_of(ref: ModelRef, group: Group, decomposition: str | None = None) -
     """Every choice of a group, and the reference models of its benches.
 
     Args:
-        ref: the model.
         group: what was measured alike.
         decomposition: that plans are under, None for any; what has none is always among them.
     """

@@ -158,7 +158,6 @@ def keep_draft(draft: Draft, card: ModelCard, tab: str) -> None:
 
     Args:
         draft: what is remembered.
-        card: of the model.
         tab: names the tab in its link, as :func:`new_tab` made it.
 
     Raises:

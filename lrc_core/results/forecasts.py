@@ -16,7 +16,6 @@ from lrc_core.budget import removed_share, same_size
 from lrc_core.charts.film import Film, film_of
 from lrc_core.errors import LrcError
 from lrc_core.names import learns
-from lrc_core.plan import Plan
 from lrc_core.quality.forecast import FEWEST_PLANS, Forecast, MeasuredPlan, TrainingCurve, forecast
 from lrc_core.results.archive import AnyRun, RunView, archive, asks_for, stamp_of
 from lrc_core.results.identity import measured_contents
@@ -75,36 +74,30 @@ def measured_plans(view: RunView[AllocateSpec], own: bool = False) -> dict[str, 
     """By text: plans of other runs like this one that were measured, and the dense model's perplexity.
 
     Args:
-        view: the run.
         own: whether its own measured plans count too; not while a forecast of its end is to be tried.
     """
     like = {other.id: other for other in archive().runs(AllocateSpec, view.spec.model) if _alike(other, view)}
     if own:
         like[view.id] = view
-    evaluations = [other for other in archive().runs(EvaluateSpec, view.spec.model) if other.done]
-    dense = {_measure(one.spec): _scores(one) for one in evaluations if _plan_of(one) is None}
     found: dict[str, tuple[list[MeasuredPlan], float]] = {}
-    seen = set()
-    for one in evaluations:
-        plan = _plan_of(one)
-        origin = (plan or {}).get("origin") or {}
-        source, base = like.get(str(origin.get("run_id"))), dense.get(_measure(one.spec))
-        key = (origin.get("run_id"), (plan or {}).get("keep_target"))
-        if plan is None or source is None or base is None or key in seen or origin.get("update"):
+    for plan, origin, scores in measured_as_allocated(view.spec.model):
+        if (source := like.get(str(origin.get("run_id")))) is None:
             continue
-        seen.add(key)
         curve = training_of(source)
-        step = int(origin.get("recorded_at_step") or curve.steps[-1])
-        for text, score in _scores(one).items():
-            if text in base:
-                increase = math.log(score["value"] / base[text]["value"])
-                plans, _ = found.setdefault(text, ([], base[text]["value"]))
-                plans.append(MeasuredPlan(source.id, curve, removed_share(float(plan["keep_target"])), step, increase))
+        step, removed = (
+            int(origin.get("recorded_at_step") or curve.steps[-1]),
+            removed_share(float(plan["keep_target"])),
+        )
+        for text, (value, dense) in scores.items():
+            plans, _ = found.setdefault(text, ([], dense))
+            plans.append(MeasuredPlan(source.id, curve, removed, step, math.log(value / dense)))
     return found
 
 
-def measured_as_allocated(ref: ModelRef) -> Iterator[tuple[Plan, str, dict[str, tuple[float, float]]]]:
-    """Measured plans whose factors are as allocated, each once: plan, run, by text its and the dense perplexity."""
+def measured_as_allocated(
+    ref: ModelRef,
+) -> Iterator[tuple[dict[str, Any], dict[str, Any], dict[str, tuple[float, float]]]]:
+    """Measured plans whose factors are as allocated, each once: plan, origin, by text its and the dense perplexity."""
     evaluations = archive().finished(EvaluateSpec, ref)
     dense = {_measure(one.spec): _scores(one) for one in evaluations if one.spec.plan is None}
     seen = set()
@@ -120,7 +113,7 @@ def measured_as_allocated(ref: ModelRef) -> Iterator[tuple[Plan, str, dict[str, 
             for text, score in _scores(one).items()
             if text in base
         }
-        yield Plan.from_dict(content), str(origin.get("run_id", "")), scores
+        yield content, origin, scores
 
 
 def has_film(view: RunView[AllocateSpec]) -> bool:

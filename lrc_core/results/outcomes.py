@@ -64,7 +64,6 @@ def outcome(view: AnyRun, measured: Mapping[str, str] | None = None) -> Outcome:
     """What came of a run; of one that is not done, nothing.
 
     Args:
-        view: the run.
         measured: what :func:`measured_plans` says, where many runs are asked about.
     """
     if not view.done:
@@ -120,6 +119,3 @@ def quality_of(row: Mapping[str, Any]) -> str:
         f"{words.measured(score['value'], score.get('stderr'))} on {labels[text]}" for text, score in scores.items()
     )
     return f"perplexity {said}" if said else ""
-
-
-__all__ = ["Outcome", "measured_plans", "outcome", "quality_of", "read_result"]

@@ -12,7 +12,7 @@ import numpy as np
 from lrc_core import words
 from lrc_core.budget import largest_low_rank, stored, whole_percent
 from lrc_core.errors import LrcError
-from lrc_core.plan import split_variant
+from lrc_core.plan import Plan, split_variant
 from lrc_core.quality.forecast import (
     FEWEST_PLANS,
     Forecast,
@@ -88,32 +88,29 @@ def _quality(view: RunView[AllocateSpec]) -> Quality:
             f"{'is one' if most == 1 else f'are {most}' if most else 'are none'}. Compare measures them.",
         )
     made = _forecasts(view, enough)
-    errors = [one.error for by in made.values() for one, _ in by.values()]
+    every = [one for by in made.values() for one, _ in by.values()]
+    errors = [one.error for one in every]
     for rate, by in made.items():
-        good = {text: (one, dense) for text, (one, dense) in by.items() if one.validated}
+        good = [(text, one, dense) for text, (one, dense) in by.items() if one.validated]
         if rate not in said and good:
-            figures = "; ".join(
-                f"{text_label(text)} about {forecasts.figures(one, dense)}, dense {dense:.1f}"
-                for text, (one, dense) in good.items()
-            )
-            said[rate] = ("forecast", f"perplexity {figures}")
+            said[rate] = ("forecast", _expected(good))
     if not any(kind == "forecast" for kind, _ in said.values()):
         missed = (
             f": tried on the measured plans it misses by {words.percent(math.expm1(min(errors)), 0)}" if errors else ""
         )
         return Quality(said, f"No quality forecast{missed}.")
-    plans = max(one.plans for by in made.values() for one, _ in by.values())
+    plans = max(one.plans for one in every)
     return Quality(
         said,
         f"Forecasts scale the KL divergence of training at the plan by {plans} measured plans. Tried on each of those "
         f"with it left out, they miss the increase of log-perplexity by {words.percent(math.expm1(max(errors)), 0)}; "
-        f"{_records(one for by in made.values() for one, _ in by.values())}.",
+        f"{_worst(one for one in every if one.validated).record}.",
     )
 
 
-def _records(made: Iterable[Forecast]) -> str:
-    """The record of the forecasts that are shown; of several texts the worst."""
-    return min((one for one in made if one.validated), key=lambda one: one.inside / one.plans).record
+def _worst(made: Iterable[Forecast]) -> Forecast:
+    """Of several forecasts the one with the worst record."""
+    return min(made, key=lambda one: one.inside / one.plans)
 
 
 def _forecasts(
@@ -208,8 +205,7 @@ def _unreadable(error: Exception) -> str:
 
 
 def _record(good: Sequence[tuple[str, Forecast, float]]) -> str:
-    """Of several forecasts the worst."""
-    worst = min((one for _, one, _ in good), key=lambda one: one.inside / one.plans)
+    worst = _worst(one for _, one, _ in good)
     return (
         f"Forecasts scale the predicted loss by {worst.plans} measured plans and say nothing beyond the largest: "
         f"{worst.record}."
@@ -251,7 +247,8 @@ def _predictions(view: RunView[SpectraSpec]) -> _Known:
     """By text: measured plans on the factors of these spectra, and the dense model's perplexity."""
     card, losses = card_of(view), losses_of(view)
     found: _Known = {}
-    for plan, origin, scores in forecasts.measured_as_allocated(view.spec.model):
+    for content, origin, scores in forecasts.measured_as_allocated(view.spec.model):
+        plan = Plan.from_dict(content)
         if plan.decomposition != TWO_SIDED or plan.pruned or plan.formats or not plan.ranks:
             continue
         layers = plan.stored(card).layers
@@ -259,7 +256,7 @@ def _predictions(view: RunView[SpectraSpec]) -> _Known:
         loss = predicted_of(layers, np.array([[ranks[layer.name] for layer in layers]]), losses)[0]
         for text, (value, dense) in scores.items():
             known, _ = found.setdefault(text, ([], dense))
-            known.append(Prediction(origin, float(loss), math.log(value / dense)))
+            known.append(Prediction(str(origin.get("run_id", "")), float(loss), math.log(value / dense)))
     return found
 
 

@@ -84,7 +84,7 @@ def price(spec: Spec) -> Price | None:
     if isinstance(spec, UpdateSpec):
         return _updating(spec.model, str(spec.settings.get("kind", "")))
     if isinstance(spec, SpectraSpec):
-        return _like(spec, SpectraSpec, lambda other: other.stream == spec.stream)
+        return _from(SpectraSpec, spec.model, lambda other: other.stream == spec.stream, lambda other: 1.0)
     return _comparing(spec) if isinstance(spec, CompareSpec) else None
 
 
@@ -134,10 +134,6 @@ def work(evaluation: EvaluationSpec) -> int:
         return 0
     windows = len(evaluation.texts) * evaluation.max_windows * evaluation.window
     return windows + len(evaluation.tasks) * evaluation.items * _QUESTION
-
-
-def _like(spec: Any, kind: type[Any], alike: Callable[[Any], bool]) -> Price | None:
-    return _from(kind, spec.model, alike, lambda other: 1.0)
 
 
 def _from(kind: type[Any], ref: ModelRef, alike: Callable[[Any], bool], share: Callable[[Any], float]) -> Price | None:

@@ -16,7 +16,7 @@ from lrc_core.files import write_json
 from lrc_core.names import model_label
 from lrc_core.paths import plans_home
 from lrc_core.quality.paired import Paired, log_perplexity
-from lrc_core.quality.rows import named
+from lrc_core.quality.rows import mean_loss, named
 from lrc_core.records import load_record
 from lrc_core.results.archive import RunView, archive, read_content
 from lrc_core.results.identity import identified, measured_contents
@@ -57,8 +57,7 @@ class PlanScore:
     @property
     def loss(self) -> float:
         """Mean log-perplexity over the texts, in nats per token; what the list is sorted by."""
-        values = [math.log(float(text["value"])) for text in self.perplexity.values()]
-        return sum(values) / len(values) if values else math.inf
+        return mean_loss({"perplexity": self.perplexity})
 
 
 def measured_on(evaluation: EvaluationSpec, contents: Sequence[tuple[str, str]] = ()) -> str:

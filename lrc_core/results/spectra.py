@@ -31,10 +31,6 @@ class Spectra:
     values: dict[str, dict[str, Values]]
 
 
-def _values_in(path: Path) -> dict[str, dict[str, Values]]:
-    return _spectra(str(unaltered(path)), stamp_of(path))
-
-
 @lru_cache(maxsize=6)
 def _spectra(path: str, stamp: Stamp) -> dict[str, dict[str, Values]]:
     """Shared by everyone who asks, so that no click waits for a copy of megabytes; it must not be written to."""
@@ -55,7 +51,7 @@ def spectra_of(view: AnyRun) -> Spectra:
         RunError: the file is missing or damaged, or lacks a layer of the card.
     """
     card, path = card_of(view), view.path / "spectra.npz"
-    values = _values_in(path)
+    values = _spectra(str(unaltered(path)), stamp_of(path))
     for decomposition, by_layer in values.items():
         for layer in card.layers:
             if layer.name not in by_layer:

@@ -136,7 +136,6 @@ def record(run: Run, work: Work, *, should_stop: ShouldStop = never_stop) -> dic
     A run that is already done is not done again: its result is returned.
 
     Args:
-        run: the run.
         work: what to do; a cancel of this run, or ``should_stop``, reaches it through its ``should_stop``.
         should_stop: asked besides the run's own cancel flag.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Any, Self
@@ -91,6 +92,11 @@ class Status:
     def fraction(self) -> float | None:
         """Share of the current phase that is done, None when unknown."""
         return min(1.0, self.step / self.total) if self.total > 0 else None
+
+    def again(self) -> Self:
+        """The next attempt, which waits from now on."""
+        now = time.time()
+        return type(self)(created_at=self.created_at, queued_at=now, updated_at=now, attempt=self.attempt + 1)
 
     def eta_s(self, now: float) -> float | None:
         """Seconds left in this phase: the worker's own estimate, else from the pace so far, else None."""

@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lrc_core.errors import RecordError, RunError
 from lrc_core.files import append_line, disk_errors, json_plain, lock_if_free, write_json
@@ -27,6 +27,7 @@ from lrc_core.runs.spec import Spec, spec_from_dict
 from lrc_core.runs.spec_parts import id_of
 from lrc_core.types import ModelCard
 
+S = TypeVar("S")
 LIVELY_S, SETTLED_S = 30.0, 2.0
 """Since the last sign of life of a worker that may be writing; how long what it writes may look damaged elsewhere."""
 
@@ -61,6 +62,11 @@ class Run:
                 f"{path} is not what the run was asked for: its content belongs to {spec.run_id}.", AGAIN, str(path)
             )
         return spec
+
+    def spec_as(self, kind: type[S]) -> S:
+        """The same, of a run whose kind is known."""
+        assert isinstance(self.spec, kind)
+        return self.spec
 
     def status(self) -> Status:
         """Where the run stands. A run that works while a cancel was asked for reads as ``cancelling``.

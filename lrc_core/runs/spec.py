@@ -15,7 +15,7 @@ from lrc_core.runs.spec_parts import (
     CalibrationSpec,
     EvaluationSpec,
     JobSpec,
-    ModelRef,
+    ModelRef,  # noqa: F401 - asked for here
     SamplingSpec,
     argument,
 )
@@ -41,7 +41,6 @@ class FetchSpec(JobSpec):
     """Download a model (or the starter pack) and check that it can be compressed."""
 
     kind: ClassVar[str] = "fetch"
-    model: ModelRef = ModelRef()
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,6 @@ class SpectraSpec(JobSpec):
 
     kind: ClassVar[str] = "spectra"
     added_later: ClassVar[tuple[str, ...]] = ("subspaces", "stream")
-    model: ModelRef = ModelRef()
     decompositions: tuple[Name, ...] = argument(("svd", "asvd", "whitened"), names="decomposition")
     calibration: CalibrationSpec = CalibrationSpec()
     subspaces: bool = argument(
@@ -70,7 +68,6 @@ class AllocateSpec(JobSpec):
 
     kind: ClassVar[str] = "allocate"
     added_later: ClassVar[tuple[str, ...]] = ("storage", "rank_multiple", "budget", "vary")
-    model: ModelRef = ModelRef()
     method: Name = argument("uniform", "a method by name, see `lrc methods`", always=True)
     decomposition: Name = argument("whitened", names="decomposition", always=True)
     keep: Share = argument(0.8, "share of the block linears to keep", always=True)
@@ -98,7 +95,6 @@ class EvaluateSpec(JobSpec):
     """
 
     kind: ClassVar[str] = "evaluate"
-    model: ModelRef = ModelRef()
     plan: Mapping[str, Any] | None = None
     plan_folder: Place = ""
     calibration: CalibrationSpec = CalibrationSpec()
@@ -117,7 +113,6 @@ class UpdateSpec(JobSpec):
     """
 
     kind: ClassVar[str] = "update"
-    model: ModelRef = ModelRef()
     plan: Mapping[str, Any] = field(default_factory=dict)
     plan_folder: Place = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -134,7 +129,6 @@ class CompareSpec(JobSpec):
 
     kind: ClassVar[str] = "compare"
     added_later: ClassVar[tuple[str, ...]] = ("update", "storage", "formats")
-    model: ModelRef = ModelRef()
     methods: tuple[Name, ...] = argument(
         ("uniform", "strs", "llrc"), "what is compared, see `lrc methods`", metavar="METHOD", always=True
     )
@@ -149,36 +143,17 @@ class CompareSpec(JobSpec):
     storage: Storage = argument("pair", STORAGE_HELP, choices=STORAGES)
 
 
-@dataclass(frozen=True)
-class QualitySpec(JobSpec):
-    """Every method on one bench: each method under each decomposition at each target with each seed.
+@dataclass(frozen=True, kw_only=True)
+class _BenchSpec(JobSpec):
+    """What every bench of methods is asked for.
 
     Attributes:
         seeds: a seed is the method's and that of its calibration windows, whose own is not used.
         presets: preset of each method that is not on its first one.
-        references: for a dense model of the same size; consents of ``model`` are not theirs.
-        updates: ``none``, or one of the kinds of :class:`UpdateSpec`.
     """
 
-    kind: ClassVar[str] = "quality"
-    added_later: ClassVar[tuple[str, ...]] = ("storages", "formats", "budgets")
-    model: ModelRef = ModelRef()
-    methods: tuple[Name, ...] = argument(
-        ("uniform", "strs", "llrc"), "default: every one", metavar="METHOD", always=True
-    )
-    keeps: tuple[Share, ...] = argument((0.9, 0.8, 0.7, 0.6), "shares to keep", word="--keep", always=True)
-    decompositions: tuple[Name, ...] = argument(
-        ("whitened",), word="--decomposition", names="decomposition", always=True
-    )
     seeds: tuple[int, ...] = argument((0,), "one matrix for each")
     presets: Mapping[str, Label] = field(default_factory=dict)
-    references: tuple[Place, ...] = argument((), "other models measured on the same texts and tasks", names="model")
-    baselines: tuple[Label, ...] = argument(
-        ("uniform", "strs"),
-        "methods that every other one is tested against, as it is stored itself; llrc+tuned for updated factors",
-        word="--against",
-        metavar="METHOD",
-    )
     calibration: CalibrationSpec = CalibrationSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
     task_keeps: tuple[Share, ...] = argument(
@@ -188,6 +163,33 @@ class QualitySpec(JobSpec):
         True,
         "train a learning method anew for every target instead of using the plans recorded on the way",
         word="--no-share-path",
+    )
+
+
+@dataclass(frozen=True)
+class QualitySpec(_BenchSpec):
+    """Every method on one bench: each method under each decomposition at each target with each seed.
+
+    Attributes:
+        references: for a dense model of the same size; consents of ``model`` are not theirs.
+        updates: ``none``, or one of the kinds of :class:`UpdateSpec`.
+    """
+
+    kind: ClassVar[str] = "quality"
+    added_later: ClassVar[tuple[str, ...]] = ("storages", "formats", "budgets")
+    methods: tuple[Name, ...] = argument(
+        ("uniform", "strs", "llrc"), "default: every one", metavar="METHOD", always=True
+    )
+    keeps: tuple[Share, ...] = argument((0.9, 0.8, 0.7, 0.6), "shares to keep", word="--keep", always=True)
+    decompositions: tuple[Name, ...] = argument(
+        ("whitened",), word="--decomposition", names="decomposition", always=True
+    )
+    references: tuple[Place, ...] = argument((), "other models measured on the same texts and tasks", names="model")
+    baselines: tuple[Label, ...] = argument(
+        ("uniform", "strs"),
+        "methods that every other one is tested against, as it is stored itself; llrc+tuned for updated factors",
+        word="--against",
+        metavar="METHOD",
     )
     updates: tuple[Name, ...] = argument(
         ("none",), "what is done to the factors of every plan, each in rows of its own", word="--update"
@@ -203,17 +205,14 @@ class QualitySpec(JobSpec):
 
 
 @dataclass(frozen=True)
-class AblationSpec(JobSpec):
+class AblationSpec(_BenchSpec):
     """What the parts of a trained method are worth: its loss terms alone and left out, and its calibration text.
 
     Attributes:
         parts: ``losses``, ``texts`` or both.
-        seeds: as of :class:`QualitySpec`.
-        presets: preset of each method that is not on its first one.
     """
 
     kind: ClassVar[str] = "ablation"
-    model: ModelRef = ModelRef()
     methods: tuple[Name, ...] = argument(
         ("llrc",), "default: every one whose loss terms are known", metavar="METHOD", always=True
     )
@@ -226,18 +225,6 @@ class AblationSpec(JobSpec):
         names="listed text",
     )
     decomposition: Name = argument("whitened", names="decomposition", always=True)
-    seeds: tuple[int, ...] = argument((0,), "one matrix for each")
-    presets: Mapping[str, Label] = field(default_factory=dict)
-    calibration: CalibrationSpec = CalibrationSpec()
-    evaluation: EvaluationSpec = EvaluationSpec()
-    task_keeps: tuple[Share, ...] = argument(
-        (0.8,), "targets with tasks; perplexity is measured at every one", none=True
-    )
-    share_path: bool = argument(
-        True,
-        "train a learning method anew for every target instead of using the plans recorded on the way",
-        word="--no-share-path",
-    )
 
 
 @dataclass(frozen=True)
@@ -250,7 +237,6 @@ class LessonSpec(JobSpec):
     """
 
     kind: ClassVar[str] = "lesson"
-    model: ModelRef = ModelRef()
     layers: tuple[Label, ...] = argument((), "layers by full name (default: chosen by spectra)", metavar="NAME")
     keep: Share = argument(0.1, "share of its parameters that is left of a layer squeezed alone")
     parts: tuple[Label, ...] = argument(
@@ -269,7 +255,6 @@ class GenerateSpec(JobSpec):
     """
 
     kind: ClassVar[str] = "generate"
-    model: ModelRef = ModelRef()
     prompt: str = argument("", "the question; - reads standard input", metavar="TEXT", always=True)
     answers: tuple[AnswerSpec, ...] = (AnswerSpec(),)
     sampling: SamplingSpec = SamplingSpec()
@@ -287,7 +272,6 @@ class ExportSpec(JobSpec):
     """
 
     kind: ClassVar[str] = "export"
-    model: ModelRef = ModelRef()
     plan: Mapping[str, Any] = field(default_factory=dict)
     plan_folder: Place = ""
     calibration: CalibrationSpec = CalibrationSpec()
@@ -307,7 +291,6 @@ class AdoptSpec(JobSpec):
     """
 
     kind: ClassVar[str] = "adopt"
-    model: ModelRef = ModelRef()
     folder: Place = ""
 
 
@@ -368,32 +351,3 @@ def spec_from_dict(data: Any, where: str = "The spec") -> Spec:
 def _plans_in(spec: Spec) -> list[Mapping[str, Any]]:
     holders = spec.answers if isinstance(spec, GenerateSpec) else (spec,)
     return [plan for holder in holders if (plan := getattr(holder, "plan", None))]
-
-
-__all__ = [
-    "FORMS",
-    "GENERATED",
-    "IMPORTED",
-    "LESSON_PARTS",
-    "PRECISIONS",
-    "SPEC_VERSION",
-    "AblationSpec",
-    "AdoptSpec",
-    "AllocateSpec",
-    "AnswerSpec",
-    "CalibrationSpec",
-    "CompareSpec",
-    "EvaluateSpec",
-    "EvaluationSpec",
-    "ExportSpec",
-    "FetchSpec",
-    "GenerateSpec",
-    "LessonSpec",
-    "ModelRef",
-    "QualitySpec",
-    "SamplingSpec",
-    "Spec",
-    "SpectraSpec",
-    "UpdateSpec",
-    "spec_from_dict",
-]

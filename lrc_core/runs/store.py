@@ -17,7 +17,7 @@ from lrc_core.errors import RunError
 from lrc_core.files import disk_errors, locked, make_private, move, write_json
 from lrc_core.paths import require_writable, runs_home
 from lrc_core.runs.listing import RunSummary, ids_in, summaries, summary_of
-from lrc_core.runs.records import STATES, Status
+from lrc_core.runs.records import Status
 from lrc_core.runs.run import Run
 from lrc_core.runs.spec import Spec
 from lrc_core.runs.sweep import GRAVE, UNBORN
@@ -130,6 +130,3 @@ class RunStore:
         require_writable("no run changes hands")
         with locked(self.root / ".lock"):
             yield
-
-
-__all__ = ["STATES", "Run", "RunStore", "RunSummary", "Status"]

@@ -24,7 +24,6 @@ def token_windows(
 
     Args:
         documents: joined by an empty line.
-        tokenizer: of the model.
         window: tokens in a window, the beginning-of-sequence token included where there is one.
         count: windows wanted, in a seeded order (fewer of one seed are a beginning of more); 0 for all, in order.
         seed: chooses.
@@ -60,7 +59,6 @@ def mixed_windows(
 
     Args:
         names: texts as in :func:`~lrc_core.texts.documents.load_documents`.
-        tokenizer: of the model.
         part: part of every text.
         window: tokens in a window.
         count: windows in all; 0 for all there are. Earlier texts get one more where it does not divide.
@@ -102,7 +100,6 @@ def sequential_windows(
 
     Args:
         documents: joined by an empty line.
-        tokenizer: of the model.
         window: tokens in a window, the beginning-of-sequence token included where there is one.
         max_windows: most windows; 0 for all.
         stride: tokens between window starts; 0 for the window, so that none overlap.
@@ -130,7 +127,6 @@ def wants_bos(choice: str, tokenizer: Any) -> bool:
 
     Args:
         choice: ``yes``, ``no``, or ``auto``: as the tokenizer does with any text (Llama and Gemma do, GPT-2 does not).
-        tokenizer: of the model.
     """
     if choice != "auto":
         return choice == "yes"

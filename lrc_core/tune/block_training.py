@@ -78,8 +78,6 @@ class BlockTraining(PairTraining):
         task: the block.
         settings: rate, batch and passes.
         checkpoint: the file that the state is kept in.
-        on_progress: called at every step.
-        should_stop: asked before every step.
         place: steps of the blocks before, and of all blocks together.
         seed: of the order of the windows.
     """

@@ -29,26 +29,21 @@ from lrc_core.models.blocks.partial import first_block_input, run_block
 from lrc_core.plan import Plan
 from lrc_core.tune.block_training import BlockTask, BlockTraining, RefinedBlock
 from lrc_core.tune.settings import BlockwiseSettings
-from lrc_core.types import LinearShape, OnProgress, ShouldStop, ignore_progress, never_stop
+from lrc_core.tune.tuner import TuningCallbacks
+from lrc_core.types import LinearShape
 
 
 @dataclass(frozen=True)
-class BlockwiseCallbacks:
-    """Callbacks, and what is already done.
+class BlockwiseCallbacks(TuningCallbacks):
+    """The same, and what is already done.
 
     Attributes:
-        checkpoint: a folder of its own, kept between attempts of the same run.
         finished: blocks that an earlier attempt has refined.
         known: their factors, by layer name and block.
-        on_progress: called at every step.
-        should_stop: asked at every step.
     """
 
-    checkpoint: Path
     finished: Collection[int] = ()
     known: Callable[[str, int], tuple[Tensor, Tensor]] | None = None
-    on_progress: OnProgress = ignore_progress
-    should_stop: ShouldStop = never_stop
 
 
 def refined_blocks(
@@ -68,7 +63,6 @@ def refined_blocks(
         plan: which layers are low-rank, and with which components.
         source: their factors.
         windows: [documents + check windows, window] token ids; fewer where the text is short.
-        settings: see :class:`~lrc_core.tune.settings.BlockwiseSettings`.
         watch: callbacks and checkpoint; blocks that are finished are run and not yielded.
         seed: of the order of the windows.
 

@@ -46,17 +46,3 @@ def check_kinds(kinds: list[Any], known: tuple[str, ...] = KINDS) -> None:
     for kind in kinds:
         if kind not in known:
             raise SettingsError(f"There is no update {kind!r}.", f"Choose from {', '.join(known)}.")
-
-
-__all__ = [
-    "BLOCKWISE",
-    "CLOSED_FORMS",
-    "COMPARED",
-    "KINDS",
-    "NO_UPDATE",
-    "SEQUENCES",
-    "TUNED",
-    "AnyUpdate",
-    "check_kinds",
-    "update_settings",
-]

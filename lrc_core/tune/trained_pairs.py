@@ -73,8 +73,6 @@ class PairTraining(Training):
 
     Args:
         checkpoint: the file that the state is kept in.
-        on_progress: called at every step.
-        should_stop: asked before every step.
         device: of the model.
     """
 

@@ -79,7 +79,6 @@ class Tuner(PairTraining):
         plan: which layers are low-rank, and with which components.
         source: factors of the plan's layers.
         windows: [documents + check windows, window] token ids; fewer where the text is short.
-        settings: see :class:`~lrc_core.tune.settings.TuningSettings`.
         watch: callbacks and checkpoint.
         seed: of the order of the windows.
     """

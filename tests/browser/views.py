@@ -49,7 +49,7 @@ VIEWS = (
     View("learn-3", "learn?learn_step=3", (VEGA,)),
     View("learn-4", "learn?learn_step=4", (VEGA,)),
     View("learn-5", "learn?learn_step=5", (CELLS,)),
-    View("learn-6", "learn?learn_step=6", (VEGA,)),
+    View("learn-6", "learn?learn_step=6", (PLOTLY,)),
     View("learn-7", "learn?learn_step=7", (_BOOK,)),
     View("learn-8", "learn?learn_step=8", ('[data-testid="stRadio"]',)),
     View("spectra", "spectra", (CELLS, ".spectrum path.line")),

@@ -19,7 +19,7 @@ from lrc_core.jobs.engines.placement import FILE, Placement, new_placement, plac
 from lrc_core.jobs.engines.profile import Profile
 from lrc_core.jobs.engines.ray import RayEngine
 from lrc_core.jobs.engines.slurm import SlurmEngine
-from lrc_core.jobs.program import program
+from lrc_core.jobs.surroundings import program
 from lrc_core.runs.process import host_name, identity
 from lrc_core.runs.spec import AllocateSpec, CalibrationSpec
 from lrc_core.runs.store import Run, RunStore

@@ -12,7 +12,7 @@ import pytest
 
 import lrc_core.allocate  # noqa: F401  registers them
 from lrc_core.allocate.masks.training import load_state, save_state
-from lrc_core.allocate.protocol import Allocation, Context
+from lrc_core.allocate.protocol import Allocation, Context, allocated
 from lrc_core.budget import dense_ranks, fit_budget, is_dense, keep_ratio, layer_params, plan_params
 from lrc_core.errors import BudgetError, CancelledError
 from lrc_core.lowrank.coupling import coupled_units
@@ -83,8 +83,7 @@ def settings_of(entry: MethodEntry) -> Any:
 
 
 def run(entry: MethodEntry, given: Context) -> Allocation:
-    found: Allocation = entry.load()(given, settings_of(entry))
-    return found
+    return allocated(entry, given, settings_of(entry))
 
 
 @pytest.mark.parametrize(

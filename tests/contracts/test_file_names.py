@@ -14,7 +14,7 @@ def downloads() -> list[tuple[str, ast.Call]]:
         (f"{path.relative_to(PAGES)}:{call.lineno}", call)
         for path in PAGES.rglob("*.py")
         for call in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "download_button"
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "download"
     ]
 
 

@@ -82,7 +82,7 @@ VARIANTS: dict[str, list[Spec]] = {
     ],
     "ablation": [
         AblationSpec(),
-        AblationSpec(HUB, ("llrc",), (0.7,), ("texts",), ("wiki", "generated"), "svd", (1,), share_path=False),
+        AblationSpec(HUB, ("llrc",), (0.7,), ("texts",), ("wiki", "generated"), "svd", seeds=(1,), share_path=False),
     ],
     "lesson": [
         LessonSpec(),

@@ -15,6 +15,7 @@ import torch
 from lrc_core.errors import CancelledError, EvaluationError, NumericalError
 from lrc_core.evaluate import likelihood, zero_shot
 from lrc_core.evaluate.likelihood import continuation_likelihoods
+from lrc_core.models.pack.starter import TASKS
 from lrc_core.types import Progress
 from tests.factories.tiny_models import FAMILIES, POSITIONS, tiny_model, tiny_tokenizer
 
@@ -40,7 +41,7 @@ def documents(task: str, count: int = 12) -> list[dict[str, Any]]:
 def pack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "tasks"
     folder.mkdir()
-    for task in zero_shot.PACK_TASKS:
+    for task in TASKS:
         (folder / f"{task}.jsonl").write_text("".join(json.dumps(doc) + "\n" for doc in documents(task)))
     monkeypatch.setattr(zero_shot, "ensure_tasks", lambda on_progress, should_stop: folder)
     return folder
@@ -280,5 +281,5 @@ def test_no_tasks_no_scores() -> None:
 
 @pytest.mark.pack
 def test_every_task_of_the_pack_runs() -> None:
-    scores = zero_shot.zero_shot(tiny_model(), tiny_tokenizer(), zero_shot.PACK_TASKS, items=3)
-    assert {name: score.n for name, score in scores.items()} == dict.fromkeys(zero_shot.PACK_TASKS, 3)
+    scores = zero_shot.zero_shot(tiny_model(), tiny_tokenizer(), TASKS, items=3)
+    assert {name: score.n for name, score in scores.items()} == dict.fromkeys(TASKS, 3)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import lrc_core.allocate  # noqa: F401  registers them
+from lrc_core.allocate.protocol import allocated
 from lrc_core.budget import is_dense, plan_params, uniform_ranks
 from lrc_core.calibrate.factor_model import Calibrated, factors, moments, spectra
 from lrc_core.calibrate.statistics import Notes, Statistics
@@ -232,7 +233,7 @@ def test_every_method_allocates_on_a_mixture(entry: MethodEntry, tmp_path: Path)
     decomposition = DECOMPOSITIONS.get("whitened")
     store = factors(Calibrated(model, layers, "f", ids, tmp_path / "cache"), decomposition, decomposition.settings())
     given = context_for(model, tmp_path, keep=0.6, source=store)
-    found = entry.load()(given, entry.settings(next(iter(entry.presets)), entry.tiny))
+    found = allocated(entry, given, entry.settings(next(iter(entry.presets)), entry.tiny))
     shapes = None if found.structure is None else found.structure.shapes(layers)
     total = sum(layer.params for layer in layers)
     assert plan_params(layers, found.ranks, shapes) <= 0.6 * total

@@ -18,9 +18,9 @@ from lrc_core.kinds import KINDS, check, command_for
 from lrc_core.pipeline import execute
 from lrc_core.runs.spec import CalibrationSpec, LessonSpec, ModelRef, spec_from_dict
 from lrc_core.runs.store import Run, RunStore
-from lrc_core.samples import copy_sample
 from lrc_core.types import ModelCard
 from tests.factories.tiny_models import save_tiny, tiny_text
+from tests.samples import copy_sample
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from lrc_core.allocate.llrc.method import LlrcSettings, allocate
+from lrc_core.allocate.llrc.method import ENTRY, LlrcSettings
 from lrc_core.allocate.llrc.start import starting_logits
 from lrc_core.allocate.llrc.training import MaskTraining
-from lrc_core.allocate.protocol import Allocation
+from lrc_core.allocate.protocol import Allocation, allocated
 from lrc_core.budget import dense_ranks, keep_ratio, largest_low_rank
 from lrc_core.models.blocks.linears import block_linears
 from lrc_core.plan import make_plan
@@ -47,7 +48,8 @@ def settings(**more: Any) -> LlrcSettings:
 
 
 class Watched(WatchedRun):
-    method, settings_of, model, source = staticmethod(allocate), staticmethod(settings), MODEL, SOURCE
+    method = staticmethod(partial(allocated, ENTRY))
+    settings_of, model, source = staticmethod(settings), MODEL, SOURCE
     phase = "training masks"
 
     def figures(self, *names: str) -> list[tuple[Any, ...]]:

@@ -8,15 +8,13 @@ import pytest
 import torch
 
 from lrc_core.allocate.llrc.losses import (
-    draw_noise,
-    gumbel_sigmoid,
     log_ratio,
     mean_logit,
     oscillating_alpha,
     total_variation,
-    undecided,
     weighted_logit,
 )
+from lrc_core.allocate.masks.gumbel import draw_noise, gumbel_sigmoid, undecided
 from lrc_core.allocate.masks.teacher import hidden_distance
 
 

@@ -12,8 +12,6 @@ from typing import Any
 import pytest
 
 from lrc_core.errors import SettingsError
-from lrc_core.evaluate.zero_shot import PACK_TASKS
-from lrc_core.quality.presets import TASKS
 from lrc_core.quality.rows import Scores, completed
 from lrc_core.quality.tables import records, rows_csv, to_markdown
 from lrc_core.quality.variants import ALL, methods_with_terms, variants
@@ -144,7 +142,3 @@ def test_ids_of_earlier_specs_stay() -> None:
         QualitySpec(references=("a",), seeds=(1, 2), presets={"llrc": "paper"}),
     ):
         assert spec_from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
-
-
-def test_tasks_of_the_bench_are_the_packs() -> None:
-    assert TASKS == PACK_TASKS

@@ -9,6 +9,7 @@ import pytest
 
 from lrc_core.errors import RunError
 from lrc_core.formats.grids import METHODS, QUANTISED
+from lrc_core.quality.rows import mean_loss
 from lrc_core.results import comparisons
 from lrc_core.results.archive import Archive, asks_for, read_content
 from lrc_core.runs.spec import AllocateSpec, EvaluationSpec, ModelRef, SpectraSpec
@@ -82,8 +83,8 @@ def test_the_best_of_each_method_stands_beside_the_others_whatever_its_decomposi
     ]  # fmt: skip
     assert group.at(comparisons.EVERY, 0.7) == [rows[0], rows[1], rows[5]]
     assert comparisons.keeps_of(group, comparisons.EVERY) == [0.8, 0.7]
-    assert comparisons.mean_loss(rows[0]) == pytest.approx(np.log(10 * 20) / 2)
-    assert comparisons.mean_loss({"perplexity": {}}) == float("inf")
+    assert mean_loss(rows[0]) == pytest.approx(np.log(10 * 20) / 2)
+    assert mean_loss({"perplexity": {}}) == float("inf")
 
 
 def test_what_is_said_of_several_formats_alike_is_said_once() -> None:

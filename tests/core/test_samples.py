@@ -10,7 +10,7 @@ import numpy as np
 
 from lrc_core.runs.spec import SpectraSpec
 from lrc_core.runs.store import Run, RunStore
-from lrc_core.samples import copy_sample
+from tests.samples import copy_sample
 
 
 def finished_run(store: RunStore) -> Run:

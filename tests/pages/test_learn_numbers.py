@@ -7,8 +7,8 @@ import re
 import numpy as np
 import pytest
 
+from lrc_core.quality.rows import mean_loss
 from lrc_core.quality.speeds import pace_of
-from lrc_core.results import comparisons
 from lrc_core.results.archive import archive
 from lrc_core.results.spectra import spectra_of
 from lrc_core.runs.spec import ModelRef
@@ -112,7 +112,7 @@ def test_step_8_says_both_paces_and_both_accuracies():
         for name in ("acc_norm", "acc"):
             gap = 100 * np.mean([row["zero_shot"][t][name] - dense["zero_shot"][t][name] for t in row["zero_shot"]])
             assert f"{abs(gap):.2g}" in said or abs(gap) < 0.05, (method, name)
-    best = min((row for (method, keep), row in rows.items() if keep == 0.8), key=comparisons.mean_loss)
+    best = min((row for (method, keep), row in rows.items() if keep == 0.8), key=mean_loss)
     assert methods.lightest(methods.usable(ModelRef()), 0.8)["run_id"] == best["run_id"]
     shown = [name for name, *_ in card.entries(rows["llrc", 0.8], dense)]
     assert {"arc_easy, normalised", "arc_easy, plain"} <= set(shown)

@@ -12,9 +12,9 @@ import pytest
 from lrc_core import words
 from lrc_core.names import method_label
 from lrc_core.quality.decision import Choice
+from lrc_core.quality.rows import mean_loss
 from lrc_core.results import comparisons
 from lrc_core.results.archive import archive
-from lrc_core.results.comparisons import mean_loss
 from lrc_core.runs.spec import ModelRef
 from pages.ui.present.closing import decision
 from pages.ui.present.glossary import glosses

@@ -22,7 +22,7 @@ from lrc_core.results import answers as choices
 from lrc_core.runs.spec import GenerateSpec, ModelRef, UpdateSpec
 from lrc_core.runs.transcript import Answer
 from pages.ui.compare import cards
-from pages.ui.shared import state
+from pages.ui.shared import pictures, state
 from pages.ui.talk import views
 from tests.factories import run_factory, table_factory
 from tests.pages.conftest import text_of
@@ -275,8 +275,8 @@ def test_speeds_that_were_measured_differently_are_not_compared(card):
 
 
 def test_nothing_is_promised_where_nothing_is_known(card):
-    assert cards.memory_bar(footprint(card, None, 512), 10**9).count("lrc-chip") == 3
-    unknown = cards.memory_bar(type(footprint(card, None, 1))(10**6, None, 10**5), 10**7)
+    assert pictures.memory_bar(footprint(card, None, 512), 10**9).count("lrc-chip") == 3
+    unknown = pictures.memory_bar(type(footprint(card, None, 1))(10**6, None, 10**5), 10**7)
     assert "not known" in unknown
     assert Answer().tokens_per_s is None
 

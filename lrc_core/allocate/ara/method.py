@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from lrc_core.allocate.ara.settings import AraSettings
 from lrc_core.allocate.protocol import Allocation, Context
-from lrc_core.budget import check_target, dense_ranks
 from lrc_core.registry import ALLOCATORS, MethodEntry, Term
 
 _SMALL_MACHINE = {"learning_rate": 0.01, "window": 256, "batch": 4}
@@ -50,9 +49,6 @@ def allocate(context: Context, settings: AraSettings) -> Allocation:
 
     Training starts at the target and stays around it, so there are no plans of other rates on its way.
     """
-    check_target(context.layers, context.keep)
-    if context.keep >= 1:
-        return Allocation(dense_ranks(context.layers))
     from lrc_core.allocate.ara.training import StaircaseTraining  # torch
 
     return StaircaseTraining(context, settings).run()

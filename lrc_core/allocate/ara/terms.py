@@ -112,7 +112,6 @@ def final_ranks(
     f = 1 - (R_total - target) sum P / sum over compressed layers of P R.
 
     Args:
-        layers: the block linears.
         ratios: learned R of every layer.
         keep: the target.
         dense_above: R from which a layer is stored dense.

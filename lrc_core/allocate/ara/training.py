@@ -38,10 +38,6 @@ class StaircaseTraining(RankTraining[AraSettings]):
     pass; see :class:`~lrc_core.lowrank.masked.MaskedLinear`) and the budget presses on R itself. That gradient is
     first order: it knows the slope at the dense layer and not the step down at break-even, which is what the
     guidance term stands for.
-
-    Args:
-        context: model, factors, text and target.
-        settings: see :class:`~lrc_core.allocate.ara.method.AraSettings`.
     """
 
     def __init__(self, context: Context, settings: AraSettings) -> None:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from lrc_core.allocate.ars.settings import ArsSettings
 from lrc_core.allocate.protocol import Allocation, Context
-from lrc_core.budget import check_target, dense_ranks
 from lrc_core.registry import ALLOCATORS, MethodEntry
 
 _SMALL_MACHINE = {"counting": "stored", "dense_switch": True}
@@ -48,9 +47,6 @@ def allocate(context: Context, settings: ArsSettings) -> Allocation:
     The budget loss goes straight for the target and all masks fall together, so what is passed on the way is hardly
     trained: no plans of other rates are recorded.
     """
-    check_target(context.layers, context.keep)
-    if context.keep >= 1:
-        return Allocation(dense_ranks(context.layers))
     from lrc_core.allocate.ars.training import HypernetworkTraining  # torch
 
     return HypernetworkTraining(context, settings).run()

@@ -19,12 +19,7 @@ from lrc_core.lowrank.masked import MaskedLinear
 
 
 class HypernetworkTraining(RankTraining[ArsSettings]):
-    """One ARS run.
-
-    Args:
-        context: model, factors, text and target.
-        settings: see :class:`~lrc_core.allocate.ars.method.ArsSettings`.
-    """
+    """One ARS run."""
 
     def __init__(self, context: Context, settings: ArsSettings) -> None:
         super().__init__(context, settings, settings.task)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from lrc_core.allocate.curves.knapsack import best_plan, gains
 from lrc_core.allocate.probing.grid import ProbeText, ratio_grid
 from lrc_core.allocate.protocol import Allocation, Context
-from lrc_core.budget import check_target, dense_ranks, fit_budget, is_dense, uniform_ranks, whole_rank_of_share
+from lrc_core.budget import check_target, fit_budget, is_dense, uniform_ranks, whole_rank_of_share
 from lrc_core.registry import ALLOCATORS, MethodEntry
 from lrc_core.settings import setting
 from lrc_core.types import LinearShape
@@ -62,8 +62,6 @@ def allocate(context: Context, settings: ContextualSettings) -> Allocation:
     Probes stand on the target's own uniform plan, so they belong to this run; finished ones survive a cancel.
     """
     allowed = check_target(context.layers, context.keep)
-    if context.keep >= 1:
-        return Allocation(dense_ranks(context.layers))
     from lrc_core.allocate.probing.probes import BASE, probe_layers  # torch
 
     base = fit_budget(context.layers, uniform_ranks(context.layers, context.keep), context.keep)

@@ -23,7 +23,6 @@ def spend_rest(
     """Ranks within a budget that leave locked layers as they are.
 
     Args:
-        layers: the block linears.
         ranks: of every layer; what is not locked is a wish at most.
         locked: names of the layers that keep their rank.
         keep: share of all layers' parameters to keep.

@@ -40,7 +40,6 @@ def best_plan(layers: Sequence[LinearShape], choices: Choices, allowed: int) -> 
     """The plan of least total error among all that cost at most ``allowed``.
 
     Args:
-        layers: the block linears.
         choices: what each of them may be.
         allowed: parameters.
 

@@ -24,7 +24,6 @@ def timed_ways(layer: LinearShape, losses: Array, times: Mapping[int, float]) ->
     that suits the device) is averaged with its neighbours until times rise: the nearest curve that does.
 
     Args:
-        layer: the layer.
         losses: [r] predicted loss of dropping each component.
         times: seconds by rank; the full rank is the dense layer.
     """

@@ -36,7 +36,6 @@ def component_prices(layer: LinearShape, losses: Array) -> Array:
     rank at or above break-even saves nothing.
 
     Args:
-        layer: the layer.
         losses: [r] predicted loss of dropping each component, in the order of the spectrum, not negative.
 
     Returns:
@@ -80,7 +79,6 @@ def cheapest_ranks(layers: Sequence[LinearShape], losses: Mapping[str, Array], k
     last step on a hull leaves over is spent where a rank saves most loss.
 
     Args:
-        layers: the block linears.
         losses: for every layer [r], predicted loss of dropping each component.
         keep: share of parameters to keep.
 

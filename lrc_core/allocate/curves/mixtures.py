@@ -108,7 +108,6 @@ def ways(layer: LinearShape, curves: Curves, vary: str) -> Ways:
     Ranks of factors in a block format are whole blocks, as the last block of a row counts whole anyway.
 
     Args:
-        layer: the layer.
         curves: its losses.
         vary: see :data:`~lrc_core.formats.budgets.VARY`.
     """
@@ -153,7 +152,6 @@ def least_bytes(layers: Sequence[LinearShape], vary: str) -> int:
     """What the block linears take at the cheapest choice of every layer, known without any losses.
 
     Args:
-        layers: the block linears.
         vary: see :data:`~lrc_core.formats.budgets.VARY`.
     """
     alike = Counter(replace(layer, name="", block=0, kind="") for layer in layers)
@@ -174,7 +172,6 @@ def best_mixture(layers: Sequence[LinearShape], hulls: Mapping[str, Sequence[Opt
     layer's, and smaller ones elsewhere go on.
 
     Args:
-        layers: the block linears.
         hulls: of every layer, see :func:`on_hull`.
         allowed: what they may cost, not less than :func:`smallest_cost`.
     """

@@ -38,12 +38,9 @@ def component_sensitivity(
 
     Args:
         model: a causal language model; left as it was found.
-        layers: its block linears.
         factors: left [m, r] and right [r, n] of every layer, on its device.
         batches: token ids [batch, window] each.
         seed: for the sampled labels.
-        on_progress: called after every batch.
-        should_stop: asked before every batch.
 
     Returns:
         For every layer [r] estimates of the loss of dropping each component (half the Fisher diagonal).
@@ -85,11 +82,8 @@ def component_slopes(
 
     Args:
         model: a causal language model; left as it was found.
-        layers: its block linears.
         factors: left [m, r] and right [r, n] of every layer, on its device.
         batches: token ids [batch, window] each.
-        on_progress: called after every batch.
-        should_stop: asked before every batch.
 
     Returns:
         For every layer [r] slopes in nats per predicted token; minus a slope is what dropping that component changes

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from lrc_core.allocate.dobi.settings import DobiSettings
 from lrc_core.allocate.protocol import Allocation, Context
-from lrc_core.budget import check_target, dense_ranks
 from lrc_core.registry import ALLOCATORS, MethodEntry
 
 _SMALL_MACHINE = {
@@ -56,9 +55,6 @@ def allocate(context: Context, settings: DobiSettings) -> Allocation:
 
     Training starts at the target and stays around it, so there are no plans of other rates on its way.
     """
-    check_target(context.layers, context.keep)
-    if context.keep >= 1:
-        return Allocation(dense_ranks(context.layers))
     from lrc_core.allocate.dobi.training import PositionTraining  # torch
 
     return PositionTraining(context, settings).run()

@@ -53,12 +53,7 @@ def cosine_rate(step: int, high: float, low: float, period: int) -> float:
 
 
 class PositionTraining(RankTraining[DobiSettings]):
-    """One run of Dobi-SVD's rank learning.
-
-    Args:
-        context: model, factors, text and target.
-        settings: see :class:`~lrc_core.allocate.dobi.method.DobiSettings`.
-    """
+    """One run of Dobi-SVD's rank learning."""
 
     def __init__(self, context: Context, settings: DobiSettings) -> None:
         super().__init__(context, settings, "text" if settings.task == "perplexity" else settings.task)

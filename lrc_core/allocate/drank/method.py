@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from lrc_core.allocate.curves.waterfill import by_kind, filled
 from lrc_core.allocate.protocol import Allocation, Context
-from lrc_core.budget import check_target, dense_ranks, fit_budget, layer_params, params_per_rank, whole_rank_of_share
+from lrc_core.budget import fit_budget, layer_params, params_per_rank, whole_rank_of_share
 from lrc_core.decompose.measures import effective_rank
 from lrc_core.registry import ALLOCATORS, MethodEntry
 from lrc_core.settings import setting
@@ -78,9 +78,6 @@ ENTRY = ALLOCATORS.register(
 
 def allocate(context: Context, settings: DrankSettings) -> Allocation:
     """D-Rank's ranks; see :class:`~lrc_core.allocate.protocol.Allocator`."""
-    check_target(context.layers, context.keep)
-    if context.keep >= 1:
-        return Allocation(dense_ranks(context.layers))
     density = {
         # float64 before the square: the smallest values would underflow otherwise.
         layer.name: effective_rank(np.asarray(context.source.sigma(layer.name, layer.block), dtype=np.float64) ** 2)
@@ -97,7 +94,6 @@ def density_costs(
     """Parameters for every layer by the closed form, between rank 1 and dense, before they are whole ranks.
 
     Args:
-        layers: the block linears.
         density: effective rank of every layer.
         keep: share of parameters to keep.
         scope: ``kind`` (a budget for each kind of matrix) or ``model``.
@@ -118,7 +114,6 @@ def rebalanced(layers: Sequence[LinearShape], costs: Mapping[str, float], share:
     no value layer can take goes back to the givers in proportion to what they gave. The total stays what it was.
 
     Args:
-        layers: the block linears.
         costs: parameters of every layer.
         share: what query and key give, 0 to 1; no layer falls below rank 1.
     """

@@ -88,9 +88,6 @@ class HullStep:
 
 def allocate(context: Context, settings: GreedySettings) -> Allocation:
     """Greedy ranks; see :class:`~lrc_core.allocate.protocol.Allocator`. Finished probes survive a cancel."""
-    check_target(context.layers, context.keep)
-    if context.keep >= 1:
-        return Allocation(dense_ranks(context.layers))
     from lrc_core.allocate.probing.probes import BASE, probe_layers  # torch
 
     ratios = ratio_grid(settings.lowest, settings.highest, settings.step)
@@ -108,7 +105,6 @@ def choose(layers: Sequence[LinearShape], curves: Mapping[str, Mapping[int, floa
     """The plan where the budget is met.
 
     Args:
-        layers: the block linears.
         curves: loss of every layer at every probed rank; dense it is 0.
         keep: share to keep.
 

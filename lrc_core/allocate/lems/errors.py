@@ -55,7 +55,6 @@ def allowed_ranks(layers: Sequence[LinearShape], allowed: int, floor: float, mul
     one does; if that does not help, the floor goes and the multiple is tried again.
 
     Args:
-        layers: the block linears.
         allowed: parameters a plan may cost, at least what rank 1 everywhere costs.
         floor: smallest rank as a share of break-even.
         multiple: what ranks are multiples of.

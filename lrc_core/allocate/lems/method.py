@@ -23,7 +23,7 @@ from lrc_core.allocate.lems.errors import Array, allowed_ranks, biased_choices, 
 from lrc_core.allocate.probing.grid import ProbeText
 from lrc_core.allocate.probing.records import RecordFile
 from lrc_core.allocate.protocol import Allocation, Context
-from lrc_core.budget import check_target, dense_ranks, fit_budget, whole_rank_of_share
+from lrc_core.budget import check_target, fit_budget, whole_rank_of_share
 from lrc_core.errors import CancelledError
 from lrc_core.registry import ALLOCATORS, MethodEntry
 from lrc_core.settings import setting
@@ -111,8 +111,6 @@ class Planned:
 def allocate(context: Context, settings: LemsSettings) -> Allocation:
     """LEMS ranks; see :class:`~lrc_core.allocate.protocol.Allocator`. Finished probes and trials survive a cancel."""
     allowed = check_target(context.layers, context.keep)
-    if context.keep >= 1:
-        return Allocation(dense_ranks(context.layers))
     curves = _curves(context, settings)
     ranks = allowed_ranks(context.layers, allowed, 0.1 if context.keep < 0.5 else 0.3, settings.multiple)
 

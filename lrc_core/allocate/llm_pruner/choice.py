@@ -37,7 +37,6 @@ def choose_units(
     Args:
         sets: what may be pruned.
         scores: [count] importance of the units by the set's name.
-        layers: all block linears.
         keep: share of their parameters to keep.
         ranking: ``uniform`` or ``global``.
 

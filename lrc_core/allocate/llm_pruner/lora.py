@@ -11,7 +11,7 @@ from __future__ import annotations
 from lrc_core.allocate.llm_pruner.method import QUICK_SCORING, STANDARD_SCORING, prune
 from lrc_core.allocate.llm_pruner.settings import LlmPrunerLoraSettings
 from lrc_core.allocate.protocol import Allocation, Context
-from lrc_core.budget import check_target, dense_ranks
+from lrc_core.budget import dense_ranks
 from lrc_core.registry import ALLOCATORS, MethodEntry
 
 ENTRY = ALLOCATORS.register(
@@ -40,9 +40,6 @@ def allocate(context: Context, settings: LlmPrunerLoraSettings) -> Allocation:
 
     A cancelled run goes on from its last checkpoint.
     """
-    check_target(context.layers, context.keep)
-    if context.keep >= 1:
-        return Allocation(dense_ranks(context.layers))
     from lrc_core.allocate.llm_pruner.recovery import recover  # torch, peft
 
     structure, details = prune(context, settings)

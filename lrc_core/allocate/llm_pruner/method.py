@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from lrc_core.allocate.llm_pruner.settings import LlmPrunerSettings
 from lrc_core.allocate.protocol import Allocation, Context
-from lrc_core.budget import check_target, dense_ranks
+from lrc_core.budget import dense_ranks
 from lrc_core.registry import ALLOCATORS, MethodEntry
 
 if TYPE_CHECKING:
@@ -47,9 +47,6 @@ ENTRY = ALLOCATORS.register(
 
 def allocate(context: Context, settings: LlmPrunerSettings) -> Allocation:
     """The structure that is left; see :class:`~lrc_core.allocate.protocol.Allocator`. Importances survive a cancel."""
-    check_target(context.layers, context.keep)
-    if context.keep >= 1:
-        return Allocation(dense_ranks(context.layers))
     structure, details = prune(context, settings)
     return Allocation(dense_ranks(context.layers), details=details, structure=structure)
 

@@ -107,7 +107,6 @@ class _Training(Training):
 
     Args:
         context: model with its adapters, text, callbacks.
-        settings: see :class:`~lrc_core.allocate.llm_pruner.settings.LlmPrunerLoraSettings`.
         adapters: what is trained.
     """
 

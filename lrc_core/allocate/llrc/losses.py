@@ -8,20 +8,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lrc_core.allocate.masks.gumbel import draw_noise, gumbel_sigmoid, on_probability, undecided
-
-__all__ = [
-    "draw_noise",
-    "gumbel_sigmoid",
-    "log_ratio",
-    "mean_logit",
-    "on_probability",
-    "oscillating_alpha",
-    "total_variation",
-    "undecided",
-    "weighted_logit",
-]
-
 _LOG_RATIO_FLOOR = 0.4  # p of the authors' code: below p times the target count the log-ratio loss is flat
 
 

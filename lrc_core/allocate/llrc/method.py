@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from lrc_core.allocate.llrc.settings import LlrcSettings
 from lrc_core.allocate.protocol import Allocation, Context
-from lrc_core.budget import check_target, dense_ranks
 from lrc_core.registry import ALLOCATORS, MethodEntry, Term
 
 _SMALL_MACHINE = {
@@ -59,9 +58,6 @@ ENTRY = ALLOCATORS.register(
 
 def allocate(context: Context, settings: LlrcSettings) -> Allocation:
     """Train masks; see :class:`~lrc_core.allocate.protocol.Allocator`. Resumes from its checkpoint bit for bit."""
-    check_target(context.layers, context.keep)
-    if context.keep >= 1:
-        return Allocation(dense_ranks(context.layers))
     from lrc_core.allocate.llrc.training import MaskTraining  # torch
 
     return MaskTraining(context, settings).run()

@@ -10,19 +10,16 @@ import torch
 from torch import Tensor
 
 from lrc_core.allocate.llrc.losses import (
-    draw_noise,
-    gumbel_sigmoid,
     log_ratio,
     mean_logit,
-    on_probability,
     oscillating_alpha,
     total_variation,
-    undecided,
     weighted_logit,
 )
 from lrc_core.allocate.llrc.settings import LlrcSettings
 from lrc_core.allocate.llrc.start import starting_logits
 from lrc_core.allocate.masks.driver import RankTraining
+from lrc_core.allocate.masks.gumbel import draw_noise, gumbel_sigmoid, on_probability, undecided
 from lrc_core.allocate.masks.training import load_factors, record_passed, tick_figures
 from lrc_core.allocate.protocol import Allocation, Context
 from lrc_core.budget import fit_budget, is_dense, keep_ratio, params_per_rank
@@ -30,12 +27,7 @@ from lrc_core.lowrank.masked import MaskedLinear
 
 
 class MaskTraining(RankTraining[LlrcSettings]):
-    """One LLRC run.
-
-    Args:
-        context: model, factors, text and target.
-        settings: see :class:`~lrc_core.allocate.llrc.method.LlrcSettings`.
-    """
+    """One LLRC run."""
 
     def __init__(self, context: Context, settings: LlrcSettings) -> None:
         super().__init__(context, settings, settings.distillation)

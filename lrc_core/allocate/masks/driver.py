@@ -39,8 +39,6 @@ class Training(ABC):
 
     Args:
         checkpoint: the file that the state is kept in.
-        on_progress: called at every step.
-        should_stop: asked before every step.
 
     Attributes:
         phase: what a tick of it is called.
@@ -144,7 +142,6 @@ class RankTraining(Training, Generic[S]):
     A subclass sets its parameters, ``optimizer`` and ``factors`` up and calls ``_resume`` at the end of that.
 
     Args:
-        context: model, factors, text and target.
         settings: of the method.
         task: what the masked model is held to; see :class:`~lrc_core.allocate.masks.teacher.Distiller`.
         more_windows: windows of text beyond those that are trained on.

@@ -38,7 +38,6 @@ def probe_layers(
     ``context.checkpoint``. Either way what is already measured is not measured again.
 
     Args:
-        context: the model, its factors, its text.
         text: what to measure on.
         wanted: layers and ranks, probes of one layer next to each other.
         base: ranks of all layers around the probed one; the dense model by default.
@@ -82,7 +81,6 @@ class PlanProber:
     """What whole plans do. The dense model runs when the first plan is measured.
 
     Args:
-        context: the model, its factors, its text.
         text: what to measure on.
     """
 

@@ -70,9 +70,6 @@ def probe_grid(settings: StrsSettings) -> list[float]:
 
 def allocate(context: Context, settings: StrsSettings) -> Allocation:
     """STRS ranks; see :class:`~lrc_core.allocate.protocol.Allocator`. Finished probes survive a cancel."""
-    check_target(context.layers, context.keep)
-    if context.keep >= 1:
-        return Allocation(dense_ranks(context.layers))
     probes = _measure(context, settings)
     ranks = choose(context.layers, probes, context.keep)
     return Allocation(ranks, details={"probes": len(probes)})

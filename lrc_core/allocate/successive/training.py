@@ -40,12 +40,7 @@ class _State:
 
 
 class SuccessiveTraining(RankTraining[SuccessiveSettings]):
-    """One run.
-
-    Args:
-        context: model, factors, text and target.
-        settings: see :class:`~lrc_core.allocate.successive.method.SuccessiveSettings`.
-    """
+    """One run."""
 
     def __init__(self, context: Context, settings: SuccessiveSettings) -> None:
         super().__init__(context, settings, "logits", more_windows=settings.check_windows, file="successive.pt")

@@ -36,8 +36,6 @@ from numpy.typing import NDArray
 from lrc_core.allocate.curves.waterfill import by_kind, filled
 from lrc_core.allocate.protocol import Allocation, Context
 from lrc_core.budget import (
-    check_target,
-    dense_ranks,
     fit_budget,
     kept_share,
     layer_params,
@@ -79,9 +77,6 @@ ENTRY = ALLOCATORS.register(
 
 def allocate(context: Context, settings: SvdLlm2Settings) -> Allocation:
     """SVD-LLM V2's ranks; see :class:`~lrc_core.allocate.protocol.Allocator`."""
-    check_target(context.layers, context.keep)
-    if context.keep >= 1:
-        return Allocation(dense_ranks(context.layers))
     losses = {}
     for layer in context.layers:
         rank = uniform_ranks([layer], context.keep)[layer.name]
@@ -102,7 +97,6 @@ def removed_shares(layers: Sequence[LinearShape], losses: Mapping[str, float], k
     """Share of every layer to remove, in [0, 1).
 
     Args:
-        layers: the block linears.
         losses: theoretical truncation loss of every layer at the uniform rank, not negative.
         keep: share of parameters to keep.
     """

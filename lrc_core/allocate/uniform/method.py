@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lrc_core.allocate.protocol import Allocation, Context
-from lrc_core.budget import check_target, fit_budget, uniform_ranks
+from lrc_core.budget import fit_budget, uniform_ranks
 from lrc_core.registry import ALLOCATORS, MethodEntry
 
 
@@ -31,5 +31,4 @@ ENTRY = ALLOCATORS.register(
 
 def allocate(context: Context, _: UniformSettings) -> Allocation:
     """Uniform ranks; see :class:`~lrc_core.allocate.protocol.Allocator`."""
-    check_target(context.layers, context.keep)
     return Allocation(fit_budget(context.layers, uniform_ranks(context.layers, context.keep), context.keep))

@@ -37,7 +37,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrc_core.allocate.protocol import Allocation, Context
-from lrc_core.budget import check_target, dense_ranks, fit_budget, is_dense, keep_ratio, layer_params, rank_of_share
+from lrc_core.budget import check_target, fit_budget, is_dense, keep_ratio, layer_params, rank_of_share
 from lrc_core.damage import earlier
 from lrc_core.errors import CancelledError, RunError
 from lrc_core.files import write_arrays
@@ -109,9 +109,6 @@ class Drop:
 
 def allocate(context: Context, settings: ZeroSumSettings) -> Allocation:
     """Zero Sum SVD's ranks; see :class:`~lrc_core.allocate.protocol.Allocator`. Scores serve every target."""
-    check_target(context.layers, context.keep)
-    if context.keep >= 1:
-        return Allocation(dense_ranks(context.layers))
     scores = _scores(context, settings)
     drops = choose_drops(context.layers, scores, context.keep, candidates=settings.candidates, floor=settings.floor)
     ranks = ranks_after(context.layers, drops, context.keep)
@@ -141,7 +138,6 @@ def choose_drops(
     """The zero-sum rule.
 
     Args:
-        layers: the block linears.
         scores: [r] predicted loss change of dropping each component of every layer.
         keep: share of parameters to keep.
         candidates: ``sigma`` or ``score``, see :class:`ZeroSumSettings`.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lrc_core.cli.follow import ProgressLine
-from lrc_core.cli.output import emit, emit_json, emit_table, note
+from lrc_core.cli.output import answer, emit, emit_table, note
 from lrc_core.errors import SettingsError
 from lrc_core.models.resources import human_bytes
 from lrc_core.words import count, duration
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _PEAKS = ("data", "anonymous", "resident")
 
 
-def memory(arguments: argparse.Namespace) -> int:
+def memory(arguments: argparse.Namespace) -> None:
     """Run the bench and print a table of phases."""
     from lrc_core.bench.memory import PARTS  # torch
     from lrc_core.bench.memory import memory as measure
@@ -34,11 +34,7 @@ def memory(arguments: argparse.Namespace) -> int:
             folder=Path(arguments.folder) if arguments.folder else None,
             on_progress=line.on_progress,
         )
-    if arguments.json:
-        emit_json(found)
-    else:
-        _print(found)
-    return 0
+    answer(arguments, found, _print)
 
 
 def _print(found: dict[str, Any]) -> None:

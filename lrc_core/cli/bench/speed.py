@@ -10,7 +10,7 @@ from typing import Any
 
 from lrc_core.budget import check_target
 from lrc_core.cli.follow import ProgressLine
-from lrc_core.cli.output import emit, emit_json, emit_table, note
+from lrc_core.cli.output import answer, emit, emit_table, note
 from lrc_core.errors import SettingsError
 from lrc_core.kinds.words.flags import add_model, model_ref
 from lrc_core.kinds.words.lists import add_list
@@ -47,14 +47,9 @@ def add_speed_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, default=SECONDS, metavar="S", help=words)
 
 
-def speed(arguments: argparse.Namespace) -> int:
+def speed(arguments: argparse.Namespace) -> None:
     """``lrc bench speed``."""
-    found = _measured(arguments)
-    if arguments.json:
-        emit_json(found)
-    else:
-        _print(found)
-    return 0
+    answer(arguments, _measured(arguments), _print)
 
 
 def _measured(arguments: argparse.Namespace) -> Mapping[str, Any]:

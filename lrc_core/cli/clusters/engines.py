@@ -8,10 +8,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lrc_core.cli.output import emit_json, emit_table, note
+from lrc_core.cli.output import answer, emit_table, note
 from lrc_core.errors import LrcError
 from lrc_core.jobs.engines.choice import engine_of
 from lrc_core.jobs.engines.engine import Engine, EngineTask
@@ -22,7 +24,7 @@ from lrc_core.paths import child_environment, runs_home
 LOOK_S = 0.1
 
 
-def engines(arguments: argparse.Namespace) -> int:
+def engines(arguments: argparse.Namespace) -> None:
     """Every engine that answers gets one job, then many: the program starts on a node, and finds nothing to do."""
     bare = _bare_call()
     rows = []
@@ -35,24 +37,25 @@ def engines(arguments: argparse.Namespace) -> int:
             except LrcError as error:
                 note(f"{name}: {error}")
     found = {"bare_s": bare, "rows": rows, "cores": os.cpu_count(), "load": os.getloadavg()[0]}
-    if arguments.json:
-        emit_json(found)
-        return 0
+    answer(arguments, found, partial(_print, count=arguments.jobs))
+
+
+def _print(found: Mapping[str, Any], count: int) -> None:
     emit_table(
-        ["engine", "one job, s", "submitting one, ms", f"all {arguments.jobs}, s", "per job, s"],
+        ["engine", "one job, s", "submitting one, ms", f"all {count}, s", "per job, s"],
         [
             [
                 row["engine"],
                 f"{row['one_s']:.2f}",
                 f"{1000 * row['submit_s']:.1f}",
                 f"{row['all_s']:.1f}",
-                f"{row['all_s'] / arguments.jobs:.3f}",
+                f"{row['all_s'] / count:.3f}",
             ]
-            for row in rows
+            for row in found["rows"]
         ],
     )
-    note(f"The same call without an engine: {bare:.2f} s. Load {found['load']:.1f} on {found['cores']} cores.")
-    return 0
+    bare, load = found["bare_s"], found["load"]
+    note(f"The same call without an engine: {bare:.2f} s. Load {load:.1f} on {found['cores']} cores.")
 
 
 def measure(profile: Profile, folder: Path, count: int) -> dict[str, Any]:

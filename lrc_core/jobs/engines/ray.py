@@ -35,7 +35,6 @@ class RayEngine:
 
     Args:
         profile: what a job asks for.
-        runs: the folder of runs.
     """
 
     def __init__(self, profile: Profile, runs: Path) -> None:

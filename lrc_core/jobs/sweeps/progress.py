@@ -165,6 +165,3 @@ def ended_counts(states: Mapping[str, StepState]) -> tuple[int, ...]:
     """Changes with every step that ends."""
     counts = Counter(state.state for state in states.values())
     return tuple(counts[name] for name in ENDED)
-
-
-__all__ = ["DONE", "FAILED", "StepState", "SweepProgress", "ended_counts", "progress_words"]

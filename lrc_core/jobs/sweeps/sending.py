@@ -97,6 +97,3 @@ def _live(folder: SweepFolder, states: Mapping[str, StepState]) -> dict[str, Pla
     """Steps that a job is there for."""
     found = {key: placement_in(folder.placement_file(key)) for key, state in states.items() if not state.ended}
     return {key: placement for key, placement in found.items() if placement is not None and placement.job}
-
-
-__all__ = ["cancel_sweep", "plan_sweep", "send_missing"]

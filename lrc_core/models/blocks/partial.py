@@ -38,7 +38,6 @@ def block_inputs(model: nn.Module, tokens: Tensor) -> tuple[list[Tensor], Tensor
     """Run the whole model once and keep what enters every block.
 
     Args:
-        model: a causal language model.
         tokens: [batch, window] token ids on the model's device.
 
     Returns:
@@ -59,7 +58,6 @@ def require_chain(model: nn.Module, tokens: Tensor) -> None:
     """Refuse a model whose blocks do not each read what the one before wrote: it cannot be run block by block.
 
     Args:
-        model: a causal language model.
         tokens: [batch, window] token ids; a few suffice.
 
     Raises:
@@ -108,7 +106,6 @@ def logits_from(model: nn.Module, tokens: Tensor, start: int, hidden: Tensor) ->
     """Logits when block ``start`` receives ``hidden``; the blocks before it are not run.
 
     Args:
-        model: a causal language model.
         tokens: [batch, window], the tokens that ``hidden`` belongs to.
         start: index of the first block to run.
         hidden: [batch, window, hidden].
@@ -156,7 +153,6 @@ def behind_last_block(model: nn.Module, tokens: Tensor, hidden: Tensor) -> Tenso
     What stands behind the blocks treats every token alike, so that a part of a window will do.
 
     Args:
-        model: a causal language model.
         tokens: [batch, some tokens] that ``hidden`` belongs to.
         hidden: [batch, some tokens, hidden].
 

@@ -26,6 +26,7 @@ from lrc_core.paths import cache_home
 from lrc_core.types import OnProgress, Progress, ShouldStop, ignore_progress, never_stop
 
 TASKS = ("arc_easy", "arc_challenge", "piqa", "hellaswag", "winogrande", "openbookqa", "boolq")
+"""They need no hub."""
 TEXTS = ("wiki", "c4", "tiny", "technical", "code", "multilingual")
 MODEL_NAME = "SmolLM2-135M-Instruct"
 _TWINS_FROM = 1_000_000

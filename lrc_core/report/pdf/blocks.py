@@ -28,7 +28,7 @@ from lrc_core.report.content import Table as Rows
 from lrc_core.report.pdf.drawing import ACCENT, INK, MUTED, PANEL, PARTS, Figure, MemoryBar, Swatch, color
 from lrc_core.report.pdf.fonts import ABSENT, BOLD, MONO, SANS, marked, markup
 from lrc_core.report.pdf.page import WIDTH
-from lrc_core.report.pdf.tables import how_words, pdf_table
+from lrc_core.report.pdf.tables import how_words, padded, pdf_table
 from lrc_core.report.sections.prose import tied
 
 LINK, BAD = LIGHT["link-color"], "#b3372b"
@@ -120,12 +120,20 @@ def _words(block: Words) -> list[Any]:
 
 def _boxed(rows: Sequence[Sequence[Any]], widths: Sequence[float], *more: tuple[Any, ...]) -> Table:
     """A table that only lays out."""
-    commands = [
-        ("VALIGN", (0, 0), (-1, -1), "TOP"),
-        ("LEFTPADDING", (0, 0), (-1, -1), 0),
-        ("RIGHTPADDING", (0, 0), (-1, -1), 8),
-    ]
-    return Table(rows, colWidths=list(widths), style=[*commands, *more], hAlign="LEFT")
+    commands = [("VALIGN", (0, 0), (-1, -1), "TOP"), *padded(left=0, right=8), *more]
+    return Table(rows, colWidths=list(widths), style=commands, hAlign="LEFT")
+
+
+def _panel(rows: Sequence[Sequence[Any]], widths: Sequence[float], corner: int = 5, **sides: float) -> Table:
+    """The same on a ground of its own."""
+    ground = [("BACKGROUND", (0, 0), (-1, -1), color(PANEL)), ("ROUNDEDCORNERS", [corner] * 4)]
+    return _boxed(rows, widths, *ground, *padded(**sides))
+
+
+def _in_rows(cells: list[Any], each: int) -> list[list[Any]]:
+    """Cells row by row, the last one filled up."""
+    cells = cells + [""] * (-len(cells) % each)
+    return [cells[start : start + each] for start in range(0, len(cells), each)]
 
 
 def _facts(block: Facts) -> list[Any]:
@@ -142,16 +150,8 @@ def _facts(block: Facts) -> list[Any]:
         ]
         for fact in block.entries
     ]
-    rows = [cells[start : start + each] for start in range(0, len(cells), each)]
-    rows[-1] += [""] * (each - len(rows[-1]))
-    panel = [
-        ("BACKGROUND", (0, 0), (-1, -1), color(PANEL)),
-        ("LEFTPADDING", (0, 0), (-1, -1), 9),
-        ("TOPPADDING", (0, 0), (-1, -1), 8),
-        ("BOTTOMPADDING", (0, 0), (-1, -1), 8),
-        ("ROUNDEDCORNERS", [5, 5, 5, 5]),
-    ]
-    return [Spacer(1, 3), _boxed(rows, [WIDTH / each] * each, *panel), Spacer(1, 8)]
+    box = _panel(_in_rows(cells, each), [WIDTH / each] * each, left=9, top=8, bottom=8)
+    return [Spacer(1, 3), box, Spacer(1, 8)]
 
 
 def _rows(block: Rows) -> list[Any]:
@@ -180,10 +180,9 @@ def _pictures(block: Pictures) -> list[Any]:
     room = WIDTH / each
     largest = 0.72 if block.links is None else 0.5
     cells: list[Any] = [_picture(item, room - 10, largest) for item in block.items]
-    rows = [cells[start : start + each] for start in range(0, len(cells), each)]
-    rows[-1] += [""] * (each - len(rows[-1]))
+    rows = _in_rows(cells, each)
     if block.legend:
-        key: Any = _boxed([[_legend(block)]], [WIDTH], ("BOTTOMPADDING", (0, 0), (-1, -1), 2))
+        key: Any = _boxed([[_legend(block)]], [WIDTH], *padded(bottom=2))
     else:
         key = Swatch(block.ramp)
     first = KeepTogether([Paragraph(markup(block.title, BOLD), H3), key, _boxed([rows[0]], [room] * each)])
@@ -194,16 +193,9 @@ def _legend(block: Pictures) -> Any:
     parts: list[Any] = []
     for entry in block.legend:
         dot = Drawing(12, 12, (Dot(6, 6, 8, entry.symbol, entry.color),))
-        parts.append([Figure(dot, 9), Paragraph(markup(entry.label), SMALL)])
-    each = min(5, len(parts))
-    rows = [[cell for pair in parts[start : start + each] for cell in pair] for start in range(0, len(parts), each)]
-    rows[-1] += [""] * (2 * each - len(rows[-1]))
-    tight = [
-        ("TOPPADDING", (0, 0), (-1, -1), 0),
-        ("BOTTOMPADDING", (0, 0), (-1, -1), 0),
-        ("RIGHTPADDING", (0, 0), (-1, -1), 2),
-    ]
-    return _boxed(rows, [12, WIDTH / 5 - 16] * each, *tight)
+        parts += [Figure(dot, 9), Paragraph(markup(entry.label), SMALL)]
+    each = min(5, len(block.legend))
+    return _boxed(_in_rows(parts, 2 * each), [12, WIDTH / 5 - 16] * each, *padded(top=0, bottom=0, right=2))
 
 
 def _picture(item: Picture, width: float, largest: float) -> list[Any]:
@@ -227,16 +219,9 @@ def _answers(block: Answers) -> list[Any]:
     prompt = Paragraph(
         f'<font color="{MUTED}" size="7.4">Prompt</font><br/>{_lines(block.prompt)}', style("prompt", 9, spaceAfter=0)
     )
-    panel = [
-        ("BACKGROUND", (0, 0), (-1, -1), color(PANEL)),
-        ("LEFTPADDING", (0, 0), (-1, -1), 9),
-        ("TOPPADDING", (0, 0), (-1, -1), 6),
-        ("BOTTOMPADDING", (0, 0), (-1, -1), 7),
-        ("ROUNDEDCORNERS", [5, 5, 5, 5]),
-    ]
     head = [Paragraph(markup(block.title, BOLD), H3), Paragraph(marked(block.note, LINK), NOTE)]
     if len(block.prompt) < _CHUNK:
-        head += [_boxed([[prompt]], [WIDTH], *panel), Spacer(1, 6)]
+        head += [_panel([[prompt]], [WIDTH], left=9, top=6, bottom=7), Spacer(1, 6)]
         found: list[Any] = [KeepTogether(head)]
     else:
         found = [*head, prompt, Spacer(1, 6)]
@@ -251,9 +236,8 @@ def _answers(block: Answers) -> list[Any]:
 def _abreast(block: Answers) -> list[Any]:
     """Short answers two by two: all of them stand on one page, where they can be compared."""
     wide = WIDTH / 2
-    cells: list[Any] = [[_answer(entry, wide - 12)] for entry in block.entries] + [""] * (len(block.entries) % 2)
-    rows = [cells[start : start + 2] for start in range(0, len(cells), 2)]
-    tight = [("TOPPADDING", (0, 0), (-1, -1), 0), ("BOTTOMPADDING", (0, 0), (-1, -1), 0)]
+    rows = _in_rows([[_answer(entry, wide - 12)] for entry in block.entries], 2)
+    tight = padded(top=0, bottom=0)
     return [part for row in rows for part in (_boxed([row], [wide, wide], *tight), Spacer(1, 6))]
 
 
@@ -280,13 +264,8 @@ def _answer(entry: WrittenAnswer, width: float = WIDTH) -> Table:
     foot = [part for part in (entry.measured,) if part]
     last: list[Any] = [Paragraph(markup(part), SMALL) for part in foot]
     rows.append([[*last, *([_source(entry.source)] if entry.source else [])] or ""])
-    tight = [
-        ("LEFTPADDING", (0, 0), (-1, -1), 9),
-        ("TOPPADDING", (0, 0), (-1, -1), 1),
-        ("BOTTOMPADDING", (0, 0), (-1, -1), 1),
-        ("LINEBEFORE", (0, 0), (0, -1), 2.5, color(entry.color)),
-    ]
-    return _boxed(rows, [width], *tight)
+    mark = ("LINEBEFORE", (0, 0), (0, -1), 2.5, color(entry.color))
+    return _boxed(rows, [width], mark, *padded(left=9, top=1, bottom=1))
 
 
 def _cards(block: Cards) -> list[Any]:
@@ -296,12 +275,7 @@ def _cards(block: Cards) -> list[Any]:
         pair = block.entries[start : start + 2]
         row: list[Any] = [_card(entry, block.largest, wide - 24) for entry in pair] + [""] * (2 - len(pair))
         lines = [("LINEABOVE", (at, 0), (at, 0), 2.5, color(entry.color)) for at, entry in enumerate(pair)]
-        found += [
-            _boxed(
-                [row], [wide, wide], *lines, ("TOPPADDING", (0, 0), (-1, -1), 6), ("RIGHTPADDING", (0, 0), (-1, -1), 20)
-            ),
-            Spacer(1, 6),
-        ]
+        found += [_boxed([row], [wide, wide], *lines, *padded(top=6, right=20)), Spacer(1, 6)]
     return found
 
 
@@ -340,14 +314,8 @@ def _commands(block: Commands) -> list[Any]:
             title += (
                 f' <font size="7" color="{MUTED}">run <font face="{MONO}">{markup(entry.source, MONO)}</font></font>'
             )
-        panel = [
-            ("BACKGROUND", (0, 0), (-1, -1), color(PANEL)),
-            ("LEFTPADDING", (0, 0), (-1, -1), 8),
-            ("TOPPADDING", (0, 0), (-1, -1), 5),
-            ("BOTTOMPADDING", (0, 0), (-1, -1), 6),
-            ("ROUNDEDCORNERS", [4, 4, 4, 4]),
-        ]
-        box = _boxed([[Paragraph(markup(entry.line, MONO), CODE)]], [WIDTH], *panel)
+        line = Paragraph(markup(entry.line, MONO), CODE)
+        box = _panel([[line]], [WIDTH], 4, left=8, top=5, bottom=6)
         found.append(KeepTogether([Paragraph(title, style("command", 8.8, spaceAfter=2)), box, Spacer(1, 6)]))
     return found
 

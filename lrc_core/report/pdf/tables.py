@@ -53,10 +53,7 @@ def pdf_table(block: Table) -> LongTable:
         ("VALIGN", (0, 1), (-1, -1), "TOP"),
         ("BACKGROUND", (0, 0), (-1, 0), color(PANEL)),
         ("LINEBELOW", (0, 0), (-1, -1), 0.4, color(LINE)),
-        ("LEFTPADDING", (0, 0), (-1, -1), _PAD),
-        ("RIGHTPADDING", (0, 0), (-1, -1), _PAD),
-        ("TOPPADDING", (0, 0), (-1, -1), 2.4),
-        ("BOTTOMPADDING", (0, 0), (-1, -1), 2.8),
+        *padded(left=_PAD, right=_PAD, top=2.4, bottom=2.8),
     ]
     for number, line in enumerate(block.lines, start=1):
         if line.state and len(block.columns) > 3 and not any(cell.text for cell in line.cells[3:]):
@@ -107,3 +104,8 @@ def _widths(block: Table) -> list[float]:
         extra = (WIDTH - sum(wanted)) / len(wanted) if sum(wanted) < WIDTH else 0.0
         return [width + extra for width in wanted]
     return [low + spare * more / sum(room) for low, more in zip(least, room, strict=True)]
+
+
+def padded(**sides: float) -> list[tuple[Any, ...]]:
+    """Commands that leave so many points free at the sides of all cells: ``left``, ``right``, ``top``, ``bottom``."""
+    return [(f"{side.upper()}PADDING", (0, 0), (-1, -1), points) for side, points in sides.items()]

@@ -40,8 +40,7 @@ def samples(named: Named) -> Section:
 
 
 def _side_by_side(run: Run) -> Answers:
-    spec = run.spec
-    assert isinstance(spec, GenerateSpec)
+    spec = run.spec_as(GenerateSpec)
     written = read_answers(run)
     entries = tuple(_answer(run, answer, written.get(number)) for number, answer in enumerate(spec.answers))
     sampling = spec.sampling

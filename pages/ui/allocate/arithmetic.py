@@ -15,19 +15,14 @@ from lrc_core.registry import ALLOCATORS
 from lrc_core.runs.spec import AllocateSpec
 from lrc_core.types import LinearShape, ModelCard
 from lrc_core.words import removed
-from pages.ui.shared.naming import file_name
+from pages.ui.shared.naming import download, file_name
 
 _RULES: Mapping[str, Callable[[Sequence[LinearShape], float], Mapping[str, int]]] = {"uniform": uniform_ranks}
 """How the ranks of such methods are counted, before they are fitted to the budget."""
 
 
 def plan_of(card: ModelCard, spec: AllocateSpec) -> Plan | None:
-    """The plan that the job of a spec would come to; None where it takes more than counting, or cannot be.
-
-    Args:
-        card: of the model.
-        spec: of the job.
-    """
+    """The plan that the job of a spec would come to; None where it takes more than counting, or cannot be."""
     if not ALLOCATORS.get(spec.method).arithmetic or spec.method not in _RULES:
         return None
     card = stored_card(card, spec.storage, spec.rank_multiple)
@@ -51,12 +46,9 @@ def at_once(card: ModelCard, spec: AllocateSpec) -> None:
         f"**{label} is arithmetic.** Its ranks at {removed(spec.keep)} stand above; they need no text and no job. "
         "A run of it can be measured, tuned and exported."
     )
-    st.download_button(
+    download(
         f"{label} plan at {removed(spec.keep)}",
         json.dumps(plan.to_dict(), indent=1),
         file_name(card.name, spec.method, f"{removed(spec.keep)} removed", "plan", ending="json"),
-        "application/json",
-        icon=":material/download:",
-        on_click="ignore",
         key="al_arithmetic",
     )

@@ -18,7 +18,6 @@ from lrc_core.formats.budgets import (
     LATENCY,
     MEGABYTES,
     SHARE,
-    VARY,
     VARY_WORDS,
     byte_budget,
     latency_share,
@@ -29,6 +28,7 @@ from lrc_core.names import decomposition_label
 from lrc_core.registry import ALLOCATORS, MethodEntry
 from lrc_core.runs.spec import AllocateSpec
 from lrc_core.types import ModelCard
+from pages.ui.shared import forms
 
 BUDGET, VALUE, MAY = "al_budget", "al_budget_value", "al_vary"
 PARAMETERS = "parameters"
@@ -54,7 +54,6 @@ def choose(
     Args:
         spec: of the next job, at the slider's share of parameters.
         entry: its method.
-        card: of the model.
         changed: called when the user changes something.
         decompose: called with the decomposition that the budget needs, where the user takes it.
     """
@@ -98,11 +97,8 @@ def _value(unit: str, card: ModelCard, changed: Callable[[], None]) -> float:
 
 def _vary(changed: Callable[[], None]) -> str:
     """What may be chosen within bytes."""
-    chosen = st.segmented_control(
-        "May choose", VARY, default=BOTH, format_func=lambda name: VARY_WORDS[name].capitalize(), required=True,
-        key=MAY, on_change=changed, bind="query-params",
-    )  # fmt: skip
-    return chosen or BOTH
+    names = {name: label.capitalize() for name, label in VARY_WORDS.items()}
+    return forms.pick(st, "May choose", names, BOTH, MAY, on_change=changed, bind="query-params")
 
 
 def _whole_model(card: ModelCard) -> int:
@@ -126,7 +122,6 @@ def out_of_reach(spec: AllocateSpec, card: ModelCard) -> BudgetError | None:
     """Why no plan can be within a job's budget; None where there may be one.
 
     Args:
-        spec: of the job.
         card: of the model. A time's reach is known only when layers have been timed.
     """
     layers = stored_card(card, spec.storage, spec.rank_multiple).layers

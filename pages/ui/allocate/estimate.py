@@ -22,7 +22,7 @@ from lrc_core.runs.spec import ModelRef, SpectraSpec
 from lrc_core.types import ModelCard
 from pages.ui.shared import jobs
 from pages.ui.shared.frame import sample_note, show_error, show_ids
-from pages.ui.shared.naming import file_name
+from pages.ui.shared.naming import download, file_name
 
 
 def beneath(
@@ -31,8 +31,6 @@ def beneath(
     """What the closed form says of its plan at a rate, where it comes from, and the plan as a file.
 
     Args:
-        ref: the model.
-        card: of the model.
         view: the spectra that it was made from.
         ranks: of the plan.
         rate: that it was made for, in whole percent.
@@ -66,13 +64,10 @@ def beneath(
             show_ids([run.id])
         with st.container(horizontal=True, vertical_alignment="center"):
             sample_note(view.sample, view.id)
-            st.download_button(
+            download(
                 f"Estimated plan at {rate} %",
                 json.dumps(plan.to_dict(), indent=1),
                 file_name(card.name, "lagrangian", "estimated", f"{rate} % removed", "plan", ending="json"),
-                "application/json",
-                icon=":material/download:",
-                on_click="ignore",
                 key="estimate_plan",
             )
         if view.sample and not read_only() and any(not other.sample for other in archive().done_spectra(ref)):

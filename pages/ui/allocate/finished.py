@@ -8,12 +8,12 @@ from dataclasses import asdict
 import streamlit as st
 
 from lrc_core import words
-from lrc_core.budget import layer_ratio
 from lrc_core.formats.grids import QUANTISED
 from lrc_core.formats.sizes import plan_bytes, whole_bytes
 from lrc_core.names import method_label
 from lrc_core.paths import read_only
 from lrc_core.plan import Plan
+from lrc_core.report.drawing.heatmap import kept_of
 from lrc_core.results.archive import RunView, archive, card_of
 from lrc_core.results.identity import identified
 from lrc_core.results.outcomes import outcome
@@ -61,14 +61,12 @@ def summary(plan: Plan, card: ModelCard) -> str:
 
 def kept_picture(plan: Plan, card: ModelCard) -> str:
     """The map of what every layer keeps: of its bytes where the plan has number formats, else of its parameters."""
-    card = plan.stored(card)
-    ranks, shapes = plan.full_ranks(card.layers), plan.pruned or {}
+    kept, card = kept_of(card, plan), plan.stored(card)
     if plan.formats:
+        ranks, shapes = plan.full_ranks(card.layers), plan.pruned or {}
         kept = {
             layer.name: plan_bytes([layer], ranks, plan.formats, shapes) / whole_bytes([layer]) for layer in card.layers
         }
-    else:
-        kept = {layer.name: layer_ratio(layer, ranks[layer.name], shapes.get(layer.name)) for layer in card.layers}
     label = f"Share of each layer's {'bytes' if plan.formats else 'parameters'} that {method_label(plan.method)} keeps"
     return pictures.heat(
         pictures.LayerHeatmap(card, kept, (0.0, 1.0), lambda value: words.percent(value, 0), "of the layer kept", label)
@@ -79,7 +77,6 @@ def tune(view: RunView[AllocateSpec], source: PlanSource, *, first: bool) -> Non
     """The job that tunes the factors of the plan at these ranks, or what came of it; nothing where there are none.
 
     Args:
-        view: the run.
         source: its plan.
         first: whether it is the main thing to do now.
     """

@@ -22,7 +22,7 @@ from lrc_core.types import ModelCard
 from pages.ui.allocate import estimate
 from pages.ui.allocate.slider import SliderPanel
 from pages.ui.shared.frame import sample_note
-from pages.ui.shared.naming import file_name
+from pages.ui.shared.naming import download, file_name
 
 TABLE = "al_table"
 
@@ -128,13 +128,10 @@ def below(ref: ModelRef, found: SliderContent, rate: int) -> None:
         plan = rate_plans.recorded_at(found.run)[at]
         with st.container(horizontal=True, vertical_alignment="center"):
             sample_note(found.run.sample, found.run.id)
-            st.download_button(
+            download(
                 f"Plan at {at} %",
                 plan.path.read_bytes(),
                 file_name(found.card.name, found.run.spec.method, f"{at} % removed", "plan", ending="json"),
-                "application/json",
-                icon=":material/download:",
-                on_click="ignore",
                 key="al_plan",
             )
     if found.spectra is None or found.estimated is None:

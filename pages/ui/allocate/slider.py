@@ -21,16 +21,16 @@ from lrc_core.quality.footprint import served
 from lrc_core.results.series import LARGEST_RATE, PlanSeries, largest_rate
 from lrc_core.types import ModelCard
 from lrc_core.words import kind_labels
-from pages.ui.shared.prose import ASSETS
+from pages.ui.shared.prose import component
 
 KEY, ECHO = "al_drag", "al_drag_echo"
-_FOLDER = ASSETS / "components"
 _SCRIPT, _STYLE = rank_grid()
-_COMPONENT = st.components.v2.component(
+_COMPONENT = component(
     "lrc_ratedrag",
-    html='<div class="film ratedrag">\n<!-- filled by the script --></div>',
-    css=_STYLE + (_FOLDER / "ratedrag.css").read_text(encoding="utf-8"),
-    js=_SCRIPT + (_FOLDER / "ratedrag.js").read_text(encoding="utf-8"),
+    "components/ratedrag",
+    '<div class="film ratedrag">\n<!-- filled by the script --></div>',
+    css=_STYLE,
+    js=_SCRIPT,
 )
 
 
@@ -127,7 +127,6 @@ def draw_slider(card: ModelCard, rate: int, panels: Sequence[SliderPanel], relea
     """Draw the slider with what follows from it.
 
     Args:
-        card: of the model.
         rate: where the slider stands, in whole percent.
         panels: heatmaps under it.
         released: called when it is let go somewhere else; :func:`released_at` says where.

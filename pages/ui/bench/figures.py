@@ -27,7 +27,6 @@ def pareto(bench: BenchRows, measure: str, axis: str, *, log: bool, decompositio
     """Quality over size: one line per method, the dense model dashed, reference models as named points.
 
     Args:
-        bench: the rows.
         measure: a text or ``ACCURACY``.
         axis: of ``AXES``.
         log: whether perplexities are on a logarithmic axis.

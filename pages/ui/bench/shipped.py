@@ -24,11 +24,10 @@ from lrc_core.results.starter_tables import (
 from lrc_core.runs.spec import GENERATED, ModelRef
 from lrc_core.words import removed
 from pages.ui.bench import figures, readings
-from pages.ui.shared import charting
+from pages.ui.shared import charting, forms
 from pages.ui.shared.charting import ChartText
-from pages.ui.shared.naming import file_name
+from pages.ui.shared.naming import download, file_name
 
-_SIZES = ("linear", "model")
 _WORDS = {"losses": "loss terms", "texts": "calibration text"}
 
 
@@ -41,26 +40,19 @@ def bench(ref: ModelRef) -> bool:
     _origin(table)
     names = bench_data.measures(cells)
     left, right = st.columns([3, 2])
-    measure = left.segmented_control(
-        "Quality", list(names), default=next(iter(names)), format_func=lambda name: escaped(names[name]),
-        required=True, key="co_shipped_measure",
-    )  # fmt: skip
-    axis = right.segmented_control(
-        "Size", list(_SIZES), default="linear", format_func=bench_data.AXES.__getitem__, required=True,
-        key="co_shipped_axis",
-    )  # fmt: skip
-    under = st.segmented_control(
-        "Decomposition", bench_data.decompositions_of(cells), default=bench_data.decompositions_of(cells)[0],
-        format_func=decomposition_label, required=True, key="co_shipped_under",
-    )  # fmt: skip
-    measure, drawn = measure or next(iter(names)), under or bench_data.decompositions_of(cells)[0]
+    labels = {name: escaped(label) for name, label in names.items()}
+    measure = forms.pick(left, "Quality", labels, next(iter(names)), "co_shipped_measure")
+    sizes = {axis: bench_data.AXES[axis] for axis in ("linear", "model")}
+    axis = forms.pick(right, "Size", sizes, "linear", "co_shipped_axis")
+    under = {name: decomposition_label(name) for name in bench_data.decompositions_of(cells)}
+    drawn = forms.pick(st, "Decomposition", under, next(iter(under)), "co_shipped_under")
     chosen = bench_data.BenchRows(tuple(row for row in table.rows if row["decomposition"] in ("", drawn)))
     caption = ChartText(
         "Quality over size, one line per method, the dense model dashed",
         pd.DataFrame([row for row in table.cells if row["decomposition"] in ("", drawn)]).fillna(""),
         readings.leaders(chosen, measure, names[measure]) + " Signs in the table say what is more than chance.",
     )
-    figure = figures.pareto(chosen, measure, axis or "linear", log=True)
+    figure = figures.pareto(chosen, measure, axis, log=True)
     charting.plotly(figure, caption, key="co_shipped_pareto", name="starter-bench")
     _beneath(ref, table)
     return True
@@ -132,11 +124,13 @@ def _beneath(ref: ModelRef, table: ShippedTable) -> None:
             for note in table.notes:
                 st.caption(escaped(note))
     frame = pd.DataFrame(table.cells).fillna("").map(csv_cell)
-    files = (("CSV", frame.to_csv(index=False), "csv", "text/csv"), ("Markdown", table.markdown, "md", "text/markdown"))
+    files = (("CSV", frame.to_csv(index=False), "csv"), ("Markdown", table.markdown, "md"))
     with st.container(horizontal=True):
-        for label, content, ending, mime in files:
-            st.download_button(
-                f"Table ({label})", content, file_name(model_label(ref), table.name, ending=ending), mime,
-                icon=":material/download:", on_click="ignore", key=f"co_shipped_{table.name}_{ending}",
-            )  # fmt: skip
+        for label, content, ending in files:
+            download(
+                f"Table ({label})",
+                content,
+                file_name(model_label(ref), table.name, ending=ending),
+                key=f"co_shipped_{table.name}_{ending}",
+            )
     st.code(COMMANDS[table.name], language="bash", wrap_lines=True)

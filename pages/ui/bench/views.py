@@ -25,10 +25,10 @@ from lrc_core.runs.spec import STORAGES, AblationSpec, ModelRef, QualitySpec
 from lrc_core.tune.kinds import NO_UPDATE
 from pages.ui.bench import figures, readings, shipped
 from pages.ui.compare import report
-from pages.ui.shared import charting, jobs
+from pages.ui.shared import charting, forms, jobs
 from pages.ui.shared.charting import ChartText
 from pages.ui.shared.frame import empty, guard, sample_note
-from pages.ui.shared.naming import file_name, run_labels
+from pages.ui.shared.naming import download, file_name, run_labels
 
 _SIZES = {"bench": "For two cores", "gpu": "For a GPU"}
 _PARTS = {"losses": "Loss terms", "texts": "Calibration text"}
@@ -52,17 +52,13 @@ def bench(ref: ModelRef) -> None:
     left, middle, right = st.columns([3, 2, 1], vertical_alignment="bottom")
     names = bench_data.measures(chosen)
     if names:
-        measure = left.segmented_control(
-            "Quality", list(names), default=next(iter(names)), format_func=lambda name: escaped(names[name]),
-            required=True, key=f"co_measure_{chosen.view.id}",
-        )  # fmt: skip
-        axis = middle.segmented_control(
-            "Size", list(bench_data.AXES), default="linear", format_func=bench_data.AXES.__getitem__, required=True,
-            key="co_axis", bind="query-params",
+        labels = {name: escaped(label) for name, label in names.items()}
+        measure = forms.pick(left, "Quality", labels, next(iter(names)), f"co_measure_{chosen.view.id}")
+        axis = forms.pick(
+            middle, "Size", bench_data.AXES, "linear", "co_axis", bind="query-params",
             help="Block linears: what methods share out. Whole model: embeddings and head as well, which are kept.",
         )  # fmt: skip
         log = right.toggle("Logarithmic", value=True, key="co_bench_log")
-        measure, axis = measure or next(iter(names)), axis or "linear"
         caption = ChartText(
             "Quality over size, one line per method, the dense model dashed, reference models as named points",
             _frame(chosen),
@@ -135,13 +131,7 @@ def _choose(found: Sequence[bench_data.Bench], key: str) -> bench_data.Bench:
     if len(found) == 1:
         return found[0]
     labels = run_labels([one.view for one in found])
-    index = st.selectbox(
-        "Run",
-        range(len(found)),
-        format_func=lambda number: labels[found[number].view.id],
-        key=key,
-    )
-    return found[index]
+    return found[forms.one_of(st, "Run", {place: labels[one.view.id] for place, one in enumerate(found)}, key)]
 
 
 def _choose_decomposition(chosen: bench_data.Bench) -> str:
@@ -149,11 +139,8 @@ def _choose_decomposition(chosen: bench_data.Bench) -> str:
     names = bench_data.decompositions_of(chosen)
     if len(names) < 2:
         return ""
-    picked = st.segmented_control(
-        "Decomposition", [*names, ""], default=names[0], required=True, key="co_bench_under",
-        format_func=lambda name: decomposition_label(name) if name else "All",
-    )  # fmt: skip
-    return names[0] if picked is None else picked
+    labels = {**{name: decomposition_label(name) for name in names}, "": "All"}
+    return forms.pick(st, "Decomposition", labels, names[0], "co_bench_under")
 
 
 def _table(chosen: bench_data.Bench, name: str, *, drawn: bool = False) -> None:
@@ -164,19 +151,16 @@ def _table(chosen: bench_data.Bench, name: str, *, drawn: bool = False) -> None:
         st.caption(":material/error: Failed: " + "; ".join(_failure(row) for row in chosen.failed[:5]))
     st.caption(bench_data.signs(chosen))
     files = (
-        ("CSV", rows_csv(chosen.result), "csv", "text/csv"),
-        ("Markdown", to_markdown(chosen.result), "md", "text/markdown"),
-        ("JSON", json.dumps(chosen.result, indent=1), "json", "application/json"),
+        ("CSV", rows_csv(chosen.result), "csv"),
+        ("Markdown", to_markdown(chosen.result), "md"),
+        ("JSON", json.dumps(chosen.result, indent=1), "json"),
     )
     keeps = {float(row["keep_target"]) for row in chosen.measured if compresses(row)}
     rates = ", ".join(str(whole_percent(keep)) for keep in sorted(keeps, reverse=True))
     saved = partial(file_name, model_label(chosen.view.spec.model), name, f"{rates} % removed" if rates else "")
     with st.container(horizontal=True):
-        for label, content, ending, mime in files:
-            st.download_button(
-                f"Table ({label})", content, saved(ending=ending), mime, icon=":material/download:", on_click="ignore",
-                key=f"co_{name}_{ending}",
-            )  # fmt: skip
+        for label, content, ending in files:
+            download(f"Table ({label})", content, saved(ending=ending), key=f"co_{name}_{ending}")
     sample_note(chosen.view.sample, chosen.view.id)
     jobs.command(chosen.view.spec)
 
@@ -199,27 +183,21 @@ def _start_bench(ref: ModelRef, *, expanded: bool = False) -> None:
         st.expander("Start a bench", icon=":material/add:", expanded=expanded),
         st.form("co_bench_form", border=False, enter_to_submit=False),
     ):
-        methods = st.pills(
-            "Methods", names, selection_mode="multi", default=names, format_func=method_label, key="co_bench_methods"
-        )
+        labels = {name: method_label(name) for name in names}
+        methods = forms.several(st, "Methods", labels, names, "co_bench_methods")
         left, right = st.columns(2)
-        rates = left.multiselect(
-            "Compressions", [5, 10, 15, 20, 25, 30, 40, 50], default=[10, 20, 30, 40],
-            format_func=lambda rate: f"{rate} %", key="co_bench_rates",
-        )  # fmt: skip
+        rates = forms.compressions(left, [10, 20, 30, 40], "co_bench_rates")
         under = right.multiselect(
             "Decompositions", list(DECOMPOSITIONS.names()), default=["whitened"], format_func=decomposition_label,
             key="co_bench_decompositions",
         )  # fmt: skip
         size = left.selectbox("Size", list(PRESETS), format_func=_SIZES.__getitem__, key="co_bench_size")
-        updates = right.pills(
-            "Update of the factors", list(jobs.UPDATES), selection_mode="multi", default=[NO_UPDATE],
-            format_func=jobs.UPDATES.__getitem__, key="co_bench_updates",
+        updates = forms.several(
+            right, "Update of the factors", jobs.UPDATES, [NO_UPDATE], "co_bench_updates",
             help="Each in rows of its own: plans as allocated, fitted in closed form, or tuned by gradient steps.",
         )  # fmt: skip
-        storages = right.pills(
-            "Storage", STORAGES, selection_mode="multi", default=STORAGES,
-            format_func=lambda name: storage_law(name).label, key="co_bench_storages",
+        storages = forms.several(
+            right, "Storage", {name: storage_law(name).label for name in STORAGES}, STORAGES, "co_bench_storages",
             help="How low-rank layers are stored and counted, each in rows of its own.",
         )  # fmt: skip
         references = right.text_input(
@@ -258,13 +236,9 @@ def _start_ablation(ref: ModelRef, *, expanded: bool = False) -> None:
         st.form("co_ablation_form", border=False, enter_to_submit=False),
     ):
         left, right = st.columns(2)
-        methods = left.pills(
-            "Methods", names, selection_mode="multi", default=names, format_func=method_label, key="co_ablation_methods"
-        )
-        parts = right.pills(
-            "What is varied", list(_PARTS), selection_mode="multi", default=list(_PARTS),
-            format_func=_PARTS.__getitem__, key="co_ablation_parts",
-        )  # fmt: skip
+        labels = {name: method_label(name) for name in names}
+        methods = forms.several(left, "Methods", labels, names, "co_ablation_methods")
+        parts = forms.several(right, "What is varied", _PARTS, _PARTS, "co_ablation_parts")
         size = left.selectbox("Size", list(PRESETS), format_func=_SIZES.__getitem__, key="co_ablation_size")
         if not st.form_submit_button("Start the ablation", type="primary", icon=":material/play_arrow:"):
             return

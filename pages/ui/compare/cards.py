@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import streamlit as st
 
@@ -16,11 +15,9 @@ from lrc_core.figures import measured as charts
 from lrc_core.names import method_color
 from lrc_core.plan import Plan
 from lrc_core.quality.card import (
-    PARTS,
     CardModel,
     Wishes,
     cards_sentence,
-    part_words,
     quality_words,
     speed_of,
     speed_words,
@@ -36,11 +33,10 @@ from lrc_core.runs.spec import GenerateSpec, ModelRef
 from lrc_core.runs.store import RunStore
 from lrc_core.runs.transcript import read_answers
 from lrc_core.types import ModelCard
-from pages.ui.shared import state
+from pages.ui.shared import pictures, state
 from pages.ui.shared.frame import empty, show_ids
 from pages.ui.shared.prose import prose
 
-PRICE, CURRENCY = 3.0, "€"
 _CONTEXTS = tuple(2**power for power in range(7, 21))
 
 
@@ -49,7 +45,6 @@ def under_rows(rows: Sequence[comparisons.Row], ref: ModelRef, decided: Sequence
 
     Args:
         rows: at one budget.
-        ref: the model.
         decided: what a decision is made from, at every budget.
     """
     fold = st.expander(
@@ -129,7 +124,7 @@ def _cards(card: ModelCard, entries: Sequence[CardModel], prefix: str) -> None:
 
 def _wishes(card: ModelCard, prefix: str) -> Wishes:
     """Context, requests at once, price: the price is remembered on this computer."""
-    settings = state.read_settings()
+    known_price, known_currency = state.price()
     contexts = [size for size in _CONTEXTS if size <= card.max_positions] or [card.max_positions]
     first, second, third, fourth = st.columns([3, 2, 2, 1])
     context = first.select_slider(
@@ -145,7 +140,7 @@ def _wishes(card: ModelCard, prefix: str) -> Wishes:
         "Price per GB per month",
         0.0,
         1e6,
-        _number(settings.get("price_per_gb"), PRICE),
+        known_price,
         step=0.5,
         key=f"{prefix}_price",
         help="Of the memory that the model occupies: your server's or GPU's monthly price divided by its GB.",
@@ -154,17 +149,13 @@ def _wishes(card: ModelCard, prefix: str) -> Wishes:
     )
     currency = fourth.text_input(
         "Currency",
-        str(settings.get("currency") or CURRENCY)[:4],
+        known_currency,
         max_chars=4,
         key=f"{prefix}_currency",
         on_change=_remember,
         args=(prefix,),
     )
     return Wishes(int(context), int(sequences), float(price), currency.strip())
-
-
-def _number(value: Any, default: float) -> float:
-    return float(value) if isinstance(value, int | float) and 0 <= value <= 1e6 else default
 
 
 def _remember(prefix: str) -> None:
@@ -181,7 +172,7 @@ def _one(
     if dense is not None and not is_dense:
         smaller = f", {words.percent(1 - size.total / dense[1].total)} less than dense"
     st.markdown(f"**{words.data_size(size.total)}** to answer at {wishes.context:,} tokens{smaller}")
-    st.html(memory_bar(size, largest))
+    st.html(pictures.memory_bar(size, largest))
     money = size.monthly(wishes.price)
     decimals = 2 if money < 100 else 0
     unit = escaped(wishes.currency)
@@ -205,18 +196,3 @@ def _other_run(entry: CardModel) -> str:
     """The run of the quality where it is not that of the speed; "" else."""
     run_id = str(entry.row.get("run_id", "")) if entry.row is not None else ""
     return "" if run_id == entry.source else run_id
-
-
-def memory_bar(size: Footprint, largest: int) -> str:
-    """The three parts as a bar on a scale that all cards share, with their values in words below."""
-    parts = [(key, label, getattr(size, key)) for key, label in PARTS]
-    bars = "".join(
-        f'<span class="{key}" style="width:{100 * value / largest:.2f}%"></span>' for key, _, value in parts if value
-    )
-    legend = "".join(
-        f'<div><span class="lrc-chip {key}"></span>{label} <b>{part_words(key, value)}</b></div>'
-        for key, label, value in parts
-    )
-    said = ", ".join(f"{label} {part_words(key, value)}" for key, label, value in parts)
-    bar = f'<div class="lrc-memory" role="img" aria-label="{html.escape(said)}">{bars}</div>'
-    return f'{bar}<div class="lrc-parts">{legend}</div>'

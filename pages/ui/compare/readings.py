@@ -16,7 +16,7 @@ from lrc_core.formats.grids import METHODS
 from lrc_core.names import method_label
 from lrc_core.plan import Plan, plan_variant
 from lrc_core.quality.quantised import compresses, served_bytes
-from lrc_core.quality.rows import dense_row
+from lrc_core.quality.rows import accuracy_of, dense_row
 from lrc_core.quality.speeds import DECODE, PREFILL, pace_of
 from lrc_core.texts.label import text_label
 from lrc_core.types import ModelCard
@@ -102,7 +102,7 @@ def accuracy(rows: Sequence[Row], metric: str) -> str:
     means: dict[str, tuple[float, float | None]] = {}
     for row in rows:
         scores = list((row.get("zero_shot") or {}).values())
-        found = [_accuracy_of(score, metric) for score in scores]
+        found = [accuracy_of(score, metric)[1:] for score in scores]
         known = [(value, error) for value, error in found if value is not None]
         if known and row["method"] not in METHODS:
             errors = [error for _, error in known if error is not None]
@@ -114,12 +114,6 @@ def accuracy(rows: Sequence[Row], metric: str) -> str:
     name = max(means, key=lambda method: means[method][0])
     said = f"On average over the tasks **{method_label(name)}** answers {words.in_percent(*means[name])} % right"
     return said + (f", the dense model {words.in_percent(*dense)} %." if dense is not None else ".")
-
-
-def _accuracy_of(score: Mapping[str, Any], metric: str) -> tuple[float | None, float | None]:
-    """Accuracy of a task and its error; the plain one where the task has no other."""
-    name = metric if score.get(metric) is not None else "acc"
-    return score.get(name), score.get(f"{name}_stderr")
 
 
 def cost(rows: Sequence[Row]) -> str:

@@ -11,7 +11,7 @@ from lrc_core.errors import LrcError
 from lrc_core.escape import escaped
 from lrc_core.names import model_label
 from lrc_core.paths import samples_home
-from lrc_core.report.build import CURRENCY, PRICE, ReportOptions, command_of, make_report
+from lrc_core.report.build import ReportOptions, command_of, make_report
 from lrc_core.report.content import Report
 from lrc_core.report.html.page import report_html
 from lrc_core.report.pdf.document import report_pdf
@@ -20,11 +20,11 @@ from lrc_core.results import comparisons
 from lrc_core.results.archive import AnyRun, archive, stamp_of
 from lrc_core.runs.store import RunStore
 from pages.ui.shared import state
-from pages.ui.shared.naming import file_name
+from pages.ui.shared.naming import download, file_name
 from pages.ui.shared.prose import prose
 
 KINDS = ("compare", "quality")
-FILES = (("HTML", "text/html", ":material/language:"), ("PDF", "application/pdf", ":material/picture_as_pdf:"))
+FILES = (("HTML", ":material/language:"), ("PDF", ":material/picture_as_pdf:"))
 
 
 def section(views: Sequence[AnyRun], prefix: str, keep: float | None = None) -> None:
@@ -49,15 +49,13 @@ def section(views: Sequence[AnyRun], prefix: str, keep: float | None = None) -> 
         )
         asked, frame = Asked(compare=view.id), _frame(title, keep)
         with st.container(horizontal=True):
-            for name, mime, icon in FILES:
-                st.download_button(
+            for name, icon in FILES:
+                download(
                     f"Report ({name})",
                     _maker(asked, frame, name),
                     file_name("report", title.strip() or model_label(view.spec.model), ending=name.lower()),
-                    mime,
-                    icon=icon,
-                    on_click="ignore",
                     key=f"{prefix}_report_{name.lower()}",
+                    icon=icon,
                     help="Made when you press it; this takes a few seconds.",
                 )
         st.code(command_of(asked, frame), language="bash", wrap_lines=True)
@@ -87,10 +85,8 @@ def _problem(run_id: str, stamps: tuple[tuple[int, int], ...]) -> str:
 
 def _frame(title: str, keep: float | None) -> ReportOptions:
     """Title and target, with the price that the user set for the card."""
-    settings = state.read_settings()
-    price, currency = settings.get("price_per_gb"), str(settings.get("currency") or CURRENCY)
-    usable = float(price) if isinstance(price, int | float) and price >= 0 else PRICE
-    return ReportOptions(title.strip(), keep, price=usable, currency=currency)
+    price, currency = state.price()
+    return ReportOptions(title.strip(), keep, price=price, currency=currency)
 
 
 def _maker(asked: Asked, frame: ReportOptions, name: str) -> Any:

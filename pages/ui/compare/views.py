@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pandas as pd
+import plotly.graph_objects as go
 import streamlit as st
 
 from lrc_core import words
@@ -28,7 +29,7 @@ from lrc_core.runs.store import RunStore
 from lrc_core.texts.label import text_label
 from pages.ui.compare import ranks as rank_charts
 from pages.ui.compare import readings
-from pages.ui.shared import charting
+from pages.ui.shared import charting, forms
 from pages.ui.shared.charting import ChartText
 from pages.ui.shared.frame import empty, show_ids
 
@@ -37,12 +38,17 @@ Rows = list[comparisons.Row]
 
 def overview(group: comparisons.Group, decomposition: str, rows: Rows, ref: ModelRef) -> None:
     """Perplexity bars and the table."""
-    said = "Perplexity by method: " + "; ".join(_sentence(row) for row in charts.ordered(rows))
-    caption = ChartText(said, _readable(charts.ordered(rows)), readings.best(rows), folded=False)
-    charting.plotly(charts.perplexity_bars(rows), caption, key="co_bars", name="perplexity")
+    perplexity(rows, charts.perplexity_bars(rows), "co_bars", folded=False)
     show_ids([f"{row['run_id']}  # {charts.bar_name(row)}" for row in charts.ordered(rows) if row.get("run_id")])
     if answer := why_not_quantise(rows, Scores(RunStore().root)):
         st.markdown(escaped(answer))
+
+
+def perplexity(rows: Rows, figure: go.Figure, key: str, *, folded: bool = True) -> None:
+    """Bars of perplexity, which is the best of them, and the table."""
+    said = "Perplexity by method: " + "; ".join(_sentence(row) for row in charts.ordered(rows))
+    caption = ChartText(said, _readable(charts.ordered(rows)), readings.best(rows), folded=folded)
+    charting.plotly(figure, caption, key=key, name="perplexity")
 
 
 def decide(group: comparisons.Group, decomposition: str, rows: Rows, ref: ModelRef) -> None:
@@ -130,15 +136,14 @@ def zero_shot(group: comparisons.Group, decomposition: str, rows: Rows, ref: Mod
     if not tasks_of(rows):
         empty("No tasks measured", "Start a comparison with zero-shot tasks below.", ":material/quiz:")
         return
-    metric = st.segmented_control(
+    metric = forms.pick(
+        st,
         "Accuracy",
-        ["acc_norm", "acc"],
-        default="acc_norm",
-        format_func=lambda name: {"acc": "Plain", "acc_norm": "Normalised by length"}[name],
-        required=True,
+        {"acc_norm": "Normalised by length", "acc": "Plain"},
+        "acc_norm",
+        "co_metric",
         help="Normalised by length: the log-probability of every answer is divided by its length, where the task is "
         "scored so (acc_norm); this is what means, cards and benches count.",
-        key="co_metric",
         bind="query-params",
     )
     items = {score.get("n") for row in rows for score in (row.get("zero_shot") or {}).values() if score.get("n")}

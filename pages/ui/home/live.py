@@ -11,13 +11,14 @@ from lrc_core import words
 from lrc_core.budget import USUAL_KEEP, whole_percent
 from lrc_core.names import method_color, method_label
 from lrc_core.quality.quantised import compresses, served_bytes
+from lrc_core.quality.rows import mean_loss
 from lrc_core.results import comparisons
 from lrc_core.results.archive import RunView, archive
 from lrc_core.runs.spec import GenerateSpec, ModelRef
 from lrc_core.runs.transcript import read_answers
 from lrc_core.texts.label import text_labels
 from pages.ui.shared.frame import PAGES, page_link, sample_note
-from pages.ui.shared.prose import ASSETS
+from pages.ui.shared.prose import component
 
 BASELINE = "uniform"
 _LONGEST = 260
@@ -31,14 +32,8 @@ def draw_size(ref: ModelRef) -> None:
     if found is None:
         return
     group, model = found
-    asked = archive().runs(GenerateSpec, model)
-    component = st.components.v2.component(
-        "lrc_live",
-        html='<div class="live"></div>',
-        css=(ASSETS / "components" / "live.css").read_text(encoding="utf-8"),
-        js=(ASSETS / "components" / "live.js").read_text(encoding="utf-8"),
-    )
-    component(data=payload(group, asked), key="home_live")
+    drawn = component("lrc_live", "components/live", '<div class="live"></div>')
+    drawn(data=payload(group, archive().runs(GenerateSpec, model)), key="home_live")
     with st.container(horizontal=True, vertical_alignment="center", key="home_film"):
         sample_note(group.sample, *(view.id for view in group.views))
         page_link(PAGES["watch"].file, "Watch ranks being learned", PAGES["watch"].icon)
@@ -53,7 +48,7 @@ def _tells(group: comparisons.Group) -> bool:
 def _best(rows: Iterable[comparisons.Row]) -> comparisons.Row | None:
     """Of the compressed models at one size that have a text, the one that lost least."""
     written = [row for row in rows if compresses(row) and _text(row)]
-    return min(written, key=comparisons.mean_loss, default=None)
+    return min(written, key=mean_loss, default=None)
 
 
 def _text(row: comparisons.Row) -> str:

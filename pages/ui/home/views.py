@@ -142,7 +142,6 @@ def next_step(ref: ModelRef, fetch: Callable[[], None]) -> None:
     """One sentence on where things stand with this model, and the one link that follows from it.
 
     Args:
-        ref: the model.
         fetch: draws the button of the first job, where that is what follows.
     """
     own = [view for view in archive().runs(ref=ref, samples=False) if view.done]

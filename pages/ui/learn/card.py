@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import pandas as pd
 import streamlit as st
 
 from lrc_core import words
@@ -13,7 +12,7 @@ from lrc_core.budget import USUAL_KEEP, whole_percent
 from lrc_core.names import in_order, method_label
 from lrc_core.quality.plain_words import ACCURACY, accuracy_loss, difference_words
 from lrc_core.quality.quantised import compresses, served_bytes
-from lrc_core.quality.rows import Scores, dense_row
+from lrc_core.quality.rows import Scores, dense_row, mean_loss
 from lrc_core.quality.speeds import DECODE, PACES, PREFILL, pace_of
 from lrc_core.results import comparisons
 from lrc_core.runs.spec import ModelRef
@@ -47,16 +46,9 @@ def card(group: comparisons.Group) -> None:
         return
     left, right = st.columns(2)
     names = in_order({str(row["method"]) for row in rows})
-    best = str(min(rows, key=lambda row: (abs(row["keep_target"] - USUAL_KEEP), comparisons.mean_loss(row)))["method"])
-    method = left.segmented_control(
-        "Method",
-        names,
-        default=best,
-        format_func=method_label,
-        required=True,
-        key=METHOD,
-        bind="query-params",
-    )
+    best = str(min(rows, key=lambda row: (abs(row["keep_target"] - USUAL_KEEP), mean_loss(row)))["method"])
+    labels = {name: method_label(name) for name in names}
+    method = forms.pick(left, "Method", labels, best, METHOD, bind="query-params")
     rates = sorted({whole_percent(row["keep_target"]) for row in rows if row["method"] == method})
     rate = forms.rate_choice(right, "Removed from the block linears", rates, RATE)
     row = next(
@@ -127,11 +119,7 @@ def tasks_words(row: Mapping[str, Any], dense: Mapping[str, Any]) -> str:
 
 def cost_table(row: Mapping[str, Any], dense: Mapping[str, Any]) -> None:
     """The same as a table."""
-    with st.expander(charting.TABLE, icon=":material/table:"):
-        st.dataframe(
-            pd.DataFrame(
-                [{"What": name, "This plan": value, "Beside it": note} for name, value, note in entries(row, dense)]
-            ),
-            hide_index=True,
-            alt="Every figure of the card",
-        )
+    charting.folded(
+        [{"What": name, "This plan": value, "Beside it": note} for name, value, note in entries(row, dense)],
+        "Every figure of the card",
+    )

@@ -27,7 +27,6 @@ def damage_sentence(spectra: Spectra, decomposition: str, removed: float, group:
     """How a layer's loss compares with the others', and what all of them together did to the model.
 
     Args:
-        spectra: of the model.
         decomposition: whose energy is meant.
         removed: share of the parameters removed from the layer.
         group: measured rows; None where there are none, and nothing is said of damage then.

@@ -10,7 +10,7 @@ from typing import Any
 
 import streamlit as st
 
-from pages.ui.shared.prose import ASSETS
+from pages.ui.shared.prose import component
 
 FRAME_MS = 140
 
@@ -67,15 +67,10 @@ class Book:
 
 def flipbook(book: Book, key: str) -> None:
     """Draw a book; where the reader left the slider goes into the URL under ``key``, so that a reload keeps it."""
-    component = st.components.v2.component(
-        "lrc_flipbook",
-        html='<div class="flipbook"></div>',
-        css=(ASSETS / "learn" / "flipbook.css").read_text(encoding="utf-8"),
-        js=(ASSETS / "learn" / "flipbook.js").read_text(encoding="utf-8"),
-    )
+    drawn = component("lrc_flipbook", "learn/flipbook", '<div class="flipbook"></div>')
     content = book.content()
     digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
-    component(
+    drawn(
         data={**content, "id": digest, "start": position(book, key)},
         key=f"{key}_book",
         on_frame_change=lambda: _remember(key),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pandas as pd
 import streamlit as st
 
 from lrc_core import words
@@ -13,7 +12,7 @@ from lrc_core.figures.common import Scale
 from lrc_core.results.archive import archive
 from lrc_core.runs.spec import LessonSpec, ModelRef
 from pages.ui.learn import lessons
-from pages.ui.shared import charting, jobs
+from pages.ui.shared import charting, forms, jobs
 from pages.ui.shared.cellgrid import OUTLINE, Grid, cell_grid, limits_of, picked_in
 from pages.ui.shared.frame import sample_note
 
@@ -59,21 +58,17 @@ def sensitivity(lesson: lessons.Lesson) -> None:
     cell_grid(grid, CHART, _clicked)
     st.markdown(sensitivity_sentence(lesson))
     sample_note(lesson.view.sample, lesson.view.id)
-    with st.expander(charting.TABLE, icon=":material/table:"):
-        ordered = sorted(card.layers, key=lambda layer: -values[layer.name])
-        st.dataframe(
-            pd.DataFrame(
-                {
-                    "Block": [layer.block for layer in ordered],
-                    "Layer": [layer.kind for layer in ordered],
-                    "Rank left": [by_name[layer.name]["rank"] for layer in ordered],
-                    "KL divergence, nats": [by_name[layer.name]["divergence"] for layer in ordered],
-                    "Loss, nats per token": [by_name[layer.name]["loss"] for layer in ordered],
-                }
-            ),
-            hide_index=True,
-            alt="Sensitivity of every layer, worst first",
-        )
+    ordered = sorted(card.layers, key=lambda layer: -values[layer.name])
+    charting.folded(
+        {
+            "Block": [layer.block for layer in ordered],
+            "Layer": [layer.kind for layer in ordered],
+            "Rank left": [by_name[layer.name]["rank"] for layer in ordered],
+            "KL divergence, nats": [by_name[layer.name]["divergence"] for layer in ordered],
+            "Loss, nats per token": [by_name[layer.name]["loss"] for layer in ordered],
+        },
+        "Sensitivity of every layer, worst first",
+    )
 
 
 def sensitivity_sentence(lesson: lessons.Lesson) -> str:
@@ -117,11 +112,11 @@ def texts(found: list[lessons.Lesson], already: str) -> None:
             "below."
         )
         st.session_state[LAYER] = next(iter(entries))
-    name = st.selectbox(
+    name = forms.one_of(
+        st,
         "Squeezed layer",
-        list(entries),
-        format_func=lambda key: _label(*entries[key]),
-        key=LAYER,
+        {key: _label(*entry) for key, entry in entries.items()},
+        LAYER,
         bind="query-params",
         help="Sorted from the most to the least sensitive. A click on the map chooses as well.",
     )
@@ -174,12 +169,8 @@ def write_live(ref: ModelRef) -> None:
         return
     layers = {layer.name: layer for layer in known[0].layers}
     left, right = st.columns([3, 2])
-    name = left.selectbox(
-        "Layer",
-        list(layers),
-        format_func=lambda key: lessons.layer_label(layers[key]),
-        key="learn_live_layer",
-    )
+    labels = {key: lessons.layer_label(layer) for key, layer in layers.items()}
+    name = forms.one_of(left, "Layer", labels, "learn_live_layer")
     keep = right.select_slider(
         "Parameters left in it",
         KEEPS,

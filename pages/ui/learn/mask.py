@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import pandas as pd
 import streamlit as st
 
 from lrc_core import words
@@ -15,7 +14,7 @@ from lrc_core.runs.spec import ModelRef, SpectraSpec
 from pages.ui.learn import lessons
 from pages.ui.learn import mask_training as training
 from pages.ui.learn.flipbook import Book, Frame, flipbook
-from pages.ui.shared import charting, svg
+from pages.ui.shared import charting, forms, svg
 from pages.ui.shared.frame import sample_note
 from pages.ui.shared.summary import shown_spectra
 
@@ -49,38 +48,26 @@ def draw(ref: ModelRef) -> None:
             f"The row: {len(sigma)} values spread along the spectrum of {source}. Computed as you look, in numpy."
         )
         sample_note(view.sample, view.id)
-    with st.expander(charting.TABLE, icon=":material/table:"):
-        last = steps[-1]
-        st.dataframe(
-            pd.DataFrame(
-                {
-                    "Direction": np.arange(1, len(sigma) + 1),
-                    "Share of the energy": [words.percent(value, 2) for value in sigma**2],
-                    "Logit at the start": steps[0].logits.round(2),
-                    "Logit at the end": last.logits.round(2),
-                    "Kept": ["yes" if kept else "no" for kept in last.kept],
-                }
-            ),
-            hide_index=True,
-            alt="Every direction at the start and at the end",
-        )
+    last = steps[-1]
+    charting.folded(
+        {
+            "Direction": np.arange(1, len(sigma) + 1),
+            "Share of the energy": [words.percent(value, 2) for value in sigma**2],
+            "Logit at the start": steps[0].logits.round(2),
+            "Logit at the end": last.logits.round(2),
+            "Kept": ["yes" if kept else "no" for kept in last.kept],
+        },
+        "Every direction at the start and at the end",
+    )
 
 
 def controls() -> training.Setting:
     """Forces, noise, temperature, target and start."""
-    terms = st.pills(
-        "Forces",
-        list(FORCES),
-        selection_mode="multi",
-        default=list(FORCES),
-        format_func=lambda name: FORCES[name][0],
-        key="learn_forces",
-        help="Switch one off and play again: what does the mask do without it?",
-    )
+    labels = {name: label for name, (label, *_) in FORCES.items()}
+    words = "Switch one off and play again: what does the mask do without it?"
+    terms = forms.several(st, "Forces", labels, FORCES, "learn_forces", help=words)
     one, two, three = st.columns(3)
-    noise = one.segmented_control(
-        "Noise", list(NOISES), default="gumbel", format_func=NOISES.__getitem__, required=True, key="learn_noise"
-    )
+    noise = forms.pick(one, "Noise", NOISES, "gumbel", "learn_noise")
     temperature = two.select_slider("Temperature", [0.1, 0.2, 0.4, 0.7, 1.0, 2.0], value=0.4, key="learn_temperature")
     target = three.slider("Keep how many of 32", 4, 28, 16, key="learn_target")
     flat = st.toggle(
@@ -89,8 +76,8 @@ def controls() -> training.Setting:
         help="Off: logits start falling along the spectrum, as in the paper. On: only the forces can tell directions "
         "apart.",
     )
-    chosen = tuple(name for name in FORCES if name in (terms or []))
-    return training.Setting(chosen, noise or "gumbel", float(temperature), int(target), ramp=not flat)
+    chosen = tuple(name for name in FORCES if name in terms)
+    return training.Setting(chosen, noise, float(temperature), int(target), ramp=not flat)
 
 
 def row(ref: ModelRef) -> tuple[np.ndarray, str, RunView[SpectraSpec] | None]:

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import altair as alt
-import pandas as pd
 import streamlit as st
 
 from lrc_core import words
 from lrc_core.budget import keep_at, whole_percent
 from lrc_core.escape import escaped
 from lrc_core.figures import measured as charts
-from lrc_core.names import method_color, method_label
+from lrc_core.names import method_label
 from lrc_core.plan import Plan
 from lrc_core.quality.quantised import compresses
-from lrc_core.quality.rows import dense_row
+from lrc_core.quality.rows import dense_row, mean_loss
 from lrc_core.results import comparisons
 from lrc_core.results.archive import archive
 from lrc_core.runs.spec import ModelRef
 from lrc_core.texts.label import text_label
 from lrc_core.types import ModelCard
-from pages.ui.compare import ranks, readings
-from pages.ui.shared import charting, forms
+from pages.ui.compare import ranks, readings, views
+from pages.ui.shared import forms
 from pages.ui.shared.frame import empty, page_link, sample_note
 
 RATE, PAIR = "learn_rate", "learn_pair"
@@ -42,7 +40,7 @@ def draw(ref: ModelRef) -> None:
     rates = sorted({whole_percent(keep) for keep in comparisons.keeps_of(group, "whitened")})
     keep = keep_at(forms.rate_choice(st, "Budget: share removed from the block linears", rates, RATE))
     rows = [row for row in group.at("whitened", keep) if row["method"] in ("dense", *METHODS)]
-    perplexity(rows)
+    views.perplexity(rows, charts.perplexity_bars(rows, lying=True), "learn_perplexity")
     if said := beyond(group, keep, rows):
         st.markdown(said)
     plans = {str(row["method"]): plan for row in rows if (plan := comparisons.plan_of(row)) is not None}
@@ -66,7 +64,7 @@ def beyond(group: comparisons.Group, keep: float, rows: Sequence[comparisons.Row
     """What lost less than the best of the three at the same budget, "" where nothing did."""
     three = [row for row in rows if row["method"] in METHODS]
     best = lightest(group, keep)
-    if best is None or not three or comparisons.mean_loss(best) >= min(map(comparisons.mean_loss, three)):
+    if best is None or not three or mean_loss(best) >= min(map(mean_loss, three)):
         return ""
     dense, text = dense_row(rows), next(iter(best["perplexity"]))
     score = best["perplexity"][text]
@@ -83,77 +81,16 @@ def beyond(group: comparisons.Group, keep: float, rows: Sequence[comparisons.Row
 def lightest(group: comparisons.Group, keep: float) -> comparisons.Row | None:
     """The row of ranks that loses least at a budget, whatever its decomposition."""
     found = [row for row in group.at(comparisons.EVERY, keep) if compresses(row)]
-    return min(found, key=comparisons.mean_loss, default=None)
-
-
-def perplexity(rows: list[comparisons.Row]) -> None:
-    """Bars with their standard errors."""
-    texts = list(rows[0]["perplexity"])
-    frame = pd.DataFrame(
-        [
-            {
-                "method": method_label(str(row["method"])),
-                "text": text,
-                "perplexity": score["value"],
-                "error": score.get("stderr") or 0.0,
-                "low": max(score["value"] / 10, score["value"] - (score.get("stderr") or 0)),
-                "high": score["value"] + (score.get("stderr") or 0),
-            }
-            for row in charts.ordered(rows)
-            for text, score in row["perplexity"].items()
-        ]
-    )
-    colors = {method_label(str(row["method"])): method_color(str(row["method"])) for row in charts.ordered(rows)}
-    for column, text in zip(st.columns(len(texts)), texts, strict=True):
-        shown = frame[frame["text"] == text]
-        with column:
-            st.markdown(f"Text: **{escaped(text_label(text))}**")
-            caption = charting.ChartText(
-                f"Perplexity on {text_label(text)}: "
-                + "; ".join(f"{row.method} {words.figure(row.perplexity, 3)}" for row in shown.itertuples()),
-                shown[["method", "perplexity", "error"]].round(2).rename(columns=str.capitalize),
-            )
-            charting.vega(perplexity_chart(shown, colors), caption, key=f"learn_perplexity_{text}")
-    st.markdown(readings.best(rows))
-
-
-def perplexity_chart(frame: pd.DataFrame, colors: dict[str, str]) -> alt.LayerChart | alt.FacetChart:
-    """Points with whiskers on a logarithmic scale."""
-    x = alt.X(
-        "perplexity:Q",
-        title="Perplexity, lower is better (logarithmic)",
-        scale=alt.Scale(type="log"),
-        axis=alt.Axis(tickCount=5),
-    )
-    y = alt.Y("method:N", title=None, scale=alt.Scale(domain=list(colors)), axis=alt.Axis(labelLimit=160))
-    color = alt.Color("method:N", scale=alt.Scale(domain=list(colors), range=list(colors.values())), legend=None)
-    tips = ["method:N", alt.Tooltip("perplexity:Q", format=",.1f"), alt.Tooltip("error:Q", format=",.1f")]
-    # The dense model is the reference and not a method: its grey and that of Uniform are told apart by their shape.
-    shapes = ["diamond" if name == method_label("dense") else "circle" for name in colors]
-    shape = alt.Shape("method:N", scale=alt.Scale(domain=list(colors), range=shapes), legend=None)
-    marks = alt.Chart(frame).mark_point(filled=True, size=130, opacity=1)
-    points = marks.encode(x=x, y=y, color=color, shape=shape, tooltip=tips)
-    low = alt.X("low:Q", scale=alt.Scale(type="log"), title="Perplexity, lower is better (logarithmic)")
-    whiskers = alt.Chart(frame).mark_rule(strokeWidth=2.4).encode(x=low, x2="high:Q", y=y, color=color)
-    return alt.layer(points, whiskers).properties(height=200)
+    return min(found, key=mean_loss, default=None)
 
 
 def difference(card: ModelCard, plans: dict[str, Plan]) -> None:
     """Where two plans of the same size spend their parameters differently."""
     st.markdown("**Where the parameters go**")
     names = [name for name in ("llrc", "strs", "uniform") if name in plans]
-    pairs = [f"{one} − {two}" for number, one in enumerate(names) for two in names[number + 1 :]]
-    sides = {pair: tuple(pair.split(" − ")) for pair in pairs}
-    chosen = st.segmented_control(
-        "Difference",
-        pairs,
-        default=pairs[0],
-        format_func=lambda pair: " − ".join(method_label(name) for name in sides[pair]),
-        required=True,
-        key=PAIR,
-        bind="query-params",
-    )
-    first, second = sides[chosen or pairs[0]]
+    sides = {f"{one} − {two}": (one, two) for number, one in enumerate(names) for two in names[number + 1 :]}
+    pairs = {pair: " − ".join(map(method_label, both)) for pair, both in sides.items()}
+    first, second = sides[forms.pick(st, "Difference", pairs, next(iter(pairs)), PAIR, bind="query-params")]
     labels = (method_label(first), method_label(second))
     pair = plans[first], plans[second]
     ranks.draw_difference(card, pair, labels, readings.spending(card, *pair), key="learn_difference")

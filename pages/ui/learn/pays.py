@@ -17,7 +17,7 @@ from lrc_core.runs.spec import STORAGES, ModelRef
 from lrc_core.types import LinearShape
 from pages.ui.learn.damage import damage_sentence
 from pages.ui.learn.methods import usable
-from pages.ui.shared import charting
+from pages.ui.shared import charting, forms
 from pages.ui.shared.frame import empty, sample_note
 from pages.ui.shared.summary import shown_spectra
 
@@ -68,13 +68,8 @@ def choose(spectra: Spectra) -> LinearShape:
     """A layer of the middle block by its shape."""
     middle = [layer for layer in spectra.card.layers if layer.block == spectra.card.n_blocks // 2]
     by_name = {layer.kind: layer for layer in middle or spectra.card.layers}
-    kind = st.selectbox(
-        "Layer",
-        list(by_name),
-        format_func=lambda kind: f"{kind}: {by_name[kind].out_features} × {by_name[kind].in_features}",
-        key=SHAPE,
-        bind="query-params",
-    )
+    labels = {kind: f"{kind}: {layer.out_features} × {layer.in_features}" for kind, layer in by_name.items()}
+    kind = forms.one_of(st, "Layer", labels, SHAPE, bind="query-params")
     return by_name.get(kind) or next(iter(by_name.values()))
 
 

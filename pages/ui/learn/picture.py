@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
-import pandas as pd
 import streamlit as st
 from numpy.typing import NDArray
 
@@ -104,17 +103,13 @@ def draw(ref: ModelRef) -> None:
         f"{rank} of {ROWS} directions hold 99 % of this image's energy. The picture is drawn by this program; no model "
         "is involved yet."
     )
-    with st.expander(charting.TABLE, icon=":material/table:"):
-        energy = cumulative_energy(sigma)
-        st.dataframe(
-            pd.DataFrame(
-                {
-                    "Rank": RANKS,
-                    "Numbers": [k * (ROWS + COLUMNS) for k in RANKS],
-                    "Share of the image's numbers": [words.percent(k / break_even(SHAPE), 0) for k in RANKS],
-                    "Energy kept": [words.percent(energy[k - 1], 2) for k in RANKS],
-                }
-            ),
-            hide_index=True,
-            alt="Cost and energy of every rank shown",
-        )
+    energy = cumulative_energy(sigma)
+    charting.folded(
+        {
+            "Rank": RANKS,
+            "Numbers": [k * (ROWS + COLUMNS) for k in RANKS],
+            "Share of the image's numbers": [words.percent(k / break_even(SHAPE), 0) for k in RANKS],
+            "Energy kept": [words.percent(energy[k - 1], 2) for k in RANKS],
+        },
+        "Cost and energy of every rank shown",
+    )

@@ -9,7 +9,7 @@ from pages.ui.learn import progress
 from pages.ui.learn.lesson_text import lesson_text
 from pages.ui.learn.steps import STEPS
 from pages.ui.shared.frame import guard
-from pages.ui.shared.prose import ASSETS
+from pages.ui.shared.prose import component
 
 SHOW = "learn_show"
 
@@ -54,10 +54,5 @@ def draw(current: int, ref: ModelRef) -> None:
 
 def _full_screen() -> None:
     """The browser alone may fill the screen, and only when its own button is pressed."""
-    component = st.components.v2.component(
-        "lrc_full_screen",
-        html='<button type="button">Full screen</button>',
-        css=(ASSETS / "learn" / "fullscreen.css").read_text(encoding="utf-8"),
-        js=(ASSETS / "learn" / "fullscreen.js").read_text(encoding="utf-8"),
-    )
-    component(key="learn_full_screen", width=130, height="content")
+    button = component("lrc_full_screen", "learn/fullscreen", '<button type="button">Full screen</button>')
+    button(key="learn_full_screen", width=130, height="content")

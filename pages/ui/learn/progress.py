@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote
 
 import streamlit as st
 
-from pages.ui.shared.prose import ASSETS
+from pages.ui.shared.prose import component
 
 STEP, COUNT = "learn_step", 8
 COOKIE = "lrc_learn"
@@ -57,12 +57,10 @@ def keep(shown: str) -> None:
 
     Once the quiz is checked, the browser shows what was right.
     """
-    component = st.components.v2.component(
-        "lrc_learn_keeper", js=(ASSETS / "learn" / "keeper.js").read_text(encoding="utf-8")
-    )
+    keeper = component("lrc_learn_keeper", "learn/keeper")
     known = remembered()
     verdict = VERDICT if known.get("finished") is True else ""
-    component(data={"cookie": f"{COOKIE}={packed(known)}", "step": shown, "verdict": verdict}, key="learn_keeper")
+    keeper(data={"cookie": f"{COOKIE}={packed(known)}", "step": shown, "verdict": verdict}, key="learn_keeper")
 
 
 def remember(**changes: Any) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import streamlit as st
 
 from lrc_core import words
@@ -17,7 +16,7 @@ from lrc_core.types import LinearShape
 from pages.ui.learn import lessons
 from pages.ui.learn.flipbook import Book, Frame, flipbook
 from pages.ui.learn.spectrum_svg import SpectrumPanel
-from pages.ui.shared import charting, svg
+from pages.ui.shared import charting, forms, svg
 from pages.ui.shared.frame import sample_note
 
 KEY, LAYER = "learn_weight", "learn_layer"
@@ -45,13 +44,8 @@ def choose(found: list[lessons.Lesson], key: str) -> tuple[lessons.Lesson, dict[
     for lesson in found:
         for entry in lesson.content["layers"]:
             entries.setdefault(entry["name"], (lesson, entry))
-    chosen = st.selectbox(
-        "Matrix",
-        list(entries),
-        format_func=lambda name: lessons.layer_label(entries[name][0].layer(name)),
-        key=key,
-        bind="query-params",
-    )
+    labels = {name: lessons.layer_label(lesson.layer(name)) for name, (lesson, _) in entries.items()}
+    chosen = forms.one_of(st, "Matrix", labels, key, bind="query-params")
     return entries[chosen if chosen in entries else next(iter(entries))]
 
 
@@ -104,20 +98,16 @@ def comparison(entry: dict[str, Any], layer: LinearShape) -> None:
 def weight_table(entry: dict[str, Any], layer: LinearShape) -> None:
     """Every recorded rank in numbers."""
     energy = cumulative_energy(np.asarray(entry["sigma"]["svd"], dtype=float))
-    with st.expander(charting.TABLE, icon=":material/table:"):
-        st.dataframe(
-            pd.DataFrame(
-                {
-                    "Rank": entry["ranks"],
-                    "Parameters of the factors": [factor_params(layer, k) for k in entry["ranks"]],
-                    "Share of the layer's": [words.percent(k / break_even(layer), 0) for k in entry["ranks"]],
-                    "Energy kept": [words.percent(energy[k - 1], 1) for k in entry["ranks"]],
-                    "Error of W": [words.percent(error, 1) for error in entry["weight_error"]["svd"]],
-                }
-            ),
-            hide_index=True,
-            alt="Cost, energy and error of every rank shown",
-        )
+    charting.folded(
+        {
+            "Rank": entry["ranks"],
+            "Parameters of the factors": [factor_params(layer, k) for k in entry["ranks"]],
+            "Share of the layer's": [words.percent(k / break_even(layer), 0) for k in entry["ranks"]],
+            "Energy kept": [words.percent(energy[k - 1], 1) for k in entry["ranks"]],
+            "Error of W": [words.percent(error, 1) for error in entry["weight_error"]["svd"]],
+        },
+        "Cost, energy and error of every rank shown",
+    )
 
 
 def another(ref: ModelRef) -> None:
@@ -127,13 +117,8 @@ def another(ref: ModelRef) -> None:
         st.caption("Fetch this model on Home first; its layers are then listed here.")
         return
     layers = {layer.name: layer for layer in known[0].layers}
-    name = st.selectbox(
-        "Any layer of this model",
-        list(layers),
-        index=len(layers) // 3,
-        format_func=lambda key: lessons.layer_label(layers[key]),
-        key="learn_any_layer",
-    )
+    labels = {key: lessons.layer_label(layer) for key, layer in layers.items()}
+    name = forms.one_of(st, "Any layer of this model", labels, "learn_any_layer", first=len(layers) // 3)
     spec = LessonSpec(model=ref, layers=(name,), parts=("layers",))
     if lessons.live(ref, spec, "Draw this matrix", "learn_draw"):
         st.rerun()

@@ -82,7 +82,6 @@ def change(card: ModelCard, shown: Draft, how: Callable[[Draft, ModelCard], Draf
     A button may be pressed before the page is drawn anew after the last change: what it knows is then the draft before.
 
     Args:
-        card: of the model.
         shown: the draft that was drawn, for a tab that has none yet: what Undo then comes back to.
         how: makes the new one of the draft and the card with layers as that stores them.
     """

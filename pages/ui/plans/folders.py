@@ -8,7 +8,7 @@ import shlex
 import streamlit as st
 
 from lrc_core.escape import escaped
-from lrc_core.jobs import manager
+from lrc_core.kinds import command_for
 from lrc_core.paths import expanded
 from lrc_core.results.archive import archive
 from lrc_core.runs.spec import AdoptSpec, ModelRef
@@ -53,7 +53,7 @@ def _form(ref: ModelRef) -> None:
     pressed = st.button("Import it", icon=":material/play_arrow:", key=START, disabled=spec is None)
     if spec is None:
         return
-    st.code(manager.command_for(spec), language="bash", wrap_lines=True)
+    st.code(command_for(spec), language="bash", wrap_lines=True)
     if pressed and (run_id := jobs.submit(spec)):
         st.query_params[NAMED] = run_id
         st.rerun()

@@ -9,17 +9,18 @@ from dataclasses import replace
 from functools import cache
 
 from lrc_core import words
-from lrc_core.budget import break_even, layer_ratio, same_size
+from lrc_core.budget import break_even, same_size
 from lrc_core.decompose.measures import energy_rank
 from lrc_core.errors import LrcError
 from lrc_core.names import method_color, method_label
 from lrc_core.paths import start_command
 from lrc_core.plan import Plan
 from lrc_core.quality.alternatives import difference
-from lrc_core.quality.footprint import Footprint, footprint
+from lrc_core.quality.footprint import footprint
 from lrc_core.quality.plain_words import accuracy_loss, difference_words, surprise
 from lrc_core.quality.quantised import compresses
 from lrc_core.quality.rows import Scores
+from lrc_core.report.drawing.heatmap import kept_of
 from lrc_core.results import comparisons
 from lrc_core.results.archive import RunView, archive
 from lrc_core.runs.spec import AllocateSpec
@@ -35,8 +36,6 @@ from pages.ui.shared.prose import ASSETS
 from pages.ui.shared.summary import SHARE, example_of, heat_words, information_heatmap
 
 CONTEXT = 2048
-PRICE, CURRENCY = 3.0, "€"
-"""Of a GB of memory and month, where the user has set no other on a card."""
 FILM = "film"
 """Key of the slide into which the browser puts the film."""
 
@@ -159,10 +158,7 @@ def plan(story: Story) -> Slide:
     """What every layer keeps."""
     found, model = story.plan, story.card
     assert found is not None
-    model = found.stored(model)
-    ranks, shapes = found.full_ranks(model.layers), found.pruned or {}
-    kept = {layer.name: layer_ratio(layer, ranks[layer.name], shapes.get(layer.name)) for layer in model.layers}
-    label = method_label(found.method)
+    kept, label = kept_of(model, found), method_label(found.method)
     body = pictures.heat(
         pictures.LayerHeatmap(
             model, kept, (0.0, 1.0), lambda value: words.percent(value, 0), "of the layer kept",
@@ -269,7 +265,7 @@ def _cut(text: str, most: int = 210) -> str:
 def card(story: Story) -> Slide:
     """Memory, speed, quality and money, dense beside compressed."""
     dense, best = story.dense, story.best
-    price, unit = _price()
+    price, unit = state.price()
     columns = [("Dense model", method_color("dense"), dense, footprint(story.card, None, CONTEXT))]
     if best is not None and story.plan is not None:
         columns.append(
@@ -278,7 +274,7 @@ def card(story: Story) -> Slide:
     largest = max(size.total for *_, size in columns)
     cells = "".join(
         f'<div class="card"><b><i class="chip" style="background:{color}"></i>{html.escape(name)}</b>'
-        f'<p class="big">{words.data_size(size.total)}</p>{_memory(size, largest)}'
+        f'<p class="big">{words.data_size(size.total)}</p>{pictures.memory_bar(size, largest)}'
         f"<ul><li>{size.monthly(price):,.2f} {html.escape(unit)} a month at {price:g} {html.escape(unit)} per GB</li>"
         f"<li>{_speed(row)}</li>{''.join(f'<li>{html.escape(said)}</li>' for said in _quality(row, dense))}</ul></div>"
         for name, color, row, size in columns
@@ -288,31 +284,6 @@ def card(story: Story) -> Slide:
         reading += " Every speed was measured once, on the computer that made the run."
     ids = tuple(str(row.get("run_id")) for *_, row, _ in columns if row is not None)
     return Slide("card", "What it costs and gives", f'<div class="cards">{cells}</div>', reading, ids)
-
-
-def _price() -> tuple[float, str]:
-    settings = state.read_settings()
-    price = settings.get("price_per_gb")
-    usable = float(price) if isinstance(price, int | float) and 0 <= price <= 1e6 else PRICE
-    return usable, str(settings.get("currency") or CURRENCY)[:4]
-
-
-def _memory(size: Footprint, largest: int) -> str:
-    parts = (
-        ("weights", "weights", size.weights),
-        ("cache", "key-value cache", size.cache),
-        ("overhead", "overhead", size.overhead),
-    )
-    said = ", ".join(f"{label} {words.data_size(value)}" for _, label, value in parts if value)
-    spans = "".join(
-        f'<i class="{key}" style="width:{100 * value / largest:.2f}%"></i>' for key, _, value in parts if value
-    )
-    legend = "".join(
-        f'<span><i class="chip {key}"></i>{label} {words.data_size(value)}</span>'
-        for key, label, value in parts
-        if value
-    )
-    return f'<div class="memory" role="img" aria-label="{said}">{spans}</div><div class="legend">{legend}</div>'
 
 
 def _speed(row: comparisons.Row | None) -> str:
@@ -337,7 +308,7 @@ def _quality(row: comparisons.Row | None, dense: comparisons.Row | None) -> list
 
 def reproduce(story: Story) -> Slide:
     """The commands that make every figure of these slides again."""
-    from lrc_core.jobs.manager import command_for
+    from lrc_core.kinds import command_for
 
     ids = [story.shown.view.id] if story.shown is not None else []
     film = story.learned()
@@ -366,6 +337,3 @@ def _facts(entries: Sequence[tuple[str, str]]) -> str:
         f"<div><b>{html.escape(value)}</b><span>{html.escape(name)}</span></div>" for value, name in entries
     )
     return f'<div class="facts">{cells}</div>'
-
-
-__all__ = ["FILM", "Slide", "slides_of"]

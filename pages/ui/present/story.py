@@ -16,7 +16,7 @@ from lrc_core.plan import Plan
 from lrc_core.quality.decision import Choice
 from lrc_core.quality.footprint import served
 from lrc_core.quality.quantised import compresses
-from lrc_core.quality.rows import dense_row
+from lrc_core.quality.rows import dense_row, mean_loss
 from lrc_core.results import comparisons
 from lrc_core.results.archive import RunView, archive
 from lrc_core.results.decisions import decision_of
@@ -75,7 +75,7 @@ class Story:
     @property
     def others(self) -> list[comparisons.Row]:
         """Compressed rows, the best first."""
-        return sorted((row for row in self.rows if compresses(row)), key=comparisons.mean_loss)
+        return sorted((row for row in self.rows if compresses(row)), key=mean_loss)
 
     @property
     def formats(self) -> list[comparisons.Row]:
@@ -136,7 +136,6 @@ def story_of(ref: ModelRef, keep: float = USUAL_KEEP) -> Story | None:
     """The story of a model, else that of the shipped sample; None where there is neither.
 
     Args:
-        ref: the model.
         keep: share of the block linears' parameters; the nearest measured one counts.
     """
     for model in dict.fromkeys((ref, ModelRef())):
@@ -155,7 +154,7 @@ def _story(ref: ModelRef, card: ModelCard, wanted: float) -> Story:
             continue
         keep = min(group.sizes, key=lambda known: abs(known - wanted))
         rows = group.best_at(keep)
-        kept = sorted((row for row in rows if compresses(row)), key=comparisons.mean_loss)
+        kept = sorted((row for row in rows if compresses(row)), key=mean_loss)
         chosen = [row for row in rows if not compresses(row)] + kept[:MOST_ROWS]
         order = in_order(str(row["method"]) for row in chosen)
         chosen.sort(key=lambda row: order.index(str(row["method"])))

@@ -22,9 +22,9 @@ from lrc_core.paths import start_command
 from lrc_core.quality.footprint import served
 from lrc_core.quality.published import published_words
 from lrc_core.quality.sizing import MEMORIES, context_words, fitting_words, sizings
-from lrc_core.runs.spec import FetchSpec, ModelRef, SpectraSpec
+from lrc_core.runs.spec import ModelRef, SpectraSpec
 from lrc_core.types import ModelCard
-from pages.ui.shared import jobs, state
+from pages.ui.shared import forms, jobs, state
 from pages.ui.shared.frame import show_error
 from pages.ui.shared.prose import prose
 
@@ -85,14 +85,8 @@ def picker(current: ModelRef) -> None:
     if jobs.instead(SpectraSpec(model=current)):
         return
     first = _kind_of(current)
-    kind = st.segmented_control(
-        "Where is the model?",
-        list(SOURCES),
-        default=first,
-        required=True,
-        format_func=lambda name: f"{SOURCES[name][1]} {SOURCES[name][0]}",
-        key="home_source",
-    )
+    names = {name: f"{icon} {label}" for name, (label, icon) in SOURCES.items()}
+    kind = forms.pick(st, "Where is the model?", names, first, "home_source")
     if kind == "config":
         _configuration()
         return
@@ -298,6 +292,3 @@ def fetch_button(ref: ModelRef) -> None:
     jobs.price_note(SpectraSpec(model=ref))
     if pressed and jobs.submit(SpectraSpec(model=ref)):
         st.rerun()
-
-
-__all__ = ["FetchSpec", "facts", "fetch_button", "model_card", "picker"]

@@ -15,15 +15,13 @@ import streamlit as st
 from lrc_core.figures.common import Scale
 from lrc_core.types import ModelCard
 from lrc_core.words import kind_labels
-from pages.ui.shared.prose import ASSETS
+from pages.ui.shared.prose import component
 
 _HTML = (
     '<div class="frame"><div class="grid"></div><div class="tip" hidden></div>'
     '<div class="foot"><span>{keys}</span>'
     '<button type="button">Save as PNG</button></div></div>'
 )
-_JS = (ASSETS / "components" / "cellgrid.js").read_text(encoding="utf-8")
-_CSS = (ASSETS / "components" / "cellgrid.css").read_text(encoding="utf-8")
 
 
 OUTLINE = "#e07b1f"
@@ -182,8 +180,8 @@ def cell_grid(
     """
     keys = "Arrow keys move" + ", Enter chooses" * grid.picks + ", Shift adds, P pins" * grid.pins
     name = "lrc_cellgrid" + "_picks" * grid.picks + "_pins" * grid.pins
-    component = st.components.v2.component(name, html=_HTML.format(keys=keys), css=_CSS, js=_JS)
-    component(
+    drawn = component(name, "components/cellgrid", _HTML.format(keys=keys))
+    drawn(
         data=payload(grid),
         key=key,
         on_picked_change=picked or (lambda: None),

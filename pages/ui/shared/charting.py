@@ -5,7 +5,7 @@ The only place that calls Streamlit's charts, so that none can be drawn without.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -80,6 +80,12 @@ def below(caption: ChartText, key: str) -> None:
             _table(caption.numbers, caption)
     else:
         _table(caption.numbers, caption)
+
+
+def folded(columns: Mapping[str, Any] | Sequence[Mapping[str, Any]], said: str) -> None:
+    """The numbers of a picture of our own, by column or by row, behind a fold."""
+    with st.expander(TABLE, icon=":material/table:"):
+        st.dataframe(pd.DataFrame(columns), hide_index=True, alt=said)
 
 
 def _table(frame: pd.DataFrame, caption: ChartText) -> None:

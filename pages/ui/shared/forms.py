@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar, cast
 
 import streamlit as st
 
 from lrc_core.budget import LAWS
 from lrc_core.errors import TextError
 from lrc_core.escape import escaped
+from lrc_core.models.pack.starter import TASKS
 from lrc_core.paths import read_only
 from lrc_core.plan import DEFAULT_STORAGE
 from lrc_core.registry import MethodEntry
@@ -24,6 +25,35 @@ from lrc_core.types import Storage
 from pages.ui.shared import state
 
 K = TypeVar("K")
+
+
+def pick(place: Any, label: str, names: Mapping[K, str], first: K, key: str, **more: Any) -> K:
+    """Buttons of which one is always pressed, at the beginning the ``first``."""
+    chosen = place.segmented_control(
+        label, list(names), default=first, format_func=names.__getitem__, required=True, key=key, **more
+    )
+    return first if chosen is None else cast(K, chosen)
+
+
+def several(place: Any, label: str, names: Mapping[K, str], first: Iterable[K], key: str, **more: Any) -> list[K]:
+    """Buttons of which any number is pressed, at the beginning the ``first``."""
+    return list(
+        place.pills(
+            label,
+            list(names),
+            selection_mode="multi",
+            default=list(first),
+            format_func=names.__getitem__,
+            key=key,
+            **more,
+        )
+    )
+
+
+def compressions(place: Any, first: Sequence[int], key: str) -> list[int]:
+    """Several of the usual rates, in whole percent."""
+    rates = [5, 10, 15, 20, 25, 30, 40, 50]
+    return list(place.multiselect("Compressions", rates, default=first, format_func=lambda rate: f"{rate} %", key=key))
 
 
 def one_of(place: Any, words: str, labels: Mapping[K, str], key: str, *, first: int = 0, **more: Any) -> K:
@@ -86,7 +116,6 @@ def method_settings(entry: MethodEntry, preset: str, prefix: str, changed: Calla
     """Widgets for every setting of a method; returns the values that differ from the preset.
 
     Args:
-        entry: the method.
         preset: its preset, the source of the defaults.
         prefix: of the widgets' keys, which are also the query parameters.
         changed: called when the user changes one.
@@ -145,10 +174,7 @@ def rate_slider(place: Any, words: str) -> int:
 def rate_choice(place: Any, label: str, rates: Sequence[int], key: str) -> int:
     """Buttons for some rates in whole percent; the usual one is chosen where it is among them."""
     usual = state.DEFAULT_RATE if state.DEFAULT_RATE in rates else rates[0]
-    chosen = place.segmented_control(
-        label, rates, default=usual, format_func=lambda rate: f"{rate} %", required=True, key=key, bind="query-params"
-    )
-    return int(chosen or rates[0])
+    return pick(place, label, {rate: f"{rate} %" for rate in rates}, usual, key, bind="query-params")
 
 
 def storage(
@@ -247,9 +273,6 @@ def evaluation(prefix: str) -> EvaluationSpec:
         tasks=tuple(str(task) for task in tasks),
         items=int(items),
     )
-
-
-TASKS = ("arc_easy", "arc_challenge", "piqa", "hellaswag", "winogrande", "openbookqa", "boolq")
 
 
 def _names(text: str, what: str) -> tuple[str, ...]:

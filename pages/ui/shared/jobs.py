@@ -13,7 +13,7 @@ from lrc_core.errors import LrcError
 from lrc_core.escape import escaped
 from lrc_core.jobs import manager, sharing
 from lrc_core.jobs.engines.placement import whereabouts
-from lrc_core.kinds import title_of
+from lrc_core.kinds import command_for, title_of
 from lrc_core.kinds.words import titles
 from lrc_core.paths import read_only
 from lrc_core.registry import ALLOCATORS
@@ -49,7 +49,6 @@ def submit(spec: Spec, env: Mapping[str, str] | None = None, *, automatic: bool 
     """Start or join a job; returns its id, or shows why it could not be started.
 
     Args:
-        spec: what to do.
         env: environment of the job's process alone, for a token.
         automatic: nobody pressed a button for it: a run of this spec that stopped earlier stays as it is, and while it
             waits a newer wish may take its place.
@@ -80,7 +79,7 @@ def instead(of: Spec | str) -> bool:
     if not read_only():
         return False
     st.caption(f":material/lock: {prose('readonly')}")
-    line = of if isinstance(of, str) else manager.command_for(of)
+    line = of if isinstance(of, str) else command_for(of)
     # Not a code element: its highlighter is a megabyte and a half of script, for which Home's picture would wait.
     st.html(f'<code class="lrc-line">{html.escape(line)}</code>')
     return True
@@ -145,7 +144,7 @@ def state_badge(state: str) -> None:
 
 def command(spec: Spec) -> None:
     """The command line that does the same, ready to copy."""
-    st.code(manager.command_for(spec), language="bash", wrap_lines=True)
+    st.code(command_for(spec), language="bash", wrap_lines=True)
 
 
 def panel(run_id: str, *, live: Callable[[AnyRun], None] | None = None, every: float = 2.0) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import mimetypes
 import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+import streamlit as st
 
 from lrc_core.kinds import title_of
 from lrc_core.results.archive import AnyRun, RunView
@@ -36,3 +39,9 @@ def file_name(*parts: str, ending: str) -> str:
     """A name for a download: ``smollm2-135m-llrc-20-percent-removed.json``."""
     text = "-".join(part for part in parts if part).lower().replace("%", "percent")
     return f"{re.sub('[^a-z0-9]+', '-', text).strip('-')[:120] or 'file'}.{ending}"
+
+
+def download(label: str, content: Any, name: str, **more: Any) -> None:
+    """A button that hands over a file of that name; a function as its content is called when it is pressed."""
+    more.setdefault("icon", ":material/download:")
+    st.download_button(label, content, name, mimetypes.guess_type(name)[0], on_click="ignore", **more)

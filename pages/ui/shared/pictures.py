@@ -17,6 +17,8 @@ import streamlit as st
 from lrc_core.charts.shapes import LEVELS, cells, labelled
 from lrc_core.charts.theme import RAMP_DARK, RAMP_LIGHT, blended
 from lrc_core.decompose.measures import cumulative_energy
+from lrc_core.quality.card import PARTS, part_words
+from lrc_core.quality.footprint import Footprint
 from lrc_core.report.html.svg import cells_path
 from lrc_core.types import LinearShape, ModelCard
 from lrc_core.words import kind_labels, percent
@@ -47,6 +49,21 @@ def picture_table(caption: str, header: Sequence[str], rows: Sequence[Sequence[s
         f'aria-label="{html.escape(caption)}"><table><caption>{html.escape(caption)}</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div></details>"
     )
+
+
+def memory_bar(size: Footprint, largest: int) -> str:
+    """The three parts as a bar on a scale that all cards share, with their values in words below."""
+    parts = [(key, label, getattr(size, key)) for key, label in PARTS]
+    bars = "".join(
+        f'<span class="{key}" style="width:{100 * value / largest:.2f}%"></span>' for key, _, value in parts if value
+    )
+    legend = "".join(
+        f'<div><span class="lrc-chip {key}"></span>{label} <b>{part_words(key, value)}</b></div>'
+        for key, label, value in parts
+    )
+    said = ", ".join(f"{label} {part_words(key, value)}" for key, label, value in parts)
+    bar = f'<div class="lrc-memory" role="img" aria-label="{html.escape(said)}">{bars}</div>'
+    return f'{bar}<div class="lrc-parts">{legend}</div>'
 
 
 def draw_picture(content: str, key: str) -> None:
@@ -223,6 +240,3 @@ def spectrum(sigma: np.ndarray, rank: int, even: float) -> str:
         )
         + "</svg>"
     )
-
-
-__all__ = ["CSS", "Bar", "LayerHeatmap", "bars", "draw_picture", "factors", "heat", "picture_table", "ramp", "spectrum"]

@@ -16,6 +16,7 @@ from lrc_core.errors import LrcError, RecordError
 from lrc_core.files import make_private, write_json
 from lrc_core.models import consent
 from lrc_core.paths import read_only, runs_home
+from lrc_core.quality.card import CURRENCY, PRICE
 from lrc_core.records import load_record
 from lrc_core.runs.spec import ModelRef
 
@@ -60,6 +61,14 @@ def write_settings(**changes: Any) -> None:
         write_json(path, {**read_settings(), **changes})
     except (OSError, LrcError):
         st.toast("Your choice could not be saved to disk; it holds for this tab only.", icon=":material/warning:")
+
+
+def price() -> tuple[float, str]:
+    """What a GB of memory costs a month, and its currency: as last set on a card, else a usual price."""
+    settings = read_settings()
+    found = settings.get("price_per_gb")
+    usable = float(found) if isinstance(found, int | float) and 0 <= found <= 1e6 else PRICE
+    return usable, str(settings.get("currency") or CURRENCY)[:4]
 
 
 def current_model() -> ModelRef:

@@ -20,18 +20,9 @@ SHARE = 0.9
 """Energy that counts as a layer's information."""
 
 
-def example_layer(spectra: Spectra, decomposition: str) -> LinearShape:
-    """A layer worth showing: the one that needs the smallest part of its break-even rank among the middle blocks."""
-    card = spectra.card
-    middle = [layer for layer in card.layers if layer.block == card.n_blocks // 2] or list(card.layers)
-    return min(
-        middle, key=lambda layer: energy_rank(spectra.values[decomposition][layer.name], SHARE) / break_even(layer)
-    )
-
-
 @dataclass(frozen=True)
 class ShownSpectra:
-    """The spectra that stand for a model: the current model's, or else the sample's."""
+    """Spectra of one run under one decomposition."""
 
     view: RunView[SpectraSpec]
     spectra: Spectra
@@ -51,7 +42,7 @@ class ShownSpectra:
 
 
 def shown_spectra(ref: ModelRef) -> ShownSpectra | None:
-    """What there is to draw, None where nothing is."""
+    """The spectra that stand for a model: its own, or else the sample's; None where there are none."""
     view = archive().best_spectra(ref) or archive().best_spectra(ModelRef())
     if view is None:
         return None
@@ -62,8 +53,10 @@ def shown_spectra(ref: ModelRef) -> ShownSpectra | None:
 
 
 def example_of(shown: ShownSpectra) -> LinearShape:
-    """The layer that pictures of single layers show."""
-    return example_layer(shown.spectra, shown.decomposition)
+    """A layer worth showing: the one that needs the smallest part of its break-even rank among the middle blocks."""
+    card = shown.spectra.card
+    middle = [layer for layer in card.layers if layer.block == card.n_blocks // 2] or list(card.layers)
+    return min(middle, key=lambda layer: shown.need[layer.name])
 
 
 def information_heatmap(shown: ShownSpectra) -> str:

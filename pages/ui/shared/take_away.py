@@ -7,7 +7,6 @@ import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import streamlit as st
 
@@ -15,12 +14,12 @@ from lrc_core.escape import escaped
 from lrc_core.kinds.words.flags import model_words
 from lrc_core.paths import expanded
 from lrc_core.results.answers import plans_of
-from lrc_core.results.archive import AnyRun, RunView, archive
+from lrc_core.results.archive import AnyRun, archive
 from lrc_core.results.plans import PlanSource, find_plan
 from lrc_core.runs.spec import FORMS, PRECISIONS, CalibrationSpec, ExportSpec, ModelRef
 from lrc_core.runs.store import RunStore
 from lrc_core.words import data_size, percent
-from pages.ui.shared import jobs
+from pages.ui.shared import forms, jobs
 from pages.ui.shared.frame import empty, guard
 
 ICON = ":material/archive:"
@@ -84,11 +83,11 @@ def _form(ref: ModelRef, offers: Sequence[Offer], key: str) -> None:
         number = st.selectbox("Plan", range(len(offers)), format_func=labels.__getitem__, key=f"{key}_take_plan")
     offer = offers[number]
     left, right = st.columns([3, 2], vertical_alignment="bottom")
-    form = left.segmented_control(
-        "Form", FORMS, default=FORMS[0], required=True, format_func=_FORMS.__getitem__, key=f"{key}_take_form",
+    form = forms.pick(
+        left, "Form", _FORMS, FORMS[0], f"{key}_take_form",
         help="The small form keeps the low-rank layers. The twin multiplies them out: every program loads it, and it "
         "is as large as the original.",
-    ) or FORMS[0]  # fmt: skip
+    )  # fmt: skip
     dtype = right.selectbox("Precision", PRECISIONS, format_func=_PRECISIONS.__getitem__, key=f"{key}_take_dtype")
     line = ["lrc", "export", offer.words, *model_words(ref)]
     line += [*(["--form", form] if form != FORMS[0] else []), *(["--dtype", dtype] if dtype != "auto" else [])]
@@ -105,15 +104,13 @@ def _form(ref: ModelRef, offers: Sequence[Offer], key: str) -> None:
         if jobs.submit(spec):
             st.rerun()
     st.code(shlex.join([*line, *(["--to", to] if to else [])]), language="bash", wrap_lines=True)
-    for view in exports_of(ref, offer.find().plan):
+    plan = offer.find().plan
+    for view in archive().runs(ExportSpec, ref, samples=False):
+        if dict(view.spec.plan) != plan:
+            continue
         jobs.panel(view.id)
         if view.done:
             result(view)
-
-
-def exports_of(ref: ModelRef, plan: dict[str, Any]) -> list[RunView[ExportSpec]]:
-    """Exports of a plan, newest first."""
-    return [view for view in archive().runs(ExportSpec, ref, samples=False) if dict(view.spec.plan) == plan]
 
 
 def result(view: AnyRun) -> None:

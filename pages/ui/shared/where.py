@@ -11,6 +11,7 @@ from lrc_core.jobs.engines.profile import LOCAL, Profile, chosen_profile
 from lrc_core.kinds import KINDS
 from lrc_core.paths import read_only
 from lrc_core.runs.spec import Spec
+from pages.ui.shared import forms
 
 KEY = "on"
 """Key of the control and query parameter."""
@@ -33,13 +34,12 @@ def choice() -> None:
     found = cluster()
     if found is None:
         return
-    st.segmented_control(
+    forms.pick(
+        st,
         "New jobs run on",
-        (found.engine, LOCAL),
-        default=found.engine,
-        format_func=lambda engine: "This computer" if engine == LOCAL else engine.capitalize(),
-        required=True,
-        key=KEY,
+        {found.engine: found.engine.capitalize(), LOCAL: "This computer"},
+        found.engine,
+        KEY,
         bind="query-params",
         help=f"{asked(found)} Downloads, answers on Talk, and jobs with a token of their own stay on this computer.",
     )

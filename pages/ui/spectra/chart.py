@@ -18,10 +18,9 @@ from lrc_core.charts.film_html import chart_parts
 from lrc_core.decompose.measures import cumulative_energy
 from lrc_core.figures.common import SpectrumCurve
 from lrc_core.names import decomposition_label
-from pages.ui.shared.prose import ASSETS
+from pages.ui.shared.prose import component
 
 MOST_POINTS = 400
-_FOLDER = ASSETS / "components"
 _DASHES = {
     "solid": "",
     "dash": "9 6",
@@ -30,11 +29,11 @@ _DASHES = {
     "longdash": "14 6",
     "longdashdot": "14 4 2 4",
 }
-_COMPONENT = st.components.v2.component(
+_COMPONENT = component(
     "lrc_spectrum",
-    html='<div class="spectrum">\n<!-- filled by the script --></div>',
-    css=(_FOLDER / "spectrum.css").read_text(encoding="utf-8"),
-    js=chart_parts() + (_FOLDER / "spectrum.js").read_text(encoding="utf-8"),
+    "components/spectrum",
+    '<div class="spectrum">\n<!-- filled by the script --></div>',
+    js=chart_parts(),
 )
 
 

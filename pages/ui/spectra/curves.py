@@ -15,7 +15,7 @@ from lrc_core.figures.common import SpectrumCurve
 from lrc_core.names import decomposition_label, model_label
 from lrc_core.results.spectra import Spectra
 from lrc_core.types import LinearShape
-from pages.ui.shared import charting, state
+from pages.ui.shared import charting, forms, state
 from pages.ui.shared.frame import empty
 from pages.ui.spectra import chart, measures, sides
 from pages.ui.spectra.chart import Spectrum, cut_in
@@ -36,14 +36,9 @@ def spectrum(look: Look) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         names = list(side.spectra.decompositions)
         alone = len(layers) == 1 and not look.reference and not look.beside
-        shown = st.pills(
-            "Show",
-            names,
-            selection_mode="multi",
-            default=names if alone else [side.decomposition],
-            format_func=decomposition_label,
-            key=f"{SHOWN}_{'one' if alone else side.decomposition}",
-        )
+        labels = {name: decomposition_label(name) for name in names}
+        key = f"{SHOWN}_{'one' if alone else side.decomposition}"
+        shown = forms.several(st, "Show", labels, names if alone else [side.decomposition], key)
         log = st.toggle("Logarithmic", value=True, key=LOG, bind="query-params")
     shown = [name for name in names if name in shown] or [side.decomposition]
     curves = figures.curves_of(layers, side.spectra.values, shown) + _curves_beside(look, layers)

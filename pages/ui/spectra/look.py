@@ -98,7 +98,7 @@ def chosen_layers(look: Look) -> list[LinearShape]:
     """The layers whose spectra are drawn, the one in front last."""
     by_name = {layer.name: layer for layer in look.side.card.layers}
     if LAYERS not in st.session_state:
-        return [summary.example_layer(look.side.spectra, look.side.decomposition)]
+        return [summary.example_of(look.side)]
     mates = {} if not look.beside else sides.matched(look.beside.card, look.side.card)
     names = [mates.get(name, name) for name in st.session_state[LAYERS] or []]
     return [by_name[name] for name in dict.fromkeys(names) if name in by_name][:MOST]

@@ -190,7 +190,6 @@ def facts_of(
     """What the measures need of every layer that has singular values.
 
     Args:
-        card: the model's.
         sigmas: singular values by layer; layers may be missing while they are read.
         ranks: rank of every layer under the current cut.
         overlaps: by layer, as ``subspaces.json`` has them.

@@ -17,31 +17,23 @@ from lrc_core.names import decomposition_label, method_label, model_label
 from lrc_core.results.archive import RunView, archive, card_of, read_content, stamp_of
 from lrc_core.results.plans import RecordedPlan, load_plan, nearest, recorded_plans
 from lrc_core.results.series import LARGEST_RATE
-from lrc_core.results.spectra import Spectra, spectra_of
+from lrc_core.results.spectra import spectra_of
 from lrc_core.runs.spec import AllocateSpec, ModelRef, SpectraSpec
 from lrc_core.types import LinearShape, ModelCard
 from lrc_core.words import kind_labels, removed
 from pages.ui.shared.naming import told_apart, when
+from pages.ui.shared.summary import ShownSpectra
 from pages.ui.spectra import measures
 
 UNIFORM = "uniform"
 
 
-@dataclass(frozen=True)
-class Side:
-    """Spectra of one run under one decomposition."""
-
-    view: RunView[SpectraSpec]
-    spectra: Spectra
-    decomposition: str
+class Side(ShownSpectra):
+    """Spectra that can be compared with others."""
 
     @property
     def card(self) -> ModelCard:
         return self.spectra.card
-
-    @property
-    def sigmas(self) -> dict[str, np.ndarray]:
-        return self.spectra.values[self.decomposition]
 
     @property
     def key(self) -> str:
@@ -253,7 +245,6 @@ def heat_reading(card: ModelCard, values: Mapping[str, float], write: Any, unit:
     """One sentence on what a heatmap shows: which kinds are low and high, and how the depth matters.
 
     Args:
-        card: the model's.
         values: by layer.
         write: figure to text.
         unit: of the figures, behind them.

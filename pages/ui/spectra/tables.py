@@ -12,7 +12,7 @@ from lrc_core.budget import break_even
 from lrc_core.escape import csv_cell
 from lrc_core.names import decomposition_label
 from lrc_core.types import ModelCard
-from pages.ui.shared.naming import file_name
+from pages.ui.shared.naming import download, file_name
 from pages.ui.shared.prose import prose
 from pages.ui.spectra import sides
 from pages.ui.spectra.curves import spectra_frame
@@ -66,21 +66,15 @@ def tables(look: Look) -> None:
     chosen = [layer.name for layer in chosen_layers(look)]
     card, decomposition = look.side.card, look.side.decomposition
     with st.container(horizontal=True):
-        st.download_button(
+        download(
             "All measures (CSV)",
             lambda: measure_frame(look).map(csv_cell).to_csv(index=False),
             file_name(card.name, "measures of every layer", decomposition_label(decomposition), ending="csv"),
-            "text/csv",
-            icon=":material/download:",
-            on_click="ignore",
         )
-        st.download_button(
+        download(
             "Chosen spectra (CSV)",
             lambda: spectra_frame(look.side.spectra, chosen).to_csv(),
             file_name(card.name, "spectra", *chosen[:3], ending="csv"),
-            "text/csv",
-            icon=":material/download:",
-            on_click="ignore",
             disabled=not chosen,
         )
     table = st.expander("The same as a table", icon=":material/table_chart:", key=TABLE, bind="query-params")

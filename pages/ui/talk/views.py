@@ -22,7 +22,7 @@ from lrc_core.runs.store import RunStore
 from lrc_core.runs.transcript import Answer, read_answers
 from pages.ui.compare.cards import who
 from pages.ui.shared.frame import guard
-from pages.ui.shared.naming import file_name
+from pages.ui.shared.naming import download, file_name
 
 SCROLLS = 'tabindex="0" role="group"'
 """Of what is cut to a height: who has no mouse scrolls it once it has the focus."""
@@ -154,13 +154,10 @@ def votes() -> None:
         )
     if found:
         with st.container(horizontal=True, vertical_alignment="center"):
-            st.download_button(
+            download(
                 "Votes (CSV)",
                 votes_csv(found),
                 file_name("votes of blind comparisons", ending="csv"),
-                "text/csv",
-                icon=":material/download:",
-                on_click="ignore",
                 key="ta_votes_csv",
             )
             st.caption(f"Kept on this computer only: `{votes_path(RunStore().root)}`")

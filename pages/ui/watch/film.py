@@ -23,7 +23,7 @@ from lrc_core.results.archive import AnyRun, RunView, card_of, stamp_of
 from lrc_core.results.forecasts import has_film
 from lrc_core.runs.spec import AllocateSpec
 from lrc_core.runs.store import Run
-from pages.ui.shared.naming import file_name
+from pages.ui.shared.naming import download, file_name
 
 _KEPT = "film_records"
 _HTML = '<div class="film"></div>\n<!-- filled by the player -->'
@@ -76,15 +76,13 @@ def show(film: Film, over: Film | None = None) -> None:
 def downloads(view: AnyRun) -> None:
     """The film as files, and the command lines that make the same."""
     with st.container(horizontal=True, vertical_alignment="center"):
-        for word, mime, icon in (("HTML", "text/html", ":material/movie:"), ("GIF", "image/gif", ":material/gif_box:")):
-            st.download_button(
+        for word, icon in (("HTML", ":material/movie:"), ("GIF", ":material/gif_box:")):
+            download(
                 f"Film as {word}",
                 _maker(view, word),
                 file_name("film", model_label(view.spec.model), title_of(view.spec), ending=word.lower()),
-                mime,
-                icon=icon,
-                on_click="ignore",
                 key=f"film_{word.lower()}_{view.id}",
+                icon=icon,
                 help="One file that plays with no network and nothing installed."
                 if word == "HTML"
                 else "Moving pictures for slides and mails.",

@@ -22,7 +22,6 @@ def allocate_live(view: AnyRun, over: RunView[AllocateSpec] | None = None) -> No
     """Everything there is to watch of a run; nothing for a method that does not train.
 
     Args:
-        view: the run.
         over: a second one that is laid over it.
     """
     if not asks_for(view, AllocateSpec) or not names.learns(view.spec.method) or view.status.state == "queued":

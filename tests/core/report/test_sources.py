@@ -16,11 +16,11 @@ from lrc_core.report.pdf.document import report_pdf
 from lrc_core.report.sources import Asked, find_sources
 from lrc_core.results.archive import archive
 from lrc_core.runs.spec import CompareSpec, EvaluateSpec
-from lrc_core.samples import BEST, COMPARISON
 from lrc_core.types import ModelCard
 from tests.factories import run_factory, table_factory
 from tests.factories.pdf_reader import Pdf
 from tests.factories.report_reader import Make, looked_up
+from tests.samples import BEST, COMPARISON
 
 
 def test_default_is_the_newest_finished_comparison(make: Make, stores: Any, card: ModelCard) -> None:

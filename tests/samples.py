@@ -1,6 +1,6 @@
 """Making the sample runs that the app ships: real runs of the starter model, cut down to what pages read.
 
-``python -m lrc_core.samples`` runs what is missing and rewrites ``assets/samples``.
+``python -m tests.samples`` runs what is missing and rewrites ``assets/samples``.
 """
 
 from __future__ import annotations
