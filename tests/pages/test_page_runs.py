@@ -61,7 +61,7 @@ def test_a_waiting_job_says_how_many_stand_before_it(open_page, store, card, mon
 )
 def test_resume_is_offered_where_it_may_help(open_page, store, card, error):
     run = run_factory.allocate_run(store, card, state="queued")
-    end_run(store, run, run.status().failed_by(error), "failed")
+    end_run(store, run, run.status(), "failed", error)
     app = open_page("runs", ru_run=run.id)
     assert ("Resume" in {button.label for button in app.button}) == isinstance(error, ResourceError)
     assert error.message in text_of(app)
