@@ -244,11 +244,14 @@ def _shortage(files: ModelFiles, ref: ModelRef, device: torch.device, dtype: tor
             f"Loading {ref.source} needs about {human_bytes(needed)} of memory, and {human_bytes(free)} are free.",
             _MEMORY_REMEDY,
         )
-    if device.type != "cpu" and (free := memory_available(device)) < params * dtype.itemsize:
-        return ResourceError(
-            f"{ref.source} needs {human_bytes(params * dtype.itemsize)} on {device}, and {human_bytes(free)} are free.",
-            "Close other programs on that device, or choose the device cpu.",
-        )
+    if device.type != "cpu":
+        wanted = params * dtype.itemsize
+        free = sum(cards_for(device, wanted).values()) or memory_available(device)
+        if free < wanted:
+            return ResourceError(
+                f"{ref.source} needs {human_bytes(wanted)} on {device}, and {human_bytes(free)} are free.",
+                "Close other programs on that device, or choose the device cpu.",
+            )
     return None
 
 

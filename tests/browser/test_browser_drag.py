@@ -112,6 +112,7 @@ def test_keys_and_a_typed_number_move_it_and_other_pages_know_it(server, open_ta
 
     # The other pages' sliders and the link know it.
     page.locator('[data-testid="stSidebar"]').get_by_role("link", name="Plans", exact=True).click()
+    expect(exact).to_have_count(0)  # Allocate's own slider, of the same name, is gone
     expect(page.get_by_role("slider", name="Compression")).to_have_value("17")
     page.get_by_role("slider", name="Compression").press("ArrowRight")
     expect(page).to_have_url(re.compile(r"rate=18\b"))

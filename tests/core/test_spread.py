@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from lrc_core.folders.check import SEVERAL, check_folder, keep_reference
-from lrc_core.models import resources
+from lrc_core.models import load, resources
 from lrc_core.models.load import load_model
 from lrc_core.models.onload import spread
+from lrc_core.models.source import look_through
 from lrc_core.runs.spec import ModelRef
 from tests.factories.tiny_methods import random_windows
 from tests.factories.tiny_models import save_tiny
@@ -44,6 +45,23 @@ def test_a_model_is_spread_where_one_card_is_too_small_to_work_on_it(
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda number: (free[number] * GIB, 80 * GIB))
     found = spread.cards_for(torch.device(device), 2 * GIB)
     assert list(found.values()) == [size * GIB for size in free[:wanted]]
+
+
+@pytest.mark.parametrize(
+    ("cards", "short"),
+    [((0.6, 0.6), False), ((0.4, 0.4), True), ((0.6,), True), ((9.0, 0.1), False)],  # of what the weights take
+)
+def test_what_all_cards_together_hold_is_not_brought_in_by_blocks(
+    cards: tuple[float, ...], short: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ref = ModelRef(str(save_tiny(tmp_path)))
+    files = look_through(tmp_path, allow_pickle=False)
+    weights = 4 * sum(tensor.numel for tensor in files.tensors)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(cards))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda number=0: (int(cards[number or 0] * weights), 0))
+    monkeypatch.setattr(load, "memory_available", lambda _: int(cards[0] * weights))
+    found = load._shortage(files, ref, torch.device("cuda"), torch.float32)
+    assert (found is not None) == short
 
 
 def test_a_model_that_all_cards_together_do_not_hold_stays_where_it_is(tmp_path: Path) -> None:
