@@ -145,7 +145,8 @@ def _shared_logits(model: nn.Module, batch: list[_Group], rows: list[Tensor]) ->
     cache: Any = getattr(output, "past_key_values", None)
     if type(cache) is not DynamicCache or any(type(layer) is not DynamicLayer for layer in cache.layers):
         return None
-    owner = torch.tensor([i for i, group in enumerate(batch) for _ in group.rows], device=ids.device)
+    # On the processor: the caches of blocks may lie on several devices, and all of them take indices from there.
+    owner = torch.tensor([i for i, group in enumerate(batch) for _ in group.rows])
     cache.batch_select_indices(owner)
     tails = _padded(model, rows)  # [rows, longest row]
     lengths = mask.sum(1)[owner]

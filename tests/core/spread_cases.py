@@ -16,6 +16,7 @@ from torch import Tensor, nn
 import lrc_core.allocate  # noqa: F401  registers them
 from lrc_core.calibrate.gradients import block_gradients
 from lrc_core.calibrate.moments import block_statistics
+from lrc_core.evaluate.likelihood import continuation_likelihoods
 from lrc_core.evaluate.perplexity import perplexity
 from lrc_core.models import load
 from lrc_core.models.blocks.experts import unstack_experts
@@ -91,6 +92,9 @@ def test_logits_statistics_and_losses_are_the_same(family: str, card: torch.devi
         block_gradients(whole, layers, ids, batch=2), block_gradients(two, layers, ids, batch=2), strict=True
     ):
         assert all(close(slopes[name], others[name]) for name in slopes)
+    pairs = [([5, 6, 7], [8, 9]), ([5, 6, 7], [10]), ([11, 12], [13, 14, 15])]  # two of them share a cache
+    scored = [continuation_likelihoods(model, pairs) for model in (whole, two)]
+    assert close(*([score for score, _ in scores] for scores in scored))
     assert close(perplexity(whole, ids).window_losses, perplexity(two, ids).window_losses)
 
 

@@ -47,6 +47,18 @@ def test_a_model_is_spread_where_one_card_is_too_small_to_work_on_it(
     assert list(found.values()) == [size * GIB for size in free[:wanted]]
 
 
+def test_a_process_of_a_team_keeps_to_its_own_card_and_others_are_asked_only_where_needed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda number: asked.append(number) or (8 * GIB, 80 * GIB))
+    assert not spread.cards_for(torch.device("cuda"), 2 * GIB) and asked == [0]
+    assert len(spread.cards_for(torch.device("cuda"), 3 * GIB)) == 4
+    monkeypatch.setattr(spread.distributed, "is_initialized", lambda: True)
+    assert not spread.cards_for(torch.device("cuda"), 3 * GIB)
+
+
 @pytest.mark.parametrize(
     ("cards", "short"),
     [((0.6, 0.6), False), ((0.4, 0.4), True), ((0.6,), True), ((9.0, 0.1), False)],  # of what the weights take

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from accelerate import infer_auto_device_map
 from accelerate.utils import get_balanced_memory, send_to_device
-from torch import nn
+from torch import distributed, nn
 
 from lrc_core.models.blocks.linears import decoder_blocks
 
@@ -25,13 +25,16 @@ def cards_for(device: torch.device, weights: int) -> dict[torch.device, int]:
     """Cards that a model is to be spread over, with their free bytes; none where one card holds it and the work on it.
 
     Args:
-        device: that was chosen; a card that is named by its number stays the only one.
+        device: that was chosen; a card that is named by its number stays the only one, as does that of a process that
+            works in a team.
         weights: bytes of the model in the precision in which it runs.
     """
-    if device != torch.device("cuda") or torch.cuda.device_count() < 2:
+    in_team = distributed.is_available() and distributed.is_initialized()
+    if device != torch.device("cuda") or torch.cuda.device_count() < 2 or in_team:
         return {}
-    free = {torch.device("cuda", number): _free(number) for number in range(torch.cuda.device_count())}
-    return {} if free[torch.device("cuda", 0)] >= WORK * weights else free
+    if _free(0) >= WORK * weights:  # the others are not even asked, which would take memory on each
+        return {}
+    return {torch.device("cuda", number): _free(number) for number in range(torch.cuda.device_count())}
 
 
 def _free(number: int) -> int:

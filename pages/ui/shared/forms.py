@@ -71,7 +71,8 @@ def one_of(place: Any, words: str, labels: Mapping[K, str], key: str, *, first: 
         more: for Streamlit.
     """
     chosen: Any = st.session_state.get(key)
-    if chosen in labels and _labelled_anew(labels, key)(chosen):
+    changed = _labelled_anew(labels, key)
+    if chosen in labels and changed(chosen):
         st.session_state[key] = chosen
     found: K = place.selectbox(
         words,
