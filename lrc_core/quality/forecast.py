@@ -22,9 +22,11 @@ import numpy as np
 FEWEST_PLANS = 3
 LARGEST_ERROR = 0.4
 """In log units of the increase: with 0.4 the trials miss by a factor of 1.5, and nothing useful would be said."""
-_BELOW, _BEYOND = 2.0, 1.05
-"""How far below the smallest measured plan something is said, and how far beyond the largest: losses grow faster than
-what is predicted of them, so that a factor from smaller ones would say too little."""
+_BELOW = 2.0
+"""How far below the smallest measured plan something is said."""
+MARGIN = 0.05
+"""By what share a forecast may exceed the largest measured plan: losses grow faster than what is predicted of them, so
+that a factor from smaller ones would soon say too little."""
 _ROUNDING = 1e-9
 _NEAR = 10  # steps on either side of a plan over which its noisy loss is averaged
 _FEWEST_STEPS = 8
@@ -161,7 +163,7 @@ def _scaled(
 ) -> Forecast | None:
     """A loss, scaled by the factor of measured plans, each of which is tried from what ``known_of`` says of it."""
     plans = [plan for plan in measured if plan.increase > _SMALLEST_INCREASE and plan.curve.near(plan.step) > 0]
-    if len(plans) < FEWEST_PLANS or removed > _BEYOND * max(plan.removed for plan in plans):
+    if len(plans) < FEWEST_PLANS or removed > (1 + MARGIN) * max(plan.removed for plan in plans):
         return None
     bases = [plan.curve.near(plan.step) for plan in plans]
     runs = tuple(dict.fromkeys(plan.run for plan in plans))
@@ -187,13 +189,13 @@ def calibrated(now: float, measured: Sequence[Prediction]) -> Forecast | None:
     """What a predicted loss comes to, from plans of which the same was predicted and what it came to was measured.
 
     The factor between the two is the geometric mean over the plans. Nothing is said of a prediction beyond the largest
-    or of less than half the smallest of them: there is nothing to calibrate on.
+    (by more than MARGIN) or of less than half the smallest of them: there is nothing to calibrate on.
     """
     used = [one for one in measured if one.increase > _SMALLEST_INCREASE and one.predicted > 0]
     if len(used) < FEWEST_PLANS:
         return None
     known = np.array([one.predicted for one in used])
-    if not known.min() / _BELOW <= now <= known.max() * _BEYOND:
+    if not known.min() / _BELOW <= now <= known.max() * (1 + MARGIN):
         return None
     return _made(now, known, known, used, tuple(dict.fromkeys(one.run for one in used)))
 

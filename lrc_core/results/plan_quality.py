@@ -15,6 +15,7 @@ from lrc_core.errors import LrcError
 from lrc_core.plan import Plan, split_variant
 from lrc_core.quality.forecast import (
     FEWEST_PLANS,
+    MARGIN,
     Forecast,
     MeasuredPlan,
     Prediction,
@@ -207,8 +208,8 @@ def _unreadable(error: Exception) -> str:
 def _record(good: Sequence[tuple[str, Forecast, float]]) -> str:
     worst = _worst(one for _, one, _ in good)
     return (
-        f"Forecasts scale the predicted loss by {worst.plans} measured plans and say nothing beyond the largest: "
-        f"{worst.record}."
+        f"Forecasts scale the predicted loss by {worst.plans} measured plans and go at most {words.percent(MARGIN)} "
+        f"beyond the largest: {worst.record}."
     )
 
 
