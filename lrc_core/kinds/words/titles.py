@@ -39,5 +39,6 @@ def listed(name: str, *keeps: float) -> str:
 
 
 def listed_plan(plan: Mapping[str, Any], update: str) -> str:
-    """The same of a plan."""
-    return listed(variant_name(str(plan.get("method")), update, storage_of(plan)), float(plan.get("keep_target", 1)))
+    """The same of a plan; a number format alone keeps every value and is listed by its name."""
+    name = variant_name(str(plan.get("method")), update, storage_of(plan))
+    return name if plan.get("method") in METHODS else listed(name, float(plan.get("keep_target", 1)))
