@@ -8,10 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from lrc_core.allocate.curves.hand import HAND
 from lrc_core.budget import USUAL_KEEP, keep_at, plan_params, whole_percent
-from lrc_core.errors import LrcError
+from lrc_core.errors import BudgetError, LrcError
 from lrc_core.escape import escaped
 from lrc_core.kinds.evaluate import evaluation_words
 from lrc_core.names import method_label
@@ -91,13 +92,18 @@ def take_in(card: ModelCard) -> None:
         st.session_state["pl_refused"] = error
 
 
-def head(ref: ModelRef, card: ModelCard, draft: Draft) -> float:
-    """Budget, beginning and import; returns the share to keep."""
-    left, right = st.columns(2, gap="medium", vertical_alignment="bottom")
-    with left:
-        keep = chosen_keep()
+def first_draft(card: ModelCard, keep: float) -> Draft:
+    """What a tab without a draft shows: the uniform rule at the slider's rate, at the usual one where none is."""
+    try:
+        return uniform_draft(card, keep)
+    except BudgetError:
+        return uniform_draft(card, USUAL_KEEP)
+
+
+def head(place: DeltaGenerator, ref: ModelRef, card: ModelCard, draft: Draft, keep: float) -> None:
+    """Beginning, storage, import and export; ``place`` is beside the slider."""
     options = beginnings(ref, card, keep)
-    with right, st.container(horizontal=True, vertical_alignment="bottom"):
+    with place, st.container(horizontal=True, vertical_alignment="bottom"):
         choice = st.selectbox("Begin with", list(options), format_func=lambda key: options.get(key, key), key=START)
         st.button(
             "Begin",
@@ -122,7 +128,6 @@ def head(ref: ModelRef, card: ModelCard, draft: Draft) -> float:
         editor.undo_button(card)
     if error := st.session_state.get("pl_refused"):
         show_error(error)
-    return keep
 
 
 def evaluation(ref: ModelRef, card: ModelCard, draft: Draft, keep: float) -> EvaluationSpec:
@@ -205,9 +210,12 @@ def body(ref: ModelRef) -> None:
     jobs.changed_note(read)
     cards.coverage(card)
     editor.offer_last(card)
-    draft = editor.current(card) or uniform_draft(card, USUAL_KEEP)
+    left, right = st.columns(2, gap="medium", vertical_alignment="bottom")
+    with left:
+        keep = chosen_keep()
+    draft = editor.current(card) or first_draft(card, keep)
     card = draft.stored(card)
-    keep = head(ref, card, draft)
+    head(right, ref, card, draft, keep)
     editor.budget(card, draft, keep)
     with guard():
         editor.editor(ref, card, draft, keep)

@@ -70,9 +70,11 @@ def test_a_press_before_the_page_is_drawn_anew_keeps_the_last_change(page, card,
 
 
 @pytest.mark.parametrize("press", ["pl_set_Half its parameters", "pl_set_Dense", "pl_lock_0", "pl_lock_2", "pl_spend"])
-def test_the_first_press_can_be_taken_back_too(page, card, press):
-    app = page(rate="20")
-    first = plan_draft.uniform_draft(card, 0.8)
+@pytest.mark.parametrize("rate", [20, 40])
+def test_the_first_press_can_be_taken_back_too(page, card, press, rate):
+    """To what a tab without a draft shows: the uniform rule at its own rate."""
+    app = page(rate=str(rate))
+    first = plan_draft.uniform_draft(card, 1 - rate / 100)
     app.button(key=press).click().run()
     assert not app.button(key="pl_undo").disabled
     app.button(key="pl_undo").click().run()
