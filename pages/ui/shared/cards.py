@@ -95,7 +95,7 @@ def picker(current: ModelRef) -> None:
         check = st.button("Check", icon=":material/fact_check:", key="home_check", disabled=not ref.source)
         use = st.button("Use this model", icon=":material/done:", key="home_use", disabled=not ref.source)
         start = st.button(
-            "Read its spectra" if _lies_here(kind) else "Fetch it and read its spectra",
+            "Read its spectra" if _lies_here(kind, ref) else "Fetch it and read its spectra",
             icon=":material/play_arrow:",
             type="primary",
             key="home_start",
@@ -122,9 +122,18 @@ def picker(current: ModelRef) -> None:
         st.rerun()
 
 
-def _lies_here(kind: str) -> bool:
-    """Whether nothing has to be fetched before it can be read; what lies here of a hub model is not known so fast."""
-    return _starter_model().present if kind == "starter" else kind in ("folder", "gguf")
+def _lies_here(kind: str, ref: ModelRef) -> bool:
+    """Whether nothing has to be fetched before it can be read."""
+    if kind == "hub":
+        return bool(ref.source) and _cached(ref)
+    return _starter_model().present if kind == "starter" else True
+
+
+@st.cache_data(ttl=60, max_entries=16, show_spinner=False)
+def _cached(ref: ModelRef) -> bool:
+    from lrc_core.models.hub import cached_snapshot  # its library takes a while to import
+
+    return cached_snapshot(ref) is not None
 
 
 def _starter_model() -> PartStatus:
