@@ -15,7 +15,7 @@ from lrc_core.charts.film import film_of
 from lrc_core.errors import RunError, SettingsError
 from lrc_core.escape import in_plotly
 from lrc_core.figures.common import curves_of
-from lrc_core.figures.measured import perplexity_bars, perplexity_curves, speed_bars, zero_shot_bars
+from lrc_core.figures.measured import perplexity_by_method, perplexity_curves, speed_bars, zero_shot_bars
 from lrc_core.figures.ranks import rank_figure
 from lrc_core.figures.spectra import spectrum_figure
 from lrc_core.figures.training import training_figure
@@ -89,5 +89,5 @@ def _measured_figure(rows: list[Any], view: str, log: bool) -> go.Figure:
     if view == "curves":
         return perplexity_curves(rows, log=log)
     if view == "perplexity":
-        return perplexity_bars(rows)
+        return perplexity_by_method(rows)
     return speed_bars(rows) if view == "speed" else zero_shot_bars(rows, "acc_norm")

@@ -35,6 +35,15 @@ _DASHES = {
     "tuned": "dashdot",
     "blockwise+tuned": "longdashdot",
 }
+_POINTS = {
+    "dense": "diamond-open",
+    "": "circle",
+    "left": "circle-open-dot",
+    "both": "circle-x",
+    "blockwise": "square",
+    "tuned": "cross",
+    "blockwise+tuned": "star",
+}
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star")
 
 
@@ -43,7 +52,7 @@ def methods_of(rows: Sequence[Row]) -> list[str]:
     return in_order(str(row["method"]) for row in rows)
 
 
-_STANDING = 7  # bars whose names still fit below them
+_STANDING = 7  # bars whose names still fit below them, and whose values lie near each other
 
 
 def _error(values: Sequence[float | None]) -> dict[str, Any]:
@@ -71,43 +80,57 @@ def _marker(methods: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def perplexity_bars(rows: Sequence[Row], *, lying: bool = False) -> go.Figure:
+def _point(methods: Sequence[str]) -> dict[str, Any]:
+    """The same of points, where symbols stand for patterns."""
+    return {
+        "color": [color(method) for method in methods],
+        "symbol": [_POINTS[_look(method)] for method in methods],
+        "size": 12,
+        "line": {"width": 2},
+    }
+
+
+def perplexity_by_method(rows: Sequence[Row], *, log: bool = False) -> go.Figure:
     """Perplexity of every method, one panel per text; lower is better.
 
-    A few methods stand in their usual order; many lie on their side, where their names can be read, the best on top.
+    A few methods stand as bars in their usual order. Many lie below each other, where their names can be read, the best
+    on top, on a logarithmic axis: beside a method that fails, the differences between good ones would not be seen. Such
+    an axis has no zero that a bar could begin at, so that there are points.
 
     Args:
-        lying: few lie down as well.
+        log: few lie on a logarithmic axis as well.
     """
-    texts, lying = texts_of(rows), lying or len(methods_of(rows)) > _STANDING
+    texts, log = texts_of(rows), log or len(methods_of(rows)) > _STANDING
     figure = make_subplots(
         rows=1,
         cols=max(1, len(texts)),
         subplot_titles=_names(texts),
-        horizontal_spacing=0.2 if lying else 0.08,
+        horizontal_spacing=0.2 if log else 0.08,
     )
     for column, text in enumerate(texts, start=1):
         shown = [(name, score) for name in methods_of(rows) if (score := _score(rows, name, text)) is not None]
-        if lying:
+        if log:
             shown.sort(key=lambda entry: entry[1]["value"], reverse=True)
-        names, values = [label(name) for name, _ in shown], [score["value"] for _, score in shown]
-        error = _whiskers([score for _, score in shown])
+        methods, scores = [name for name, _ in shown], [score for _, score in shown]
+        names, values = [label(name) for name in methods], [score["value"] for score in scores]
+        error = _whiskers(scores)
         # The value stands beside the name: on the bar it is lost where bars are short or hatched.
-        said = [rounded(score["value"], score.get("stderr")) for _, score in shown]
-        words = [f"{name}{' ' if lying else '<br>'}{value}" for name, value in zip(names, said, strict=True)]
-        marker = _marker([name for name, _ in shown])
-        if lying:
-            hover = "%{y}: %{customdata}<extra></extra>"
-            bar = go.Bar(x=values, y=names, error_x=error, orientation="h")
-        else:
-            hover = "%{x}: %{customdata}<extra></extra>"
-            bar = go.Bar(x=names, y=values, error_y=error)
-        bar.update(customdata=_measured_words([score for _, score in shown]), marker=marker, hovertemplate=hover)
-        figure.add_trace(bar, row=1, col=column)
-        update = figure.update_yaxes if lying else figure.update_xaxes
+        said = [rounded(score["value"], score.get("stderr")) for score in scores]
+        words = [f"{name}{' ' if log else '<br>'}{value}" for name, value in zip(names, said, strict=True)]
+        hover = {
+            "customdata": _measured_words(scores),
+            "hovertemplate": f"%{{{'y' if log else 'x'}}}: %{{customdata}}<extra></extra>",
+        }
+        drawn = (
+            go.Scatter(x=values, y=names, error_x=error, mode="markers", marker=_point(methods), **hover)
+            if log
+            else go.Bar(x=names, y=values, error_y=error, marker=_marker(methods), **hover)
+        )
+        figure.add_trace(drawn, row=1, col=column)
+        update = figure.update_yaxes if log else figure.update_xaxes
         update(tickvals=names, ticktext=words, row=1, col=column)
-    _name_axes(figure, lying)
-    height = 80 + 24 * len(methods_of(rows)) if lying else 360
+    _name_axes(figure, log)
+    height = 80 + 24 * len(methods_of(rows)) if log else 360
     figure.update_layout(height=height, showlegend=False, margin={"l": 60, "r": 8, "t": 36, "b": 8}, bargap=0.35)
     return figure
 
@@ -116,12 +139,12 @@ def _measured_words(scores: Sequence[Mapping[str, Any]]) -> list[str]:
     return [measured(score["value"], score.get("stderr")) for score in scores]
 
 
-def _name_axes(figure: go.Figure, lying: bool) -> None:
-    title = perplexity_title(log=lying)
-    if lying:
-        # Logarithmic: beside a method that fails, the differences between good ones would not be seen.
+def _name_axes(figure: go.Figure, log: bool) -> None:
+    title = perplexity_title(log=log)
+    if log:
         # On two lines: one is wider than a panel on a narrow screen, and would be cut.
         figure.update_xaxes(title=title.replace(", log", ",<br>log"), type="log", **PERPLEXITY_TICKS)
+        figure.update_yaxes(showgrid=True)
     else:
         figure.update_yaxes(rangemode="tozero")
         figure.update_yaxes(title=title, col=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lrc_core.figures.measured import perplexity_bars, perplexity_curves
+from lrc_core.figures.measured import perplexity_by_method, perplexity_curves
 from lrc_core.results import benches as bench_data
 from lrc_core.runs.spec import AblationSpec, ModelRef, QualitySpec
 from pages.ui.bench import readings as bench_readings
@@ -88,7 +88,7 @@ def test_a_text_of_ones_own_goes_by_its_name_not_by_its_place(card):
     said = [compare_readings.best(at), compare_readings.growth(rows), compare_readings.best(at[:1])]
     said += [
         note.text
-        for drawn in (perplexity_bars(at), perplexity_curves(rows, log=True))
+        for drawn in (perplexity_by_method(at), perplexity_curves(rows, log=True))
         for note in drawn.layout.annotations
     ]
     story = Story(ModelRef(), card, None, 0.8, tuple(at), None, None, sample=False, source="compare-1")

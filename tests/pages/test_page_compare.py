@@ -133,7 +133,7 @@ def test_updated_plans_stand_beside_those_as_allocated(open_page, store, card):
     curves = {line.name: line for line in figures.perplexity_curves(group.rows, log=False).data}
     plain, updated = curves["LLRC"].line, curves["LLRC + update"].line
     assert plain.color == updated.color and plain.dash != updated.dash
-    bars = figures.perplexity_bars(group.at("whitened", 0.9)).data[0].marker
+    bars = figures.perplexity_by_method(group.at("whitened", 0.9)).data[0].marker
     assert len({(color, shape) for color, shape in zip(bars.color, bars.pattern.shape, strict=True)}) == 6
 
 
@@ -228,22 +228,40 @@ def test_flat_table_has_every_figure_and_its_error():
 
 def test_bars_carry_error_bars_and_the_registered_colours():
     rows = [table_factory.row("dense", 1.0), table_factory.row("llrc", 0.8)]
-    figure = figures.perplexity_bars(rows)
+    figure = figures.perplexity_by_method(rows)
     assert all(bar.error_y.array[1] > 0 for bar in figure.data)
     assert figure.data[0].marker.color[1] == figures.color("llrc")
     assert figures.zero_shot_bars(rows, "acc_norm").data[1].y[0] == rows[1]["zero_shot"]["arc_easy"]["acc_norm"]
 
 
-def test_many_bars_lie_down_with_the_best_on_top():
+def test_many_methods_lie_below_each_other_with_the_best_on_top():
     methods = [name for name in ALLOCATORS.names() if not ALLOCATORS.get(name).structured][:9]
     rows = [table_factory.row("dense", 1.0), *({**table_factory.row("llrc", 0.8), "method": name} for name in methods)]
     for number, one in enumerate(rows):
         one["perplexity"]["gensim"]["value"] = 999.0 if number == 4 else 20.0 + number
-    bar = figures.perplexity_bars(rows).data[0]
-    assert bar.orientation == "h" and len(bar.y) == 10
-    assert list(bar.x) == sorted(bar.x, reverse=True)  # plotly draws upwards
-    assert bar.y[0] == figures.label(rows[4]["method"]) and bar.y[-1] == "Dense"
-    assert bar.marker.color[0] == figures.color(rows[4]["method"])
+    points = figures.perplexity_by_method(rows).data[0]
+    assert len(points.y) == 10
+    assert list(points.x) == sorted(points.x, reverse=True)  # plotly draws upwards
+    assert points.y[0] == figures.label(rows[4]["method"]) and points.y[-1] == "Dense"
+    assert points.marker.color[0] == figures.color(rows[4]["method"])
+
+
+@pytest.mark.parametrize("log", [True, False])
+def test_lengths_are_drawn_only_where_they_begin_at_zero(log):
+    rows = [table_factory.row("dense", 1.0), table_factory.row("llrc", 0.8)]
+    figure = figures.perplexity_by_method(rows, log=log)
+    assert {trace.type for trace in figure.data} == {"scatter" if log else "bar"}
+    assert all(trace.mode == "markers" for trace in figure.data if log)
+    assert log or all(axis.rangemode == "tozero" for axis in figure.select_yaxes())
+
+
+@pytest.mark.parametrize("update", ["left", "both", "blockwise", "tuned", "blockwise+tuned"])
+@pytest.mark.parametrize("log", [True, False])
+def test_an_updated_method_looks_unlike_the_same_without(update, log):
+    rows = [{**table_factory.row("llrc", 0.8), "method": method} for method in ("llrc", f"llrc+{update}")]
+    marker = figures.perplexity_by_method(rows, log=log).data[0].marker
+    assert marker.color[0] == marker.color[1]
+    assert len(set(marker.symbol if log else marker.pattern.shape)) == 2
 
 
 def test_the_dense_line_is_named_where_it_is_on_both_axes():
@@ -305,7 +323,7 @@ def test_no_axis_or_whisker_leads_to_a_perplexity_that_cannot_be(methods):
     rows = [{**table_factory.row("uniform", 0.8), "method": method} for method in methods]
     for row in rows:
         row["perplexity"] = {"c4": {"value": 700.0, "stderr": 1400.0}}
-    for figure in (figures.perplexity_bars(rows), figures.perplexity_curves(rows, log=False)):
+    for figure in (figures.perplexity_by_method(rows), figures.perplexity_curves(rows, log=False)):
         for trace in figure.data:
             error = trace.error_x if trace.error_x.array is not None else trace.error_y
             values = trace.x if trace.error_x.array is not None else trace.y
@@ -320,7 +338,7 @@ def test_an_axis_on_which_lengths_are_no_amounts_says_so(count, log):
     """Bars of many methods, and curves that are asked to, stand on a logarithmic axis."""
     names = ["uniform", "strs", "llrc", "ars", "ara", "lems", "zerosum", "drank", "dobi"][:count]
     rows = [table_factory.row("dense", 1.0), *({**table_factory.row("llrc", 0.8), "method": name} for name in names)]
-    for figure in (figures.perplexity_bars(rows), figures.perplexity_curves(rows, log=log)):
+    for figure in (figures.perplexity_by_method(rows), figures.perplexity_curves(rows, log=log)):
         axes = [axis for axis in figure.select_yaxes()] + [axis for axis in figure.select_xaxes()]
         said = ["logarithmic" in str(axis.title.text) for axis in axes]
         assert any(said) == any(axis.type == "log" for axis in axes)

@@ -38,7 +38,7 @@ Rows = list[comparisons.Row]
 
 def overview(group: comparisons.Group, decomposition: str, rows: Rows, ref: ModelRef) -> None:
     """Perplexity bars and the table."""
-    perplexity(rows, charts.perplexity_bars(rows), "co_bars", folded=False)
+    perplexity(rows, charts.perplexity_by_method(rows), "co_bars", folded=False)
     show_ids([f"{row['run_id']}  # {charts.bar_name(row)}" for row in charts.ordered(rows) if row.get("run_id")])
     if answer := why_not_quantise(rows, Scores(RunStore().root)):
         st.markdown(escaped(answer))
