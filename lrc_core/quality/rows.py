@@ -86,6 +86,12 @@ def completed(rows: Sequence[Row], partners: Partners, scores: Scores) -> list[R
     return found
 
 
+def allocated_by(row: Mapping[str, Any], methods: Sequence[str]) -> bool:
+    """Whether a row of a group shows one of these methods as allocated: nothing updated, however layers are stored."""
+    method, update, _ = split_variant(str(row["method"]))
+    return not update and method in methods
+
+
 def named(row: Mapping[str, Any]) -> str:
     """The variant that a row is of: ``llrc``, ``llrc+tuned``, ``llrc+tuned+pivoted``."""
     method = str(row["method"])

@@ -36,7 +36,10 @@ from lrc_core.runs.store import RunStore
 BLIND = "blind"
 """Flag in a run's folder: its answers are in random order, and nobody may see whose they are before voting."""
 HoldsPlan = AdoptSpec | AllocateSpec | UpdateSpec | EvaluateSpec
-_PREFERRED = (("lagrangian+tuned+pivoted", "lagrangian+pivoted", "llrc"), ("uniform",))
+_PREFERRED = (
+    ("lagrangian+tuned+pivoted", "lagrangian+pivoted", "llrc+pivoted", "llrc"),
+    ("uniform+pivoted", "uniform"),
+)
 """What lost least on the starter, what the paper learns, and what stands beside it: of each the first there is."""
 
 

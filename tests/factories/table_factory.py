@@ -61,6 +61,7 @@ def compare_run(  # noqa: PLR0913 - every one a way in which comparisons differ
     done: bool = True,
     update: str = "none",
     storage: str = "pair",
+    decomposition: str = "whitened",
 ) -> Run:
     """A comparison, with its rows so far; every cell's plan is in an evaluate run of its own."""
     ref = ModelRef(card.identity.source)
@@ -72,7 +73,7 @@ def compare_run(  # noqa: PLR0913 - every one a way in which comparisons differ
                 continue
             made = pruned_plan_at(card, keep) if method == "llm_pruner" else plan_at(card, keep, method)
             plan = made.to_dict()
-            content = row(method, keep)
+            content = row(method, keep) | {"decomposition": decomposition}
             if update != "none":
                 plan |= {"weights_file": "weights.safetensors", "origin": {"update": {"kind": update}}}
                 content |= {"update": update}

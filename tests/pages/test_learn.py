@@ -6,7 +6,9 @@ import json
 
 import pytest
 
-from pages.ui.learn import flipbook, picture, progress
+from lrc_core.budget import LAWS, storage_law
+from lrc_core.runs.spec import ModelRef
+from pages.ui.learn import flipbook, methods, picture, progress
 from pages.ui.learn.lesson_text import lesson_text
 from pages.ui.learn.quiz import questions
 from pages.ui.learn.steps import STEPS
@@ -242,3 +244,25 @@ def test_the_position_of_a_book_is_in_the_url(open_page, everything, monkeypatch
     assert seen[0] == 9
     assert seen[1] == 2
     assert seen[2] == len(picture.RANKS) - 1
+
+
+@pytest.mark.parametrize("storage", list(LAWS))
+@pytest.mark.parametrize("decomposition", ["whitened", "kfac"])
+def test_the_three_are_compared_however_they_are_factored_and_stored(open_page, samples, card, storage, decomposition):
+    """A comparison of one's own stores layers as pivots unless it is asked not to."""
+    run_factory.spectra_run(samples, card)
+    table_factory.compare_run(samples, card, storage=storage, decomposition=decomposition)
+    side = methods.usable(ModelRef())
+    assert (side.decomposition, side.storage, side.methods) == (decomposition, storage, set(methods.METHODS))
+    assert set(methods.plans_of(side.rows(0.8))) == set(methods.METHODS)
+    app = open_page("learn", learn_step="6", learn_rate="20 %")
+    assert not app.error and not app.exception
+    assert storage_law(storage).label.lower() in text_of(app)
+
+
+def test_layers_stored_in_two_ways_are_not_mixed(samples, card):
+    """Of two comparisons the one that measured more of the three is shown, and none of its rows is the other's."""
+    table_factory.compare_run(samples, card, methods=("uniform", "llrc"), storage="pair")
+    table_factory.compare_run(samples, card, methods=("uniform", "strs", "llrc"), storage="pivoted")
+    side = methods.usable(ModelRef())
+    assert side.storage == "pivoted" and len(side.rows(0.8)) == 4

@@ -71,17 +71,22 @@ def test_step_4_never_says_that_the_other_directions_do_not_count(entries):
 @pytest.mark.parametrize("removed", [0.1, 0.2, 0.33])
 def test_step_3_ties_lost_energy_to_measured_damage(removed):
     spectra = spectra_of(archive().best_spectra(ModelRef()))
-    group = methods.usable(ModelRef())
-    said = numbers(damage.damage_sentence(spectra, "whitened", removed, group))
+    side = methods.usable(ModelRef())
+    said = numbers(damage.damage_sentence(spectra, "whitened", removed, side))
     lost = []
     for layer in spectra.card.layers:
         energy = np.asarray(spectra.values["whitened"][layer.name], dtype=float) ** 2
-        rank = max(1, int(np.floor((1 - removed) * layer.params / (layer.out_features + layer.in_features))))
+        m, n = layer.out_features, layer.in_features
+        cost = {"pair": lambda k, m=m, n=n: k * (m + n), "pivoted": lambda k, m=m, n=n: k * (m + n - k)}[side.storage]
+        rank = max(k for k in range(1, min(m, n) + 1) if cost(k) <= (1 - removed) * layer.params)
         lost.append(100 * energy[rank:].sum() / energy.sum())
     assert said[:4] == pytest.approx([round(100 * removed), len(lost), np.median(lost), max(lost)], abs=0.11)
-    rows = {(row["method"], round(row["keep_target"], 2)): row["perplexity"]["gensim"]["value"] for row in group.rows}
+    rows = {
+        (row["method"].partition("+")[0], round(row["keep_target"], 2)): row["perplexity"]["gensim"]["value"]
+        for row in side.rows(None)
+    }
     assert said[-2] == pytest.approx(rows["uniform", round(1 - said[4] / 100, 2)] / rows["dense", 1.0], rel=0.06)
-    assert "no small damage" in damage.damage_sentence(spectra, "whitened", removed, group)
+    assert "no small damage" in damage.damage_sentence(spectra, "whitened", removed, side)
     assert "damage" not in damage.damage_sentence(spectra, "whitened", removed, None)
 
 
@@ -96,7 +101,7 @@ def test_step_5_adds_up():
 
 
 def test_step_8_says_both_paces_and_both_accuracies():
-    rows = {(row["method"], row["keep_target"]): row for row in methods.usable(ModelRef()).rows}
+    rows = {(row["method"], row["keep_target"]): row for row in methods.usable(ModelRef()).group.rows}
     dense = rows["dense", 1.0]
     for (method, _), row in rows.items():
         if method == "dense":
@@ -113,7 +118,7 @@ def test_step_8_says_both_paces_and_both_accuracies():
             gap = 100 * np.mean([row["zero_shot"][t][name] - dense["zero_shot"][t][name] for t in row["zero_shot"]])
             assert f"{abs(gap):.2g}" in said or abs(gap) < 0.05, (method, name)
     best = min((row for (method, keep), row in rows.items() if keep == 0.8), key=mean_loss)
-    assert methods.lightest(methods.usable(ModelRef()), 0.8)["run_id"] == best["run_id"]
+    assert methods.lightest(methods.usable(ModelRef()).group, 0.8)["run_id"] == best["run_id"]
     shown = [name for name, *_ in card.entries(rows["llrc", 0.8], dense)]
     assert {"arc_easy, normalised", "arc_easy, plain"} <= set(shown)
 

@@ -44,7 +44,7 @@ def test_its_words_are_those_of_the_app(written, monkeypatch):
     monkeypatch.delenv("LRC_SAMPLES")
     said = text_of(written).replace("\u00a0", " ")
     lesson = lessons.lessons(ModelRef(), "layers")[0]
-    group = methods.usable(ModelRef())
+    group = methods.usable(ModelRef()).group
     dense, best = dense_row(group.rows), methods.lightest(group, 0.8)
     expected = [outputs.inputs(lesson.content["layers"][0]), layers.sensitivity_sentence(lesson),
                 card.cost_sentence(best, dense)]  # fmt: skip

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from lrc_core.budget import LAWS
 from lrc_core.errors import ModelError
 from lrc_core.jobs import manager
 from lrc_core.models import consent
 from lrc_core.models.pack.starter import PartStatus
 from lrc_core.names import method_label, model_label
 from lrc_core.paths import runs_home
+from lrc_core.plan import split_variant
 from lrc_core.results import comparisons
 from lrc_core.results.archive import archive
 from lrc_core.runs.spec import GenerateSpec, ModelRef, SpectraSpec
@@ -269,6 +271,14 @@ def test_the_first_thing_is_a_slider_over_what_was_measured(open_page, samples, 
     assert {model["name"] for model in data["stops"][0]["models"]} == {"Dense model"}
 
 
+@pytest.mark.parametrize("storage", list(LAWS))
+@pytest.mark.parametrize("decomposition", ["whitened", "kfac"])
+def test_the_baseline_is_found_however_its_layers_are_stored(samples, card, storage, decomposition):
+    table_factory.compare_run(samples, card, storage=storage, decomposition=decomposition)
+    stops = live.shown_rows(comparisons.groups(ModelRef())[0])
+    assert [split_variant(even["method"]) for _, even in stops[1:]] == [("uniform", "", storage)] * 2
+
+
 def test_the_slider_tells_of_the_best_that_was_measured_at_each_size():
     """Whatever its method and decomposition: what was measured at one size alone is the best of that size."""
     base = {keep: table_factory.row("llrc", keep) for keep in (0.9, 0.8)}
@@ -320,3 +330,11 @@ def test_a_download_is_announced_only_where_there_is_one(open_page, monkeypatch,
     said = next(caption.value for caption in app.caption if "starter pack" in caption.value)
     assert ("92.9 MB to download" in said) is not present
     assert ("541.6 MB" in said) is present
+
+
+@pytest.mark.parametrize("lies", [True, False])
+def test_a_hub_model_that_lies_here_is_not_fetched(open_page, monkeypatch, lies):
+    cards._cached.clear()
+    monkeypatch.setattr("lrc_core.models.hub.cached_snapshot", lambda ref: Path("/hub") if lies else None)
+    app = open_page("home", model="somebody/model")
+    assert ("Fetch" in app.button(key="home_start").label) is not lies

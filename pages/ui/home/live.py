@@ -11,7 +11,7 @@ from lrc_core import words
 from lrc_core.budget import USUAL_KEEP, whole_percent
 from lrc_core.names import method_color, method_label
 from lrc_core.quality.quantised import compresses, served_bytes
-from lrc_core.quality.rows import mean_loss
+from lrc_core.quality.rows import allocated_by, dense_row, mean_loss
 from lrc_core.results import comparisons
 from lrc_core.results.archive import RunView, archive
 from lrc_core.runs.spec import GenerateSpec, ModelRef
@@ -61,20 +61,16 @@ Stop = tuple[comparisons.Row, comparisons.Row | None]
 
 def shown_rows(group: comparisons.Group) -> list[Stop]:
     """The dense model, then every size at which something better than the baseline was measured, with a text."""
-    dense = _rows(group, 1.0).get("dense")
+    dense = dense_row(group.rows)
     if dense is None or not _text(dense):
         return []
     made: list[Stop] = [(dense, dense)]
     for keep in group.sizes:
-        rows = _rows(group, keep)
-        best, even = _best(rows.values()), rows.get(BASELINE)
+        rows = group.best_at(keep)
+        best, even = _best(rows), _best(row for row in rows if allocated_by(row, (BASELINE,)))
         if best is not None and best is not even:
-            made.append((best, even if even is not None and _text(even) else None))
+            made.append((best, even))
     return made
-
-
-def _rows(group: comparisons.Group, keep: float) -> dict[str, comparisons.Row]:
-    return {str(row["method"]): row for row in group.best_at(keep)}
 
 
 def payload(group: comparisons.Group, questions: Sequence[RunView[GenerateSpec]]) -> dict[str, Any]:

@@ -29,11 +29,11 @@ METRICS = {"acc_norm": "normalised", "acc": "plain"}
 
 def draw(ref: ModelRef) -> None:
     """The card of one measured plan beside the dense model, then the questions."""
-    group = usable(ref)
-    if group is None:
+    side = usable(ref)
+    if side is None:
         empty("Nothing measured yet", "Start a comparison on the Compare page.", ":material/balance:")
     else:
-        card(group)
+        card(side.group)
     questions.draw_quiz()
 
 

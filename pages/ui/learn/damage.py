@@ -5,39 +5,41 @@ from __future__ import annotations
 import numpy as np
 
 from lrc_core import words
-from lrc_core.budget import break_even, kept_share, removed_share
+from lrc_core.budget import kept_share, removed_share, storage_law, stored, uniform_ranks
 from lrc_core.decompose.measures import energy_kept
 from lrc_core.escape import escaped
-from lrc_core.quality.rows import dense_row
-from lrc_core.results import comparisons
+from lrc_core.plan import PAIR
+from lrc_core.quality.rows import allocated_by, dense_row
 from lrc_core.results.spectra import Spectra
 from lrc_core.texts.label import text_label
+from lrc_core.types import Storage
+from pages.ui.learn.methods import Side
 
 
-def losses(spectra: Spectra, decomposition: str, removed: float) -> list[float]:
+def losses(spectra: Spectra, decomposition: str, removed: float, storage: Storage) -> list[float]:
     """Share of its energy that every layer loses where the same share of parameters is removed from each."""
-    lost = []
-    for layer in spectra.card.layers:
-        rank = max(1, int(kept_share(removed) * break_even(layer)))
-        lost.append(1 - energy_kept(spectra.values[decomposition][layer.name], rank))
-    return lost
+    layers = stored(spectra.card.layers, storage)
+    ranks = uniform_ranks(layers, kept_share(removed))
+    return [1 - energy_kept(spectra.values[decomposition][layer.name], ranks[layer.name]) for layer in layers]
 
 
-def damage_sentence(spectra: Spectra, decomposition: str, removed: float, group: comparisons.Group | None) -> str:
+def damage_sentence(spectra: Spectra, decomposition: str, removed: float, side: Side | None) -> str:
     """How a layer's loss compares with the others', and what all of them together did to the model.
 
     Args:
         decomposition: whose energy is meant.
         removed: share of the parameters removed from the layer.
-        group: measured rows; None where there are none, and nothing is said of damage then.
+        side: measured rows, of layers stored under one law; None where there are none, and nothing is said of damage
+            then.
     """
-    lost = losses(spectra, decomposition, removed)
+    law = storage_law(side.storage if side is not None else PAIR)
+    lost = losses(spectra, decomposition, removed, law.name)
     said = (
-        f"This is one layer. By two factors, removing {words.percent(removed, 0)} from each of the {len(lost)} takes "
-        f"{words.percent(float(np.median(lost)))} of a layer's energy in the middle (median) and "
+        f"This is one layer. Stored as {law.label.lower()}, removing {words.percent(removed, 0)} from each of the "
+        f"{len(lost)} takes {words.percent(float(np.median(lost)))} of a layer's energy in the middle (median) and "
         f"{words.percent(max(lost))} from the worst"
     )
-    found = _nearest(group, removed)
+    found = None if side is None else _nearest(side, removed)
     if found is None:
         return f"{said}."
     at, text, factor = found
@@ -48,12 +50,10 @@ def damage_sentence(spectra: Spectra, decomposition: str, removed: float, group:
     )
 
 
-def _nearest(group: comparisons.Group | None, removed: float) -> tuple[float, str, float] | None:
+def _nearest(side: Side, removed: float) -> tuple[float, str, float] | None:
     """Share removed, text and factor of perplexity of the measured uniform plan that is nearest."""
-    if group is None:
-        return None
-    dense = dense_row(group.rows)
-    rows = [row for row in group.at("whitened", None) if row["method"] == "uniform"]
+    measured = side.rows(None)
+    dense, rows = dense_row(measured), [row for row in measured if allocated_by(row, ("uniform",))]
     if dense is None or not rows:
         return None
     row = min(rows, key=lambda row: abs(removed_share(float(row["keep_target"])) - removed))

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import streamlit as st
 
 from lrc_core import words
-from lrc_core.budget import keep_at, whole_percent
+from lrc_core.budget import LAWS, keep_at, storage_law, whole_percent
 from lrc_core.escape import escaped
 from lrc_core.figures import measured as charts
-from lrc_core.names import method_label
-from lrc_core.plan import Plan
+from lrc_core.names import decomposition_label, method_label
+from lrc_core.plan import Plan, split_variant
 from lrc_core.quality.quantised import compresses
-from lrc_core.quality.rows import dense_row, mean_loss
+from lrc_core.quality.rows import allocated_by, dense_row, mean_loss
 from lrc_core.results import comparisons
 from lrc_core.results.archive import archive
 from lrc_core.runs.spec import ModelRef
@@ -27,23 +28,62 @@ RATE, PAIR = "learn_rate", "learn_pair"
 METHODS = ("uniform", "strs", "llrc")
 
 
+@dataclass(frozen=True)
+class Side:
+    """Where the three can be compared: rows of one group, on the same decomposition, stored under the same law."""
+
+    group: comparisons.Group
+    decomposition: str
+    storage: str
+
+    def rows(self, keep: float | None) -> list[comparisons.Row]:
+        """The dense model and those of the three that were measured, at one budget or (None) at all."""
+        rows = self.group.at(self.decomposition, keep)
+        return [
+            row
+            for row in rows
+            if row["method"] == "dense" or (allocated_by(row, METHODS) and _law(row) == self.storage)
+        ]
+
+    @property
+    def keeps(self) -> list[float]:
+        """Budgets at which one of the three was measured."""
+        return sorted({float(row["keep_target"]) for row in self.rows(None) if compresses(row)})
+
+    @property
+    def methods(self) -> set[str]:
+        """Those of the three that were measured."""
+        return {split_variant(str(row["method"]))[0] for row in self.rows(None) if compresses(row)}
+
+    @property
+    def words(self) -> str:
+        """How all of their layers are factored and stored."""
+        return f"{decomposition_label(self.decomposition)} factors, stored as {storage_law(self.storage).label.lower()}"
+
+
+def _law(row: comparisons.Row) -> str:
+    return split_variant(str(row["method"]))[2]
+
+
 def draw(ref: ModelRef) -> None:
     """Perplexity of the three at one budget, their plans, and where two of them differ."""
-    group = usable(ref)
-    if group is None:
+    side = usable(ref)
+    if side is None:
         empty(
             "No comparison of the three yet",
             "Compare uniform, STRS and LLRC on the Compare page; the shipped one is missing as well.",
             ":material/balance:",
         )
         return
-    rates = sorted({whole_percent(keep) for keep in comparisons.keeps_of(group, "whitened")})
+    group = side.group
+    rates = sorted({whole_percent(keep) for keep in side.keeps})
     keep = keep_at(forms.rate_choice(st, "Budget: share removed from the block linears", rates, RATE))
-    rows = [row for row in group.at("whitened", keep) if row["method"] in ("dense", *METHODS)]
-    views.perplexity(rows, charts.perplexity_bars(rows, lying=True), "learn_perplexity")
+    rows = side.rows(keep)
+    views.perplexity(rows, charts.perplexity_by_method(rows, log=True), "learn_perplexity")
+    st.caption(f"All three: {side.words}.")
     if said := beyond(group, keep, rows):
         st.markdown(said)
-    plans = {str(row["method"]): plan for row in rows if (plan := comparisons.plan_of(row)) is not None}
+    plans = plans_of(rows)
     known = archive().newest_card(group.views[0].spec.model)
     if known is not None and len(plans) > 1:
         difference(known[0], plans)
@@ -51,18 +91,26 @@ def draw(ref: ModelRef) -> None:
     page_link("pages/compare.py", "Everything that was measured, on Compare", ":material/balance:")
 
 
-def usable(ref: ModelRef) -> comparisons.Group | None:
+def plans_of(rows: Sequence[comparisons.Row]) -> dict[str, Plan]:
+    """The plans behind rows, by their allocator."""
+    found = {split_variant(str(row["method"]))[0]: comparisons.plan_of(row) for row in rows}
+    return {method: plan for method, plan in found.items() if plan is not None}
+
+
+def usable(ref: ModelRef) -> Side | None:
     """The user's own comparison of at least two of the three, else the shipped one."""
     for candidate in (ref, ModelRef()):
         for group in comparisons.groups(candidate):
-            if len({row["method"] for row in group.at("whitened", None)} & set(METHODS)) > 1:
-                return group
+            sides = (Side(group, name, law) for name in comparisons.decompositions_of(group) for law in LAWS)
+            side = max(sides, key=lambda side: len(side.methods), default=None)
+            if side is not None and len(side.methods) > 1:
+                return side
     return None
 
 
 def beyond(group: comparisons.Group, keep: float, rows: Sequence[comparisons.Row]) -> str:
     """What lost less than the best of the three at the same budget, "" where nothing did."""
-    three = [row for row in rows if row["method"] in METHODS]
+    three = [row for row in rows if allocated_by(row, METHODS)]
     best = lightest(group, keep)
     if best is None or not three or mean_loss(best) >= min(map(mean_loss, three)):
         return ""

@@ -48,10 +48,8 @@ def pays_book(ref: ModelRef) -> tuple[Book, str] | None:
         for percent in _REMOVED
     }
     frames = [Frame(f"{percent} %", _mark(axes, layer, percent, unit), _plain(told)) for percent, told in said.items()]
-    group = usable(ref)
-    return Book("Removed", _SIZE, base, frames, start=_REMOVED.index(10)), damage_sentence(
-        spectra, decomposition, 0.1, group
-    )
+    damage = damage_sentence(spectra, decomposition, 0.1, usable(ref))
+    return Book("Removed", _SIZE, base, frames, start=_REMOVED.index(10)), damage
 
 
 def _mark(axes: Axes, layer: LinearShape, percent: int, unit: float) -> str:

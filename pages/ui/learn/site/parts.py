@@ -12,7 +12,6 @@ from lrc_core.budget import USUAL_KEEP
 from lrc_core.names import method_color, method_label
 from lrc_core.quality.rows import dense_row
 from lrc_core.report.html.page import inline
-from lrc_core.results import comparisons
 from lrc_core.results.archive import archive
 from lrc_core.runs.spec import ModelRef
 from lrc_core.texts.label import text_label
@@ -98,10 +97,10 @@ def _texts(lesson: lessons.Lesson) -> str:
 
 
 def _methods(ref: ModelRef) -> str:
-    group = methods.usable(ref)
-    if group is None:
+    side = methods.usable(ref)
+    if side is None:
         return ""
-    rows = [row for row in group.at("whitened", USUAL_KEEP) if row["method"] in ("dense", *methods.METHODS)]
+    group, rows = side.group, side.rows(USUAL_KEEP)
     charts = ""
     for text in rows[0]["perplexity"]:
         entries = [
@@ -115,13 +114,14 @@ def _methods(ref: ModelRef) -> str:
         ]  # fmt: skip
         title = f"Perplexity on {text_label(text)}"
         charts += f"<div>{pictures.bars(entries, title, 'lower is better, ± standard error')}</div>"
-    plans = {str(row["method"]): plan for row in rows if (plan := comparisons.plan_of(row)) is not None}
+    plans = methods.plans_of(rows)
     shown = archive().newest_card(group.views[0].spec.model)
     spent = ""
     if shown is not None and {"llrc", "strs"} <= plans.keys():
         spent = said(readings.spending(shown[0], plans["llrc"], plans["strs"]))
     return (
         f'<div class="pair">{charts}</div>'
+        + said(f"All three: {side.words}.")
         + said(readings.best(rows))
         + said(methods.beyond(group, USUAL_KEEP, rows))
         + spent
@@ -137,9 +137,10 @@ def _mask(ref: ModelRef) -> str:
 
 
 def _card(ref: ModelRef) -> str:
-    group = methods.usable(ref)
+    side = methods.usable(ref)
     made = ""
-    if group is not None:
+    if side is not None:
+        group = side.group
         dense, best = dense_row(group.rows), methods.lightest(group, USUAL_KEEP)
         if dense is not None and best is not None and dense.get("cost") and best.get("cost"):
             cells = "".join(
