@@ -100,9 +100,10 @@ def story(report: Report, absent: int) -> list[Any]:
         head = f'<font color="{ACCENT}">{number}</font>&nbsp; {markup(section.title, BOLD)}'
         opening: list[Any] = [Anchor(section.key, section.title), Paragraph(head, H2)]
         drawn = [(type(block), _DRAWN[type(block)](block)) for block in section.blocks]
-        while drawn and drawn[0][0] is Words and len(drawn) > 1 and drawn[1][0] in (Words, Cards):
+        while drawn and drawn[0][0] is Words:
             opening += drawn.pop(0)[1]
-        if drawn and (drawn[0][0] in (Words, Cards) or len(opening) == 2):  # a heading never stands alone
+        # A heading never stands alone, nor an introduction without the picture that it introduces.
+        if drawn and (drawn[0][0] in (Cards, Pictures) or len(opening) == 2):
             first = drawn[0][1].pop(0)
             opening += first._content if isinstance(first, KeepTogether) else [first]
         found += [CondPageBreak(110), KeepTogether(opening)]

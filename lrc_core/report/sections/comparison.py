@@ -8,7 +8,7 @@ from typing import Any
 from lrc_core.budget import removed_percent, size_key
 from lrc_core.formats.grids import BF16
 from lrc_core.names import method_label
-from lrc_core.quality.decision import KINDS, choices
+from lrc_core.quality.decision import KINDS
 from lrc_core.quality.decision_words import decision_words, texts_words
 from lrc_core.quality.quantised import compresses, served_bytes, share_of
 from lrc_core.quality.rows import accuracy_of, mean_of
@@ -150,8 +150,7 @@ def legend_of_marks(named: Named) -> str:
 
 def _decision(named: Named) -> list[Block]:
     """Bytes against loss, with every other way to a smaller model that was measured."""
-    card = named.sources.card
-    found = choices(named.rows, BF16.block_bytes * card.params_total, named.sources.scores())
+    found = named.choices
     said = decision_words(found)
     if not said:
         return []

@@ -9,6 +9,7 @@ from lrc_core.coverage import coverage_words
 from lrc_core.formats.grids import BF16
 from lrc_core.names import decomposition_label, method_label
 from lrc_core.plan import PAIR, split_variant, storage_of
+from lrc_core.quality.decision_words import BESIDE, decision_words
 from lrc_core.quality.plain_words import accuracy_loss, difference_words, surprise
 from lrc_core.quality.quantised import served_bytes
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
@@ -40,6 +41,8 @@ def question(named: Named) -> Section:
     best = ranked(named, named.focus)
     if best:
         blocks += [Facts(tuple(_facts(named, best[0]))), Words(_answer(named, best))]
+        if advice := decision_words(named.choices).removesuffix(BESIDE).strip():
+            blocks.append(Words(f"**What to do with it.** {advice}"))
     else:
         blocks.append(
             Words(

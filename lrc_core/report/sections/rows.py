@@ -8,8 +8,9 @@ from typing import Any
 
 from lrc_core.budget import USUAL_KEEP, same_size, size_key
 from lrc_core.charts.shapes import DENSE_SYMBOL, SYMBOLS
-from lrc_core.formats.grids import METHODS
+from lrc_core.formats.grids import BF16, METHODS
 from lrc_core.names import GREY, decomposition_label, in_order, method_color, method_label
+from lrc_core.quality.decision import Choice, choices
 from lrc_core.quality.quantised import compresses
 from lrc_core.quality.tables import p_of, texts_of
 from lrc_core.report.content import LegendEntry
@@ -57,6 +58,12 @@ class Named:
     def formats(self) -> list[Row]:
         """Measured rows of number formats alone."""
         return [row for row in self.rows if row["method"] in METHODS and "error" not in row]
+
+    @property
+    def choices(self) -> list[Choice]:
+        """Every way to a smaller model that was measured, by bytes and loss."""
+        full = BF16.block_bytes * self.sources.card.params_total
+        return choices(self.rows, full, self.sources.scores())
 
     @property
     def targets(self) -> list[float]:

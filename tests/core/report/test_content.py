@@ -10,19 +10,21 @@ from typing import Any
 import pytest
 
 from lrc_core import words as numbers
+from lrc_core.quality.decision_words import BESIDE, decision_words
 from lrc_core.report.build import make_report
 from lrc_core.report.content import visible_texts
 from lrc_core.report.html.page import report_html
 from lrc_core.report.pdf.document import report_pdf
 from lrc_core.report.sections import prose
 from lrc_core.report.sections.allocation import _ranks
+from lrc_core.report.sections.rows import Named
 from lrc_core.report.sources import Asked, ReportPlan, find_sources
 from lrc_core.runs.spec import QualitySpec
 from lrc_core.types import ModelCard
 from lrc_core.words import data_size
 from tests.factories import run_factory, table_factory
 from tests.factories.pdf_reader import Pdf
-from tests.factories.report_reader import Make, Page, looked_up, table_of
+from tests.factories.report_reader import Make, Page, looked_up, said, table_of
 
 
 def test_failed_and_missing_cells_stand_in_the_tables(make: Make, stores: Any, card: ModelCard) -> None:
@@ -138,3 +140,10 @@ def test_a_difference_has_one_error_in_tile_and_prose(make: Make, stores: Any, c
     text = Page(report_html(make())).text
     tile = re.search(r"(±\d+at95%);[\d,]+questionsasked", text)
     assert tile is not None and (f"({tile[1]})" in text or re.search(r"upto\d+", text)), "or how bad it may be"
+
+
+def test_the_first_section_says_what_to_do_where_there_is_a_choice(make: Make, stores: Any, card: ModelCard) -> None:
+    run_factory.spectra_run(stores[0], card)
+    run = table_factory.compare_run(stores[0], card)
+    advice = decision_words(Named(find_sources(Asked(compare=run.id), looked_up(stores))).choices)
+    assert advice and said(advice.removesuffix(BESIDE)) in said(" ".join(visible_texts(make().sections[0])))

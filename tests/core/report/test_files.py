@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from lrc_core.cli import main
 from lrc_core.registry import ALLOCATORS
 from lrc_core.report.build import ReportOptions, make_report
-from lrc_core.report.content import ESTIMATED, Answers, Cards, visible_texts
+from lrc_core.report.content import ESTIMATED, Answers, Cards, Pictures, Words, visible_texts
 from lrc_core.report.html.page import report_html
 from lrc_core.report.pdf import fonts
 from lrc_core.report.pdf.document import report_pdf
@@ -141,6 +142,11 @@ def test_no_page_ends_with_a_heading_and_answers_stay_together(make: Make, store
         heads |= {squeezed(block.title) for s in made.sections for block in s.blocks if isinstance(block, Answers)}
         texts = [pdf.page_text(page) for page in pdf.pages]
         assert not [text for text in texts if squeezed(text.split("\n")[-1]) in heads]
+        for section in made.sections:
+            words = list(takewhile(lambda block: isinstance(block, Words), section.blocks))
+            for picture in (block for block in section.blocks[len(words) :][:1] if isinstance(block, Pictures)):
+                together = [said(section.title), *(said(one.text) for one in words), said(picture.title)]
+                assert [text for text in texts if all(one in squeezed(text) for one in together)], section.title
         for block in (block for s in made.sections for block in s.blocks if isinstance(block, Answers | Cards)):
             names = [squeezed(entry.name) for entry in block.entries]
             where = [number for number, text in enumerate(texts) if all(name in squeezed(text) for name in names)]
