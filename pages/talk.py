@@ -1,4 +1,4 @@
-"""Talk: one prompt, the dense model and up to four compressed ones answer, side by side."""
+"""Talk: one prompt, the dense model and up to five compressed ones answer, side by side."""
 
 from __future__ import annotations
 

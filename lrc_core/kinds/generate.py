@@ -15,15 +15,15 @@ from lrc_core.runs.spec import AnswerSpec, CalibrationSpec, GenerateSpec, Sampli
 from lrc_core.runs.store import RunStore
 from lrc_core.settings import build, fields_of
 
-MOST_ANSWERS = 5
-"""Models that answer one prompt: the dense one and four plans."""
+MOST_ANSWERS = 6
+"""Models that answer one prompt: the dense one and five plans."""
 
 
 class _Answers:
     """Who answers, in this order; the dense model comes first where no word is said about it."""
 
     def add(self, parser: argparse.ArgumentParser, base: GenerateSpec) -> None:
-        words = "plan file, run id, RUN@20, or dense; three at most"
+        words = f"plan file, run id, RUN@20, or dense; {MOST_ANSWERS - 1} plans at most"
         add_list(parser, ("--plan",), "plan", words, metavar="FILE|RUN")
         parser.add_argument("--no-dense", action="store_true", help="the plans alone")
 

@@ -14,7 +14,7 @@ from lrc_core.quality.quantised import compresses, served_bytes
 from lrc_core.quality.rows import allocated_by, dense_row, mean_loss
 from lrc_core.results import comparisons
 from lrc_core.results.archive import RunView, archive
-from lrc_core.runs.spec import GenerateSpec, ModelRef
+from lrc_core.runs.spec import GenerateSpec, ModelRef, SamplingSpec
 from lrc_core.runs.transcript import read_answers
 from lrc_core.texts.label import text_labels
 from pages.ui.shared.frame import PAGES, page_link, sample_note
@@ -84,8 +84,15 @@ def payload(group: comparisons.Group, questions: Sequence[RunView[GenerateSpec]]
     stops = [_stop(*pair, dense=rows[0][0]) for pair in rows]
     rates = [stop["rate"] for stop in stops]
     usual = whole_percent(USUAL_KEEP)
-    return {"prompts": [_continued(rows), *_answered(rows, questions)], "stops": stops,
-            "start": rates.index(usual) if usual in rates else len(rates) - 1}  # fmt: skip
+    prompts = sorted([_continued(rows), *_answered(rows, questions)], key=_place)
+    return {"prompts": prompts, "stops": stops, "start": rates.index(usual) if usual in rates else len(rates) - 1}
+
+
+def _place(prompt: Mapping[str, Any]) -> int:
+    """Questions that both sides answered come first: a text that is merely continued soon repeats itself."""
+    if prompt["goes_on"]:
+        return 1
+    return 0 if all(left and right for left, right in prompt["texts"]) else 2
 
 
 def _continued(rows: list[Stop]) -> dict[str, Any]:
@@ -95,15 +102,23 @@ def _continued(rows: list[Stop]) -> dict[str, Any]:
 
 
 def _answered(rows: list[Stop], questions: Sequence[RunView[GenerateSpec]]) -> Iterator[dict[str, Any]]:
-    """Questions to which the models of the slider's left side have answers, with those of the right where there are."""
+    """Questions to which the models of the slider's left side have answers, with those of the right where there are.
+
+    What was asked in the same words and drawn in the same way counts as one question, whichever run asked it.
+    """
+    found: dict[tuple[str, SamplingSpec], dict[str, str]] = {}
     for view in questions:
         if not view.done:
             continue
+        said = found.setdefault((view.spec.prompt, view.spec.sampling), {})
         written = read_answers(view.run)
-        said = {_made_by(answer.plan): written[n].text for n, answer in enumerate(view.spec.answers) if n in written}
+        for number, answer in enumerate(view.spec.answers):
+            if number in written:
+                said.setdefault(_made_by(answer.plan), written[number].text)
+    for (prompt, _), said in found.items():
         texts = [[_cut(said.get(_run_of(row), "")) if row else "" for row in pair] for pair in rows]
         if all(left for left, _ in texts):
-            yield {"prompt": view.spec.prompt, "goes_on": False, "texts": texts}
+            yield {"prompt": prompt, "goes_on": False, "texts": texts}
 
 
 def _made_by(plan: Mapping[str, Any] | None) -> str:
