@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any
 
 from lrc_core import words
@@ -29,9 +30,11 @@ from lrc_core.runs.spec import (
     EvaluateSpec,
     GenerateSpec,
     ModelRef,
+    SamplingSpec,
     UpdateSpec,
 )
 from lrc_core.runs.store import RunStore
+from lrc_core.runs.transcript import read_answers
 
 BLIND = "blind"
 """Flag in a run's folder: its answers are in random order, and nobody may see whose they are before voting."""
@@ -197,13 +200,53 @@ def color_of(name: str) -> str:
 
 def letter(number: int) -> str:
     """The name of an answer in a blind vote: ``Answer A``."""
-    return f"Answer {'ABCD'[number]}"
+    return f"Answer {ascii_uppercase[number]}"
 
 
 def questions(ref: ModelRef) -> list[RunView[GenerateSpec]]:
     """What was asked of a model, newest first; where nobody has had an answer, the shipped questions behind it."""
     own = archive().runs(GenerateSpec, ref, samples=False)
     return own if any(view.done for view in own) else archive().runs(GenerateSpec, ref)
+
+
+@dataclass(frozen=True)
+class Question:
+    """What was asked in the same words and drawn in the same way, whichever runs asked it.
+
+    Attributes:
+        texts: what was answered, by the run that made the plan; "" is the dense model.
+    """
+
+    prompt: str
+    sampling: SamplingSpec
+    texts: Mapping[str, str]
+
+    def answers(self, rows: Iterable[Mapping[str, Any] | None]) -> list[str]:
+        """What the models of rows answered, "" where they were not asked."""
+        return ["" if row is None else self.texts.get(plan_run(row), "") for row in rows]
+
+
+def answered(asked: Iterable[RunView[GenerateSpec]]) -> list[Question]:
+    """The questions of finished runs, in their order; of two answers by one plan the first counts.
+
+    What was asked blindly is left out until somebody voted.
+    """
+    found: dict[tuple[str, SamplingSpec], dict[str, str]] = {}
+    for view in asked:
+        if not view.done or hidden(view):
+            continue
+        said = found.setdefault((view.spec.prompt, view.spec.sampling), {})
+        written = read_answers(view.run)
+        for number, answer in enumerate(view.spec.answers):
+            if number in written:
+                origin = {} if answer.plan is None else answer.plan.get("origin") or {}
+                said.setdefault("" if answer.plan is None else str(origin.get("run_id", "?")), written[number].text)
+    return [Question(prompt, sampling, texts) for (prompt, sampling), texts in found.items()]
+
+
+def plan_run(row: Mapping[str, Any]) -> str:
+    """The run that made a measured row's plan; "" of the dense model."""
+    return "" if row["method"] == "dense" else str(row.get("update_run_id") or row.get("allocate_run_id") or "none")
 
 
 def votes() -> list[Vote]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from lrc_core.plan import Plan, make_plan, pruned_plan
 from lrc_core.quality.footprint import params_under
 from lrc_core.runs.process import host_name
 from lrc_core.runs.records import Status
-from lrc_core.runs.spec import AllocateSpec, AnswerSpec, GenerateSpec, LessonSpec, ModelRef, SpectraSpec
+from lrc_core.runs.spec import AllocateSpec, AnswerSpec, GenerateSpec, LessonSpec, ModelRef, SamplingSpec, SpectraSpec
 from lrc_core.runs.store import Run, RunStore
 from lrc_core.runs.transcript import Answer, TranscriptWriter
 from lrc_core.types import LinearShape, ModelCard, ModelIdentity
@@ -295,3 +296,20 @@ def generate_run(
             transcript.done(number, answer)
             records.append(answer.to_dict())
     return finish(run, {"answers": records, "wall_s": 9.0}) if state == "done" else set_state(run, state, 3)
+
+
+def question_run(
+    store: RunStore, texts: Mapping[str, str], *, prompt: str = "Why?", temperature: float = 0.0, blind: bool = False
+) -> Run:
+    """A question that was answered: texts by the run that made each plan, "" for the dense model."""
+    plans = [{"origin": {"run_id": name}} if name else None for name in texts]
+    spec = GenerateSpec(
+        prompt=prompt, answers=tuple(map(AnswerSpec, plans)), sampling=SamplingSpec(temperature=temperature)
+    )
+    run = store.create(spec)
+    if blind:
+        (run.path / "blind").touch()
+    transcript = TranscriptWriter(run)
+    for number, text in enumerate(texts.values()):
+        transcript.done(number, Answer(text))
+    return finish(run, {"answers": []})

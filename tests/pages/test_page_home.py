@@ -17,8 +17,8 @@ from lrc_core.paths import runs_home
 from lrc_core.plan import split_variant
 from lrc_core.results import comparisons
 from lrc_core.results.archive import archive
-from lrc_core.runs.spec import AnswerSpec, GenerateSpec, ModelRef, SamplingSpec, SpectraSpec
-from lrc_core.runs.transcript import Answer, TranscriptWriter, read_answers
+from lrc_core.runs.spec import GenerateSpec, ModelRef, SpectraSpec
+from lrc_core.runs.transcript import read_answers
 from pages.ui.home import live
 from pages.ui.shared import cards, state
 from tests.factories import run_factory, table_factory
@@ -314,23 +314,15 @@ def test_a_question_that_both_sides_answered_comes_first(store, card, together):
     rows += [table_factory.row(method, 0.8, allocate_run_id=run) for method, run in run_of.items()]
     group = comparisons.Group(table_factory.EVALUATION, tuple(rows), 0, (), ())
 
-    def ask(*methods, temperature=0.0):
-        plans = [None if name == "dense" else {"origin": {"run_id": run_of[name]}} for name in methods]
-        spec = GenerateSpec(
-            prompt="Why?", answers=tuple(map(AnswerSpec, plans)), sampling=SamplingSpec(temperature=temperature)
-        )
-        run = store.create(spec)
-        transcript = TranscriptWriter(run)
-        for number, name in enumerate(methods):
-            transcript.done(number, Answer(f"says {name} at {temperature}"))
-        run_factory.finish(run, {"answers": []})
-
-    for methods in [("dense", "llrc", "uniform")] if together else [("dense", "llrc"), ("uniform",)]:
-        ask(*methods)
-    ask("uniform", temperature=0.9)
+    llrc, uniform = run_of.values()
+    said = {"": "dense says", llrc: "llrc says", uniform: "uniform says"}
+    for names in [("", llrc, uniform)] if together else [("", llrc), (uniform,)]:
+        run_factory.question_run(store, {name: said[name] for name in names})
+    run_factory.question_run(store, {uniform: "another draw"}, temperature=0.9)
+    run_factory.question_run(store, dict.fromkeys(said, "a secret"), prompt="Who?", blind=True)
     first, second = live.payload(group, archive().runs(GenerateSpec, ModelRef()))["prompts"]
     assert first["prompt"] == "Why?" and second["goes_on"]
-    assert first["texts"] == [["says dense at 0.0"] * 2, ["says llrc at 0.0", "says uniform at 0.0"]]
+    assert first["texts"] == [["dense says", "dense says"], ["llrc says", "uniform says"]]
 
 
 def test_the_slider_shows_what_shipped_plans_answered_to_questions(monkeypatch):

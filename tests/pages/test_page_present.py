@@ -14,6 +14,7 @@ from lrc_core.names import method_label
 from lrc_core.quality.decision import Choice
 from lrc_core.quality.rows import mean_loss
 from lrc_core.results import comparisons
+from lrc_core.results.answers import plan_run
 from lrc_core.results.archive import archive
 from lrc_core.runs.spec import ModelRef
 from pages.ui.present.closing import decision
@@ -229,6 +230,19 @@ def test_an_answer_that_loops_is_said_to(told):
     rows = tuple(looping if row is told.best else row for row in told.rows)
     slide = next(s for s in slides_of(replace(told, rows=rows, best=looping)) if s.key == "answers")
     assert "2 different words of 40" in slide.reading, "a comma and a capital make no other word"
+
+
+@pytest.mark.parametrize(("temperature", "whole"), [(0.0, True), (0.7, True), (0.0, False)])
+def test_a_question_that_all_shown_were_asked_takes_the_place_of_a_continuation(told, store, temperature, whole):
+    """Drawn texts show one chance among many, and half an answer is no comparison."""
+    story = replace(told, rows=tuple({**row, "allocate_run_id": f"plan-{n}"} for n, row in enumerate(told.rows)))
+    shown = (story.dense, story.others[0], story.others[-1])
+    texts = {plan_run(row): f"{row['method']} answers" for row in shown}
+    if not whole:
+        texts.popitem()
+    run_factory.question_run(store, texts, temperature=temperature)
+    slide = next(s for s in slides_of(story) if s.key == "answers")
+    assert [text in slide.body for text in ("Why?", *texts.values())] == [whole and not temperature] * (len(texts) + 1)
 
 
 def test_every_comparison_that_is_told_can_be_made_again(told, store, card):

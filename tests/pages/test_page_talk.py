@@ -16,6 +16,7 @@ from lrc_core import words
 from lrc_core.jobs import generator, manager
 from lrc_core.jobs.generator import Generator
 from lrc_core.kinds import command_for
+from lrc_core.kinds.generate import MOST_ANSWERS
 from lrc_core.quality.footprint import footprint
 from lrc_core.quality.votes import read_votes, votes_csv, votes_path
 from lrc_core.results import answers as choices
@@ -201,6 +202,11 @@ def test_blind_answers_appear_together(open_page, store, card):
     run = run_factory.generate_run(store, card, blind=True, state="running", written=2)
     text = text_of(open_page("talk", ta_run=run.id))
     assert "says number" not in text and "1 of 3 answers" in text
+
+
+def test_every_place_in_a_blind_vote_has_a_letter():
+    letters = [choices.letter(number) for number in range(MOST_ANSWERS)]
+    assert len(set(letters)) == MOST_ANSWERS
 
 
 @pytest.mark.parametrize(("key", "said"), [("tie", "1 of them"), ("skip", "has voted yet")])

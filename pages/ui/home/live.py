@@ -13,9 +13,9 @@ from lrc_core.names import method_color, method_label
 from lrc_core.quality.quantised import compresses, served_bytes
 from lrc_core.quality.rows import allocated_by, dense_row, mean_loss
 from lrc_core.results import comparisons
+from lrc_core.results.answers import answered
 from lrc_core.results.archive import RunView, archive
-from lrc_core.runs.spec import GenerateSpec, ModelRef, SamplingSpec
-from lrc_core.runs.transcript import read_answers
+from lrc_core.runs.spec import GenerateSpec, ModelRef
 from lrc_core.texts.label import text_labels
 from pages.ui.shared.frame import PAGES, page_link, sample_note
 from pages.ui.shared.prose import component
@@ -84,7 +84,7 @@ def payload(group: comparisons.Group, questions: Sequence[RunView[GenerateSpec]]
     stops = [_stop(*pair, dense=rows[0][0]) for pair in rows]
     rates = [stop["rate"] for stop in stops]
     usual = whole_percent(USUAL_KEEP)
-    prompts = sorted([_continued(rows), *_answered(rows, questions)], key=_place)
+    prompts = sorted([_continued(rows), *_asked(rows, questions)], key=_place)
     return {"prompts": prompts, "stops": stops, "start": rates.index(usual) if usual in rates else len(rates) - 1}
 
 
@@ -101,34 +101,12 @@ def _continued(rows: list[Stop]) -> dict[str, Any]:
     return {"prompt": str(rows[0][0]["sample"].get("prompt", "")), "goes_on": True, "texts": texts}
 
 
-def _answered(rows: list[Stop], questions: Sequence[RunView[GenerateSpec]]) -> Iterator[dict[str, Any]]:
-    """Questions to which the models of the slider's left side have answers, with those of the right where there are.
-
-    What was asked in the same words and drawn in the same way counts as one question, whichever run asked it.
-    """
-    found: dict[tuple[str, SamplingSpec], dict[str, str]] = {}
-    for view in questions:
-        if not view.done:
-            continue
-        said = found.setdefault((view.spec.prompt, view.spec.sampling), {})
-        written = read_answers(view.run)
-        for number, answer in enumerate(view.spec.answers):
-            if number in written:
-                said.setdefault(_made_by(answer.plan), written[number].text)
-    for (prompt, _), said in found.items():
-        texts = [[_cut(said.get(_run_of(row), "")) if row else "" for row in pair] for pair in rows]
+def _asked(rows: list[Stop], questions: Sequence[RunView[GenerateSpec]]) -> Iterator[dict[str, Any]]:
+    """Questions to which the models of the slider's left side have answers, with those of the right where there are."""
+    for question in answered(questions):
+        texts = [[_cut(text) for text in question.answers(pair)] for pair in rows]
         if all(left for left, _ in texts):
-            yield {"prompt": prompt, "goes_on": False, "texts": texts}
-
-
-def _made_by(plan: Mapping[str, Any] | None) -> str:
-    """The run that a plan comes from; "" of the dense model."""
-    return str((plan.get("origin") or {}).get("run_id", "?")) if plan is not None else ""
-
-
-def _run_of(row: comparisons.Row) -> str:
-    """The run that made a row's plan; "" of the dense model."""
-    return "" if row["method"] == "dense" else str(row.get("update_run_id") or row.get("allocate_run_id") or "none")
+            yield {"prompt": question.prompt, "goes_on": False, "texts": texts}
 
 
 def _cut(text: str) -> str:

@@ -22,8 +22,9 @@ from lrc_core.quality.quantised import compresses
 from lrc_core.quality.rows import Scores
 from lrc_core.report.drawing.heatmap import kept_of
 from lrc_core.results import comparisons
+from lrc_core.results.answers import answered
 from lrc_core.results.archive import RunView, archive
-from lrc_core.runs.spec import AllocateSpec
+from lrc_core.runs.spec import AllocateSpec, GenerateSpec
 from lrc_core.runs.store import RunStore
 from lrc_core.texts.label import text_label
 from lrc_core.types import ModelCard
@@ -74,8 +75,8 @@ def _slides(story: Story) -> Iterator[Slide]:
         yield plan(story)
     if story.rows and story.others:
         yield comparison(story)
-        if any((row.get("sample") or {}).get("text") for row in story.rows):
-            yield answers(story)
+        if written := answers(story):
+            yield written
         if story.decided:
             yield decision(story)
         yield card(story)
@@ -219,31 +220,48 @@ def _against_dense(story: Story) -> str:
     return f"The perplexity of {story.best_label} is {surprise(story.best, story.dense)}."
 
 
-def answers(story: Story) -> Slide:
-    """What they write: figures alone hide garbage."""
+def answers(story: Story) -> Slide | None:
+    """What they write, where that is known: figures alone hide garbage."""
     best = story.others[0]
     worst = story.others[-1]
     shown = [row for row in (story.dense, best, worst if worst is not best else None) if row is not None]
-    shown = [row for row in shown if (row.get("sample") or {}).get("text")]
-    prompt = str(shown[0]["sample"].get("prompt", ""))
+    prompt, written = _written(story, shown)
+    if not written:
+        return None
     cells = "".join(
         f'<div class="answer"><b><i class="chip" style="background:{method_color(str(row["method"]))}"></i>'
-        f"{html.escape(_name(row))}</b><p>{html.escape(_cut(str(row['sample']['text']).strip()))}</p></div>"
-        for row in shown
+        f"{html.escape(_name(row))}</b><p>{html.escape(_cut(text.strip()))}</p></div>"
+        for row, text in written
     )
-    body = f'<p class="prompt">“{html.escape(prompt)} …”</p><div class="answers">{cells}</div>'
+    body = f'<p class="prompt">“{html.escape(prompt)}”</p><div class="answers">{cells}</div>'
     reading = (
-        "How the most likely continuation of one prompt begins, word for word. It guards against garbage and "
-        "proves nothing: the figures before are the measure." + _looping(shown)
+        "How the most likely text after one prompt begins, word for word. It guards against garbage and "
+        "proves nothing: the figures before are the measure." + _looping(written)
     )
-    return Slide("answers", "What they write", body, reading, tuple(str(row.get("run_id")) for row in shown))
+    return Slide("answers", "What they write", body, reading, tuple(str(row.get("run_id")) for row, _ in written))
 
 
-def _looping(rows: Sequence[comparisons.Row]) -> str:
+Written = list[tuple[comparisons.Row, str]]
+"""Models, each with what it wrote."""
+
+
+def _written(story: Story, shown: Sequence[comparisons.Row]) -> tuple[str, Written]:
+    """A prompt, and what models wrote: a question that all of them were asked, else the comparison's own prompt."""
+    for question in answered(archive().runs(GenerateSpec, story.ref)):
+        texts = question.answers(shown)
+        if question.sampling.temperature == 0 and all(texts):
+            return question.prompt, list(zip(shown, texts, strict=True))
+    known = [(row, row.get("sample") or {}) for row in shown]
+    written = [(row, str(sample["text"])) for row, sample in known if sample.get("text")]
+    prompts = [str(sample.get("prompt", "")) for _, sample in known if sample.get("text")]
+    return (f"{prompts[0]} …" if prompts else ""), written
+
+
+def _looping(written: Written) -> str:
     """Which of the models repeat themselves, said before somebody in the room does."""
     said = []
-    for row in rows:
-        found = words.words_in(str(row["sample"]["text"]))
+    for row, text in written:
+        found = words.words_in(text)
         if found and len(set(found)) < 0.6 * len(found):
             said.append(f"{_name(row)} ({len(set(found))} different words of {len(found)})")
     return f" In a loop: {'; '.join(said)}." if said else ""
