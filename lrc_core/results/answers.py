@@ -210,7 +210,7 @@ def questions(ref: ModelRef) -> list[RunView[GenerateSpec]]:
 
 
 @dataclass(frozen=True)
-class Question:
+class AnsweredPrompt:
     """What was asked in the same words and drawn in the same way, whichever runs asked it.
 
     Attributes:
@@ -226,7 +226,7 @@ class Question:
         return ["" if row is None else self.texts.get(plan_run(row), "") for row in rows]
 
 
-def answered(asked: Iterable[RunView[GenerateSpec]]) -> list[Question]:
+def answered(asked: Iterable[RunView[GenerateSpec]]) -> list[AnsweredPrompt]:
     """The questions of finished runs, in their order; of two answers by one plan the first counts.
 
     What was asked blindly is left out until somebody voted.
@@ -241,7 +241,7 @@ def answered(asked: Iterable[RunView[GenerateSpec]]) -> list[Question]:
             if number in written:
                 origin = {} if answer.plan is None else answer.plan.get("origin") or {}
                 said.setdefault("" if answer.plan is None else str(origin.get("run_id", "?")), written[number].text)
-    return [Question(prompt, sampling, texts) for (prompt, sampling), texts in found.items()]
+    return [AnsweredPrompt(prompt, sampling, texts) for (prompt, sampling), texts in found.items()]
 
 
 def plan_run(row: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from lrc_core.quality.rows import allocated_by, dense_row
 from lrc_core.results.spectra import Spectra
 from lrc_core.texts.label import text_label
 from lrc_core.types import Storage
-from pages.ui.learn.methods import Side
+from pages.ui.learn.methods import Trio
 
 
 def losses(spectra: Spectra, decomposition: str, removed: float, storage: Storage) -> list[float]:
@@ -23,7 +23,7 @@ def losses(spectra: Spectra, decomposition: str, removed: float, storage: Storag
     return [1 - energy_kept(spectra.values[decomposition][layer.name], ranks[layer.name]) for layer in layers]
 
 
-def damage_sentence(spectra: Spectra, decomposition: str, removed: float, side: Side | None) -> str:
+def damage_sentence(spectra: Spectra, decomposition: str, removed: float, side: Trio | None) -> str:
     """How a layer's loss compares with the others', and what all of them together did to the model.
 
     Args:
@@ -50,7 +50,7 @@ def damage_sentence(spectra: Spectra, decomposition: str, removed: float, side: 
     )
 
 
-def _nearest(side: Side, removed: float) -> tuple[float, str, float] | None:
+def _nearest(side: Trio, removed: float) -> tuple[float, str, float] | None:
     """Share removed, text and factor of perplexity of the measured uniform plan that is nearest."""
     measured = side.rows(None)
     dense, rows = dense_row(measured), [row for row in measured if allocated_by(row, ("uniform",))]

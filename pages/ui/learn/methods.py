@@ -29,7 +29,7 @@ METHODS = ("uniform", "strs", "llrc")
 
 
 @dataclass(frozen=True)
-class Side:
+class Trio:
     """Where the three can be compared: rows of one group, on the same decomposition, stored under the same law."""
 
     group: comparisons.Group
@@ -97,11 +97,11 @@ def plans_of(rows: Sequence[comparisons.Row]) -> dict[str, Plan]:
     return {method: plan for method, plan in found.items() if plan is not None}
 
 
-def usable(ref: ModelRef) -> Side | None:
+def usable(ref: ModelRef) -> Trio | None:
     """The user's own comparison of at least two of the three, else the shipped one."""
     for candidate in (ref, ModelRef()):
         for group in comparisons.groups(candidate):
-            sides = (Side(group, name, law) for name in comparisons.decompositions_of(group) for law in LAWS)
+            sides = (Trio(group, name, law) for name in comparisons.decompositions_of(group) for law in LAWS)
             side = max(sides, key=lambda side: len(side.methods), default=None)
             if side is not None and len(side.methods) > 1:
                 return side
