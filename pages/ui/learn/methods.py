@@ -56,7 +56,7 @@ class Trio:
         return {split_variant(str(row["method"]))[0] for row in self.rows(None) if compresses(row)}
 
     @property
-    def words(self) -> str:
+    def basis(self) -> str:
         """How all of their layers are factored and stored."""
         return f"{decomposition_label(self.decomposition)} factors, stored as {storage_law(self.storage).label.lower()}"
 
@@ -80,7 +80,7 @@ def draw(ref: ModelRef) -> None:
     keep = keep_at(forms.rate_choice(st, "Budget: share removed from the block linears", rates, RATE))
     rows = side.rows(keep)
     views.perplexity(rows, charts.perplexity_by_method(rows, log=True), "learn_perplexity")
-    st.caption(f"All three: {side.words}.")
+    st.caption(f"All three: {side.basis}.")
     if said := beyond(group, keep, rows):
         st.markdown(said)
     plans = plans_of(rows)

@@ -121,7 +121,7 @@ def _methods(ref: ModelRef) -> str:
         spent = said(readings.spending(shown[0], plans["llrc"], plans["strs"]))
     return (
         f'<div class="pair">{charts}</div>'
-        + said(f"All three: {side.words}.")
+        + said(f"All three: {side.basis}.")
         + said(readings.best(rows))
         + said(methods.beyond(group, USUAL_KEEP, rows))
         + spent
