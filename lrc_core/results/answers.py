@@ -221,9 +221,13 @@ class AnsweredPrompt:
     sampling: SamplingSpec
     texts: Mapping[str, str]
 
-    def answers(self, rows: Iterable[Mapping[str, Any] | None]) -> list[str]:
-        """What the models of rows answered, "" where they were not asked."""
-        return ["" if row is None else self.texts.get(plan_run(row), "") for row in rows]
+    def answers(self, rows: Iterable[Mapping[str, Any] | None]) -> list[str | None]:
+        """What the models of rows answered, None where they were not asked; "" is a text that ended at once."""
+        return [None if row is None else self.texts.get(plan_run(row)) for row in rows]
+
+
+NOTHING = "It wrote nothing: the first token ended the text."
+"""What stands in place of an empty answer."""
 
 
 def answered(asked: Iterable[RunView[GenerateSpec]]) -> list[AnsweredPrompt]:

@@ -99,7 +99,7 @@ def test_the_bars_below_the_first_slider_are_as_long_as_their_perplexities(demo,
     page.wait_for_timeout(300)  # bars take an eighth of a second
     said = [float(re.search(r"on \w+ ([\d.]+)", text)[1]) for text in models.locator(".said").all_inner_texts()]
     long = [bar.bounding_box()["width"] for bar in models.locator(".track i").all()]
-    assert said[1] > 2 * said[0]
+    assert said[1] > said[0]
     assert long[1] / long[0] == pytest.approx(said[1] / said[0], rel=0.1)
 
 
@@ -113,7 +113,7 @@ def test_another_prompt_shows_other_texts_at_every_stop(demo, open_tab):
     expect(text).not_to_have_text(before)
     page.locator(".live input").press("Home")
     page.locator(".live input").press("ArrowRight")
-    expect(page.locator(".live .model").nth(1).locator(".said").last).to_contain_text("not measured at 5 %")
+    expect(page.locator(".live .model").nth(1).locator(".said").last).to_contain_text("times dense")
 
 
 def test_the_mask_of_learn_is_no_wider_than_a_narrow_screen(demo, open_tab):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lrc_core.budget import LAWS
+from lrc_core.budget import LAWS, whole_percent
 from lrc_core.errors import ModelError
 from lrc_core.jobs import manager
 from lrc_core.models import consent
@@ -16,6 +16,7 @@ from lrc_core.names import method_label, model_label
 from lrc_core.paths import runs_home
 from lrc_core.plan import split_variant
 from lrc_core.results import comparisons
+from lrc_core.results.answers import NOTHING
 from lrc_core.results.archive import archive
 from lrc_core.runs.spec import GenerateSpec, ModelRef, SpectraSpec
 from lrc_core.runs.transcript import read_answers
@@ -315,14 +316,16 @@ def test_a_question_that_both_sides_answered_comes_first(store, card, together):
     group = comparisons.Group(table_factory.EVALUATION, tuple(rows), 0, (), ())
 
     llrc, uniform = run_of.values()
-    said = {"": "dense says", llrc: "llrc says", uniform: "uniform says"}
+    said = {"": "dense says", llrc: "llrc says", uniform: ""}
     for names in [("", llrc, uniform)] if together else [("", llrc), (uniform,)]:
         run_factory.question_run(store, {name: said[name] for name in names})
     run_factory.question_run(store, {uniform: "another draw"}, temperature=0.9)
     run_factory.question_run(store, dict.fromkeys(said, "a secret"), prompt="Who?", blind=True)
     first, second = live.payload(group, archive().runs(GenerateSpec, ModelRef()))["prompts"]
     assert first["prompt"] == "Why?" and second["goes_on"]
-    assert first["texts"] == [["dense says", "dense says"], ["llrc says", "uniform says"]]
+    (dense, also), (left, right) = first["texts"]
+    assert (dense, also, left) == ("dense says", "dense says", "llrc says")
+    assert "nothing" in right, "a text that ended at once is an answer"
 
 
 def test_the_slider_shows_what_shipped_plans_answered_to_questions(monkeypatch):
@@ -331,14 +334,16 @@ def test_the_slider_shows_what_shipped_plans_answered_to_questions(monkeypatch):
     group = next(group for group in comparisons.groups(ModelRef()) if group.tells)
     asked = archive().runs(GenerateSpec, ModelRef())
     data = live.payload(group, asked)
-    assert [stop["rate"] for stop in data["stops"]] == [0, 5, 10, 20, 30]
-    assert len(data["prompts"]) == 11 and data["prompts"][0]["goes_on"]
-    by_prompt = {view.spec.prompt: view for view in asked}
-    for prompt in data["prompts"][1:]:
-        view = by_prompt[prompt["prompt"]]
-        written = [" ".join(read_answers(view.run)[n].text.split()) for n in range(len(view.spec.answers))]
-        assert all(text and whole.startswith(text.removesuffix(" …")) for text, whole in zip(
-            [left for left, _ in prompt["texts"]], written, strict=True))  # fmt: skip
+    assert [stop["rate"] for stop in data["stops"]] == [0, *(whole_percent(keep) for keep in group.sizes)]
+    assert all(model["factor"] for stop in data["stops"] for model in stop["models"]), "both sides at every size"
+    first, *others = data["prompts"]
+    assert not first["goes_on"] and all(left and right for left, right in first["texts"])
+    assert [prompt["goes_on"] for prompt in others].count(True) == 1
+    written = {" ".join(answer.text.split()) for view in asked for answer in read_answers(view.run).values()}
+    for prompt in data["prompts"]:
+        shown = [text.removesuffix(" …") for pair in prompt["texts"] for text in pair if text]
+        shown = [text for text in shown if text != f"({NOTHING})"]
+        assert prompt["goes_on"] or all(any(whole.startswith(text) for whole in written) for text in shown)
 
 
 @pytest.mark.parametrize("present", [True, False])

@@ -13,7 +13,7 @@ from lrc_core.names import method_color, method_label
 from lrc_core.quality.quantised import compresses, served_bytes
 from lrc_core.quality.rows import allocated_by, dense_row, mean_loss
 from lrc_core.results import comparisons
-from lrc_core.results.answers import answered
+from lrc_core.results.answers import NOTHING, answered
 from lrc_core.results.archive import RunView, archive
 from lrc_core.runs.spec import GenerateSpec, ModelRef
 from lrc_core.texts.label import text_labels
@@ -104,8 +104,9 @@ def _continued(rows: list[Stop]) -> dict[str, Any]:
 def _asked(rows: list[Stop], questions: Sequence[RunView[GenerateSpec]]) -> Iterator[dict[str, Any]]:
     """Questions to which the models of the slider's left side have answers, with those of the right where there are."""
     for question in answered(questions):
-        texts = [[_cut(text) for text in question.answers(pair)] for pair in rows]
-        if all(left for left, _ in texts):
+        found = [question.answers(pair) for pair in rows]
+        if all(left is not None for left, _ in found):
+            texts = [["" if text is None else _cut(text) or f"({NOTHING})" for text in pair] for pair in found]
             yield {"prompt": question.prompt, "goes_on": False, "texts": texts}
 
 

@@ -22,7 +22,7 @@ from lrc_core.quality.quantised import compresses
 from lrc_core.quality.rows import Scores
 from lrc_core.report.drawing.heatmap import kept_of
 from lrc_core.results import comparisons
-from lrc_core.results.answers import answered
+from lrc_core.results.answers import NOTHING, answered
 from lrc_core.results.archive import RunView, archive
 from lrc_core.runs.spec import AllocateSpec, GenerateSpec
 from lrc_core.runs.store import RunStore
@@ -248,9 +248,9 @@ Written = list[tuple[comparisons.Row, str]]
 def _written(story: Story, shown: Sequence[comparisons.Row]) -> tuple[str, Written]:
     """A prompt, and what models wrote: a question that all of them were asked, else the comparison's own prompt."""
     for question in answered(archive().runs(GenerateSpec, story.ref)):
-        texts = question.answers(shown)
-        if question.sampling.temperature == 0 and all(texts):
-            return question.prompt, list(zip(shown, texts, strict=True))
+        texts = [text for text in question.answers(shown) if text is not None]
+        if question.sampling.temperature == 0 and len(texts) == len(shown):
+            return question.prompt, [(row, text or NOTHING) for row, text in zip(shown, texts, strict=True)]
     known = [(row, row.get("sample") or {}) for row in shown]
     written = [(row, str(sample["text"])) for row, sample in known if sample.get("text")]
     prompts = [str(sample.get("prompt", "")) for _, sample in known if sample.get("text")]

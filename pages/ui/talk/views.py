@@ -74,7 +74,7 @@ def _text(answer: Answer, view: RunView[GenerateSpec], together: bool) -> None:
         said = f"{html.escape(answer.text.strip())}{cursor}"
         st.html(f'<div class="lrc-answer" {SCROLLS} aria-label="Answer">{said}</div>')
     elif answer.done:
-        st.caption("It wrote nothing: the first token ended the text.")
+        st.caption(talk.NOTHING)
     elif view.final:
         st.caption("Not written.")
     else:
