@@ -42,11 +42,6 @@ START, UPLOAD, NAME, RUN, STORAGE = "pl_start", "pl_upload", "pl_name", "pl_run"
 UNIFORM = "uniform"
 
 
-def chosen_keep() -> float:
-    """The compression slider; returns the share to keep."""
-    return keep_at(forms.rate_slider(st, "The budget: a plan that keeps more than this leaves does not count."))
-
-
 def beginnings(ref: ModelRef, card: ModelCard, keep: float) -> dict[str, str]:
     """Starting plans, by key: the uniform rule, recorded plans near this size, saved plans."""
     found = {UNIFORM: "Uniform rule"}
@@ -95,7 +90,7 @@ def head(ref: ModelRef, card: ModelCard, draft: Draft) -> float:
     """Budget, beginning and import; returns the share to keep."""
     left, right = st.columns(2, gap="medium", vertical_alignment="bottom")
     with left:
-        keep = chosen_keep()
+        keep = keep_at(forms.rate_slider(st, "The budget: a plan that keeps more than this leaves does not count."))
     options = beginnings(ref, card, keep)
     with right, st.container(horizontal=True, vertical_alignment="bottom"):
         choice = st.selectbox("Begin with", list(options), format_func=lambda key: options.get(key, key), key=START)

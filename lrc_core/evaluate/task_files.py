@@ -51,9 +51,7 @@ def write_task_files(pack: Path, folder: Path, tasks: Sequence[str], items: int 
     Args:
         pack: folder of ``<task>.jsonl``.
         folder: where a ``.yaml`` and a ``.jsonl`` go for each task; made where it is not there.
-        tasks: names of the pack.
         items: items of each task, drawn with ``seed`` as an evaluation draws them; 0 for all.
-        seed: chooses the items.
 
     Returns:
         What lm-eval calls the tasks.

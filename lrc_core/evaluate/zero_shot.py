@@ -94,7 +94,6 @@ def zero_shot(  # noqa: PLR0913  what to run on, what to run and the two callbac
     Args:
         model: a Hugging Face causal LM, on any device.
         tokenizer: its tokenizer; not changed.
-        tasks: names of tasks.
         items: items of each task (of each member of a group), drawn with ``seed``; 0 for all.
         seed: chooses the items.
         include_path: folder of the user's own lm-eval task files, or "".
@@ -106,7 +105,6 @@ def zero_shot(  # noqa: PLR0913  what to run on, what to run and the two callbac
     Raises:
         EvaluationError: a name is unknown (close ones are suggested), or a task cannot be loaded or run.
         NumericalError: a log-probability is not a number.
-        CancelledError: ``should_stop`` said so.
     """
     scores: dict[str, TaskScore] = {}
     if not tasks:

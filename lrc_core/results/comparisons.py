@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeAlias, TypeGuard
+from typing import Any, TypeAlias
 
 from lrc_core import words
 from lrc_core.budget import removed_share, same_percent, same_size, size_key
@@ -135,7 +135,7 @@ def groups(ref: ModelRef) -> list[Group]:
     views = archive().runs(ref=ref)
     aside = _set_aside(views)
     for view in views:
-        if not _measures(view):
+        if not isinstance(view.spec, CompareSpec | QualitySpec | EvaluateSpec):
             continue
         for row in rows_of(view):
             if isinstance(view.spec, EvaluateSpec) and row.get("run_id") in aside:
@@ -143,14 +143,6 @@ def groups(ref: ModelRef) -> list[Group]:
             found.setdefault((view.spec.evaluation, measured_contents(view.spec)), []).append((row, view))
     made = [_group(evaluation, entries) for (evaluation, _), entries in found.items()]
     return sorted(made, key=lambda group: (bool(group.changed), not group.tells, group.sample, -len(group.rows)))
-
-
-def _measures(view: AnyRun) -> TypeGuard[Measured]:
-    return isinstance(view.spec, CompareSpec | QualitySpec | EvaluateSpec)
-
-
-def _compares(view: Measured) -> bool:
-    return isinstance(view.spec, CompareSpec)
 
 
 def rows_of(view: Measured) -> list[Row]:
@@ -189,14 +181,9 @@ def _set_aside(views: Sequence[AnyRun]) -> set[str]:
         if isinstance(view.spec, QualitySpec | AblationSpec):
             with suppress(LrcError):
                 rows = _bench_rows(view)
-                aside |= {
-                    str(row.get("run_id")) for row in rows if isinstance(view.spec, QualitySpec) or _is_variant(row)
-                }
+                ablated = [row for row in rows if row.get("variant") not in (None, MIX)]
+                aside |= {str(row.get("run_id")) for row in (rows if isinstance(view.spec, QualitySpec) else ablated)}
     return aside
-
-
-def _is_variant(row: Row) -> bool:
-    return row.get("variant") not in (None, MIX)
 
 
 def _usable(row: Any) -> bool:
@@ -212,7 +199,8 @@ def _group(evaluation: EvaluationSpec, entries: Sequence[tuple[Row, Measured]]) 
     cells: dict[tuple[Any, ...], tuple[Row, Measured]] = {}
     seen, hidden = set(), 0
     # A comparison's rows are evaluations of their own as well, begun after it: they belong to what asked for them.
-    askers = {row["run_id"]: view for row, view in reversed(entries) if row.get("run_id") and _compares(view)}
+    asked = [(row, view) for row, view in reversed(entries) if isinstance(view.spec, CompareSpec)]
+    askers = {row["run_id"]: view for row, view in asked if row.get("run_id")}
     for row, view in entries:
         if row.get("run_id") in seen:
             continue
