@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 from lrc_core import words
 from lrc_core.budget import removed_share, same_percent, same_size, size_key
@@ -135,7 +135,7 @@ def groups(ref: ModelRef) -> list[Group]:
     views = archive().runs(ref=ref)
     aside = _set_aside(views)
     for view in views:
-        if not isinstance(view.spec, CompareSpec | QualitySpec | EvaluateSpec):
+        if not _measures(view):
             continue
         for row in rows_of(view):
             if isinstance(view.spec, EvaluateSpec) and row.get("run_id") in aside:
@@ -143,6 +143,10 @@ def groups(ref: ModelRef) -> list[Group]:
             found.setdefault((view.spec.evaluation, measured_contents(view.spec)), []).append((row, view))
     made = [_group(evaluation, entries) for (evaluation, _), entries in found.items()]
     return sorted(made, key=lambda group: (bool(group.changed), not group.tells, group.sample, -len(group.rows)))
+
+
+def _measures(view: AnyRun) -> TypeGuard[Measured]:
+    return isinstance(view.spec, CompareSpec | QualitySpec | EvaluateSpec)
 
 
 def rows_of(view: Measured) -> list[Row]:

@@ -182,8 +182,7 @@ def worker() -> None:
                 left = words.duration(generator.seconds_left(found))
                 st.badge("Idle", icon=":material/bedtime:", color="gray")
                 st.caption(f"The generation worker waits{held}. Released in {left}.")
-                st.button("Release now", icon=":material/eject:", key="ta_release",
-                          on_click=generator.release, args=(RunStore(),))  # fmt: skip
+                st.button("Release now", icon=":material/eject:", key="ta_release", on_click=_release)
             else:
                 icon, color, said = _STATES.get(found.state, _STATES["starting"])
                 st.badge(said, icon=icon, color=color)  # type: ignore[arg-type]
@@ -195,3 +194,7 @@ _STATES = {
     "waiting": (":material/schedule:", "orange", "Waiting for the device"),
     "busy": (":material/sync:", "green", "At work"),
 }
+
+
+def _release() -> None:
+    generator.release(RunStore())
