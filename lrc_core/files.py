@@ -48,7 +48,6 @@ def disk_errors(path: Path, *, cache: bool = False) -> Iterator[None]:
     """Turn the operating system's errors on ``path`` into errors a user can act on.
 
     Args:
-        path: what is written.
         cache: it is a folder of a cache, and the block does more than write: what is not the disk's error passes.
 
     Raises:

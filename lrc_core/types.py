@@ -165,6 +165,7 @@ class Progress:
 
 OnProgress = Callable[[Progress], None]
 ShouldStop = Callable[[], bool]
+"""Asked now and then; whoever is told yes raises :class:`~lrc_core.errors.CancelledError`."""
 
 
 def ignore_progress(_: Progress) -> None:

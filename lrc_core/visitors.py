@@ -55,7 +55,6 @@ def share(rules: Rules, who: Callable[[], str | None]) -> None:
     """From now on this process serves visitors.
 
     Args:
-        rules: what they may do.
         who: the visitor that is being served at the moment, by a key that only says who is the same; None for nobody,
             as in a thread of the server's own.
     """
@@ -84,7 +83,6 @@ def may_open(path: Path, homes: tuple[Path, ...]) -> bool:
     What lies outside by its letters is never looked for on the disk; what lies inside is followed through its links.
 
     Args:
-        path: any path.
         homes: the program's own folders, where visitors may read as well.
     """
     if visitor() is None:

@@ -157,13 +157,7 @@ def choose_decomposition() -> str:
 
 
 def form(ref: ModelRef, card: ModelCard, keep: float, decomposition: str) -> AllocateSpec:
-    """The settings of the next job, generated from the registry; returns its spec.
-
-    Args:
-        card: its card, with layers as they are to be stored.
-        keep: the slider's share.
-        decomposition: that was chosen.
-    """
+    """The settings of the next job, generated from the registry; its card has layers as they are to be stored."""
     entry, preset = choose_method(decomposition, card.layers[0].storage)
     fold = st.expander("All settings", icon=":material/settings:", key=SETTINGS, bind="query-params")
     overrides, calibration, multiple = {}, CalibrationSpec(), 1

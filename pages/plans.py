@@ -43,11 +43,6 @@ START, UPLOAD, NAME, RUN, STORAGE = "pl_start", "pl_upload", "pl_name", "pl_run"
 UNIFORM = "uniform"
 
 
-def chosen_keep() -> float:
-    """The compression slider; returns the share to keep."""
-    return keep_at(forms.rate_slider(st, "The budget: a plan that keeps more than this leaves does not count."))
-
-
 def beginnings(ref: ModelRef, card: ModelCard, keep: float) -> dict[str, str]:
     """Starting plans, by key: the uniform rule, recorded plans near this size, saved plans."""
     found = {UNIFORM: "Uniform rule"}
@@ -212,7 +207,7 @@ def body(ref: ModelRef) -> None:
     editor.offer_last(card)
     left, right = st.columns(2, gap="medium", vertical_alignment="bottom")
     with left:
-        keep = chosen_keep()
+        keep = keep_at(forms.rate_slider(st, "The budget: a plan that keeps more than this leaves does not count."))
     draft = editor.current(card) or first_draft(card, keep)
     card = draft.stored(card)
     head(right, ref, card, draft, keep)

@@ -40,9 +40,10 @@ class RunTable(Sequence[AnyRun]):
 
     def _table(self) -> tuple[list[str], list[list[str]]]:
         rows = [
-            [view.id, title_of(view.spec), view.spec.model.source, view.status.state, _when(view)]
+            [view.id, title_of(view.spec), view.spec.model.source, view.status.state,
+             "sample" if view.sample else ago(view.status.created_at)]
             for view in self._views
-        ]
+        ]  # fmt: skip
         return ["run", "what", "model", "state", "asked for"], rows
 
     def __repr__(self) -> str:
@@ -50,10 +51,6 @@ class RunTable(Sequence[AnyRun]):
 
     def _repr_html_(self) -> str:
         return rows_html(*self._table())
-
-
-def _when(view: AnyRun) -> str:
-    return "sample" if view.sample else ago(view.status.created_at)
 
 
 _RESULTS: dict[type[Any], Any] = {

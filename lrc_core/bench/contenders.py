@@ -54,8 +54,6 @@ def two_blocks(device: torch.device, dtype: torch.dtype, width: int = WIDTH, inn
     """Two blocks of a Llama of 7 billion parameters with random weights, and a head in proportion.
 
     Args:
-        device: where it lies.
-        dtype: of its weights.
         width: hidden size, a multiple of 32.
         inner: intermediate size.
     """
@@ -143,7 +141,6 @@ def low_rank_copy(model: nn.Module, layers: Sequence[LinearShape], ranks: Ranks)
 
     Args:
         model: the dense model; it is left as it is.
-        ranks: rank of every layer.
     """
     made = shallow_copy(model)
     for layer in layers:

@@ -143,11 +143,6 @@ def moment_bytes(shapes: Shapes) -> tuple[int, int]:
     return inputs, sum(4 * rows**2 for block in shapes.blocks for _, rows, _ in block)
 
 
-def spectra_bytes(shapes: Shapes) -> int:
-    """Of the singular values of all layers."""
-    return sum(4 * min(rows, columns) for block in shapes.blocks for _, rows, columns in block)
-
-
 @dataclass(frozen=True)
 class Estimate:
     """What one thing that a user may ask for takes, from nothing to its end.
@@ -171,8 +166,6 @@ def estimates(shapes: Shapes, speeds: Speeds, reading: Reading, training_memory:
     """What can be asked for, the least costly first.
 
     Args:
-        shapes: of the model.
-        speeds: of the machine.
         reading: how much text.
         training_memory: what training ranks takes, see :class:`~lrc_core.models.preflight.Preflight`.
     """
@@ -180,6 +173,7 @@ def estimates(shapes: Shapes, speeds: Speeds, reading: Reading, training_memory:
     inputs, outputs = moment_bytes(shapes)
     factors = factor_bytes(shapes)
     largest = max((rows * columns for block in shapes.blocks for _, rows, columns in block), default=0)
+    values = sum(4 * min(rows, columns) for block in shapes.blocks for _, rows, columns in block)
     white = seconds["second moments"] + seconds["whitened factors"]
     both = seconds["second moments"] + seconds["output gradients"] + seconds["K-FAC factors"]
     wide = max(memory["moments"], memory["decomposition"])
@@ -187,7 +181,7 @@ def estimates(shapes: Shapes, speeds: Speeds, reading: Reading, training_memory:
     # A step reads a window of 256 tokens with the dense model and, forward and back, with full-rank factors.
     training = white + 2048 * 256 * 2 * (shapes.linear + 3 * factors / 4) / speeds.model
     return [
-        Estimate("spectra, streamed", 3 * 2 * largest + 2 * 10**8, spectra_bytes(shapes), seconds["plain spectra"]),
+        Estimate("spectra, streamed", 3 * 2 * largest + 2 * 10**8, values, seconds["plain spectra"]),
         Estimate("whitened, uniform ranks", wide, inputs + factors, white),
         Estimate("K-FAC, Lagrangian ranks", most, inputs + outputs + factors, both),
         Estimate("perplexity of a plan", memory["perplexity"], 0, seconds["perplexity"]),

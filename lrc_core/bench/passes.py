@@ -67,7 +67,6 @@ def timed(model: nn.Module, cell: Workload, seed: Layers) -> Timed:
     """The passes of a cell on a model.
 
     Args:
-        cell: what is asked for.
         seed: see :func:`cache_seed`.
     """
     run = model
@@ -171,7 +170,6 @@ def need_of(model: nn.Module, cell: Workload, seed: Layers, launches: int) -> Ne
 
     Args:
         model: in any form.
-        cell: what is asked for.
         seed: see :func:`cache_seed`.
         launches: operations of one pass.
     """

@@ -115,8 +115,6 @@ def fit_budget(
     have a rank multiple, ranks are rounded down to it and grow by it.
 
     Args:
-        ranks: wanted ranks.
-        keep: share of parameters to keep.
         priority: larger is served first when the remainder is spent; by default the layer with the smallest ratio.
 
     Raises:

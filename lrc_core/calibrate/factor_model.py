@@ -212,9 +212,6 @@ def spectra(
     """Singular values of every block linear under one decomposition, without its factors.
 
     Args:
-        calibrated: the model and its text.
-        entry: the decomposition.
-        settings: its settings.
         notes: what is to be told of single layers is put there.
 
     Returns:

@@ -56,7 +56,6 @@ def generated_windows(
     Args:
         model: the dense model in evaluation mode.
         tokenizer: of the model; its special tokens never start a text.
-        wanted: how much.
         cache: folder of this model's generated text; one file a batch, so that a cancel loses one batch at most.
 
     Returns:
@@ -65,7 +64,6 @@ def generated_windows(
     Raises:
         TextError: no number of windows is given, or the model has no token to start with.
         NumericalError: the model's output is not finite.
-        CancelledError: ``should_stop`` said so.
     """
     if wanted.count < 1:
         raise TextError("The text generated has no end: say how many windows.", "Give a number of windows above 0.")

@@ -49,7 +49,6 @@ def block_gradients(
     Args:
         model: a causal language model in evaluation mode; left as it was found.
         windows: [n, window] token ids.
-        batch: windows that run together.
         team: who shares the windows; every member yields the moments of all of them.
 
     Yields:
@@ -57,7 +56,6 @@ def block_gradients(
         experts that no token reached.
 
     Raises:
-        CancelledError: ``should_stop`` said so.
         NumericalError: gradients are not finite; names the layer.
     """
     chunks, device = windows.split(batch), next(model.parameters()).device

@@ -138,14 +138,12 @@ def block_statistics(
     Args:
         model: a causal language model in evaluation mode; left as it was found.
         windows: [n, window] token ids.
-        batch: windows that run together.
         team: who shares the windows; every member yields the statistics of all of them.
 
     Yields:
         Block index and its statistics.
 
     Raises:
-        CancelledError: ``should_stop`` said so.
         NumericalError: inputs are not finite; names the layer.
     """
     device = next(model.parameters()).device

@@ -94,11 +94,8 @@ def updated_blocks(
     Args:
         model: the dense causal language model in evaluation mode; left as it was found, also between two blocks.
         plan: which layers are low-rank, and with which components.
-        source: their factors.
         windows: [n, window] token ids.
-        settings: what is fitted to what.
         watch: callbacks; blocks that are finished are run and not yielded.
-        batch: windows that run together.
 
     Yields:
         Block index and the update of every low-rank layer in it. Layers that do not see every token once (experts)

@@ -157,7 +157,6 @@ def make_film(
     """A film from records that were read before.
 
     Args:
-        run_id: of the run.
         events: of the run; those that are no steps of training are passed over. A step that is reported twice, because
             the run was resumed from an earlier one, counts as reported last.
         snapshots: of the ranks; those that do not fit the card are passed over.

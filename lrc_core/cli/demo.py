@@ -55,7 +55,6 @@ def measure(rounds: int, chromium: str = "") -> dict[str, Any]:
     """Start the demo that many times, each with a browser that has never seen it.
 
     Args:
-        rounds: how often.
         chromium: path of the browser; one on the path when empty.
 
     Returns:

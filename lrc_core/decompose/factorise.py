@@ -203,7 +203,6 @@ def singular_values(weight: Tensor, transform: Transform) -> Tensor:
 
     Args:
         weight: [m, n], any float type.
-        transform: input transform.
 
     Returns:
         [min(m, n)] float64.
@@ -216,7 +215,6 @@ def factorise(weight: Tensor, transform: Transform) -> Factors:
 
     Args:
         weight: [m, n], any float type.
-        transform: input transform.
 
     Returns:
         float32 factors; full rank reproduces W.

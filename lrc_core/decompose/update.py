@@ -67,7 +67,6 @@ def damped(moments: PairedMoments, damping: float) -> Damped:
     """Add damping, tenfold more until the second moment is positive definite.
 
     Args:
-        moments: of the layers' inputs.
         damping: share of the mean input energy, 0 or more.
 
     Raises:

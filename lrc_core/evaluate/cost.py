@@ -130,9 +130,6 @@ def measure_cost(
         new_tokens: single steps timed.
         repeats: readings of the prompt timed.
         max_seconds: fewer are timed where they would take longer than this (two at least).
-
-    Raises:
-        CancelledError: ``should_stop`` said so.
     """
     limit = max_positions(model)
     if limit is not None:

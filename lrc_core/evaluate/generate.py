@@ -54,7 +54,6 @@ def prompt_ids(tokenizer: Any, prompt: str, chat: str = "auto") -> list[int]:
     """Token ids of a prompt.
 
     Args:
-        prompt: what the user typed.
         chat: ``yes`` puts it into the chat template, ``auto`` where the tokenizer has one, ``no`` never.
 
     Raises:
@@ -92,12 +91,10 @@ def write_answer(
     Args:
         model: a Hugging Face causal LM, on any device.
         ids: the prompt; its beginning is dropped where prompt and answer exceed the model's positions.
-        sampling: how tokens are chosen.
         on_text: called with text as soon as it is certain.
 
     Raises:
         NumericalError: the model's output is not a number.
-        CancelledError: ``should_stop`` said so.
     """
     limit, count = max_positions(model), sampling.max_new_tokens
     if limit is not None:

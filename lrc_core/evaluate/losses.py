@@ -39,9 +39,6 @@ def batch_losses(
         scored: how many tokens at the end of each window count, batch by batch.
         on_progress: told what comes before the first batch.
         should_stop: asked before every batch, and at every block where the model is walked.
-
-    Raises:
-        CancelledError: ``should_stop`` said so.
     """
     device = next(model.parameters()).device
     residence = residence_of(model)

@@ -63,7 +63,6 @@ def perplexity(
     Raises:
         EvaluationError: no windows, windows of fewer than two tokens, or a negative stride.
         NumericalError: a window's loss is not finite; the window is named.
-        CancelledError: ``should_stop`` said so.
     """
     _check(windows, stride)
     count, window = windows.shape

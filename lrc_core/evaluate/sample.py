@@ -21,9 +21,6 @@ def greedy_sample(model: nn.Module, tokenizer: Any, prompt: str = DEFAULT_PROMPT
         prompt: text to continue; its beginning is dropped where prompt and continuation exceed the model's positions.
         max_new_tokens: length of the continuation in tokens, at most.
 
-    Returns:
-        The continuation only.
-
     Raises:
         EvaluationError: the prompt has no tokens.
         NumericalError: the model's output is not finite.

@@ -20,6 +20,7 @@ from lrc_core.files import disk_errors, write_atomic
 
 PREFIX = "pack_"
 """Before the name of a task in its file: lm-eval knows the bare name as another task."""
+METRICS = ("acc", "acc_norm")
 
 
 def read_documents(file: Path) -> list[dict[str, Any]]:
@@ -50,9 +51,7 @@ def write_task_files(pack: Path, folder: Path, tasks: Sequence[str], items: int 
     Args:
         pack: folder of ``<task>.jsonl``.
         folder: where a ``.yaml`` and a ``.jsonl`` go for each task; made where it is not there.
-        tasks: names of the pack.
         items: items of each task, drawn with ``seed`` as an evaluation draws them; 0 for all.
-        seed: chooses the items.
 
     Returns:
         What lm-eval calls the tasks.
@@ -65,8 +64,11 @@ def write_task_files(pack: Path, folder: Path, tasks: Sequence[str], items: int 
         documents = read_documents(pack / f"{task}.jsonl")
         chosen = [documents[index] for index in drawn(task, len(documents), items, seed)]
         data = folder.absolute() / f"{PREFIX}{task}.jsonl"
-        lines = [json.dumps(_item(document), ensure_ascii=False) for document in chosen]
-        definition = _task(task, data, _in_context(documents))
+        lines = [json.dumps(task_item(document), ensure_ascii=False) for document in chosen]
+        source = {"dataset_path": "json", "dataset_kwargs": {"data_files": {"test": str(data)}}}
+        # lm-eval would divide by the length of the contexts, which are no answers.
+        metrics = METRICS[:1] if _in_context(documents) else METRICS
+        definition = define_task(f"{PREFIX}{task}", documents, source, metrics)
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             write_atomic(data, "\n".join(lines) + "\n")
@@ -79,8 +81,8 @@ def _in_context(documents: Sequence[dict[str, Any]]) -> bool:
     return all(len(set(document["continuations"])) == 1 for document in documents)
 
 
-def _item(document: dict[str, Any]) -> dict[str, Any]:
-    """One item for the fields of a task file, which puts the space between context and continuation itself."""
+def task_item(document: dict[str, Any]) -> dict[str, Any]:
+    """One item for the fields of a task, which puts the space between context and continuation itself."""
     continuations = [text.removeprefix(" ") for text in document["continuations"]]
     return {
         "context": document["contexts"][0],
@@ -91,24 +93,30 @@ def _item(document: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _task(task: str, data: Path, in_context: bool) -> dict[str, Any]:
-    """lm-eval's definition of a task; choices in the context are what it calls multiple inputs."""
+def define_task(
+    name: str, documents: Sequence[dict[str, Any]], source: dict[str, Any], metrics: Sequence[str]
+) -> dict[str, Any]:
+    """lm-eval's definition of a task; choices in the context are what it calls multiple inputs.
+
+    Args:
+        name: what lm-eval is to call it.
+        documents: its items, as the pack has them.
+        source: where lm-eval finds them as :func:`task_item` makes them.
+        metrics: what is measured of them.
+    """
     asked = (
         {"doc_to_text": "gold", "doc_to_choice": "contexts", "doc_to_target": "continuation"}
-        if in_context
+        if _in_context(documents)
         else {"doc_to_text": "context", "doc_to_choice": "continuations", "doc_to_target": "gold"}
     )
-    # It would divide by the length of the contexts, which are no answers.
-    metrics = ("acc",) if in_context else ("acc", "acc_norm")
     return {
-        "task": f"{PREFIX}{task}",
-        "dataset_path": "json",
-        "dataset_kwargs": {"data_files": {"test": str(data)}},
+        "task": name,
+        **source,
         "test_split": "test",
         "output_type": "multiple_choice",
         **asked,
         "target_delimiter": " ",
         "num_fewshot": 0,
-        "metric_list": [{"metric": name, "aggregation": "mean", "higher_is_better": True} for name in metrics],
+        "metric_list": [{"metric": metric, "aggregation": "mean", "higher_is_better": True} for metric in metrics],
         "metadata": {"version": 1},
     }

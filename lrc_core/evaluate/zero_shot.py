@@ -14,7 +14,7 @@ import math
 import os
 import random
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -23,11 +23,9 @@ from unittest import mock
 
 import numpy as np
 import torch
+from datasets import Dataset
 from lm_eval import evaluator
-from lm_eval.api.instance import Instance
-from lm_eval.api.metrics import mean
-from lm_eval.api.task import Task
-from lm_eval.config.task import TaskConfig
+from lm_eval.api.task import ConfigurableTask
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from torch import Tensor, nn
@@ -35,7 +33,7 @@ from torch import Tensor, nn
 from lrc_core.errors import CancelledError, EvaluationError, LrcError, NumericalError
 from lrc_core.evaluate.likelihood import continuation_likelihoods
 from lrc_core.evaluate.running import evaluating
-from lrc_core.evaluate.task_files import drawn, read_documents
+from lrc_core.evaluate.task_files import METRICS, define_task, drawn, read_documents, task_item
 from lrc_core.models.pack.starter import TASKS, ensure_tasks
 from lrc_core.texts.windows import wants_bos
 from lrc_core.types import OnProgress, Progress, ShouldStop, ignore_progress, never_stop
@@ -96,7 +94,6 @@ def zero_shot(  # noqa: PLR0913  what to run on, what to run and the two callbac
     Args:
         model: a Hugging Face causal LM, on any device.
         tokenizer: its tokenizer; not changed.
-        tasks: names of tasks.
         items: items of each task (of each member of a group), drawn with ``seed``; 0 for all.
         seed: chooses the items.
         include_path: folder of the user's own lm-eval task files, or "".
@@ -108,7 +105,6 @@ def zero_shot(  # noqa: PLR0913  what to run on, what to run and the two callbac
     Raises:
         EvaluationError: a name is unknown (close ones are suggested), or a task cannot be loaded or run.
         NumericalError: a log-probability is not a number.
-        CancelledError: ``should_stop`` said so.
     """
     scores: dict[str, TaskScore] = {}
     if not tasks:
@@ -211,75 +207,18 @@ def _first_line(error: Exception) -> str:
     return lines[0].rstrip(".") if lines else type(error).__name__
 
 
-class _PackTask(Task):
-    """A multiple-choice task from the starter pack: contexts and continuations are ready, there is nothing to format.
-
-    Each document has one context and one continuation per choice, so that tasks whose choices stand in the context
-    (winogrande) need no special case.
-    """
-
-    VERSION = 1
-    OUTPUT_TYPE = "multiple_choice"
+class _PackTask(ConfigurableTask):
+    """A multiple-choice task from the starter pack, as its task file defines it."""
 
     def __init__(self, name: str, folder: Path) -> None:
-        self._docs = read_documents(folder / f"{name}.jsonl")
-        super().__init__()
-        self._config = TaskConfig(task=name, output_type="multiple_choice", num_fewshot=0)
-
-    def download(self, *_: Any, **__: Any) -> None:
-        """Nothing to fetch: the documents are there."""
-
-    def has_training_docs(self) -> bool:
-        """No training documents."""
-        return False
-
-    def has_validation_docs(self) -> bool:
-        """No validation documents: all are test documents."""
-        return False
-
-    def has_test_docs(self) -> bool:
-        """All documents are test documents."""
-        return True
-
-    def test_docs(self) -> list[dict[str, Any]]:
-        """The documents in the order of the file."""
-        return self._docs
-
-    def doc_to_text(self, doc: dict[str, Any]) -> str:
-        """Never used for requests, which have a context for each choice."""
-        return str(doc["contexts"][0])
-
-    def doc_to_target(self, doc: dict[str, Any]) -> int:
-        """Index of the right choice."""
-        return int(doc["gold"])
-
-    def fewshot_context(self, doc: dict[str, Any], *_: Any, **__: Any) -> str:
-        """See :meth:`doc_to_text`."""
-        return self.doc_to_text(doc)
-
-    def construct_requests(
-        self, doc: dict[str, Any], ctx: str, *, metadata: tuple[Any, ...], **_: Any
-    ) -> list[Instance]:
-        """One log-likelihood for each choice."""
-        pairs = zip(doc["contexts"], doc["continuations"], strict=True)
-        return [Instance("loglikelihood", doc, pair, index, metadata=metadata) for index, pair in enumerate(pairs)]
+        documents = read_documents(folder / f"{name}.jsonl")
+        items = {"test": Dataset.from_list([task_item(document) for document in documents])}
+        super().__init__(config=define_task(name, documents, {"custom_dataset": lambda **_: items}, METRICS))
 
     def process_results(self, doc: dict[str, Any], results: list[tuple[float, bool]]) -> dict[str, float]:
-        """Accuracy of one document, plain and by character; lm-eval does not count the space before an answer."""
-        lls = np.array([likelihood for likelihood, _ in results])
-        lengths = np.array([len(text.removeprefix(" ")) for text in doc["continuations"]])
-        return {
-            "acc": float(np.argmax(lls) == doc["gold"]),
-            "acc_norm": float(np.argmax(lls / lengths) == doc["gold"]),
-        }
-
-    def aggregation(self) -> dict[str, Callable[[list[float]], float]]:
-        """The mean, whose standard error lm-eval knows."""
-        return {"acc": mean, "acc_norm": mean}
-
-    def higher_is_better(self) -> dict[str, bool]:
-        """Higher is better for both."""
-        return {"acc": True, "acc_norm": True}
+        """Accuracy, plain and by character: the same where choices stand in the context, before one answer."""
+        found = super().process_results(doc, results)
+        return {**found, "acc_norm": found["acc"]} if self.multiple_input else found
 
 
 class _LanguageModel(HFLM):

@@ -18,7 +18,6 @@ def spectrum_figure(curves: Sequence[SpectrumCurve], *, log: bool = True) -> go.
 
     Args:
         curves: see :func:`~lrc_core.figures.common.curves_of`.
-        log: logarithmic values.
     """
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.06)
     for curve in curves:

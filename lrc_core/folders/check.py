@@ -82,15 +82,12 @@ def check_folder(folder: Path, reference: Path, device: str, *, exact: bool, sho
     """Load a folder in another process and compare it with what was kept.
 
     Args:
-        folder: the written folder.
         reference: see :func:`keep_reference`.
         device: where the reference was computed; :data:`SEVERAL` where that was more than one.
         exact: the layers are the very same ones; on the CPU their logits must then have the same bits.
-        should_stop: asked while waiting.
 
     Raises:
         ExportError: it cannot be loaded, leaves tensors out, or gives something else.
-        CancelledError: the user asked to stop.
     """
     question = {
         "folder": str(folder),

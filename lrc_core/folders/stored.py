@@ -97,8 +97,6 @@ def as_stored(model: Any, stock: Stock, storage: Storage, wanted: Wanted) -> Sto
     Args:
         model: with a plan on it.
         stock: what it was before.
-        storage: the plan's.
-        wanted: which part of it.
     """
     low = {name: module for name, module in model.named_modules() if isinstance(module, _LOW)}
     packed = {name: found for name, module in model.named_modules() if (found := packed_in(module))}

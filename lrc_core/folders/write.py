@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from lrc_core.errors import CancelledError, ExportError
-from lrc_core.files import disk_errors, move, write_atomic, write_json, write_tensors
+from lrc_core.files import disk_errors, write_atomic, write_json, write_tensors
 from lrc_core.hf import experts, lowrank
 from lrc_core.models.json_files import read_table
 from lrc_core.types import OnProgress, Progress, ShouldStop
@@ -28,62 +28,55 @@ _CODE = {
 
 
 def write_shards(folder: Path, tensors: Mapping[str, Tensor], on_progress: OnProgress, should_stop: ShouldStop) -> None:
-    """Write tensors as safetensors, in several files with an index where one would be larger than :data:`SHARD`.
-
-    A file of an earlier attempt that holds the very same is kept.
-
-    Raises:
-        CancelledError: between two files.
-        ResourceError: the disk is full.
-    """
+    """:func:`write_parts` of tensors in memory, cut where a file would be larger than :data:`SHARD`."""
     parts = list(_split(tensors))
-    names = [_file_name(number, len(parts)) for number in range(len(parts))]
-    for number, (name, part) in enumerate(zip(names, parts, strict=True)):
-        if should_stop():
-            raise CancelledError("Stopped between two files of weights.")
-        on_progress(Progress("writing the weights", number, len(parts)))
-        if not _holds(folder / name, part):
-            write_tensors(folder / name, part, metadata={"format": "pt"})
-            (folder / name).chmod(0o644)  # safetensors writes for the user alone; who may enter is up to the folder
-    on_progress(Progress("writing the weights", len(parts), len(parts)))
-    for other in folder.glob("model*.safetensors"):
-        if other.name not in names:
-            other.unlink()
-    if len(parts) > 1:
-        size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-        where = {key: name for name, part in zip(names, parts, strict=True) for key in part}
-        write_json(folder / "model.safetensors.index.json", {"metadata": {"total_size": size}, "weight_map": where})
+    write_parts(folder, parts, len(parts), on_progress, should_stop, read_back=False)
 
 
 def write_parts(
-    folder: Path, parts: Iterable[Mapping[str, Tensor]], count: int, on_progress: OnProgress, should_stop: ShouldStop
+    folder: Path,
+    parts: Iterable[Mapping[str, Tensor]],
+    count: int,
+    on_progress: OnProgress,
+    should_stop: ShouldStop,
+    *,
+    read_back: bool = True,
 ) -> None:
-    """Write tensors that are never all in memory: a file for each part, read back and compared at once.
+    """Write tensors as safetensors, which need never all be in memory: a file a part, and an index of several.
+
+    A file of an earlier attempt that holds the very same is kept.
 
     Args:
-        folder: where they go.
-        parts: tensors by name.
         count: how many parts there are.
+        read_back: whether every file is read and compared as soon as it is written.
 
     Raises:
         CancelledError: between two files.
         ExportError: a file does not hold what was written.
         ResourceError: the disk is full.
     """
+    names: list[str] = []
     where: dict[str, str] = {}
     size = 0
-    for number, part in enumerate(parts):
+    for part in parts:
         if should_stop():
             raise CancelledError("Stopped between two files of weights.")
-        name = _file_name(number, count)
-        write_tensors(folder / name, part, metadata={"format": "pt"})
-        (folder / name).chmod(0o644)
-        if not _holds(folder / name, part):
-            raise ExportError(f"{folder / name} does not hold what was written.", "The disk may be failing.")
-        where |= dict.fromkeys(part, name)
+        on_progress(Progress("writing the weights", len(names), count))
+        path = folder / _file_name(len(names), count)
+        if not _holds(path, part):
+            write_tensors(path, part, metadata={"format": "pt"})
+            path.chmod(0o644)  # safetensors writes for the user alone; who may enter is up to the folder
+            if read_back and not _holds(path, part):
+                raise ExportError(f"{path} does not hold what was written.", "The disk may be failing.")
+        names.append(path.name)
+        where |= dict.fromkeys(part, path.name)
         size += sum(tensor.numel() * tensor.element_size() for tensor in part.values())
-        on_progress(Progress("writing the weights", number + 1, count))
-    write_json(folder / "model.safetensors.index.json", {"metadata": {"total_size": size}, "weight_map": where})
+    on_progress(Progress("writing the weights", count, count))
+    for other in folder.glob("model*.safetensors"):
+        if other.name not in names:
+            other.unlink()
+    if count > 1:
+        write_json(folder / "model.safetensors.index.json", {"metadata": {"total_size": size}, "weight_map": where})
 
 
 def _split(tensors: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
@@ -118,8 +111,6 @@ def write_config(folder: Path, base: Path, architecture: str, dtype: str, block:
     """The base model's own config.json with the precision of the stored weights and, where there is one, the block.
 
     Args:
-        folder: where it goes.
-        base: folder of the base model.
         architecture: class of the model, for a configuration that does not name it.
         dtype: such as ``bfloat16``.
         block: ``quantization_config``; {} for a folder of stock shapes.
@@ -143,17 +134,6 @@ def write_companions(folder: Path, model: Any, tokenizer: Any) -> None:
         tokenizer.save_pretrained(folder)
         if (generation := getattr(model, "generation_config", None)) is not None:
             generation.save_pretrained(folder)
-
-
-def put_in_place(made: Path, folder: Path) -> None:
-    """Give a finished folder its name; an empty one that is there gives way."""
-    with disk_errors(folder):
-        move(made, folder)
-
-
-def size_on_disk(folder: Path) -> int:
-    """Bytes of all files in a folder."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def block_of(layout: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -77,8 +77,3 @@ def whole_bytes(layers: Sequence[LinearShape]) -> int:
 def rest_bytes(params_total: int, params_linear: int) -> int:
     """Bytes of what is not a block linear."""
     return BF16.block_bytes * (params_total - params_linear)
-
-
-def unfit(layers: Iterable[LinearShape], form: Format) -> tuple[str, ...]:
-    """Layers whose rows are no whole blocks of a format, so that llama.cpp could not store them in it."""
-    return tuple(layer.name for layer in layers if not form.fits(layer.in_features))

@@ -77,7 +77,8 @@ def cached() -> list[Cached]:
         entries += found
         rest = folder_size(folder) - sum(entry.bytes for entry in found)
         if rest > 0:
-            entries.append(Cached(folder.name, "other files", "", str(folder), rest, _rest_words(folder.name)))
+            words = _KINDS.get(folder.name, f"Unfinished {folder.name}")
+            entries.append(Cached(folder.name, "other files", "", str(folder), rest, words))
     return entries
 
 
@@ -138,10 +139,6 @@ def _words(data: dict[str, Any]) -> str:
         of = "inputs" if "group_of" in data else "output gradients"
         return f"Second moments of {of}, {data['tokens']:,} tokens"
     return ""
-
-
-def _rest_words(kind: str) -> str:
-    return _KINDS.get(kind, f"Unfinished {kind}")
 
 
 def _makers(store: RunStore) -> list[RunSummary]:

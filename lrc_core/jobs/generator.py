@@ -113,10 +113,7 @@ def release(store: RunStore, *, at_once: bool = False) -> bool:
     """Ask the process to give model and device back: at its next token, or at once.
 
     Questions that wait for it are answered all the same, by the process that begins anew. One that is only starting
-    holds nothing yet and is left alone.
-
-    Returns:
-        Whether there was one.
+    holds nothing yet and is left alone. Returns whether there was one.
     """
     found = find(store)
     process = found.process if found is not None else None

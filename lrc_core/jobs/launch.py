@@ -25,28 +25,13 @@ from lrc_core.runs.store import Run, RunStore
 
 
 def start_worker(run: Run, env: Mapping[str, str] | None = None) -> int:
-    """Start a detached worker: it survives this process, its terminal and its signals.
-
-    Args:
-        run: the run; its log is appended to.
-        env: variables that only this worker gets.
-
-    Returns:
-        Its process id, which is also its process group's.
-
-    Raises:
-        ResourceError: the system cannot start a process, or the disk is full.
-    """
+    """:func:`start_process` for the worker of a run, with its output at the end of the run's log."""
     words = ("worker", str(run.path.resolve()))
     return start_process(words, run.path / "stdout.log", f"The worker of run {run.id}", env)
 
 
 def start_run(store: RunStore, run: Run, status: Status, env: Mapping[str, str] | None = None) -> None:
-    """Start the process of a queued run and record it; the caller holds the store's lock, for which a worker waits.
-
-    Raises:
-        ResourceError: the system cannot start a process, or the disk is full.
-    """
+    """Start the process of a queued run and record it; the caller holds the store's lock, for which a worker waits."""
     pid = start_worker(run, env)
     run.write_status(replace(status, **identity(pid), updated_at=time.time()))
 
@@ -105,9 +90,7 @@ def signal_worker(run: Run, status: Status, number: signal.Signals) -> bool:
     """Signal the worker's process group, if that process is really this run's own worker.
 
     A part of a comparison is recorded by the comparison's process, which must not be hit for it.
-
-    Returns:
-        Whether a signal was sent.
+    Returns whether a signal was sent.
     """
     process = process_of(status)
     if process is None:

@@ -55,7 +55,6 @@ def submit(
     never restarted silently.
 
     Args:
-        store: where; the user's runs by default.
         env: environment variables for the worker alone, such as ``HF_TOKEN``; never written anywhere.
         automatic: nobody pressed a button for it, so :func:`replace_queued` may drop it while it waits. A run that was
             there before keeps what it is; one that is asked for afterwards is no longer automatic.
@@ -118,8 +117,6 @@ def require_done(run: Run, status: Status, go_on: str) -> None:
     """Refuse a run that has ended in another way.
 
     Args:
-        run: which has ended.
-        status: its last one.
         go_on: how a cancelled one is gone on with.
 
     Raises:
@@ -156,8 +153,6 @@ def resume(
     """Queue a cancelled, failed or interrupted run again; it goes on from its checkpoint.
 
     Args:
-        run_id: the run.
-        store: where it lies.
         env: as for :func:`submit`.
         here: likewise.
         on: likewise; by default the engine that had it before.
@@ -196,7 +191,6 @@ def cancel(run_id: str, *, store: RunStore | None = None, wait: bool = False) ->
 
     Args:
         run_id: the run; one that is final is left as it is.
-        store: where it lies.
         wait: return only when the run has stopped (at most about a minute).
 
     Returns:
@@ -246,9 +240,7 @@ def reconcile(*, store: RunStore | None = None) -> list[Run]:
     """Bring records into line with reality: runs whose process has died become interrupted.
 
     Cancels that a worker does not heed are pressed on. What killed processes left behind is removed.
-
-    Returns:
-        The runs that changed.
+    Returns the runs that changed.
     """
     store = store or RunStore()
     with suppress(LrcError):  # of a folder that is only to be read: nothing is lost
@@ -282,7 +274,6 @@ def replace_queued(spec: Spec, *, store: RunStore | None = None) -> list[str]:
 
     Args:
         spec: what is wanted now; its own run is kept.
-        store: where the runs lie.
 
     Returns:
         Ids of the dropped runs.

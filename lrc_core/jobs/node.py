@@ -42,7 +42,6 @@ def main(words: Sequence[str], *, job: str = "", name: str = "") -> int:
     """Do what a job of an engine was submitted for.
 
     Args:
-        words: of the command line.
         job: the engine's name of this job, "" where it is known already.
         name: the engine's name of this node.
 

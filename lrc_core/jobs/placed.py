@@ -124,13 +124,7 @@ def _requeued(store: RunStore, run: Run) -> None:
 
 
 def what_became(cancelled: bool, found: JobState, placement: Placement, runs: Path) -> tuple[str, LrcError]:
-    """The state of work whose job has ended without a last word, and the words for it.
-
-    Args:
-        cancelled: whether that was asked for.
-        found: what the engine says.
-        placement: where it was sent.
-    """
+    """The state of work whose job has ended without a last word, and the words for it."""
     name, node = f"{placement.engine.capitalize()} job {placement.job}", found.node or placement.node or "its node"
     ending, again = found.ending, "Resume it; it goes on from its checkpoint."
     if cancelled or ending.startswith("CANCELLED") or ending == "TaskCancelledError":

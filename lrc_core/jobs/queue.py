@@ -112,7 +112,6 @@ class DeviceQueue:
         """Wait for the device, with signs of life. Yields whether it is held; False when the wait became pointless.
 
         Args:
-            run: for which this process waits.
             give_up: a reason to stop beside a wish that the run be cancelled; asked before every look.
         """
         pause = FIRST_POLL_S

@@ -23,7 +23,6 @@ def check_node(name: str, runs: Path, wanted: str, gpus: int) -> None:
     """Refuse a node on which the work would fail, or come to other numbers.
 
     Args:
-        name: of the node.
         wanted: the program that asked, see :func:`program`.
         gpus: how many the job has been given.
 

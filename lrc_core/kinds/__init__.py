@@ -25,7 +25,6 @@ def command_for(spec: Spec, store: RunStore | None = None) -> str:
     """The ``lrc ...`` line that submits this spec.
 
     Args:
-        spec: any spec.
         store: where a plan's run is looked up; the user's runs by default.
     """
     return KINDS[spec.kind].words_of(spec, store)
@@ -44,8 +43,9 @@ def check(spec: Spec, *, model_too: bool = True, runs: Path | None = None) -> No
     kind = KINDS[spec.kind]
     runs = runs or runs_home()
     holders = [one for one in getattr(spec, "answers", None) or [spec] if getattr(one, "plan", None) is not None]
-    for holder in holders:
-        checks.check_plan(holder, runs)
+    plans = [Plan.from_dict(dict(holder.plan)) for holder in holders]
+    for holder, plan in zip(holders, plans, strict=True):
+        plan.require_files(holder.plan_folder, runs)
     kind.check(spec)
     if _computes_statistics(spec):
         require_cache()
@@ -55,7 +55,7 @@ def check(spec: Spec, *, model_too: bool = True, runs: Path | None = None) -> No
         checks.check_evaluation(spec.evaluation)
     if model_too:
         kind.check_models(spec)
-        checks.check_plans_model(spec, [Plan.from_dict(dict(holder.plan)) for holder in holders], runs)
+        checks.check_plans_model(spec, plans, runs)
 
 
 def _computes_statistics(spec: Spec) -> bool:

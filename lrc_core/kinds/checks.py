@@ -219,8 +219,6 @@ def check_presets(presets: Mapping[str, str], methods: Sequence[str], where: str
     """Refuse unknown methods and presets, and presets of methods that take no part.
 
     Args:
-        presets: of methods.
-        methods: what takes part.
         where: what a method without a part is not: ``compared``.
 
     Raises:
@@ -232,22 +230,11 @@ def check_presets(presets: Mapping[str, str], methods: Sequence[str], where: str
         raise SettingsError(f"A preset is given for {sorted(unused)[0]!r}, which is not {where}.")
 
 
-def check_plan(holder: Any, runs: Path) -> None:
-    """Refuse a plan that is damaged or whose files are missing.
-
-    Args:
-        holder: whatever has a ``plan``, perhaps None, and its ``plan_folder``.
-    """
-    if holder.plan is not None:
-        Plan.from_dict(dict(holder.plan)).require_files(holder.plan_folder, runs)
-
-
 def check_plans_model(spec: Any, plans: Sequence[Plan], runs: Path) -> None:
     """Refuse plans of another model than a job's, as far as that is known without loading it.
 
     Args:
         spec: of the job, with the contents of what it names.
-        plans: that it applies.
 
     Raises:
         PlanError: names both models.

@@ -127,7 +127,6 @@ def low_rank_layer(
 
     Args:
         module: nn.Linear or Conv1D.
-        factors: its factors.
         kept: which components: a slice (the first k) or indices.
         form: the number format that both factors are rounded to.
     """
@@ -144,12 +143,6 @@ def pivoted_layer(
     module: nn.Module, factors: Factors, kept: slice | Sequence[int], form: Format = BF16
 ) -> PivotedLinear:
     """The same matrix as :func:`low_rank_layer` makes of it, stored as pivot rows and coefficients.
-
-    Args:
-        module: nn.Linear or Conv1D.
-        factors: its factors.
-        kept: which components: a slice (the first k) or indices.
-        form: the number format that rows and coefficients are rounded to.
 
     Raises:
         NumericalError: the factors are not finite.

@@ -45,7 +45,6 @@ def round_into(module: nn.Module, form: Format, **parts: Tensor) -> None:
 
     Args:
         module: the layer; its parameters keep their dtype and device.
-        form: a block format.
         parts: [m, n] by parameter.
     """
     vars(module)[_PACKED] = Packed(form, {name: blocks_of(part, form) for name, part in parts.items()})

@@ -79,9 +79,6 @@ def layer_times(
     Args:
         layers: under their storage law.
         like: a tensor in the precision and on the device of the model.
-        folder: where measurements are kept.
-        on_progress: told of every shape.
-        should_stop: asked between shapes.
 
     Raises:
         CancelledError: ``should_stop`` said so; what was measured is kept.

@@ -16,10 +16,7 @@ def keep_freed_memory() -> bool:
 
     The C library maps every large block anew and unmaps it at once when it is freed; clearing those pages takes longer
     than the product that fills them (a 100 MB tensor of logits: 48 ms of 140). The memory goes back when the process
-    ends, which for a job is soon.
-
-    Returns:
-        Whether the allocator could be set; only glibc's can.
+    ends, which for a job is soon. Returns whether the allocator could be set; only glibc's can.
     """
     told = bool(_call("mallopt", _MMAP_MAX, 0)) and bool(_call("mallopt", _TRIM_THRESHOLD, _KEEP_BYTES))
     _log.debug("freed memory is kept: %s", told)
@@ -31,9 +28,6 @@ def return_freed_memory() -> bool:
 
     By itself the C library puts tensors of up to 32 MB into one heap once some have been freed, and between them holes
     remain: of a model whose blocks come and go they are 0.3 GB in 3.
-
-    Returns:
-        Whether the allocator could be set; only glibc's can.
     """
     return bool(_call("mallopt", _MMAP_THRESHOLD, _LARGE_BYTES))
 

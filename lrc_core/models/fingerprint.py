@@ -32,8 +32,6 @@ def fingerprint(
 
     Args:
         model: its parameters may be empty where they can be read.
-        on_progress: told after every tensor.
-        should_stop: asked after every tensor.
         read: gives the parameter of a full name where the model does not hold it.
 
     Returns:
@@ -41,7 +39,6 @@ def fingerprint(
 
     Raises:
         NumericalError: a weight is NaN or infinite; names the tensor.
-        CancelledError: the user asked to stop.
     """
     named = sorted(model.named_parameters())
     total = hashlib.sha256()
@@ -62,12 +59,7 @@ def fingerprint(
 
 @torch.no_grad()
 def all_zero(model: nn.Module, read: Callable[[str], Tensor] | None = None) -> list[str]:
-    """Names of matrices of nothing but zeros: blocks that were added so, or a file that was never filled.
-
-    Args:
-        model: as for :func:`fingerprint`.
-        read: likewise.
-    """
+    """Names of matrices of nothing but zeros: blocks that were added so, or a file that was never filled."""
     matrices = [(name, tensor) for name, tensor in model.named_parameters() if tensor.ndim > 1]
     return [name for name, tensor in matrices if _is_zero(tensor if read is None else read(name))]
 
@@ -87,9 +79,7 @@ def forward_digest(model: nn.Module) -> str:
     """Hash over what the forward pass depends on besides the parameters: configuration, buffers, the model's own code.
 
     Two models of equal weights may differ in their rotary base, their windows or the scales of their norms.
-
-    Returns:
-        64 hexadecimal digits.
+    Returns 64 hexadecimal digits.
     """
     config = getattr(model, "config", None)
     entries = config.to_dict() if config is not None and hasattr(config, "to_dict") else {}

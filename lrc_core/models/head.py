@@ -13,9 +13,7 @@ def output_head(model: nn.Module) -> Callable[[Tensor], Tensor]:
 
     Cohere multiplies the logits by ``logit_scale``, Granite divides them by ``logits_scaling``, Gemma 2 and later
     cap them softly at ``final_logit_softcapping``; each says so in its configuration.
-
-    Returns:
-        [..., hidden] to [..., vocab].
+    Returns [..., hidden] to [..., vocab].
     """
     embedding: nn.Module = model.get_output_embeddings()  # type: ignore[operator]
     config = model.config.get_text_config()  # type: ignore[operator,union-attr]

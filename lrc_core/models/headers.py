@@ -88,7 +88,6 @@ def parse_safetensors_header(header: Mapping[str, Any], data_at: int = 0) -> tup
     """Tensors of a parsed header, and the length of the data it describes.
 
     Args:
-        header: the JSON of the header.
         data_at: where the data begins in the file, behind the header.
 
     Raises:

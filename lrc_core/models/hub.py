@@ -22,7 +22,7 @@ from lrc_core.models.quiet import TickBar
 from lrc_core.models.source import check_config, check_counts, check_tensors
 from lrc_core.models.weights.shards import check_shard_name, check_shards
 from lrc_core.runs.spec import ModelRef
-from lrc_core.types import OnProgress, ShouldStop
+from lrc_core.types import OnProgress, ShouldStop, ignore_progress
 
 _SMALL_FILES = ["*.json", "*.txt", "*.model", "*.jinja", "tokenizer*", "*.tiktoken"]
 _NETWORK_REMEDY = (
@@ -116,10 +116,7 @@ def borrowed_file(
 
     Args:
         revision: a commit.
-        name: of the file.
         aside: an empty folder to download into; a download that was stopped goes on there.
-        on_progress: called during the download.
-        should_stop: asked while it goes on.
 
     Raises:
         ModelError: no network, or the file is gone.
@@ -236,11 +233,7 @@ class _ByteBar(TickBar):
 
     def __init__(self, phase: str, on_progress: OnProgress, should_stop: ShouldStop, *args: Any, **kwargs: Any) -> None:
         shown = kwargs.get("unit") == "B" and not str(kwargs.get("desc", "")).startswith("Downloading")
-        super().__init__(phase, on_progress if shown else _unseen, should_stop, *args, **kwargs)
-
-
-def _unseen(_: object) -> None:
-    pass
+        super().__init__(phase, on_progress if shown else ignore_progress, should_stop, *args, **kwargs)
 
 
 def _remote_shards(name: str, revision: str) -> dict[str, tuple[TensorHeader, ...]]:

@@ -94,18 +94,14 @@ def load_model(
     Weights are read in their stored precision, checked and fingerprinted, and only then converted.
 
     Args:
-        ref: the model as the user names it.
         device: ``auto``, ``cuda``, ``mps`` or ``cpu``.
         dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
-        on_progress: called during downloads and loading.
-        should_stop: asked often.
 
     Raises:
         ModelError: not found, damaged, incomplete, or not a model that can be compressed.
         NumericalError: a weight is NaN or infinite; names the tensor.
         PackError: the starter model cannot be fetched.
         ResourceError: unknown device, or not enough memory or disk.
-        CancelledError: the user asked to stop.
     """
     chosen = pick_device(device)
     precision = named_dtype(dtype, chosen)

@@ -31,11 +31,7 @@ class TickBar:
         self.total = total or 0
 
     def update(self, n: float | None = 1) -> None:
-        """Count ``n`` more steps.
-
-        Raises:
-            CancelledError: the user asked to stop.
-        """
+        """Count ``n`` more steps."""
         self.n += int(n or 0)
         self._on_progress(Progress(self._phase, self.n, int(self.total)))
         if self._should_stop():

@@ -162,7 +162,6 @@ def check_counts(config: Mapping[str, Any], tensors: int, where: str) -> None:
     Args:
         config: content of config.json.
         tensors: how many the files hold; 0 where that is not known.
-        where: the model's name, for messages.
 
     Raises:
         ModelError: names the entry.

@@ -44,7 +44,6 @@ def log_normalisers(logits: Tensor, temperature: float = 1.0) -> Tensor:
 
     Args:
         logits: [n, vocab], any float type.
-        temperature: divides the logits.
 
     Returns:
         [n] float32.

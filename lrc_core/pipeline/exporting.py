@@ -16,20 +16,12 @@ from torch import Tensor
 from lrc_core import __version__
 from lrc_core.budget import plan_params, whole_percent
 from lrc_core.errors import ExportError, PackError, TextError
-from lrc_core.files import disk_errors, write_atomic
+from lrc_core.files import disk_errors, folder_size, move, write_atomic
 from lrc_core.folders.card import STARTER_SOURCE, CardFacts, card_text, licence_of
 from lrc_core.folders.check import READ_BACK, SEVERAL, Check, check_folder, keep_reference
 from lrc_core.folders.stored import Stock, Stored, Wanted, as_stored, densified, stock_of, stored_parts
 from lrc_core.folders.ways import ways_to_load
-from lrc_core.folders.write import (
-    block_of,
-    put_in_place,
-    size_on_disk,
-    write_companions,
-    write_config,
-    write_parts,
-    write_shards,
-)
+from lrc_core.folders.write import block_of, write_companions, write_config, write_parts, write_shards
 from lrc_core.formats.grids import BF16
 from lrc_core.formats.sizes import plan_bytes
 from lrc_core.lowrank.rounding import unpack_into
@@ -91,7 +83,8 @@ def export_run(run: Run, session: Session) -> dict[str, Any]:
         raise
     facts = _facts(spec, target, plan, card, device, written, check)
     write_atomic(made / "README.md", card_text(facts))
-    put_in_place(made, target)
+    with disk_errors(target):
+        move(made, target)  # an empty folder that is there gives way
     shutil.rmtree(reference.parent, ignore_errors=True)
     return {
         **result,
@@ -102,7 +95,7 @@ def export_run(run: Run, session: Session) -> dict[str, Any]:
         "storage": facts.storage,
         "dtype": written.dtype,
         "weight_bytes": written.weights,
-        "folder_bytes": size_on_disk(target),
+        "folder_bytes": folder_size(target),
         "base_weight_bytes": written.base_weights,
         "check": check.to_dict(),
         "ways": [vars(way) for way in ways_to_load(str(target), spec.form)],

@@ -21,8 +21,6 @@ def under_plan(
     """The session's model while a plan is on it: pruned, or with low-rank layers. As it was afterwards.
 
     Args:
-        session: the model.
-        plan: a plan of this model.
         folder: where its weights or structure file lies, relative to ``runs`` or absolute.
         calibration: the text that its decomposition comes from.
         packed: layers in number formats remember the blocks that they are stored as.

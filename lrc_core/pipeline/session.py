@@ -160,8 +160,6 @@ def factors_of(session: Session, plan: Plan, folder: str, spec: CalibrationSpec,
     """Factors of a plan: those that it brings along, else those of its decomposition.
 
     Args:
-        session: the model.
-        plan: a plan of this model.
         folder: where its weights file lies, relative to ``runs`` or absolute.
         spec: the text that its decomposition comes from.
 

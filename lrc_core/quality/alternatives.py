@@ -47,9 +47,6 @@ def difference(row: Row, other: Row, text: str, scores: Scores | None = None) ->
     """How two rows differ on a text that both were measured on, over the same windows where those are kept.
 
     Args:
-        row: the first.
-        other: the second.
-        text: its name.
         scores: single outcomes of the runs.
     """
     if scores is not None:

@@ -210,11 +210,8 @@ def _made(
     """A loss scaled by the plans' factors.
 
     Args:
-        now: the loss.
         bases: [plans] losses that give the factors.
         known: [plans] losses that a trial of each knows.
-        plans: what was measured.
-        runs: whose they are.
     """
     increases = np.array([plan.increase for plan in plans])
     if not (math.isfinite(now) and now > 0 and np.all(known > 0)):  # NaN is not above 0

@@ -11,7 +11,7 @@ from typing import Any
 
 from lrc_core.budget import dense_ranks
 from lrc_core.formats.grids import BF16, FORMATS, METHODS, QUANTISED, format_named, method_of
-from lrc_core.formats.sizes import rest_bytes, unfit, whole_bytes
+from lrc_core.formats.sizes import rest_bytes, whole_bytes
 from lrc_core.plan import Plan, make_plan
 from lrc_core.types import ModelCard
 
@@ -32,11 +32,10 @@ def quantised_plan(card: ModelCard, name: str) -> Plan:
         UnknownNameError: there is no such format.
     """
     form = format_named(name)
-    left_out = set(unfit(card.layers, form))
     plan = make_plan(
         card, dense_ranks(card.layers), decomposition=_NO_FACTORS, method=method_of(form.name), keep_target=1.0
     )
-    return replace(plan, formats={layer.name: form.name for layer in card.layers if layer.name not in left_out})
+    return replace(plan, formats={layer.name: form.name for layer in card.layers if form.fits(layer.in_features)})
 
 
 def targeted(row: Row) -> bool:

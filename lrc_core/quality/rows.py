@@ -66,7 +66,6 @@ def completed(rows: Sequence[Row], partners: Partners, scores: Scores) -> list[R
     Args:
         rows: as measured, failed cells among them.
         partners: which rows each is tested against; the dense model always is one.
-        scores: single outcomes.
     """
     dense = next((row for row in rows if row["method"] == "dense" and "error" not in row), None)
     found = []

@@ -58,7 +58,6 @@ def sizings(shapes: Shapes, context: int | None = None, sequences: int = 1) -> l
     """A model dense, at the usual rates, and dense in fewer bits.
 
     Args:
-        shapes: of its matrices.
         context: positions that every request holds; those of :func:`context_of` where nothing else is said.
         sequences: requests at once.
     """

@@ -13,7 +13,7 @@ from lrc_core.quality.card import CURRENCY, PRICE, Wishes
 from lrc_core.report.content import Report, Switch
 from lrc_core.report.sections.allocation import allocation
 from lrc_core.report.sections.answers import samples
-from lrc_core.report.sections.cards import card, default_context
+from lrc_core.report.sections.cards import card
 from lrc_core.report.sections.comparison import comparison
 from lrc_core.report.sections.opening import method, question
 from lrc_core.report.sections.reproduce import counted, reproduce
@@ -50,7 +50,6 @@ def make_report(asked: Asked, frame: ReportOptions | None = None, found: Archive
     """The content of a report; nothing is written.
 
     Args:
-        asked: which runs.
         frame: title, and what the card counts with.
         found: where runs are looked up; by default the user's and the samples.
 
@@ -76,16 +75,11 @@ def _check(frame: ReportOptions) -> None:
 
 
 def report_of(sources: Sources, frame: ReportOptions, command: str) -> Report:
-    """The content from runs that were found before.
-
-    Args:
-        sources: the runs.
-        frame: title, and what the card counts with.
-        command: the line that makes this report.
-    """
+    """The content from runs that were found before."""
     named = Named(sources, frame.keep)
     model = sources.card
-    wishes = Wishes(frame.context or default_context(model.max_positions), frame.sequences, frame.price, frame.currency)
+    context = frame.context or min(2048, model.max_positions)
+    wishes = Wishes(context, frame.sequences, frame.price, frame.currency)
     moment = time.strftime("%d %B %Y", time.localtime(frame.made_at)).lstrip("0")
     about = sources.comparison.id if sources.comparison else sources.plans[0].source
     return Report(

@@ -300,7 +300,6 @@ def visible_texts(part: Any, *, detail: bool = False) -> Iterator[str]:
     """Every text of a report that a reader sees, markup included; drawings are left out.
 
     Args:
-        part: a report, or a part of one.
         detail: also what is left out of print.
     """
     if isinstance(part, str):

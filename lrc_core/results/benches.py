@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from lrc_core import words
@@ -15,7 +15,7 @@ from lrc_core.quality.quantised import compresses, served_bytes, share_of
 from lrc_core.quality.rows import accuracy_of, named
 from lrc_core.quality.tables import MARKS, marks, row_label, tasks_of, texts_of
 from lrc_core.results.archive import RunView, archive, recorded_rows
-from lrc_core.runs.spec import AblationSpec, EvaluationSpec, ModelRef, QualitySpec
+from lrc_core.runs.spec import AblationSpec, ModelRef, QualitySpec
 from lrc_core.texts.label import text_labels
 
 Row = Mapping[str, Any]
@@ -221,8 +221,3 @@ def signs(bench: Bench) -> str:
         tested + "Tests are paired, on the same windows (t-test of log-perplexity) and the same items (exact McNemar), "
         "so a difference can be certain although the error bars overlap. Errors are one standard error."
     )
-
-
-def without_tasks(evaluation: EvaluationSpec) -> EvaluationSpec:
-    """The same measurement without zero-shot tasks."""
-    return replace(evaluation, tasks=())

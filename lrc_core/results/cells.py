@@ -17,7 +17,6 @@ def update_spec(path: Path, kind: str, like: AllocateSpec | CompareSpec, store: 
     """The update of a plan file, with that kind's own settings.
 
     Args:
-        path: of the plan.
         kind: see :data:`~lrc_core.tune.kinds.KINDS`.
         like: whose model and calibration text it has.
     """

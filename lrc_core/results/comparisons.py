@@ -149,10 +149,6 @@ def _measures(view: AnyRun) -> TypeGuard[Measured]:
     return isinstance(view.spec, CompareSpec | QualitySpec | EvaluateSpec)
 
 
-def _compares(view: Measured) -> bool:
-    return isinstance(view.spec, CompareSpec)
-
-
 def rows_of(view: Measured) -> list[Row]:
     """The rows of a compare or evaluate run that are there by now."""
     spec = view.spec
@@ -189,14 +185,9 @@ def _set_aside(views: Sequence[AnyRun]) -> set[str]:
         if isinstance(view.spec, QualitySpec | AblationSpec):
             with suppress(LrcError):
                 rows = _bench_rows(view)
-                aside |= {
-                    str(row.get("run_id")) for row in rows if isinstance(view.spec, QualitySpec) or _is_variant(row)
-                }
+                ablated = [row for row in rows if row.get("variant") not in (None, MIX)]
+                aside |= {str(row.get("run_id")) for row in (rows if isinstance(view.spec, QualitySpec) else ablated)}
     return aside
-
-
-def _is_variant(row: Row) -> bool:
-    return row.get("variant") not in (None, MIX)
 
 
 def _usable(row: Any) -> bool:
@@ -212,7 +203,8 @@ def _group(evaluation: EvaluationSpec, entries: Sequence[tuple[Row, Measured]]) 
     cells: dict[tuple[Any, ...], tuple[Row, Measured]] = {}
     seen, hidden = set(), 0
     # A comparison's rows are evaluations of their own as well, begun after it: they belong to what asked for them.
-    askers = {row["run_id"]: view for row, view in reversed(entries) if row.get("run_id") and _compares(view)}
+    asked = [(row, view) for row, view in reversed(entries) if isinstance(view.spec, CompareSpec)]
+    askers = {row["run_id"]: view for row, view in asked if row.get("run_id")}
     for row, view in entries:
         if row.get("run_id") in seen:
             continue

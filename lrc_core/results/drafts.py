@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import secrets
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -158,7 +157,7 @@ def keep_draft(draft: Draft, card: ModelCard, tab: str) -> None:
 
     Args:
         draft: what is remembered.
-        tab: names the tab in its link, as :func:`new_tab` made it.
+        tab: its name in its link.
 
     Raises:
         ResourceError, RunError: it cannot be written.
@@ -169,11 +168,6 @@ def keep_draft(draft: Draft, card: ModelCard, tab: str) -> None:
     write_json(_draft_file(card, tab), {**asdict(draft), "ranks": dict(draft.ranks)})
     for path in _drafts(card)[MOST_DRAFTS:]:
         path.unlink(missing_ok=True)
-
-
-def new_tab() -> str:
-    """A name for a tab that no other one has."""
-    return secrets.token_hex(4)
 
 
 def _draft_file(card: ModelCard, tab: str) -> Path:

@@ -101,7 +101,6 @@ def changed(spec: Spec, looked: dict[str, str | None] | None = None) -> tuple[st
     Costs a look at each file's stamp; only files that were written since are read.
 
     Args:
-        spec: of the run.
         looked: what was found for other runs a moment ago, by thing, so that many runs cost one look.
     """
     return tuple(_differences(spec, {} if looked is None else looked))

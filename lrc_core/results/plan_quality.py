@@ -147,10 +147,6 @@ def closed_form_quality(view: RunView[SpectraSpec], storage: Storage) -> Quality
 
     The predictions are calibrated on measured plans of this model on the same factors, of whatever method, as
     allocated (:func:`lrc_core.quality.forecast.calibrated`).
-
-    Args:
-        view: the spectra that the plans are made from.
-        storage: law by which their layers are stored.
     """
     plans = [run.path / "plan.json" for run in series.closed_form_runs(view, storage).values()]
     return _closed(view.id, storage, (*_measurements(view), *((str(path), stamp_of(path)) for path in plans)))

@@ -256,7 +256,6 @@ def copy_plan(plan: Plan, folder: Path, target: Path) -> None:
     """Write a plan to a file; what belongs beside it goes along, named after the copy.
 
     Args:
-        plan: any.
         folder: where its own files lie.
         target: the new plan file.
 

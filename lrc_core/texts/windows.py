@@ -26,7 +26,6 @@ def token_windows(
         documents: joined by an empty line.
         window: tokens in a window, the beginning-of-sequence token included where there is one.
         count: windows wanted, in a seeded order (fewer of one seed are a beginning of more); 0 for all, in order.
-        seed: chooses.
         bos: start every window with the tokenizer's beginning-of-sequence token.
 
     Returns:
@@ -59,10 +58,7 @@ def mixed_windows(
 
     Args:
         names: texts as in :func:`~lrc_core.texts.documents.load_documents`.
-        part: part of every text.
-        window: tokens in a window.
         count: windows in all; 0 for all there are. Earlier texts get one more where it does not divide.
-        seed: chooses.
         made: texts that are made and not read, by name: ``(count, window, seed)`` to [count, window] token ids.
 
     Returns:

@@ -61,10 +61,8 @@ def refined_blocks(
     Args:
         model: the dense causal language model in evaluation mode; left as it was found, also between two blocks.
         plan: which layers are low-rank, and with which components.
-        source: their factors.
         windows: [documents + check windows, window] token ids; fewer where the text is short.
         watch: callbacks and checkpoint; blocks that are finished are run and not yielded.
-        seed: of the order of the windows.
 
     Yields:
         Block index and what its training gave. It is finished once the next one is asked for.

@@ -106,10 +106,6 @@ def link_to(door: gate.Door, host: str, base: str = "") -> str:
     )
 
 
-def _target() -> str:
-    return "class" if classroom.address() else "demo" if read_only() else "app"
-
-
 def main(arguments: list[str]) -> int:
     """Serve until Ctrl-C; the exit code is Streamlit's."""
     return run(parse(arguments))
@@ -142,7 +138,8 @@ def run(options: argparse.Namespace) -> int:
         print(f"{options.host!r} is no address of this machine.", file=sys.stderr)  # noqa: T201
         return 2
     except OSError:
-        again = f"{start_command(_target())} {'PORT=' if is_clone() else ''}8600"
+        target = "class" if classroom.address() else "demo" if read_only() else "app"
+        again = f"{start_command(target)} {'PORT=' if is_clone() else ''}8600"
         print(  # noqa: T201
             f"Port {options.port or FIRST_PORT} of {options.host} is taken. Try `{again}`.", file=sys.stderr
         )
@@ -159,7 +156,6 @@ def serve(door: gate.Door, host: str, rules: Rules | None = None, base: str = ""
 
     Args:
         door: who may come in.
-        host: address to listen on.
         rules: for visitors, where the server is shared.
         base: path that a proxy puts before the app's own.
     """

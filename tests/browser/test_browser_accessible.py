@@ -1,4 +1,7 @@
-"""For everybody: axe-core on every view, letters in drawings, and the keyboard. One server, one tab, many looks."""
+"""For everybody: axe-core on every view, letters in drawings, and the keyboard. One server, one tab, many looks.
+
+And nothing that any view shows is fetched from elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -29,11 +32,22 @@ def server() -> Iterator[Shipped]:
 
 
 @pytest.fixture(scope="module")
-def page(browser: Any) -> Iterator[Any]:
+def elsewhere() -> list[str]:
+    """Addresses outside the server that the tab has asked."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def page(browser: Any, server: Shipped, elsewhere: list[str]) -> Iterator[Any]:
     context = browser.new_context(viewport={"width": 1280, "height": 1000}, reduced_motion="reduce")
     context.set_default_timeout(PATIENCE_MS)
+    context.on("request", lambda request: elsewhere.append(request.url) if outside(request.url, server) else None)
     yield context.new_page()
     context.close()
+
+
+def outside(url: str, server: Shipped) -> bool:
+    return url.startswith("http") and not url.startswith(f"{server.url}/")
 
 
 def violations(page: Any) -> list[str]:
@@ -59,7 +73,7 @@ def look(page: Any, *, dark: bool, width: int) -> None:
 
 
 @pytest.mark.parametrize("view", VIEWS, ids=[view.name for view in VIEWS])
-def test_no_serious_violation_in_any_view(server: Shipped, page: Any, view: View) -> None:
+def test_no_serious_violation_in_any_view(server: Shipped, page: Any, elsewhere: list[str], view: View) -> None:
     dress(page, **LOOKS[0])  # before it is opened: a theme that changes later draws every chart again
     visit(page, server, view)
     open_folds(page)
@@ -71,9 +85,10 @@ def test_no_serious_violation_in_any_view(server: Shipped, page: Any, view: View
         wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         assert wide <= 0, f"wider than the window by {wide} px: {look_at}"
     assert {key: value for key, value in found.items() if value} == {}
+    assert elsewhere == []
 
 
-def test_the_looks_would_find_something(server: Shipped, page: Any) -> None:
+def test_the_looks_would_find_something(server: Shipped, page: Any, elsewhere: list[str]) -> None:
     """A page that is spoilt on purpose: grey on grey in words and in a drawing, and a picture without words."""
     visit(page, server, next(view for view in VIEWS if view.name == "plans"))
     look(page, dark=False, width=1280)  # in the dark this grey is well seen
@@ -83,6 +98,9 @@ def test_the_looks_would_find_something(server: Shipped, page: Any) -> None:
         <svg width=99 height=20 role="img" aria-label="x"><text y=15 fill="#bbb">pale</text></svg>
         <button></button>`"""
     )
+    other = server.url.replace("127.0.0.1", "localhost")
+    page.evaluate("(url) => fetch(url).catch(() => null)", f"{other}/_stcore/health")
+    assert elsewhere.pop().startswith(other)
     found = violations(page)
     assert any("color-contrast" in entry for entry in found) and any("button-name" in entry for entry in found)
     letters = page.evaluate(CONTRAST)

@@ -10,6 +10,8 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect
@@ -46,41 +48,49 @@ sys.exit(serve.main(sys.argv[1:]))
 """
 
 
-@pytest.fixture
-def demo(tmp_path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+@contextmanager
+def serving_demo(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """The demo's server, with a user's folder in which nothing may change."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    home = tmp_path / "home"
+    home = folder / "home"
     home.mkdir()
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith(("LRC_", "XDG_"))},
         READ_ONLY: "1",
         "HOME": str(home),
     }
-    command = [sys.executable, "-c", PROGRAM, str(tmp_path / "modules.json"), str(port)]
-    with (tmp_path / "log").open("wb") as log:
+    command = [sys.executable, "-c", PROGRAM, str(folder / "modules.json"), str(port)]
+    with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
     url = f"http://127.0.0.1:{port}"
-    wait_until_healthy(url, tmp_path / "log")
-    yield url, process
-    process.kill()
-    process.wait(timeout=30)
+    try:
+        wait_until_healthy(url, folder / "log")
+        yield url, process
+    finally:
+        process.kill()
+        process.wait(timeout=30)
 
 
-def test_every_page_without_torch_and_without_a_trace(demo, open_tab, tmp_path):
-    url, process = demo
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory) -> Iterator[str]:
+    with serving_demo(tmp_path_factory.mktemp("demo")) as (url, _):
+        yield url
+
+
+def test_every_page_without_torch_and_without_a_trace(open_tab, tmp_path):
     before = {str(path): path.stat().st_mtime_ns for path in samples_home().rglob("*")}
-    page = open_tab(url)
-    for path, words in SHOWN.items():
-        page.goto(f"{url}/{path}")
-        expect(page.get_by_text(words).locator("visible=true").first).to_be_visible()
-        page.locator("[data-testid=stStatusWidget]").wait_for(state="detached")
-        expect(page.get_by_text("could not be drawn")).to_have_count(0)
-        assert page.get_by_role("button", name="Delete").count() == 0
-    process.send_signal(signal.SIGTERM)
-    process.wait(timeout=60)
+    with serving_demo(tmp_path) as (url, process):
+        page = open_tab(url)
+        for path, words in SHOWN.items():
+            page.goto(f"{url}/{path}")
+            expect(page.get_by_text(words).locator("visible=true").first).to_be_visible()
+            page.locator("[data-testid=stStatusWidget]").wait_for(state="detached")
+            expect(page.get_by_text("could not be drawn")).to_have_count(0)
+            assert page.get_by_role("button", name="Delete").count() == 0
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=60)
     modules = json.loads((tmp_path / "modules.json").read_text())
     assert "streamlit" in modules and "plotly" in modules  # it is the server's list
     assert not {name.partition(".")[0] for name in modules} & set(HEAVY)
@@ -92,8 +102,7 @@ def test_every_page_without_torch_and_without_a_trace(demo, open_tab, tmp_path):
 
 def test_the_bars_below_the_first_slider_are_as_long_as_their_perplexities(demo, open_tab):
     """From zero: a bar that is twice as long says twice the perplexity, as on the bars further down the page."""
-    url, _ = demo
-    page = open_tab(url)
+    page = open_tab(demo)
     models = page.locator(".live .model")
     expect(models).to_have_count(2)
     page.wait_for_timeout(300)  # bars take an eighth of a second
@@ -104,8 +113,7 @@ def test_the_bars_below_the_first_slider_are_as_long_as_their_perplexities(demo,
 
 
 def test_another_prompt_shows_other_texts_at_every_stop(demo, open_tab):
-    url, _ = demo
-    page = open_tab(url)
+    page = open_tab(demo)
     text, prompts = page.locator(".live .model .text").first, page.locator(".live select")
     expect(text).to_be_visible()
     before = text.inner_text()
@@ -117,8 +125,7 @@ def test_another_prompt_shows_other_texts_at_every_stop(demo, open_tab):
 
 
 def test_the_mask_of_learn_is_no_wider_than_a_narrow_screen(demo, open_tab):
-    url, _ = demo
-    page = open_tab(f"{url}/learn?learn_step=7", width=600)
+    page = open_tab(f"{demo}/learn?learn_step=7", width=600)
     expect(page.locator(".flipbook svg").first).to_be_visible()
     main = page.get_by_test_id("stMain")
     assert main.evaluate("main => main.scrollWidth <= main.clientWidth + 1")
@@ -127,8 +134,7 @@ def test_the_mask_of_learn_is_no_wider_than_a_narrow_screen(demo, open_tab):
 @pytest.mark.parametrize("width", [390, 1280])
 def test_every_choice_is_seen_without_scrolling_sideways(demo, open_tab, width):
     """The card of step 8 has a button for every method that was measured."""
-    url, _ = demo
-    page = open_tab(f"{url}/learn?learn_step=8", width=width)
+    page = open_tab(f"{demo}/learn?learn_step=8", width=width)
     group = page.get_by_role("radiogroup", name="Method")
     expect(group).to_be_visible()
     assert group.evaluate("group => group.scrollWidth <= group.clientWidth + 1")

@@ -108,10 +108,10 @@ def switch(page: Any, name: str) -> dict[str, float]:
     return page.evaluate("lrcAnswer")
 
 
-def switches(page: Any, rounds: int) -> dict[str, list[dict[str, float]]]:
-    """Rounds through all pages; the first one, which fetches the browser's parts, is not counted."""
+def switches(page: Any, rounds: int, *, warm_up: bool = True) -> dict[str, list[dict[str, float]]]:
+    """Rounds through all pages, after one that is not counted: it fetches the browser's parts."""
     taken: dict[str, list[dict[str, float]]] = {name: [] for name in PAGES}
-    for number in range(rounds + 1):
+    for number in range(0 if warm_up else 1, rounds + 1):
         for name in [*list(PAGES)[1:], "home"]:
             times = switch(page, name)
             if number:

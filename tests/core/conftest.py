@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from lrc_core.bench.cost import Speeds
 from lrc_core.cli import main
 from lrc_core.evaluate.cost import measure_cost
 from lrc_core.evaluate.sample import greedy_sample
@@ -69,6 +70,12 @@ def bench_parts(
         "calibration": replace(calibration, windows=24, window=48),
         "evaluation": replace(evaluation, tasks=("one", "two"), items=20),
     }
+
+
+@pytest.fixture
+def known_speeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The speed of this machine as if it had been measured, which takes seconds, on a busy machine every time."""
+    monkeypatch.setattr("lrc_core.bench.machine._measured", lambda: Speeds(1e12, 1e12, 5e11, 4e9, 2e9))
 
 
 @pytest.fixture

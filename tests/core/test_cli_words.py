@@ -66,7 +66,8 @@ def text(tmp_path: Path) -> str:
     return str(path)
 
 
-def test_every_spec_reads_back_from_its_command(text: str, tmp_path: Path) -> None:
+def every_spec(text: str, folder: Path) -> list[Spec]:
+    """Specs of every kind of job, as they are from the start and with all that can be asked for."""
     hub = ModelRef("owner/model", "v1", trust_remote_code=True, allow_pickle=True)
     calibration = CalibrationSpec(texts=(text, "owner/data:config:train"), windows=7, window=64, seed=3)
     evaluation = EvaluationSpec(
@@ -77,10 +78,10 @@ def test_every_spec_reads_back_from_its_command(text: str, tmp_path: Path) -> No
         bos="no",
         tasks=("piqa", "my_task"),
         items=0,
-        include_path=str(tmp_path),
+        include_path=str(folder),
         seed=9,
     )
-    tried: list[Spec] = [
+    return [
         FetchSpec(),
         FetchSpec(hub),
         SpectraSpec(),
@@ -119,14 +120,14 @@ def test_every_spec_reads_back_from_its_command(text: str, tmp_path: Path) -> No
         ),
         AllocateSpec(seed=5, calibration=CalibrationSpec(seed=5)),
         replace(an_allocation("uniform"), model=hub, calibration=calibration, decomposition="svd", keep=0.123456),
-    ]
-    for entry in ALLOCATORS:
-        tried += [an_allocation(entry.name, preset) for preset in ("", *entry.presets)]
-    tried += [
+        *(an_allocation(entry.name, preset) for entry in ALLOCATORS for preset in ("", *entry.presets)),
         an_allocation("llrc", "quick", learning_rate=0.033, export="any_k", dense_switch=False, settle_steps=1),
         replace(an_allocation("llrc", "paper"), seed=1, calibration=CalibrationSpec(seed=2)),
     ]
-    for spec in tried:
+
+
+def test_every_spec_reads_back_from_its_command(text: str, tmp_path: Path) -> None:
+    for spec in every_spec(text, tmp_path):
         line = command_for(spec)
         back = read_back(line)
         assert back == spec, line
@@ -353,6 +354,7 @@ def test_an_unknown_flag_is_answered_by_the_command_that_was_typed(
     assert "--no-such-flag" in said and f"`lrc {words} --help`" in said
 
 
+@pytest.mark.usefixtures("known_speeds")
 @pytest.mark.parametrize("source", ["{}", "{}/config.json"])
 def test_doctor_counts_the_parameters_of_a_small_model(
     source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

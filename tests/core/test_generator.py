@@ -68,12 +68,16 @@ def test_one_process_serves_all_and_gives_way(
     ended(behind)
 
 
-def test_cancel_resume_and_release(store: RunStore, model: ModelRef) -> None:
+def test_failure_cancel_and_release(store: RunStore, model: ModelRef, tmp_path: Path) -> None:
+    failed = ask(store, ModelRef(str(tmp_path)), "hello")
+    ended(failed, "failed")
+    assert "config.json" in failed.status().error
     run = ask(store, model, "long", max_new_tokens=4096, temperature=1.0, seed=4)
     wait_for(lambda: read_answers(run).get(0), f"the first words: {run.log_tail()}", 240)
     manager.cancel(run.id, store=store, wait=True)
     assert run.status().state in ("cancelled", "done")
     pid = run.status().pid
+    assert pid == failed.status().pid, "a failure costs one answer, not the process"
     again = ask(store, model, "short")
     ended(again)
     assert again.status().pid == pid, "a cancel costs one answer, not the model"
@@ -83,10 +87,9 @@ def test_cancel_resume_and_release(store: RunStore, model: ModelRef) -> None:
 
 
 def test_released_and_asked_again_at_once(store: RunStore, model: ModelRef) -> None:
-    for turn in range(2):
-        ended(ask(store, model, f"first {turn}"))
-        generator.release(store)
-        ended(ask(store, model, f"second {turn}"))
+    ended(ask(store, model, "first"))
+    generator.release(store)
+    ended(ask(store, model, "second"))
     # Told to go before it could know how to: it holds nothing, and the question is answered.
     generator.release(store, at_once=True)
     wait_for(lambda: generator.find(store) is None, "the process has gone")
@@ -95,25 +98,17 @@ def test_released_and_asked_again_at_once(store: RunStore, model: ModelRef) -> N
     ended(starting)
 
 
-def test_what_waits_is_answered_although_the_process_was_told_to_go(store: RunStore, model: ModelRef) -> None:
+def test_what_waits_is_answered_although_the_process_was_told_to_go(
+    store: RunStore, model: ModelRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(generator.IDLE_VARIABLE, "0.2")
     long = ask(store, model, "long", max_new_tokens=4000)
     wait_for(lambda: read_answers(long).get(0) is not None, f"a first token: {long.log_tail()}", 120)
     waiting = ask(store, model, "short")
     generator.release(store)
     ended(waiting)
     ended(long, "cancelled")
-
-
-def test_released_when_idle(store: RunStore, model: ModelRef, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(generator.IDLE_VARIABLE, "0.2")
-    ended(ask(store, model, "one"))
     wait_for(lambda: generator.find(store) is None, "gone after a moment of idleness")
-
-
-def test_a_failure_is_said_and_the_process_lives(store: RunStore, tmp_path: Path) -> None:
-    run = ask(store, ModelRef(str(tmp_path)), "hello")
-    ended(run, "failed")
-    assert "config.json" in run.status().error
 
 
 def test_the_command_streams_and_prints(

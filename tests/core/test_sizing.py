@@ -21,6 +21,8 @@ from lrc_core.quality.sizing import CONTEXT, MEMORIES, RATES, Sizing, card_of, c
 from lrc_core.runs.spec import ModelRef
 from tests.factories.tiny_models import save_tiny
 
+pytestmark = pytest.mark.usefixtures("known_speeds")
+
 
 def bare(folder: Path) -> Path:
     """The configuration of a saved model, alone in a folder."""

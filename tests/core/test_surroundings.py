@@ -24,6 +24,7 @@ from lrc_core.runs.spec import (
     Spec,
     SpectraSpec,
 )
+from tests.factories.job_helpers import a_plan
 
 SIGNS = "LLRC – 20 % → 17.3 ± 0.4, 2 × “mine” … résumé 日本 \udcff"
 
@@ -59,7 +60,7 @@ NEEDS_THE_CACHE: tuple[Spec, ...] = (
     AllocateSpec(),
     SpectraSpec(),
     CompareSpec(),
-    EvaluateSpec(plan={"format": "lrc-plan"}),
+    EvaluateSpec(plan=a_plan().to_dict()),
 )
 DOES_NOT: tuple[Spec, ...] = (
     FetchSpec(),
@@ -80,7 +81,6 @@ def test_a_cache_that_cannot_be_written_is_named_with_the_remedy(
         "a name too long": tmp_path / ("x" * 300),
     }
     monkeypatch.setenv("LRC_CACHE", str(folder[how]))
-    monkeypatch.setattr("lrc_core.kinds.checks.check_plan", lambda *_: None)
     for spec in NEEDS_THE_CACHE:
         with pytest.raises(ResourceError, match="cache folder") as caught:
             check(spec, model_too=False)

@@ -25,7 +25,6 @@ def spend_rest(
     Args:
         ranks: of every layer; what is not locked is a wish at most.
         locked: names of the layers that keep their rank.
-        keep: share of all layers' parameters to keep.
         losses: for every layer [r], predicted loss of dropping each component: the other layers then get the ranks of
             least predicted loss. None where no loss is known: they keep their proportions.
 

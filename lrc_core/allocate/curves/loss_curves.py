@@ -80,7 +80,6 @@ def cheapest_ranks(layers: Sequence[LinearShape], losses: Mapping[str, Array], k
 
     Args:
         losses: for every layer [r], predicted loss of dropping each component.
-        keep: share of parameters to keep.
 
     Raises:
         BudgetError: the target is impossible.
@@ -117,9 +116,7 @@ def params_by_price(layers: Sequence[LinearShape], prices: Mapping[str, Array]) 
     """Every price at which anything goes, and the parameters that are left when all up to that price has gone.
 
     Each component takes with it what its layer shrinks by when it is the last one kept; a layer keeps at least one.
-
-    Returns:
-        [p] prices, rising; [p] parameters of all layers, not rising.
+    Returns [p] prices, rising; [p] parameters of all layers, not rising.
     """
     gone = []
     for layer in layers:

@@ -35,12 +35,8 @@ def predicted_losses(context: Context, curve: str, measuring: Measuring) -> dict
     """For every layer [r]: predicted loss, in nats per token, of dropping each component.
 
     Args:
-        context: model, layers and factors.
         curve: one of :data:`CURVES`.
         measuring: used by ``sensitivity`` only.
-
-    Raises:
-        CancelledError: ``context.should_stop`` said so.
     """
     if curve == "auto":
         curve = "sigma" if context.decomposition == "kfac" else "sensitivity"

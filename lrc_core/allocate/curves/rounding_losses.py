@@ -57,10 +57,7 @@ def pair_losses(found: Factors, transform: Transform, form: Format) -> Array:
     """Predicted loss of storing the first k components of factors as a pair in a format, for every k.
 
     With left columns a_i and right rows b_i, which R^T and T make orthogonal to each other, rounding costs half of
-    |R^T da_i|^2 |b_i T|^2 + |R^T a_i|^2 |db_i T|^2 of every component.
-
-    Returns:
-        [r + 1] float64, rising from 0.
+    |R^T da_i|^2 |b_i T|^2 + |R^T a_i|^2 |db_i T|^2 of every component. Returns [r + 1] float64, rising from 0.
     """
     left, right = unit_columns(found.left.float(), found.right.float())
     of_left, of_right = left - on_grid(left, form), right - on_grid(right, form)
@@ -103,7 +100,6 @@ def rounding_losses(context: Context) -> dict[str, RoundingLosses]:
 
     Raises:
         BudgetError: the decomposition knows no loss, so that formats and ranks cannot be put on one scale.
-        CancelledError: ``context.should_stop`` said so.
     """
     if context.decomposition != BY_BYTES:
         raise BudgetError(

@@ -44,9 +44,6 @@ def component_sensitivity(
 
     Returns:
         For every layer [r] estimates of the loss of dropping each component (half the Fisher diagonal).
-
-    Raises:
-        CancelledError: ``should_stop`` said so.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -90,7 +87,6 @@ def component_slopes(
         the loss by, to first order.
 
     Raises:
-        CancelledError: ``should_stop`` said so.
         NumericalError: a slope is not finite; names the layer.
     """
 

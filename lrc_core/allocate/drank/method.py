@@ -95,7 +95,6 @@ def density_costs(
 
     Args:
         density: effective rank of every layer.
-        keep: share of parameters to keep.
         scope: ``kind`` (a budget for each kind of matrix) or ``model``.
     """
     costs: dict[str, float] = {}

@@ -106,7 +106,6 @@ def choose(layers: Sequence[LinearShape], curves: Mapping[str, Mapping[int, floa
 
     Args:
         curves: loss of every layer at every probed rank; dense it is 0.
-        keep: share to keep.
 
     Raises:
         BudgetError: the target is impossible.

@@ -37,7 +37,6 @@ def unit_scores(context: Context, settings: LlmPrunerSettings, sets: Sequence[Co
         [count] scores by the set's name; larger is more important.
 
     Raises:
-        CancelledError: the user asked to stop.
         NumericalError: a gradient is not finite; names the layer.
     """
     path = context.shared / "importance.npz"

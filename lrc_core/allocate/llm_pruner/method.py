@@ -56,7 +56,6 @@ def prune(context: Context, settings: LlmPrunerSettings) -> tuple[Structure, dic
 
     Raises:
         BudgetError: the target is below what one unit in every module costs.
-        CancelledError: the user asked to stop.
     """
     from lrc_core.allocate.llm_pruner.choice import check_smallest, choose_units, whole_blocks
     from lrc_core.allocate.llm_pruner.importance import unit_scores  # torch

@@ -25,9 +25,7 @@ def starting_logits(
     ``sensitivity``: a component that would go at compression rate c, were components dropped in the order of their
     measured price, starts at ``ramp_low + (ramp_high - ramp_low) * c``. A steady pressure then frees parameters at a
     steady pace, and components that are only worth dropping together stand together.
-
-    Returns:
-        [r] float32 on the CPU for every layer.
+    Returns [r] float32 on the CPU for every layer.
     """
     high, low = settings.ramp_high, settings.ramp_low
     if settings.ramp == "linear":

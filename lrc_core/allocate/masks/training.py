@@ -33,7 +33,6 @@ def load_factors(context: Context, components: Mapping[str, int] | None = None) 
     """Factors of every layer on the model's device in its dtype.
 
     Args:
-        context: model, layers and the source of their factors.
         components: how many components of a layer are wanted; all where it is not given.
 
     Returns:
@@ -75,7 +74,6 @@ def rise_and_fall(step: int, steps: int, warm_up: float) -> float:
     """Share of the learning rate at a step: up in a line, then down in a line.
 
     Args:
-        step: from 0.
         steps: of the whole run.
         warm_up: share of the steps in which it rises.
     """
@@ -88,7 +86,6 @@ def require_finite(loss: Tensor, step: int, parameters: Iterable[Tensor] = ()) -
 
     Args:
         loss: scalar.
-        step: for the message.
         parameters: after the backward pass, those whose gradients are to be finite as well.
 
     Raises:
@@ -124,7 +121,6 @@ def report(
     """Tell how training stands: a tick at every step, the ranks at every fifth one and at the last.
 
     Args:
-        context: whom to tell.
         progress: steps done, steps expected.
         ranks: how they stand, under the noise-free mask.
         values: figures of the step.
@@ -150,7 +146,6 @@ def record_passed(
         context: target and callbacks.
         recorded: entries made so far, which a checkpoint keeps; new ones are added.
         ranks: of this step, under the noise-free mask.
-        step: steps done.
         fit: makes a plan of them at a rate.
     """
     keep = keep_ratio(context.layers, ranks)

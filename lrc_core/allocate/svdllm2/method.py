@@ -98,7 +98,6 @@ def removed_shares(layers: Sequence[LinearShape], losses: Mapping[str, float], k
 
     Args:
         losses: theoretical truncation loss of every layer at the uniform rank, not negative.
-        keep: share of parameters to keep.
     """
     found: dict[str, float] = {}
     for group in by_kind(layers).values():

@@ -139,7 +139,6 @@ def choose_drops(
 
     Args:
         scores: [r] predicted loss change of dropping each component of every layer.
-        keep: share of parameters to keep.
         candidates: ``sigma`` or ``score``, see :class:`ZeroSumSettings`.
         floor: smallest share of break-even that a layer keeps.
 

@@ -15,7 +15,6 @@ def engine_of(profile: Profile, runs: Path) -> Engine:
     """The engine of a profile.
 
     Args:
-        profile: says which one.
         runs: the folder of runs, which its nodes see.
     """
     runs = runs.resolve()

@@ -28,7 +28,6 @@ def call(command: Sequence[str], environment: Mapping[str, str], log: str, *_aft
     """One call of the program on a node, in a process of its own.
 
     Args:
-        command: its words.
         environment: variables that it gets besides.
         log: file that its output is appended to.
         _after: results of what had to come first.

@@ -141,7 +141,6 @@ def progress_words(states: Mapping[str, StepState], began: float) -> str:
     """One line: how many are done, failed, running, waiting and why, and how long it may take.
 
     Args:
-        states: of all steps.
         began: unix seconds when this process began to watch.
     """
     from lrc_core.words import duration

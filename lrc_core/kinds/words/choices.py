@@ -44,10 +44,8 @@ def add_presets(parser: argparse.ArgumentParser, sizes: Iterable[str], metavar: 
     """``--preset``, of all methods or of one.
 
     Args:
-        parser: where.
         sizes: presets that no method knows.
         metavar: what stands for a value in the help.
-        help: what it is.
     """
     known = {*sizes, *(name for entry in ALLOCATORS for name in entry.presets)}
     add_list(

@@ -270,10 +270,6 @@ def _is_text(word: str) -> bool:
     return all(piece in _BUILT_IN or (is_file(piece) and path.suffix != ".gguf") for piece, path in paths)
 
 
-def _new_folder(name: str) -> str:
-    return os.path.abspath(expanded(name))
-
-
 def _folder(name: str) -> str:
     path = expanded(name)
     if not os.path.isdir(path):
@@ -285,7 +281,7 @@ _NAMES: dict[str, dict[str, Any]] = {
     "text": {"each": True, "fits": _is_text, "made": absolute_text, "metavar": "TEXT"},
     "listed text": {"made": absolute_text, "metavar": "TEXT"},
     "folder": {"made": _folder, "metavar": "DIR"},
-    "new folder": {"made": _new_folder},
+    "new folder": {"made": lambda name: os.path.abspath(expanded(name))},
     "model": {"made": model_source, "metavar": "MODEL"},
     "format": {"made": lambda name: format_named(name).name, "metavar": "FORMAT"},
     "decomposition": {"help": ", ".join(DECOMPOSITIONS.names()), "metavar": "D"},
@@ -297,7 +293,6 @@ def flag(spec: type[Any], name: str, **more: Any) -> Flag:
     """The flag of a field, as :func:`~lrc_core.runs.spec_parts.argument` put it beside the field.
 
     Args:
-        spec: class of the specs.
         name: the field, or ``calibration.windows`` for a field of a part.
         more: what is different in this command.
     """
@@ -340,7 +335,6 @@ def calibration(spec: type[Any], *, alone: bool = False, seed: str = "", unless:
     """Calibration text and windows.
 
     Args:
-        spec: class of the specs.
         alone: the command has no other text and no other windows, so that ``--text`` once meant this one.
         seed: the flag of the seed that chooses windows; "" for none.
         unless: field of the spec that makes calibration pointless.
@@ -360,9 +354,7 @@ def evaluation(spec: type[Any], *old: str, seed: str = "--evaluation-seed") -> t
     """What is measured.
 
     Args:
-        spec: class of the specs.
         old: former words for the texts.
-        seed: the flag of the seed.
     """
     names = ("window", "max_windows", "stride", "bos", "tasks", "items", "include_path")
     return (

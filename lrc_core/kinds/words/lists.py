@@ -48,10 +48,8 @@ def add_list(
     """Add a flag that takes several words.
 
     Args:
-        parser: where.
         words: the flag and other ways to write it.
         dest: name of the list among the arguments; None when the flag is not given.
-        help: what it is.
         nargs: ``+``, or ``*`` for none at all.
         more: as of :class:`Flag`: ``metavar``; ``of`` (type), ``among`` (choices), ``extend`` (repeatable), ``fits``;
             ``instead`` (the flag to write today) and ``commas`` (whether they part words).

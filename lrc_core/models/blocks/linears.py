@@ -74,7 +74,6 @@ def find_blocks(model: nn.Module, called: Collection[str] | None = None) -> Bloc
     Lists within a block (experts, for instance) are not candidates.
 
     Args:
-        model: as it was loaded.
         called: names of the modules that run on text; None where that is not known. Lists of which none runs are not
             candidates then, and linears that are not called (a family may read their weight) are left out; experts
             stay in, because which of them run depends on the text. Routers are always left out.

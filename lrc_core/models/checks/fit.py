@@ -26,7 +26,6 @@ def require_fit(model: nn.Module, windows: Tensor) -> None:
     """Refuse windows that a model cannot read.
 
     Args:
-        model: a Hugging Face causal LM.
         windows: token ids [n, window].
 
     Raises:

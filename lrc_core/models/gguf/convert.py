@@ -28,12 +28,9 @@ def convert_gguf(path: Path, folder: Path, on_progress: OnProgress, should_stop:
     Args:
         path: the GGUF file, or any part of one that was split.
         folder: receives config.json, model.safetensors and the tokenizer's files.
-        on_progress: called with what is being done.
-        should_stop: asked between the steps and at every tensor.
 
     Raises:
         ModelError: the file is damaged or incomplete, or says something that cannot be carried over.
-        CancelledError: the user asked to stop.
     """
     header = whole_header(path)
     check_keys(header, lambda name: read_floats(path, name), path.name)
@@ -130,7 +127,6 @@ def unpacked_gguf(path: Path, on_progress: OnProgress, should_stop: ShouldStop) 
     Raises:
         ModelError: damaged, incomplete, or of an unknown architecture.
         ResourceError: not enough disk.
-        CancelledError: the user asked to stop.
     """
     folder = unpacked_folder(path)
     if is_whole(folder):

@@ -22,7 +22,6 @@ def rope_parameters(keys: Keys, read: ReadTensor, context: int, rotated: int, de
     """The entry ``rope_parameters`` of a configuration.
 
     Args:
-        keys: of the file.
         read: gives the elements of a tensor, or None where the file has none of that name.
         context: the model's context length.
         rotated: how many elements of a head are rotated.

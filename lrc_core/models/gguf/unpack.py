@@ -50,13 +50,9 @@ def filled_model(path: Path, dtype: torch.dtype, on_progress: OnProgress, should
 
     Args:
         path: the file, or any part of it.
-        dtype: of the weights.
-        on_progress: told at every tensor.
-        should_stop: asked at every tensor.
 
     Raises:
         ModelError: a key, tensor or part that is missing, unknown or damaged.
-        CancelledError: the user asked to stop.
     """
     header, model = whole_header(path), empty_model(path)
     names, processor = target_names(model, header), _processor(model, header)

@@ -170,7 +170,6 @@ def require_whole(model: nn.Module, what: str) -> None:
     """Refuse what cannot be done block by block on a model whose blocks come and go.
 
     Args:
-        model: any.
         what: needs the whole model, as the subject of a sentence.
 
     Raises:

@@ -47,7 +47,6 @@ def spread(model: nn.Module, cards: Mapping[torch.device, int], dtype: torch.dty
     Args:
         model: a causal language model, in main memory.
         cards: free bytes by card. Blocks are not divided, and are shared out evenly.
-        dtype: in which it runs.
 
     Returns:
         Whether it fits; nothing is moved where it does not.

@@ -37,7 +37,6 @@ def read_whole(
 
     Raises:
         ModelError: files and configuration do not fit each other, or the model's own code may not run.
-        CancelledError: ``should_stop`` said so.
     """
     notes = require_matching_files(files.folder, files.tensors, pickled=files.pickled, trust=ref.trust_remote_code)
     model, unused = _read_model(files, ref, on_progress, should_stop)

@@ -146,7 +146,6 @@ def dots(rows: Sequence[str], series: Sequence[PointSeries], x_label: str) -> Dr
     """A row for every name, a dot with its whisker for every series. The x of a point is its value, its y the row.
 
     Args:
-        rows: names.
         series: methods; a point's ``error`` is along the value.
         x_label: with its unit.
     """

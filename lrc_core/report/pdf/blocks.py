@@ -81,7 +81,6 @@ def story(report: Report, absent: int) -> list[Any]:
     """All flowables, in order.
 
     Args:
-        report: what it says.
         absent: characters that no font draws; the last line says so.
     """
     kind = style("kind", 9.4, fontName=BOLD, textColor=color(LINK), spaceBefore=8, spaceAfter=3)

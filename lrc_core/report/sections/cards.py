@@ -109,8 +109,3 @@ def _card(named: Named, entry: CardModel, size: Footprint, dense: Found | None, 
 
 def _how(key: str) -> str:
     return ESTIMATED if key == "overhead" else COUNTED
-
-
-def default_context(most: int) -> int:
-    """The context that a card counts with when none is named."""
-    return min(2048, most)

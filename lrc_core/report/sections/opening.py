@@ -140,8 +140,8 @@ def _method_words(name: str, spec: CompareSpec | QualitySpec | None) -> str:
         return f"**{method_label(name)}.** A plan that no method of this program made."
     entry = ALLOCATORS.get(plain)
     said = f"**{entry.label}.** {entry.summary}"
-    preset = spec.presets.get(plain, next(iter(entry.presets))) if spec is not None else ""
-    how = f"Run with preset `{preset}`" if preset and plain in spec_methods(spec) else "Shown as recorded"
+    preset = spec.presets.get(plain, next(iter(entry.presets))) if spec and plain in spec.methods else ""
+    how = f"Run with preset `{preset}`" if preset else "Shown as recorded"
     said += f" {how}; source: {entry.source}." if entry.source not in ("", "–") else f" {how}."
     if update == BLOCKWISE:
         said += " Its factors were then trained block by block to put out what the dense blocks do."
@@ -154,8 +154,3 @@ def _method_words(name: str, spec: CompareSpec | QualitySpec | None) -> str:
     if storage != PAIR:
         said += f" Low-rank layers are stored by pivots: {storage_law(storage).summary}"
     return said
-
-
-def spec_methods(spec: CompareSpec | QualitySpec | None) -> tuple[str, ...]:
-    """Methods that a comparison asked for."""
-    return spec.methods if spec is not None else ()

@@ -67,12 +67,7 @@ def _items(evaluation: EvaluationSpec) -> str:
 
 
 def reproduce(named: Named, command: str) -> Section:
-    """Commands in the order in which they are given, every run behind a number, versions and device.
-
-    Args:
-        named: rows and runs.
-        command: the line that makes this report.
-    """
+    """Commands in the order in which they are given, every run behind a number, versions and device."""
     sources = named.sources
     commands = [*_first(sources), *_asked(sources)]
     commands.append(Command("Make this report again", command))

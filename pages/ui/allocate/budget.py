@@ -53,8 +53,6 @@ def choose(
 
     Args:
         spec: of the next job, at the slider's share of parameters.
-        entry: its method.
-        changed: called when the user changes something.
         decompose: called with the decomposition that the budget needs, where the user takes it.
     """
     if not entry.by_bytes:

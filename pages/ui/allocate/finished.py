@@ -38,7 +38,6 @@ def show(view: RunView[AllocateSpec], follows: str) -> None:
     """Size, map and quality of a finished plan, and what can be done next: tune its factors, or measure it.
 
     Args:
-        view: its run.
         follows: the kind of update that was meant to follow its ranks, whose button then comes first; or ``none``.
     """
     found = outcome(view)

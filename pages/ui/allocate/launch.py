@@ -83,8 +83,6 @@ def launcher(ref: ModelRef, card: ModelCard, spec: AllocateSpec, countdown: Delt
     """The toggle, the button with its price or why it cannot be pressed, and the command line.
 
     Args:
-        card: its card.
-        spec: of the next job.
         countdown: where it is said that a job is about to start: beside the slider, not down here.
     """
     arithmetic.at_once(card, spec)

@@ -128,7 +128,6 @@ def draw_slider(card: ModelCard, rate: int, panels: Sequence[SliderPanel], relea
 
     Args:
         rate: where the slider stands, in whole percent.
-        panels: heatmaps under it.
         released: called when it is let go somewhere else; :func:`released_at` says where.
     """
     _COMPONENT(data=payload(card, rate, panels), key=KEY, on_released_change=released, height="content")

@@ -253,7 +253,7 @@ def _start_ablation(ref: ModelRef, *, expanded: bool = False) -> None:
         parts=tuple(part for part in _PARTS if part in parts),
         presets=method_presets(preset, chosen),
         calibration=preset.calibration,
-        evaluation=bench_data.without_tasks(preset.evaluation),
+        evaluation=replace(preset.evaluation, tasks=()),
     )
     if jobs.submit(spec):
         st.rerun()

@@ -77,7 +77,6 @@ def payload(group: comparisons.Group, questions: Sequence[RunView[GenerateSpec]]
     """Everything that the slider can show, so that it asks nobody.
 
     Args:
-        group: the comparison.
         questions: what was asked of its model; those count that its best plans answered at every size.
     """
     rows = shown_rows(group)

@@ -84,8 +84,6 @@ def train(sigma: Row, setting: Setting, seed: int = 0) -> list[MaskStep]:
 
     Args:
         sigma: [r] as of :func:`row_of`.
-        setting: what is on.
-        seed: of the noise.
     """
     count = len(sigma)
     logits = np.linspace(*_RAMP, count) if setting.ramp else np.full(count, sum(_RAMP) / 2)
@@ -117,7 +115,6 @@ def forces(sigma: Row, logits: Row, soft: Row, setting: Setting, goal: float) ->
         sigma: [r].
         logits: [r].
         soft: [r] sigmoid of logits and noise over the temperature.
-        setting: what is on.
         goal: how many may be kept; compression rests within one of it and turns round below.
     """
     mask = (soft > 0.5).astype(float)

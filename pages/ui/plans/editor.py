@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -27,7 +28,7 @@ from lrc_core.figures.common import Scale
 from lrc_core.names import decomposition_label, method_label
 from lrc_core.results import scores as plan_scores
 from lrc_core.results.archive import archive
-from lrc_core.results.drafts import Draft, keep_draft, kept_draft, new_tab, newest_draft, summary
+from lrc_core.results.drafts import Draft, keep_draft, kept_draft, newest_draft, summary
 from lrc_core.results.plan_quality import loss_forecast
 from lrc_core.results.spectra import TWO_SIDED, known_losses, spectra_of
 from lrc_core.runs.spec import EvaluationSpec, ModelRef, SpectraSpec
@@ -45,7 +46,7 @@ def tab(*, make: bool = False) -> str:
     """The name under which this tab's draft is remembered, in its link; "" where it has none yet."""
     named = str(st.query_params.get(TAB, ""))
     if not named and make:
-        named = new_tab()
+        named = secrets.token_hex(4)
         st.query_params[TAB] = named
     return named
 

@@ -173,7 +173,6 @@ def cell_grid(
     """Draw the heatmap.
 
     Args:
-        grid: what it shows.
         key: of the component; ``picked_in(key)`` tells what was chosen, ``pinned_in(key)`` what was pinned.
         picked: called when a cell is chosen.
         pinned: called when the key P pins a cell or takes the pin back.

@@ -42,9 +42,7 @@ def plotly(figure: go.Figure, caption: ChartText, *, key: str, name: str) -> Non
     """A Plotly figure.
 
     Args:
-        figure: what is drawn.
         caption: its text and numbers.
-        key: of the chart.
         name: of the PNG that Streamlit's own button saves.
     """
     spec = figure.to_dict()

@@ -28,7 +28,6 @@ def three_choices(chosen: Recommendation | None, key: str, take: Callable[[Recom
     Args:
         chosen: the one that the form says, None where it says another method.
         key: beginning of the buttons' keys.
-        take: called with the one that was pressed.
     """
     for column, choice in zip(st.columns(len(RECOMMENDED)), RECOMMENDED, strict=True):
         with column:

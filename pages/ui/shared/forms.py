@@ -64,11 +64,9 @@ def one_of(place: Any, words: str, labels: Mapping[K, str], key: str, *, first: 
 
     Args:
         place: Streamlit or a container.
-        words: above the list.
         labels: of all things.
         key: of the widget.
         first: place of what is chosen at the beginning.
-        more: for Streamlit.
     """
     chosen: Any = st.session_state.get(key)
     changed = _labelled_anew(labels, key)
@@ -119,7 +117,6 @@ def method_settings(entry: MethodEntry, preset: str, prefix: str, changed: Calla
     Args:
         preset: its preset, the source of the defaults.
         prefix: of the widgets' keys, which are also the query parameters.
-        changed: called when the user changes one.
     """
     base = entry.settings(preset or None)
     values = {}

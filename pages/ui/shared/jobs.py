@@ -151,7 +151,6 @@ def panel(run_id: str, *, live: Callable[[AnyRun], None] | None = None, every: f
     """Progress of a job with its buttons; polls while the job is not final and reruns the page when it becomes so.
 
     Args:
-        run_id: the job.
         live: draws more under the progress, also refreshed.
         every: seconds between looks.
     """

@@ -126,7 +126,6 @@ def draw_spectra(shown: Spectrum, key: str, cut: Callable[[], None]) -> None:
     """Draw the chart.
 
     Args:
-        shown: what is drawn.
         key: of the component; :func:`cut_in` tells where was clicked.
         cut: called when a curve was clicked on.
     """

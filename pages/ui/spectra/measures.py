@@ -191,7 +191,6 @@ def facts_of(
 
     Args:
         sigmas: singular values by layer; layers may be missing while they are read.
-        ranks: rank of every layer under the current cut.
         overlaps: by layer, as ``subspaces.json`` has them.
     """
     found = {
@@ -220,9 +219,7 @@ def spectrum_sentence(layer: LinearShape, sigma: np.ndarray, label: str) -> str:
     """One sentence on what a spectrum says, computed from it.
 
     Args:
-        layer: whose spectrum it is.
         sigma: its singular values, descending.
-        label: of the decomposition.
     """
     rank, even = energy_rank(sigma, 0.95), break_even(layer)
     start = (

@@ -136,10 +136,7 @@ def measured_values(
     """One measure of every layer of a run: figures, words, doubts.
 
     Args:
-        run_id: the run.
         stamp: of its file of spectra, so that a changed file is read anew.
-        decomposition: one of the run's.
-        measure: key of the measure.
         ranks: of the cut; empty for measures that do not depend on it.
     """
     view = archive().require(run_id, SpectraSpec)
@@ -245,7 +242,6 @@ def heat_reading(card: ModelCard, values: Mapping[str, float], write: Any, unit:
     """One sentence on what a heatmap shows: which kinds are low and high, and how the depth matters.
 
     Args:
-        values: by layer.
         write: figure to text.
         unit: of the figures, behind them.
     """

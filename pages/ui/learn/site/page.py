@@ -45,10 +45,9 @@ def page(ref: ModelRef) -> str:
     steps = "".join(_step(number, entry.text, ref) for number, entry in enumerate(STEPS, start=1))
     flipbook = (FOLDER / "flipbook.js").read_text(encoding="utf-8").replace("export default function", "function flip")
     script = flipbook + (FOLDER / "site.js").read_text(encoding="utf-8")
-    style = "\n".join(
-        [pictures.CSS, _scoped((FOLDER / "flipbook.css").read_text(encoding="utf-8")),
-         (FOLDER / "site.css").read_text(encoding="utf-8")]
-    )  # fmt: skip
+    # For the flipbook's own elements alone; in the app a shadow root sees to that.
+    book = f".book {{ {(FOLDER / 'flipbook.css').read_text(encoding='utf-8')} }}"
+    style = "\n".join([pictures.CSS, book, (FOLDER / "site.css").read_text(encoding="utf-8")])
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -60,11 +59,6 @@ def page(ref: ModelRef) -> str:
         f"<footer>Figures of {escape(model_label(ref))} or of the shipped sample, as measured.</footer>"
         f"<script>{script}</script></body></html>"
     )
-
-
-def _scoped(css: str) -> str:
-    """The flipbook's style for its own elements alone; in the app a shadow root sees to that."""
-    return f".book {{ {css} }}"
 
 
 def _step(number: int, name: str, ref: ModelRef) -> str:
