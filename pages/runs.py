@@ -201,7 +201,8 @@ def detail(summary: RunSummary) -> None:
     with st.expander("Log", icon=":material/article:", expanded=summary.state in ("failed", "interrupted")):
         tail = RunStore().open(summary.id).log_tail(LOG_LINES)
         st.code(tail or "The log is empty.", language=None, height=320 if tail.count("\n") > 14 else "content")
-    st.caption(f":material/folder: `{summary.path}`")
+    if not read_only() and visitors.visitor() is None:  # where it lies says nothing to whoever is elsewhere
+        st.caption(f":material/folder: `{summary.path}`")
 
 
 def remove(summary: RunSummary) -> None:

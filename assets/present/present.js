@@ -1,5 +1,6 @@
 // The presenter: all slides are here, so that a key turns the page at once. The film's player stands above in this module.
 const SLIDE = "pr_slide";
+const PAPER = "@page { size: 297mm 167mm; margin: 0; }"; // of the whole document: inside a component no browser heeds it
 
 class Deck {
   constructor(root, tell) {
@@ -15,6 +16,8 @@ class Deck {
     window.addEventListener("popstate", this.onState);
     window.addEventListener("resize", this.onSize);
     window.addEventListener("beforeprint", this.onPrint);
+    this.paper = document.head.appendChild(document.createElement("style"));
+    this.paper.textContent = PAPER;
   }
 
   update(data) {
@@ -252,6 +255,7 @@ class Deck {
     window.removeEventListener("popstate", this.onState);
     window.removeEventListener("resize", this.onSize);
     window.removeEventListener("beforeprint", this.onPrint);
+    this.paper.remove();
     this.unmountFilm?.();
   }
 }

@@ -21,7 +21,7 @@ from lrc_core.budget import (
 )
 from lrc_core.errors import RunError
 from lrc_core.formats.budgets import budget_words
-from lrc_core.registry import ALLOCATORS
+from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
 from lrc_core.runs.spec import AllocateSpec
 from lrc_core.runs.store import Run
 from lrc_core.types import LinearShape, ModelCard
@@ -166,15 +166,14 @@ def make_film(
     ticks = _ticks(told)
     kinds = card.kinds
     entry = ALLOCATORS.get(spec.method) if spec.method in ALLOCATORS else None
+    factors = DECOMPOSITIONS.get(spec.decomposition).label if spec.decomposition in DECOMPOSITIONS else ""
     steps = ticks["step"]
     target = budget_words(spec.budget) if spec.budget else removed(spec.keep)
     total = max([int(event["total"]) for event in told[-1:] if is_tick(event)] + [steps[-1] if steps else 0])
     return Film(
         run=run_id,
         title=f"{entry.label if entry else spec.method} to {target}{'' if spec.budget else ' compression'}",
-        detail=" · ".join(
-            word for word in (card.name, spec.decomposition, spec.preset and f"preset {spec.preset}") if word
-        ),
+        detail=" · ".join(word for word in (card.name, factors, spec.preset and f"preset {spec.preset}") if word),
         color=entry.color if entry else GREY,
         target=target,
         removed=None if spec.budget else size_key(removed_share(spec.keep)),

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lrc_core.names import decomposition_color
+from lrc_core.names import GREY, decomposition_color
 from lrc_core.types import LinearShape
 
-CONFIG = {"displaylogo": False, "displayModeBar": False, "scrollZoom": False}
+CONFIG = {"displaylogo": False, "modeBarButtons": [["toImage"]], "scrollZoom": False}
+WHISKERS = {"type": "data", "thickness": 1.4, "width": 4, "color": GREY}
+"""Of bars, and of points of several colours: Plotly's own are as dark as the dark theme."""
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 LAYER_COLORS = ("#1b8a86", "#d9762b", "#6a86d1", "#c05a94", "#a8952b", "#7f8c8a")
 PERPLEXITY_TICKS = {"tickvals": [digit * 10**power for power in range(6) for digit in (1, 2, 3, 5)], "tickformat": "~r"}
@@ -23,7 +25,7 @@ def perplexity_title(*, log: bool) -> str:
 
 
 def config(name: str) -> dict[str, object]:
-    """Chart options. Plotly's toolbar would cover titles; the name is that of a picture saved from the full screen."""
+    """Chart options. Plotly's toolbar would cover titles: all of it that is left saves a picture, under this name."""
     return {**CONFIG, "toImageButtonOptions": {"format": "png", "filename": name, "scale": 2}}
 
 

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from lrc_core.budget import removed_share
-from lrc_core.figures.common import PERPLEXITY_TICKS, perplexity_title
+from lrc_core.figures.common import PERPLEXITY_TICKS, WHISKERS, perplexity_title
 from lrc_core.names import GREY, in_order
 from lrc_core.names import method_color as color
 from lrc_core.names import method_label as label
@@ -56,7 +56,7 @@ _STANDING = 7  # bars whose names still fit below them, and whose values lie nea
 
 
 def _error(values: Sequence[float | None]) -> dict[str, Any]:
-    return {"type": "data", "array": [value or 0 for value in values], "thickness": 1.4, "width": 4}
+    return {**WHISKERS, "array": [value or 0 for value in values]}
 
 
 def _whiskers(scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -295,7 +295,7 @@ def speed_bars(rows: Sequence[Row]) -> go.Figure:
         figure.add_bar(
             x=[bar_name(row) for row, *_ in shown],
             y=[value for _, value, _ in shown],
-            error_y={"array": [error or 0.0 for *_, error in shown]} if any(error for *_, error in shown) else None,
+            error_y=_error([error for *_, error in shown]) if any(error for *_, error in shown) else None,
             marker=_marker([str(row["method"]) for row, *_ in shown]),
             hovertemplate="%{x}: %{y:,.3g}<extra></extra>",
             row=1,
@@ -303,7 +303,7 @@ def speed_bars(rows: Sequence[Row]) -> go.Figure:
         )
     if dense is not None:
         for column in (2, 3):
-            figure.add_hline(y=1.0, line={"dash": "dot", "width": 1}, row=1, col=column)
+            figure.add_hline(y=1.0, line={"color": GREY, "dash": "dot", "width": 1}, row=1, col=column)
     figure.update_layout(height=340, showlegend=False, margin={"l": 50, "r": 8, "t": 36, "b": 8}, bargap=0.35)
     return figure
 

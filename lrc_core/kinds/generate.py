@@ -23,7 +23,7 @@ class _Answers:
     """Who answers, in this order; the dense model comes first where no word is said about it."""
 
     def add(self, parser: argparse.ArgumentParser, base: GenerateSpec) -> None:
-        words = f"plan file, run id, RUN@20, or dense; {MOST_ANSWERS - 1} plans at most"
+        words = f"plan file, run id, RUN@20, or dense; {MOST_ANSWERS} at most, the dense model among them"
         add_list(parser, ("--plan",), "plan", words, metavar="FILE|RUN")
         parser.add_argument("--no-dense", action="store_true", help="the plans alone")
 

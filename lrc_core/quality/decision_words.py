@@ -80,7 +80,7 @@ def _opposed(formats: Sequence[Choice], ranks: Sequence[Choice]) -> str:
 
 
 def _verdict(ranks: Sequence[Choice], formats: Sequence[Choice]) -> str:
-    """Where ranks are the better choice, if anywhere: what a format of no more bytes undoes is none."""
+    """Where ranks are the better choice, if anywhere: what a format of no more bytes beats is none."""
     least = min(formats, key=lambda one: one.size)
     standing = [one for one in ranks if one in frontier([*ranks, *formats])]
     below = [one for one in standing if one.size < least.size / SLACK]
@@ -92,7 +92,7 @@ def _verdict(ranks: Sequence[Choice], formats: Sequence[Choice]) -> str:
     said = []
     if beside:
         names = "; ".join(f"{one.name} at {percent(one.share)}{_sure(one, formats)}" for one in beside)
-        said.append(f"No number format alone undoes these: {names}.")
+        said.append(f"No number format alone beats these: {names}.")
     else:
         said.append(f"Down to {percent(least.share)} of the bytes the answer is: **quantise instead**.")
     if below:

@@ -202,9 +202,16 @@ def test_notes_are_seen_beside_every_slide_and_nothing_is_cut_off_on_paper(sampl
             assert last["y"] + last["height"] <= box["y"], f"notes hide terms on slide {number}"
         page.keyboard.press("ArrowRight")
     page.evaluate("window.addEventListener('beforeprint', () => { window.told = true; })")
-    page.pdf(prefer_css_page_size=True, print_background=True)
+    printed = page.pdf(prefer_css_page_size=True, print_background=True)
     assert page.evaluate("window.told"), "the browser says that it prints"
-    page.set_viewport_size({"width": 1122, "height": 631})
+    sheets = [tuple(map(float, box)) for box in re.findall(rb"/MediaBox\s*\[0 0 ([\d.]+) ([\d.]+)\]", printed)]
+    assert len(sheets) == slides.count()
+    assert all(width > 1.7 * height for width, height in sheets), "sheets as wide as slides"
     page.emulate_media(media="print")
+    page.set_viewport_size({"width": 816, "height": 1056})  # whatever the page, queries are answered for usual paper
+    picture = page.locator(".slide-decision .decision > svg").bounding_box()
+    read = page.locator(".slide-decision .reading").bounding_box()
+    assert picture["x"] + picture["width"] <= read["x"], "the picture stands beside what is read from it"
+    page.set_viewport_size({"width": 1122, "height": 631})
     room = slides.evaluate_all("all => all.map((one) => one.clientHeight - one.scrollHeight)")
     assert min(room) >= -1, room

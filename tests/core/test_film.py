@@ -23,7 +23,8 @@ from lrc_core.charts.film_gif import film_gif
 from lrc_core.charts.film_html import film_html, player
 from lrc_core.cli import main
 from lrc_core.errors import RunError
-from lrc_core.registry import ALLOCATORS
+from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
+from lrc_core.runs.spec import AllocateSpec
 from lrc_core.runs.store import Run, RunStore
 from tests.factories import run_factory
 
@@ -34,6 +35,10 @@ CARD = run_factory.make_card()
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     return run_factory.allocate_run(RunStore(tmp_path / "runs"), CARD, keep=0.7)
+
+
+def test_a_film_names_its_decomposition_as_pages_do(run: Run) -> None:
+    assert DECOMPOSITIONS.get(run.spec_as(AllocateSpec).decomposition).label in film_of(run).detail.split(" · ")
 
 
 def tick(step: int, keep: float = 0.9, **values: Any) -> dict[str, Any]:

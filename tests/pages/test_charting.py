@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from lrc_core.figures.measured import perplexity_by_method, perplexity_curves
@@ -50,6 +52,27 @@ def test_every_chart_has_words_and_a_table(open_page, runs, store, card, page, q
     tables = [table for table in app.dataframe if table.proto.alt.startswith("In numbers: ")]
     lazy = [fold for fold in folds if not fold.dataframe]
     assert len(tables) + len(lazy) >= len(charts) + len(grids)
+
+
+@pytest.mark.parametrize(("page", "query"), WITH_CHARTS, ids=[f"{page} {query}" for page, query in WITH_CHARTS])
+def test_charts_show_in_both_themes_and_can_be_saved(open_page, runs, store, card, page, query):
+    """Plotly's own lines are as dark as the dark theme, and a logarithmic axis has no zero for a bar to begin at."""
+    if "co_section" in query:
+        table_factory.quality_run(store, card)
+        table_factory.ablation_run(store, card)
+    for chart in open_page(page, **query).get("plotly_chart"):
+        figure, options = json.loads(chart.proto.spec), json.loads(chart.proto.config)
+        assert options["modeBarButtons"] == [["toImage"]]
+        assert options.get("displayModeBar") is not False
+        assert options["toImageButtonOptions"]["filename"]
+        assert all(line["line"].get("color") for line in figure["layout"].get("shapes", []))
+        for trace in figure["data"]:
+            errors = [trace[name] for name in ("error_x", "error_y") if trace.get(name, {}).get("array")]
+            assert all(error.get("color") or trace.get("line", {}).get("color") for error in errors)
+            if trace["type"] == "bar":
+                names = (trace.get("xaxis", "x"), trace.get("yaxis", "y"))
+                axes = [figure["layout"].get(f"{name[0]}axis{name[1:]}", {}) for name in names]
+                assert not any(axis.get("type") == "log" for axis in axes)
 
 
 def test_markdown_is_taken_out_of_words():

@@ -121,7 +121,7 @@ def test_bars_of_variants_mark_the_base(store, card):
     table_factory.ablation_run(store, card)
     (found,) = bench_data.benches(ModelRef(), AblationSpec)
     rows = [row for row in found.measured if row.get("part") == "losses"]
-    figure = figures.variant_bars(found, rows, bench_data.measures(found), log=True)
+    figure = figures.variants_side_by_side(found, rows, bench_data.measures(found), log=True)
     assert list(figure.data[0].x) == ["all terms", "only tv", "without distill"]
     assert list(figure.data[0].marker.opacity) == [1.0, 0.55, 0.55]
     assert all(error > 0 for error in figure.data[0].error_y.array)

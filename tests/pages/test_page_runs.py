@@ -279,6 +279,7 @@ def test_a_visitor_of_a_shared_server_sees_whose_run_it_is_and_stops_none_of_oth
     app = open_page("runs", ru_run=own.id)
     table = app.dataframe[0].value
     assert set(table["Started by"]) == {"you", visitors.shown("b" * 32)}
+    assert not any(str(store.root) in caption.value for caption in app.caption), "where it lies on the server"
     assert f"cancel_{own.id}" in {button.key for button in app.button}
     assert f"cancel_{other.id}" not in {button.key for button in open_page("runs", ru_run=other.id).button}
 

@@ -88,6 +88,10 @@ def test_the_runs_are_the_samples_and_settings_live_in_the_tab(open_page, demo, 
     assert not state.settings_path().exists()
 
 
+def test_nobody_elsewhere_is_told_where_runs_lie(open_page, demo, samples):
+    assert not any(str(samples.root) in caption.value for caption in open_page("runs", ru_run=samples.ids()[0]).caption)
+
+
 def test_nothing_is_said_of_own_runs_where_none_can_be_made(open_page, demo, monkeypatch):
     assert "Your own runs" not in text_of(open_page("learn", learn_step="3"))
     monkeypatch.delenv(READ_ONLY)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import platform
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from importlib import metadata
+from typing import Any
 
 from lrc_core import __version__
 from lrc_core.errors import LrcError
@@ -15,7 +17,7 @@ from lrc_core.report.sections.prose import listed, report_prose
 from lrc_core.report.sections.rows import Named
 from lrc_core.report.sources import Sources, spec_of
 from lrc_core.results.identity import in_words
-from lrc_core.runs.spec import EvaluationSpec
+from lrc_core.runs.spec import EvaluationSpec, GenerateSpec, UpdateSpec
 from lrc_core.runs.store import Run, RunStore
 from lrc_core.texts.label import text_labels
 from lrc_core.words import duration
@@ -69,7 +71,7 @@ def _items(evaluation: EvaluationSpec) -> str:
 def reproduce(named: Named, command: str) -> Section:
     """Commands in the order in which they are given, every run behind a number, versions and device."""
     sources = named.sources
-    commands = [*_first(sources), *_asked(sources)]
+    commands = [*_first(sources), *_behind_answers(sources), *_asked(sources)]
     commands.append(Command("Make this report again", command))
     blocks: list[Block] = [*(Words(text) for text in report_prose("reproduce")), Commands(tuple(commands))]
     blocks.append(Facts(_made_with(sources)))
@@ -96,6 +98,38 @@ def _first(sources: Sources) -> list[Command]:
     return found
 
 
+def _behind_answers(sources: Sources) -> list[Command]:
+    """The runs whose plans were asked and that nothing before makes: each after the one that it went on from."""
+    made = set(_recorded(sources))
+    found: dict[str, Run] = {}
+    for asked in sources.answers:
+        for answer in asked.spec_as(GenerateSpec).answers:
+            for run in _ways_to(answer.plan, sources):
+                if run.id not in made:
+                    found.setdefault(run.id, run)
+    return [Command("A plan that answers below", _line(run), run.id) for run in found.values()]
+
+
+def _ways_to(plan: Mapping[str, Any] | None, sources: Sources) -> list[Run]:
+    """The run that a plan came from, and before it those that it went on from, as far as they are there."""
+    chain: list[Run] = []
+    while plan is not None:
+        run = sources.archive.folder(str((plan.get("origin") or {}).get("run_id") or "-"))
+        if run is None or run.id in {known.id for known in chain}:
+            break
+        chain.insert(0, run)
+        spec = run.spec
+        plan = spec.plan if isinstance(spec, UpdateSpec) else None
+    return chain
+
+
+def _recorded(sources: Sources) -> list[str]:
+    """Runs that the comparison's command makes, or that have a command of their own."""
+    keys = ("run_id", "allocate_run_id", "update_run_id")
+    behind = [str(row[key]) for row in sources.rows for key in keys if row.get(key)]
+    return behind + [shown.source.partition("@")[0] for shown in sources.plans]
+
+
 def _asked(sources: Sources) -> list[Command]:
     return [Command("Ask side by side", _line(run), run.id) for run in sources.answers]
 
@@ -119,6 +153,7 @@ def _runs(named: Named) -> Table:
     wanted |= {
         shown.source.partition("@")[0]: f"plan {shown.label}" for shown in sources.plans if shown.source not in wanted
     }
+    wanted |= {command.source: "plan that answers" for command in _behind_answers(sources)}
     wanted |= {run.id: "answers" for run in sources.answers}
     columns = (
         Column("Run", mono=True),

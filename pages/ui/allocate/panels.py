@@ -105,7 +105,7 @@ def panels(found: SliderContent) -> list[SliderPanel]:
         "uniform",
         "Uniform",
         "computed" if found.even_quality else "preview, quality not measured",
-        "Every layer keeps the same share.",
+        "Every layer keeps nearly the same share.",
         "computed at",
         found.uniform if found.uniform.rates else None,
         found.even_quality,

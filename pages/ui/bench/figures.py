@@ -1,4 +1,4 @@
-"""Plotly figures of a bench: the trade-off of size and quality, and bars of an ablation. Pure functions."""
+"""Plotly figures of a bench: the trade-off of size and quality, and variants of an ablation. Pure functions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from lrc_core.figures.common import DASHES, PERPLEXITY_TICKS, perplexity_title
+from lrc_core.figures.common import DASHES, PERPLEXITY_TICKS, WHISKERS, perplexity_title
 from lrc_core.names import GREY, decomposition_label, method_color, method_label
 from lrc_core.quality.rows import dense_row
 from lrc_core.results.benches import ACCURACY, AXES, BenchRows, lines, place_of, points, value_of
@@ -20,7 +20,6 @@ Row = Mapping[str, Any]
 REFERENCE = "#c05a94"
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "pentagon", "hexagram", "triangle-down")
 _LEGEND_ROW = 20  # pixels
-_ERROR = {"type": "data", "thickness": 1.4, "width": 4}
 
 
 def pareto(bench: BenchRows, measure: str, axis: str, *, log: bool, decomposition: str = "") -> go.Figure:
@@ -46,7 +45,7 @@ def pareto(bench: BenchRows, measure: str, axis: str, *, log: bool, decompositio
         figure.add_scatter(
             x=[point.x for point in found],
             y=[point.y for point in found],
-            error_y={**_ERROR, "array": [point.error for point in found]},
+            error_y={**WHISKERS, "color": method_color(method), "array": [point.error for point in found]},
             name=name,
             mode="lines+markers",
             line={
@@ -91,7 +90,7 @@ def _references(figure: go.Figure, bench: BenchRows, measure: str, axis: str) ->
         figure.add_scatter(
             x=[place for _, place, _ in shown],
             y=[value[0] for *_, value in shown if value],
-            error_y={**_ERROR, "array": [value[1] or 0.0 for *_, value in shown if value]},
+            error_y={**WHISKERS, "color": REFERENCE, "array": [value[1] or 0.0 for *_, value in shown if value]},
             text=[name for name, *_ in shown],
             textposition="top center",
             name="Reference models",
@@ -147,8 +146,10 @@ def _broken(title: str) -> str:
     return f"{first.rstrip(',')}<br>{rest}"
 
 
-def variant_bars(bench: BenchRows, rows: Sequence[Row], shown: Mapping[str, str], *, log: bool) -> go.Figure:
+def variants_side_by_side(bench: BenchRows, rows: Sequence[Row], shown: Mapping[str, str], *, log: bool) -> go.Figure:
     """One bar a variant, one panel a measure; the variant that the others are tested against is solid.
+
+    On a logarithmic axis there are points, since it has no zero that a bar could begin at.
 
     Args:
         bench: gives the dense model.
@@ -162,21 +163,23 @@ def variant_bars(bench: BenchRows, rows: Sequence[Row], shown: Mapping[str, str]
     for column, measure in enumerate(shown, start=1):
         found = [(row, value_of(row, measure)) for row in rows]
         bars = [(row, value) for row, value in found if value is not None]
-        figure.add_bar(
+        accuracy = measure == ACCURACY
+        points_of = {"mode": "markers"} if log and not accuracy else {}
+        drawn = (go.Scatter if points_of else go.Bar)(
             x=[_short(str(row["variant"])) for row, _ in bars],
             y=[value[0] for _, value in bars],
-            error_y={**_ERROR, "color": GREY, "array": [value[1] or 0.0 for _, value in bars]},
+            error_y={**WHISKERS, "array": [value[1] or 0.0 for _, value in bars]},
             marker={
                 "color": [method_color(str(row["method"])) for row, _ in bars],
                 "opacity": [0.55 if "base" in (row.get("paired") or {}) else 1.0 for row, _ in bars],
+                **({"size": 12} if points_of else {}),
             },
             customdata=[_said(measure, *value) for _, value in bars],
             hovertemplate="%{x}: %{customdata}<extra></extra>",
-            row=1,
-            col=column,
+            **points_of,
         )
+        figure.add_trace(drawn, row=1, col=column)
         _dense(figure, bench, measure, log=log, row=1, col=column)
-        accuracy = measure == ACCURACY
         title = "logarithmic" if log and not accuracy else None
         figure.update_yaxes(title=title, **_scale(accuracy=accuracy, log=log), row=1, col=column)
     figure.update_layout(height=390, showlegend=False, margin={"l": 60, "r": 8, "t": 50, "b": 8}, bargap=0.3)

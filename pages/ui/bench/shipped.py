@@ -98,7 +98,7 @@ def _bars(table: ShippedTable, method: str, part: str) -> go.Figure:
     """Drawn once for all visitors: there are several on the page, and one takes as long as the rest of it."""
     cells = bench_data.BenchRows(table.rows)
     rows = [table.rows[place] for place in _places(table, method, part)]
-    return figures.variant_bars(cells, rows, bench_data.measures(cells), log=True)
+    return figures.variants_side_by_side(cells, rows, bench_data.measures(cells), log=True)
 
 
 def _removed(rows: Sequence[bench_data.Row]) -> str:

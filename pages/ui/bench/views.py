@@ -111,7 +111,7 @@ def ablation(ref: ModelRef) -> None:
                     readings.worst_variant(chosen, shown),
                 )
                 charting.plotly(
-                    figures.variant_bars(chosen, shown, bench_data.measures(chosen), log=log),
+                    figures.variants_side_by_side(chosen, shown, bench_data.measures(chosen), log=log),
                     caption,
                     key=f"co_variants_{method}_{part}_{keep}",
                     name=f"ablation-{method}-{part}",

@@ -9,7 +9,7 @@ import streamlit as st
 
 from lrc_core.errors import LrcError
 from lrc_core.escape import escaped
-from lrc_core.names import model_label
+from lrc_core.names import method_label, model_label
 from lrc_core.paths import samples_home
 from lrc_core.report.build import ReportOptions, command_of, make_report
 from lrc_core.report.content import Report
@@ -35,7 +35,8 @@ def section(views: Sequence[AnyRun], prefix: str, keep: float | None = None) -> 
         prefix: of the widgets' keys.
         keep: size that leads, in share kept.
     """
-    view = next((view for view in views if view.kind in KINDS and view.done), None)
+    able = [view for view in views if view.kind in KINDS and view.done]
+    view = able[0] if able else None
     with st.expander("Report: HTML and PDF", icon=":material/summarize:"):
         st.caption(prose("report"))
         if view is None:
@@ -44,6 +45,11 @@ def section(views: Sequence[AnyRun], prefix: str, keep: float | None = None) -> 
         if problem := _problem(view.id, _stamps(view)):
             st.warning(escaped(problem), icon=":material/warning:")
             return
+        if len(views) > 1:
+            names = ", ".join(map(method_label, view.spec.methods))
+            st.caption(
+                f":material/info: It is about one run, of {escaped(names)}; what other runs measured is not in it."
+            )
         title = st.text_input(
             "Title", key=f"{prefix}_report_title", max_chars=160, placeholder="Made from the model's name"
         )

@@ -46,7 +46,7 @@ def damage_sentence(spectra: Spectra, decomposition: str, removed: float, side: 
     return (
         f"{said}. **A small loss of energy is no small damage**, because every layer passes its error on: with "
         f"{words.percent(at, 0)} removed from every layer the model's perplexity on {escaped(text_label(text))} is "
-        f"{words.times(factor)} times the dense model's, as measured in step 6."
+        f"{words.times(factor)} times the dense model's, as measured."
     )
 
 

@@ -43,7 +43,7 @@ def plotly(figure: go.Figure, caption: ChartText, *, key: str, name: str) -> Non
 
     Args:
         caption: its text and numbers.
-        name: of the PNG that Streamlit's own button saves.
+        name: of the picture that the button in its corner saves.
     """
     spec = figure.to_dict()
     shown = in_plotly(spec)

@@ -12,14 +12,14 @@ import pytest
 from lrc_core import words as numbers
 from lrc_core.quality.decision_words import BESIDE, decision_words
 from lrc_core.report.build import make_report
-from lrc_core.report.content import visible_texts
+from lrc_core.report.content import Commands, visible_texts
 from lrc_core.report.html.page import report_html
 from lrc_core.report.pdf.document import report_pdf
 from lrc_core.report.sections import prose
 from lrc_core.report.sections.allocation import _ranks
 from lrc_core.report.sections.rows import Named
 from lrc_core.report.sources import Asked, ReportPlan, find_sources
-from lrc_core.runs.spec import QualitySpec
+from lrc_core.runs.spec import AnswerSpec, GenerateSpec, ModelRef, QualitySpec, UpdateSpec
 from lrc_core.types import ModelCard
 from lrc_core.words import data_size
 from tests.factories import run_factory, table_factory
@@ -84,6 +84,26 @@ def test_every_measured_row_leads_to_its_runs(make: Make, stores: Any, card: Mod
     commands = [cell.text for cell in (line.cells[-1] for line in table_of(made, "Every run behind this report").lines)]
     assert sum(text.startswith("lrc evaluate starter --plan") for text in commands) == len(rows) - 1
     assert made.source == run.id and f"lrc report --compare {run.id}" in " ".join(visible_texts(made))
+
+
+def test_plans_that_answered_can_be_made_again_in_the_order_of_the_commands(
+    make: Make, stores: Any, card: ModelCard
+) -> None:
+    """They may be no rows of the comparison; an update goes on from another run, which comes before it."""
+    first = run_factory.allocate_run(stores[0], card, keep=0.6)
+    plan = {**json.loads((first.path / "plan.json").read_text()), "origin": {"run_id": first.id}}
+    update = stores[0].create(UpdateSpec(ModelRef("starter"), plan))
+    updated = {**plan, "origin": {"run_id": update.id, "allocate_run_id": first.id}}
+    answers = (AnswerSpec(), AnswerSpec(updated, update.id))
+    asked = run_factory.finish(stores[0].create(GenerateSpec(ModelRef("starter"), "Why?", answers)), {"answers": []})
+    made = make(compare=table_factory.compare_run(stores[0], card).id)
+    reproduce = next(section for section in made.sections if section.key == "reproduce")
+    (commands,) = [block for block in reproduce.blocks if isinstance(block, Commands)]
+    sources = [command.source for command in commands.entries]
+    assert sources.index(first.id) < sources.index(update.id) < sources.index(asked.id)
+    assert {first.id, update.id} <= {
+        line.cells[0].text for line in table_of(made, "Every run behind this report").lines
+    }
 
 
 def test_pruned_plans_and_updates_have_names_and_pictures(make: Make, stores: Any, card: ModelCard) -> None:
