@@ -101,11 +101,12 @@ def perplexity_by_method(rows: Sequence[Row], *, log: bool = False) -> go.Figure
         log: few lie on a logarithmic axis as well.
     """
     texts, log = texts_of(rows), log or len(methods_of(rows)) > _STANDING
+    longest = max((len(label(name)) for name in methods_of(rows)), default=0)
     figure = make_subplots(
         rows=1,
         cols=max(1, len(texts)),
         subplot_titles=_names(texts),
-        horizontal_spacing=0.2 if log else 0.08,
+        horizontal_spacing=min(0.4, max(0.2, 0.01 * longest)) if log else 0.08,  # names stand between the panels
     )
     for column, text in enumerate(texts, start=1):
         shown = [(name, score) for name in methods_of(rows) if (score := _score(rows, name, text)) is not None]
@@ -117,9 +118,9 @@ def perplexity_by_method(rows: Sequence[Row], *, log: bool = False) -> go.Figure
         # The value stands beside the name: on the bar it is lost where bars are short or hatched.
         said = [rounded(score["value"], score.get("stderr")) for score in scores]
         words = [f"{name}{' ' if log else '<br>'}{value}" for name, value in zip(names, said, strict=True)]
-        hover = {
-            "customdata": _measured_words(scores),
-            "hovertemplate": f"%{{{'y' if log else 'x'}}}: %{{customdata}}<extra></extra>",
+        hover = {  # not the axis' own words, which hold the value already
+            "customdata": [f"{name}: {value}" for name, value in zip(names, _measured_words(scores), strict=True)],
+            "hovertemplate": "%{customdata}<extra></extra>",
         }
         drawn = (
             go.Scatter(x=values, y=names, error_x=error, mode="markers", marker=_point(methods), **hover)
