@@ -10,7 +10,7 @@ import logging
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,19 +40,21 @@ SPECTRA = SpectraSpec(decompositions=("svd", "asvd", "whitened", "kfac"), subspa
 COMPARISON = CompareSpec(
     keeps=(0.9, 0.8, 0.7), presets={"llrc": "standard"}, evaluation=EvaluationSpec(tasks=TASKS, items=100)
 )
-CLOSED_FORM = replace(
+"""The paper's method and what it was compared with, as papers count: in pairs, on whitened factors."""
+BASELINES = replace(
     COMPARISON,
-    methods=("lagrangian",),
+    methods=("uniform", "strs"),
     presets={},
-    keeps=(0.95, *COMPARISON.keeps),
+    keeps=(0.95, 0.9, 0.8, 0.7, 0.6),
     decomposition="kfac",
     storage="pivoted",
-    formats=(),
 )
-"""What is quickest, at the same rates and one more."""
+"""What the plans that lose least are to be compared with: on their factors, stored as theirs."""
+CLOSED_FORM = replace(BASELINES, methods=("lagrangian",))
+"""What is quickest."""
 BEST = replace(CLOSED_FORM, update="tuned", formats=QUANTISED)
 """The least loss where there is one to take back, beside number formats alone."""
-COMPARISONS = (COMPARISON, CLOSED_FORM, BEST)
+COMPARISONS = (COMPARISON, BASELINES, CLOSED_FORM, BEST)
 LESSON = LessonSpec()
 PROMPT, LONGEST = "Explain in two sentences why the sky is blue.", 96
 """What the dense model and the plans at one target are asked."""
@@ -69,6 +71,8 @@ PROMPTS = (
     "A train leaves at 9:40 and arrives at 11:15. How long does the journey take?",
 )
 """What the dense model and the best plan at every rate are asked."""
+OPENING = PROMPTS[2]
+"""What Home begins with."""
 _COPIED = (
     "spec.json", "card.json", "plan.json", "scores.json", "lesson.json", "pictures.npz", "subspaces.json",
     "answers.jsonl",
@@ -85,14 +89,23 @@ def shipped_runs(store: RunStore, comparison: Run) -> list[Run]:
     return [comparison, *(store.open(run_id) for run_id in sorted(wanted))]
 
 
-def question(store: RunStore, comparison: Run) -> GenerateSpec:
-    """One prompt to the dense model and to the comparison's plans at one target."""
+def ask(store: RunStore, prompt: str, compared: Sequence[Run], wanted: Callable[[Any], bool]) -> GenerateSpec:
+    """A prompt to the dense model and to the plans behind those rows of comparisons that are wanted."""
     answers = [AnswerSpec()]
-    for row in (comparison.result() or {})["rows"]:
+    for row in (row for run in compared for row in (run.result() or {})["rows"]):
         spec = store.open(row["run_id"]).spec
-        if isinstance(spec, EvaluateSpec) and spec.plan and same_size(row["keep_target"], USUAL_KEEP):
+        if isinstance(spec, EvaluateSpec) and spec.plan and wanted(row):
             answers.append(AnswerSpec(spec.plan, spec.plan_folder, spec.calibration))
-    return GenerateSpec(prompt=PROMPT, answers=tuple(answers), sampling=SamplingSpec(max_new_tokens=LONGEST))
+    return GenerateSpec(prompt=prompt, answers=tuple(answers), sampling=SamplingSpec(max_new_tokens=LONGEST))
+
+
+def first_questions(store: RunStore) -> list[GenerateSpec]:
+    """To the compared plans at the usual size, and to uniform at every size, which Home begins with."""
+    compared, baselines = (store.open(spec.run_id) for spec in (COMPARISON, BASELINES))
+    return [
+        ask(store, PROMPT, [compared], lambda row: same_size(row["keep_target"], USUAL_KEEP)),
+        ask(store, OPENING, [baselines], lambda row: row["method"] == "uniform"),
+    ]
 
 
 def talks(store: RunStore, compared: Sequence[Run]) -> list[GenerateSpec]:
@@ -119,7 +132,7 @@ def copy_sample(run: Run, destination: Path) -> None:
     folder.mkdir(parents=True)
     for name in _COPIED:
         if (run.path / name).exists():
-            shutil.copyfile(run.path / name, folder / name)
+            _copy(run.path / name, folder / name)
     if (run.path / "plans").is_dir():
         shutil.copytree(run.path / "plans", folder / "plans")
     for name, lines in (("ranks.jsonl", _SNAPSHOTS), ("events.jsonl", _EVENTS)):
@@ -131,6 +144,15 @@ def copy_sample(run: Run, destination: Path) -> None:
     copy.write_status(
         replace(run.status(), pid=None, pid_started=0.0, pid_birth="", host="", digests={})
     )  # of the copies, anew
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file; JSON without its spaces, a third of it."""
+    if source.suffix != ".json":
+        shutil.copyfile(source, target)
+        return
+    data = json.loads(source.read_text(encoding="utf-8"))
+    target.write_text(json.dumps(data, separators=(",", ":")), encoding="utf-8")
 
 
 def _thin(source: Path, target: Path, count: int) -> None:
@@ -168,7 +190,7 @@ def main() -> int:
     for spec in (SPECTRA, *COMPARISONS, LESSON):
         _finish(manager.submit(spec).id)
     asked = [
-        question(store, store.open(COMPARISON.run_id)),
+        *first_questions(store),
         *talks(store, [store.open(spec.run_id) for spec in (CLOSED_FORM, BEST)]),
     ]
     answered = [_finish(manager.submit(spec).id) for spec in asked]

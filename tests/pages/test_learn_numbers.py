@@ -85,7 +85,7 @@ def test_step_3_ties_lost_energy_to_measured_damage(removed):
         (row["method"].partition("+")[0], round(row["keep_target"], 2)): row["perplexity"]["gensim"]["value"]
         for row in side.rows(None)
     }
-    assert said[-2] == pytest.approx(rows["uniform", round(1 - said[4] / 100, 2)] / rows["dense", 1.0], rel=0.06)
+    assert said[-1] == pytest.approx(rows["uniform", round(1 - said[4] / 100, 2)] / rows["dense", 1.0], rel=0.06)
     assert "no small damage" in damage.damage_sentence(spectra, "whitened", removed, side)
     assert "damage" not in damage.damage_sentence(spectra, "whitened", removed, None)
 

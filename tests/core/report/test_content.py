@@ -12,7 +12,7 @@ import pytest
 from lrc_core import words as numbers
 from lrc_core.quality.decision_words import BESIDE, decision_words
 from lrc_core.report.build import make_report
-from lrc_core.report.content import Commands, visible_texts
+from lrc_core.report.content import Commands, Table, visible_texts
 from lrc_core.report.html.page import report_html
 from lrc_core.report.pdf.document import report_pdf
 from lrc_core.report.sections import prose
@@ -101,9 +101,8 @@ def test_plans_that_answered_can_be_made_again_in_the_order_of_the_commands(
     (commands,) = [block for block in reproduce.blocks if isinstance(block, Commands)]
     sources = [command.source for command in commands.entries]
     assert sources.index(first.id) < sources.index(update.id) < sources.index(asked.id)
-    assert {first.id, update.id} <= {
-        line.cells[0].text for line in table_of(made, "Every run behind this report").lines
-    }
+    (table,) = [block for block in reproduce.blocks if isinstance(block, Table)]
+    assert {first.id, update.id} <= {line.cells[0].text for line in table.lines}
 
 
 def test_pruned_plans_and_updates_have_names_and_pictures(make: Make, stores: Any, card: ModelCard) -> None:
