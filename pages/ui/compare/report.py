@@ -18,12 +18,13 @@ from lrc_core.report.pdf.document import report_pdf
 from lrc_core.report.sources import Asked, find_sources
 from lrc_core.results import comparisons
 from lrc_core.results.archive import AnyRun, archive, stamp_of
+from lrc_core.runs.spec import CompareSpec, QualitySpec
 from lrc_core.runs.store import RunStore
 from pages.ui.shared import state
 from pages.ui.shared.naming import download, file_name
 from pages.ui.shared.prose import prose
 
-KINDS = ("compare", "quality")
+REPORTED = CompareSpec | QualitySpec
 FILES = (("HTML", ":material/language:"), ("PDF", ":material/picture_as_pdf:"))
 
 
@@ -35,8 +36,8 @@ def section(views: Sequence[AnyRun], prefix: str, keep: float | None = None) -> 
         prefix: of the widgets' keys.
         keep: size that leads, in share kept.
     """
-    able = [view for view in views if view.kind in KINDS and view.done]
-    view = able[0] if able else None
+    able = [(view, spec.methods) for view in views if view.done and isinstance(spec := view.spec, REPORTED)]
+    view, methods = able[0] if able else (None, ())
     with st.expander("Report: HTML and PDF", icon=":material/summarize:"):
         st.caption(prose("report"))
         if view is None:
@@ -46,7 +47,7 @@ def section(views: Sequence[AnyRun], prefix: str, keep: float | None = None) -> 
             st.warning(escaped(problem), icon=":material/warning:")
             return
         if len(views) > 1:
-            names = ", ".join(map(method_label, view.spec.methods))
+            names = ", ".join(map(method_label, methods))
             st.caption(
                 f":material/info: It is about one run, of {escaped(names)}; what other runs measured is not in it."
             )
