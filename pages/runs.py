@@ -193,7 +193,7 @@ def detail(summary: RunSummary) -> None:
     if view and view.done and view.kind == "export":
         with guard():
             take_away.result(view)
-    if summary.kind in report.KINDS and summary.state == "done":
+    if isinstance(summary.spec, report.REPORTED) and summary.state == "done":
         with guard():
             report.section([view] if view else [], f"ru_{summary.id}")
     with st.expander("Settings", icon=":material/settings:"):
