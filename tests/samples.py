@@ -71,8 +71,8 @@ PROMPTS = (
     "A train leaves at 9:40 and arrives at 11:15. How long does the journey take?",
 )
 """What the dense model and the best plan at every rate are asked."""
-OPENING = PROMPTS[2]
-"""What Home begins with."""
+OPENINGS = PROMPTS[2:4]
+"""What uniform plans are asked as well; Home begins with the last."""
 _COPIED = (
     "spec.json", "card.json", "plan.json", "scores.json", "lesson.json", "pictures.npz", "subspaces.json",
     "answers.jsonl",
@@ -100,11 +100,11 @@ def ask(store: RunStore, prompt: str, compared: Sequence[Run], wanted: Callable[
 
 
 def first_questions(store: RunStore) -> list[GenerateSpec]:
-    """To the compared plans at the usual size, and to uniform at every size, which Home begins with."""
+    """To the compared plans at the usual size, and to uniform at every size."""
     compared, baselines = (store.open(spec.run_id) for spec in (COMPARISON, BASELINES))
     return [
         ask(store, PROMPT, [compared], lambda row: same_size(row["keep_target"], USUAL_KEEP)),
-        ask(store, OPENING, [baselines], lambda row: row["method"] == "uniform"),
+        *(ask(store, prompt, [baselines], lambda row: row["method"] == "uniform") for prompt in OPENINGS),
     ]
 
 
