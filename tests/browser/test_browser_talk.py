@@ -81,6 +81,8 @@ def test_ask_share_vote_and_release(model, open_tab):
     expect(page.get_by_text("your choice")).to_be_visible()
     expect(page.locator(".lrc-who").filter(has_text="Dense model").first).to_be_visible()
     page.get_by_text("Votes", exact=True).click()
+    expect(page.get_by_role("button", name="Votes (CSV)")).to_be_visible()
+    page.locator("[data-testid=stStatusWidget]").wait_for(state="detached")  # a press on what is drawn anew is lost
     with page.expect_download() as waiting:
         page.get_by_role("button", name="Votes (CSV)").click()
     assert "a budget of" in waiting.value.path().read_text()
