@@ -209,21 +209,26 @@ def questions(ref: ModelRef) -> list[RunView[GenerateSpec]]:
     return own if any(view.done for view in own) else archive().runs(GenerateSpec, ref)
 
 
+PlanKey = tuple[str, float]
+"""The run that made a plan, and its target: one run may record plans of several sizes on its way."""
+DENSE_KEY: PlanKey = ("", 1.0)
+
+
 @dataclass(frozen=True)
 class AnsweredPrompt:
     """What was asked in the same words and drawn in the same way, whichever runs asked it.
 
     Attributes:
-        texts: what was answered, by the run that made the plan; "" is the dense model.
+        texts: what was answered, by :func:`plan_key`.
     """
 
     prompt: str
     sampling: SamplingSpec
-    texts: Mapping[str, str]
+    texts: Mapping[PlanKey, str]
 
     def answers(self, rows: Iterable[Mapping[str, Any] | None]) -> list[str | None]:
         """What the models of rows answered, None where they were not asked; "" is a text that ended at once."""
-        return [None if row is None else self.texts.get(plan_run(row)) for row in rows]
+        return [None if row is None else self.texts.get(plan_key(row)) for row in rows]
 
 
 NOTHING = "It wrote nothing: the first token ended the text."
@@ -235,7 +240,7 @@ def answered(asked: Iterable[RunView[GenerateSpec]]) -> list[AnsweredPrompt]:
 
     What was asked blindly is left out until somebody voted.
     """
-    found: dict[tuple[str, SamplingSpec], dict[str, str]] = {}
+    found: dict[tuple[str, SamplingSpec], dict[PlanKey, str]] = {}
     for view in asked:
         if not view.done or hidden(view):
             continue
@@ -243,14 +248,21 @@ def answered(asked: Iterable[RunView[GenerateSpec]]) -> list[AnsweredPrompt]:
         written = read_answers(view.run)
         for number, answer in enumerate(view.spec.answers):
             if number in written:
-                origin = {} if answer.plan is None else answer.plan.get("origin") or {}
-                said.setdefault("" if answer.plan is None else str(origin.get("run_id", "?")), written[number].text)
+                said.setdefault(_key_of(answer.plan), written[number].text)
     return [AnsweredPrompt(prompt, sampling, texts) for (prompt, sampling), texts in found.items()]
 
 
-def plan_run(row: Mapping[str, Any]) -> str:
-    """The run that made a measured row's plan; "" of the dense model."""
-    return "" if row["method"] == "dense" else str(row.get("update_run_id") or row.get("allocate_run_id") or "none")
+def _key_of(plan: Mapping[str, Any] | None) -> PlanKey:
+    if plan is None:
+        return DENSE_KEY
+    return str((plan.get("origin") or {}).get("run_id", "?")), size_key(plan.get("keep_target", 1))
+
+
+def plan_key(row: Mapping[str, Any]) -> PlanKey:
+    """The key of a measured row's plan."""
+    if row["method"] == "dense":
+        return DENSE_KEY
+    return str(row.get("update_run_id") or row.get("allocate_run_id") or "none"), size_key(row["keep_target"])
 
 
 def votes() -> list[Vote]:

@@ -299,10 +299,15 @@ def generate_run(
 
 
 def question_run(
-    store: RunStore, texts: Mapping[str, str], *, prompt: str = "Why?", temperature: float = 0.0, blind: bool = False
+    store: RunStore,
+    texts: Mapping[tuple[str, float], str],
+    *,
+    prompt: str = "Why?",
+    temperature: float = 0.0,
+    blind: bool = False,
 ) -> Run:
-    """A question that was answered: texts by the run that made each plan, "" for the dense model."""
-    plans = [{"origin": {"run_id": name}} if name else None for name in texts]
+    """A question that was answered: texts by the run that made each plan and its target; ("", 1) is the dense model."""
+    plans = [{"origin": {"run_id": name}, "keep_target": keep} if name else None for name, keep in texts]
     spec = GenerateSpec(
         prompt=prompt, answers=tuple(map(AnswerSpec, plans)), sampling=SamplingSpec(temperature=temperature)
     )

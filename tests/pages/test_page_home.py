@@ -315,16 +315,17 @@ def test_a_question_that_both_sides_answered_comes_first(store, card, together):
     rows += [table_factory.row(method, 0.8, allocate_run_id=run) for method, run in run_of.items()]
     group = comparisons.Group(table_factory.EVALUATION, tuple(rows), 0, (), ())
 
-    llrc, uniform = run_of.values()
-    said = {"": "dense says", llrc: "llrc says", uniform: ""}
-    for names in [("", llrc, uniform)] if together else [("", llrc), (uniform,)]:
+    dense, llrc, uniform = ("", 1.0), *((run, 0.8) for run in run_of.values())
+    said = {dense: "dense says", llrc: "llrc says", uniform: "", (run_of["llrc"], 0.9): "llrc of another size"}
+    for names in [(dense, llrc, uniform)] if together else [(dense, llrc), (uniform,)]:
         run_factory.question_run(store, {name: said[name] for name in names})
     run_factory.question_run(store, {uniform: "another draw"}, temperature=0.9)
+    run_factory.question_run(store, {(run_of["llrc"], 0.9): said[run_of["llrc"], 0.9]})
     run_factory.question_run(store, dict.fromkeys(said, "a secret"), prompt="Who?", blind=True)
     first, second = live.payload(group, archive().runs(GenerateSpec, ModelRef()))["prompts"]
     assert first["prompt"] == "Why?" and second["goes_on"]
-    (dense, also), (left, right) = first["texts"]
-    assert (dense, also, left) == ("dense says", "dense says", "llrc says")
+    (whole, also), (left, right) = first["texts"]
+    assert (whole, also, left) == ("dense says", "dense says", "llrc says")
     assert "nothing" in right, "a text that ended at once is an answer"
 
 

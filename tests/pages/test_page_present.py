@@ -14,7 +14,7 @@ from lrc_core.names import method_label
 from lrc_core.quality.decision import Choice
 from lrc_core.quality.rows import mean_loss
 from lrc_core.results import comparisons
-from lrc_core.results.answers import plan_run
+from lrc_core.results.answers import plan_key
 from lrc_core.results.archive import archive
 from lrc_core.runs.spec import ModelRef
 from pages.ui.present.closing import decision
@@ -237,7 +237,7 @@ def test_a_question_that_all_shown_were_asked_takes_the_place_of_a_continuation(
     """Drawn texts show one chance among many, and half an answer is no comparison."""
     story = replace(told, rows=tuple({**row, "allocate_run_id": f"plan-{n}"} for n, row in enumerate(told.rows)))
     shown = (story.dense, story.others[0], story.others[-1])
-    texts = {plan_run(row): f"{row['method']} answers" for row in shown}
+    texts = {plan_key(row): f"{row['method']} answers" for row in shown}
     if not whole:
         texts.popitem()
     run_factory.question_run(store, texts, temperature=temperature)

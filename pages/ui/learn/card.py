@@ -29,11 +29,11 @@ METRICS = {"acc_norm": "normalised", "acc": "plain"}
 
 def draw(ref: ModelRef) -> None:
     """The card of one measured plan beside the dense model, then the questions."""
-    side = usable(ref)
-    if side is None:
+    trio = usable(ref)
+    if trio is None:
         empty("Nothing measured yet", "Start a comparison on the Compare page.", ":material/balance:")
     else:
-        card(side.group)
+        card(trio.group)
     questions.draw_quiz()
 
 

@@ -23,23 +23,23 @@ def losses(spectra: Spectra, decomposition: str, removed: float, storage: Storag
     return [1 - energy_kept(spectra.values[decomposition][layer.name], ranks[layer.name]) for layer in layers]
 
 
-def damage_sentence(spectra: Spectra, decomposition: str, removed: float, side: Trio | None) -> str:
+def damage_sentence(spectra: Spectra, decomposition: str, removed: float, trio: Trio | None) -> str:
     """How a layer's loss compares with the others', and what all of them together did to the model.
 
     Args:
         decomposition: whose energy is meant.
         removed: share of the parameters removed from the layer.
-        side: measured rows, of layers stored under one law; None where there are none, and nothing is said of damage
+        trio: measured rows, of layers stored under one law; None where there are none, and nothing is said of damage
             then.
     """
-    law = storage_law(side.storage if side is not None else PAIR)
+    law = storage_law(trio.storage if trio is not None else PAIR)
     lost = losses(spectra, decomposition, removed, law.name)
     said = (
         f"This is one layer. Stored as {law.label.lower()}, removing {words.percent(removed, 0)} from each of the "
         f"{len(lost)} takes {words.percent(float(np.median(lost)))} of a layer's energy in the middle (median) and "
         f"{words.percent(max(lost))} from the worst"
     )
-    found = None if side is None else _nearest(side, removed)
+    found = None if trio is None else _nearest(trio, removed)
     if found is None:
         return f"{said}."
     at, text, factor = found
@@ -50,9 +50,9 @@ def damage_sentence(spectra: Spectra, decomposition: str, removed: float, side: 
     )
 
 
-def _nearest(side: Trio, removed: float) -> tuple[float, str, float] | None:
+def _nearest(trio: Trio, removed: float) -> tuple[float, str, float] | None:
     """Share removed, text and factor of perplexity of the measured uniform plan that is nearest."""
-    measured = side.rows(None)
+    measured = trio.rows(None)
     dense, rows = dense_row(measured), [row for row in measured if allocated_by(row, ("uniform",))]
     if dense is None or not rows:
         return None

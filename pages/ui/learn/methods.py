@@ -67,20 +67,20 @@ def _law(row: comparisons.Row) -> str:
 
 def draw(ref: ModelRef) -> None:
     """Perplexity of the three at one budget, their plans, and where two of them differ."""
-    side = usable(ref)
-    if side is None:
+    trio = usable(ref)
+    if trio is None:
         empty(
             "No comparison of the three yet",
             "Compare uniform, STRS and LLRC on the Compare page; the shipped one is missing as well.",
             ":material/balance:",
         )
         return
-    group = side.group
-    rates = sorted({whole_percent(keep) for keep in side.keeps})
+    group = trio.group
+    rates = sorted({whole_percent(keep) for keep in trio.keeps})
     keep = keep_at(forms.rate_choice(st, "Budget: share removed from the block linears", rates, RATE))
-    rows = side.rows(keep)
+    rows = trio.rows(keep)
     views.perplexity(rows, charts.perplexity_by_method(rows, log=True), "learn_perplexity")
-    st.caption(f"All three: {side.basis}.")
+    st.caption(f"All three: {trio.basis}.")
     if said := beyond(group, keep, rows):
         st.markdown(said)
     plans = plans_of(rows)
@@ -101,10 +101,10 @@ def usable(ref: ModelRef) -> Trio | None:
     """The user's own comparison of at least two of the three, else the shipped one."""
     for candidate in (ref, ModelRef()):
         for group in comparisons.groups(candidate):
-            sides = (Trio(group, name, law) for name in comparisons.decompositions_of(group) for law in LAWS)
-            side = max(sides, key=lambda side: len(side.methods), default=None)
-            if side is not None and len(side.methods) > 1:
-                return side
+            found = (Trio(group, name, law) for name in comparisons.decompositions_of(group) for law in LAWS)
+            trio = max(found, key=lambda trio: len(trio.methods), default=None)
+            if trio is not None and len(trio.methods) > 1:
+                return trio
     return None
 
 

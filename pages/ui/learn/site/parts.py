@@ -97,10 +97,10 @@ def _texts(lesson: lessons.Lesson) -> str:
 
 
 def _methods(ref: ModelRef) -> str:
-    side = methods.usable(ref)
-    if side is None:
+    trio = methods.usable(ref)
+    if trio is None:
         return ""
-    group, rows = side.group, side.rows(USUAL_KEEP)
+    group, rows = trio.group, trio.rows(USUAL_KEEP)
     charts = ""
     for text in rows[0]["perplexity"]:
         entries = [
@@ -121,7 +121,7 @@ def _methods(ref: ModelRef) -> str:
         spent = said(readings.spending(shown[0], plans["llrc"], plans["strs"]))
     return (
         f'<div class="pair">{charts}</div>'
-        + said(f"All three: {side.basis}.")
+        + said(f"All three: {trio.basis}.")
         + said(readings.best(rows))
         + said(methods.beyond(group, USUAL_KEEP, rows))
         + spent
@@ -137,10 +137,10 @@ def _mask(ref: ModelRef) -> str:
 
 
 def _card(ref: ModelRef) -> str:
-    side = methods.usable(ref)
+    trio = methods.usable(ref)
     made = ""
-    if side is not None:
-        group = side.group
+    if trio is not None:
+        group = trio.group
         dense, best = dense_row(group.rows), methods.lightest(group, USUAL_KEEP)
         if dense is not None and best is not None and dense.get("cost") and best.get("cost"):
             cells = "".join(
