@@ -293,8 +293,7 @@ def side_by_side(ref: ModelRef) -> None:
         query={"pr_rate": str(whole_percent(keep)), "pr_from": "compare", **state.way_back()},
     )
     with guard():
-        largest = sorted(group.views, key=lambda view: -len(comparisons.rows_of(view)))
-        report.section([view for view in largest if report.has(view, decomposition)], "co", keep)
+        report.section(group.views, "co", keep)
     sample_note(group.sample, *(source.id for source in group.views))
     fold = st.expander("Start another comparison", icon=":material/add:", key="co_more", bind="query-params")
     if fold.open:  # its two dozen widgets are drawn for those who look at them

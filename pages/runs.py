@@ -22,7 +22,7 @@ from lrc_core.paths import cache_home, read_only
 from lrc_core.results.archive import archive
 from lrc_core.results.forecasts import can_be_watched
 from lrc_core.results.outcomes import Outcome, measured_plans, outcome
-from lrc_core.runs.spec import ModelRef
+from lrc_core.runs.spec import CompareSpec, ModelRef, QualitySpec
 from lrc_core.runs.store import RunStore, RunSummary
 from pages.ui.compare import report
 from pages.ui.runs import next_steps
@@ -193,7 +193,7 @@ def detail(summary: RunSummary) -> None:
     if view and view.done and view.kind == "export":
         with guard():
             take_away.result(view)
-    if isinstance(summary.spec, report.REPORTED) and summary.state == "done":
+    if isinstance(summary.spec, CompareSpec | QualitySpec) and summary.state == "done":
         with guard():
             report.section([view] if view else [], f"ru_{summary.id}")
     with st.expander("Settings", icon=":material/settings:"):

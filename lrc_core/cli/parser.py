@@ -213,12 +213,11 @@ def _report(commands: Any) -> None:
         commands,
         "report",
         _lazily("report", "report"),
-        "A finished comparison as one HTML file that needs no network, and as a PDF.",
+        "Finished comparisons as one HTML file that needs no network, and as a PDF.",
     )
     parser.add_argument("model", nargs="?", metavar="MODEL", help="whose newest comparison (default: of any model)")
-    parser.add_argument(
-        "--compare", default="", metavar="RUN", help="comparison or bench, by id or folder (default: the newest)"
-    )
+    measured = "comparisons, benches and single measurements of the same texts, windows and tasks, by id or folder"
+    add_list(parser, ("--compare",), "compare", f"{measured} (default: the newest comparison)", metavar="RUN")
     plans, answers = "plans to draw (default: those that were compared)", "runs of lrc generate to show"
     add_list(parser, ("--plans",), "plans", plans, metavar="FILE|RUN")
     add_list(parser, ("--answers",), "answers", f"{answers} (default: the newest three)", metavar="RUN")

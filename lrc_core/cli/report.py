@@ -1,4 +1,4 @@
-"""``lrc report``: a finished comparison as one HTML file that needs no network, and as a PDF."""
+"""``lrc report``: finished comparisons as one HTML file that needs no network, and as a PDF."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from lrc_core.report.sources import Asked
 def report(arguments: argparse.Namespace) -> None:
     """``lrc report``: ``{"run_id", "title", "files": [{"path", "bytes"}]}``. Nothing is written unless all is made."""
     asked = Asked(
-        arguments.model or "", arguments.compare, tuple(arguments.plans or ()), tuple(arguments.answers or ())
+        arguments.model or "",
+        *(tuple(named or ()) for named in (arguments.compare, arguments.plans, arguments.answers)),
     )
     frame = ReportOptions(
         title=arguments.title,

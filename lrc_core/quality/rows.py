@@ -35,17 +35,17 @@ class Scores:
     """``scores.json`` of evaluate runs, the user's and the shipped ones, read once each.
 
     Args:
-        root: folder of the run folders.
+        roots: folders of run folders, the first that has a run first.
     """
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    def __init__(self, *roots: Path) -> None:
+        self._roots = (*roots, samples_home())
         self._read: dict[str, dict[str, Any]] = {}
 
     def of(self, run_id: str) -> dict[str, Any]:
         """Losses of every window and outcomes of every item; empty where the run was deleted."""
         if run_id not in self._read:
-            root = self._root if (self._root / run_id).is_dir() else samples_home()
+            root = next((root for root in self._roots if (root / run_id).is_dir()), self._roots[-1])
             try:
                 path = unaltered(root / run_id / "scores.json")
                 found = typed(_Scores, load_record(path), str(path))

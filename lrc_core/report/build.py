@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from lrc_core.budget import size_key
 from lrc_core.errors import SettingsError
 from lrc_core.names import in_order, method_color, method_label
+from lrc_core.plan import split_variant
 from lrc_core.quality.card import CURRENCY, PRICE, Wishes
 from lrc_core.report.content import Report, Switch
 from lrc_core.report.sections.allocation import allocation
@@ -16,6 +17,7 @@ from lrc_core.report.sections.answers import samples
 from lrc_core.report.sections.cards import card
 from lrc_core.report.sections.comparison import comparison
 from lrc_core.report.sections.opening import method, question
+from lrc_core.report.sections.prose import listed
 from lrc_core.report.sections.reproduce import counted, reproduce
 from lrc_core.report.sections.rows import Named, target_key
 from lrc_core.report.sources import Asked, Sources, find_sources
@@ -61,7 +63,7 @@ def make_report(asked: Asked, frame: ReportOptions | None = None, found: Archive
     wanted = frame or ReportOptions()
     _check(wanted)
     sources = find_sources(asked, found)
-    pinned = replace(asked, compare=asked.compare or (sources.comparison.id if sources.comparison else ""))
+    pinned = replace(asked, compare=asked.compare or tuple(run.id for run in sources.comparisons))
     return report_of(sources, wanted, command_of(pinned, wanted))
 
 
@@ -81,7 +83,7 @@ def report_of(sources: Sources, frame: ReportOptions, command: str) -> Report:
     context = frame.context or min(2048, model.max_positions)
     wishes = Wishes(context, frame.sequences, frame.price, frame.currency)
     moment = time.strftime("%d %B %Y", time.localtime(frame.made_at)).lstrip("0")
-    about = sources.comparison.id if sources.comparison else sources.plans[0].source
+    about = sources.comparisons[0].id if sources.comparisons else sources.plans[0].source
     return Report(
         title=" ".join(frame.title.split()) or f"Making {model.name} smaller",
         subtitle=_subtitle(named),
@@ -103,10 +105,10 @@ def report_of(sources: Sources, frame: ReportOptions, command: str) -> Report:
 
 
 def _subtitle(named: Named) -> str:
-    names = [choice.label for choice in _methods(named)]
+    names = dict.fromkeys(method_label(split_variant(choice.key)[0]) for choice in _methods(named))
     rates = [removed(keep) for keep in _targets(named)]
-    words = f"{', '.join(names)} at {', '.join(rates)} compression"
-    return words + ("" if named.sources.comparison else "; plans only, nothing measured") + (
+    words = f"{listed(list(names))} at {listed(rates)} compression"
+    return words + ("" if named.sources.comparisons else "; plans only, nothing measured") + (
         "; sample runs shipped with the program" if named.sources.shipped else ""
     )  # fmt: skip
 
@@ -124,7 +126,7 @@ def _targets(named: Named) -> list[float]:
 def command_of(asked: Asked, frame: ReportOptions) -> str:
     """The line that makes this report."""
     words = ["lrc", "report", *([asked.model] if asked.model else [])]
-    words += ["--compare", asked.compare] if asked.compare else []
+    words += ["--compare", *asked.compare] if asked.compare else []
     words += ["--plans", *asked.plans] if asked.plans else []
     words += ["--answers", *asked.answers] if asked.answers else []
     default = ReportOptions()

@@ -1,25 +1,22 @@
-"""Which runs a report is made of: a comparison, the plans behind its rows, answers to prompts. Files only."""
+"""Which runs a report is made of: comparisons, the plans behind their rows, answers to prompts. Files only."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
 
-from lrc_core.budget import size_key
 from lrc_core.errors import LrcError, PlanError, RunError
 from lrc_core.names import in_order, method_label
 from lrc_core.paths import expanded
-from lrc_core.plan import Plan, plan_variant, split_variant
+from lrc_core.plan import Plan, plan_variant
 from lrc_core.quality.quantised import compresses
-from lrc_core.quality.rows import Scores, baselines, completed, named
-from lrc_core.quality.speeds import beside_its_dense
+from lrc_core.quality.rows import Scores
 from lrc_core.quality.votes import read_votes, votes_path
-from lrc_core.registry import ALLOCATORS
+from lrc_core.report.measured import Row, Wanted, measured_rows, measures, missing_cells, require_alike, with_tests
 from lrc_core.results.archive import Archive, archive
 from lrc_core.results.identity import changed
 from lrc_core.results.plans import find_plan
@@ -29,11 +26,7 @@ from lrc_core.runs.store import Run
 from lrc_core.types import ModelCard
 from lrc_core.words import removed
 
-Row = dict[str, Any]
-TESTED_AGAINST = ("uniform", "strs")
-"""Methods that the rows of a comparison are tested against; a bench names its own."""
 MOST_PLANS, MOST_ANSWERS = 6, 3
-_FIGURES = ("perplexity", "zero_shot", "sample", "warnings")
 _BLIND = "blind"  # flag in a run's folder: the authors of the answers are hidden before voting
 
 
@@ -67,9 +60,9 @@ class Sources:
 
     Attributes:
         card: of the model.
-        comparison: a finished comparison or bench; None where nothing was measured.
-        rows: its rows, what follows from them included; failed cells too.
-        missing: cells that were asked for and are not there: method, decomposition, share to keep, seed of a bench.
+        comparisons: finished runs that measured alike, the one that leads first; none where nothing was measured.
+        rows: theirs, what follows from them included; failed cells too.
+        missing: cells that were asked for and are not there.
         baselines: what rows are tested against, in the order of their signs.
         tested: whether single outcomes were at hand, so that tests could be made.
         plans: what is drawn.
@@ -80,9 +73,9 @@ class Sources:
     """
 
     card: ModelCard
-    comparison: Run | None
+    comparisons: tuple[Run, ...]
     rows: tuple[Row, ...]
-    missing: tuple[tuple[str, str, float, int | None], ...]
+    missing: tuple[Wanted, ...]
     baselines: tuple[str, ...]
     tested: bool
     plans: tuple[ReportPlan, ...]
@@ -93,12 +86,13 @@ class Sources:
 
     @property
     def shipped(self) -> bool:
-        """Whether the comparison is one of the samples that the program ships."""
-        return self.comparison is not None and self.comparison.path.parent == self.archive.shipped
+        """Whether all that was measured is among the samples that the program ships."""
+        shipped = [run.path.parent == self.archive.shipped for run in self.comparisons]
+        return bool(shipped) and all(shipped)
 
     def changed(self) -> tuple[str, ...]:
         """What is no longer as it was when these runs were computed, in words."""
-        runs = [self.comparison, *self.answers]
+        runs: list[Run | None] = [*self.comparisons, *self.answers]
         runs += [self.archive.folder(shown.source.partition("@")[0]) for shown in self.plans]
         looked: dict[str, str | None] = {}
         found: list[str] = []
@@ -108,8 +102,8 @@ class Sources:
         return tuple(dict.fromkeys(found))
 
     def scores(self) -> Scores:
-        """Single outcomes of the comparison's rows."""
-        return Scores(self.comparison.path.parent if self.comparison else self.archive.stores[0].root)
+        """Single outcomes of the rows."""
+        return _scores(self.comparisons, self.archive)
 
 
 @dataclass(frozen=True)
@@ -118,13 +112,14 @@ class Asked:
 
     Attributes:
         model: as the user names it; "" for any.
-        compare: run id or folder of a comparison or bench; "" for the newest.
+        compare: comparisons, benches and single measurements, each by run id or folder, that measured alike: of cells
+            that several have, the first named counts. () for the newest comparison or bench.
         plans: plan files, run ids or RUN@20; () for those behind the comparison.
         answers: ``generate`` runs; () for the newest.
     """
 
     model: str = ""
-    compare: str = ""
+    compare: tuple[str, ...] = ()
     plans: tuple[str, ...] = ()
     answers: tuple[str, ...] = ()
 
@@ -133,27 +128,30 @@ def find_sources(asked: Asked, found: Archive | None = None) -> Sources:
     """The runs of a report.
 
     Raises:
-        RunError: a run is unknown, of another kind, not finished, or there is nothing to report on.
+        RunError: a run is unknown, of another kind, not finished or measured otherwise than the first, or there is
+            nothing to report on.
         PlanError: a named plan is unknown, damaged or of another model.
     """
     found = archive() if found is None else found
-    comparison = _named(asked.compare, found) if asked.compare else _newest(asked.model, found, bool(asked.plans))
-    if comparison is not None and asked.model and _model(comparison) != asked.model:
-        raise RunError(f"Run {comparison.id} is about {_model(comparison)}, not about {asked.model}.")
-    rows = _rows(comparison, found) if comparison else ()
-    names, rows = _with_tests(comparison, rows)
-    named = tuple(_named_plan(text, found) for text in asked.plans)
+    comparisons = _named(asked, found) if asked.compare else _newest(asked.model, found, bool(asked.plans))
+    names, rows = with_tests(comparisons, measured_rows(comparisons, found), _scores(comparisons, found))
+    plans_named = tuple(_named_plan(text, found) for text in asked.plans)
     behind, lost = _plans_of(rows, found)
-    plans = named or behind or (() if comparison else _newest_plans(asked.model, found))
-    card = _card(comparison, rows, behind or plans, found)
+    plans = plans_named or behind or (() if comparisons else _newest_plans(asked.model, found))
+    card = _card(comparisons, rows, behind or plans, found)
     for shown in plans:
         shown.plan.check_model(card)
-    model = _model(comparison) if comparison else (asked.model or card.identity.source)
+    model = _model(comparisons[0]) if comparisons else (asked.model or card.identity.source)
     answers, sealed = _answers(asked.answers, model, found)
     return Sources(
-        card, comparison, rows, _missing(comparison, rows), names, any(row.get("paired") for row in rows),
-        plans, () if named else lost, answers, sealed, found,
+        card, comparisons, rows, missing_cells(comparisons, rows), names, any(row.get("paired") for row in rows),
+        plans, () if plans_named else lost, answers, sealed, found,
     )  # fmt: skip
+
+
+def _scores(runs: Sequence[Run], found: Archive) -> Scores:
+    """Single outcomes of evaluations, beside the runs that name them."""
+    return Scores(*(dict.fromkeys(run.path.parent for run in runs) or [found.stores[0].root]))
 
 
 def _open(text: str, found: Archive) -> Run:
@@ -164,15 +162,21 @@ def _open(text: str, found: Archive) -> Run:
     return found.folder(text) or found.stores[0].open(text)
 
 
-def _named(text: str, found: Archive) -> Run:
-    run = _open(text, found)
-    if not isinstance(run.spec, CompareSpec | QualitySpec):
-        raise RunError(
-            f"Run {run.id} compares nothing.",
-            "Name a run of `lrc compare` or `lrc bench quality`; `lrc runs list` shows them.",
-        )
-    _require_done(run)
-    return run
+def _named(asked: Asked, found: Archive) -> tuple[Run, ...]:
+    runs = {(run := _open(text, found)).id: run for text in asked.compare}
+    for run in runs.values():
+        if not measures(run.spec):
+            raise RunError(
+                f"Run {run.id} compares nothing.",
+                "Name runs of `lrc compare`, `lrc bench quality` or `lrc evaluate`; `lrc runs list` shows them.",
+            )
+        _require_done(run)
+        if asked.model and _model(run) != asked.model:
+            raise RunError(f"Run {run.id} is about {_model(run)}, not about {asked.model}.")
+    first, *others = runs.values()
+    for run in others:
+        require_alike(first, run)
+    return (first, *others)
 
 
 def _require_done(run: Run) -> None:
@@ -186,82 +190,12 @@ def _model(run: Run) -> str:
     return run.spec.model.source
 
 
-def _newest(model: str, found: Archive, optional: bool) -> Run | None:
+def _newest(model: str, found: Archive, optional: bool) -> tuple[Run, ...]:
     """The newest finished comparison or bench; the samples' where the user has none."""
     if optional:
-        return None
-    done = (view for view in found.runs() if view.done and isinstance(view.spec, CompareSpec | QualitySpec))
-    return next((view.run for view in done if not model or view.spec.model.source == model), None)
-
-
-def _rows(run: Run, found: Archive) -> tuple[Row, ...]:
-    content = (run.result() or {}).get("rows")
-    rows = [dict(row) for row in content or () if isinstance(row, Mapping) and {"method", "keep_target"} <= row.keys()]
-    if not rows:
-        raise RunError(f"Run {run.id} holds no rows.", "Delete it and start it again.")
-    if isinstance(run.spec, CompareSpec):  # the rows of a bench were tested as they were then
-        rows = [_as_recorded(dict(row), found) for row in beside_its_dense(rows)]
-    for row in rows:
-        row["method"] = named(row)
-    return tuple(rows)
-
-
-def _as_recorded(row: Row, found: Archive) -> Row:
-    """A row with the figures of the evaluation that it names, which may have been made again since it was copied."""
-    view = found.open(str(row.get("run_id") or "-"), EvaluateSpec)
-    result = view.run.result() if view is not None and view.done else None
-    if not result or (result.get("method"), result.get("keep_target")) != (row["method"], row["keep_target"]):
-        return row
-    cost = result.get("cost") or {}
-    if base := (row.get("cost") or {}).get("dense"):
-        cost = {"dense": base, **cost}
-    return {**row, **{name: result[name] for name in _FIGURES if name in result}, "cost": cost}
-
-
-def _with_tests(run: Run | None, rows: tuple[Row, ...]) -> tuple[tuple[str, ...], tuple[Row, ...]]:
-    """What rows are tested against, and the rows with their tests."""
-    if run is None:
-        return (), rows
-    spec = run.spec
-    wanted = spec.baselines if isinstance(spec, QualitySpec) else TESTED_AGAINST
-    parts = [split_variant(str(row["method"])) for row in rows]
-    present = {method for method, update, _ in parts if not update}  # however it is stored
-    names = tuple(name for name in wanted if name in present)
-    if any("paired" in row for row in rows):
-        return names, rows
-    return names, tuple(completed(rows, baselines(names), Scores(run.path.parent)))
-
-
-def _missing(run: Run | None, rows: Sequence[Row]) -> tuple[tuple[str, str, float, int | None], ...]:
-    if run is None:
         return ()
-    spec = run.spec
-    assert isinstance(spec, CompareSpec | QualitySpec)
-    bench = isinstance(spec, QualitySpec)
-    named = spec.decompositions if isinstance(spec, QualitySpec) else (spec.decomposition,)
-    seeds: tuple[int | None, ...] = spec.seeds if isinstance(spec, QualitySpec) else (None,)
-    have = {
-        (
-            method := str(row["method"]).partition("+")[0],
-            "" if _structured(method) else str(row.get("decomposition")),
-            size_key(row["keep_target"]),
-            row.get("seed", seeds[0]) if bench else None,
-        )
-        for row in rows
-    }
-    wanted = (
-        (method, "" if _structured(method) else decomposition, size_key(keep), seed)
-        for keep in sorted(spec.keeps, reverse=True)
-        for decomposition in named
-        for method in spec.methods
-        for seed in seeds
-    )
-    return tuple(cell for cell in dict.fromkeys(wanted) if cell not in have)
-
-
-def _structured(method: str) -> bool:
-    """Whether a method prunes structure: it runs once, under no decomposition."""
-    return method in ALLOCATORS and ALLOCATORS.get(method).structured
+    done = (view for view in found.runs() if view.done and isinstance(view.spec, CompareSpec | QualitySpec))
+    return tuple(islice((view.run for view in done if not model or view.spec.model.source == model), 1))
 
 
 def _plans_of(rows: Sequence[Row], found: Archive) -> tuple[tuple[ReportPlan, ...], tuple[str, ...]]:
@@ -318,7 +252,7 @@ def _newest_plans(model: str, found: Archive) -> tuple[ReportPlan, ...]:
     return tuple(sorted(plans, key=lambda shown: (-shown.keep, order.index(shown.method))))
 
 
-def _card(comparison: Run | None, rows: Sequence[Row], plans: Sequence[ReportPlan], found: Archive) -> ModelCard:
+def _card(runs: Sequence[Run], rows: Sequence[Row], plans: Sequence[ReportPlan], found: Archive) -> ModelCard:
     """The model's card, from a run behind a row or a plan, else from any run of that model.
 
     Raises:
@@ -328,7 +262,7 @@ def _card(comparison: Run | None, rows: Sequence[Row], plans: Sequence[ReportPla
     behind = [str(row.get(name)) for row in rows for name in ("run_id", "allocate_run_id") if row.get(name)]
     behind += [shown.source.partition("@")[0] for shown in plans]
     named = [run for run in (found.folder(run_id) for run_id in behind) if run is not None]
-    model = _model(comparison) if comparison else (plans[0].plan.model.source if plans else "")
+    model = _model(runs[0]) if runs else (plans[0].plan.model.source if plans else "")
     others = (view.run for view in found.with_cards() if view.spec.model.source == model)
     for run in chain(named, others):
         with suppress(LrcError, KeyError, TypeError):
@@ -362,9 +296,3 @@ def _answers(named: Sequence[str], model: str, found: Archive) -> tuple[tuple[Ru
         return tuple(chosen), 0
     every = [view.run for view in found.finished(GenerateSpec) if view.spec.model.source == model]
     return tuple(run for run in every if not sealed(run))[:MOST_ANSWERS], sum(sealed(run) for run in every)
-
-
-def spec_of(run: Run | None) -> CompareSpec | QualitySpec | None:
-    """What the comparison was asked to do."""
-    spec = run.spec if run is not None else None
-    return spec if isinstance(spec, CompareSpec | QualitySpec) else None

@@ -39,7 +39,7 @@ class Found(HTMLParser):
 
 
 def make(store: RunStore, compared: str, title: str = "") -> Report:
-    return make_report(Asked(compare=compared), ReportOptions(title, None), Archive((store,)))
+    return make_report(Asked(compare=(compared,)), ReportOptions(title, None), Archive((store,)))
 
 
 @pytest.fixture(scope="module")

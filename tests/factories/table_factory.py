@@ -88,6 +88,15 @@ def compare_run(  # noqa: PLR0913 - every one a way in which comparisons differ
     return finish(run, {"model": ref.source, "rows": rows}) if done else set_state(run, "running", 2)
 
 
+def evaluate_run(
+    store: RunStore, card: ModelCard, method: str, keep: float, *, evaluation: EvaluationSpec = EVALUATION
+) -> Run:
+    """One measured plan that no comparison asked for."""
+    plan = plan_at(card, keep, method).to_dict()
+    run = store.create(EvaluateSpec(model=ModelRef(card.identity.source), plan=plan, evaluation=evaluation))
+    return finish(run, row(method, keep, run_id=run.id))
+
+
 def tested(p: float) -> dict[str, Any]:
     """A paired test of everything against something."""
     test = {"difference": -0.1, "stderr": 0.03, "p": p, "pairs": 40}

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from lrc_core.budget import storage_law
 from lrc_core.coverage import coverage_words
 from lrc_core.formats.grids import BF16
 from lrc_core.names import decomposition_label, method_label
-from lrc_core.plan import PAIR, split_variant, storage_of
+from lrc_core.plan import PAIR, split_variant, storage_of, update_words
 from lrc_core.quality.decision_words import BESIDE, decision_words
 from lrc_core.quality.plain_words import accuracy_loss, difference_words, surprise
 from lrc_core.quality.quantised import served_bytes
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
 from lrc_core.report.content import COUNTED, MEASURED, Block, Fact, Facts, Section, Words
+from lrc_core.report.measured import MeasuringSpec, Row, spec_of
 from lrc_core.report.sections.prose import listed, report_prose, with_papers
 from lrc_core.report.sections.rows import Named, certainty, ranked, times_dense
-from lrc_core.report.sources import Row, spec_of
 from lrc_core.results.comparisons import warned
-from lrc_core.runs.spec import CompareSpec, QualitySpec
+from lrc_core.runs.spec import EvaluateSpec
 from lrc_core.tune.kinds import BLOCKWISE, SEQUENCES, TUNED
 from lrc_core.words import count, data_size, figure, measured, percent, removed, times
 
@@ -100,7 +100,7 @@ def _answer(named: Named, best: list[Row]) -> str:
 
 def method(named: Named) -> Section:
     """Every method and decomposition in two sentences."""
-    spec = spec_of(named.sources.comparison)
+    specs = [spec_of(run) for run in named.sources.comparisons]
     blocks: list[Block] = [Words(_alike(named))] if named.compressed else []
     decompositions = dict.fromkeys(str(shown.plan.decomposition) for shown in named.sources.plans)
     decompositions |= dict.fromkeys(str(row["decomposition"]) for row in named.compressed if row.get("decomposition"))
@@ -111,9 +111,15 @@ def method(named: Named) -> Section:
             blocks.append(Words(with_papers(said)))
     names = dict.fromkeys(str(row["method"]) for row in named.compressed)
     names |= dict.fromkeys(shown.method for shown in named.sources.plans)
-    for name in names:
-        blocks.append(Words(with_papers(_method_words(name, spec))))
-    return Section("method", "The method", tuple(blocks))
+    parts = [split_variant(name) for name in names]
+    said = [_method_words(plain, specs) for plain in dict.fromkeys(plain for plain, _, _ in parts)]
+    said += [_update_words(update) for update in dict.fromkeys(update for _, update, _ in parts) if update]
+    said += [
+        f"**Pivots.** Low-rank layers are stored by pivots: {storage_law(law).summary}"
+        for law in dict.fromkeys(law for _, _, law in parts)
+        if law != PAIR
+    ]
+    return Section("method", "The method", (*blocks, *(Words(with_papers(one)) for one in said)))
 
 
 def _alike(named: Named) -> str:
@@ -121,11 +127,13 @@ def _alike(named: Named) -> str:
     rows = named.compressed
     if len({str(row["method"]) for row in rows}) < 2:
         return "One method is measured here, beside the dense model."
-    same = "Every method below gets the same budget, the same text and the same tasks"
+    calibrations = {spec_of(run).calibration for run in named.sources.comparisons}
+    same = "Every method below gets the same budget, and is measured on the same texts and tasks"
     apart = {
         "the decomposition": len({row["decomposition"] for row in rows if row.get("decomposition")}) > 1,
         "how low-rank layers are stored": len({storage_of(row) for row in rows}) > 1,
         "whether factors were updated or tuned": len({bool(row.get("update")) for row in rows}) > 1,
+        "what they were calibrated on": len(calibrations) > 1,
     }
     if not any(apart.values()):
         return f"{same}, and the same decomposition. They differ in one thing only: how they share the budget out."
@@ -134,23 +142,26 @@ def _alike(named: Named) -> str:
     )
 
 
-def _method_words(name: str, spec: CompareSpec | QualitySpec | None) -> str:
-    plain, update, storage = split_variant(name)
-    if plain not in ALLOCATORS:
+def _method_words(name: str, specs: Sequence[MeasuringSpec]) -> str:
+    if name not in ALLOCATORS:
         return f"**{method_label(name)}.** A plan that no method of this program made."
-    entry = ALLOCATORS.get(plain)
-    said = f"**{entry.label}.** {entry.summary}"
-    preset = spec.presets.get(plain, next(iter(entry.presets))) if spec and plain in spec.methods else ""
-    how = f"Run with preset `{preset}`" if preset else "Shown as recorded"
-    said += f" {how}; source: {entry.source}." if entry.source not in ("", "–") else f" {how}."
-    if update == BLOCKWISE:
-        said += " Its factors were then trained block by block to put out what the dense blocks do."
-    elif update == SEQUENCES[0]:
-        said += " Its factors were then trained block by block, and tuned by gradient steps on the calibration text."
-    elif update == TUNED:
-        said += " Its factors were then tuned by gradient steps on the calibration text."
-    elif update:
-        said += " Its factors were then fitted in closed form to what their layers really get."
-    if storage != PAIR:
-        said += f" Low-rank layers are stored by pivots: {storage_law(storage).summary}"
-    return said
+    entry = ALLOCATORS.get(name)
+    asked = [spec for spec in specs if not isinstance(spec, EvaluateSpec) and name in spec.methods]
+    presets = list(dict.fromkeys(f"`{spec.presets.get(name, next(iter(entry.presets)))}`" for spec in asked))
+    how = f"Run with preset{'s'[: len(presets) - 1]} {listed(presets)}" if presets else "Shown as recorded"
+    source = f"; source: {entry.source}" if entry.source not in ("", "–") else ""
+    return f"**{entry.label}.** {entry.summary} {how}{source}."
+
+
+def _update_words(update: str) -> str:
+    """What such rows have beyond ranks: trained or fitted factors, or number formats chosen with the ranks."""
+    fitted = "Factors were then fitted in closed form to what their layers really get."
+    done = {
+        "left": fitted,
+        "both": fitted,
+        BLOCKWISE: "Factors were then trained block by block to put out what the dense blocks do.",
+        SEQUENCES[0]: "Factors were then trained block by block, and tuned by gradient steps on the calibration text.",
+        TUNED: "Factors were then tuned by gradient steps on the calibration text.",
+        "bits": "Number formats of layers were chosen together with their ranks.",
+    }
+    return f"**{update_words(update).strip(' +').capitalize()}.** {done.get(update, '')}"

@@ -13,11 +13,12 @@ from lrc_core import __version__
 from lrc_core.errors import LrcError
 from lrc_core.kinds import command_for
 from lrc_core.report.content import Block, Cell, Column, Command, Commands, Fact, Facts, Section, Table, TableRow, Words
+from lrc_core.report.measured import spec_of
 from lrc_core.report.sections.prose import listed, report_prose
 from lrc_core.report.sections.rows import Named
-from lrc_core.report.sources import Sources, spec_of
+from lrc_core.report.sources import Sources
 from lrc_core.results.identity import in_words
-from lrc_core.runs.spec import EvaluationSpec, GenerateSpec, UpdateSpec
+from lrc_core.runs.spec import EvaluateSpec, EvaluationSpec, GenerateSpec, UpdateSpec
 from lrc_core.runs.store import Run, RunStore
 from lrc_core.texts.label import text_labels
 from lrc_core.words import duration
@@ -26,14 +27,14 @@ PACKAGES = ("torch", "transformers", "safetensors", "lm_eval", "numpy")
 
 
 def counted(named: Named) -> Section:
-    """What the numbers mean, with the settings of this very comparison."""
-    spec = spec_of(named.sources.comparison)
-    evaluation = spec.evaluation if spec is not None else EvaluationSpec()
+    """What the numbers mean, with the settings of these very measurements."""
+    specs = [spec_of(run) for run in named.sources.comparisons]
+    evaluation = specs[0].evaluation if specs else EvaluationSpec()
     windows = (
         f"{evaluation.max_windows} windows per text at most" if evaluation.max_windows else "all windows of each text"
     )
-    calibration = spec.calibration if spec is not None else None
-    labels = text_labels((*evaluation.texts, *(calibration.texts if calibration else ())))
+    calibrations = list(dict.fromkeys(spec.calibration for spec in specs))
+    labels = text_labels((*evaluation.texts, *(text for one in calibrations for text in one.texts)))
     texts = listed([labels[text] for text in evaluation.texts])
     blocks: list[Block] = [
         Words(text)
@@ -46,14 +47,13 @@ def counted(named: Named) -> Section:
             tested="" if named.sources.tested else "Rows were not tested against each other in pairs.",
         )
     ]
-    if calibration is not None:
-        blocks.append(
-            Words(
-                f"Decompositions and methods were calibrated on {calibration.windows} windows of "
-                f"{calibration.window:,} tokens of {listed([labels[text] for text in calibration.texts])}, "
-                f"seed {calibration.seed}."
-            )
-        )
+    if calibrations:
+        each = [
+            f"{one.windows} windows of {one.window:,} tokens of {listed([labels[text] for text in one.texts])}, "
+            f"seed {one.seed}"
+            for one in calibrations
+        ]
+        blocks.append(Words(f"Decompositions and methods were calibrated on {'; others on '.join(each)}."))
     return Section("counted", "How numbers were counted", tuple(blocks))
 
 
@@ -87,9 +87,17 @@ def reproduce(named: Named, command: str) -> Section:
 
 
 def _first(sources: Sources) -> list[Command]:
-    """The comparison, or the runs behind the plans."""
-    if sources.comparison is not None:
-        return [Command("Allocate and measure everything", _line(sources.comparison), sources.comparison.id)]
+    """What measured, or the runs behind the plans."""
+    made: dict[str, Command] = {}
+    for run in sources.comparisons:
+        if isinstance(spec := run.spec, EvaluateSpec):
+            for way in _ways_to(spec.plan, sources):
+                made.setdefault(way.id, Command("A plan that is measured", _line(way), way.id))
+            made[run.id] = Command("Measure it", _line(run), run.id)
+        else:
+            made[run.id] = Command("Allocate and measure everything", _line(run), run.id)
+    if made:
+        return list(made.values())
     found = []
     for shown in sources.plans:
         run = sources.archive.folder(shown.source.partition("@")[0])
@@ -100,7 +108,7 @@ def _first(sources: Sources) -> list[Command]:
 
 def _behind_answers(sources: Sources) -> list[Command]:
     """The runs whose plans were asked and that nothing before makes: each after the one that it went on from."""
-    made = set(_recorded(sources))
+    made = {*_recorded(sources), *(command.source for command in _first(sources))}
     found: dict[str, Run] = {}
     for asked in sources.answers:
         for answer in asked.spec_as(GenerateSpec).answers:
@@ -124,7 +132,7 @@ def _ways_to(plan: Mapping[str, Any] | None, sources: Sources) -> list[Run]:
 
 
 def _recorded(sources: Sources) -> list[str]:
-    """Runs that the comparison's command makes, or that have a command of their own."""
+    """Runs that a comparison's command makes, or that have a command of their own."""
     keys = ("run_id", "allocate_run_id", "update_run_id")
     behind = [str(row[key]) for row in sources.rows for key in keys if row.get(key)]
     return behind + [shown.source.partition("@")[0] for shown in sources.plans]
@@ -144,7 +152,7 @@ def _line(run: Run) -> str:
 def _runs(named: Named) -> Table:
     """Every run that a number or picture comes from, with its command."""
     sources = named.sources
-    wanted: dict[str, str] = {sources.comparison.id: "comparison"} if sources.comparison else {}
+    wanted = {run.id: "comparison" for run in sources.comparisons if not isinstance(run.spec, EvaluateSpec)}
     for row in named.rows:
         wanted |= {str(row[key]): named.name(row) for key in ("run_id",) if row.get(key)}
         for key, word in (("allocate_run_id", "plan"), ("update_run_id", "update")):
@@ -188,7 +196,7 @@ def _made_with(sources: Sources) -> tuple[Fact, ...]:
         with suppress(metadata.PackageNotFoundError):
             versions.append(f"{name} {metadata.version(name)}")
     revision = f", revision {identity.revision}" if identity.revision else ""
-    contents = in_words(sources.comparison.spec) if sources.comparison else []
+    contents = dict.fromkeys(pair for run in sources.comparisons for pair in in_words(run.spec))
     return (
         Fact(
             "Model",

@@ -1,4 +1,4 @@
-"""The report of a finished comparison: two files to download, and the command line that writes the same."""
+"""The report of finished comparisons: two files to download, and the command line that writes the same."""
 
 from __future__ import annotations
 
@@ -9,58 +9,52 @@ import streamlit as st
 
 from lrc_core.errors import LrcError
 from lrc_core.escape import escaped
-from lrc_core.names import method_label, model_label
+from lrc_core.names import model_label
 from lrc_core.paths import samples_home
 from lrc_core.report.build import ReportOptions, command_of, make_report
 from lrc_core.report.content import Report
 from lrc_core.report.html.page import report_html
 from lrc_core.report.pdf.document import report_pdf
 from lrc_core.report.sources import Asked, find_sources
-from lrc_core.results import comparisons
 from lrc_core.results.archive import AnyRun, archive, stamp_of
-from lrc_core.runs.spec import CompareSpec, QualitySpec
 from lrc_core.runs.store import RunStore
 from pages.ui.shared import state
 from pages.ui.shared.naming import download, file_name
 from pages.ui.shared.prose import prose
 
-REPORTED = CompareSpec | QualitySpec
 FILES = (("HTML", ":material/language:"), ("PDF", ":material/picture_as_pdf:"))
 
 
 def section(views: Sequence[AnyRun], prefix: str, keep: float | None = None) -> None:
-    """Title, downloads and command of the newest of these runs that a report can be made of.
+    """Title, downloads and command of a report of these runs.
 
     Args:
-        views: runs, newest first.
+        views: runs that measured alike; of a cell that several measured, the newest counts, as in the tables.
         prefix: of the widgets' keys.
         keep: size that leads, in share kept.
     """
-    able = [(view, spec.methods) for view in views if view.done and isinstance(spec := view.spec, REPORTED)]
-    view, methods = able[0] if able else (None, ())
+    done = sorted((view for view in views if view.done), key=lambda view: (view.sample, -view.status.created_at))
     with st.expander("Report: HTML and PDF", icon=":material/summarize:"):
         st.caption(prose("report"))
-        if view is None:
-            st.markdown("A report is made of a finished comparison or bench; these rows are single measurements.")
+        if not done:
+            st.markdown("A report is made of finished runs; nothing here is finished yet.")
             return
-        if problem := _problem(view.id, _stamps(view)):
+        asked = Asked(compare=tuple(view.id for view in done))
+        if problem := _problem(asked, _stamps(done)):
             st.warning(escaped(problem), icon=":material/warning:")
             return
-        if len(views) > 1:
-            names = ", ".join(map(method_label, methods))
-            st.caption(
-                f":material/info: It is about one run, of {escaped(names)}; what other runs measured is not in it."
-            )
+        if len(done) < len(views):
+            st.caption(":material/info: What is still being measured is not in it.")
         title = st.text_input(
             "Title", key=f"{prefix}_report_title", max_chars=160, placeholder="Made from the model's name"
         )
-        asked, frame = Asked(compare=view.id), _frame(title, keep)
+        frame = _frame(title, keep)
         with st.container(horizontal=True):
             for name, icon in FILES:
                 download(
                     f"Report ({name})",
                     _maker(asked, frame, name),
-                    file_name("report", title.strip() or model_label(view.spec.model), ending=name.lower()),
+                    file_name("report", title.strip() or model_label(done[0].spec.model), ending=name.lower()),
                     key=f"{prefix}_report_{name.lower()}",
                     icon=icon,
                     help="Made when you press it; this takes a few seconds.",
@@ -68,23 +62,17 @@ def section(views: Sequence[AnyRun], prefix: str, keep: float | None = None) -> 
         st.code(command_of(asked, frame), language="bash", wrap_lines=True)
 
 
-def has(view: AnyRun, decomposition: str) -> bool:
-    """Whether a comparison's rows are, among others, of a decomposition."""
-    spec = view.spec
-    known = getattr(spec, "decompositions", (getattr(spec, "decomposition", ""),))
-    return decomposition == comparisons.EVERY or decomposition in known
-
-
-def _stamps(view: AnyRun) -> tuple[tuple[int, int], ...]:
-    """What changes when the report could: the result, and the folders of runs."""
-    return tuple(stamp_of(path) for path in (view.path / "result.json", RunStore().root, samples_home()))
+def _stamps(views: Sequence[AnyRun]) -> tuple[tuple[int, int], ...]:
+    """What changes when the report could: the results, and the folders of runs."""
+    results = (view.path / "result.json" for view in views)
+    return tuple(stamp_of(path) for path in (*results, RunStore().root, samples_home()))
 
 
 @st.cache_data(max_entries=32, show_spinner=False)
-def _problem(run_id: str, stamps: tuple[tuple[int, int], ...]) -> str:
+def _problem(asked: Asked, stamps: tuple[tuple[int, int], ...]) -> str:
     """Why there can be no report, "" where there can."""
     try:
-        find_sources(Asked(compare=run_id), archive())
+        find_sources(asked, archive())
     except LrcError as error:
         return str(error)
     return ""

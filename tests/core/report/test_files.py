@@ -29,7 +29,7 @@ from tests.factories.report_reader import Make, Page, looked_up, said, squeezed,
 def test_both_files_say_everything_that_the_content_says(make: Make, stores: Any, card: ModelCard) -> None:
     run = table_factory.quality_run(stores[0], card)
     run_factory.generate_run(stores[0], card)
-    made = make(compare=run.id)
+    made = make(compare=(run.id,))
     page, pdf = Page(report_html(made)), Pdf(report_pdf(made))
     paper = squeezed(pdf.text())
     for text in visible_texts(made):
@@ -61,7 +61,7 @@ def test_a_big_bench_fits_on_paper(stores: Any, card: ModelCard) -> None:
         QualitySpec(methods=tuple(methods), keeps=(0.8,), decompositions=("whitened", "kfac", "svd"))
     )
     run_factory.finish(run, {"rows": rows, "baselines": []})
-    report = make_report(Asked(compare=run.id), None, looked_up(stores))
+    report = make_report(Asked(compare=(run.id,)), None, looked_up(stores))
     paper = squeezed(Pdf(report_pdf(report)).text())
     assert f"modelsof{len(rows)}withthehighestmeans" in paper
     answers = table_of(report, "Right answers by task")
@@ -71,7 +71,7 @@ def test_a_big_bench_fits_on_paper(stores: Any, card: ModelCard) -> None:
 def test_html_holds_everything_and_fetches_nothing(make: Make, stores: Any, card: ModelCard) -> None:
     run_factory.generate_run(stores[0], card, prompt='</script><img src="x" onerror="alert(1)"> & more')
     source = report_html(
-        make(ReportOptions(title="<b>Größe</b> & Co"), compare=table_factory.quality_run(stores[0], card).id)
+        make(ReportOptions(title="<b>Größe</b> & Co"), compare=(table_factory.quality_run(stores[0], card).id,))
     )
     page = Page(source)
     kinds = [tag for tag, _ in page.elements]
@@ -90,7 +90,7 @@ def test_html_holds_everything_and_fetches_nothing(make: Make, stores: Any, card
 
 
 def test_estimated_and_measured_look_different(make: Make, stores: Any, card: ModelCard) -> None:
-    made = make(compare=table_factory.compare_run(stores[0], card).id)
+    made = make(compare=(table_factory.compare_run(stores[0], card).id,))
     cards = next(block for section in made.sections for block in section.blocks if isinstance(block, Cards))
     for entry in cards.entries:
         overhead = [part for part in entry.parts if part.how == ESTIMATED]
@@ -103,7 +103,7 @@ def test_estimated_and_measured_look_different(make: Make, stores: Any, card: Mo
 
 def test_pdf_has_pages_outline_and_embedded_fonts(make: Make, stores: Any, card: ModelCard) -> None:
     title = "Größe & Qualität: наш отчёт, αβγ, 模型 <ok>"
-    made = make(ReportOptions(title=title), compare=table_factory.compare_run(stores[0], card).id)
+    made = make(ReportOptions(title=title), compare=(table_factory.compare_run(stores[0], card).id,))
     pdf = Pdf(report_pdf(made))
     assert pdf.title() == title
     assert squeezed(title) in squeezed(pdf.text())
@@ -123,7 +123,7 @@ def test_answers_of_any_length_and_letters_reach_the_paper(make: Make, stores: A
     first["done"]["text"] = "wörd " * 2500 + "x" * 3000 + "\n" * 80 + "\x07\ud800 😀 end"
     (run.path / "answers.jsonl").write_text("\n".join([json.dumps(first), *whole[1:]]) + "\n")
     run_factory.resealed(run)
-    made = make(compare=table_factory.compare_run(stores[0], card).id)
+    made = make(compare=(table_factory.compare_run(stores[0], card).id,))
     pdf = Pdf(report_pdf(made))
     paper = squeezed(pdf.text())
     assert paper.count("wörd") == 2500 and paper.count("x" * 50) >= 58, "it runs on over the ends of pages"
@@ -136,7 +136,7 @@ def test_answers_of_any_length_and_letters_reach_the_paper(make: Make, stores: A
 def test_no_page_ends_with_a_heading_and_answers_stay_together(make: Make, stores: Any, card: ModelCard) -> None:
     run_factory.generate_run(stores[0], card)
     for run in (table_factory.quality_run(stores[0], card), table_factory.compare_run(stores[0], card)):
-        made = make(compare=run.id)
+        made = make(compare=(run.id,))
         pdf = Pdf(report_pdf(made))
         heads = {squeezed(section.title) for section in made.sections}
         heads |= {squeezed(block.title) for s in made.sections for block in s.blocks if isinstance(block, Answers)}

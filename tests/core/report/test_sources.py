@@ -58,13 +58,13 @@ def test_bad_input_is_named(make: Make, stores: Any, card: ModelCard) -> None:
     spectra = run_factory.spectra_run(own, card)
     other = run_factory.allocate_run(own, run_factory.make_card("owner/other", blocks=3), keep=0.8)
     for error, words, asked in (
-        (RunError, "no run compare-0", {"compare": "compare-0"}),
-        (RunError, "not finished", {"compare": running.id}),
-        (RunError, "compares nothing", {"compare": spectra.id}),
+        (RunError, "no run compare-0", {"compare": ("compare-0",)}),
+        (RunError, "not finished", {"compare": (running.id,)}),
+        (RunError, "compares nothing", {"compare": (spectra.id,)}),
         (RunError, "holds no answers", {"answers": (spectra.id,)}),
-        (RunError, "not about owner/x", {"compare": finished.id, "model": "owner/x"}),
+        (RunError, "not about owner/x", {"compare": (finished.id,), "model": "owner/x"}),
         (PlanError, "no plan file and no run", {"plans": ("nothing",)}),
-        (LrcError, "owner/other", {"compare": finished.id, "plans": (other.id,)}),
+        (LrcError, "owner/other", {"compare": (finished.id,), "plans": (other.id,)}),
     ):
         with pytest.raises(error, match=words):
             make(**asked)
@@ -75,26 +75,26 @@ def test_bad_input_is_named(make: Make, stores: Any, card: ModelCard) -> None:
         ReportOptions(sequences=0),
     ):
         with pytest.raises(SettingsError):
-            make(frame, compare=finished.id)
+            make(frame, compare=(finished.id,))
 
 
 def test_blind_answers_stay_sealed_until_somebody_voted(make: Make, stores: Any, card: ModelCard) -> None:
     comparison = table_factory.compare_run(stores[0], card)
     run = run_factory.generate_run(stores[0], card, blind=True)
-    sealed = make(compare=comparison.id)
+    sealed = make(compare=(comparison.id,))
     assert run.id not in " ".join(visible_texts(sealed)) and "vote" in " ".join(visible_texts(sealed))
     assert "lrc generate starter" in " ".join(visible_texts(sealed)), "it says how to record some"
     with pytest.raises(RunError, match="blindly"):
-        make(compare=comparison.id, answers=(run.id,))
+        make(compare=(comparison.id,), answers=(run.id,))
     keep_vote(votes_path(stores[0].root), Vote(1.0, run.id, "starter", "?", ("dense",), "dense", 0))
-    assert run.id in " ".join(visible_texts(make(compare=comparison.id)))
+    assert run.id in " ".join(visible_texts(make(compare=(comparison.id,))))
 
 
 def test_deleted_plans_are_reported_not_dropped(make: Make, stores: Any, card: ModelCard) -> None:
     run = table_factory.compare_run(stores[0], card)
-    gone = find_sources(Asked(compare=run.id), looked_up(stores)).plans[-1]
+    gone = find_sources(Asked(compare=(run.id,)), looked_up(stores)).plans[-1]
     stores[0].delete(gone.source)
-    text = " ".join(visible_texts(make(compare=run.id)))
+    text = " ".join(visible_texts(make(compare=(run.id,))))
     assert f"deleted: {gone.label}" in text
 
 
@@ -103,7 +103,7 @@ def test_figures_are_those_of_the_evaluations_that_rows_name() -> None:
     found = archive()
     checked = 0
     for view in found.runs(CompareSpec):
-        for row in find_sources(Asked(compare=view.id)).rows:
+        for row in find_sources(Asked(compare=(view.id,))).rows:
             evaluation = found.open(str(row["run_id"]), EvaluateSpec)
             assert evaluation is not None
             recorded = evaluation.run.result() or {}
@@ -119,5 +119,30 @@ def test_memory_is_counted_as_served_whatever_precision_a_run_loaded(make: Make,
 
 @pytest.mark.parametrize(("spec", "alike"), [(COMPARISON, True), (BEST, False)])
 def test_what_methods_have_in_common_is_said_of_these_rows(spec: CompareSpec, alike: bool) -> None:
-    text = " ".join(visible_texts(make_report(Asked(compare=spec.run_id))))
+    text = " ".join(visible_texts(make_report(Asked(compare=(spec.run_id,)))))
     assert ("one thing only" in text) is alike and ("One method" in text) is not alike
+
+
+def test_several_comparisons_are_reported_as_one_and_the_first_counts(make: Make, stores: Any, card: ModelCard) -> None:
+    one = table_factory.compare_run(stores[0], card, methods=("uniform", "llrc"))
+    other = table_factory.compare_run(stores[0], card, methods=("llrc", "strs"), keeps=(0.8, 0.7))
+    lone = table_factory.evaluate_run(stores[0], card, "llrc", 0.6)
+    whole = find_sources(Asked(compare=(one.id, other.id, lone.id)), looked_up(stores))
+    cells = [(row["method"], row["keep_target"]) for row in whole.rows]
+    assert len(set(cells)) == len(cells) == 1 + 4 + 3 + 1, "one dense model, and the cell of both once"
+    shared = next(row for row in whole.rows if (row["method"], row["keep_target"]) == ("llrc", 0.8))
+    assert shared["run_id"] in [row["run_id"] for row in (one.result() or {})["rows"]]
+    text = " ".join(visible_texts(make(compare=(one.id, other.id, lone.id))))
+    for run in (one, other, lone):
+        assert text.count(run.id) >= 2, "in the command and among the runs"
+    backwards = find_sources(Asked(compare=(lone.id, other.id, one.id, other.id)), looked_up(stores))
+    assert sorted((row["method"], row["keep_target"]) for row in backwards.rows) == sorted(cells)
+    assert backwards.baselines == whole.baselines == ("uniform", "strs")
+
+
+def test_what_was_measured_otherwise_does_not_stand_beside(make: Make, stores: Any, card: ModelCard) -> None:
+    one = table_factory.compare_run(stores[0], card)
+    shorter = replace(table_factory.EVALUATION, window=64)
+    other = table_factory.evaluate_run(stores[0], card, "llrc", 0.6, evaluation=shorter)
+    with pytest.raises(RunError, match=f"{other.id}.*{one.id}.*windows"):
+        make(compare=(one.id, other.id))
