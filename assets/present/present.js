@@ -1,6 +1,8 @@
 // The presenter: all slides are here, so that a key turns the page at once. The film's player stands above in this module.
 const SLIDE = "pr_slide";
-const PAPER = "@page { size: 297mm 167mm; margin: 0; }"; // of the whole document: inside a component no browser heeds it
+// Of the whole document: inside a component no browser heeds a page's size, and what shows beside slides is not ours.
+const PAPER = `@page { size: 297mm 167mm; margin: 0; }
+@media print { html, body, [data-testid="stApp"] { background: #fff !important; } }`;
 
 class Deck {
   constructor(root, tell) {

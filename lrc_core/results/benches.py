@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lrc_core import words
-from lrc_core.budget import size_key
+from lrc_core.budget import removed_share, size_key
 from lrc_core.errors import LrcError
 from lrc_core.names import decomposition_label, method_label
 from lrc_core.quality.quantised import compresses, served_bytes, share_of
@@ -106,12 +106,12 @@ def value_of(row: Row, measure: str) -> tuple[float, float | None] | None:
 
 
 def place_of(row: Row, axis: str) -> float | None:
-    """Where a row stands on an axis: a share, or megabytes."""
+    """Where a row stands on an axis: the share that is removed, or megabytes."""
     if axis == "bytes":
         size = served_bytes(row)
         return None if size is None else size / 1e6
     value = row.get("keep_achieved" if axis == "linear" else "keep_whole_model")
-    return None if value is None else float(value)
+    return None if value is None else removed_share(float(value))
 
 
 @dataclass(frozen=True)
@@ -171,8 +171,8 @@ def _readable(row: Row, bench: Bench, *, several: bool, seeds: bool) -> dict[str
         record["Seed"] = str(row.get("seed", ""))
     if "error" in row:
         return {**record, "Note": f"Failed: {row['error']}"}
-    record["Linears kept"] = words.percent(row.get("keep_achieved"), 2)
-    record["Model kept"] = words.percent(row.get("keep_whole_model"), 2)
+    record["Linears removed"] = _removed(row.get("keep_achieved"))
+    record["Model removed"] = _removed(row.get("keep_whole_model"))
     record["Layers' bytes of 16 bits"] = words.percent(share_of(row), 1)
     record["Size"] = words.data_size(row["model_bytes"]) if row.get("model_bytes") else "–"
     record["Dense layers"] = str(row.get("dense_layers", "–"))
@@ -192,6 +192,10 @@ def _readable(row: Row, bench: Bench, *, several: bool, seeds: bool) -> dict[str
     record["Allocation"] = _cost(row)
     record["Note"] = str(row.get("note", ""))
     return record
+
+
+def _removed(keep: float | None) -> str:
+    return "–" if keep is None else words.removed(keep, 2)
 
 
 def _cost(row: Row) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,7 +14,7 @@ from lrc_core.names import method_label
 from lrc_core.paths import app_home
 from lrc_core.quality.variants import ALL, MIX, PARTS
 from lrc_core.registry import ALLOCATORS
-from lrc_core.words import measured
+from lrc_core.words import measured, removed
 
 BENCH, ABLATIONS = "bench_starter", ("ablation_llrc_ara", "ablation_successive")
 """Names of the tables."""
@@ -26,7 +27,10 @@ COMMANDS = {
 """What computed them, as docs/results.md has it."""
 MACHINE, COMPUTED = "one NVIDIA H100 with PyTorch 2.11, up to 18 at a time", "22 November 2026"
 """On what the cells were computed, as docs/results.md has it, and when the tables were written."""
+_SIZES = ("kept", "linears / model kept")
 _NUMBER = re.compile(r"[-+]?\d[\d.]*")
+_MEASURED = re.compile(r"([\d.,]+)(?: ± ([\d.,]+))?([^\d.,\w–]*)")
+"""A figure with its error and the signs behind it, as a cell has them."""
 
 
 @dataclass(frozen=True, eq=False)  # one object a table, which pictures of it are kept by
@@ -35,8 +39,9 @@ class ShippedTable:
 
     Attributes:
         name: of its file.
-        cells: every cell as it was printed, by column; with signs of significance.
+        cells: every cell for reading, by column; with signs of significance.
         rows: the same in numbers, as a bench has them.
+        figures: the same in numbers, as other programs read them: errors and signs in columns of their own.
         legend: what the signs and errors mean, and how it was measured.
         notes: remarks on single cells.
         markdown: the whole file.
@@ -45,6 +50,7 @@ class ShippedTable:
     name: str
     cells: tuple[dict[str, str], ...]
     rows: tuple[dict[str, Any], ...]
+    figures: tuple[dict[str, Any], ...]
     legend: str
     notes: tuple[str, ...]
     markdown: str
@@ -75,16 +81,46 @@ def parsed_table(name: str, markdown: str) -> ShippedTable:
     notes = tuple(line[2:] for line in lines[:prompt] if line.startswith("- "))
     rows = tuple(_row(row) for row in cells)
     shown = tuple(_as_sure(row, found) for row, found in zip(cells, rows, strict=True))
-    return ShippedTable(name, shown, rows, legend, notes, markdown)
+    return ShippedTable(name, shown, rows, _figures(cells, rows), legend, notes, markdown)
+
+
+def _figures(cells: Sequence[dict[str, str]], rows: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
+    """Shares between 0 and 1; of every other cell that begins with a number that number, its error and its signs."""
+    found: list[dict[str, Any]] = []
+    for printed, row in zip(cells, rows, strict=True):
+        record: dict[str, Any] = {"kept": row["keep_target"], "linears kept": row["keep_achieved"]}
+        record |= {"model kept": row["keep_whole_model"]}
+        for name, cell in printed.items():
+            if name in _SIZES:
+                continue
+            figure = _MEASURED.fullmatch(cell)
+            if figure is None:
+                record[name] = "" if cell == "–" else cell
+                continue
+            value, error, signs = figure.groups()
+            if error is None:
+                record[name] = float(value)
+                continue
+            column = f"{name}, perplexity" if name in row["perplexity"] else f"{name}, % right"
+            record |= {
+                column: float(value.replace(",", "")),
+                f"{column}, standard error": float(error.replace(",", "")),
+            }
+            record[f"{column}, signs"] = signs.strip()
+        found.append(record)
+    columns = dict.fromkeys(name for record in found for name in record)
+    return tuple({name: record.get(name, "") for name in columns} for record in found)
 
 
 def _as_sure(cells: dict[str, str], row: dict[str, Any]) -> dict[str, str]:
-    """The printed cells with every perplexity to the place that its error allows; what follows it stays."""
+    """The printed cells with every perplexity to the place that its error allows, and sizes by what is removed."""
     sure = {
         text: measured(score["value"], score["stderr"]) + cells[text].lstrip("0123456789.,± ")
         for text, score in row["perplexity"].items()
     }
-    return {**cells, **sure}
+    gone = [removed(row[key], 2) for key in ("keep_target", "keep_achieved", "keep_whole_model")]
+    rest = {name: cell for name, cell in cells.items() if name not in _SIZES}
+    return {"removed": gone[0], "linears / model removed": " / ".join(gone[1:]), **rest, **sure}
 
 
 def _cells(block: str) -> list[dict[str, str]]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import tomllib
 
 import pytest
 from playwright.sync_api import expect
 
+from lrc_core.paths import app_home
 from tests.browser.conftest import PATIENCE_MS
 from tests.browser.views import shipped
 
@@ -187,7 +189,7 @@ def test_leaving_returns_to_what_was_chosen(samples, open_tab, leave):
 
 def test_notes_are_seen_beside_every_slide_and_nothing_is_cut_off_on_paper(samples, open_tab):
     """Where a slide is full, its notes lay below the edge of the screen, and of the paper, which cannot scroll."""
-    page = open_tab(f"{samples.url}/present?pr_slide=1", width=1280, height=720)
+    page = open_tab(f"{samples.url}/present?pr_slide=1", dark=True, width=1280, height=720)
     slides = page.locator(".deck .slide")
     page.keyboard.press("n")
     for number in range(1, slides.count() + 1):
@@ -208,6 +210,15 @@ def test_notes_are_seen_beside_every_slide_and_nothing_is_cut_off_on_paper(sampl
     assert len(sheets) == slides.count()
     assert all(width > 1.7 * height for width, height in sheets), "sheets as wide as slides"
     page.emulate_media(media="print")
+    light = tomllib.loads((app_home() / ".streamlit" / "config.toml").read_text(encoding="utf-8"))["theme"]["light"]
+    for variable, name in (("text", "text"), ("primary", "primary"), ("border", "border"), ("link", "link")):
+        shown = page.locator(".deck").evaluate(
+            f"deck => getComputedStyle(deck).getPropertyValue('--st-{variable}-color')"
+        )
+        assert shown == light[f"{name}Color"], "ink on paper, whatever the theme of the screen"
+    for place in ("body", "[data-testid=stApp]", ".deck"):
+        ground = page.locator(place).first.evaluate("place => getComputedStyle(place).backgroundColor")
+        assert ground == "rgb(255, 255, 255)", f"{place} is printed"
     page.set_viewport_size({"width": 816, "height": 1056})  # whatever the page, queries are answered for usual paper
     picture = page.locator(".slide-decision .decision > svg").bounding_box()
     read = page.locator(".slide-decision .reading").bounding_box()

@@ -9,6 +9,7 @@ import pytest
 
 from lrc_core.names import method_label
 from lrc_core.quality.starter_bench import PIVOTED_STARTER, STARTER_BENCH, TUNED_STARTER
+from lrc_core.quality.tables import MARKS
 from lrc_core.registry import ALLOCATORS
 from lrc_core.results.starter_tables import ABLATIONS, BENCH, COMMANDS, MACHINE, shipped_table
 from lrc_core.words import measured
@@ -60,6 +61,14 @@ def test_shipped_tables_are_read_whole(name: str) -> None:
             ratio = score["value"] / dense["perplexity"][text]["value"]
             assert score["stderr"] > 0 and ratio == pytest.approx(float(said[f"× dense, {text}"]), rel=5e-3)
             assert said[text].startswith(measured(score["value"], score["stderr"])), "no digit that the error denies"
+    for row, figures in zip(table.rows, table.figures, strict=True):
+        assert not any("±" in str(figure) for figure in figures.values()), "a program reads numbers"
+        for text, score in row["perplexity"].items():
+            found = {
+                name: figures[f"{text}, perplexity{part}"]
+                for name, part in (("value", ""), ("stderr", ", standard error"))
+            }
+            assert found == score and set(figures[f"{text}, perplexity, signs"]) <= set(MARKS)
 
 
 def test_the_origin_of_shipped_tables_is_that_of_the_results() -> None:

@@ -149,7 +149,7 @@ def test_the_bench_that_ships_shows_its_cells_its_origin_and_its_command(open_pa
     app = open_page("compare", co_section="Bench")
     table = app.dataframe[0].value
     assert len(table) == sum(row["decomposition"] in ("", "kfac") for row in shipped_table(BENCH).rows)
-    row = table[(table["method"] == "Uniform") & (table["kept"] == "80 %")].iloc[0]
+    row = table[(table["method"] == "Uniform") & (table["removed"] == "20 %")].iloc[0]
     assert row["gensim"] == "81.1 ± 5.9†‡" and row["× dense, c4"] == "12.1"
     assert MACHINE in text_of(app) and COMMANDS[BENCH] in text_of(app)
     bars = open_page("compare", co_section="Ablations")

@@ -60,7 +60,7 @@ def pareto(bench: BenchRows, measure: str, axis: str, *, log: bool, decompositio
     _references(figure, bench, measure, axis)
     _dense(figure, bench, measure, log=log)
     accuracy, share = measure == ACCURACY, axis != "bytes"
-    figure.update_xaxes(title=f"{AXES[axis]} kept" if share else "Size in MB", tickformat=".0%" if share else None)
+    figure.update_xaxes(title=f"{AXES[axis]} removed" if share else "Size in MB", tickformat=".0%" if share else None)
     figure.update_yaxes(
         title="Mean accuracy (higher is better)" if accuracy else perplexity_title(log=log),
         **_scale(accuracy=accuracy, log=log),

@@ -123,7 +123,7 @@ def _beneath(ref: ModelRef, table: ShippedTable) -> None:
         with st.expander("Remarks on single cells", icon=":material/notes:"):
             for note in table.notes:
                 st.caption(escaped(note))
-    frame = pd.DataFrame(table.cells).fillna("").map(csv_cell)
+    frame = pd.DataFrame(table.figures).map(csv_cell)
     files = (("CSV", frame.to_csv(index=False), "csv"), ("Markdown", table.markdown, "md"))
     with st.container(horizontal=True):
         for label, content, ending in files:
