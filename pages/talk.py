@@ -9,6 +9,7 @@ import streamlit as st
 
 from lrc_core.errors import LrcError
 from lrc_core.kinds.generate import MOST_ANSWERS
+from lrc_core.names import decomposition_label
 from lrc_core.paths import read_only
 from lrc_core.results import answers as talk
 from lrc_core.results.archive import archive, asks_for
@@ -82,9 +83,10 @@ def _sampling() -> SamplingSpec:
 def _factors_note(answers: list[AnswerSpec]) -> None:
     lacking = talk.without_factors(answers)
     if lacking:
+        named = ", ".join(map(decomposition_label, lacking))
         st.caption(
-            f":material/hourglass_empty: The {', '.join(lacking)} factors of these plans are not on this computer yet. "
-            "They are computed before the first answer, which takes minutes, and kept for all later ones."
+            f":material/hourglass_empty: The factors of these plans ({named}) are not on this computer yet. They are "
+            "computed before the first answer, which takes minutes, and kept for all later ones."
         )
 
 

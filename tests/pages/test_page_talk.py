@@ -17,6 +17,7 @@ from lrc_core.jobs import generator, manager
 from lrc_core.jobs.generator import Generator
 from lrc_core.kinds import command_for
 from lrc_core.kinds.generate import MOST_ANSWERS
+from lrc_core.names import decomposition_label
 from lrc_core.quality.footprint import footprint
 from lrc_core.quality.votes import read_votes, votes_csv, votes_path
 from lrc_core.results import answers as choices
@@ -232,7 +233,8 @@ def test_the_worker_is_shown_and_sent_away(open_page, store, monkeypatch):
 
 def test_missing_factors_are_said(open_page, store, card):
     run_factory.allocate_run(store, card, method="uniform")
-    assert "not on this" in text_of(open_page("talk"))
+    text = text_of(open_page("talk"))
+    assert "not on this" in text and f"({decomposition_label('whitened')})" in text, "by the name that a reader knows"
 
 
 # ---- the card

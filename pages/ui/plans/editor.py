@@ -292,13 +292,14 @@ def _spend(
         return
     loss, spectra = predicted_loss(card.layers, draft.ranks, losses), archive().open(source)
     made = when(spectra) if spectra is not None else source
+    factors = decomposition_label(draft.decomposition)
     st.caption(
         f"The layers that are not locked get the ranks of least predicted loss (K-FAC, {made}). "
         f":blue-badge[:material/calculate: estimate] this plan: **{loss:.3f}** nats per token"
         + (
             f". {_expectation(loss, source)}"
             if draft.decomposition == TWO_SIDED
-            else f", from the two-sided spectra, for {draft.decomposition} factors: to compare drafts, without a range."
+            else f", from the two-sided spectra, for {factors} factors: to compare drafts, without a range."
         )
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 import time
 
 import pandas as pd
@@ -24,6 +25,8 @@ from pages.ui.compare.cards import who
 from pages.ui.shared.frame import guard
 from pages.ui.shared.naming import download, file_name
 
+_ONE_ROW = 4
+"""More answers than these stand in two rows of the same length."""
 SCROLLS = 'tabindex="0" role="group"'
 """Of what is cut to a height: who has no mouse scrolls it once it has the focus."""
 
@@ -41,7 +44,8 @@ def answers(view: AnyRun) -> None:
     names = [talk.name_of(answer) for answer in view.spec.answers]
     chosen = talk.vote_on(view)
     together = secret and not view.done
-    with st.grid(len(names), min_column_width=150):
+    columns = len(names) if len(names) <= _ONE_ROW else math.ceil(len(names) / 2)
+    with st.grid(columns, min_column_width=150):
         for number, name in enumerate(names):
             answer = Answer() if together else written.get(number, Answer())
             with st.container(border=True, height="stretch", gap="small"):
