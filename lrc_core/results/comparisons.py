@@ -38,6 +38,8 @@ Row = Mapping[str, Any]
 Contents: TypeAlias = tuple[tuple[str, str], ...]
 EVERY = "every"
 """In place of a decomposition: whichever did best."""
+_NEGLIGIBLE = 1e-5
+"""Share of a perplexity below which nobody sees a difference."""
 Measured: TypeAlias = RunView[CompareSpec | QualitySpec | EvaluateSpec]
 """A run whose rows stand in groups."""
 
@@ -53,6 +55,7 @@ class Group:
         calibrations: the calibrations behind the rows, more than one when they differ.
         views: the runs that the rows come from.
         changed: what is no longer as it was when the rows were measured, in words.
+        unsteady: by how much the dense model's perplexity differs between the runs, as a share of it.
     """
 
     evaluation: EvaluationSpec
@@ -61,6 +64,7 @@ class Group:
     calibrations: tuple[CalibrationSpec, ...]
     views: tuple[Measured, ...]
     changed: tuple[str, ...] = ()
+    unsteady: float = 0.0
 
     @property
     def sample(self) -> bool:
@@ -220,7 +224,18 @@ def _group(evaluation: EvaluationSpec, entries: Sequence[tuple[Row, Measured]]) 
     calibrated = {view.spec.calibration: None for row, view in ordered if compresses(row)}
     looked: dict[str, str | None] = {}
     stale = tuple(dict.fromkeys(words for view in views for words in changed(view.spec, looked)))
-    return Group(evaluation, tuple(row for row, _ in ordered), hidden, tuple(calibrated), views, stale)
+    rows = tuple(row for row, _ in ordered)
+    return Group(evaluation, rows, hidden, tuple(calibrated), views, stale, _unsteady([row for row, _ in entries]))
+
+
+def _unsteady(rows: Sequence[Row]) -> float:
+    """How far apart the dense model came out on one text, whatever the machine, precision and version of a run."""
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        if row["method"] == "dense":
+            for text, score in row["perplexity"].items():
+                found.setdefault(text, []).append(float(score["value"]))
+    return max((max(values) / min(values) - 1 for values in found.values()), default=0.0)
 
 
 def keeps_of(group: Group, decomposition: str) -> list[float]:
@@ -279,6 +294,11 @@ def differences(rows: Sequence[Row], group: Group) -> list[str]:
     if len(precisions) > 1:
         notes.append(
             f"The rows were computed in different precisions, {' and '.join(precisions)}: small gaps may be theirs."
+        )
+    if group.unsteady > _NEGLIGIBLE:
+        notes.append(
+            f"The dense model itself came out {words.percent(group.unsteady, 2)} apart between these runs, which were "
+            "computed on different machines or by different versions: smaller gaps say nothing."
         )
     if group.changed:
         notes.append(f"These rows are of what was there before: {'; '.join(group.changed)}.")

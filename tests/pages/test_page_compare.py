@@ -210,8 +210,20 @@ def test_differences_are_said(store, card):
     alike = [{**row, "dtype": "bfloat16"} for row in rows]
     assert compare_data.differences(alike, group) == []
     assert "float32" in " ".join(compare_data.differences([{**alike[0], "dtype": "float32"}, *alike[1:]], group))
+    assert "dense model itself" in " ".join(compare_data.differences(rows, replace(group, unsteady=0.0004)))
     rows[-1]["keep_achieved"] = 0.7
     assert "achieved compressions differ" in compare_data.differences(rows, group)[0]
+
+
+def test_a_dense_model_that_came_out_otherwise_is_said(store, card):
+    table_factory.compare_run(store, card, methods=("uniform",))
+    other = table_factory.compare_run(store, card, methods=("strs",), done=False)
+    assert compare_data.groups(ModelRef())[0].unsteady == 0
+    rows = json.loads((other.path / "rows.json").read_text())
+    rows[0] = {**rows[0], "perplexity": {**rows[0]["perplexity"], "c4": {"value": 25.0, "stderr": 0.6}}}
+    run_factory.write_json(other.path / "rows.json", rows)
+    run_factory.finish(other, {"model": "starter", "rows": rows})
+    assert compare_data.groups(ModelRef())[0].unsteady == pytest.approx(25.0 / 24.9 - 1)
 
 
 def test_damaged_rows_are_left_out(open_page, store, card):
@@ -282,7 +294,17 @@ def test_a_comparison_whose_every_row_is_an_evaluation_of_its_own_has_a_report(o
     run_factory.write_json(run.path / "rows.json", rows)
     run_factory.finish(run, {"model": "starter", "rows": rows})
     assert [view.id for view in compare_data.groups(ModelRef())[0].views] == [run.id]
-    assert "single measurements" not in text_of(open_page("compare"))
+    run_factory.spectra_run(store, card)
+    assert f"lrc report --compare {run.id} --keep" in text_of(open_page("compare"))
+
+
+def test_the_report_is_of_all_runs_that_are_shown(open_page, store, card):
+    run_factory.spectra_run(store, card)
+    lone = table_factory.evaluate_run(store, card, "llrc", 0.6)
+    assert f"lrc report --compare {lone.id}" in text_of(open_page("compare")), "a single measurement has one, too"
+    compared = table_factory.compare_run(store, card, methods=("uniform", "strs"))
+    said = text_of(open_page("compare"))
+    assert all(run.id in said.partition("lrc report --compare")[2].partition("--keep")[0] for run in (compared, lone))
 
 
 def test_report_of_a_finished_comparison(open_page, store, card):
