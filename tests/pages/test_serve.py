@@ -6,6 +6,7 @@ import socket
 
 import pytest
 
+from lrc_core.paths import READ_ONLY
 from pages.ui import serve
 
 
@@ -33,6 +34,15 @@ def test_a_taken_port_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> Non
         taken.listen()
         assert serve.main([str(taken.getsockname()[1])]) == 1
     assert "make app PORT=" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flags", [["--token"], ["--profile", "slurm.toml"], ["--token", "--class"]])
+def test_what_guards_or_places_jobs_is_refused_where_nobody_starts_any(
+    flags: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(READ_ONLY, "1")
+    assert serve.main(flags) == 2
+    assert flags[0] in capsys.readouterr().err
 
 
 def test_the_limit_of_open_files_is_raised_as_far_as_it_may_go() -> None:
