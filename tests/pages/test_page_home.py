@@ -83,14 +83,15 @@ def test_three_ways_in_lead_to_every_page(open_page, samples, card):
     assert {"learn_step=1", "learn_step=7", "model=starter"} <= asked
 
 
-def test_what_to_do_next_follows_from_what_is_there(open_page, store, samples, card):
+@pytest.mark.parametrize("method", ["llrc", "lagrangian"])
+def test_what_to_do_next_follows_from_what_is_there(open_page, store, samples, card, method):
     run_factory.spectra_run(samples, card)
     app = open_page()
     assert "computed on this" in text_of(app)
     assert app.button(key="start_spectra").label
     run_factory.spectra_run(store, card)
-    assert "ranks be learned" in text_of(open_page())
-    run_factory.allocate_run(store, card, keep=0.7)
+    assert "the ranks found" in text_of(open_page())
+    run_factory.allocate_run(store, card, keep=0.7, method=method)
     assert "the other methods" in text_of(open_page())
     table_factory.compare_run(store, card)
     assert "Present the result" in text_of(open_page())
