@@ -75,6 +75,7 @@ def test_detail_shows_command_settings_log_and_remedy(open_page, store, card):
     codes = "\n".join(code.value for code in app.code)
     assert "lrc allocate" in codes and '"keep": 0.6' in codes and "last line" in codes
     assert "Out of memory." in text_of(app) and "Use fewer windows." in text_of(app)
+    assert all(code.proto.wrap_lines for code in app.code), "what only a mouse can scroll hides from the keyboard"
 
 
 def test_why_a_worker_may_have_died_is_said(open_page, store, card):
