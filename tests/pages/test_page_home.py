@@ -300,6 +300,10 @@ def test_the_slider_tells_of_the_best_that_was_measured_at_each_size():
     assert [stop["rate"] for stop in found] == [0, 10, 20]
     names = ["lagrangian+pivoted", "lagrangian+tuned+pivoted"]
     assert [stop["models"][0]["name"] for stop in found[1:]] == list(map(method_label, names))
+    fitted = {**better(rows[1], "lagrangian+tuned+pivoted", 0.1), "update": "tuned"}
+    beyond = comparisons.Group(table_factory.EVALUATION, (*rows, fitted), 0, (), ())
+    said = [stop["models"][0]["said"] for stop in live.payload(beyond, [])["stops"]]
+    assert ["fitted" in one for one in said] == [False, True, False], "why it is better than the dense model"
     alone = comparisons.Group(table_factory.EVALUATION, (rows[0], *even.values()), 0, (), ())
     assert len(live.shown_rows(alone)) == 1, "nothing better than the baseline"
     lonely = comparisons.Group(table_factory.EVALUATION, tuple(row for row in rows if row is not even[0.9]), 0, (), ())
