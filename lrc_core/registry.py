@@ -119,6 +119,7 @@ class MethodEntry:
         by_bytes: whether it can share out a budget in bytes, and choose number formats.
         layer_local: decompositions on which it never runs the model as a whole, so that one larger than memory will do.
         version: of its code; to be raised when the same settings would come to other numbers.
+        versions: the same where only layers stored by some law come to other numbers, by law.
     """
 
     name: str
@@ -138,6 +139,11 @@ class MethodEntry:
     by_bytes: bool = False
     layer_local: tuple[str, ...] = ()
     version: int = 1
+    versions: Mapping[str, int] = field(default_factory=dict)
+
+    def version_for(self, storage: str) -> int:
+        """Version of its code where layers are stored by a law."""
+        return self.versions.get(storage, self.version)
 
     def load(self) -> Any:
         """Import and return the implementing function."""

@@ -27,6 +27,7 @@ from lrc_core.budget.layers import (
     layer_params,
     layer_ratio,
     next_rank,
+    params_per_component,
     params_per_rank,
     rank_of_share,
     smallest_dense_rank,

@@ -71,6 +71,11 @@ def params_per_rank(layer: LinearShape, rank: Amount) -> Amount:
     return found
 
 
+def params_per_component(layer: LinearShape) -> float:
+    """What a component costs on average over the whole spectrum: m + n of a pair, max(m, n) of pivots."""
+    return factor_params(layer, float(layer.full_rank)) / layer.full_rank
+
+
 def layer_params(layer: LinearShape, rank: int) -> int:
     """Parameters of a layer kept at ``rank``, at most mn."""
     return layer.params if is_dense(layer, rank) else factor_params(layer, rank)

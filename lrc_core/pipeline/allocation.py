@@ -82,6 +82,7 @@ def allocation_run(run: Run, session: Session) -> dict[str, Any]:
     factors = store.folder.name if store else ""
     key = _probing_key(session, spec)
     storage = entry.storage(spec.storage)
+    version = entry.version_for(storage)
     law = () if storage == PAIR else (storage,)  # what is probed above one law's break-even is dense
     card = stored_card(session.loaded.card, storage, spec.rank_multiple)
     writer = _PlanWriter(run, spec, card)
@@ -94,7 +95,7 @@ def allocation_run(run: Run, session: Session) -> dict[str, Any]:
         keep=spec.keep,
         seed=spec.seed,
         checkpoint=run.path / "checkpoint",
-        shared=_folder(spec.method, key(spec.method, entry.version, dict(spec.settings), factors, spec.seed, *law)),
+        shared=_folder(spec.method, key(spec.method, version, dict(spec.settings), factors, spec.seed, *law)),
         common=_folder("common", key("common", factors, spec.seed, *law)),
         on_progress=session.on_progress,
         should_stop=session.should_stop,

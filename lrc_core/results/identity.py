@@ -21,6 +21,7 @@ import lrc_core.decompose  # noqa: F401 - both register their methods, whose ver
 from lrc_core.digests import digest_of, file_digest
 from lrc_core.errors import LrcError, RunError
 from lrc_core.models.content import COMMIT, model_content
+from lrc_core.plan import PAIR
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS, MethodEntry, Registry
 from lrc_core.runs.spec import (
     GENERATED,
@@ -253,14 +254,14 @@ def _code(spec: Spec) -> dict[str, int]:
     used = [*named, *(str(plan.get("decomposition", "")) for plan in plans)]
     return {
         **{stage.kind: stage.code_version for stage in stages},
-        **_versions(ALLOCATORS, methods),
-        **_versions(DECOMPOSITIONS, used),
+        **_versions(ALLOCATORS, methods, getattr(spec, "storages", None) or [getattr(spec, "storage", PAIR)]),
+        **_versions(DECOMPOSITIONS, used, [PAIR]),
     }
 
 
-def _versions(registry: Registry[Any], names: Sequence[str]) -> dict[str, int]:
+def _versions(registry: Registry[Any], names: Sequence[str], storages: Sequence[str]) -> dict[str, int]:
     entries: list[MethodEntry] = [registry.get(name) for name in names if name in registry]
-    return {entry.name: entry.version for entry in entries}
+    return {entry.name: max(map(entry.version_for, storages)) for entry in entries}
 
 
 def _version(number: int) -> str:

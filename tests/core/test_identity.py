@@ -35,6 +35,7 @@ from lrc_core.runs.spec import (
     EvaluationSpec,
     GenerateSpec,
     ModelRef,
+    QualitySpec,
     SpectraSpec,
     spec_from_dict,
 )
@@ -124,8 +125,6 @@ def test_task_files_plan_files_and_references_count(model: Path, text: Path, tmp
     (beside / "w.safetensors").write_bytes(b"two")
     text.write_text("other")
     assert all(ask().run_id != run_id for ask, run_id in zip(asked, before, strict=True))
-    from lrc_core.runs.spec import QualitySpec
-
     bench = identified(QualitySpec(ModelRef(str(model)), references=(str(other),)))
     new_weights(other)
     assert identified(replace(bench, contents=())).run_id != bench.run_id
@@ -152,6 +151,12 @@ def test_a_newer_version_of_the_code_is_another_question(monkeypatch: pytest.Mon
     monkeypatch.setitem(ALLOCATORS._entries, "strs", replace(ALLOCATORS.get("strs"), version=2))
     assert identified(spec).run_id != spec.run_id and identified(comparison).run_id != comparison.run_id
     assert changed(spec), "the old run says that the program has moved on"
+    monkeypatch.setitem(ALLOCATORS._entries, "strs", replace(ALLOCATORS.get("strs"), version=1, versions={"pair": 2}))
+    for storage, moved_on in (("pair", True), ("pivoted", False)):
+        one, many = replace(spec, storage=storage), QualitySpec(methods=("strs",), storages=(storage,))
+        assert (identified(one) != one) is (identified(many) != many) is moved_on, "of what its numbers changed for"
+    both = QualitySpec(methods=("strs",), storages=("pair", "pivoted"))
+    assert identified(both) != both
     monkeypatch.setattr(EvaluateSpec, "code_version", 2)
     assert identified(EvaluateSpec()).run_id != EvaluateSpec().run_id
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from lrc_core.allocate.llrc.method import ENTRY, LlrcSettings
 from lrc_core.allocate.llrc.start import starting_logits
 from lrc_core.allocate.llrc.training import MaskTraining
 from lrc_core.allocate.protocol import Allocation, allocated
-from lrc_core.budget import dense_ranks, keep_ratio, largest_low_rank
+from lrc_core.budget import LAWS, dense_ranks, keep_ratio, largest_low_rank, params_per_component, stored
 from lrc_core.models.blocks.linears import block_linears
 from lrc_core.plan import make_plan
 from lrc_core.settings import build
@@ -232,6 +233,22 @@ def test_the_dense_switch_runs_layers_as_they_will_be_stored(tmp_path: Path) -> 
     without.run()
     assert with_switch.figures("distill")[0][1] == pytest.approx(0, abs=1e-6)
     assert without.figures("distill")[0][1] > 1e-3
+
+
+@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("kind", ["mean_logit", "weighted_logit"])
+def test_compression_presses_on_every_layer_that_is_whole_yet(tmp_path: Path, kind: str, law: str) -> None:
+    """One more pivot costs m + n - 2k, nothing in a square layer that is whole, which therefore stayed so for ever."""
+    context = context_for(MODEL, tmp_path, source=SOURCE)
+    context = replace(context, layers=stored(context.layers, law))
+    assert any(layer.out_features == layer.in_features for layer in context.layers)
+    training = MaskTraining(context, settings(compression=kind))
+    training._compression([]).backward()
+    pressed = [float(part.abs().min()) for part in training.logits.grad.split(training.sizes)]
+    assert min(pressed) > 0
+    if kind == "weighted_logit":
+        prices = [params_per_component(layer) for layer in context.layers]
+        assert pressed == pytest.approx([min(pressed) * price / min(prices) for price in prices])
 
 
 def test_compression_presses_only_above_its_pace(tmp_path: Path) -> None:

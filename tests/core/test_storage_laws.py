@@ -22,6 +22,7 @@ from lrc_core.budget import (
     keep_ratio,
     largest_low_rank,
     layer_params,
+    params_per_component,
     params_per_rank,
     plan_params,
     rank_of_share,
@@ -88,6 +89,8 @@ def test_a_share_buys_a_rank(shape: tuple[int, int], storage: Storage) -> None:
     for rank in (0.5, 2.0):
         slope = (factor_params(layer, rank + step) - factor_params(layer, rank - step)) / (2 * step)
         assert params_per_rank(layer, rank) == pytest.approx(slope)
+    slopes = [params_per_rank(layer, place + 0.5) for place in range(layer.full_rank)]
+    assert params_per_component(layer) == pytest.approx(sum(slopes) / layer.full_rank), "the mean price of them all"
 
 
 def test_pivots_have_no_break_even() -> None:

@@ -24,7 +24,7 @@ def weighted_logit(logits: Sequence[Tensor], costs: Sequence[float]) -> Tensor:
 
     Args:
         logits: [r] of every layer.
-        costs: parameters of one more component of every layer: m + n of a pair.
+        costs: parameters of a component of every layer: m + n of a pair, max(m, n) of pivots.
     """
     weighted = torch.stack([part.sum() * cost for part, cost in zip(logits, costs, strict=True)]).sum()
     return weighted / sum(part.numel() * cost for part, cost in zip(logits, costs, strict=True))

@@ -45,6 +45,7 @@ ENTRY = ALLOCATORS.register(
             "paper": {},
         },
         learns=True,
+        versions={"pivoted": 2},
         tiny={"documents": 3, "window": 12, "batch": 2, "ramp_batches": 1, "max_steps": 6, "pace_steps": 4},
         terms={
             "distill": Term({"distillation": "none"}, {"distillation": "logits"}),

@@ -22,7 +22,7 @@ from lrc_core.allocate.masks.driver import RankTraining
 from lrc_core.allocate.masks.gumbel import draw_noise, gumbel_sigmoid, on_probability, undecided
 from lrc_core.allocate.masks.training import load_factors, record_passed, tick_figures
 from lrc_core.allocate.protocol import Allocation, Context
-from lrc_core.budget import fit_budget, is_dense, keep_ratio, params_per_rank
+from lrc_core.budget import fit_budget, is_dense, keep_ratio, params_per_component
 from lrc_core.lowrank.masked import MaskedLinear
 
 
@@ -92,9 +92,8 @@ class MaskTraining(RankTraining[LlrcSettings]):
         if self.settings.compression == "mean_logit":
             return mean_logit(self.logits.split(self.sizes))
         if self.settings.compression == "weighted_logit":
-            ranks = self.count()
-            prices = [params_per_rank(layer, ranks[layer.name]) for layer in self.layers]
-            return weighted_logit(self.logits.split(self.sizes), prices)
+            # Not what one more costs at present: of pivots that is nothing for a square layer that is still whole.
+            return weighted_logit(self.logits.split(self.sizes), [params_per_component(layer) for layer in self.layers])
         kept = torch.stack(self._soft_params(mask.sum() for mask in masks)).sum()
         return log_ratio(kept / sum(layer.params for layer in self.layers), self.context.keep)
 

@@ -29,9 +29,9 @@ from lrc_core.report.content import (
 )
 from lrc_core.report.drawing import charts
 from lrc_core.report.drawing.decision import decision_drawing, decision_legend
+from lrc_core.report.measured import Row
 from lrc_core.report.sections.prose import listed, percent_points, report_prose
 from lrc_core.report.sections.rows import Named, key_of, ranked, row_color, times_dense
-from lrc_core.report.sources import Row
 from lrc_core.words import data_size, measured, megabytes, removed, significant, times
 
 _MOST_DOTS = 9

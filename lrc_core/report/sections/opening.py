@@ -112,14 +112,14 @@ def method(named: Named) -> Section:
     names = dict.fromkeys(str(row["method"]) for row in named.compressed)
     names |= dict.fromkeys(shown.method for shown in named.sources.plans)
     parts = [split_variant(name) for name in names]
-    said = [_method_words(plain, specs) for plain in dict.fromkeys(plain for plain, _, _ in parts)]
-    said += [_update_words(update) for update in dict.fromkeys(update for _, update, _ in parts) if update]
-    said += [
+    words = [_method_words(plain, specs) for plain in dict.fromkeys(plain for plain, _, _ in parts)]
+    words += [_update_words(update) for update in dict.fromkeys(update for _, update, _ in parts) if update]
+    words += [
         f"**Pivots.** Low-rank layers are stored by pivots: {storage_law(law).summary}"
         for law in dict.fromkeys(law for _, _, law in parts)
         if law != PAIR
     ]
-    return Section("method", "The method", (*blocks, *(Words(with_papers(one)) for one in said)))
+    return Section("method", "The method", (*blocks, *(Words(with_papers(one)) for one in words)))
 
 
 def _alike(named: Named) -> str:

@@ -88,22 +88,18 @@ def reproduce(named: Named, command: str) -> Section:
 
 def _first(sources: Sources) -> list[Command]:
     """What measured, or the runs behind the plans."""
-    made: dict[str, Command] = {}
+    commands: dict[str, Command] = {}
     for run in sources.comparisons:
         if isinstance(spec := run.spec, EvaluateSpec):
             for way in _ways_to(spec.plan, sources):
-                made.setdefault(way.id, Command("A plan that is measured", _line(way), way.id))
-            made[run.id] = Command("Measure it", _line(run), run.id)
+                commands.setdefault(way.id, Command("A plan that is measured", _line(way), way.id))
+            commands[run.id] = Command("Measure it", _line(run), run.id)
         else:
-            made[run.id] = Command("Allocate and measure everything", _line(run), run.id)
-    if made:
-        return list(made.values())
-    found = []
-    for shown in sources.plans:
-        run = sources.archive.folder(shown.source.partition("@")[0])
-        if run is not None:
-            found.append(Command(f"The plan {shown.label}", _line(run), run.id))
-    return found
+            commands[run.id] = Command("Allocate and measure everything", _line(run), run.id)
+    if commands:
+        return list(commands.values())
+    behind = ((shown, sources.archive.folder(shown.source.partition("@")[0])) for shown in sources.plans)
+    return [Command(f"The plan {shown.label}", _line(made), made.id) for shown, made in behind if made is not None]
 
 
 def _behind_answers(sources: Sources) -> list[Command]:

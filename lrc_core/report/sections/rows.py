@@ -15,8 +15,9 @@ from lrc_core.quality.decision import Choice, choices
 from lrc_core.quality.quantised import compresses
 from lrc_core.quality.tables import p_of, texts_of
 from lrc_core.report.content import LegendEntry
+from lrc_core.report.measured import Row
 from lrc_core.report.sections.prose import listed, p_words
-from lrc_core.report.sources import Row, Sources
+from lrc_core.report.sources import Sources
 from lrc_core.texts.label import text_label, text_labels
 from lrc_core.words import removed
 

@@ -98,11 +98,11 @@ def plans_of(rows: Sequence[comparisons.Row]) -> dict[str, Plan]:
 
 
 def usable(ref: ModelRef) -> Trio | None:
-    """The user's own comparison of at least two of the three, else the shipped one."""
+    """The user's own comparison of at least two of the three, else the shipped one: of most methods, at most sizes."""
     for candidate in (ref, ModelRef()):
         for group in comparisons.groups(candidate):
             found = (Trio(group, name, law) for name in comparisons.decompositions_of(group) for law in LAWS)
-            trio = max(found, key=lambda trio: len(trio.methods), default=None)
+            trio = max(found, key=lambda trio: (len(trio.methods), len(trio.keeps)), default=None)
             if trio is not None and len(trio.methods) > 1:
                 return trio
     return None
