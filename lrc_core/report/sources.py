@@ -16,7 +16,7 @@ from lrc_core.plan import Plan, plan_variant
 from lrc_core.quality.quantised import compresses
 from lrc_core.quality.rows import Scores
 from lrc_core.quality.votes import read_votes, votes_path
-from lrc_core.report.measured import Row, Wanted, measured_rows, measures, missing_cells, require_alike, with_tests
+from lrc_core.report.measured import Row, Wanted, is_measuring, measured_rows, missing_cells, require_alike, with_tests
 from lrc_core.results.archive import Archive, archive
 from lrc_core.results.identity import changed
 from lrc_core.results.plans import find_plan
@@ -165,7 +165,7 @@ def _open(text: str, found: Archive) -> Run:
 def _named(asked: Asked, found: Archive) -> tuple[Run, ...]:
     runs = {(run := _open(text, found)).id: run for text in asked.compare}
     for run in runs.values():
-        if not measures(run.spec):
+        if not is_measuring(run.spec):
             raise RunError(
                 f"Run {run.id} compares nothing.",
                 "Name runs of `lrc compare`, `lrc bench quality` or `lrc evaluate`; `lrc runs list` shows them.",
