@@ -179,7 +179,7 @@ def certainty(first: Row, second: Row, named: Named) -> str:
     return more + (f", within them on {listed(within)}." if within else ".")
 
 
-def _paired_words(other: str, sure: Sequence[str], unsure: Sequence[str]) -> str:
+def _paired_words(other: str, sure: list[str], unsure: list[str]) -> str:
     said = f"The difference to {other} is more than chance on {listed(sure)}" if sure else ""
     if unsure:
         said += ("; it " if sure else f"The difference to {other} ") + f"may be chance on {listed(unsure)}"
