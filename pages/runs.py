@@ -197,10 +197,15 @@ def detail(summary: RunSummary) -> None:
         with guard():
             report.section([view] if view else [], f"ru_{summary.id}")
     with st.expander("Settings", icon=":material/settings:"):
-        st.code(json.dumps(summary.spec.to_dict(), indent=2, ensure_ascii=False), language="json")
+        st.code(json.dumps(summary.spec.to_dict(), indent=2, ensure_ascii=False), language="json", wrap_lines=True)
     with st.expander("Log", icon=":material/article:", expanded=summary.state in ("failed", "interrupted")):
         tail = RunStore().open(summary.id).log_tail(LOG_LINES)
-        st.code(tail or "The log is empty.", language=None, height=320 if tail.count("\n") > 14 else "content")
+        st.code(
+            tail or "The log is empty.",
+            language=None,
+            height=320 if tail.count("\n") > 14 else "content",
+            wrap_lines=True,
+        )
     if not read_only() and visitors.visitor() is None:  # where it lies says nothing to whoever is elsewhere
         st.caption(f":material/folder: `{summary.path}`")
 

@@ -217,7 +217,13 @@ def _report(commands: Any) -> None:
     )
     parser.add_argument("model", nargs="?", metavar="MODEL", help="whose newest comparison (default: of any model)")
     measured = "comparisons, benches and single measurements of the same texts, windows and tasks, by id or folder"
-    add_list(parser, ("--compare",), "compare", f"{measured} (default: the newest comparison)", metavar="RUN")
+    add_list(
+        parser,
+        ("--compare",),
+        "compare",
+        f"{measured} (default: the newest comparison and those like it)",
+        metavar="RUN",
+    )
     plans, answers = "plans to draw (default: those that were compared)", "runs of lrc generate to show"
     add_list(parser, ("--plans",), "plans", plans, metavar="FILE|RUN")
     add_list(parser, ("--answers",), "answers", f"{answers} (default: the newest three)", metavar="RUN")

@@ -62,7 +62,10 @@ def evaluation_run(run: Run, session: Session) -> dict[str, Any]:
     plan.require_files(spec.plan_folder, run.path.parent)
     plan.save(run.path / "plan.json")
     timed = not plan.formats  # with number formats the forward pass is still the one in 16 bits
+    if timed:
+        session.on_progress(Progress("speed of the dense model"))
     before = _cost(session, timed=timed)
+    session.on_progress(Progress("putting the plan on the model"))
     with under_plan(session, plan, spec.plan_folder, spec.calibration, run.path.parent):
         first = _cost(session, timed=timed)
         scores, last = _measure(run, spec.evaluation, session, _calibrated_on(plan, spec), timed=timed)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from lrc_core.formats.grids import QUANTISED
-from lrc_core.quality.decision import FORMAT, LOW_RANK, REFERENCE, SLACK, Choice, frontier
+from lrc_core.quality.decision import FORMAT, LOW_RANK, REFERENCE, SLACK, TUNED, Choice, frontier
 from lrc_core.texts.label import text_labels
 from lrc_core.words import measured, percent
 
@@ -16,6 +16,8 @@ BESIDE = (
     "What low rank is for beside it: fewer operations as well as fewer bytes, ranks on top of low bits where formats "
     "have no smaller step, and a structure one can learn from."
 )
+
+FITTED = "Some gain on the dense model: their factors were fitted to text after the cut, the dense model was not."
 
 
 def decision_words(found: Sequence[Choice]) -> str:
@@ -31,8 +33,13 @@ def decision_words(found: Sequence[Choice]) -> str:
             f"answer yet: {HOW}"
         )
         return " ".join([unknown, *_other_models(found)])
-    said = [f"{_opposed(formats, ranks)}.", _verdict(ranks, formats)]
+    said = [f"{_opposed(formats, ranks)}.", _verdict(ranks, formats), *([FITTED] if _any_gains(ranks) else [])]
     return " ".join([*said, *_other_models(found), BESIDE])
+
+
+def _any_gains(ranks: Sequence[Choice]) -> bool:
+    """Whether any ranks with trained factors come out better than the dense model, by more than chance."""
+    return any(one.kind == TUNED and one.loss + 1.96 * (one.stderr or 0.0) < 0 for one in ranks)
 
 
 def loss_words(choice: Choice) -> str:

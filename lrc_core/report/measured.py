@@ -28,7 +28,7 @@ TESTED_AGAINST = ("uniform", "strs")
 _FIGURES = ("perplexity", "zero_shot", "sample", "warnings")
 
 
-def measures(spec: Spec) -> TypeGuard[MeasuringSpec]:
+def is_measuring(spec: Spec) -> TypeGuard[MeasuringSpec]:
     """Whether a report can be about such a run."""
     return isinstance(spec, CompareSpec | QualitySpec | EvaluateSpec)
 
@@ -36,7 +36,7 @@ def measures(spec: Spec) -> TypeGuard[MeasuringSpec]:
 def spec_of(run: Run) -> MeasuringSpec:
     """What a run that measures was asked to do."""
     spec = run.spec
-    assert measures(spec)
+    assert is_measuring(spec)
     return spec
 
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 
 from lrc_core.errors import LrcError, PlanError, RunError
@@ -16,7 +16,7 @@ from lrc_core.plan import Plan, plan_variant
 from lrc_core.quality.quantised import compresses
 from lrc_core.quality.rows import Scores
 from lrc_core.quality.votes import read_votes, votes_path
-from lrc_core.report.measured import Row, Wanted, measured_rows, measures, missing_cells, require_alike, with_tests
+from lrc_core.report.measured import Row, Wanted, is_measuring, measured_rows, missing_cells, require_alike, with_tests
 from lrc_core.results.archive import Archive, archive
 from lrc_core.results.identity import changed
 from lrc_core.results.plans import find_plan
@@ -113,7 +113,7 @@ class Asked:
     Attributes:
         model: as the user names it; "" for any.
         compare: comparisons, benches and single measurements, each by run id or folder, that measured alike: of cells
-            that several have, the first named counts. () for the newest comparison or bench.
+            that several have, the first named counts. () for the newest comparison or bench and those like it.
         plans: plan files, run ids or RUN@20; () for those behind the comparison.
         answers: ``generate`` runs; () for the newest.
     """
@@ -165,7 +165,7 @@ def _open(text: str, found: Archive) -> Run:
 def _named(asked: Asked, found: Archive) -> tuple[Run, ...]:
     runs = {(run := _open(text, found)).id: run for text in asked.compare}
     for run in runs.values():
-        if not measures(run.spec):
+        if not is_measuring(run.spec):
             raise RunError(
                 f"Run {run.id} compares nothing.",
                 "Name runs of `lrc compare`, `lrc bench quality` or `lrc evaluate`; `lrc runs list` shows them.",
@@ -191,11 +191,25 @@ def _model(run: Run) -> str:
 
 
 def _newest(model: str, found: Archive, optional: bool) -> tuple[Run, ...]:
-    """The newest finished comparison or bench; the samples' where the user has none."""
+    """The newest finished comparison or bench, and after it all that measured alike, as Compare shows them together."""
     if optional:
         return ()
-    done = (view for view in found.runs() if view.done and isinstance(view.spec, CompareSpec | QualitySpec))
-    return tuple(islice((view.run for view in done if not model or view.spec.model.source == model), 1))
+    done = [
+        view.run
+        for view in found.runs()
+        if view.done
+        and isinstance(view.spec, CompareSpec | QualitySpec)
+        and (not model or view.spec.model.source == model)
+    ]
+    return tuple(run for run in done if _alike(done[0], run))
+
+
+def _alike(first: Run, other: Run) -> bool:
+    try:
+        require_alike(first, other)
+    except RunError:
+        return False
+    return True
 
 
 def _plans_of(rows: Sequence[Row], found: Archive) -> tuple[tuple[ReportPlan, ...], tuple[str, ...]]:

@@ -15,7 +15,7 @@ from lrc_core.plan import Plan
 from lrc_core.quality.quantised import share_of, sizes_of
 from lrc_core.results.archive import AnyRun, Stamp, archive, card_of, stamp_of
 from lrc_core.runs.run import Run
-from lrc_core.runs.spec import EvaluateSpec
+from lrc_core.runs.spec import EvaluateSpec, EvaluationSpec
 from lrc_core.texts.label import text_labels
 
 _ROWS = ("compare", "quality", "ablation")
@@ -55,7 +55,7 @@ def measured_plans() -> dict[str, str]:
         result = read_result(view)
         for key in ("update_run_id", "allocate_run_id"):
             if plan := str(result.get(key) or ""):
-                found.setdefault(plan, quality_of(result))
+                found.setdefault(plan, quality_of(result) + few_windows(view.spec.evaluation))
                 break
     return found
 
@@ -70,7 +70,8 @@ def outcome(view: AnyRun, measured: Mapping[str, str] | None = None) -> Outcome:
         return Outcome()
     result = read_result(view)
     if isinstance(result.get("perplexity"), Mapping):
-        return Outcome(_removed(result), quality_of(result))
+        few = few_windows(view.spec.evaluation) if isinstance(view.spec, EvaluateSpec) else ""
+        return Outcome(_removed(result), quality_of(result) + few)
     if isinstance(result.get("plan"), Mapping):
         known = measured_plans() if measured is None else measured
         return Outcome(_size(view, result["plan"]), known.get(view.id, ""))
@@ -109,6 +110,12 @@ def _size(view: AnyRun, plan: Mapping[str, Any]) -> str:
         return f"{words.removed(float(keep))} removed"
     whole = whole_model_ratio(float(keep), card.params_linear, card.params_total)
     return f"{words.count(whole * card.params_total)} parameters, {words.removed(whole)} less"
+
+
+def few_windows(evaluation: EvaluationSpec) -> str:
+    """``, over 10 windows`` where there were fewer than usual: not the text that other figures are of."""
+    fewer = 0 < evaluation.max_windows < EvaluationSpec().max_windows
+    return f", over {evaluation.max_windows} windows" if fewer else ""
 
 
 def quality_of(row: Mapping[str, Any]) -> str:

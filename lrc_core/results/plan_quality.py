@@ -25,6 +25,7 @@ from lrc_core.quality.forecast import (
 )
 from lrc_core.results import comparisons, forecasts, series
 from lrc_core.results.archive import AnyRun, RunView, archive, card_of, stamp_of
+from lrc_core.results.outcomes import few_windows
 from lrc_core.results.plans import load_plan
 from lrc_core.results.series import PlanSeries
 from lrc_core.results.spectra import TWO_SIDED, losses_of
@@ -264,5 +265,5 @@ def measured_at(ref: ModelRef, method: str, decomposition: str, storage: str) ->
         for row in group.at(decomposition, None):
             if split_variant(str(row["method"])) == (method, "", storage) and row["perplexity"]:
                 rate = whole_percent(float(row["keep_target"]))
-                found.setdefault(rate, ("measured", _perplexities(row["perplexity"])))
+                found.setdefault(rate, ("measured", _perplexities(row["perplexity"]) + few_windows(group.evaluation)))
     return found

@@ -7,6 +7,7 @@
   };
   const parts = (text) => {
     const found = text.match(/[\d.]+/g).map(Number);
+    if (text.startsWith("color(")) for (const i of [0, 1, 2]) found[i] *= 255; // what color-mix() comes to
     return found.length < 4 ? [...found.slice(0, 3), 1] : found;
   };
   const above = (element) => element.parentElement ?? element.getRootNode().host ?? null;

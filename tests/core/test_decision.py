@@ -26,7 +26,7 @@ from lrc_core.quality.decision import (
     choices,
     frontier,
 )
-from lrc_core.quality.decision_words import BESIDE, decision_words, loss_words
+from lrc_core.quality.decision_words import BESIDE, FITTED, decision_words, loss_words
 from lrc_core.quality.quantised import served_bytes
 from lrc_core.report.drawing.decision import decision_drawing, decision_legend
 
@@ -138,6 +138,15 @@ def test_what_ranks_lose_by_chance_is_not_held_against_them() -> None:
     for score in unknown["perplexity"].values():
         del score["stderr"]
     assert "chance" in decision_words(choices([DENSE, EIGHT, FOUR, unknown], int(WHOLE)))
+
+
+@pytest.mark.parametrize(("times", "update", "said"), [(0.9, "tuned", True), (0.9, None, False), (1.1, "tuned", False)])
+def test_a_plan_better_than_the_dense_model_is_not_left_unexplained(
+    times: float, update: str | None, said: bool
+) -> None:
+    """Fitting of its factors, which the dense model did not have; never the loss of ranks."""
+    plan = row("lagrangian", (20.0 * times, 10.0 * times), 0.9, **({"update": update} if update else {}))
+    assert (FITTED in decision_words(choices([DENSE, EIGHT, plan], int(WHOLE)))) == said
 
 
 def test_without_formats_it_says_how_to_get_them() -> None:

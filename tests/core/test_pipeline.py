@@ -203,6 +203,7 @@ def test_evaluate_measures_the_plan(
     plan = Plan.load(allocated.path / "plan.json")
     found = run(EvaluateSpec(model, plan=plan.to_dict(), calibration=calibration, evaluation=evaluation))
     row = result_of(found)
+    assert any("plan on" in event["phase"] for event in found.events()), "what takes longest is said"
     assert row["allocate_run_id"] == allocated.id
     assert row["keep_achieved"] == plan.keep_achieved
     loaded = load_model(model)

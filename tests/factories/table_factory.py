@@ -62,10 +62,11 @@ def compare_run(  # noqa: PLR0913 - every one a way in which comparisons differ
     update: str = "none",
     storage: str = "pair",
     decomposition: str = "whitened",
+    evaluation: EvaluationSpec = EVALUATION,
 ) -> Run:
     """A comparison, with its rows so far; every cell's plan is in an evaluate run of its own."""
     ref = ModelRef(card.identity.source)
-    run = store.create(CompareSpec(model=ref, methods=methods, keeps=keeps, evaluation=EVALUATION, update=update))
+    run = store.create(CompareSpec(model=ref, methods=methods, keeps=keeps, evaluation=evaluation, update=update))
     rows = [row("dense", 1.0, run_id="dense-row")]
     for keep in keeps:
         for method in methods:
@@ -80,7 +81,7 @@ def compare_run(  # noqa: PLR0913 - every one a way in which comparisons differ
             if storage != "pair":
                 content |= {"storage": storage}
             folder = "/nowhere" if made.files else ""
-            cell = store.create(EvaluateSpec(model=ref, plan=plan, plan_folder=folder, evaluation=EVALUATION))
+            cell = store.create(EvaluateSpec(model=ref, plan=plan, plan_folder=folder, evaluation=evaluation))
             content["run_id"] = cell.id
             finish(cell, content)
             rows.append(content)

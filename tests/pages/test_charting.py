@@ -90,6 +90,10 @@ def test_readings_follow_the_rows():
     assert "At 20 % removed **LLRC**" in compare_readings.growth(rows) and "at 10 %" in compare_readings.growth(rows)
     assert "**LLRC** answers" in compare_readings.accuracy(at, "acc")
     assert "16 % smaller" in compare_readings.cost(at)
+    beside = {"decode": {"value": 0.65, "stderr": 0.03}, "prefill": {"value": 0.85, "stderr": 0.02}}
+    slow = {**at[1], "method": "strs", "cost": {**at[1]["cost"], "paces": beside}}
+    said = compare_readings.cost([*at, slow])
+    assert "**STRS**, writes at 0.65" in said and "timed beside" in said, "one timing each names no winner"
     form = {**at[0], "method": "q4_0", "model_bytes": round(0.4 * 2 * at[0]["cost"]["params"])}
     assert "60 %" in compare_readings.cost([*at, form])
     alone = [row for row in rows if row["method"] == "dense"]

@@ -139,3 +139,13 @@ def test_home_does_not_promise_what_half_of_the_layers_refuse():
         energy = np.cumsum(np.asarray(spectra.values["whitened"][layer.name], dtype=float) ** 2)
         need.append((np.searchsorted(energy, 0.9 * energy[-1]) + 1) / layer.full_rank)
     assert min(need) < 0.1 and np.quantile(need, 0.7) > 0.4
+
+
+@pytest.mark.parametrize("keep", [0.9, 0.8, 0.7])
+def test_step_6_says_why_a_compressed_model_is_better_than_the_dense_one(keep):
+    side = methods.usable(ModelRef())
+    said, best = methods.beyond(side.group, keep, side.rows(keep)), methods.lightest(side.group, keep)
+    text = next(iter(best["perplexity"]))
+    dense = next(row for row in side.group.rows if row["method"] == "dense")
+    better = best["perplexity"][text]["value"] < dense["perplexity"][text]["value"]
+    assert ("fitted to text" in said) == better

@@ -83,14 +83,15 @@ def test_three_ways_in_lead_to_every_page(open_page, samples, card):
     assert {"learn_step=1", "learn_step=7", "model=starter"} <= asked
 
 
-def test_what_to_do_next_follows_from_what_is_there(open_page, store, samples, card):
+@pytest.mark.parametrize("method", ["llrc", "lagrangian"])
+def test_what_to_do_next_follows_from_what_is_there(open_page, store, samples, card, method):
     run_factory.spectra_run(samples, card)
     app = open_page()
     assert "computed on this" in text_of(app)
     assert app.button(key="start_spectra").label
     run_factory.spectra_run(store, card)
-    assert "ranks be learned" in text_of(open_page())
-    run_factory.allocate_run(store, card, keep=0.7)
+    assert "the ranks found" in text_of(open_page())
+    run_factory.allocate_run(store, card, keep=0.7, method=method)
     assert "the other methods" in text_of(open_page())
     table_factory.compare_run(store, card)
     assert "Present the result" in text_of(open_page())
@@ -299,6 +300,10 @@ def test_the_slider_tells_of_the_best_that_was_measured_at_each_size():
     assert [stop["rate"] for stop in found] == [0, 10, 20]
     names = ["lagrangian+pivoted", "lagrangian+tuned+pivoted"]
     assert [stop["models"][0]["name"] for stop in found[1:]] == list(map(method_label, names))
+    fitted = {**better(rows[1], "lagrangian+tuned+pivoted", 0.1), "update": "tuned"}
+    beyond = comparisons.Group(table_factory.EVALUATION, (*rows, fitted), 0, (), ())
+    said = [stop["models"][0]["said"] for stop in live.payload(beyond, [])["stops"]]
+    assert ["fitted" in one for one in said] == [False, True, False], "why it is better than the dense model"
     alone = comparisons.Group(table_factory.EVALUATION, (rows[0], *even.values()), 0, (), ())
     assert len(live.shown_rows(alone)) == 1, "nothing better than the baseline"
     lonely = comparisons.Group(table_factory.EVALUATION, tuple(row for row in rows if row is not even[0.9]), 0, (), ())

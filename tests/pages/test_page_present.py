@@ -156,6 +156,16 @@ def test_both_speeds_stand_on_the_card_and_how_they_were_measured(told):
     assert "measured once" in card.reading
 
 
+def test_what_was_timed_beside_the_dense_model_stands_as_a_pace_on_the_card(told):
+    """Tokens a second of another run's dense model are nothing to divide by."""
+    paces = {"decode": {"value": 0.645, "stderr": 0.033}, "prefill": {"value": 0.858, "stderr": 0.013}}
+    best = {**told.best, "cost": {**told.best["cost"], "paces": paces}}
+    card = next(slide for slide in slides_of(replace(told, best=best)) if slide.key == "card")
+    assert "0.645 ± 0.033 times" in card.body and "0.858 ± 0.013 times" in card.body
+    assert card.body.count("the dense pace") == 2
+    assert "measured once" not in card.reading
+
+
 def test_a_film_that_ends_elsewhere_says_so(told):
     for keep in (0.8, 0.7):
         story = story_of(ModelRef(), keep)

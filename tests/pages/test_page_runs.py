@@ -25,7 +25,8 @@ from lrc_core.paths import cache_home
 from lrc_core.quality.quantised import quantised_plan
 from lrc_core.results.archive import archive
 from lrc_core.results.outcomes import outcome, quality_of
-from lrc_core.runs.spec import EvaluateSpec, GenerateSpec, ModelRef, UpdateSpec
+from lrc_core.results.plan_quality import measured_at
+from lrc_core.runs.spec import EvaluateSpec, EvaluationSpec, GenerateSpec, ModelRef, UpdateSpec
 from lrc_core.tune.kinds import update_settings
 from pages.ui.allocate import finished
 from pages.ui.shared.naming import file_name, told_apart
@@ -75,6 +76,7 @@ def test_detail_shows_command_settings_log_and_remedy(open_page, store, card):
     codes = "\n".join(code.value for code in app.code)
     assert "lrc allocate" in codes and '"keep": 0.6' in codes and "last line" in codes
     assert "Out of memory." in text_of(app) and "Use fewer windows." in text_of(app)
+    assert all(code.proto.wrap_lines for code in app.code), "what only a mouse can scroll hides from the keyboard"
 
 
 def test_why_a_worker_may_have_died_is_said(open_page, store, card):
@@ -258,6 +260,19 @@ def test_a_plan_has_the_quality_that_another_run_measured(store, card):
     run_factory.finish(cell, row)
     found = outcome(archive().job(run.id))
     assert found.quality == quality_of(row) and "±" in found.quality
+
+
+def test_a_quick_measurement_says_that_it_is_one(store, card):
+    """Of ten windows the dense model has another perplexity, too: the figure is none to set beside those of forty."""
+    run = run_factory.allocate_run(store, card, keep=0.8, method="uniform")
+    plan = run_factory.plan_at(card, 0.8, "uniform")
+    for windows, said in ((10, True), (40, False)):
+        spec = EvaluateSpec(plan=plan.to_dict(), evaluation=EvaluationSpec(max_windows=windows))
+        cell = run_factory.finish(store.create(spec), table_factory.row("uniform", 0.8, allocate_run_id=run.id))
+        assert ("10 windows" in outcome(archive().job(cell.id)).quality) == said
+        assert ("10 windows" in outcome(archive().job(run.id)).quality) == said
+        at = measured_at(ModelRef(), "uniform", plan.decomposition, "pair")[20][1]
+        assert ("10 windows" in at) == said
 
 
 def test_labels_that_are_alike_are_told_apart():

@@ -275,7 +275,7 @@ def _card(entry: CardEntry, largest: int) -> str:
     lines = "".join(f"<p>{inline(line)}</p>" for line in entry.lines)
     note = f'<p class="note">{inline(entry.note)}</p>' if entry.note else ""
     return (
-        f'<article{_data(entry.key)} style="--method:{entry.color}"><h4>{escaped(entry.name)}</h4>'
+        f'<article{_data(entry.key)} style="--method:{entry.color}"><h3>{escaped(entry.name)}</h3>'
         f'<p>{inline(entry.total)}</p><div class="memory" role="img" aria-label="{escaped(said)}">{bars}</div>'
         f'<ul class="parts">{parts}</ul>{lines}{note}</article>'
     )

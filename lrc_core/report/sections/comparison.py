@@ -328,7 +328,8 @@ def _dots_reading(named: Named, rows: Sequence[Row]) -> str:
     if not means:
         return ""
     name, best = max(means, key=lambda pair: pair[1]["value"])
-    said = f"Over all tasks {name} answers most: {percent_points(best['value'], best['stderr'])} % right"
+    most = "answers most:" if len(means) > 1 else "answers"  # the best of one is no best
+    said = f"Over all tasks {name} {most} {percent_points(best['value'], best['stderr'])} % right"
     dense = next((mean_of(row["zero_shot"]) for row in rows if row["method"] == "dense"), None)
     if dense:
         said += f", the dense model {percent_points(dense['value'], dense['stderr'])} %"

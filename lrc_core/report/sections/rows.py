@@ -10,6 +10,7 @@ from lrc_core.budget import USUAL_KEEP, same_size, size_key
 from lrc_core.charts.shapes import DENSE_SYMBOL, SYMBOLS
 from lrc_core.formats.grids import BF16, METHODS
 from lrc_core.names import GREY, decomposition_label, in_order, method_color, method_label
+from lrc_core.quality.alternatives import difference
 from lrc_core.quality.decision import Choice, choices
 from lrc_core.quality.quantised import compresses
 from lrc_core.quality.tables import p_of, texts_of
@@ -19,8 +20,6 @@ from lrc_core.report.sections.prose import listed, p_words
 from lrc_core.report.sources import Sources
 from lrc_core.texts.label import text_label, text_labels
 from lrc_core.words import removed
-
-_SURE = 1.96
 
 
 class Named:
@@ -156,7 +155,7 @@ def times_dense(row: Row, dense: Row | None) -> dict[str, float]:
 
 
 def certainty(first: Row, second: Row, named: Named) -> str:
-    """How sure it is that two rows' perplexities differ: a paired test where there is one, else their errors."""
+    """How sure it is that two rows' perplexities differ: paired over windows where they are kept, else their errors."""
     other = named.line(second)
     if second["method"] in named.sources.baselines:
         found = {text: p_of(first, second["method"], "perplexity", text) for text in named.texts}
@@ -164,26 +163,24 @@ def certainty(first: Row, second: Row, named: Named) -> str:
         if known:
             sure = [f"{named.text(text)} ({p_words(p)})" for text, p in known.items() if p < 0.05]
             unsure = [f"{named.text(text)} ({p_words(p)})" for text, p in known.items() if p >= 0.05]
-            said = f"The difference to {other} is more than chance on {listed(sure)}" if sure else ""
-            if unsure:
-                said += ("; it " if sure else f"The difference to {other} ") + f"may be chance on {listed(unsure)}"
-            return f"{said}: paired over the same windows."
-    verdicts = {text: _apart(first, second, text) for text in named.texts}
-    apart = [named.text(text) for text, verdict in verdicts.items() if verdict]
-    within = [named.text(text) for text, verdict in verdicts.items() if verdict is False]
+            return _paired_words(other, sure, unsure)
+    scores = named.sources.scores()
+    shared = [text for text in named.texts if text in first["perplexity"] and text in second["perplexity"]]
+    gaps = {named.text(text): difference(first, second, text, scores) for text in shared}
+    apart = [text for text, gap in gaps.items() if gap.sign]
+    within = [text for text, gap in gaps.items() if not gap.sign and gap.stderr is not None]
     if not apart and not within:
         return ""
+    if all(gap.paired for gap in gaps.values()):
+        return _paired_words(other, apart, within)
     if not apart:
         return f"The difference to {other} lies within the errors of both on {listed(within)}."
     more = f"The difference to {other} is larger than the errors of both on {listed(apart)}"
     return more + (f", within them on {listed(within)}." if within else ".")
 
 
-def _apart(first: Row, second: Row, text: str) -> bool | None:
-    """Whether two values differ by more than chance if their errors were independent; None where they are unknown."""
-    one, other = first["perplexity"].get(text), second["perplexity"].get(text)
-    if not one or not other or not one.get("stderr") or not other.get("stderr"):
-        return None
-    gap = abs(math.log(one["value"] / other["value"]))
-    error = math.hypot(one["stderr"] / one["value"], other["stderr"] / other["value"])
-    return gap > _SURE * error
+def _paired_words(other: str, sure: list[str], unsure: list[str]) -> str:
+    said = f"The difference to {other} is more than chance on {listed(sure)}" if sure else ""
+    if unsure:
+        said += ("; it " if sure else f"The difference to {other} ") + f"may be chance on {listed(unsure)}"
+    return f"{said}: paired over the same windows."

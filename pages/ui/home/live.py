@@ -132,10 +132,11 @@ def _model(row: comparisons.Row, dense: comparisons.Row) -> dict[str, Any]:
     text = next(text for text in dense["perplexity"])
     score = row["perplexity"][text]
     factor = float(score["value"]) / float(dense["perplexity"][text]["value"])
+    fitted = ", its factors fitted to text" if factor < 1 and row.get("update") else ""  # the dense model's were not
     return {
         "name": "Dense model" if row["method"] == "dense" else method_label(str(row["method"])),
         "color": method_color(str(row["method"])),
         "factor": factor,
         "said": f"perplexity on {text_labels([text])[text]} "
-        f"{words.measured(float(score['value']), score.get('stderr'))}, {words.times(factor)} times dense",
+        f"{words.measured(float(score['value']), score.get('stderr'))}, {words.times(factor)} times dense{fitted}",
     }

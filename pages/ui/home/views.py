@@ -11,7 +11,7 @@ from lrc_core import words
 from lrc_core.budget import break_even
 from lrc_core.decompose.measures import energy_rank
 from lrc_core.escape import escaped
-from lrc_core.names import decomposition_label, learns, model_label
+from lrc_core.names import decomposition_label, model_label
 from lrc_core.paths import read_only
 from lrc_core.results.archive import archive
 from lrc_core.runs.spec import AllocateSpec, ModelRef
@@ -150,11 +150,11 @@ def next_step(ref: ModelRef, fetch: Callable[[], None]) -> None:
         said, page = "This is the demo. The slides tell the whole story in figures that were measured.", "present"
     elif not own:
         said, page = f"Nothing of {escaped(model_label(ref))} has been computed on this computer yet.", ""
-    elif not any(isinstance(view.spec, AllocateSpec) and learns(view.spec.method) for view in own):
+    elif not any(isinstance(view.spec, AllocateSpec) and view.spec.method != "uniform" for view in own):
         read = "Its spectra are here. " if archive().best_spectra(ref) is not None else ""
-        said, page = f"{read}Choose a size and let the ranks be learned.", "allocate"
+        said, page = f"{read}Choose a size, and have the ranks found.", "allocate"
     elif not kinds & {"compare", "evaluate", "quality"}:
-        said, page = "Ranks have been learned. Measure them against the other methods at the same size.", "compare"
+        said, page = "Ranks have been found. Measure them against the other methods at the same size.", "compare"
     else:
         said, page = "It has been measured. Present the result.", "present"
     working = any(not view.final for view in archive().runs(ref=ref, samples=False))

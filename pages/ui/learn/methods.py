@@ -122,7 +122,10 @@ def beyond(group: comparisons.Group, keep: float, rows: Sequence[comparisons.Row
         f"{words.measured(score['value'], score.get('stderr'))} on {escaped(text_label(text))}"
     )
     if dense is not None and text in dense["perplexity"]:
-        said += f", {words.times(score['value'] / dense['perplexity'][text]['value'])} times the dense model"
+        times = score["value"] / dense["perplexity"][text]["value"]
+        said += f", {words.times(times)} times the dense model"
+        if times < 1 and best.get("update"):
+            said += "; its factors were fitted to text after the cut, the dense model was not"
     return f"{said}."
 
 

@@ -8,7 +8,7 @@ from lrc_core import words
 from lrc_core.formats.grids import METHODS
 from lrc_core.names import method_label
 from lrc_core.quality.alternatives import difference
-from lrc_core.quality.decision_words import BESIDE, decision_words, loss_words, texts_words
+from lrc_core.quality.decision_words import BESIDE, FITTED, decision_words, loss_words, texts_words
 from lrc_core.quality.plain_words import accuracy_loss, difference_words, questions_asked, surprise
 from lrc_core.quality.quantised import served_bytes
 from lrc_core.quality.rows import Scores
@@ -26,8 +26,11 @@ from pages.ui.shared import pictures
 def decision(story: Story) -> Slide:
     """Bytes against loss: every way to a smaller model that was measured, and the sentence that follows."""
     found = story.decided
-    # What low rank is for beside formats stands on Compare and in the notes: the picture needs the room.
-    said = decision_words(found).removesuffix(BESIDE).strip().replace("**", "").replace("`", "")
+    # What low rank is for beside formats, and why a plan may be better than dense, stands on Compare and in the notes:
+    # the picture needs the room.
+    said = (
+        decision_words(found).removesuffix(BESIDE).replace(f" {FITTED}", "").strip().replace("**", "").replace("`", "")
+    )
     title = f"Bytes against loss on {texts_words(found)}"
     shapes: list[str] = []
     colors: list[str] = []

@@ -21,7 +21,7 @@ TERMS = {
     "gensim": "encyclopedia articles that no method has seen",
     "c4": "web pages that no method has seen",
     "pivots": "rows of a matrix of which all others are made: fewer numbers than two thin matrices",
-    "tuned": "factors were trained on after the ranks were chosen",
+    "tuned": "the factors were trained further after the ranks were chosen",
     "K-FAC": "directions are ranked by an estimate of the loss",
     "Q8_0": "every layer whole, in about 8 bits a number instead of 16",
     "quantise": "store every number in fewer bits",

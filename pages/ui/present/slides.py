@@ -20,6 +20,7 @@ from lrc_core.quality.footprint import footprint
 from lrc_core.quality.plain_words import accuracy_loss, difference_words, surprise
 from lrc_core.quality.quantised import compresses
 from lrc_core.quality.rows import Scores
+from lrc_core.quality.speeds import DECODE, PREFILL, pace_of
 from lrc_core.report.drawing.heatmap import kept_of
 from lrc_core.results import comparisons
 from lrc_core.results.answers import NOTHING, answered
@@ -294,22 +295,31 @@ def card(story: Story) -> Slide:
         f'<div class="card"><b><i class="chip" style="background:{color}"></i>{html.escape(name)}</b>'
         f'<p class="big">{words.data_size(size.total)}</p>{pictures.memory_bar(size, largest)}'
         f"<ul><li>{size.monthly(price):,.2f} {html.escape(unit)} a month at {price:g} {html.escape(unit)} per GB</li>"
-        f"<li>{_speed(row)}</li>{''.join(f'<li>{html.escape(said)}</li>' for said in _quality(row, dense))}</ul></div>"
+        f"<li>{_speed(row, dense)}</li>"
+        f"{''.join(f'<li>{html.escape(said)}</li>' for said in _quality(row, dense))}</ul></div>"
         for name, color, row, size in columns
     )
     reading = f"Memory to answer at {CONTEXT:,} tokens of context: weights and cache counted, overhead estimated. "
-    if any("tokens/s" in _speed(row) for *_, row, _ in columns):
-        reading += " Every speed was measured once, on the computer that made the run."
+    pace = pace_of(best or {}, dense, DECODE)
+    if pace is not None and pace.stderr is not None:
+        reading += "Paces were timed right beside the dense model; tokens/s of two runs compare only roughly."
+    elif any("tokens/s" in _speed(row, dense) for *_, row, _ in columns):
+        reading += "Every speed was measured once, on the computer that made the run."
     ids = tuple(str(row.get("run_id")) for *_, row, _ in columns if row is not None)
     return Slide("card", "What it costs and gives", f'<div class="cards">{cells}</div>', reading, ids)
 
 
-def _speed(row: comparisons.Row | None) -> str:
-    """Both paces: what writes faster may well read its prompt more slowly."""
+def _speed(row: comparisons.Row | None, dense: comparisons.Row | None) -> str:
+    """Both speeds: what writes faster may well read its prompt more slowly. Beside them the paces, where timed."""
     cost = (row or {}).get("cost") or {}
-    paces = (("Writes", cost.get("decode_tokens_per_s")), ("reads a prompt at", cost.get("prefill_tokens_per_s")))
-    said = ", ".join(f"{verb} {words.significant(pace)} tokens/s" for verb, pace in paces if pace)
-    return f"{said[0].upper()}{said[1:]}" if said else "Speed was not measured"
+    said = []
+    for what, verb in ((DECODE, "writes"), (PREFILL, "reads a prompt at")):
+        if speed := cost.get(f"{what}_tokens_per_s"):
+            pace = None if row is dense else pace_of(row or {}, dense, what)
+            share = f", {pace.figure} times the dense pace" if pace is not None and pace.stderr is not None else ""
+            said.append(f"{verb} {words.significant(speed)} tokens/s{share}")
+    joined = ("; " if any(", " in one for one in said) else ", ").join(said)
+    return f"{joined[0].upper()}{joined[1:]}" if joined else "Speed was not measured"
 
 
 def _quality(row: comparisons.Row | None, dense: comparisons.Row | None) -> list[str]:

@@ -205,7 +205,7 @@ def show_ids(ids: Sequence[str], note: str = "") -> None:
     if not ids:
         return
     with st.popover("Ids" if ids[1:] else "Id", icon=":material/content_copy:", type="tertiary"):
-        st.code("\n".join(ids), language=None)
+        st.code("\n".join(ids), language=None, wrap_lines=True)
         st.caption(f"For `lrc runs show` and the Runs page. {note}".strip())
 
 

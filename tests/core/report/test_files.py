@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
-from itertools import takewhile
+from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,8 @@ def test_both_files_say_everything_that_the_content_says(make: Make, stores: Any
         assert said(text) in page.text, f"the HTML file lacks {text!r}"
         assert said(text) in paper, f"the PDF lacks {text!r}"
     assert all(said(text) in page.text for text in visible_texts(made, detail=True))
+    levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch(r"h[1-6]", tag)]
+    assert all(below <= above + 1 for above, below in pairwise(levels)), "a level of headings is left out"
 
 
 def test_a_big_bench_fits_on_paper(stores: Any, card: ModelCard) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from lrc_core.errors import LrcError, PlanError, RunError, SettingsError
+from lrc_core.files import write_json
 from lrc_core.quality.footprint import footprint
 from lrc_core.quality.votes import Vote, keep_vote, votes_path
 from lrc_core.report.build import ReportOptions, make_report
@@ -37,6 +38,30 @@ def test_default_is_the_newest_finished_comparison(make: Make, stores: Any, card
     assert make(model="starter").source == bench.id
     with pytest.raises(RunError, match="nothing to report"):
         make(model="owner/other")
+
+
+def test_unasked_it_is_of_all_that_measured_like_the_newest(make: Make, stores: Any, card: ModelCard) -> None:
+    """As Compare shows them: what a plan is worth is seen beside the others of its size."""
+    table_factory.compare_run(stores[1], card, methods=("uniform",))
+    elsewhere = replace(table_factory.EVALUATION, window=64)
+    table_factory.compare_run(stores[0], card, methods=("llrc",), evaluation=elsewhere)
+    own = table_factory.compare_run(stores[0], card, methods=("strs",))
+    made = make()
+    assert made.source == own.id
+    assert {method.label for method in made.methods} == {"STRS", "Uniform"}
+
+
+def test_a_difference_is_paired_where_windows_are_kept(make: Make, stores: Any, card: ModelCard) -> None:
+    """As slides and Compare have it: errors over all text hide what every window shows."""
+    run = table_factory.compare_run(stores[0], card, methods=("llrc", "llm_pruner"), keeps=(0.8,))
+    unpaired = " ".join(visible_texts(make()))
+    for number, row in enumerate((run.result() or {})["rows"][1:]):
+        losses = [100.0 + 30 * (window % 3) + number * (2 + window / 50) for window in range(20)]
+        kept = {"losses": losses, "tokens": [50] * 20, "bytes": [200] * 20, "digest": "alike"}
+        folder = stores[0].open(row["run_id"]).path
+        write_json(folder / "scores.json", {"windows": dict.fromkeys(("gensim", "c4"), kept), "tasks": {}})
+    paired = " ".join(visible_texts(make()))
+    assert "paired over" not in unpaired and "paired over" in paired
 
 
 def test_without_a_comparison_plans_are_shown_and_nothing_is_claimed(make: Make, stores: Any, card: ModelCard) -> None:
