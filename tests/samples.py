@@ -131,7 +131,9 @@ def copy_sample(run: Run, destination: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for name in _COPIED:
-        if (run.path / name).exists():
+        # The card of what is only measured or asked is that of its allocation, and a seventh of all bytes.
+        spared = name == "card.json" and isinstance(run.spec, EvaluateSpec | GenerateSpec)
+        if (run.path / name).exists() and not spared:
             _copy(run.path / name, folder / name)
     if (run.path / "plans").is_dir():
         shutil.copytree(run.path / "plans", folder / "plans")

@@ -101,6 +101,7 @@ def report_of(sources: Sources, frame: ReportOptions, command: str) -> Report:
             counted(named),
             reproduce(named, command),
         ),
+        beside=max(0, len(sources.comparisons) - 1),
     )
 
 

@@ -280,6 +280,7 @@ class Report:
         subtitle: model, decomposition and run in one line.
         made: when, in words.
         source: the run that it is mainly about.
+        beside: how many more it is about.
         methods: methods in it, for switching them off.
         targets: sizes in it, likewise.
     """
@@ -291,6 +292,12 @@ class Report:
     methods: tuple[Switch, ...]
     targets: tuple[Switch, ...]
     sections: tuple[Section, ...] = field(default_factory=tuple)
+    beside: int = 0
+
+    @property
+    def more(self) -> str:
+        """Behind the run: `` and 3 more``."""
+        return f" and {self.beside} more" if self.beside else ""
 
 
 _HIDDEN = ("key", "color", "state", "role", "how", "symbol", "largest", "links")

@@ -194,7 +194,7 @@ def test_the_best_that_was_measured_stands_first_and_every_method_behind_one_fol
     assert marked(app) == ["best"]
     assert marked(open_page("allocate", al_update="none")) == ["fast"], "what tells them apart is in the link"
     assert marked(open_page("allocate", al_method="STRS", al_storage="Pairs")) == ["baseline"]
-    table = next(one.value for one in app.dataframe if "At its best" in one.value).set_index("Method")
+    table = next(one.value for one in app.dataframe if "As pivots" in one.value).set_index("Method")
     assert set(table.index) == {entry.label for entry in ALLOCATORS}
     assert set(app.pills(key="al_method").options) == {entry.label for entry in ALLOCATORS}
 

@@ -79,7 +79,7 @@ def report_html(report: Report) -> str:
 <p class="kind">Low-rank compression report</p>
 <h1>{title}</h1>
 <p class="subtitle">{escaped(report.subtitle)}</p>
-<p class="made">{escaped(report.made)} · run <code>{escaped(report.source)}</code></p>
+<p class="made">{escaped(report.made)} · run <code>{escaped(report.source)}</code>{report.more}</p>
 <nav aria-label="Contents"><ol>{contents}</ol></nav>
 </header>
 {_switches(report)}

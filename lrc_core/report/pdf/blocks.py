@@ -83,12 +83,13 @@ def story(report: Report, absent: int) -> list[Any]:
     Args:
         absent: characters that no font draws; the last line says so.
     """
+    named = f'<font face="{MONO}">{markup(report.source, MONO)}</font>'
     kind = style("kind", 9.4, fontName=BOLD, textColor=color(LINK), spaceBefore=8, spaceAfter=3)
     found: list[Any] = [
         Paragraph("Low-rank compression report", kind),
         Paragraph(markup(report.title, BOLD), H1),
         Paragraph(markup(report.subtitle), style("subtitle", 11, spaceAfter=3)),
-        Paragraph(f'{markup(report.made)} · run <font face="{MONO}">{markup(report.source, MONO)}</font>', NOTE),
+        Paragraph(f"{markup(report.made)} · run {named}{report.more}", NOTE),
     ]
     links = [
         f'{number} <a href="#{section.key}" color="{LINK}">{markup(section.title)}</a>'

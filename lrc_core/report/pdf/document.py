@@ -78,7 +78,7 @@ def _furniture(report: Report, pages: int) -> Callable[[Any, Any], None]:
         canvas.line(SIDE, 40, PAGE[0] - SIDE, 40)
         canvas.setFillColor(color(MUTED))
         _line(canvas, _short(report.title, 78), SIDE, BOLD)
-        end = f"run {report.source}   ·   {document.page} of {pages}"
+        end = f"run {report.source}{report.more}   ·   {document.page} of {pages}"
         _line(canvas, end, PAGE[0] - SIDE - width_of(end, 7.5), SANS)
         canvas.restoreState()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,7 +12,7 @@ from lrc_core.budget import USUAL_KEEP
 from lrc_core.errors import LrcError
 from lrc_core.formats.grids import METHODS
 from lrc_core.names import in_order, method_color, method_label
-from lrc_core.plan import Plan
+from lrc_core.plan import Plan, split_variant
 from lrc_core.quality.decision import Choice
 from lrc_core.quality.footprint import served
 from lrc_core.quality.quantised import compresses
@@ -154,7 +154,7 @@ def _story(ref: ModelRef, card: ModelCard, wanted: float) -> Story:
             continue
         keep = min(group.sizes, key=lambda known: abs(known - wanted))
         rows = group.best_at(keep)
-        kept = sorted((row for row in rows if compresses(row)), key=mean_loss)
+        kept = _best_of_laws(row for row in rows if compresses(row))
         chosen = [row for row in rows if not compresses(row)] + kept[:MOST_ROWS]
         order = in_order(str(row["method"]) for row in chosen)
         chosen.sort(key=lambda row: order.index(str(row["method"])))
@@ -169,6 +169,18 @@ def _story(ref: ModelRef, card: ModelCard, wanted: float) -> Story:
     keep = plan.keep_target if plan is not None else wanted
     sample = all(view.sample for view in archive().runs(ref=ref))
     return Story(ref, card, shown, keep, (), None, plan, sample, found.view.id if found is not None else "")
+
+
+def _best_of_laws(rows: Iterable[comparisons.Row]) -> list[comparisons.Row]:
+    """Of each method with its update the row of least loss, however its layers are stored; the best first.
+
+    A rival stored in a way that costs it more is no measure of a plan stored in the better one.
+    """
+    found: dict[tuple[str, str], comparisons.Row] = {}
+    for row in sorted(rows, key=mean_loss):
+        method, update, _ = split_variant(str(row["method"]))
+        found.setdefault((method, update), row)
+    return list(found.values())
 
 
 def _plan(card: ModelCard, row: comparisons.Row) -> Plan | None:
