@@ -175,11 +175,14 @@ def _differences(spec: Spec, looked: dict[str, str | None]) -> Iterator[str]:
         before = recorded.get(thing, _FIRST if kind == _CODE else "")
         if not before:
             continue
-        if thing not in looked:
-            looked[thing] = None
-            with suppress(LrcError, OSError):
-                looked[thing] = look()
-        now = looked[thing]
+        if kind == _CODE:  # of one method there may be several versions, by how layers are stored
+            now: str | None = look()
+        else:
+            if thing not in looked:
+                looked[thing] = None
+                with suppress(LrcError, OSError):
+                    looked[thing] = look()
+            now = looked[thing]
         if now is None:
             yield f"the {thing} {_UNREAD}"
         elif kind == _CODE and (now or _FIRST) != before:

@@ -26,6 +26,7 @@ from lrc_core.paths import cache_home, samples_home
 from lrc_core.pipeline.session import Session
 from lrc_core.registry import ALLOCATORS
 from lrc_core.results.archive import archive
+from lrc_core.results.comparisons import groups
 from lrc_core.results.identity import as_asked_before, changed, identified, measured_contents, part_of, what_to_do
 from lrc_core.runs.spec import (
     AllocateSpec,
@@ -166,6 +167,8 @@ def test_shipped_runs_and_runs_without_contents_are_read_and_found() -> None:
         spec = spec_from_dict(json.loads(path.read_text(encoding="utf-8")))
         assert spec.run_id == identified(spec).run_id == path.parent.name
         assert not changed(spec)
+    for group in groups(ModelRef()):
+        assert not group.changed, "nor beside another, of whose law a method has another version"
 
 
 def test_contents_survive_the_record(model: Path, text: Path) -> None:
