@@ -98,7 +98,7 @@ def _verdict(ranks: Sequence[Choice], formats: Sequence[Choice]) -> str:
         return f"At every size that was measured the answer is: **quantise instead**{why}."
     said = []
     if beside:
-        names = "; ".join(f"{one.name} at {percent(one.share)}{_sure(one, formats)}" for one in beside)
+        names = "; ".join(f"{one.name}, {percent(one.share)} of the bytes{_sure(one, formats)}" for one in beside)
         said.append(f"No number format alone beats these: {names}.")
     else:
         said.append(f"Down to {percent(least.share)} of the bytes the answer is: **quantise instead**.")
