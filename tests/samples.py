@@ -11,7 +11,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,11 @@ from lrc_core.errors import RunError
 from lrc_core.formats.grids import QUANTISED
 from lrc_core.jobs import manager
 from lrc_core.paths import samples_home
+from lrc_core.plan import Plan
 from lrc_core.quality.quantised import compresses
+from lrc_core.registry import ALLOCATORS
 from lrc_core.runs.spec import (
+    AllocateSpec,
     AnswerSpec,
     CompareSpec,
     EvaluateSpec,
@@ -54,6 +57,19 @@ CLOSED_FORM = replace(BASELINES, methods=("lagrangian",), contents=())
 """What is quickest."""
 BEST = replace(CLOSED_FORM, update="tuned", formats=QUANTISED)
 """The least loss where there is one to take back, beside number formats alone."""
+MIXTURES = tuple(
+    AllocateSpec(
+        method="lagrangian",
+        decomposition="kfac",
+        keep=1.0,
+        preset="quick",
+        settings=asdict(ALLOCATORS.get("lagrangian").settings("quick")),
+        budget=f"bytes:{share}",
+        storage="pivoted",
+    )
+    for share in ("0.45", "0.3")
+)
+"""Ranks and number formats together, at fewer bytes than formats alone reach at their loss."""
 COMPARISONS = (COMPARISON, BASELINES, CLOSED_FORM, BEST)
 LESSON = LessonSpec()
 PROMPT, LONGEST = "Explain in two sentences why the sky is blue.", 96
@@ -87,6 +103,12 @@ def shipped_runs(store: RunStore, comparison: Run) -> list[Run]:
     names = ("run_id", "allocate_run_id", "update_run_id")
     wanted = {row[name] for row in rows for name in names if row.get(name)}
     return [comparison, *(store.open(run_id) for run_id in sorted(wanted))]
+
+
+def measured(run: Run) -> EvaluateSpec:
+    """The plan of an allocation, measured as the comparisons are."""
+    plan = Plan.load(run.path / "plan.json").to_dict()
+    return EvaluateSpec(plan=plan, calibration=COMPARISON.calibration, evaluation=COMPARISON.evaluation)
 
 
 def ask(store: RunStore, prompt: str, compared: Sequence[Run], wanted: Callable[[Any], bool]) -> GenerateSpec:
@@ -191,12 +213,14 @@ def main() -> int:
     store = RunStore()
     for spec in (SPECTRA, *COMPARISONS, LESSON):
         _finish(manager.submit(spec).id)
+    mixed = [_finish(manager.submit(spec).id) for spec in MIXTURES]
+    mixed += [_finish(manager.submit(measured(run)).id) for run in mixed]
     asked = [
         *first_questions(store),
         *talks(store, [store.open(spec.run_id) for spec in (CLOSED_FORM, BEST)]),
     ]
     answered = [_finish(manager.submit(spec).id) for spec in asked]
-    runs = {run.id: run for run in (store.open(SPECTRA.run_id), store.open(LESSON.run_id), *answered)}
+    runs = {run.id: run for run in (store.open(SPECTRA.run_id), store.open(LESSON.run_id), *mixed, *answered)}
     for spec in COMPARISONS:
         runs |= {run.id: run for run in shipped_runs(store, store.open(spec.run_id))}
     shutil.rmtree(samples_home(), ignore_errors=True)

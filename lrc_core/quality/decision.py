@@ -95,8 +95,12 @@ def choices(rows: Sequence[Row], whole: int, scores: Scores | None = None) -> li
     if dense is None:
         return []
     texts = tuple(text for text in dense["perplexity"] if all(text in row["perplexity"] for row in measured))
-    several = len({row.get("decomposition") for row in measured if compresses(row) and row.get("decomposition")}) > 1
-    found = [_choice(row, dense, texts, whole, scores, several) for row in measured] if texts else []
+    bases: dict[str, set[str]] = {}
+    for row in measured:
+        if compresses(row) and row.get("decomposition"):
+            bases.setdefault(row_label(row), set()).add(str(row["decomposition"]))
+    several = {name for name, found in bases.items() if len(found) > 1}
+    found = [_choice(row, dense, texts, whole, scores, row_label(row) in several) for row in measured] if texts else []
     return sorted((one for one in found if one is not None), key=lambda one: (one.size, one.loss))
 
 

@@ -48,6 +48,14 @@ def compresses(row: Row) -> bool:
     return row["method"] != "dense" and targeted(row)
 
 
+def at_rate(row: Row) -> bool:
+    """Whether a compressed model's budget was a share of parameters, so that it stands beside others of that share.
+
+    Ranks and formats that were chosen for a budget in bytes do not: what they keep of the parameters says little.
+    """
+    return compresses(row) and not row.get("budget")
+
+
 def sizes_of(card: ModelCard, plan: Plan | None) -> dict[str, Any]:
     """Columns of a row: bytes of its block linears as a share of 16 bits, and bytes of the whole model."""
     share = 1.0 if plan is None else plan.bytes_share(plan.stored(card).layers)

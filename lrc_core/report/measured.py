@@ -76,7 +76,8 @@ def measured_rows(runs: Sequence[Run], found: Archive) -> tuple[Row, ...]:
                 cells.setdefault((row["method"], row.get("name")), row)
                 continue
             row.setdefault("seed", seeds[0])
-            cell = (row["method"], row.get("decomposition"), size_key(row["keep_target"]), row["seed"])
+            size = row.get("budget") or size_key(row["keep_target"])
+            cell = (row["method"], row.get("decomposition"), size, row["seed"])
             cells.setdefault(cell, row)
     return tuple(sorted(cells.values(), key=lambda row: (compresses(row), -float(row["keep_target"]))))
 

@@ -13,8 +13,9 @@ from lrc_core import words
 from lrc_core.budget import removed_share, same_percent, same_size, size_key
 from lrc_core.errors import LrcError
 from lrc_core.formats.grids import QUANTISED
+from lrc_core.names import method_label
 from lrc_core.plan import Plan, split_variant
-from lrc_core.quality.quantised import compresses, share_of
+from lrc_core.quality.quantised import at_rate, compresses, share_of
 from lrc_core.quality.rows import dense_row, mean_loss, named
 from lrc_core.quality.speeds import beside_its_dense, flat_cost
 from lrc_core.quality.variants import MIX
@@ -95,16 +96,18 @@ class Group:
     def at(self, decomposition: str, keep: float | None) -> list[Row]:
         """The dense row, number formats alone, and the rows of one decomposition, at one budget or (None) at all.
 
-        Pruned models have no decomposition and stand beside the rows of every one. Under :data:`EVERY` of each method
-        the row that lost least at each budget.
+        What was chosen for a budget in bytes is not among them, see :attr:`by_bytes`. Pruned models have no
+        decomposition and stand beside the rows of every one. Under :data:`EVERY` of each method the row that lost least
+        at each budget.
         """
+        rows = [row for row in self.rows if at_rate(row) or not compresses(row)]
         if decomposition == EVERY:
             best = [row for size in (self.sizes if keep is None else [keep]) for row in self.best_at(size)]
             chosen = {id(row) for row in best}
-            return [row for row in self.rows if id(row) in chosen or not compresses(row)]
+            return [row for row in rows if id(row) in chosen or not compresses(row)]
         return [
             row
-            for row in self.rows
+            for row in rows
             if not compresses(row)
             or (row["decomposition"] in (decomposition, "") and (keep is None or same_size(row["keep_target"], keep)))
         ]
@@ -116,7 +119,7 @@ class Group:
         """
         found: dict[str, Row] = {}
         for row in self.rows:
-            if compresses(row) and not same_size(row["keep_target"], keep):
+            if compresses(row) and not (at_rate(row) and same_size(row["keep_target"], keep)):
                 continue
             held = found.setdefault(str(row["method"]), row)
             if mean_loss(row) < mean_loss(held):
@@ -126,7 +129,12 @@ class Group:
     @property
     def sizes(self) -> list[float]:
         """Targets measured under any decomposition, least compression first."""
-        return sorted({float(row["keep_target"]) for row in self.rows if compresses(row)}, reverse=True)
+        return sorted({float(row["keep_target"]) for row in self.rows if at_rate(row)}, reverse=True)
+
+    @property
+    def by_bytes(self) -> list[Row]:
+        """Ranks and number formats that were chosen together for budgets in bytes."""
+        return [row for row in self.rows if compresses(row) and not at_rate(row)]
 
 
 def groups(ref: ModelRef) -> list[Group]:
@@ -214,7 +222,8 @@ def _group(evaluation: EvaluationSpec, entries: Sequence[tuple[Row, Measured]]) 
             continue
         seen.add(row.get("run_id"))
         dense = row["method"] == "dense"
-        cell = (row["method"], None if dense else row.get("decomposition"), size_key(row["keep_target"]))
+        size = row.get("budget") or size_key(row["keep_target"])
+        cell = (row["method"], None if dense else row.get("decomposition"), size)
         if cell in cells:
             hidden += 1
         else:
@@ -312,7 +321,8 @@ def warned(rows: Sequence[Row]) -> list[str]:
     by_words: dict[str, list[str]] = {}
     for warning in dict.fromkeys(str(warning) for row in rows for warning in row.get("warnings") or ()):
         name, _, rest = warning.partition(": ")
-        said, names = (rest, [name]) if name in QUANTISED else (warning, [])
+        known = name if name in QUANTISED else f"{method_label(name)} with formats" if name in ALLOCATORS else ""
+        said, names = (rest, [known]) if known else (warning, [])
         by_words.setdefault(said, []).extend(names)
     return [f"{', '.join(names)}: {said}" if names else said for said, names in by_words.items()]
 

@@ -20,13 +20,14 @@ def decision_of(ref: ModelRef, group: Group, decomposition: str | None = None) -
 
     Args:
         group: what was measured alike.
-        decomposition: that plans are under, None for any; what has none is always among them.
+        decomposition: that plans of a rate are under, None for any; what has none is always among them, and what was
+            chosen for a budget in bytes.
     """
     known = archive().newest_card(ref)
     if known is None:
         return []
     whole = BF16.block_bytes * known[0].params_total
-    rows = group.rows if decomposition is None else group.at(decomposition, None)
+    rows = group.rows if decomposition is None else [*group.at(decomposition, None), *group.by_bytes]
     return choices([*rows, *_references(group)], whole, Scores(RunStore().root))
 
 

@@ -90,12 +90,12 @@ def compare_run(  # noqa: PLR0913 - every one a way in which comparisons differ
 
 
 def evaluate_run(
-    store: RunStore, card: ModelCard, method: str, keep: float, *, evaluation: EvaluationSpec = EVALUATION
+    store: RunStore, card: ModelCard, method: str, keep: float, *, evaluation: EvaluationSpec = EVALUATION, **more: Any
 ) -> Run:
-    """One measured plan that no comparison asked for."""
-    plan = plan_at(card, keep, method).to_dict()
+    """One measured plan that no comparison asked for; ``more`` is in its row."""
+    plan = plan_at(card, keep, method).to_dict() | {"origin": {"why": str(more)}}
     run = store.create(EvaluateSpec(model=ModelRef(card.identity.source), plan=plan, evaluation=evaluation))
-    return finish(run, row(method, keep, run_id=run.id))
+    return finish(run, row(method, keep, run_id=run.id) | more)
 
 
 def tested(p: float) -> dict[str, Any]:

@@ -12,7 +12,12 @@ from lrc_core.figures import measured as figures
 from lrc_core.formats.grids import QUANTISED
 from lrc_core.kinds import command_for
 from lrc_core.registry import ALLOCATORS
+from lrc_core.report.build import make_report
+from lrc_core.report.content import visible_texts
+from lrc_core.report.sources import Asked
 from lrc_core.results import comparisons as compare_data
+from lrc_core.results.archive import archive
+from lrc_core.results.decisions import decision_of
 from lrc_core.results.identity import identified
 from lrc_core.results.prices import price
 from lrc_core.runs.spec import AllocateSpec, CompareSpec, EvaluateSpec, EvaluationSpec, ModelRef, UpdateSpec
@@ -296,6 +301,24 @@ def test_a_comparison_whose_every_row_is_an_evaluation_of_its_own_has_a_report(o
     assert [view.id for view in compare_data.groups(ModelRef())[0].views] == [run.id]
     run_factory.spectra_run(store, card)
     assert f"lrc report --compare {run.id} --keep" in text_of(open_page("compare"))
+
+
+def test_what_was_chosen_for_bytes_stands_at_no_rate_but_where_bytes_decide(open_page, store, card):
+    """A mixture of formats and ranks that keeps 95 % of the parameters in 30 % of the bytes is no plan of 5 %."""
+    run_factory.spectra_run(store, card)
+    table_factory.compare_run(store, card, methods=("uniform", "llrc"))
+    for share in (0.45, 0.3):
+        mixed = table_factory.evaluate_run(store, card, "uniform", 0.95, budget=f"bytes:{share}", bytes_share=share)
+    (group,) = compare_data.groups(ModelRef())
+    assert group.sizes == [0.9, 0.8] and {row["bytes_share"] for row in group.by_bytes} == {0.45, 0.3}
+    for decomposition in ("whitened", compare_data.EVERY):
+        assert not any(row.get("budget") for row in group.at(decomposition, None) + group.best_at(0.95))
+        named = [one.row["run_id"] for one in decision_of(ModelRef(), group, decomposition)]
+        assert mixed.id in named
+    assert not open_page("compare", co_view="Decide").error
+    report = make_report(Asked(compare=(group.views[-1].id, mixed.id)), None, archive())
+    assert [choice.label for choice in report.targets] == ["10 %", "20 %"]
+    assert any("30 % of the layers' bytes" in text for text in visible_texts(report))
 
 
 def test_the_report_is_of_all_runs_that_are_shown(open_page, store, card):

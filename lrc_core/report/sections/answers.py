@@ -8,7 +8,7 @@ from lrc_core.budget import same_size
 from lrc_core.formats.grids import BF16
 from lrc_core.names import GREY, method_color, method_label
 from lrc_core.plan import Plan, plan_variant
-from lrc_core.quality.quantised import compresses
+from lrc_core.quality.quantised import at_rate
 from lrc_core.report.content import Answers, Block, Command, Commands, Section, Words, WrittenAnswer
 from lrc_core.report.sections.prose import report_prose
 from lrc_core.report.sections.rows import Named, key_of, row_color
@@ -86,7 +86,7 @@ def _plan_words(sources: Sources, run_id: str) -> str:
 def _recorded(named: Named) -> list[Block]:
     """The text sample of every row, by prompt."""
     rows = [row for row in named.rows if "error" not in row and (row.get("sample") or {}).get("text")]
-    near = [row for row in rows if not compresses(row) or row in named.at(named.focus)]
+    near = [row for row in rows if not at_rate(row) or row in named.at(named.focus)]
     blocks: list[Block] = []
     for prompt in dict.fromkeys(str(row["sample"].get("prompt", "")) for row in near):
         entries = tuple(

@@ -10,7 +10,7 @@ from lrc_core.formats.grids import BF16
 from lrc_core.names import method_label
 from lrc_core.quality.decision import KINDS
 from lrc_core.quality.decision_words import decision_words, texts_words
-from lrc_core.quality.quantised import compresses, served_bytes, share_of
+from lrc_core.quality.quantised import at_rate, served_bytes, share_of
 from lrc_core.quality.rows import accuracy_of, mean_of
 from lrc_core.quality.speeds import DECODE, PREFILL, pace_of
 from lrc_core.quality.tables import MARKS, marks, tasks_of
@@ -61,10 +61,11 @@ def _table(
     lines = []
     for row in rows:
         failed = str(row["error"]) if "error" in row else ""
-        plain = not compresses(row)
+        plain = not at_rate(row)
         rate = 0.0 if plain else removed_percent(float(row["keep_target"]))
         shown = Cell("–" if plain else f"{rate:g}", rate)
-        first = (Cell(named.line(row), named.line(row)), shown)
+        name = named.line(row) if at_rate(row) else named.name(row)
+        first = (Cell(name, name), shown)
         rest = (Cell(f"Failed: {failed}"), *[Cell("")] * (len(columns) - 1)) if failed else tuple(cells(row))
         lines.append(TableRow((*first, *rest), named.key(row), row_color(row), FAILED if failed else ""))
     for method, decomposition, keep, seed in named.sources.missing:
@@ -278,7 +279,7 @@ def _accuracy(value: float | None, error: float | None, sign: str) -> Cell:
 
 
 def _dots(named: Named, answered: Sequence[Row], tasks: Sequence[str]) -> list[Block]:
-    targets = {size_key(row["keep_target"]) for row in answered if compresses(row)}
+    targets = {size_key(row["keep_target"]) for row in answered if at_rate(row)}
     if not targets:
         return []
     keep = min(targets, key=lambda target: abs(target - named.focus))

@@ -12,14 +12,14 @@ from lrc_core.formats.grids import BF16, METHODS
 from lrc_core.names import GREY, decomposition_label, in_order, method_color, method_label
 from lrc_core.quality.alternatives import difference
 from lrc_core.quality.decision import Choice, choices
-from lrc_core.quality.quantised import compresses
+from lrc_core.quality.quantised import at_rate, compresses, share_of
 from lrc_core.quality.tables import p_of, texts_of
 from lrc_core.report.content import LegendEntry
 from lrc_core.report.measured import Row
 from lrc_core.report.sections.prose import listed, p_words
 from lrc_core.report.sources import Sources
 from lrc_core.texts.label import text_label, text_labels
-from lrc_core.words import removed
+from lrc_core.words import percent, removed
 
 
 class Named:
@@ -41,8 +41,8 @@ class Named:
 
     @property
     def compressed(self) -> list[Row]:
-        """Rows of compressed models, failed ones too."""
-        return [row for row in self.rows if compresses(row)]
+        """Rows of compressed models at a share of parameters, failed ones too."""
+        return [row for row in self.rows if at_rate(row)]
 
     @property
     def measured(self) -> list[Row]:
@@ -97,11 +97,13 @@ class Named:
 
     def name(self, row: Row) -> str:
         """The same with the compression."""
+        if compresses(row) and not at_rate(row):
+            return f"{self.line(row)} in {percent(share_of(row), 0)} of the layers' bytes"
         return self.line(row) + ("" if not compresses(row) else f" at {removed(float(row['keep_target']))}")
 
     def key(self, row: Row) -> tuple[str, str]:
         """Method and target, by which a reader switches rows off; "" where he cannot."""
-        return key_of(str(row["method"]), float(row["keep_target"]))
+        return key_of(str(row["method"]), float(row["keep_target"])) if at_rate(row) else ("", "")
 
     def legend(self) -> tuple[LegendEntry, ...]:
         """A colour and symbol for every line of a chart."""
