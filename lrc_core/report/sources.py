@@ -13,7 +13,7 @@ from lrc_core.errors import LrcError, PlanError, RunError
 from lrc_core.names import in_order, method_label
 from lrc_core.paths import expanded
 from lrc_core.plan import Plan, plan_variant
-from lrc_core.quality.quantised import compresses
+from lrc_core.quality.quantised import at_rate
 from lrc_core.quality.rows import Scores
 from lrc_core.quality.votes import read_votes, votes_path
 from lrc_core.report.measured import Row, Wanted, is_measuring, measured_rows, missing_cells, require_alike, with_tests
@@ -213,10 +213,10 @@ def _alike(first: Run, other: Run) -> bool:
 
 
 def _plans_of(rows: Sequence[Row], found: Archive) -> tuple[tuple[ReportPlan, ...], tuple[str, ...]]:
-    """The plans behind measured rows, and the rows whose plan is gone."""
+    """The plans behind measured rows of a rate, and the rows whose plan is gone."""
     plans, lost = [], []
     for row in rows:
-        if not compresses(row) or "error" in row:
+        if not at_rate(row) or "error" in row:
             continue
         run = found.folder(str(row.get("run_id") or "-"))
         plan = None

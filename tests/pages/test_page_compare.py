@@ -306,7 +306,7 @@ def test_a_comparison_whose_every_row_is_an_evaluation_of_its_own_has_a_report(o
 def test_what_was_chosen_for_bytes_stands_at_no_rate_but_where_bytes_decide(open_page, store, card):
     """A mixture of formats and ranks that keeps 95 % of the parameters in 30 % of the bytes is no plan of 5 %."""
     run_factory.spectra_run(store, card)
-    table_factory.compare_run(store, card, methods=("uniform", "llrc"))
+    compared = table_factory.compare_run(store, card, methods=("uniform", "llrc"))
     for share in (0.45, 0.3):
         mixed = table_factory.evaluate_run(store, card, "uniform", 0.95, budget=f"bytes:{share}", bytes_share=share)
     (group,) = compare_data.groups(ModelRef())
@@ -316,7 +316,7 @@ def test_what_was_chosen_for_bytes_stands_at_no_rate_but_where_bytes_decide(open
         named = [one.row["run_id"] for one in decision_of(ModelRef(), group, decomposition)]
         assert mixed.id in named
     assert not open_page("compare", co_view="Decide").error
-    report = make_report(Asked(compare=(group.views[-1].id, mixed.id)), None, archive())
+    report = make_report(Asked(compare=(compared.id, mixed.id)), None, archive())
     assert [choice.label for choice in report.targets] == ["10 %", "20 %"]
     assert any("30 % of the layers' bytes" in text for text in visible_texts(report))
 
