@@ -8,11 +8,11 @@ from textwrap import shorten
 import streamlit as st
 
 from lrc_core.errors import LrcError
-from lrc_core.kinds.generate import MOST_ANSWERS
+from lrc_core.kinds.generate import MOST_ANSWERS, asked_of
 from lrc_core.names import decomposition_label
 from lrc_core.paths import read_only
 from lrc_core.results import answers as talk
-from lrc_core.results.archive import archive, asks_for
+from lrc_core.results.archive import RunView, archive, asks_for
 from lrc_core.runs.spec import AnswerSpec, GenerateSpec, ModelRef, SamplingSpec
 from lrc_core.settings import fields_of
 from pages.ui.compare import cards as card_views
@@ -140,15 +140,19 @@ def conversation(ref: ModelRef) -> None:
         card_views.under_answers(view, ref)
 
 
+def _words_of(view: RunView[GenerateSpec]) -> tuple[str, str, str]:
+    """What was asked, of whom where that is one method, and when."""
+    whose = "" if talk.hidden(view) else asked_of(view.spec)
+    return shorten(view.spec.prompt, 80, placeholder=" …"), whose, when(view)
+
+
 def earlier(ref: ModelRef) -> None:
     """Questions asked before, to look at again."""
     asked = talk.questions(ref)
     if len(asked) < 2:
         return
     by_id = {view.id: view for view in asked[:50]}
-    labels = told_apart(
-        {view.id: f"{shorten(view.spec.prompt, 80, placeholder=' …')} · {when(view)}" for view in by_id.values()}
-    )
+    labels = told_apart({view.id: " · ".join(filter(None, _words_of(view))) for view in by_id.values()})
     if len(by_id) <= _FEW:
         shown = str(st.query_params.get(RUN, "")) or asked[0].id
         st.pills(

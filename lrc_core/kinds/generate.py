@@ -10,6 +10,8 @@ from lrc_core.errors import SettingsError
 from lrc_core.kinds.kind import Kind
 from lrc_core.kinds.words.flags import Flag, flag
 from lrc_core.kinds.words.lists import add_list
+from lrc_core.names import method_label
+from lrc_core.plan import PAIR, variant_name
 from lrc_core.results.plans import DENSE_WORD, find_plan, words_for_answer
 from lrc_core.runs.spec import AnswerSpec, CalibrationSpec, GenerateSpec, SamplingSpec
 from lrc_core.runs.store import RunStore
@@ -80,7 +82,23 @@ def _check(spec: GenerateSpec) -> None:
 def _title(spec: GenerateSpec) -> str:
     prompt = " ".join(spec.prompt.split())
     asked = prompt[:40] + ("…" if prompt[40:] else "")
-    return f"{len(spec.answers)} answer{'s' if len(spec.answers) > 1 else ''} to “{asked}”"
+    whose = asked_of(spec)
+    said = f"{len(spec.answers)} answer{'s' if len(spec.answers) > 1 else ''} to “{asked}”"
+    return f"{said}, {whose}" if whose else said
+
+
+def asked_of(spec: GenerateSpec) -> str:
+    """The method, where all plans that answer are of one, else "": it tells the same question to others apart."""
+    names = {
+        variant_name(
+            str(answer.plan.get("method")),
+            str(((answer.plan.get("origin") or {}).get("update") or {}).get("kind") or ""),
+            answer.plan.get("storage") or PAIR,
+        )
+        for answer in spec.answers
+        if answer.plan
+    }
+    return method_label(names.pop()) if len(names) == 1 else ""
 
 
 KIND = Kind(

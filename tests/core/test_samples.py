@@ -8,9 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from lrc_core.runs.spec import SpectraSpec
+from lrc_core.kinds import title_of
+from lrc_core.kinds.generate import asked_of
+from lrc_core.paths import samples_home
+from lrc_core.results.archive import archive
+from lrc_core.runs.spec import GenerateSpec, SpectraSpec
 from lrc_core.runs.store import Run, RunStore
-from tests.samples import copy_sample
+from tests.samples import COMPARISONS, LESSON, MIXTURES, SPECTRA, copy_sample
 
 
 def finished_run(store: RunStore) -> Run:
@@ -45,3 +49,17 @@ def test_spectra_keep_their_digits_and_histories_their_ends(tmp_path: Path) -> N
     assert steps[0] == 0
     assert steps[-1] == 499
     assert len(steps) <= 40
+
+
+def test_recorded_questions_are_told_apart() -> None:
+    """The same prompt was asked of the best plans and of uniform."""
+    shipped = archive().runs(GenerateSpec)
+    assert len({view.spec.prompt for view in shipped}) < len(shipped)
+    assert len({title_of(view.spec) for view in shipped}) == len(shipped)
+    assert len({(view.spec.prompt, asked_of(view.spec)) for view in shipped}) == len(shipped)
+
+
+def test_what_is_said_to_ship_ships_and_no_more_than_eight_megabytes() -> None:
+    for spec in (SPECTRA, LESSON, *COMPARISONS, *MIXTURES):
+        assert (samples_home() / spec.run_id / "spec.json").is_file(), spec
+    assert sum(path.stat().st_size for path in samples_home().rglob("*") if path.is_file()) < 8e6
