@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from lrc_core.formats.grids import QUANTISED
 from lrc_core.quality.decision import FORMAT, LOW_RANK, REFERENCE, SLACK, TUNED, Choice, frontier
+from lrc_core.quality.tables import row_label
 from lrc_core.texts.label import text_labels
 from lrc_core.words import measured, percent
 
@@ -98,7 +99,10 @@ def _verdict(ranks: Sequence[Choice], formats: Sequence[Choice]) -> str:
         return f"At every size that was measured the answer is: **quantise instead**{why}."
     said = []
     if beside:
-        names = "; ".join(f"{one.name}, {percent(one.share)} of the bytes{_sure(one, formats)}" for one in beside)
+        ways: dict[str, list[str]] = {}
+        for one in beside:
+            ways.setdefault(row_label(one.row), []).append(f"{percent(one.share)}{_sure(one, formats)}")
+        names = "; ".join(f"{name} at {_and(shares)} of the bytes" for name, shares in ways.items())
         said.append(f"No number format alone beats these: {names}.")
     else:
         said.append(f"Down to {percent(least.share)} of the bytes the answer is: **quantise instead**.")
@@ -119,7 +123,12 @@ def _is_worse(one: Choice, formats: Sequence[Choice]) -> bool:
 
 def _listed(ranks: Sequence[Choice]) -> str:
     names = [f"{one.name} at {percent(one.share)}" for one in ranks]
-    return f"{names[0]} loses" if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]} lose"
+    return f"{_and(names)} lose{'s' if len(names) == 1 else ''}"
+
+
+def _and(words: Sequence[str]) -> str:
+    """``a, b and c``."""
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
 
 def _sure(one: Choice, formats: Sequence[Choice]) -> str:

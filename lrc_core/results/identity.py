@@ -62,8 +62,15 @@ def identified(spec: S) -> S:
 
 
 def part_of(spec: S, contents: Mapping[str, str]) -> S:
-    """A part of a job with the contents that the job was asked for, whatever has become of them meanwhile."""
-    return _with(spec, {thing: contents.get(thing, "") for thing in _things(spec)})
+    """A part of a job with the contents that the job was asked for, whatever has become of them meanwhile.
+
+    Versions of code are those of the part: a bench of two storage laws may hold two of one method.
+    """
+    code = f"{_CODE} "
+    found = {
+        thing: look() if thing.startswith(code) else contents.get(thing, "") for thing, look in _things(spec).items()
+    }
+    return _with(spec, found)
 
 
 def as_asked_before(spec: S, store: RunStore) -> S:

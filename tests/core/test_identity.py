@@ -158,6 +158,9 @@ def test_a_newer_version_of_the_code_is_another_question(monkeypatch: pytest.Mon
         assert (identified(one) != one) is (identified(many) != many) is moved_on, "of what its numbers changed for"
     both = QualitySpec(methods=("strs",), storages=("pair", "pivoted"))
     assert identified(both) != both
+    for storage in ("pair", "pivoted"):
+        part = part_of(replace(spec, storage=storage), dict(identified(both).contents))
+        assert part == identified(replace(spec, storage=storage)) and not changed(part), "a part is of its own law"
     monkeypatch.setattr(EvaluateSpec, "code_version", 2)
     assert identified(EvaluateSpec()).run_id != EvaluateSpec().run_id
 

@@ -318,7 +318,7 @@ def test_what_was_chosen_for_bytes_stands_at_no_rate_but_where_bytes_decide(open
     assert not open_page("compare", co_view="Decide").error
     report = make_report(Asked(compare=(compared.id, mixed.id)), None, archive())
     assert [choice.label for choice in report.targets] == ["10 %", "20 %"]
-    assert any("30 % of the layers' bytes" in text for text in visible_texts(report))
+    assert any("in 30 %" in text for text in visible_texts(report))
 
 
 def test_the_report_is_of_all_runs_that_are_shown(open_page, store, card):
