@@ -191,7 +191,7 @@ def _model(run: Run) -> str:
 
 
 def _newest(model: str, found: Archive, optional: bool) -> tuple[Run, ...]:
-    """The newest finished comparison or bench, and after it all that measured alike, as Compare shows them together."""
+    """The newest finished comparison or bench, and after it all others that measured alike."""
     if optional:
         return ()
     done = [

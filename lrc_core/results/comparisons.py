@@ -313,7 +313,7 @@ def differences(rows: Sequence[Row], group: Group) -> list[str]:
         notes.append(f"These rows are of what was there before: {'; '.join(group.changed)}.")
     if group.hidden:
         notes.append(f"{group.hidden} older measurements of the same cells are not shown.")
-    return notes + warned(rows)
+    return notes + warned([*rows, *group.by_bytes])  # which stand beside them where bytes decide
 
 
 def warned(rows: Sequence[Row]) -> list[str]:

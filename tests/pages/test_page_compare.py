@@ -308,13 +308,16 @@ def test_what_was_chosen_for_bytes_stands_at_no_rate_but_where_bytes_decide(open
     run_factory.spectra_run(store, card)
     compared = table_factory.compare_run(store, card, methods=("uniform", "llrc"))
     for share in (0.45, 0.3):
-        mixed = table_factory.evaluate_run(store, card, "uniform", 0.95, budget=f"bytes:{share}", bytes_share=share)
+        mixed = table_factory.evaluate_run(
+            store, card, "uniform", 0.95, budget=f"bytes:{share}", bytes_share=share, warnings=["uniform: of few bits"]
+        )
     (group,) = compare_data.groups(ModelRef())
     assert group.sizes == [0.9, 0.8] and {row["bytes_share"] for row in group.by_bytes} == {0.45, 0.3}
     for decomposition in ("whitened", compare_data.EVERY):
         assert not any(row.get("budget") for row in group.at(decomposition, None) + group.best_at(0.95))
         named = [one.row["run_id"] for one in decision_of(ModelRef(), group, decomposition)]
         assert mixed.id in named
+    assert any("of few bits" in note for note in compare_data.differences(group.at("whitened", None), group))
     assert not open_page("compare", co_view="Decide").error
     report = make_report(Asked(compare=(compared.id, mixed.id)), None, archive())
     assert [choice.label for choice in report.targets] == ["10 %", "20 %"]
