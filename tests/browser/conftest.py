@@ -19,8 +19,8 @@ import pytest
 
 from lrc_core.runs.store import RunStore
 from tests.factories import run_factory, table_factory
+from tests.tree import ROOT
 
-ROOT = Path(__file__).parents[2]
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",

@@ -15,8 +15,7 @@ import psutil
 
 from pages.ui.serve import free_port
 from tests.factories.job_helpers import wait_for
-
-ROOT = Path(__file__).parents[2]
+from tests.tree import ROOT
 
 
 class Served:

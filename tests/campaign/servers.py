@@ -34,6 +34,7 @@ from tests.campaign.tally import Tally
 from tests.campaign.visitor import Visitor
 from tests.factories.job_helpers import EXECUTE_VARIABLE, kill_workers, processes_of, wait_for
 from tests.factories.tiny_models import save_tiny
+from tests.tree import ROOT
 
 BUTTON = "Read this model's spectra"
 
@@ -68,7 +69,7 @@ def kill_servers(folder: Path, *, seed: int, rounds: int, jobs: int = 5) -> Tall
 
 @contextmanager
 def _stand_in(folder: Path) -> Iterator[None]:
-    paths = [str(Path(__file__).parents[1] / "stand_in"), os.environ.get("PYTHONPATH", "")]
+    paths = [str(ROOT / "tests" / "stand_in"), os.environ.get("PYTHONPATH", "")]
     with patch.dict(
         os.environ,
         {

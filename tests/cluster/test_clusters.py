@@ -29,6 +29,7 @@ from lrc_core.runs.store import Run, RunStore
 from tests.factories.clusters import NODES, SlurmCluster, add_ray_node, ray_cluster, why_no_slurm
 from tests.factories.job_helpers import EXECUTE_VARIABLE, wait_for
 from tests.pages.conftest import text_of
+from tests.tree import ROOT
 
 ASKED = "LRC_TEST_CLUSTERS"
 pytestmark = [
@@ -179,7 +180,7 @@ def test_a_page_sends_a_job_to_slurm_says_where_it_is_and_takes_it_back(
 
 
 def open_page(name: str, **query: str) -> AppTest:
-    app = AppTest.from_file(str(Path(__file__).parents[2] / "app.py"), default_timeout=60)
+    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
     for key, value in query.items():
         app.query_params[key] = value
     app.switch_page(f"pages/{name}.py")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from tests.tree import ROOT
+
 DRAWS = {
     "plotly_chart", "altair_chart", "vega_lite_chart", "line_chart", "area_chart", "bar_chart", "scatter_chart",
     "echarts_chart", "pydeck_chart", "graphviz_chart", "pyplot", "map", "image",

@@ -13,8 +13,8 @@ from lrc_core import __version__
 from lrc_core.cli.parser import build_parser
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS, MethodEntry
 from lrc_core.settings import fields_of
+from tests.tree import ROOT
 
-ROOT = Path(__file__).parents[2]
 PAGES = [
     *sorted(ROOT.glob("*.md")),
     *sorted((ROOT / "docs").glob("*.md")),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ast
-from pathlib import Path
 
-PAGES = Path(__file__).parents[2] / "pages"
+from tests.tree import ROOT
+
+PAGES = ROOT / "pages"
 
 
 def downloads() -> list[tuple[str, ast.Call]]:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.tree import ROOT
+
 HOME = ROOT / "lrc_core" / "budget"
 SIZES = {"keep", "keeps", "kept", "removed", "compression", "focus"}
 """Parts of names that stand for a share of the parameters."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-TESTS = Path(__file__).parents[1]
+from tests.tree import ROOT
+
+TESTS = ROOT / "tests"
 MOST = 3
 """Plain words in a row. A command line, a formula or a list of names has signs and digits between its words."""
 NO_PROSE = re.compile(r"(lrc|--\w+|export) ")

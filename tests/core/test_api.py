@@ -7,7 +7,6 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go
@@ -32,8 +31,7 @@ from lrc_core.kinds import KINDS
 from lrc_core.runs.spec import AllocateSpec, CompareSpec, FetchSpec, ModelRef, Spec
 from lrc_core.runs.store import RunStore
 from tests.factories.run_factory import make_card
-
-ROOT = Path(__file__).parents[2]
+from tests.tree import ROOT
 
 
 class Asked(Exception):  # noqa: N818 - nothing went wrong

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from lrc_core.runs.spec import CalibrationSpec, EvaluationSpec, ModelRef
+from tests.tree import ROOT
 
-ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
 
 

@@ -27,8 +27,8 @@ from websockets.sync.client import connect
 
 from pages.ui.serve import free_port
 from tests.factories.tiny_models import save_tiny, tiny_text
+from tests.tree import ROOT
 
-ROOT = Path(__file__).parents[2]
 DISTRIBUTION = "low_rank_compression_explorer"
 
 

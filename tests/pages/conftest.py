@@ -17,8 +17,8 @@ from lrc_core.runs.store import RunStore
 from lrc_core.types import ModelCard
 from pages.ui.shared import cards
 from tests.factories import run_factory
+from tests.tree import ROOT
 
-ROOT = Path(__file__).parents[2]
 Open = Callable[..., AppTest]
 PAIRS = {"al_decomposition": "Whitened (SVD-LLM)", "al_storage": "Pairs"}
 """Query parameters of Allocate for what papers count: whitened factors, stored as pairs."""

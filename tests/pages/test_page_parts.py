@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -14,8 +13,8 @@ from pages.ui.shared import state
 from pages.ui.shared.frame import PAGES
 from tests.factories import run_factory
 from tests.pages.conftest import text_of
+from tests.tree import ROOT
 
-ROOT = Path(__file__).parents[2]
 SCRIPT = """
 import sys
 from streamlit.testing.v1 import AppTest

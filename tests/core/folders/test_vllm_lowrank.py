@@ -32,12 +32,13 @@ from lrc_core.plan import make_plan
 from lrc_core.runs.spec import CalibrationSpec, ExportSpec, ModelRef
 from tests.factories.pipeline_helpers import result_of, run
 from tests.factories.tiny_models import save_tiny
+from tests.tree import ROOT
 from vllm_lowrank.blocks import BLOCK_BYTES, numbers_of
 from vllm_lowrank.errors import RefusedFolderError
 from vllm_lowrank.folder import FolderLayout, FolderMatrix
 from vllm_lowrank.product import PartwiseProduct
 
-PACKAGE = Path(__file__).parents[2] / "integrations" / "vllm-lowrank"
+PACKAGE = ROOT / "integrations" / "vllm-lowrank"
 FUSED = {"qkv_proj": ["q_proj", "k_proj", "v_proj"], "gate_up_proj": ["gate_proj", "up_proj"]}
 """What vLLM's Llama and Qwen2 say of their layers."""
 

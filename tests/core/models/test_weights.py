@@ -23,6 +23,7 @@ from lrc_core.paths import cache_home
 from lrc_core.runs.spec import ModelRef
 from tests.factories.gguf_files import random_model
 from tests.factories.tiny_models import BLOCKS, HIDDEN, VOCAB, save_tiny, tiny_model, tiny_tokenizer
+from tests.tree import ROOT
 
 Tensors = dict[str, torch.Tensor]
 UP = "model.layers.0.mlp.up_proj"
@@ -294,10 +295,9 @@ def test_a_process_without_torch_asks_another_once(folder: Path, tmp_path: Path)
         "import sys; from lrc_core.models.preflight import preflight; from lrc_core.runs.spec import ModelRef; "
         "print(preflight(ModelRef(sys.argv[1])).problems); assert 'torch' not in sys.modules"
     )
-    root = Path(__file__).parents[2]
 
     def ask() -> str:
-        env = {**os.environ, "PYTHONPATH": str(root)}
+        env = {**os.environ, "PYTHONPATH": str(ROOT)}
         done = subprocess.run(
             [sys.executable, "-c", code, str(folder)], capture_output=True, text=True, env=env, cwd=tmp_path, check=True
         )

@@ -30,8 +30,9 @@ from lrc_core.runs.spec import (
 from lrc_core.runs.store import Run, RunStore
 from lrc_core.tune.settings import BlockwiseSettings, TuningSettings
 from tests.factories.pipeline_helpers import SUCCESSIVE, only_preset, result_of, run
+from tests.tree import ROOT
 
-SAMPLES = Path(__file__).parents[2] / "assets" / "samples"
+SAMPLES = ROOT / "assets" / "samples"
 LEFT = asdict(UpdateSettings())
 
 

@@ -24,8 +24,9 @@ from lrc_core.results.identity import identified
 from lrc_core.runs.spec import QualitySpec
 from lrc_core.runs.store import RunStore
 from tests.factories.pipeline_helpers import run
+from tests.tree import ROOT
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLES = ROOT / "examples"
 
 
 def sweep_of(spec: QualitySpec) -> SweepFolder:

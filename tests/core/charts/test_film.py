@@ -27,8 +27,8 @@ from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
 from lrc_core.runs.spec import AllocateSpec
 from lrc_core.runs.store import Run, RunStore
 from tests.factories import run_factory
+from tests.tree import ROOT
 
-ROOT = Path(__file__).parents[2]
 CARD = run_factory.make_card()
 
 

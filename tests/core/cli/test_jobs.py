@@ -21,8 +21,7 @@ from lrc_core.runs.store import RunStore
 from lrc_core.words import data_size
 from tests.factories.job_helpers import CARD, a_plan
 from tests.factories.run_factory import make_card
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.tree import ROOT
 
 
 @pytest.fixture(autouse=True)

@@ -18,8 +18,7 @@ from lrc_core.runs.records import Status
 from lrc_core.runs.spec import FetchSpec, SpectraSpec
 from lrc_core.runs.store import Run, RunStore
 from tests.factories.job_helpers import EXECUTE_VARIABLE, deaf, fail, finish
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.tree import ROOT
 
 
 @pytest.fixture

@@ -41,8 +41,7 @@ from lrc_core.runs.store import Run, RunStore
 from lrc_core.words import times
 from tests.factories.job_helpers import CARD, a_plan, canned
 from tests.factories.tiny_models import save_tiny
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.tree import ROOT
 
 
 def read_back(line: str, store: RunStore | None = None) -> Spec:

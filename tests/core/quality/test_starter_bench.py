@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 
@@ -13,8 +12,9 @@ from lrc_core.quality.tables import MARKS
 from lrc_core.registry import ALLOCATORS
 from lrc_core.results.starter_tables import ABLATIONS, BENCH, COMMANDS, MACHINE, shipped_table
 from lrc_core.words import measured
+from tests.tree import ROOT
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = ROOT / "docs"
 
 
 def cells(name: str) -> list[list[str]]:

@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,8 +22,7 @@ from lrc_core.runs.records import Status
 from lrc_core.runs.spec import AllocateSpec, CalibrationSpec, CompareSpec, EvaluationSpec, ModelRef, SpectraSpec
 from lrc_core.runs.store import Run, RunStore
 from tests.factories.job_helpers import EXECUTE_VARIABLE, kill_workers, processes_of, wait_for
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.tree import ROOT
 
 
 @pytest.fixture

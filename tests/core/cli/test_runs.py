@@ -7,15 +7,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lrc_core.runs.store import RunStore
 from tests.factories.job_helpers import EXECUTE_VARIABLE, wait_for
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.tree import ROOT
 
 
 def test_runs_commands(lrc: Any, monkeypatch: pytest.MonkeyPatch) -> None:
