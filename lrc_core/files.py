@@ -233,10 +233,10 @@ def locked(path: Path, waiting: Callable[[], None] | None = None, *, cache: bool
         cache: it lies in a cache, see :func:`disk_errors`.
     """
     lock = _lock(path)
-    while not _acquired(lock, path, _WAITING_S, cache=cache):
-        if waiting is not None:
-            waiting()
-    try:
+    try:  # from here on: what stops a job at once may come between the lock and the next line
+        while not _acquired(lock, path, _WAITING_S, cache=cache):
+            if waiting is not None:
+                waiting()
         yield
     finally:
         lock.release()
@@ -246,9 +246,8 @@ def locked(path: Path, waiting: Callable[[], None] | None = None, *, cache: bool
 def lock_if_free(path: Path, wait_s: float = 0.0) -> Iterator[bool]:
     """Try to hold a lock file, for ``wait_s`` seconds at most; yields whether it is held."""
     lock = _lock(path)
-    held = _acquired(lock, path, wait_s)
     try:
-        yield held
+        yield _acquired(lock, path, wait_s)
     finally:
         lock.release()
 

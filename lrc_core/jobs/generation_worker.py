@@ -25,7 +25,7 @@ from lrc_core.errors import CancelledError, LrcError, ResourceError
 from lrc_core.jobs import generator
 from lrc_core.jobs.generator import Generator
 from lrc_core.jobs.queue import DeviceQueue
-from lrc_core.runs.process import birth, identity, is_alive, is_mine, start_time
+from lrc_core.runs.process import birth, identity, is_alive, is_mine, leave, start_time
 from lrc_core.runs.recorder import record
 from lrc_core.runs.store import Run, RunStore
 from lrc_core.types import OnProgress, ShouldStop
@@ -204,4 +204,4 @@ def main(root: Path) -> int:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    sys.exit(main(Path(sys.argv[1])))
+    leave(main(Path(sys.argv[1])))

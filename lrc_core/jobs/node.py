@@ -25,7 +25,7 @@ from lrc_core.jobs.queue import DeviceQueue
 from lrc_core.jobs.surroundings import check_node
 from lrc_core.jobs.sweeps.folder import SweepFolder
 from lrc_core.jobs.worker import CANCELLED, DONE, FAILED, NOT_MINE
-from lrc_core.runs.process import host_name, identity, is_alive, is_mine
+from lrc_core.runs.process import host_name, identity, is_alive, is_mine, leave
 from lrc_core.runs.records import Status
 from lrc_core.runs.store import Run, RunStore
 
@@ -164,4 +164,4 @@ def log_to_stderr() -> None:
 
 if __name__ == "__main__":
     log_to_stderr()
-    sys.exit(main(sys.argv[1:]))
+    leave(main(sys.argv[1:]))

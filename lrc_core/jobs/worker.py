@@ -24,7 +24,7 @@ from lrc_core.errors import CancelledError, LrcError
 from lrc_core.jobs import dispatcher
 from lrc_core.jobs.queue import DeviceQueue
 from lrc_core.kinds import KINDS
-from lrc_core.runs.process import identity, is_alive, is_mine
+from lrc_core.runs.process import identity, is_alive, is_mine, leave
 from lrc_core.runs.recorder import record
 from lrc_core.runs.store import Run, RunStore
 from lrc_core.types import OnProgress, ShouldStop
@@ -146,4 +146,4 @@ def _command_line(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(_command_line(sys.argv[1:]))
+    leave(_command_line(sys.argv[1:]))

@@ -1,13 +1,16 @@
-"""Which process works on a run, and whether it lives. No torch."""
+"""Which process works on a run, whether it lives, and how it ends. No torch."""
 
 from __future__ import annotations
 
+import atexit
 import os
 import socket
+import sys
 import time
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import psutil
 
@@ -81,3 +84,17 @@ def is_mine(status: Status) -> bool:
     """Whether this very process is the run's."""
     pid = os.getpid()
     return status.pid == pid and status.host == host_name() and status.pid_birth in ("", birth(pid))
+
+
+def leave(code: int) -> NoReturn:
+    """End this process, whatever its threads wait for.
+
+    Python waits for every thread that is no daemon. What stops a job at once may do so while a pool starts a thread
+    that the pool has not noted yet (:mod:`concurrent.futures`; transformers reads weights in one): nobody wakes it, and
+    the process would stay for ever, with the model in its memory.
+    """
+    atexit._run_exitfuncs()  # such as the end of logging
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # nobody reads any more
+            stream.flush()
+    os._exit(code)

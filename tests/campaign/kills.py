@@ -187,7 +187,12 @@ def _die(name: str, run: Run, number: signal.Signals, after: float, tally: Tally
         os.kill(pid, number)
     except ProcessLookupError:
         was_final = True
-    wait_for(lambda: not lives(pid), f"the death of {pid}, {run}", 60)
+    try:
+        wait_for(lambda: not lives(pid), f"the death of {pid}, {run}", 60)
+    except AssertionError as hangs:
+        os.kill(pid, signal.SIGUSR1)  # it writes where it is
+        time.sleep(1)
+        raise AssertionError(f"{hangs}\n{run.log_tail()}") from None
     store = RunStore(run.path.parent)
     manager.reconcile(store=store)
     status = run.status()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import faulthandler
 import multiprocessing
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 from unittest.mock import patch
 
 from lrc_core.jobs.launch import start_worker as start_real_worker
+from lrc_core.runs.process import leave
 from lrc_core.runs.store import Run
 
 START = "lrc_core.jobs.launch.start_worker"
@@ -53,11 +54,12 @@ def _child(target: Callable[..., Any], log: str, arguments: tuple[str, ...], env
     output = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     for number in (1, 2):
         os.dup2(output, number)
+    faulthandler.register(signal.SIGUSR1, file=2)  # where it hangs, for whoever waits for its end
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(Path(log).parent)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    sys.exit(target(*arguments))
+    leave(target(*arguments))
 
 
 def _work(run_dir: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -81,6 +82,12 @@ def deaf(run: Run, *, on_progress: OnProgress, should_stop: ShouldStop) -> dict[
     on_progress(Progress("not listening"))
     while True:
         time.sleep(0.05)
+
+
+def leave_a_thread(run: Run, *, on_progress: OnProgress, should_stop: ShouldStop) -> dict[str, Any]:
+    """Finish, but for a thread that nobody will ever wake."""
+    threading.Thread(target=threading.Event().wait).start()
+    return finish(run, on_progress=on_progress, should_stop=should_stop)
 
 
 def fail(run: Run, *, on_progress: OnProgress, should_stop: ShouldStop) -> dict[str, Any]:

@@ -26,7 +26,9 @@ def run() -> Run:
     return RunStore().create(SpectraSpec())
 
 
-def test_works_from_any_folder_on_nothing_but_the_run_folder(run: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize("work", ["finish", "leave_a_thread"])
+def test_works_from_any_folder_on_nothing_but_the_run_folder(run: Run, tmp_path: Path, work: str) -> None:
+    """And ends with its work, whatever threads that has left."""
     command = [sys.executable, "-m", "lrc_core.jobs.worker", str(run.path)]
     subprocess.run(
         command,
@@ -34,12 +36,24 @@ def test_works_from_any_folder_on_nothing_but_the_run_folder(run: Run, tmp_path:
         env={
             **os.environ,
             "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ["PYTHONPATH"]]),
-            EXECUTE_VARIABLE: "tests.factories.job_helpers:finish",
+            EXECUTE_VARIABLE: f"tests.factories.job_helpers:{work}",
         },
         check=True,
         timeout=30,
     )
     assert run.status().state == "done"
+
+
+def test_what_is_left_to_do_at_the_end_is_done(tmp_path: Path) -> None:
+    """Output is written, and what was registered runs, before the threads that nobody wakes go."""
+    code = (
+        "import atexit, pathlib, threading; from lrc_core.runs.process import leave; print('said'); "
+        f"atexit.register(pathlib.Path({str(tmp_path / 'left')!r}).touch); "
+        "threading.Thread(target=threading.Event().wait).start(); leave(3)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=30)
+    assert (done.returncode, done.stdout) == (3, "said\n")
+    assert (tmp_path / "left").exists()
 
 
 def test_no_torch_before_its_turn() -> None:

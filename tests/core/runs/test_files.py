@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,25 @@ def test_a_lock_ends_with_its_holder(tmp_path: Path) -> None:
         holder.join(20)
     with files.lock_if_free(path, wait_s=5) as held:
         assert held
+
+
+@pytest.mark.parametrize("taken", [files.locked, files.lock_if_free])
+def test_a_lock_is_given_back_when_an_interrupt_comes_right_behind_it(
+    taken: Callable[[Path], AbstractContextManager[Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The traceback still holds the lock's object: nothing but the block gives it back."""
+    acquire = files._acquired
+
+    def stopped(*arguments: Any, **options: Any) -> bool:
+        assert acquire(*arguments, **options)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "_acquired", stopped)
+        with pytest.raises(KeyboardInterrupt) as interrupt, taken(tmp_path / ".lock"):
+            pass
+    with files.lock_if_free(tmp_path / ".lock") as held:
+        assert held, interrupt
 
 
 def test_one_thread_does_not_get_a_lock_twice(tmp_path: Path) -> None:
