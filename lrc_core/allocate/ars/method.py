@@ -35,6 +35,7 @@ ENTRY = ALLOCATORS.register(
             "paper": {},
         },
         learns=True,
+        versions={"pivoted": 2},
         tiny={"documents": 3, "window": 12, "batch": 2, "max_steps": 6},
         reports=("task", "budget", "align"),
     )

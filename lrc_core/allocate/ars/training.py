@@ -14,7 +14,7 @@ from lrc_core.allocate.masks.driver import RankTraining
 from lrc_core.allocate.masks.gumbel import draw_noise, gumbel_sigmoid, on_probability, undecided
 from lrc_core.allocate.masks.training import load_factors, tick_figures
 from lrc_core.allocate.protocol import Context
-from lrc_core.budget import is_dense, keep_ratio
+from lrc_core.budget import is_dense, keep_ratio, params_per_component
 from lrc_core.lowrank.masked import MaskedLinear
 
 
@@ -65,11 +65,12 @@ class HypernetworkTraining(RankTraining[ArsSettings]):
 
     def _share(self, masks: Sequence[Tensor]) -> Tensor:
         """The kept share that the budget loss sees."""
-        # T(m): what the components kept by the noisy masks cost, over all parameters.
-        kept = torch.stack(self._soft_params(mask.sum() for mask in masks)).sum()
-        share = kept / sum(layer.params for layer in self.layers)
-        if self.settings.counting == "factors":
-            return share
+        total = sum(layer.params for layer in self.layers)
+        if self.settings.counting == "factors":  # T(m): what the components kept by the noisy masks cost
+            return torch.stack(self._soft_params(mask.sum() for mask in masks)).sum() / total
+        # Not what one more costs at present: of pivots that is nothing for a square layer that is still whole.
+        prices = [params_per_component(layer) for layer in self.layers]
+        share = torch.stack([mask.sum() * price for mask, price in zip(masks, prices, strict=True)]).sum() / total
         return keep_ratio(self.layers, self.ranks) + (share - share.detach())
 
     # -- counting ----------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from lrc_core.allocate.ars.method import ENTRY, ArsSettings, allocate
 from lrc_core.allocate.ars.network import Hypernetwork, alignment, ratio_penalty
 from lrc_core.allocate.ars.training import HypernetworkTraining
-from lrc_core.budget import keep_ratio
+from lrc_core.budget import LAWS, keep_ratio, params_per_component, stored
 from lrc_core.lowrank.masked import masked_layers
 from lrc_core.models.blocks.linears import block_linears
 from lrc_core.settings import build
@@ -99,6 +100,23 @@ def test_what_the_budget_counts(tmp_path: Path) -> None:
         watched = Watched(tmp_path / counting, counting=counting, noise="none", max_steps=1)
         watched.run()
         assert watched.figures("budget")[0][0] == pytest.approx(math.log(kept / 0.8), abs=1e-5)
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_the_budget_presses_on_every_layer_that_is_whole_yet(tmp_path: Path, law: str) -> None:
+    """As counted in plans; each component by its mean price, in pairs what one more costs."""
+    context = context_for(MODEL, tmp_path, source=SOURCE)
+    context = replace(context, layers=stored(context.layers, law))
+    training = HypernetworkTraining(context, settings(counting="stored"))
+    masks = [torch.ones(size, requires_grad=True) for size in training.sizes]
+    share = training._share(masks)
+    assert float(share.detach()) == pytest.approx(keep_ratio(context.layers, training.ranks))
+    share.backward()
+    pressed = [mask.grad.tolist() for mask in masks if mask.grad is not None]
+    total = sum(layer.params for layer in context.layers)
+    prices = [params_per_component(layer) / total for layer in context.layers]
+    assert pressed == [pytest.approx([price] * len(part)) for price, part in zip(prices, pressed, strict=True)]
+    assert len(pressed) == len(masks) and min(prices) > 0
 
 
 # -- training -----------------------------------------------------------------------------------------------------
