@@ -6,6 +6,7 @@ import json
 import shutil
 import time
 from pathlib import Path
+from urllib.parse import parse_qsl
 
 import pandas as pd
 import streamlit as st
@@ -16,7 +17,7 @@ from lrc_core.escape import escaped
 from lrc_core.files import folder_size
 from lrc_core.jobs import cache, manager, sharing
 from lrc_core.jobs.engines.placement import whereabouts
-from lrc_core.kinds import title_of
+from lrc_core.kinds import KINDS, title_of
 from lrc_core.names import model_label
 from lrc_core.paths import cache_home, read_only
 from lrc_core.results.archive import archive
@@ -35,21 +36,6 @@ from pages.ui.watch import live
 RUN, STATES, TABLE, PARTS = "ru_run", "ru_states", "ru_table", "ru_part"
 PART = 200
 LOG_LINES = 60
-PAGE_OF = {
-    "fetch": "home",
-    "spectra": "spectra",
-    "allocate": "allocate",
-    "update": "compare",
-    "evaluate": "compare",
-    "compare": "compare",
-    "quality": "compare",
-    "ablation": "compare",
-    "lesson": "learn",
-    "generate": "talk",
-    "export": "plans",
-    "adopt": "talk",
-}
-SECTION_OF = {"quality": "bench", "ablation": "ablation"}
 
 
 def title(summary: RunSummary) -> str:
@@ -168,14 +154,8 @@ def detail(summary: RunSummary) -> None:
         return
     jobs.panel(summary.id, live=live.allocate_live if summary.kind == "allocate" else None)
     with st.container(horizontal=True, vertical_alignment="center"):
-        info = PAGES[PAGE_OF[summary.kind]]
-        link = {"model": summary.spec.model.source}
-        if summary.kind == "allocate":
-            link["al_run"] = summary.id
-        if summary.kind == "generate":
-            link["ta_run"] = summary.id
-        if summary.kind in SECTION_OF:
-            link["co_section"] = SECTION_OF[summary.kind]
+        page, _, query = KINDS[summary.kind].page.format(id=summary.id).partition("?")
+        info, link = PAGES[page], {"model": summary.spec.model.source, **dict(parse_qsl(query))}
         page_link(info.file, f"See it on {info.title}", info.icon, query=link)
         if can_be_watched(archive().job(summary.id)):
             page_link(

@@ -40,6 +40,7 @@ KIND = Kind(
     help="Read another project's compressed folder as a plan with weights on its base model.",
     stage="lrc_core.pipeline.adopting:adopt_run",
     show="lrc_core.cli.jobs:print_plan",
+    page="talk",
     first=(_FolderWord(),),
     command=("import",),
     title=lambda spec: f"Import {escaped(Path(spec.folder).name)}",

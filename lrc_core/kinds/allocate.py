@@ -124,6 +124,7 @@ KIND = Kind(
     help="Choose the rank of every layer. `lrc methods` lists the methods and their settings.",
     stage="lrc_core.pipeline.allocation:allocation_run",
     show="lrc_core.cli.jobs:print_plan",
+    page="allocate?al_run={id}",
     parts=(
         flag(AllocateSpec, "method"),
         flag(AllocateSpec, "keep", unless="budget"),

@@ -81,6 +81,7 @@ KIND = Kind(
     help="Compare methods at the same budgets.",
     stage="lrc_core.pipeline.comparison:comparison_run",
     show="lrc_core.cli.jobs:print_comparison",
+    page="compare",
     parts=(
         *flags(CompareSpec, "keeps", "methods", "decomposition"),
         _Presets(),

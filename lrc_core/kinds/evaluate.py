@@ -36,6 +36,7 @@ KIND = Kind(
     help="Measure a plan, or the dense model.",
     stage="lrc_core.pipeline.evaluation:evaluation_run",
     show="lrc_core.cli.jobs:print_row",
+    page="compare",
     parts=(PlanFlag(), *_MEASURED, *calibration(EvaluateSpec, seed=CALIBRATION_SEED)),
     title=_title,
     what=_what,

@@ -118,6 +118,7 @@ KIND = Kind(
     help="Write a plan on its model as a folder that other software loads, and check it.",
     stage="lrc_core.pipeline.exporting:export_run",
     show="lrc_core.cli.exports:print_export",
+    page="plans",
     first=(_PlanWord(required=True),),
     parts=(*flags(ExportSpec, "to", "form", "dtype"), *calibration(ExportSpec, seed=CALIBRATION_SEED)),
     title=_title,

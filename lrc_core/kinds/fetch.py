@@ -11,5 +11,6 @@ KIND = Kind(
     help="Download a model and check that it fits.",
     stage="lrc_core.pipeline.session:write_card",
     show="lrc_core.cli.jobs:print_fetched",
+    page="home",
     light=True,
 )

@@ -107,6 +107,7 @@ KIND = Kind(
     help="One prompt, answered by the dense model and by plans, side by side.",
     stage="lrc_core.pipeline.generation:generation_run",
     show="lrc_core.cli.answers:print_answers",
+    page="talk?ta_run={id}",
     handler="lrc_core.cli.generate:generate",
     parts=(flag(GenerateSpec, "prompt", made=_prompt), _Answers(), *_SAMPLING),
     extras=_extras,

@@ -45,6 +45,7 @@ class Kind:
         what: the same for a list of runs.
         check: refuses a spec that cannot succeed.
         check_models: looks at the headers of the models.
+        page: where the app shows what came of a run, with ``{id}`` in the place of the run's.
         light: it needs no device and does not wait for one.
     """
 
@@ -53,6 +54,7 @@ class Kind:
     help: str
     stage: str
     show: str
+    page: str
     parts: tuple[SpecFlags, ...] = ()
     first: tuple[SpecFlags, ...] = ()
     extras: Callable[[argparse.ArgumentParser], None] = _nothing

@@ -31,6 +31,7 @@ KIND = Kind(
     help="Pictures and texts of a model for the Learn page.",
     stage="lrc_core.pipeline.lesson:lesson_run",
     show="lrc_core.cli.jobs:print_lesson",
+    page="learn",
     parts=(
         *flags(LessonSpec, "layers", "keep", "parts", "prompt"),
         *calibration(LessonSpec, alone=True, seed="--seed"),

@@ -33,6 +33,7 @@ KIND = Kind(
     help="Singular spectra of every block linear.",
     stage="lrc_core.pipeline.allocation:spectra_run",
     show="lrc_core.cli.jobs:print_spectra",
+    page="spectra",
     handler="lrc_core.cli.jobs:spectra",
     parts=(
         # A streamed one needs no text, so that no text makes it another run.

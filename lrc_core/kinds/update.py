@@ -56,6 +56,7 @@ KIND = Kind(
     help="Fit or tune a plan's factors.",
     stage="lrc_core.pipeline.updating:update_run",
     show="lrc_core.cli.jobs:print_update",
+    page="compare",
     parts=(PlanFlag(required=True), _Settings(), *calibration(UpdateSpec, seed=CALIBRATION_SEED)),
     title=_title,
     what=lambda spec: titles.listed_plan(spec.plan, str(spec.settings.get("kind", ""))),

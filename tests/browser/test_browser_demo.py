@@ -31,7 +31,7 @@ SHOWN = {
     "watch": "Parameters kept by each layer",
     "plans": "Share of each layer that is kept",
     "compare": "LLRC",
-    "compare?co_view=curve": "LLRC",
+    "compare?co_view=Curve": "LLRC",
     "talk": "Explain in two sentences why the sky is blue.",
     "runs": "Look at",
     "present?pr_slide=3": "Where the information lives",

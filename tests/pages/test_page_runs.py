@@ -8,6 +8,7 @@ import re
 import shutil
 import time
 from dataclasses import asdict, replace
+from urllib.parse import parse_qsl
 
 import pytest
 
@@ -20,6 +21,7 @@ from lrc_core.formats.grids import BF16, Q8_0
 from lrc_core.formats.sizes import layer_bytes
 from lrc_core.jobs import manager, sharing
 from lrc_core.jobs.launch import end_run
+from lrc_core.kinds import KINDS
 from lrc_core.names import decomposition_label, model_label
 from lrc_core.paths import cache_home
 from lrc_core.quality.quantised import quantised_plan
@@ -29,6 +31,7 @@ from lrc_core.results.plan_quality import measured_at
 from lrc_core.runs.spec import EvaluateSpec, EvaluationSpec, GenerateSpec, ModelRef, UpdateSpec
 from lrc_core.tune.kinds import update_settings
 from pages.ui.allocate import finished
+from pages.ui.shared.frame import PAGES
 from pages.ui.shared.naming import file_name, told_apart
 from tests.factories import run_factory, table_factory
 from tests.pages.conftest import text_of
@@ -39,6 +42,16 @@ def test_empty_state_and_disk(open_page):
     assert "No runs yet" in text_of(app)
     labels = {metric.label for metric in app.metric}
     assert "Free" in labels and any("cleaned" in label for label in labels)
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=lambda kind: kind.name)
+def test_the_link_of_a_run_names_what_its_page_knows(open_page, kind):
+    """An option that is no option would be dropped, and the page opened where it always does."""
+    page, _, query = kind.page.partition("?")
+    assert page in PAGES
+    chosen = {name: value for name, value in parse_qsl(query) if value != "{id}"}
+    app = open_page(page, **chosen)
+    assert chosen.items() <= app.query_params.items()
 
 
 def test_every_job_is_listed_with_its_state(open_page, store, card):
