@@ -1,4 +1,4 @@
-"""What an earlier attempt left and cannot be read any more: it is set aside and told, and the run goes on. No torch.
+"""What an earlier attempt left and cannot be read any more: set aside and reported, and the run goes on. No torch.
 
 A power cut or a failing disk leaves files empty, cut short or full of something else. A run that goes on must neither
 believe them nor fail on them again and again. Of what is read through here only a plan recorded on the way cannot be

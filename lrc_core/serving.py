@@ -46,8 +46,8 @@ def _add_sharing(parser: argparse.ArgumentParser) -> None:
     shared.add_argument(
         "--shared",
         action="store_true",
-        help="who has the link is a visitor with runs of their own: nobody stops or deletes those of others, "
-        "no path is opened that is not named, and no model's own code is run",
+        help="everybody with the link is a visitor with runs of their own, who cannot stop or delete those of others, "
+        "open a path that is not named, or run a model's own code",
     )
     shared.add_argument(
         "--models", nargs="+", action="extend", default=[], metavar="NAME",
@@ -77,9 +77,9 @@ def rules_of(options: argparse.Namespace) -> Rules | None:
             raise SettingsError("--models, --jobs, --disk and --admin are rules of a shared server.", "Add --shared.")
         return None
     if options.classroom:
-        raise SettingsError("--class lets nobody compute, --shared everybody.", "Take one of them.")
+        raise SettingsError("With --class no visitor computes, with --shared every visitor does.", "Take one of them.")
     if found.jobs < 1 or found.disk_bytes < 0:
-        raise SettingsError("--jobs is at least 1, and --disk not negative.", "Leave them out for the defaults.")
+        raise SettingsError("--jobs is at least 1, and --disk is not negative.", "Leave them out for the defaults.")
     return found
 
 

@@ -100,8 +100,8 @@ def _onload(arguments: argparse.Namespace, spec: Spec) -> dict[str, str] | None:
         return None
     if arguments.engine.engine != LOCAL:
         raise SettingsError(
-            f"--onload is told to workers on this machine only, not through {arguments.engine.engine}.",
-            f"Leave it away (memory decides there), or set {ONLOAD} where the nodes' jobs start.",
+            f"--onload applies to workers on this machine only, not to those of {arguments.engine.engine}.",
+            f"Leave it out (memory decides there), or set {ONLOAD} where the nodes' jobs start.",
         )
     return {ONLOAD: mode}
 

@@ -166,7 +166,7 @@ def _memory(actions: Any) -> None:
     parser.add_argument("--part", action="append", choices=("blocks", "stream"), help="one of the two (default: both)")
     parser.add_argument("--limit", type=float, default=3.0, metavar="GIB", help="memory of the worker (default: 3)")
     parser.add_argument("--blocks", type=int, default=0, metavar="N", help="of the models (default: all)")
-    parser.add_argument("--folder", default="", metavar="DIR", help="where models and caches lie meanwhile")
+    parser.add_argument("--folder", default="", metavar="DIR", help="where models and caches are kept during the run")
 
 
 def _calibrate(commands: Any) -> None:
@@ -227,7 +227,7 @@ def _report(commands: Any) -> None:
     plans, answers = "plans to draw (default: those that were compared)", "runs of lrc generate to show"
     add_list(parser, ("--plans",), "plans", plans, metavar="FILE|RUN")
     add_list(parser, ("--answers",), "answers", f"{answers} (default: the newest three)", metavar="RUN")
-    parser.add_argument("--title", default="", metavar="TEXT", help="of the report")
+    parser.add_argument("--title", default="", metavar="TEXT", help="title of the report")
     parser.add_argument("--keep", type=float, metavar="SHARE", help="size that leads, in share kept (default: 0.8)")
     parser.add_argument(
         "--context", type=int, default=0, metavar="N", help="tokens the card counts with (default: 2048)"
@@ -235,8 +235,8 @@ def _report(commands: Any) -> None:
     parser.add_argument(
         "--requests", type=int, default=1, metavar="N", help="answered at once, for the card (default: 1)"
     )
-    parser.add_argument("--price", type=float, default=3.0, metavar="X", help="of a GB and month (default: 3)")
-    parser.add_argument("--currency", default="€", metavar="SIGN", help="of the price (default: €)")
+    parser.add_argument("--price", type=float, default=3.0, metavar="X", help="price per GB and month (default: 3)")
+    parser.add_argument("--currency", default="€", metavar="SIGN", help="sign of the currency (default: €)")
     parser.add_argument("--html", metavar="FILE", help="write one self-contained HTML file")
     parser.add_argument("--pdf", metavar="FILE", help="write a PDF (neither named: both, as report-RUN here)")
 

@@ -113,7 +113,7 @@ def _show_for_people(run: Run, spec: Spec, status: Status, lines: int) -> None:
     for thing, digest in in_words(spec):
         emit(f"  of       {thing} ({digest})")
     for words in changed(spec):
-        emit(f"  changed  {words}: this run is of what was there before")
+        emit(f"  changed  {words} since this run")
     if place := whereabouts(run.path):
         emit(f"  where    {place}")
     if status.ended_at and status.started_at:

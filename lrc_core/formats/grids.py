@@ -1,7 +1,7 @@
 """The number formats that a matrix can be stored in, and what they take. No torch, no numpy.
 
 A block format of llama.cpp cuts every row into blocks of 32 numbers and keeps a scale, sometimes a lowest value as
-well, for each block. Its bits a weight count those.
+well, for each block. Its bits per weight count those.
 """
 
 from __future__ import annotations

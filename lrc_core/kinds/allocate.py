@@ -85,7 +85,7 @@ def _check_bytes(spec: AllocateSpec) -> None:
     _require_able(spec, "bytes", "in 16 bits it is the same share of the bytes")
     if spec.decomposition != BY_BYTES:
         raise BudgetError(
-            f"Bytes are shared out by predicted losses, which the decomposition {spec.decomposition} does not know.",
+            f"A budget in bytes needs predicted losses, which the decomposition {spec.decomposition} does not give.",
             f"Choose the decomposition {BY_BYTES}.",
         )
 

@@ -14,7 +14,7 @@ from lrc_core.types import OnProgress, Progress, ShouldStop
 def one_at_a_time(
     path: Path, label: str, on_progress: OnProgress, should_stop: ShouldStop
 ) -> AbstractContextManager[None]:
-    """Hold a lock file; who waits for it tells so and can be stopped.
+    """Hold a lock file; a waiting process says so and can be stopped.
 
     Raises:
         CancelledError: the user asked to stop while another process held it.

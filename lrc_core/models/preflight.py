@@ -210,7 +210,7 @@ def _configured_facts(folder: Path) -> _Facts:
         n_blocks=_blocks_by_config(config),
         positions=_last_position(config, tensors),
         config=config,
-        warnings=("What is said of it comes from its configuration alone, in 16 bits.",),
+        warnings=("Everything shown of it comes from its configuration alone, for weights in 16 bits.",),
         problems=(str(no_weights(folder)),),
     )
 

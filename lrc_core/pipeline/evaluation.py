@@ -93,7 +93,7 @@ def evaluation_run(run: Run, session: Session) -> dict[str, Any]:
 
 def _of_formats(scores: dict[str, Any], plan: Plan, loaded: LoadedModel) -> dict[str, Any]:
     """Scores of a plan with number formats: its true bytes, no speed (that of 16 bits would be), and notes."""
-    packed = f"{loaded.packed} ({bits_of(loaded.packed):g} bits a weight)" if loaded.packed else ""
+    packed = f"{loaded.packed} ({bits_of(loaded.packed):g} bits per weight)" if loaded.packed else ""
     notes = format_notes(loaded.card, plan, packed)
     cost = {**scores["cost"], "bytes": sizes_of(loaded.card, plan)["model_bytes"]}
     said = [f"{plan.method.upper() if plan.method in METHODS else plan.method}: {note}." for note in notes[:-1]]

@@ -284,5 +284,7 @@ def _facts(
         measured=measured,
         dense=dense,
         runs={run: what for run, what in runs.items() if run},
-        notes=["The starter pack's copy of the original was packed in 5 bits a weight before this."] if starter else [],
+        notes=["The starter pack's copy of the original was packed in 5 bits per weight before this."]
+        if starter
+        else [],
     )

@@ -84,7 +84,7 @@ def format_notes(card: ModelCard, plan: Plan, packed: str) -> list[str]:
 
     Args:
         plan: the plan.
-        packed: types that its weights were packed in before, with their bits a weight; "" where they never were.
+        packed: types that its weights were packed in before, with their bits per weight; "" where they never were.
     """
     if not plan.formats:
         return []

@@ -34,7 +34,7 @@ class ReportOptions:
         keep: target that leads; None for 0.8 or the closest that was measured.
         context: tokens that the card counts with; 0 for 2,048 or the most that the model takes.
         sequences: requests at once.
-        price: of a GB and month.
+        price: per GB and month.
         currency: its sign.
         made_at: unix seconds, None for now.
     """

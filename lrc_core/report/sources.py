@@ -306,7 +306,9 @@ def _answers(named: Sequence[str], model: str, found: Archive) -> tuple[tuple[Ru
                 raise RunError(f"Run {run.id} asked {_model(run)}, not {model}.")
             _require_done(run)
             if sealed(run):
-                raise RunError(f"Run {run.id} was asked blindly and nobody has voted.", "Vote on the Talk page first.")
+                raise RunError(
+                    f"Run {run.id} is a blind comparison without a vote yet.", "Vote on the Talk page first."
+                )
         return tuple(chosen), 0
     every = [view.run for view in found.finished(GenerateSpec) if view.spec.model.source == model]
     return tuple(run for run in every if not sealed(run))[:MOST_ANSWERS], sum(sealed(run) for run in every)

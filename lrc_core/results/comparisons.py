@@ -91,7 +91,7 @@ class Group:
 
     @property
     def _whose(self) -> str:
-        return (" · sample" if self.sample else "") + (" · of what was there before" if self.changed else "")
+        return (" · sample" if self.sample else "") + (" · measured before a change" if self.changed else "")
 
     def at(self, decomposition: str, keep: float | None) -> list[Row]:
         """The dense row, number formats alone, and the rows of one decomposition, at one budget or (None) at all.
@@ -310,7 +310,7 @@ def differences(rows: Sequence[Row], group: Group) -> list[str]:
             "computed on different machines or by different versions: smaller gaps say nothing."
         )
     if group.changed:
-        notes.append(f"These rows are of what was there before: {'; '.join(group.changed)}.")
+        notes.append(f"These rows were measured before a change: {'; '.join(group.changed)}.")
     if group.hidden:
         notes.append(f"{group.hidden} older measurements of the same cells are not shown.")
     return notes + warned([*rows, *group.by_bytes])  # which stand beside them where bytes decide

@@ -170,7 +170,7 @@ def in_words(spec: Spec) -> list[tuple[str, str]]:
 def _require(spec: Spec) -> None:
     if found := changed(spec):
         raise RunError(
-            f"This is no longer what the run was asked for: {'; '.join(found)}.",
+            f"What the run was asked for has changed: {'; '.join(found)}.",
             "Give the same command again: what is there now has a run of its own.",
         )
 

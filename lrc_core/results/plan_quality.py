@@ -78,7 +78,7 @@ def _quality(view: RunView[AllocateSpec]) -> Quality:
         return Quality(said, "No quality forecast while the run is training; Watch has one of its end.")
     if not forecasts.trains_on_divergence(view.spec):
         return Quality(
-            said, "No quality forecast: it is made from the KL divergence of training, which this run does not use."
+            said, "No quality forecast: it needs the KL divergence from training, which this run does not use."
         )
     by_text = forecasts.measured_plans(view, own=True)
     enough = {text: found for text, found in by_text.items() if len(found[0]) >= FEWEST_PLANS}

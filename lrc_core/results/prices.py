@@ -58,9 +58,9 @@ class Price:
     @property
     def said(self) -> str:
         """``4 to 9 min on this computer, by 3 runs``."""
-        basis = f"on this computer, by {self.runs} run{'s' if self.runs > 1 else ''}"
+        basis = f"on this computer, from {self.runs} run{'s' if self.runs > 1 else ''}"
         if not self.here:
-            basis = "where the samples were made; this computer has not done it yet"
+            basis = "where the samples were made; not yet done on this computer"
         return f"{span(self.low, self.high)} {basis}"
 
 

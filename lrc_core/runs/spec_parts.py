@@ -97,14 +97,14 @@ class SamplingSpec:
     top_p: float = setting(
         1.0,
         "Top-p",
-        "Draw from the most probable tokens that together have this probability; 1 draws from all.",
+        "Sample from the fewest most probable tokens whose probabilities add up to this; 1 is all of them.",
         minimum=0.01,
         maximum=1.0,
     )
     top_k: int = setting(
-        0, "Top-k", "Draw from so many of the most probable tokens; 0 draws from all.", minimum=0, maximum=1_000_000
+        0, "Top-k", "Sample from this many of the most probable tokens; 0 is all of them.", minimum=0, maximum=1_000_000
     )
-    seed: int = setting(0, "Seed", "Of the draws; another seed, another answer.", minimum=0, maximum=2**31 - 1)
+    seed: int = setting(0, "Seed", "Of sampling; another seed gives another answer.", minimum=0, maximum=2**31 - 1)
     chat: str = setting(
         "auto",
         "Chat template",

@@ -121,9 +121,9 @@ def run(options: argparse.Namespace) -> int:
         if not read_only():
             offer_profile(options.profile)
         elif options.profile:
-            raise SettingsError("--profile says where jobs go, and here nobody starts any.", "Leave it out.")
+            raise SettingsError("--profile says where jobs go, and no job can be started here.", "Leave it out.")
         elif options.token:
-            raise SettingsError("--token guards what can be started, and here nobody starts anything.", "Leave it out.")
+            raise SettingsError("--token guards what can be started, and nothing can be started here.", "Leave it out.")
     except SettingsError as error:
         print(f"{error.message} {error.remedy}", file=sys.stderr)  # noqa: T201
         return 2

@@ -37,7 +37,7 @@ def colors(page, panel: str) -> list[str]:
 
 def never_start(page) -> None:
     """That a job starts by itself is off until it is switched on."""
-    expect(page.get_by_role("switch", name="Start when the slider rests")).not_to_be_checked()
+    expect(page.get_by_role("switch", name="Start when the slider stops")).not_to_be_checked()
     page.wait_for_function("document.querySelector('[data-testid=stApp]').dataset.testScriptState === 'notRunning'")
 
 

@@ -359,8 +359,8 @@ def test_rows_of_an_edited_text_stand_apart_and_say_so(store, tmp_path, open_pag
     assert "mine.txt has changed" in before.changed[0] and before.label != now.label
     assert any("mine.txt has changed" in note for note in compare_data.differences(before.rows, before))
     shown = text_of(open_page("runs", ru_run=before.views[0].id))
-    assert "was there before" in shown
-    assert "was there before" not in text_of(open_page("runs", ru_run=now.views[0].id))
+    assert "since this run" in shown
+    assert "since this run" not in text_of(open_page("runs", ru_run=now.views[0].id))
 
 
 @pytest.mark.parametrize(

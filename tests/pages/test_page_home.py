@@ -90,7 +90,7 @@ def test_what_to_do_next_follows_from_what_is_there(open_page, store, samples, c
     assert "computed on this" in text_of(app)
     assert app.button(key="start_spectra").label
     run_factory.spectra_run(store, card)
-    assert "the ranks found" in text_of(open_page())
+    assert "find the ranks" in text_of(open_page())
     run_factory.allocate_run(store, card, keep=0.7, method=method)
     assert "the other methods" in text_of(open_page())
     table_factory.compare_run(store, card)

@@ -125,7 +125,7 @@ def test_states_before_the_first_step(open_page, store, card, state):
     assert not app.get("bidi_component") and not app.exception
     expected = {
         "queued": "device is free",
-        "running": "not been reported",
+        "running": "has not begun",
         "failed": "Out of memory.",
     }
     assert expected.get(state, "ended before") in text_of(app)

@@ -103,7 +103,7 @@ def rounding_losses(context: Context) -> dict[str, RoundingLosses]:
     """
     if context.decomposition != BY_BYTES:
         raise BudgetError(
-            f"Bytes are shared out by predicted losses, which the decomposition {context.decomposition} does not know.",
+            f"A budget in bytes needs predicted losses, which the decomposition {context.decomposition} does not give.",
             f"Choose the decomposition {BY_BYTES}.",
         )
     arrays = _read(context, "rounding.npz", _of_layer)

@@ -34,7 +34,7 @@ def card(named: Named, wishes: Wishes) -> Section:
     requests = "one request" if wishes.sequences == 1 else f"{wishes.sequences} requests at once"
     asked = (
         f"At {removed(named.focus)} compression, for {requests} of {wishes.context:,} tokens, at a price of "
-        f"{wishes.price:g} {wishes.currency} a GB and month."
+        f"{wishes.price:g} {wishes.currency} per GB and month."
     )
     blocks: list[Block] = [Words(asked)]
     if len(found) > 1:

@@ -295,7 +295,7 @@ def _dots(named: Named, answered: Sequence[Row], tasks: Sequence[str]) -> list[B
     title = f"Right answers at {removed(keep)} compression"
     said = _dots_reading(named, rows)
     if every > len(rows):
-        said += f" Drawn are the {len(rows)} models of {every} with the highest means; the table below has all."
+        said += f" The chart shows the {len(rows)} of {every} models with the highest means; the table below has all."
     alt = f"{title}, a row for every task, a dot with one standard error for every model. {said}"
     shown = {named.line(row) for row in rows}
     legend = tuple(entry for entry in named.legend() if entry.label in shown)

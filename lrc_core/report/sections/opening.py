@@ -53,14 +53,14 @@ def question(named: Named) -> Section:
         )
     blocks += [Words(words, "warning") for words in warned(named.rows)]
     if stale := named.sources.changed():
-        blocks.append(Words(f"This report is of what was there before: {'; '.join(stale)}.", "warning"))
+        blocks.append(Words(f"These runs were measured before a change: {'; '.join(stale)}.", "warning"))
     return Section("question", "The question", tuple(blocks))
 
 
 def _facts(named: Named, row: Row) -> Iterator[Fact]:
     card, dense = named.sources.card, named.dense
     target = removed(named.focus)
-    yield Fact("Least is lost by", named.line(row), f"at {target} compression of the block linears", MEASURED)
+    yield Fact("Smallest loss", named.line(row), f"at {target} compression of the block linears", MEASURED)
     if row.get("keep_whole_model") is not None:
         whole = float(row["keep_whole_model"])
         full = BF16.block_bytes * card.params_total
@@ -126,7 +126,7 @@ def _alike(named: Named) -> str:
     """What the compressed rows have in common, and so what their differences are of."""
     rows = named.compressed
     if len({str(row["method"]) for row in rows}) < 2:
-        return "One method is measured here, beside the dense model."
+        return "Only one method was measured, beside the dense model."
     calibrations = {spec_of(run).calibration for run in named.sources.comparisons}
     same = "Every method below gets the same budget, and is measured on the same texts and tasks"
     apart = {
@@ -136,7 +136,7 @@ def _alike(named: Named) -> str:
         "what they were calibrated on": len(calibrations) > 1,
     }
     if not any(apart.values()):
-        return f"{same}, and the same decomposition. They differ in one thing only: how they share the budget out."
+        return f"{same}, and the same decomposition. They differ only in how they divide the budget among layers."
     return (
         f"{same}. They differ in {listed(['how they share it out', *(one for one, is_so in apart.items() if is_so)])}."
     )
@@ -144,7 +144,7 @@ def _alike(named: Named) -> str:
 
 def _method_words(name: str, specs: Sequence[MeasuringSpec]) -> str:
     if name not in ALLOCATORS:
-        return f"**{method_label(name)}.** A plan that no method of this program made."
+        return f"**{method_label(name)}.** A plan that was not made by a method of this program."
     entry = ALLOCATORS.get(name)
     asked = [spec for spec in specs if not isinstance(spec, EvaluateSpec) and name in spec.methods]
     presets = list(dict.fromkeys(f"`{spec.presets.get(name, next(iter(entry.presets)))}`" for spec in asked))

@@ -72,7 +72,7 @@ def choose(
     _say(found, card)
     if spec.decomposition != BY_BYTES:
         label = decomposition_label(BY_BYTES)
-        st.caption(f":material/info: Bytes are shared out by losses that only {label} predicts.")
+        st.caption(f":material/info: A budget in bytes needs predicted losses, which only {label} gives.")
         st.button(f"Choose {label}", key="al_budget_decompose", on_click=decompose, args=(BY_BYTES,))
     return found
 

@@ -90,7 +90,7 @@ def launcher(ref: ModelRef, card: ModelCard, spec: AllocateSpec, countdown: Delt
         return
     problem = budget.out_of_reach(spec, card)
     automatic = not spec.budget and st.toggle(
-        "Start when the slider rests",
+        "Start when the slider stops",
         value=False,
         key=_AUTO,
         on_change=forget_moves,

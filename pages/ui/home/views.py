@@ -152,7 +152,7 @@ def next_step(ref: ModelRef, fetch: Callable[[], None]) -> None:
         said, page = f"Nothing of {escaped(model_label(ref))} has been computed on this computer yet.", ""
     elif not any(isinstance(view.spec, AllocateSpec) and view.spec.method != "uniform" for view in own):
         read = "Its spectra are here. " if archive().best_spectra(ref) is not None else ""
-        said, page = f"{read}Choose a size, and have the ranks found.", "allocate"
+        said, page = f"{read}Choose a size and find the ranks.", "allocate"
     elif not kinds & {"compare", "evaluate", "quality"}:
         said, page = "Ranks have been found. Measure them against the other methods at the same size.", "compare"
     else:

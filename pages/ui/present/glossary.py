@@ -23,7 +23,7 @@ TERMS = {
     "pivots": "rows of a matrix of which all others are made: fewer numbers than two thin matrices",
     "tuned": "the factors were trained further after the ranks were chosen",
     "K-FAC": "directions are ranked by an estimate of the loss",
-    "Q8_0": "every layer whole, in about 8 bits a number instead of 16",
+    "Q8_0": "every layer whole, in about 8 bits per number instead of 16",
     "quantise": "store every number in fewer bits",
     "arc_easy": "school questions with several answers to choose from",
     "piqa": "questions about everyday physics, two answers each",

@@ -88,12 +88,14 @@ def instead(of: Spec | str) -> bool:
 def price_note(spec: Spec) -> None:
     """How long the job of a button will take, where like ones have been done or nothing has to be measured."""
     if isinstance(spec, AllocateSpec) and ALLOCATORS.get(spec.method).arithmetic:
-        st.caption(":material/bolt: At once when the model is loaded: its ranks follow from the shapes of the layers.")
+        st.caption(
+            ":material/bolt: Ready as soon as the model is loaded: its ranks follow from the shapes of the layers."
+        )
         return
     found = price(spec)
-    said = f"{found.said[:1].upper()}{found.said[1:]}." if found else "How long it takes is known after the first one."
+    said = f"{found.said[:1].upper()}{found.said[1:]}." if found else "The first one will show how long it takes."
     if where.is_sent(spec):
-        said += " It is sent to the cluster, where it may take another time." if found else ""
+        said += " It runs on the cluster, where it may take more or less time." if found else ""
     st.caption(f":material/schedule: {said}")
 
 
@@ -186,7 +188,7 @@ def changed_note(view: AnyRun) -> None:
         words_of = "; ".join(found)
         st.warning(
             escaped(f"{words_of[:1].upper()}{words_of[1:]}. {what_to_do(found)}"),
-            title="This run is of what was there before",
+            title="The model or a text has changed since this run",
             icon=":material/history:",
         )
 
@@ -281,7 +283,7 @@ def _failure(view: AnyRun) -> None:
     status = view.status
     warnings = [str(warning) for warning in ((view.run.result() or {}).get("warnings") or []) if view.done]
     if warnings:
-        with st.expander("What the computation noted", icon=":material/notes:"):
+        with st.expander("Notes of the run", icon=":material/notes:"):
             for warning in warnings:
                 st.caption(escaped(warning))
     if status.state == "failed":

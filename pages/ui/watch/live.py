@@ -31,7 +31,7 @@ def allocate_live(view: AnyRun, over: RunView[AllocateSpec] | None = None) -> No
         st.caption(
             "It ended before its first training step, so there is nothing to watch."
             if view.final
-            else "The first training step has not been reported yet: what it starts from is computed first."
+            else "Training has not begun yet: what it starts from is being computed."
         )
         return
     if shown.live:
@@ -89,7 +89,7 @@ def _quality(view: RunView[AllocateSpec], shown: Film) -> None:
     )
     st.caption(
         f"From the KL divergence of training so far, scaled by {first.plans} measured plans. Tried on each of "
-        "those plans with its training hidden from the same point on, it misses the increase of log-perplexity by "
+        "those plans with its training hidden from the same point onward, it misses the rise of log-perplexity by "
         f"{words.percent(math.expm1(missed), 0)}; {first.record}."
     )
     show_ids(first.runs)

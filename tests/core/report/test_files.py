@@ -65,7 +65,7 @@ def test_a_big_bench_fits_on_paper(stores: Any, card: ModelCard) -> None:
     run_factory.finish(run, {"rows": rows, "baselines": []})
     report = make_report(Asked(compare=(run.id,)), None, looked_up(stores))
     paper = squeezed(Pdf(report_pdf(report)).text())
-    assert f"modelsof{len(rows)}withthehighestmeans" in paper
+    assert f"of{len(rows)}modelswiththehighestmeans" in paper
     answers = table_of(report, "Right answers by task")
     assert len(answers.lines) == len(rows)  # the chart chooses, the table does not
 

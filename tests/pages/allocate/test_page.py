@@ -332,11 +332,11 @@ def test_live_view_of_a_running_job(open_page, store, card, known):
 def test_live_view_before_the_first_step_and_with_a_half_line(open_page, store, card, known):
     run = run_factory.allocate_run(store, card, keep=0.8, state="queued")
     run_factory.set_state(run, "running", 0)
-    assert "first training step" in text_of(open_page("allocate"))
+    assert "has not begun" in text_of(open_page("allocate"))
     (run.path / "events.jsonl").write_bytes(
         b'{"t": 1, "phase": "x", "step": 1, "total": 2, "values": {"keep": 0.9, "lo'
     )
-    assert "first training step" in text_of(open_page("allocate"))
+    assert "has not begun" in text_of(open_page("allocate"))
 
 
 @pytest.mark.parametrize("state", ["failed", "cancelled", "interrupted"])
