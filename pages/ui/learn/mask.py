@@ -8,11 +8,11 @@ import numpy as np
 import streamlit as st
 
 from lrc_core import words
+from lrc_core.allocate.llrc import row as training
 from lrc_core.decompose.measures import energy_rank
 from lrc_core.results.archive import RunView
 from lrc_core.runs.spec import ModelRef, SpectraSpec
 from pages.ui.learn import lessons
-from pages.ui.learn import mask_training as training
 from pages.ui.learn.flipbook import Book, Frame, flipbook
 from pages.ui.shared import charting, forms, svg
 from pages.ui.shared.frame import sample_note

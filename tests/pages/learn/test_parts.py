@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lrc_core.allocate.llrc import row as training
 from lrc_core.budget import break_even
 from lrc_core.quality.paired import mcnemar, sign_test
 from lrc_core.types import LinearShape
 from pages.ui.learn import mask, pays, picture
-from pages.ui.learn import mask_training as training
 from pages.ui.learn.lesson_text import lesson_text
 from pages.ui.learn.quiz import figures, questions
 from pages.ui.learn.steps import STEPS
@@ -24,66 +24,6 @@ from pages.ui.shared import svg
 @pytest.fixture
 def sigma() -> np.ndarray:
     return training.row_of(1 / np.sqrt(np.arange(1.0, 200.0)))
-
-
-def last(sigma: np.ndarray, **changes: object) -> training.MaskStep:
-    return training.train(sigma, training.Setting(**changes))[-1]
-
-
-def test_gradients_are_those_of_the_soft_loss(sigma):
-    """Distillation and compression against finite differences of the loss whose mask is the sigmoid itself."""
-    setting = training.Setting(terms=("compression", "distillation"), target=4)
-    generator = np.random.default_rng(1)
-    logits = generator.normal(3, 1, len(sigma))
-
-    def loss(values: np.ndarray) -> float:
-        soft = training.sigmoid(values / setting.temperature)
-        return float(training.ALPHA * values.mean() + training.BETA * ((1 - soft) * sigma**2).sum())
-
-    soft = training.sigmoid(logits / setting.temperature)
-    found = sum(training.forces(sigma, logits, soft, setting, goal=4).values())
-    for index in range(0, len(sigma), 5):
-        step = np.zeros(len(sigma))
-        step[index] = 1e-5
-        assert found[index] == pytest.approx(-(loss(logits + step) - loss(logits - step)) / 2e-5, rel=1e-4, abs=1e-9)
-
-
-def test_training_meets_its_target_and_keeps_the_largest(sigma):
-    for target in (8, 16, 24):
-        end = last(sigma, target=target)
-        assert abs(end.kept.sum() - target) <= 2
-        assert training.energy(sigma, end.kept) > 0.97 * training.best_energy(sigma, int(end.kept.sum()))
-
-
-def test_without_distillation_equal_logits_are_decided_by_luck(sigma):
-    end = last(sigma, terms=("compression", "tv"), ramp=False)
-    assert training.energy(sigma, end.kept) < 0.8 * training.best_energy(sigma, int(end.kept.sum()))
-    assert training.energy(sigma, last(sigma, ramp=False).kept) > 0.9
-
-
-def test_without_compression_nothing_goes(sigma):
-    assert last(sigma, terms=("distillation",)).kept.all()
-
-
-def test_total_variation_pulls_towards_the_neighbours():
-    sigma, setting = np.ones(3) / np.sqrt(3), training.Setting(terms=("tv",))
-    soft = np.array([0.4, 0.6, 0.4])  # only the middle one is kept
-    pull = training.forces(sigma, np.zeros(3), soft, setting, goal=3)["tv"]
-    assert pull[1] < 0 < pull[0] and pull[2] > 0
-
-
-def test_the_same_seed_is_the_same_film(sigma):
-    one, two = training.train(sigma, training.Setting()), training.train(sigma, training.Setting())
-    np.testing.assert_array_equal(one[-1].logits, two[-1].logits)
-    assert one[0].noise.std() > 0
-    assert not training.train(sigma, training.Setting(noise="none"))[0].noise.any()
-
-
-def test_a_row_is_short_and_its_energies_sum_to_one(sigma):
-    assert len(sigma) == training.COMPONENTS
-    assert (sigma**2).sum() == pytest.approx(1)
-    assert len(training.row_of(np.ones(5))) == 5
-    assert not training.row_of(np.zeros(50)).any()
 
 
 def test_the_film_of_a_zero_row_can_be_drawn():
@@ -180,7 +120,7 @@ def test_what_lies_beyond_the_axis_is_marked_there_and_not_moved_onto_it():
 
 def test_a_mask_is_called_the_best_only_if_it_is(sigma):
     setting, kept = training.Setting(target=4), np.arange(len(sigma)) < 4
-    step = last(sigma, target=4)
+    step = training.train(sigma, setting)[-1]
     for holes, best in ((kept, True), (np.isin(np.arange(len(sigma)), (0, 1, 2, 4)), False)):
         shown = training.MaskStep(np.where(holes, 1.0, -1.0), step.noise, step.soft, step.forces)
         assert ("no mask" in mask.outcome(sigma, shown, setting)) is best

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable
 
 from lrc_core import words
+from lrc_core.allocate.llrc import row as training
 from lrc_core.budget import USUAL_KEEP
 from lrc_core.names import method_color, method_label
 from lrc_core.quality.rows import dense_row
@@ -17,7 +18,6 @@ from lrc_core.runs.spec import ModelRef
 from lrc_core.texts.label import text_label
 from pages.ui.compare import readings
 from pages.ui.learn import card, layers, lessons, mask, methods, outputs, picture, weight
-from pages.ui.learn import mask_training as training
 from pages.ui.learn.flipbook import Book
 from pages.ui.learn.quiz import questions
 from pages.ui.learn.quiz.figures import FIGURES
