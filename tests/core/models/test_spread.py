@@ -17,6 +17,7 @@ from lrc_core.models.source import look_through
 from lrc_core.runs.spec import ModelRef
 from tests.factories.tiny_methods import random_windows
 from tests.factories.tiny_models import save_tiny
+from tests.tree import ROOT
 
 GIB = 2**30
 
@@ -24,7 +25,7 @@ GIB = 2**30
 def test_a_model_on_two_devices_comes_to_the_same() -> None:
     cases = Path(__file__).with_name("spread_cases.py")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(cases)]
-    found = subprocess.run(command, capture_output=True, text=True, cwd=cases.parents[2], timeout=900)
+    found = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=900)
     assert found.returncode == 0, found.stdout[-6000:]
 
 
