@@ -157,13 +157,14 @@ def votes_sentence(votes: Sequence[Vote], labels: Mapping[str, str] | None = Non
 
 
 def votes_csv(votes: Iterable[Vote]) -> str:
-    """All votes, one per line, the answers in columns of their own."""
-    out = io.StringIO()
-    columns = ["answer_1", "answer_2", "answer_3", "answer_4"]
+    """All votes, one per line, the answers in columns of their own: as many as any vote has."""
+    out, found = io.StringIO(), list(votes)
+    most = max((len(vote.answers) for vote in found), default=0)
     writer = csv.writer(out, lineterminator="\n")
+    columns = [f"answer_{number}" for number in range(1, most + 1)]
     writer.writerow(["at", "run_id", "model", "prompt", *columns, "chosen", "place"])
-    for vote in votes:
-        answers = [*vote.answers, *[""] * len(columns)][: len(columns)]
+    for vote in found:
+        answers = [*vote.answers, *[""] * (most - len(vote.answers))]
         place = vote.place + 1 if vote.place >= 0 else ""
         cells = [f"{vote.at:.0f}", vote.run_id, vote.model, vote.prompt, *answers, vote.chosen, place]
         writer.writerow(csv_row(cells))
