@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,7 +10,6 @@ from pathlib import Path
 
 from lrc_core.errors import LrcError, PlanError, RunError
 from lrc_core.names import in_order, method_label
-from lrc_core.paths import expanded
 from lrc_core.plan import Plan, plan_variant
 from lrc_core.quality.quantised import at_rate
 from lrc_core.quality.rows import Scores
@@ -154,16 +152,8 @@ def _scores(runs: Sequence[Run], found: Archive) -> Scores:
     return Scores(*(dict.fromkeys(run.path.parent for run in runs) or [found.stores[0].root]))
 
 
-def _open(text: str, found: Archive) -> Run:
-    """A run by id, the user's before the samples, or by its folder."""
-    folder = expanded(text)
-    if os.path.isfile(folder / "spec.json"):
-        return Run(folder.resolve())
-    return found.folder(text) or found.stores[0].open(text)
-
-
 def _named(asked: Asked, found: Archive) -> tuple[Run, ...]:
-    runs = {(run := _open(text, found)).id: run for text in asked.compare}
+    runs = {(run := found.named(text)).id: run for text in asked.compare}
     for run in runs.values():
         if not is_measuring(run.spec):
             raise RunError(
@@ -298,7 +288,7 @@ def _answers(named: Sequence[str], model: str, found: Archive) -> tuple[tuple[Ru
         return (run.path / _BLIND).exists() and run.id not in judged
 
     if named:
-        chosen = [_open(text, found) for text in named]
+        chosen = [found.named(text) for text in named]
         for run in chosen:
             if not isinstance(run.spec, GenerateSpec):
                 raise RunError(f"Run {run.id} holds no answers.", "Name a run of `lrc generate`.")
