@@ -15,6 +15,7 @@ from lrc_core.quality.quantised import at_rate
 from lrc_core.quality.rows import Scores
 from lrc_core.quality.votes import read_votes, votes_path
 from lrc_core.report.measured import Row, Wanted, is_measuring, measured_rows, missing_cells, require_alike, with_tests
+from lrc_core.results.answers import BLIND
 from lrc_core.results.archive import Archive, archive
 from lrc_core.results.identity import changed
 from lrc_core.results.plans import find_plan
@@ -25,7 +26,6 @@ from lrc_core.types import ModelCard
 from lrc_core.words import removed
 
 MOST_PLANS, MOST_ANSWERS = 6, 3
-_BLIND = "blind"  # flag in a run's folder: the authors of the answers are hidden before voting
 
 
 @dataclass(frozen=True)
@@ -285,7 +285,7 @@ def _answers(named: Sequence[str], model: str, found: Archive) -> tuple[tuple[Ru
     judged = {vote.run_id for store in found.stores for vote in read_votes(votes_path(store.root))}
 
     def sealed(run: Run) -> bool:
-        return (run.path / _BLIND).exists() and run.id not in judged
+        return (run.path / BLIND).exists() and run.id not in judged
 
     if named:
         chosen = [found.named(text) for text in named]
