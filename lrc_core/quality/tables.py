@@ -76,18 +76,18 @@ def _test(row: Row, baseline: str, path: Sequence[str]) -> Mapping[str, Any]:
 
 
 def records(result: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Every row flat, one column per figure; the same columns in all."""
+    """Every row flat, one column per figure; the same columns in all; models stand beside their own dense ones."""
     rows, names = result["rows"], ["dense", *result.get("baselines", [])]
     labels = text_labels(texts_of([row for row in rows if "error" not in row]))
-    dense = dense_row(rows)
-    flat = [_record(row, names, labels, dense) for row in rows]
+    dense = {row.get("model"): row for row in reversed(rows) if row["method"] == "dense"}
+    flat = [_record(row, names, labels, dense.get(row.get("model"))) for row in rows]
     columns = list(dict.fromkeys(key for key in _ORDER if any(key in one for one in flat)))
     columns += [key for key in dict.fromkeys(key for one in flat for key in one) if key not in columns]
     return [{column: one.get(column) for column in columns} for one in flat]
 
 
 _ORDER = (
-    *("method", "update", "storage", "label", "variant", "part", "decomposition", "seed", "keep_target"),
+    *("model", "method", "update", "storage", "label", "variant", "part", "decomposition", "seed", "keep_target"),
     *(
         "keep_achieved",
         "keep_whole_model",
