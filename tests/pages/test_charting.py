@@ -11,6 +11,7 @@ from lrc_core.results import benches as bench_data
 from lrc_core.runs.spec import AblationSpec, ModelRef, QualitySpec
 from pages.ui.bench import readings as bench_readings
 from pages.ui.compare import readings as compare_readings
+from pages.ui.compare import views as compare_views
 from pages.ui.present import closing
 from pages.ui.present.story import Story
 from pages.ui.shared.charting import TABLE, without_marks
@@ -104,6 +105,13 @@ def test_readings_follow_the_rows():
     for reading in (compare_readings.best, compare_readings.growth):
         assert "dense model" in reading(alone) and "Q4_0" not in reading(alone)
         assert "Q4_0" in reading([*alone, form]), "what was measured beside it is not denied"
+
+
+def test_two_texts_of_one_name_have_columns_of_their_own_beside_a_chart():
+    scores = {f"/home/me/{folder}/held.txt": {"value": 11.0, "stderr": 1.0} for folder in ("old", "new")}
+    row = {**table_factory.row("llrc", 0.8), "perplexity": scores}
+    columns = [name for name in compare_views._readable([row]).columns if "held.txt" in name]
+    assert len(columns) == 2 and all("/home/me" not in name for name in columns)
 
 
 def test_a_text_of_ones_own_goes_by_its_name_not_by_its_place(card):
