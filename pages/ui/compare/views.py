@@ -47,7 +47,8 @@ def overview(group: comparisons.Group, decomposition: str, rows: Rows, ref: Mode
 def perplexity(rows: Rows, figure: go.Figure, key: str, *, folded: bool = True) -> None:
     """Bars of perplexity, which is the best of them, and the table."""
     said = "Perplexity by method: " + "; ".join(_sentence(row) for row in charts.ordered(rows))
-    caption = ChartText(said, _readable(charts.ordered(rows)), readings.best(rows), folded=folded)
+    reading = readings.best(rows, Scores(RunStore().root))
+    caption = ChartText(said, _readable(charts.ordered(rows)), reading, folded=folded)
     charting.plotly(figure, caption, key=key, name="perplexity")
 
 
