@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from lrc_core.errors import RecordError
 from lrc_core.escape import csv_row
 from lrc_core.files import append_line
-from lrc_core.quality.paired import sign_test
+from lrc_core.quality.paired import LEVEL, sign_test
 from lrc_core.records import Label, Moment, Place, Range, parse, typed
 
 FILE = ".votes.jsonl"
@@ -147,7 +147,7 @@ def votes_sentence(votes: Sequence[Vote], labels: Mapping[str, str] | None = Non
         dense, compressed, p = against(counted, "dense", name)
         if dense + compressed == 0:
             continue
-        verdict = "more than chance explains" if p <= 0.05 else "as chance could have it"
+        verdict = "more than chance explains" if p < LEVEL else "as chance could have it"
         sentences.append(
             f"{said.get('dense', 'dense')} {dense} : {compressed} {said.get(name, name)}, {verdict} (p = {p:.2g})"
         )
