@@ -105,8 +105,8 @@ def verdict(scores: Sequence[PlanScore]) -> str:
     theirs = next((score for score in scores if not score.hand), None)
     if mine is None or theirs is None:
         return ""
-    rows = ({"method": one.method, "run_id": one.run_id, "perplexity": one.perplexity} for one in (mine, theirs))
-    gap = mean_difference(*rows, tuple(mine.perplexity), Scores(RunStore().root))
+    ours, other = ({"method": one.method, "run_id": one.run_id, "perplexity": one.perplexity} for one in (mine, theirs))
+    gap = mean_difference(ours, other, tuple(mine.perplexity), Scores(RunStore().root))
     change = math.exp(gap.value) - 1
     better = change < 0
     paired = "paired over the same windows" if gap.paired else "not paired"
