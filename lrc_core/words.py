@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from lrc_core.budget import removed_share
@@ -101,6 +102,24 @@ def times(factor: Any) -> str:
     if not isinstance(factor, int | float) or isinstance(factor, bool) or not math.isfinite(factor):
         return "–"
     return f"{factor:.2f}" if abs(factor) < 1.995 else figure(factor, 2)
+
+
+def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table as lines of columns: words to the left, numbers to the right."""
+    table = [list(header), *(list(row) for row in rows)]
+    widths = [max(len(row[column]) for row in table) for column in range(len(header))]
+    numeric = [all(_is_number(row[column]) for row in table[1:]) for column in range(len(header))]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(row, widths, numeric, strict=True)
+        ).rstrip()
+        for row in table
+    )
+
+
+def _is_number(cell: str) -> bool:
+    return not cell or cell[0].isdigit() or cell[0] in "-–+."
 
 
 def with_error(value: float, error: float | None, digits: int = 2) -> str:

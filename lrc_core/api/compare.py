@@ -10,22 +10,18 @@ import pandas as pd
 
 from lrc_core.api.load import NamedModel
 from lrc_core.api.parts import calibration_spec, evaluation_spec
-from lrc_core.api.shown import rows_html, rows_text
+from lrc_core.api.shown import rows_html
 from lrc_core.formats.grids import format_named
 from lrc_core.jobs.manager import result_in
 from lrc_core.kinds import KINDS
 from lrc_core.names import method_label
-from lrc_core.plan import DEFAULT_STORAGE, PAIR, variant_name
-from lrc_core.quality.rows import accuracy_of
+from lrc_core.plan import DEFAULT_STORAGE
+from lrc_core.quality.rows import accuracy_of, named
+from lrc_core.quality.tables import evaluated_table
 from lrc_core.results.archive import AnyRun
 from lrc_core.runs.spec import CompareSpec
-from lrc_core.texts.label import text_labels
 from lrc_core.types import Storage
-from lrc_core.words import percent, rounded
-
-
-def _variant(row: Mapping[str, Any]) -> str:
-    return variant_name(str(row["method"]), str(row.get("update", "")), row.get("storage", PAIR))
+from lrc_core.words import aligned
 
 
 class ComparedMethods:
@@ -49,7 +45,7 @@ class ComparedMethods:
         """One row each: ``method``, ``kept`` (0 to 1), a column of perplexities per text, of accuracies per task."""
         return pd.DataFrame(
             {
-                "method": _variant(row),
+                "method": named(row),
                 "kept": row["keep_achieved"],
                 **{f"perplexity {text}": score["value"] for text, score in row["perplexity"].items()},
                 **{task: scores[accuracy_of(scores)[0]] for task, scores in row["zero_shot"].items()},
@@ -58,25 +54,10 @@ class ComparedMethods:
         )
 
     def _table(self) -> tuple[list[str], list[list[str]]]:
-        texts = list(dict.fromkeys(text for row in self.rows for text in row["perplexity"]))
-        tasks = list(dict.fromkeys(task for row in self.rows for task in row["zero_shot"]))
-        labels = text_labels(texts)
-        header = ["method", "kept", *(f"{labels[text]} ppl" for text in texts), *tasks]
-        return header, [self._line(row, texts, tasks) for row in self.rows]
-
-    @staticmethod
-    def _line(row: Mapping[str, Any], texts: Sequence[str], tasks: Sequence[str]) -> list[str]:
-        scores = [row["perplexity"].get(text) for text in texts]
-        answers = [row["zero_shot"].get(task) for task in tasks]
-        return [
-            method_label(_variant(row)),
-            percent(row["keep_achieved"]),
-            *("–" if score is None else rounded(score["value"], score.get("stderr")) for score in scores),
-            *("–" if not found else percent(found[accuracy_of(found)[0]]) for found in answers),
-        ]
+        return evaluated_table(self.rows, lambda row: method_label(named(row)))
 
     def __repr__(self) -> str:
-        return rows_text(*self._table())
+        return aligned(*self._table())
 
     def _repr_html_(self) -> str:
         return rows_html(*self._table())

@@ -9,13 +9,13 @@ from lrc_core.api.allocate import chosen_by
 from lrc_core.api.compare import ComparedMethods
 from lrc_core.api.evaluate import Evaluation
 from lrc_core.api.export import ExportedFolder
-from lrc_core.api.shown import rows_html, rows_text
+from lrc_core.api.shown import rows_html
 from lrc_core.api.spectra import LayerSpectra
 from lrc_core.errors import RunError
 from lrc_core.kinds import title_of
 from lrc_core.results.archive import AnyRun, archive
 from lrc_core.runs.spec import AllocateSpec, CompareSpec, EvaluateSpec, ExportSpec, SpectraSpec, UpdateSpec
-from lrc_core.words import ago
+from lrc_core.words import ago, aligned
 
 
 class RunTable(Sequence[AnyRun]):
@@ -47,7 +47,7 @@ class RunTable(Sequence[AnyRun]):
         return ["run", "what", "model", "state", "asked for"], rows
 
     def __repr__(self) -> str:
-        return rows_text(*self._table()) if self._views else "No runs yet."
+        return aligned(*self._table()) if self._views else "No runs yet."
 
     def _repr_html_(self) -> str:
         return rows_html(*self._table())

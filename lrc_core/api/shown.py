@@ -36,11 +36,3 @@ def rows_html(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
     body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return f'<table class="lrc"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
-
-
-def rows_text(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """The same in columns of equal width."""
-    table = [list(header), *(list(row) for row in rows)]
-    widths = [max(len(row[column]) for row in table) for column in range(len(header))]
-    lines = ((cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in table)
-    return "\n".join("  ".join(line).rstrip() for line in lines)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
 import lrc_core.allocate  # noqa: F401  registers the methods, whose names and colours a film shows
@@ -13,16 +12,14 @@ from lrc_core.charts.film_html import film_html
 from lrc_core.cli.output import answer, print_files
 from lrc_core.errors import RunError
 from lrc_core.files import disk_errors
-from lrc_core.paths import expanded
 from lrc_core.results.archive import archive
-from lrc_core.runs.store import Run, RunStore
 
 
 def film(arguments: argparse.Namespace) -> None:
     """``lrc runs film``: ``{"run_id", "files": [{"path", "bytes", "frames"}]}``."""
     if not arguments.html and not arguments.gif:
         raise RunError("Neither --html nor --gif names a file.", "Give one of them, or both.")
-    run = _found(arguments.run)
+    run = archive().named(arguments.run)
     made = film_of(run)
     written = []
     for name, make in ((arguments.html, lambda: film_html(made).encode()), (arguments.gif, lambda: film_gif(made))):
@@ -32,11 +29,3 @@ def film(arguments: argparse.Namespace) -> None:
                 path.write_bytes(content)
             written.append({"path": str(path), "bytes": len(content), "frames": len(made.frames["step"])})
     answer(arguments, {"run_id": run.id, "files": written}, print_files)
-
-
-def _found(text: str) -> Run:
-    """A run by its id, a shipped one too, or by its folder, which may lie anywhere."""
-    folder = expanded(text)
-    if os.path.isfile(folder / "spec.json"):
-        return Run(folder.resolve())
-    return archive().folder(text) or RunStore().open(text)

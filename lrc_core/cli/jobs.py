@@ -24,16 +24,15 @@ from lrc_core.kinds.checks import needs_whole
 from lrc_core.models.onload.choice import LAYER_LOCAL, MODES, ONLOAD
 from lrc_core.plan import Plan, storage_of, update_of, variant_name
 from lrc_core.quality.alternatives import why_not_quantise
-from lrc_core.quality.quantised import compresses, share_of, sizes_of
-from lrc_core.quality.rows import Scores, accuracy_of, named
-from lrc_core.quality.tables import rows_csv, to_markdown
+from lrc_core.quality.quantised import compresses, sizes_of
+from lrc_core.quality.rows import Scores
+from lrc_core.quality.tables import evaluated_table, rows_csv, to_markdown
 from lrc_core.results.plans import copy_plan
 from lrc_core.runs.integrity import arrays_in, unaltered
 from lrc_core.runs.spec import ModelRef, Spec
 from lrc_core.runs.store import Run
-from lrc_core.texts.label import text_labels
 from lrc_core.types import ModelCard
-from lrc_core.words import data_size, duration, measured, percent
+from lrc_core.words import data_size, duration, percent
 
 
 def job(arguments: argparse.Namespace) -> None:
@@ -328,37 +327,4 @@ def print_row(_: Run, row: dict[str, Any]) -> None:
 
 def print_rows(rows: Sequence[Mapping[str, Any]]) -> None:
     """A table of evaluations."""
-    texts = list(dict.fromkeys(text for row in rows for text in row.get("perplexity", {})))
-    tasks = list(dict.fromkeys(task for row in rows for task in row.get("zero_shot", {})))
-    labels = text_labels(texts)
-    header = ["method", "target", "kept", "bytes", *(f"{labels[text]} ppl" for text in texts), *tasks]
-    emit_table(
-        header,
-        [
-            [
-                named(row),
-                fixed_percent(row["keep_target"]),
-                fixed_percent(row["keep_achieved"]),
-                _share_of_bytes(row),
-                *(_with_error(row["perplexity"].get(text), "value") for text in texts),
-                *(_accuracy(row["zero_shot"].get(task)) for task in tasks),
-            ]
-            for row in rows
-        ],
-    )
-
-
-def _share_of_bytes(row: Mapping[str, Any]) -> str:
-    """Of the block linears in 16 bits, and the whole model in MB."""
-    size = row.get("model_bytes")
-    return percent(share_of(row)) + ("" if size is None else f", {data_size(size)}")
-
-
-def _accuracy(scores: Mapping[str, Any] | None) -> str:
-    return _with_error(scores, accuracy_of(scores or {})[0])
-
-
-def _with_error(scores: Mapping[str, Any] | None, name: str) -> str:
-    if not scores or scores.get(name) is None:
-        return "–"
-    return measured(scores[name], scores.get("stderr" if name == "value" else f"{name}_stderr"))
+    emit_table(*evaluated_table(rows))

@@ -15,7 +15,7 @@ from typing import Any
 
 from lrc_core.files import json_plain
 from lrc_core.models.resources import human_bytes
-from lrc_core.words import percent
+from lrc_core.words import aligned, percent
 
 fixed_percent = partial(percent, fixed=True)
 """0.8 as ``80.0 %``, so that columns line up."""
@@ -71,20 +71,8 @@ def note(text: str) -> None:
 
 
 def emit_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Aligned columns: the first to the left, numbers to the right."""
-    table = [list(header), *(list(row) for row in rows)]
-    widths = [max(len(row[column]) for row in table) for column in range(len(header))]
-    numeric = [all(_is_number(row[column]) for row in table[1:]) for column in range(len(header))]
-    for row in table:
-        cells = (
-            cell.rjust(width) if right else cell.ljust(width)
-            for cell, width, right in zip(row, widths, numeric, strict=True)
-        )
-        emit("  ".join(cells).rstrip())
-
-
-def _is_number(cell: str) -> bool:
-    return not cell or cell[0].isdigit() or cell[0] in "-–+."
+    """Aligned columns."""
+    emit(aligned(header, rows))
 
 
 def print_files(found: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lrc_core.formats.grids import METHODS
-from lrc_core.quality.paired import log_perplexity
+from lrc_core.quality.paired import LEVEL, log_perplexity, normal_test
 from lrc_core.quality.quantised import compresses, share_of
 from lrc_core.quality.rows import Scores, mean_loss, same_windows
 from lrc_core.quality.tables import row_label
@@ -17,34 +17,36 @@ from lrc_core.words import measured, percent, removed
 
 Row = Mapping[str, Any]
 QUESTION = "Why not just quantise?"
-_SURE = 1.96
-_SLACK = 1.005
-"""Sizes count as equal up to half a percent."""
+SLACK = 1.005
+"""Sizes count as equal up to half a percent: no budget is met to the byte."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Log-perplexity of one row minus that of another on one text, in nats.
+    """Log-perplexity of one row minus that of another, in nats.
 
     Attributes:
         value: above 0 where the first is worse.
         stderr: its standard error; None where it is not known.
+        p: two-sided p-value of "no difference"; None where the error is not known.
         paired: over the same windows.
     """
 
     value: float
     stderr: float | None
+    p: float | None
     paired: bool
 
     @property
     def sign(self) -> int:
-        """-1 or 1 where it is more than chance, else 0."""
-        sure = self.stderr is not None and abs(self.value) > _SURE * self.stderr
-        return int(math.copysign(1, self.value)) if sure else 0
+        """-1 or 1 where it is more than chance, else 0: the one rule, whoever says that two models differ."""
+        return int(math.copysign(1, self.value)) if self.p is not None and self.p < LEVEL else 0
 
 
 def difference(row: Row, other: Row, text: str, scores: Scores | None = None) -> Difference:
     """How two rows differ on a text that both were measured on, over the same windows where those are kept.
+
+    A bench's recorded test against the dense model counts where they are not.
 
     Args:
         scores: single outcomes of the runs.
@@ -55,11 +57,26 @@ def difference(row: Row, other: Row, text: str, scores: Scores | None = None) ->
         )
         if mine and theirs and same_windows(mine, theirs):
             found = log_perplexity(mine["losses"], theirs["losses"], mine["tokens"])
-            return Difference(found.difference, found.stderr, paired=True)
+            return Difference(found.difference, found.stderr, found.p, paired=True)
+    recorded = (row.get("paired") or {}).get("dense") if other["method"] == "dense" else None
+    if test := ((recorded or {}).get("perplexity") or {}).get(text):
+        return Difference(test["difference"], test["stderr"], test["p"], paired=True)
     one, two = row["perplexity"][text], other["perplexity"][text]
     errors = [score["stderr"] / score["value"] for score in (one, two) if score.get("stderr") is not None]
     stderr = math.hypot(*errors) if len(errors) == 2 else None
-    return Difference(math.log(one["value"] / two["value"]), stderr, paired=False)
+    value = math.log(one["value"] / two["value"])
+    return Difference(value, stderr, normal_test(value, stderr), paired=False)
+
+
+def mean_difference(row: Row, other: Row, texts: Sequence[str], scores: Scores | None = None) -> Difference:
+    """:func:`difference` as mean over texts that both rows were measured on, taken as independent."""
+    found = [difference(row, other, text, scores) for text in texts]
+    if len(found) == 1:
+        return found[0]
+    value = sum(one.value for one in found) / len(found)
+    errors = [one.stderr for one in found if one.stderr is not None]
+    stderr = math.hypot(*errors) / len(found) if len(errors) == len(found) else None
+    return Difference(value, stderr, normal_test(value, stderr), all(one.paired for one in found))
 
 
 def why_not_quantise(rows: Sequence[Row], scores: Scores | None = None) -> str:
@@ -80,7 +97,7 @@ def why_not_quantise(rows: Sequence[Row], scores: Scores | None = None) -> str:
     plan = min(plans, key=mean_loss)
     if not formats:
         return f"{QUESTION} That was not measured here: no row stores the layers in a number format of fewer bits."
-    small = [row for row in formats if _share(row) <= _SLACK * _share(plan)]
+    small = [row for row in formats if _share(row) <= SLACK * _share(plan)]
     if not small:
         least = min(formats, key=_share)
         return (

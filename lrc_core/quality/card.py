@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lrc_core.plan import Plan
+from lrc_core.quality.alternatives import SLACK
 from lrc_core.quality.footprint import Footprint
 from lrc_core.quality.plain_words import accuracy_loss, difference_words, questions_asked, surprise
 from lrc_core.quality.rows import Scores
@@ -116,7 +117,7 @@ def quality_words(entry: CardModel, dense: CardModel | None, scores: Scores) -> 
 def cards_sentence(found: Sequence[tuple[CardModel, Footprint]], wishes: Wishes) -> str:
     """One sentence about which of the models needs least."""
     entry, size = min(found, key=lambda pair: pair[1].total)
-    alike = [one.name for one, other in found if other.total <= 1.005 * size.total]
+    alike = [one.name for one, other in found if other.total <= SLACK * size.total]
     needs = f"{', '.join(alike)} need" if alike[1:] else f"{entry.name} needs"
     dense = next((pair[1] for pair in found if pair[0].plan is None), None)
     cache = "" if size.cache is None else (

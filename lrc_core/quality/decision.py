@@ -10,13 +10,13 @@ import math
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
 
 from lrc_core.formats.grids import METHODS
 from lrc_core.plan import PAIR, bits_word, storage_of
-from lrc_core.quality.alternatives import difference
+from lrc_core.quality.alternatives import SLACK, Difference, mean_difference
 from lrc_core.quality.quantised import compresses, share_of
 from lrc_core.quality.rows import Scores, dense_row
 from lrc_core.quality.tables import row_label
@@ -40,8 +40,6 @@ KINDS = {
 """Ways to a smaller model, in the order of legends."""
 LOW_RANK = (RANKS, PIVOTS, TUNED, BITS)
 """Those that choose ranks."""
-SLACK = 1.005
-"""Sizes count as equal up to half a percent: no budget is met to the byte."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +55,7 @@ class Choice:
         loss: log-perplexity minus the dense model's, in nats, mean over the texts; 0 for the dense model.
         stderr: its standard error; None where it is not known.
         texts: that the loss is the mean over.
+        scores: single outcomes of the runs, where there are any.
     """
 
     row: Row
@@ -67,6 +66,11 @@ class Choice:
     loss: float
     stderr: float | None
     texts: tuple[str, ...]
+    scores: Scores | None = field(default=None, compare=False, repr=False)
+
+    def against(self, other: Choice) -> Difference:
+        """How much more it loses than another one."""
+        return mean_difference(self.row, other.row, self.texts, self.scores)
 
     @property
     def times(self) -> float:
@@ -131,8 +135,9 @@ def _choice(
     size = _size(row, whole)
     if size is None:
         return None
-    loss, stderr = (0.0, 0.0) if row is dense else _loss(row, dense, texts, scores)
-    return Choice(row, _name(row, several), _kind(row), size / whole, size, loss, stderr, texts)
+    lost = mean_difference(row, dense, texts, scores)
+    loss, stderr = (0.0, 0.0) if row is dense else (lost.value, lost.stderr)
+    return Choice(row, _name(row, several), _kind(row), size / whole, size, loss, stderr, texts, scores)
 
 
 def _size(row: Row, whole: int) -> float | None:
@@ -143,19 +148,6 @@ def _size(row: Row, whole: int) -> float | None:
         return float(row["model_bytes"])
     kept = row.get("keep_whole_model")
     return None if kept is None else float(kept) * whole
-
-
-def _loss(row: Row, dense: Row, texts: Sequence[str], scores: Scores | None) -> tuple[float, float | None]:
-    """Mean over texts, taken as independent; the recorded paired test of a bench counts where there is one."""
-    values, errors = [], []
-    for text in texts:
-        test = (((row.get("paired") or {}).get("dense") or {}).get("perplexity") or {}).get(text)
-        found = difference(row, dense, text, scores)
-        values.append(found.value)
-        errors.append(test["stderr"] if test and not found.paired else found.stderr)
-    known = [error for error in errors if error is not None]
-    stderr = math.hypot(*known) / len(known) if len(known) == len(errors) else None
-    return sum(values) / len(values), stderr
 
 
 def _kind(row: Row) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from lrc_core.formats.grids import QUANTISED
-from lrc_core.quality.decision import FORMAT, LOW_RANK, REFERENCE, SLACK, TUNED, Choice, frontier
+from lrc_core.quality.alternatives import SLACK
+from lrc_core.quality.decision import DENSE, FORMAT, LOW_RANK, REFERENCE, TUNED, Choice, frontier
 from lrc_core.quality.tables import row_label
 from lrc_core.texts.label import text_labels
 from lrc_core.words import measured, percent
@@ -34,13 +34,14 @@ def decision_words(found: Sequence[Choice]) -> str:
             f"answer yet: {HOW}"
         )
         return " ".join([unknown, *_other_models(found)])
-    said = [f"{_opposed(formats, ranks)}.", _verdict(ranks, formats), *([FITTED] if _any_gains(ranks) else [])]
+    said = [f"{_opposed(formats, ranks)}.", _verdict(ranks, formats), *([FITTED] if _any_gains(found) else [])]
     return " ".join([*said, *_other_models(found), BESIDE])
 
 
-def _any_gains(ranks: Sequence[Choice]) -> bool:
+def _any_gains(found: Sequence[Choice]) -> bool:
     """Whether any ranks with trained factors come out better than the dense model, by more than chance."""
-    return any(one.kind == TUNED and one.loss + 1.96 * (one.stderr or 0.0) < 0 for one in ranks)
+    dense, tuned = ([one for one in found if one.kind == kind] for kind in (DENSE, TUNED))
+    return any(one.against(base).sign < 0 for base in dense for one in tuned)
 
 
 def loss_words(choice: Choice) -> str:
@@ -117,8 +118,7 @@ def _verdict(ranks: Sequence[Choice], formats: Sequence[Choice]) -> str:
 def _is_worse(one: Choice, formats: Sequence[Choice]) -> bool:
     """Whether ranks lose more than the best format of no more bytes by more than chance."""
     other = min((form for form in formats if form.size <= SLACK * one.size), key=lambda form: form.loss)
-    known = one.stderr is not None and other.stderr is not None
-    return known and one.loss - other.loss > 1.96 * math.hypot(one.stderr or 0.0, other.stderr or 0.0)
+    return one.against(other).sign > 0
 
 
 def _listed(ranks: Sequence[Choice]) -> str:
@@ -137,7 +137,7 @@ def _sure(one: Choice, formats: Sequence[Choice]) -> str:
     if not under:
         return ""
     other = min(under, key=lambda choice: choice.loss)
-    if one.stderr is None or other.stderr is None:
+    gap = one.against(other)
+    if gap.stderr is None:
         return " (errors not known)"
-    sure = other.loss - one.loss > 1.96 * math.hypot(one.stderr, other.stderr)
-    return "" if sure else f" ({other.name} differs by no more than chance)"
+    return "" if gap.sign < 0 else f" ({other.name} differs by no more than chance)"

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 LEVEL = 0.05
+"""Below it a p-value is more than chance."""
 _DRAWS = 20_000
 
 
@@ -132,6 +133,13 @@ def sign_test(gained: int, lost: int) -> float:
         ways = ways * (coins - heads) // (heads + 1)
         tail += ways
     return min(1.0, 2 * tail / 2**coins)
+
+
+def normal_test(value: float, stderr: float | None) -> float | None:
+    """Two-sided p-value of "no difference" where a standard error is all that is known; None where not even that is."""
+    if stderr is None:
+        return None
+    return math.erfc(abs(value) / stderr / math.sqrt(2)) if stderr else float(not value)
 
 
 def _t_test(value: float, stderr: float, freedom: int) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lrc_core.quality.paired import mean_accuracy
+from lrc_core.quality.paired import LEVEL, mean_accuracy, normal_test
 from lrc_core.quality.rows import Scores, item_pairs, mean_of
 from lrc_core.texts.label import text_labels
 from lrc_core.words import figure, times
@@ -15,7 +15,7 @@ from lrc_core.words import figure, times
 Row = Mapping[str, Any]
 _Scored = Mapping[str, Mapping[str, Any]]
 _SURE = 1.96
-"""A difference within so many standard errors may be chance (95 %)."""
+"""So many standard errors to either side are an interval of 95 %."""
 ACCURACY = (
     "Accuracy is normalised by the length of the answers where the task has it (acc_norm), and plain (acc) elsewhere."
 )
@@ -100,7 +100,8 @@ def _without_norm(tasks: _Scored) -> _Scored:
 
 
 def _by_chance(difference: float, stderr: float | None) -> bool:
-    return stderr is None or abs(difference) <= _SURE * stderr
+    p = normal_test(difference, stderr)
+    return p is None or p >= LEVEL
 
 
 def _error_words(stderr: float | None) -> str:

@@ -11,11 +11,11 @@ from lrc_core.escape import csv_cell
 from lrc_core.plan import bits_word, split_variant, storage_of, update_words
 from lrc_core.quality.paired import LEVEL
 from lrc_core.quality.quantised import FORMAT_LABELS, share_of, targeted
-from lrc_core.quality.rows import accuracy_of, dense_row
+from lrc_core.quality.rows import accuracy_of, named
 from lrc_core.quality.speeds import flat_cost
 from lrc_core.registry import ALLOCATORS
 from lrc_core.texts.label import text_labels
-from lrc_core.words import in_percent, measured, megabytes
+from lrc_core.words import data_size, in_percent, measured, megabytes, percent
 
 Row = Mapping[str, Any]
 MARKS = ("*", "†", "‡", "§")
@@ -76,18 +76,18 @@ def _test(row: Row, baseline: str, path: Sequence[str]) -> Mapping[str, Any]:
 
 
 def records(result: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Every row flat, one column per figure; the same columns in all."""
+    """Every row flat, one column per figure; the same columns in all; models stand beside their own dense ones."""
     rows, names = result["rows"], ["dense", *result.get("baselines", [])]
     labels = text_labels(texts_of([row for row in rows if "error" not in row]))
-    dense = dense_row(rows)
-    flat = [_record(row, names, labels, dense) for row in rows]
+    dense = {row.get("model"): row for row in reversed(rows) if row["method"] == "dense"}
+    flat = [_record(row, names, labels, dense.get(row.get("model"))) for row in rows]
     columns = list(dict.fromkeys(key for key in _ORDER if any(key in one for one in flat)))
     columns += [key for key in dict.fromkeys(key for one in flat for key in one) if key not in columns]
     return [{column: one.get(column) for column in columns} for one in flat]
 
 
 _ORDER = (
-    *("method", "update", "storage", "label", "variant", "part", "decomposition", "seed", "keep_target"),
+    *("model", "method", "update", "storage", "label", "variant", "part", "decomposition", "seed", "keep_target"),
     *(
         "keep_achieved",
         "keep_whole_model",
@@ -163,6 +163,28 @@ def to_markdown(result: Mapping[str, Any]) -> str:
         lines = [f"- {_titled(row)}: {_short(row['sample']['text'])}" for row in samples]
         parts.append(f"“{prompt} …”\n\n" + "\n".join(lines))
     return "\n\n".join(parts) + "\n"
+
+
+def evaluated_table(rows: Sequence[Row], name_of: Callable[[Row], str] = named) -> tuple[list[str], list[list[str]]]:
+    """Header and lines of a table of evaluations, for reading: sizes, perplexities and accuracies with their errors."""
+    texts, tasks = texts_of(rows), tasks_of(rows)
+    labels = text_labels(texts)
+
+    def line(row: Row) -> list[str]:
+        scores = [row["perplexity"].get(text) or {} for text in texts]
+        found = [(score.get("value"), score.get("stderr")) for score in scores]
+        found += [accuracy_of(row["zero_shot"].get(task) or {})[1:] for task in tasks]
+        size = row.get("model_bytes")
+        return [
+            name_of(row),
+            percent(row["keep_target"], fixed=True),
+            percent(row["keep_achieved"], fixed=True),
+            percent(share_of(row)) + ("" if size is None else f", {data_size(size)}"),
+            *("–" if value is None else measured(value, error) for value, error in found),
+        ]
+
+    header = ["method", "target", "kept", "bytes", *(f"{labels[text]} ppl" for text in texts), *tasks]
+    return header, [line(row) for row in rows]
 
 
 def _perplexities(rows: Sequence[Row], names: Sequence[str]) -> str:

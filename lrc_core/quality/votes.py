@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from lrc_core.errors import RecordError
 from lrc_core.escape import csv_row
 from lrc_core.files import append_line
-from lrc_core.quality.paired import sign_test
+from lrc_core.quality.paired import LEVEL, sign_test
 from lrc_core.records import Label, Moment, Place, Range, parse, typed
 
 FILE = ".votes.jsonl"
@@ -147,7 +147,7 @@ def votes_sentence(votes: Sequence[Vote], labels: Mapping[str, str] | None = Non
         dense, compressed, p = against(counted, "dense", name)
         if dense + compressed == 0:
             continue
-        verdict = "more than chance explains" if p <= 0.05 else "as chance could have it"
+        verdict = "more than chance explains" if p < LEVEL else "as chance could have it"
         sentences.append(
             f"{said.get('dense', 'dense')} {dense} : {compressed} {said.get(name, name)}, {verdict} (p = {p:.2g})"
         )
@@ -157,13 +157,14 @@ def votes_sentence(votes: Sequence[Vote], labels: Mapping[str, str] | None = Non
 
 
 def votes_csv(votes: Iterable[Vote]) -> str:
-    """All votes, one per line, the answers in columns of their own."""
-    out = io.StringIO()
-    columns = ["answer_1", "answer_2", "answer_3", "answer_4"]
+    """All votes, one per line, the answers in columns of their own: as many as any vote has."""
+    out, found = io.StringIO(), list(votes)
+    most = max((len(vote.answers) for vote in found), default=0)
     writer = csv.writer(out, lineterminator="\n")
+    columns = [f"answer_{number}" for number in range(1, most + 1)]
     writer.writerow(["at", "run_id", "model", "prompt", *columns, "chosen", "place"])
-    for vote in votes:
-        answers = [*vote.answers, *[""] * len(columns)][: len(columns)]
+    for vote in found:
+        answers = [*vote.answers, *[""] * (most - len(vote.answers))]
         place = vote.place + 1 if vote.place >= 0 else ""
         cells = [f"{vote.at:.0f}", vote.run_id, vote.model, vote.prompt, *answers, vote.chosen, place]
         writer.writerow(csv_row(cells))

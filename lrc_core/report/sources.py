@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,12 +10,12 @@ from pathlib import Path
 
 from lrc_core.errors import LrcError, PlanError, RunError
 from lrc_core.names import in_order, method_label
-from lrc_core.paths import expanded
 from lrc_core.plan import Plan, plan_variant
 from lrc_core.quality.quantised import at_rate
 from lrc_core.quality.rows import Scores
 from lrc_core.quality.votes import read_votes, votes_path
 from lrc_core.report.measured import Row, Wanted, is_measuring, measured_rows, missing_cells, require_alike, with_tests
+from lrc_core.results.answers import BLIND
 from lrc_core.results.archive import Archive, archive
 from lrc_core.results.identity import changed
 from lrc_core.results.plans import find_plan
@@ -27,7 +26,6 @@ from lrc_core.types import ModelCard
 from lrc_core.words import removed
 
 MOST_PLANS, MOST_ANSWERS = 6, 3
-_BLIND = "blind"  # flag in a run's folder: the authors of the answers are hidden before voting
 
 
 @dataclass(frozen=True)
@@ -154,16 +152,8 @@ def _scores(runs: Sequence[Run], found: Archive) -> Scores:
     return Scores(*(dict.fromkeys(run.path.parent for run in runs) or [found.stores[0].root]))
 
 
-def _open(text: str, found: Archive) -> Run:
-    """A run by id, the user's before the samples, or by its folder."""
-    folder = expanded(text)
-    if os.path.isfile(folder / "spec.json"):
-        return Run(folder.resolve())
-    return found.folder(text) or found.stores[0].open(text)
-
-
 def _named(asked: Asked, found: Archive) -> tuple[Run, ...]:
-    runs = {(run := _open(text, found)).id: run for text in asked.compare}
+    runs = {(run := found.named(text)).id: run for text in asked.compare}
     for run in runs.values():
         if not is_measuring(run.spec):
             raise RunError(
@@ -295,10 +285,10 @@ def _answers(named: Sequence[str], model: str, found: Archive) -> tuple[tuple[Ru
     judged = {vote.run_id for store in found.stores for vote in read_votes(votes_path(store.root))}
 
     def sealed(run: Run) -> bool:
-        return (run.path / _BLIND).exists() and run.id not in judged
+        return (run.path / BLIND).exists() and run.id not in judged
 
     if named:
-        chosen = [_open(text, found) for text in named]
+        chosen = [found.named(text) for text in named]
         for run in chosen:
             if not isinstance(run.spec, GenerateSpec):
                 raise RunError(f"Run {run.id} holds no answers.", "Name a run of `lrc generate`.")

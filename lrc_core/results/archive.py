@@ -11,6 +11,7 @@ In a notebook::
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from typing import Any, Generic, TypeGuard, TypeVar, overload
 
 from lrc_core.digests import stamp_of as stamp_of
 from lrc_core.errors import LrcError, RunError
-from lrc_core.paths import read_only, samples_home
+from lrc_core.paths import expanded, read_only, samples_home
 from lrc_core.records import parse
 from lrc_core.results.identity import changed, model_key
 from lrc_core.runs import integrity
@@ -165,6 +166,17 @@ class Archive:
             except LrcError:
                 continue
         return None
+
+    def named(self, text: str) -> Run:
+        """A run by its folder, which may lie anywhere, or by its id as :meth:`folder` finds it.
+
+        Raises:
+            RunError: there is none.
+        """
+        path = expanded(text)
+        if os.path.isfile(path / "spec.json"):
+            return Run(path.resolve())
+        return self.folder(text) or self.stores[0].open(text)
 
     def finished(self, kind: type[S], ref: ModelRef | None = None) -> list[RunView[S]]:
         """Runs that are done, every id once: a sample that the user has made again is the user's run."""

@@ -15,12 +15,13 @@ from lrc_core.escape import escaped
 from lrc_core.files import write_json
 from lrc_core.names import model_label
 from lrc_core.paths import plans_home
-from lrc_core.quality.paired import Paired, log_perplexity
-from lrc_core.quality.rows import mean_loss, named
+from lrc_core.quality.alternatives import mean_difference
+from lrc_core.quality.rows import Scores, mean_loss, named
 from lrc_core.records import load_record
-from lrc_core.results.archive import RunView, archive, read_content
+from lrc_core.results.archive import RunView, archive
 from lrc_core.results.identity import identified, measured_contents
 from lrc_core.runs.spec import EvaluateSpec, EvaluationSpec, ModelRef
+from lrc_core.runs.store import RunStore
 from lrc_core.words import percent
 
 FILE = "scores.json"
@@ -104,52 +105,18 @@ def verdict(scores: Sequence[PlanScore]) -> str:
     theirs = next((score for score in scores if not score.hand), None)
     if mine is None or theirs is None:
         return ""
-    change = math.exp(mine.loss - theirs.loss) - 1
-    sure, how = _sure(mine, theirs)
+    ours, other = ({"method": one.method, "run_id": one.run_id, "perplexity": one.perplexity} for one in (mine, theirs))
+    gap = mean_difference(ours, other, tuple(mine.perplexity), Scores(RunStore().root))
+    change = math.exp(gap.value) - 1
     better = change < 0
+    paired = "paired over the same windows" if gap.paired else "not paired"
+    how = "with an error that is not known" if gap.p is None else f"p = {gap.p:.2g}, {paired}"
     place = "below" if better else "above"
     words = f"Your best, “{escaped(mine.name)}”, has a perplexity {percent(abs(change))} {place} the machine's "
     words += f"best (`{theirs.run_id}`), {how}. "
-    if not sure:
+    if not gap.sign:
         return words + "That is a draw."
     return words + ("**You beat the machine.**" if better else "The machine is ahead.")
-
-
-def _sure(mine: PlanScore, theirs: PlanScore) -> tuple[bool, str]:
-    """Whether a difference is more than chance: paired over windows where both kept them, else by standard errors."""
-    tests = _paired(mine.run_id, theirs.run_id)
-    if tests:
-        worst = max(test.p for test in tests)
-        return worst < 0.05, f"p = {worst:.2g}, paired over the same windows"
-    errors = [
-        math.hypot(_relative_error(mine, text), _relative_error(theirs, text))
-        for text in mine.perplexity
-        if text in theirs.perplexity
-    ]
-    error = math.sqrt(sum(value**2 for value in errors)) / len(errors) if errors else math.inf
-    return abs(mine.loss - theirs.loss) > 2 * error, f"with an error of {percent(error)} (not paired)"
-
-
-def _relative_error(score: PlanScore, text: str) -> float:
-    found = score.perplexity[text]
-    return float(found.get("stderr") or 0.0) / float(found["value"])
-
-
-def _paired(one: str, other: str) -> list[Paired]:
-    windows = []
-    for run_id in (one, other):
-        view = archive().open(run_id)
-        path = view.path / "scores.json" if view else None
-        if path is None or not path.is_file():
-            return []
-        windows.append(read_content(path).get("windows", {}))
-    tests = []
-    for text, found in windows[0].items():
-        match = windows[1].get(text)
-        if match is None or match["digest"] != found["digest"]:
-            return []
-        tests.append(log_perplexity(found["losses"], match["losses"], found["tokens"]))
-    return tests
 
 
 def _score(view: RunView[EvaluateSpec]) -> PlanScore | None:

@@ -7,10 +7,12 @@ import json
 import pytest
 
 from lrc_core.figures.measured import perplexity_by_method, perplexity_curves
+from lrc_core.quality.rows import Scores
 from lrc_core.results import benches as bench_data
 from lrc_core.runs.spec import AblationSpec, ModelRef, QualitySpec
 from pages.ui.bench import readings as bench_readings
 from pages.ui.compare import readings as compare_readings
+from pages.ui.compare import views as compare_views
 from pages.ui.present import closing
 from pages.ui.present.story import Story
 from pages.ui.shared.charting import TABLE, without_marks
@@ -104,6 +106,28 @@ def test_readings_follow_the_rows():
     for reading in (compare_readings.best, compare_readings.growth):
         assert "dense model" in reading(alone) and "Q4_0" not in reading(alone)
         assert "Q4_0" in reading([*alone, form]), "what was measured beside it is not denied"
+
+
+def test_a_page_says_once_whether_two_models_differ_by_more_than_chance(tmp_path):
+    """Over the same windows, as the sentence below it does; their own errors overlap."""
+    hard, rows = [300.0, 200.0, 100.0, 250.0], []
+    for method, more, stderr in (("uniform", 4.0, 5.0), ("llrc", 0.0, 5.0)):
+        windows = {"losses": [loss + more + loss / 1000 for loss in hard], "tokens": [100] * 4, "digest": "x"}
+        (tmp_path / method).mkdir()
+        (tmp_path / method / "scores.json").write_text(json.dumps({"windows": {"gensim": windows}}))
+        value = 30.0 if more else 28.8
+        row = {**table_factory.row(method, 0.8), "perplexity": {"gensim": {"value": value, "stderr": stderr}}}
+        rows.append({**row, "run_id": method})
+    assert "may be chance" in compare_readings.best(rows)
+    said = compare_readings.best(rows, Scores(tmp_path))
+    assert "chance" in said and "may be" not in said
+
+
+def test_two_texts_of_one_name_have_columns_of_their_own_beside_a_chart():
+    scores = {f"/home/me/{folder}/held.txt": {"value": 11.0, "stderr": 1.0} for folder in ("old", "new")}
+    row = {**table_factory.row("llrc", 0.8), "perplexity": scores}
+    columns = [name for name in compare_views._readable([row]).columns if "held.txt" in name]
+    assert len(columns) == 2 and all("/home/me" not in name for name in columns)
 
 
 def test_a_text_of_ones_own_goes_by_its_name_not_by_its_place(card):

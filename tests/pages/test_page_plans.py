@@ -215,7 +215,7 @@ def test_plans_of_other_models_and_pruned_ones_are_refused(card):
         plan_draft.imported(json.dumps(pruned.to_dict()).encode(), card, "pruned.json")
 
 
-def measured(store, card, value: float, name: str = "", method: str = "llrc", stderr: float = 0.1):
+def measured(store, card, value: float, name: str = "", method: str = "llrc", stderr: float | None = 0.1):
     """A finished evaluation at 20 %."""
     plan = {
         **run_factory.plan_at(card, 0.8).to_dict(),
@@ -237,6 +237,12 @@ def test_the_score_list_says_who_wins_and_whether_it_is_sure(page, store, card):
     assert "You beat" in text_of(app)
     measured(store, card, 27.95, method="strs")
     assert "a draw" in text_of(page())
+
+
+def test_nobody_wins_by_a_difference_whose_error_is_not_known(store, card):
+    measured(store, card, 30.0, stderr=None)
+    measured(store, card, 29.9, "Mine", "hand", stderr=None)
+    assert "a draw" in plan_scores.verdict(plan_scores.update(ModelRef("starter")))
 
 
 def test_a_score_outlives_its_run(page, store, card):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,12 +12,12 @@ from lrc_core.cli.follow import ProgressLine, require_lasting
 from lrc_core.cli.jobs import print_rows
 from lrc_core.cli.output import emit, emit_json, emit_table, note
 from lrc_core.errors import RunError
-from lrc_core.escape import csv_row
 from lrc_core.files import disk_errors
 from lrc_core.jobs.sweeps.folder import SweepFolder
 from lrc_core.jobs.sweeps.progress import DONE, FAILED, StepState, SweepProgress, ended_counts, progress_words
 from lrc_core.jobs.sweeps.sending import cancel_sweep, plan_sweep, send_missing
 from lrc_core.jobs.sweeps.steps import EVALUATE, Step
+from lrc_core.quality.tables import rows_csv
 from lrc_core.runs.store import Run, RunStore
 
 LOOK_S = 1.0
@@ -47,7 +45,7 @@ def sweep_command(arguments: argparse.Namespace) -> int:
     rows = list(rows_of(folder, states))
     if arguments.csv:
         with disk_errors(Path(arguments.csv)):
-            Path(arguments.csv).write_text(_as_csv(rows), encoding="utf-8")
+            Path(arguments.csv).write_text(rows_csv({"rows": rows}), encoding="utf-8")
     _print_end(folder, states, rows, as_json=arguments.json)
     return 0 if all(state.state == DONE for state in states.values()) else 1
 
@@ -117,22 +115,6 @@ def _print_end(
     left = sum(state.state != DONE for state in states.values())
     if left:
         note(f"{left} of {len(states)} steps are not done; the same command again does them. Logs: {folder.path}/log")
-
-
-def _as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Every row: what it is, its size, perplexities and accuracies, its run, or what went wrong."""
-    texts = list(dict.fromkeys(text for row in rows for text in row.get("perplexity", {})))
-    tasks = list(dict.fromkeys(task for row in rows for task in row.get("zero_shot", {})))
-    plain = ("model", "method", "decomposition", "seed", "update", "storage", "keep_target", "keep_achieved")
-    output = io.StringIO()
-    writer = csv.writer(output, lineterminator="\n")
-    writer.writerow([*plain, *(f"perplexity {text}" for text in texts), *tasks, "run_id", "error"])
-    for row in rows:
-        cells = [row.get(name, "") for name in plain]
-        cells += [row.get("perplexity", {}).get(text, {}).get("value", "") for text in texts]
-        cells += [row.get("zero_shot", {}).get(task, {}).get("acc", "") for task in tasks]
-        writer.writerow(csv_row([*cells, row["run_id"], row.get("error", "")]))
-    return output.getvalue()
 
 
 def _print_graph(steps: Sequence[Step], *, as_json: bool) -> None:

@@ -12,6 +12,7 @@ from lrc_core.formats.grids import BF16, METHODS
 from lrc_core.names import GREY, decomposition_label, in_order, method_color, method_label
 from lrc_core.quality.alternatives import difference
 from lrc_core.quality.decision import Choice, choices
+from lrc_core.quality.paired import LEVEL
 from lrc_core.quality.quantised import at_rate, compresses, share_of
 from lrc_core.quality.tables import p_of, texts_of
 from lrc_core.report.content import LegendEntry
@@ -158,23 +159,24 @@ def times_dense(row: Row, dense: Row | None) -> dict[str, float]:
 
 def certainty(first: Row, second: Row, named: Named) -> str:
     """How sure it is that two rows' perplexities differ: paired over windows where they are kept, else their errors."""
-    other = named.line(second)
-    if second["method"] in named.sources.baselines:
-        found = {text: p_of(first, second["method"], "perplexity", text) for text in named.texts}
-        known = {text: p for text, p in found.items() if p is not None}
-        if known:
-            sure = [f"{named.text(text)} ({p_words(p)})" for text, p in known.items() if p < 0.05]
-            unsure = [f"{named.text(text)} ({p_words(p)})" for text, p in known.items() if p >= 0.05]
-            return _paired_words(other, sure, unsure)
-    scores = named.sources.scores()
+    other, scores = named.line(second), named.sources.scores()
+    tested = second["method"] in named.sources.baselines  # then by the bench, whose windows may be gone
     shared = [text for text in named.texts if text in first["perplexity"] and text in second["perplexity"]]
-    gaps = {named.text(text): difference(first, second, text, scores) for text in shared}
-    apart = [text for text, gap in gaps.items() if gap.sign]
-    within = [text for text, gap in gaps.items() if not gap.sign and gap.stderr is not None]
+    gaps = {text: difference(first, second, text, scores) for text in shared}
+    known = {
+        text: gap.p if gap.paired else p_of(first, second["method"], "perplexity", text) if tested else None
+        for text, gap in gaps.items()
+    }
+    sure, unsure = (
+        [f"{named.text(text)} ({p_words(p)})" for text, p in known.items() if p is not None and (p < LEVEL) == less]
+        for less in (True, False)
+    )
+    if sure or unsure:
+        return _paired_words(other, sure, unsure)
+    apart = [named.text(text) for text, gap in gaps.items() if gap.sign]
+    within = [named.text(text) for text, gap in gaps.items() if not gap.sign and gap.stderr is not None]
     if not apart and not within:
         return ""
-    if all(gap.paired for gap in gaps.values()):
-        return _paired_words(other, apart, within)
     if not apart:
         return f"The difference to {other} lies within the errors of both on {listed(within)}."
     more = f"The difference to {other} is larger than the errors of both on {listed(apart)}"

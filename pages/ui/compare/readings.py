@@ -15,8 +15,9 @@ from lrc_core.figures.measured import bar_name
 from lrc_core.formats.grids import METHODS
 from lrc_core.names import method_label
 from lrc_core.plan import Plan, plan_variant
+from lrc_core.quality.alternatives import difference
 from lrc_core.quality.quantised import compresses, served_bytes
-from lrc_core.quality.rows import accuracy_of, dense_row
+from lrc_core.quality.rows import Scores, accuracy_of, dense_row
 from lrc_core.quality.speeds import DECODE, PREFILL, pace_of
 from lrc_core.texts.label import text_label
 from lrc_core.types import ModelCard
@@ -24,17 +25,18 @@ from lrc_core.types import ModelCard
 Row = Mapping[str, Any]
 
 
-def best(rows: Sequence[Row]) -> str:
-    """Which method is best on the first text at one budget, and whether that is beyond the error."""
-    text = _first_text(rows)
-    scores = {
-        str(row["method"]): row["perplexity"][text]
-        for row in rows
-        if text in row["perplexity"] and row["method"] not in METHODS
-    }
-    text = escaped(text_label(text))
+def best(rows: Sequence[Row], outcomes: Scores | None = None) -> str:
+    """Which method is best on the first text at one budget, and whether that is more than chance.
+
+    Args:
+        outcomes: single ones of the runs, for paired errors.
+    """
+    name = _first_text(rows)
+    found = {str(row["method"]): row for row in rows if name in row["perplexity"] and row["method"] not in METHODS}
+    scores = {method: row["perplexity"][name] for method, row in found.items()}
+    text = escaped(text_label(name))
     dense = scores.pop("dense", None)
-    ordered = sorted(scores, key=lambda name: scores[name]["value"])
+    ordered = sorted(scores, key=lambda method: scores[method]["value"])
     if not ordered:
         return _no_ranks(rows, text)
     first = scores[ordered[0]]
@@ -42,12 +44,10 @@ def best(rows: Sequence[Row]) -> str:
         said = f"On {text} only **{method_label(ordered[0])}** was measured at this budget ({_with_error(first)})"
     else:
         said = f"On {text} **{method_label(ordered[0])}** is best at this budget ({_with_error(first)})"
-        second = scores[ordered[1]]
-        error = float(np.hypot(first.get("stderr") or 0, second.get("stderr") or 0))
-        clear = "beyond their errors" if second["value"] - first["value"] > 2 * error else (
-            "within about two standard errors"
-        )  # fmt: skip
-        said += f"; {method_label(ordered[1])} follows at {words.figure(second['value'], 3)}, {clear}"
+        gap = difference(found[ordered[1]], found[ordered[0]], name, outcomes)
+        clear = "which is more than chance" if gap.sign > 0 else "which may be chance"
+        second = words.figure(scores[ordered[1]]["value"], 3)
+        said += f"; {method_label(ordered[1])} follows at {second}, {clear}"
     if dense:
         here, there = (words.figure(score["value"], 3) for score in (first, dense))
         verdict = " too" if here == there else ", more" if first["value"] < dense["value"] else ": nothing here is free"

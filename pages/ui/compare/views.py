@@ -20,13 +20,13 @@ from lrc_core.quality.decision_words import decision_words, texts_words
 from lrc_core.quality.plain_words import ACCURACY
 from lrc_core.quality.quantised import compresses, served_bytes, share_of
 from lrc_core.quality.rows import Scores
-from lrc_core.quality.tables import tasks_of
+from lrc_core.quality.tables import tasks_of, texts_of
 from lrc_core.results import comparisons
 from lrc_core.results.archive import archive
 from lrc_core.results.decisions import decision_of
 from lrc_core.runs.spec import ModelRef
 from lrc_core.runs.store import RunStore
-from lrc_core.texts.label import text_label
+from lrc_core.texts.label import text_labels
 from pages.ui.compare import ranks as rank_charts
 from pages.ui.compare import readings
 from pages.ui.shared import charting, forms
@@ -47,7 +47,8 @@ def overview(group: comparisons.Group, decomposition: str, rows: Rows, ref: Mode
 def perplexity(rows: Rows, figure: go.Figure, key: str, *, folded: bool = True) -> None:
     """Bars of perplexity, which is the best of them, and the table."""
     said = "Perplexity by method: " + "; ".join(_sentence(row) for row in charts.ordered(rows))
-    caption = ChartText(said, _readable(charts.ordered(rows)), readings.best(rows), folded=folded)
+    reading = readings.best(rows, Scores(RunStore().root))
+    caption = ChartText(said, _readable(charts.ordered(rows)), reading, folded=folded)
     charting.plotly(figure, caption, key=key, name="perplexity")
 
 
@@ -90,15 +91,14 @@ def _choices_table(found: Sequence[Choice]) -> pd.DataFrame:
 
 
 def _sentence(row: comparisons.Row) -> str:
-    scores = ", ".join(
-        f"{text_label(text)} {words.figure(score['value'])}" for text, score in row["perplexity"].items()
-    )
+    labels = text_labels(row["perplexity"])
+    scores = ", ".join(f"{labels[text]} {words.figure(score['value'])}" for text, score in row["perplexity"].items())
     return f"{charts.bar_name(row)}: {scores}"
 
 
 def _readable(rows: Rows) -> pd.DataFrame:
     """Rows with values and errors in one cell, for reading."""
-    records = []
+    records, labels = [], text_labels(texts_of(rows))
     for row in rows:
         record = {
             "Method": method_label(str(row["method"])),
@@ -109,7 +109,7 @@ def _readable(rows: Rows) -> pd.DataFrame:
         }
         record["Layers' bytes of 16 bits"] = words.percent(share_of(row), 1)
         for text, score in row["perplexity"].items():
-            record[f"Perplexity, {text_label(text)}"] = words.measured(score["value"], score.get("stderr"))
+            record[f"Perplexity, {labels[text]}"] = words.measured(score["value"], score.get("stderr"))
         for task, score in (row.get("zero_shot") or {}).items():
             for metric, kind in (("acc_norm", "normalised"), ("acc", "plain")):
                 if score.get(metric) is not None:

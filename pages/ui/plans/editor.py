@@ -32,7 +32,7 @@ from lrc_core.results.drafts import Draft, keep_draft, kept_draft, newest_draft,
 from lrc_core.results.plan_quality import loss_forecast
 from lrc_core.results.spectra import TWO_SIDED, known_losses, spectra_of
 from lrc_core.runs.spec import EvaluationSpec, ModelRef, SpectraSpec
-from lrc_core.texts.label import text_label
+from lrc_core.texts.label import text_labels
 from lrc_core.types import LinearShape, ModelCard
 from pages.ui.shared.cellgrid import OUTLINE, Grid, Limits, cell_grid, picked_in
 from pages.ui.shared.naming import when
@@ -385,8 +385,8 @@ def score_list(ref: ModelRef, keep: float, evaluation: EvaluationSpec) -> None:
             "decomposition": decomposition_label(score.decomposition),
             "kept": words.percent(score.keep_achieved, 2),
             **{
-                f"perplexity, {text_label(text)}": words.measured(one["value"], one.get("stderr"))
-                for text, one in score.perplexity.items()
+                f"perplexity, {label}": words.measured(one["value"], one.get("stderr"))
+                for one, label in zip(score.perplexity.values(), text_labels(score.perplexity).values(), strict=True)
             },
             "run": score.run_id,
         }

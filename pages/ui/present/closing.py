@@ -124,7 +124,7 @@ def conclusion(story: Story) -> Slide:
 def _decides(best: comparisons.Row, worst: comparisons.Row, text: str) -> str:
     """Whether it matters how a model is made small: only where the best and the last differ by more than chance."""
     gap = difference(worst, best, text, Scores(RunStore().root))
-    if gap.stderr and gap.value > 2 * gap.stderr:
+    if gap.sign > 0:
         return "How it is made that small decides"
     return "How it is made that small makes no difference beyond chance here"
 

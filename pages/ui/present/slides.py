@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cache
@@ -202,15 +201,17 @@ def comparison_words(story: Story) -> str:
     if len(story.others) < 2 or not story.texts:
         return _against_dense(story)
     best, second = story.others[:2]
-    gaps, scores = [], Scores(RunStore().root)
-    for text in story.texts:
-        found = difference(second, best, text, scores)
-        gaps.append((text, found.value / found.stderr if found.stderr else math.nan))
-    said = " and ".join(f"{gap:.1f} times its error on {text_label(text)}" for text, gap in gaps if math.isfinite(gap))
+    scores = Scores(RunStore().root)
+    gaps = {text: difference(second, best, text, scores) for text in story.texts}
+    said = " and ".join(
+        f"{gap.value / gap.stderr:.1f} times its error on {text_label(text)}"
+        for text, gap in gaps.items()
+        if gap.stderr
+    )
     names = f"{method_label(str(best['method']))} loses least; {method_label(str(second['method']))} comes next"
     if not said:
         return f"{names}. {_against_dense(story)}"
-    sure = all(gap >= 2 for _, gap in gaps)
+    sure = all(gap.sign > 0 for gap in gaps.values())
     verdict = "more than chance" if sure else "not beyond chance on every text"
     return f"{names}. The gap is {said}, {verdict}. {_against_dense(story)}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import shlex
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from lrc_core.cli import main
 from lrc_core.cli.parser import build_parser
 from lrc_core.errors import LrcError, SettingsError
 from lrc_core.jobs import node
@@ -57,6 +59,27 @@ def test_after_the_bench_every_step_is_done_but_what_failed(bench_parts: dict[st
     assert {state.state for key, state in states.items() if key not in failed} == {"done", "skipped"}
     rows = {state.run_id for key, state in states.items() if steps[key].kind == EVALUATE and state.state == "done"}
     assert len(rows) == 1 + 1 + 2 * 2 * (3 + 3 + 2)
+
+
+def test_the_table_of_a_sweep_has_every_figure_of_its_runs(
+    bench_parts: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = identified(QualitySpec(methods=("failing", "uniform"), keeps=(0.7,), **{**bench_parts, "baselines": ()}))
+    run(spec)
+    steps = Steps()
+    steps.add_bench(spec, fetch=False)
+    monkeypatch.setattr("lrc_core.cli.clusters.sweeps.plan_sweep", lambda *_: steps)
+    monkeypatch.setattr("lrc_core.cli.clusters.sweeps.send_missing", lambda *_: 0)
+    assert main(["sweep", "sweep.toml", "--csv", str(tmp_path / "rows.csv")]) == 1, "one of its rows failed"
+    rows = list(csv.DictReader((tmp_path / "rows.csv").open(encoding="utf-8")))
+    assert [bool(row["error"]) for row in rows] == [row["method"] == "failing" for row in rows]
+    assert {row["model"] for row in rows} == {spec.model.source}
+    for row in rows:
+        if not row["error"]:
+            measured = RunStore().open(row["evaluate_run"]).result() or {}
+            for task, score in measured["zero_shot"].items():
+                counted = {name: row[f"{task}_{name}"] for name in ("acc", "acc_norm")}
+                assert counted == {name: "" if score[name] is None else str(score[name]) for name in counted}
 
 
 def test_factors_are_made_once_and_one_training_serves_its_rates(bench_parts: dict[str, Any]) -> None:

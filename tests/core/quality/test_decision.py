@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 import re
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ import pytest
 from lrc_core.charts.shapes import Dot, Label, outline
 from lrc_core.figures.decision import decision_figure
 from lrc_core.names import method_color, method_label
+from lrc_core.quality.alternatives import SLACK
 from lrc_core.quality.decision import (
     BITS,
     FORMAT,
@@ -21,13 +24,13 @@ from lrc_core.quality.decision import (
     PRUNED,
     RANKS,
     REFERENCE,
-    SLACK,
     TUNED,
     choices,
     frontier,
 )
 from lrc_core.quality.decision_words import BESIDE, FITTED, decision_words, loss_words
 from lrc_core.quality.quantised import served_bytes
+from lrc_core.quality.rows import Scores
 from lrc_core.report.drawing.decision import decision_drawing, decision_legend
 
 WHOLE = 200e6
@@ -69,7 +72,8 @@ def test_the_frontier_is_what_no_other_choice_beats(seed: int) -> None:
 
 
 def test_sizes_losses_and_errors_are_those_of_the_rows() -> None:
-    tested = {"dense": {"perplexity": {text: {"stderr": 0.01} for text in ("c4", "wiki")}}}
+    test = {"difference": math.log(1.21), "stderr": 0.01, "p": 0.0}
+    tested = {"dense": {"perplexity": {"c4": test, "wiki": test}}}
     paired = {**LAGRANGIAN, "paired": tested}
     small = row("reference", (30.0, 15.0), 0.5, name="Half", decomposition=None)
     found = {one.kind: one for one in choices([DENSE, EIGHT, LAGRANGIAN, small], int(WHOLE))}
@@ -126,6 +130,21 @@ def test_ranks_win_only_where_no_format_undoes_them() -> None:
     said = decision_words(choices([DENSE, EIGHT, FOUR, better], int(WHOLE)))
     assert "quantise instead" not in said and "chance" not in said
     assert "chance" in decision_words(choices([DENSE, EIGHT, FOUR, row("lagrangian", (25.9, 13.0), 0.4)], int(WHOLE)))
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_ranks_and_formats_are_compared_window_by_window_where_those_are_kept(kept: bool, tmp_path: Path) -> None:
+    """What both lose more in a hard window says nothing of their difference."""
+    hard = [300.0, 200.0, 100.0, 250.0, 150.0]
+    losses = {"run-q8_0": hard, "run-lagrangian": [loss * 1.02 for loss in hard]}  # of the dense model none are left
+    for name, found in losses.items() if kept else ():
+        windows = {"losses": found, "tokens": [100] * 5, "digest": "x"}
+        (tmp_path / name).mkdir()
+        content = {"windows": {"c4": windows, "wiki": windows}, "tasks": {}}
+        (tmp_path / name / "scores.json").write_text(json.dumps(content))
+    near = row("lagrangian", (20.4, 10.2), 0.84)
+    said = decision_words(choices([DENSE, EIGHT, FOUR, near], int(WHOLE), Scores(tmp_path)))
+    assert "quantise instead" in said and ("chance" in said) != kept
 
 
 def test_what_ranks_lose_by_chance_is_not_held_against_them() -> None:

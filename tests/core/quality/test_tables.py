@@ -48,6 +48,15 @@ def test_perplexity_of_another_tokenizer_is_converted_by_bytes(tmp_path: Path) -
     assert old["perplexity"]["t"] == score and "not comparable" in old["note"]
 
 
+def test_every_row_of_a_table_stands_beside_the_dense_model_of_its_own() -> None:
+    def row(model: str, method: str, speed: float) -> dict[str, Any]:
+        return {"model": model, "method": method, "keep_target": 0.8, "cost": {"decode_tokens_per_s": speed}}
+
+    rows = [row("a", "dense", 10.0), row("b", "dense", 40.0), row("a", "llrc", 5.0), row("b", "llrc", 10.0)]
+    paces = [found["decode_times_dense"] for found in records({"rows": rows})]
+    assert paces == pytest.approx([1.0, 1.0, 0.5, 0.25])
+
+
 def test_tables_hold_every_row(bench_parts: dict[str, Any]) -> None:
     spec = QualitySpec(methods=("uniform", "tilted", "failing"), keeps=(0.8, 0.6), task_keeps=(0.6,), **bench_parts)
     result = result_of(run(spec))

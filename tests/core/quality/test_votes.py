@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from lrc_core.kinds.generate import MOST_ANSWERS
 from lrc_core.quality.plain_words import Loss, accuracy_loss, difference_words, surprise
 from lrc_core.quality.rows import Scores
 from lrc_core.quality.votes import SKIPPED, TIE, Vote, against, keep_vote, read_votes, tally, votes_csv
@@ -56,7 +57,15 @@ def test_csv_round_trips() -> None:
     rows = list(csv.DictReader(io.StringIO(votes_csv([vote(1, "dense"), vote(2, TIE)]))))
     assert rows[0]["prompt"] == vote(1, "dense").prompt and "\n" in rows[0]["prompt"]
     assert (rows[0]["answer_2"], rows[0]["chosen"], rows[0]["place"]) == ("dense", "dense", "2")
-    assert (rows[1]["chosen"], rows[1]["place"], rows[1]["answer_3"]) == ("tie", "", "")
+    assert (rows[1]["chosen"], rows[1]["place"]) == ("tie", "")
+
+
+def test_every_answer_has_a_column_however_many_were_asked() -> None:
+    names = ("dense", *(f"llrc at {10 * number} %" for number in range(1, MOST_ANSWERS)))
+    rows = list(csv.DictReader(io.StringIO(votes_csv([vote(1, "dense"), vote(2, names[-1], *names)]))))
+    assert tuple(rows[1][f"answer_{number + 1}"] for number in range(MOST_ANSWERS)) == names
+    assert rows[1][f"answer_{rows[1]['place']}"] == names[-1]
+    assert rows[0][f"answer_{MOST_ANSWERS}"] == "", "who asked fewer leaves the last ones empty"
 
 
 def row(run_id: str, **accuracies: float) -> dict[str, Any]:

@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from lrc_core import words as numbers
 from lrc_core.quality.decision_words import BESIDE, decision_words
+from lrc_core.quality.paired import log_perplexity
+from lrc_core.quality.rows import Scores
 from lrc_core.report.build import make_report
 from lrc_core.report.content import Commands, Table, Words, visible_texts
 from lrc_core.report.html.page import report_html
 from lrc_core.report.pdf.document import report_pdf
 from lrc_core.report.sections import prose
 from lrc_core.report.sections.allocation import _ranks
-from lrc_core.report.sections.rows import Named
+from lrc_core.report.sections.rows import Named, certainty
 from lrc_core.report.sources import Asked, ReportPlan, find_sources
 from lrc_core.runs.spec import AnswerSpec, GenerateSpec, ModelRef, QualitySpec, UpdateSpec
 from lrc_core.types import ModelCard
@@ -39,6 +43,27 @@ def test_failed_and_missing_cells_stand_in_the_tables(make: Make, stores: Any, c
     assert [cell.text for cell in line.cells[:3]] == ["STRS", "20", "Not measured"]
     for drawn in (report_html(lacking), Pdf(report_pdf(lacking)).text()):
         assert "Not measured" in drawn
+
+
+def test_how_sure_a_difference_is_comes_from_the_very_two_rows(tmp_path: Path) -> None:
+    """A bench tests against the baseline under the same decomposition, which need not be the one that comes next."""
+    losses = {"llrc": [300.0, 200.0, 100.0, 250.0], "uniform": [301.0, 199.0, 101.0, 250.0]}
+    for name, found in losses.items():
+        (tmp_path / name).mkdir()
+        windows = {"gensim": {"losses": found, "tokens": [100] * 4, "digest": "x"}}
+        (tmp_path / name / "scores.json").write_text(json.dumps({"windows": windows}))
+    recorded = {"uniform": {"perplexity": {"gensim": {"p": 1e-9}}}}
+    first = {**table_factory.row("llrc", 0.8, run_id="llrc"), "decomposition": "kfac", "paired": recorded}
+    second = table_factory.row("uniform", 0.8, run_id="uniform")
+    named: Any = SimpleNamespace(
+        texts=["gensim"], text=str, line=lambda row: row["method"],
+        sources=SimpleNamespace(baselines=("uniform",), scores=lambda: Scores(tmp_path)),
+    )  # fmt: skip
+    p = log_perplexity(losses["llrc"], losses["uniform"], [100] * 4).p
+    assert prose.p_words(p) in certainty(first, second, named)
+    for name in losses:
+        (tmp_path / name / "scores.json").unlink()
+    assert prose.p_words(1e-9) in certainty(first, second, named), "the recorded test, where no window is left"
 
 
 def test_what_prunes_structure_is_one_cell_under_no_decomposition(stores: Any, card: ModelCard) -> None:

@@ -11,10 +11,11 @@ from lrc_core import words
 from lrc_core.allocate.llrc import row as training
 from lrc_core.budget import USUAL_KEEP
 from lrc_core.names import method_color, method_label
-from lrc_core.quality.rows import dense_row
+from lrc_core.quality.rows import Scores, dense_row
 from lrc_core.report.html.page import inline
 from lrc_core.results.archive import archive
 from lrc_core.runs.spec import ModelRef
+from lrc_core.runs.store import RunStore
 from lrc_core.texts.label import text_label
 from pages.ui.compare import readings
 from pages.ui.learn import card, layers, lessons, mask, methods, outputs, picture, weight
@@ -122,7 +123,7 @@ def _methods(ref: ModelRef) -> str:
     return (
         f'<div class="pair">{charts}</div>'
         + said(f"All three: {trio.basis}.")
-        + said(readings.best(rows))
+        + said(readings.best(rows, Scores(RunStore().root)))
         + said(methods.beyond(group, USUAL_KEEP, rows))
         + spent
     )
