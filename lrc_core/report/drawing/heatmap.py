@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lrc_core.budget import is_dense, largest_low_rank, layer_ratio
+from lrc_core.budget import smallest_dense_rank
 from lrc_core.charts.shapes import Drawing, Label, Shape, cells, labelled
+from lrc_core.formats.sizes import LayerState
 from lrc_core.plan import Plan
 from lrc_core.types import LinearShape, ModelCard
 from lrc_core.words import kind_labels, percent, stay_dense
@@ -47,35 +48,21 @@ def linked(card: ModelCard, plans: Sequence[tuple[str, Plan]]) -> Linked:
     """
     labels = kind_labels(card.kinds)
     order = list(labels)
+    states = [plan.states(card.layers) for _, plan in plans]
     return Linked(
         names=tuple(layer.name for layer in card.layers),
         places=tuple((layer.block, order.index(layer.kind)) for layer in card.layers),
         kinds=tuple(labels.values()),
         full=tuple(layer.full_rank for layer in card.layers),
-        kept=tuple(tuple(round(kept, 4) for kept in kept_of(card, plan).values()) for _, plan in plans),
-        plans=tuple(tuple(_stored(card, plan)) for _, plan in plans),
+        kept=tuple(tuple(round(one.kept, 4) for one in plan) for plan in states),
+        plans=tuple(tuple(one.shape or (DENSE if one.dense else one.rank) for one in plan) for plan in states),
         labels=tuple(label for label, _ in plans),
     )
 
 
-def _stored(card: ModelCard, plan: Plan) -> list[int | tuple[int, int]]:
-    card = plan.stored(card)
-    ranks, shapes = plan.full_ranks(card.layers), plan.pruned or {}
-    return [
-        (shapes[layer.name][0], shapes[layer.name][1])
-        if layer.name in shapes
-        else DENSE
-        if is_dense(layer, ranks[layer.name])
-        else ranks[layer.name]
-        for layer in card.layers
-    ]
-
-
 def kept_of(card: ModelCard, plan: Plan) -> dict[str, float]:
     """Share of its parameters that every layer keeps."""
-    card = plan.stored(card)
-    ranks, shapes = plan.full_ranks(card.layers), plan.pruned or {}
-    return {layer.name: layer_ratio(layer, ranks[layer.name], shapes.get(layer.name)) for layer in card.layers}
+    return {state.layer.name: state.kept for state in plan.states(card.layers)}
 
 
 def rank_heatmap(card: ModelCard, plan: Plan) -> Drawing:
@@ -109,8 +96,8 @@ def _share(layers: Sequence[LinearShape], kept: dict[str, float]) -> float:
 
 def plan_sentence(card: ModelCard, plan: Plan) -> str:
     """One sentence about where a plan spends its parameters, computed from it."""
-    card = plan.stored(card)
-    kept, ranks = kept_of(card, plan), plan.full_ranks(card.layers)
+    states = plan.states(card.layers)
+    kept = {state.layer.name: state.kept for state in states}
     if max(kept.values()) - min(kept.values()) < 0.03:
         return f"Every layer keeps nearly the same share, {percent(_share(card.layers, kept), 0)}."
     labels = kind_labels(card.kinds)
@@ -118,8 +105,7 @@ def plan_sentence(card: ModelCard, plan: Plan) -> str:
         label: _share([layer for layer in card.layers if layer.kind == kind], kept) for kind, label in labels.items()
     }
     most, least = max(by_kind, key=by_kind.__getitem__), min(by_kind, key=by_kind.__getitem__)
-    whole = sum(is_dense(layer, ranks[layer.name]) and layer.name not in (plan.pruned or {}) for layer in card.layers)
-    said = stay_dense(whole, len(card.layers))
+    said = stay_dense(sum(state.dense for state in states), len(states))
     if by_kind[most] - by_kind[least] >= 0.02:
         said += f"; {most} keeps most ({percent(by_kind[most], 0)}), {least} least ({percent(by_kind[least], 0)})"
     return said + _depth(card, kept) + "."
@@ -147,9 +133,8 @@ def _blocks(first: int, last: int) -> str:
     return f"blocks {first} to {last - 1} keep" if last - first > 1 else f"block {first} keeps"
 
 
-def rank_words(layer: LinearShape, plan: Plan) -> tuple[str, float]:
-    """How a layer, under the law that the plan stores it by, is stored: in words, and its rank for sorting."""
-    if shape := (plan.pruned or {}).get(layer.name):
-        return f"{shape[0]:,} × {shape[1]:,}", float(min(shape))
-    rank = plan.ranks.get(layer.name, layer.full_rank)
-    return ("dense", float(largest_low_rank(layer) + 1)) if is_dense(layer, rank) else (f"{rank:,}", float(rank))
+def rank_words(state: LayerState) -> tuple[str, float]:
+    """How a layer is stored: in words, and its rank for sorting."""
+    if state.shape:
+        return f"{state.shape[0]:,} × {state.shape[1]:,}", float(min(state.shape))
+    return ("dense", smallest_dense_rank(state.layer)) if state.dense else (f"{state.rank:,}", state.rank)

@@ -9,11 +9,10 @@ import streamlit as st
 
 from lrc_core import words
 from lrc_core.formats.grids import QUANTISED
-from lrc_core.formats.sizes import plan_bytes, whole_bytes
+from lrc_core.formats.sizes import whole_bytes
 from lrc_core.names import method_label
 from lrc_core.paths import read_only
 from lrc_core.plan import Plan
-from lrc_core.report.drawing.heatmap import kept_of
 from lrc_core.results.archive import RunView, archive, card_of
 from lrc_core.results.identity import identified
 from lrc_core.results.outcomes import outcome
@@ -60,12 +59,10 @@ def summary(plan: Plan, card: ModelCard) -> str:
 
 def kept_picture(plan: Plan, card: ModelCard) -> str:
     """The map of what every layer keeps: of its bytes where the plan has number formats, else of its parameters."""
-    kept, card = kept_of(card, plan), plan.stored(card)
-    if plan.formats:
-        ranks, shapes = plan.full_ranks(card.layers), plan.pruned or {}
-        kept = {
-            layer.name: plan_bytes([layer], ranks, plan.formats, shapes) / whole_bytes([layer]) for layer in card.layers
-        }
+    kept = {
+        one.layer.name: one.bytes / whole_bytes([one.layer]) if plan.formats else one.kept
+        for one in plan.states(card.layers)
+    }
     label = f"Share of each layer's {'bytes' if plan.formats else 'parameters'} that {method_label(plan.method)} keeps"
     return pictures.heat(
         pictures.LayerHeatmap(card, kept, (0.0, 1.0), lambda value: words.percent(value, 0), "of the layer kept", label)
