@@ -67,7 +67,7 @@ def _drawn(named: Named) -> list[ReportPlan]:
 
 def _picture(card: ModelCard, shown: ReportPlan, name: str) -> Picture:
     plan = shown.plan
-    said = plan_sentence(card, plan)
+    said = plan_sentence(plan.states(card.layers))
     kept = kept_words(plan.keep_achieved, card.coverage).replace("blocks)", "blocks kept)")
     size = f"{removed(plan.keep_achieved, 2)} of the block linears removed{kept}"
     alt = f"Heatmap of {name}: blocks downwards, kinds of layer to the right. {said}"

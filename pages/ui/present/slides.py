@@ -14,21 +14,19 @@ from lrc_core.decompose.measures import energy_rank
 from lrc_core.errors import LrcError
 from lrc_core.names import method_color, method_label
 from lrc_core.paths import start_command
-from lrc_core.plan import Plan
 from lrc_core.quality.alternatives import difference
 from lrc_core.quality.footprint import footprint
 from lrc_core.quality.plain_words import accuracy_loss, difference_words, surprise
 from lrc_core.quality.quantised import compresses
 from lrc_core.quality.rows import Scores
 from lrc_core.quality.speeds import DECODE, PREFILL, pace_of
-from lrc_core.report.drawing.heatmap import kept_of
+from lrc_core.report.drawing.heatmap import plan_sentence
 from lrc_core.results import comparisons
 from lrc_core.results.answers import NOTHING, answered
 from lrc_core.results.archive import RunView, archive
 from lrc_core.runs.spec import AllocateSpec, GenerateSpec
 from lrc_core.runs.store import RunStore
 from lrc_core.texts.label import text_label
-from lrc_core.types import ModelCard
 from pages.ui.present.closing import conclusion, decision, not_for
 from pages.ui.present.glossary import glosses
 from pages.ui.present.slide import Slide
@@ -160,34 +158,10 @@ def plan(story: Story) -> Slide:
     """What every layer keeps."""
     found, model = story.plan, story.card
     assert found is not None
-    kept, label = kept_of(model, found), method_label(found.method)
-    body = pictures.heat(
-        pictures.LayerHeatmap(
-            model, kept, (0.0, 1.0), lambda value: words.percent(value, 0), "of the layer kept",
-            f"Share of each layer's parameters that {label} keeps at {story.removed} compression",
-        )
-    )  # fmt: skip
     run_id = str(found.origin.get("run_id") or (story.best or {}).get("allocate_run_id") or story.source)
-    return Slide(
-        "plan", f"What {label} keeps when {story.removed} must go", body, plan_words(model, found, kept), (run_id,)
-    )
-
-
-def plan_words(model: ModelCard, found: Plan, kept: dict[str, float]) -> str:
-    """Dense layers, and which blocks keep most and least, weighted by parameters."""
-    blocks: dict[int, list[tuple[float, int]]] = {}
-    for layer in model.layers:
-        blocks.setdefault(layer.block, []).append((kept[layer.name], layer.params))
-    shares = {block: sum(s * p for s, p in found) / sum(p for _, p in found) for block, found in blocks.items()}
-    low, high = min(shares, key=shares.__getitem__), max(shares, key=shares.__getitem__)
-    start = words.stay_dense(len(found.dense), len(model.layers))
-    most, least = words.percent(shares[high], 0), words.percent(shares[low], 0)
-    if most == least:
-        return f"{start}; every block keeps about {most} of its parameters."
-    return (
-        f"{start}. Block {high} keeps most, {most} of its parameters, block {low} least, {least}; the uniform rule "
-        f"would keep {words.percent(found.keep_target, 0)} everywhere."
-    )
+    title = f"What {method_label(found.method)} keeps when {story.removed} must go"
+    reading = plan_sentence(found.states(model.layers))
+    return Slide("plan", title, pictures.kept_map(model, found), reading, (run_id,))
 
 
 def comparison(story: Story) -> Slide:
