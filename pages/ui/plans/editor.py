@@ -12,7 +12,7 @@ import pandas as pd
 import streamlit as st
 
 from lrc_core import words
-from lrc_core.allocate.curves.hand import predicted_loss
+from lrc_core.allocate.curves.loss_curves import predicted_loss
 from lrc_core.budget import (
     is_dense,
     layer_ratio,
