@@ -15,11 +15,11 @@ from lrc_core.errors import LrcError
 from lrc_core.names import method_color, method_label
 from lrc_core.paths import start_command
 from lrc_core.quality.alternatives import difference
+from lrc_core.quality.card import CardModel, Wishes, card_words, speed_of
 from lrc_core.quality.footprint import footprint
-from lrc_core.quality.plain_words import accuracy_loss, difference_words, surprise
+from lrc_core.quality.plain_words import surprise
 from lrc_core.quality.quantised import compresses
 from lrc_core.quality.rows import Scores
-from lrc_core.quality.speeds import DECODE, PREFILL, pace_of
 from lrc_core.report.drawing.heatmap import plan_sentence
 from lrc_core.results import comparisons
 from lrc_core.results.answers import NOTHING, answered
@@ -257,55 +257,28 @@ def _cut(text: str, most: int = 210) -> str:
 
 def card(story: Story) -> Slide:
     """Memory, speed, quality and money, dense beside compressed."""
-    dense, best = story.dense, story.best
-    price, unit = state.price()
-    columns = [("Dense model", method_color("dense"), dense, footprint(story.card, None, CONTEXT))]
+    wishes, dense, best = Wishes(CONTEXT, 1, *state.price()), story.dense, story.best
+    entries = [CardModel("Dense model", method_color("dense"), None, speed_of(dense or {}), dense, "")]
     if best is not None and story.plan is not None:
-        columns.append(
-            (_name(best), method_color(str(best["method"])), best, footprint(story.card, story.plan, CONTEXT))
+        color = method_color(str(best["method"]))
+        entries.append(CardModel(_name(best), color, story.plan, speed_of(best), best, ""))
+    found = [(entry, footprint(story.card, entry.plan, CONTEXT)) for entry in entries]
+    largest = max(size.total for _, size in found)
+    cells = ""
+    for entry, size in found:
+        said = card_words((entry, size), found[0], wishes, Scores(RunStore().root))
+        lines = (html.escape(line.replace("**", "")) for line in (said.money, said.speed, said.quality))
+        cells += (
+            f'<div class="card"><b><i class="chip" style="background:{entry.color}"></i>{html.escape(entry.name)}</b>'
+            f'<p class="big">{words.data_size(size.total)}</p>{pictures.memory_bar(size, largest)}'
+            f"<ul>{''.join(f'<li>{line}</li>' for line in lines)}</ul></div>"
         )
-    largest = max(size.total for *_, size in columns)
-    cells = "".join(
-        f'<div class="card"><b><i class="chip" style="background:{color}"></i>{html.escape(name)}</b>'
-        f'<p class="big">{words.data_size(size.total)}</p>{pictures.memory_bar(size, largest)}'
-        f"<ul><li>{size.monthly(price):,.2f} {html.escape(unit)} a month at {price:g} {html.escape(unit)} per GB</li>"
-        f"<li>{_speed(row, dense)}</li>"
-        f"{''.join(f'<li>{html.escape(said)}</li>' for said in _quality(row, dense))}</ul></div>"
-        for name, color, row, size in columns
+    reading = (
+        f"Memory to answer at {CONTEXT:,} tokens of context: weights and cache counted, overhead estimated. "
+        "Speeds are of the computer that measured them; tokens/s of two runs compare only roughly."
     )
-    reading = f"Memory to answer at {CONTEXT:,} tokens of context: weights and cache counted, overhead estimated. "
-    pace = pace_of(best or {}, dense, DECODE)
-    if pace is not None and pace.stderr is not None:
-        reading += "Paces were timed right beside the dense model; tokens/s of two runs compare only roughly."
-    elif any("tokens/s" in _speed(row, dense) for *_, row, _ in columns):
-        reading += "Every speed was measured once, on the computer that made the run."
-    ids = tuple(str(row.get("run_id")) for *_, row, _ in columns if row is not None)
+    ids = tuple(str(row.get("run_id")) for row in (dense, best) if row is not None)
     return Slide("card", "What it costs and gives", f'<div class="cards">{cells}</div>', reading, ids)
-
-
-def _speed(row: comparisons.Row | None, dense: comparisons.Row | None) -> str:
-    """Both speeds: what writes faster may well read its prompt more slowly. Beside them the paces, where timed."""
-    cost = (row or {}).get("cost") or {}
-    said = []
-    for what, verb in ((DECODE, "writes"), (PREFILL, "reads a prompt at")):
-        if speed := cost.get(f"{what}_tokens_per_s"):
-            pace = None if row is dense else pace_of(row or {}, dense, what)
-            share = f", {pace.figure} times the dense pace" if pace is not None and pace.stderr is not None else ""
-            said.append(f"{verb} {words.significant(speed)} tokens/s{share}")
-    joined = ("; " if any(", " in one for one in said) else ", ").join(said)
-    return f"{joined[0].upper()}{joined[1:]}" if joined else "Speed was not measured"
-
-
-def _quality(row: comparisons.Row | None, dense: comparisons.Row | None) -> list[str]:
-    if row is None or dense is None:
-        return ["Quality was not measured"]
-    if row is dense:
-        return ["The other's quality is compared with it"]
-    loss = accuracy_loss(row, dense, Scores(RunStore().root))
-    return [
-        *([difference_words(loss).removesuffix(".")] if loss is not None else []),
-        f"Perplexity is {surprise(row, dense)}",
-    ]
 
 
 def reproduce(story: Story) -> Slide:
