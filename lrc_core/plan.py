@@ -30,13 +30,23 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from lrc_core.budget import LAWS, Ranks, Shapes, is_dense, keep_ratio, normalised, stored_card, whole_model_ratio
+from lrc_core.budget import (
+    LAWS,
+    Ranks,
+    Shapes,
+    is_dense,
+    keep_ratio,
+    normalised,
+    stored,
+    stored_card,
+    whole_model_ratio,
+)
 from lrc_core.coverage import is_expert
 from lrc_core.digests import file_digest
 from lrc_core.errors import BudgetError, OtherModelError, PlanError, RecordError
 from lrc_core.files import write_json
 from lrc_core.formats.grids import FORMATS, METHODS
-from lrc_core.formats.sizes import plan_bytes, whole_bytes
+from lrc_core.formats.sizes import LayerState, layer_states, whole_bytes
 from lrc_core.front import callable_package
 from lrc_core.records import Count, Label, Name, Positive, Share, TextLimit, load_record, typed
 from lrc_core.types import LinearShape, ModelCard, ModelIdentity, Storage
@@ -128,16 +138,21 @@ class Plan:
             )
         return {layer.name: self.ranks.get(layer.name, layer.full_rank) for layer in layers}
 
-    def bytes_share(self, layers: Sequence[LinearShape]) -> float:
-        """Bytes of the block linears as a share of what they take dense in 16 bits.
-
-        Args:
-            layers: as the plan stores them.
+    def states(self, layers: Sequence[LinearShape]) -> tuple[LayerState, ...]:
+        """What the plan makes of every layer of the model.
 
         Raises:
             PlanError: the plan's layers are not the model's.
         """
-        return plan_bytes(layers, self.full_ranks(layers), self.formats, self.pruned) / whole_bytes(layers)
+        return layer_states(stored(layers, self.storage), self.full_ranks(layers), self.formats, self.pruned)
+
+    def bytes_share(self, layers: Sequence[LinearShape]) -> float:
+        """Bytes of the block linears as a share of what they take dense in 16 bits.
+
+        Raises:
+            PlanError: the plan's layers are not the model's.
+        """
+        return sum(state.bytes for state in self.states(layers)) / whole_bytes(layers)
 
     def stored(self, card: ModelCard) -> ModelCard:
         """The model's card with its layers as this plan stores them: what everything about the plan is counted by."""

@@ -81,9 +81,9 @@ def layer_params(layer: LinearShape, rank: int) -> int:
     return layer.params if is_dense(layer, rank) else factor_params(layer, rank)
 
 
-def layer_ratio(layer: LinearShape, rank: int, shape: tuple[int, int] | None = None) -> float:
-    """Share R of the layer that is kept, in (0, 1]; ``shape`` is what pruning leaves of it."""
-    return (layer_params(layer, rank) if shape is None else math.prod(shape)) / layer.params
+def layer_ratio(layer: LinearShape, rank: int) -> float:
+    """Share R of the layer that is kept, in (0, 1]."""
+    return layer_params(layer, rank) / layer.params
 
 
 def rank_of_share(layer: LinearShape, share: float) -> float:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lrc_core.allocate.curves.hand import HAND, predicted_loss, spend_rest
+from lrc_core.allocate.curves.hand import HAND, spend_rest
+from lrc_core.allocate.curves.loss_curves import predicted_loss
 from lrc_core.budget import check_keep, fit_budget, stored_card, uniform_ranks
 from lrc_core.cli.output import emit, emit_json, fixed_percent
 from lrc_core.errors import LrcError, PlanError, SettingsError

@@ -5,37 +5,35 @@ from __future__ import annotations
 import pandas as pd
 import plotly.graph_objects as go
 
-from lrc_core.budget import Ranks, is_dense, layer_ratio
 from lrc_core.charts.theme import RAMP_LIGHT
+from lrc_core.formats.sizes import LayerState
 from lrc_core.plan import Plan
-from lrc_core.types import LinearShape, ModelCard
+from lrc_core.types import ModelCard
 from lrc_core.words import kind_labels
 
 
-def rank_frame(card: ModelCard, found: Ranks | Plan) -> pd.DataFrame:
+def rank_frame(card: ModelCard, plan: Plan) -> pd.DataFrame:
     """One row per layer: where it is, its rank and the share of its parameters that is kept.
 
     A pruned layer has no rank of its own: that of what is left of it is at most its smaller side.
     """
-    labels = kind_labels(card.kinds)
-    card = found.stored(card) if isinstance(found, Plan) else card
-    ranks, shapes = (found.full_ranks(card.layers), found.pruned or {}) if isinstance(found, Plan) else (found, {})
-
-    def state(layer: LinearShape) -> str:
-        if shape := shapes.get(layer.name):
-            return f"pruned to {shape[0]:,} × {shape[1]:,}"
-        return "dense" if is_dense(layer, ranks[layer.name]) else "low rank"
-
+    labels, states = kind_labels(card.kinds), plan.states(card.layers)
     return pd.DataFrame(
         {
-            "block": [layer.block for layer in card.layers],
-            "kind": [labels[layer.kind] for layer in card.layers],
-            "rank": [min(shapes.get(layer.name, (ranks[layer.name],))) for layer in card.layers],
-            "full": [layer.full_rank for layer in card.layers],
-            "kept": [layer_ratio(layer, ranks[layer.name], shapes.get(layer.name)) for layer in card.layers],
-            "state": [state(layer) for layer in card.layers],
+            "block": [state.layer.block for state in states],
+            "kind": [labels[state.layer.kind] for state in states],
+            "rank": [min(state.shape or (state.rank,)) for state in states],
+            "full": [state.layer.full_rank for state in states],
+            "kept": [state.kept for state in states],
+            "state": [_words(state) for state in states],
         }
     )
+
+
+def _words(state: LayerState) -> str:
+    if state.shape:
+        return f"pruned to {state.shape[0]:,} × {state.shape[1]:,}"
+    return "dense" if state.dense else "low rank"
 
 
 def rank_figure(card: ModelCard, plan: Plan, title: str = "") -> go.Figure:

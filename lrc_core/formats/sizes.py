@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from lrc_core.budget import Ranks, Shapes, is_dense
+from lrc_core.budget import Ranks, Shapes, is_dense, layer_params
 from lrc_core.formats.grids import BF16, FORMATS, Q8_0, Format
 from lrc_core.types import LinearShape
 
@@ -58,14 +59,50 @@ def layer_bytes(layer: LinearShape, rank: int, form: Format = BF16) -> int:
     return sum(form.bytes_of(rows, width) for rows, width in stored_matrices(layer, rank, form))
 
 
-def plan_bytes(layers: Iterable[LinearShape], ranks: Ranks, formats: Formats, shapes: Shapes | None = None) -> int:
-    """Bytes of all block linears; those in ``shapes`` are pruned to that, and in 16 bits."""
-    left = shapes or {}
-    return sum(
-        BF16.block_bytes * math.prod(left[layer.name])
-        if layer.name in left
-        else layer_bytes(layer, ranks[layer.name], FORMATS[formats.get(layer.name, BF16.name)])
-        for layer in layers
+@dataclass(frozen=True)
+class LayerState:
+    """What a plan makes of a layer.
+
+    Attributes:
+        layer: under the law that it is stored by.
+        rank: the full one where it is dense or pruned.
+        shape: rows and columns that pruning leaves, None where it is not pruned.
+        form: its number format.
+    """
+
+    layer: LinearShape
+    rank: int
+    shape: tuple[int, int] | None
+    form: Format
+
+    @property
+    def dense(self) -> bool:
+        """Whether it is stored whole."""
+        return self.shape is None and is_dense(self.layer, self.rank)
+
+    @property
+    def params(self) -> int:
+        """Parameters that it keeps."""
+        return layer_params(self.layer, self.rank) if self.shape is None else math.prod(self.shape)
+
+    @property
+    def kept(self) -> float:
+        """Share of its parameters that it keeps."""
+        return self.params / self.layer.params
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that it takes; what pruning leaves is in 16 bits."""
+        return layer_bytes(self.layer, self.rank, self.form) if self.shape is None else BF16.block_bytes * self.params
+
+
+def layer_states(
+    layers: Iterable[LinearShape], ranks: Ranks, formats: Formats | None = None, shapes: Shapes | None = None
+) -> tuple[LayerState, ...]:
+    """What these ranks, number formats and shapes make of every layer."""
+    named, left = formats or {}, shapes or {}
+    return tuple(
+        LayerState(one, ranks[one.name], left.get(one.name), FORMATS[named.get(one.name, BF16.name)]) for one in layers
     )
 
 

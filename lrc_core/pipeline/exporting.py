@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lrc_core import __version__
-from lrc_core.budget import plan_params, whole_percent
+from lrc_core.budget import whole_percent
 from lrc_core.errors import ExportError, PackError, TextError
 from lrc_core.files import disk_errors, folder_size, move, write_atomic
 from lrc_core.folders.card import STARTER_SOURCE, CardFacts, card_text, licence_of
@@ -22,8 +22,6 @@ from lrc_core.folders.check import READ_BACK, SEVERAL, Check, check_folder, keep
 from lrc_core.folders.stored import Stock, Stored, Wanted, as_stored, densified, stock_of, stored_parts
 from lrc_core.folders.ways import ways_to_load
 from lrc_core.folders.write import block_of, write_companions, write_config, write_parts, write_shards
-from lrc_core.formats.grids import BF16
-from lrc_core.formats.sizes import plan_bytes
 from lrc_core.lowrank.rounding import unpack_into
 from lrc_core.models import load
 from lrc_core.models.device import DTYPES, devices_of
@@ -36,6 +34,7 @@ from lrc_core.names import method_label
 from lrc_core.pipeline.planned import under_plan
 from lrc_core.pipeline.session import Session, write_card
 from lrc_core.plan import Plan, plan_variant
+from lrc_core.quality.footprint import weight_bytes
 from lrc_core.results.measured import rows_of_plan
 from lrc_core.runs.spec import ExportSpec, ModelRef
 from lrc_core.runs.store import Run
@@ -209,7 +208,7 @@ def _require_promised(found: Stored, plan: Plan, card: ModelCard, stock: Stock, 
     Raises:
         ExportError: names both sizes.
     """
-    promised = _promised(plan if form != "dense" else None, card, dtype)
+    promised = weight_bytes(card, plan if form != "dense" else None, dtype.itemsize)
     for name, (rows, _) in (plan.pruned or {}).items():
         promised -= (stock.shapes[name][0] - rows) * (f"{name}.bias" in found.tensors) * dtype.itemsize
     counted = sum(
@@ -222,18 +221,6 @@ def _require_promised(found: Stored, plan: Plan, card: ModelCard, stock: Stock, 
             f"The folder would hold {counted:,} bytes of weights, and the plan promises {promised:,}.",
             "Please report the model's architecture.",
         )
-
-
-def _promised(plan: Plan | None, card: ModelCard, dtype: torch.dtype) -> int:
-    """Bytes of the weights: of layers in number formats what those take, of everything else that of the precision."""
-    if plan is None:
-        return card.params_total * dtype.itemsize
-    layers = plan.stored(card).layers
-    ranks, shapes = plan.full_ranks(layers), plan.pruned
-    names = {name for name, form in plan.formats.items() if form != BF16.name}
-    plain = plan_params((layer for layer in layers if layer.name not in names), ranks, shapes)
-    packed = plan_bytes((layer for layer in layers if layer.name in names), ranks, plan.formats)
-    return (card.params_total - card.params_linear + plain) * dtype.itemsize + packed
 
 
 def _provenance(plan: Plan, card: ModelCard) -> dict[str, Any]:

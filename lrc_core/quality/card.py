@@ -31,7 +31,7 @@ class CardModel:
     Attributes:
         name: as shown.
         color: of its method.
-        plan: None for the dense model.
+        plan: what its memory is counted by; None for the dense model, and where memory is not asked for.
         speed: decode and prefill speed in tokens per second, as far as measured.
         row: its measured row, None where its quality was not measured.
         source: id of the run that the speed comes from.
@@ -62,6 +62,43 @@ class Wishes:
     sequences: int
     price: float
     currency: str
+
+
+@dataclass(frozen=True)
+class CardWords:
+    """A model's card, line by line.
+
+    Attributes:
+        memory: that it needs to answer, and how much less that is than dense.
+        money: what the memory costs a month.
+        speed: as measured, and as a share of the dense model's.
+        quality: what was lost.
+        behind: how many questions stand behind the quality; "" where none do.
+    """
+
+    memory: str
+    money: str
+    speed: str
+    quality: str
+    behind: str
+
+
+Counted = tuple[CardModel, Footprint]
+
+
+def card_words(counted: Counted, dense: Counted | None, wishes: Wishes, scores: Scores) -> CardWords:
+    """The card of a model, beside the dense one where that has a card too."""
+    (entry, size), base = counted, dense[0] if dense else None
+    less = f", {percent(1 - size.total / dense[1].total)} less than dense" if dense and entry is not base else ""
+    money, unit = size.monthly(wishes.price), wishes.currency
+    quality, behind = quality_words(entry, base, scores)
+    return CardWords(
+        f"**{data_size(size.total)}** to answer at {wishes.context:,} tokens{less}",
+        f"**{money:,.{2 if money < 100 else 0}f} {unit}** a month at {wishes.price:g} {unit} per GB",
+        speed_words(entry, base),
+        quality,
+        behind,
+    )
 
 
 def speed_of(row: Row) -> dict[str, float | None]:
@@ -103,7 +140,7 @@ def _pace(entry: CardModel, dense: CardModel | None, what: str) -> Pace | None:
 
 def quality_words(entry: CardModel, dense: CardModel | None, scores: Scores) -> tuple[str, str]:
     """What was lost, in plain words; and how many questions stand behind them, "" where none do."""
-    if entry.plan is None:
+    if entry is dense:
         return "Quality: the measure for the others.", ""
     if entry.row is None or dense is None or dense.row is None:
         return "Quality was not measured: compare this plan on the Compare page.", ""
@@ -114,7 +151,7 @@ def quality_words(entry: CardModel, dense: CardModel | None, scores: Scores) -> 
     return said, questions_asked(loss, entry.row)
 
 
-def cards_sentence(found: Sequence[tuple[CardModel, Footprint]], wishes: Wishes) -> str:
+def cards_sentence(found: Sequence[Counted], wishes: Wishes) -> str:
     """One sentence about which of the models needs least."""
     entry, size = min(found, key=lambda pair: pair[1].total)
     alike = [one.name for one, other in found if other.total <= SLACK * size.total]

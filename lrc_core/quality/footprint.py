@@ -10,10 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
-from lrc_core.budget import layer_params, plan_params
 from lrc_core.errors import SettingsError
-from lrc_core.formats.grids import FORMATS
-from lrc_core.formats.sizes import layer_bytes
+from lrc_core.formats.grids import BF16
 from lrc_core.plan import Plan
 from lrc_core.types import LinearShape, ModelCard
 
@@ -66,7 +64,7 @@ def footprint(card: ModelCard, plan: Plan | None, context: int, sequences: int =
     card = served(card)
     each = cache_bytes_per_token(card, plan)
     return Footprint(
-        weights=_weights(card, plan),
+        weights=weight_bytes(card, plan, card.dtype_bytes),
         cache=None if each is None else each * context * sequences,
         overhead=overhead_bytes(card, context, sequences),
     )
@@ -76,8 +74,7 @@ def params_under(card: ModelCard, plan: Plan | None) -> int:
     """Parameters of the whole model under a plan, tied ones once."""
     if plan is None:
         return card.params_total
-    left = plan_params(plan.stored(card).layers, plan.full_ranks(card.layers), plan.pruned)
-    return card.params_total - card.params_linear + left
+    return card.params_total - card.params_linear + sum(state.params for state in plan.states(card.layers))
 
 
 SERVED_BYTES = 2
@@ -94,18 +91,11 @@ def served(card: ModelCard) -> ModelCard:
     return replace(card, dtype="16 bits", dtype_bytes=SERVED_BYTES)
 
 
-def _weights(card: ModelCard, plan: Plan | None) -> int:
-    """Bytes of the weights: at the model's precision, block linears with a number format in that."""
-    if plan is None or not plan.formats:
-        return params_under(card, plan) * card.dtype_bytes
-    ranks = plan.full_ranks(card.layers)
-    blocks = sum(
-        layer_bytes(layer, ranks[layer.name], FORMATS[plan.formats[layer.name]])
-        if layer.name in plan.formats
-        else layer_params(layer, ranks[layer.name]) * card.dtype_bytes
-        for layer in plan.stored(card).layers
-    )
-    return blocks + (card.params_total - card.params_linear) * card.dtype_bytes
+def weight_bytes(card: ModelCard, plan: Plan | None, each: int) -> int:
+    """Bytes of a model's weights: ``each`` for a parameter; layers in number formats what those take."""
+    packed = [state for state in plan.states(card.layers) if state.form is not BF16] if plan is not None else []
+    plain = params_under(card, plan) - sum(state.params for state in packed)
+    return plain * each + sum(state.bytes for state in packed)
 
 
 def cache_bytes_per_token(card: ModelCard, plan: Plan | None = None) -> int | None:

@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from lrc_core.quality.rows import dense_row
-from lrc_core.words import measured, percent
+from lrc_core.words import measured
 
 Row = Mapping[str, Any]
 PREFILL, DECODE = "prefill", "decode"
 PACES = {DECODE: "writes", PREFILL: "reads prompts"}
 """What is timed, as sentences call it."""
-_NOISE = 0.05
-"""What one timing each may differ by without meaning anything."""
 
 
 @dataclass(frozen=True)
@@ -30,21 +28,9 @@ class Pace:
     stderr: float | None
 
     @property
-    def settled(self) -> bool:
-        """Whether it differs from 1 beyond two standard errors; of one timing each, beyond a twentieth."""
-        return abs(self.value - 1) > (_NOISE if self.stderr is None else 2 * self.stderr)
-
-    @property
     def figure(self) -> str:
         """``0.93 ± 0.02``, and ``≈ 0.93`` where the error is not known."""
         return f"≈ {self.value:.2f}" if self.stderr is None else measured(self.value, self.stderr)
-
-    @property
-    def words(self) -> str:
-        """``7 % slower``, as an adverb of what the model does."""
-        if not self.settled:
-            return "as fast as before" + ("" if self.stderr is None else " within the error")
-        return f"{percent(abs(self.value - 1), 0)} {'faster' if self.value > 1 else 'slower'}"
 
 
 def pace_of(row: Row, dense: Row | None, what: str) -> Pace | None:

@@ -7,10 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-import numpy as np
-
 from lrc_core import words
-from lrc_core.budget import largest_low_rank, stored, whole_percent
+from lrc_core.allocate.curves.loss_curves import predicted_loss
+from lrc_core.budget import stored, whole_percent
 from lrc_core.errors import LrcError
 from lrc_core.plan import Plan, split_variant
 from lrc_core.quality.forecast import (
@@ -31,7 +30,7 @@ from lrc_core.results.series import PlanSeries
 from lrc_core.results.spectra import TWO_SIDED, losses_of
 from lrc_core.runs.spec import AllocateSpec, EvaluateSpec, ModelRef, SpectraSpec
 from lrc_core.texts.label import text_label
-from lrc_core.types import LinearShape, Storage
+from lrc_core.types import Storage
 
 _Known = dict[str, tuple[list[Prediction], float]]
 """By text: measured plans by their predicted losses, and the dense model's perplexity."""
@@ -216,29 +215,20 @@ def _closed(run_id: str, storage: Storage, stamps: tuple[tuple[str, tuple[int, i
     plans: PlanSeries = series.estimated(view, storage)
     said = measured_at(view.spec.model, "lagrangian", TWO_SIDED, storage)
     try:
-        known = _known(run_id, stamps)
+        known, losses = _known(run_id, stamps), losses_of(view)
         layers = stored(card_of(view).layers, storage)
-        losses = predicted_of(layers, plans.ranks, losses_of(view))
     except (LrcError, ValueError, KeyError, TypeError) as error:
         return Quality(said, _unreadable(error))
     shown: list[tuple[str, Forecast, float]] = []
-    for rate, loss in zip(plans.rates, losses, strict=True):
-        good = [] if rate in said else _calibrated(known, float(loss))
+    for rate in plans.rates:
+        ranks = plans.plan_near(rate, layers)
+        good = [] if rate in said else _calibrated(known, predicted_loss(layers, ranks, losses))
         if good:
             said[rate] = ("forecast", _expected(good))
             shown += good
     if shown:
         return Quality(said, _record(shown))
     return Quality(said, _TOO_FEW)
-
-
-def predicted_of(layers: Sequence[LinearShape], ranks: np.ndarray, losses: Mapping[str, np.ndarray]) -> np.ndarray:
-    """[plans] predicted loss in nats per token, of [plans, layers] ranks; dense layers cost nothing."""
-    found = np.zeros(len(ranks))
-    for layer, column in zip(layers, ranks.T, strict=True):
-        tail = np.append(np.cumsum(losses[layer.name][::-1])[::-1], 0.0)
-        found += np.where(column > largest_low_rank(layer), 0.0, tail[np.minimum(column, len(tail) - 1)])
-    return found
 
 
 def _predictions(view: RunView[SpectraSpec]) -> _Known:
@@ -250,11 +240,10 @@ def _predictions(view: RunView[SpectraSpec]) -> _Known:
         if plan.decomposition != TWO_SIDED or plan.pruned or plan.formats or not plan.ranks:
             continue
         layers = plan.stored(card).layers
-        ranks = plan.full_ranks(layers)
-        loss = predicted_of(layers, np.array([[ranks[layer.name] for layer in layers]]), losses)[0]
+        loss = predicted_loss(layers, plan.full_ranks(layers), losses)
         for text, (value, dense) in scores.items():
             known, _ = found.setdefault(text, ([], dense))
-            known.append(Prediction(str(origin.get("run_id", "")), float(loss), math.log(value / dense)))
+            known.append(Prediction(str(origin.get("run_id", "")), loss, math.log(value / dense)))
     return found
 
 

@@ -20,7 +20,6 @@ from lrc_core.results import drafts as plan_draft
 from lrc_core.results import scores as plan_scores
 from lrc_core.runs.spec import AdoptSpec, EvaluateSpec, EvaluationSpec, ModelRef, SpectraSpec
 from pages.ui.allocate.slider import figures
-from pages.ui.plans import editor
 from tests.factories import run_factory, table_factory
 from tests.pages.conftest import text_of
 from tests.pages.test_page_spectra import cell, heatmaps
@@ -88,13 +87,6 @@ def test_storage_changes_what_the_ranks_cost_and_undo_takes_it_back(page, card):
     assert keep_ratio(stored(card.layers, "pivoted"), draft(app, card).ranks) < 0.75
     app.button(key="pl_undo").click().run()
     assert draft(app, card).storage == "pair"
-
-
-def test_blocks_that_read_alike_are_not_told_apart(card):
-    """Sizes that differ by more than a recorded percent, and by less than is written."""
-    ratios = {layer.name: 0.804 if layer.block else 0.796 for layer in card.layers}
-    assert "about the same" in editor._reading(card, ratios)
-    assert "most" in editor._reading(card, {**ratios, card.layers[0].name: 0.1})
 
 
 def test_a_draft_keeps_its_ranks_under_another_law(card):
@@ -281,16 +273,6 @@ def test_a_model_of_which_only_the_headers_are_known_cannot_be_measured(open_pag
     run_factory.spectra_run(store, header)
     app = open_page("plans")
     assert app.button(key="pl_measure").disabled and "Only the headers" in text_of(app)
-
-
-def test_a_block_keeps_a_share_of_its_parameters_on_every_page(card):
-    """The same plan kept 55.4 % of a block on one page and 52 % on another: a mean over layers of unequal size."""
-    ratios = {layer.name: 1.0 if layer.block else 0.5 for layer in card.layers}
-    big = max((layer for layer in card.layers if not layer.block), key=lambda layer: layer.params)
-    ratios[big.name] = 0.25
-    first = [layer for layer in card.layers if not layer.block]
-    share = sum(ratios[layer.name] * layer.params for layer in first) / sum(layer.params for layer in first)
-    assert f"block 0 least, {round(100 * share)} %" in editor._reading(card, ratios)
 
 
 def test_sizes_are_those_of_serving_whatever_was_loaded(card):

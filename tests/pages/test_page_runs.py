@@ -31,6 +31,7 @@ from lrc_core.results.plan_quality import measured_at
 from lrc_core.runs.spec import EvaluateSpec, EvaluationSpec, GenerateSpec, ModelRef, UpdateSpec
 from lrc_core.tune.kinds import update_settings
 from pages.ui.allocate import finished
+from pages.ui.shared import pictures
 from pages.ui.shared.frame import PAGES
 from pages.ui.shared.naming import file_name, told_apart
 from tests.factories import run_factory, table_factory
@@ -328,4 +329,4 @@ def test_a_plan_with_number_formats_says_its_bytes_and_its_map_counts_them(store
     row = table_factory.row("llrc", 0.99) | {"method": "lagrangian+bits", "formats": {"Q8_0": 4}, "bytes_share": share}
     assert words.percent(share) in bar_name(row) and "1 %" not in bar_name(row)
     assert f"{len(plan.formats)} in Q8_0" in finished.summary(plan, card)
-    assert words.percent(34 / 64, 0) in finished.kept_picture(plan, card)
+    assert words.percent(34 / 64, 0) in pictures.kept_map(card, plan)

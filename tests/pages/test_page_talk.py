@@ -18,6 +18,7 @@ from lrc_core.jobs.generator import Generator
 from lrc_core.kinds import command_for
 from lrc_core.kinds.generate import MOST_ANSWERS
 from lrc_core.names import decomposition_label
+from lrc_core.quality.card import speed_words
 from lrc_core.quality.footprint import footprint
 from lrc_core.quality.votes import read_votes, votes_csv, votes_path
 from lrc_core.results import answers as choices
@@ -277,9 +278,9 @@ def test_speeds_that_were_measured_differently_are_not_compared(card):
     plan = run_factory.plan_at(card, 0.8)
     same = cards.CardModel("LLRC", "#000", plan, {"decode": 12.0}, None, "generate-x", "answer")
     other = cards.CardModel("LLRC", "#000", plan, {"decode": 12.0}, None, "evaluate-x")
-    assert "1.20 times" in cards.speed_words(same, dense)
-    assert "pace" not in cards.speed_words(other, dense)
-    assert "not timed" in cards.speed_words(cards.CardModel("x", "#000", plan, {}, None, ""), dense)
+    assert "1.20 times" in speed_words(same, dense)
+    assert "pace" not in speed_words(other, dense)
+    assert "not timed" in speed_words(cards.CardModel("x", "#000", plan, {}, None, ""), dense)
 
 
 def test_nothing_is_promised_where_nothing_is_known(card):

@@ -74,8 +74,3 @@ def _scaled(layers: Sequence[LinearShape], ranks: Ranks, factor: float) -> dict[
     return normalised(
         layers, {layer.name: min(layer.full_rank, max(1, int(factor * ranks[layer.name]))) for layer in layers}
     )
-
-
-def predicted_loss(layers: Sequence[LinearShape], ranks: Ranks, losses: Mapping[str, Array]) -> float:
-    """Predicted loss of a plan: what its layers drop, added up."""
-    return sum(float(losses[layer.name][ranks[layer.name] :].sum()) for layer in layers)

@@ -72,6 +72,12 @@ def ranks_at_price(layers: Sequence[LinearShape], prices: Mapping[str, Array], p
     return {layer.name: int(np.searchsorted(-prices[layer.name], -price, side="left")) for layer in layers}
 
 
+def predicted_loss(layers: Sequence[LinearShape], ranks: Mapping[str, int], losses: Mapping[str, Array]) -> float:
+    """Predicted loss of a plan: that of every component dropped, added up; a dense layer drops none."""
+    dropping = (layer for layer in layers if not is_dense(layer, ranks[layer.name]))
+    return sum(float(losses[layer.name][ranks[layer.name] :].sum()) for layer in dropping)
+
+
 def cheapest_ranks(layers: Sequence[LinearShape], losses: Mapping[str, Array], keep: float) -> dict[str, int]:
     """The plan of least predicted loss within a budget: the Lagrangian optimum on the convex hulls.
 

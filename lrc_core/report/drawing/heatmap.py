@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lrc_core.budget import is_dense, largest_low_rank, layer_ratio
+from lrc_core.budget import smallest_dense_rank
 from lrc_core.charts.shapes import Drawing, Label, Shape, cells, labelled
+from lrc_core.formats.sizes import LayerState
 from lrc_core.plan import Plan
-from lrc_core.types import LinearShape, ModelCard
+from lrc_core.types import ModelCard
 from lrc_core.words import kind_labels, percent, stay_dense
 
 _LEFT, _GAP, _LETTER = 38.0, 1.0, 5.9
@@ -47,40 +48,21 @@ def linked(card: ModelCard, plans: Sequence[tuple[str, Plan]]) -> Linked:
     """
     labels = kind_labels(card.kinds)
     order = list(labels)
+    states = [plan.states(card.layers) for _, plan in plans]
     return Linked(
         names=tuple(layer.name for layer in card.layers),
         places=tuple((layer.block, order.index(layer.kind)) for layer in card.layers),
         kinds=tuple(labels.values()),
         full=tuple(layer.full_rank for layer in card.layers),
-        kept=tuple(tuple(round(kept, 4) for kept in kept_of(card, plan).values()) for _, plan in plans),
-        plans=tuple(tuple(_stored(card, plan)) for _, plan in plans),
+        kept=tuple(tuple(round(one.kept, 4) for one in plan) for plan in states),
+        plans=tuple(tuple(one.shape or (DENSE if one.dense else one.rank) for one in plan) for plan in states),
         labels=tuple(label for label, _ in plans),
     )
 
 
-def _stored(card: ModelCard, plan: Plan) -> list[int | tuple[int, int]]:
-    card = plan.stored(card)
-    ranks, shapes = plan.full_ranks(card.layers), plan.pruned or {}
-    return [
-        (shapes[layer.name][0], shapes[layer.name][1])
-        if layer.name in shapes
-        else DENSE
-        if is_dense(layer, ranks[layer.name])
-        else ranks[layer.name]
-        for layer in card.layers
-    ]
-
-
-def kept_of(card: ModelCard, plan: Plan) -> dict[str, float]:
-    """Share of its parameters that every layer keeps."""
-    card = plan.stored(card)
-    ranks, shapes = plan.full_ranks(card.layers), plan.pruned or {}
-    return {layer.name: layer_ratio(layer, ranks[layer.name], shapes.get(layer.name)) for layer in card.layers}
-
-
 def rank_heatmap(card: ModelCard, plan: Plan) -> Drawing:
     """Blocks downwards, kinds of layer to the right; the darker, the more of a layer is kept."""
-    labels, kept = kind_labels(card.kinds), kept_of(card, plan)
+    labels = kind_labels(card.kinds)
     order = list(labels)
     wide = max(3.0, min(24.0, 420 / len(order)))
     high = max(2.0, min(9.0, 420 / card.n_blocks))
@@ -88,7 +70,8 @@ def rank_heatmap(card: ModelCard, plan: Plan) -> Drawing:
     turned = max(len(word) for word in words) * _LETTER > wide
     top = 8 + (_LETTER * max(len(word) for word in words) if turned else 12.0) if wide >= 11 else 8.0
     shares = (
-        (_LEFT + order.index(layer.kind) * wide, top + layer.block * high, kept[layer.name]) for layer in card.layers
+        (_LEFT + order.index(one.layer.kind) * wide, top + one.layer.block * high, one.kept)
+        for one in plan.states(card.layers)
     )
     shapes: list[Shape] = [*cells(shares, wide - _GAP, high - min(_GAP, high / 4))]
     if wide >= 11:
@@ -103,38 +86,34 @@ def rank_heatmap(card: ModelCard, plan: Plan) -> Drawing:
     return Drawing(_LEFT + len(order) * wide + 2, top + card.n_blocks * high + 2, tuple(shapes), grid)
 
 
-def _share(layers: Sequence[LinearShape], kept: dict[str, float]) -> float:
-    return sum(kept[layer.name] * layer.params for layer in layers) / sum(layer.params for layer in layers)
-
-
-def plan_sentence(card: ModelCard, plan: Plan) -> str:
+def plan_sentence(states: Sequence[LayerState]) -> str:
     """One sentence about where a plan spends its parameters, computed from it."""
-    card = plan.stored(card)
-    kept, ranks = kept_of(card, plan), plan.full_ranks(card.layers)
-    if max(kept.values()) - min(kept.values()) < 0.03:
-        return f"Every layer keeps nearly the same share, {percent(_share(card.layers, kept), 0)}."
-    labels = kind_labels(card.kinds)
-    by_kind = {
-        label: _share([layer for layer in card.layers if layer.kind == kind], kept) for kind, label in labels.items()
-    }
+    shares = [state.kept for state in states]
+    if max(shares) - min(shares) < 0.03:
+        return f"Every layer keeps nearly the same share of its parameters, {percent(_share(states), 0)}."
+    labels = kind_labels(tuple(dict.fromkeys(state.layer.kind for state in states)))
+    by_kind = {label: _share([one for one in states if one.layer.kind == kind]) for kind, label in labels.items()}
     most, least = max(by_kind, key=by_kind.__getitem__), min(by_kind, key=by_kind.__getitem__)
-    whole = sum(is_dense(layer, ranks[layer.name]) and layer.name not in (plan.pruned or {}) for layer in card.layers)
-    said = stay_dense(whole, len(card.layers))
+    said = stay_dense(sum(state.dense for state in states), len(states))
     if by_kind[most] - by_kind[least] >= 0.02:
-        said += f"; {most} keeps most ({percent(by_kind[most], 0)}), {least} least ({percent(by_kind[least], 0)})"
-    return said + _depth(card, kept) + "."
+        high, low = percent(by_kind[most], 0), percent(by_kind[least], 0)
+        said += f"; {most} keeps most, {high} of its parameters, {least} least, {low}"
+    return said + _depth(states) + "."
 
 
-def _depth(card: ModelCard, kept: dict[str, float]) -> str:
+def _share(states: Sequence[LayerState]) -> float:
+    return sum(state.params for state in states) / sum(state.layer.params for state in states)
+
+
+def _depth(states: Sequence[LayerState]) -> str:
     """Which part of the depth keeps most and which least."""
-    third = card.n_blocks // 3
+    blocks = 1 + max(state.layer.block for state in states)
+    third = blocks // 3
     if not third:
         return ""
-    ends = ((0, third), (third, card.n_blocks - third), (card.n_blocks - third, card.n_blocks))
     parts = {
-        _blocks(first, last): _share([one for one in card.layers if first <= one.block < last], kept)
-        for first, last in ends
-        if last > first
+        _blocks(first, last): _share([one for one in states if first <= one.layer.block < last])
+        for first, last in ((0, third), (third, blocks - third), (blocks - third, blocks))
     }
     most, least = max(parts, key=parts.__getitem__), min(parts, key=parts.__getitem__)
     if parts[most] - parts[least] < 0.02:
@@ -147,9 +126,8 @@ def _blocks(first: int, last: int) -> str:
     return f"blocks {first} to {last - 1} keep" if last - first > 1 else f"block {first} keeps"
 
 
-def rank_words(layer: LinearShape, plan: Plan) -> tuple[str, float]:
-    """How a layer, under the law that the plan stores it by, is stored: in words, and its rank for sorting."""
-    if shape := (plan.pruned or {}).get(layer.name):
-        return f"{shape[0]:,} × {shape[1]:,}", float(min(shape))
-    rank = plan.ranks.get(layer.name, layer.full_rank)
-    return ("dense", float(largest_low_rank(layer) + 1)) if is_dense(layer, rank) else (f"{rank:,}", float(rank))
+def rank_words(state: LayerState) -> tuple[str, float]:
+    """How a layer is stored: in words, and its rank for sorting."""
+    if state.shape:
+        return f"{state.shape[0]:,} × {state.shape[1]:,}", float(min(state.shape))
+    return ("dense", smallest_dense_rank(state.layer)) if state.dense else (f"{state.rank:,}", state.rank)

@@ -67,7 +67,7 @@ def _drawn(named: Named) -> list[ReportPlan]:
 
 def _picture(card: ModelCard, shown: ReportPlan, name: str) -> Picture:
     plan = shown.plan
-    said = plan_sentence(card, plan)
+    said = plan_sentence(plan.states(card.layers))
     kept = kept_words(plan.keep_achieved, card.coverage).replace("blocks)", "blocks kept)")
     size = f"{removed(plan.keep_achieved, 2)} of the block linears removed{kept}"
     alt = f"Heatmap of {name}: blocks downwards, kinds of layer to the right. {said}"
@@ -79,9 +79,8 @@ def _ranks(card: ModelCard, plans: Sequence[ReportPlan], names: Sequence[str]) -
     labels = kind_labels(card.kinds)
     columns = (Column("Block", numeric=True), Column("Layer"), *(Column(name, True, COUNTED) for name in names))
     lines = []
-    as_stored = [shown.plan.stored(card).layers for shown in plans]  # where a layer is dense depends on the storage
-    for number, layer in enumerate(card.layers):
-        values = [rank_words(layers[number], shown.plan) for layers, shown in zip(as_stored, plans, strict=True)]
+    for layer, *states in zip(card.layers, *(shown.plan.states(card.layers) for shown in plans), strict=True):
+        values = [rank_words(state) for state in states]
         cells = [Cell(str(layer.block), float(layer.block)), Cell(labels[layer.kind], labels[layer.kind])]
         lines.append(TableRow((*cells, *(Cell(text, sort) for text, sort in values))))
     return Table("The rank of every layer", columns, tuple(lines), detail=True)

@@ -9,21 +9,19 @@ from lrc_core.quality.alternatives import why_not_quantise
 from lrc_core.quality.card import (
     PARTS,
     CardModel,
+    Counted,
     Wishes,
+    card_words,
     cards_sentence,
     part_words,
-    quality_words,
     speed_of,
-    speed_words,
 )
-from lrc_core.quality.footprint import Footprint, footprint
+from lrc_core.quality.footprint import footprint
 from lrc_core.report.content import COUNTED, ESTIMATED, BarPart, Block, CardEntry, Cards, Section, Words
 from lrc_core.report.measured import Row
 from lrc_core.report.sections.prose import listed, report_prose
 from lrc_core.report.sections.rows import Named, key_of, row_color
-from lrc_core.words import data_size, percent, removed
-
-Found = tuple[CardModel, Footprint]
+from lrc_core.words import removed
 
 
 def card(named: Named, wishes: Wishes) -> Section:
@@ -42,7 +40,7 @@ def card(named: Named, wishes: Wishes) -> Section:
     if answer := why_not_quantise([*named.formats, *named.at(named.focus)], named.sources.scores()):
         blocks.append(Words(answer, "reading"))
     largest = max(size.total for _, size in found)
-    blocks.append(Cards(tuple(_card(named, entry, size, dense, wishes) for entry, size in found), largest))
+    blocks.append(Cards(tuple(_card(named, counted, dense, wishes) for counted in found), largest))
     if without:
         blocks.append(Words(f"No card for {listed(without)}: their plans have been deleted.", "warning"))
     blocks += [Words(text, "note") for text in report_prose("card")]
@@ -81,30 +79,20 @@ def _run(row: Row | None) -> str:
     return str((row or {}).get("run_id", ""))
 
 
-def _card(named: Named, entry: CardModel, size: Footprint, dense: Found | None, wishes: Wishes) -> CardEntry:
+def _card(named: Named, counted: Counted, dense: Counted | None, wishes: Wishes) -> CardEntry:
+    (entry, size), said = counted, card_words(counted, dense, wishes, named.sources.scores())
     parts = tuple(
         BarPart(key, name, getattr(size, key) or 0, part_words(key, getattr(size, key)), _how(key))
         for key, name in PARTS
     )
-    less = ""
-    if dense is not None and entry.plan is not None:
-        less = f", {percent(1 - size.total / dense[1].total)} less than dense"
-    money = size.monthly(wishes.price)
-    said, behind = quality_words(entry, dense[0] if dense else None, named.sources.scores())
-    cost = f"{money:,.{2 if money < 100 else 0}f} {wishes.currency}"
-    lines = (
-        f"**{cost}** a month at {wishes.price:g} {wishes.currency} per GB",
-        speed_words(entry, dense[0] if dense else None),
-        said,
-    )
-    total = f"**{data_size(size.total)}** to answer at {wishes.context:,} tokens{less}"
-    notes = [behind] if behind else []
+    notes = [said.behind] if said.behind else []
     notes += [f"run `{entry.source}`"] if entry.source else []
     key = key_of(
         "dense" if entry.plan is None else plan_variant(entry.plan),
         entry.plan.keep_target if entry.plan else 1.0,
     )
-    return CardEntry(entry.name, entry.color, total, parts, lines, "; ".join(notes), key)
+    lines = (said.money, said.speed, said.quality)
+    return CardEntry(entry.name, entry.color, said.memory, parts, lines, "; ".join(notes), key)
 
 
 def _how(key: str) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 import streamlit as st
 
 from lrc_core import words
+from lrc_core.allocate.curves.loss_curves import predicted_loss
 from lrc_core.budget import Ranks, fit_budget, is_dense, keep_at, uniform_ranks
 from lrc_core.errors import BudgetError
 from lrc_core.escape import escaped
@@ -92,20 +93,12 @@ def recorded_sentence(card: ModelCard, view: RunView[SpectraSpec], run: AnyRun, 
 
 def estimate_sentence(card: ModelCard, losses: Mapping[str, np.ndarray], ranks: Ranks, even: Ranks) -> str:
     """What the estimate says about this plan, beside the uniform one on the same loss curves."""
-    mine, theirs = predicted(card, losses, ranks), predicted(card, losses, even)
+    mine, theirs = (predicted_loss(card.layers, plan, losses) for plan in (ranks, even))
     dense = sum(is_dense(layer, ranks[layer.name]) for layer in card.layers)
     against = f", {words.percent(mine / theirs)} of what the uniform plan is predicted to add" if theirs > 0 else ""
     return (
         f"{words.stay_dense(dense, len(card.layers))}. Predicted to add {mine:.2g} nats per token{against}. "
         "The prediction adds layers up one by one; the more is removed, the more it underestimates."
-    )
-
-
-def predicted(card: ModelCard, losses: Mapping[str, np.ndarray], ranks: Ranks) -> float:
-    """Sum of the losses of all components dropped, in nats per token; a dense layer drops none."""
-    return sum(
-        0.0 if is_dense(layer, ranks[layer.name]) else float(losses[layer.name][ranks[layer.name] :].sum())
-        for layer in card.layers
     )
 
 

@@ -9,11 +9,8 @@ import streamlit as st
 
 from lrc_core import words
 from lrc_core.formats.grids import QUANTISED
-from lrc_core.formats.sizes import plan_bytes, whole_bytes
-from lrc_core.names import method_label
 from lrc_core.paths import read_only
 from lrc_core.plan import Plan
-from lrc_core.report.drawing.heatmap import kept_of
 from lrc_core.results.archive import RunView, archive, card_of
 from lrc_core.results.identity import identified
 from lrc_core.results.outcomes import outcome
@@ -45,7 +42,7 @@ def show(view: RunView[AllocateSpec], follows: str) -> None:
         plan, card = load_plan(view.path / "plan.json"), card_of(view)
         st.markdown(f"**{found.result or words.removed(plan.keep_achieved) + ' removed'}** · {summary(plan, card)}")
         st.markdown(f"Quality: {found.quality}." if found.quality else "Quality: **not measured yet**.")
-        pictures.draw_picture(kept_picture(plan, card), f"al_map_{view.id}")
+        pictures.draw_picture(pictures.kept_map(card, plan), f"al_map_{view.id}")
         source = find_plan(view.id, RunStore())
         tune(view, source, first=follows != "none")
         measure(view, source)
@@ -56,20 +53,6 @@ def summary(plan: Plan, card: ModelCard) -> str:
     held = Counter(plan.formats.values())
     formats = "".join(f"; {held[name]} in {name}" for name in QUANTISED if held[name])
     return f"{words.stay_dense(len(plan.dense), len(card.layers))}{formats}."
-
-
-def kept_picture(plan: Plan, card: ModelCard) -> str:
-    """The map of what every layer keeps: of its bytes where the plan has number formats, else of its parameters."""
-    kept, card = kept_of(card, plan), plan.stored(card)
-    if plan.formats:
-        ranks, shapes = plan.full_ranks(card.layers), plan.pruned or {}
-        kept = {
-            layer.name: plan_bytes([layer], ranks, plan.formats, shapes) / whole_bytes([layer]) for layer in card.layers
-        }
-    label = f"Share of each layer's {'bytes' if plan.formats else 'parameters'} that {method_label(plan.method)} keeps"
-    return pictures.heat(
-        pictures.LayerHeatmap(card, kept, (0.0, 1.0), lambda value: words.percent(value, 0), "of the layer kept", label)
-    )
 
 
 def tune(view: RunView[AllocateSpec], source: PlanSource, *, first: bool) -> None:

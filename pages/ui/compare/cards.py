@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import streamlit as st
 
-from lrc_core import words
 from lrc_core.budget import same_size
 from lrc_core.escape import escaped
 from lrc_core.figures import measured as charts
@@ -16,15 +15,15 @@ from lrc_core.names import method_color
 from lrc_core.plan import Plan
 from lrc_core.quality.card import (
     CardModel,
+    Counted,
     Wishes,
+    card_words,
     cards_sentence,
-    quality_words,
     speed_of,
-    speed_words,
 )
 from lrc_core.quality.decision import Choice
 from lrc_core.quality.decision_words import decision_words
-from lrc_core.quality.footprint import Footprint, footprint, served
+from lrc_core.quality.footprint import footprint, served
 from lrc_core.quality.rows import Scores, dense_row
 from lrc_core.results import answers as talk
 from lrc_core.results import comparisons
@@ -109,16 +108,17 @@ def row_of(plan: Plan | None, rows: Sequence[comparisons.Row]) -> comparisons.Ro
 
 def _cards(card: ModelCard, entries: Sequence[CardModel], prefix: str) -> None:
     wishes = _wishes(card, prefix)
+    wishes = replace(wishes, currency=escaped(wishes.currency))
     found = [(entry, footprint(card, entry.plan, wishes.context, wishes.sequences)) for entry in entries]
     largest = max((size.total for _, size in found), default=1)
     dense = next((pair for pair in found if pair[0].plan is None), None)
     if len(found) > 1:
         named = [(replace(entry, name=escaped(entry.name)), size) for entry, size in found]
-        st.markdown(cards_sentence(named, replace(wishes, currency=escaped(wishes.currency))))
+        st.markdown(cards_sentence(named, wishes))
     with st.grid(2, min_column_width=330):
-        for entry, size in found:
+        for counted in found:
             with st.container(border=True, height="stretch", gap="small"):
-                _one(entry, size, largest, dense, wishes)
+                _one(counted, largest, dense, wishes)
     st.caption(prose("card"))
 
 
@@ -163,23 +163,14 @@ def _remember(prefix: str) -> None:
     state.write_settings(price_per_gb=price, currency=currency)
 
 
-def _one(
-    entry: CardModel, size: Footprint, largest: int, dense: tuple[CardModel, Footprint] | None, wishes: Wishes
-) -> None:
-    is_dense = entry.plan is None
+def _one(counted: Counted, largest: int, dense: Counted | None, wishes: Wishes) -> None:
+    (entry, size), said = counted, card_words(counted, dense, wishes, Scores(RunStore().root))
     who(entry.name, entry.color)
-    smaller = ""
-    if dense is not None and not is_dense:
-        smaller = f", {words.percent(1 - size.total / dense[1].total)} less than dense"
-    st.markdown(f"**{words.data_size(size.total)}** to answer at {wishes.context:,} tokens{smaller}")
+    st.markdown(said.memory)
     st.html(pictures.memory_bar(size, largest))
-    money = size.monthly(wishes.price)
-    decimals = 2 if money < 100 else 0
-    unit = escaped(wishes.currency)
-    st.markdown(f"**{money:,.{decimals}f} {unit}** a month at {wishes.price:g} {unit} per GB")
-    st.markdown(speed_words(entry, dense[0] if dense else None))
-    said, behind = quality_words(entry, dense[0] if dense else None, Scores(RunStore().root))
-    st.markdown(said + (f" :small[:gray[({behind})]]" if behind else ""))
+    st.markdown(said.money)
+    st.markdown(said.speed)
+    st.markdown(said.quality + (f" :small[:gray[({said.behind})]]" if said.behind else ""))
     if entry.source:
         others = [_other_run(entry)] if _other_run(entry) else []
         show_ids([entry.source, *others], "Of the speed, and of the quality where that is another run.")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pandas as pd
 
-from lrc_core.budget import Ranks
 from lrc_core.figures.common import Scale
 from lrc_core.figures.ranks import rank_frame
 from lrc_core.plan import Plan
@@ -14,9 +13,9 @@ from pages.ui.shared import charting
 from pages.ui.shared.cellgrid import Grid, Limits, cell_grid
 
 
-def rank_table(card: ModelCard, found: Ranks | Plan) -> pd.DataFrame:
+def rank_table(card: ModelCard, plan: Plan) -> pd.DataFrame:
     """A plan in numbers, one row per layer."""
-    frame = rank_frame(card, found)
+    frame = rank_frame(card, plan)
     return pd.DataFrame(
         {
             "Block": frame["block"],
@@ -29,9 +28,7 @@ def rank_table(card: ModelCard, found: Ranks | Plan) -> pd.DataFrame:
     )
 
 
-def difference_table(
-    card: ModelCard, one: Ranks | Plan, two: Ranks | Plan, names: tuple[str, str]
-) -> pd.DataFrame:  # fmt: skip
+def difference_table(card: ModelCard, one: Plan, two: Plan, names: tuple[str, str]) -> pd.DataFrame:
     """Two plans in numbers, one row per layer."""
     first, second = rank_frame(card, one), rank_frame(card, two)
     return pd.DataFrame(
@@ -45,20 +42,20 @@ def difference_table(
     )
 
 
-def draw_ranks(card: ModelCard, found: Ranks | Plan, what: str, *, key: str) -> None:
+def draw_ranks(card: ModelCard, plan: Plan, what: str, *, key: str) -> None:
     """The heatmap of the share of each layer that is kept; ``what`` says what it shows."""
-    frame = rank_frame(card, found)
+    frame = rank_frame(card, plan)
     told = [
         f"{row['kind']}, block {row['block']}\n{row['state']}, rank {row['rank']:,} of {row['full']:,}\n"
         f"keeps {percent(row['kept'])}"
         for row in frame.to_dict("records")
     ]
     _grid(card, frame["kept"], told, Scale("kept", ".0%"), Limits(0.0, 1.0), (what, key))
-    charting.below(charting.ChartText(what, lambda: rank_table(card, found)), key)
+    charting.below(charting.ChartText(what, lambda: rank_table(card, plan)), key)
 
 
 def draw_difference(
-    card: ModelCard, plans: tuple[Ranks | Plan, Ranks | Plan], names: tuple[str, str], reading: str, *, key: str
+    card: ModelCard, plans: tuple[Plan, Plan], names: tuple[str, str], reading: str, *, key: str
 ) -> None:
     """The heatmap of the share kept under the first plan minus the share kept under the second."""
     first, second = (rank_frame(card, plan) for plan in plans)

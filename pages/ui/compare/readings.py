@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lrc_core import words
-from lrc_core.budget import layer_ratio, removed_share
+from lrc_core.budget import removed_share
 from lrc_core.escape import escaped
 from lrc_core.figures.measured import bar_name
 from lrc_core.formats.grids import METHODS
@@ -154,15 +154,9 @@ def _points(share: float) -> str:
 
 def spending(card: ModelCard, one: Plan, two: Plan) -> str:
     """Kinds of layer that one plan favours, and how many layers each leaves dense."""
-    ranks, others = one.full_ranks(card.layers), two.full_ranks(card.layers)
-    shapes = [plan.pruned or {} for plan in (one, two)]
     by_kind: dict[str, list[float]] = {}
-    for layer, other in zip(one.stored(card).layers, two.stored(card).layers, strict=True):
-        name = layer.name
-        gap = layer_ratio(layer, ranks[name], shapes[0].get(name)) - layer_ratio(
-            other, others[name], shapes[1].get(name)
-        )
-        by_kind.setdefault(words.short_kind(layer.kind), []).append(gap)
+    for mine, theirs in zip(one.states(card.layers), two.states(card.layers), strict=True):
+        by_kind.setdefault(words.short_kind(mine.layer.kind), []).append(mine.kept - theirs.kept)
     means = {kind: float(np.mean(gaps)) for kind, gaps in by_kind.items()}
     more, less = max(means, key=lambda kind: means[kind]), min(means, key=lambda kind: means[kind])
     return (

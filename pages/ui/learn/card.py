@@ -10,10 +10,11 @@ import streamlit as st
 from lrc_core import words
 from lrc_core.budget import USUAL_KEEP, whole_percent
 from lrc_core.names import in_order, method_label
-from lrc_core.quality.plain_words import ACCURACY, accuracy_loss, difference_words
+from lrc_core.quality.card import CardModel, quality_words, speed_of, speed_words
+from lrc_core.quality.plain_words import ACCURACY
 from lrc_core.quality.quantised import compresses, served_bytes
 from lrc_core.quality.rows import Scores, dense_row, mean_loss
-from lrc_core.quality.speeds import DECODE, PACES, PREFILL, pace_of
+from lrc_core.quality.speeds import DECODE, PREFILL, pace_of
 from lrc_core.results import comparisons
 from lrc_core.runs.spec import ModelRef
 from lrc_core.runs.store import RunStore
@@ -93,28 +94,9 @@ def entries(row: Mapping[str, Any], dense: Mapping[str, Any]) -> list[tuple[str,
 def cost_sentence(row: Mapping[str, Any], dense: Mapping[str, Any]) -> str:
     """The card in a few sentences."""
     saved = 1 - (served_bytes(row) or 0) / (served_bytes(dense) or 1)
-    text = next(iter(row["perplexity"]))
-    factor = row["perplexity"][text]["value"] / dense["perplexity"][text]["value"]
-    return (
-        f"The whole model becomes **{words.percent(saved, 0)}** smaller. {_speed_sentence(row, dense)}Its perplexity "
-        f"on {text_label(text)} is **{words.times(factor)} times** the dense model's. {tasks_words(row, dense)}"
-    )
-
-
-def _speed_sentence(row: Mapping[str, Any], dense: Mapping[str, Any]) -> str:
-    """Both paces, "" where none can be compared."""
-    paces = {verb: pace_of(row, dense, what) for what, verb in PACES.items()}
-    said = " and ".join(f"{verb} {pace.words}" for verb, pace in paces.items() if pace)
-    if not said:
-        return ""
-    once = any(pace.stderr is None for pace in paces.values() if pace)
-    return f"On the computer that measured it{', once each' if once else ''}, it {said}. "
-
-
-def tasks_words(row: Mapping[str, Any], dense: Mapping[str, Any]) -> str:
-    """How many questions in a hundred are answered worse, and whether that is more than chance."""
-    loss = accuracy_loss(row, dense, Scores(RunStore().root))
-    return "" if loss is None else difference_words(loss, "It")
+    entry, base = (CardModel("", "", None, speed_of(one), one, "") for one in (row, dense))
+    quality, _ = quality_words(entry, base, Scores(RunStore().root))
+    return f"The whole model becomes **{words.percent(saved, 0)}** smaller. {speed_words(entry, base)} {quality}"
 
 
 def cost_table(row: Mapping[str, Any], dense: Mapping[str, Any]) -> None:

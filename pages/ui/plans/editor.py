@@ -12,7 +12,7 @@ import pandas as pd
 import streamlit as st
 
 from lrc_core import words
-from lrc_core.allocate.curves.hand import predicted_loss
+from lrc_core.allocate.curves.loss_curves import predicted_loss
 from lrc_core.budget import (
     is_dense,
     layer_ratio,
@@ -25,7 +25,9 @@ from lrc_core.decompose.measures import energy_kept
 from lrc_core.errors import LrcError
 from lrc_core.escape import escaped
 from lrc_core.figures.common import Scale
+from lrc_core.formats.sizes import layer_states
 from lrc_core.names import decomposition_label, method_label
+from lrc_core.report.drawing.heatmap import plan_sentence
 from lrc_core.results import scores as plan_scores
 from lrc_core.results.archive import archive
 from lrc_core.results.drafts import Draft, keep_draft, kept_draft, newest_draft, summary
@@ -151,19 +153,19 @@ def editor(ref: ModelRef, card: ModelCard, draft: Draft, keep: float) -> None:
 
 
 def _grid(card: ModelCard, draft: Draft, layer: LinearShape) -> None:
-    ratios = {item.name: layer_ratio(item, draft.ranks[item.name]) for item in card.layers}
+    states = {item.name: state for item, state in zip(card.layers, layer_states(card.layers, draft.ranks), strict=True)}
     sentences = {
-        item.name: f"Block {item.block} {item.kind}\n"
-        + ("dense" if is_dense(item, draft.ranks[item.name]) else f"rank {draft.ranks[item.name]} of {item.full_rank}")
-        + f", keeps {words.percent(ratios[item.name])}"
-        + ("\nlocked" if item.name in draft.locked else "")
-        for item in card.layers
+        name: f"Block {one.layer.block} {one.layer.kind}\n"
+        + ("dense" if one.dense else f"rank {one.rank} of {one.layer.full_rank}")
+        + f", keeps {words.percent(one.kept)}"
+        + ("\nlocked" if name in draft.locked else "")
+        for name, one in states.items()
     }
     st.markdown(f"**Share of each layer that is kept** :small[:gray[{LOCK} locked]]")
     cell_grid(
         Grid(
             card=card,
-            values=ratios,
+            values={name: one.kept for name, one in states.items()},
             words=sentences,
             scale=Scale("kept", ".0%"),
             limits=Limits(0.0, 1.0),
@@ -176,22 +178,7 @@ def _grid(card: ModelCard, draft: Draft, layer: LinearShape) -> None:
         GRID,
         _picked,
     )
-    st.caption(_reading(card, ratios))
-
-
-def _reading(card: ModelCard, ratios: Mapping[str, float]) -> str:
-    """One sentence on the plan, computed from it: shares of parameters, as every page says them."""
-    by_block = [[layer for layer in card.layers if layer.block == block] for block in range(card.n_blocks)]
-    blocks = [
-        float(np.average([ratios[layer.name] for layer in found], weights=[layer.params for layer in found]))
-        for found in by_block
-        if found
-    ]
-    low, high = int(np.argmin(blocks)), int(np.argmax(blocks))
-    most, least = words.percent(blocks[high], 0), words.percent(blocks[low], 0)
-    if most == least:
-        return f"All blocks keep about the same: {most} of their parameters."
-    return f"Block {high} keeps most, {most} of its parameters; block {low} least, {least}."
+    st.caption(plan_sentence(list(states.values())))
 
 
 def _picked() -> None:

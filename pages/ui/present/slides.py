@@ -13,21 +13,19 @@ from lrc_core.decompose.measures import energy_rank
 from lrc_core.errors import LrcError
 from lrc_core.names import method_color, method_label
 from lrc_core.paths import start_command
-from lrc_core.plan import Plan
 from lrc_core.quality.alternatives import difference
+from lrc_core.quality.card import CardModel, Wishes, card_words, speed_of
 from lrc_core.quality.footprint import footprint
-from lrc_core.quality.plain_words import accuracy_loss, difference_words, surprise
+from lrc_core.quality.plain_words import surprise
 from lrc_core.quality.quantised import compresses
 from lrc_core.quality.rows import Scores
-from lrc_core.quality.speeds import DECODE, PREFILL, pace_of
-from lrc_core.report.drawing.heatmap import kept_of
+from lrc_core.report.drawing.heatmap import plan_sentence
 from lrc_core.results import comparisons
 from lrc_core.results.answers import NOTHING, answered
 from lrc_core.results.archive import RunView, archive
 from lrc_core.runs.spec import AllocateSpec, GenerateSpec
 from lrc_core.runs.store import RunStore
 from lrc_core.texts.label import text_label
-from lrc_core.types import ModelCard
 from pages.ui.present.closing import conclusion, decision, not_for
 from pages.ui.present.glossary import glosses
 from pages.ui.present.slide import Slide
@@ -159,34 +157,10 @@ def plan(story: Story) -> Slide:
     """What every layer keeps."""
     found, model = story.plan, story.card
     assert found is not None
-    kept, label = kept_of(model, found), method_label(found.method)
-    body = pictures.heat(
-        pictures.LayerHeatmap(
-            model, kept, (0.0, 1.0), lambda value: words.percent(value, 0), "of the layer kept",
-            f"Share of each layer's parameters that {label} keeps at {story.removed} compression",
-        )
-    )  # fmt: skip
     run_id = str(found.origin.get("run_id") or (story.best or {}).get("allocate_run_id") or story.source)
-    return Slide(
-        "plan", f"What {label} keeps when {story.removed} must go", body, plan_words(model, found, kept), (run_id,)
-    )
-
-
-def plan_words(model: ModelCard, found: Plan, kept: dict[str, float]) -> str:
-    """Dense layers, and which blocks keep most and least, weighted by parameters."""
-    blocks: dict[int, list[tuple[float, int]]] = {}
-    for layer in model.layers:
-        blocks.setdefault(layer.block, []).append((kept[layer.name], layer.params))
-    shares = {block: sum(s * p for s, p in found) / sum(p for _, p in found) for block, found in blocks.items()}
-    low, high = min(shares, key=shares.__getitem__), max(shares, key=shares.__getitem__)
-    start = words.stay_dense(len(found.dense), len(model.layers))
-    most, least = words.percent(shares[high], 0), words.percent(shares[low], 0)
-    if most == least:
-        return f"{start}; every block keeps about {most} of its parameters."
-    return (
-        f"{start}. Block {high} keeps most, {most} of its parameters, block {low} least, {least}; the uniform rule "
-        f"would keep {words.percent(found.keep_target, 0)} everywhere."
-    )
+    title = f"What {method_label(found.method)} keeps when {story.removed} must go"
+    reading = plan_sentence(found.states(model.layers))
+    return Slide("plan", title, pictures.kept_map(model, found), reading, (run_id,))
 
 
 def comparison(story: Story) -> Slide:
@@ -284,55 +258,28 @@ def _cut(text: str, most: int = 210) -> str:
 
 def card(story: Story) -> Slide:
     """Memory, speed, quality and money, dense beside compressed."""
-    dense, best = story.dense, story.best
-    price, unit = state.price()
-    columns = [("Dense model", method_color("dense"), dense, footprint(story.card, None, CONTEXT))]
+    wishes, dense, best = Wishes(CONTEXT, 1, *state.price()), story.dense, story.best
+    entries = [CardModel("Dense model", method_color("dense"), None, speed_of(dense or {}), dense, "")]
     if best is not None and story.plan is not None:
-        columns.append(
-            (_name(best), method_color(str(best["method"])), best, footprint(story.card, story.plan, CONTEXT))
+        color = method_color(str(best["method"]))
+        entries.append(CardModel(_name(best), color, story.plan, speed_of(best), best, ""))
+    found = [(entry, footprint(story.card, entry.plan, CONTEXT)) for entry in entries]
+    largest = max(size.total for _, size in found)
+    cells = ""
+    for entry, size in found:
+        said = card_words((entry, size), found[0], wishes, Scores(RunStore().root))
+        lines = (html.escape(line.replace("**", "")) for line in (said.money, said.speed, said.quality))
+        cells += (
+            f'<div class="card"><b><i class="chip" style="background:{entry.color}"></i>{html.escape(entry.name)}</b>'
+            f'<p class="big">{words.data_size(size.total)}</p>{pictures.memory_bar(size, largest)}'
+            f"<ul>{''.join(f'<li>{line}</li>' for line in lines)}</ul></div>"
         )
-    largest = max(size.total for *_, size in columns)
-    cells = "".join(
-        f'<div class="card"><b><i class="chip" style="background:{color}"></i>{html.escape(name)}</b>'
-        f'<p class="big">{words.data_size(size.total)}</p>{pictures.memory_bar(size, largest)}'
-        f"<ul><li>{size.monthly(price):,.2f} {html.escape(unit)} a month at {price:g} {html.escape(unit)} per GB</li>"
-        f"<li>{_speed(row, dense)}</li>"
-        f"{''.join(f'<li>{html.escape(said)}</li>' for said in _quality(row, dense))}</ul></div>"
-        for name, color, row, size in columns
+    reading = (
+        f"Memory to answer at {CONTEXT:,} tokens of context: weights and cache counted, overhead estimated. "
+        "Speeds are of the computer that measured them; tokens/s of two runs compare only roughly."
     )
-    reading = f"Memory to answer at {CONTEXT:,} tokens of context: weights and cache counted, overhead estimated. "
-    pace = pace_of(best or {}, dense, DECODE)
-    if pace is not None and pace.stderr is not None:
-        reading += "Paces were timed right beside the dense model; tokens/s of two runs compare only roughly."
-    elif any("tokens/s" in _speed(row, dense) for *_, row, _ in columns):
-        reading += "Every speed was measured once, on the computer that made the run."
-    ids = tuple(str(row.get("run_id")) for *_, row, _ in columns if row is not None)
+    ids = tuple(str(row.get("run_id")) for row in (dense, best) if row is not None)
     return Slide("card", "What it costs and gives", f'<div class="cards">{cells}</div>', reading, ids)
-
-
-def _speed(row: comparisons.Row | None, dense: comparisons.Row | None) -> str:
-    """Both speeds: what writes faster may well read its prompt more slowly. Beside them the paces, where timed."""
-    cost = (row or {}).get("cost") or {}
-    said = []
-    for what, verb in ((DECODE, "writes"), (PREFILL, "reads a prompt at")):
-        if speed := cost.get(f"{what}_tokens_per_s"):
-            pace = None if row is dense else pace_of(row or {}, dense, what)
-            share = f", {pace.figure} times the dense pace" if pace is not None and pace.stderr is not None else ""
-            said.append(f"{verb} {words.significant(speed)} tokens/s{share}")
-    joined = ("; " if any(", " in one for one in said) else ", ").join(said)
-    return f"{joined[0].upper()}{joined[1:]}" if joined else "Speed was not measured"
-
-
-def _quality(row: comparisons.Row | None, dense: comparisons.Row | None) -> list[str]:
-    if row is None or dense is None:
-        return ["Quality was not measured"]
-    if row is dense:
-        return ["The other's quality is compared with it"]
-    loss = accuracy_loss(row, dense, Scores(RunStore().root))
-    return [
-        *([difference_words(loss).removesuffix(".")] if loss is not None else []),
-        f"Perplexity is {surprise(row, dense)}",
-    ]
 
 
 def reproduce(story: Story) -> Slide:

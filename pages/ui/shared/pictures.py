@@ -17,6 +17,9 @@ import streamlit as st
 from lrc_core.charts.shapes import LEVELS, cells, labelled
 from lrc_core.charts.theme import RAMP_DARK, RAMP_LIGHT, blended
 from lrc_core.decompose.measures import cumulative_energy
+from lrc_core.formats.sizes import whole_bytes
+from lrc_core.names import method_label
+from lrc_core.plan import Plan
 from lrc_core.quality.card import PARTS, part_words
 from lrc_core.quality.footprint import Footprint
 from lrc_core.report.html.svg import cells_path
@@ -125,6 +128,14 @@ def heat(picture: LayerHeatmap) -> str:
         f'<i style="background:linear-gradient(to right,{stops})"></i>'
         f"<span>{html.escape(picture.write(high))}</span><span>{html.escape(picture.unit)}</span></div></figure>{figures}"
     )
+
+
+def kept_map(card: ModelCard, plan: Plan) -> str:
+    """What every layer of a plan keeps: of its bytes where the plan has number formats, else of its parameters."""
+    states, what = plan.states(card.layers), "bytes" if plan.formats else "parameters"
+    shares = {one.layer.name: one.bytes / whole_bytes([one.layer]) if plan.formats else one.kept for one in states}
+    label = f"Share of each layer's {what} that {method_label(plan.method)} keeps"
+    return heat(LayerHeatmap(card, shares, (0.0, 1.0), lambda value: percent(value, 0), f"of the {what} kept", label))
 
 
 def _short(label: str) -> str:

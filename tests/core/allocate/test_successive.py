@@ -24,7 +24,7 @@ from lrc_core.allocate.successive.training import SuccessiveTraining
 from lrc_core.budget import break_even, is_dense, keep_ratio, layer_params, plan_params
 from lrc_core.decompose.factorise import Factors, Transform
 from lrc_core.errors import CancelledError, NumericalError
-from lrc_core.formats.sizes import plan_bytes, whole_bytes
+from lrc_core.formats.sizes import layer_states, whole_bytes
 from lrc_core.lowrank.masked import masked_layers, without_masks
 from lrc_core.models.blocks.linears import block_linears
 from lrc_core.registry import DECOMPOSITIONS
@@ -291,7 +291,7 @@ def test_other_budgets_hold_and_what_is_cut_is_measured(budget: str, tmp_path: P
     cut = {layer.name for layer in LAYERS if not is_dense(layer, found.ranks[layer.name])}
     assert cut
     if budget == "bytes":
-        assert plan_bytes(LAYERS, found.ranks, found.formats or {}) <= 0.4 * whole_bytes(LAYERS)
+        assert sum(one.bytes for one in layer_states(LAYERS, found.ranks, found.formats)) <= 0.4 * whole_bytes(LAYERS)
         assert found.formats
     else:
         assert plan_params(LAYERS, found.ranks) <= 0.4 * sum(layer.params for layer in LAYERS) + len(LAYERS)

@@ -20,7 +20,7 @@ from lrc_core.errors import BudgetError, LrcError
 from lrc_core.formats.budgets import VARY, byte_budget, require_reach
 from lrc_core.formats.grids import FORMATS, Q4_0, Q5_1, Q8_0, QUANTISED
 from lrc_core.formats.rounding import on_grid, packed, unpacked
-from lrc_core.formats.sizes import layer_bytes, plan_bytes, stored_matrices, whole_bytes
+from lrc_core.formats.sizes import layer_bytes, layer_states, stored_matrices, whole_bytes
 from lrc_core.kinds import check, command_for
 from lrc_core.lowrank.apply import compressed
 from lrc_core.lowrank.linear import LowRankLinear, PivotedLinear
@@ -109,7 +109,7 @@ def test_the_mixture_is_the_best_at_its_own_bytes(vary: str, storage: Any) -> No
     least = sum(hull[0].cost for hull in hulls.values())
     for allowed in range(least, whole_bytes(layers) + 1, whole_bytes(layers) // 15):
         found = best_mixture(layers, hulls, allowed)
-        assert found.cost == plan_bytes(layers, found.ranks, found.formats) <= allowed
+        assert found.cost == sum(one.bytes for one in layer_states(layers, found.ranks, found.formats)) <= allowed
         prices = [hulls[layer.name] for layer in layers]
         best = min(
             sum(way.loss for way in mix) for mix in product(*prices) if sum(way.cost for way in mix) <= found.cost

@@ -14,7 +14,7 @@ from lrc_core.budget import dense_ranks, uniform_ranks
 from lrc_core.errors import NumericalError, PlanError, UnknownNameError
 from lrc_core.formats.grids import BF16, FORMATS, Q4_0, Q5_1, Q8_0, QUANTISED, Format, check_formats, format_named
 from lrc_core.formats.rounding import on_grid, packed, unpacked
-from lrc_core.formats.sizes import layer_bytes, plan_bytes, stored_matrices, whole_bytes
+from lrc_core.formats.sizes import layer_bytes, layer_states, stored_matrices, whole_bytes
 from lrc_core.lowrank.apply import compressed
 from lrc_core.lowrank.rounding import unit_columns
 from lrc_core.models.blocks.linears import block_linears, get_module, weight_of
@@ -158,7 +158,7 @@ def test_bytes_of_a_plan_are_those_of_its_packed_arrays() -> None:
         for rows, width in stored_matrices(layer, ranks[layer.name]):
             plain = matrix(rows, width)
             counted += 2 * plain.size if form is BF16 else packed(plain, form).nbytes
-    assert plan_bytes(layers, ranks, formats) == counted
+    assert sum(one.bytes for one in layer_states(layers, ranks, formats)) == counted
     plan = replace(make_plan(card, ranks, decomposition="svd", method="uniform", keep_target=0.9), formats=formats)
     assert sizes_of(card, plan) == {
         "bytes_share": counted / whole_bytes(layers),

@@ -42,7 +42,7 @@ def test_moments_that_disagree_are_an_error_however_well_each_repeats() -> None:
     repeated = math.sqrt(0.02**2 + 0.02**2 + (0.1 / 5.1) ** 2 + 0.02**2) / 2
     assert steady["decode"]["stderr"] == pytest.approx(steady["decode"]["value"] * repeated)
     crowded = paces([(timing(9.0, 0.1), timing(10.0, 0.1)), (timing(4.0, 0.1), timing(10.0, 0.1))])
-    assert not Pace(**crowded["decode"]).settled and crowded["decode"]["stderr"] > 0.2
+    assert abs(crowded["decode"]["value"] - 1) < 2 * crowded["decode"]["stderr"] > 0.4
     assert paces([(timing(None, None), timing(10.0, 0.1))] * 2) == {}
     assert paces([(timing(5.0, None), timing(10.0, 0.1))] * 2) == {}
 
@@ -79,17 +79,6 @@ def test_a_table_to_take_away_is_flat() -> None:
     for record in records(rows, str):
         assert not any(isinstance(value, dict | list) for value in record.values())
     assert record["decode_times_dense"] == 0.75 and record["decode_times_dense_stderr"] > 0
-
-
-@pytest.mark.parametrize(
-    ("pace", "settled"),
-    [
-        (Pace(1.04, None), False), (Pace(0.9, None), True), (Pace(0.9, 0.06), False), (Pace(1.04, 0.01), True),
-    ],
-)  # fmt: skip
-def test_a_difference_within_its_error_is_none(pace: Pace, settled: bool) -> None:
-    assert pace.settled is settled
-    assert ("as fast" in pace.words) is not settled
 
 
 def test_the_card_says_how_it_was_timed() -> None:

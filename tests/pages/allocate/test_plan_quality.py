@@ -9,10 +9,11 @@ from dataclasses import replace
 
 import pytest
 
+from lrc_core.allocate.curves.loss_curves import predicted_loss
 from lrc_core.plan import make_plan
 from lrc_core.results import series
 from lrc_core.results.archive import archive
-from lrc_core.results.plan_quality import closed_form_quality, loss_forecast, measured_at, predicted_of
+from lrc_core.results.plan_quality import closed_form_quality, loss_forecast, measured_at
 from lrc_core.results.spectra import losses_of
 from lrc_core.runs.spec import EvaluateSpec, ModelRef, SpectraSpec
 from tests.factories import run_factory, table_factory
@@ -100,7 +101,7 @@ def test_the_closed_forms_panel_forecasts_between_measured_plans_with_its_record
     spectra = run_factory.spectra_run(store, card, decompositions=("svd", "kfac"))
     view = archive().require(spectra.id, SpectraSpec)
     plans, losses = series.estimated(view), losses_of(view)
-    predicted = predicted_of(card.layers, plans.ranks, losses)
+    predicted = [predicted_loss(card.layers, plans.plan_near(rate, card.layers), losses) for rate in plans.rates]
     measured(store, card, None, 1.0, DENSE)
     scale = 1 / predicted[plans.nearest(40)]
     for number, rate in enumerate((20, 30, 40)):
@@ -116,7 +117,7 @@ def test_the_closed_forms_panel_forecasts_between_measured_plans_with_its_record
     shown = float(re.search(r"about ([\d.,]+)", text)[1].replace(",", ""))
     assert kind == "forecast" and shown == pytest.approx(expected, rel=0.01)
     assert "3 of 3" in quality.basis
-    assert loss_forecast(view, float(predicted[plans.nearest(25)])) == (text, quality.basis)
+    assert loss_forecast(view, predicted[plans.nearest(25)]) == (text, quality.basis)
     assert not loss_forecast(view, 100.0)[0], "far from everything that was measured"
     app = open_page("allocate", rate="25", al_storage="Pairs")
     assert "3 of 3" in panel_of(app, "estimate")["note"]

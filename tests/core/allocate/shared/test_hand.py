@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lrc_core.allocate.curves.hand import predicted_loss, spend_rest
-from lrc_core.allocate.curves.loss_curves import cheapest_ranks
+from lrc_core.allocate.curves.hand import spend_rest
+from lrc_core.allocate.curves.loss_curves import cheapest_ranks, predicted_loss
 from lrc_core.budget import dense_ranks, keep_ratio, layer_ratio, plan_params, uniform_ranks
 from lrc_core.errors import BudgetError
 from tests.factories.run_factory import make_card, sigma_of
