@@ -317,13 +317,6 @@ def storage_of(data: Any) -> str:
     return str(data.get("storage") or PAIR) if isinstance(data, Mapping) else PAIR
 
 
-def update_words(update: str, storage: str = PAIR) -> str:
-    """What a label says behind the method's: "", " + update", " + block-wise + tuned", ...; and ", pivots"."""
-    named = {"": "", "left": " + update", "both": " + update of both", "blockwise": " + block-wise"}
-    words = "".join(named.get(part, f" + {part}") for part in update.split("+"))
-    return words if storage == PAIR else words + ", pivots"
-
-
 def variant_name(method: str, update: str, storage: str = PAIR) -> str:
     """A method with an update of its factors and with how they are stored: ``llrc``, ``llrc+left+pivoted``."""
     return "+".join(word for word in (method, update, "" if storage == PAIR else storage) if word)

@@ -19,7 +19,7 @@ from lrc_core.errors import RunError, SettingsError
 from lrc_core.files import disk_errors
 from lrc_core.formats.grids import METHODS
 from lrc_core.jobs.engines.profile import LOCAL
-from lrc_core.kinds import KINDS, load
+from lrc_core.kinds import KINDS
 from lrc_core.kinds.checks import needs_whole
 from lrc_core.models.onload.choice import LAYER_LOCAL, MODES, ONLOAD
 from lrc_core.plan import Plan, storage_of, update_of, variant_name
@@ -27,6 +27,7 @@ from lrc_core.quality.alternatives import why_not_quantise
 from lrc_core.quality.quantised import compresses, sizes_of
 from lrc_core.quality.rows import Scores
 from lrc_core.quality.tables import evaluated_table, rows_csv, to_markdown
+from lrc_core.registry import load
 from lrc_core.results.plans import copy_plan
 from lrc_core.runs.integrity import arrays_in, unaltered
 from lrc_core.runs.spec import ModelRef, Spec

@@ -43,8 +43,8 @@ from lrc_core.runs.spec import (
 from lrc_core.runs.store import RunStore
 from lrc_core.texts.documents import load_documents, require_known
 from lrc_core.texts.files import is_file
-from lrc_core.tune.settings import TUNED
 from lrc_core.types import ModelCard
+from lrc_core.updates import UPDATES
 
 EVALUATED = "evaluation window"
 """What the window of an evaluation is called where it is too long."""
@@ -153,10 +153,9 @@ def _method(spec: Any) -> str:
 
 
 def _update(spec: Any) -> str:
-    kinds = (
-        (dict(spec.settings).get("kind"),) if isinstance(spec, UpdateSpec) else getattr(spec, "update", "").split("+")
-    )
-    return "Tuning factors through the whole model" if TUNED in kinds else ""
+    kinds = str(dict(spec.settings).get("kind")) if isinstance(spec, UpdateSpec) else getattr(spec, "update", "")
+    reasons = (UPDATES.get(kind).whole for kind in kinds.split("+") if kind in UPDATES)
+    return next(filter(None, reasons), "")
 
 
 def _measurement(spec: Any) -> str:

@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from lrc_core.calibrate.update_settings import UpdateSettings
 from lrc_core.cli import main
 from lrc_core.cli.parser import build_parser
 from lrc_core.errors import PlanError, RunError, SettingsError
@@ -38,6 +37,7 @@ from lrc_core.runs.spec import (
     UpdateSpec,
 )
 from lrc_core.runs.store import Run, RunStore
+from lrc_core.updates import UpdateSettings
 from lrc_core.words import times
 from tests.factories.job_helpers import CARD, a_plan, canned
 from tests.factories.tiny_models import save_tiny
