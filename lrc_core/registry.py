@@ -177,9 +177,11 @@ class DecompositionEntry(MethodEntry):
     Attributes:
         statistics: "none", "inputs" (second moments of the layer's inputs) or "gradients" (those of the gradients at
             its outputs as well).
+        loss_in_nats: whether half of sigma^2 is what dropping a component costs the model, comparable between layers.
     """
 
     statistics: str = "inputs"
+    loss_in_nats: bool = False
 
 
 class Appearance(NamedTuple):

@@ -31,6 +31,11 @@ def energy_rank(sigma: Spectrum, share: float) -> int:
     return int(np.searchsorted(cumulative_energy(sigma), share - 1e-12) + 1)
 
 
+def half_square(sigma: Spectrum) -> NDArray[np.float64]:
+    """What dropping each component costs, where the decomposition says that in nats (``loss_in_nats``)."""
+    return 0.5 * np.square(np.asarray(sigma, dtype=np.float64))
+
+
 def stable_rank(sigma: Spectrum) -> float:
     """sum sigma^2 / sigma_1^2: at most the rank, insensitive to tiny values."""
     values = np.asarray(sigma, dtype=np.float64)

@@ -11,10 +11,10 @@ import streamlit as st
 from lrc_core import words
 from lrc_core.allocate.curves.mixtures import least_bytes
 from lrc_core.budget import check_target, stored_card
+from lrc_core.decompose import IN_NATS, TWO_SIDED
 from lrc_core.errors import BudgetError
 from lrc_core.formats.budgets import (
     BOTH,
-    BY_BYTES,
     LATENCY,
     MEGABYTES,
     SHARE,
@@ -70,10 +70,10 @@ def choose(
         return replace(spec, keep=1.0, budget=budget)
     found = replace(spec, keep=1.0, budget=budget, vary=_vary(changed))
     _say(found, card)
-    if spec.decomposition != BY_BYTES:
-        label = decomposition_label(BY_BYTES)
+    if spec.decomposition not in IN_NATS:
+        label = decomposition_label(TWO_SIDED)
         st.caption(f":material/info: A budget in bytes needs predicted losses, which only {label} gives.")
-        st.button(f"Choose {label}", key="al_budget_decompose", on_click=decompose, args=(BY_BYTES,))
+        st.button(f"Choose {label}", key="al_budget_decompose", on_click=decompose, args=(TWO_SIDED,))
     return found
 
 
