@@ -140,7 +140,6 @@ def print_result(run: Run, result: dict[str, Any], *, as_json: bool, show: Any =
 def print_outline(ref: ModelRef) -> None:
     """What the headers say of a model, on standard error: it comes before the result and is no part of it."""
     from lrc_core.models.outline import LIMIT, read_outline
-    from lrc_core.models.resources import human_bytes
 
     outline = read_outline(ref)
     card, largest = outline.card, outline.largest
@@ -154,9 +153,7 @@ def print_outline(ref: ModelRef) -> None:
         layer = next(layer for layer in card.layers if layer.kind == kind)
         note(f"  {kind}: {layer.out_features} x {layer.in_features}, break-even rank {break_even(layer):.0f}")
     size = largest.tensor.bytes
-    note(
-        f"Largest matrix: {largest.layer.name}, {human_bytes(size)}; at most {human_bytes(LIMIT * size)} to work on it."
-    )
+    note(f"Largest matrix: {largest.layer.name}, {data_size(size)}; at most {data_size(LIMIT * size)} to work on it.")
 
 
 def print_fetched(run: Run, _: dict[str, Any]) -> None:
