@@ -8,6 +8,7 @@ from pathlib import PurePath
 import lrc_core.allocate
 import lrc_core.decompose  # noqa: F401 - both register their entries
 from lrc_core.allocate.curves.hand import HAND
+from lrc_core.charts import theme
 from lrc_core.formats.grids import METHODS
 from lrc_core.models.source import is_path
 from lrc_core.plan import split_variant
@@ -16,8 +17,8 @@ from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
 from lrc_core.runs.spec import IMPORTED, ModelRef
 from lrc_core.updates import UPDATES, update_words
 
-GREY = "#7b8c94"
-HAND_COLOR = "#8b5a2b"
+GREY = theme.GREY
+HAND_COLOR, REFERENCE_COLOR = "#8b5a2b", "#c05a94"
 _FORMAT_COLORS = dict(zip(METHODS, ("#4b5563", "#6b7280", "#9ca3af"), strict=True))
 
 

@@ -12,15 +12,16 @@ from lrc_core.plan import PAIR, split_variant, storage_of
 from lrc_core.quality.decision_words import BESIDE, decision_words
 from lrc_core.quality.plain_words import accuracy_loss, difference_words, surprise
 from lrc_core.quality.quantised import served_bytes
+from lrc_core.quality.rows import times_dense
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
 from lrc_core.report.content import COUNTED, MEASURED, Block, Fact, Facts, Section, Words
 from lrc_core.report.measured import MeasuringSpec, Row, spec_of
-from lrc_core.report.sections.prose import listed, report_prose, with_papers
-from lrc_core.report.sections.rows import Named, certainty, ranked, times_dense
+from lrc_core.report.sections.prose import report_prose, with_papers
+from lrc_core.report.sections.rows import Named, certainty, ranked
 from lrc_core.results.comparisons import warned
 from lrc_core.runs.spec import EvaluateSpec
 from lrc_core.updates import UPDATES, update_words
-from lrc_core.words import count, data_size, figure, measured, percent, removed, times
+from lrc_core.words import count, data_size, figure, listed, measured, percent, removed, times
 
 
 def question(named: Named) -> Section:
