@@ -25,6 +25,7 @@ it always was, so that earlier programs read it and what was measured of it is f
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -44,7 +45,7 @@ from lrc_core.budget import (
 from lrc_core.coverage import is_expert
 from lrc_core.digests import file_digest
 from lrc_core.errors import BudgetError, OtherModelError, PlanError, RecordError
-from lrc_core.files import write_json
+from lrc_core.files import json_plain, write_json
 from lrc_core.formats.grids import FORMATS, METHODS
 from lrc_core.formats.sizes import LayerState, layer_states, whole_bytes
 from lrc_core.front import callable_package
@@ -220,19 +221,19 @@ class Plan:
                 )
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able form, with format and version."""
-        data = asdict(self)
-        data["dense"] = list(self.dense)
-        data["kept"] = None if self.kept is None else {name: list(kept) for name, kept in self.kept.items()}
+        """As its file is read, with format and version."""
+        data = {**vars(self), "model": asdict(self.model)}
         pruned = data.pop("pruned")
         if pruned is not None:  # left out of other plans, which look as they did before there was pruning
-            data["pruned"] = {name: list(shape) for name, shape in pruned.items()}
+            data["pruned"] = pruned
         for name in ("digests", "formats"):  # of plans without any, and of those that were made before there were any
             if not data[name]:
                 del data[name]
         if self.storage == PAIR:
             del data["storage"]
-        return {"format": FORMAT, "version": 1 if self.storage == PAIR else 2, **data}
+        whole = {"format": FORMAT, "version": 1 if self.storage == PAIR else 2, **data}
+        found: dict[str, Any] = json.loads(json.dumps(whole, default=json_plain))
+        return found
 
     @classmethod
     def from_dict(cls, data: Any, where: str = "The plan") -> Self:
