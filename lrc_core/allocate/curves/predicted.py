@@ -55,12 +55,5 @@ def _measured(context: Context, measuring: Measuring) -> dict[str, NDArray[np.fl
     from lrc_core.lowrank.apply import compute_factors
 
     windows = context.windows(measuring.batches * measuring.batch, measuring.window, context.seed)
-    return component_sensitivity(
-        context.model,
-        context.layers,
-        {layer.name: compute_factors(context.model, layer, context.source) for layer in context.layers},
-        windows.split(measuring.batch),
-        seed=context.seed,
-        on_progress=context.on_progress,
-        should_stop=context.should_stop,
-    )
+    factors = {layer.name: compute_factors(context.model, layer, context.source) for layer in context.layers}
+    return component_sensitivity(context, factors, windows.split(measuring.batch))
