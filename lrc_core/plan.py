@@ -367,7 +367,7 @@ def make_plan(
         method=method,
         keep_target=keep_target,
         keep_achieved=achieved,
-        keep_whole_model=whole_model_ratio(achieved, card.params_linear, card.params_total),
+        keep_whole_model=whole_model_ratio(achieved, card),
         ranks=low,
         dense=dense,
         kept=None if kept is None else {name: tuple(kept[name]) for name in low},
@@ -391,5 +391,5 @@ def pruned_plan(plan: Plan, card: ModelCard, shapes: Shapes, structure_file: str
         pruned=dict(shapes),
         structure_file=structure_file,
         keep_achieved=achieved,
-        keep_whole_model=whole_model_ratio(achieved, card.params_linear, card.params_total),
+        keep_whole_model=whole_model_ratio(achieved, card),
     )

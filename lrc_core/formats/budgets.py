@@ -51,7 +51,7 @@ class ByteBudget:
         """
         if self.unit == SHARE:
             return math.floor(self.value * whole_bytes(card.layers) + 1e-6)
-        rest = rest_bytes(card.params_total, card.params_linear)
+        rest = rest_bytes(card)
         left = math.floor(self.value * 1e6) - rest
         if left <= 0:
             raise BudgetError(

@@ -101,7 +101,7 @@ def _vary(changed: Callable[[], None]) -> str:
 
 def _whole_model(card: ModelCard) -> int:
     """Bytes of the model in 16 bits."""
-    return rest_bytes(card.params_total, card.params_linear) + whole_bytes(card.layers)
+    return rest_bytes(card) + whole_bytes(card.layers)
 
 
 def _say(spec: AllocateSpec, card: ModelCard) -> None:
@@ -109,7 +109,7 @@ def _say(spec: AllocateSpec, card: ModelCard) -> None:
     if out_of_reach(spec, card) is not None:
         return
     allowed = byte_budget(spec.budget).allowed(card)
-    rest = rest_bytes(card.params_total, card.params_linear)
+    rest = rest_bytes(card)
     st.caption(
         f"{words.data_size(min(allowed, whole_bytes(card.layers)))} for the block linears and "
         f"{words.data_size(rest)} for the rest, instead of {words.data_size(_whole_model(card))} in 16 bits."
@@ -144,9 +144,9 @@ def _require_bytes(spec: AllocateSpec, card: ModelCard, least: int) -> None:
     if budget.unit != MEGABYTES:
         require_reach(least, budget.allowed(card), card.layers)
         return
-    smallest = rest_bytes(card.params_total, card.params_linear) + least
+    smallest = rest_bytes(card) + least
     if budget.value * 1e6 < smallest:
-        kept = words.data_size(rest_bytes(card.params_total, card.params_linear))
+        kept = words.data_size(rest_bytes(card))
         raise BudgetError(
             f"No plan is as small as {budget.words}: embeddings, head and norms, which are kept in 16 bits, take {kept}"
             f", the block linears at least {words.data_size(least)}.",
