@@ -47,7 +47,7 @@ class SpeedGrid:
     """What is measured.
 
     Attributes:
-        modes: some of :data:`~lrc_core.bench.passes.MODES`.
+        modes: some of ``eager``, ``compile``, ``graphs``.
         batches: sequences at once.
         prompts: tokens.
         seconds: for the turns of one cell; what could not have three of them is left out.
