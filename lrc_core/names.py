@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import PurePath
 
 import lrc_core.allocate
 import lrc_core.decompose  # noqa: F401 - both register their entries
 from lrc_core.allocate.curves.hand import HAND
+from lrc_core.charts import theme
 from lrc_core.formats.grids import METHODS
 from lrc_core.models.source import is_path
-from lrc_core.plan import split_variant, update_words
+from lrc_core.plan import split_variant
 from lrc_core.quality.quantised import FORMAT_LABELS
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
 from lrc_core.runs.spec import IMPORTED, ModelRef
+from lrc_core.updates import UPDATES, update_words
 
-GREY = "#7b8c94"
-HAND_COLOR = "#8b5a2b"
+GREY = theme.GREY
+HAND_COLOR, REFERENCE_COLOR = "#8b5a2b", "#c05a94"
 _FORMAT_COLORS = dict(zip(METHODS, ("#4b5563", "#6b7280", "#9ca3af"), strict=True))
 
 
@@ -45,18 +47,18 @@ def method_color(name: str) -> str:
 
 def in_order(names: Iterable[str]) -> list[str]:
     """Methods and their variants: dense first, formats, then as registered with updates behind, then unknown ones."""
-    known = ["dense", *METHODS, *ALLOCATORS.names()]
+    known, updates = ["dense", *METHODS, *ALLOCATORS.names()], ["", *UPDATES.names()]
 
-    def place(name: str) -> tuple[int, str, str, str]:
+    def place(name: str) -> tuple[int, str, int, str, str]:
         method, update, storage = split_variant(name)
-        return (
-            (known.index(method) if method in known else len(known)),
-            method,
-            {"left": "1", "both": "2", "blockwise": "3", "tuned": "4", "blockwise+tuned": "5"}.get(update, update),
-            storage,
-        )
+        return _index(known, method), method, _index(updates, update), update, storage
 
     return sorted(set(names), key=place)
+
+
+def _index(known: Sequence[str], name: str) -> int:
+    """Its place; behind all others where it is not known."""
+    return known.index(name) if name in known else len(known)
 
 
 def learns(name: str) -> bool:

@@ -25,6 +25,7 @@ it always was, so that earlier programs read it and what was measured of it is f
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -44,7 +45,7 @@ from lrc_core.budget import (
 from lrc_core.coverage import is_expert
 from lrc_core.digests import file_digest
 from lrc_core.errors import BudgetError, OtherModelError, PlanError, RecordError
-from lrc_core.files import write_json
+from lrc_core.files import json_plain, write_json
 from lrc_core.formats.grids import FORMATS, METHODS
 from lrc_core.formats.sizes import LayerState, layer_states, whole_bytes
 from lrc_core.front import callable_package
@@ -220,19 +221,19 @@ class Plan:
                 )
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able form, with format and version."""
-        data = asdict(self)
-        data["dense"] = list(self.dense)
-        data["kept"] = None if self.kept is None else {name: list(kept) for name, kept in self.kept.items()}
+        """As its file is read, with format and version."""
+        data = {**vars(self), "model": asdict(self.model)}
         pruned = data.pop("pruned")
         if pruned is not None:  # left out of other plans, which look as they did before there was pruning
-            data["pruned"] = {name: list(shape) for name, shape in pruned.items()}
+            data["pruned"] = pruned
         for name in ("digests", "formats"):  # of plans without any, and of those that were made before there were any
             if not data[name]:
                 del data[name]
         if self.storage == PAIR:
             del data["storage"]
-        return {"format": FORMAT, "version": 1 if self.storage == PAIR else 2, **data}
+        whole = {"format": FORMAT, "version": 1 if self.storage == PAIR else 2, **data}
+        found: dict[str, Any] = json.loads(json.dumps(whole, default=json_plain))
+        return found
 
     @classmethod
     def from_dict(cls, data: Any, where: str = "The plan") -> Self:
@@ -317,13 +318,6 @@ def storage_of(data: Any) -> str:
     return str(data.get("storage") or PAIR) if isinstance(data, Mapping) else PAIR
 
 
-def update_words(update: str, storage: str = PAIR) -> str:
-    """What a label says behind the method's: "", " + update", " + block-wise + tuned", ...; and ", pivots"."""
-    named = {"": "", "left": " + update", "both": " + update of both", "blockwise": " + block-wise"}
-    words = "".join(named.get(part, f" + {part}") for part in update.split("+"))
-    return words if storage == PAIR else words + ", pivots"
-
-
 def variant_name(method: str, update: str, storage: str = PAIR) -> str:
     """A method with an update of its factors and with how they are stored: ``llrc``, ``llrc+left+pivoted``."""
     return "+".join(word for word in (method, update, "" if storage == PAIR else storage) if word)
@@ -373,7 +367,7 @@ def make_plan(
         method=method,
         keep_target=keep_target,
         keep_achieved=achieved,
-        keep_whole_model=whole_model_ratio(achieved, card.params_linear, card.params_total),
+        keep_whole_model=whole_model_ratio(achieved, card),
         ranks=low,
         dense=dense,
         kept=None if kept is None else {name: tuple(kept[name]) for name in low},
@@ -397,5 +391,5 @@ def pruned_plan(plan: Plan, card: ModelCard, shapes: Shapes, structure_file: str
         pruned=dict(shapes),
         structure_file=structure_file,
         keep_achieved=achieved,
-        keep_whole_model=whole_model_ratio(achieved, card.params_linear, card.params_total),
+        keep_whole_model=whole_model_ratio(achieved, card),
     )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib import import_module
-from typing import Any, Generic, Protocol, TypeVar
+from types import NoneType
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from lrc_core.errors import SettingsError, UnknownNameError
 from lrc_core.settings import build
@@ -14,15 +15,11 @@ from lrc_core.types import Storage
 
 
 class Entry(Protocol):
-    """What can be registered: anything with a name and a colour."""
+    """What can be registered: anything with a name."""
 
     @property
     def name(self) -> str:
         """The name users type."""
-
-    @property
-    def color(self) -> str:
-        """The one colour it has in every chart."""
 
 
 E = TypeVar("E", bound=Entry)
@@ -33,24 +30,26 @@ class Registry(Generic[E]):
 
     Args:
         noun: what is registered, for error messages ("allocator").
+        apart: the attribute by which charts tell entries apart; no two may share its value.
     """
 
-    def __init__(self, noun: str) -> None:
-        self._noun = noun
+    def __init__(self, noun: str, apart: str = "color") -> None:
+        self._noun, self._apart = noun, apart
         self._entries: dict[str, E] = {}
 
     def register(self, entry: E) -> E:
         """Add an entry.
 
         Raises:
-            ValueError: the name or the colour is taken (a programming error, not a user's).
+            ValueError: the name or the look is taken (a programming error, not a user's).
         """
         if entry.name in self._entries:
             raise ValueError(f"{self._noun} {entry.name!r} is registered twice")
+        look = getattr(entry, self._apart)
         for other in self:
-            if other.color.lower() == entry.color.lower():
+            if str(getattr(other, self._apart)).lower() == str(look).lower():
                 raise ValueError(
-                    f"{self._noun} {entry.name!r} has the colour {entry.color} of {other.name!r}: choose another one"
+                    f"{self._noun} {entry.name!r} has the {self._apart} {look} of {other.name!r}: choose another one"
                 )
         self._entries[entry.name] = entry
         return entry
@@ -76,6 +75,13 @@ class Registry(Generic[E]):
 
     def __contains__(self, name: object) -> bool:
         return name in self._entries
+
+
+def load(path: str) -> Callable[..., Any]:
+    """The function behind ``package.module:function``, imported now."""
+    module, function = path.split(":")
+    found: Callable[..., Any] = getattr(import_module(module), function)
+    return found
 
 
 REPORTED = ("loss", "keep", "target", "entropy", "tokens_per_s", "memory_mb")
@@ -147,8 +153,7 @@ class MethodEntry:
 
     def load(self) -> Any:
         """Import and return the implementing function."""
-        module, function = self.implementation.split(":")
-        return getattr(import_module(module), function)
+        return load(self.implementation)
 
     def storage(self, wanted: Storage) -> Storage:
         """The law by which layers of its plans are stored: what prunes structure makes no factors, and knows pairs."""
@@ -172,9 +177,52 @@ class DecompositionEntry(MethodEntry):
     Attributes:
         statistics: "none", "inputs" (second moments of the layer's inputs) or "gradients" (those of the gradients at
             its outputs as well).
+        loss_in_nats: whether half of sigma^2 is what dropping a component costs the model, comparable between layers.
     """
 
     statistics: str = "inputs"
+    loss_in_nats: bool = False
+
+
+class Appearance(NamedTuple):
+    """What tells bars, lines and points apart that have the same colour, in the words of Plotly."""
+
+    pattern: str
+    dash: str
+    symbol: str
+
+
+@dataclass(frozen=True)
+class UpdateEntry:
+    """What can be done to a plan's factors at fixed ranks; or several such, one after the other.
+
+    Attributes:
+        name: what the command line and the run record say; of several, their names joined by ``+``.
+        label: what the app shows.
+        compared: plans that have it are plans "with ...".
+        report: what a report says of such plans, one sentence.
+        look: of its plans in charts.
+        suffix: what stands behind a method's name and a plus.
+        title: of a run that does it.
+        summary: one plain sentence.
+        settings_class: flat frozen dataclass of settings, ``kind`` among them.
+        stage: ``"package.module:function"``, ``(run, session, plan, settings) -> FoundFactors``; loads torch.
+        trains: whether it goes on from whatever factors it is given, instead of fitting new ones.
+        whole: what it does, where that needs the whole model in memory.
+    """
+
+    name: str
+    label: str
+    compared: str
+    report: str
+    look: Appearance
+    suffix: str = ""
+    title: str = ""
+    summary: str = ""
+    settings_class: type = NoneType
+    stage: str = ""
+    trains: bool = False
+    whole: str = ""
 
 
 DECOMPOSITIONS: Registry[DecompositionEntry] = Registry("decomposition")

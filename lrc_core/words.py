@@ -171,6 +171,11 @@ def kind_labels(kinds: tuple[str, ...]) -> dict[str, str]:
     return {kind: label if short.count(label) == 1 else kind for kind, label in zip(kinds, short, strict=True)}
 
 
+def listed(names: Sequence[str]) -> str:
+    """``a, b and c``."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
 def words_in(text: str) -> list[str]:
     """The words of a text as one counts different ones: without capitals and the marks around them."""
     return [re.sub(r"^\W+|\W+$", "", word).casefold() or word for word in text.split()]

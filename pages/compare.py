@@ -25,6 +25,7 @@ from lrc_core.results.decisions import decision_of
 from lrc_core.results.plans import shipped_without_factors
 from lrc_core.runs.spec import CalibrationSpec, CompareSpec, EvaluateSpec, EvaluationSpec, ModelRef, UpdateSpec
 from lrc_core.runs.store import RunStore
+from lrc_core.updates import UPDATE_LABELS
 from pages.ui.bench import views as bench_views
 from pages.ui.compare import cards, report
 from pages.ui.compare import views as compare_views
@@ -120,7 +121,7 @@ def _asked(ref: ModelRef) -> CompareSpec | None:
     rates = forms.compressions(right, [10, 20], "co_new_rates")
     labels = {name: decomposition_label(name) for name in DECOMPOSITIONS.names()}
     decomposition = forms.one_of(left, "Decomposition", labels, FACTORS, first=list(labels).index("whitened"))
-    update = forms.one_of(right, "Update of the factors", jobs.UPDATES, FOLLOWS, help=jobs.UPDATE_HELP)
+    update = forms.one_of(right, "Update of the factors", UPDATE_LABELS, FOLLOWS, help=jobs.UPDATE_HELP)
     with left:
         formats = choose_formats()
         storage = forms.storage(LAW, None, linked=False)

@@ -141,7 +141,7 @@ def evaluation(ref: ModelRef, card: ModelCard, draft: Draft, keep: float) -> Eva
     problem = editor.why_not(card, over)
     spec = EvaluateSpec(
         model=ref,
-        plan=json.loads(json.dumps(plan.to_dict())),
+        plan=plan.to_dict(),
         calibration=calibration_of(draft),
         evaluation=wanted,
     )
@@ -180,7 +180,7 @@ def watched(ref: ModelRef) -> None:
 
 def drafted(card: ModelCard, draft: Draft, keep: float) -> take_away.Offer:
     """The plan as it stands; it is saved under its name when it is exported."""
-    plan = json.loads(json.dumps(plan_of(draft, card, keep).to_dict()))
+    plan = plan_of(draft, card, keep).to_dict()
     return take_away.Offer(
         draft.name,
         export_name(card, keep) if read_only() else str(plan_file(draft, card, keep)),

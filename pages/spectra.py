@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from lrc_core.budget import keep_at
+from lrc_core.decompose import ALL
 from lrc_core.names import decomposition_label
 from lrc_core.results.archive import RunView, archive
 from lrc_core.results.spectra import spectra_of
@@ -105,9 +106,7 @@ def lacking(look: Look) -> None:
         "The run that is shown did not compute it. One more job does, with everything else that this page can show.",
         ":material/add_chart:",
     )
-    spec = SpectraSpec(
-        view.spec.model, ("svd", "asvd", "whitened", "kfac"), view.spec.calibration, subspaces=True, stream=False
-    )
+    spec = SpectraSpec(view.spec.model, ALL, view.spec.calibration, subspaces=True, stream=False)
     if jobs.instead(spec):
         return
     if st.button("Compute it", icon=":material/play_arrow:", type="primary", key="sp_more"):

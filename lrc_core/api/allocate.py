@@ -16,9 +16,8 @@ from lrc_core.results.archive import AnyRun, card_of
 from lrc_core.results.plans import find_plan
 from lrc_core.runs.spec import STORAGES, AllocateSpec, CalibrationSpec, UpdateSpec
 from lrc_core.runs.store import RunStore
-from lrc_core.tune.kinds import KINDS as UPDATES
-from lrc_core.tune.kinds import update_settings
 from lrc_core.types import Storage
+from lrc_core.updates import update_settings
 
 
 def allocate(  # noqa: PLR0913 - each is a setting of its own
@@ -71,8 +70,6 @@ def chosen_by(view: AnyRun) -> ChosenPlan:
 
 
 def _updated(model: NamedModel, chosen: ChosenPlan, update: str) -> ChosenPlan:
-    if update not in UPDATES:
-        raise SettingsError(f"There is no update {update!r}.", f"Choose one of {', '.join(UPDATES)}.")
     settings = asdict(update_settings({"kind": update}))
     plan = chosen.plan.to_dict()
     return chosen_by(model.work.done(UpdateSpec(model.ref, plan, chosen.folder, settings, chosen.calibration)))

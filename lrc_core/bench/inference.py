@@ -34,8 +34,9 @@ from lrc_core.bench.passes import (
 )
 from lrc_core.lowrank.timing import synchronise
 from lrc_core.models.device import memory_available
-from lrc_core.models.resources import human_bytes, own_peak_memory
+from lrc_core.models.resources import own_peak_memory
 from lrc_core.types import OnProgress, Progress, ignore_progress
+from lrc_core.words import data_size
 
 _FEWEST, _MOST = 3, 15  # turns
 _ROOM = 0.7  # of the free memory
@@ -46,7 +47,7 @@ class SpeedGrid:
     """What is measured.
 
     Attributes:
-        modes: some of :data:`~lrc_core.bench.passes.MODES`.
+        modes: some of ``eager``, ``compile``, ``graphs``.
         batches: sequences at once.
         prompts: tokens.
         seconds: for the turns of one cell; what could not have three of them is left out.
@@ -179,7 +180,7 @@ def _too_much(forms: Sequence[Contender], cell: Workload, seed: Layers, rates: R
         return "CUDA graphs need a GPU"
     memory = working_bytes(dense, cell, seed)
     if memory > _ROOM * memory_available(device):
-        return f"left out: would need about {human_bytes(memory)}"
+        return f"left out: would need about {data_size(memory)}"
     least = max(need_of(dense, cell, seed, 0).floors(rates).values()) * cell.passes * (_FEWEST + 1) * len(forms)
     return f"left out: would take about {least:.0f} s; --seconds allows more" if least > 2 * seconds else ""
 

@@ -20,9 +20,9 @@ from lrc_core.models.aside import require_disk
 from lrc_core.models.device import pick_device, pick_dtype
 from lrc_core.models.onload.choice import ONLOAD
 from lrc_core.models.onload.memory import Shapes, phase_memory
-from lrc_core.models.resources import human_bytes
 from lrc_core.paths import child_environment
 from lrc_core.types import OnProgress, Progress, ignore_progress
+from lrc_core.words import data_size
 
 SIZES = ("full", "small")
 """Of the bench: as docs/scale.md has it, or in a few seconds."""
@@ -143,7 +143,7 @@ def _asked(home: Path, question: dict[str, Any], on_progress: OnProgress) -> lis
                 said = json.loads(line)
                 if "phase" in said:
                     phases.append(said)
-                    on_progress(Progress(f"{said['phase']}: {said['seconds']} s, {human_bytes(said['data'])} of data"))
+                    on_progress(Progress(f"{said['phase']}: {said['seconds']} s, {data_size(said['data'])} of data"))
                 else:
                     on_progress(Progress(said["progress"], said["step"], said["total"]))
         finally:
@@ -154,7 +154,7 @@ def _asked(home: Path, question: dict[str, Any], on_progress: OnProgress) -> lis
     if child.returncode:
         after = f"after {phases[-1]['phase']}" if phases else "at the start"
         raise ResourceError(
-            f"The worker ended {after} under a limit of {human_bytes(question['limit'])}: {last[:300]}",
+            f"The worker ended {after} under a limit of {data_size(question['limit'])}: {last[:300]}",
             "Give it more: --limit GIB.",
         )
     return phases

@@ -20,7 +20,6 @@ STEPS = 4
 PREFILL, DECODE = "prefill", "decode"
 PHASES = (PREFILL, DECODE)
 EAGER, COMPILE, GRAPHS = "eager", "compile", "graphs"
-MODES = (EAGER, COMPILE, GRAPHS)
 _COMPILED = {COMPILE: "default", GRAPHS: "reduce-overhead"}
 Layers = Sequence[tuple[Tensor, Tensor]]
 """Keys and values of every layer, [batch, heads, tokens, width]."""
@@ -31,7 +30,7 @@ class Workload:
     """One place of the grid.
 
     Attributes:
-        mode: one of :data:`MODES`.
+        mode: one of :data:`EAGER`, :data:`COMPILE`, :data:`GRAPHS`.
         phase: one of :data:`PHASES`.
         batch: sequences at once.
         prompt: tokens that are read, or lie in the cache already.

@@ -17,7 +17,7 @@ from lrc_core.budget.layers import (
     whole_rank_of_share,
 )
 from lrc_core.errors import BudgetError
-from lrc_core.types import LinearShape
+from lrc_core.types import LinearShape, ModelCard
 
 Ranks = Mapping[str, int]
 """Rank of every layer by full module name. A rank at or above the break-even means: dense."""
@@ -37,9 +37,9 @@ def keep_ratio(layers: Sequence[LinearShape], ranks: Ranks, shapes: Shapes | Non
     return plan_params(layers, ranks, shapes) / sum(layer.params for layer in layers)
 
 
-def whole_model_ratio(linear_ratio: float, params_linear: int, params_total: int) -> float:
+def whole_model_ratio(linear_ratio: float, card: ModelCard) -> float:
     """Share of ALL parameters kept (the denominator of LLRC): what is not a block linear is kept whole."""
-    return 1 - (1 - linear_ratio) * params_linear / params_total
+    return 1 - (1 - linear_ratio) * card.params_linear / card.params_total
 
 
 def dense_ranks(layers: Iterable[LinearShape]) -> dict[str, int]:

@@ -25,7 +25,6 @@ from torch import Tensor, nn
 
 from lrc_core.budget import stored
 from lrc_core.calibrate.paired_inputs import PairedSums, input_groups, outputs_summed
-from lrc_core.calibrate.update_settings import UpdateSettings
 from lrc_core.coverage import is_expert
 from lrc_core.decompose.update import Damped, PairedMoments, damped, output_error, update_both, update_left
 from lrc_core.errors import CancelledError
@@ -35,6 +34,7 @@ from lrc_core.models.blocks.linears import block_linears, get_module, swapped, w
 from lrc_core.models.blocks.partial import first_block_input, run_block
 from lrc_core.plan import Plan
 from lrc_core.types import LinearShape, OnProgress, Progress, ShouldStop, ignore_progress, never_stop
+from lrc_core.updates import UpdateSettings
 
 Pair = tuple[Tensor, Tensor]
 _PROBE_TOKENS = 8  # enough to see which linears share their input

@@ -19,17 +19,17 @@ from lrc_core.budget import (
     size_key,
     stored,
 )
+from lrc_core.charts.theme import GREY
 from lrc_core.errors import RunError
 from lrc_core.formats.budgets import budget_words
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
 from lrc_core.runs.spec import AllocateSpec
 from lrc_core.runs.store import Run
 from lrc_core.types import LinearShape, ModelCard
-from lrc_core.words import removed
+from lrc_core.words import kind_labels, removed
 
 MOST_FRAMES, MOST_TICKS = 240, 400
 _MOST_RANKS = 60_000  # numbers in all frames together: models of many layers get fewer frames, but never under 40
-GREY = "#7b8c94"
 _DIGITS = 5  # significant digits of figures
 _TASKS = {
     "logits": "KL to the dense model, nats per token",
@@ -180,7 +180,7 @@ def make_film(
         live=live,
         total=total if live or not steps else steps[-1],
         blocks=card.n_blocks,
-        kinds=_short(kinds),
+        kinds=tuple(kind_labels(kinds).values()),
         cells=cells_of(stored(card.layers, spec.storage), kinds),
         ticks=ticks,
         frames=_frames(snapshots, len(card.layers)),
@@ -262,12 +262,6 @@ def cells_of(layers: Sequence[LinearShape], kinds: Sequence[str]) -> tuple[FilmC
         )
         for layer in layers
     )
-
-
-def _short(kinds: Sequence[str]) -> tuple[str, ...]:
-    """The last part of every kind; the whole path where that would be ambiguous."""
-    last = [kind.rsplit(".", 1)[-1] for kind in kinds]
-    return tuple(word if last.count(word) == 1 else kind for kind, word in zip(kinds, last, strict=True))
 
 
 def _charts(ticks: Mapping[str, list[Any]], settings: Mapping[str, Any]) -> tuple[Chart, ...]:

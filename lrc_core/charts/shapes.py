@@ -15,8 +15,6 @@ from lrc_core.charts.theme import blended
 LEVELS = 20
 """Steps of the ramp, less one."""
 SYMBOLS = ("circle", "square", "diamond", "triangle", "down")
-MORE_SYMBOLS = ("star", "spark", "bar")
-"""Of what stands beside methods: ranks and bits, other models, and a colour of a legend that is of no one shape."""
 DENSE_SYMBOL = "cross"
 """Of the dense model, which is the measure and no method."""
 
@@ -44,7 +42,8 @@ class Dot:
     """A symbol.
 
     Attributes:
-        symbol: one of ``SYMBOLS`` or ``MORE_SYMBOLS``, or the dense model's.
+        symbol: one of ``SYMBOLS``, or of what stands beside methods: the dense model's, ``star`` (ranks and bits),
+            ``spark`` (other models), ``bar`` (a colour of a legend that is of no one shape).
         tip: what it stands for, in words.
     """
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+GREY = "#7b8c94"
+"""Of the dense model, and of what has no colour of its own."""
 RAMP_LIGHT = (
     "#f0f4ea", "#d8e9dd", "#b7dccf", "#90cbc1", "#68b6b1", "#459e9f", "#2b848b", "#1c6974", "#144e5c", "#0e3444",
 )  # fmt: skip

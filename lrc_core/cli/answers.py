@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from lrc_core.cli.output import emit, emit_table
 from lrc_core.kinds.words import titles
-from lrc_core.models.resources import human_bytes
 from lrc_core.plan import Plan, plan_variant
 from lrc_core.runs.spec import AnswerSpec, GenerateSpec
 from lrc_core.runs.store import Run
 from lrc_core.runs.transcript import Answer, read_answers
+from lrc_core.words import data_size
 
 
 def answer_label(answer: AnswerSpec) -> str:
@@ -31,7 +31,7 @@ def print_figures(run: Run, spec: GenerateSpec) -> None:
 
 def _figures(answer: Answer) -> list[str]:
     speed = f"{answer.tokens_per_s:.3g}" if answer.tokens_per_s is not None else "–"
-    return [str(answer.tokens), speed, human_bytes(answer.bytes)]
+    return [str(answer.tokens), speed, data_size(answer.bytes)]
 
 
 def print_answers(run: Run, _: object) -> None:

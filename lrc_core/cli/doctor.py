@@ -23,13 +23,13 @@ from lrc_core.jobs.cache import cached, clean_cache, runs_size
 from lrc_core.kinds.words.flags import absolute_text, model_ref
 from lrc_core.models.pack.starter import TASKS, ensure_tasks, fetch_all, pack_status
 from lrc_core.models.preflight import Preflight, preflight
-from lrc_core.models.resources import cpu_memory_available, disk_available, human_bytes
+from lrc_core.models.resources import cpu_memory_available, disk_available
 from lrc_core.paths import cache_home, expanded, require_cache, runs_home
 from lrc_core.quality.published import published_words
 from lrc_core.quality.sizing import MEMORIES, context_words, fitting_words, sizings
 from lrc_core.runs.store import RunStore
 from lrc_core.texts.documents import preview_of
-from lrc_core.words import count
+from lrc_core.words import count, data_size
 
 
 def doctor(arguments: argparse.Namespace) -> None:
@@ -102,13 +102,13 @@ def _print(report: dict[str, Any], model: Preflight) -> None:
     emit(f"lrc {report['version']}, Python {report['python']}, torch {report['torch']}")
     emit(f"device   {report['device']} ({report['device_name']}), {report['dtype']}")
     emit(f"threads  {report['threads']} on {report['cores']} cores")
-    emit(f"memory   {human_bytes(report['memory_available_bytes'])} available")
+    emit(f"memory   {data_size(report['memory_available_bytes'])} available")
     for name in ("cache", "runs"):
         part = report[name]
-        emit(f"{name:<8} {part['folder']}, {human_bytes(part['disk_available_bytes'])} free on its disk")
+        emit(f"{name:<8} {part['folder']}, {data_size(part['disk_available_bytes'])} free on its disk")
         if problem := part.get("problem"):
             note(problem)
-    emit(f"         {report['runs']['count']} runs, {human_bytes(report['runs']['bytes'])}")
+    emit(f"         {report['runs']['count']} runs, {data_size(report['runs']['bytes'])}")
     emit()
     _print_model(report["model"])
     if model.sizes is not None:
@@ -119,12 +119,12 @@ def _print(report: dict[str, Any], model: Preflight) -> None:
     emit()
     _print_parts(report["starter"])
     if "removed_bytes" in report:
-        emit(f"\nRemoved {human_bytes(report['removed_bytes'])} of cached results.")
+        emit(f"\nRemoved {data_size(report['removed_bytes'])} of cached results.")
     if entries := report["cache"]["entries"]:
         emit()
         emit_table(
             ["cached", "model", "what", "size"],
-            [[entry["kind"], entry["model"] or "–", entry["what"], human_bytes(entry["bytes"])] for entry in entries],
+            [[entry["kind"], entry["model"] or "–", entry["what"], data_size(entry["bytes"])] for entry in entries],
         )
         note("`lrc doctor --clean` removes what is cached; it is computed again when needed.")
 
@@ -149,8 +149,8 @@ def _print_model(found: dict[str, Any]) -> None:
     """What a model needs, before anything is computed."""
     emit(f"model    {found['source']}: {found['architecture'] or 'unknown'}, {count(found['params'])} parameters")
     emit(
-        f"         needs about {human_bytes(found['memory_needed'])} of memory to learn its ranks, and "
-        f"{human_bytes(found['disk_needed'])} of disk for what is to be fetched and one decomposition"
+        f"         needs about {data_size(found['memory_needed'])} of memory to learn its ranks, and "
+        f"{data_size(found['disk_needed'])} of disk for what is to be fetched and one decomposition"
     )
     for problem in (*found["problems"], *found["warnings"]):
         note(f"{found['source']}: {problem}")
@@ -163,7 +163,7 @@ def _print_sizes(model: Preflight) -> None:
     emit_table(
         ["as it is served", "weights", "with cache", *(f"{memory} GB" for memory in MEMORIES)],
         [
-            [one.name, human_bytes(one.size.weights), human_bytes(one.size.total)]
+            [one.name, data_size(one.size.weights), data_size(one.size.total)]
             + ["fits" if one.fits(memory) else "–" for memory in MEMORIES]
             for one in found
         ],
@@ -193,7 +193,7 @@ def _print_parts(parts: list[dict[str, Any]]) -> None:
             [
                 part["label"],
                 "present" if part["present"] else "missing (`lrc starter`)",
-                human_bytes(part["bytes"] or part["download_bytes"]),
+                data_size(part["bytes"] or part["download_bytes"]),
                 part["licence"],
             ]
             for part in parts

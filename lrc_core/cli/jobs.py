@@ -19,7 +19,7 @@ from lrc_core.errors import RunError, SettingsError
 from lrc_core.files import disk_errors
 from lrc_core.formats.grids import METHODS
 from lrc_core.jobs.engines.profile import LOCAL
-from lrc_core.kinds import KINDS, load
+from lrc_core.kinds import KINDS
 from lrc_core.kinds.checks import needs_whole
 from lrc_core.models.onload.choice import LAYER_LOCAL, MODES, ONLOAD
 from lrc_core.plan import Plan, storage_of, update_of, variant_name
@@ -27,6 +27,7 @@ from lrc_core.quality.alternatives import why_not_quantise
 from lrc_core.quality.quantised import compresses, sizes_of
 from lrc_core.quality.rows import Scores
 from lrc_core.quality.tables import evaluated_table, rows_csv, to_markdown
+from lrc_core.registry import load
 from lrc_core.results.plans import copy_plan
 from lrc_core.runs.integrity import arrays_in, unaltered
 from lrc_core.runs.spec import ModelRef, Spec
@@ -139,7 +140,6 @@ def print_result(run: Run, result: dict[str, Any], *, as_json: bool, show: Any =
 def print_outline(ref: ModelRef) -> None:
     """What the headers say of a model, on standard error: it comes before the result and is no part of it."""
     from lrc_core.models.outline import LIMIT, read_outline
-    from lrc_core.models.resources import human_bytes
 
     outline = read_outline(ref)
     card, largest = outline.card, outline.largest
@@ -153,9 +153,7 @@ def print_outline(ref: ModelRef) -> None:
         layer = next(layer for layer in card.layers if layer.kind == kind)
         note(f"  {kind}: {layer.out_features} x {layer.in_features}, break-even rank {break_even(layer):.0f}")
     size = largest.tensor.bytes
-    note(
-        f"Largest matrix: {largest.layer.name}, {human_bytes(size)}; at most {human_bytes(LIMIT * size)} to work on it."
-    )
+    note(f"Largest matrix: {largest.layer.name}, {data_size(size)}; at most {data_size(LIMIT * size)} to work on it.")
 
 
 def print_fetched(run: Run, _: dict[str, Any]) -> None:

@@ -12,18 +12,10 @@ import lrc_core.allocate
 import lrc_core.decompose  # noqa: F401 - both register their entries
 from lrc_core.cli.output import answer, emit, emit_table
 from lrc_core.errors import UnknownNameError
-from lrc_core.kinds.words.titles import UPDATES as LABELS
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
 from lrc_core.settings import FieldInfo, fields_of
-from lrc_core.tune.kinds import KINDS as UPDATES
-from lrc_core.tune.kinds import update_settings
+from lrc_core.updates import KINDS, UPDATES
 
-_UPDATES = {
-    "left": "Fits the left factors, given the right ones, to what every layer should put out (SVD-LLM); closed form.",
-    "both": "Fits both factors of every layer; closed form, leans more on the calibration text.",
-    "blockwise": "Trains the factors of one block after the other to put out what the dense one does.",
-    "tuned": "Tunes the factors by gradient steps on the calibration text, at the cost of a short training.",
-}
 _TITLES = {
     "method": "Methods (--method)",
     "decomposition": "Decompositions (--decomposition)",
@@ -56,16 +48,15 @@ def _all() -> Iterator[dict[str, Any]]:
                 "presets": {name: dict(values) for name, values in entry.presets.items()},
                 "settings": [_of_field(info) for info in fields_of(entry.settings_class)],
             }
-    for kind in UPDATES:
-        settings = type(update_settings({"kind": kind}))
+    for update in map(UPDATES.get, KINDS):
         yield {
             "role": "update",
-            "name": kind,
-            "label": LABELS.get(kind, kind),
-            "summary": _UPDATES.get(kind, ""),
+            "name": update.name,
+            "label": update.label,
+            "summary": update.summary,
             "source": "",
             "presets": {},
-            "settings": [_of_field(info) for info in fields_of(settings) if info.name != "kind"],
+            "settings": [_of_field(info) for info in fields_of(update.settings_class) if info.name != "kind"],
         }
 
 

@@ -14,8 +14,7 @@ from functools import partial
 from typing import Any
 
 from lrc_core.files import json_plain
-from lrc_core.models.resources import human_bytes
-from lrc_core.words import aligned, percent
+from lrc_core.words import aligned, data_size, percent
 
 fixed_percent = partial(percent, fixed=True)
 """0.8 as ``80.0 %``, so that columns line up."""
@@ -78,7 +77,7 @@ def emit_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 def print_files(found: Mapping[str, Any]) -> None:
     """Files that were written, with their sizes."""
     for entry in found["files"]:
-        emit(f"{entry['path']}  {human_bytes(entry['bytes'])}")
+        emit(f"{entry['path']}  {data_size(entry['bytes'])}")
 
 
 def moment(at: float) -> str:

@@ -11,10 +11,11 @@ from typing import Any, NoReturn
 from lrc_core import __version__
 from lrc_core.cli.bench.speed import add_speed_flags
 from lrc_core.cli.calibrate import add_calibrate_flags
-from lrc_core.kinds import KINDS, Kind, load
+from lrc_core.kinds import KINDS, Kind
 from lrc_core.kinds.words.flags import ENGINES, STARTER, add_engine, add_model, flag
 from lrc_core.kinds.words.lists import add_list
 from lrc_core.plan import DEFAULT_STORAGE
+from lrc_core.registry import load
 from lrc_core.runs.spec import STORAGE_HELP, STORAGES, AllocateSpec
 from lrc_core.serving import add_flags
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lrc_core.errors import BudgetError
 from lrc_core.registry import DECOMPOSITIONS, DecompositionEntry
 from lrc_core.settings import setting
 
@@ -108,5 +109,23 @@ KFAC = DECOMPOSITIONS.register(
         implementation="lrc_core.decompose.factorise:two_sided",
         settings_class=KfacSettings,
         statistics="gradients",
+        loss_in_nats=True,
     )
 )
+TWO_SIDED = KFAC.name
+ALL = DECOMPOSITIONS.names()
+IN_NATS = tuple(entry.name for entry in DECOMPOSITIONS if entry.loss_in_nats)
+"""Those whose spectra predict a loss."""
+
+
+def require_loss(decomposition: str) -> None:
+    """Refuse to put ranks and formats on one scale where no loss is predicted.
+
+    Raises:
+        BudgetError: names a decomposition that will do.
+    """
+    if decomposition not in IN_NATS:
+        raise BudgetError(
+            f"A budget in bytes needs predicted losses, which the decomposition {decomposition} does not give.",
+            f"Choose the decomposition {TWO_SIDED}.",
+        )

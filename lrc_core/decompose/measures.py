@@ -31,6 +31,11 @@ def energy_rank(sigma: Spectrum, share: float) -> int:
     return int(np.searchsorted(cumulative_energy(sigma), share - 1e-12) + 1)
 
 
+def half_square(sigma: Spectrum) -> NDArray[np.float64]:
+    """What dropping each component costs, where the decomposition says that in nats (``loss_in_nats``)."""
+    return 0.5 * np.square(np.asarray(sigma, dtype=np.float64))
+
+
 def stable_rank(sigma: Spectrum) -> float:
     """sum sigma^2 / sigma_1^2: at most the rank, insensitive to tiny values."""
     values = np.asarray(sigma, dtype=np.float64)
@@ -60,7 +65,6 @@ class PowerLaw:
     Attributes:
         alpha: exponent; nan where nothing could be fitted. Does not depend on the scale of the spectrum.
         error: standard error of alpha, were the eigenvalues independent (they are not quite).
-        smallest: lambda at which the tail begins.
         tail: eigenvalues in the tail.
         distance: Kolmogorov-Smirnov distance between the tail and the fit, 0 to 1.
         warning: why the exponent should not be trusted; "" where nothing speaks against it.
@@ -68,15 +72,9 @@ class PowerLaw:
 
     alpha: float
     error: float
-    smallest: float
     tail: int
     distance: float
     warning: str = ""
-
-    @property
-    def good(self) -> bool:
-        """Whether nothing speaks against the fit."""
-        return not self.warning
 
 
 def power_law(sigma: Spectrum, *, shortest_tail: int = 10) -> PowerLaw:
@@ -103,7 +101,7 @@ def power_law(sigma: Spectrum, *, shortest_tail: int = 10) -> PowerLaw:
     fits = _tail_fits(logs, max(2, shortest_tail))
     if not fits.size:
         nan = float("nan")
-        return PowerLaw(nan, nan, nan, len(logs), nan, "too few different values to fit a power law")
+        return PowerLaw(nan, nan, len(logs), nan, "too few different values to fit a power law")
     alphas, distances, counts = fits
     best = int(distances.argmin())
     alpha, distance, tail = float(alphas[best]), float(distances[best]), int(counts[best])
@@ -116,7 +114,7 @@ def power_law(sigma: Spectrum, *, shortest_tail: int = 10) -> PowerLaw:
         reasons.append(f"the tail is no power law (distance {distance:.2f})")
     if alpha > _STEEP:
         reasons.append("no heavy tail")
-    return PowerLaw(alpha, (alpha - 1) / float(root), float(np.exp(logs[tail - 1])), tail, distance, "; ".join(reasons))
+    return PowerLaw(alpha, (alpha - 1) / float(root), tail, distance, "; ".join(reasons))
 
 
 def _tail_fits(logs: NDArray[np.float64], shortest: int) -> NDArray[np.float64]:

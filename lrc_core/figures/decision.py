@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 import plotly.graph_objects as go
 
-from lrc_core.names import GREY, in_order, method_color, method_label
+from lrc_core.names import GREY, REFERENCE_COLOR, in_order, method_color, method_label
 from lrc_core.quality.decision import (
     BITS,
     DENSE,
@@ -24,7 +24,6 @@ from lrc_core.quality.decision import (
 from lrc_core.quality.decision import frontier as frontier_of
 from lrc_core.words import data_size, measured, percent
 
-REFERENCE_COLOR = "#c05a94"
 _SYMBOLS = {
     DENSE: "cross", FORMAT: "square", RANKS: "circle", PIVOTS: "diamond", TUNED: "triangle-up", BITS: "star",
     PRUNED: "triangle-down", REFERENCE: "star-diamond",

@@ -20,30 +20,14 @@ from lrc_core.quality.quantised import compresses, served_bytes, share_of
 from lrc_core.quality.rows import accuracy_of, dense_row
 from lrc_core.quality.speeds import DECODE, PREFILL, pace_of
 from lrc_core.quality.tables import tasks_of, texts_of
+from lrc_core.registry import Appearance
 from lrc_core.texts.label import text_labels
+from lrc_core.updates import BOTH, UPDATES
 from lrc_core.words import figure as written
 from lrc_core.words import measured, percent, removed, rounded, with_error
 
 Row = Mapping[str, Any]
-_PATTERNS = {"dense": "/", "": "", "left": ".", "both": "x", "blockwise": "|", "tuned": "+", "blockwise+tuned": "-"}
-_DASHES = {
-    "dense": "solid",
-    "": "solid",
-    "left": "dash",
-    "both": "dot",
-    "blockwise": "longdash",
-    "tuned": "dashdot",
-    "blockwise+tuned": "longdashdot",
-}
-_POINTS = {
-    "dense": "diamond-open",
-    "": "circle",
-    "left": "circle-open-dot",
-    "both": "circle-x",
-    "blockwise": "square",
-    "tuned": "cross",
-    "blockwise+tuned": "star",
-}
+_DENSE, _AS_ALLOCATED = Appearance("/", "solid", "diamond-open"), Appearance("", "solid", "circle")
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star")
 
 
@@ -66,17 +50,19 @@ def _whiskers(scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {**_error(errors), "symmetric": False, "arrayminus": down}
 
 
-def _look(method: str) -> str:
-    """What tells a bar or line from another one of the same colour: a key of the patterns and dashes."""
+def _look(method: str) -> Appearance:
+    """What tells a bar, line or point from others of the same colour; that of fitted factors for unknown updates."""
     _, update, _ = split_variant(method)
-    return "dense" if method == "dense" else update if update in _PATTERNS else "both"
+    if method == "dense" or not update:
+        return _DENSE if method == "dense" else _AS_ALLOCATED
+    return (UPDATES.get(update) if update in UPDATES else BOTH).look
 
 
 def _marker(methods: Sequence[str]) -> dict[str, Any]:
     """Colours of bars; the dense model is hatched, because it is the reference and not a method, and so are updates."""
     return {
         "color": [color(method) for method in methods],
-        "pattern": {"shape": [_PATTERNS[_look(method)] for method in methods], "size": 7, "solidity": 0.25},
+        "pattern": {"shape": [_look(method).pattern for method in methods], "size": 7, "solidity": 0.25},
     }
 
 
@@ -84,7 +70,7 @@ def _point(methods: Sequence[str]) -> dict[str, Any]:
     """The same of points, where symbols stand for patterns."""
     return {
         "color": [color(method) for method in methods],
-        "symbol": [_POINTS[_look(method)] for method in methods],
+        "symbol": [_look(method).symbol for method in methods],
         "size": 12,
         "line": {"width": 2},
     }
@@ -177,7 +163,7 @@ def perplexity_curves(rows: Sequence[Row], *, log: bool) -> go.Figure:
                 legendgroup=method,
                 showlegend=column == 1,
                 mode="lines+markers",
-                line={"color": color(method), "width": 2.2, "dash": _DASHES[_look(method)]},
+                line={"color": color(method), "width": 2.2, "dash": _look(method).dash},
                 marker={"symbol": _SYMBOLS[index % len(_SYMBOLS)], "size": 9},
                 customdata=_measured_words([score for _, score in points]),
                 hovertemplate=f"{label(method)} at %{{x:.1%}}: %{{customdata}}<extra></extra>",

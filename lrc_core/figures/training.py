@@ -5,7 +5,8 @@ from __future__ import annotations
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from lrc_core.charts.film import GREY, Film
+from lrc_core.charts.film import Film
+from lrc_core.names import GREY
 
 
 def training_figure(film: Film) -> go.Figure:

@@ -13,7 +13,8 @@ import yaml
 from lrc_core import __version__
 from lrc_core.escape import escaped
 from lrc_core.folders.ways import ways_to_load
-from lrc_core.plan import Plan, update_words
+from lrc_core.plan import Plan
+from lrc_core.updates import update_words
 from lrc_core.words import data_size, measured, percent
 
 STARTER_SOURCE = "HuggingFaceTB/SmolLM2-135M-Instruct"

@@ -19,8 +19,6 @@ BOTH, BITS, RANKS = "both", "bits", "ranks"
 VARY_WORDS = {BOTH: "ranks and formats", BITS: "formats alone", RANKS: "ranks alone"}
 VARY = tuple(VARY_WORDS)
 """What a method may choose within bytes: ranks and number formats, formats of dense layers, or ranks in 16 bits."""
-BY_BYTES = "kfac"
-"""The decomposition whose loss puts ranks and formats on one scale."""
 _REMEDY = "Say bytes:0.45 (a share of the block linears' bytes in 16 bits) or mb:250 (megabytes of the whole model)."
 
 
@@ -53,7 +51,7 @@ class ByteBudget:
         """
         if self.unit == SHARE:
             return math.floor(self.value * whole_bytes(card.layers) + 1e-6)
-        rest = rest_bytes(card.params_total, card.params_linear)
+        rest = rest_bytes(card)
         left = math.floor(self.value * 1e6) - rest
         if left <= 0:
             raise BudgetError(

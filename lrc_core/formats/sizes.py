@@ -14,7 +14,7 @@ from typing import Any
 
 from lrc_core.budget import Ranks, Shapes, is_dense, layer_params
 from lrc_core.formats.grids import BF16, FORMATS, Q8_0, Format
-from lrc_core.types import LinearShape
+from lrc_core.types import LinearShape, ModelCard
 
 Formats = Mapping[str, str]
 """Name of the format of layers by full module name; layers that are not in it are in 16 bits."""
@@ -111,6 +111,6 @@ def whole_bytes(layers: Sequence[LinearShape]) -> int:
     return BF16.block_bytes * sum(layer.params for layer in layers)
 
 
-def rest_bytes(params_total: int, params_linear: int) -> int:
+def rest_bytes(card: ModelCard) -> int:
     """Bytes of what is not a block linear."""
-    return BF16.block_bytes * (params_total - params_linear)
+    return BF16.block_bytes * (card.params_total - card.params_linear)

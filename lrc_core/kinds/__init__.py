@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import get_args
 
 from lrc_core.kinds import checks
-from lrc_core.kinds.kind import Kind, load
+from lrc_core.kinds.kind import Kind
 from lrc_core.paths import require_cache, runs_home
 from lrc_core.plan import Plan
 from lrc_core.runs.spec import FetchSpec, Spec

@@ -6,8 +6,9 @@ import argparse
 from dataclasses import asdict, replace
 
 from lrc_core.budget import check_keep
+from lrc_core.decompose import require_loss
 from lrc_core.errors import BudgetError, SettingsError
-from lrc_core.formats.budgets import BOTH, BY_BYTES, RANKS, VARY, VARY_WORDS, budget_words, byte_budget, latency_share
+from lrc_core.formats.budgets import BOTH, RANKS, VARY, VARY_WORDS, budget_words, byte_budget, latency_share
 from lrc_core.kinds import checks
 from lrc_core.kinds.kind import Kind
 from lrc_core.kinds.words import titles
@@ -83,11 +84,7 @@ def _check_bytes(spec: AllocateSpec) -> None:
     if spec.vary not in VARY:
         raise SettingsError(f"A budget in bytes cannot vary {spec.vary!r}.", f"Choose one of {', '.join(VARY)}.")
     _require_able(spec, "bytes", "in 16 bits it is the same share of the bytes")
-    if spec.decomposition != BY_BYTES:
-        raise BudgetError(
-            f"A budget in bytes needs predicted losses, which the decomposition {spec.decomposition} does not give.",
-            f"Choose the decomposition {BY_BYTES}.",
-        )
+    require_loss(spec.decomposition)
 
 
 def _check_time(spec: AllocateSpec) -> None:

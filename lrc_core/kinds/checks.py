@@ -22,7 +22,6 @@ from lrc_core.errors import (
 )
 from lrc_core.models.checks.positions import require_lengths
 from lrc_core.models.onload.choice import LAYER_LOCAL
-from lrc_core.models.resources import human_bytes
 from lrc_core.paths import samples_home
 from lrc_core.plan import OTHER_MODEL, Plan
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
@@ -43,8 +42,9 @@ from lrc_core.runs.spec import (
 from lrc_core.runs.store import RunStore
 from lrc_core.texts.documents import load_documents, require_known
 from lrc_core.texts.files import is_file
-from lrc_core.tune.settings import TUNED
 from lrc_core.types import ModelCard
+from lrc_core.updates import UPDATES
+from lrc_core.words import data_size
 
 EVALUATED = "evaluation window"
 """What the window of an evaluation is called where it is too long."""
@@ -119,8 +119,8 @@ def check_model(model: ModelRef, windows: Mapping[str, int] = _NO_WINDOWS, whole
         raise ModelError(" ".join(found.problems))
     if whole and found.too_large:
         raise ResourceError(
-            f"{whole} needs the whole model in memory: its weights take {human_bytes(found.weight_bytes)}, and "
-            f"{human_bytes(found.memory_available)} are free.",
+            f"{whole} needs the whole model in memory: its weights take {data_size(found.weight_bytes)}, and "
+            f"{data_size(found.memory_available)} are free.",
             LAYER_LOCAL,
         )
     require_lengths(found.positions, windows)
@@ -153,10 +153,9 @@ def _method(spec: Any) -> str:
 
 
 def _update(spec: Any) -> str:
-    kinds = (
-        (dict(spec.settings).get("kind"),) if isinstance(spec, UpdateSpec) else getattr(spec, "update", "").split("+")
-    )
-    return "Tuning factors through the whole model" if TUNED in kinds else ""
+    kinds = str(dict(spec.settings).get("kind")) if isinstance(spec, UpdateSpec) else getattr(spec, "update", "")
+    reasons = (UPDATES.get(kind).whole for kind in kinds.split("+") if kind in UPDATES)
+    return next(filter(None, reasons), "")
 
 
 def _measurement(spec: Any) -> str:

@@ -17,18 +17,11 @@ from lrc_core.plan import DEFAULT_STORAGE, PAIR, variant_name
 from lrc_core.registry import ALLOCATORS
 from lrc_core.runs.spec import CompareSpec, EvaluationSpec
 from lrc_core.runs.store import RunStore
-from lrc_core.tune.kinds import BLOCKWISE, COMPARED, NO_UPDATE, SEQUENCES, TUNED, check_kinds
 from lrc_core.types import Storage
+from lrc_core.updates import COMPARED, NO_UPDATE, UPDATES, check_kinds
 
 TASKS = ("arc_easy", "piqa")
 """Zero-shot tasks of a comparison when none are named: two of the starter pack's, so that no network is needed."""
-
-
-TRAINED = {
-    BLOCKWISE: " with factors refined block by block",
-    TUNED: " with tuned factors",
-    SEQUENCES[0]: " with factors refined block by block, then tuned",
-}
 
 
 class _Presets:
@@ -56,9 +49,8 @@ def _check(spec: CompareSpec) -> None:
 
 
 def _title(spec: CompareSpec) -> str:
-    updated = {NO_UPDATE: "", **TRAINED}.get(
-        spec.update, f" with {titles.UPDATES.get(spec.update, spec.update).lower()} updated"
-    )
+    what = UPDATES.get(spec.update).compared if spec.update in UPDATES else f"{spec.update} updated"
+    updated = "" if spec.update == NO_UPDATE else f" with {what}"
     stored = "" if spec.storage == PAIR else ", stored by pivots"
     return f"Compare at {titles.sizes(spec.keeps)}{updated}{stored}"
 

@@ -17,10 +17,11 @@ from lrc_core.kinds.words import titles
 from lrc_core.kinds.words.flags import CALIBRATION_SEED, calibration, flags
 from lrc_core.models.outline import read_outline
 from lrc_core.models.preflight import preflight
-from lrc_core.models.resources import disk_available, human_bytes
+from lrc_core.models.resources import disk_available
 from lrc_core.plan import Plan, update_of
 from lrc_core.runs.spec import FORMS, PRECISIONS, ExportSpec, ModelRef
 from lrc_core.runs.store import RunStore
+from lrc_core.words import data_size
 
 _WIDTHS = {"float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -89,7 +90,7 @@ def _check_models(spec: ExportSpec) -> None:
     place = Path(spec.to) if spec.to else RunStore().root
     if (needed := _folder_bytes(spec)) > (free := disk_available(place)):
         raise ModelError(
-            f"The folder takes {human_bytes(needed)} on the disk of {place}, which has {human_bytes(free)} left.",
+            f"The folder takes {data_size(needed)} on the disk of {place}, which has {data_size(free)} left.",
             "Free some space, or name a folder on another disk.",
         )
 

@@ -6,7 +6,6 @@ import argparse
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 from lrc_core.kinds import checks
@@ -112,10 +111,3 @@ class Kind:
             more, said = part.write(spec, said, store)
             words += more
         return shlex.join(words)
-
-
-def load(path: str) -> Callable[..., Any]:
-    """The function behind ``package.module:function``, imported now."""
-    module, function = path.split(":")
-    found: Callable[..., Any] = getattr(import_module(module), function)
-    return found

@@ -13,7 +13,7 @@ from lrc_core.plan import split_variant
 from lrc_core.quality.presets import bench_preset
 from lrc_core.registry import ALLOCATORS
 from lrc_core.runs.spec import STORAGES, ModelRef, QualitySpec
-from lrc_core.tune.kinds import COMPARED, NO_UPDATE, check_kinds
+from lrc_core.updates import COMPARED, NO_UPDATE, check_kinds
 
 
 def _check(spec: QualitySpec) -> None:

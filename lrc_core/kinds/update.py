@@ -13,7 +13,7 @@ from lrc_core.kinds.words.choices import add_settings, settings_of, settings_wor
 from lrc_core.kinds.words.flags import CALIBRATION_SEED, calibration
 from lrc_core.runs.spec import UpdateSpec
 from lrc_core.runs.store import RunStore
-from lrc_core.tune.kinds import BLOCKWISE, KINDS, TUNED, update_settings
+from lrc_core.updates import KINDS, UPDATES, update_settings
 
 
 class _Settings:
@@ -36,8 +36,7 @@ class _Settings:
 
 def _title(spec: UpdateSpec) -> str:
     kind = str(spec.settings.get("kind"))
-    trained = {TUNED: "Tune the factors", BLOCKWISE: "Refine the factors block by block"}
-    doing = trained.get(kind, f"Update {titles.UPDATES.get(kind, 'Factors').lower()}")
+    doing = UPDATES.get(kind).title if kind in UPDATES else "Update factors"
     return f"{doing} of {titles.plan_title(spec.plan)}"
 
 

@@ -32,13 +32,11 @@ class PivotForm:
         pivots: [k] indices of the rows that are stored, ascending; int64.
         rows: [k, n] float64.
         coefficients: [m - k, k] float64, none beyond :data:`LARGEST_COEFFICIENT`.
-        swaps: how many rows the elimination's choice had to give up for that.
     """
 
     pivots: Tensor
     rows: Tensor
     coefficients: Tensor
-    swaps: int = 0
 
     def dense(self) -> Tensor:
         """W [m, n] again."""
@@ -78,11 +76,10 @@ def pivot_form(left: Tensor, right: Tensor, largest: float = LARGEST_COEFFICIENT
     if not (torch.isfinite(left).all() and torch.isfinite(right).all()):
         raise NumericalError("The factors of a layer are not finite.", "Decompose the model again.")
     basis = _basis(left / left.norm(dim=0).clamp_min(torch.finfo(torch.float64).tiny))
-    pivots, swaps = _chosen(basis, largest)
-    pivots = pivots.sort().values
+    pivots = _chosen(basis, largest).sort().values
     rest = others(pivots, len(left))
     coefficients = torch.linalg.solve(basis[pivots], basis[rest], left=False)
-    return PivotForm(pivots, left[pivots] @ right, coefficients, swaps)
+    return PivotForm(pivots, left[pivots] @ right, coefficients)
 
 
 def _basis(columns: Tensor) -> Tensor:
@@ -97,7 +94,7 @@ def _basis(columns: Tensor) -> Tensor:
     return torch.linalg.solve_triangular(root, columns, upper=True, left=False)
 
 
-def _chosen(basis: Tensor, largest: float) -> tuple[Tensor, int]:
+def _chosen(basis: Tensor, largest: float) -> Tensor:
     """k rows of an orthonormal [m, k] basis in which the others have no coefficient above the bound."""
     k = basis.shape[1]
     eliminated, exchanged = torch.linalg.lu_factor(basis)
@@ -108,7 +105,6 @@ def _chosen(basis: Tensor, largest: float) -> tuple[Tensor, int]:
     pivots, rest = order[:k].clone(), order[k:].clone()
     unit = eliminated[:k].tril(-1) + torch.eye(k, dtype=basis.dtype, device=basis.device)
     found = torch.linalg.solve_triangular(unit, eliminated[k:], upper=False, left=False, unitriangular=True)
-    swaps = 0
     while found.numel():
         row = int(found.abs().amax(dim=1).argmax())  # in two steps: ``argmax`` of a matrix reads it far slower
         column = int(found[row].abs().argmax())
@@ -121,8 +117,7 @@ def _chosen(basis: Tensor, largest: float) -> tuple[Tensor, int]:
         found.addr_(leaving, entering, alpha=-1 / value)
         found[row] = -entering / value
         found[row, column] = 1 / value
-        swaps += 1
-    return pivots, swaps
+    return pivots
 
 
 def _double_device(tensor: Tensor) -> torch.device:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from lrc_core.errors import CancelledError, ResourceError
 from lrc_core.files import CACHE_REMEDY, locked
-from lrc_core.models.resources import disk_available, human_bytes
+from lrc_core.models.resources import disk_available
 from lrc_core.types import OnProgress, Progress, ShouldStop
+from lrc_core.words import data_size
 
 
 def one_at_a_time(
@@ -36,6 +37,6 @@ def require_disk(folder: Path, needed: int, label: str) -> None:
     """
     if (free := disk_available(folder)) < needed:
         raise ResourceError(
-            f"The {label} needs {human_bytes(needed)} on the disk of {folder}, which has {human_bytes(free)} left.",
+            f"The {label} needs {data_size(needed)} on the disk of {folder}, which has {data_size(free)} left.",
             CACHE_REMEDY,
         )

@@ -33,7 +33,7 @@ from lrc_core.models.onload.residence import residence_of
 from lrc_core.models.onload.skeleton import open_model
 from lrc_core.models.onload.spread import cards_for, spread
 from lrc_core.models.pack import starter
-from lrc_core.models.resources import cpu_memory_available, human_bytes
+from lrc_core.models.resources import cpu_memory_available
 from lrc_core.models.source import ModelFiles, check_tokenizer, find_source, look_through
 from lrc_core.models.weights.fit import require_matching_files
 from lrc_core.models.weights.whole import is_memory_error, read_whole, stored_dtype
@@ -48,6 +48,7 @@ from lrc_core.types import (
     ignore_progress,
     never_stop,
 )
+from lrc_core.words import data_size
 
 _LOG = logging.getLogger(__name__)
 _MEMORY_REMEDY = "Close other programs, take a smaller model, or use a machine with more memory."
@@ -171,7 +172,7 @@ def _settle(model: nn.Module, device: torch.device, dtype: torch.dtype) -> list[
     unstack_experts(model)
     weights = sum(parameter.numel() for parameter in model.parameters()) * dtype.itemsize
     if (cards := cards_for(device, weights)) and spread(model, cards, dtype):
-        return [f"It lies on {len(cards)} cards, {human_bytes(weights)} in all: one would be too small to work on it."]
+        return [f"It lies on {len(cards)} cards, {data_size(weights)} in all: one would be too small to work on it."]
     move(model, device, dtype)
     if device.type == "cpu":  # who is short of memory, and has no whole model, gives it back
         keep_freed_memory()
@@ -237,7 +238,7 @@ def _shortage(files: ModelFiles, ref: ModelRef, device: torch.device, dtype: tor
     needed = max(files.weight_bytes, params * dtype.itemsize if device.type == "cpu" else 0)
     if (free := cpu_memory_available()) < needed:
         return ResourceError(
-            f"Loading {ref.source} needs about {human_bytes(needed)} of memory, and {human_bytes(free)} are free.",
+            f"Loading {ref.source} needs about {data_size(needed)} of memory, and {data_size(free)} are free.",
             _MEMORY_REMEDY,
         )
     if device.type != "cpu":
@@ -245,7 +246,7 @@ def _shortage(files: ModelFiles, ref: ModelRef, device: torch.device, dtype: tor
         free = sum(cards_for(device, wanted).values()) or memory_available(device)
         if free < wanted:
             return ResourceError(
-                f"{ref.source} needs {human_bytes(wanted)} on {device}, and {human_bytes(free)} are free.",
+                f"{ref.source} needs {data_size(wanted)} on {device}, and {data_size(free)} are free.",
                 "Close other programs on that device, or choose the device cpu.",
             )
     return None

@@ -17,12 +17,13 @@ from lrc_core.models.blocks.block_tensors import BlockTensor, block_tensors, cov
 from lrc_core.models.headers import FLOAT_TYPES, TensorHeader
 from lrc_core.models.hub import cached_snapshot, look_at
 from lrc_core.models.pack import starter
-from lrc_core.models.resources import cpu_memory_available, human_bytes
+from lrc_core.models.resources import cpu_memory_available
 from lrc_core.models.source import architecture_of, find_source, is_whole, look_through, unpacked_folder
 from lrc_core.models.weights.shards import read_headers
 from lrc_core.paths import cache_home, expanded
 from lrc_core.runs.spec import ModelRef
 from lrc_core.types import HEADER_ONLY, LinearShape, ModelCard, ModelIdentity
+from lrc_core.words import data_size
 
 _ORDER = (
     "q_proj", "k_proj", "v_proj", "qkv_proj", "query_key_value", "c_attn", "o_proj", "out_proj", "attn.c_proj", "dense",
@@ -112,8 +113,8 @@ def require_room(outline: Outline) -> None:
     needed = LIMIT * outline.largest.tensor.bytes
     if (free := cpu_memory_available()) < needed:
         raise ResourceError(
-            f"The largest matrix, {outline.largest.layer.name}, needs {human_bytes(needed)} of memory to work on, and "
-            f"{human_bytes(free)} are free.",
+            f"The largest matrix, {outline.largest.layer.name}, needs {data_size(needed)} of memory to work on, and "
+            f"{data_size(free)} are free.",
             "Close other programs, or use a machine with more memory.",
         )
     if outline.folder is None:

@@ -28,7 +28,6 @@ from lrc_core.models.resources import (
     cpu_memory_available,
     disk_available,
     gpu_memory_available,
-    human_bytes,
     unpacked_bytes,
 )
 from lrc_core.models.source import (
@@ -44,6 +43,7 @@ from lrc_core.models.weights.check import folder_notes, gguf_notes
 from lrc_core.models.weights.configured import configured_tensors, only_configured
 from lrc_core.paths import cache_home
 from lrc_core.runs.spec import ModelRef
+from lrc_core.words import data_size
 
 _ROOM = 1_000_000_000
 """Bytes for Python, torch and the activations of a few windows."""
@@ -188,7 +188,7 @@ def _from_starter(ref: ModelRef, _: Path | None) -> _Facts:
         sum(tensor.bytes for tensor in tensors),
         576,
         fetch_bytes=starter.MODEL.disk,
-        warnings=(f"It is downloaded at first use ({human_bytes(status.download_bytes)}).",),
+        warnings=(f"It is downloaded at first use ({data_size(status.download_bytes)}).",),
     )
 
 
@@ -266,7 +266,7 @@ def _from_hub(ref: ModelRef, _: Path | None) -> _Facts:
         hidden_size(remote.config),
         fetch_bytes=remote.download_bytes,
         revision=remote.revision,
-        warnings=(*notes, f"It is downloaded at first use ({human_bytes(remote.download_bytes)})."),
+        warnings=(*notes, f"It is downloaded at first use ({data_size(remote.download_bytes)})."),
         n_blocks=_blocks_by_config(remote.config),
         own_code="auto_map" in remote.config,
         positions=_last_position(remote.config, remote.tensors),
@@ -286,13 +286,13 @@ def _judged(found: Preflight, facts: _Facts, ref: ModelRef, has_blocks: bool) ->
         problems.append(str(ModelError("It has no numbered decoder blocks.", "Choose a causal language model.")))
     if found.disk_needed > found.disk_available:
         problems.append(
-            f"It needs {human_bytes(found.disk_needed)} on the disk of {cache_home()}, which has "
-            f"{human_bytes(found.disk_available)} left. Free some space, or set LRC_CACHE to a folder on another disk."
+            f"It needs {data_size(found.disk_needed)} on the disk of {cache_home()}, which has "
+            f"{data_size(found.disk_available)} left. Free some space, or set LRC_CACHE to a folder on another disk."
         )
     if found.too_large:
-        weights, free = human_bytes(found.weight_bytes), human_bytes(found.memory_available)
+        weights, free = data_size(found.weight_bytes), data_size(found.memory_available)
         short = f"Its weights take {weights} of memory, and {free} are free."
-        room = human_bytes(found.memory_by_blocks)
+        room = data_size(found.memory_by_blocks)
         if facts.tensors and has_blocks and found.kind != "gguf" and found.memory_by_blocks <= found.memory_available:
             warnings.append(f"{short} It is brought in block after block, which takes about {room}. {LAYER_LOCAL}")
         else:
@@ -303,13 +303,13 @@ def _judged(found: Preflight, facts: _Facts, ref: ModelRef, has_blocks: bool) ->
             )
     elif found.memory_needed > found.memory_available:
         warnings.append(
-            f"Training its ranks needs about {human_bytes(found.memory_needed)} of memory, and "
-            f"{human_bytes(found.memory_available)} are free."
+            f"Training its ranks needs about {data_size(found.memory_needed)} of memory, and "
+            f"{data_size(found.memory_available)} are free."
         )
     gpu = found.gpu_memory_available
     if gpu is not None and found.memory_needed > gpu:
         warnings.append(
-            f"Training its ranks needs about {human_bytes(found.memory_needed)}, and {human_bytes(gpu)} are free on "
+            f"Training its ranks needs about {data_size(found.memory_needed)}, and {data_size(gpu)} are free on "
             "GPUs. Choose the device cpu if it does not fit."
         )
     if facts.own_code and not ref.trust_remote_code:

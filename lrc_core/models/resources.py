@@ -84,15 +84,6 @@ def disk_available(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
-def human_bytes(count: float) -> str:
-    """``1.5 GB``; powers of 1000, as disks and downloads are sold."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if abs(count) < 1000:
-            return f"{count:.0f} {unit}" if unit in ("B", "kB") else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
-
-
 def unpacks_to_float32(params: int) -> bool:
     """Whether a GGUF model of that size is unpacked to float32; a larger one, to save disk and memory, to bfloat16."""
     return params <= 2_000_000_000

@@ -10,8 +10,9 @@ from typing import Any
 import lrc_core.allocate
 import lrc_core.decompose  # noqa: F401  both packages register their methods
 from lrc_core.damage import damage_told
-from lrc_core.kinds import KINDS, load
+from lrc_core.kinds import KINDS
 from lrc_core.pipeline.session import Session, timed_result, with_warnings
+from lrc_core.registry import load
 from lrc_core.results.identity import unchanged
 from lrc_core.runs.store import Run
 from lrc_core.types import OnProgress, ShouldStop

@@ -18,7 +18,7 @@ from lrc_core.results.cells import folder_of, recorded_plan, update_spec
 from lrc_core.runs.integrity import unaltered
 from lrc_core.runs.spec import AllocateSpec, CompareSpec, EvaluateSpec, UpdateSpec
 from lrc_core.runs.store import Run, RunStore
-from lrc_core.tune.kinds import NO_UPDATE
+from lrc_core.updates import NO_UPDATE
 
 
 def comparison_run(run: Run, session: Session) -> dict[str, Any]:

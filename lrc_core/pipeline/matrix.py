@@ -28,7 +28,7 @@ from lrc_core.results.lines import BenchLine, evaluation_at
 from lrc_core.runs.integrity import unaltered
 from lrc_core.runs.spec import AblationSpec, AllocateSpec, EvaluateSpec, ModelRef, QualitySpec
 from lrc_core.runs.store import Run, RunStore
-from lrc_core.tune.kinds import NO_UPDATE
+from lrc_core.updates import NO_UPDATE
 
 
 class Matrix:

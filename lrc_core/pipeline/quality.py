@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from lrc_core.formats.budgets import BITS, BY_BYTES, VARY_WORDS, byte_budget
+from lrc_core.decompose import TWO_SIDED
+from lrc_core.formats.budgets import BITS, VARY_WORDS, byte_budget
 from lrc_core.formats.grids import METHODS
 from lrc_core.pipeline.matrix import Matrix
 from lrc_core.pipeline.session import Session
@@ -79,7 +80,7 @@ def _lines_of_bytes(spec: QualitySpec) -> list[BenchLine]:
                     for vary, words in VARY_WORDS.items():
                         if vary == BITS and entry.learns:  # of formats alone there is nothing to learn
                             continue
-                        base = line_base(spec, entry, preset_of(spec, entry.name), BY_BYTES, seed)
+                        base = line_base(spec, entry, preset_of(spec, entry.name), TWO_SIDED, seed)
                         variant = f"{byte_budget(budget).words}, {words}"
                         line = replace(base, keep=1.0, budget=budget, vary=vary, storage=storage)
                         columns = {"variant": variant, "budget": budget}

@@ -1,4 +1,4 @@
-"""The ``update`` job: the factors of any method's plan, fitted or trained; see lrc_core/tune/kinds.py."""
+"""The ``update`` job: the factors of any method's plan, fitted or trained; see lrc_core/updates.py."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from torch import Tensor
 
 from lrc_core.calibrate.factor_model import output_roots
 from lrc_core.calibrate.update_factors import UpdateCallbacks, updated_blocks
-from lrc_core.calibrate.update_settings import UpdateSettings
 from lrc_core.decompose.blockfiles import BlockFiles
 from lrc_core.decompose.update import named_factors
 from lrc_core.files import write_tensors
@@ -23,14 +22,13 @@ from lrc_core.models.checks.fit import require_fit
 from lrc_core.models.onload.residence import require_whole
 from lrc_core.pipeline.session import Session, factors_of, write_card
 from lrc_core.plan import Plan
-from lrc_core.registry import DECOMPOSITIONS
+from lrc_core.registry import DECOMPOSITIONS, load
 from lrc_core.runs.spec import UpdateSpec
 from lrc_core.runs.store import Run
 from lrc_core.tune import tuner
 from lrc_core.tune.blockwise import BlockwiseCallbacks, refined_blocks
-from lrc_core.tune.kinds import CLOSED_FORMS, AnyUpdate, update_settings
-from lrc_core.tune.settings import BLOCKWISE, TUNED
 from lrc_core.types import ModelCard
+from lrc_core.updates import BOTH, UPDATES, AnyUpdate, UpdateSettings, update_settings
 
 WEIGHTS = "weights.safetensors"
 _FIGURES = "block"  # error before, error after, steps, whether the factors are other than before
@@ -51,8 +49,8 @@ def update_run(run: Run, session: Session) -> dict[str, Any]:
     settings = update_settings(spec.settings)
     if reason := needs_whole(spec):
         require_whole(session.loaded.model, reason)
-    fit = {TUNED: _tuned, BLOCKWISE: _refined}.get(settings.kind, _fitted)
-    found = fit(run, session, plan, settings) if plan.ranks else _Found({}, {"layers": 0})
+    fit = load(UPDATES.get(settings.kind).stage)
+    found = fit(run, session, plan, settings) if plan.ranks else FoundFactors({}, {"layers": 0})
     if found.weights:
         write_tensors(run.path / WEIGHTS, found.weights)
     updated = replace(
@@ -74,7 +72,7 @@ def update_run(run: Run, session: Session) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class _Found:
+class FoundFactors:
     """Weights of all low-rank layers, figures for the record, and what the user should know."""
 
     weights: Mapping[str, Tensor]
@@ -108,7 +106,7 @@ def _checkpoint(run: Run) -> Path:
     return run.path / "checkpoint" / "update"
 
 
-def _tuned(run: Run, session: Session, plan: Plan, settings: Any) -> _Found:
+def tuned_factors(run: Run, session: Session, plan: Plan, settings: Any) -> FoundFactors:
     """Trained by gradient steps, on other windows than ranks were learned from where the text has them."""
     spec, loaded = run.spec_as(UpdateSpec), session.loaded
     seed = spec.calibration.seed
@@ -132,10 +130,10 @@ def _tuned(run: Run, session: Session, plan: Plan, settings: Any) -> _Found:
         "loss_after": _figure(tuned.after),
     }
     warnings = ["Tuning did not lower the loss on text held back; factors stay as they were."]
-    return _Found(weights, details, [] if tuned.helped else warnings)
+    return FoundFactors(weights, details, [] if tuned.helped else warnings)
 
 
-def _refined(run: Run, session: Session, plan: Plan, settings: Any) -> _Found:
+def refined_factors(run: Run, session: Session, plan: Plan, settings: Any) -> FoundFactors:
     """Trained block by block; see :mod:`lrc_core.tune.blockwise`. Each is stored when it is finished, as below."""
     spec = run.spec_as(UpdateSpec)
     seed, done = spec.calibration.seed, _DoneBlocks(_checkpoint(run))
@@ -154,7 +152,7 @@ def _refined(run: Run, session: Session, plan: Plan, settings: Any) -> _Found:
         done.keep(block, found.factors, {_FIGURES: torch.tensor(figures, dtype=torch.float64)})
     details = _refinement(plan, session.loaded.card, done)
     warnings = ["Refinement brought no block's output nearer on text held back; factors stay as they were."]
-    return _Found(done.weights(plan, session.loaded.card), details, [] if details["blocks"] else warnings)
+    return FoundFactors(done.weights(plan, session.loaded.card), details, [] if details["blocks"] else warnings)
 
 
 def _refinement(plan: Plan, card: ModelCard, done: BlockFiles) -> dict[str, Any]:
@@ -176,7 +174,7 @@ def _figure(value: float) -> float | None:
     return None if math.isnan(value) else round(value, 6)
 
 
-def _fitted(run: Run, session: Session, plan: Plan, settings: Any) -> _Found:
+def fitted_factors(run: Run, session: Session, plan: Plan, settings: Any) -> FoundFactors:
     """Fitted in closed form to what their layers really get."""
     done = _DoneBlocks(_checkpoint(run))
     _update_blocks(run, session, plan, settings, done)
@@ -185,7 +183,7 @@ def _fitted(run: Run, session: Session, plan: Plan, settings: Any) -> _Found:
         if layer.name in plan.ranks:
             before, after = done.read(layer.block, f"{layer.name}.errors").tolist()
             errors[layer.name] = (before, after)
-    return _Found(done.weights(plan, card), _details(errors), _warnings(errors))
+    return FoundFactors(done.weights(plan, card), _details(errors), _warnings(errors))
 
 
 def _update_blocks(run: Run, session: Session, plan: Plan, settings: UpdateSettings, done: _DoneBlocks) -> None:
@@ -205,7 +203,7 @@ def _update_blocks(run: Run, session: Session, plan: Plan, settings: UpdateSetti
         on_progress=session.on_progress,
         should_stop=session.should_stop,
     )
-    if settings.kind == "both":
+    if settings.kind == BOTH.name:
         roots = output_roots(calibrated, entry, entry.settings(), session.on_progress, session.should_stop)
         watch = replace(watch, output_root=roots)
     for block, found in updated_blocks(loaded.model, plan, source, windows, settings, watch):
@@ -219,7 +217,7 @@ def _origin(run: Run, plan: Plan, settings: AnyUpdate) -> dict[str, Any]:
     origin = dict(plan.origin)
     allocated = origin.get("allocate_run_id", origin.get("run_id"))
     origin.pop("update_before", None)
-    goes_on = plan.update and settings.kind not in (*CLOSED_FORMS, plan.update)  # what trains keeps what it is given
+    goes_on = UPDATES.get(settings.kind).trains and plan.update not in ("", settings.kind)
     before = {"update_before": plan.update} if goes_on else {}
     return {**origin, "run_id": run.id, "allocate_run_id": allocated, **before, "update": asdict(settings)}
 

@@ -9,7 +9,7 @@ from lrc_core.quality.alternatives import SLACK
 from lrc_core.quality.decision import DENSE, FORMAT, LOW_RANK, REFERENCE, TUNED, Choice, frontier
 from lrc_core.quality.tables import row_label
 from lrc_core.texts.label import text_labels
-from lrc_core.words import measured, percent
+from lrc_core.words import listed, measured, percent
 
 HOW = "“Just quantised” of a new comparison, or `lrc compare MODEL --formats " + " ".join(QUANTISED) + "`, measures it."
 """How the rows come about that the decision needs."""
@@ -103,7 +103,7 @@ def _verdict(ranks: Sequence[Choice], formats: Sequence[Choice]) -> str:
         ways: dict[str, list[str]] = {}
         for one in beside:
             ways.setdefault(row_label(one.row), []).append(f"{percent(one.share)}{_sure(one, formats)}")
-        names = "; ".join(f"{name} at {_and(shares)} of the bytes" for name, shares in ways.items())
+        names = "; ".join(f"{name} at {listed(shares)} of the bytes" for name, shares in ways.items())
         said.append(f"No number format alone beats these: {names}.")
     else:
         said.append(f"Down to {percent(least.share)} of the bytes the answer is: **quantise instead**.")
@@ -123,12 +123,7 @@ def _is_worse(one: Choice, formats: Sequence[Choice]) -> bool:
 
 def _listed(ranks: Sequence[Choice]) -> str:
     names = [f"{one.name} at {percent(one.share)}" for one in ranks]
-    return f"{_and(names)} lose{'s' if len(names) == 1 else ''}"
-
-
-def _and(words: Sequence[str]) -> str:
-    """``a, b and c``."""
-    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+    return f"{listed(names)} lose{'s' if len(names) == 1 else ''}"
 
 
 def _sure(one: Choice, formats: Sequence[Choice]) -> str:

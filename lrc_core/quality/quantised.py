@@ -60,7 +60,7 @@ def sizes_of(card: ModelCard, plan: Plan | None) -> dict[str, Any]:
     """Columns of a row: bytes of its block linears as a share of 16 bits, and bytes of the whole model."""
     share = 1.0 if plan is None else plan.bytes_share(card.layers)
     blocks = round(share * whole_bytes(card.layers))
-    return {"bytes_share": share, "model_bytes": blocks + rest_bytes(card.params_total, card.params_linear)}
+    return {"bytes_share": share, "model_bytes": blocks + rest_bytes(card)}
 
 
 def served_bytes(row: Row) -> int | None:

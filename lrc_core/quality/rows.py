@@ -74,7 +74,7 @@ def completed(rows: Sequence[Row], partners: Partners, scores: Scores) -> list[R
             found.append(dict(row))
             continue
         made = _in_dense_tokens(row, dense, scores) if row["method"] == "reference" and dense else dict(row)
-        made["relative"] = _relative(made, dense)
+        made["relative"] = times_dense(made, dense)
         made["zero_shot_mean"] = mean_of(row.get("zero_shot") or {})
         against = dict(partners(row, rows))
         if dense is not None and row is not dense:
@@ -176,7 +176,8 @@ def mean_of(zero_shot: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None
     return {"value": sum(value for value, _ in values) / len(values), "stderr": stderr, "tasks": len(values)}
 
 
-def _relative(row: Row, dense: Row | None) -> dict[str, float]:
+def times_dense(row: Row, dense: Row | None) -> dict[str, float]:
+    """Perplexity as a multiple of the dense model's, by text."""
     known = (dense or {}).get("perplexity") or {}
     return {text: score["value"] / known[text]["value"] for text, score in row["perplexity"].items() if text in known}
 

@@ -54,14 +54,9 @@ def context_words(shapes: Shapes) -> str:
     return f"one request of {context:,} positions{few}"
 
 
-def sizings(shapes: Shapes, context: int | None = None, sequences: int = 1) -> list[Sizing]:
-    """A model dense, at the usual rates, and dense in fewer bits.
-
-    Args:
-        context: positions that every request holds; those of :func:`context_of` where nothing else is said.
-        sequences: requests at once.
-    """
-    whole = footprint(card_of(shapes), None, context_of(shapes) if context is None else context, sequences)
+def sizings(shapes: Shapes) -> list[Sizing]:
+    """A model dense, at the usual rates, and dense in fewer bits; all answer one request of :func:`context_of`."""
+    whole = footprint(card_of(shapes), None, context_of(shapes))
 
     def sizing(name: str, weights: float) -> Sizing:
         size = Footprint(round(weights), whole.cache, whole.overhead)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from lrc_core.decompose import TWO_SIDED
 from lrc_core.types import Storage
 from lrc_core.words import duration
 
@@ -71,7 +72,7 @@ class Recommendation:
     update: str
     figures: tuple[tuple[float, float], ...]
     said: str
-    decomposition: str = "kfac"
+    decomposition: str = TWO_SIDED
 
     def fits(self, method: str, decomposition: str, storage: str, update: str) -> bool:
         """Whether a form says this; what follows a baseline's ranks does not matter."""

@@ -8,13 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lrc_core.escape import csv_cell
-from lrc_core.plan import bits_word, split_variant, storage_of, update_words
+from lrc_core.plan import bits_word, split_variant, storage_of
 from lrc_core.quality.paired import LEVEL
 from lrc_core.quality.quantised import FORMAT_LABELS, share_of, targeted
 from lrc_core.quality.rows import accuracy_of, named
 from lrc_core.quality.speeds import flat_cost
 from lrc_core.registry import ALLOCATORS
 from lrc_core.texts.label import text_labels
+from lrc_core.updates import update_words
 from lrc_core.words import data_size, in_percent, measured, megabytes, percent
 
 Row = Mapping[str, Any]

@@ -17,12 +17,11 @@ from lrc_core.report.sections.answers import samples
 from lrc_core.report.sections.cards import card
 from lrc_core.report.sections.comparison import comparison
 from lrc_core.report.sections.opening import method, question
-from lrc_core.report.sections.prose import listed
 from lrc_core.report.sections.reproduce import counted, reproduce
 from lrc_core.report.sections.rows import Named, target_key
 from lrc_core.report.sources import Asked, Sources, find_sources
 from lrc_core.results.archive import Archive
-from lrc_core.words import removed
+from lrc_core.words import listed, removed
 
 
 @dataclass(frozen=True)

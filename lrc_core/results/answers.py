@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -171,7 +170,7 @@ def answer_of(choice: PlanChoice) -> AnswerSpec:
         return AnswerSpec(dict(spec.plan or {}), spec.plan_folder, calibration)
     plan = load_plan(choice.path)
     folder = str(choice.path.parent.absolute()) if plan.files else ""
-    return AnswerSpec(json.loads(json.dumps(plan.to_dict())), folder, calibration)
+    return AnswerSpec(plan.to_dict(), folder, calibration)
 
 
 def plan_of(answer: AnswerSpec) -> Plan | None:

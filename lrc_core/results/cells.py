@@ -10,14 +10,14 @@ from lrc_core.plan import Plan
 from lrc_core.runs.integrity import unaltered
 from lrc_core.runs.spec import AllocateSpec, CompareSpec, UpdateSpec
 from lrc_core.runs.store import Run, RunStore
-from lrc_core.tune.kinds import update_settings
+from lrc_core.updates import update_settings
 
 
 def update_spec(path: Path, kind: str, like: AllocateSpec | CompareSpec, store: RunStore) -> UpdateSpec:
     """The update of a plan file, with that kind's own settings.
 
     Args:
-        kind: see :data:`~lrc_core.tune.kinds.KINDS`.
+        kind: see :data:`~lrc_core.updates.KINDS`.
         like: whose model and calibration text it has.
     """
     plan = Plan.load(unaltered(path))

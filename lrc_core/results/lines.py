@@ -11,11 +11,10 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from lrc_core.budget import same_size
-from lrc_core.plan import update_words
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS, MethodEntry
 from lrc_core.runs.spec import AblationSpec, AllocateSpec, CalibrationSpec, EvaluationSpec, QualitySpec
-from lrc_core.tune.kinds import NO_UPDATE
 from lrc_core.types import Storage
+from lrc_core.updates import NO_UPDATE, update_words
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from typing import Any
-
 from lrc_core.folders.card import Measured
 from lrc_core.quality.rows import accuracy_of
 from lrc_core.results.archive import RunView, archive
@@ -15,8 +11,7 @@ from lrc_core.runs.spec import EvaluateSpec, ExportSpec
 def rows_of_plan(spec: ExportSpec) -> tuple[list[Measured], dict[str, Measured]]:
     """Evaluations of exactly this plan, and those of the dense model on the same texts and tasks by their run."""
     views = archive().finished(EvaluateSpec, spec.model)
-    plan = _plain(spec.plan)
-    own = [view for view in views if view.spec.plan is not None and _plain(view.spec.plan) == plan]
+    own = [view for view in views if view.spec.plan == spec.plan]
     alike = {
         view.id: next(
             (one for one in views if one.spec.plan is None and one.spec.evaluation == view.spec.evaluation), None
@@ -35,7 +30,3 @@ def _row(view: RunView[EvaluateSpec]) -> Measured:
         if value is not None:
             tasks[name] = (value, error)
     return Measured(view.id, texts, tasks)
-
-
-def _plain(plan: Mapping[str, Any]) -> Any:
-    return json.loads(json.dumps(dict(plan)))

@@ -108,7 +108,7 @@ def _size(view: AnyRun, plan: Mapping[str, Any]) -> str:
             return _removed({"formats": plan["formats"], **sizes_of(card, Plan.from_dict(dict(plan)))})
     except LrcError:
         return f"{words.removed(float(keep))} removed"
-    whole = whole_model_ratio(float(keep), card.params_linear, card.params_total)
+    whole = whole_model_ratio(float(keep), card)
     return f"{words.count(whole * card.params_total)} parameters, {words.removed(whole)} less"
 
 

@@ -10,6 +10,7 @@ from functools import lru_cache
 from lrc_core import words
 from lrc_core.allocate.curves.loss_curves import predicted_loss
 from lrc_core.budget import stored, whole_percent
+from lrc_core.decompose import TWO_SIDED
 from lrc_core.errors import LrcError
 from lrc_core.plan import Plan, split_variant
 from lrc_core.quality.forecast import (
@@ -27,7 +28,7 @@ from lrc_core.results.archive import AnyRun, RunView, archive, card_of, stamp_of
 from lrc_core.results.outcomes import few_windows
 from lrc_core.results.plans import load_plan
 from lrc_core.results.series import PlanSeries
-from lrc_core.results.spectra import TWO_SIDED, losses_of
+from lrc_core.results.spectra import losses_of
 from lrc_core.runs.spec import AllocateSpec, EvaluateSpec, ModelRef, SpectraSpec
 from lrc_core.texts.label import text_label
 from lrc_core.types import Storage

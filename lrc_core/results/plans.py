@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -129,7 +128,7 @@ def _words_in_store(
         except LrcError:
             continue
         same_text = calibration is None or found.calibration in (None, calibration)
-        if (_plain(found.plan), found.folder) == (_plain(plan), folder) and same_text:
+        if (found.plan, found.folder) == (plan, folder) and same_text:
             return words
     return ""
 
@@ -179,16 +178,12 @@ def _from_file(path: Path, calibration: CalibrationSpec | None, store: RunStore)
     if calibration is None and (made_with := plan.origin.get("calibration")):
         # The file remembers the text that its factors were made from: other text would mean other factors.
         calibration = typed(CalibrationSpec, made_with, f"The calibration in {path}")
-    return PlanSource(_plain(plan.to_dict()), folder, calibration)
+    return PlanSource(plan.to_dict(), folder, calibration)
 
 
 def _folder_of(path: Path, store: RunStore) -> str:
     root = store.root.absolute()
     return str(path.parent.relative_to(root) if path.is_relative_to(root) else path.parent)
-
-
-def _plain(data: Any) -> Any:
-    return json.loads(json.dumps(data))
 
 
 @dataclass(frozen=True)

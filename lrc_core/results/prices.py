@@ -23,7 +23,7 @@ from lrc_core.runs.spec import (
     SpectraSpec,
     UpdateSpec,
 )
-from lrc_core.tune.kinds import NO_UPDATE
+from lrc_core.updates import NO_UPDATE
 
 _QUESTION = 150
 """Tokens that a zero-shot question takes with all its answers, about."""

@@ -24,11 +24,12 @@ from lrc_core.budget import (
     uniform_ranks,
     whole_percent,
 )
+from lrc_core.decompose import TWO_SIDED
 from lrc_core.errors import BudgetError, LrcError
 from lrc_core.plan import Plan
 from lrc_core.results.archive import RunView, archive, card_of, stamp_of
 from lrc_core.results.plans import RecordedPlan, passes_rates, recorded_plans
-from lrc_core.results.spectra import TWO_SIDED, losses_of
+from lrc_core.results.spectra import losses_of
 from lrc_core.runs.integrity import unaltered
 from lrc_core.runs.spec import AllocateSpec, ModelRef, SpectraSpec
 from lrc_core.types import LinearShape, ModelCard, Storage

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from lrc_core.decompose import TWO_SIDED
+from lrc_core.decompose.measures import half_square
 from lrc_core.errors import RunError
 from lrc_core.records import AGAIN
 from lrc_core.results.archive import AnyRun, Archive, Stamp, card_of, stamp_of
@@ -18,8 +20,6 @@ from lrc_core.runs.spec import ModelRef
 from lrc_core.types import ModelCard
 
 Values = NDArray[np.float64]
-TWO_SIDED = "kfac"
-"""The decomposition whose discarded sigma^2 is a loss, comparable between layers."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def losses_of(view: AnyRun) -> dict[str, Values]:
 @lru_cache(maxsize=6)
 def _losses(path: str, stamp: Stamp) -> dict[str, Values]:
     """Shared like the values they are of: pages keep them as long as their visitor may come back."""
-    losses = {name: 0.5 * np.square(sigma) for name, sigma in _spectra(path, stamp)[TWO_SIDED].items()}
+    losses = {name: half_square(sigma) for name, sigma in _spectra(path, stamp)[TWO_SIDED].items()}
     for found in losses.values():
         found.flags.writeable = False
     return losses

@@ -108,7 +108,7 @@ class UpdateSpec(JobSpec):
     Attributes:
         plan: content of a plan file, of whatever method.
         plan_folder: as of :class:`EvaluateSpec`.
-        settings: complete settings, see :func:`~lrc_core.tune.kinds.update_settings`.
+        settings: complete settings, see :func:`~lrc_core.updates.update_settings`.
         calibration: of the plan's factors; the same text is read for the update.
     """
 

@@ -18,9 +18,9 @@ from lrc_core.allocate.masks.training import batch_of
 from lrc_core.lowrank.linear import LowRankLinear
 from lrc_core.models.blocks.linears import swapped
 from lrc_core.models.blocks.partial import block_output
-from lrc_core.tune.settings import BlockwiseSettings
 from lrc_core.tune.trained_pairs import Pairs, PairTraining, TrainedPair, on_cpu
 from lrc_core.types import OnProgress, Progress, ShouldStop
+from lrc_core.updates import BlockwiseSettings
 
 PHASE = "refining factors"
 

@@ -28,9 +28,9 @@ from lrc_core.models.blocks.linears import block_linears, swapped
 from lrc_core.models.blocks.partial import first_block_input, run_block
 from lrc_core.plan import Plan
 from lrc_core.tune.block_training import BlockTask, BlockTraining, RefinedBlock
-from lrc_core.tune.settings import BlockwiseSettings
 from lrc_core.tune.tuner import TuningCallbacks
 from lrc_core.types import LinearShape
+from lrc_core.updates import BlockwiseSettings
 
 
 @dataclass(frozen=True)

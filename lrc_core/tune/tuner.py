@@ -26,9 +26,9 @@ from lrc_core.errors import CancelledError
 from lrc_core.lowrank.apply import FactorSource, compressed
 from lrc_core.models.blocks.linears import block_linears, get_module, swapped
 from lrc_core.plan import Plan
-from lrc_core.tune.settings import TuningSettings
 from lrc_core.tune.trained_pairs import Pairs, PairTraining, TrainedPair, on_cpu
 from lrc_core.types import OnProgress, Progress, ShouldStop, ignore_progress, never_stop
+from lrc_core.updates import TuningSettings
 
 PHASE = "tuning factors"
 

@@ -23,7 +23,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("files",),
     ("digests",),
     ("registry", "plan", "damage"),
-    ("decompose", "runs"),
+    ("decompose", "runs", "updates"),
     ("models",),
     ("texts", "lowrank"),
     ("calibrate", "allocate", "evaluate", "charts", "quality"),

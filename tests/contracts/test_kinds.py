@@ -10,10 +10,9 @@ from typing import Any, get_args
 
 import pytest
 
-from lrc_core.calibrate.update_settings import UpdateSettings
 from lrc_core.cli.parser import build_parser
-from lrc_core.kinds import KINDS, Kind, command_for, load, title_of
-from lrc_core.registry import ALLOCATORS
+from lrc_core.kinds import KINDS, Kind, command_for, title_of
+from lrc_core.registry import ALLOCATORS, load
 from lrc_core.runs.spec import (
     AblationSpec,
     AdoptSpec,
@@ -35,7 +34,7 @@ from lrc_core.runs.spec import (
     UpdateSpec,
 )
 from lrc_core.runs.store import RunStore
-from lrc_core.tune.settings import BlockwiseSettings
+from lrc_core.updates import BlockwiseSettings, UpdateSettings
 from tests.factories.job_helpers import a_plan
 
 HUB = ModelRef("owner/model", "v1", trust_remote_code=True, allow_pickle=True)

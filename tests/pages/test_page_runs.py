@@ -13,7 +13,6 @@ from urllib.parse import parse_qsl
 import pytest
 
 from lrc_core import visitors, words
-from lrc_core.calibrate.update_settings import UpdateSettings
 from lrc_core.errors import BudgetError, OtherModelError, ResourceError
 from lrc_core.figures.measured import bar_name
 from lrc_core.files import write_json
@@ -29,7 +28,7 @@ from lrc_core.results.archive import archive
 from lrc_core.results.outcomes import outcome, quality_of
 from lrc_core.results.plan_quality import measured_at
 from lrc_core.runs.spec import EvaluateSpec, EvaluationSpec, GenerateSpec, ModelRef, UpdateSpec
-from lrc_core.tune.kinds import update_settings
+from lrc_core.updates import UpdateSettings, update_settings
 from pages.ui.allocate import finished
 from pages.ui.shared import pictures
 from pages.ui.shared.frame import PAGES

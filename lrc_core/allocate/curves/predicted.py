@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrc_core.allocate.protocol import Context
+from lrc_core.decompose import IN_NATS
+from lrc_core.decompose.measures import half_square
 
 CURVES = ("auto", "sigma", "sensitivity")
 CURVE_HELP = (
@@ -39,10 +41,10 @@ def predicted_losses(context: Context, curve: str, measuring: Measuring) -> dict
         measuring: used by ``sensitivity`` only.
     """
     if curve == "auto":
-        curve = "sigma" if context.decomposition == "kfac" else "sensitivity"
+        curve = "sigma" if context.decomposition in IN_NATS else "sensitivity"
     if curve == "sigma":
         return {
-            layer.name: 0.5 * context.source.sigma(layer.name, layer.block).double().square().cpu().numpy()
+            layer.name: half_square(context.source.sigma(layer.name, layer.block).double().cpu().numpy())
             for layer in context.layers
         }
     return _measured(context, measuring)
@@ -53,12 +55,5 @@ def _measured(context: Context, measuring: Measuring) -> dict[str, NDArray[np.fl
     from lrc_core.lowrank.apply import compute_factors
 
     windows = context.windows(measuring.batches * measuring.batch, measuring.window, context.seed)
-    return component_sensitivity(
-        context.model,
-        context.layers,
-        {layer.name: compute_factors(context.model, layer, context.source) for layer in context.layers},
-        windows.split(measuring.batch),
-        seed=context.seed,
-        on_progress=context.on_progress,
-        should_stop=context.should_stop,
-    )
+    factors = {layer.name: compute_factors(context.model, layer, context.source) for layer in context.layers}
+    return component_sensitivity(context, factors, windows.split(measuring.batch))

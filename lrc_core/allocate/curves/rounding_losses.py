@@ -20,10 +20,10 @@ from torch import Tensor
 
 from lrc_core.allocate.protocol import Context
 from lrc_core.damage import earlier
+from lrc_core.decompose import require_loss
 from lrc_core.decompose.factorise import Factors, Transform
-from lrc_core.errors import BudgetError, CancelledError, RunError
+from lrc_core.errors import CancelledError, RunError
 from lrc_core.files import write_arrays
-from lrc_core.formats.budgets import BY_BYTES
 from lrc_core.formats.grids import FORMATS, QUANTISED, Format
 from lrc_core.formats.rounding import on_grid
 from lrc_core.formats.sizes import pivots_bear
@@ -101,11 +101,7 @@ def rounding_losses(context: Context) -> dict[str, RoundingLosses]:
     Raises:
         BudgetError: the decomposition knows no loss, so that formats and ranks cannot be put on one scale.
     """
-    if context.decomposition != BY_BYTES:
-        raise BudgetError(
-            f"A budget in bytes needs predicted losses, which the decomposition {context.decomposition} does not give.",
-            f"Choose the decomposition {BY_BYTES}.",
-        )
+    require_loss(context.decomposition)
     arrays = _read(context, "rounding.npz", _of_layer)
     if any(layer.storage == "pivoted" for layer in context.layers):
         arrays |= _read(context, "rounding-pivots.npz", _of_pivots)

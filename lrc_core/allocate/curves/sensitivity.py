@@ -11,23 +11,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from lrc_core.allocate.protocol import Context
 from lrc_core.errors import CancelledError, NumericalError
 from lrc_core.models.blocks.hooks import hooked
 from lrc_core.models.blocks.linears import get_module
-from lrc_core.types import LinearShape, OnProgress, Progress, ShouldStop
+from lrc_core.types import Progress
 
 Pair = tuple[Tensor, Tensor]
 
 
 def component_sensitivity(
-    model: nn.Module,
-    layers: Sequence[LinearShape],
-    factors: Mapping[str, Pair],
-    batches: Sequence[Tensor],
-    *,
-    seed: int,
-    on_progress: OnProgress,
-    should_stop: ShouldStop,
+    context: Context, factors: Mapping[str, Pair], batches: Sequence[Tensor]
 ) -> dict[str, NDArray[np.float64]]:
     """Diagonal of the Fisher information with respect to the mask of every component, per token.
 
@@ -37,15 +31,14 @@ def component_sensitivity(
     factors make the h_i uncorrelated, so that estimates of single components add up.
 
     Args:
-        model: a causal language model; left as it was found.
+        context: its model is left as it was found; its seed is for the sampled labels.
         factors: left [m, r] and right [r, n] of every layer, on its device.
         batches: token ids [batch, window] each.
-        seed: for the sampled labels.
 
     Returns:
         For every layer [r] estimates of the loss of dropping each component (half the Fisher diagonal).
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(context.seed)
 
     def sampled_loss(logits: Tensor, _: Tensor) -> Tensor:
         flat = logits.flatten(0, 1)
@@ -56,20 +49,14 @@ def component_sensitivity(
             labels = (flat.float() + noise.to(flat.device)).argmax(-1)
         return nn.functional.cross_entropy(flat.float(), labels, reduction="sum")
 
-    with _summed(model, layers, factors, Tensor.square) as sums:
-        _run(model, batches, sampled_loss, on_progress, should_stop)
+    with _summed(context, factors, Tensor.square) as sums:
+        _run(context, batches, sampled_loss)
     tokens = sum(batch.numel() for batch in batches)
     return {name: (total / (2 * tokens)).double().cpu().numpy() for name, total in sums.items()}
 
 
 def component_slopes(
-    model: nn.Module,
-    layers: Sequence[LinearShape],
-    factors: Mapping[str, Pair],
-    batches: Sequence[Tensor],
-    *,
-    on_progress: OnProgress,
-    should_stop: ShouldStop,
+    context: Context, factors: Mapping[str, Pair], batches: Sequence[Tensor]
 ) -> dict[str, NDArray[np.float64]]:
     """Derivative of the mean next-token loss with respect to the mask of every component.
 
@@ -78,7 +65,7 @@ def component_slopes(
     sigma_i u_i^T H v_i, H the gradient in the decomposition's coordinates. No weight gradient is formed.
 
     Args:
-        model: a causal language model; left as it was found.
+        context: its model is left as it was found.
         factors: left [m, r] and right [r, n] of every layer, on its device.
         batches: token ids [batch, window] each.
 
@@ -94,8 +81,8 @@ def component_slopes(
         predicted = logits[:, :-1].flatten(0, 1).float()
         return nn.functional.cross_entropy(predicted, batch[:, 1:].flatten(), reduction="sum")
 
-    with _summed(model, layers, factors, Tensor.clone) as sums:
-        _run(model, batches, next_token_loss, on_progress, should_stop)
+    with _summed(context, factors, Tensor.clone) as sums:
+        _run(context, batches, next_token_loss)
     tokens = sum(batch[:, 1:].numel() for batch in batches)
     for name, total in sums.items():
         if not torch.isfinite(total).all():
@@ -103,20 +90,15 @@ def component_slopes(
     return {name: (total / tokens).double().cpu().numpy() for name, total in sums.items()}
 
 
-def _run(
-    model: nn.Module,
-    batches: Sequence[Tensor],
-    loss_of: Callable[[Tensor, Tensor], Tensor],
-    on_progress: OnProgress,
-    should_stop: ShouldStop,
-) -> None:
+def _run(context: Context, batches: Sequence[Tensor], loss_of: Callable[[Tensor, Tensor], Tensor]) -> None:
     """Backward passes of a loss, from logits [batch, window, vocab] and tokens [batch, window], over all batches.
 
     Gradients flow through activations only.
     """
+    model = context.model
     device = next(model.parameters()).device
     for step, batch in enumerate(batches):
-        if should_stop():
+        if context.should_stop():
             raise CancelledError("Measuring the sensitivity of components was cancelled.")
         tokens = batch.to(device)
         with torch.enable_grad():
@@ -124,15 +106,12 @@ def _run(
             # A copy: some families add positions to it in place, which a leaf does not bear.
             loss = loss_of(model(inputs_embeds=embedded.clone(), use_cache=False).logits, tokens)
         torch.autograd.backward(loss, inputs=[embedded])
-        on_progress(Progress("measuring component sensitivity", step + 1, len(batches)))
+        context.on_progress(Progress("measuring component sensitivity", step + 1, len(batches)))
 
 
 @contextmanager
 def _summed(
-    model: nn.Module,
-    layers: Sequence[LinearShape],
-    factors: Mapping[str, Pair],
-    power: Callable[[Tensor], Tensor],
+    context: Context, factors: Mapping[str, Pair], power: Callable[[Tensor], Tensor]
 ) -> Iterator[dict[str, Tensor]]:
     """Sums over tokens of a function of the mask gradients [tokens, r], during backward passes inside the context.
 
@@ -141,7 +120,7 @@ def _summed(
     """
     sums = {
         layer.name: torch.zeros(layer.full_rank, dtype=torch.float32, device=factors[layer.name][0].device)
-        for layer in layers
+        for layer in context.layers
     }
 
     def hook(name: str) -> Any:
@@ -159,5 +138,5 @@ def _summed(
 
         return on_forward
 
-    with hooked(get_module(model, name).register_forward_hook(hook(name)) for name in sums):
+    with hooked(get_module(context.model, name).register_forward_hook(hook(name)) for name in sums):
         yield sums

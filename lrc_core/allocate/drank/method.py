@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from lrc_core.allocate.curves.waterfill import by_kind, filled
 from lrc_core.allocate.protocol import Allocation, Context
 from lrc_core.budget import fit_budget, layer_params, params_per_rank, whole_rank_of_share
+from lrc_core.decompose import ALL
 from lrc_core.decompose.measures import effective_rank
 from lrc_core.registry import ALLOCATORS, MethodEntry
 from lrc_core.settings import setting
@@ -71,7 +72,7 @@ ENTRY = ALLOCATORS.register(
         color="#8c6d31",
         implementation="lrc_core.allocate.drank.method:allocate",
         settings_class=DrankSettings,
-        layer_local=("svd", "asvd", "whitened", "kfac"),
+        layer_local=ALL,
     )
 )
 

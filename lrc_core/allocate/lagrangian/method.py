@@ -18,6 +18,7 @@ from lrc_core.allocate.curves.budgeted import budget_of
 from lrc_core.allocate.curves.predicted import CURVE_HELP, CURVES, Measuring, predicted_losses
 from lrc_core.allocate.protocol import Allocation, Context
 from lrc_core.budget import dense_ranks
+from lrc_core.decompose import IN_NATS
 from lrc_core.registry import ALLOCATORS, MethodEntry
 from lrc_core.settings import setting
 
@@ -41,7 +42,7 @@ ENTRY = ALLOCATORS.register(
         color="#56b4e9",
         implementation="lrc_core.allocate.lagrangian.method:allocate",
         settings_class=LagrangianSettings,
-        layer_local=("kfac",),
+        layer_local=IN_NATS,
         by_bytes=True,
         tiny={"batches": 4, "batch": 2, "window": 12},
     )

@@ -30,15 +30,7 @@ def starting_logits(
     high, low = settings.ramp_high, settings.ramp_low
     if settings.ramp == "linear":
         return [torch.linspace(high, low, layer.full_rank) for layer in context.layers]
-    losses = component_sensitivity(
-        context.model,
-        context.layers,
-        factors,
-        batches,
-        seed=context.seed,
-        on_progress=context.on_progress,
-        should_stop=context.should_stop,
-    )
+    losses = component_sensitivity(context, factors, batches)
     prices = {layer.name: component_prices(layer, losses[layer.name]) for layer in context.layers}
     rates = dropping_order(context.layers, prices)
     return [low + (high - low) * torch.from_numpy(rates[layer.name]).float() for layer in context.layers]

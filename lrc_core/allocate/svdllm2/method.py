@@ -43,6 +43,7 @@ from lrc_core.budget import (
     uniform_ranks,
     whole_rank_of_share,
 )
+from lrc_core.decompose import ALL
 from lrc_core.registry import ALLOCATORS, MethodEntry
 from lrc_core.settings import setting
 from lrc_core.types import LinearShape
@@ -70,7 +71,7 @@ ENTRY = ALLOCATORS.register(
         color="#7a68a6",
         implementation="lrc_core.allocate.svdllm2.method:allocate",
         settings_class=SvdLlm2Settings,
-        layer_local=("svd", "asvd", "whitened", "kfac"),
+        layer_local=ALL,
     )
 )
 

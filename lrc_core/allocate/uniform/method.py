@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from lrc_core.allocate.protocol import Allocation, Context
 from lrc_core.budget import fit_budget, uniform_ranks
+from lrc_core.decompose import ALL
 from lrc_core.registry import ALLOCATORS, MethodEntry
 
 
@@ -24,7 +25,7 @@ ENTRY = ALLOCATORS.register(
         implementation="lrc_core.allocate.uniform.method:allocate",
         settings_class=UniformSettings,
         arithmetic=True,
-        layer_local=("svd", "asvd", "whitened", "kfac"),
+        layer_local=ALL,
     )
 )
 

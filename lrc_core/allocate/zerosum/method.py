@@ -223,14 +223,8 @@ def _scores(context: Context, settings: ZeroSumSettings) -> dict[str, Array]:
     from lrc_core.allocate.curves.sensitivity import component_slopes  # torch
 
     windows = context.windows(settings.windows, settings.window, context.seed)
-    slopes = component_slopes(
-        context.model,
-        context.layers,
-        _pairs(context),
-        windows.split(max(1, _TOKENS_AT_ONCE // settings.window)),
-        on_progress=context.on_progress,
-        should_stop=context.should_stop,
-    )
+    batches = windows.split(max(1, _TOKENS_AT_ONCE // settings.window))
+    slopes = component_slopes(context, _pairs(context), batches)
     found = {name: -values for name, values in slopes.items()}
     context.shared.mkdir(parents=True, exist_ok=True)
     write_arrays(path, found)

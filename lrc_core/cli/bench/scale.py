@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lrc_core.cli.follow import ProgressLine
 from lrc_core.cli.output import answer, emit, emit_table, note
 from lrc_core.errors import SettingsError
-from lrc_core.models.resources import human_bytes
-from lrc_core.words import count, duration
+from lrc_core.words import count, data_size, duration
 
 if TYPE_CHECKING:
     from lrc_core.models.preflight import Preflight
@@ -38,7 +37,7 @@ def memory(arguments: argparse.Namespace) -> None:
 
 
 def _print(found: dict[str, Any]) -> None:
-    emit(f"limit {human_bytes(found['limit'])} of data (RLIMIT_DATA)")
+    emit(f"limit {data_size(found['limit'])} of data (RLIMIT_DATA)")
     for part in ("blocks", "stream"):
         if part not in found:
             continue
@@ -52,8 +51,8 @@ def _print(found: dict[str, Any]) -> None:
                     duration(one["seconds"]),
                     duration(one["processor_seconds"]),
                     duration(one["paper_seconds"]) if "paper_seconds" in one else "",
-                    *(human_bytes(one[name]) for name in _PEAKS),
-                    human_bytes(one["paper_memory"]) if "paper_memory" in one else "",
+                    *(data_size(one[name]) for name in _PEAKS),
+                    data_size(one["paper_memory"]) if "paper_memory" in one else "",
                 ]
                 for one in found[part]["phases"]
             ],
@@ -99,9 +98,9 @@ def print_costs(costs: dict[str, Any] | None, model: dict[str, Any]) -> None:
         [
             [
                 one["what"],
-                human_bytes(one["memory"]),
+                data_size(one["memory"]),
                 "no" if one["memory"] > free or one["disk"] > disk else "yes, whole" if one["whole"] else "yes",
-                human_bytes(one["disk"]),
+                data_size(one["disk"]),
                 *(duration(one["seconds"][name]) for name in machines),
             ]
             for one in costs["rows"]

@@ -14,12 +14,11 @@ from lrc_core.cli.output import answer, emit, emit_table, note
 from lrc_core.errors import SettingsError
 from lrc_core.kinds.words.flags import add_model, model_ref
 from lrc_core.kinds.words.lists import add_list
-from lrc_core.models.resources import human_bytes
 from lrc_core.plan import Plan
 from lrc_core.results.plans import find_plan
 from lrc_core.runs.spec import ModelRef
 from lrc_core.runs.store import RunStore
-from lrc_core.words import percent, significant
+from lrc_core.words import data_size, percent, significant
 
 BATCHES, PROMPTS, KEEPS, SECONDS = (1, 8, 32), (128, 512, 2048), (0.6, 0.4), 10.0
 MODES = ("eager", "compile", "graphs")
@@ -107,7 +106,7 @@ def _print(found: Mapping[str, Any]) -> None:
     rates = found["rates"]
     emit(f"{found['device']}, {found['dtype']}, {found['threads']} threads, load {found['load']}")
     emit(
-        f"at best: {human_bytes(rates['bytes_per_s'])}/s read, {rates['flops_per_s'] / 1e9:,.0f} GFLOP/s, "
+        f"at best: {data_size(rates['bytes_per_s'])}/s read, {rates['flops_per_s'] / 1e9:,.0f} GFLOP/s, "
         f"{1e6 * rates['launch_s']:.1f} us for an operation"
     )
     timed = [row for row in found["rows"] if row["seconds"]]
@@ -136,7 +135,7 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
         f"{row['ratio']:.2f}",
         f"{row['low']:.2f}-{row['high']:.2f}",
         "" if processor is None else f"{processor:.2f}",
-        human_bytes(row["bytes"]),
+        data_size(row["bytes"]),
         row["limit"],
-        human_bytes(row["memory"]),
+        data_size(row["memory"]),
     )

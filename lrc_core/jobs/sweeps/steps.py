@@ -17,7 +17,7 @@ from lrc_core.records.limits import OneOf
 from lrc_core.registry import ALLOCATORS
 from lrc_core.results.lines import BenchLine, evaluation_at, quality_lines
 from lrc_core.runs.spec import AllocateSpec, EvaluateSpec, FetchSpec, QualitySpec, UpdateSpec
-from lrc_core.tune.kinds import NO_UPDATE
+from lrc_core.updates import NO_UPDATE
 
 FETCH, ALLOCATE, UPDATE, EVALUATE, TABLE = KINDS_OF_STEP = ("fetch", "allocate", "update", "evaluate", "quality")
 

@@ -7,7 +7,6 @@ writing begins with the same spec and lets every part say what still differs. So
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
@@ -27,8 +26,6 @@ from lrc_core.runs.spec import GENERATED, ModelRef
 from lrc_core.runs.store import RunStore
 from lrc_core.texts.documents import is_data_set
 from lrc_core.texts.files import absolute, is_file, split_field
-
-log = logging.getLogger("lrc_core.cli")
 
 STARTER = "starter"
 ENGINES = ("local", "slurm", "ray")

@@ -8,18 +8,7 @@ from typing import Any
 from lrc_core.formats.grids import METHODS
 from lrc_core.names import method_label
 from lrc_core.plan import storage_of, update_of, variant_name
-from lrc_core.tune.kinds import BLOCKWISE, NO_UPDATE, SEQUENCES, TUNED
 from lrc_core.words import removed
-
-UPDATES = {
-    NO_UPDATE: "No update",
-    "left": "Left factors",
-    "both": "Both factors",
-    BLOCKWISE: "Refined block by block",
-    TUNED: "Tuned factors",
-    SEQUENCES[0]: "Refined, then tuned",
-}
-"""What an update is called."""
 
 
 def sizes(keeps: Iterable[float]) -> str:

@@ -39,12 +39,14 @@ _WORDS = {
 }  # fmt: skip
 
 
-def articles(stream: IO[bytes], least: int = 2000) -> Iterator[tuple[str, str]]:
+_SHORTEST = 2000  # characters of an article that is kept
+
+
+def articles(stream: IO[bytes]) -> Iterator[tuple[str, str]]:
     """Titles and plain text of the articles in a MediaWiki XML dump, read in a stream.
 
     Args:
         stream: the XML, decompressed.
-        least: shortest article kept, in characters of plain text.
 
     Yields:
         (title, text) of the articles proper: redirects and pages outside the article namespace are left out.
@@ -55,7 +57,7 @@ def articles(stream: IO[bytes], least: int = 2000) -> Iterator[tuple[str, str]]:
         parts = {_local_name(part): part for part in page.iter()}
         if parts["ns"].text == "0" and "redirect" not in parts:
             text = plain_text(parts["text"].text or "")
-            if len(text) >= least:
+            if len(text) >= _SHORTEST:
                 yield parts["title"].text or "", text
         page.clear()  # otherwise the whole dump stays in memory
 

@@ -9,7 +9,6 @@ from reportlab.lib.styles import ParagraphStyle
 from reportlab.platypus import CondPageBreak, Flowable, KeepTogether, Paragraph, Spacer, Table
 
 from lrc_core.charts.shapes import Dot, Drawing
-from lrc_core.charts.theme import LIGHT
 from lrc_core.report.content import (
     ESTIMATED,
     Answers,
@@ -25,13 +24,12 @@ from lrc_core.report.content import (
     WrittenAnswer,
 )
 from lrc_core.report.content import Table as Rows
-from lrc_core.report.pdf.drawing import ACCENT, INK, MUTED, PANEL, PARTS, Figure, MemoryBar, Swatch, color
-from lrc_core.report.pdf.fonts import ABSENT, BOLD, MONO, SANS, marked, markup
+from lrc_core.report.pdf.drawing import ACCENT, BAD, INK, MUTED, PANEL, PARTS, Figure, MemoryBar, Swatch, color
+from lrc_core.report.pdf.fonts import ABSENT, BOLD, LINK, MONO, SANS, marked, markup
 from lrc_core.report.pdf.page import WIDTH
 from lrc_core.report.pdf.tables import how_words, padded, pdf_table
 from lrc_core.report.sections.prose import tied
 
-LINK, BAD = LIGHT["link-color"], "#b3372b"
 _LONG = 12  # rows of a table that may begin at the foot of a page
 _SMALLEST = 0.46  # points a pixel of a heatmap
 _SHORT = 700  # characters of an answer that stands beside another one
@@ -116,7 +114,7 @@ def story(report: Report, absent: int) -> list[Any]:
 
 
 def _words(block: Words) -> list[Any]:
-    return [Paragraph(marked(block.text, LINK), ROLES[block.role])]
+    return [Paragraph(marked(block.text), ROLES[block.role])]
 
 
 def _boxed(rows: Sequence[Sequence[Any]], widths: Sequence[float], *more: tuple[Any, ...]) -> Table:
@@ -145,7 +143,7 @@ def _facts(block: Facts) -> list[Any]:
             Paragraph(markup(fact.name), style("name", 7.4, textColor=color(MUTED), spaceAfter=1)),
             Paragraph(markup(tied(fact.value), BOLD), value),
             Paragraph(
-                marked(fact.note, LINK) + (f"<br/>{how_words(fact.how).strip()}" if fact.how else ""),
+                marked(fact.note) + (f"<br/>{how_words(fact.how).strip()}" if fact.how else ""),
                 style("fine", 7, textColor=color(MUTED), spaceAfter=0),
             ),
         ]
@@ -170,7 +168,7 @@ def _rows(block: Rows) -> list[Any]:
         else [caption, pdf_table(block)]
     )
     if block.note:
-        found += [Spacer(1, 4), Paragraph(marked(block.note, LINK), NOTE)]
+        found += [Spacer(1, 4), Paragraph(marked(block.note), NOTE)]
     return found
 
 
@@ -207,7 +205,7 @@ def _picture(item: Picture, width: float, largest: float) -> list[Any]:
         else []
     )
     found.append(Figure(item.drawing, width, largest))
-    found += [Spacer(1, 3), Paragraph(marked(item.reading, LINK), SMALL)] if item.reading else []
+    found += [Spacer(1, 3), Paragraph(marked(item.reading), SMALL)] if item.reading else []
     found += [_source(item.source)] if item.source else []
     return found
 
@@ -220,7 +218,7 @@ def _answers(block: Answers) -> list[Any]:
     prompt = Paragraph(
         f'<font color="{MUTED}" size="7.4">Prompt</font><br/>{_lines(block.prompt)}', style("prompt", 9, spaceAfter=0)
     )
-    head = [Paragraph(markup(block.title, BOLD), H3), Paragraph(marked(block.note, LINK), NOTE)]
+    head = [Paragraph(markup(block.title, BOLD), H3), Paragraph(marked(block.note), NOTE)]
     if len(block.prompt) < _CHUNK:
         head += [_panel([[prompt]], [WIDTH], left=9, top=6, bottom=7), Spacer(1, 6)]
         found: list[Any] = [KeepTogether(head)]
@@ -282,9 +280,9 @@ def _cards(block: Cards) -> list[Any]:
 
 def _card(entry: CardEntry, largest: int, width: float) -> list[Any]:
     parts = [Paragraph(_part(part), SMALL) for part in entry.parts]
-    lines = [Paragraph(marked(line, LINK), style("card", 8.6, spaceAfter=3)) for line in entry.lines]
-    note = [Paragraph(marked(entry.note, LINK), style("behind", 7, textColor=color(MUTED)))] if entry.note else []
-    total = Paragraph(marked(entry.total, LINK), style("total", 8.8, spaceAfter=3))
+    lines = [Paragraph(marked(line), style("card", 8.6, spaceAfter=3)) for line in entry.lines]
+    note = [Paragraph(marked(entry.note), style("behind", 7, textColor=color(MUTED)))] if entry.note else []
+    total = Paragraph(marked(entry.total), style("total", 8.8, spaceAfter=3))
     return [
         Paragraph(markup(entry.name, BOLD), H4),
         total,

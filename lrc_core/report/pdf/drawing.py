@@ -14,7 +14,7 @@ from lrc_core.report.content import ESTIMATED, BarPart
 from lrc_core.report.pdf.fonts import BOLD, SANS, runs, width_of
 
 INK, MUTED, LINE, PANEL = LIGHT["text-color"], "#55615f", LIGHT["border-color"], LIGHT["secondary-background-color"]
-ACCENT = LIGHT["primary-color"]
+ACCENT, BAD = LIGHT["primary-color"], "#b3372b"
 PARTS = {"weights": ACCENT, "cache": "#c8641b", "overhead": "#8b9492"}
 _ROLES = {"ink": INK, "muted": MUTED, "grid": LINE, "surface": "#ffffff"}
 

@@ -9,9 +9,11 @@ from collections.abc import Iterable
 from functools import cache
 from itertools import groupby
 
+from lrc_core.charts.theme import LIGHT
 from lrc_core.report.sections.prose import printable, tied
 
 SANS, BOLD, MONO = "SourceSansPro", "SourceSansPro-Bold", "Courier"
+LINK = LIGHT["link-color"]
 ABSENT = "◊"
 """Stands for a character that no font at hand has."""
 _COURIER = frozenset(range(0x20, 0x7F))
@@ -84,13 +86,8 @@ def markup(text: str, base: str = SANS) -> str:
     )
 
 
-def marked(text: str, link: str) -> str:
-    """Text of a report, with its few marks, as markup of a paragraph.
-
-    Args:
-        text: with ``**``, backticks and links.
-        link: colour of links.
-    """
+def marked(text: str) -> str:
+    """Text of a report, with ``**``, backticks and links, as markup of a paragraph."""
     found = []
     for part in _SPLIT.split(tied(text)):
         if part.startswith("**") and part.endswith("**") and len(part) > 4:
@@ -98,7 +95,7 @@ def marked(text: str, link: str) -> str:
         elif part.startswith("`") and part.endswith("`") and len(part) > 2:
             found.append(f'<font face="{MONO}">{markup(part[1:-1], MONO)}</font>')
         elif part.startswith("[") and (match := re.fullmatch(r"\[([^\]]+)\]\((https://[^)\s]+)\)", part)):
-            found.append(f'<a href="{html.escape(match[2])}" color="{link}">{markup(match[1])}</a>')
+            found.append(f'<a href="{html.escape(match[2])}" color="{LINK}">{markup(match[1])}</a>')
         else:
             found.append(markup(part))
     return "".join(found)

@@ -9,13 +9,12 @@ from reportlab.lib.styles import ParagraphStyle
 from reportlab.platypus import LongTable, Paragraph
 
 from lrc_core.report.content import ESTIMATED, MEASURED, Column, Table, TableRow
-from lrc_core.report.pdf.drawing import ACCENT, INK, LINE, MUTED, PANEL, color
+from lrc_core.report.pdf.drawing import ACCENT, BAD, INK, LINE, MUTED, PANEL, color
 from lrc_core.report.pdf.fonts import BOLD, MONO, SANS, markup, width_of
 from lrc_core.report.pdf.page import WIDTH
 from lrc_core.report.sections.prose import tied
 
 _SIZE, _PAD = 7.2, 3.2
-_BAD = "#b3372b"
 
 
 def how_words(how: str) -> str:
@@ -73,7 +72,7 @@ def _row(line: TableRow, columns: Sequence[Column]) -> list[Any]:
             text += f'<super rise="2.2" size="5.6">{markup(cell.mark)}</super>'
         changes: dict[str, Any] = {"fontName": BOLD} if number == 0 and not column.mono else {}
         if line.state and number == 2 and not line.cells[-1].text:
-            changes = {"alignment": 0, "textColor": color(_BAD if line.state == "failed" else MUTED)}
+            changes = {"alignment": 0, "textColor": color(BAD if line.state == "failed" else MUTED)}
         cells.append(Paragraph(text, _style("cell", column, **changes)))
     return cells
 

@@ -9,11 +9,11 @@ from lrc_core.coverage import kept_words
 from lrc_core.names import in_order
 from lrc_core.report.content import COUNTED, Block, Cell, Column, Picture, Pictures, Section, Table, TableRow, Words
 from lrc_core.report.drawing.heatmap import linked, plan_sentence, rank_heatmap, rank_words
-from lrc_core.report.sections.prose import listed, report_prose
+from lrc_core.report.sections.prose import report_prose
 from lrc_core.report.sections.rows import Named, key_of
 from lrc_core.report.sources import ReportPlan
 from lrc_core.types import ModelCard
-from lrc_core.words import kind_labels, removed
+from lrc_core.words import kind_labels, listed, removed
 
 _MOST_DRAWN = 24  # heatmaps in all; the eye compares no more, and a page holds a dozen
 _MOST, _NARROW = 5, 260.0  # heatmaps abreast, and how wide each may be for that, in pixels

@@ -19,9 +19,9 @@ from lrc_core.quality.card import (
 from lrc_core.quality.footprint import footprint
 from lrc_core.report.content import COUNTED, ESTIMATED, BarPart, Block, CardEntry, Cards, Section, Words
 from lrc_core.report.measured import Row
-from lrc_core.report.sections.prose import listed, report_prose
+from lrc_core.report.sections.prose import report_prose
 from lrc_core.report.sections.rows import Named, key_of, row_color
-from lrc_core.words import removed
+from lrc_core.words import listed, removed
 
 
 def card(named: Named, wishes: Wishes) -> Section:

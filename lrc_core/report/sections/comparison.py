@@ -11,7 +11,7 @@ from lrc_core.names import method_label
 from lrc_core.quality.decision import KINDS
 from lrc_core.quality.decision_words import decision_words, texts_words
 from lrc_core.quality.quantised import at_rate, served_bytes, share_of
-from lrc_core.quality.rows import accuracy_of, mean_of
+from lrc_core.quality.rows import accuracy_of, mean_of, times_dense
 from lrc_core.quality.speeds import DECODE, PREFILL, pace_of
 from lrc_core.quality.tables import MARKS, marks, tasks_of
 from lrc_core.report.content import (
@@ -30,9 +30,9 @@ from lrc_core.report.content import (
 from lrc_core.report.drawing import charts
 from lrc_core.report.drawing.decision import decision_drawing, decision_legend
 from lrc_core.report.measured import Row
-from lrc_core.report.sections.prose import listed, percent_points, report_prose
-from lrc_core.report.sections.rows import Named, key_of, ranked, row_color, times_dense
-from lrc_core.words import data_size, measured, megabytes, removed, significant, times
+from lrc_core.report.sections.prose import report_prose
+from lrc_core.report.sections.rows import Named, key_of, ranked, row_color
+from lrc_core.words import data_size, in_percent, listed, measured, megabytes, removed, significant, times
 
 _MOST_DOTS = 9
 
@@ -275,7 +275,7 @@ def _accuracies(named: Named) -> list[Block]:
 
 
 def _accuracy(value: float | None, error: float | None, sign: str) -> Cell:
-    return Cell("–") if value is None else Cell(percent_points(value, error), value, sign)
+    return Cell("–") if value is None else Cell(in_percent(value, error), value, sign)
 
 
 def _dots(named: Named, answered: Sequence[Row], tasks: Sequence[str]) -> list[Block]:
@@ -318,7 +318,7 @@ def _has(row: Row, task: str) -> bool:
 def _point(named: Named, row: Row, task: str, number: int) -> charts.ChartPoint:
     _, value, error = accuracy_of(row["zero_shot"][task])
     assert value is not None
-    tip = f"{named.name(row)}, {task}: {percent_points(value, error)} % right, run {row.get('run_id', '')}"
+    tip = f"{named.name(row)}, {task}: {in_percent(value, error)} % right, run {row.get('run_id', '')}"
     return charts.ChartPoint(100 * value, number, 100 * (error or 0.0), named.key(row)[1], tip)
 
 
@@ -330,10 +330,10 @@ def _dots_reading(named: Named, rows: Sequence[Row]) -> str:
         return ""
     name, best = max(means, key=lambda pair: pair[1]["value"])
     most = "answers most:" if len(means) > 1 else "answers"  # the best of one is no best
-    said = f"Over all tasks {name} {most} {percent_points(best['value'], best['stderr'])} % right"
+    said = f"Over all tasks {name} {most} {in_percent(best['value'], best['stderr'])} % right"
     dense = next((mean_of(row["zero_shot"]) for row in rows if row["method"] == "dense"), None)
     if dense:
-        said += f", the dense model {percent_points(dense['value'], dense['stderr'])} %"
+        said += f", the dense model {in_percent(dense['value'], dense['stderr'])} %"
     return said + "."
 
 

@@ -8,19 +8,20 @@ from lrc_core.budget import storage_law
 from lrc_core.coverage import coverage_words
 from lrc_core.formats.grids import BF16
 from lrc_core.names import decomposition_label, method_label
-from lrc_core.plan import PAIR, split_variant, storage_of, update_words
+from lrc_core.plan import PAIR, split_variant, storage_of
 from lrc_core.quality.decision_words import BESIDE, decision_words
 from lrc_core.quality.plain_words import accuracy_loss, difference_words, surprise
 from lrc_core.quality.quantised import served_bytes
+from lrc_core.quality.rows import times_dense
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
 from lrc_core.report.content import COUNTED, MEASURED, Block, Fact, Facts, Section, Words
 from lrc_core.report.measured import MeasuringSpec, Row, spec_of
-from lrc_core.report.sections.prose import listed, report_prose, with_papers
-from lrc_core.report.sections.rows import Named, certainty, ranked, times_dense
+from lrc_core.report.sections.prose import report_prose, with_papers
+from lrc_core.report.sections.rows import Named, certainty, ranked
 from lrc_core.results.comparisons import warned
 from lrc_core.runs.spec import EvaluateSpec
-from lrc_core.tune.kinds import BLOCKWISE, SEQUENCES, TUNED
-from lrc_core.words import count, data_size, figure, measured, percent, removed, times
+from lrc_core.updates import UPDATES, update_words
+from lrc_core.words import count, data_size, figure, listed, measured, percent, removed, times
 
 
 def question(named: Named) -> Section:
@@ -155,13 +156,6 @@ def _method_words(name: str, specs: Sequence[MeasuringSpec]) -> str:
 
 def _update_words(update: str) -> str:
     """What such rows have beyond ranks: trained or fitted factors, or number formats chosen with the ranks."""
-    fitted = "Factors were then fitted in closed form to what their layers really get."
-    done = {
-        "left": fitted,
-        "both": fitted,
-        BLOCKWISE: "Factors were then trained block by block to put out what the dense blocks do.",
-        SEQUENCES[0]: "Factors were then trained block by block, and tuned by gradient steps on the calibration text.",
-        TUNED: "Factors were then tuned by gradient steps on the calibration text.",
-        "bits": "Number formats of layers were chosen together with their ranks.",
-    }
-    return f"**{update_words(update).strip(' +').capitalize()}.** {done.get(update, '')}"
+    bits = "Number formats of layers were chosen together with their ranks."
+    done = UPDATES.get(update).report if update in UPDATES else bits if update == "bits" else ""
+    return f"**{update_words(update).strip(' +').capitalize()}.** {done}"

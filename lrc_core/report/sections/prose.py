@@ -1,4 +1,4 @@
-"""Texts of a report, and shares rounded to what their error allows."""
+"""Texts of a report."""
 
 from __future__ import annotations
 
@@ -34,22 +34,9 @@ def with_papers(text: str) -> str:
     return _PAPER.sub(r"[arXiv \1](https://arxiv.org/abs/\1)", text)
 
 
-def percent_points(value: float, error: float | None) -> str:
-    """A share as percent with its error, both to whole percent or one decimal as the error allows."""
-    if error is None:
-        return f"{100 * value:.1f}"
-    places = 0 if 100 * error >= 2 else 1
-    return f"{100 * value:.{places}f} ± {100 * error:.{places}f}"
-
-
 def p_words(p: float) -> str:
     """A p-value as people read it."""
     return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
-
-
-def listed(names: list[str]) -> str:
-    """``a, b and c``."""
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def printable(text: str) -> str:

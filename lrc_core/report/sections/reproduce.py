@@ -14,14 +14,14 @@ from lrc_core.errors import LrcError
 from lrc_core.kinds import command_for
 from lrc_core.report.content import Block, Cell, Column, Command, Commands, Fact, Facts, Section, Table, TableRow, Words
 from lrc_core.report.measured import spec_of
-from lrc_core.report.sections.prose import listed, report_prose
+from lrc_core.report.sections.prose import report_prose
 from lrc_core.report.sections.rows import Named
 from lrc_core.report.sources import Sources
 from lrc_core.results.identity import in_words
 from lrc_core.runs.spec import EvaluateSpec, EvaluationSpec, GenerateSpec, UpdateSpec
 from lrc_core.runs.store import Run, RunStore
 from lrc_core.texts.label import text_labels
-from lrc_core.words import duration
+from lrc_core.words import duration, listed
 
 PACKAGES = ("torch", "transformers", "safetensors", "lm_eval", "numpy")
 

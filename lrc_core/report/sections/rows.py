@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 from lrc_core.budget import USUAL_KEEP, same_size, size_key
 from lrc_core.charts.shapes import DENSE_SYMBOL, SYMBOLS
@@ -17,10 +16,10 @@ from lrc_core.quality.quantised import at_rate, compresses, share_of
 from lrc_core.quality.tables import p_of, texts_of
 from lrc_core.report.content import LegendEntry
 from lrc_core.report.measured import Row
-from lrc_core.report.sections.prose import listed, p_words
+from lrc_core.report.sections.prose import p_words
 from lrc_core.report.sources import Sources
 from lrc_core.texts.label import text_label, text_labels
-from lrc_core.words import percent, removed
+from lrc_core.words import listed, percent, removed
 
 
 class Named:
@@ -149,12 +148,6 @@ def ranked(named: Named, keep: float) -> list[Row]:
         return []
     ratios = {id(row): mean_log_ratio(row, rows[0], named.texts) for row in rows}
     return sorted((row for row in rows if ratios[id(row)] is not None), key=lambda row: ratios[id(row)] or 0.0)
-
-
-def times_dense(row: Row, dense: Row | None) -> dict[str, float]:
-    """Perplexity as a multiple of the dense model's, by text."""
-    base: dict[str, Any] = (dense or {}).get("perplexity") or {}
-    return {text: score["value"] / base[text]["value"] for text, score in row["perplexity"].items() if text in base}
 
 
 def certainty(first: Row, second: Row, named: Named) -> str:

@@ -11,10 +11,10 @@ import streamlit as st
 from lrc_core import words
 from lrc_core.allocate.curves.mixtures import least_bytes
 from lrc_core.budget import check_target, stored_card
+from lrc_core.decompose import IN_NATS, TWO_SIDED
 from lrc_core.errors import BudgetError
 from lrc_core.formats.budgets import (
     BOTH,
-    BY_BYTES,
     LATENCY,
     MEGABYTES,
     SHARE,
@@ -70,10 +70,10 @@ def choose(
         return replace(spec, keep=1.0, budget=budget)
     found = replace(spec, keep=1.0, budget=budget, vary=_vary(changed))
     _say(found, card)
-    if spec.decomposition != BY_BYTES:
-        label = decomposition_label(BY_BYTES)
+    if spec.decomposition not in IN_NATS:
+        label = decomposition_label(TWO_SIDED)
         st.caption(f":material/info: A budget in bytes needs predicted losses, which only {label} gives.")
-        st.button(f"Choose {label}", key="al_budget_decompose", on_click=decompose, args=(BY_BYTES,))
+        st.button(f"Choose {label}", key="al_budget_decompose", on_click=decompose, args=(TWO_SIDED,))
     return found
 
 
@@ -101,7 +101,7 @@ def _vary(changed: Callable[[], None]) -> str:
 
 def _whole_model(card: ModelCard) -> int:
     """Bytes of the model in 16 bits."""
-    return rest_bytes(card.params_total, card.params_linear) + whole_bytes(card.layers)
+    return rest_bytes(card) + whole_bytes(card.layers)
 
 
 def _say(spec: AllocateSpec, card: ModelCard) -> None:
@@ -109,7 +109,7 @@ def _say(spec: AllocateSpec, card: ModelCard) -> None:
     if out_of_reach(spec, card) is not None:
         return
     allowed = byte_budget(spec.budget).allowed(card)
-    rest = rest_bytes(card.params_total, card.params_linear)
+    rest = rest_bytes(card)
     st.caption(
         f"{words.data_size(min(allowed, whole_bytes(card.layers)))} for the block linears and "
         f"{words.data_size(rest)} for the rest, instead of {words.data_size(_whole_model(card))} in 16 bits."
@@ -144,9 +144,9 @@ def _require_bytes(spec: AllocateSpec, card: ModelCard, least: int) -> None:
     if budget.unit != MEGABYTES:
         require_reach(least, budget.allowed(card), card.layers)
         return
-    smallest = rest_bytes(card.params_total, card.params_linear) + least
+    smallest = rest_bytes(card) + least
     if budget.value * 1e6 < smallest:
-        kept = words.data_size(rest_bytes(card.params_total, card.params_linear))
+        kept = words.data_size(rest_bytes(card))
         raise BudgetError(
             f"No plan is as small as {budget.words}: embeddings, head and norms, which are kept in 16 bits, take {kept}"
             f", the block linears at least {words.data_size(least)}.",

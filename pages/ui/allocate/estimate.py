@@ -11,6 +11,7 @@ import streamlit as st
 from lrc_core import words
 from lrc_core.allocate.curves.loss_curves import predicted_loss
 from lrc_core.budget import Ranks, fit_budget, is_dense, keep_at, uniform_ranks
+from lrc_core.decompose import TWO_SIDED
 from lrc_core.errors import BudgetError
 from lrc_core.escape import escaped
 from lrc_core.names import decomposition_label
@@ -18,7 +19,7 @@ from lrc_core.paths import read_only
 from lrc_core.plan import make_plan
 from lrc_core.results.archive import AnyRun, RunView, archive, card_of
 from lrc_core.results.series import closed_form_runs, from_spectra
-from lrc_core.results.spectra import TWO_SIDED, losses_of
+from lrc_core.results.spectra import losses_of
 from lrc_core.runs.spec import ModelRef, SpectraSpec
 from lrc_core.types import ModelCard
 from pages.ui.shared import jobs

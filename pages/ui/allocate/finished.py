@@ -17,8 +17,8 @@ from lrc_core.results.outcomes import outcome
 from lrc_core.results.plans import PlanSource, find_plan, load_plan
 from lrc_core.runs.spec import AllocateSpec, CalibrationSpec, EvaluateSpec, EvaluationSpec, UpdateSpec
 from lrc_core.runs.store import RunStore
-from lrc_core.tune.kinds import update_settings
 from lrc_core.types import ModelCard
+from lrc_core.updates import update_settings
 from pages.ui.shared import jobs, pictures, state
 from pages.ui.shared.frame import guard, page_link
 

@@ -9,6 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from lrc_core.budget import layer_ratio, smallest_dense_rank, storage_law
+from lrc_core.decompose import TWO_SIDED
 from lrc_core.errors import LrcError
 from lrc_core.names import decomposition_label, method_label
 from lrc_core.registry import DECOMPOSITIONS
@@ -16,7 +17,6 @@ from lrc_core.results import series as rate_plans
 from lrc_core.results.archive import RunView
 from lrc_core.results.plan_quality import Quality, closed_form_quality, measured_at, quality_of
 from lrc_core.results.series import PlanSeries
-from lrc_core.results.spectra import TWO_SIDED
 from lrc_core.runs.spec import AllocateSpec, ModelRef, SpectraSpec
 from lrc_core.types import ModelCard
 from pages.ui.allocate import estimate

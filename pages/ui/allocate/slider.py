@@ -77,7 +77,7 @@ def figures(card: ModelCard) -> dict[str, Any]:
     card = served(card)
     rates = range(1, LARGEST_RATE + 1)
     removed = [round(removed_share(keep_at(rate)) * card.params_linear) for rate in rates]
-    kept = [whole_model_ratio(keep_at(rate), card.params_linear, card.params_total) for rate in rates]
+    kept = [whole_model_ratio(keep_at(rate), card) for rate in rates]
     size = words.data_size(card.params_total * card.dtype_bytes)
     return {
         "linear": [words.count(card.params_linear - gone) for gone in removed],

@@ -11,13 +11,12 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from lrc_core.figures.common import DASHES, PERPLEXITY_TICKS, WHISKERS, perplexity_title
-from lrc_core.names import GREY, decomposition_label, method_color, method_label
+from lrc_core.names import GREY, REFERENCE_COLOR, decomposition_label, method_color, method_label
 from lrc_core.quality.rows import dense_row
 from lrc_core.results.benches import ACCURACY, AXES, BenchRows, lines, place_of, points, value_of
 from lrc_core.words import in_percent, measured
 
 Row = Mapping[str, Any]
-REFERENCE = "#c05a94"
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "pentagon", "hexagram", "triangle-down")
 _LEGEND_ROW = 20  # pixels
 
@@ -90,12 +89,12 @@ def _references(figure: go.Figure, bench: BenchRows, measure: str, axis: str) ->
         figure.add_scatter(
             x=[place for _, place, _ in shown],
             y=[value[0] for *_, value in shown if value],
-            error_y={**WHISKERS, "color": REFERENCE, "array": [value[1] or 0.0 for *_, value in shown if value]},
+            error_y={**WHISKERS, "color": REFERENCE_COLOR, "array": [value[1] or 0.0 for *_, value in shown if value]},
             text=[name for name, *_ in shown],
             textposition="top center",
             name="Reference models",
             mode="markers+text",
-            marker={"symbol": "star-diamond", "size": 13, "color": REFERENCE},
+            marker={"symbol": "star-diamond", "size": 13, "color": REFERENCE_COLOR},
             customdata=[_said(measure, *value) for *_, value in shown if value],
             hovertemplate="%{text}, %{x}: %{customdata}<extra></extra>",
         )

@@ -22,7 +22,7 @@ from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
 from lrc_core.results import benches as bench_data
 from lrc_core.results.archive import AnyRun, archive
 from lrc_core.runs.spec import STORAGES, AblationSpec, ModelRef, QualitySpec
-from lrc_core.tune.kinds import NO_UPDATE
+from lrc_core.updates import NO_UPDATE, UPDATE_LABELS
 from pages.ui.bench import figures, readings, shipped
 from pages.ui.compare import report
 from pages.ui.shared import charting, forms, jobs
@@ -193,7 +193,7 @@ def _start_bench(ref: ModelRef, *, expanded: bool = False) -> None:
         )  # fmt: skip
         size = left.selectbox("Size", list(PRESETS), format_func=_SIZES.__getitem__, key="co_bench_size")
         updates = forms.several(
-            right, "Update of the factors", jobs.UPDATES, [NO_UPDATE], "co_bench_updates",
+            right, "Update of the factors", UPDATE_LABELS, [NO_UPDATE], "co_bench_updates",
             help="Each in rows of its own: plans as allocated, fitted in closed form, or tuned by gradient steps.",
         )  # fmt: skip
         storages = forms.several(
@@ -220,7 +220,7 @@ def _start_bench(ref: ModelRef, *, expanded: bool = False) -> None:
         references=tuple(part.strip() for part in references.split(",") if part.strip()),
         calibration=preset.calibration,
         evaluation=preset.evaluation,
-        updates=tuple(name for name in jobs.UPDATES if name in updates),
+        updates=tuple(name for name in UPDATE_LABELS if name in updates),
         storages=tuple(name for name in STORAGES if name in storages),
     )
     if jobs.submit(spec):

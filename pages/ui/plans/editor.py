@@ -21,6 +21,7 @@ from lrc_core.budget import (
     storage_law,
     whole_rank_of_share,
 )
+from lrc_core.decompose import TWO_SIDED
 from lrc_core.decompose.measures import energy_kept
 from lrc_core.errors import LrcError
 from lrc_core.escape import escaped
@@ -32,7 +33,7 @@ from lrc_core.results import scores as plan_scores
 from lrc_core.results.archive import archive
 from lrc_core.results.drafts import Draft, keep_draft, kept_draft, newest_draft, summary
 from lrc_core.results.plan_quality import loss_forecast
-from lrc_core.results.spectra import TWO_SIDED, known_losses, spectra_of
+from lrc_core.results.spectra import known_losses, spectra_of
 from lrc_core.runs.spec import EvaluationSpec, ModelRef, SpectraSpec
 from lrc_core.texts.label import text_labels
 from lrc_core.types import LinearShape, ModelCard

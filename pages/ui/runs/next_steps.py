@@ -12,7 +12,7 @@ from lrc_core.results.plans import PlanSource, find_plan
 from lrc_core.runs.spec import CalibrationSpec, EvaluateSpec, ModelRef, UpdateSpec
 from lrc_core.runs.store import RunStore
 from lrc_core.settings import fields_of
-from lrc_core.tune.kinds import KINDS, update_settings
+from lrc_core.updates import KINDS, UPDATE_LABELS, update_settings
 from pages.ui.shared import forms, jobs
 from pages.ui.shared.frame import guard
 
@@ -42,7 +42,7 @@ def _update(ref: ModelRef, found: PlanSource, run_id: str) -> None:
     kind = st.selectbox(
         "Update of the factors",
         KINDS,
-        format_func=jobs.UPDATES.__getitem__,
+        format_func=UPDATE_LABELS.__getitem__,
         key=f"ru_update_{run_id}",
         help=jobs.UPDATE_HELP,
     )

@@ -14,7 +14,6 @@ from lrc_core.escape import escaped
 from lrc_core.jobs import manager, sharing
 from lrc_core.jobs.engines.placement import whereabouts
 from lrc_core.kinds import command_for, title_of
-from lrc_core.kinds.words import titles
 from lrc_core.paths import read_only
 from lrc_core.registry import ALLOCATORS
 from lrc_core.results.archive import AnyRun, archive
@@ -36,7 +35,6 @@ BADGES = {
     "done": (":material/check_circle:", "green", "Finished"),
     "damaged": (":material/broken_image:", "red", "Damaged"),
 }
-UPDATES = titles.UPDATES
 UPDATE_HELP = (
     "After allocating, a plan's factors are fitted in closed form to the inputs that its layers really get behind "
     "compressed layers (left, or both), or trained by gradient steps on the calibration text: block by block, each to "

@@ -21,12 +21,6 @@ def text(x: float, y: float, words: str, *, size: int = 17, anchor: str = "middl
     return f"<text {place} {extra}>{html.escape(words)}</text>"
 
 
-def rect(x: float, y: float, width: float, height: float, color: str) -> str:
-    """A filled rectangle."""
-    place = f'x="{x:.1f}" y="{y:.1f}" width="{max(0.0, width):.1f}" height="{max(0.0, height):.1f}"'
-    return f'<rect {place} fill="{color}" fill-opacity="1"/>'
-
-
 def line(start: tuple[float, float], end: tuple[float, float], *, dash: str = "", color: str = "currentColor") -> str:
     """A thin line."""
     ends = f'x1="{start[0]:.1f}" y1="{start[1]:.1f}" x2="{end[0]:.1f}" y2="{end[1]:.1f}"'

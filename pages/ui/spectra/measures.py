@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 
 from lrc_core.budget import Ranks, break_even
+from lrc_core.decompose import IN_NATS
 from lrc_core.decompose.measures import (
     condition_number,
     effective_rank,
     energy_kept,
     energy_rank,
+    half_square,
     power_law,
     stable_rank,
 )
@@ -23,8 +25,7 @@ from lrc_core.types import LinearShape, ModelCard
 from lrc_core.words import percent
 
 OUTPUT_ENERGY = ("whitened",)
-LOSS = ("kfac",)
-"""Decompositions whose discarded energy is the output's, and the loss."""
+"""Decompositions whose discarded energy is the output's."""
 
 
 @dataclass(frozen=True)
@@ -84,15 +85,8 @@ def _energy_measure(share: float) -> Measure:
     )
 
 
-def _discarded(facts: LayerFacts) -> float:
-    """Share of the energy beyond the cut."""
-    energy = facts.sigma.astype(np.float64) ** 2
-    total = float(energy.sum())
-    return float(energy[facts.rank :].sum()) / total if total > 0 else 0.0
-
-
 def _layer_loss(facts: LayerFacts) -> float:
-    return 0.5 * float((facts.sigma[facts.rank :].astype(np.float64) ** 2).sum())
+    return float(half_square(facts.sigma[facts.rank :]).sum())
 
 
 def _alpha_words(facts: LayerFacts, value: float) -> str:
@@ -146,7 +140,7 @@ MEASURES: dict[str, Measure] = {
     "discarded": Measure(
         "Output energy discarded at this compression",
         Scale("of the output energy", ".1%"),
-        _discarded,
+        lambda facts: 1 - energy_kept(facts.sigma, facts.rank),
         lambda facts, value: f"rank {facts.rank} discards {percent(value, 2)} of the output's energy",
         decompositions=OUTPUT_ENERGY,
         cuts=True,
@@ -158,7 +152,7 @@ MEASURES: dict[str, Measure] = {
         lambda facts, value: (
             f"rank {facts.rank}: {percent(value, 2)} of the predicted loss, {_layer_loss(facts):.3g} nats per token"
         ),
-        decompositions=LOSS,
+        decompositions=IN_NATS,
         cuts=True,
     ),
     "alpha": Measure(

@@ -15,7 +15,6 @@ from lrc_core.allocate.zerosum.method import Drop, ZeroSumSettings, allocate, ch
 from lrc_core.budget import break_even, is_dense, layer_params, plan_params
 from lrc_core.errors import NumericalError
 from lrc_core.models.blocks.linears import block_linears, get_module
-from lrc_core.types import ignore_progress, never_stop
 from tests.factories.tiny_methods import (
     MemoryFactors,
     context_for,
@@ -33,9 +32,7 @@ CHOICES = pytest.mark.parametrize("candidates", ["sigma", "score"])
 
 
 def slopes_of(model: nn.Module, pairs: Any) -> dict[str, np.ndarray]:
-    return component_slopes(
-        model, block_linears(model), pairs, BATCHES, on_progress=ignore_progress, should_stop=never_stop
-    )
+    return component_slopes(context_for(model, Path(), source=object()), pairs, BATCHES)
 
 
 def pairs_of(model: nn.Module) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:

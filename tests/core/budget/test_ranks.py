@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 from fractions import Fraction
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -64,6 +66,11 @@ def test_a_rank_at_the_break_even_itself_is_dense() -> None:
     assert not is_dense(SQUARE, 31)
 
 
+def sized(linear: int, total: int) -> Any:
+    """As much of a card as counts."""
+    return SimpleNamespace(params_linear=linear, params_total=total)
+
+
 def test_ratios_of_a_whole_model() -> None:
     layers = (SQUARE, WIDE)
     ranks = {"a": 16, "b": 48}
@@ -72,14 +79,14 @@ def test_ratios_of_a_whole_model() -> None:
     assert keep_ratio(layers, ranks) == kept / (SQUARE.params + WIDE.params)
     linear, total = SQUARE.params + WIDE.params, SQUARE.params + WIDE.params + 5000
     expected = (kept + 5000) / total
-    assert whole_model_ratio(keep_ratio(layers, ranks), linear, total) == pytest.approx(expected)
+    assert whole_model_ratio(keep_ratio(layers, ranks), sized(linear, total)) == pytest.approx(expected)
 
 
 def test_the_published_example_of_llama_2_7b() -> None:
     # 0.80 of the block linears is 0.8078 of the model with its embeddings and head.
     linear = 32 * (4 * 4096 * 4096 + 3 * 4096 * 11008)
     total = linear + 2 * 32000 * 4096 + 65 * 4096
-    assert whole_model_ratio(0.8, linear, total) == pytest.approx(0.8078, abs=1e-4)
+    assert whole_model_ratio(0.8, sized(linear, total)) == pytest.approx(0.8078, abs=1e-4)
 
 
 def test_normalised_ranks_write_dense_as_full_and_nothing_as_one() -> None:

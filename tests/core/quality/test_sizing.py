@@ -17,7 +17,17 @@ from lrc_core.models.preflight import preflight
 from lrc_core.models.weights.configured import configured_tensors, shapes_of_configuration
 from lrc_core.quality.footprint import footprint
 from lrc_core.quality.published import FAR, TABLE, closest, published_words
-from lrc_core.quality.sizing import CONTEXT, MEMORIES, RATES, Sizing, card_of, context_words, fitting_words, sizings
+from lrc_core.quality.sizing import (
+    CONTEXT,
+    MEMORIES,
+    RATES,
+    Sizing,
+    card_of,
+    context_of,
+    context_words,
+    fitting_words,
+    sizings,
+)
 from lrc_core.runs.spec import ModelRef
 from tests.factories.tiny_models import save_tiny
 
@@ -92,14 +102,14 @@ def test_sizes_are_counted(tmp_path: Path) -> None:
     card = load_model(ModelRef(str(folder))).card
     shapes = preflight(ModelRef(str(folder))).sizes
     assert shapes is not None
-    found = {one.name: one for one in sizings(shapes, 64, 3)}
+    found = {one.name: one for one in sizings(shapes)}
     assert len(found) == len(RATES) + 2
     outside = card.params_total - card.params_linear
     assert found["dense, 16 bits"].size.weights == 2 * card.params_total
     assert found["20 % removed"].size.weights == pytest.approx(2 * (outside + 0.8 * card.params_linear), abs=1)
     by_hand = sum(layer.out_features * -(-layer.in_features // 32) * 34 for layer in card.layers)
     assert found["Q8_0, no rank removed"].size.weights == 2 * outside + by_hand
-    in_memory = footprint(card, None, 64, 3)
+    in_memory = footprint(card, None, context_of(shapes))
     assert in_memory.cache and found["dense, 16 bits"].size.cache == in_memory.cache, "whatever it was loaded in"
 
 

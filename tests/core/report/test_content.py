@@ -165,8 +165,6 @@ def test_numbers_are_rounded_to_what_their_error_allows() -> None:
     assert [numbers.significant(value) for value in (11.04, 525.1, 1134.2, 0.5, 0)] == [
         "11.0", "525", "1,130", "0.500", "0",
     ]  # fmt: skip
-    assert prose.percent_points(0.36, 0.048) == "36 ± 5"
-    assert prose.percent_points(0.437, 0.018) == "43.7 ± 1.8"
 
 
 def test_perplexities_are_rounded_as_everywhere_else(make: Make, stores: Any, card: ModelCard) -> None:

@@ -20,8 +20,8 @@ from lrc_core.plan import Plan, make_plan
 from lrc_core.tune import block_training
 from lrc_core.tune.block_training import BlockTask, BlockTraining, RefinedBlock, distance
 from lrc_core.tune.blockwise import BlockwiseCallbacks, refined_blocks
-from lrc_core.tune.settings import BlockwiseSettings
 from lrc_core.types import Progress, ignore_progress, never_stop
+from lrc_core.updates import BlockwiseSettings
 from tests.factories.tiny_methods import MemoryFactors, card_of, modules_of, random_windows, same_state, state_of
 from tests.factories.tiny_models import BLOCKS, FAMILIES, tiny_model
 

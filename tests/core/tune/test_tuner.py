@@ -18,11 +18,10 @@ from lrc_core.lowrank.apply import WithGains, compressed
 from lrc_core.lowrank.linear import LowRankLinear
 from lrc_core.models.blocks.linears import block_linears, get_module
 from lrc_core.plan import Plan, make_plan
-from lrc_core.tune.kinds import KINDS, update_settings
-from lrc_core.tune.settings import TuningSettings
 from lrc_core.tune.trained_pairs import TrainedPair, balanced
 from lrc_core.tune.tuner import PHASE, Tuned, Tuner, TuningCallbacks
 from lrc_core.types import Progress
+from lrc_core.updates import KINDS, TuningSettings, update_settings
 from tests.factories.tiny_methods import MemoryFactors, card_of, modules_of, random_windows, same_state, state_of
 from tests.factories.tiny_models import FAMILIES, tiny_model
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,8 @@ from torch import Tensor, nn
 from lrc_core.allocate.curves.sensitivity import component_sensitivity
 from lrc_core.errors import CancelledError
 from lrc_core.models.blocks.linears import bias_of, block_linears, get_module
-from lrc_core.types import Progress, ignore_progress, never_stop
-from tests.factories.tiny_methods import MemoryFactors, random_windows, same_state, state_of
+from lrc_core.types import Progress
+from tests.factories.tiny_methods import MemoryFactors, context_for, random_windows, same_state, state_of
 from tests.factories.tiny_models import FAMILIES, tiny_model
 
 BATCHES = [random_windows(2, 12, seed=1), random_windows(3, 10, seed=2)]
@@ -26,8 +27,8 @@ def pairs_of(model: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
 
 
 def measured(model: nn.Module, pairs: Any, batches: Any = BATCHES, **more: Any) -> dict[str, Any]:
-    settings = {"seed": 3, "on_progress": ignore_progress, "should_stop": never_stop, **more}
-    return component_sensitivity(model, block_linears(model), pairs, batches, **settings)
+    context = context_for(model, Path(), **{"source": object(), "seed": 3, **more})
+    return component_sensitivity(context, pairs, batches)
 
 
 class PositionMasked(nn.Module):
