@@ -6,7 +6,7 @@ import streamlit as st
 
 from lrc_core.results.archive import archive
 from lrc_core.runs.spec import FetchSpec, ModelRef, SpectraSpec
-from pages.ui.home import live
+from pages.ui.home import size_slider
 from pages.ui.home import views as home_views
 from pages.ui.shared import cards, jobs
 from pages.ui.shared.frame import empty, frame, guard, sample_note
@@ -51,7 +51,7 @@ def body(ref: ModelRef) -> None:
 model_ref = frame("home")
 st.title("Low-rank compression explorer")
 with guard():
-    live.draw_size(model_ref)  # what moves comes before what is read
+    size_slider.draw_size(model_ref)  # what moves comes before what is read
 unread = archive().newest_card(model_ref) is None
 with (
     st.expander("Choose a model, and see whether it fits", icon=":material/swap_horiz:", expanded=unread),

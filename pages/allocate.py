@@ -27,7 +27,7 @@ from pages.ui.shared import cards, choices, forms, jobs, state, take_away
 from pages.ui.shared.frame import empty, frame, guard, page_link
 from pages.ui.shared.naming import told_apart, when
 from pages.ui.shared.prose import prose
-from pages.ui.watch import live
+from pages.ui.watch import training_run
 
 METHOD, DECOMPOSITION, STORAGE, PRESET, LEARNED, SETTINGS = (
     "al_method", "al_decomposition", "al_storage", "al_preset", "al_learned", "al_settings",
@@ -203,7 +203,7 @@ def watched(ref: ModelRef) -> None:
         if any(map(can_be_watched, archive().runs(AllocateSpec))):
             page_link("pages/watch.py", "Watch a recorded run meanwhile", ":material/movie:")
         return
-    jobs.panel(shown, live=live.allocate_live)
+    jobs.panel(shown, live=training_run.allocate_live)
     current = archive().job(shown)
     if current is not None and current.done and asks_for(current, AllocateSpec):
         finished.show(current, what_follows())

@@ -31,7 +31,7 @@ from pages.ui.shared import forms, jobs, take_away
 from pages.ui.shared.frame import PAGES, empty, frame, guard, page_link
 from pages.ui.shared.naming import told_apart
 from pages.ui.shared.prose import prose
-from pages.ui.watch import live
+from pages.ui.watch import training_run
 
 RUN, STATES, TABLE, PARTS = "ru_run", "ru_states", "ru_table", "ru_part"
 PART = 200
@@ -152,7 +152,7 @@ def detail(summary: RunSummary) -> None:
         st.error("Delete it; other runs are not affected.", title=summary.damaged, icon=":material/broken_image:")
         remove(summary)
         return
-    jobs.panel(summary.id, live=live.allocate_live if summary.kind == "allocate" else None)
+    jobs.panel(summary.id, live=training_run.allocate_live if summary.kind == "allocate" else None)
     with st.container(horizontal=True, vertical_alignment="center"):
         page, _, query = KINDS[summary.kind].page.format(id=summary.id).partition("?")
         info, link = PAGES[page], {"model": summary.spec.model.source, **dict(parse_qsl(query))}

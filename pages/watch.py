@@ -18,7 +18,7 @@ from pages.ui.shared.frame import empty, frame, guard, page_link, sample_note
 from pages.ui.shared.naming import told_apart, when
 from pages.ui.shared.prose import prose
 from pages.ui.shared.state import current_model
-from pages.ui.watch import film, live
+from pages.ui.watch import film, training_run
 
 RUN, OVER = "wa_run", "wa_over"
 
@@ -105,7 +105,7 @@ def body() -> None:
         view = choose(views)
     with right:
         over = choose_second(views, view)
-    jobs.panel(view.id, live=partial(live.allocate_live, over=over))
+    jobs.panel(view.id, live=partial(training_run.allocate_live, over=over))
     sample_note(view.sample, view.id)
     shown = film.film_of(view) if view.final else None
     if shown is not None and shown.frames["step"]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lrc_core.bench.turns import report_of, take_turns
+from lrc_core.bench.side_by_side import report_of, take_turns
 from lrc_core.budget import stored, whole_rank_of_share
 from lrc_core.decompose.factorise import Factors, Transform, factorise
 from lrc_core.lowrank.apply import low_rank_layer, pivoted_layer

@@ -16,7 +16,7 @@ from lrc_core.bench.cost import Reading, Speeds, phase_seconds
 from lrc_core.bench.large_model import BILLION, SEVENTY, SMALL, LlamaShape, write_model, write_text
 from lrc_core.bench.machine import machine_speeds
 from lrc_core.errors import ResourceError, SettingsError
-from lrc_core.models.aside import require_disk
+from lrc_core.models.cache_room import require_disk
 from lrc_core.models.device import pick_device, pick_dtype
 from lrc_core.models.onload.choice import ONLOAD
 from lrc_core.models.onload.memory import Shapes, phase_memory

@@ -13,7 +13,7 @@ from lrc_core.allocate.llrc.method import ENTRY as LLRC
 from lrc_core.allocate.masks.gumbel import draw_noise, gumbel_sigmoid, undecided
 from lrc_core.allocate.masks.teacher import Distiller
 from lrc_core.allocate.probing.prober import LayerProber, token_loss
-from lrc_core.bench.turns import report_of, take_turns
+from lrc_core.bench.side_by_side import report_of, take_turns
 from lrc_core.budget import break_even, factor_params
 from lrc_core.decompose.factorise import Factors, Transform, factorise, in_parallel, singular_values
 from lrc_core.lowrank.apply import low_rank_layer

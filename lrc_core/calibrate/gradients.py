@@ -27,7 +27,7 @@ from lrc_core.models.blocks.hooks import hooked
 from lrc_core.models.blocks.linears import get_module
 from lrc_core.models.blocks.partial import block_output, final_states, first_block_input, run_block
 from lrc_core.models.head import output_head
-from lrc_core.models.onload.shelf import Shelf
+from lrc_core.models.onload.hidden_states import Shelf
 from lrc_core.types import LinearShape, OnProgress, Progress, ShouldStop, ignore_progress, never_stop
 
 _SEED = 0  # of the labels that are drawn

@@ -20,7 +20,7 @@ from lrc_core.decompose.factorise import InputStatistics, is_finite_matrix
 from lrc_core.errors import CancelledError, NumericalError
 from lrc_core.models.blocks.linears import get_module
 from lrc_core.models.blocks.partial import first_block_input, run_block
-from lrc_core.models.onload.shelf import Shelf
+from lrc_core.models.onload.hidden_states import Shelf
 from lrc_core.types import LinearShape, OnProgress, Progress, ShouldStop, ignore_progress, never_stop
 
 

@@ -152,7 +152,9 @@ def _bench(commands: Any) -> Any:
     engines.add_argument("--jobs", type=int, default=200, metavar="N", help="jobs through each (default: 200)")
     engines.add_argument("--only", choices=ENGINES, help="one engine (default: every one that answers)")
     engines.add_argument("--profile", default="", metavar="FILE", help="TOML: what a job asks of the cluster")
-    jobs = _command(actions, "jobs", _lazily("crowd", "jobs"), "What many waiting jobs and many finished runs cost.")
+    jobs = _command(
+        actions, "jobs", _lazily("bench.many_jobs", "jobs"), "What many waiting jobs and many finished runs cost."
+    )
     jobs.add_argument("--waiting", type=int, default=200, metavar="N", help="jobs in the queue (default: 200)")
     jobs.add_argument("--folders", type=int, default=5000, metavar="N", help="finished runs (default: 5000)")
     jobs.add_argument("--seconds", type=float, default=20.0, metavar="S", help="how long to watch (default: 20)")

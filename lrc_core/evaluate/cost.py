@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lrc_core.errors import CancelledError
-from lrc_core.evaluate.running import evaluating, max_positions
+from lrc_core.evaluate.forward import evaluating, max_positions
 from lrc_core.models.onload.residence import residence_of
 from lrc_core.types import ShouldStop, never_stop
 

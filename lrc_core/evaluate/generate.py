@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lrc_core.errors import CancelledError, EvaluationError, NumericalError
-from lrc_core.evaluate.running import evaluating, max_positions
+from lrc_core.evaluate.forward import evaluating, max_positions
 from lrc_core.models.end_tokens import end_tokens
 from lrc_core.runs.spec import SamplingSpec
 from lrc_core.types import ShouldStop, never_stop

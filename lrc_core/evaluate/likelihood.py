@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
-from lrc_core.evaluate.running import max_positions
+from lrc_core.evaluate.forward import max_positions
 from lrc_core.models.token_loss import token_losses
 
 _CPU_LOGITS_BYTES, _GPU_LOGITS_BYTES = 2**29, 2**32  # held at once

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from lrc_core.errors import CancelledError
 from lrc_core.models.blocks.partial import behind_last_block, first_block_input, last_block_output, run_block
+from lrc_core.models.onload.hidden_states import Shelf
 from lrc_core.models.onload.residence import Residence, residence_of
-from lrc_core.models.onload.shelf import Shelf
 from lrc_core.models.token_loss import token_losses
 from lrc_core.types import OnProgress, Progress, ShouldStop
 

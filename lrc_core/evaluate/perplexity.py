@@ -9,8 +9,8 @@ import numpy as np
 from torch import Tensor, nn
 
 from lrc_core.errors import EvaluationError, NumericalError
+from lrc_core.evaluate.forward import evaluating
 from lrc_core.evaluate.losses import batch_losses
-from lrc_core.evaluate.running import evaluating
 from lrc_core.types import OnProgress, Progress, ShouldStop, ignore_progress, never_stop
 
 RESAMPLES = 1000

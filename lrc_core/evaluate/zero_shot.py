@@ -31,8 +31,8 @@ from lm_eval.tasks import TaskManager
 from torch import Tensor, nn
 
 from lrc_core.errors import CancelledError, EvaluationError, LrcError, NumericalError
+from lrc_core.evaluate.forward import evaluating
 from lrc_core.evaluate.likelihood import continuation_likelihoods
-from lrc_core.evaluate.running import evaluating
 from lrc_core.evaluate.task_files import METRICS, define_task, drawn, read_documents, task_item
 from lrc_core.models.pack.starter import TASKS, ensure_tasks
 from lrc_core.texts.windows import wants_bos

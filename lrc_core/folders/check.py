@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from lrc_core.errors import CancelledError, ExportError
-from lrc_core.evaluate.running import evaluating
+from lrc_core.evaluate.forward import evaluating
 from lrc_core.files import write_tensors
 from lrc_core.folders import reload
-from lrc_core.folders.stored import put_in_own_memory
+from lrc_core.folders.tensors import put_in_own_memory
 from lrc_core.types import ShouldStop
 
 _BOUNDS = {"float32": 1e-3, "bfloat16": 5e-2, "float16": 2e-2}

@@ -9,7 +9,7 @@ from typing import Any
 
 from lrc_core.digests import digest_of, file_digest
 from lrc_core.errors import ModelError
-from lrc_core.models.gguf.parts import gguf_parts
+from lrc_core.models.gguf.split_files import gguf_parts
 from lrc_core.models.hub import cached_snapshot
 from lrc_core.models.json_files import read_table
 from lrc_core.models.source import find_source

@@ -18,7 +18,7 @@ from lrc_core.files import disk_errors
 from lrc_core.models.consent import ALLOW_PICKLE, is_commit, require_commit
 from lrc_core.models.headers import TensorHeader
 from lrc_core.models.json_files import read_table
-from lrc_core.models.quiet import TickBar
+from lrc_core.models.progress_bars import TickBar
 from lrc_core.models.source import check_config, check_counts, check_tensors
 from lrc_core.models.weights.shards import check_shard_name, check_shards
 from lrc_core.runs.spec import ModelRef

@@ -25,13 +25,13 @@ from lrc_core.models.device import memory_available, named_dtype, pick_device
 from lrc_core.models.fingerprint import all_zero, fingerprint
 from lrc_core.models.gguf.convert import unpacked_gguf
 from lrc_core.models.gguf.packing import packed_types
-from lrc_core.models.gguf.parts import whole_header
+from lrc_core.models.gguf.split_files import whole_header
 from lrc_core.models.hub import cached_snapshot, fetch_snapshot
 from lrc_core.models.onload.choice import onload_mode
-from lrc_core.models.onload.places import WHOLE
 from lrc_core.models.onload.residence import residence_of
 from lrc_core.models.onload.skeleton import open_model
 from lrc_core.models.onload.spread import cards_for, spread
+from lrc_core.models.onload.tensor_places import WHOLE
 from lrc_core.models.pack import starter
 from lrc_core.models.resources import cpu_memory_available
 from lrc_core.models.source import ModelFiles, check_tokenizer, find_source, look_through

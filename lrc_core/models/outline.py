@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from lrc_core.errors import ModelError, ResourceError
-from lrc_core.models.aside import require_disk
 from lrc_core.models.blocks.block_tensors import BlockTensor, block_tensors, coverage_of
+from lrc_core.models.cache_room import require_disk
 from lrc_core.models.headers import FLOAT_TYPES, TensorHeader
 from lrc_core.models.hub import cached_snapshot, look_at
 from lrc_core.models.pack import starter

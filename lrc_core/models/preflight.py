@@ -15,7 +15,7 @@ from lrc_core.models.consent import TRUST_REMOTE_CODE, entry_of
 from lrc_core.models.gguf.architectures import check_keys
 from lrc_core.models.gguf.header import GgufHeader
 from lrc_core.models.gguf.packing import check_types, packed_types
-from lrc_core.models.gguf.parts import gguf_parts, read_floats, whole_header
+from lrc_core.models.gguf.split_files import gguf_parts, read_floats, whole_header
 from lrc_core.models.headers import TensorHeader
 from lrc_core.models.hub import cached_snapshot, look_at
 from lrc_core.models.json_files import read_table

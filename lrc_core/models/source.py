@@ -15,7 +15,7 @@ from typing import Any
 from lrc_core.digests import digest_of, file_digest
 from lrc_core.errors import ModelError
 from lrc_core.models.consent import ALLOW_PICKLE
-from lrc_core.models.gguf.parts import gguf_parts, stem_of
+from lrc_core.models.gguf.split_files import gguf_parts, stem_of
 from lrc_core.models.headers import TensorHeader
 from lrc_core.models.json_files import MAX_TOKENIZER_BYTES, read_table
 from lrc_core.models.weights.quantised import check_packed, check_settings

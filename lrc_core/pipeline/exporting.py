@@ -19,7 +19,7 @@ from lrc_core.errors import ExportError, PackError, TextError
 from lrc_core.files import disk_errors, folder_size, move, write_atomic
 from lrc_core.folders.card import STARTER_SOURCE, CardFacts, card_text, licence_of
 from lrc_core.folders.check import READ_BACK, SEVERAL, Check, check_folder, keep_reference
-from lrc_core.folders.stored import Stock, Stored, Wanted, as_stored, densified, stock_of, stored_parts
+from lrc_core.folders.tensors import Stock, Stored, Wanted, as_stored, densified, stock_of, stored_parts
 from lrc_core.folders.ways import ways_to_load
 from lrc_core.folders.write import block_of, write_companions, write_config, write_parts, write_shards
 from lrc_core.lowrank.rounding import unpack_into

@@ -9,8 +9,8 @@ from typing import Any
 
 from lrc_core.errors import CancelledError, EvaluationError
 from lrc_core.evaluate.cost import count_bytes, count_params
+from lrc_core.evaluate.forward import max_positions
 from lrc_core.evaluate.generate import prompt_ids, write_answer
-from lrc_core.evaluate.running import max_positions
 from lrc_core.files import write_json
 from lrc_core.pipeline.planned import under_plan
 from lrc_core.pipeline.session import Session

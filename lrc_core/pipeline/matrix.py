@@ -15,7 +15,7 @@ from lrc_core.errors import CancelledError, LrcError
 from lrc_core.files import write_json
 from lrc_core.formats.grids import BF16
 from lrc_core.models.gguf.packing import stored_bytes
-from lrc_core.models.gguf.parts import whole_header
+from lrc_core.models.gguf.split_files import whole_header
 from lrc_core.models.source import find_source
 from lrc_core.pipeline.parts import do_part, warnings_of
 from lrc_core.pipeline.session import Session
@@ -23,8 +23,8 @@ from lrc_core.plan import PAIR, Plan
 from lrc_core.quality.quantised import quantised_plan
 from lrc_core.quality.rows import Partners, Row, Scores, completed, dense_row
 from lrc_core.registry import ALLOCATORS
+from lrc_core.results.bench_lines import BenchLine, evaluation_at
 from lrc_core.results.cells import folder_of, recorded_plan, update_spec
-from lrc_core.results.lines import BenchLine, evaluation_at
 from lrc_core.runs.integrity import unaltered
 from lrc_core.runs.spec import AblationSpec, AllocateSpec, EvaluateSpec, ModelRef, QualitySpec
 from lrc_core.runs.store import Run, RunStore

@@ -14,7 +14,7 @@ from lrc_core.plan import storage_of
 from lrc_core.quality.rows import baselines, variants_of
 from lrc_core.quality.variants import ALL, MIX, Variant, variants
 from lrc_core.registry import ALLOCATORS
-from lrc_core.results.lines import BenchLine, line_base, preset_of, quality_lines
+from lrc_core.results.bench_lines import BenchLine, line_base, preset_of, quality_lines
 from lrc_core.runs.spec import AblationSpec, QualitySpec
 from lrc_core.runs.store import Run
 

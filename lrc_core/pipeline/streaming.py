@@ -22,9 +22,9 @@ from lrc_core.files import disk_errors, read_array, write_array, write_arrays, w
 from lrc_core.models.allocator import release_freed_memory
 from lrc_core.models.headers import TensorHeader, safetensors_header
 from lrc_core.models.hub import borrowed_file
+from lrc_core.models.matrix_files import read_matrix
 from lrc_core.models.outline import LIMIT, Outline, StoredMatrix, read_outline, require_room
 from lrc_core.models.resources import own_peak_memory
-from lrc_core.models.stored import read_matrix
 from lrc_core.paths import cache_home
 from lrc_core.runs.spec import ModelRef, SpectraSpec
 from lrc_core.runs.store import Run

@@ -26,7 +26,7 @@ from lrc_core.models.consent import ALLOW_PICKLE, TRUST_REMOTE_CODE
 from lrc_core.paths import READ_ONLY, app_home, is_clone, read_only, start_command
 from lrc_core.serving import HOST, add_flags, rules_of
 from lrc_core.visitors import Rules
-from pages.ui import classroom, gate, lean, loops
+from pages.ui import classroom, gate, heavy_imports, loops
 
 FIRST_PORT = 8501
 APP = app_home() / "app.py"
@@ -168,8 +168,8 @@ def serve(door: gate.Door, host: str, rules: Rules | None = None, base: str = ""
     if has_screen():
         threading.Thread(target=open_when_ready, args=(link, door.port, near), daemon=True).start()
     if read_only():
-        lean.refuse_heavy_imports()
-    lean.warm_up(lambda: answers(door.port, near))
+        heavy_imports.refuse_heavy_imports()
+    heavy_imports.warm_up(lambda: answers(door.port, near))
     print(f"\n  Open {link}\n", flush=True)  # noqa: T201
     if lesson := classroom.link("learn"):
         code = classroom.qr_text(lesson)

@@ -17,7 +17,7 @@ import pytest
 from playwright.sync_api import expect
 
 from lrc_core.paths import READ_ONLY, samples_home
-from pages.ui.lean import HEAVY
+from pages.ui.heavy_imports import HEAVY
 from tests.browser.conftest import PATIENCE_MS, ROOT, wait_until_healthy
 
 pytestmark = pytest.mark.browser

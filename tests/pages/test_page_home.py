@@ -20,7 +20,7 @@ from lrc_core.results.answers import NOTHING
 from lrc_core.results.archive import archive
 from lrc_core.runs.spec import GenerateSpec, ModelRef, SpectraSpec
 from lrc_core.runs.transcript import read_answers
-from pages.ui.home import live
+from pages.ui.home import size_slider
 from pages.ui.shared import cards, state
 from tests.factories import run_factory, table_factory
 from tests.pages.conftest import text_of
@@ -277,7 +277,7 @@ def test_the_first_thing_is_a_slider_over_what_was_measured(open_page, samples, 
 @pytest.mark.parametrize("decomposition", ["whitened", "kfac"])
 def test_the_baseline_is_found_however_its_layers_are_stored(samples, card, storage, decomposition):
     table_factory.compare_run(samples, card, storage=storage, decomposition=decomposition)
-    stops = live.shown_rows(comparisons.groups(ModelRef())[0])
+    stops = size_slider.shown_rows(comparisons.groups(ModelRef())[0])
     assert [split_variant(even["method"]) for _, even in stops[1:]] == [("uniform", "", storage)] * 2
 
 
@@ -296,18 +296,18 @@ def test_the_slider_tells_of_the_best_that_was_measured_at_each_size():
         better(base[0.8], "lagrangian+tuned+pivoted", 0.5),
     )  # fmt: skip
     group = comparisons.Group(table_factory.EVALUATION, rows, 0, (), ())
-    found = live.payload(group, [])["stops"]
+    found = size_slider.payload(group, [])["stops"]
     assert [stop["rate"] for stop in found] == [0, 10, 20]
     names = ["lagrangian+pivoted", "lagrangian+tuned+pivoted"]
     assert [stop["models"][0]["name"] for stop in found[1:]] == list(map(method_label, names))
     fitted = {**better(rows[1], "lagrangian+tuned+pivoted", 0.1), "update": "tuned"}
     beyond = comparisons.Group(table_factory.EVALUATION, (*rows, fitted), 0, (), ())
-    said = [stop["models"][0]["said"] for stop in live.payload(beyond, [])["stops"]]
+    said = [stop["models"][0]["said"] for stop in size_slider.payload(beyond, [])["stops"]]
     assert ["fitted" in one for one in said] == [False, True, False], "why it is better than the dense model"
     alone = comparisons.Group(table_factory.EVALUATION, (rows[0], *even.values()), 0, (), ())
-    assert len(live.shown_rows(alone)) == 1, "nothing better than the baseline"
+    assert len(size_slider.shown_rows(alone)) == 1, "nothing better than the baseline"
     lonely = comparisons.Group(table_factory.EVALUATION, tuple(row for row in rows if row is not even[0.9]), 0, (), ())
-    stop = live.payload(lonely, [])["stops"][1]
+    stop = size_slider.payload(lonely, [])["stops"][1]
     assert stop["rate"] == 10 and [bool(model["factor"]) for model in stop["models"]] == [True, False]
     assert "±" not in stop["models"][1]["said"]
 
@@ -327,7 +327,7 @@ def test_a_question_that_both_sides_answered_comes_first(store, card, together):
     run_factory.question_run(store, {uniform: "another draw"}, temperature=0.9)
     run_factory.question_run(store, {(run_of["llrc"], 0.9): said[run_of["llrc"], 0.9]})
     run_factory.question_run(store, dict.fromkeys(said, "a secret"), prompt="Who?", blind=True)
-    first, second = live.payload(group, archive().runs(GenerateSpec, ModelRef()))["prompts"]
+    first, second = size_slider.payload(group, archive().runs(GenerateSpec, ModelRef()))["prompts"]
     assert first["prompt"] == "Why?" and second["goes_on"]
     (whole, also), (left, right) = first["texts"]
     assert (whole, also, left) == ("dense says", "dense says", "llrc says")
@@ -339,7 +339,7 @@ def test_the_slider_shows_what_shipped_plans_answered_to_questions(monkeypatch):
     monkeypatch.delenv("LRC_SAMPLES")
     group = next(group for group in comparisons.groups(ModelRef()) if group.tells)
     asked = archive().runs(GenerateSpec, ModelRef())
-    data = live.payload(group, asked)
+    data = size_slider.payload(group, asked)
     assert [stop["rate"] for stop in data["stops"]] == [0, *(whole_percent(keep) for keep in group.sizes)]
     assert all(model["factor"] for stop in data["stops"] for model in stop["models"]), "both sides at every size"
     first, *others = data["prompts"]

@@ -15,7 +15,7 @@ from lrc_core.plan import PAIR
 from lrc_core.records import Count, Label, Name, Share
 from lrc_core.records.limits import OneOf
 from lrc_core.registry import ALLOCATORS
-from lrc_core.results.lines import BenchLine, evaluation_at, quality_lines
+from lrc_core.results.bench_lines import BenchLine, evaluation_at, quality_lines
 from lrc_core.runs.spec import AllocateSpec, EvaluateSpec, FetchSpec, QualitySpec, UpdateSpec
 from lrc_core.updates import NO_UPDATE
 

@@ -10,13 +10,13 @@ import torch
 
 from lrc_core.errors import CancelledError, LrcError, ModelError
 from lrc_core.files import disk_errors, fill_aside
-from lrc_core.models.aside import one_at_a_time, require_disk
+from lrc_core.models.cache_room import one_at_a_time, require_disk
 from lrc_core.models.gguf.architectures import READ_BY_TRANSFORMERS, check_keys
 from lrc_core.models.gguf.keys import REMEDY
 from lrc_core.models.gguf.packing import check_types
-from lrc_core.models.gguf.parts import gguf_parts, read_floats, whole_header
+from lrc_core.models.gguf.split_files import gguf_parts, read_floats, whole_header
 from lrc_core.models.gguf.unpack import filled_model
-from lrc_core.models.quiet import quiet_transformers
+from lrc_core.models.progress_bars import quiet_transformers
 from lrc_core.models.resources import unpacked_bytes, unpacks_to_float32
 from lrc_core.models.source import is_whole, unpacked_folder
 from lrc_core.types import OnProgress, Progress, ShouldStop

@@ -14,8 +14,8 @@ from lrc_core.errors import CancelledError, ModelError
 from lrc_core.models.gguf.architectures import config_of
 from lrc_core.models.gguf.header import GgufHeader
 from lrc_core.models.gguf.keys import REMEDY
-from lrc_core.models.gguf.parts import gguf_parts, read_floats, whole_header
 from lrc_core.models.gguf.rope import TENSORS
+from lrc_core.models.gguf.split_files import gguf_parts, read_floats, whole_header
 from lrc_core.models.headers import TensorHeader
 from lrc_core.types import OnProgress, Progress, ShouldStop
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from lrc_core.errors import ResourceError
 from lrc_core.models.blocks.linears import decoder_blocks, on_request
 from lrc_core.models.onload.choice import LAYER_LOCAL
-from lrc_core.models.onload.places import Place
+from lrc_core.models.onload.tensor_places import Place
 
 Dress = Callable[[int], AbstractContextManager[object]]
 """Of a block's number: what is on the block while it is in memory, such as low-rank layers."""

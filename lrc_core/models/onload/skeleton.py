@@ -11,8 +11,8 @@ from accelerate import init_empty_weights
 from torch import nn
 
 from lrc_core.errors import ModelError
-from lrc_core.models.onload.places import WHOLE, Place, places_of
 from lrc_core.models.onload.residence import Residence, settle
+from lrc_core.models.onload.tensor_places import WHOLE, Place, places_of
 
 
 def open_model(folder: Path, *, trust: bool, stored: torch.dtype, device: torch.device, dtype: torch.dtype) -> Any:
@@ -26,7 +26,8 @@ def open_model(folder: Path, *, trust: bool, stored: torch.dtype, device: torch.
         dtype: in which it runs.
 
     Raises:
-        ModelError: its files cannot be read tensor by tensor, see :func:`~lrc_core.models.onload.places.places_of`.
+        ModelError: its files cannot be read tensor by tensor, see
+            :func:`~lrc_core.models.onload.tensor_places.places_of`.
     """
     from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from lrc_core.errors import CancelledError, PackError, ResourceError
 from lrc_core.files import disk_errors, fill_aside, move
-from lrc_core.models.aside import one_at_a_time, require_disk
+from lrc_core.models.cache_room import one_at_a_time, require_disk
 from lrc_core.types import OnProgress, Progress, ShouldStop, ignore_progress, never_stop
 
 MANIFEST = "manifest.json"

@@ -12,7 +12,7 @@ from lrc_core.models.headers import TensorHeader
 from lrc_core.models.json_files import read_table
 from lrc_core.models.onload.memory import Shapes
 from lrc_core.models.outline import first_number, hidden_size, text_config, transposed_kinds
-from lrc_core.models.quiet import quiet_transformers
+from lrc_core.models.progress_bars import quiet_transformers
 from lrc_core.models.source import check_config, check_counts
 from lrc_core.types import ignore_progress, never_stop
 

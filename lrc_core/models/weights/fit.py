@@ -20,7 +20,7 @@ import torch
 from lrc_core.errors import LrcError, ModelError
 from lrc_core.models.headers import FLOAT_TYPES, TensorHeader
 from lrc_core.models.json_files import read_table
-from lrc_core.models.quiet import quiet_transformers
+from lrc_core.models.progress_bars import quiet_transformers
 from lrc_core.models.source import architecture_of
 from lrc_core.models.weights.pickles import pickled_tensors
 from lrc_core.models.weights.quantised import check_packed
@@ -246,7 +246,7 @@ def require_gguf_fit(path: Path) -> tuple[str, ...]:
         ModelError: as :func:`require_matching_files`.
     """
     from lrc_core.models.gguf.architectures import READ_BY_TRANSFORMERS
-    from lrc_core.models.gguf.parts import whole_header
+    from lrc_core.models.gguf.split_files import whole_header
     from lrc_core.models.gguf.unpack import empty_model, target_names
 
     header = whole_header(path)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from lrc_core.errors import ModelError
 from lrc_core.models.headers import TensorHeader
-from lrc_core.models.stored import read_matrix
+from lrc_core.models.matrix_files import read_matrix
 from lrc_core.models.weights.shards import weight_files
 
 _TOLERANCE = 0.01

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from lrc_core.errors import CancelledError, LrcError, ModelError
-from lrc_core.models.quiet import quiet_transformers
+from lrc_core.models.progress_bars import quiet_transformers
 from lrc_core.models.source import ModelFiles
 from lrc_core.models.weights.fit import load_failure, require_matching_files
 from lrc_core.runs.spec import ModelRef

@@ -19,7 +19,7 @@ from lrc_core.results.archive import archive
 from lrc_core.runs.spec import ModelRef
 from lrc_core.runs.store import RunStore
 from pages.ui import classroom
-from pages.ui.shared import access, state, where
+from pages.ui.shared import access, engine, state
 from pages.ui.shared.prose import ASSETS, prose
 
 _log = logging.getLogger(__name__)
@@ -104,7 +104,7 @@ def frame(page: str) -> ModelRef:
                 page_link("app.py", "Choose another", ":material/swap_horiz:")
         with guard():
             _job_badge()
-            where.choice()
+            engine.choice()
     return ref
 
 

@@ -21,7 +21,7 @@ from lrc_core.results.identity import changed, identified, what_to_do
 from lrc_core.results.outcomes import outcome
 from lrc_core.results.prices import price
 from lrc_core.runs.spec import AllocateSpec, Spec
-from pages.ui.shared import where
+from pages.ui.shared import engine
 from pages.ui.shared.frame import guard, page_link, sample_note, show_error, show_ids
 from pages.ui.shared.prose import prose
 
@@ -53,7 +53,7 @@ def submit(spec: Spec, env: Mapping[str, str] | None = None, *, automatic: bool 
     """
     try:
         with st.spinner("Checking and queueing …"):
-            on = where.chosen(spec, env)
+            on = engine.chosen(spec, env)
             run = manager.submit(spec, env=env, automatic=automatic, on=on)
             if not automatic and run.status().resumable:
                 run = manager.resume(run.id, env=env, on=on)
@@ -92,7 +92,7 @@ def price_note(spec: Spec) -> None:
         return
     found = price(spec)
     said = f"{found.said[:1].upper()}{found.said[1:]}." if found else "The first one will show how long it takes."
-    if where.is_sent(spec):
+    if engine.is_sent(spec):
         said += " It runs on the cluster, where it may take more or less time." if found else ""
     st.caption(f":material/schedule: {said}")
 
@@ -230,7 +230,7 @@ def _act(action: Callable[[str], object], run_id: str) -> None:
 def _resume(run_id: str) -> None:
     """Go on with a run where this tab's jobs go."""
     view = archive().job(run_id)
-    manager.resume(run_id, on=where.chosen(view.spec) if view is not None else None)
+    manager.resume(run_id, on=engine.chosen(view.spec) if view is not None else None)
 
 
 def rerun_if_asked() -> None:

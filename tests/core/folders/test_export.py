@@ -22,7 +22,7 @@ from lrc_core.budget import stored_card
 from lrc_core.cli.parser import build_parser
 from lrc_core.errors import CancelledError, ModelError, PlanError, SettingsError
 from lrc_core.folders import reload, write
-from lrc_core.folders.stored import put_in_own_memory, stock_of
+from lrc_core.folders.tensors import put_in_own_memory, stock_of
 from lrc_core.folders.ways import ways_to_load
 from lrc_core.formats.grids import FORMATS
 from lrc_core.formats.rounding import packed, unpacked

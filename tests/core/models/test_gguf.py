@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from lrc_core.errors import ModelError
 from lrc_core.models.gguf.header import gguf_header
-from lrc_core.models.gguf.parts import whole_header
+from lrc_core.models.gguf.split_files import whole_header
 from lrc_core.models.load import load_model
 from lrc_core.models.preflight import preflight
 from lrc_core.runs.spec import ModelRef

@@ -26,7 +26,7 @@ from lrc_core.kinds.checks import needs_whole
 from lrc_core.models import load
 from lrc_core.models.fingerprint import forward_digest
 from lrc_core.models.load import LoadedModel, load_model
-from lrc_core.models.onload import shelf
+from lrc_core.models.onload import hidden_states
 from lrc_core.models.onload.choice import LAYER_LOCAL, ONLOAD
 from lrc_core.models.onload.residence import residence_of
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
@@ -98,10 +98,10 @@ def test_statistics_and_perplexity_have_the_same_bits(
 
 def test_states_wait_in_a_mapped_file_where_memory_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, streamed = both(save_tiny(tmp_path), monkeypatch)
-    monkeypatch.setattr(shelf, "cpu_memory_available", lambda: 1000)
+    monkeypatch.setattr(hidden_states, "cpu_memory_available", lambda: 1000)
     mapped: list[int] = []
-    make = shelf._mapped
-    monkeypatch.setattr(shelf, "_mapped", lambda size: mapped.append(size) or make(size))
+    make = hidden_states._mapped
+    monkeypatch.setattr(hidden_states, "_mapped", lambda size: mapped.append(size) or make(size))
     found = [block_gradients(one.model, one.card.layers, windows(), batch=2) for one in (whole, streamed)]
     assert equal(*found)
     assert mapped

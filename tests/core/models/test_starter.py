@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from lrc_core.errors import CancelledError, PackError, ResourceError
-from lrc_core.models import aside
+from lrc_core.models import cache_room
 from lrc_core.models.pack import fetch, starter
 from lrc_core.models.pack.fetch import PackPart, Wheel, ensure_part, file_sha256, is_intact
 from lrc_core.models.pack.mediawiki import articles, plain_text
@@ -165,9 +165,9 @@ def test_waiting_for_the_lock_can_be_stopped(tmp_path: Path) -> None:
     ticks: list[Progress] = []
     lock = tmp_path / "x.lock"
     with (
-        aside.one_at_a_time(lock, "thing", ticks.append, never_stop),
+        cache_room.one_at_a_time(lock, "thing", ticks.append, never_stop),
         pytest.raises(CancelledError),
-        aside.one_at_a_time(lock, "thing", ticks.append, lambda: True),
+        cache_room.one_at_a_time(lock, "thing", ticks.append, lambda: True),
     ):
         pass
     assert "waiting" in ticks[0].phase

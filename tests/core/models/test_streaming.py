@@ -18,9 +18,9 @@ from lrc_core.models import outline as outline_module
 from lrc_core.models.allocator import release_freed_memory
 from lrc_core.models.blocks.linears import block_linears
 from lrc_core.models.headers import safetensors_header
+from lrc_core.models.matrix_files import read_matrix
 from lrc_core.models.outline import read_outline
 from lrc_core.models.resources import own_peak_memory
-from lrc_core.models.stored import read_matrix
 from lrc_core.pipeline import streaming
 from lrc_core.pipeline.streaming import streamed_spectra_run
 from lrc_core.runs.spec import ModelRef, SpectraSpec, spec_from_dict
@@ -63,7 +63,7 @@ def test_layers_come_in_the_order_of_a_block(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
 def test_a_matrix_is_read_as_it_is_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
-    monkeypatch.setattr("lrc_core.models.stored._PANEL", 64)
+    monkeypatch.setattr("lrc_core.models.matrix_files._PANEL", 64)
     weight = torch.randn(7, 11).to(dtype)
     save_file({"before": torch.ones(3), "w": weight}, str(tmp_path / "m.safetensors"))
     header = next(t for t in safetensors_header(tmp_path / "m.safetensors") if t.name == "w")

@@ -14,7 +14,7 @@ import pytest
 from lrc_core.cli.parser import build_parser
 from lrc_core.errors import CancelledError, SettingsError
 from lrc_core.kinds import KINDS, check, command_for
-from lrc_core.models.gguf.parts import whole_header
+from lrc_core.models.gguf.split_files import whole_header
 from lrc_core.quality.alternatives import QUESTION, why_not_quantise
 from lrc_core.quality.paired import log_perplexity, mcnemar
 from lrc_core.quality.rows import Scores

@@ -14,7 +14,7 @@ from lrc_core.jobs import cache, manager
 from lrc_core.paths import READ_ONLY, plans_home, runs_home
 from lrc_core.runs.spec import SpectraSpec
 from lrc_core.runs.store import RunStore
-from pages.ui import lean
+from pages.ui import heavy_imports
 from pages.ui.shared import state
 from tests.factories import run_factory, table_factory
 from tests.pages.conftest import ROOT, text_of
@@ -115,7 +115,7 @@ def test_the_core_refuses_too(demo, samples):
 def test_a_heavy_import_fails_loudly():
     program = (
         "import logging, sys; logging.basicConfig()\n"
-        "from pages.ui.lean import refuse_heavy_imports\n"
+        "from pages.ui.heavy_imports import refuse_heavy_imports\n"
         "refuse_heavy_imports()\n"
         "try:\n"
         "    import torch\n"
@@ -129,5 +129,5 @@ def test_a_heavy_import_fails_loudly():
 
 
 def test_what_is_imported_ahead_exists():
-    for name in (*lean.FIRST, *lean.LATER):
+    for name in (*heavy_imports.FIRST, *heavy_imports.LATER):
         assert importlib.util.find_spec(name), f"{name} is gone or was renamed: nothing would be imported ahead"

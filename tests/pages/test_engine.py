@@ -14,7 +14,7 @@ from lrc_core.jobs.engines.placement import placement_of
 from lrc_core.jobs.engines.profile import LOCAL, Profile
 from lrc_core.runs.spec import AllocateSpec, CalibrationSpec, FetchSpec, GenerateSpec, SpectraSpec
 from lrc_core.runs.store import RunStore
-from pages.ui.shared import where
+from pages.ui.shared import engine
 from tests.pages.conftest import text_of
 
 
@@ -60,7 +60,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FullCluster:
 
 def test_a_job_goes_to_the_cluster_and_shows_why_it_waits(open_page, store: RunStore, cluster: FullCluster) -> None:
     app = open_page("spectra")
-    control = app.segmented_control(key=where.KEY)
+    control = app.segmented_control(key=engine.KEY)
     assert "2 GPUs" in control.help and "gpu" in control.help
     app.button(key="start_spectra").click().run()
     (run_id,) = cluster.sent
@@ -71,7 +71,7 @@ def test_a_job_goes_to_the_cluster_and_shows_why_it_waits(open_page, store: RunS
 
 
 def test_this_computer_can_be_chosen_and_a_link_keeps_it(open_page, store: RunStore, cluster: FullCluster) -> None:
-    app = open_page("spectra", **{where.KEY: "This computer"})
+    app = open_page("spectra", **{engine.KEY: "This computer"})
     app.button(key="start_spectra").click().run()
     (summary,) = store.list()
     assert not cluster.sent and placement_of(summary.path) is None
@@ -87,7 +87,7 @@ def test_this_computer_can_be_chosen_and_a_link_keeps_it(open_page, store: RunSt
     ],
 )
 def test_what_cannot_be_done_there_stays(spec, env, goes: bool, cluster: FullCluster) -> None:
-    found = where.chosen(spec, env)
+    found = engine.chosen(spec, env)
     assert found is not None and (found.engine != LOCAL) == goes
 
 
@@ -108,7 +108,7 @@ def test_a_cluster_that_does_not_answer_is_said_and_nothing_is_lost(
 def test_what_stopped_is_resumed_where_the_tab_sends_jobs(open_page, store: RunStore, cluster: FullCluster) -> None:
     run = manager.submit(SpectraSpec(), store=store, on=Profile(engine="slurm"))
     manager.cancel(run.id, store=store)
-    page = open_page("runs", ru_run=run.id, **{where.KEY: "This computer"})
+    page = open_page("runs", ru_run=run.id, **{engine.KEY: "This computer"})
     page.button(key=f"resume_{run.id}").click().run()
     assert cluster.sent == [run.id] and placement_of(run.path) is None and run.status().state == "queued"
 
@@ -117,11 +117,11 @@ def test_without_a_profile_and_in_the_demo_there_is_no_choice(
     open_page, cluster: FullCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LRC_READ_ONLY", "1")
-    assert where.cluster() is None
+    assert engine.cluster() is None
     monkeypatch.delenv("LRC_READ_ONLY")
     monkeypatch.delenv("LRC_PROFILE")
-    assert where.cluster() is None
-    assert where.KEY not in {control.key for control in open_page("spectra").get("button_group")}
+    assert engine.cluster() is None
+    assert engine.KEY not in {control.key for control in open_page("spectra").get("button_group")}
 
 
 def test_a_newer_wish_takes_the_older_one_back_from_the_cluster(store: RunStore, cluster: FullCluster) -> None:
