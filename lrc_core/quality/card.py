@@ -119,7 +119,7 @@ def speed_words(entry: CardModel, dense: CardModel | None) -> str:
     if not entry.speed.get(DECODE):
         return "Its speed was not timed." if entry is not dense else "Its speed was not timed in this run."
     said, together = [], False
-    for what, verb in ((DECODE, "Writes **{} tokens/s**"), (PREFILL, "reads a prompt at {} tokens/s")):
+    for what, verb in ((DECODE, "It writes **{} tokens/s**"), (PREFILL, "reads a prompt at {} tokens/s")):
         if speed := entry.speed.get(what):
             pace = _pace(entry, dense, what)
             said.append(verb.format(significant(speed)) + (f", {pace.figure} times the dense pace" if pace else ""))
@@ -145,7 +145,7 @@ def quality_words(entry: CardModel, dense: CardModel | None, scores: Scores) -> 
     if entry.row is None or dense is None or dense.row is None:
         return "Quality was not measured: compare this plan on the Compare page.", ""
     loss = accuracy_loss(entry.row, dense.row, scores)
-    said = f"**{difference_words(loss)}**" if loss is not None else "No questions were asked of it."
+    said = f"**{difference_words(loss, 'It')}**" if loss is not None else "No questions were asked of it."
     if times := surprise(entry.row, dense.row):
         said += f" Its perplexity is {times}."
     return said, questions_asked(loss, entry.row)

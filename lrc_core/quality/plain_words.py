@@ -117,9 +117,9 @@ def _hundred(value: float | None) -> float | None:
 
 
 def difference_words(loss: Loss | None, subject: str = "") -> str:
-    """``Answers 2 of 100 questions worse as measured; 200 questions are too few to tell: up to 10 worse is possible.``
+    """``Answers 2 fewer of 100 questions right; 200 questions are too few to be sure: it may be up to 10 fewer.``
 
-    Beyond the error: ``Answers 15 of 100 questions worse, more than chance (± 7 at 95 %).``
+    Beyond the error: ``Answers 15 fewer of 100 questions right, more than chance (± 7 at 95 %).``
 
     Args:
         loss: a difference of accuracy.
@@ -134,7 +134,7 @@ def difference_words(loss: Loss | None, subject: str = "") -> str:
     if not loss.within_error:
         return f"{said}, more than chance ({loss.error_words}){_plainly(loss)}."
     return (
-        f"{said} as measured; {loss.questions:,} questions are too few to tell: up to {loss.worst} worse is possible"
+        f"{said} as measured; {loss.questions:,} questions are too few to be sure: it may be up to {loss.worst} fewer"
         f"{_plainly(loss)}."
     )
 
@@ -142,7 +142,7 @@ def difference_words(loss: Loss | None, subject: str = "") -> str:
 def _of_hundred(difference: float) -> str:
     if abs(difference) < 0.05:
         return "Answers as many of 100 questions right"
-    return f"Answers {figure(abs(difference), 2)} of 100 questions {'worse' if difference < 0 else 'better'}"
+    return f"Answers {figure(abs(difference), 2)} {'fewer' if difference < 0 else 'more'} of 100 questions right"
 
 
 def _plainly(loss: Loss) -> str:
@@ -151,7 +151,7 @@ def _plainly(loss: Loss) -> str:
         return ""
     said, sure = "as many", "" if _by_chance(loss.plain, loss.plain_stderr) else ", more than chance"
     if abs(loss.plain) >= 0.05:
-        said = f"{figure(abs(loss.plain), 2)} {'worse' if loss.plain < 0 else 'better'}"
+        said = f"{figure(abs(loss.plain), 2)} {'fewer' if loss.plain < 0 else 'more'}"
     return f"; counted without normalising for length it is {said}{sure} ({_error_words(loss.plain_stderr)})"
 
 

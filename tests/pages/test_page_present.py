@@ -152,7 +152,7 @@ def test_what_a_name_says_besides_the_method_is_explained():
 
 def test_both_speeds_stand_on_the_card_and_how_they_were_measured(told):
     card = next(slide for slide in slides_of(told) if slide.key == "card")
-    assert card.body.count("reads a prompt") == card.body.count("Writes ") == 2
+    assert card.body.count("reads a prompt") == card.body.count("It writes ") == 2
     assert "measured once" in card.body
 
 

@@ -250,7 +250,7 @@ def test_the_card_counts_what_the_maths_counts(open_page, store, card):
     assert f"**{words.data_size(size.total)}**" in text and "2,048 tokens" in text
     assert f"Key-value cache <b>{words.data_size(size.cache)}</b>" in text
     assert f"**{size.monthly(3.0):,.2f} €** a month" in text
-    assert "worse as measured" in text and "600 questions" in text and "arc_easy, piqa, winogrande" in text
+    assert "right as measured" in text and "600 questions" in text and "arc_easy, piqa, winogrande" in text
     assert "Uniform 20 %, STRS 20 %, LLRC 20 %" in text and "pace" in text
     app.number_input(key="co_price").set_value(10.0).run()
     app.select_slider(key="co_context").set_value(8192).run()

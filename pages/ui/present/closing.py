@@ -110,7 +110,7 @@ def conclusion(story: Story) -> Slide:
     points = [_price(story, best, dense)]
     loss = accuracy_loss(best, dense, Scores(RunStore().root))
     if loss is not None:
-        points.append(f"{difference_words(loss, story.best_label)} Asked were {questions_asked(loss, best)}.")
+        points.append(f"{difference_words(loss, story.best_label)} This is of {questions_asked(loss, best)}.")
     if len(story.others) > 1:
         worst, text = story.others[-1], story.texts[0]
         other = f"{method_label(str(worst['method']))} {score_words(worst, text)}"

@@ -80,8 +80,8 @@ def facts(sentence: str) -> tuple[str, ...]:
     found = [
         re.search(words, sentence)
         for words in (
-            r"([\d.]+|as many) of \d+",
-            "worse|better",
+            r"([\d.]+|as many)(?= (more|fewer) of \d+)|as many",
+            "more of|fewer of",
             "more than chance|too few",
             r"±[^)]+|up to \d+",
         )
@@ -94,7 +94,7 @@ def test_two_samples_where_single_outcomes_are_gone() -> None:
     assert loss is not None
     assert loss.difference == pytest.approx(-2.0) and loss.questions == 200 and not loss.paired
     assert loss.stderr == pytest.approx(4.0), "each mean has 2 sqrt(2), so that their difference has 4"
-    assert facts(difference_words(loss)) == ("2 of 100", "worse", "too few", "up to 10")
+    assert facts(difference_words(loss)) == ("2", "fewer of", "too few", "up to 10")
 
 
 def test_paired_where_the_same_questions_can_be_compared(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_paired_where_the_same_questions_can_be_compared(tmp_path: Path) -> None
     loss = accuracy_loss(row("b", arc_easy=0.45), row("a", arc_easy=0.60), Scores(tmp_path))
     assert loss is not None and loss.paired
     assert loss.difference == pytest.approx(-15.0) and loss.stderr == pytest.approx(3.589, abs=0.001)
-    assert facts(difference_words(loss)) == ("15 of 100", "worse", "more than chance", "± 7 at 95 %")
+    assert facts(difference_words(loss)) == ("15", "fewer of", "more than chance", "± 7 at 95 %")
 
 
 @pytest.mark.parametrize(("difference", "stderr"), [(-8.0, 4.7), (-0.5, 3.0), (3.0, 4.0), (0.0, 5.0)])
@@ -114,7 +114,7 @@ def test_too_few_questions_say_what_loss_is_possible(difference: float, stderr: 
     loss = Loss(difference, stderr, 200, True)
     said = difference_words(loss)
     assert "within error" not in said and "200 questions" in said
-    worst = int(re.search(r"up to (\d+) worse", said)[1])  # type: ignore[index]
+    worst = int(re.search(r"up to (\d+) fewer", said)[1])  # type: ignore[index]
     assert worst == pytest.approx(1.96 * stderr - difference, abs=0.51)
 
 
@@ -154,11 +154,11 @@ def test_the_other_accuracy_has_an_error_of_its_own(tmp_path: Path) -> None:
 
 def test_other_words() -> None:
     better = facts(difference_words(Loss(3.2, 1.0, 100, True)))
-    assert better == ("3.2 of 100", "better", "more than chance", "± 2 at 95 %")
+    assert better == ("3.2", "more of", "more than chance", "± 2 at 95 %")
     even = facts(difference_words(Loss(0.0, 0.2, 100, True)))
-    assert even == ("as many of 100", "worse", "too few", "up to 1"), "no sample excludes every loss"
+    assert even == ("as many", "", "too few", "up to 1"), "no sample excludes every loss"
     assert "not known" in difference_words(Loss(-4.0, None, 1, False))
-    assert not re.search(r"\d|worse|better", difference_words(None))
+    assert not re.search(r"\d|more|fewer", difference_words(None))
     assert re.match(r"2\.5 times .* gensim$", surprise(row("b"), row("a")))
     assert difference_words(Loss(-4.0, None, 1, False), "It").startswith("It answers 4 ")
     assert accuracy_loss(row("b"), row("a")) is None
