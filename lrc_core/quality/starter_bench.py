@@ -37,9 +37,13 @@ TUNED_STARTER = {"successive": (1.21, 1.27), "lagrangian": (1.21, 1.26)}
 PIVOTED_STARTER = {
     "lagrangian": (1.24, 1.3),
     "llrc": (1.26, 1.31),
+    "greedy": (1.28, 1.36),
     "zerosum": (1.3, 1.37),
     "lems": (1.31, 1.38),
+    "ars": (1.33, 1.41),
+    "contextual": (1.34, 1.5),
     "ara": (1.42, 1.61),
+    "dobi": (1.44, 1.54),
     "strs": (1.57, 1.71),
     "svdllm2": (1.68, 2.4),
     "uniform": (1.81, 3.2),
