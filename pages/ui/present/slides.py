@@ -274,10 +274,7 @@ def card(story: Story) -> Slide:
             f'<p class="big">{words.data_size(size.total)}</p>{pictures.memory_bar(size, largest)}'
             f"<ul>{''.join(f'<li>{line}</li>' for line in lines)}</ul></div>"
         )
-    reading = (
-        f"Memory to answer at {CONTEXT:,} tokens of context: weights and cache counted, overhead estimated. "
-        "Speeds are of the computer that measured them; tokens/s of two runs compare only roughly."
-    )
+    reading = f"Memory to answer at {CONTEXT:,} tokens of context: weights and cache counted, overhead estimated."
     ids = tuple(str(row.get("run_id")) for row in (dense, best) if row is not None)
     return Slide("card", "What it costs and gives", f'<div class="cards">{cells}</div>', reading, ids)
 
