@@ -306,8 +306,8 @@ def differences(rows: Sequence[Row], group: Group) -> list[str]:
         )
     if group.unsteady > _NEGLIGIBLE:
         notes.append(
-            f"The dense model itself came out {words.percent(group.unsteady, 2)} apart between these runs, which were "
-            "computed on different machines or by different versions: smaller gaps say nothing."
+            f"The dense model itself differs by {words.percent(group.unsteady, 2)} between these runs, which were "
+            "computed on different machines or by different versions; smaller differences mean nothing."
         )
     if group.changed:
         notes.append(f"These rows were measured before a change: {'; '.join(group.changed)}.")
