@@ -38,7 +38,7 @@ KIND = Kind(
     help="Loss terms and calibration texts of methods.",
     stage="lrc_core.pipeline.quality:ablation_run",
     show=bench.SHOW,
-    page="compare?co_section=Ablations",
+    page="compare?co_section=Ablations&co_run={id}",
     command=("bench", "ablation"),
     handler=bench.HANDLER,
     parts=(

@@ -54,7 +54,7 @@ KIND = Kind(
     help="Every method at every target, with tests.",
     stage="lrc_core.pipeline.quality:quality_run",
     show=bench.SHOW,
-    page="compare?co_section=Bench",
+    page="compare?co_section=Bench&co_run={id}",
     command=("bench", "quality"),
     handler=bench.HANDLER,
     parts=(

@@ -6,9 +6,11 @@ import csv
 import io
 import math
 from dataclasses import replace
+from urllib.parse import parse_qsl
 
 import pytest
 
+from lrc_core.kinds import KINDS
 from lrc_core.names import method_color
 from lrc_core.quality.tables import rows_csv, to_markdown
 from lrc_core.results import benches as bench_data
@@ -143,6 +145,17 @@ def test_side_by_side_takes_a_bench_for_a_comparison_but_no_variant_for_a_method
     assert {row.get("variant") for row in group.rows} == {None, "text as preset"}  # the latter is LLRC as it is
     assert {row["method"] for row in group.rows} == {"dense", "uniform", "strs", "llrc"}
     assert not open_page("compare").error
+
+
+def test_a_link_opens_the_bench_that_it_names_and_leaves_the_choice_free(store, card, open_page):
+    older, newer = (table_factory.quality_run(store, card, seeds=seeds) for seeds in ((0,), (0, 1)))
+    places = [one.view.id for one in bench_data.benches(ModelRef(), QualitySpec)]
+    for run in (older, newer):
+        page, _, query = KINDS["quality"].page.format(id=run.id).partition("?")
+        app = open_page(page, **dict(parse_qsl(query)))
+        assert app.selectbox(key="co_bench").value == places.index(run.id)
+        app.selectbox(key="co_bench").select_index(1 - places.index(run.id)).run()
+        assert app.selectbox(key="co_bench").value != places.index(run.id)
 
 
 def test_the_bench_that_ships_shows_its_cells_its_origin_and_its_command(open_page):

@@ -358,9 +358,8 @@ def test_rows_of_an_edited_text_stand_apart_and_say_so(store, tmp_path, open_pag
     assert len(now.rows) == len(before.rows) == 1 and not now.changed
     assert "mine.txt has changed" in before.changed[0] and before.label != now.label
     assert any("mine.txt has changed" in note for note in compare_data.differences(before.rows, before))
-    shown = text_of(open_page("runs", ru_run=before.views[0].id))
-    assert "since this run" in shown
-    assert "since this run" not in text_of(open_page("runs", ru_run=now.views[0].id))
+    for group, changed in ((before, True), (now, False)):
+        assert ("since this run" in text_of(open_page("runs", ru_run=group.views[0].id))) is changed
 
 
 @pytest.mark.parametrize(
@@ -368,9 +367,8 @@ def test_rows_of_an_edited_text_stand_apart_and_say_so(store, tmp_path, open_pag
 )
 def test_no_axis_or_whisker_leads_to_a_perplexity_that_cannot_be(methods):
     """700 ± 1,400 after six windows drew an axis down to -500."""
-    rows = [{**table_factory.row("uniform", 0.8), "method": method} for method in methods]
-    for row in rows:
-        row["perplexity"] = {"c4": {"value": 700.0, "stderr": 1400.0}}
+    wide = {"perplexity": {"c4": {"value": 700.0, "stderr": 1400.0}}}
+    rows = [{**table_factory.row("uniform", 0.8), **wide, "method": method} for method in methods]
     for figure in (figures.perplexity_by_method(rows), figures.perplexity_curves(rows, log=False)):
         for trace in figure.data:
             error = trace.error_x if trace.error_x.array is not None else trace.error_y
@@ -387,7 +385,7 @@ def test_an_axis_on_which_lengths_are_no_amounts_says_so(count, log):
     names = ["uniform", "strs", "llrc", "ars", "ara", "lems", "zerosum", "drank", "dobi"][:count]
     rows = [table_factory.row("dense", 1.0), *({**table_factory.row("llrc", 0.8), "method": name} for name in names)]
     for figure in (figures.perplexity_by_method(rows), figures.perplexity_curves(rows, log=log)):
-        axes = [axis for axis in figure.select_yaxes()] + [axis for axis in figure.select_xaxes()]
+        axes = [*figure.select_yaxes(), *figure.select_xaxes()]
         said = ["logarithmic" in str(axis.title.text) for axis in axes]
         assert any(said) == any(axis.type == "log" for axis in axes)
 

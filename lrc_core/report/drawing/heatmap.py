@@ -111,10 +111,9 @@ def _depth(states: Sequence[LayerState]) -> str:
     third = blocks // 3
     if not third:
         return ""
-    parts = {
-        _blocks(first, last): _share([one for one in states if first <= one.layer.block < last])
-        for first, last in ((0, third), (third, blocks - third), (blocks - third, blocks))
-    }
+    ends = ((0, third), (third, blocks - third), (blocks - third, blocks))
+    within = {end: [one for one in states if end[0] <= one.layer.block < end[1]] for end in ends}
+    parts = {_blocks(*end): _share(found) for end, found in within.items() if found}  # not every block need have any
     most, least = max(parts, key=parts.__getitem__), min(parts, key=parts.__getitem__)
     if parts[most] - parts[least] < 0.02:
         return "; early and late blocks keep about the same"

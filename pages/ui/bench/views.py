@@ -30,6 +30,7 @@ from pages.ui.shared.charting import ChartText
 from pages.ui.shared.frame import empty, guard, sample_note
 from pages.ui.shared.naming import download, file_name, run_labels
 
+RUN = "co_run"
 _SIZES = {"bench": "For two cores", "gpu": "For a GPU"}
 _PARTS = {"losses": "Loss terms", "texts": "Calibration text"}
 
@@ -131,6 +132,10 @@ def _choose(found: Sequence[bench_data.Bench], key: str) -> bench_data.Bench:
     if len(found) == 1:
         return found[0]
     labels = run_labels([one.view for one in found])
+    named, followed = st.query_params.get(RUN), f"{key}_followed"
+    place = next((place for place, one in enumerate(found) if one.view.id == named), None)
+    if place is not None and st.session_state.get(followed) != named:  # a link is followed once
+        st.session_state.update({key: place, followed: named})
     return found[forms.one_of(st, "Run", {place: labels[one.view.id] for place, one in enumerate(found)}, key)]
 
 

@@ -29,6 +29,12 @@ def test_reading_of_a_heatmap_follows_its_plan(card: ModelCard) -> None:
     assert len(set(cells)) == len(card.layers)
 
 
+def test_a_third_of_the_depth_in_which_nothing_can_be_compressed_is_passed_over() -> None:
+    few = run_factory.make_card(blocks=6)
+    states = layer_states(few.layers, {one.name: whole_rank_of_share(one, 0.9 - 0.1 * one.block) for one in few.layers})
+    assert "blocks 4 to 5" in heatmap._depth([state for state in states if state.layer.block > 1])
+
+
 @pytest.mark.parametrize(("blocks", "dense"), [(3, 1), (3, 2), (4, 0), (9, 5)])
 def test_sentences_on_plans_of_few_blocks_are_english(blocks: int, dense: int) -> None:
     few = run_factory.make_card(blocks=blocks)
