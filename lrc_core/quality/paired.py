@@ -110,7 +110,7 @@ def log_perplexity(one: Sequence[float], other: Sequence[float], tokens: Sequenc
         return Paired(difference, None, 1.0, count)
     rest = values - difference * weights
     stderr = float(math.sqrt(count / (count - 1) * float((rest**2).sum())) / weights.sum())
-    return Paired(difference, stderr, _t_test(difference, stderr, count - 1), count)
+    return Paired(difference, stderr, t_test(difference, stderr, count - 1), count)
 
 
 def _differences(one: Sequence[int], other: Sequence[int]) -> np.ndarray:
@@ -142,7 +142,8 @@ def normal_test(value: float, stderr: float | None) -> float | None:
     return math.erfc(abs(value) / stderr / math.sqrt(2)) if stderr else float(not value)
 
 
-def _t_test(value: float, stderr: float, freedom: int) -> float:
+def t_test(value: float, stderr: float, freedom: int) -> float:
+    """Two-sided p-value of "no difference" of a mean with so many degrees of freedom."""
     if stderr <= 1e-15 * max(1.0, abs(value)):
         return 1.0 if abs(value) < 1e-12 else 0.0
     from scipy.special import stdtr

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from lrc_core.escape import csv_cell
 from lrc_core.plan import bits_word, split_variant, storage_of
+from lrc_core.quality.over_seeds import SeedCell, Spread, over_seeds
 from lrc_core.quality.paired import LEVEL
 from lrc_core.quality.quantised import FORMAT_LABELS, share_of, targeted
 from lrc_core.quality.rows import accuracy_of, named
@@ -156,6 +157,8 @@ def to_markdown(result: Mapping[str, Any]) -> str:
     if tested := [row for row in rows if row.get("zero_shot")]:
         parts.append(_accuracies(tested, names))
     parts.append(_legend(names))
+    if cells := over_seeds(rows):
+        parts += [_table(*seed_table(cells, names)), SEED_LEGEND]
     notes = dict.fromkeys(f"- {_titled(row)}: {row['note']}." for row in rows if row.get("note"))
     if notes:
         parts.append("\n".join(notes))
@@ -186,6 +189,50 @@ def evaluated_table(rows: Sequence[Row], name_of: Callable[[Row], str] = named) 
 
     header = ["method", "target", "kept", "bytes", *(f"{labels[text]} ppl" for text in texts), *tasks]
     return header, [line(row) for row in rows]
+
+
+def seed_table(cells: Sequence[SeedCell], names: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    """Header and lines of a table of cells under several seeds, for reading.
+
+    Args:
+        names: of the baselines that cells are compared with.
+    """
+    heads = [
+        column for column in _heads([cell.row for cell in cells]) if column[0] in ("kept", "method", "decomposition")
+    ]
+    labels = text_labels(list(dict.fromkeys(text for cell in cells for text in cell.relative)))
+    against = [name for name in names if any(name in cell.against for cell in cells)]
+    accuracy = any(cell.accuracy for cell in cells)
+
+    def line(cell: SeedCell) -> list[str]:
+        return [
+            *(said(cell.row) for _, said in heads),
+            ", ".join(map(str, cell.seeds)),
+            *(_spread(cell.relative.get(text)) for text in labels),
+            *([_spread(cell.accuracy, in_percent)] if accuracy else []),
+            *(_above(cell.against.get(name) or {}, labels) for name in against),
+        ]
+
+    header = [name for name, _ in heads] + ["seeds", *(f"{label} × dense" for label in labels.values())]
+    header += ["mean accuracy"] if accuracy else []
+    header += [f"nats above {_baseline(name)}: {' / '.join(labels.values())}" for name in against]
+    return header, [line(cell) for cell in cells]
+
+
+SEED_LEGEND = (
+    "Mean over seeds ± the standard deviation between them; each seed draws other calibration windows, and everything "
+    "that a method chooses by chance. Nats per token are of rows of the same seed. * other than 0 with p < 0.05, "
+    "t-test over seeds."
+)
+
+
+def _spread(found: Spread | None, say: Callable[[float, float | None], str] = measured) -> str:
+    return "–" if found is None else say(found.mean, found.deviation)
+
+
+def _above(found: Mapping[str, Spread], texts: Iterable[str]) -> str:
+    said = [_spread(found.get(text)) + ("*" if text in found and found[text].differs else "") for text in texts]
+    return " / ".join(said) if found else "–"
 
 
 def _perplexities(rows: Sequence[Row], names: Sequence[str]) -> str:
@@ -321,10 +368,10 @@ def _short(text: str) -> str:
 
 
 def _markdown(rows: Sequence[Row], columns: Sequence[Column]) -> str:
-    lines = [
-        "| " + " | ".join(name for name, _ in columns) + " |",
-        "|" + "---|" * len(columns),
-    ]
-    for row in rows:
-        lines.append("| " + " | ".join(cell(row).replace("|", "\\|").replace("\n", " ") for _, cell in columns) + " |")
-    return "\n".join(lines)
+    return _table([name for name, _ in columns], [[cell(row) for _, cell in columns] for row in rows])
+
+
+def _table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in line] for line in lines]
+    first, *rest = ("| " + " | ".join(row) + " |" for row in (header, *cells))
+    return "\n".join([first, "|" + "---|" * len(header), *rest])

@@ -169,6 +169,18 @@ def test_the_bench_that_ships_shows_its_cells_its_origin_and_its_command(open_pa
     assert all(COMMANDS[name] in text_of(bars) for name in ABLATIONS) and len(bars.dataframe) == 6
 
 
+def test_several_seeds_are_asked_for_and_have_a_table_of_their_own(open_page, store, card, submitted):
+    app = open_page("compare", co_section="Bench")
+    app.number_input(key="co_bench_seeds").set_value(3)
+    next(button for button in app.button if button.label == "Start the bench").click().run()
+    assert submitted[-1][0].seeds == (0, 1, 2)
+    table_factory.quality_run(store, card, seeds=(0, 1, 2))
+    app = open_page("compare", co_section="Bench")
+    table = next(found.value for found in app.dataframe if "seeds" in found.value)
+    assert len(table) == 5 and set(table["seeds"]) == {"0, 1, 2"}  # STRS failed at one rate
+    assert [head.partition(":")[0] for head in table.columns[-2:]] == ["nats above Uniform", "nats above STRS"]
+
+
 def test_another_model_has_no_shipped_bench(open_page, store):
     run_factory.spectra_run(store, run_factory.make_card("owner/other"))
     assert "No bench yet" in text_of(open_page("compare", co_section="Bench", model="owner/other"))

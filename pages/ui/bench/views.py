@@ -14,9 +14,10 @@ from lrc_core import words
 from lrc_core.budget import keep_at, storage_law, whole_percent
 from lrc_core.escape import escaped
 from lrc_core.names import decomposition_label, method_label, model_label
+from lrc_core.quality.over_seeds import over_seeds
 from lrc_core.quality.presets import PRESETS, bench_preset, method_presets
 from lrc_core.quality.quantised import compresses
-from lrc_core.quality.tables import row_label, rows_csv, to_markdown
+from lrc_core.quality.tables import SEED_LEGEND, row_label, rows_csv, seed_table, to_markdown
 from lrc_core.quality.variants import methods_with_terms
 from lrc_core.registry import ALLOCATORS, DECOMPOSITIONS
 from lrc_core.results import benches as bench_data
@@ -152,6 +153,11 @@ def _table(chosen: bench_data.Bench, name: str, *, drawn: bool = False) -> None:
     """The table, unless it is ``drawn`` already, with what its signs mean, its downloads, and its command."""
     if not drawn:
         st.dataframe(_frame(chosen), hide_index=True, alt="All cells of this run")
+    if cells := over_seeds(chosen.rows):
+        st.markdown("**Over seeds**")
+        header, lines = seed_table(cells, chosen.baselines)
+        st.dataframe(pd.DataFrame(lines, columns=header), hide_index=True, alt="Means over seeds, and how they spread")
+        st.caption(SEED_LEGEND)
     if chosen.failed:
         st.caption(":material/error: Failed: " + "; ".join(_failure(row) for row in chosen.failed[:5]))
     st.caption(bench_data.signs(chosen))
@@ -205,6 +211,11 @@ def _start_bench(ref: ModelRef, *, expanded: bool = False) -> None:
             right, "Storage", {name: storage_law(name).label for name in STORAGES}, STORAGES, "co_bench_storages",
             help="How low-rank layers are stored and counted, each in rows of its own.",
         )  # fmt: skip
+        seeds = left.number_input(
+            "Seeds", 1, 10, 1, key="co_bench_seeds",
+            help="How many draws of the calibration text, each in rows of its own: two or more say how far a result "
+            "depends on the draw.",
+        )  # fmt: skip
         references = right.text_input(
             "Reference models", key="co_bench_references",
             help="Hub ids, folders or GGUF files of models to measure beside this one, separated by commas.",
@@ -227,6 +238,7 @@ def _start_bench(ref: ModelRef, *, expanded: bool = False) -> None:
         evaluation=preset.evaluation,
         updates=tuple(name for name in UPDATE_LABELS if name in updates),
         storages=tuple(name for name in STORAGES if name in storages),
+        seeds=tuple(range(int(seeds))),
     )
     if jobs.submit(spec):
         st.rerun()
