@@ -32,7 +32,7 @@ from pages.ui.compare import views as compare_views
 from pages.ui.shared import cards as model_cards
 from pages.ui.shared import choices, forms, jobs, state, take_away
 from pages.ui.shared.frame import PAGES, empty, frame, guard, page_link, sample_note
-from pages.ui.shared.naming import download, file_name
+from pages.ui.shared.naming import download, file_name, told_apart
 from pages.ui.shared.prose import prose
 
 METHODS, FACTORS, LAW, FOLLOWS = "co_new_methods", "co_new_decomposition", "co_new_storage", "co_new_update"
@@ -152,15 +152,22 @@ def _methods_asked(names: list[str]) -> list[str]:
     return methods
 
 
+def _choose_group(groups: Sequence[comparisons.Group]) -> comparisons.Group:
+    if len(groups) == 1:
+        return groups[0]
+    named = {view.id: place for place, group in enumerate(groups) for view in group.views}
+    forms.follow_link(bench_views.RUN, GROUP, named)
+    labels = told_apart({f"{place} {group.views[0].id}": group.label for place, group in enumerate(groups)})
+    index = st.selectbox(
+        "Measured with", range(len(groups)), format_func=list(labels.values()).__getitem__, key=GROUP,
+        help="Only rows measured with the same texts, windows and tasks are shown side by side.",
+    )  # fmt: skip
+    return groups[index]
+
+
 def choose(groups: list[comparisons.Group]) -> tuple[comparisons.Group, str, float]:
     """Which measurements, decomposition and budget are shown."""
-    index = 0
-    if len(groups) > 1:
-        index = st.selectbox(
-            "Measured with", range(len(groups)), format_func=lambda number: groups[number].label, key=GROUP,
-            help="Only rows measured with the same texts, windows and tasks are shown side by side.",
-        )  # fmt: skip
-    group = groups[index]
+    group = _choose_group(groups)
     names = comparisons.decompositions_of(group)
     if not names:  # what has no ranks stands beside those of every decomposition, and there is nothing to choose yet
         return group, CompareSpec().decomposition, keep_at(state.DEFAULT_RATE)

@@ -73,7 +73,7 @@ KIND = Kind(
     help="Compare methods at the same budgets.",
     stage="lrc_core.pipeline.comparison:comparison_run",
     show="lrc_core.cli.jobs:print_comparison",
-    page="compare",
+    page="compare?co_run={id}",
     parts=(
         *flags(CompareSpec, "keeps", "methods", "decomposition"),
         _Presets(),

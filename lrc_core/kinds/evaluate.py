@@ -36,7 +36,7 @@ KIND = Kind(
     help="Measure a plan, or the dense model.",
     stage="lrc_core.pipeline.evaluation:evaluation_run",
     show="lrc_core.cli.jobs:print_row",
-    page="compare",
+    page="compare?co_run={id}",
     parts=(PlanFlag(), *_MEASURED, *calibration(EvaluateSpec, seed=CALIBRATION_SEED)),
     title=_title,
     what=_what,

@@ -41,6 +41,7 @@ EVERY = "every"
 """In place of a decomposition: whichever did best."""
 _NEGLIGIBLE = 1e-5
 """Share of a perplexity below which nobody sees a difference."""
+_NAMED_TASKS = 3
 Measured: TypeAlias = RunView[CompareSpec | QualitySpec | EvaluateSpec]
 """A run whose rows stand in groups."""
 
@@ -86,7 +87,8 @@ class Group:
             f"{spec.max_windows} windows of {spec.window}" if spec.max_windows else f"all windows of {spec.window}"
         )
         items = f"{spec.items} items" if spec.items else "all items"
-        tasks = f" · {len(spec.tasks)} tasks, {items} each" if spec.tasks else ""
+        names = ", ".join(spec.tasks) if len(spec.tasks) <= _NAMED_TASKS else f"{len(spec.tasks)} tasks"
+        tasks = f" · {names}: {items}{' each' if len(spec.tasks) > 1 else ''}" if spec.tasks else ""
         return f"{' + '.join(spec.texts)} · {windows} tokens{tasks}" + self._whose
 
     @property

@@ -54,6 +54,21 @@ def test_the_link_of_a_run_names_what_its_page_knows(open_page, kind):
     assert chosen.items() <= app.query_params.items()
 
 
+def test_a_link_opens_the_measurements_that_it_names_and_leaves_the_choice_free(open_page, store, card):
+    tasks = [EvaluationSpec(tasks=names, items=200) for names in (("arc_easy",), ("piqa",), ("boolq",))]
+    runs = [table_factory.compare_run(store, card, evaluation=evaluation) for evaluation in tasks[:2]]
+    runs.append(table_factory.evaluate_run(store, card, "llrc", 0.8, evaluation=tasks[2]))
+    chosen = []
+    for run in runs:
+        page, _, query = KINDS[run.spec.kind].page.format(id=run.id).partition("?")
+        app = open_page(page, **dict(parse_qsl(query)))
+        places = app.selectbox(key="co_group")
+        chosen.append(places.options[places.value])
+        other = (places.value + 1) % len(places.options)
+        assert places.select_index(other).run().selectbox(key="co_group").value == other
+    assert len(set(chosen)) == len(runs) == len(places.options)
+
+
 def test_every_job_is_listed_with_its_state(open_page, store, card):
     run_factory.spectra_run(store, card)
     run_factory.allocate_run(store, card, state="running")

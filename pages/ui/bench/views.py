@@ -133,10 +133,7 @@ def _choose(found: Sequence[bench_data.Bench], key: str) -> bench_data.Bench:
     if len(found) == 1:
         return found[0]
     labels = run_labels([one.view for one in found])
-    named, followed = st.query_params.get(RUN), f"{key}_followed"
-    place = next((place for place, one in enumerate(found) if one.view.id == named), None)
-    if place is not None and st.session_state.get(followed) != named:  # a link is followed once
-        st.session_state.update({key: place, followed: named})
+    forms.follow_link(RUN, key, {one.view.id: place for place, one in enumerate(found)})
     return found[forms.one_of(st, "Run", {place: labels[one.view.id] for place, one in enumerate(found)}, key)]
 
 

@@ -50,6 +50,19 @@ def several(place: Any, label: str, names: Mapping[K, str], first: Iterable[K], 
     )
 
 
+def follow_link(parameter: str, key: str, places: Mapping[str, Any]) -> None:
+    """Choose under a key what the address names, once: the list stays free to choose, and another link is followed.
+
+    Args:
+        parameter: of the address.
+        key: of the widget, drawn after this.
+        places: what to choose, by what the address may name.
+    """
+    named, followed = st.query_params.get(parameter), f"{key}_followed"
+    if named in places and st.session_state.get(followed) != named:
+        st.session_state.update({key: places[named], followed: named})
+
+
 def compressions(place: Any, first: Sequence[int], key: str) -> list[int]:
     """Several of the usual rates, in whole percent."""
     rates = [5, 10, 15, 20, 25, 30, 40, 50]
