@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lrc_core.allocate.masks.teacher import Memory
 from lrc_core.calibrate.factor_model import Calibrated, factors
 from lrc_core.calibrate.generated import Wanted, generated_windows
 from lrc_core.decompose.factorise import Factors
@@ -47,6 +48,7 @@ class Session:
         should_stop: asked at every step.
         contents: digests of what the job's names stand for, by thing; see :mod:`lrc_core.results.identity`.
         stores: decompositions that were asked for: finding one means reading its whole calibration text.
+        answers: the dense model's to the windows that plans are tuned on, for the newest way of asking.
     """
 
     ref: ModelRef
@@ -54,6 +56,7 @@ class Session:
     should_stop: ShouldStop
     contents: Mapping[str, str] = field(default_factory=dict)
     stores: dict[tuple[str, CalibrationSpec, tuple[str, ...]], FactorStore] = field(default_factory=dict)
+    answers: dict[str, Memory] = field(default_factory=dict)
 
     @cached_property
     def loaded(self) -> LoadedModel:
@@ -64,6 +67,7 @@ class Session:
     def release(self) -> None:
         """Let the model go; it is loaded anew when it is needed again."""
         self.__dict__.pop("loaded", None)
+        self.answers.clear()
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -124,6 +128,13 @@ class Session:
         found = self.windows(spec, count, window, seed)
         require_fit(self.loaded.model, found)
         return found
+
+    def answers_to(self, windows: Tensor, *batches: int) -> Memory:
+        """What the dense model answered to the same windows before, in the same batches: plans of a job share it."""
+        key = digest_of([windows.tolist(), batches])
+        if key not in self.answers:
+            self.answers.clear()
+        return self.answers.setdefault(key, {})
 
     def _generated(self, count: int, window: int, seed: int) -> Tensor:
         """[count, window] token ids that the dense model itself wrote; kept in the cache."""

@@ -111,13 +111,14 @@ def tuned_factors(run: Run, session: Session, plan: Plan, settings: Any) -> Foun
     spec, loaded = run.spec_as(UpdateSpec), session.loaded
     seed = spec.calibration.seed
     windows = session.fitting(spec.calibration, settings.documents + settings.check_windows, settings.window, seed + 2)
+    answers = session.answers_to(windows, settings.batch, settings.check_windows)
     tuned = tuner.Tuner(
         loaded.model,
         plan,
         factors_of(session, plan, spec.plan_folder, spec.calibration, run.path.parent),
         windows,
         settings,
-        tuner.TuningCallbacks(_checkpoint(run), session.on_progress, session.should_stop),
+        tuner.TuningCallbacks(_checkpoint(run), session.on_progress, session.should_stop, answers),
         seed=seed,
     ).run()
     weights: dict[str, Tensor] = {}

@@ -12,14 +12,14 @@ Held at a time, beyond the model: float32 factors, their gradients and Adam's tw
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lrc_core.allocate.masks.teacher import Distiller
+from lrc_core.allocate.masks.teacher import Distiller, Memory
 from lrc_core.allocate.masks.training import batch_of
 from lrc_core.budget import stored
 from lrc_core.errors import CancelledError
@@ -64,11 +64,13 @@ class TuningCallbacks:
         checkpoint: a folder of its own, kept between attempts of the same run.
         on_progress: called at every step.
         should_stop: asked at every step.
+        answers: the dense model's to the same windows in the same batches, where another plan was tuned on them.
     """
 
     checkpoint: Path
     on_progress: OnProgress = ignore_progress
     should_stop: ShouldStop = never_stop
+    answers: Memory = field(default_factory=dict)
 
 
 class Tuner(PairTraining):
@@ -105,7 +107,7 @@ class Tuner(PairTraining):
         held_back = min(settings.check_windows, len(windows) // 4)  # a short text is mostly learned from
         self._windows, self._check = windows[: len(windows) - held_back], windows[len(windows) - held_back :]
         self._batch = min(settings.batch, len(self._windows))
-        self._distiller = Distiller(model, "logits")
+        self._distiller = Distiller(model, "logits", watch.answers)
 
     def run(self) -> Tuned:
         """Train to the end.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,8 @@ from lrc_core.models.blocks.partial import hidden_of
 from lrc_core.models.head import output_head
 from lrc_core.models.token_loss import rows_at_once
 
+Memory: TypeAlias = dict[int, tuple[Tensor, ...]]
+"""The dense model's states by the number of the window."""
 _TOKENS_PER_CHUNK = 512  # the head is run on this many tokens at a time
 
 
@@ -80,13 +82,14 @@ class Distiller:
     Args:
         model: a causal language model whose linears may be masked.
         kind: ``hidden``, ``logits``, ``text`` or ``none``.
+        memory: states of an earlier one of the same model, kind and windows, to go on with.
     """
 
-    def __init__(self, model: nn.Module, kind: str) -> None:
+    def __init__(self, model: nn.Module, kind: str, memory: Memory | None = None) -> None:
         self._model, self._kind = model, kind
         self._head = output_head(model)
         self._middle = decoder_blocks(model)[len(decoder_blocks(model)) // 2 - 1]
-        self._memory: dict[int, tuple[Tensor, ...]] = {}
+        self._memory: Memory = {} if memory is None else memory
 
     @property
     def needs_teacher(self) -> bool:
