@@ -58,7 +58,7 @@ def follow_link(parameter: str, key: str, places: Mapping[str, Any]) -> None:
         key: of the widget, drawn after this.
         places: what to choose, by what the address may name.
     """
-    named, followed = st.query_params.get(parameter), f"{key}_followed"
+    named, followed = str(st.query_params.get(parameter, "")), f"{key}_followed"
     if named in places and st.session_state.get(followed) != named:
         st.session_state.update({key: places[named], followed: named})
 
