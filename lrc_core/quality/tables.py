@@ -191,15 +191,17 @@ def evaluated_table(rows: Sequence[Row], name_of: Callable[[Row], str] = named) 
     return header, [line(row) for row in rows]
 
 
-def seed_table(cells: Sequence[SeedCell], names: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+def seed_table(
+    cells: Sequence[SeedCell], names: Sequence[str], size: Column | None = None
+) -> tuple[list[str], list[list[str]]]:
     """Header and lines of a table of cells under several seeds, for reading.
 
     Args:
         names: of the baselines that cells are compared with.
+        size: the first column, where it is not what is kept.
     """
-    heads = [
-        column for column in _heads([cell.row for cell in cells]) if column[0] in ("kept", "method", "decomposition")
-    ]
+    heads = [column for column in _heads([cell.row for cell in cells]) if column[0] in _OF_A_CELL]
+    heads = [size or heads[0], *heads[1:]]
     labels = text_labels(list(dict.fromkeys(text for cell in cells for text in cell.relative)))
     against = [name for name in names if any(name in cell.against for cell in cells)]
     accuracy = any(cell.accuracy for cell in cells)
@@ -219,6 +221,7 @@ def seed_table(cells: Sequence[SeedCell], names: Sequence[str]) -> tuple[list[st
     return header, [line(cell) for cell in cells]
 
 
+_OF_A_CELL = ("kept", "method", "decomposition")
 SEED_LEGEND = (
     "Mean over seeds ± the standard deviation between them; each seed draws other calibration windows, and everything "
     "that a method chooses by chance. Nats per token are of rows of the same seed. * other than 0 with p < 0.05, "

@@ -152,7 +152,8 @@ def _table(chosen: bench_data.Bench, name: str, *, drawn: bool = False) -> None:
         st.dataframe(_frame(chosen), hide_index=True, alt="All cells of this run")
     if cells := over_seeds(chosen.rows):
         st.markdown("**Over seeds**")
-        header, lines = seed_table(cells, chosen.baselines)
+        size = ("Target", lambda row: words.removed(float(row["keep_target"])))
+        header, lines = seed_table(cells, chosen.baselines, size)
         st.dataframe(pd.DataFrame(lines, columns=header), hide_index=True, alt="Means over seeds, and how they spread")
         st.caption(SEED_LEGEND)
     if chosen.failed:
