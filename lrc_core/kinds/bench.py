@@ -76,6 +76,10 @@ def check(spec: Any) -> None:
     checks.check_presets(spec.presets, spec.methods, "on the bench")
     if not spec.methods or not spec.keeps or not spec.seeds:
         raise SettingsError("A bench needs at least one method, one share to keep and one seed.")
+    for name in ("methods", "keeps", "seeds", "decompositions", "storages", "updates"):
+        values = getattr(spec, name, ())
+        if repeated := [value for place, value in enumerate(values) if value in values[:place]]:
+            raise SettingsError(f"This bench is asked for {repeated[0]} twice, among its {name}.", "Name each once.")
 
 
 def what(spec: Any) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lrc_core.allocate.masks.teacher import Memory
+from lrc_core.allocate.masks.teacher import TeacherStates
 from lrc_core.calibrate.factor_model import Calibrated, factors
 from lrc_core.calibrate.generated import Wanted, generated_windows
 from lrc_core.decompose.factorise import Factors
@@ -56,7 +56,7 @@ class Session:
     should_stop: ShouldStop
     contents: Mapping[str, str] = field(default_factory=dict)
     stores: dict[tuple[str, CalibrationSpec, tuple[str, ...]], FactorStore] = field(default_factory=dict)
-    answers: dict[str, Memory] = field(default_factory=dict)
+    answers: dict[str, TeacherStates] = field(default_factory=dict)
 
     @cached_property
     def loaded(self) -> LoadedModel:
@@ -129,7 +129,7 @@ class Session:
         require_fit(self.loaded.model, found)
         return found
 
-    def answers_to(self, windows: Tensor, *batches: int) -> Memory:
+    def answers_to(self, windows: Tensor, *batches: int) -> TeacherStates:
         """What the dense model answered to the same windows before, in the same batches: plans of a job share it."""
         key = digest_of([windows.tolist(), batches])
         if key not in self.answers:

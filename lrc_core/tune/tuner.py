@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lrc_core.allocate.masks.teacher import Distiller, Memory
+from lrc_core.allocate.masks.teacher import Distiller, TeacherStates
 from lrc_core.allocate.masks.training import batch_of
 from lrc_core.budget import stored
 from lrc_core.errors import CancelledError
@@ -70,7 +70,7 @@ class TuningCallbacks:
     checkpoint: Path
     on_progress: OnProgress = ignore_progress
     should_stop: ShouldStop = never_stop
-    answers: Memory = field(default_factory=dict)
+    answers: TeacherStates = field(default_factory=dict)
 
 
 class Tuner(PairTraining):

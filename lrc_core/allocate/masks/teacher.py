@@ -15,7 +15,7 @@ from lrc_core.models.blocks.partial import hidden_of
 from lrc_core.models.head import output_head
 from lrc_core.models.token_loss import rows_at_once
 
-Memory: TypeAlias = dict[int, tuple[Tensor, ...]]
+TeacherStates: TypeAlias = dict[int, tuple[Tensor, ...]]
 """The dense model's states by the number of the window."""
 _TOKENS_PER_CHUNK = 512  # the head is run on this many tokens at a time
 
@@ -85,11 +85,11 @@ class Distiller:
         memory: states of an earlier one of the same model, kind and windows, to go on with.
     """
 
-    def __init__(self, model: nn.Module, kind: str, memory: Memory | None = None) -> None:
+    def __init__(self, model: nn.Module, kind: str, memory: TeacherStates | None = None) -> None:
         self._model, self._kind = model, kind
         self._head = output_head(model)
         self._middle = decoder_blocks(model)[len(decoder_blocks(model)) // 2 - 1]
-        self._memory: Memory = {} if memory is None else memory
+        self._memory: TeacherStates = {} if memory is None else memory
 
     @property
     def needs_teacher(self) -> bool:

@@ -159,6 +159,23 @@ def test_every_kind_of_update_has_rows_of_its_own(bench_parts: dict[str, Any]) -
     assert KINDS["quality"].spec_from(build_parser().parse_args(shlex.split(line)[1:])).run_id == spec.run_id
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"seeds": (0, 1, 0)},
+        {"keeps": (0.8, 0.8)},
+        {"methods": ("uniform", "uniform")},
+        {"storages": ("pair", "pair")},
+        {"decompositions": ("svd", "svd")},
+        {"updates": ("none", "none")},
+    ],
+)
+def test_a_bench_refuses_what_would_be_measured_twice(bench_parts: dict[str, Any], more: dict[str, Any]) -> None:
+    """A seed that counts twice would make the spread between seeds smaller than it is."""
+    with pytest.raises(SettingsError, match=f"twice.*{next(iter(more))}"):
+        check(QualitySpec(**{**bench_parts, "methods": ("uniform",), **more}))
+
+
 def test_a_bench_refuses_updates_that_do_not_exist(bench_parts: dict[str, Any]) -> None:
     for wrong in ({"updates": ("tunes",)}, {"baselines": ("uniform+tunes",)}):
         with pytest.raises(SettingsError, match="no update 'tunes'"):

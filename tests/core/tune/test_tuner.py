@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from lrc_core.allocate.masks.teacher import Memory
+from lrc_core.allocate.masks.teacher import TeacherStates
 from lrc_core.budget import uniform_ranks
 from lrc_core.decompose.factorise import Factors
 from lrc_core.errors import CancelledError, NumericalError, SettingsError
@@ -177,14 +177,14 @@ def test_the_dense_model_is_asked_once_for_all_plans_on_the_same_windows(tmp_pat
     model = tiny_model("llama")
     source = MemoryFactors(model, random_windows(8, 32, seed=1))
     asked: list[int] = []
-    answers: Memory = {}
+    answers: TeacherStates = {}
     norm = model.model.layers[0].input_layernorm
     handle = norm.register_forward_hook(lambda module, args, output: asked.append(len(args[0])))
     found = []
     for number, keep in enumerate((0.6, 0.5, 0.5)):
         plan = a_plan(model, keep=keep)
         asked.clear()
-        known: Memory = {} if number == 2 else answers
+        known: TeacherStates = {} if number == 2 else answers
         found.append((tuned(model, plan, source, tmp_path / str(number), answers=known), len(asked)))
     handle.remove()
     (_, before), (shared, fewer), (alone, again) = found
