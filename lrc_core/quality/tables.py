@@ -215,7 +215,7 @@ def seed_table(
             *(_above(cell.against.get(name) or {}, labels) for name in against),
         ]
 
-    header = [name for name, _ in heads] + ["seeds", *(f"{label} × dense" for label in labels.values())]
+    header = [name for name, _ in heads] + ["seeds", *(f"× dense, {label}" for label in labels.values())]
     header += ["mean accuracy"] if accuracy else []
     header += [f"nats above {_baseline(name)}: {' / '.join(labels.values())}" for name in against]
     return header, [line(cell) for cell in cells]
@@ -362,6 +362,7 @@ def _titled(row: Row) -> str:
     if targeted(row) and row["method"] != "dense":
         words.append(f"{100 * row['keep_target']:.4g} % kept")
     words += [str(row["decomposition"])] if row.get("decomposition") else []
+    words += [f"seed {row['seed']}"] if row.get("seed") else []  # the first is what is meant where none is named
     return ", ".join(words)
 
 

@@ -137,9 +137,9 @@ class Tuner(PairTraining):
 
     def _ask_the_teacher(self) -> None:
         """Have the dense model's answers to all windows remembered while the model is dense."""
-        numbers = torch.arange(len(self._windows)).split(self._settings.batch)
-        for done, indices in enumerate((*numbers, *self._check_batches())):
-            self._tick("reading the dense model's answers", done, len(numbers))
+        batches = (*torch.arange(len(self._windows)).split(self._settings.batch), *self._check_batches())
+        for done, indices in enumerate(batches):
+            self._tick("reading the dense model's answers", done, len(batches))
             self._distiller.teacher(indices, self._text(indices))
 
     def _total(self) -> int:

@@ -176,10 +176,10 @@ def test_several_seeds_are_asked_for_and_have_a_table_of_their_own(open_page, st
     assert submitted[-1][0].seeds == (0, 1, 2)
     table_factory.quality_run(store, card, seeds=(0, 1, 2))
     app = open_page("compare", co_section="Bench")
-    table = next(found.value for found in app.dataframe if "seeds" in found.value)
+    table = next(found.value for found in app.dataframe if "Seeds" in found.value)
     assert set(table["Target"]) == {"20 %", "40 %"}  # what is removed, as in all tables of the page
-    assert len(table) == 5 and set(table["seeds"]) == {"0, 1, 2"}  # STRS failed at one rate
-    assert [head.partition(":")[0] for head in table.columns[-2:]] == ["nats above Uniform", "nats above STRS"]
+    assert len(table) == 5 and set(table["Seeds"]) == {"0, 1, 2"}  # STRS failed at one rate
+    assert [head.partition(":")[0] for head in table.columns[-2:]] == ["Nats above Uniform", "Nats above STRS"]
 
 
 def test_another_model_has_no_shipped_bench(open_page, store):

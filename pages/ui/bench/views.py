@@ -154,7 +154,8 @@ def _table(chosen: bench_data.Bench, name: str, *, drawn: bool = False) -> None:
         st.markdown("**Over seeds**")
         size = ("Target", lambda row: words.removed(float(row["keep_target"])))
         header, lines = seed_table(cells, chosen.baselines, size)
-        st.dataframe(pd.DataFrame(lines, columns=header), hide_index=True, alt="Means over seeds, and how they spread")
+        frame = pd.DataFrame(lines, columns=[name[:1].upper() + name[1:] for name in header])
+        st.dataframe(frame, hide_index=True, alt="Means over seeds, and how they spread")
         st.caption(SEED_LEGEND)
     if chosen.failed:
         st.caption(":material/error: Failed: " + "; ".join(_failure(row) for row in chosen.failed[:5]))

@@ -194,6 +194,15 @@ def test_the_dense_model_is_asked_once_for_all_plans_on_the_same_windows(tmp_pat
         assert all(torch.equal(one, other) for one, other in zip(pair, shared.factors[name], strict=True))
 
 
+def test_no_phase_is_further_than_its_end(tmp_path: Path) -> None:
+    model = tiny_model("llama")
+    ticks: list[Progress] = []
+    source = MemoryFactors(model, random_windows(8, 32, seed=1))
+    tuned(model, a_plan(model), source, tmp_path, replace(SETTINGS, check_windows=8), on_progress=ticks.append)
+    assert len({tick.phase for tick in ticks}) == 3
+    assert all(0 <= tick.step <= (tick.total or 0) for tick in ticks)
+
+
 def test_factors_that_do_not_help_are_not_taken(tmp_path: Path) -> None:
     model = tiny_model("llama")
     plan, source = a_plan(model), MemoryFactors(model, random_windows(8, 32, seed=1))
